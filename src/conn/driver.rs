@@ -1,0 +1,202 @@
+//! The task of one connection: it waits, and does what the conversation says. No protocol lives here.
+
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+
+use super::idle::{Due, Idle};
+use crate::dialect::Upgrade;
+use crate::frame::Frame;
+use crate::hub::{Hub, Outbox, Overflow, Seat};
+use crate::model::Reason;
+use crate::negotiate::{Conversation, Policy, Step};
+use crate::transport::ws::{Incoming, Socket};
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Context {
+    /// The rooms.
+    pub hub: Arc<Hub>,
+    /// What clients may speak.
+    pub policy: Arc<Policy>,
+    /// How many bytes may wait for a client that reads too slowly, before it is closed.
+    pub max_pending: usize,
+    /// After how long without a word a client is asked whether it is there; after twice as long it is gone.
+    pub idle: Duration,
+    /// Set once, when the server stops.
+    pub stopping: AtomicBool,
+    /// Wakes all connections when the server stops.
+    pub stop: Notify,
+}
+
+/// How long a peer has to take notice of a close frame.
+const CLOSING: Duration = Duration::from_secs(3);
+
+/// What woke the task. In the order in which it is looked for: what the rooms say goes out before the peer's own
+/// next word is read, so that a peer who gets an answer to a ping has got all that was sent to it before.
+enum Wake {
+    Stop,
+    Events,
+    Overflow,
+    Incoming(Incoming),
+    Broken,
+    Time,
+}
+
+/// Drives one connection until it is over.
+pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: Socket<S>,
+    upgrade: Upgrade,
+    context: Arc<Context>,
+) {
+    let outbox = Outbox::new(context.max_pending);
+    let mut seat = context.hub.seat(outbox.clone());
+    let mut steps = Vec::new();
+    let now = Instant::now();
+    let mut conversation = Conversation::open(&context.policy, upgrade, now, &mut steps);
+    let mut idle = Idle::new(context.idle, now);
+    let mut events = VecDeque::new();
+    let mut stop = pin!(context.stop.notified());
+    stop.as_mut().enable();
+    let mut flushing = false;
+    let mut timer = pin!(tokio::time::sleep_until(now.into()));
+    let mut timer_at = now;
+    let closed = loop {
+        match perform(&mut steps, &mut socket, &mut seat) {
+            Ok(Progress::Sent) => flushing = true,
+            Ok(Progress::Nothing) => {}
+            Ok(Progress::Closed) => break true,
+            Err(Broken) => break false,
+        }
+        let deadline = conversation
+            .deadline()
+            .map_or(idle.deadline(), |at| at.min(idle.deadline()));
+        if deadline != timer_at {
+            timer.as_mut().reset(deadline.into());
+            timer_at = deadline;
+        }
+        let wake = poll_fn(|cx| {
+            if context.stopping.load(Ordering::Acquire) || stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Wake::Stop);
+            }
+            if flushing {
+                match socket.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => flushing = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Wake::Broken),
+                    Poll::Pending => {}
+                }
+            }
+            // While the peer does not take what was sent, nothing more is read from it or encoded for it.
+            if flushing {
+                if outbox.poll_overflow(cx).is_ready() {
+                    return Poll::Ready(Wake::Overflow);
+                }
+            } else {
+                match outbox.poll_take(cx, &mut events) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Wake::Events),
+                    Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::Overflow),
+                    Poll::Pending => {}
+                }
+                if let Poll::Ready(incoming) = socket.poll_next(cx) {
+                    return Poll::Ready(Wake::Incoming(incoming));
+                }
+            }
+            timer.as_mut().poll(cx).map(|()| Wake::Time)
+        })
+        .await;
+        let now = Instant::now();
+        let close = |reason| vec![Step::Send(Frame::Close(conversation.close(&reason)))];
+        match wake {
+            Wake::Events => events
+                .drain(..)
+                .for_each(|event| conversation.on_event(event, now, &mut steps)),
+            Wake::Incoming(incoming) => {
+                idle.heard(now);
+                match incoming {
+                    Incoming::Frame(frame) => conversation.on_frame(&frame, now, &mut steps),
+                    Incoming::Ping => flushing = true,
+                    Incoming::Pong => conversation.on_pong(now),
+                    Incoming::TooBig => steps = close(Reason::TooBig),
+                    Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
+                    Incoming::Gone => break false,
+                }
+            }
+            Wake::Time => {
+                conversation.on_time(now, &mut steps);
+                match idle.poll(now) {
+                    None => {}
+                    Some(Due::Ping) => steps.push(Step::Ping),
+                    Some(Due::Dead) => break false,
+                }
+            }
+            Wake::Overflow => steps = close(Reason::TooSlow),
+            Wake::Stop => steps = close(Reason::ShuttingDown),
+            Wake::Broken => break false,
+        }
+    };
+    // Others are told now, not when the peer has hung up.
+    drop(seat);
+    let farewell = async {
+        let _ = poll_fn(|cx| socket.poll_flush(cx)).await;
+        // Its answer to our close frame, or what it still sends.
+        while closed
+            && !matches!(
+                poll_fn(|cx| socket.poll_next(cx)).await,
+                Incoming::Gone | Incoming::TooBig | Incoming::Violation(_)
+            )
+        {}
+    };
+    let _ = tokio::time::timeout(CLOSING, farewell).await;
+    if closed {
+        socket.linger(CLOSING).await;
+    }
+}
+
+enum Progress {
+    Nothing,
+    Sent,
+    Closed,
+}
+
+struct Broken;
+
+/// Does what the conversation says.
+fn perform<S: AsyncRead + AsyncWrite + Unpin>(
+    steps: &mut Vec<Step>,
+    socket: &mut Socket<S>,
+    seat: &mut Seat,
+) -> Result<Progress, Broken> {
+    let mut progress = Progress::Nothing;
+    for step in steps.drain(..) {
+        match step {
+            Step::Send(frame) => {
+                let last = matches!(frame, Frame::Close(_));
+                socket.queue(frame).map_err(|_| Broken)?;
+                if last {
+                    return Ok(Progress::Closed);
+                }
+                progress = Progress::Sent;
+            }
+            Step::Ping => {
+                socket.queue_ping().map_err(|_| Broken)?;
+                progress = Progress::Sent;
+            }
+            Step::Enter(key, command) => seat.enter(&key, command),
+            Step::Ask(command) => {
+                seat.command(command);
+            }
+            Step::Leave => seat.leave(),
+            Step::Recognised(releases, evidence) => {
+                tracing::debug!(peer = seat.peer().0, %releases, evidence, "recognised");
+            }
+        }
+    }
+    Ok(progress)
+}

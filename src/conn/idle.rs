@@ -1,0 +1,78 @@
+//! Whether the other end of a connection still exists, whatever its dialect: WebSocket pings after a silence, which
+//! every client answers without its user's help. Polled state.
+
+use std::time::{Duration, Instant};
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(super) struct Idle {
+    patience: Duration,
+    heard: Instant,
+    asked: bool,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Send a ping.
+    Ping,
+    /// The connection is dead.
+    Dead,
+}
+
+impl Idle {
+    /// After `patience` without a word the peer is asked, after as long again it is dead.
+    pub(super) fn new(patience: Duration, now: Instant) -> Self {
+        Idle {
+            patience,
+            heard: now,
+            asked: false,
+        }
+    }
+
+    /// Something came.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.asked = false;
+    }
+
+    /// When [`poll`](Self::poll) is to be called.
+    pub(super) fn deadline(&self) -> Instant {
+        self.heard
+            + if self.asked {
+                2 * self.patience
+            } else {
+                self.patience
+            }
+    }
+
+    /// What is due at `now`.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
+        if now < self.deadline() {
+            return None;
+        }
+        if self.asked {
+            return Some(Due::Dead);
+        }
+        self.asked = true;
+        Some(Due::Ping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_once_and_then_gives_up() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut idle = Idle::new(Duration::from_secs(10), start);
+        assert_eq!(idle.poll(at(9)), None);
+        assert_eq!(idle.poll(at(10)), Some(Due::Ping));
+        assert_eq!(idle.poll(at(19)), None);
+        idle.heard(at(19));
+        assert_eq!((idle.poll(at(28)), idle.poll(at(29))), (None, Some(Due::Ping)));
+        assert_eq!((idle.poll(at(38)), idle.poll(at(39))), (None, Some(Due::Dead)));
+    }
+}

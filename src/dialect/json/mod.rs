@@ -1,0 +1,5 @@
+//! The dialects of JSON text.
+
+mod sigver5;
+
+pub(super) use sigver5::Sigver5;

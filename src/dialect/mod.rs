@@ -1,0 +1,16 @@
+//! The dialects: bytes to meaning and back. Pure: no I/O, no clock, no task.
+//!
+//! [`Dialect`] and [`Release`] name what was ever published and hold the facts about it in one table; a
+//! [`Session`] is one connection's codec. Facts are measured on the original servers.
+
+mod closing;
+mod json;
+mod liveness;
+mod protobuf;
+mod release;
+mod session;
+
+pub use closing::close;
+pub use protobuf::{Layout, PROBE, current_layout, v1_layout};
+pub use release::{Dialect, Family, Release, Releases, Speaker};
+pub use session::{Action, Session, Upgrade};

@@ -1,0 +1,17 @@
+//! The dialects of bytes: sigver 15 to 20. Messages in [`wire`], what they mean in [`v1`] and [`current`].
+
+mod current;
+mod protobufjs;
+mod v1;
+mod wire;
+
+pub(super) use current::Current;
+pub(super) use v1::V1;
+pub use wire::{Layout, current_layout, v1_layout};
+
+use bytes::Bytes;
+
+/// A frame that asks without speaking: sigver-15 clients answer it as a ping, sigver-16 to 18 clients take it as a
+/// heartbeat, and sigver-19 and 20 clients cannot decode it and go on as if nothing had come (measured on netflux
+/// 1.1.0-beta.7 to 4.3.1: `isFirst` and field 4 in one message, of which the last counts).
+pub const PROBE: Bytes = Bytes::from_static(&[0x10, 0x01, 0x20, 0x01]);

@@ -1,0 +1,327 @@
+//! sigver 15 to 18: the server speaks first, a joiner is bound as it connects, and settles when it has reached
+//! the group. One codec for the four dialects, ruled by a set of releases: pinned, the set has one; in
+//! negotiation it may have several, and then what is said suits them all.
+
+use std::time::{Duration, Instant};
+
+use super::wire::{self, Layout, V1Body, V1Generation, V1Message};
+use crate::dialect::liveness::{Due, Liveness, Rule};
+use crate::dialect::session::Action;
+use crate::dialect::{Dialect, Release, Releases, close};
+use crate::frame::Frame;
+use crate::model::{
+    Alone, Command, Event, Join, LinkId, Origin, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side,
+    Signal,
+};
+
+/// The codec of one connection.
+#[derive(Debug)]
+pub(in crate::dialect) struct V1 {
+    key: RoomKey,
+    rules: Rules,
+    liveness: Liveness,
+    member: bool,
+    opened: Instant,
+}
+
+/// What differs between the releases.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Rules {
+    releases: Releases,
+    /// The release in whose words errors are told: the only one, or the likeliest.
+    likeliest: Release,
+    /// `None` while the releases left differ in it.
+    layout: Option<Layout>,
+    /// All that are left ping, and want their pings answered.
+    pings: bool,
+    /// Field 5 asks for another member. Not while it may be a pong.
+    try_another: bool,
+    liveness: Rule,
+    /// Whether joiners are asked whether they are there, too.
+    asks_joiners: bool,
+}
+
+impl Rules {
+    fn of(releases: Releases, likeliest: Release) -> Self {
+        let only = (releases.len() == 1).then_some(likeliest);
+        let all_ping = releases.iter().all(pings);
+        Rules {
+            releases,
+            likeliest,
+            layout: Some(layout_of(likeliest))
+                .filter(|known| releases.iter().all(|r| layout_of(r) == *known)),
+            pings: all_ping,
+            try_another: !releases.iter().any(pings) && releases.contains(Release::V18_0_0),
+            liveness: if all_ping {
+                // 15.0.2 differs in its interval from the others (measured).
+                Rule::Pings {
+                    every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }),
+                }
+            } else {
+                let third = only.is_some_and(|only| only.dialect() == Dialect::Sigver16);
+                Rule::Beats {
+                    third,
+                    strict: only.is_some(),
+                }
+            },
+            asks_joiners: only.is_none_or(|only| only == Release::V18_0_0),
+        }
+    }
+}
+
+/// Whether field 4 is a ping that wants a pong, and not a heartbeat.
+fn pings(release: Release) -> bool {
+    matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1)
+}
+
+fn generation_of(release: Release) -> V1Generation {
+    match release.dialect() {
+        Dialect::Sigver15 => V1Generation::V15,
+        Dialect::Sigver15_1 => V1Generation::V15_1,
+        Dialect::Sigver16 => V1Generation::V16,
+        Dialect::Sigver18 | Dialect::Sigver5 | Dialect::Sigver19 | Dialect::Sigver20 => V1Generation::V18,
+    }
+}
+
+fn layout_of(release: Release) -> Layout {
+    generation_of(release).layout()
+}
+
+impl V1 {
+    pub(in crate::dialect) fn new(
+        key: RoomKey,
+        releases: Releases,
+        likeliest: Release,
+        opened: Instant,
+    ) -> Self {
+        let rules = Rules::of(releases, likeliest);
+        V1 {
+            key,
+            rules,
+            liveness: Liveness::new(rules.liveness),
+            member: false,
+            opened,
+        }
+    }
+
+    /// The set of releases it may be has become smaller.
+    pub(in crate::dialect) fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant) {
+        let pinged_before = self.rules.pings;
+        self.rules = Rules::of(releases, likeliest);
+        self.liveness.change(self.rules.liveness);
+        if self.rules.pings && !pinged_before {
+            // It has just shown itself by a pong: the next ping is due an interval from now, if it is a member.
+            if self.member {
+                self.liveness.start(now);
+                self.liveness.answered();
+            } else {
+                self.liveness.stop();
+            }
+        } else if !self.rules.asks_joiners && !self.member {
+            self.liveness.stop();
+        }
+    }
+
+    pub(in crate::dialect) fn open(&mut self) -> Action {
+        if self.rules.asks_joiners && !self.rules.pings {
+            self.liveness.start(self.opened);
+        }
+        let pick = if self.rules.likeliest == Release::V17_0_1 {
+            Pick::Random
+        } else {
+            Pick::Oldest
+        };
+        let join = Join {
+            alone: Alone::Become,
+            pick,
+            rejoin: Rejoin::Replace,
+        };
+        Action::Enter(self.key.clone(), Command::Join(join))
+    }
+
+    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+        let Frame::Binary(bytes) = frame else {
+            // The originals read text as a message without fields.
+            return Action::Nothing;
+        };
+        let generation = self.generation(bytes);
+        let message = match wire::decode_v1(bytes, generation) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Action::Nothing,
+            Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::Undecodable(text))),
+        };
+        match message {
+            V1Message::Content { id, body } => self.relay(id, body, generation.layout()),
+            V1Message::IsFirst => Action::Nothing,
+            V1Message::Third => Action::Ask(Command::Settle),
+            V1Message::Fourth if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
+            V1Message::Fourth => {
+                self.liveness.answered();
+                Action::Nothing
+            }
+            V1Message::Fifth if self.rules.try_another => Action::Ask(Command::TryAnother),
+            V1Message::Fifth => {
+                if self.rules.releases.iter().any(pings) {
+                    self.liveness.answered();
+                }
+                Action::Nothing
+            }
+        }
+    }
+
+    /// As what a frame is read: as the release known, or a likely one whose layout the frame has.
+    fn generation(&self, frame: &[u8]) -> V1Generation {
+        let likely = generation_of(self.rules.likeliest);
+        match self.rules.layout.or_else(|| wire::v1_layout(frame)) {
+            None | Some(Layout::C | Layout::D) => likely,
+            Some(layout) if likely.layout() == layout => likely,
+            Some(Layout::A) => V1Generation::V18,
+            Some(Layout::B) => V1Generation::V15,
+        }
+    }
+
+    fn relay(&self, id: u32, body: V1Body, layout: Layout) -> Action {
+        let signal = match body {
+            V1Body::Data { data, end } => Signal::Data {
+                payload: Payload::Bytes(data),
+                last: end,
+            },
+            V1Body::Error => Signal::Fail {
+                both_ways: self.rules.likeliest == Release::V18_0_0,
+            },
+            V1Body::End => Signal::End,
+            V1Body::Nothing => Signal::Empty,
+        };
+        // Others whose dialect is in doubt take the layout as a hint.
+        let origin = match layout {
+            Layout::B => Dialect::Sigver15,
+            _ => self.rules.likeliest.dialect(),
+        };
+        Action::Ask(Command::Relay {
+            to: Recipient::Either(LinkId(id)),
+            signal,
+            origin: origin.origin(),
+        })
+    }
+
+    pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+        match event {
+            Event::Admitted => {
+                out.push(Frame::Binary(wire::IS_FIRST));
+                self.become_member(now, out);
+            }
+            Event::Bound { .. } => {
+                out.push(Frame::Binary(wire::IS_NOT_FIRST));
+                if matches!(self.rules.likeliest, Release::V15_0_1 | Release::V15_0_2) {
+                    self.ask_now(now, out);
+                }
+            }
+            Event::Settled { already } => self.settled(already, now, out),
+            Event::JoinerArrived { .. } | Event::Undeliverable(_) => {}
+            Event::Refused(reason) | Event::Evicted(reason) => {
+                out.push(Frame::Close(close(self.rules.likeliest, &reason)));
+            }
+            Event::Relayed {
+                link,
+                side,
+                signal,
+                origin,
+            } => {
+                let layout = self.layout_for(origin);
+                // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
+                let then_end = layout == Layout::A && matches!(signal, Signal::Data { last: true, .. });
+                out.push(content(link, side, body(signal), layout));
+                if then_end {
+                    out.push(content(link, side, V1Body::End, layout));
+                }
+            }
+            Event::LinkEnded { link, side, .. } => {
+                out.push(content(
+                    link,
+                    side,
+                    V1Body::Error,
+                    self.layout_for(Origin::default()),
+                ));
+            }
+        }
+    }
+
+    /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
+    /// else the likeliest.
+    fn layout_for(&self, origin: Origin) -> Layout {
+        let company = self
+            .rules
+            .releases
+            .iter()
+            .find(|release| release.dialect().origin() == origin);
+        self.rules
+            .layout
+            .unwrap_or(layout_of(company.unwrap_or(self.rules.likeliest)))
+    }
+
+    fn settled(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {
+        match (self.rules.likeliest, already) {
+            (Release::V15_0_1 | Release::V15_0_2, true) => out.push(Frame::Binary(wire::IS_NOT_FIRST)),
+            (Release::V15_0_1 | Release::V15_0_2, false) => {
+                self.member = true;
+                out.push(Frame::Binary(wire::IS_FIRST));
+            }
+            (_, true) => {}
+            (_, false) => self.become_member(now, out),
+        }
+    }
+
+    fn become_member(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        self.member = true;
+        if self.rules.pings {
+            self.ask_now(now, out);
+        } else if self.liveness.running() {
+            // In doubt so far: as a member it has to answer, whichever dialect it speaks.
+            self.liveness.insist();
+        } else {
+            self.liveness.start(now);
+        }
+    }
+
+    fn ask_now(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if self.liveness.start(now) {
+            out.push(Frame::Binary(wire::V1_BEAT));
+        }
+    }
+
+    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+        self.liveness.deadline()
+    }
+
+    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        let ask = || Frame::Binary(wire::V1_BEAT);
+        let give_up = || Frame::Close(close(self.rules.likeliest, &Reason::Unresponsive));
+        match self.liveness.poll(now) {
+            None => {}
+            Some(Due::Ask) => out.push(ask()),
+            Some(Due::GiveUp) => out.push(give_up()),
+            Some(Due::AskAndGiveUp) => out.extend([ask(), give_up()]),
+        }
+    }
+}
+
+fn body(signal: Signal) -> V1Body {
+    match signal {
+        Signal::Data { payload, last } => V1Body::Data {
+            data: payload.into_bytes(),
+            end: last,
+        },
+        Signal::End => V1Body::End,
+        Signal::Fail { .. } => V1Body::Error,
+        Signal::Empty => V1Body::Nothing,
+    }
+}
+
+fn content(link: LinkId, side: Side, body: V1Body, layout: Layout) -> Frame {
+    // A joiner hears everything from the id 0 (measured).
+    let id = match side {
+        Side::Member => link.0,
+        Side::Joiner => 0,
+    };
+    Frame::Binary(wire::encode_v1_content(id, body, layout))
+}

@@ -1,0 +1,355 @@
+//! The table of everything that was published: which releases there are, and what is true of each.
+
+use std::fmt;
+
+use crate::model::Origin;
+
+/// A way of speaking that a client can be told by. Several releases may speak it, with inner differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// JSON open/join/index, of sigver 5; contains the frames of sigver 4.
+    Sigver5,
+    /// Protobuf isFirst/joined/ping, content of layout B, of sigver 15.0.
+    Sigver15,
+    /// The same with content of layout A, of sigver 15.1.
+    Sigver15_1,
+    /// Protobuf isFirst/joined/heartbeat, of sigver 16 and 17.
+    Sigver16,
+    /// Protobuf isFirst/stable/tryAnother, of sigver 18.
+    Sigver18,
+    /// Protobuf connect/connected, content of layout C, of sigver 19.
+    Sigver19,
+    /// The same with content of layout D, of sigver 20.
+    Sigver20,
+}
+
+/// Releases that cannot be told apart by anything they send. Named after the newest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Release {
+    /// 5.0.0.
+    V5_0_0,
+    /// 15.0.1.
+    V15_0_1,
+    /// 15.0.2.
+    V15_0_2,
+    /// 15.0.4.
+    V15_0_4,
+    /// 15.1.0.
+    V15_1_0,
+    /// 16.0.0.
+    V16_0_0,
+    /// 17.0.0 and 17.0.1.
+    V17_0_1,
+    /// 18.0.0.
+    V18_0_0,
+    /// 19.0.0.
+    V19_0_0,
+    /// 19.1.2.
+    V19_1_2,
+    /// 20.0.0 to 20.0.2.
+    V20_0_2,
+    /// 20.1.0, and the unpublished 21.
+    V20_1_0,
+}
+
+/// A set of releases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Releases(u32);
+
+/// Dialects that resemble one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// JSON in text frames; the key is in a message.
+    Json,
+    /// Protobuf in binary frames; the key is the path; the server speaks first.
+    ProtobufV1,
+    /// Protobuf in binary frames; the key is the path; the client speaks first.
+    Current,
+}
+
+/// Who sends the first frame of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+impl Dialect {
+    /// All dialects, oldest first.
+    pub const ALL: [Dialect; 7] = [
+        Dialect::Sigver5,
+        Dialect::Sigver15,
+        Dialect::Sigver15_1,
+        Dialect::Sigver16,
+        Dialect::Sigver18,
+        Dialect::Sigver19,
+        Dialect::Sigver20,
+    ];
+
+    /// The name, as `--protocol` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dialect::Sigver5 => "sigver-5",
+            Dialect::Sigver15 => "sigver-15",
+            Dialect::Sigver15_1 => "sigver-15.1",
+            Dialect::Sigver16 => "sigver-16",
+            Dialect::Sigver18 => "sigver-18",
+            Dialect::Sigver19 => "sigver-19",
+            Dialect::Sigver20 => "sigver-20",
+        }
+    }
+
+    /// The family it belongs to.
+    pub const fn family(self) -> Family {
+        match self {
+            Dialect::Sigver5 => Family::Json,
+            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
+                Family::ProtobufV1
+            }
+            Dialect::Sigver19 | Dialect::Sigver20 => Family::Current,
+        }
+    }
+
+    /// The release whose inner variant is meant where only the dialect is named.
+    pub const fn release(self) -> Release {
+        match self {
+            Dialect::Sigver5 => Release::V5_0_0,
+            Dialect::Sigver15 => Release::V15_0_4,
+            Dialect::Sigver15_1 => Release::V15_1_0,
+            Dialect::Sigver16 => Release::V16_0_0,
+            Dialect::Sigver18 => Release::V18_0_0,
+            Dialect::Sigver19 => Release::V19_1_2,
+            Dialect::Sigver20 => Release::V20_1_0,
+        }
+    }
+
+    /// Clients known to speak it, for people.
+    pub const fn clients(self) -> &'static str {
+        match self {
+            Dialect::Sigver5 => "the open/join/index clients of 2016",
+            Dialect::Sigver15 => "netflux 1.1.0-beta.7 and beta.8",
+            Dialect::Sigver15_1 => "none published",
+            Dialect::Sigver16 => "netflux 2.1",
+            Dialect::Sigver18 => "netflux 3.0.0",
+            Dialect::Sigver19 => "netflux 4.0.0 to 4.1.2",
+            Dialect::Sigver20 => "netflux 4.1.3 to 4.3.1",
+        }
+    }
+
+    /// The mark on what a client of this dialect sends, for codecs that look for a hint.
+    pub const fn origin(self) -> Origin {
+        Origin(self as u8 + 1)
+    }
+
+    /// The dialect of a mark.
+    pub fn of_origin(origin: Origin) -> Option<Dialect> {
+        Dialect::ALL
+            .into_iter()
+            .find(|dialect| dialect.origin() == origin)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Family {
+    /// All families.
+    pub const ALL: [Family; 3] = [Family::Json, Family::ProtobufV1, Family::Current];
+
+    /// The name, as `--protocol` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Json => "json",
+            Family::ProtobufV1 => "protobuf-v1",
+            Family::Current => "current",
+        }
+    }
+
+    /// Who sends the first frame.
+    pub const fn first_speaker(self) -> Speaker {
+        match self {
+            Family::Json | Family::Current => Speaker::Client,
+            Family::ProtobufV1 => Speaker::Server,
+        }
+    }
+
+    /// Whether the room key is the path of the URL.
+    pub const fn key_is_path(self) -> bool {
+        match self {
+            Family::Json => false,
+            Family::ProtobufV1 | Family::Current => true,
+        }
+    }
+}
+
+impl Release {
+    /// All releases, oldest first.
+    pub const ALL: [Release; 12] = [
+        Release::V5_0_0,
+        Release::V15_0_1,
+        Release::V15_0_2,
+        Release::V15_0_4,
+        Release::V15_1_0,
+        Release::V16_0_0,
+        Release::V17_0_1,
+        Release::V18_0_0,
+        Release::V19_0_0,
+        Release::V19_1_2,
+        Release::V20_0_2,
+        Release::V20_1_0,
+    ];
+
+    /// The dialect it speaks.
+    pub const fn dialect(self) -> Dialect {
+        match self {
+            Release::V5_0_0 => Dialect::Sigver5,
+            Release::V15_0_1 | Release::V15_0_2 | Release::V15_0_4 => Dialect::Sigver15,
+            Release::V15_1_0 => Dialect::Sigver15_1,
+            Release::V16_0_0 | Release::V17_0_1 => Dialect::Sigver16,
+            Release::V18_0_0 => Dialect::Sigver18,
+            Release::V19_0_0 | Release::V19_1_2 => Dialect::Sigver19,
+            Release::V20_0_2 | Release::V20_1_0 => Dialect::Sigver20,
+        }
+    }
+
+    /// The version numbers that behave like this; the first names it.
+    pub const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Release::V5_0_0 => &["5.0.0"],
+            Release::V15_0_1 => &["15.0.1"],
+            Release::V15_0_2 => &["15.0.2"],
+            Release::V15_0_4 => &["15.0.4"],
+            Release::V15_1_0 => &["15.1.0"],
+            Release::V16_0_0 => &["16.0.0"],
+            Release::V17_0_1 => &["17.0.1", "17.0.0"],
+            Release::V18_0_0 => &["18.0.0"],
+            Release::V19_0_0 => &["19.0.0"],
+            Release::V19_1_2 => &["19.1.2"],
+            Release::V20_0_2 => &["20.0.2", "20.0.1", "20.0.0"],
+            Release::V20_1_0 => &["20.1.0", "21"],
+        }
+    }
+
+    /// The release that a version number names: all of it (`17.0.0`), or its beginning (`17`), which stands for
+    /// the newest that begins so.
+    pub fn of_version(version: &str) -> Option<Release> {
+        let exact = |release: &Release| release.versions().contains(&version);
+        let begins = |known: &&str| {
+            known
+                .strip_prefix(version)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let newest = || {
+            Release::ALL
+                .into_iter()
+                .rev()
+                .find(|release| release.versions().iter().any(begins))
+        };
+        Release::ALL.into_iter().find(exact).or_else(newest)
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sigver-{}",
+            self.versions().first().copied().unwrap_or_default()
+        )
+    }
+}
+
+impl Releases {
+    /// Whether the release is in the set.
+    pub const fn contains(self, release: Release) -> bool {
+        self.0 & 1 << release as u32 != 0
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its releases, oldest first.
+    pub fn iter(self) -> impl Iterator<Item = Release> {
+        Release::ALL
+            .into_iter()
+            .filter(move |release| self.contains(*release))
+    }
+
+    /// Those of its releases for which `keep` holds.
+    #[must_use]
+    pub fn filter(self, mut keep: impl FnMut(Release) -> bool) -> Self {
+        self.iter().filter(|release| keep(*release)).collect()
+    }
+
+    /// Those of its releases that are of the family.
+    #[must_use]
+    pub fn of_family(self, family: Family) -> Self {
+        self.filter(|release| release.dialect().family() == family)
+    }
+}
+
+impl FromIterator<Release> for Releases {
+    fn from_iter<I: IntoIterator<Item = Release>>(releases: I) -> Self {
+        Releases(
+            releases
+                .into_iter()
+                .fold(0, |set, release| set | 1 << release as u32),
+        )
+    }
+}
+
+impl fmt::Display for Releases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, release) in self.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{release}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_names_its_release() {
+        for release in Release::ALL {
+            for version in release.versions() {
+                assert_eq!(Release::of_version(version), Some(release), "{version}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_beginning_names_the_newest() {
+        assert_eq!(Release::of_version("15"), Some(Release::V15_1_0));
+        assert_eq!(Release::of_version("15.0"), Some(Release::V15_0_4));
+        assert_eq!(Release::of_version("17"), Some(Release::V17_0_1));
+        assert_eq!(Release::of_version("20"), Some(Release::V20_1_0));
+        assert_eq!(Release::of_version("1"), None);
+        assert_eq!(Release::of_version("2"), None);
+        assert_eq!(Release::of_version(""), None);
+    }
+
+    #[test]
+    fn marks_come_back() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::of_origin(dialect.origin()), Some(dialect));
+            assert_eq!(dialect.release().dialect(), dialect);
+        }
+        assert_eq!(Dialect::of_origin(Origin(0)), None);
+    }
+}

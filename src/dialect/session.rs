@@ -1,0 +1,131 @@
+//! One connection's codec, whatever its dialect: the closed set of them behind one face.
+
+use std::time::Instant;
+
+use super::json::Sigver5;
+use super::protobuf::{Current, V1};
+use super::{Family, Release, Releases, close};
+use crate::frame::{Close, Frame};
+use crate::model::{Command, Event, Reason, RoomKey};
+
+/// What the upgrade request says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The path of the URL, as sent: percent-escapes are not decoded.
+    pub path: String,
+    /// The query of the URL has an attribute `favored`, whatever its value.
+    pub favored: bool,
+}
+
+/// What is to be done about a frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Nothing.
+    Nothing,
+    /// Go to a room with a command.
+    Enter(RoomKey, Command),
+    /// Ask the room where the peer is.
+    Ask(Command),
+    /// Answer.
+    Reply(Frame),
+    /// Close.
+    Close(Close),
+}
+
+/// The longest key, in UTF-16 units (sigver 8 to 20, measured).
+const MAX_KEY: usize = 512;
+
+/// One connection's codec.
+#[derive(Debug)]
+pub struct Session(Codec);
+
+#[derive(Debug)]
+enum Codec {
+    Sigver5(Sigver5),
+    V1(Box<V1>),
+    Current(Box<Current>),
+}
+
+impl Session {
+    /// A codec for a client that speaks one of `releases`, all of one family, of which `likeliest` is one.
+    /// `opened` is when the connection was.
+    pub fn new(upgrade: &Upgrade, releases: Releases, likeliest: Release, opened: Instant) -> Self {
+        let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
+        Session(match likeliest.dialect().family() {
+            Family::Json => Codec::Sigver5(Sigver5::default()),
+            Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
+            Family::Current => Codec::Current(Box::new(Current::new(
+                key,
+                upgrade.favored,
+                releases,
+                likeliest,
+                opened,
+            ))),
+        })
+    }
+
+    /// What is wrong with the key in the path, in the words of `release`, if its key is there.
+    pub fn key_error(upgrade: &Upgrade, release: Release) -> Option<Close> {
+        if !release.dialect().family().key_is_path() {
+            return None;
+        }
+        let key = upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path);
+        if key.is_empty() {
+            return Some(close(release, &Reason::KeyEmpty));
+        }
+        (key.encode_utf16().count() > MAX_KEY).then(|| close(release, &Reason::KeyTooLong))
+    }
+
+    /// What the server does first.
+    pub fn open(&mut self) -> Action {
+        match &mut self.0 {
+            Codec::V1(codec) => codec.open(),
+            Codec::Sigver5(_) | Codec::Current(_) => Action::Nothing,
+        }
+    }
+
+    /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for.
+    pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant) {
+        match &mut self.0 {
+            Codec::Sigver5(_) => {}
+            Codec::V1(codec) => codec.adopt(releases, likeliest, now),
+            Codec::Current(codec) => codec.adopt(releases, likeliest),
+        }
+    }
+
+    /// What a frame from the client means.
+    pub fn decode(&mut self, frame: &Frame) -> Action {
+        match &mut self.0 {
+            Codec::Sigver5(codec) => codec.decode(frame),
+            Codec::V1(codec) => codec.decode(frame),
+            Codec::Current(codec) => codec.decode(frame),
+        }
+    }
+
+    /// What the client is to see of an event: nothing, or frames, appended to `out`.
+    pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+        match &mut self.0 {
+            Codec::Sigver5(codec) => codec.encode(event, out),
+            Codec::V1(codec) => codec.encode(event, now, out),
+            Codec::Current(codec) => codec.encode(event, out),
+        }
+    }
+
+    /// When [`poll`](Self::poll) is to be called, if nothing comes before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.0 {
+            Codec::Sigver5(_) => None,
+            Codec::V1(codec) => codec.deadline(),
+            Codec::Current(codec) => codec.deadline(),
+        }
+    }
+
+    /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
+    pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        match &mut self.0 {
+            Codec::Sigver5(_) => {}
+            Codec::V1(codec) => codec.poll(now, out),
+            Codec::Current(codec) => codec.poll(now, out),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The rooms of this process, each behind its own short lock, and the queues between a room and its peers.
+//!
+//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is still locked, so the
+//! order of things in a room is the order on every wire. No two rooms are ever locked at once.
+
+mod outbox;
+mod seat;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+pub use outbox::{Outbox, Overflow};
+pub use seat::Seat;
+
+use crate::model::{PeerId, RoomKey};
+use crate::router::Room;
+
+/// How many maps the rooms are spread over, so that opening rooms on several cores rarely waits.
+const SHARDS: usize = 64;
+
+/// All rooms.
+#[derive(Debug)]
+pub struct Hub {
+    shards: Vec<Shard>,
+    hasher: RandomState,
+    peers: AtomicU64,
+}
+
+type Shard = Mutex<HashMap<RoomKey, Arc<Cell>>>;
+
+/// One room and its lock.
+#[derive(Debug)]
+struct Cell {
+    key: RoomKey,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    room: Room<Outbox>,
+    rng: fastrand::Rng,
+    /// The room is no longer in its shard: whoever comes must look again.
+    retired: bool,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Hub {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            peers: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Hub {
+    /// A hub without rooms.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A place for a new connection, whose events go to `outbox`.
+    pub fn seat(self: &Arc<Self>, outbox: Outbox) -> Seat {
+        Seat::new(
+            Arc::clone(self),
+            PeerId(self.peers.fetch_add(1, Ordering::Relaxed)),
+            outbox,
+        )
+    }
+
+    /// How many rooms there are.
+    pub fn rooms(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn shard(&self, key: &RoomKey) -> &Shard {
+        // The remainder is below SHARDS, and so a valid index.
+        &self.shards[(self.hasher.hash_one(key) % SHARDS as u64) as usize]
+    }
+
+    fn room(&self, key: &RoomKey) -> Arc<Cell> {
+        let mut shard = self.shard(key).lock();
+        let cell = shard.entry(key.clone()).or_insert_with(|| {
+            Arc::new(Cell {
+                key: key.clone(),
+                state: Mutex::new(State {
+                    room: Room::default(),
+                    rng: fastrand::Rng::new(),
+                    retired: false,
+                }),
+            })
+        });
+        Arc::clone(cell)
+    }
+
+    /// Forgets the room if nobody is in it.
+    fn retire(&self, cell: &Arc<Cell>) {
+        let mut shard = self.shard(&cell.key).lock();
+        let mut state = cell.state.lock();
+        if state.room.is_empty() && !state.retired {
+            state.retired = true;
+            shard.remove(&cell.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The queue between the rooms and one connection: bounded in bytes, never waited for by whoever fills it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::model::Event;
+
+/// The queue of events for one connection. Clones are the same queue.
+#[derive(Clone, Debug)]
+pub struct Outbox(Arc<Mutex<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// What waits, in bytes.
+    waiting: usize,
+    limit: usize,
+    overflown: bool,
+    reader: Option<Waker>,
+}
+
+/// More waited than the limit allows: what did not fit is lost, and the connection cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow;
+
+/// A queue that once was longer gives its memory back when it is empty.
+const KEEP_CAPACITY: usize = 16;
+
+impl Outbox {
+    /// An empty queue that takes up to `limit` bytes of events.
+    pub fn new(limit: usize) -> Self {
+        Outbox(Arc::new(Mutex::new(Queue {
+            events: VecDeque::new(),
+            waiting: 0,
+            limit,
+            overflown: false,
+            reader: None,
+        })))
+    }
+
+    /// Adds an event and wakes the reader. Once the limit is passed, this and all later events are dropped, and
+    /// the reader learns it.
+    pub fn push(&self, event: Event) {
+        let reader = {
+            let mut queue = self.0.lock();
+            let cost = event.cost();
+            // A single event always fits, as its size is bounded by the largest message.
+            if queue.overflown || (queue.waiting > 0 && queue.waiting + cost > queue.limit) {
+                queue.overflown = true;
+            } else {
+                queue.waiting += cost;
+                queue.events.push_back(event);
+            }
+            queue.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Ready when the limit was passed; what waits is left alone.
+    pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Overflow> {
+        let mut queue = self.0.lock();
+        if queue.overflown {
+            return Poll::Ready(Overflow);
+        }
+        queue.register(context);
+        Poll::Pending
+    }
+
+    /// Takes all that waits into `events`, which is empty before and not after; pending while nothing waits.
+    pub fn poll_take(
+        &self,
+        context: &mut Context<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Poll<Result<(), Overflow>> {
+        let mut queue = self.0.lock();
+        if queue.overflown {
+            return Poll::Ready(Err(Overflow));
+        }
+        if queue.events.is_empty() {
+            queue.register(context);
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut queue.events, events);
+        queue.waiting = 0;
+        if queue.events.capacity() > KEEP_CAPACITY {
+            queue.events = VecDeque::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Queue {
+    fn register(&mut self, context: &mut Context<'_>) {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(context.waker()),
+            empty => *empty = Some(context.waker().clone()),
+        }
+    }
+}

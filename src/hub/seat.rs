@@ -1,0 +1,169 @@
+//! One connection's place among the rooms. Dropping it is how a peer leaves: on every path, and once.
+
+use std::sync::Arc;
+
+use super::{Cell, Hub, Outbox};
+use crate::model::{Command, Event, PeerId, Recipient, RoomKey};
+
+/// One connection's place among the rooms.
+#[derive(Debug)]
+pub struct Seat {
+    hub: Arc<Hub>,
+    peer: PeerId,
+    outbox: Outbox,
+    /// The room in which it asked to be a member.
+    opened: Option<Arc<Cell>>,
+    /// The room it joined last. The same as `opened` in the dialects whose key is the path.
+    joined: Option<Arc<Cell>>,
+    /// Rooms it turned away from, where others may still be at the other end of its links.
+    earlier: Vec<Arc<Cell>>,
+}
+
+/// How many rooms a connection can have turned away from before it leaves the oldest for good.
+const MAX_EARLIER: usize = 16;
+
+impl Seat {
+    pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
+        Seat {
+            hub,
+            peer,
+            outbox,
+            opened: None,
+            joined: None,
+            earlier: Vec::new(),
+        }
+    }
+
+    /// The peer that sits here.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Takes a command to the room `key`, and stays there. Opening a room gives up the membership of the one
+    /// opened before.
+    pub fn enter(&mut self, key: &RoomKey, command: Command) {
+        let cell = loop {
+            let cell = self.hub.room(key);
+            let mut state = cell.state.lock();
+            if state.retired {
+                continue;
+            }
+            let state = &mut *state;
+            state
+                .room
+                .apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+            break Arc::clone(&cell);
+        };
+        self.settle_in(cell);
+    }
+
+    fn settle_in(&mut self, cell: Arc<Cell>) {
+        let (inside, member) = {
+            let state = cell.state.lock();
+            (state.room.contains(self.peer), state.room.is_member(self.peer))
+        };
+        if !inside {
+            return self.hub.retire(&cell);
+        }
+        if member
+            && let Some(before) = self
+                .opened
+                .replace(Arc::clone(&cell))
+                .filter(|old| !Arc::ptr_eq(old, &cell))
+        {
+            before.state.lock().room.resign(self.peer);
+            self.turn_away(before);
+        }
+        if !member
+            && let Some(before) = self
+                .joined
+                .replace(Arc::clone(&cell))
+                .filter(|old| !Arc::ptr_eq(old, &cell))
+        {
+            self.turn_away(before);
+        }
+    }
+
+    fn turn_away(&mut self, before: Arc<Cell>) {
+        let still = [&self.opened, &self.joined]
+            .into_iter()
+            .flatten()
+            .any(|cell| Arc::ptr_eq(cell, &before));
+        if still {
+            return;
+        }
+        self.earlier.retain(|cell| !Arc::ptr_eq(cell, &before));
+        self.earlier.push(before);
+        if self.earlier.len() > MAX_EARLIER {
+            let oldest = self.earlier.remove(0);
+            self.quit(&oldest);
+        }
+    }
+
+    /// Takes a command to the room it concerns, among those entered; without one, nothing happens and the answer
+    /// is false.
+    pub fn command(&mut self, command: Command) -> bool {
+        let from_member = matches!(
+            command,
+            Command::Relay {
+                to: Recipient::Joiner(_),
+                ..
+            }
+        );
+        let cell = if from_member {
+            self.opened.as_ref()
+        } else {
+            self.joined.as_ref().or(self.opened.as_ref())
+        };
+        let Some(cell) = cell.map(Arc::clone) else {
+            return false;
+        };
+        let settles = !matches!(command, Command::Relay { .. });
+        {
+            let mut state = cell.state.lock();
+            let state = &mut *state;
+            if state.room.contains(self.peer) {
+                state
+                    .room
+                    .apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+            }
+        }
+        if settles {
+            self.settle_in(cell);
+        }
+        true
+    }
+
+    /// Leaves every room.
+    pub fn leave(&mut self) {
+        let cells = [self.opened.take(), self.joined.take()];
+        for cell in cells
+            .into_iter()
+            .flatten()
+            .chain(std::mem::take(&mut self.earlier))
+        {
+            self.quit(&cell);
+        }
+    }
+
+    fn quit(&self, cell: &Arc<Cell>) {
+        let empty = {
+            let mut state = cell.state.lock();
+            state.room.leave(self.peer, &mut deliver);
+            state.room.is_empty()
+        };
+        if empty {
+            self.hub.retire(cell);
+        }
+    }
+}
+
+fn deliver(outbox: &Outbox, event: Event) {
+    outbox.push(event);
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,141 @@
+//! The hub from the outside: seats come and go, and nothing is left behind.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::model::{
+    Alone, Command, Event, Join, LinkId, Origin, Payload, Pick, Recipient, Rejoin, Side, Signal,
+};
+
+const LIMIT: usize = 10_000;
+
+fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
+    let mut events = VecDeque::new();
+    match outbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut events) {
+        Poll::Ready(result) => result.map(|()| events.into()),
+        Poll::Pending => Ok(Vec::new()),
+    }
+}
+
+fn join() -> Command {
+    Command::Join(Join {
+        alone: Alone::Become,
+        pick: Pick::Oldest,
+        rejoin: Rejoin::Replace,
+    })
+}
+
+fn data(to: Recipient, bytes: usize) -> Command {
+    let payload = Payload::Bytes(Bytes::from(vec![7; bytes]));
+    Command::Relay {
+        to,
+        signal: Signal::Data { payload, last: false },
+        origin: Origin(0),
+    }
+}
+
+struct Person {
+    seat: Seat,
+    outbox: Outbox,
+}
+
+fn person(hub: &Arc<Hub>) -> Person {
+    let outbox = Outbox::new(LIMIT);
+    Person {
+        seat: hub.seat(outbox.clone()),
+        outbox,
+    }
+}
+
+fn bound(events: &[Event]) -> LinkId {
+    match events {
+        [Event::Bound { link }] => *link,
+        other => panic!("not bound: {other:?}"),
+    }
+}
+
+#[test]
+fn two_meet_and_part() {
+    let hub = Hub::new();
+    let key = RoomKey::from("k");
+    let (mut first, mut second) = (person(&hub), person(&hub));
+    first.seat.enter(&key, join());
+    second.seat.enter(&key, join());
+    bound(&take(&second.outbox).unwrap());
+    let arrived = take(&first.outbox).unwrap();
+    let [Event::Admitted, Event::JoinerArrived { link }] = arrived[..] else {
+        panic!("{arrived:?}")
+    };
+    assert!(second.seat.command(data(Recipient::Member, 3)));
+    let events = take(&first.outbox).unwrap();
+    assert!(
+        matches!(events[..], [Event::Relayed { link: l, side: Side::Member, .. }] if l == link),
+        "{events:?}"
+    );
+    drop(second);
+    let events = take(&first.outbox).unwrap();
+    assert!(
+        matches!(events[..], [Event::LinkEnded { link: l, .. }] if l == link),
+        "{events:?}"
+    );
+    assert_eq!(hub.rooms(), 1);
+    drop(first);
+    assert_eq!(hub.rooms(), 0);
+}
+
+#[test]
+fn a_reader_that_does_not_read_overflows_alone() {
+    let hub = Hub::new();
+    let key = RoomKey::from("k");
+    let (mut first, mut second) = (person(&hub), person(&hub));
+    first.seat.enter(&key, join());
+    second.seat.enter(&key, join());
+    for _ in 0..20 {
+        second.seat.command(data(Recipient::Member, 1_000));
+    }
+    assert_eq!(take(&first.outbox), Err(Overflow));
+    assert!(take(&second.outbox).is_ok());
+}
+
+#[test]
+fn a_single_event_fits_whatever_its_size() {
+    let outbox = Outbox::new(10);
+    outbox.push(Event::Admitted);
+    assert_eq!(take(&outbox), Ok(vec![Event::Admitted]));
+}
+
+#[test]
+fn a_refused_peer_leaves_no_room_behind() {
+    let hub = Hub::new();
+    let mut person = person(&hub);
+    let refuse = Join {
+        alone: Alone::Refuse,
+        pick: Pick::Oldest,
+        rejoin: Rejoin::KeepHearing,
+    };
+    person
+        .seat
+        .enter(&RoomKey::from("nowhere"), Command::Join(refuse));
+    assert_eq!(hub.rooms(), 0);
+    assert!(!person.seat.command(data(Recipient::Member, 1)));
+}
+
+#[test]
+fn opening_another_key_gives_up_the_first() {
+    let hub = Hub::new();
+    let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
+    let (mut first, mut second) = (person(&hub), person(&hub));
+    first.seat.enter(&a, Command::Open);
+    first.seat.enter(&b, Command::Open);
+    second.seat.enter(&a, Command::Open);
+    assert_eq!(
+        take(&second.outbox),
+        Ok(vec![Event::Admitted]),
+        "the key is free again"
+    );
+    drop(first);
+    assert_eq!(hub.rooms(), 1);
+}

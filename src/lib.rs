@@ -1,0 +1,44 @@
+//! One WebRTC signaling gateway for every protocol that sigver ever spoke.
+//!
+//! A connection is bytes in the language of its time. We learn which language, translate each frame into a small
+//! vocabulary of our own, let one pure state machine per room decide what follows, and translate the consequences
+//! back, each into its receiver's language:
+//!
+//! ```text
+//! socket → transport ─ Frame → conn::driver, one task per connection
+//!   dialect unknown: negotiate::Conversation listens, probes, guesses, and takes a wrong guess back
+//!   dialect known:   dialect::Session::decode → Command → hub: lock the room → router::Room::apply → Events
+//!        each Event is pushed, still under the lock, to its receiver's bounded Outbox
+//! receiver's driver: Outbox → dialect::Session::encode → Frames → transport → socket
+//! ```
+//!
+//! Each arrow changes one thing: bytes to frames, frames to meaning, meaning to consequences, consequences to
+//! queues. So each kind of change has one home:
+//!
+//! | module | what lives there | pure |
+//! |---|---|---|
+//! | [`frame`] | text, bytes, close: all that transports and dialects share | yes |
+//! | [`model`] | rooms, links, commands, events: what sigver means | yes |
+//! | [`dialect`] | every published dialect: bytes to meaning and back, and the table of releases | yes |
+//! | [`negotiate`] | which dialect a client speaks: evidence, policy, the conversation | yes |
+//! | [`router`] | one room as a state machine | yes |
+//! | [`hub`] | all rooms, their locks, the queues to their peers | |
+//! | [`conn`] | the task that drives one connection | |
+//! | [`transport`] | WebSockets | |
+//! | [`server`] | listening, TLS, HTTP, shutting down | |
+//! | [`config`], [`cli`] | what the operator says | yes |
+//!
+//! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
+//! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
+
+pub mod cli;
+pub mod config;
+pub mod conn;
+pub mod dialect;
+pub mod frame;
+pub mod hub;
+pub mod model;
+pub mod negotiate;
+pub mod router;
+pub mod server;
+pub mod transport;

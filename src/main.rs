@@ -1,0 +1,89 @@
+//! The program: reads the command line, opens the port, serves until it is told to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sigver::cli::{self, Outcome};
+use sigver::config::Config;
+use sigver::conn::Context;
+use sigver::hub::Hub;
+use sigver::negotiate::{Policy, Windows};
+use sigver::server::{self, listener, tls};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing_subscriber::EnvFilter;
+
+/// After this long without a word, a client is asked by a WebSocket ping whether it is there.
+const IDLE: Duration = Duration::from_secs(45);
+
+fn main() -> ExitCode {
+    let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    match cli::parse(std::env::args_os().skip(1), &environment) {
+        Outcome::Print(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Outcome::Fail(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+        Outcome::Run(config, warnings) => {
+            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            match run(&config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+fn run(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let policy = Policy {
+        releases: Policy::parse(&config.protocol)?,
+        windows: Windows {
+            margin: config.silence_margin,
+            silence: config.silence_max,
+            first_frame: config.first_frame_timeout,
+            ..Windows::default()
+        },
+    };
+    let tls = config.tls.as_ref().map(tls::load).transpose()?;
+    let context = Arc::new(Context {
+        hub: Hub::new(),
+        policy: Arc::new(policy),
+        max_pending: config.max_pending,
+        idle: IDLE,
+        stopping: AtomicBool::new(false),
+        stop: Notify::new(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    runtime.block_on(async {
+        let listener = listener::bind(&config.host, config.port).await?;
+        // Before the line that says we are here: whoever reads it may stop us at once.
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        println!("{}", listener::startup_line(listener.local_addr()?));
+        let stop = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        server::serve(listener, tls, config.max_message, context, stop).await;
+        Ok(())
+    })
+}

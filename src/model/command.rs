@@ -1,0 +1,94 @@
+//! What a peer can ask of a room.
+
+use super::{NetId, Origin, Signal};
+use crate::model::LinkId;
+
+/// What a peer asks of the room it names, or is in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Become a member, and be the only one: refused with [`KeyTaken`](super::Reason::KeyTaken) when there is one.
+    Open,
+    /// Be bound to a member.
+    Join(Join),
+    /// Become a member or be bound to one, depending on the members the peer says it is connected to.
+    Attach(Attach),
+    /// The joiner has reached the group: become a member.
+    Settle,
+    /// The member the joiner is bound to did not help: be bound to another.
+    TryAnother,
+    /// Undo what was done for the peer on a wrong guess about its dialect: its binding, and what it tried. A
+    /// membership stays, as the room's order of arrival should not depend on a guess.
+    Forget,
+    /// Hand something to the other end of a link.
+    Relay {
+        /// To whom.
+        to: Recipient,
+        /// What.
+        signal: Signal,
+        /// How the sender speaks.
+        origin: Origin,
+    },
+}
+
+/// How to join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// What becomes of a joiner that finds nobody.
+    pub alone: Alone,
+    /// Which member it is bound to.
+    pub pick: Pick,
+    /// What becomes of the link it had before.
+    pub rejoin: Rejoin,
+}
+
+/// What becomes of a joiner that finds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// It is refused with [`KeyUnknown`](super::Reason::KeyUnknown).
+    Refuse,
+    /// It becomes the first member.
+    Become,
+}
+
+/// Which member a joiner is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// The one that has been a member the longest.
+    Oldest,
+    /// Any, each as likely as the other (sigver 17).
+    Random,
+}
+
+/// What becomes of the link that a joiner had before it was bound anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejoin {
+    /// It is gone, in both directions; nobody is told.
+    Replace,
+    /// The joiner no longer sends over it, but still hears the member (sigver 5).
+    KeepHearing,
+}
+
+/// A peer says who it is in the peer-to-peer network, and whom it is connected to there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Its own id.
+    pub claim: NetId,
+    /// The members it is connected to.
+    pub known: Vec<NetId>,
+    /// It is to be preferred when a member is chosen for a joiner.
+    pub favored: bool,
+    /// When it replaces a member that blocked the room: whether it hears of its own admission (true) or of the
+    /// end of its link to that member (false) first.
+    pub admitted_first: bool,
+}
+
+/// The other end of a link, as the sender names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The joiner at the other end of that link, of which the sender is the member.
+    Joiner(LinkId),
+    /// The member that the sender is bound to.
+    Member,
+    /// The joiner of that link if the sender is its member, else the member that the sender is bound to.
+    Either(LinkId),
+}

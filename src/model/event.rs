@@ -1,0 +1,89 @@
+//! What a room tells a peer.
+
+use super::{LinkId, Origin, Reason, Signal};
+
+/// What a room tells a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// It is a member now.
+    Admitted,
+    /// It asked to settle, and is a member now.
+    Settled {
+        /// It had been one already.
+        already: bool,
+    },
+    /// It is a joiner, bound to a member.
+    Bound {
+        /// The link between the two.
+        link: LinkId,
+    },
+    /// A joiner has been bound to it.
+    JoinerArrived {
+        /// The link between the two.
+        link: LinkId,
+    },
+    /// What it asked for cannot be.
+    Refused(Reason),
+    /// Something came over a link.
+    Relayed {
+        /// The link.
+        link: LinkId,
+        /// The end of the link at which the receiver of this event is.
+        side: Side,
+        /// What came.
+        signal: Signal,
+        /// How the sender speaks.
+        origin: Origin,
+    },
+    /// What it sent went nowhere.
+    Undeliverable(Reason),
+    /// Nothing will come over a link any more, as the other end is gone.
+    LinkEnded {
+        /// The link.
+        link: LinkId,
+        /// The end of the link at which the receiver of this event is.
+        side: Side,
+        /// Why.
+        cause: EndCause,
+    },
+    /// It is out of the room, and its connection is to be closed.
+    Evicted(Reason),
+}
+
+/// An end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The end that asked to be bound.
+    Joiner,
+    /// The end that was there before.
+    Member,
+}
+
+/// Why the other end of a link is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// It left.
+    Left,
+    /// It was evicted.
+    Evicted,
+    /// It was bound to another member.
+    Rebound,
+}
+
+impl Event {
+    /// What the event costs while it waits for its receiver, in bytes: its payload and a fixed share.
+    pub fn cost(&self) -> usize {
+        let payload = match self {
+            Event::Relayed { signal, .. } => signal.len(),
+            Event::Admitted
+            | Event::Settled { .. }
+            | Event::Bound { .. }
+            | Event::JoinerArrived { .. }
+            | Event::Refused(_)
+            | Event::Undeliverable(_)
+            | Event::LinkEnded { .. }
+            | Event::Evicted(_) => 0,
+        };
+        size_of::<Event>() + payload
+    }
+}

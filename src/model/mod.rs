@@ -1,0 +1,16 @@
+//! What sigver *means*: rooms, members, joiners and links, without any dialect, socket or clock.
+//!
+//! A peer asks for something with a [`Command`]; a room answers with [`Event`]s to whoever they concern. What
+//! only one dialect has does not belong here: lift it inside that dialect's codec.
+
+mod command;
+mod event;
+mod ids;
+mod payload;
+mod reason;
+
+pub use command::{Alone, Attach, Command, Join, Pick, Recipient, Rejoin};
+pub use event::{EndCause, Event, Side};
+pub use ids::{LinkId, NetId, Origin, PeerId, RoomKey};
+pub use payload::{Payload, Signal};
+pub use reason::Reason;

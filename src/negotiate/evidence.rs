@@ -1,0 +1,63 @@
+//! What a frame tells about the dialect of the client that sent it: one table.
+//!
+//! | frame | the client speaks |
+//! |---|---|
+//! | text; bytes that begin with `{` | a JSON dialect |
+//! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
+//! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
+//! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
+//! | `18` (joined, stable) | sigver 15 to 18 |
+//! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28` |
+//! | `28` (pong or tryAnother) | from a member, or one that never sent `20`: 15; else 18 |
+//! | any other | nothing |
+//!
+//! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
+
+use crate::dialect::{Dialect, Family, Layout, Release, Releases, current_layout, v1_layout};
+use crate::frame::Frame;
+
+/// What happened on the connection before the frame, as far as it bears on what the frame means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Context {
+    /// It was sent the probe, which a client of sigver 15 answers at once.
+    pub(super) probed: bool,
+    /// It sent a ping or heartbeat.
+    pub(super) beaten: bool,
+    /// It is a member.
+    pub(super) member: bool,
+}
+
+/// Those of the releases that a client may speak which sends this frame.
+pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Releases {
+    let family = |family| releases.of_family(family);
+    let pings = |release: Release| matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1);
+    let bytes = match frame {
+        Frame::Text(_) => return family(Family::Json),
+        Frame::Binary(bytes) => bytes,
+        Frame::Close(_) => return releases,
+    };
+    let v1 = family(Family::ProtobufV1);
+    let current = family(Family::Current);
+    match bytes.first() {
+        Some(b'{') => family(Family::Json),
+        Some(0x1a | 0x08) => current,
+        Some(0x12) => match current_layout(bytes) {
+            Some(Layout::C) => current.filter(|release| release.dialect() == Dialect::Sigver19),
+            Some(_) => current.filter(|release| release.dialect() == Dialect::Sigver20),
+            None => current,
+        },
+        Some(0x0a) => match v1_layout(bytes) {
+            Some(Layout::B) => v1.filter(|release| release.dialect() == Dialect::Sigver15),
+            // Whoever pings had answered the probe before it said anything else.
+            Some(_) => v1.filter(|release| {
+                release.dialect() != Dialect::Sigver15 && !(context.probed && pings(release))
+            }),
+            None => v1,
+        },
+        Some(0x18) => v1,
+        Some(0x20) => v1.filter(|release| !(context.probed && pings(release))),
+        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
+        Some(0x28) => v1.filter(|release| release.dialect() == Dialect::Sigver18),
+        _ => releases,
+    }
+}

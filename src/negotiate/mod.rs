@@ -1,0 +1,11 @@
+//! Finding out which dialect a client speaks. Pure: frames and the time come in, steps come out.
+
+mod conversation;
+mod evidence;
+mod policy;
+
+pub use conversation::{Conversation, Step};
+pub use policy::{Policy, Windows};
+
+#[cfg(test)]
+mod tests;

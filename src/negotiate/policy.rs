@@ -1,0 +1,123 @@
+//! What the operator allows: the releases a client may speak, and how long we wait for evidence.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::dialect::{Dialect, Family, Release, Releases};
+
+/// What the operator allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The candidates at the beginning: at most one release of each dialect.
+    pub releases: Releases,
+    /// How long we wait.
+    pub windows: Windows,
+}
+
+/// How long we wait for evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// After the client answered a WebSocket ping, how much longer it may take to say its first word before it is
+    /// taken for one that waits for ours. Longer: a slower page is not misjudged; shorter: clients of sigver 15 to
+    /// 18 wait less.
+    pub margin: Duration,
+    /// The window when the ping is not answered. Four times this long without an answer, a silent client is spoken
+    /// to all the same.
+    pub silence: Duration,
+    /// How long a client that has not said a word keeps what is sent to it from being encoded, as its dialect may
+    /// yet turn out to be another.
+    pub hold: Duration,
+    /// How long a client may be silent before it is closed, if speaking first is up to it.
+    pub first_frame: Duration,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Windows {
+            margin: Duration::from_millis(150),
+            silence: Duration::from_millis(500),
+            hold: Duration::from_secs(2),
+            first_frame: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
+/// speak first, and dialects without a published client last.
+const LIKELIEST_FIRST: [Dialect; 7] = [
+    Dialect::Sigver20,
+    Dialect::Sigver18,
+    Dialect::Sigver15,
+    Dialect::Sigver16,
+    Dialect::Sigver19,
+    Dialect::Sigver5,
+    Dialect::Sigver15_1,
+];
+
+/// The likeliest of the candidates; without candidates, the current release.
+pub(super) fn likeliest(candidates: Releases) -> Release {
+    LIKELIEST_FIRST
+        .into_iter()
+        .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
+        .unwrap_or(Release::V20_1_0)
+}
+
+impl Policy {
+    /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
+    /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
+    /// variant of sigver-16.
+    ///
+    /// # Errors
+    /// A name that does not exist, or two releases of one dialect, which nothing on the wire tells apart.
+    pub fn parse(list: &str) -> Result<Releases> {
+        let mut broad = Vec::new();
+        let mut precise: Vec<Release> = Vec::new();
+        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            if name == "auto" {
+                broad.extend(Dialect::ALL);
+            } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
+                broad.extend(
+                    Dialect::ALL
+                        .into_iter()
+                        .filter(|dialect| dialect.family() == family),
+                );
+            } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
+                broad.push(dialect);
+            } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
+                if let Some(other) = precise.iter().find(|other| other.dialect() == release.dialect())
+                    && *other != release
+                {
+                    bail!(
+                        "{other} and {release} are both {}: clients cannot be told apart",
+                        release.dialect()
+                    );
+                }
+                precise.push(release);
+            } else {
+                bail!("unknown protocol '{name}'; known are {}", known());
+            }
+        }
+        let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
+        let rest = broad
+            .iter()
+            .filter(|dialect| !named(dialect))
+            .map(|dialect| dialect.release());
+        let releases: Releases = rest.chain(precise.iter().copied()).collect();
+        if releases.is_empty() {
+            bail!("no protocol is named; known are {}", known());
+        }
+        Ok(releases)
+    }
+}
+
+/// All that can be named, for people.
+fn known() -> String {
+    let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
+    let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
+    let names: Vec<String> = std::iter::once("auto".to_owned())
+        .chain(families)
+        .chain(dialects)
+        .collect();
+    format!("{}, and releases such as sigver-15.0.4", names.join(", "))
+}

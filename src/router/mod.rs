@@ -1,0 +1,9 @@
+//! One room as a plain state machine: commands in, events out. No I/O, no clock, no dialect.
+
+mod room;
+mod select;
+
+pub use room::Room;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,584 @@
+//! The room: who is a member, who is bound to whom, and what each of them hears of it.
+
+use std::collections::HashMap;
+
+use indexmap::IndexSet;
+
+use super::select::{Identity, Members};
+use crate::model::{
+    Alone, Attach, Command, EndCause, Event, Join, LinkId, NetId, Origin, PeerId, Pick, Reason, Recipient,
+    Rejoin, Side, Signal,
+};
+
+/// How many of its earlier joins a joiner still hears the members of (sigver 5 has no limit).
+const MAX_JOINS_HEARD: usize = 64;
+
+/// One room. `H` is whatever the caller needs to reach a peer; the room only keeps it.
+#[derive(Debug)]
+pub struct Room<H> {
+    peers: HashMap<PeerId, Peer<H>>,
+    members: Members,
+    links: HashMap<LinkId, Link>,
+    /// How many members claim an id.
+    claims: HashMap<NetId, u32>,
+}
+
+/// Where a room's events go: one call per event, in the order in which they must arrive.
+pub trait Deliver<H>: FnMut(&H, Event) {}
+impl<H, F: FnMut(&H, Event)> Deliver<H> for F {}
+
+#[derive(Debug)]
+struct Peer<H> {
+    handle: H,
+    /// Its place among the members, if it is one.
+    place: Option<u64>,
+    claim: Option<NetId>,
+    /// The link over which it joined last.
+    uplink: Option<LinkId>,
+    tried: Vec<Identity>,
+    /// All links it has an end of.
+    links: IndexSet<LinkId>,
+}
+
+#[derive(Debug)]
+struct Link {
+    joiner: PeerId,
+    member: PeerId,
+    /// Whether the joiner still sends.
+    upward: bool,
+    /// Whether the member still sends.
+    downward: bool,
+}
+
+impl<H> Default for Room<H> {
+    fn default() -> Self {
+        Room {
+            peers: HashMap::new(),
+            members: Members::default(),
+            links: HashMap::new(),
+            claims: HashMap::new(),
+        }
+    }
+}
+
+impl<H> Room<H> {
+    /// Whether nobody is left, so that the room can be forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Whether the peer is in the room, as a member or bound to one.
+    pub fn contains(&self, peer: PeerId) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Does what `peer` asks. `handle` is kept if the peer is in the room afterwards. Events are delivered in the
+    /// order in which each receiver must see them.
+    pub fn apply(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        command: Command,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        match command {
+            Command::Open => self.open(peer, handle, deliver),
+            Command::Join(how) => self.join(peer, handle, how, rng, deliver),
+            Command::Attach(attach) => self.attach(peer, handle, attach, rng, deliver),
+            Command::Settle => self.settle(peer, handle, deliver),
+            Command::TryAnother => self.try_another(peer, handle, rng, deliver),
+            Command::Forget => self.forget(peer, deliver),
+            Command::Relay { to, signal, origin } => self.relay(peer, handle, to, signal, origin, deliver),
+        }
+        self.drop_if_idle(peer);
+    }
+
+    /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it.
+    pub fn leave(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
+        self.detach(peer, EndCause::Left, deliver);
+    }
+
+    /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
+    pub fn resign(&mut self, peer: PeerId) {
+        self.demote(peer);
+        self.drop_if_idle(peer);
+    }
+
+    fn open(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>)
+    where
+        H: Clone,
+    {
+        if self.members.is_empty() {
+            self.promote(peer, handle, None, false);
+            deliver(handle, Event::Admitted);
+        } else {
+            deliver(handle, Event::Refused(Reason::KeyTaken));
+        }
+    }
+
+    fn join(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        how: Join,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        let found = match how.pick {
+            Pick::Oldest => self.members.oldest(),
+            Pick::Random => self.members.random(rng),
+        };
+        match (found, how.alone) {
+            (Some(member), _) => self.bind(peer, handle, member, how.rejoin, rng, deliver),
+            (None, Alone::Refuse) => deliver(handle, Event::Refused(Reason::KeyUnknown)),
+            (None, Alone::Become) => {
+                self.promote(peer, handle, None, false);
+                deliver(handle, Event::Admitted);
+            }
+        }
+    }
+
+    /// The rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without an id.
+    fn attach(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        attach: Attach,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        let Attach {
+            claim,
+            known,
+            favored,
+            admitted_first,
+        } = attach;
+        let was_member = self.is_member(peer);
+        if self.members.is_empty() {
+            self.promote(peer, handle, Some(claim), favored);
+            return deliver(handle, Event::Admitted);
+        }
+        if self.members.len() == 1 && was_member {
+            if self.peers.get(&peer).is_some_and(|peer| peer.claim.is_none()) {
+                self.promote(peer, handle, Some(claim), favored);
+            }
+            return deliver(handle, Event::Admitted);
+        }
+        if self.knows_any(peer, &known) {
+            self.promote(peer, handle, Some(claim), favored);
+            return deliver(handle, Event::Admitted);
+        }
+        if let Some(blocker) = self.sole_member_tried_by(peer) {
+            self.promote(peer, handle, Some(claim), favored);
+            return self.replace(blocker, handle, admitted_first, deliver);
+        }
+        self.demote(peer);
+        self.bind_to_untried(peer, handle, rng, deliver);
+    }
+
+    fn settle(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>)
+    where
+        H: Clone,
+    {
+        let already = self.is_member(peer);
+        if !already {
+            self.promote(peer, handle, None, false);
+        }
+        deliver(handle, Event::Settled { already });
+    }
+
+    /// The rules of sigver 18 (measured on 18.0.0).
+    fn try_another(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        if self.members.is_empty() {
+            self.promote(peer, handle, None, false);
+            return deliver(handle, Event::Admitted);
+        }
+        if let Some(blocker) = self.sole_member_tried_by(peer) {
+            if blocker != peer {
+                self.promote(peer, handle, None, false);
+            }
+            return self.replace(blocker, handle, false, deliver);
+        }
+        self.bind_to_untried(peer, handle, rng, deliver);
+    }
+
+    fn forget(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        entry.tried = Vec::new();
+        if let Some(link) = entry.uplink.take() {
+            self.end(link, peer, EndCause::Left, deliver);
+        }
+    }
+
+    fn relay(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        to: Recipient,
+        signal: Signal,
+        origin: Origin,
+        deliver: &mut impl Deliver<H>,
+    ) {
+        let uplink = self.peers.get(&peer).and_then(|peer| peer.uplink);
+        let own = |id: LinkId| {
+            self.links
+                .get(&id)
+                .is_some_and(|link| link.member == peer)
+                .then_some(id)
+        };
+        let (id, from, otherwise) = match to {
+            Recipient::Joiner(id) => (own(id), Side::Member, Reason::UnknownRecipient),
+            Recipient::Member => (uplink, Side::Joiner, Reason::NotJoined),
+            Recipient::Either(id) => match own(id) {
+                Some(id) => (Some(id), Side::Member, Reason::UnknownRecipient),
+                None => (uplink, Side::Joiner, Reason::NotJoined),
+            },
+        };
+        let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(&id)?))) else {
+            let reason = if from == Side::Joiner && self.peers.contains_key(&peer) && uplink.is_some() {
+                Reason::RecipientGone
+            } else {
+                otherwise
+            };
+            return deliver(handle, Event::Undeliverable(reason));
+        };
+        let (sending, receiver, side) = match from {
+            Side::Joiner => (&mut link.upward, link.member, Side::Member),
+            Side::Member => (&mut link.downward, link.joiner, Side::Joiner),
+        };
+        if !*sending {
+            return deliver(handle, Event::Undeliverable(Reason::RecipientGone));
+        }
+        let mut over = false;
+        match signal {
+            Signal::Data { last, .. } => *sending = !last,
+            Signal::End => *sending = false,
+            Signal::Fail { both_ways } => {
+                *sending = false;
+                over = both_ways;
+            }
+            Signal::Empty => {
+                return deliver(handle, Event::Refused(Reason::EmptyContent { link: id, from }));
+            }
+        }
+        if over {
+            (link.upward, link.downward) = (false, false);
+        }
+        let dead = !link.upward && !link.downward;
+        if let Some(receiver) = self.peers.get(&receiver) {
+            deliver(
+                &receiver.handle,
+                Event::Relayed {
+                    link: id,
+                    side,
+                    signal,
+                    origin,
+                },
+            );
+        }
+        if dead {
+            self.remove_link(id);
+        }
+    }
+
+    /// Whether the peer is a member.
+    pub fn is_member(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.place.is_some())
+    }
+
+    /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
+    /// lists any: it cannot know that member by another name.
+    fn knows_any(&self, peer: PeerId, known: &[NetId]) -> bool {
+        if known.iter().any(|id| self.claims.contains_key(id)) {
+            return true;
+        }
+        let bound_to = self
+            .peers
+            .get(&peer)
+            .and_then(|peer| peer.uplink)
+            .and_then(|link| self.links.get(&link));
+        !known.is_empty()
+            && bound_to
+                .and_then(|link| self.peers.get(&link.member))
+                .is_some_and(|member| member.place.is_some() && member.claim.is_none())
+    }
+
+    /// The only member, if the peer has tried it: nobody gets in through it.
+    fn sole_member_tried_by(&self, peer: PeerId) -> Option<PeerId> {
+        let (member, identity) = self.members.oldest()?;
+        let tried = self.peers.get(&peer)?.tried.contains(&identity);
+        (self.members.len() == 1 && tried).then_some(member)
+    }
+
+    /// Makes the peer a member, or gives a member its new claim.
+    fn promote(&mut self, peer: PeerId, handle: &H, claim: Option<NetId>, favored: bool)
+    where
+        H: Clone,
+    {
+        let entry = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(handle.clone()));
+        let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
+        match entry.place {
+            Some(place) => self.members.rename(place, identity, favored),
+            None => entry.place = Some(self.members.add(peer, identity, favored)),
+        }
+        entry.tried = Vec::new();
+        let before = std::mem::replace(&mut entry.claim, claim);
+        self.unclaim(before);
+        if let Some(claim) = claim {
+            *self.claims.entry(claim).or_default() += 1;
+        }
+    }
+
+    fn demote(&mut self, peer: PeerId) {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if let Some(place) = entry.place.take() {
+            self.members.remove(place);
+        }
+        let claim = entry.claim.take();
+        self.unclaim(claim);
+    }
+
+    fn unclaim(&mut self, claim: Option<NetId>) {
+        if let Some(claim) = claim
+            && let Some(count) = self.claims.get_mut(&claim)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.claims.remove(&claim);
+            }
+        }
+    }
+
+    fn bind_to_untried(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        let tried = self.peers.get(&peer).map_or(&[] as &[_], |peer| &peer.tried);
+        let member = match self.members.untried(tried) {
+            Some(member) => member,
+            None => {
+                // All were tried: begin anew.
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.tried.clear();
+                }
+                let Some(member) = self.members.untried(&[]) else {
+                    return;
+                };
+                member
+            }
+        };
+        self.bind(peer, handle, member, Rejoin::Replace, rng, deliver);
+    }
+
+    fn bind(
+        &mut self,
+        peer: PeerId,
+        handle: &H,
+        (member, identity): (PeerId, Identity),
+        rejoin: Rejoin,
+        rng: &mut fastrand::Rng,
+        deliver: &mut impl Deliver<H>,
+    ) where
+        H: Clone,
+    {
+        let entry = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(handle.clone()));
+        let before = entry.uplink.take();
+        match rejoin {
+            Rejoin::Replace => {
+                entry.tried.push(identity);
+                before.into_iter().for_each(|link| self.remove_link(link));
+            }
+            Rejoin::KeepHearing => {
+                before.into_iter().for_each(|link| self.silence(link));
+                self.forget_old_joins(peer);
+            }
+        }
+        // A removed link may have been all that kept the peer in the room.
+        self.peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(handle.clone()));
+        let id = self.fresh_link(rng);
+        self.links.insert(
+            id,
+            Link {
+                joiner: peer,
+                member,
+                upward: true,
+                downward: true,
+            },
+        );
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.uplink = Some(id);
+            entry.links.insert(id);
+        }
+        if let Some(member) = self.peers.get_mut(&member) {
+            member.links.insert(id);
+            deliver(&member.handle, Event::JoinerArrived { link: id });
+        }
+        deliver(handle, Event::Bound { link: id });
+    }
+
+    fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
+        loop {
+            let id = LinkId(rng.u32(1..=0x7fff_ffff));
+            if !self.links.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// The joiner no longer sends over the link.
+    fn silence(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        link.upward = false;
+        if !link.downward {
+            self.remove_link(id);
+        }
+    }
+
+    /// Bounds what a joiner that joins again and again can make the room remember.
+    fn forget_old_joins(&mut self, peer: PeerId) {
+        let Some(entry) = self
+            .peers
+            .get(&peer)
+            .filter(|peer| peer.links.len() > MAX_JOINS_HEARD)
+        else {
+            return;
+        };
+        let joined = entry
+            .links
+            .iter()
+            .filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
+        let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).copied().collect();
+        for link in excess {
+            self.remove_link(link);
+        }
+    }
+
+    /// Removes a link without a word to anybody.
+    fn remove_link(&mut self, id: LinkId) {
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
+        for end in [link.joiner, link.member] {
+            if let Some(peer) = self.peers.get_mut(&end) {
+                peer.links.swap_remove(&id);
+            }
+            self.drop_if_idle(end);
+        }
+    }
+
+    /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
+    fn end(&mut self, id: LinkId, gone: PeerId, cause: EndCause, deliver: &mut impl Deliver<H>) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (spoke_last, other, side) = if link.joiner == gone {
+            (!link.upward, link.member, Side::Member)
+        } else {
+            (!link.downward, link.joiner, Side::Joiner)
+        };
+        if !spoke_last
+            && other != gone
+            && let Some(other) = self.peers.get(&other)
+        {
+            deliver(
+                &other.handle,
+                Event::LinkEnded {
+                    link: id,
+                    side,
+                    cause,
+                },
+            );
+        }
+        self.remove_link(id);
+    }
+
+    /// Puts `blocker` out, in whose place a new member is; the new member is at `handle`.
+    fn replace(&mut self, blocker: PeerId, handle: &H, admitted_first: bool, deliver: &mut impl Deliver<H>)
+    where
+        H: Clone,
+    {
+        let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else {
+            return;
+        };
+        let itself = self.members.len() == 1;
+        if admitted_first {
+            deliver(handle, Event::Admitted);
+        }
+        self.detach(blocker, EndCause::Evicted, deliver);
+        deliver(&victim, Event::Evicted(Reason::Replaced));
+        if !admitted_first && !itself {
+            deliver(handle, Event::Admitted);
+        }
+    }
+
+    fn detach(&mut self, peer: PeerId, cause: EndCause, deliver: &mut impl Deliver<H>) {
+        self.demote(peer);
+        let Some(entry) = self.peers.remove(&peer) else {
+            return;
+        };
+        for link in entry.links {
+            self.end(link, peer, cause, deliver);
+        }
+    }
+
+    /// A peer that is neither a member nor at an end of a link has no business here.
+    fn drop_if_idle(&mut self, peer: PeerId) {
+        if self
+            .peers
+            .get(&peer)
+            .is_some_and(|peer| peer.place.is_none() && peer.links.is_empty() && peer.uplink.is_none())
+        {
+            self.peers.remove(&peer);
+        }
+    }
+}
+
+impl<H> Peer<H> {
+    fn new(handle: H) -> Self {
+        Peer {
+            handle,
+            place: None,
+            claim: None,
+            uplink: None,
+            tried: Vec::new(),
+            links: IndexSet::new(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Which member a joiner is bound to. Only the choice lives here; the binding is the room's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{NetId, PeerId};
+
+/// By what a joiner remembers a member it has tried: the id it claims, as a client that reconnects keeps it, or
+/// else its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    Claimed(NetId),
+    Connection(PeerId),
+}
+
+/// The members of a room in order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    by_arrival: BTreeMap<u64, (PeerId, Identity)>,
+    /// Those to be preferred, by arrival.
+    favored: BTreeSet<u64>,
+    arrivals: u64,
+}
+
+impl Members {
+    pub(super) fn len(&self) -> usize {
+        self.by_arrival.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_arrival.is_empty()
+    }
+
+    /// Adds a member at the end; returns its place.
+    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> u64 {
+        self.arrivals += 1;
+        self.by_arrival.insert(self.arrivals, (peer, identity));
+        if favored {
+            self.favored.insert(self.arrivals);
+        }
+        self.arrivals
+    }
+
+    /// A member changes the id it claims, and keeps its place.
+    pub(super) fn rename(&mut self, place: u64, identity: Identity, favored: bool) {
+        if let Some((_, known)) = self.by_arrival.get_mut(&place) {
+            *known = identity;
+        }
+        if favored {
+            self.favored.insert(place);
+        }
+    }
+
+    pub(super) fn remove(&mut self, place: u64) {
+        self.by_arrival.remove(&place);
+        self.favored.remove(&place);
+    }
+
+    /// The member that has been here the longest.
+    pub(super) fn oldest(&self) -> Option<(PeerId, Identity)> {
+        self.by_arrival.values().next().copied()
+    }
+
+    /// Any member, each as likely as the other.
+    pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<(PeerId, Identity)> {
+        if self.is_empty() {
+            return None;
+        }
+        self.by_arrival.values().nth(rng.usize(..self.len())).copied()
+    }
+
+    /// The first favored, else the first, that is not among the tried.
+    pub(super) fn untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
+        let favored = self.favored.iter().filter_map(|place| self.by_arrival.get(place));
+        favored
+            .chain(self.by_arrival.values())
+            .find(|(_, identity)| !tried.contains(identity))
+            .copied()
+    }
+}

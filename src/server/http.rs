@@ -1,0 +1,255 @@
+//! HTTP on the port of the gateway: the upgrade to a WebSocket, and a helpful line for whatever else asks.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::dialect::Upgrade;
+
+/// The longest request head, in bytes. Room for a key of 512 characters of which each is escaped, and cookies.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long a client may take to send a request head, also on a connection that was used before.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+const HELLO: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
+const UPGRADE_REQUIRED: &str = "426 Upgrade Required: this server speaks WebSocket only\n";
+const NOT_FOUND: &str = "404 Not Found: there is nothing here but WebSockets, opened by GET\n";
+
+/// What became of an HTTP connection.
+#[derive(Debug)]
+pub struct Upgraded<S> {
+    /// The stream, on which the WebSocket's upgrade is done.
+    pub stream: S,
+    /// Bytes of the WebSocket that were read already.
+    pub early: Bytes,
+    /// What the request said.
+    pub upgrade: Upgrade,
+}
+
+/// Serves HTTP until the client asks for a WebSocket; `None` if it never does.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<Upgraded<S>> {
+    let front = Front::default();
+    let asked = Arc::clone(&front.asked);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), front);
+    // What goes wrong here is the client's business: hyper has answered what can be answered.
+    let parts = connection.without_shutdown().await.ok()?;
+    let upgrade = asked.lock().take()?;
+    Some(Upgraded {
+        stream: parts.io.into_inner(),
+        early: parts.read_buf,
+        upgrade,
+    })
+}
+
+/// Answers requests, and keeps what the upgrade among them said.
+#[derive(Debug, Default)]
+struct Front {
+    asked: Arc<Mutex<Option<Upgrade>>>,
+}
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (answer, upgrade) = answer(&request);
+        *self.asked.lock() = upgrade;
+        ready(Ok(answer))
+    }
+}
+
+fn answer<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option<Upgrade>) {
+    if is_upgrade(request) {
+        return match accept(request) {
+            Ok(response) => (response, Some(upgrade(request))),
+            Err(response) => (*response, None),
+        };
+    }
+    let root = request.uri().path() == "/";
+    let response = match *request.method() {
+        Method::GET | Method::HEAD if root => plain(StatusCode::OK, HELLO),
+        Method::GET | Method::HEAD => {
+            let mut response = plain(StatusCode::UPGRADE_REQUIRED, UPGRADE_REQUIRED);
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            response
+        }
+        _ => plain(StatusCode::NOT_FOUND, NOT_FOUND),
+    };
+    (response, None)
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && has_token(request.headers(), header::CONNECTION, "upgrade")
+        && has_token(request.headers(), header::UPGRADE, "websocket")
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name);
+    values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// The answer to a request for a WebSocket: as of sigver 20.1.0 (measured), which declines extensions and takes
+/// the first subprotocol offered.
+fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response<Full<Bytes>>>> {
+    let headers = request.headers();
+    let bad = |text| {
+        let mut response = plain(StatusCode::BAD_REQUEST, text);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        Err(Box::new(response))
+    };
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        return bad("400 Bad Request: the WebSocket version must be 13\n");
+    }
+    // 16 bytes in base64.
+    let Some(key) = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24)
+    else {
+        return bad("400 Bad Request: Sec-WebSocket-Key is missing or malformed\n");
+    };
+    let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
+        return bad("400 Bad Request: Sec-WebSocket-Key is malformed\n");
+    };
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    let offered = headers
+        .get(header::SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|value| value.to_str().ok());
+    if let Some(first) = offered.and_then(|list| list.split(',').map(str::trim).find(|name| !name.is_empty()))
+        && let Ok(first) = HeaderValue::from_str(first)
+    {
+        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, first);
+    }
+    Ok(response)
+}
+
+fn upgrade<B>(request: &Request<B>) -> Upgrade {
+    let uri = request.uri();
+    let names = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split('=').next().unwrap_or_default());
+    Upgrade {
+        path: uri.path().to_owned(),
+        favored: names.into_iter().any(|name| name == "favored"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    const UPGRADE: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+    ];
+
+    #[test]
+    fn an_upgrade_is_accepted() {
+        let (response, upgrade) = answer(&request("/k%20%2Fx?a=1&favored=false", &UPGRADE));
+        assert_eq!(response.status(), 101);
+        assert_eq!(
+            response.headers()["sec-websocket-accept"],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+        assert!(!response.headers().contains_key("sec-websocket-protocol"));
+        assert_eq!(
+            upgrade,
+            Some(Upgrade {
+                path: "/k%20%2Fx".into(),
+                favored: true
+            })
+        );
+    }
+
+    #[test]
+    fn the_first_subprotocol_is_taken() {
+        let headers = [&UPGRADE[..], &[("sec-websocket-protocol", "aaa, bbb")]].concat();
+        assert_eq!(
+            answer(&request("/k", &headers)).0.headers()["sec-websocket-protocol"],
+            "aaa"
+        );
+    }
+
+    #[test]
+    fn a_broken_upgrade_is_refused() {
+        for (at, value) in [(3, "12"), (2, "short")] {
+            let mut headers = UPGRADE;
+            headers[at].1 = value;
+            let (response, upgrade) = answer(&request("/k", &headers));
+            assert_eq!((response.status(), upgrade), (StatusCode::BAD_REQUEST, None));
+        }
+    }
+
+    #[test]
+    fn plain_requests_get_a_line() {
+        for (request, status) in [
+            (request("/", &[]), 200),
+            (request("/abc", &[]), 426),
+            (Request::post("/").body(()).unwrap(), 404),
+            (Request::options("/x").body(()).unwrap(), 404),
+        ] {
+            let (response, upgrade) = answer(&request);
+            assert_eq!((response.status().as_u16(), upgrade), (status, None));
+            assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        }
+    }
+}

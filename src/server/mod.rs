@@ -1,0 +1,110 @@
+//! The shell around it all: a listening socket, TLS, HTTP, and the end of everything.
+
+pub mod http;
+pub mod listener;
+pub mod tls;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::conn::{self, Context};
+use crate::transport::ws::Socket;
+
+/// How long a client may take for a TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connections have to end when the server stops.
+const STOPPING: Duration = Duration::from_secs(5);
+
+/// Serves connections until `stop` is ready; then takes no new ones, closes all there are, and returns when they
+/// are closed, or after five seconds.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    max_message: usize,
+    context: Arc<Context>,
+    stop: impl Future<Output = ()>,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    // Every connection holds a sender: when the last is gone, so is the last connection.
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    let accept = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (context, acceptor, alive) = (Arc::clone(&context), acceptor.clone(), alive.clone());
+                    tokio::spawn(welcome(stream, acceptor, max_message, context, alive));
+                }
+                Err(error) => {
+                    if let Some(pause) = listener::accept_backoff(&error) {
+                        tracing::error!(%error, "cannot accept connections");
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = stop => {}
+    }
+    drop(listener);
+    context.stopping.store(true, Ordering::Release);
+    context.stop.notify_waiters();
+    drop(alive);
+    if tokio::time::timeout(STOPPING, all_gone.recv()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+}
+
+/// One new connection, up to its upgrade.
+async fn welcome(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    max_message: usize,
+    context: Arc<Context>,
+    alive: mpsc::Sender<()>,
+) {
+    // Signaling is small messages that someone waits for.
+    let _ = stream.set_nodelay(true);
+    match acceptor {
+        None => upgrade(stream, max_message, context, alive).await,
+        Some(acceptor) => match tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => upgrade(stream, max_message, context, alive).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        },
+    }
+}
+
+async fn upgrade<S>(stream: S, max_message: usize, context: Arc<Context>, alive: mpsc::Sender<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stopping = context.stop.notified();
+    let upgraded = tokio::select! {
+        upgraded = http::serve(stream) => upgraded,
+        () = stopping => None,
+    };
+    let Some(http::Upgraded {
+        stream,
+        early,
+        upgrade,
+    }) = upgraded
+    else {
+        return;
+    };
+    // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
+    tokio::spawn(async move {
+        let socket = Socket::new(stream, early, max_message).await;
+        conn::drive(socket, upgrade, context).await;
+        drop(alive);
+    });
+}

@@ -1,0 +1,3 @@
+//! Bytes of a socket to frames and back.
+
+pub mod ws;

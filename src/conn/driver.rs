@@ -125,7 +125,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                     Incoming::Pong => conversation.on_pong(now),
                     Incoming::TooBig => steps = close(Reason::TooBig),
                     Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
-                    Incoming::Gone => break false,
+                    Incoming::Closed(_) | Incoming::Gone => break false,
                 }
             }
             Wake::Time => {
@@ -145,11 +145,11 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     drop(seat);
     let farewell = async {
         let _ = poll_fn(|cx| socket.poll_flush(cx)).await;
-        // Its answer to our close frame, or what it still sends.
+        // Its answer to our close frame, after what it still sends.
         while closed
-            && !matches!(
+            && matches!(
                 poll_fn(|cx| socket.poll_next(cx)).await,
-                Incoming::Gone | Incoming::TooBig | Incoming::Violation(_)
+                Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
             )
         {}
     };

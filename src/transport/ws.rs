@@ -42,7 +42,9 @@ pub enum Incoming {
     TooBig,
     /// Something that is no WebSocket protocol; what, and the close that says so.
     Violation(Close),
-    /// The connection is over: it was closed by the peer, or broke.
+    /// The peer closed, with this code if it gave one; its close frame is answered with the next flush.
+    Closed(Option<u16>),
+    /// The connection is over, without a close frame or after it.
     Gone,
 }
 
@@ -73,7 +75,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Message::Binary(bytes) => Incoming::Frame(Frame::Binary(bytes)),
                 Message::Ping(_) => Incoming::Ping,
                 Message::Pong(_) => Incoming::Pong,
-                Message::Close(_) | Message::Frame(_) => Incoming::Gone,
+                Message::Close(close) => Incoming::Closed(close.map(|close| close.code.into())),
+                Message::Frame(_) => Incoming::Gone,
             },
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::TooBig,
             Some(Err(Error::Utf8(_))) => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),

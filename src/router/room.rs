@@ -413,25 +413,6 @@ impl<H> Room<H> {
     ) where
         H: Clone,
     {
-        let entry = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Peer::new(handle.clone()));
-        let before = entry.uplink.take();
-        match rejoin {
-            Rejoin::Replace => {
-                entry.tried.push(identity);
-                before.into_iter().for_each(|link| self.remove_link(link));
-            }
-            Rejoin::KeepHearing => {
-                before.into_iter().for_each(|link| self.silence(link));
-                self.forget_old_joins(peer);
-            }
-        }
-        // A removed link may have been all that kept the peer in the room.
-        self.peers
-            .entry(peer)
-            .or_insert_with(|| Peer::new(handle.clone()));
         let id = self.fresh_link(rng);
         self.links.insert(
             id,
@@ -442,9 +423,21 @@ impl<H> Room<H> {
                 downward: true,
             },
         );
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.uplink = Some(id);
-            entry.links.insert(id);
+        let entry = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(handle.clone()));
+        entry.links.insert(id);
+        let before = entry.uplink.replace(id);
+        match rejoin {
+            Rejoin::Replace => {
+                entry.tried.push(identity);
+                before.into_iter().for_each(|link| self.remove_link(link));
+            }
+            Rejoin::KeepHearing => {
+                before.into_iter().for_each(|link| self.silence(link));
+                self.forget_old_joins(peer);
+            }
         }
         if let Some(member) = self.peers.get_mut(&member) {
             member.links.insert(id);

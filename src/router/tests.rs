@@ -1,1 +1,468 @@
+//! Scenarios of a room, each asserting what came out and that nothing else did. Expectations are measured on the
+//! originals (named in each test); the frames that say so are compared in compat-tests.
 
+use bytes::Bytes;
+
+use super::Room;
+use crate::model::{
+    Alone, Attach, Command, EndCause, Event, Join, LinkId, NetId, Origin, Payload, PeerId, Pick, Reason,
+    Recipient, Rejoin, Side, Signal,
+};
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+const D: PeerId = PeerId(4);
+
+struct Stage {
+    room: Room<PeerId>,
+    rng: fastrand::Rng,
+    heard: Vec<(PeerId, Event)>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Stage {
+            room: Room::default(),
+            rng: fastrand::Rng::with_seed(7),
+            heard: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, peer: PeerId, command: Command) -> &mut Self {
+        let heard = &mut self.heard;
+        self.room
+            .apply(peer, &peer, command, &mut self.rng, &mut |to: &PeerId, event| {
+                heard.push((*to, event))
+            });
+        self
+    }
+
+    fn leaves(&mut self, peer: PeerId) -> &mut Self {
+        let heard = &mut self.heard;
+        self.room
+            .leave(peer, &mut |to: &PeerId, event| heard.push((*to, event)));
+        self
+    }
+
+    /// All that was heard since the last call.
+    fn heard(&mut self) -> Vec<(PeerId, Event)> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Joins and expects to be bound to `member`.
+    fn bound(&mut self, peer: PeerId, command: Command, member: PeerId) -> LinkId {
+        self.ask(peer, command);
+        let heard = self.heard();
+        let [
+            (to, Event::JoinerArrived { link: arrived }),
+            (back, Event::Bound { link }),
+        ] = heard[..]
+        else {
+            panic!("{peer:?} was not bound: {heard:?}")
+        };
+        assert_eq!((to, back, arrived), (member, peer, link));
+        link
+    }
+}
+
+fn connect() -> Command {
+    Command::Join(Join {
+        alone: Alone::Become,
+        pick: Pick::Oldest,
+        rejoin: Rejoin::Replace,
+    })
+}
+
+fn join5() -> Command {
+    Command::Join(Join {
+        alone: Alone::Refuse,
+        pick: Pick::Oldest,
+        rejoin: Rejoin::KeepHearing,
+    })
+}
+
+fn attach(claim: u32, known: &[u32]) -> Command {
+    Command::Attach(Attach {
+        claim: NetId(claim),
+        known: known.iter().copied().map(NetId).collect(),
+        favored: false,
+        admitted_first: false,
+    })
+}
+
+fn relay(to: Recipient, signal: Signal) -> Command {
+    Command::Relay {
+        to,
+        signal,
+        origin: Origin(0),
+    }
+}
+
+fn data(text: &'static str) -> Signal {
+    Signal::Data {
+        payload: Payload::Bytes(Bytes::from_static(text.as_bytes())),
+        last: false,
+    }
+}
+
+fn last(text: &'static str) -> Signal {
+    Signal::Data {
+        payload: Payload::Bytes(Bytes::from_static(text.as_bytes())),
+        last: true,
+    }
+}
+
+fn relayed(link: LinkId, side: Side, signal: Signal) -> Event {
+    Event::Relayed {
+        link,
+        side,
+        signal,
+        origin: Origin(0),
+    }
+}
+
+fn ended(link: LinkId, side: Side) -> Event {
+    Event::LinkEnded {
+        link,
+        side,
+        cause: EndCause::Left,
+    }
+}
+
+#[test]
+fn two_joiners_are_kept_apart() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect());
+    assert_eq!(stage.heard(), [(A, Event::Admitted)]);
+    let b = stage.bound(B, connect(), A);
+    let c = stage.bound(C, connect(), A);
+    assert_ne!(b, c);
+    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("from B")));
+    stage.ask(A, relay(Recipient::Either(c), data("to C")));
+    assert_eq!(
+        stage.heard(),
+        [
+            (A, relayed(b, Side::Member, data("from B"))),
+            (C, relayed(c, Side::Joiner, data("to C"))),
+        ]
+    );
+}
+
+/// The originals of sigver 15 to 20 sent what a settled member answers its own joiner to its old member, too.
+#[test]
+fn an_answer_to_a_joiner_leaks_to_nobody() {
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[])).heard();
+    stage.bound(B, attach(22, &[]), A);
+    let favored = Attach {
+        claim: NetId(22),
+        known: vec![NetId(11)],
+        favored: true,
+        admitted_first: false,
+    };
+    stage.ask(B, Command::Attach(favored)).heard();
+    let c = stage.bound(C, attach(33, &[]), B);
+    stage.ask(B, relay(Recipient::Either(c), data("to C")));
+    assert_eq!(stage.heard(), [(C, relayed(c, Side::Joiner, data("to C")))]);
+}
+
+#[test]
+fn a_direction_that_ended_carries_nothing_more_and_is_not_mourned() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    let b = stage.bound(B, connect(), A);
+    stage.heard();
+    stage.ask(B, relay(Recipient::Either(LinkId(0)), last("bye")));
+    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("more")));
+    stage.ask(A, relay(Recipient::Either(b), data("still here")));
+    assert_eq!(
+        stage.heard(),
+        [
+            (A, relayed(b, Side::Member, last("bye"))),
+            (B, Event::Undeliverable(Reason::RecipientGone)),
+            (B, relayed(b, Side::Joiner, data("still here"))),
+        ]
+    );
+    stage.leaves(B);
+    assert_eq!(stage.heard(), [], "B had said its last word");
+    stage.leaves(A);
+    assert_eq!(stage.heard(), []);
+    assert!(stage.room.is_empty());
+}
+
+#[test]
+fn who_leaves_before_its_last_word_is_mourned_at_the_other_end() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    let (b, c) = (stage.bound(B, connect(), A), stage.bound(C, connect(), A));
+    stage.leaves(B);
+    assert_eq!(stage.heard(), [(A, ended(b, Side::Member))]);
+    stage.leaves(A);
+    assert_eq!(stage.heard(), [(C, ended(c, Side::Joiner))]);
+    // sigver 18: stable when the group is gone makes one (15 to 17 crashed inside).
+    stage.ask(C, Command::Settle);
+    assert_eq!(stage.heard(), [(C, Event::Settled { already: false })]);
+    assert_eq!(stage.room.members(), 1);
+}
+
+/// sigver 18: an error ends both directions; sigver 16 and 17: only the sender's.
+#[test]
+fn giving_up_ends_one_direction_or_both() {
+    for both_ways in [false, true] {
+        let mut stage = Stage::new();
+        stage.ask(A, connect()).heard();
+        let b = stage.bound(B, connect(), A);
+        stage
+            .ask(A, relay(Recipient::Either(b), Signal::Fail { both_ways }))
+            .heard();
+        stage.ask(B, relay(Recipient::Member, data("x")));
+        let expected = if both_ways {
+            vec![(B, Event::Undeliverable(Reason::RecipientGone))]
+        } else {
+            vec![(A, relayed(b, Side::Member, data("x")))]
+        };
+        assert_eq!(stage.heard(), expected);
+    }
+}
+
+#[test]
+fn an_empty_content_is_refused_only_on_a_living_link() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    stage.ask(A, relay(Recipient::Either(LinkId(5)), Signal::Empty));
+    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::NotJoined))]);
+    let b = stage.bound(B, connect(), A);
+    stage.ask(B, relay(Recipient::Either(LinkId(0)), Signal::Empty));
+    let reason = Reason::EmptyContent {
+        link: b,
+        from: Side::Joiner,
+    };
+    assert_eq!(stage.heard(), [(B, Event::Refused(reason))]);
+}
+
+/// sigver 5: one opener a key, a joiner needs one.
+#[test]
+fn opening_and_joining_by_key() {
+    let mut stage = Stage::new();
+    stage.ask(B, join5());
+    assert_eq!(stage.heard(), [(B, Event::Refused(Reason::KeyUnknown))]);
+    stage.ask(A, Command::Open);
+    stage.ask(A, Command::Open);
+    stage.ask(C, Command::Open);
+    assert_eq!(
+        stage.heard(),
+        [
+            (A, Event::Admitted),
+            (A, Event::Refused(Reason::KeyTaken)),
+            (C, Event::Refused(Reason::KeyTaken)),
+        ]
+    );
+    let first = stage.bound(B, join5(), A);
+    let second = stage.bound(B, join5(), A);
+    // Listed twice, heard over both, speaking over the last.
+    stage
+        .ask(A, relay(Recipient::Joiner(first), data("one")))
+        .ask(A, relay(Recipient::Joiner(second), data("two")));
+    stage.ask(B, relay(Recipient::Member, data("back")));
+    assert_eq!(
+        stage.heard(),
+        [
+            (B, relayed(first, Side::Joiner, data("one"))),
+            (B, relayed(second, Side::Joiner, data("two"))),
+            (A, relayed(second, Side::Member, data("back"))),
+        ]
+    );
+}
+
+#[test]
+fn joining_for_ever_is_forgotten() {
+    let mut stage = Stage::new();
+    stage.ask(A, Command::Open).heard();
+    let first = stage.bound(B, join5(), A);
+    for _ in 0..1_000 {
+        stage.bound(B, join5(), A);
+    }
+    stage.ask(A, relay(Recipient::Joiner(first), data("x")));
+    assert_eq!(
+        stage.heard(),
+        [(A, Event::Undeliverable(Reason::UnknownRecipient))]
+    );
+}
+
+/// sigver 18: untried members by age, then all over again.
+#[test]
+fn trying_another_goes_round() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    stage.bound(B, connect(), A);
+    stage.ask(B, Command::Settle).heard();
+    stage.bound(C, connect(), A);
+    stage.bound(C, Command::TryAnother, B);
+    stage.bound(C, Command::TryAnother, A);
+    stage.bound(C, Command::TryAnother, B);
+}
+
+/// sigver 18: the only member, tried in vain, is put out; the joiner hears the end of its link, then that it is
+/// the first; the abandoned member of a larger group is not told anything.
+#[test]
+fn a_member_that_blocks_the_room_is_replaced() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    let b = stage.bound(B, connect(), A);
+    let c = stage.bound(C, connect(), A);
+    stage.ask(B, Command::TryAnother);
+    let gone = |link| Event::LinkEnded {
+        link,
+        side: Side::Joiner,
+        cause: EndCause::Evicted,
+    };
+    let mut heard = stage.heard();
+    heard[..2].sort_by_key(|(to, _)| *to);
+    assert_eq!(
+        heard,
+        [
+            (B, gone(b)),
+            (C, gone(c)),
+            (A, Event::Evicted(Reason::Replaced)),
+            (B, Event::Admitted),
+        ]
+    );
+    stage.leaves(A);
+    assert_eq!(stage.heard(), []);
+}
+
+/// sigver 18: the only member that tries another is bound to itself, and puts itself out the second time.
+#[test]
+fn a_member_alone_that_tries_another_meets_itself() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    let echo = stage.bound(A, Command::TryAnother, A);
+    stage.ask(A, relay(Recipient::Member, data("echo")));
+    assert_eq!(stage.heard(), [(A, relayed(echo, Side::Member, data("echo")))]);
+    stage.ask(A, Command::TryAnother);
+    assert_eq!(stage.heard(), [(A, Event::Evicted(Reason::Replaced))]);
+    assert!(stage.room.is_empty());
+}
+
+/// sigver 19 and 20: whoever is connected to a member is one; others are bound; the favored first.
+#[test]
+fn attaching_by_acquaintance() {
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[99]));
+    assert_eq!(
+        stage.heard(),
+        [(A, Event::Admitted)],
+        "nobody is there, so the list does not matter"
+    );
+    stage.ask(A, attach(12, &[]));
+    assert_eq!(stage.heard(), [(A, Event::Admitted)]);
+    stage.ask(B, attach(22, &[12]));
+    let heard = stage.heard();
+    assert!(
+        matches!(heard[1], (B, Event::Bound { .. })),
+        "alone, A kept its first id: {heard:?}"
+    );
+    stage.ask(B, attach(22, &[11]));
+    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+    // Known to nobody, a member is one no longer, and its joiner stays bound to it.
+    let c = stage.bound(C, attach(33, &[]), A);
+    stage.bound(A, attach(11, &[77]), B);
+    stage.ask(C, relay(Recipient::Member, data("x")));
+    assert_eq!(stage.heard(), [(A, relayed(c, Side::Member, data("x")))]);
+    assert_eq!(stage.room.members(), 1);
+    // Its own id counts.
+    stage.ask(B, attach(22, &[22]));
+    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+}
+
+#[test]
+fn a_favored_member_is_chosen_before_others() {
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[])).heard();
+    let favored = Attach {
+        claim: NetId(22),
+        known: vec![NetId(11)],
+        favored: true,
+        admitted_first: false,
+    };
+    stage.ask(B, Command::Attach(favored)).heard();
+    stage.bound(C, attach(33, &[]), B);
+    stage.bound(C, attach(33, &[]), A);
+    stage.bound(C, attach(33, &[]), B);
+}
+
+/// sigver 20.1.0 answers before it closes, all others after.
+#[test]
+fn the_order_of_a_replacement_is_the_releases() {
+    for admitted_first in [false, true] {
+        let mut stage = Stage::new();
+        stage.ask(A, attach(11, &[])).heard();
+        let b = stage.bound(B, attach(22, &[]), A);
+        let again = Attach {
+            claim: NetId(22),
+            known: Vec::new(),
+            favored: false,
+            admitted_first,
+        };
+        stage.ask(B, Command::Attach(again));
+        let to_b: Vec<Event> = stage
+            .heard()
+            .into_iter()
+            .filter(|(to, _)| *to == B)
+            .map(|(_, event)| event)
+            .collect();
+        let end = Event::LinkEnded {
+            link: b,
+            side: Side::Joiner,
+            cause: EndCause::Evicted,
+        };
+        let expected = if admitted_first {
+            [Event::Admitted, end]
+        } else {
+            [end, Event::Admitted]
+        };
+        assert_eq!(to_b, expected);
+    }
+}
+
+/// A member without an id, of a dialect that has none, cannot be named by a joiner that is connected to it.
+#[test]
+fn a_joiner_of_a_member_without_id_is_believed() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    stage.bound(B, attach(22, &[5]), A);
+    stage.ask(B, attach(22, &[5]));
+    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+    assert_eq!(stage.room.members(), 2, "nobody was put out");
+}
+
+#[test]
+fn a_wrong_guess_is_forgotten() {
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[])).heard();
+    let b = stage.bound(B, connect(), A);
+    stage.ask(B, Command::Forget);
+    assert_eq!(stage.heard(), [(A, ended(b, Side::Member))]);
+    stage.bound(B, attach(22, &[]), A);
+    assert_eq!(stage.room.members(), 1, "A was not taken for one that blocks");
+}
+
+#[test]
+fn strangers_change_nothing() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    let b = stage.bound(B, connect(), A);
+    stage.ask(D, relay(Recipient::Joiner(b), data("x")));
+    stage.ask(D, relay(Recipient::Either(b), data("x")));
+    stage.leaves(D);
+    let heard = stage.heard();
+    assert!(
+        heard
+            .iter()
+            .all(|(to, event)| *to == D && matches!(event, Event::Undeliverable(_))),
+        "{heard:?}"
+    );
+    stage.leaves(A).leaves(B);
+    assert!(stage.room.is_empty());
+}

@@ -1,1 +1,522 @@
+//! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real clients.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::evidence::{Context, after};
+use super::*;
+use crate::dialect::{Dialect, PROBE, Release, Releases, Upgrade};
+use crate::frame::{Close, Frame};
+use crate::model::{Command, EndCause, Event, LinkId, Payload, Side, Signal};
+
+fn hex(text: &str) -> Frame {
+    let bytes: Vec<u8> = (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect();
+    Frame::Binary(bytes.into())
+}
+
+fn policy(list: &str) -> Arc<Policy> {
+    Arc::new(Policy {
+        releases: Policy::parse(list).unwrap(),
+        windows: Windows::default(),
+    })
+}
+
+/// The names of the dialects in the set.
+fn names(releases: Releases) -> String {
+    let names: Vec<&str> = releases
+        .iter()
+        .map(|release| release.dialect().name().trim_start_matches("sigver-"))
+        .collect();
+    names.join(" ")
+}
+
+/// One connection, and what it was told to do.
+struct Talk {
+    conversation: Conversation,
+    start: Instant,
+    steps: Vec<Step>,
+    why: Vec<&'static str>,
+}
+
+impl Talk {
+    fn open(protocols: &str, path: &str) -> Self {
+        let start = Instant::now();
+        let mut steps = Vec::new();
+        let upgrade = Upgrade {
+            path: path.to_owned(),
+            favored: false,
+        };
+        let conversation = Conversation::open(&policy(protocols), upgrade, start, &mut steps);
+        Talk {
+            conversation,
+            start,
+            steps,
+            why: Vec::new(),
+        }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    /// Lets the time run to `ms`, as the driver would.
+    fn until(&mut self, ms: u64) -> &mut Self {
+        while let Some(due) = self.conversation.deadline().filter(|due| *due <= self.at(ms)) {
+            if matches!(self.steps.last(), Some(Step::Send(Frame::Close(_)))) {
+                // The driver asks no more after the end.
+                break;
+            }
+            self.conversation.on_time(due, &mut self.steps);
+        }
+        self
+    }
+
+    fn pong(&mut self, ms: u64) -> &mut Self {
+        self.until(ms);
+        self.conversation.on_pong(self.at(ms));
+        self
+    }
+
+    fn frame(&mut self, ms: u64, frame: &Frame) -> &mut Self {
+        self.until(ms);
+        self.conversation.on_frame(frame, self.at(ms), &mut self.steps);
+        self
+    }
+
+    fn event(&mut self, ms: u64, event: Event) -> &mut Self {
+        self.until(ms);
+        self.conversation.on_event(event, self.at(ms), &mut self.steps);
+        self
+    }
+
+    /// What was done since the last call, in short.
+    fn did(&mut self) -> Vec<String> {
+        let mut did = Vec::new();
+        for step in self.steps.drain(..) {
+            did.push(match step {
+                Step::Send(Frame::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                Step::Send(Frame::Text(text)) => text.to_string(),
+                Step::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
+                Step::Ping => "ping".into(),
+                Step::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
+                Step::Ask(command) => verb(&command).into(),
+                Step::Leave => "leave".into(),
+                Step::Recognised(_, why) => {
+                    self.why.push(why);
+                    continue;
+                }
+            });
+        }
+        did
+    }
+
+    fn may_be(&self) -> String {
+        names(self.conversation.candidates())
+    }
+}
+
+fn verb(command: &Command) -> &'static str {
+    match command {
+        Command::Open => "open",
+        Command::Join(_) => "join",
+        Command::Attach(_) => "attach",
+        Command::Settle => "settle",
+        Command::TryAnother => "try another",
+        Command::Forget => "forget",
+        Command::Relay { .. } => "relay",
+    }
+}
+
+fn relayed(side: Side, from: Dialect) -> Event {
+    let signal = Signal::Data {
+        payload: Payload::Bytes(Bytes::from_static(b"offer-J")),
+        last: false,
+    };
+    Event::Relayed {
+        link: LinkId(0x7b),
+        side,
+        signal,
+        origin: from.origin(),
+    }
+}
+
+#[test]
+fn the_evidence_table_row_by_row() {
+    let auto = policy("auto").releases;
+    let none = Context::default();
+    let probed = Context { probed: true, ..none };
+    let beaten = Context {
+        beaten: true,
+        probed: true,
+        member: false,
+    };
+    let member = Context {
+        member: true,
+        ..beaten
+    };
+    let v1 = "15 15.1 16 18";
+    for (frame, context, expected) in [
+        (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "5"),
+        (Frame::text("garbage"), none, "5"),
+        (
+            Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]),
+            none,
+            "5",
+        ),
+        (hex("1a02080b"), none, "19 20"),
+        (hex("0801"), none, "19 20"),
+        (hex("1206080012022a2a"), none, "19 20"),
+        (hex("120b08001a076f666665722d4a"), none, "19"),
+        (hex("120d0800100022076f666665722d4a"), none, "20"),
+        (hex("12040800 1801".replace(' ', "").as_str()), none, "20"),
+        (hex("0a0b08001a076f666665722d4a"), none, "15"),
+        (hex("0a0b080012076f666665722d4a"), none, "15.1 16 18"),
+        (hex("0a0b080012076f666665722d4a"), probed, "16 18"),
+        (hex("0a022001"), none, v1),
+        (hex("1801"), none, v1),
+        (hex("2001"), none, v1),
+        (hex("2001"), probed, "16 18"),
+        (hex("2801"), none, "15 15.1"),
+        (hex("2801"), beaten, "18"),
+        (hex("2801"), member, "15 15.1"),
+        (hex("ffff"), none, "5 15 15.1 16 18 19 20"),
+        (hex(""), none, "5 15 15.1 16 18 19 20"),
+    ] {
+        assert_eq!(
+            names(after(&frame, context, auto)),
+            expected,
+            "{frame:?} {context:?}"
+        );
+    }
+}
+
+#[test]
+fn protocol_lists() {
+    let releases = |list: &str| Policy::parse(list).map(|releases| releases.to_string());
+    assert_eq!(releases("current").unwrap(), "sigver-19.1.2,sigver-20.1.0");
+    assert_eq!(releases("sigver-18").unwrap(), "sigver-18.0.0");
+    assert_eq!(
+        releases("sigver-15.0.4, sigver-17").unwrap(),
+        "sigver-15.0.4,sigver-17.0.1"
+    );
+    assert_eq!(
+        releases("protobuf-v1,sigver-17.0.0").unwrap(),
+        "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
+    );
+    assert_eq!(Policy::parse("auto").unwrap().len(), Dialect::ALL.len());
+    for wrong in [
+        "",
+        ",",
+        "sigver",
+        "sigver-3.14",
+        "AUTO",
+        "sigver-15.0.1,sigver-15.0.2",
+    ] {
+        assert!(releases(wrong).is_err(), "{wrong}");
+    }
+    assert!(
+        releases("sigver-99")
+            .unwrap_err()
+            .to_string()
+            .contains("protobuf-v1, current, sigver-5")
+    );
+}
+
+#[test]
+fn a_current_client_waits_for_nothing() {
+    let mut talk = Talk::open("auto", "/k");
+    assert_eq!(talk.did(), ["ping"]);
+    talk.frame(1, &hex("1a02080b"));
+    assert_eq!(talk.did(), ["k attach"]);
+    talk.event(1, Event::Admitted);
+    assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "19 20".into()));
+    talk.frame(2, &hex("120d0800100022076f666665722d4a"));
+    assert_eq!((talk.did(), talk.may_be()), (vec!["relay".into()], "20".into()));
+    // Heartbeats count from the beginning of the connection.
+    talk.until(4_999);
+    assert_eq!(talk.did(), [""; 0]);
+    talk.until(5_000);
+    assert_eq!(talk.did(), ["0801"]);
+    talk.until(60_000);
+    assert_eq!(talk.did(), ["0801", "close Some(4742) Too many missed hearbeats"]);
+}
+
+#[test]
+fn silence_is_an_answer_after_the_round_trip_and_a_margin() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(20).until(169);
+    assert_eq!(talk.did(), ["ping"]);
+    talk.until(170);
+    assert_eq!(talk.did(), ["10012001", "k join"]);
+    talk.event(171, Event::Admitted);
+    assert_eq!(talk.did(), ["1001"]);
+    assert_eq!(talk.why, ["silence"]);
+}
+
+#[test]
+fn on_a_fast_link_nobody_waits_longer_than_the_window_and_on_a_slow_one_until_the_pong() {
+    for (pong, speaks) in [(0, 150), (300, 450), (400, 500), (499, 574), (1_000, 1_075)] {
+        let mut talk = Talk::open("auto", "/k");
+        talk.pong(pong).until(speaks - 1);
+        assert_eq!(talk.did(), ["ping"], "{pong}");
+        talk.until(speaks);
+        assert_eq!(talk.did().len(), 2, "{pong}");
+    }
+    let mut talk = Talk::open("auto", "/k");
+    talk.until(1_999);
+    assert_eq!(talk.did(), ["ping"], "a client that answers no ping");
+    talk.until(2_000);
+    assert_eq!(talk.did().len(), 2);
+}
+
+/// netflux 1.1.0-beta answers the probe; its pings then come as from sigver 15.0.4.
+#[test]
+fn a_probed_client_of_15_is_known_by_its_pong() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.frame(153, &hex("2801"));
+    assert_eq!(talk.may_be(), "15 15.1");
+    talk.event(160, relayed(Side::Member, Dialect::Sigver15));
+    talk.event(161, relayed(Side::Member, Dialect::Sigver20));
+    talk.until(5_152);
+    assert_eq!(
+        talk.did(),
+        ["0a0b087b1a076f666665722d4a", "0a0b087b1a076f666665722d4a"]
+    );
+    talk.until(5_153).frame(5_160, &hex("2801")).until(15_152);
+    assert_eq!(talk.did(), ["2001", "2001"]);
+    talk.until(15_153);
+    assert_eq!(
+        talk.did(),
+        ["close Some(4002) Signaling: pong not received in 5000 milliseconds"]
+    );
+}
+
+/// netflux 3.0.0 ignores the probe and sends heartbeats of its own.
+#[test]
+fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1)
+        .until(151)
+        .event(152, Event::Bound { link: LinkId(9) });
+    assert_eq!(talk.did(), ["ping", "10012001", "k join", "1000"]);
+    talk.frame(160, &hex("0a0b080012076f666665722d4a"));
+    assert_eq!(
+        (talk.did(), talk.may_be()),
+        (vec!["relay".into()], "16 18".into())
+    );
+    talk.frame(200, &hex("2001")).frame(300, &hex("2801"));
+    assert_eq!(
+        (talk.did(), talk.may_be()),
+        (vec!["try another".into()], "18".into())
+    );
+}
+
+/// netflux 4.3 ignores what we said, and says connect when its page gets to it.
+#[test]
+fn a_late_client_of_the_current_generation_is_taken_back() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    // A joiner of its own generation came in the meantime: what it sent is held, not lost.
+    talk.event(500, relayed(Side::Member, Dialect::Sigver20));
+    assert_eq!(talk.did(), [""; 0]);
+    talk.frame(1_500, &hex("1a02080b"));
+    assert_eq!(
+        (talk.did(), talk.may_be()),
+        (vec!["forget".to_owned(), "k attach".into()], "19 20".into())
+    );
+    talk.event(1_501, Event::Admitted);
+    assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
+    talk.until(5_000);
+    assert_eq!(talk.did(), ["0801"]);
+}
+
+#[test]
+fn what_was_shown_in_the_wrong_dialect_is_shown_again() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.event(500, relayed(Side::Member, Dialect::Sigver18));
+    assert_eq!(
+        talk.did(),
+        ["0a0b087b12076f666665722d4a"],
+        "rooms are rarely mixed"
+    );
+    talk.frame(1_500, &hex("1a02080b")).did();
+    talk.event(1_501, Event::Admitted);
+    assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
+}
+
+#[test]
+fn a_silent_member_gets_what_was_held_after_a_while() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.event(500, relayed(Side::Member, Dialect::Sigver20));
+    talk.event(
+        600,
+        Event::LinkEnded {
+            link: LinkId(0x7b),
+            side: Side::Member,
+            cause: EndCause::Left,
+        },
+    );
+    talk.until(1_999);
+    assert_eq!(talk.did(), [""; 0]);
+    talk.until(2_000);
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a", "0a04087b1801"]);
+    talk.event(2_001, relayed(Side::Member, Dialect::Sigver20));
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
+}
+
+#[test]
+fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.event(500, relayed(Side::Member, Dialect::Sigver20));
+    talk.frame(700, &hex("2001"));
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
+}
+
+#[test]
+fn a_json_client_on_a_path_is_taken_back() {
+    let mut talk = Talk::open("auto", "/111111");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.frame(900, &Frame::text("{\"type\":\"open\",\"key\":\"k\"}"));
+    assert_eq!(
+        (talk.did(), talk.may_be()),
+        (vec!["leave".to_owned(), "k open".into()], "5".into())
+    );
+}
+
+#[test]
+fn a_frame_that_tells_nothing_proves_nothing() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.frame(200, &hex(""));
+    talk.frame(1_000, &hex("1a02080b"));
+    assert_eq!(talk.did(), ["forget", "k attach"]);
+}
+
+#[test]
+fn without_a_path_only_json_is_waited_for() {
+    let mut talk = Talk::open("auto", "/");
+    talk.pong(1).until(59_999);
+    assert_eq!(talk.did(), ["ping"]);
+    talk.until(60_000);
+    assert_eq!(
+        talk.did(),
+        ["close Some(1008) no message told what this client wants"]
+    );
+    let mut talk = Talk::open("auto", "/");
+    talk.frame(1, &hex("1a02080b"));
+    assert_eq!(
+        talk.did()[1],
+        "close Some(4741) 4741: The key  is an empty string"
+    );
+}
+
+#[test]
+fn pins_know_at_once() {
+    for (protocols, first) in [
+        ("sigver-18", &["k join"][..]),
+        ("sigver-20", &[]),
+        ("current", &[]),
+        ("sigver-5", &[]),
+        ("protobuf-v1", &["10012001", "k join"]),
+    ] {
+        assert_eq!(Talk::open(protocols, "/k").did(), first, "{protocols}");
+    }
+    assert_eq!(
+        Talk::open("sigver-17.0.1", "/").did(),
+        ["close Some(4001) ERR_KEY: The key  is an empty string"]
+    );
+}
+
+#[test]
+fn keys_are_measured_in_utf_16() {
+    let path = |units: usize| format!("/{}", "\u{1f600}".repeat(units / 2));
+    assert_eq!(Talk::open("sigver-20", &path(512)).did(), [""; 0]);
+    assert_eq!(
+        Talk::open("sigver-20", &path(514)).did(),
+        ["close Some(4741) 4741: The key length exceeds the limit of 512 characters"]
+    );
+}
+
+#[test]
+fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
+    let mut talk = Talk::open("sigver-18,sigver-20", "/k");
+    talk.frame(1, &Frame::text("{}"));
+    assert_eq!(talk.did(), ["ping", "close Some(4743) Wrong data type"]);
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    let tags = [
+        0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03,
+    ];
+    let bytes = prop::collection::vec(
+        prop_oneof![prop::sample::select(tags.to_vec()), any::<u8>()],
+        0..24,
+    );
+    let json = prop::sample::select(vec![
+        "{}",
+        "null",
+        "5",
+        "[]",
+        "{\"type\":\"open\",\"key\":\"k\"}",
+        "{\"type\":\"join\",\"key\":\"k\"}",
+        "{\"index\":0}",
+        "{\"index\":\"x\",\"data\":1}",
+        "{\"data\":1}",
+    ]);
+    prop_oneof![
+        4 => bytes.prop_map(|bytes| Frame::Binary(bytes.into())),
+        1 => json.prop_map(Frame::text),
+        1 => ".{0,12}".prop_map(Frame::text),
+    ]
+}
+
+proptest! {
+    /// Whatever comes, in whatever dialect: nothing panics, and as long as nothing is known there is a deadline.
+    #[test]
+    fn hostile_frames_are_survived(
+        frames in prop::collection::vec((any_frame(), 0u64..3_000), 0..12),
+        release in prop::sample::select(Release::ALL.to_vec()),
+        auto in any::<bool>(),
+        path in prop::sample::select(vec!["/", "/k", "//a/b"]),
+    ) {
+        let protocols = if auto { "auto".to_owned() } else { release.to_string() };
+        let mut talk = Talk::open(&protocols, path);
+        let mut now = 0;
+        for (frame, pause) in frames {
+            now += pause;
+            talk.until(now);
+            if talk.conversation.candidates().len() == Dialect::ALL.len() {
+                prop_assert!(talk.conversation.deadline().is_some());
+            }
+            talk.frame(now, &frame);
+            talk.event(now, Event::Admitted);
+            talk.event(now, relayed(Side::Member, release.dialect()));
+            talk.did();
+        }
+    }
+
+    /// Evidence only takes away, and its order does not matter as long as nothing was said on a guess.
+    #[test]
+    fn evidence_only_narrows(first in any_frame(), second in any_frame()) {
+        let auto = policy("auto").releases;
+        let one = |set, frame| after(frame, Context::default(), set);
+        let (a, b) = (one(one(auto, &first), &second), one(one(auto, &second), &first));
+        prop_assert_eq!(a, b);
+        prop_assert!(a.len() <= one(auto, &first).len());
+    }
+}
+
+#[test]
+fn the_probe_is_one_frame() {
+    assert_eq!(PROBE, Bytes::from_static(&[0x10, 0x01, 0x20, 0x01]));
+}

@@ -1,5 +1,10 @@
 //! One connection: the task that drives it, and the watch on whether its peer is still there.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
 mod driver;
 mod idle;
 

@@ -1,5 +1,7 @@
 //! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real clients.
 
+#![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

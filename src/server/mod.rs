@@ -1,5 +1,10 @@
 //! The shell around it all: a listening socket, TLS, HTTP, and the end of everything.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
 pub mod http;
 pub mod listener;
 pub mod tls;

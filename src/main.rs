@@ -60,7 +60,6 @@ fn run(config: &Config) -> Result<()> {
             margin: config.silence_margin,
             silence: config.silence_max,
             first_frame: config.first_frame_timeout,
-            ..Windows::default()
         },
     };
     let tls = config.tls.as_ref().map(tls::load).transpose()?;

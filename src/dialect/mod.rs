@@ -11,6 +11,6 @@ mod release;
 mod session;
 
 pub use closing::close;
-pub use protobuf::{Layout, PROBE, current_layout, v1_layout};
+pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Release, Releases, Speaker};
 pub use session::{Action, Session, Upgrade};

@@ -84,11 +84,12 @@ impl Session {
         }
     }
 
-    /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for.
-    pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant) {
+    /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for. What is now
+    /// due is appended to `out`.
+    pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.0 {
             Codec::Sigver5(_) => {}
-            Codec::V1(codec) => codec.adopt(releases, likeliest, now),
+            Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
             Codec::Current(codec) => codec.adopt(releases, likeliest),
         }
     }

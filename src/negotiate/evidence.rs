@@ -13,7 +13,7 @@
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
-use crate::dialect::{Dialect, Family, Layout, Release, Releases, current_layout, v1_layout};
+use crate::dialect::{Dialect, Family, Layout, Releases, current_layout, pings, v1_layout};
 use crate::frame::Frame;
 
 /// What happened on the connection before the frame, as far as it bears on what the frame means.
@@ -30,7 +30,6 @@ pub(super) struct Context {
 /// Those of the releases that a client may speak which sends this frame.
 pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Releases {
     let family = |family| releases.of_family(family);
-    let pings = |release: Release| matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1);
     let bytes = match frame {
         Frame::Text(_) => return family(Family::Json),
         Frame::Binary(bytes) => bytes,

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod evidence;
+mod guess;
 mod policy;
 
 pub use conversation::{Conversation, Step};

@@ -25,9 +25,6 @@ pub struct Windows {
     /// The window when the ping is not answered. Four times this long without an answer, a silent client is spoken
     /// to all the same.
     pub silence: Duration,
-    /// How long a client that has not said a word keeps what is sent to it from being encoded, as its dialect may
-    /// yet turn out to be another.
-    pub hold: Duration,
     /// How long a client may be silent before it is closed, if speaking first is up to it.
     pub first_frame: Duration,
 }
@@ -37,7 +34,6 @@ impl Default for Windows {
         Windows {
             margin: Duration::from_millis(150),
             silence: Duration::from_millis(500),
-            hold: Duration::from_secs(2),
             first_frame: Duration::from_secs(60),
         }
     }

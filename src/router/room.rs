@@ -346,7 +346,10 @@ impl<H> Room<H> {
             Some(place) => self.members.rename(place, identity, favored),
             None => entry.place = Some(self.members.add(peer, identity, favored)),
         }
-        entry.tried = Vec::new();
+        if claim.is_some() {
+            // sigver 18 goes on where it was, sigver 19 and 20 begin anew (measured).
+            entry.tried = Vec::new();
+        }
         let before = std::mem::replace(&mut entry.claim, claim);
         self.unclaim(before);
         if let Some(claim) = claim {

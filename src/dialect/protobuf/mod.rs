@@ -7,6 +7,7 @@ mod wire;
 
 pub(super) use current::Current;
 pub(super) use v1::V1;
+pub use v1::pings;
 pub use wire::{Layout, current_layout, v1_layout};
 
 use bytes::Bytes;

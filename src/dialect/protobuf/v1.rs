@@ -69,8 +69,8 @@ impl Rules {
     }
 }
 
-/// Whether field 4 is a ping that wants a pong, and not a heartbeat.
-fn pings(release: Release) -> bool {
+/// Whether field 4 is a ping that wants a pong, and not a heartbeat (sigver 15).
+pub fn pings(release: Release) -> bool {
     matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1)
 }
 
@@ -105,15 +105,20 @@ impl V1 {
     }
 
     /// The set of releases it may be has become smaller.
-    pub(in crate::dialect) fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant) {
+    pub(in crate::dialect) fn adopt(
+        &mut self,
+        releases: Releases,
+        likeliest: Release,
+        now: Instant,
+        out: &mut Vec<Frame>,
+    ) {
         let pinged_before = self.rules.pings;
         self.rules = Rules::of(releases, likeliest);
         self.liveness.change(self.rules.liveness);
         if self.rules.pings && !pinged_before {
-            // It has just shown itself by a pong: the next ping is due an interval from now, if it is a member.
+            // As if it had been known from the beginning: members are pinged at once.
             if self.member {
-                self.liveness.start(now);
-                self.liveness.answered();
+                self.ask_now(now, out);
             } else {
                 self.liveness.stop();
             }

@@ -1,0 +1,84 @@
+//! What came for a client whose dialect is a guess: held until the guess is sure enough to show it, and kept until
+//! it is proven, so that it can be said again in another dialect.
+
+use std::time::Instant;
+
+use crate::dialect::{Dialect, Family};
+use crate::model::Event;
+
+/// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
+const MAX_KEPT: usize = 256 * 1024;
+
+/// A guess that a client waits for our first word, of which nothing has come yet.
+#[derive(Debug)]
+pub(super) struct Guess {
+    kept: Vec<Event>,
+    cost: usize,
+    /// How many of them were shown.
+    shown: usize,
+    /// Until then the client may answer the probe, and then speaks a dialect that cannot read what the likeliest
+    /// one says.
+    hold_until: Option<Instant>,
+}
+
+impl Guess {
+    pub(super) fn new(hold_until: Instant) -> Self {
+        Guess {
+            kept: Vec::new(),
+            cost: 0,
+            shown: 0,
+            hold_until: Some(hold_until),
+        }
+    }
+
+    /// Takes in an event; what is to be shown of it now.
+    pub(super) fn take(&mut self, event: Event) -> Option<Event> {
+        let waits = matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. });
+        if !waits || self.cost + event.cost() > MAX_KEPT {
+            return Some(event);
+        }
+        // Shown at once if everything before it was, and its sender speaks a dialect of the guessed family: rooms
+        // are rarely mixed.
+        let all_shown = self.shown == self.kept.len();
+        let shows = self.hold_until.is_none() || (all_shown && from_the_family(&event));
+        self.cost += event.cost();
+        self.kept.push(event.clone());
+        shows.then(|| {
+            self.shown += 1;
+            event
+        })
+    }
+
+    /// When [`release`](Self::release) is to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.hold_until
+    }
+
+    /// What is to be shown at `now`, of what was held.
+    pub(super) fn release(&mut self, now: Instant) -> Vec<Event> {
+        if self.hold_until.is_none_or(|until| now < until) {
+            return Vec::new();
+        }
+        self.hold_until = None;
+        let held = self.kept[self.shown..].to_vec();
+        self.shown = self.kept.len();
+        held
+    }
+
+    /// The guess was right: what was not shown yet.
+    pub(super) fn proven(mut self) -> Vec<Event> {
+        self.kept.split_off(self.shown)
+    }
+
+    /// The guess was wrong: everything, to be said again.
+    pub(super) fn taken_back(self) -> Vec<Event> {
+        self.kept
+    }
+}
+
+fn from_the_family(event: &Event) -> bool {
+    let Event::Relayed { origin, .. } = event else {
+        return false;
+    };
+    Dialect::of_origin(*origin).is_some_and(|dialect| dialect.family() == Family::ProtobufV1)
+}

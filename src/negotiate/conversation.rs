@@ -311,8 +311,11 @@ impl Conversation {
                 }
             }
             State::Speaking(session) => {
-                if let Some(Phase::Guessing(guess)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
+                if let Some(doubt) = &mut self.doubt
+                    && let Phase::Guessing(guess) = &mut doubt.phase
+                {
                     show(session, guess.release(now), now, steps);
+                    doubt.context.unanswered = guess.deadline().is_none();
                 }
                 let mut frames = Vec::new();
                 session.poll(now, &mut frames);

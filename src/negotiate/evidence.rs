@@ -8,7 +8,7 @@
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
 //! | `18` (joined, stable) | sigver 15 to 18 |
 //! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28` |
-//! | `28` (pong or tryAnother) | from a member, or one that never sent `20`: 15; else 18 |
+//! | `28` (pong or tryAnother) | 18 if the probe was not answered in time, or from a joiner that sent `20`; else 15 |
 //! | any other | nothing |
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
@@ -21,6 +21,8 @@ use crate::frame::Frame;
 pub(super) struct Context {
     /// It was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
+    /// It has had the time to answer the probe, and has not said a word.
+    pub(super) unanswered: bool,
     /// It sent a ping or heartbeat.
     pub(super) beaten: bool,
     /// It is a member.
@@ -30,6 +32,7 @@ pub(super) struct Context {
 /// Those of the releases that a client may speak which sends this frame.
 pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Releases {
     let family = |family| releases.of_family(family);
+    let of = |set: Releases, dialect| set.filter(|release| release.dialect() == dialect);
     let bytes = match frame {
         Frame::Text(_) => return family(Family::Json),
         Frame::Binary(bytes) => bytes,
@@ -37,26 +40,28 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::Current);
+    // Whoever pings had answered the probe before it said anything else. If only such are left, it did.
+    let unprobed = |set: Releases| {
+        let rest = set.filter(|release| !(context.probed && pings(release)));
+        if rest.is_empty() { set } else { rest }
+    };
     match bytes.first() {
         Some(b'{') => family(Family::Json),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match current_layout(bytes) {
-            Some(Layout::C) => current.filter(|release| release.dialect() == Dialect::Sigver19),
-            Some(_) => current.filter(|release| release.dialect() == Dialect::Sigver20),
+            Some(Layout::C) => of(current, Dialect::Sigver19),
+            Some(_) => of(current, Dialect::Sigver20),
             None => current,
         },
         Some(0x0a) => match v1_layout(bytes) {
-            Some(Layout::B) => v1.filter(|release| release.dialect() == Dialect::Sigver15),
-            // Whoever pings had answered the probe before it said anything else.
-            Some(_) => v1.filter(|release| {
-                release.dialect() != Dialect::Sigver15 && !(context.probed && pings(release))
-            }),
+            Some(Layout::B) => of(v1, Dialect::Sigver15),
+            Some(_) => unprobed(v1.filter(|release| release.dialect() != Dialect::Sigver15)),
             None => v1,
         },
         Some(0x18) => v1,
-        Some(0x20) => v1.filter(|release| !(context.probed && pings(release))),
-        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
-        Some(0x28) => v1.filter(|release| release.dialect() == Dialect::Sigver18),
+        Some(0x20) => unprobed(v1),
+        Some(0x28) if !context.unanswered && (context.member || !context.beaten) => v1.filter(pings),
+        Some(0x28) => of(v1, Dialect::Sigver18),
         _ => releases,
     }
 }

@@ -197,11 +197,19 @@ impl V1 {
             V1Body::End => Signal::End,
             V1Body::Nothing => Signal::Empty,
         };
-        // Others whose dialect is in doubt take the layout as a hint.
-        let origin = match layout {
-            Layout::B => Dialect::Sigver15,
-            _ => self.rules.likeliest.dialect(),
-        };
+        // Others whose dialect is in doubt take it as a hint.
+        let likely = self.rules.likeliest;
+        let spoken = self
+            .rules
+            .releases
+            .iter()
+            .find(|release| layout_of(*release) == layout);
+        let origin = if layout_of(likely) == layout {
+            likely
+        } else {
+            spoken.unwrap_or(likely)
+        }
+        .dialect();
         Action::Ask(Command::Relay {
             to: Recipient::Either(LinkId(id)),
             signal,

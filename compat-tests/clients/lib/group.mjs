@@ -1,0 +1,177 @@
+// A group of peers under one fresh key: grows, broadcasts, shrinks, and says what went wrong.
+
+import { randomBytes } from 'node:crypto'
+import { judge, makeBroadcasts } from './delivery.mjs'
+import { Peer } from './peer.mjs'
+import { socketSettled, socketTrouble } from './signaling.mjs'
+import { Timeout, until } from './until.mjs'
+
+export class Group {
+  key = `key-${randomBytes(6).toString('hex')}`
+  startedAt = Date.now()
+  members = []
+  everyone = []
+  delivered = 0
+  expected = 0
+  firstChannelMs
+  #lab
+  #lineUp
+  #channelsExpected = 0
+
+  // `lineUp`: the versions of the first, second, … peer, starting over when there are more peers.
+  constructor (lab, lineUp) {
+    this.#lab = lab
+    this.#lineUp = lineUp
+  }
+
+  get channels () {
+    return { opened: this.everyone.reduce((sum, peer) => sum + peer.channelsOpened, 0), expected: this.#channelsExpected }
+  }
+
+  get errors () {
+    return this.everyone.flatMap((peer) => peer.errors.map((text) => `${peer.spec.version}: ${text}`))
+  }
+
+  get ownRaces () {
+    return this.everyone.filter((peer) => peer.hitOwnRace).length
+  }
+
+  async grow (size) {
+    while (this.members.length < size) {
+      await this.add()
+    }
+  }
+
+  async add () {
+    const index = this.everyone.length
+    const spec = this.#lineUp[index % this.#lineUp.length]
+    const others = [...this.members]
+    const heard = others.map((peer) => peer.joined.length)
+    const peer = await Peer.open(this.#lab, `peer${index + 1}`, spec)
+    this.everyone.push(peer)
+    this.members.push(peer)
+    this.#channelsExpected += 2 * others.length
+
+    if (index === 0) {
+      await peer.first(this.key)
+      await this.#wait(`${peer.name} is the first in the group`, () => peer.ready)
+      return
+    }
+    const channels = others.map((other) => other.channelsOpened)
+    await peer.join(this.key)
+    await this.#wait(`${peer.name} has its data channels`, () => peer.channelsOpened >= others.length)
+    this.firstChannelMs ??= peer.firstChannelMs
+    await this.#wait(`the others have their data channels to ${peer.name}`, () => {
+      return others.every((other, index) => other.channelsOpened > channels[index])
+    })
+    await this.#wait(`${peer.name} is in the group`, () => peer.ready || peer.hitOwnRace)
+    await this.#wait(`the others hear that ${peer.name} joined`, () => {
+      return others.every((other, index) => other.joined.length > heard[index])
+    })
+    if (spec.hearsJoins) {
+      await this.#wait(`${peer.name} hears of the others`, () => peer.joined.length >= others.length)
+    }
+  }
+
+  // Every member's broadcasts must arrive at every other member, once.
+  async broadcast () {
+    const senders = await Promise.all(this.members.map(async (peer) => ({ name: peer.name, id: await peer.id() })))
+    const broadcasts = makeBroadcasts(senders, randomBytes(4).toString('hex'))
+    const before = this.members.map((peer) => peer.messages.length)
+    const judgeAll = () => this.members.map((peer, index) => ({
+      name: peer.name,
+      ...judge(broadcasts, peer.name, peer.messages.slice(before[index]))
+    }))
+
+    const byName = new Map(this.members.map((peer) => [peer.name, peer]))
+    for (const { sender, text } of broadcasts) {
+      await byName.get(sender).send(text)
+    }
+    try {
+      await this.#wait('all broadcasts arrive', () => judgeAll().every(({ missing }) => missing.length === 0))
+    } finally {
+      for (const { delivered, expected } of judgeAll()) {
+        this.delivered += delivered
+        this.expected += expected
+      }
+    }
+    const wrong = judgeAll().filter(({ twice, strange }) => twice.length + strange.length > 0)
+    if (wrong.length > 0) {
+      throw new Error(`received twice, or from nowhere: ${JSON.stringify(wrong)}`)
+    }
+  }
+
+  // `how`: 'call' the client's own leave, or 'page': the page goes away without a word.
+  async remove (peer, how) {
+    const id = await peer.id()
+    this.members = this.members.filter((member) => member !== peer)
+    const noticed = () => this.members.every((member) => member.left.includes(id))
+    if (how === 'call') {
+      await peer.leave()
+      if (peer.spec.leaveIsHeard) {
+        await this.#wait(`the others notice that ${peer.name} left`, noticed)
+      }
+    }
+    await peer.goAway()
+    await this.#wait(`the others notice that ${peer.name} is gone`, noticed)
+    await peer.close()
+  }
+
+  // Signaling sockets that break a rule now.
+  socketTroubles () {
+    return this.members.map((peer) => socketTrouble(peer, this.#socketRule(peer))).filter((trouble) => trouble)
+  }
+
+  async checkSockets () {
+    await this.#wait('the joiners close their signaling sockets', () => {
+      return this.members.every((peer) => socketSettled(peer, this.#socketRule(peer)))
+    })
+    this.#throwTroubles()
+  }
+
+  // Lets time pass, unless a signaling socket breaks a rule meanwhile.
+  async hold (ms) {
+    try {
+      await until(this.members, () => {
+        this.#throwTroubles()
+        return false
+      }, { limit: ms, what: 'hold' })
+    } catch (error) {
+      if (!(error instanceof Timeout)) {
+        throw error
+      }
+    }
+  }
+
+  async close () {
+    await Promise.all(this.everyone.map((peer) => peer.close()))
+  }
+
+  print () {
+    return this.everyone.flatMap((peer) => [
+      `  ${peer.name}, netflux ${peer.spec.version}, key ${this.key}`,
+      ...peer.trace.print(this.startedAt)
+    ])
+  }
+
+  #socketRule (peer) {
+    return peer === this.everyone[0] ? peer.spec.firstSocket : peer.spec.joinerSocket
+  }
+
+  #throwTroubles () {
+    const troubles = this.socketTroubles()
+    if (troubles.length > 0) {
+      throw new Error(troubles.join('; '))
+    }
+  }
+
+  #wait (what, test) {
+    return until(this.members, () => {
+      const broken = this.members.find((peer) => peer.failure)
+      if (broken) {
+        throw new Error(`${what}: ${broken.name} failed: ${broken.failure}`)
+      }
+      return test()
+    }, { limit: this.#lab.limit + this.#lab.delayOpen, what })
+  }
+}

@@ -1,0 +1,89 @@
+// The command line that run.mjs and originals.mjs share.
+
+import { parseArgs } from 'node:util'
+import { bundlePath } from './bundles.mjs'
+import { SCENARIOS } from './scenarios.mjs'
+import { findVersion, VERSIONS } from './versions.mjs'
+
+export const COMMON_USAGE = `
+  --versions A,B,…     netflux versions, e.g. 0.10.3,rc.14,4.3.1 (default: all)
+  --groups A+B,…       groups of mixed versions: first peer A, second B, and so on in turn
+  --scenarios A,B,…    of ${Object.keys(SCENARIOS).join(', ')} (default: all)
+  --delay-open MS      the clients see their signaling sockets open that much later
+  --limit MS           longest wait for anything (default: 8000)
+  --verbose            print the log of every scenario, not only of failed ones
+  --json FILE          write the results there
+  --label TEXT         names the server in the report`
+
+const COMMON = {
+  versions: { type: 'string' },
+  groups: { type: 'string' },
+  scenarios: { type: 'string' },
+  'delay-open': { type: 'string', default: '0' },
+  limit: { type: 'string', default: '8000' },
+  verbose: { type: 'boolean', default: false },
+  json: { type: 'string' },
+  label: { type: 'string' },
+  help: { type: 'boolean', short: 'h', default: false }
+}
+
+function list (text) {
+  return text === undefined ? [] : text.split(',').map((item) => item.trim()).filter((item) => item !== '')
+}
+
+function milliseconds (values, option) {
+  const number = Number(values[option])
+  if (!Number.isInteger(number) || number < 0) {
+    throw new Error(`--${option} takes a number of milliseconds, not ${JSON.stringify(values[option])}`)
+  }
+  return number
+}
+
+function pickScenarios (names) {
+  const unknown = names.find((name) => !(name in SCENARIOS))
+  if (unknown) {
+    throw new Error(`unknown scenario ${JSON.stringify(unknown)}: known are ${Object.keys(SCENARIOS).join(', ')}`)
+  }
+  return names.length > 0 ? Object.keys(SCENARIOS).filter((name) => names.includes(name)) : Object.keys(SCENARIOS)
+}
+
+function pickLineUps (versions, groups) {
+  const all = versions.length === 0 && groups.length === 0
+  const lineUps = [
+    ...(all ? Object.keys(VERSIONS) : versions).map((name) => [findVersion(name)]),
+    ...groups.map((group) => group.split('+').map(findVersion))
+  ]
+  lineUps.flat().forEach(bundlePath)
+  return lineUps
+}
+
+export function nameLineUp (lineUp) {
+  return lineUp.map(({ version }) => version).join(' + ')
+}
+
+function read (extra) {
+  const { values } = parseArgs({ options: { ...COMMON, ...extra } })
+  return {
+    ...values,
+    lineUps: pickLineUps(list(values.versions), list(values.groups)),
+    scenarios: pickScenarios(list(values.scenarios)),
+    delayOpen: milliseconds(values, 'delay-open'),
+    limit: milliseconds(values, 'limit')
+  }
+}
+
+// Ends the program when the command line makes no sense, or only asks for help.
+export function readOptions (usage, extra, check = () => {}) {
+  if (process.argv.includes('--help') || process.argv.includes('-h')) {
+    console.log(usage)
+    process.exit(0)
+  }
+  try {
+    const options = read(extra)
+    check(options)
+    return options
+  } catch (error) {
+    console.error(`${error.message}\n\n${usage}`)
+    process.exit(2)
+  }
+}

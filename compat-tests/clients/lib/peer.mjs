@@ -1,0 +1,134 @@
+// One peer: a page with one netflux client in it, what the page has reported so far, and its signaling frames.
+
+import { EventEmitter } from 'node:events'
+import { Trace } from './trace.mjs'
+
+export class Peer extends EventEmitter {
+  name
+  spec
+  ready = false
+  failure
+  joined = []
+  left = []
+  messages = []
+  errors = []
+  sockets = []
+  channelsOpened = 0
+  firstChannelMs
+  trace = new Trace()
+  #page
+  #firstSocketAt
+
+  constructor (name, spec) {
+    super()
+    this.setMaxListeners(0)
+    this.name = name
+    this.spec = spec
+  }
+
+  static async open (lab, name, spec) {
+    const peer = new Peer(name, spec)
+    await peer.#load(lab)
+    return peer
+  }
+
+  async #load ({ context, origin, signaling, delayOpen }) {
+    this.#page = await context.newPage()
+    this.#page.on('crash', () => this.#take({ kind: 'failed', text: 'the page crashed' }))
+    const session = await context.newCDPSession(this.#page)
+    session.on('Runtime.bindingCalled', ({ name, payload }) => {
+      if (name === 'harnessReport') {
+        this.#take(JSON.parse(payload))
+      }
+    })
+    session.on('Network.webSocketFrameSent', ({ response }) => this.trace.frame('->', response))
+    session.on('Network.webSocketFrameReceived', ({ response }) => this.trace.frame('<-', response))
+    session.on('Network.webSocketFrameError', ({ errorMessage }) => {
+      this.trace.event({ kind: 'frame-error', text: errorMessage })
+    })
+    await session.send('Runtime.enable')
+    await session.send('Runtime.addBinding', { name: 'harnessReport' })
+    await session.send('Network.enable')
+    const query = new URLSearchParams({ version: this.spec.version, api: this.spec.api, signaling, delay: delayOpen })
+    await this.#page.goto(`${origin}/peer?${query}`)
+  }
+
+  #take (event) {
+    this.trace.event(event)
+    switch (event.kind) {
+      case 'ready':
+        this.ready = true
+        break
+      case 'failed':
+        this.failure ??= event.text
+        break
+      case 'joined':
+        this.joined.push(event.id)
+        break
+      case 'left':
+        this.left.push(event.id)
+        break
+      case 'message':
+        this.messages.push({ from: event.id, text: event.text })
+        break
+      case 'error':
+        this.errors.push(event.text)
+        break
+      case 'socket-new':
+        this.#firstSocketAt ??= event.at
+        this.sockets[event.socket - 1] = { url: event.url, state: 'connecting' }
+        break
+      case 'socket-open':
+        this.sockets[event.socket - 1].state = 'open'
+        break
+      case 'socket-closing':
+        this.sockets[event.socket - 1].byClient = true
+        break
+      case 'socket-close':
+        Object.assign(this.sockets[event.socket - 1], { state: 'closed', code: event.code, reason: event.reason })
+        break
+      case 'channel-open':
+        this.channelsOpened += 1
+        this.firstChannelMs ??= event.at - this.#firstSocketAt
+        break
+    }
+    this.emit('change')
+  }
+
+  // Did the client trip over itself?
+  get hitOwnRace () {
+    return this.errors.some((text) => this.spec.ownRace?.test(text))
+  }
+
+  first (key) {
+    return this.#page.evaluate((key) => { driver.first(key) }, key)
+  }
+
+  join (key) {
+    return this.#page.evaluate((key) => { driver.join(key) }, key)
+  }
+
+  send (text) {
+    return this.#page.evaluate((text) => { driver.send(text) }, text)
+  }
+
+  leave () {
+    return this.#page.evaluate(() => { driver.leave() })
+  }
+
+  // The id by which the other members know this peer; netflux may change it while joining.
+  id () {
+    return this.#page.evaluate(() => driver.id())
+  }
+
+  // The user goes to another page. (Closing the page would kill its process, and the others would only notice when
+  // their ICE consent runs out.)
+  goAway () {
+    return this.#page.goto('about:blank')
+  }
+
+  // Stays quiet about a page that is gone already.
+  close () {
+    return this.#page?.close().catch(() => {})
+  }
+}

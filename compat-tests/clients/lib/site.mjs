@@ -1,0 +1,54 @@
+// The web site the pages come from: one page per peer, the bundles and our two page scripts, on 127.0.0.1 only.
+
+import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { bundlePath } from './bundles.mjs'
+import { findVersion } from './versions.mjs'
+
+const PAGE = new URL('../page/', import.meta.url)
+
+// The watcher goes first, so that it sees all that the bundle does.
+function html (version) {
+  return `<!doctype html>
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<title>netflux ${version}</title>
+<script src="/watch.js"></script>
+<script src="/bundles/${version}.js"></script>
+<script src="/driver.js"></script>
+`
+}
+
+async function answer (url) {
+  if (url.pathname === '/peer') {
+    return ['text/html', html(findVersion(url.searchParams.get('version')).version)]
+  }
+  if (url.pathname === '/watch.js' || url.pathname === '/driver.js') {
+    return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
+  }
+  const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)
+  if (bundle) {
+    return ['text/javascript', await readFile(bundlePath(findVersion(bundle[1])))]
+  }
+  throw new Error(`nothing at ${url.pathname}`)
+}
+
+export async function openSite () {
+  const server = createServer((request, response) => {
+    answer(new URL(request.url, 'http://127.0.0.1')).then(
+      ([type, body]) => response.writeHead(200, { 'content-type': `${type}; charset=utf-8` }).end(body),
+      (error) => response.writeHead(404, { 'content-type': 'text/plain' }).end(String(error.message))
+    )
+  })
+  await new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  return {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    close () {
+      server.close()
+      server.closeAllConnections()
+    }
+  }
+}

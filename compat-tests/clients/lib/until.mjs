@@ -1,0 +1,30 @@
+// Waiting on conditions instead of sleeping.
+
+export class Timeout extends Error {}
+
+// Resolves with the first truthy value of `test`, which is asked now and at every 'change' of the emitters. A `test`
+// that throws ends the waiting at once.
+export function until (emitters, test, { limit, what }) {
+  return new Promise((resolve, reject) => {
+    const end = (settle, value) => {
+      clearTimeout(timer)
+      emitters.forEach((emitter) => emitter.off('change', ask))
+      settle(value)
+    }
+    const ask = () => {
+      try {
+        const value = test()
+        if (value) {
+          end(resolve, value)
+        }
+      } catch (error) {
+        end(reject, error)
+      }
+    }
+    const timer = setTimeout(() => {
+      end(reject, new Timeout(`${typeof what === 'function' ? what() : what}: not within ${limit} ms`))
+    }, limit)
+    emitters.forEach((emitter) => emitter.on('change', ask))
+    ask()
+  })
+}

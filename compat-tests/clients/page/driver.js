@@ -1,0 +1,105 @@
+// Last script of every page: one API, `driver.first/join/send/leave/id`, over the client APIs that netflux had.
+// What happens is reported, never returned: 'ready' (in the group), 'failed', 'joined' and 'left' (another member),
+// 'message'.
+
+(() => {
+  const params = new URLSearchParams(location.search)
+  const signaling = params.get('signaling')
+  const JOINED = 1
+
+  const ready = () => report('ready')
+  const failed = (reason) => report('failed', { text: String(reason?.message ?? reason) })
+  const joined = (id) => report('joined', { id })
+  const left = (id) => report('left', { id })
+  const message = (id, text) => report('message', { id, text: String(text) })
+
+  // A call whose promise says when this peer is in the group.
+  const settle = (promise) => { promise.then(ready, failed) }
+
+  // 0.10.3, 0.10.8
+  function webChannel010 () {
+    const channel = new netflux.WebChannel({ signaling })
+    Object.assign(channel, { onJoining: joined, onLeaving: left, onMessage: message })
+    return {
+      first: (key) => settle(channel.open({ key })),
+      join: (key) => settle(channel.join(key)),
+      send: (text) => channel.send(text),
+      leave: () => channel.leave(),
+      id: () => channel.myId
+    }
+  }
+
+  // From 1.0.0-rc.3 to 1.1.0-beta.8 the callbacks had the same names.
+  function listen (channel) {
+    return Object.assign(channel, { onPeerJoin: joined, onPeerLeave: left, onMessage: message })
+  }
+
+  // 1.0.0-rc.3
+  function createOpenJoin () {
+    const channel = listen(netflux.create({ signalingURL: signaling, iceServers: [] }))
+    return {
+      first: (key) => settle(channel.open({ key })),
+      join: (key) => settle(channel.join(key)),
+      send: (text) => channel.send(text),
+      leave: () => channel.leave(),
+      id: () => channel.myId
+    }
+  }
+
+  // 1.0.0-rc.14
+  function createJoin () {
+    const channel = listen(netflux.create({ signalingURL: signaling, iceServers: [] }))
+    const join = (key) => settle(channel.join(key))
+    return {
+      first: join,
+      join,
+      send: (text) => channel.send(text),
+      leave: () => channel.leave(),
+      id: () => channel.myId
+    }
+  }
+
+  // 1.1.0-beta.7, 1.1.0-beta.8
+  function webChannel11 () {
+    const channel = listen(new netflux.WebChannel({ signalingURL: signaling, iceServers: [] }))
+    const join = (key) => settle(channel.join(key))
+    return {
+      first: join,
+      join,
+      send: (text) => channel.send(text),
+      leave: () => channel.disconnect(),
+      id: () => channel.myId
+    }
+  }
+
+  // 3.0.0, 4.3.0, 4.3.1
+  function webGroup () {
+    const group = new netflux.WebGroup({ signalingServer: signaling, rtcConfiguration: { iceServers: [] } })
+    group.onMemberJoin = joined
+    group.onMemberLeave = left
+    group.onMessage = message
+    group.onStateChange = (state) => {
+      report('state', { state })
+      if (state === JOINED) {
+        ready()
+      }
+    }
+    const join = (key) => { group.join(key) }
+    return {
+      first: join,
+      join,
+      send: (text) => group.send(text),
+      leave: () => group.leave(),
+      id: () => group.myId
+    }
+  }
+
+  const apis = {
+    'WebChannel-0.10': webChannel010,
+    'create-open-join': createOpenJoin,
+    'create-join': createJoin,
+    'WebChannel-1.1': webChannel11,
+    WebGroup: webGroup
+  }
+  window.driver = apis[params.get('api')]()
+})()

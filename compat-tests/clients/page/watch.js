@@ -1,0 +1,170 @@
+// First script of every page: reports what the client library does with its sockets and data channels, and what it
+// lets escape as errors. It only looks on, with two exceptions: navigator.onLine is true even on a machine which has
+// nothing but the loopback interface, and ?delay=MS holds back all events of a socket until MS after it opened, as on
+// a slow page.
+
+(() => {
+  const delay = Number(new URLSearchParams(location.search).get('delay') ?? 0)
+
+  // The harness reads what is passed to this binding.
+  window.report = (kind, fields = {}) => {
+    window.harnessReport(JSON.stringify({ kind, at: performance.timeOrigin + performance.now(), ...fields }))
+  }
+
+  Object.defineProperty(Navigator.prototype, 'onLine', { get: () => true, configurable: true })
+
+  const text = (error) => String(error?.message ?? error)
+  window.addEventListener('error', (event) => report('error', { text: text(event.error ?? event.message) }))
+  window.addEventListener('unhandledrejection', (event) => report('error', { text: `rejection: ${text(event.reason)}` }))
+
+  watchSockets()
+  watchChannels()
+
+  function watchSockets () {
+    const NativeWebSocket = window.WebSocket
+    let count = 0
+
+    class WatchedWebSocket extends NativeWebSocket {
+      #number = ++count
+      #hold = delay > 0 ? holdBack(this, (type) => { super.binaryType = type }) : undefined
+
+      constructor (...args) {
+        super(...args)
+        report('socket-new', { socket: this.#number, url: this.url })
+        this.addEventListener('open', () => report('socket-open', { socket: this.#number }))
+        this.addEventListener('close', ({ code, reason, wasClean }) => {
+          report('socket-close', { socket: this.#number, code, reason, wasClean })
+        })
+      }
+
+      get readyState () {
+        return this.#hold?.isHeld() ? NativeWebSocket.CONNECTING : super.readyState
+      }
+
+      get binaryType () {
+        return this.#hold ? this.#hold.binaryType : super.binaryType
+      }
+
+      set binaryType (type) {
+        if (this.#hold) {
+          this.#hold.binaryType = type
+        } else {
+          super.binaryType = type
+        }
+      }
+
+      send (...args) {
+        if (this.#hold?.isHeld()) {
+          throw new DOMException('Still in CONNECTING state.', 'InvalidStateError')
+        }
+        return super.send(...args)
+      }
+
+      close (...args) {
+        report('socket-closing', { socket: this.#number, code: args[0], reason: args[1] })
+        return super.close(...args)
+      }
+    }
+
+    // Libraries look at `socket.constructor.name`.
+    Object.defineProperty(WatchedWebSocket, 'name', { value: 'WebSocket' })
+    window.WebSocket = WatchedWebSocket
+  }
+
+  // Must be called before anyone else can listen to the socket. Every event is held until the delay is over, then
+  // dispatched again, one task each, so that promise callbacks run in between as they would natively.
+  function holdBack (socket, setNativeBinaryType) {
+    const queue = []
+    const passing = new WeakSet()
+    let state = 'connecting'
+    let binaryType = 'blob'
+
+    // A library may choose its binary type as late as in its open handler: bytes are kept until that is known.
+    setNativeBinaryType('arraybuffer')
+
+    const copy = (event) => {
+      switch (event.type) {
+        case 'message': {
+          const isBlob = event.data instanceof ArrayBuffer && binaryType === 'blob'
+          return new MessageEvent('message', { data: isBlob ? new Blob([event.data]) : event.data, origin: event.origin })
+        }
+        case 'close':
+          return new CloseEvent('close', { code: event.code, reason: event.reason, wasClean: event.wasClean })
+        default:
+          return new Event(event.type)
+      }
+    }
+    const passOne = () => {
+      if (queue.length === 0) {
+        state = 'passing'
+        setNativeBinaryType(binaryType)
+        return
+      }
+      state = 'draining'
+      const event = copy(queue.shift())
+      passing.add(event)
+      socket.dispatchEvent(event)
+      setTimeout(passOne)
+    }
+
+    for (const type of ['open', 'message', 'error', 'close']) {
+      socket.addEventListener(type, (event) => {
+        if (passing.has(event) || state === 'passing') {
+          return
+        }
+        event.stopImmediatePropagation()
+        queue.push(event)
+        if (state === 'connecting') {
+          state = 'holding'
+          setTimeout(passOne, type === 'open' ? delay : 0)
+        }
+      })
+    }
+    return {
+      isHeld: () => state === 'connecting' || state === 'holding',
+      get binaryType () {
+        return binaryType
+      },
+      set binaryType (type) {
+        binaryType = type
+        if (state === 'passing') {
+          setNativeBinaryType(type)
+        }
+      }
+    }
+  }
+
+  function watchChannels () {
+    const NativePeerConnection = window.RTCPeerConnection
+    let count = 0
+
+    const watch = (channel) => {
+      const number = ++count
+      const opened = () => report('channel-open', { channel: number })
+      if (channel.readyState === 'open') {
+        opened()
+      } else {
+        channel.addEventListener('open', opened)
+      }
+      channel.addEventListener('close', () => report('channel-close', { channel: number }))
+    }
+
+    class WatchedPeerConnection extends NativePeerConnection {
+      constructor (...args) {
+        super(...args)
+        this.addEventListener('datachannel', (event) => watch(event.channel))
+      }
+
+      createDataChannel (...args) {
+        const channel = super.createDataChannel(...args)
+        watch(channel)
+        return channel
+      }
+    }
+
+    Object.defineProperty(WatchedPeerConnection, 'name', { value: 'RTCPeerConnection' })
+    // The adapter inside older bundles builds on the prefixed name.
+    window.RTCPeerConnection = WatchedPeerConnection
+    window.webkitRTCPeerConnection = WatchedPeerConnection
+  }
+})()

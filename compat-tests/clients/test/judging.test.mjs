@@ -1,0 +1,81 @@
+// The judgements of the harness, without a browser.
+
+import assert from 'node:assert/strict'
+import { EventEmitter } from 'node:events'
+import { test } from 'node:test'
+import { judge, makeBroadcasts, ROUNDS } from '../lib/delivery.mjs'
+import { socketTrouble } from '../lib/signaling.mjs'
+import { Turns } from '../lib/turns.mjs'
+import { Timeout, until } from '../lib/until.mjs'
+import { findVersion } from '../lib/versions.mjs'
+
+const broadcasts = makeBroadcasts([{ name: 'a', id: 1 }, { name: 'b', id: 2 }], 'nonce')
+const fromA = broadcasts.filter(({ sender }) => sender === 'a').map(({ from, text }) => ({ from, text }))
+
+test('a complete delivery has nothing wrong', () => {
+  const { delivered, expected, missing, twice, strange } = judge(broadcasts, 'b', fromA)
+  assert.deepEqual({ delivered, expected, missing, twice, strange }, {
+    delivered: ROUNDS, expected: ROUNDS, missing: [], twice: [], strange: []
+  })
+})
+
+test('a lost broadcast is missing', () => {
+  assert.deepEqual(judge(broadcasts, 'b', fromA.slice(1)).missing, [fromA[0].text])
+})
+
+test('a repeated broadcast is seen', () => {
+  assert.deepEqual(judge(broadcasts, 'b', [fromA[0], ...fromA]).twice, [fromA[0].text])
+})
+
+test('the echo of an own broadcast and a wrong sender are strange', () => {
+  const echo = { from: 2, text: broadcasts.find(({ sender }) => sender === 'b').text }
+  const forged = { ...fromA[0], from: 3 }
+  assert.deepEqual(judge(broadcasts, 'b', [...fromA, echo, forged]).strange, [echo, forged])
+})
+
+test('signaling sockets', () => {
+  const peer = (...sockets) => ({ name: 'a', sockets })
+  const open = { state: 'open' }
+  const cut = { state: 'closed', code: 1006, reason: '' }
+  const ended = { ...cut, code: 1005, byClient: true }
+  assert.equal(socketTrouble(peer(open), 'stays'), undefined)
+  assert.equal(socketTrouble(peer(ended), 'closes'), undefined)
+  assert.match(socketTrouble(peer(cut), 'closes'), /should have stayed open: closed 1006/)
+  assert.match(socketTrouble(peer(ended), 'stays'), /should have stayed open/)
+  assert.match(socketTrouble(peer(cut, open), 'stays'), /2 signaling sockets/)
+  assert.match(socketTrouble(peer(), 'stays'), /0 signaling sockets/)
+})
+
+test('until resolves at the change that makes its test true', async () => {
+  const emitter = new EventEmitter()
+  let value = 0
+  const waiting = until([emitter], () => value, { limit: 1000, what: 'value' })
+  value = 7
+  emitter.emit('change')
+  assert.equal(await waiting, 7)
+  assert.equal(emitter.listenerCount('change'), 0)
+})
+
+test('until gives up, and passes on what its test throws', async () => {
+  await assert.rejects(until([], () => false, { limit: 5, what: 'never' }), Timeout)
+  await assert.rejects(until([], () => { throw new Error('broken') }, { limit: 1000, what: 'broken' }), /^Error: broken$/)
+})
+
+test('turns are taken in order', async () => {
+  const turns = new Turns()
+  const seen = []
+  await Promise.all(['a', 'b', 'c'].map(async (name) => {
+    const end = await turns.take()
+    seen.push(name)
+    await new Promise(setImmediate)
+    seen.push(name)
+    end()
+  }))
+  assert.deepEqual(seen, ['a', 'a', 'b', 'b', 'c', 'c'])
+})
+
+test('versions have short names', () => {
+  assert.equal(findVersion('rc.3').version, '1.0.0-rc.3')
+  assert.equal(findVersion('4.3.1').version, '4.3.1')
+  assert.throws(() => findVersion('5.0.0'), /unknown netflux version/)
+})

@@ -1,0 +1,245 @@
+//! Server processes: the originals from npm, and ours. They listen on 127.0.0.1 and are killed with their handle.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::goldens::{Original, root};
+use crate::transcript::Event;
+
+/// How long a server may take to start.
+const START: Duration = Duration::from_secs(20);
+/// How long a server that should die may take to do so.
+const DEATH: Duration = Duration::from_secs(1);
+/// Ports to try, below the range that the system gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// How much of a server's error output is kept.
+const KEPT: usize = 64 * 1024;
+/// What our server says when it is ready, before the port.
+const READY: &str = "Signaling server is listening on 127.0.0.1:";
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    child: Mutex<Child>,
+    errors: Arc<Mutex<String>>,
+}
+
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let len = PORTS.end - PORTS.start;
+    let offset = u16::try_from(std::process::id() % u32::from(len)).unwrap_or(0);
+    for _ in 0..len {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port =
+            PORTS.start + u16::try_from((u32::from(offset) + u32::from(n)) % u32::from(len)).unwrap_or(0);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port in {PORTS:?}")
+}
+
+fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let errors = Arc::new(Mutex::new(String::new()));
+    if let Some(stderr) = child.stderr.take() {
+        let errors = errors.clone();
+        lines(stderr, move |line| {
+            let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+            if errors.len() < KEPT {
+                errors.push_str(&line);
+                errors.push('\n');
+            }
+        });
+    }
+    Ok((child, errors))
+}
+
+/// Reads a stream to its end, so that the process can always write.
+fn lines(stream: impl AsyncRead + Send + Unpin + 'static, mut each: impl FnMut(String) + Send + 'static) {
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
+            each(String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+        }
+    });
+}
+
+impl Server {
+    /// Starts an original, installed in `dir` by `originals/setup`.
+    pub async fn original(dir: &Path, original: &Original) -> Result<Server> {
+        let mut last = None;
+        // Someone may take the port in between: then the process dies, and another port is tried.
+        for _ in 0..3 {
+            match Self::original_once(dir, original, free_port()?).await {
+                Ok(server) => return Ok(server),
+                Err(error) => last = Some(error),
+            }
+        }
+        let error = last.context("not tried")?;
+        Err(error.context(format!(
+            "sigver {} does not start (see originals/setup)",
+            original.version
+        )))
+    }
+
+    async fn original_once(dir: &Path, original: &Original, port: u16) -> Result<Server> {
+        let modules = dir.join("node_modules");
+        let mut command = Command::new(modules.join("node8/bin/node"));
+        let main = modules
+            .join(format!("sigver-{}", original.version))
+            .join(original.main);
+        if original.fixed_port {
+            command
+                .arg("-r")
+                .arg(root().join("originals/bind.js"))
+                .arg(main)
+                .env("ORIGINAL_PORT", port.to_string());
+        } else {
+            command
+                .arg(main)
+                .args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        }
+        let (mut child, errors) = spawn(&mut command)?;
+        if let Some(stdout) = child.stdout.take() {
+            lines(stdout, |_| {});
+        }
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let server = Server {
+            addr,
+            child: Mutex::new(child),
+            errors,
+        };
+        let deadline = Instant::now() + START;
+        while TcpStream::connect(addr).await.is_err() {
+            if server.exit().is_some() || Instant::now() > deadline {
+                bail!("it did not listen: {}", server.errors());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        // Whoever answered may be another process if ours could not have the port.
+        sleep(Duration::from_millis(50)).await;
+        if server.exit().is_some() {
+            bail!("it died: {}", server.errors());
+        }
+        Ok(server)
+    }
+
+    /// Starts our server, which tells its port.
+    pub async fn ours(bin: &Path, protocol: &str) -> Result<Server> {
+        let mut command = Command::new(bin);
+        command.args(["-h", "127.0.0.1", "-p", "0", "--protocol", protocol]);
+        let (mut child, errors) = spawn(&mut command)?;
+        let (sender, mut ports) = mpsc::unbounded_channel();
+        if let Some(stdout) = child.stdout.take() {
+            lines(stdout, move |line| {
+                if let Some(port) = line
+                    .strip_prefix(READY)
+                    .and_then(|p| p.trim().parse::<u16>().ok())
+                {
+                    let _ = sender.send(port);
+                }
+            });
+        }
+        match timeout(START, ports.recv()).await {
+            Ok(Some(port)) => {
+                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                Ok(Server {
+                    addr,
+                    child: Mutex::new(child),
+                    errors,
+                })
+            }
+            _ => {
+                let errors = errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                bail!(
+                    "{} --protocol {protocol} does not start: {}",
+                    bin.display(),
+                    errors.trim()
+                )
+            }
+        }
+    }
+
+    /// How the process ended, if it did: its exit code, or none after a signal.
+    pub fn exit(&self) -> Option<Option<i32>> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.try_wait().ok().flatten().map(|status| status.code())
+    }
+
+    /// What it wrote to its error output, up to a limit.
+    pub fn errors(&self) -> String {
+        self.errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .trim()
+            .to_owned()
+    }
+
+    /// The line a transcript ends with. If the server should be dead, it is given a moment to die.
+    pub async fn state(&self, should_live: bool) -> Event {
+        let deadline = Instant::now() + DEATH;
+        while !should_live && self.exit().is_none() && Instant::now() < deadline {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let Some(code) = self.exit() else {
+            return Event::Server {
+                alive: true,
+                exit: serde_json::Value::Null,
+                error: None,
+            };
+        };
+        sleep(Duration::from_millis(20)).await;
+        let error = self
+            .errors()
+            .lines()
+            .find(|l| l.contains("Error"))
+            .map(str::to_owned);
+        Event::Server {
+            alive: false,
+            exit: json!({ "code": code, "sig": null }),
+            error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_below_the_ephemeral_range() {
+        let ports: Vec<u16> = (0..3).map(|_| free_port().unwrap()).collect();
+        assert!(ports.iter().all(|p| *p < 32_768));
+        assert!(ports[0] != ports[1] && ports[1] != ports[2]);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_start_is_noticed() {
+        let error = Server::ours(Path::new("/bin/false"), "auto").await.unwrap_err();
+        assert!(error.to_string().contains("does not start"), "{error}");
+    }
+}

@@ -1,0 +1,231 @@
+//! One scripted WebSocket client: a task that does what it is told and reports what it sees.
+//!
+//! By itself it answers nothing but WebSocket pings, close frames and what its reflex says; it offers no extension.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::script::What;
+use crate::transcript::{Op, Payload};
+
+/// How long a connection attempt may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a closed connection is read on, for the server to end it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A frame that a client answers by itself: what comes, and the answer, if there is one.
+pub type Reflex = (&'static [u8], Option<&'static [u8]>);
+
+/// What a client is told to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Send this frame.
+    Send(Payload),
+    /// Send a close frame.
+    Close {
+        /// `None`: no code in the frame.
+        code: Option<u16>,
+        /// The reason text.
+        reason: String,
+    },
+    /// Drop the TCP connection.
+    Drop,
+}
+
+/// What a client saw.
+#[derive(Debug)]
+pub struct Report {
+    /// Who.
+    pub peer: String,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub news: News,
+}
+
+/// The kinds of reports.
+#[derive(Debug)]
+pub enum News {
+    /// Something that belongs in the transcript.
+    Saw(What),
+    /// There is no connection, and why. A `Saw(Close)` follows if there was one.
+    Failed(String),
+}
+
+/// The handle of a client's task; the connection is dropped with it.
+#[derive(Debug)]
+pub struct Peer {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Peer {
+    /// Starts a client that connects to `path` at once.
+    pub fn connect(
+        name: &str,
+        addr: SocketAddr,
+        path: &str,
+        reflex: Option<Reflex>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Peer {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let link = Link {
+            peer: name.to_owned(),
+            reports,
+        };
+        let url = format!("ws://{addr}{path}");
+        tokio::spawn(async move {
+            match timeout(CONNECT, open(addr, &url)).await {
+                Ok(Ok(socket)) => {
+                    link.saw(What::Open);
+                    run(socket, inbox, reflex, &link).await;
+                }
+                Ok(Err(error)) => link.tell(News::Failed(format!("{error:#}"))),
+                Err(_) => link.tell(News::Failed("no answer to the upgrade request".into())),
+            }
+        });
+        Peer { orders }
+    }
+
+    /// Gives an order; it is lost if the connection is gone, which was reported then.
+    pub fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+struct Link {
+    peer: String,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Link {
+    fn tell(&self, news: News) {
+        let _ = self.reports.send(Report {
+            peer: self.peer.clone(),
+            at: Instant::now(),
+            news,
+        });
+    }
+
+    fn saw(&self, what: What) {
+        self.tell(News::Saw(what));
+    }
+
+    fn closed(&self, code: u16, reason: &str) {
+        self.saw(What::Close {
+            code,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn open(addr: SocketAddr, url: &str) -> Result<Socket> {
+    let stream = TcpStream::connect(addr).await.context("connect")?;
+    stream.set_nodelay(true)?;
+    let config = WebSocketConfig::default()
+        .max_message_size(None)
+        .max_frame_size(None);
+    let (socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
+        .await
+        .context("upgrade")?;
+    Ok(socket)
+}
+
+async fn run(
+    mut socket: Socket,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reflex: Option<Reflex>,
+    link: &Link,
+) {
+    loop {
+        tokio::select! {
+            order = orders.recv() => {
+                let Some(order) = order else { return };
+                let done = match order {
+                    Order::Send(payload) => match message(&payload) {
+                        Ok(message) => socket.send(message).await,
+                        Err(reason) => {
+                            link.tell(News::Failed(reason));
+                            Ok(())
+                        }
+                    },
+                    Order::Close { code, reason } => {
+                        let frame = code.map(|c| CloseFrame { code: c.into(), reason: reason.into() });
+                        socket.close(frame).await
+                    }
+                    Order::Drop => {
+                        drop(socket);
+                        return link.closed(1006, "");
+                    }
+                };
+                if let Err(error) = done {
+                    link.tell(News::Failed(format!("cannot send: {error}")));
+                    return link.closed(1006, "");
+                }
+            }
+            message = socket.next() => match message {
+                Some(Ok(Message::Text(text))) => saw(link, Op::Text, text.as_bytes()),
+                Some(Ok(Message::Binary(bytes))) if reflex.is_some_and(|(frame, _)| frame == bytes) => {
+                    if let Some((_, Some(answer))) = reflex {
+                        // A connection that broke is reported by the next read.
+                        let _ = socket.send(Message::binary(answer)).await;
+                    }
+                }
+                Some(Ok(Message::Binary(bytes))) => saw(link, Op::Binary, &bytes),
+                Some(Ok(Message::Pong(bytes))) => saw(link, Op::Pong, &bytes),
+                Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(frame))) => {
+                    match frame {
+                        Some(frame) => link.closed(frame.code.into(), frame.reason.as_str()),
+                        None => link.closed(1005, ""),
+                    }
+                    // The library has queued the answer; reading on sends it and waits for the end of TCP.
+                    let _ = timeout(LINGER, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+                    return;
+                }
+                Some(Err(error)) => {
+                    if !is_end(&error) {
+                        link.tell(News::Failed(format!("cannot read: {error}")));
+                    }
+                    return link.closed(1006, "");
+                }
+                None => return link.closed(1006, ""),
+            },
+        }
+    }
+}
+
+fn saw(link: &Link, op: Op, bytes: &[u8]) {
+    link.saw(What::Frame(Payload::new(op, bytes)));
+}
+
+/// The ways a connection ends without a close frame that need no remark.
+fn is_end(error: &Error) -> bool {
+    use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    matches!(
+        error,
+        Error::ConnectionClosed | Error::Io(_) | Error::Protocol(ResetWithoutClosingHandshake)
+    )
+}
+
+fn message(payload: &Payload) -> Result<Message, String> {
+    let bytes = payload.bytes.clone();
+    Ok(match payload.op {
+        Op::Text => {
+            Message::text(String::from_utf8(bytes).map_err(|e| format!("a text frame must be UTF-8: {e}"))?)
+        }
+        Op::Binary => Message::binary(bytes),
+        Op::Ping => Message::Ping(bytes.into()),
+        Op::Pong => Message::Pong(bytes.into()),
+    })
+}

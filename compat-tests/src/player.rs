@@ -1,0 +1,419 @@
+//! Plays the client side of a scenario against a server and records what really happens.
+//!
+//! Instead of sleeping as the recorder did, it goes on as soon as nothing more can come: when everything the script
+//! shows for a step has arrived (or a limit has passed), it sends a WebSocket ping on every open connection, waits
+//! for the pongs, does that once more (the first round may have overtaken a message on its way through the server),
+//! and then listens a little while for what should not come. Scenarios about time are played at their recorded times.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::ids::{self, Id, Layout, Masked};
+use crate::peer::{News, Order, Peer, Reflex, Report};
+use crate::rename::Renamer;
+use crate::script::{Action, Seen, Step, What, steps};
+use crate::transcript::{Event, Op, Payload, Record, Scenario};
+
+/// How long to wait for what the script shows.
+const LIMIT: Duration = Duration::from_millis(1500);
+/// How long to listen for more after a message.
+const QUIET: Duration = Duration::from_millis(15);
+/// The same after a connection ended, which servers may take longer to notice.
+const QUIET_AFTER_END: Duration = Duration::from_millis(60);
+/// The payload of our own pings starts like this.
+const SYNC: &[u8] = b"~sync";
+/// How often all connections are pinged after a step.
+const ROUNDS: usize = 2;
+
+/// How to play.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server.
+    pub addr: SocketAddr,
+    /// Appended to room keys; `None` leaves them as they are, for a server of one's own.
+    pub suffix: Option<String>,
+    /// Send a client's first frame at once after its connection opened, as real clients do, where the script shows
+    /// that it sends first. A server that must find out the protocol goes by that.
+    pub eager: bool,
+    /// Answer this frame with that one, as the real clients of the dialect do by themselves; neither is recorded.
+    /// A server that must find out the protocol goes by that.
+    pub reflex: Option<Reflex>,
+    /// In scenarios about time, how much later than recorded a frame may come.
+    pub tolerance: Duration,
+    /// Wait at least this long after each action: to record from a script that does not show what comes.
+    pub pace: Duration,
+}
+
+impl Options {
+    /// The usual way to play against a server.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            suffix: None,
+            eager: false,
+            reflex: None,
+            tolerance: Duration::from_millis(400),
+            pace: Duration::ZERO,
+        }
+    }
+}
+
+/// Plays the scenario and returns the transcript of what happened, with the script's room keys.
+pub async fn play(script: &Scenario, options: &Options) -> Scenario {
+    let (sender, reports) = mpsc::unbounded_channel();
+    let steps = steps(script);
+    let layout = Layout::of(&script.version);
+    let mut player = Player {
+        options,
+        layout,
+        counterparts: counterparts(layout, &steps),
+        steps: &steps,
+        keys: Renamer::new(options.suffix.clone()),
+        begin: Instant::now(),
+        timed: script.is_timed(),
+        now: 0,
+        arrived: HashMap::new(),
+        connections: HashMap::new(),
+        sender,
+        reports,
+        live_ids: HashMap::new(),
+        records: Vec::new(),
+    };
+    for now in 0..steps.len() {
+        player.step(now).await;
+    }
+    player.finish(script.duration()).await;
+    Scenario {
+        version: script.version.clone(),
+        name: script.name.clone(),
+        records: player.records,
+    }
+}
+
+/// A frame of the script that waits for its counterpart in this run.
+struct Counterpart {
+    step: usize,
+    masked: Masked,
+}
+
+fn masked(layout: Layout, what: &What) -> Option<Masked> {
+    match what {
+        What::Open => None,
+        What::Frame(payload) => Some(ids::mask(layout, payload)),
+        What::Close { code, reason } => Some(ids::mask_reason(*code, reason)),
+    }
+}
+
+fn counterparts(layout: Layout, steps: &[Step]) -> HashMap<String, Vec<Counterpart>> {
+    let mut all: HashMap<String, Vec<Counterpart>> = HashMap::new();
+    for (step, seen) in steps
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| s.seen.iter().map(move |seen| (i, seen)))
+    {
+        if let Some(masked) = masked(layout, &seen.what) {
+            all.entry(seen.peer.clone())
+                .or_default()
+                .push(Counterpart { step, masked });
+        }
+    }
+    all
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Open,
+    /// We sent a close frame.
+    Closing,
+    Gone,
+}
+
+struct Connection {
+    peer: Peer,
+    state: State,
+    /// The number of the last of our own pings that was answered.
+    synced: usize,
+}
+
+struct Player<'a> {
+    options: &'a Options,
+    layout: Layout,
+    steps: &'a [Step],
+    counterparts: HashMap<String, Vec<Counterpart>>,
+    keys: Renamer,
+    begin: Instant,
+    timed: bool,
+    /// The current step.
+    now: usize,
+    /// What arrived in the current step (in a timed scenario: since the beginning), per client.
+    arrived: HashMap<String, usize>,
+    connections: HashMap<String, Connection>,
+    sender: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    live_ids: HashMap<Id, Id>,
+    records: Vec<Record>,
+}
+
+impl<'a> Player<'a> {
+    async fn step(&mut self, now: usize) {
+        let steps: &'a [Step] = self.steps;
+        let step = &steps[now];
+        if self.timed {
+            self.listen_until(self.begin + Duration::from_millis(step.t), |_| false)
+                .await;
+            self.await_timed(now).await;
+        } else {
+            self.arrived.clear();
+        }
+        self.now = now;
+        self.act(step);
+        if self.timed {
+            return;
+        }
+        let until = Instant::now();
+        self.listen_until(until + LIMIT, |p| p.step_complete(step)).await;
+        if self.options.eager && self.goes_on_at_once(now) {
+            return;
+        }
+        self.listen_until(until + self.options.pace, |_| false).await;
+        for round in 0..ROUNDS {
+            self.sync(now * ROUNDS + round + 1).await;
+        }
+        let ended = step.action.ends() || step.seen.iter().any(|s| matches!(s.what, What::Close { .. }));
+        let quiet = if ended { QUIET_AFTER_END } else { QUIET };
+        self.listen_until(Instant::now() + quiet, |_| false).await;
+    }
+
+    async fn finish(&mut self, duration: u64) {
+        if self.timed {
+            self.listen_until(self.begin + Duration::from_millis(duration), |_| false)
+                .await;
+            self.await_timed(self.steps.len()).await;
+        } else {
+            self.listen_until(Instant::now() + QUIET_AFTER_END, |_| false)
+                .await;
+        }
+    }
+
+    fn goes_on_at_once(&self, now: usize) -> bool {
+        let step = &self.steps[now];
+        let next = self.steps.get(now + 1);
+        matches!(step.action, Action::Connect(_))
+            && step.seen.iter().all(|s| s.what == What::Open)
+            && next.is_some_and(|n| n.peer == step.peer && matches!(n.action, Action::Send(_)))
+    }
+
+    fn record(&mut self, peer: Option<&str>, event: Event) {
+        let t = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.records.push(Record {
+            t,
+            peer: peer.map(str::to_owned),
+            event,
+        });
+    }
+
+    fn act(&mut self, step: &Step) {
+        let peer = step.peer.as_str();
+        let order = match &step.action {
+            Action::Connect(path) => {
+                self.record(Some(peer), Event::Connect { path: path.clone() });
+                let path = self.keys.path(path);
+                let peer = Peer::connect(
+                    peer,
+                    self.options.addr,
+                    &path,
+                    self.options.reflex,
+                    self.sender.clone(),
+                );
+                let connection = Connection {
+                    peer,
+                    state: State::Connecting,
+                    synced: 0,
+                };
+                self.connections.insert(step.peer.clone(), connection);
+                return;
+            }
+            Action::Send(payload) => {
+                let bytes = ids::substitute(self.layout, payload, &self.live_ids);
+                let msg = payload.msg.clone().filter(|_| bytes == payload.bytes);
+                let sent = Payload {
+                    op: payload.op,
+                    bytes,
+                    msg,
+                };
+                self.record(Some(peer), Event::Send(sent.clone()));
+                let bytes = self.keys.frame(self.layout, sent.bytes);
+                Order::Send(Payload::new(payload.op, bytes))
+            }
+            Action::Close { code, reason } => {
+                self.record(
+                    Some(peer),
+                    Event::SendClose {
+                        code: *code,
+                        reason: reason.clone(),
+                    },
+                );
+                Order::Close {
+                    code: *code,
+                    reason: reason.clone(),
+                }
+            }
+            Action::Drop => {
+                self.record(Some(peer), Event::TcpDestroy);
+                Order::Drop
+            }
+        };
+        match self.connections.get_mut(peer) {
+            Some(connection) if connection.state == State::Open => {
+                if let Order::Close { .. } = order {
+                    connection.state = State::Closing;
+                }
+                connection.peer.order(order);
+            }
+            _ => self.record(
+                None,
+                Event::Note(format!("{peer}: not sent, the connection is not open")),
+            ),
+        }
+    }
+
+    /// Whether as much came in this step as the script shows, be it to others. A client whose connection is gone gets
+    /// nothing more.
+    fn step_complete(&self, step: &Step) -> bool {
+        self.arrived.values().sum::<usize>() >= step.seen.len()
+            || step.seen.iter().all(|s| self.has(&s.peer, step.count(&s.peer)))
+    }
+
+    fn has(&self, peer: &str, count: usize) -> bool {
+        let gone = self.connections.get(peer).is_none_or(|c| c.state == State::Gone);
+        gone || self.arrived.get(peer).copied().unwrap_or(0) >= count
+    }
+
+    /// Waits for what the script shows before step `next`, but for no frame longer than it may be late.
+    async fn await_timed(&mut self, next: usize) {
+        let steps = self.steps;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for seen in steps[..next].iter().flat_map(|s| &s.seen) {
+            let Seen { t, peer, .. } = seen;
+            let count = counts.entry(peer).or_default();
+            *count += 1;
+            let (count, latest) = (
+                *count,
+                self.begin + Duration::from_millis(*t) + self.options.tolerance,
+            );
+            self.listen_until(latest, |p| p.has(peer, count)).await;
+        }
+    }
+
+    /// A ping on every open connection, and all the pongs.
+    async fn sync(&mut self, number: usize) {
+        let connecting = |c: &Connection| c.state == State::Connecting;
+        self.listen_until(Instant::now() + LIMIT, |p| {
+            !p.connections.values().any(connecting)
+        })
+        .await;
+        let payload = [SYNC, number.to_string().as_bytes()].concat();
+        let open = self.connections.values().filter(|c| c.state == State::Open);
+        open.for_each(|c| c.peer.order(Order::Send(Payload::new(Op::Ping, payload.clone()))));
+        let answered = |c: &Connection| c.state != State::Open || c.synced >= number;
+        self.listen_until(Instant::now() + LIMIT, |p| p.connections.values().all(answered))
+            .await;
+        let silent = self
+            .connections
+            .iter()
+            .filter(|(_, c)| !answered(c))
+            .map(|(name, _)| name.clone());
+        for name in silent.collect::<Vec<_>>() {
+            self.record(
+                None,
+                Event::Note(format!("{name}: no answer to a WebSocket ping")),
+            );
+        }
+    }
+
+    /// Takes reports until `done` or the deadline.
+    async fn listen_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            match timeout_at(deadline, self.reports.recv()).await {
+                Ok(Some(report)) => self.take(report),
+                _ => return,
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        let peer = report.peer;
+        let Some(connection) = self.connections.get_mut(&peer) else {
+            return;
+        };
+        let mut what = match report.news {
+            News::Saw(What::Frame(Payload {
+                op: Op::Pong, bytes, ..
+            })) if bytes.starts_with(SYNC) => {
+                let number = std::str::from_utf8(&bytes[SYNC.len()..])
+                    .ok()
+                    .and_then(|n| n.parse().ok());
+                connection.synced = number.unwrap_or(0).max(connection.synced);
+                return;
+            }
+            News::Saw(what) => what,
+            News::Failed(why) => {
+                if connection.state == State::Connecting {
+                    connection.state = State::Gone;
+                }
+                return self.record(None, Event::Note(format!("{peer}: {why}")));
+            }
+        };
+        match &mut what {
+            What::Open => connection.state = State::Open,
+            What::Close { reason, .. } => {
+                connection.state = State::Gone;
+                *reason = self.keys.restore(reason);
+            }
+            What::Frame(payload) => {
+                if let (Layout::Json { .. }, Ok(text)) = (self.layout, std::str::from_utf8(&payload.bytes)) {
+                    payload.bytes = self.keys.restore(text).into_bytes();
+                }
+            }
+        }
+        *self.arrived.entry(peer.clone()).or_default() += 1;
+        self.learn(&peer, &what);
+        let event = match what {
+            What::Open => Event::Open,
+            What::Frame(payload) => Event::Recv(payload),
+            What::Close { code, reason } => Event::RecvClose { code, reason },
+        };
+        let t = report.at.saturating_duration_since(self.begin).as_millis();
+        self.records.push(Record {
+            t: u64::try_from(t).unwrap_or(u64::MAX),
+            peer: Some(peer),
+            event,
+        });
+    }
+
+    /// Finds the frame's counterpart in the script and notes which live id stands for which recorded one.
+    fn learn(&mut self, peer: &str, what: &What) {
+        let Some(live) = masked(self.layout, what) else {
+            return;
+        };
+        let Some(waiting) = self.counterparts.get_mut(peer) else {
+            return;
+        };
+        let latest = if self.timed { self.now + 1 } else { self.now };
+        let found = waiting
+            .iter()
+            .position(|c| c.step <= latest && c.masked.parts == live.parts);
+        let Some(found) = found else { return };
+        let script = waiting.remove(found).masked;
+        for (recorded, live) in script.ids.into_iter().zip(live.ids) {
+            if recorded.made_up() && live.is_substitute_for(&recorded) {
+                self.live_ids.entry(recorded).or_insert(live);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What is printed at the end: every difference that is not listed, and a table with one line per original.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::exceptions::{Exceptions, Mode};
+use crate::goldens::ORIGINALS;
+use crate::runner::Outcome;
+
+/// The sums for one original in one mode.
+#[derive(Debug, Default)]
+struct Row {
+    scripts: usize,
+    frames: usize,
+    different: usize,
+    listed: usize,
+    replays: usize,
+    failed: usize,
+}
+
+/// The text of the report, and how many scripts passed and failed.
+#[derive(Debug, Default)]
+pub struct Report {
+    rows: BTreeMap<(usize, &'static str), Row>,
+    details: String,
+    ids: BTreeMap<String, usize>,
+}
+
+impl Report {
+    /// Adds what came of one script; listed differences are taken off.
+    pub fn add(&mut self, outcome: &Outcome, exceptions: &mut Exceptions) {
+        let mode = outcome.mode.map_or("original", Mode::name);
+        let age = ORIGINALS
+            .iter()
+            .position(|o| o.version == outcome.version)
+            .unwrap_or(ORIGINALS.len());
+        let row = self.rows.entry((age, mode)).or_default();
+        row.scripts += 1;
+        row.frames += outcome.comparison.frames;
+        row.replays += outcome.plays.saturating_sub(1);
+        let mut unlisted = Vec::new();
+        for difference in &outcome.comparison.differences {
+            let listed = outcome
+                .mode
+                .and_then(|m| exceptions.cover(m, outcome.version, &outcome.scenario, difference));
+            match listed {
+                Some(id) => {
+                    row.listed += 1;
+                    *self.ids.entry(id.to_owned()).or_default() += 1;
+                }
+                None => unlisted.push(difference),
+            }
+        }
+        row.different += unlisted.len();
+        if unlisted.is_empty() && outcome.error.is_none() {
+            return;
+        }
+        row.failed += 1;
+        let _ = writeln!(
+            self.details,
+            "--- {} {} ({mode})",
+            outcome.version, outcome.scenario
+        );
+        if let Some(error) = &outcome.error {
+            let _ = writeln!(self.details, "  could not be played: {error}");
+        }
+        for difference in unlisted {
+            let _ = writeln!(self.details, "  {}", difference.to_string().replace('\n', "\n  "));
+        }
+        for note in outcome.actual.iter().flat_map(|a| &a.records) {
+            if let crate::transcript::Event::Note(note) = &note.event {
+                let _ = writeln!(self.details, "  note at {} ms: {note}", note_time(outcome, note));
+            }
+        }
+    }
+
+    /// How many scripts passed and failed.
+    pub fn totals(&self) -> (usize, usize) {
+        let failed = self.rows.values().map(|r| r.failed).sum();
+        (
+            self.rows.values().map(|r| r.scripts).sum::<usize>() - failed,
+            failed,
+        )
+    }
+
+    /// The whole text. `stale` are the exceptions that were not needed.
+    pub fn print(&self, stale: &[String]) -> String {
+        let mut out = self.details.clone();
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        for line in stale {
+            let _ = writeln!(out, "stale exception: {line}");
+        }
+        let _ = writeln!(
+            out,
+            "| original | mode     | scripts | frames | differences | listed | replays | failed |"
+        );
+        let _ = writeln!(
+            out,
+            "|----------|----------|--------:|-------:|------------:|-------:|--------:|-------:|"
+        );
+        for ((age, mode), row) in &self.rows {
+            let version = ORIGINALS.get(*age).map_or("?", |o| o.version);
+            let Row {
+                scripts,
+                frames,
+                different,
+                listed,
+                replays,
+                failed,
+            } = row;
+            let _ = writeln!(
+                out,
+                "| {version:8} | {mode:8} | {scripts:7} | {frames:6} | {different:11} | {listed:6} | {replays:7} | {failed:6} |"
+            );
+        }
+        if !self.ids.is_empty() {
+            let ids = self.ids.iter().map(|(id, count)| format!("{id} ({count})"));
+            let _ = writeln!(out, "listed: {}", ids.collect::<Vec<_>>().join(", "));
+        }
+        let (passed, failed) = self.totals();
+        let _ = writeln!(out, "{passed} passed, {failed} failed");
+        out
+    }
+}
+
+fn note_time(outcome: &Outcome, note: &str) -> u64 {
+    let records = outcome.actual.iter().flat_map(|a| &a.records);
+    let mut times = records
+        .filter(|r| matches!(&r.event, crate::transcript::Event::Note(n) if n == note))
+        .map(|r| r.t);
+    times.next().unwrap_or(0)
+}

@@ -1,0 +1,143 @@
+//! A scenario as steps: each is one action of a client, together with everything that clients saw before the next.
+
+use crate::transcript::{Event, Op, Payload, Scenario, full_path, to_hex};
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Opens a connection to this path.
+    Connect(String),
+    /// Sends a frame.
+    Send(Payload),
+    /// Sends a close frame.
+    Close {
+        /// `None`: no code in the frame.
+        code: Option<u16>,
+        /// The reason text.
+        reason: String,
+    },
+    /// Drops the TCP connection.
+    Drop,
+}
+
+impl Action {
+    /// Whether the action ends a connection.
+    pub fn ends(&self) -> bool {
+        matches!(self, Action::Close { .. } | Action::Drop)
+    }
+}
+
+/// What a client saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// The connection is open.
+    Open,
+    /// A frame came.
+    Frame(Payload),
+    /// The connection ended.
+    Close {
+        /// The close code, 1005 or 1006 where there was none.
+        code: u16,
+        /// The reason text.
+        reason: String,
+    },
+}
+
+/// What a client saw, with when and which client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Milliseconds since the scenario began.
+    pub t: u64,
+    /// The client.
+    pub peer: String,
+    /// What it saw.
+    pub what: What,
+}
+
+/// One action and what followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// When the action was taken.
+    pub t: u64,
+    /// Who took it.
+    pub peer: String,
+    /// The action.
+    pub action: Action,
+    /// What any client saw between this action and the next.
+    pub seen: Vec<Seen>,
+}
+
+impl Step {
+    /// Whether `peer` saw something here.
+    pub fn count(&self, peer: &str) -> usize {
+        self.seen.iter().filter(|s| s.peer == peer).count()
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let peer = &self.peer;
+        match &self.action {
+            Action::Connect(path) => write!(f, "{peer} connects to {}", shortened(path)),
+            Action::Send(p) => match (&p.msg, std::str::from_utf8(&p.bytes)) {
+                (Some(msg), _) => write!(f, "{peer} sends {msg}"),
+                (None, Ok(text)) if p.op == Op::Text => write!(f, "{peer} sends text {}", shortened(text)),
+                _ => write!(f, "{peer} sends {} {}", p.op.name(), shortened(&to_hex(&p.bytes))),
+            },
+            Action::Close { code, reason } => match code {
+                Some(code) => write!(f, "{peer} closes with {code} {reason:?}"),
+                None => write!(f, "{peer} closes without a code"),
+            },
+            Action::Drop => write!(f, "{peer} drops its TCP connection"),
+        }
+    }
+}
+
+/// The steps of a scenario. Lines that no client did or saw (notes, the state of the server) are left out.
+pub fn steps(scenario: &Scenario) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for record in &scenario.records {
+        let Some(peer) = record.peer.clone() else { continue };
+        let action = match &record.event {
+            Event::Connect { path } => Some(Action::Connect(full_path(path))),
+            Event::Send(payload) => Some(Action::Send(payload.clone())),
+            Event::SendClose { code, reason } => Some(Action::Close {
+                code: *code,
+                reason: reason.clone(),
+            }),
+            Event::TcpDestroy => Some(Action::Drop),
+            _ => None,
+        };
+        let what = match &record.event {
+            Event::Open => Some(What::Open),
+            Event::Recv(payload) => Some(What::Frame(payload.clone())),
+            Event::RecvClose { code, reason } => Some(What::Close {
+                code: *code,
+                reason: reason.clone(),
+            }),
+            _ => None,
+        };
+        match (action, what, steps.last_mut()) {
+            (Some(action), _, _) => steps.push(Step {
+                t: record.t,
+                peer,
+                action,
+                seen: Vec::new(),
+            }),
+            (None, Some(what), Some(step)) => step.seen.push(Seen {
+                t: record.t,
+                peer,
+                what,
+            }),
+            (None, _, _) => {}
+        }
+    }
+    steps
+}

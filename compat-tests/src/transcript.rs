@@ -1,0 +1,483 @@
+//! The transcript format: one JSON object a line, grouped into scenarios. Parsing and printing only.
+//!
+//! A recording and a script are the same thing: the lines of the client (`connect`, `send`, `send-close`,
+//! `tcp-destroy`) are what the player does, the other lines are what came of it. `golden/README.md` describes every
+//! field.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+/// What a frame was on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// A text message.
+    Text,
+    /// A binary message.
+    Binary,
+    /// A WebSocket ping.
+    Ping,
+    /// A WebSocket pong.
+    Pong,
+}
+
+impl Op {
+    /// The word the format uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Text => "text",
+            Op::Binary => "binary",
+            Op::Ping => "ping",
+            Op::Pong => "pong",
+        }
+    }
+}
+
+/// One frame: its kind and its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The kind of frame.
+    pub op: Op,
+    /// The bytes, UTF-8 for a text frame.
+    pub bytes: Vec<u8>,
+    /// A decoding for human readers (`msg`), not looked at by anything.
+    pub msg: Option<String>,
+}
+
+impl Payload {
+    /// A frame without the decoding for readers.
+    pub fn new(op: Op, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            op,
+            bytes: bytes.into(),
+            msg: None,
+        }
+    }
+}
+
+/// What happened, or is to happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The client opens a connection to this path.
+    Connect {
+        /// As recorded; long paths are abbreviated, see [`full_path`].
+        path: String,
+    },
+    /// The WebSocket handshake succeeded.
+    Open,
+    /// The client sends a frame.
+    Send(Payload),
+    /// The client receives a frame.
+    Recv(Payload),
+    /// The client sends a close frame.
+    SendClose {
+        /// `None`: a close frame without a code.
+        code: Option<u16>,
+        /// The reason text.
+        reason: String,
+    },
+    /// The connection ended, as the client sees it: 1005 for a close frame without a code, 1006 without a frame.
+    RecvClose {
+        /// The close code.
+        code: u16,
+        /// The reason text.
+        reason: String,
+    },
+    /// The client drops the TCP connection without a close frame.
+    TcpDestroy,
+    /// A remark of the recorder.
+    Note(String),
+    /// The state of the server process at the end of the scenario.
+    Server {
+        /// Whether it still runs.
+        alive: bool,
+        /// How it ended.
+        exit: Value,
+        /// The error text it died with.
+        error: Option<String>,
+    },
+    /// Raw bytes on a TCP connection (HTTP scenarios, which the player skips).
+    RawSend {
+        /// The request.
+        text: String,
+    },
+    /// The raw answer.
+    RawRecv {
+        /// The answer.
+        text: String,
+        /// How the connection was after it.
+        end: Option<String>,
+    },
+}
+
+/// One line of a transcript, without the version and scenario that its [`Scenario`] holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Milliseconds since the scenario began.
+    pub t: u64,
+    /// Which client; none for lines about the server.
+    pub peer: Option<String>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// All lines of one scenario.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// The version of the original, e.g. `15.0.2`.
+    pub version: String,
+    /// The scenario's name.
+    pub name: String,
+    /// Its lines in order.
+    pub records: Vec<Record>,
+}
+
+impl Scenario {
+    /// Whether the recorded times matter (pings, heartbeats, time-outs).
+    pub fn is_timed(&self) -> bool {
+        self.name.starts_with("timed_")
+    }
+
+    /// Whether the player can play it: raw TCP scenarios are kept in the files, but not played.
+    pub fn is_playable(&self) -> bool {
+        let raw = |e: &Event| matches!(e, Event::RawSend { .. } | Event::RawRecv { .. });
+        !self.records.iter().any(|r| raw(&r.event))
+            && self
+                .records
+                .iter()
+                .any(|r| matches!(r.event, Event::Connect { .. }))
+    }
+
+    /// Whether the server process lived at the end, where the transcript says so.
+    pub fn alive(&self) -> Option<bool> {
+        self.records.iter().rev().find_map(|r| match r.event {
+            Event::Server { alive, .. } => Some(alive),
+            _ => None,
+        })
+    }
+
+    /// The time of the last line.
+    pub fn duration(&self) -> u64 {
+        self.records.iter().map(|r| r.t).max().unwrap_or(0)
+    }
+}
+
+/// The path a `connect` line means. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for a path of 513
+/// characters that goes on with its last letter.
+pub fn full_path(path: &str) -> String {
+    let abbreviated = path.strip_suffix(" chars)").and_then(|p| p.rsplit_once("...("));
+    let Some((head, count)) = abbreviated else {
+        return path.to_owned();
+    };
+    let (Ok(count), Some(last)) = (count.parse::<usize>(), head.chars().last()) else {
+        return path.to_owned();
+    };
+    let missing = count.saturating_sub(head.chars().count());
+    head.chars().chain(std::iter::repeat_n(last, missing)).collect()
+}
+
+/// Lower-case hex, as in the files.
+pub fn to_hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        let _ = write!(out, "{b:02x}");
+    }
+    out
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        bail!("not hex: {text:?}");
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).with_context(|| format!("not hex: {text:?}")))
+        .collect()
+}
+
+/// The line as it is in the file, in the order of the file's fields.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    v: String,
+    sc: String,
+    t: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    dir: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    op: Option<Op>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    msg: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    utf8: Option<String>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    code: Option<Option<u16>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alive: Option<bool>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    exit: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+}
+
+/// Keeps `null` apart from a missing field.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}
+
+impl Line {
+    fn payload(&mut self) -> Result<Payload> {
+        let op = self.op.context("no op")?;
+        let bytes = match (self.text.take(), self.hex.take()) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(hex)) => from_hex(&hex)?,
+            _ => bail!("a frame has either text or hex"),
+        };
+        Ok(Payload {
+            op,
+            bytes,
+            msg: self.msg.take(),
+        })
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        Ok(match self.dir.as_str() {
+            "connect" => Event::Connect {
+                path: self.path.take().context("no path")?,
+            },
+            "open" => Event::Open,
+            "send" => Event::Send(self.payload()?),
+            "recv" => Event::Recv(self.payload()?),
+            "send-close" => Event::SendClose {
+                code: self.code.flatten(),
+                reason: self.reason.take().unwrap_or_default(),
+            },
+            "recv-close" => Event::RecvClose {
+                code: self.code.flatten().context("no code")?,
+                reason: self.reason.take().unwrap_or_default(),
+            },
+            "tcp-destroy" => Event::TcpDestroy,
+            "note" => Event::Note(self.note.take().unwrap_or_default()),
+            "server" => Event::Server {
+                alive: self.alive.context("no alive")?,
+                exit: self.exit.take().unwrap_or_default(),
+                error: self.error.take(),
+            },
+            "raw-send" => Event::RawSend {
+                text: self.text.take().unwrap_or_default(),
+            },
+            "raw-recv" => Event::RawRecv {
+                text: self.text.take().unwrap_or_default(),
+                end: self.end.take(),
+            },
+            other => bail!("unknown dir {other:?}"),
+        })
+    }
+
+    fn set_payload(&mut self, payload: &Payload) {
+        self.op = Some(payload.op);
+        self.msg.clone_from(&payload.msg);
+        let text = std::str::from_utf8(&payload.bytes).ok();
+        match (payload.op, text) {
+            (Op::Text, Some(text)) => self.text = Some(text.to_owned()),
+            (Op::Binary, Some(text)) if text.starts_with('{') => {
+                self.hex = Some(to_hex(&payload.bytes));
+                self.utf8 = Some(text.to_owned());
+            }
+            _ => self.hex = Some(to_hex(&payload.bytes)),
+        }
+    }
+
+    fn of(scenario: &Scenario, record: &Record) -> Line {
+        let mut line = Line {
+            v: scenario.version.clone(),
+            sc: scenario.name.clone(),
+            t: record.t,
+            peer: record.peer.clone(),
+            ..Line::default()
+        };
+        let dir = match &record.event {
+            Event::Connect { path } => {
+                line.path = Some(path.clone());
+                "connect"
+            }
+            Event::Open => "open",
+            Event::Send(payload) => {
+                line.set_payload(payload);
+                "send"
+            }
+            Event::Recv(payload) => {
+                line.set_payload(payload);
+                "recv"
+            }
+            Event::SendClose { code, reason } => {
+                line.code = Some(*code);
+                line.reason = Some(reason.clone());
+                "send-close"
+            }
+            Event::RecvClose { code, reason } => {
+                line.code = Some(Some(*code));
+                line.reason = Some(reason.clone());
+                "recv-close"
+            }
+            Event::TcpDestroy => "tcp-destroy",
+            Event::Note(note) => {
+                line.note = Some(note.clone());
+                "note"
+            }
+            Event::Server { alive, exit, error } => {
+                line.alive = Some(*alive);
+                line.exit = Some(exit.clone());
+                line.error.clone_from(error);
+                "server"
+            }
+            Event::RawSend { text } => {
+                line.text = Some(text.clone());
+                "raw-send"
+            }
+            Event::RawRecv { text, end } => {
+                line.text = Some(text.clone());
+                line.end.clone_from(end);
+                "raw-recv"
+            }
+        };
+        dir.clone_into(&mut line.dir);
+        line
+    }
+}
+
+/// Parses a whole file. Lines of one scenario follow each other; a scenario that comes back is an error.
+pub fn parse(text: &str) -> Result<Vec<Scenario>> {
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for (number, source) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let at = || format!("line {}", number + 1);
+        let mut line: Line = serde_json::from_str(source).with_context(at)?;
+        let event = line.event().with_context(at)?;
+        let same = |s: &Scenario| s.version == line.v && s.name == line.sc;
+        if !scenarios.last().is_some_and(same) {
+            if scenarios.iter().any(same) {
+                bail!("{}: scenario {:?} appears twice", at(), line.sc);
+            }
+            scenarios.push(Scenario {
+                version: line.v.clone(),
+                name: line.sc.clone(),
+                records: Vec::new(),
+            });
+        }
+        if let Some(scenario) = scenarios.last_mut() {
+            scenario.records.push(Record {
+                t: line.t,
+                peer: line.peer,
+                event,
+            });
+        }
+    }
+    Ok(scenarios)
+}
+
+/// Prints scenarios in the file format, one line a record, each ended by a newline.
+pub fn print(scenarios: &[Scenario]) -> Result<String> {
+    let mut out = String::new();
+    for scenario in scenarios {
+        for record in &scenario.records {
+            out.push_str(&serde_json::to_string(&Line::of(scenario, record))?);
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_golden_prints_as_it_was_parsed() {
+        for file in std::fs::read_dir(crate::goldens::dir()).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|e| e == "jsonl") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let printed = print(&parse(&text).unwrap()).unwrap();
+                for (a, b) in printed.lines().zip(text.lines()) {
+                    assert_eq!(a, b, "{}", path.display());
+                }
+                assert_eq!(printed.len(), text.len(), "{}", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn abbreviated_paths_are_expanded() {
+        assert_eq!(full_path("/k1"), "/k1");
+        let long = full_path("/kkkkkkkkkkkkkkkkkkk...(514 chars)");
+        assert_eq!(long.len(), 514);
+        assert_eq!(long, format!("/{}", "k".repeat(513)));
+    }
+
+    #[test]
+    fn a_close_without_a_code_keeps_its_null() {
+        let line = r#"{"v":"1","sc":"s","t":0,"peer":"O","dir":"send-close","code":null,"reason":""}"#;
+        let parsed = parse(line).unwrap();
+        assert_eq!(
+            parsed[0].records[0].event,
+            Event::SendClose {
+                code: None,
+                reason: String::new()
+            }
+        );
+        assert_eq!(print(&parsed).unwrap().trim_end(), line);
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        for bad in [
+            r#"{"v":"1","sc":"s","t":0,"dir":"fly"}"#,
+            r#"{"v":"1","sc":"s","t":0,"dir":"send","op":"binary","hex":"0"}"#,
+            r#"{"v":"1","sc":"s","t":0,"dir":"send","op":"binary"}"#,
+            r#"{"v":"1","sc":"s","t":0,"dir":"open","colour":1}"#,
+            "nonsense",
+        ] {
+            let error = format!("{:#}", parse(&format!("\n{bad}\n")).unwrap_err());
+            assert!(error.starts_with("line 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn scenarios_are_grouped_and_must_not_come_back() {
+        let line = |sc: &str| format!(r#"{{"v":"1","sc":"{sc}","t":0,"peer":"O","dir":"open"}}"#);
+        let text = [line("a"), line("a"), line("b")].join("\n");
+        assert_eq!(
+            parse(&text)
+                .unwrap()
+                .iter()
+                .map(|s| s.records.len())
+                .collect::<Vec<_>>(),
+            [2, 1]
+        );
+        assert!(parse(&[text, line("a")].join("\n")).is_err());
+    }
+}

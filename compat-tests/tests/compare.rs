@@ -1,0 +1,302 @@
+//! The comparison finds every kind of difference, in hand-made transcripts and in every recorded one, and nothing
+//! where there is none.
+
+#![cfg(test)]
+
+use compat_tests::compare::{Difference, Kind, Rules, compare};
+use compat_tests::goldens::{self, ORIGINALS};
+use compat_tests::ids::{Id, Layout, mask, substitute};
+use compat_tests::transcript::{Event, Op, Payload, Record, Scenario, parse};
+use std::collections::HashMap;
+
+const GOLDEN: &str = r#"
+{"v":"18.0.0","sc":"session","t":0,"peer":"O","dir":"connect","path":"/k1"}
+{"v":"18.0.0","sc":"session","t":5,"peer":"O","dir":"open"}
+{"v":"18.0.0","sc":"session","t":6,"peer":"O","dir":"recv","op":"binary","hex":"1001"}
+{"v":"18.0.0","sc":"session","t":7,"peer":"O","dir":"recv","op":"binary","hex":"2001"}
+{"v":"18.0.0","sc":"session","t":100,"peer":"J","dir":"connect","path":"/k1"}
+{"v":"18.0.0","sc":"session","t":105,"peer":"J","dir":"open"}
+{"v":"18.0.0","sc":"session","t":106,"peer":"J","dir":"recv","op":"binary","hex":"1000"}
+{"v":"18.0.0","sc":"session","t":200,"peer":"J","dir":"send","op":"binary","hex":"0a050800120178"}
+{"v":"18.0.0","sc":"session","t":201,"peer":"O","dir":"recv","op":"binary","hex":"0a0908f3b89ba603120178"}
+{"v":"18.0.0","sc":"session","t":300,"peer":"J","dir":"send","op":"binary","hex":"0a050800120179"}
+{"v":"18.0.0","sc":"session","t":301,"peer":"O","dir":"recv","op":"binary","hex":"0a0908f3b89ba603120179"}
+{"v":"18.0.0","sc":"session","t":400,"peer":"J","dir":"send","op":"binary","hex":"0a020800"}
+{"v":"18.0.0","sc":"session","t":401,"peer":"O","dir":"recv","op":"binary","hex":"0a0808f3b89ba6031801"}
+{"v":"18.0.0","sc":"session","t":402,"peer":"J","dir":"recv-close","code":4003,"reason":"4003: Unknown message type \"undefined\" from the 885447795 joining peer"}
+{"v":"18.0.0","sc":"session","t":500,"dir":"server","alive":true,"exit":null}
+"#;
+
+fn golden() -> Scenario {
+    parse(GOLDEN).unwrap().remove(0)
+}
+
+fn differences(live: &Scenario) -> Vec<Difference> {
+    compare(&golden(), live, Rules::default()).differences
+}
+
+/// The one difference that a change to the text of the golden makes.
+fn one(from: &str, to: &str) -> Difference {
+    assert!(GOLDEN.contains(from), "{from}");
+    let live = parse(&GOLDEN.replacen(from, to, 1)).unwrap().remove(0);
+    let mut found = differences(&live);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn seen(record: &Record) -> bool {
+    matches!(
+        record.event,
+        Event::Open | Event::Recv(_) | Event::RecvClose { .. }
+    )
+}
+
+/// The same with every made-up id replaced consistently, also in close reasons.
+fn renamed(scenario: &Scenario) -> Scenario {
+    let layout = Layout::of(&scenario.version);
+    let mut ids: HashMap<Id, Id> = HashMap::new();
+    let mut live = scenario.clone();
+    for record in &mut live.records {
+        match &mut record.event {
+            Event::Recv(payload) | Event::Send(payload) => {
+                for id in mask(layout, payload).ids.into_iter().filter(Id::made_up) {
+                    let next = Id::Number(2_000_000 + ids.len() as u64);
+                    ids.entry(id).or_insert(next);
+                }
+                payload.bytes = substitute(layout, payload, &ids);
+            }
+            Event::RecvClose { reason, .. } => {
+                for (from, to) in &ids {
+                    *reason = reason.replace(&format!("the {from} joining"), &format!("the {to} joining"));
+                }
+            }
+            _ => {}
+        }
+    }
+    live
+}
+
+#[test]
+fn equal_transcripts_have_no_differences() {
+    let comparison = compare(&golden(), &golden(), Rules::default());
+    assert_eq!((comparison.frames, comparison.differences), (9, vec![]));
+    assert_eq!(differences(&renamed(&golden())), []);
+    assert_ne!(renamed(&golden()), golden());
+}
+
+#[test]
+fn the_order_among_clients_does_not_matter() {
+    let mut live = golden();
+    live.records.swap(12, 13);
+    assert_eq!(differences(&live), []);
+}
+
+#[test]
+fn a_changed_frame_is_found() {
+    let d = one(
+        r#""hex":"0a0908f3b89ba603120179""#,
+        r#""hex":"0a0908f3b89ba60312017a""#,
+    );
+    assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 4, "O"));
+    assert_eq!(
+        (d.expected.as_str(), d.actual.as_str()),
+        ("binary 0a{08:#1;120179}", "binary 0a{08:#1;12017a}")
+    );
+    assert_eq!(d.action, "J sends binary 0a050800120179");
+}
+
+#[test]
+fn another_id_for_the_same_thing_is_found() {
+    let d = one(
+        r#""hex":"0a0908f3b89ba603120179""#,
+        r#""hex":"0a0908f4b89ba603120179""#,
+    );
+    assert_eq!((d.kind, d.step), (Kind::Changed, 4));
+    assert_eq!(d.actual, "binary 0a{08:#?885447796;120179}");
+    let d = one("from the 885447795 joining", "from the 885447796 joining");
+    assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 5, "J"));
+}
+
+#[test]
+fn one_id_for_two_things_is_found() {
+    let two = GOLDEN.replacen("0a0908f3b89ba603120179", "0a0908f4b89ba603120179", 1);
+    let expected = parse(&two).unwrap().remove(0);
+    let found = compare(&expected, &golden(), Rules::default()).differences;
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].kind, found[0].expected.as_str()),
+        (Kind::Changed, "binary 0a{08:#2;120179}")
+    );
+}
+
+#[test]
+fn a_literal_id_must_be_the_same() {
+    let zero = GOLDEN.replace("0a0908f3b89ba603120178", "0a050800120178");
+    let expected = parse(&zero).unwrap().remove(0);
+    assert_eq!(
+        compare(&expected, &golden(), Rules::default()).differences.len(),
+        1
+    );
+    let live = parse(
+        &GOLDEN
+            .replace("08f3b89ba603", "0800")
+            .replace("0a09", "0a05")
+            .replace("0a080800", "0a040800"),
+    );
+    assert_eq!(
+        differences(&live.unwrap()[0]).len(),
+        3,
+        "0 does not stand for a made-up id"
+    );
+}
+
+#[test]
+fn a_missing_frame_is_found() {
+    let mut live = golden();
+    live.records.remove(3);
+    let found = differences(&live);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].kind, found[0].step, found[0].expected.as_str()),
+        (Kind::Missing, 1, "binary 2001")
+    );
+    assert!(found[0].to_string().contains("actual   nothing"), "{}", found[0]);
+}
+
+#[test]
+fn an_extra_frame_is_found() {
+    for at in [3, 4, 5, 8] {
+        let mut live = golden();
+        let event = Event::Recv(Payload::new(Op::Binary, [0x28, 1]));
+        live.records.insert(
+            at,
+            Record {
+                t: 0,
+                peer: Some("O".into()),
+                event,
+            },
+        );
+        let found = differences(&live);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            (found[0].kind, found[0].actual.as_str()),
+            (Kind::Extra, "binary 2801")
+        );
+    }
+}
+
+#[test]
+fn swapped_frames_are_found() {
+    let mut live = golden();
+    live.records.swap(2, 3);
+    let kinds: Vec<Kind> = differences(&live).iter().map(|d| d.kind).collect();
+    assert_eq!(kinds, [Kind::Missing, Kind::Extra]);
+}
+
+#[test]
+fn a_frame_that_comes_a_step_late_is_found() {
+    let mut live = golden();
+    let late = live.records.remove(3);
+    live.records.insert(6, late);
+    let kinds: Vec<(Kind, usize)> = differences(&live).iter().map(|d| (d.kind, d.step)).collect();
+    assert_eq!(kinds, [(Kind::Missing, 1), (Kind::Extra, 2)]);
+}
+
+#[test]
+fn opcode_close_code_and_reason_are_compared() {
+    assert_eq!(
+        one(r#""op":"binary","hex":"2001""#, r#""op":"pong","hex":"2001""#).kind,
+        Kind::Changed
+    );
+    let d = one(r#""code":4003"#, r#""code":1005"#);
+    assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 5, "J"));
+    assert!(d.expected.starts_with("close 4003 ") && d.actual.starts_with("close 1005 "));
+    assert_eq!(one("4003: Unknown", "4003: unknown").kind, Kind::Changed);
+}
+
+#[test]
+fn the_death_of_the_server_is_found() {
+    let d = one(r#""alive":true"#, r#""alive":false"#);
+    assert_eq!(
+        (d.kind, d.peer.as_str(), d.expected.as_str()),
+        (Kind::Server, "server", "lives")
+    );
+}
+
+#[test]
+fn another_script_is_found() {
+    let mut live = golden();
+    live.records.truncate(9);
+    let found = differences(&live);
+    assert_eq!((found.len(), found[0].kind, found[0].step), (1, Kind::Script, 4));
+}
+
+#[test]
+fn lots_may_fall_on_another_member_but_not_on_two() {
+    let rules = Rules {
+        interchangeable: &["O", "M"],
+        ..Rules::default()
+    };
+    let mut live = golden();
+    live.records[8].peer = Some("M".into());
+    assert_eq!(compare(&golden(), &live, rules).differences, []);
+    assert_eq!(compare(&golden(), &live, Rules::default()).differences.len(), 2);
+    live.records.insert(
+        9,
+        Record {
+            peer: Some("O".into()),
+            ..live.records[8].clone()
+        },
+    );
+    assert_eq!(compare(&golden(), &live, rules).differences.len(), 1);
+    live.records.remove(9);
+    live.records[8].peer = Some("J".into());
+    assert_eq!(compare(&golden(), &live, rules).differences.len(), 2);
+}
+
+#[test]
+fn in_scenarios_about_time_each_frame_must_come_at_its_time() {
+    let timed = |text: &str| {
+        parse(&text.replace("session", "timed_session"))
+            .unwrap()
+            .remove(0)
+    };
+    let live = timed(&GOLDEN.replacen(r#""t":402"#, r#""t":802"#, 1));
+    assert_eq!(compare(&timed(GOLDEN), &live, Rules::default()).differences, []);
+    let live = timed(&GOLDEN.replacen(r#""t":402"#, r#""t":803"#, 1));
+    let found = compare(&timed(GOLDEN), &live, Rules::default()).differences;
+    assert_eq!((found.len(), found[0].kind, found[0].step), (1, Kind::Time, 5));
+    assert!(found[0].actual.ends_with(" at 803 ms"), "{}", found[0].actual);
+}
+
+#[test]
+fn no_change_to_any_golden_goes_unnoticed() {
+    for original in ORIGINALS {
+        for golden in goldens::load(&goldens::dir(), original.version).unwrap() {
+            let found = |live: &Scenario| compare(&golden, live, Rules::default()).differences;
+            let name = format!("{} {}", golden.version, golden.name);
+            assert_eq!(found(&golden), [], "{name}");
+            assert_eq!(found(&renamed(&golden)), [], "{name}");
+            for at in (0..golden.records.len()).filter(|i| seen(&golden.records[*i])) {
+                let mut less = golden.clone();
+                less.records.remove(at);
+                assert_ne!(found(&less), [], "{name}: line {at} removed");
+                let mut more = golden.clone();
+                more.records.insert(at, more.records[at].clone());
+                assert_ne!(found(&more), [], "{name}: line {at} doubled");
+                let mut changed = golden.clone();
+                match &mut changed.records[at].event {
+                    Event::Recv(payload) => payload.bytes.push(b' '),
+                    Event::RecvClose { code, .. } => *code += 1,
+                    other => {
+                        *other = Event::RecvClose {
+                            code: 1006,
+                            reason: String::new(),
+                        }
+                    }
+                }
+                assert_ne!(found(&changed), [], "{name}: line {at} changed");
+            }
+        }
+    }
+}

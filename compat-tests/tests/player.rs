@@ -1,0 +1,206 @@
+//! The player against a small server of our own: it does what the script says, with the ids and keys of the run, and
+//! writes down what really came.
+
+#![cfg(test)]
+
+use std::net::SocketAddr;
+
+use compat_tests::compare::{Kind, Rules, compare};
+use compat_tests::player::{Options, play};
+use compat_tests::transcript::{Event, Scenario, parse, to_hex};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+/// O connects and gets an id, answers with it, pings, and closes; P just drops.
+const SCRIPT: &str = r#"
+{"v":"18.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/k1?x"}
+{"v":"18.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
+{"v":"18.0.0","sc":"s","t":2,"peer":"O","dir":"recv","op":"binary","hex":"0a0908f3b89ba603120178"}
+{"v":"18.0.0","sc":"s","t":100,"peer":"O","dir":"send","op":"binary","hex":"0a0908f3b89ba603120179"}
+{"v":"18.0.0","sc":"s","t":101,"peer":"O","dir":"recv","op":"binary","hex":"1001"}
+{"v":"18.0.0","sc":"s","t":200,"peer":"O","dir":"send","op":"ping","hex":"7070"}
+{"v":"18.0.0","sc":"s","t":201,"peer":"O","dir":"recv","op":"pong","hex":"7070"}
+{"v":"18.0.0","sc":"s","t":300,"peer":"P","dir":"connect","path":"/kkk...(300 chars)"}
+{"v":"18.0.0","sc":"s","t":301,"peer":"P","dir":"open"}
+{"v":"18.0.0","sc":"s","t":302,"peer":"P","dir":"recv","op":"binary","hex":"0a0908f3b89ba603120178"}
+{"v":"18.0.0","sc":"s","t":400,"peer":"P","dir":"tcp-destroy"}
+{"v":"18.0.0","sc":"s","t":401,"peer":"P","dir":"recv-close","code":1006,"reason":""}
+{"v":"18.0.0","sc":"s","t":500,"peer":"O","dir":"send-close","code":4321,"reason":"why"}
+{"v":"18.0.0","sc":"s","t":501,"peer":"O","dir":"recv-close","code":4321,"reason":"why"}
+{"v":"18.0.0","sc":"s","t":600,"peer":"O","dir":"send","op":"binary","hex":"ffffff"}
+"#;
+
+/// What the server does wrong, if anything.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Silent,
+    Babbles,
+    OtherCode,
+}
+
+/// Content with the id 99999 on connection, then `1001` for every binary frame; it tells what it got.
+async fn serve(stream: TcpStream, fault: Fault, tell: mpsc::UnboundedSender<String>) {
+    let paths = tell.clone();
+    #[allow(clippy::result_large_err)]
+    let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        assert!(request.headers().get("sec-websocket-extensions").is_none());
+        let _ = paths.send(request.uri().to_string());
+        Ok(response)
+    };
+    let mut socket = tokio_tungstenite::accept_hdr_async(stream, note).await.unwrap();
+    socket
+        .send(Message::binary(vec![
+            0x0a, 7, 0x08, 0x9f, 0x8d, 0x06, 0x12, 1, b'x',
+        ]))
+        .await
+        .unwrap();
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Binary(bytes))) => {
+                let _ = tell.send(to_hex(&bytes));
+                if fault != Fault::Silent {
+                    socket.send(Message::binary(vec![0x10, 1])).await.unwrap();
+                }
+                if fault == Fault::Babbles {
+                    socket.send(Message::binary(vec![0x20, 1])).await.unwrap();
+                }
+                if fault == Fault::OtherCode {
+                    let frame = CloseFrame {
+                        code: 4000.into(),
+                        reason: "no".into(),
+                    };
+                    let _ = socket.close(Some(frame)).await;
+                }
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let frame = frame.map(|f| (u16::from(f.code), f.reason.to_string()));
+                let _ = tell.send(format!("close {frame:?}"));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(Error::ConnectionClosed)) | None => return,
+            Some(Err(_)) => {
+                let _ = tell.send("dropped".into());
+                return;
+            }
+        }
+    }
+}
+
+async fn start(fault: Fault) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, fault, tell.clone()));
+        }
+    });
+    (addr, told)
+}
+
+fn script() -> Scenario {
+    parse(SCRIPT).unwrap().remove(0)
+}
+
+fn options(addr: SocketAddr) -> Options {
+    Options {
+        suffix: Some("u7".into()),
+        ..Options::new(addr)
+    }
+}
+
+async fn kinds(fault: Fault) -> Vec<(Kind, usize)> {
+    let (addr, _told) = start(fault).await;
+    let live = play(&script(), &options(addr)).await;
+    compare(&script(), &live, Rules::default())
+        .differences
+        .iter()
+        .map(|d| (d.kind, d.step))
+        .collect()
+}
+
+#[tokio::test]
+async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
+    let (addr, mut told) = start(Fault::None).await;
+    let live = play(&script(), &options(addr)).await;
+    assert_eq!(compare(&script(), &live, Rules::default()).differences, []);
+    let mut seen = Vec::new();
+    while let Ok(told) = told.try_recv() {
+        seen.push(told);
+    }
+    let long = format!("/{}-u7", "k".repeat(296));
+    let expected = [
+        "/k1-u7?x",
+        "0a07089f8d06120179",
+        &long,
+        "dropped",
+        "close Some((4321, \"why\"))",
+    ];
+    assert_eq!(seen, expected);
+    let notes = live
+        .records
+        .iter()
+        .filter(|r| matches!(r.event, Event::Note(_)))
+        .count();
+    assert_eq!(
+        notes, 1,
+        "the frame after the close is not sent: {:?}",
+        live.records
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_come_is_missing() {
+    assert_eq!(kinds(Fault::Silent).await, [(Kind::Missing, 2)]);
+}
+
+#[tokio::test]
+async fn what_comes_too_much_is_extra_and_in_its_step() {
+    assert_eq!(kinds(Fault::Babbles).await, [(Kind::Extra, 2)]);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_early_is_noticed() {
+    let expected = [(Kind::Extra, 2), (Kind::Missing, 3), (Kind::Missing, 6)];
+    assert_eq!(kinds(Fault::OtherCode).await, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let live = play(&script(), &options(addr)).await;
+    let found = compare(&script(), &live, Rules::default()).differences;
+    assert!(
+        !found.is_empty() && found.iter().all(|d| d.kind == Kind::Missing),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn scenarios_about_time_keep_the_recorded_times() {
+    let timed = SCRIPT.replace(r#""sc":"s""#, r#""sc":"timed_s""#);
+    let timed = parse(&timed).unwrap().remove(0);
+    let (addr, _told) = start(Fault::None).await;
+    let live = play(&timed, &options(addr)).await;
+    assert_eq!(compare(&timed, &live, Rules::default()).differences, []);
+    let actions = |s: &Scenario| {
+        let sent = s
+            .records
+            .iter()
+            .filter(|r| matches!(r.event, Event::Send(_) | Event::SendClose { .. }));
+        sent.map(|r| r.t).collect::<Vec<_>>()
+    };
+    for (recorded, played) in actions(&timed).into_iter().zip(actions(&live)) {
+        assert!(
+            (recorded..recorded + 100).contains(&played),
+            "{recorded} ms, played at {played} ms"
+        );
+    }
+}

@@ -143,17 +143,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Others are told now, not when the peer has hung up.
     drop(seat);
-    let farewell = async {
-        let _ = poll_fn(|cx| socket.poll_flush(cx)).await;
-        // Its answer to our close frame, after what it still sends.
-        while closed
-            && matches!(
-                poll_fn(|cx| socket.poll_next(cx)).await,
-                Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
-            )
-        {}
-    };
-    let _ = tokio::time::timeout(CLOSING, farewell).await;
+    socket.farewell(closed, CLOSING).await;
     if closed {
         socket.linger(CLOSING).await;
     }

@@ -17,6 +17,7 @@ use crate::frame::Frame;
 use crate::hub::{Hub, Outbox, Overflow, Seat};
 use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
+use crate::signaller::Signaller;
 use crate::transport::ws::{Incoming, Socket};
 
 /// What all connections share.
@@ -30,10 +31,24 @@ pub struct Context {
     pub max_pending: usize,
     /// After how long without a word a client is asked whether it is there; after twice as long it is gone.
     pub idle: Duration,
+    /// The path relay of signallerd, if it is spoken here.
+    pub signaller: Option<Arc<Signaller>>,
     /// Set once, when the server stops.
     pub stopping: AtomicBool,
     /// Wakes all connections when the server stops.
     pub stop: Notify,
+}
+
+impl Context {
+    /// Ready when the server stops, also if it does already.
+    pub async fn stopped(&self) {
+        let mut stop = pin!(self.stop.notified());
+        stop.as_mut().enable();
+        // Looked at after we can be woken: a stop in between is not missed.
+        if !self.stopping.load(Ordering::Acquire) {
+            stop.await;
+        }
+    }
 }
 
 /// How long a peer has to take notice of a close frame.

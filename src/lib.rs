@@ -25,6 +25,7 @@
 //! | [`hub`] | all rooms, their locks, the queues to their peers | |
 //! | [`conn`] | the task that drives one connection | |
 //! | [`transport`] | WebSockets | |
+//! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
 //!
@@ -41,4 +42,5 @@ pub mod model;
 pub mod negotiate;
 pub mod router;
 pub mod server;
+pub mod signaller;
 pub mod transport;

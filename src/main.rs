@@ -68,6 +68,7 @@ fn run(config: &Config) -> Result<()> {
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,
+        signaller: None,
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
     });

@@ -19,7 +19,15 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("transport", &["frame"]),
     (
         "conn",
-        &["dialect", "frame", "hub", "model", "negotiate", "transport"],
+        &[
+            "dialect",
+            "frame",
+            "hub",
+            "model",
+            "negotiate",
+            "signaller",
+            "transport",
+        ],
     ),
     ("signaller", &["frame", "transport"]),
     ("server", &["config", "conn", "dialect", "signaller", "transport"]),

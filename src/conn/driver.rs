@@ -17,6 +17,7 @@ use crate::frame::Frame;
 use crate::hub::{Hub, Outbox, Overflow, Seat};
 use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
+use crate::signaller::Signaller;
 use crate::transport::ws::{Incoming, Socket};
 
 /// What all connections share.
@@ -30,10 +31,24 @@ pub struct Context {
     pub max_pending: usize,
     /// After how long without a word a client is asked whether it is there; after twice as long it is gone.
     pub idle: Duration,
+    /// The path relay of signallerd, if it is spoken here.
+    pub signaller: Option<Arc<Signaller>>,
     /// Set once, when the server stops.
     pub stopping: AtomicBool,
     /// Wakes all connections when the server stops.
     pub stop: Notify,
+}
+
+impl Context {
+    /// Ready when the server stops, also if it does already.
+    pub async fn stopped(&self) {
+        let mut stop = pin!(self.stop.notified());
+        stop.as_mut().enable();
+        // Looked at after we can be woken: a stop in between is not missed.
+        if !self.stopping.load(Ordering::Acquire) {
+            stop.await;
+        }
+    }
 }
 
 /// How long a peer has to take notice of a close frame.
@@ -143,17 +158,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Others are told now, not when the peer has hung up.
     drop(seat);
-    let farewell = async {
-        let _ = poll_fn(|cx| socket.poll_flush(cx)).await;
-        // Its answer to our close frame, after what it still sends.
-        while closed
-            && matches!(
-                poll_fn(|cx| socket.poll_next(cx)).await,
-                Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
-            )
-        {}
-    };
-    let _ = tokio::time::timeout(CLOSING, farewell).await;
+    socket.farewell(closed, CLOSING).await;
     if closed {
         socket.linger(CLOSING).await;
     }

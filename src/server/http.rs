@@ -1,5 +1,7 @@
 //! HTTP on the port of the gateway: the upgrade to a WebSocket, and a helpful line for whatever else asks.
 
+mod relay;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::dialect::Upgrade;
+use crate::signaller::Signaller;
+use crate::signaller::door::Call;
 
 /// The longest request head, in bytes. Room for a key of 512 characters of which each is escaped, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
@@ -35,13 +39,29 @@ pub struct Upgraded<S> {
     pub stream: S,
     /// Bytes of the WebSocket that were read already.
     pub early: Bytes,
-    /// What the request said.
-    pub upgrade: Upgrade,
+    /// What the request wants.
+    pub wanted: Wanted,
 }
 
-/// Serves HTTP until the client asks for a WebSocket; `None` if it never does.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<Upgraded<S>> {
-    let front = Front::default();
+/// What a WebSocket is for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// A room, or what its first messages will say; what the request said.
+    Room(Upgrade),
+    /// The path relay, which admitted it.
+    Relay(Arc<Signaller>, Call),
+}
+
+/// Serves HTTP until the client asks for a WebSocket; `None` if it never does. The path relay, if there is one,
+/// answers for its paths.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    signaller: Option<Arc<Signaller>>,
+) -> Option<Upgraded<S>> {
+    let front = Front {
+        asked: Arc::default(),
+        signaller,
+    };
     let asked = Arc::clone(&front.asked);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -50,18 +70,19 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<Upgra
         .serve_connection(TokioIo::new(stream), front);
     // What goes wrong here is the client's business: hyper has answered what can be answered.
     let parts = connection.without_shutdown().await.ok()?;
-    let upgrade = asked.lock().take()?;
+    let wanted = asked.lock().take()?;
     Some(Upgraded {
         stream: parts.io.into_inner(),
         early: parts.read_buf,
-        upgrade,
+        wanted,
     })
 }
 
 /// Answers requests, and keeps what the upgrade among them said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Front {
-    asked: Arc<Mutex<Option<Upgrade>>>,
+    asked: Arc<Mutex<Option<Wanted>>>,
+    signaller: Option<Arc<Signaller>>,
 }
 
 impl Service<Request<Incoming>> for Front {
@@ -70,8 +91,11 @@ impl Service<Request<Incoming>> for Front {
     type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (answer, upgrade) = answer(&request);
-        *self.asked.lock() = upgrade;
+        let (answer, wanted) = relay::answer(self.signaller.as_ref(), &request).unwrap_or_else(|| {
+            let (answer, upgrade) = answer(&request);
+            (answer, upgrade.map(Wanted::Room))
+        });
+        *self.asked.lock() = wanted;
         ready(Ok(answer))
     }
 }
@@ -143,31 +167,40 @@ fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response
     {
         return bad("400 Bad Request: the WebSocket version must be 13\n");
     }
-    // 16 bytes in base64.
-    let Some(key) = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24)
-    else {
+    let Some(accepted) = accept_key(headers) else {
         return bad("400 Bad Request: Sec-WebSocket-Key is missing or malformed\n");
     };
-    let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
-        return bad("400 Bad Request: Sec-WebSocket-Key is malformed\n");
-    };
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let answer = response.headers_mut();
-    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    let mut response = switching(accepted);
     let offered = headers
         .get(header::SEC_WEBSOCKET_PROTOCOL)
         .and_then(|value| value.to_str().ok());
     if let Some(first) = offered.and_then(|list| list.split(',').map(str::trim).find(|name| !name.is_empty()))
         && let Ok(first) = HeaderValue::from_str(first)
     {
-        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, first);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, first);
     }
     Ok(response)
+}
+
+/// What proves that we read the client's key; `None` if it has none, or one that is not 16 bytes in base64.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+/// The answer that makes a connection a WebSocket.
+fn switching(accepted: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    response
 }
 
 fn upgrade<B>(request: &Request<B>) -> Upgrade {

@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::conn::{self, Context};
+use crate::signaller::Stream;
 use crate::transport::ws::Socket;
+use http::Wanted;
 
 /// How long a client may take for a TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,25 +92,37 @@ async fn welcome(
 
 async fn upgrade<S>(stream: S, max_message: usize, context: Arc<Context>, alive: mpsc::Sender<()>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Stream + 'static,
 {
     let stopping = context.stop.notified();
     let upgraded = tokio::select! {
-        upgraded = http::serve(stream) => upgraded,
+        upgraded = http::serve(stream, context.signaller.clone()) => upgraded,
         () = stopping => None,
     };
     let Some(http::Upgraded {
         stream,
         early,
-        upgrade,
+        wanted,
     }) = upgraded
     else {
         return;
     };
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
-    tokio::spawn(async move {
-        let socket = Socket::new(stream, early, max_message).await;
-        conn::drive(socket, upgrade, context).await;
-        drop(alive);
-    });
+    match wanted {
+        Wanted::Room(upgrade) => {
+            tokio::spawn(async move {
+                let socket = Socket::new(stream, early, max_message).await;
+                conn::drive(socket, upgrade, context).await;
+                drop(alive);
+            });
+        }
+        Wanted::Relay(signaller, call) => {
+            tokio::spawn(async move {
+                signaller
+                    .serve(Box::new(stream), early, call, context.stopped())
+                    .await;
+                drop(alive);
+            });
+        }
+    }
 }

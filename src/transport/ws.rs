@@ -1,5 +1,6 @@
 //! WebSockets: a stream on which the upgrade is done, as frames. No dialect, no room.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -129,6 +130,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Pin::new(&mut self.inner)
             .poll_flush(context)
             .map_err(io::Error::other)
+    }
+
+    /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
+    /// as `patience` lasts.
+    pub async fn farewell(&mut self, closed: bool, patience: Duration) {
+        let farewell = async {
+            let _ = poll_fn(|context| self.poll_flush(context)).await;
+            while closed
+                && matches!(
+                    poll_fn(|context| self.poll_next(context)).await,
+                    Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
+                )
+            {}
+        };
+        let _ = tokio::time::timeout(patience, farewell).await;
     }
 
     /// Lets a close frame that was sent arrive: the peer has `patience` to finish what it is sending, which is

@@ -1,0 +1,148 @@
+//! The path relay of `boramalper/signaller` (`signallerd`): somebody listens under a handle, somebody else connects
+//! to it, and from then on a pipe carries every frame of the one to the other.
+//!
+//! It shares the port with sigver and nothing else: no rooms, no model, no negotiation. The rules live in the pure
+//! modules ([`handle`], [`door`], [`pipe`]), who waits where in [`registry`], and the task around them in `task`.
+//! No HTTP here: [`crate::server`] asks at the door and words the answer.
+//!
+//! Where we differ from the original, we say so where it happens; in short:
+//! - a listener that leaves frees its handle at once, where it used to block it until the listen deadline;
+//! - a listener whose early messages break the limits is closed at once, not when somebody connects;
+//! - a request without an `Origin` is refused if there is an origin expression, where the original panicked;
+//! - the listen deadline is exact, where the original looked every five seconds.
+
+pub mod door;
+pub mod handle;
+pub mod pipe;
+pub mod registry;
+mod task;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use regex_lite::Regex;
+
+use crate::transport::ws::Socket;
+use door::{Call, Knock, Refusal};
+use handle::Target;
+use registry::Registry;
+pub use task::{Line, Stream};
+
+/// What the operator may set, under the names of `signallerd`'s own options and with its defaults.
+#[derive(Clone, Debug)]
+pub struct SignallerOptions {
+    /// Which origins may come: the expression has to match somewhere in the `Origin` header, as in the original, so
+    /// it is the operator who anchors it. Without one, only the origin of the server itself and clients that name
+    /// none, which are no browsers.
+    ///
+    /// It is a `regex_lite` expression: like the original's RE2 it takes linear time and its classes mean ASCII. What
+    /// it has not of RE2, Unicode classes (`\p`) and quotations (`\Q…\E`), is of no use on origins, which are ASCII.
+    pub origin: Option<Regex>,
+    /// How long a listener may wait for somebody to connect.
+    pub listen_deadline: Duration,
+    /// How long a pipe may last, whatever goes through it.
+    pub pipe_deadline: Duration,
+    /// The longest message, in bytes.
+    pub max_size: usize,
+    /// The number of messages in one direction with which a pipe ends; the last is delivered.
+    pub max_messages: u32,
+}
+
+impl Default for SignallerOptions {
+    fn default() -> Self {
+        SignallerOptions {
+            origin: None,
+            listen_deadline: Duration::from_secs(60),
+            pipe_deadline: Duration::from_secs(10),
+            max_size: 1024,
+            max_messages: 8,
+        }
+    }
+}
+
+/// The relay: its options, and who is listening.
+#[derive(Debug)]
+pub struct Signaller {
+    options: SignallerOptions,
+    exclusive: bool,
+    registry: Arc<Registry<Line>>,
+}
+
+impl Signaller {
+    /// A relay where nobody listens. If it is `exclusive`, no other dialect is spoken on its port: what is none of
+    /// its paths is not found. Otherwise all else is left to sigver.
+    pub fn new(options: SignallerOptions, exclusive: bool) -> Arc<Self> {
+        Arc::new(Signaller {
+            options,
+            exclusive,
+            registry: Arc::default(),
+        })
+    }
+
+    /// Whether a request with this path, as sent, is the relay's to answer, and if so, what it is for. `Ok(None)`
+    /// leaves the request to others.
+    ///
+    /// # Errors
+    /// There is nothing but the relay, and the path is none of its.
+    pub fn claims(&self, path: &str) -> Result<Option<Target>, Refusal> {
+        match Target::parse(path) {
+            None if self.exclusive => Err(Refusal::NoSuchPath),
+            target => Ok(target),
+        }
+    }
+
+    /// Decides about a request. If it is admitted, its handle is taken from now on, until the [`Call`] is over.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub fn knock(&self, target: Target, knock: &Knock<'_>) -> Result<Call, Refusal> {
+        door::knock(&self.registry, self.options.origin.as_ref(), target, knock)
+    }
+
+    /// Serves somebody who was admitted, on the stream of the connection after its upgrade, until the call is over or
+    /// `stop` is ready. `early` is what was read beyond the request.
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: Box<dyn Stream>,
+        early: Bytes,
+        call: Call,
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        let line = Socket::new(stream, early, self.options.max_size).await;
+        match call {
+            Call::Listen(listening) => task::listen(line, listening, &self.options, stop).await,
+            Call::Connect(claim) => task::connect(line, claim).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_paths_are_left_to_others_unless_there_are_none() {
+        let shared = Signaller::new(SignallerOptions::default(), false);
+        let alone = Signaller::new(SignallerOptions::default(), true);
+        for path in ["/", "/listen/ab", "/some-key"] {
+            assert_eq!(shared.claims(path), Ok(None), "{path}");
+            assert_eq!(alone.claims(path), Err(Refusal::NoSuchPath), "{path}");
+        }
+        let target = Target::parse("/listen/abc");
+        assert!(target.is_some());
+        assert_eq!(shared.claims("/listen/abc"), Ok(target.clone()));
+        assert_eq!(alone.claims("/listen/abc"), Ok(target));
+    }
+
+    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the last).
+    #[test]
+    fn the_defaults_are_the_original_ones() {
+        let options = SignallerOptions::default();
+        assert!(options.origin.is_none());
+        assert_eq!(options.listen_deadline, Duration::from_secs(60));
+        assert_eq!(options.pipe_deadline, Duration::from_secs(10));
+        assert_eq!((options.max_size, options.max_messages), (1024, 8));
+    }
+}

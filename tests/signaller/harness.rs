@@ -1,0 +1,196 @@
+//! A server in this process and clients of it that know what they want to hear. No scenarios here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use sigver::conn::Context;
+use sigver::hub::Hub;
+use sigver::negotiate::{Policy, Windows};
+use sigver::server;
+use sigver::signaller::{Signaller, SignallerOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+/// Longer than anything takes that happens at all.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Long enough for what should not happen to happen.
+pub const NOTHING: Duration = Duration::from_millis(150);
+
+pub struct Server {
+    address: SocketAddr,
+    pub stop: Option<oneshot::Sender<()>>,
+    pub done: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start(options: SignallerOptions, exclusive: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let policy = Policy {
+            releases: Policy::parse("auto").unwrap(),
+            windows: Windows::default(),
+        };
+        let context = Arc::new(Context {
+            hub: Hub::new(),
+            policy: Arc::new(policy),
+            max_pending: 1 << 20,
+            idle: Duration::from_secs(45),
+            signaller: Some(Signaller::new(options, exclusive)),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let done = tokio::spawn(async move {
+            let stopped = async {
+                // A server that the test let go of goes on: its clients may still be there.
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            server::serve(listener, None, 1 << 20, context, stopped).await;
+        });
+        Server {
+            address,
+            stop: Some(stop),
+            done,
+        }
+    }
+
+    /// As the original starts: alone on its port.
+    pub async fn new() -> Self {
+        Server::start(SignallerOptions::default(), true).await
+    }
+
+    pub async fn try_open(&self, path: &str) -> Result<Client, (u16, String)> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let url = format!("ws://{}{path}", self.address);
+        match tokio_tungstenite::client_async(url, stream).await {
+            Ok((socket, _)) => Ok(Client(socket)),
+            Err(Error::Http(response)) => {
+                let body = response.body().clone().unwrap_or_default();
+                Err((response.status().as_u16(), String::from_utf8(body).unwrap()))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub async fn open(&self, path: &str) -> Client {
+        self.try_open(path).await.unwrap()
+    }
+
+    pub async fn pair(&self) -> (Client, Client) {
+        (self.open("/listen/abc").await, self.open("/connect/abc").await)
+    }
+
+    /// Opens as soon as the server lets us; what is tested is that it does so long before a deadline would.
+    pub async fn open_soon(&self, path: &str) -> Client {
+        let started = Instant::now();
+        loop {
+            match self.try_open(path).await {
+                Ok(client) => return client,
+                Err((409, _)) if started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(refused) => panic!("{refused:?}"),
+            }
+        }
+    }
+
+    pub async fn refused(&self, path: &str) -> (u16, String) {
+        match self.try_open(path).await {
+            Ok(_) => panic!("{path} was opened"),
+            Err(refused) => refused,
+        }
+    }
+
+    /// What the server answers to a request written by hand, without its `Date`: status line, headers sorted, body.
+    pub async fn raw(&self, request: &str) -> (String, Vec<String>, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = async {
+            let mut buffer = [0; 1024];
+            loop {
+                match stream.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    count => answer.extend_from_slice(&buffer[..count]),
+                }
+            }
+        };
+        // "still open", as the recording says, is one of the possible ends.
+        let _ = timeout(NOTHING, read).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().to_owned();
+        let mut headers: Vec<_> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| format!("{}: {value}", name.to_lowercase()))
+            .filter(|line| !line.starts_with("date: "))
+            .collect();
+        headers.sort();
+        (status, headers, body.to_owned())
+    }
+}
+
+pub struct Client(WebSocketStream<TcpStream>);
+
+impl Client {
+    pub async fn send(&mut self, message: impl Into<Message>) {
+        self.0.send(message.into()).await.unwrap();
+    }
+
+    pub async fn text(&mut self, text: &str) {
+        self.send(Message::text(text)).await;
+    }
+
+    pub async fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: reason.into(),
+        };
+        self.send(Message::Close(Some(frame))).await;
+    }
+
+    pub async fn next(&mut self) -> Message {
+        timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap()
+    }
+
+    pub async fn gets(&mut self, text: &str) {
+        assert_eq!(self.next().await, Message::text(text));
+    }
+
+    pub async fn gets_bytes(&mut self, bytes: &'static [u8]) {
+        assert_eq!(self.next().await, Message::binary(bytes));
+    }
+
+    /// The next thing is this close frame, and then the end.
+    pub async fn closed(&mut self, code: u16, reason: &str) {
+        match self.next().await {
+            Message::Close(Some(close)) => {
+                assert_eq!((u16::from(close.code), close.reason.as_str()), (code, reason));
+            }
+            other => panic!("{other:?} instead of {code} {reason}"),
+        }
+        let end = timeout(PATIENCE, self.0.next()).await.unwrap();
+        assert!(!matches!(end, Some(Ok(_))), "{end:?} after the close");
+    }
+
+    pub async fn gets_nothing(&mut self) {
+        let got = timeout(NOTHING, self.0.next()).await;
+        assert!(got.is_err(), "{got:?}");
+    }
+
+    /// TCP gone, no close frame.
+    pub fn vanish(self) {
+        drop(self);
+    }
+}

@@ -1,0 +1,268 @@
+//! The path relay as its clients see it: the scenarios of the recording of `signallerd`, played against ours.
+//!
+//! Requests, frames, codes, reasons and answers are copied by hand from that recording (scenario names in the tests);
+//! where ours differs on purpose, the test says so. Deadlines are shortened by the options, as the recording did; the
+//! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test has a clock and tasks")]
+
+mod harness;
+mod http;
+
+use std::time::{Duration, Instant};
+
+use sigver::signaller::SignallerOptions;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use harness::{PATIENCE, Server};
+
+#[tokio::test]
+async fn session() {
+    let server = Server::new().await;
+    let (mut l, mut c) = server.pair().await;
+    c.text("text from C").await;
+    l.gets("text from C").await;
+    l.text("text from L").await;
+    c.gets("text from L").await;
+    c.send(Message::binary(&b"\x00\x01\xff"[..])).await;
+    l.gets_bytes(b"\x00\x01\xff").await;
+    l.send(Message::binary(&b"\x02\x03"[..])).await;
+    c.gets_bytes(b"\x02\x03").await;
+    c.text("").await;
+    l.gets("").await;
+    c.send(Message::Ping("pp".into())).await;
+    assert_eq!(c.next().await, Message::Pong("pp".into()));
+    l.send(Message::Ping("qq".into())).await;
+    assert_eq!(l.next().await, Message::Pong("qq".into()));
+    c.gets_nothing().await;
+    c.close(1000, "bye").await;
+    c.closed(1000, "bye").await;
+    l.closed(1000, "Normal Closure").await;
+}
+
+#[tokio::test]
+async fn listener_sends_before_connect() {
+    let server = Server::new().await;
+    let mut l = server.open("/listen/abc").await;
+    l.text("early1").await;
+    l.text("early2").await;
+    l.send(Message::Ping("p".into())).await;
+    assert_eq!(l.next().await, Message::Pong("p".into()));
+    let mut c = server.open("/connect/abc").await;
+    c.gets("early1").await;
+    c.gets("early2").await;
+    c.text("hi").await;
+    l.gets("hi").await;
+    c.gets_nothing().await;
+}
+
+#[tokio::test]
+async fn listener_closes_1000() {
+    let (mut l, mut c) = Server::new().await.pair().await;
+    l.close(1000, "bye").await;
+    c.closed(1000, "Normal Closure").await;
+    l.closed(1000, "bye").await;
+}
+
+#[tokio::test]
+async fn close_1001_and_4321() {
+    for (code, reason) in [(1001, "going"), (4321, "x")] {
+        let (mut l, mut c) = Server::new().await.pair().await;
+        c.close(code, reason).await;
+        l.closed(1011, "Internal Error").await;
+        c.closed(code, reason).await;
+    }
+}
+
+#[tokio::test]
+async fn close_no_code() {
+    let (mut l, mut c) = Server::new().await.pair().await;
+    c.send(Message::Close(None)).await;
+    l.closed(1011, "Internal Error").await;
+    assert_eq!(c.next().await, Message::Close(None));
+}
+
+#[tokio::test]
+async fn tcp_drop() {
+    let (mut l, c) = Server::new().await.pair().await;
+    c.vanish();
+    l.closed(1011, "Internal Error").await;
+}
+
+#[tokio::test]
+async fn too_many() {
+    for listener in [false, true] {
+        let (l, c) = Server::new().await.pair().await;
+        let (mut from, mut to) = if listener { (l, c) } else { (c, l) };
+        for text in ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"] {
+            from.text(text).await;
+            to.gets(text).await;
+        }
+        from.closed(4002, "Too Many Messages").await;
+        to.closed(4002, "Too Many Messages").await;
+    }
+}
+
+#[tokio::test]
+async fn seven_each() {
+    let (mut l, mut c) = Server::new().await.pair().await;
+    for (a, b) in [
+        ("a1", "b1"),
+        ("a2", "b2"),
+        ("a3", "b3"),
+        ("a4", "b4"),
+        ("a5", "b5"),
+        ("a6", "b6"),
+        ("a7", "b7"),
+    ] {
+        l.text(a).await;
+        c.gets(a).await;
+        c.text(b).await;
+        l.gets(b).await;
+    }
+    c.close(1000, "").await;
+    l.closed(1000, "Normal Closure").await;
+    c.closed(1000, "").await;
+}
+
+#[tokio::test]
+async fn size_1024_and_1025() {
+    let (mut l, mut c) = Server::new().await.pair().await;
+    c.text(&"x".repeat(1024)).await;
+    l.gets(&"x".repeat(1024)).await;
+    c.text(&"x".repeat(1025)).await;
+    l.closed(1011, "Internal Error").await;
+    c.closed(1009, "").await;
+}
+
+#[tokio::test]
+async fn handle_taken_unknown_and_free_again() {
+    let server = Server::new().await;
+    let empty = String::new();
+    assert_eq!(server.refused("/connect/abc").await, (404, empty.clone()));
+    let _l = server.open("/listen/abc").await;
+    assert_eq!(server.refused("/listen/abc").await, (409, empty.clone()));
+    assert_eq!(server.refused("/listen/ab%63").await, (409, empty.clone()));
+    // connect_twice
+    let mut c = server.open("/connect/abc").await;
+    assert_eq!(server.refused("/connect/abc").await, (404, empty.clone()));
+    let _l2 = server.open("/listen/abc").await;
+    // The second listener is not the first one's business, nor is its end the second one's.
+    c.close(1000, "").await;
+    c.closed(1000, "").await;
+    assert_eq!(server.refused("/listen/abc").await, (409, empty));
+    server.open("/connect/abc").await;
+}
+
+// Scenarios listener_gone_then_connect, listener_dropped_then_connect and listener_dropped_then_relisten. Ours differs
+// on purpose: there the handle stayed taken (409), and who connected got 101 and a close.
+#[tokio::test]
+async fn a_listener_that_left_frees_its_handle() {
+    let server = Server::new().await;
+    let mut l = server.open("/listen/abc").await;
+    l.text("early").await;
+    l.close(1000, "").await;
+    l.closed(1000, "").await;
+    assert_eq!(server.refused("/connect/abc").await, (404, String::new()));
+    server.open("/listen/abc").await.vanish();
+    let mut l = server.open_soon("/listen/abc").await;
+    let mut c = server.open("/connect/abc").await;
+    c.text("for the one who is here").await;
+    l.gets("for the one who is here").await;
+    c.gets_nothing().await;
+}
+
+// No recording: the original does not read a listener before somebody connects.
+#[tokio::test]
+async fn a_listener_that_breaks_the_limits_early_is_closed() {
+    let server = Server::new().await;
+    let mut l = server.open("/listen/abc").await;
+    l.text(&"x".repeat(1025)).await;
+    l.closed(1009, "").await;
+    let mut l = server.open_soon("/listen/abc").await;
+    for _ in 0..8 {
+        l.text("early").await;
+    }
+    l.gets_nothing().await;
+    let mut c = server.open("/connect/abc").await;
+    for _ in 0..8 {
+        c.gets("early").await;
+    }
+    c.closed(4002, "Too Many Messages").await;
+    l.closed(4002, "Too Many Messages").await;
+    let mut l = server.open("/listen/abc").await;
+    for _ in 0..9 {
+        l.text("early").await;
+    }
+    l.closed(4002, "Too Many Messages").await;
+    server.open_soon("/listen/abc").await;
+}
+
+#[tokio::test]
+async fn listen_timeout() {
+    // The original looks every five seconds only; ours is exact.
+    let options = SignallerOptions {
+        listen_deadline: Duration::from_millis(300),
+        ..SignallerOptions::default()
+    };
+    let server = Server::start(options, true).await;
+    let started = Instant::now();
+    let mut l = server.open("/listen/abc").await;
+    l.closed(4000, "Listen Timeout").await;
+    assert!((300..1000).contains(&started.elapsed().as_millis()));
+    assert_eq!(server.refused("/connect/abc").await, (404, String::new()));
+}
+
+#[tokio::test]
+async fn pipe_timeout() {
+    let options = SignallerOptions {
+        listen_deadline: Duration::from_millis(300),
+        pipe_deadline: Duration::from_millis(600),
+        ..SignallerOptions::default()
+    };
+    let server = Server::start(options, true).await;
+    let mut l = server.open("/listen/abc").await;
+    let started = Instant::now();
+    let mut c = server.open("/connect/abc").await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    c.text("mid").await;
+    l.gets("mid").await;
+    l.closed(4001, "Pipe Timeout").await;
+    c.closed(4001, "Pipe Timeout").await;
+    assert!((600..1300).contains(&started.elapsed().as_millis()));
+}
+
+#[tokio::test]
+async fn sigver_is_spoken_beside_it() {
+    let server = Server::start(SignallerOptions::default(), false).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(server.raw(&get("/")).await.0, "HTTP/1.1 200 OK");
+    assert_eq!(
+        server.raw(&get("/listen/ab")).await.0,
+        "HTTP/1.1 426 Upgrade Required"
+    );
+    assert_eq!(
+        server.raw(&get("/listen/abc")).await.0,
+        "HTTP/1.1 400 Bad Request"
+    );
+    let _room = server.open("/listen/ab").await;
+    let _same_room = server.open("/listen/ab").await;
+    let (mut l, mut c) = server.pair().await;
+    c.text("hi").await;
+    l.gets("hi").await;
+}
+
+#[tokio::test]
+async fn stopping_closes_all() {
+    let mut server = Server::new().await;
+    let (mut l, mut c) = server.pair().await;
+    let mut waiting = server.open("/listen/abcd").await;
+    let _ = server.stop.take().unwrap().send(());
+    for client in [&mut l, &mut c, &mut waiting] {
+        client.closed(1001, "the server is shutting down").await;
+    }
+    drop((l, c, waiting));
+    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+}

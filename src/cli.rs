@@ -34,10 +34,7 @@ Examples:
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one of these in the life of a process"
-)]
+#[allow(clippy::large_enum_variant, reason = "there is one of these in the life of a process")]
 pub enum Outcome {
     /// Start the gateway, after writing each of these warnings as a line on stderr.
     Run(Config, Vec<String>),
@@ -59,20 +56,13 @@ struct Flags {
     #[arg(short, long, value_name = "number", help = "Select port to use")]
     #[arg(default_value_t = config::DEFAULT_PORT, value_parser = config::port)]
     port: u16,
-    #[arg(
-        short,
-        long,
-        value_name = "file path",
-        help = "Private key for the certificate."
-    )]
+    #[arg(short, long, value_name = "file path", help = "Private key for the certificate.")]
     key: Option<PathBuf>,
     #[arg(short, long, value_name = "file path", help = "The server certificate.")]
     cert: Option<PathBuf>,
     #[arg(short = 'a', long, value_name = "file path")]
-    #[arg(
-        help = "The additional intermediate certificate or certificates that web browsers will need \
-                  in order to validate the server certificate."
-    )]
+    #[arg(help = "The additional intermediate certificate or certificates that web browsers will need \
+                  in order to validate the server certificate.")]
     ca: Option<PathBuf>,
     #[arg(long, help = "display help for command")]
     help: bool,
@@ -90,10 +80,8 @@ struct Flags {
     max_pending: usize,
     #[arg(long, value_name = "ms", help_heading = "Gateway")]
     #[arg(default_value_t = config::DEFAULT_SILENCE_MARGIN_MS, value_parser = config::milliseconds)]
-    #[arg(
-        help = "How long, over the network delay, a client may be silent before it is taken to wait \
-                  for the server to speak first"
-    )]
+    #[arg(help = "How long, over the network delay, a client may be silent before it is taken to wait \
+                  for the server to speak first")]
     silence_margin: u64,
     #[arg(long, value_name = "ms", help_heading = "Gateway")]
     #[arg(default_value_t = config::DEFAULT_SILENCE_MAX_MS, value_parser = config::milliseconds)]
@@ -151,15 +139,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opt
     }
     let mut warnings = Vec::new();
     if !scan.operands.is_empty() {
-        let operands: Vec<String> = scan
-            .operands
-            .iter()
-            .map(|operand| format!("'{operand}'"))
-            .collect();
-        warnings.push(format!(
-            "warning: extra arguments are ignored: {}",
-            operands.join(" ")
-        ));
+        let operands: Vec<String> = scan.operands.iter().map(|operand| format!("'{operand}'")).collect();
+        warnings.push(format!("warning: extra arguments are ignored: {}", operands.join(" ")));
     }
     let mut values = environment(&command, env, &mut warnings);
     values.extend(scan.values);
@@ -177,10 +158,7 @@ fn scan(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<S
         // An option is Unicode; its value need not be, provided it is an argument of its own.
         let text = arg.to_string_lossy();
         if text == "--" {
-            scan.operands.extend(
-                args.by_ref()
-                    .map(|operand| operand.to_string_lossy().into_owned()),
-            );
+            scan.operands.extend(args.by_ref().map(|operand| operand.to_string_lossy().into_owned()));
         } else if text == "--help" {
             scan.help = true;
         } else if !text.starts_with('-') || text == "-" {
@@ -193,8 +171,7 @@ fn scan(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<S
             let Some(value) = args.next() else {
                 return Err(format!("option '{}' argument missing", spelling(option)));
             };
-            scan.values
-                .insert(long(option).to_owned(), (value, Source::CommandLine));
+            scan.values.insert(long(option).to_owned(), (value, Source::CommandLine));
         } else if arg.to_str().is_some()
             && let Some((option, value)) = attached(command, &text)
         {
@@ -202,8 +179,7 @@ fn scan(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<S
                 scan.version = true;
                 break;
             }
-            scan.values
-                .insert(long(option).to_owned(), (value.into(), Source::CommandLine));
+            scan.values.insert(long(option).to_owned(), (value.into(), Source::CommandLine));
         } else if scan.unknown.is_none() {
             scan.unknown = Some(text.into_owned());
         }
@@ -215,9 +191,7 @@ fn scan(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<S
 fn attached<'a, 'b>(command: &'a Command, text: &'b str) -> Option<(&'a Arg, &'b str)> {
     if text.starts_with("--") {
         let (name, value) = text.split_once('=')?;
-        return find(command, name)
-            .filter(|option| takes_value(option))
-            .map(|option| (option, value));
+        return find(command, name).filter(|option| takes_value(option)).map(|option| (option, value));
     }
     let end = text.char_indices().nth(2)?.0;
     find(command, &text[..end]).map(|option| (option, &text[end..]))
@@ -244,10 +218,7 @@ fn long(option: &Arg) -> &str {
 
 /// How the help and the complaints write an option: `-p, --port <number>`.
 fn spelling(option: &Arg) -> String {
-    let short = option
-        .get_short()
-        .map(|short| format!("-{short}, "))
-        .unwrap_or_default();
+    let short = option.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
     let value = match option.get_value_names() {
         Some([name, ..]) if takes_value(option) => format!(" <{name}>"),
         _ => String::new(),
@@ -266,20 +237,14 @@ fn environment(
     warnings: &mut Vec<String>,
 ) -> Values {
     let mut values = Values::new();
-    for option in command
-        .get_arguments()
-        .filter(|option| takes_value(option))
-        .map(long)
-    {
+    for option in command.get_arguments().filter(|option| takes_value(option)).map(long) {
         let name = variable(option);
         let Some(value) = env(&name).filter(|value| !value.is_empty()) else {
             continue;
         };
         // Kubernetes describes a service called `sigver` to every container in a variable of that name.
         if option == "port" && (value.starts_with("tcp://") || value.starts_with("udp://")) {
-            warnings.push(format!(
-                "warning: {name} is ignored, '{value}' describes a service"
-            ));
+            warnings.push(format!("warning: {name} is ignored, '{value}' describes a service"));
             continue;
         }
         values.insert(option.to_owned(), (value.into(), Source::Environment));
@@ -321,17 +286,10 @@ fn complaint(command: &Command, values: &Values, error: &clap::Error) -> String 
     let option = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(written)) => written.split([' ', '=']).next(),
         // Text that is not Unicode: the error does not say whose.
-        _ => values
-            .iter()
-            .find(|(_, (value, _))| value.to_str().is_none())
-            .map(|(option, _)| &**option),
+        _ => values.iter().find(|(_, (value, _))| value.to_str().is_none()).map(|(option, _)| &**option),
     };
-    let option = option
-        .map(|option| option.trim_start_matches("--"))
-        .unwrap_or_default();
-    let spelled = find(command, &format!("--{option}"))
-        .map(spelling)
-        .unwrap_or_default();
+    let option = option.map(|option| option.trim_start_matches("--")).unwrap_or_default();
+    let spelled = find(command, &format!("--{option}")).map(spelling).unwrap_or_default();
     let (value, source) = match values.get(option) {
         Some((value, source)) => (value.as_os_str(), *source),
         None => (OsStr::new(""), Source::CommandLine),
@@ -349,9 +307,8 @@ fn complaint(command: &Command, values: &Values, error: &clap::Error) -> String 
 /// The text of `--help`, without a last line end.
 fn help(command: &Command) -> String {
     let mut text = format!("Usage: sigver [options]\n\n{DESCRIPTION}\n\nOptions:\n");
-    let (ours, original): (Vec<&Arg>, Vec<&Arg>) = command
-        .get_arguments()
-        .partition(|option| option.get_help_heading().is_some());
+    let (ours, original): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().partition(|option| option.get_help_heading().is_some());
     list(&mut text, &original);
     text.push_str("\nMore options, which earlier versions did not have:\n");
     list(&mut text, &ours);
@@ -360,11 +317,7 @@ fn help(command: &Command) -> String {
 
 /// Lists options in two columns, the second one wrapped at [`COLUMNS`].
 fn list(text: &mut String, options: &[&Arg]) {
-    let width = options
-        .iter()
-        .map(|option| spelling(option).len())
-        .max()
-        .unwrap_or_default();
+    let width = options.iter().map(|option| spelling(option).len()).max().unwrap_or_default();
     for option in options {
         let mut about = option.get_help().map(ToString::to_string).unwrap_or_default();
         if let [default] = option.get_default_values()

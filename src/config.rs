@@ -215,9 +215,8 @@ pub fn port(text: &str) -> Result<u16, String> {
             .starts_with(|c: char| c.is_ascii_hexdigit())
             .then(|| u64::from_str_radix(digits, radix).ok())?
     };
-    let prefixed = radix(["0x", "0X"], 16)
-        .or_else(|| radix(["0o", "0O"], 8))
-        .or_else(|| radix(["0b", "0B"], 2));
+    let prefixed =
+        radix(["0x", "0X"], 16).or_else(|| radix(["0o", "0O"], 8)).or_else(|| radix(["0b", "0B"], 2));
     let number = match prefixed {
         Some(number) => u16::try_from(number).ok(),
         // The range is tested before the cast, NaN and the infinities fail it.
@@ -277,13 +276,7 @@ where
         .parse()
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "It is a whole number of {unit} from {} to {}.",
-                range.start(),
-                range.end()
-            )
-        })
+        .ok_or_else(|| format!("It is a whole number of {unit} from {} to {}.", range.start(), range.end()))
 }
 
 #[cfg(test)]
@@ -327,30 +320,20 @@ mod tests {
             "/run/sigver.sock",
             "99999999999999999999",
         ] {
-            assert_eq!(
-                port(text),
-                Err("A port is a whole number from 0 to 65535.".into()),
-                "{text:?}"
-            );
+            assert_eq!(port(text), Err("A port is a whole number from 0 to 65535.".into()), "{text:?}");
         }
     }
 
     #[test]
     fn quantities_have_a_range() {
         assert_eq!(bytes("1048576"), Ok(1 << 20));
-        assert_eq!(
-            bytes("0"),
-            Err("It is a whole number of bytes from 1 to 1073741824.".into())
-        );
+        assert_eq!(bytes("0"), Err("It is a whole number of bytes from 1 to 1073741824.".into()));
         assert!(bytes("1073741825").is_err());
         assert!(bytes("1M").is_err());
         assert_eq!(milliseconds("0"), Ok(0));
         assert!(milliseconds("-1").is_err());
         assert_eq!(seconds("60"), Ok(60));
-        assert_eq!(
-            seconds("0"),
-            Err("It is a whole number of seconds from 1 to 86400.".into())
-        );
+        assert_eq!(seconds("0"), Err("It is a whole number of seconds from 1 to 86400.".into()));
     }
 
     #[test]
@@ -365,23 +348,14 @@ mod tests {
         assert_eq!(TlsFiles::from_parts(None, None, None), Ok(None));
         assert_eq!(
             TlsFiles::from_parts(file("k"), file("c"), None),
-            Ok(Some(TlsFiles {
-                key: "k".into(),
-                cert: "c".into(),
-                ca: None
-            }))
+            Ok(Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: None }))
         );
         for (key, cert, ca, added) in [
             (file("k"), None, None, "add '-c, --cert <file path>'"),
             (file("k"), None, file("a"), "add '-c, --cert <file path>'"),
             (None, file("c"), None, "add '-k, --key <file path>'"),
             (None, file("c"), file("a"), "add '-k, --key <file path>'"),
-            (
-                None,
-                None,
-                file("a"),
-                "add '-k, --key <file path>' and '-c, --cert <file path>'",
-            ),
+            (None, None, file("a"), "add '-k, --key <file path>' and '-c, --cert <file path>'"),
         ] {
             let message = TlsFiles::from_parts(key, cert, ca).unwrap_err().to_string();
             assert!(message.contains(added), "{message}");
@@ -392,27 +366,9 @@ mod tests {
     fn settings_are_checked_against_each_other() {
         let config = Config::default();
         assert_eq!(config.check(), Ok(()));
-        let pending = Config {
-            max_pending: config.max_message - 1,
-            ..config.clone()
-        };
-        assert!(
-            pending
-                .check()
-                .unwrap_err()
-                .to_string()
-                .ends_with("add --max-pending 1048576 or more")
-        );
-        let margin = Config {
-            silence_margin: Duration::from_millis(501),
-            ..config
-        };
-        assert!(
-            margin
-                .check()
-                .unwrap_err()
-                .to_string()
-                .ends_with("add --silence-max 501 or more")
-        );
+        let pending = Config { max_pending: config.max_message - 1, ..config.clone() };
+        assert!(pending.check().unwrap_err().to_string().ends_with("add --max-pending 1048576 or more"));
+        let margin = Config { silence_margin: Duration::from_millis(501), ..config };
+        assert!(margin.check().unwrap_err().to_string().ends_with("add --silence-max 501 or more"));
     }
 }

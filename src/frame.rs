@@ -35,24 +35,15 @@ impl Close {
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
         if reason.len() > Self::MAX_REASON {
-            let cut = (0..=Self::MAX_REASON)
-                .rev()
-                .find(|&at| reason.is_char_boundary(at))
-                .unwrap_or(0);
+            let cut = (0..=Self::MAX_REASON).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
             reason.to_mut().truncate(cut);
         }
-        Close {
-            code: Some(code),
-            reason,
-        }
+        Close { code: Some(code), reason }
     }
 
     /// A close frame with nothing in it.
     pub const fn empty() -> Self {
-        Close {
-            code: None,
-            reason: Cow::Borrowed(""),
-        }
+        Close { code: None, reason: Cow::Borrowed("") }
     }
 }
 
@@ -81,12 +72,6 @@ mod tests {
     #[test]
     fn a_short_reason_stays() {
         assert_eq!(Close::new(1000, "bye").reason, "bye");
-        assert_eq!(
-            Close::empty(),
-            Close {
-                code: None,
-                reason: "".into()
-            }
-        );
+        assert_eq!(Close::empty(), Close { code: None, reason: "".into() });
     }
 }

@@ -17,6 +17,7 @@ use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server::{self, listener, tls};
+use sigver::signaller::{Signaller, SignallerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
@@ -50,12 +51,11 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let protocols = Policy::parse(&config.protocol)?;
+    let relay_only = protocols.releases.is_empty();
     let policy = Policy {
-        releases: Policy::parse(&config.protocol)?,
+        releases: protocols.releases,
         windows: Windows {
             margin: config.silence_margin,
             silence: config.silence_max,
@@ -68,14 +68,11 @@ fn run(config: &Config) -> Result<()> {
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,
-        signaller: None,
+        signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let listener = listener::bind(&config.host, config.port).await?;
         // Before the line that says we are here: whoever reads it may stop us at once.

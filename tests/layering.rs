@@ -17,18 +17,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("router", &["model"]),
     ("hub", &["model", "router"]),
     ("transport", &["frame"]),
-    (
-        "conn",
-        &[
-            "dialect",
-            "frame",
-            "hub",
-            "model",
-            "negotiate",
-            "signaller",
-            "transport",
-        ],
-    ),
+    ("conn", &["dialect", "frame", "hub", "model", "negotiate", "signaller", "transport"]),
     ("signaller", &["frame", "transport"]),
     ("server", &["config", "conn", "dialect", "signaller", "transport"]),
     ("lib", &[]),
@@ -48,18 +37,12 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The modules named after `crate::` in a source, single (`crate::a::B`) or in braces (`crate::{a::B, c}`).
 fn uses(source: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let code: Vec<&str> = source
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
+    let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         let name = |text: &str| -> String {
-            text.trim_start()
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect()
+            text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
         };
         match rest.strip_prefix('{') {
             None => {
@@ -99,13 +82,7 @@ fn modules_depend_as_drawn() {
     let mut wrong = Vec::new();
     for file in files {
         let inside = file.strip_prefix(&root).unwrap();
-        let module = inside
-            .iter()
-            .next()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .trim_end_matches(".rs");
+        let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
         if module == "main" {
             continue;
         }
@@ -119,11 +96,7 @@ fn modules_depend_as_drawn() {
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "against the drawing in src/lib.rs:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "against the drawing in src/lib.rs:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -60,20 +60,9 @@ pub struct Difference {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Difference {
-            step,
-            action,
-            peer,
-            kind,
-            expected,
-            actual,
-        } = self;
+        let Difference { step, action, peer, kind, expected, actual } = self;
         let or_nothing = |text: &str| {
-            if text.is_empty() {
-                "nothing".to_owned()
-            } else {
-                text.to_owned()
-            }
+            if text.is_empty() { "nothing".to_owned() } else { text.to_owned() }
         };
         writeln!(f, "step {step} ({action}): {} at {peer}", kind.name())?;
         writeln!(f, "    expected {}", or_nothing(expected))?;
@@ -92,10 +81,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            tolerance: 400,
-            interchangeable: &[],
-        }
+        Self { tolerance: 400, interchangeable: &[] }
     }
 }
 
@@ -141,17 +127,11 @@ impl Ids {
         }
         live.is_substitute_for(expected)
             && self.live.entry(expected.clone()).or_insert_with(|| live.clone()) == live
-            && self
-                .expected
-                .entry(live.clone())
-                .or_insert_with(|| expected.clone())
-                == expected
+            && self.expected.entry(live.clone()).or_insert_with(|| expected.clone()) == expected
     }
 
     fn name(&self, id: &Id) -> String {
-        self.numbers
-            .get(id)
-            .map_or_else(|| id.to_string(), |n| format!("#{n}"))
+        self.numbers.get(id).map_or_else(|| id.to_string(), |n| format!("#{n}"))
     }
 
     fn expected(&self, masked: &Masked) -> String {
@@ -171,21 +151,12 @@ impl Ids {
 pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparison {
     let layout = Layout::of(&expected.version);
     let (golden, live) = (steps(expected), steps(actual));
-    let mut out = Comparison {
-        frames: golden.iter().map(|s| s.seen.len()).sum(),
-        differences: Vec::new(),
-    };
+    let mut out = Comparison { frames: golden.iter().map(|s| s.seen.len()).sum(), differences: Vec::new() };
     if let Some(difference) = other_script(&golden, &live) {
         out.differences.push(difference);
         return out;
     }
-    let mut comparer = Comparer {
-        layout,
-        rules,
-        ids: Ids::default(),
-        golden: &golden,
-        out,
-    };
+    let mut comparer = Comparer { layout, rules, ids: Ids::default(), golden: &golden, out };
     comparer.number_ids();
     if expected.is_timed() {
         comparer.group(&golden, &live, 0, Some(rules.tolerance));
@@ -241,12 +212,7 @@ struct Comparer<'a> {
 impl Comparer<'_> {
     fn number_ids(&mut self) {
         for seen in self.golden.iter().flat_map(|s| &s.seen) {
-            for id in item(self.layout, 0, 0, &seen.what)
-                .masked
-                .ids
-                .into_iter()
-                .filter(Id::made_up)
-            {
+            for id in item(self.layout, 0, 0, &seen.what).masked.ids.into_iter().filter(Id::made_up) {
                 let next = self.ids.numbers.len() + 1;
                 self.ids.numbers.entry(id).or_insert(next);
             }
@@ -257,19 +223,10 @@ impl Comparer<'_> {
     fn group(&mut self, golden: &[Step], live: &[Step], first: usize, tolerance: Option<u64>) {
         let same = self.rules.interchangeable;
         let group = |peer: &str| {
-            if same.contains(&peer) {
-                same.join("/")
-            } else {
-                peer.to_owned()
-            }
+            if same.contains(&peer) { same.join("/") } else { peer.to_owned() }
         };
         let mut peers: Vec<String> = Vec::new();
-        for peer in golden
-            .iter()
-            .chain(live)
-            .flat_map(|s| &s.seen)
-            .map(|seen| group(&seen.peer))
-        {
+        for peer in golden.iter().chain(live).flat_map(|s| &s.seen).map(|seen| group(&seen.peer)) {
             if !peers.contains(&peer) {
                 peers.push(peer);
             }
@@ -281,8 +238,7 @@ impl Comparer<'_> {
                     .enumerate()
                     .flat_map(|(i, s)| s.seen.iter().map(move |seen| (first + i, seen)));
                 let own = seen.filter(|(_, seen)| group(&seen.peer) == peer);
-                own.map(|(step, seen)| item(self.layout, step, seen.t, &seen.what))
-                    .collect()
+                own.map(|(step, seen)| item(self.layout, step, seen.t, &seen.what)).collect()
             };
             let (expected, actual) = (items(golden), items(live));
             self.sequence(&peer, &expected, &actual, tolerance);
@@ -291,10 +247,7 @@ impl Comparer<'_> {
 
     fn sequence(&mut self, peer: &str, expected: &[Item], actual: &[Item], tolerance: Option<u64>) {
         let (mut e, mut a) = (0, 0);
-        for (i, j) in common(expected, actual)
-            .into_iter()
-            .chain([(expected.len(), actual.len())])
-        {
+        for (i, j) in common(expected, actual).into_iter().chain([(expected.len(), actual.len())]) {
             self.gap(peer, &expected[e..i], &actual[a..j]);
             if let (Some(expected), Some(actual)) = (expected.get(i), actual.get(j)) {
                 self.matched(peer, expected, actual, tolerance);
@@ -312,14 +265,8 @@ impl Comparer<'_> {
                 (None, Some(a)) => (Kind::Extra, a.step),
                 (None, None) => continue,
             };
-            let expected = expected
-                .get(i)
-                .map(|e| self.ids.expected(&e.masked))
-                .unwrap_or_default();
-            let actual = actual
-                .get(i)
-                .map(|a| self.ids.actual(&a.masked))
-                .unwrap_or_default();
+            let expected = expected.get(i).map(|e| self.ids.expected(&e.masked)).unwrap_or_default();
+            let actual = actual.get(i).map(|a| self.ids.actual(&a.masked)).unwrap_or_default();
             self.differs(step, peer, kind, expected, actual);
         }
     }
@@ -329,10 +276,7 @@ impl Comparer<'_> {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
         if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a) && ok) {
-            let texts = (
-                self.ids.expected(&expected.masked),
-                self.ids.actual(&actual.masked),
-            );
+            let texts = (self.ids.expected(&expected.masked), self.ids.actual(&actual.masked));
             self.differs(expected.step, peer, Kind::Changed, texts.0, texts.1);
         }
         if tolerance.is_some_and(|t| expected.t.abs_diff(actual.t) > t) {
@@ -345,14 +289,7 @@ impl Comparer<'_> {
     fn differs(&mut self, step: usize, peer: &str, kind: Kind, expected: String, actual: String) {
         let action = self.golden.get(step).map(Step::to_string).unwrap_or_default();
         let peer = peer.to_owned();
-        self.out.differences.push(Difference {
-            step: step + 1,
-            action,
-            peer,
-            kind,
-            expected,
-            actual,
-        });
+        self.out.differences.push(Difference { step: step + 1, action, peer, kind, expected, actual });
     }
 }
 

@@ -147,11 +147,7 @@ impl Exceptions {
                 );
             }
         }
-        Ok(Self {
-            entries: file.exception,
-            elsewhere: file.elsewhere,
-            used: BTreeSet::new(),
-        })
+        Ok(Self { entries: file.exception, elsewhere: file.elsewhere, used: BTreeSet::new() })
     }
 
     /// Reads the file.
@@ -168,9 +164,7 @@ impl Exceptions {
     /// All ids in the file.
     pub fn ids(&self) -> BTreeSet<&str> {
         let listed = self.entries.iter().map(|e| e.id.as_str());
-        listed
-            .chain(self.elsewhere.iter().map(|e| e.id.as_str()))
-            .collect()
+        listed.chain(self.elsewhere.iter().map(|e| e.id.as_str())).collect()
     }
 
     /// The id of an exception that covers this difference. Every entry that does counts as needed.
@@ -184,8 +178,7 @@ impl Exceptions {
         let mut found = None;
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.covers(mode, version, scenario, difference) {
-                self.used
-                    .insert((index, mode, version.to_owned(), scenario.to_owned()));
+                self.used.insert((index, mode, version.to_owned(), scenario.to_owned()));
                 found = found.or(Some(entry.id.as_str()));
             }
         }
@@ -197,31 +190,14 @@ impl Exceptions {
         let mut stale = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
             for mode in entry.mode.list().iter().filter(|m| modes.contains(m)) {
-                let used: Vec<&Use> = self
-                    .used
-                    .iter()
-                    .filter(|u| (u.0, u.1) == (index, *mode))
-                    .collect();
+                let used: Vec<&Use> = self.used.iter().filter(|u| (u.0, u.1) == (index, *mode)).collect();
                 let versions = entry.versions.iter().filter(|v| !used.iter().any(|u| u.2 == **v));
-                let scenarios = entry
-                    .scenarios
-                    .iter()
-                    .filter(|s| !used.iter().any(|u| u.3 == **s));
+                let scenarios = entry.scenarios.iter().filter(|s| !used.iter().any(|u| u.3 == **s));
                 stale.extend(versions.map(|v| {
-                    format!(
-                        "{} (entry {}): not needed for {v}, {}",
-                        entry.id,
-                        index + 1,
-                        mode.name()
-                    )
+                    format!("{} (entry {}): not needed for {v}, {}", entry.id, index + 1, mode.name())
                 }));
                 stale.extend(scenarios.map(|s| {
-                    format!(
-                        "{} (entry {}): not needed in {s}, {}",
-                        entry.id,
-                        index + 1,
-                        mode.name()
-                    )
+                    format!("{} (entry {}): not needed in {s}, {}", entry.id, index + 1, mode.name())
                 }));
             }
         }
@@ -231,9 +207,7 @@ impl Exceptions {
 
 /// The ids in the first column of the tables of a Markdown text (`| C03 | ...`).
 pub fn documented_ids(markdown: &str) -> BTreeSet<&str> {
-    let first = markdown
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix('|')?.split('|').next());
+    let first = markdown.lines().filter_map(|l| l.trim().strip_prefix('|')?.split('|').next());
     let is_id = |id: &&str| {
         let digits = id.strip_prefix('C').unwrap_or_default();
         !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
@@ -265,10 +239,7 @@ mod tests {
     }
 
     fn covers(text: &str, mode: Mode, version: &str, scenario: &str) -> bool {
-        Exceptions::parse(text)
-            .unwrap()
-            .cover(mode, version, scenario, &difference())
-            .is_some()
+        Exceptions::parse(text).unwrap().cover(mode, version, scenario, &difference()).is_some()
     }
 
     #[test]
@@ -276,22 +247,9 @@ mod tests {
         assert!(covers(&entry(""), Mode::Pinned, "5.0.0", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "15.0.1", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "5.0.0", "json_null"));
-        assert!(covers(
-            &entry("peer = 'O'\nstep = 2\nkind = 'changed'"),
-            Mode::Auto,
-            "5.0.0",
-            "bad_json"
-        ));
-        for other in [
-            "peer = 'J'",
-            "step = 3",
-            "kind = 'missing'",
-            "actual = 'close 1007 *'",
-        ] {
-            assert!(
-                !covers(&entry(other), Mode::Pinned, "5.0.0", "bad_json"),
-                "{other}"
-            );
+        assert!(covers(&entry("peer = 'O'\nstep = 2\nkind = 'changed'"), Mode::Auto, "5.0.0", "bad_json"));
+        for other in ["peer = 'J'", "step = 3", "kind = 'missing'", "actual = 'close 1007 *'"] {
+            assert!(!covers(&entry(other), Mode::Pinned, "5.0.0", "bad_json"), "{other}");
         }
         let auto = entry("").replace("both", "auto");
         assert!(!covers(&auto, Mode::Pinned, "5.0.0", "bad_json"));
@@ -309,23 +267,15 @@ mod tests {
         let mut list = Exceptions::parse(&entry("")).unwrap();
         let modes = [Mode::Pinned, Mode::Auto];
         assert_eq!(list.stale(&modes).len(), 4);
-        assert_eq!(
-            list.cover(Mode::Pinned, "5.0.0", "bad_json", &difference()),
-            Some("C03")
-        );
+        assert_eq!(list.cover(Mode::Pinned, "5.0.0", "bad_json", &difference()), Some("C03"));
         assert_eq!(list.stale(&modes).len(), 2);
         assert_eq!(list.stale(&[Mode::Pinned]), [""; 0]);
     }
 
     #[test]
     fn globs() {
-        for (pattern, text) in [
-            ("a*c", "abc"),
-            ("*", ""),
-            ("a*b*", "axxbyy"),
-            ("é*", "éx"),
-            ("abc", "abc"),
-        ] {
+        for (pattern, text) in [("a*c", "abc"), ("*", ""), ("a*b*", "axxbyy"), ("é*", "éx"), ("abc", "abc")]
+        {
             assert!(glob(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a*c", "abd"), ("", "x"), ("ab", "abc")] {

@@ -34,47 +34,24 @@ pub struct Lots {
 }
 
 const LOTS_OF_17: &[Lots] = &[
-    Lots {
-        scenario: "session",
-        members: &[],
-    },
-    Lots {
-        scenario: "extra_joined_then_opener_leaves_then_all_leave",
-        members: &[],
-    },
-    Lots {
-        scenario: "three_members_selection",
-        members: &["O", "A", "B"],
-    },
+    Lots { scenario: "session", members: &[] },
+    Lots { scenario: "extra_joined_then_opener_leaves_then_all_leave", members: &[] },
+    Lots { scenario: "three_members_selection", members: &["O", "A", "B"] },
 ];
 
 const fn original(version: &'static str, dialect: &'static str, main: &'static str) -> Original {
-    Original {
-        version,
-        dialect,
-        main,
-        fixed_port: false,
-        crashes: false,
-        lots: &[],
-    }
+    Original { version, dialect, main, fixed_port: false, crashes: false, lots: &[] }
 }
 
 /// Every original that is compared, oldest first.
 pub const ORIGINALS: &[Original] = &[
-    Original {
-        fixed_port: true,
-        crashes: true,
-        ..original("5.0.0", "sigver-5", "server.js")
-    },
+    Original { fixed_port: true, crashes: true, ..original("5.0.0", "sigver-5", "server.js") },
     original("15.0.1", "sigver-15", "server.js"),
     original("15.0.2", "sigver-15", "server.js"),
     original("15.0.4", "sigver-15", "server.js"),
     original("15.1.0", "sigver-15.1", "server.js"),
     original("16.0.0", "sigver-16", "server.js"),
-    Original {
-        lots: LOTS_OF_17,
-        ..original("17.0.1", "sigver-16", "server.js")
-    },
+    Original { lots: LOTS_OF_17, ..original("17.0.1", "sigver-16", "server.js") },
     original("18.0.0", "sigver-18", "server.js"),
     original("19.0.0", "sigver-19", "dist/server.js"),
     original("19.1.2", "sigver-19", "dist/server.js"),
@@ -90,10 +67,7 @@ impl Original {
 
     /// Finds a release by its version.
     pub fn find(version: &str) -> Result<&'static Original> {
-        ORIGINALS
-            .iter()
-            .find(|o| o.version == version)
-            .with_context(|| format!("no original {version}"))
+        ORIGINALS.iter().find(|o| o.version == version).with_context(|| format!("no original {version}"))
     }
 }
 
@@ -139,12 +113,7 @@ mod tests {
     fn every_original_has_goldens_that_can_be_played() {
         for original in ORIGINALS {
             let scenarios = load(&dir(), original.version).unwrap();
-            assert!(
-                scenarios.len() >= 24,
-                "{} has {}",
-                original.version,
-                scenarios.len()
-            );
+            assert!(scenarios.len() >= 24, "{} has {}", original.version, scenarios.len());
             assert!(scenarios.iter().all(|s| s.version == original.version));
             for lots in original.lots {
                 assert!(scenarios.iter().any(|s| s.name == lots.scenario), "{lots:?}");

@@ -37,32 +37,16 @@ pub enum Layout {
 impl Layout {
     /// The layout of an original release, by its version.
     pub fn of(version: &str) -> Layout {
-        let major = version
-            .split('.')
-            .next()
-            .and_then(|m| m.parse::<u32>().ok())
-            .unwrap_or(u32::MAX);
+        let major = version.split('.').next().and_then(|m| m.parse::<u32>().ok()).unwrap_or(u32::MAX);
         match major {
-            0..=3 => Layout::Json {
-                keys: &["id"],
-                ids: &[],
-            },
+            0..=3 => Layout::Json { keys: &["id"], ids: &[] },
             4..=14 => Layout::Json {
                 keys: &["key", "joinkey", "open", "join"],
                 ids: &["id", "index", "unavailable"],
             },
-            15..=18 => Layout::Protobuf {
-                content: 1,
-                ids: &[1],
-            },
-            19 => Layout::Protobuf {
-                content: 2,
-                ids: &[1],
-            },
-            _ => Layout::Protobuf {
-                content: 2,
-                ids: &[1, 2],
-            },
+            15..=18 => Layout::Protobuf { content: 1, ids: &[1] },
+            19 => Layout::Protobuf { content: 2, ids: &[1] },
+            _ => Layout::Protobuf { content: 2, ids: &[1, 2] },
         }
     }
 }
@@ -119,10 +103,7 @@ pub struct Masked {
 impl Masked {
     /// Text without any id in it.
     pub fn literal(text: impl Into<String>) -> Self {
-        Self {
-            parts: vec![text.into()],
-            ids: Vec::new(),
-        }
+        Self { parts: vec![text.into()], ids: Vec::new() }
     }
 
     fn push(&mut self, id: Id) {
@@ -156,14 +137,8 @@ fn json_ids(text: &str, attributes: &[&str]) -> Option<Vec<(Range<usize>, Id)>> 
         serde_json::Value::String(s) => Some(Id::Text(s)),
         _ => None,
     };
-    let wanted = members(text)?
-        .into_iter()
-        .filter(|(name, _)| attributes.contains(&name.as_str()));
-    Some(
-        wanted
-            .filter_map(|(_, place)| Some((place.clone(), id(&text[place])?)))
-            .collect(),
-    )
+    let wanted = members(text)?.into_iter().filter(|(name, _)| attributes.contains(&name.as_str()));
+    Some(wanted.filter_map(|(_, place)| Some((place.clone(), id(&text[place])?))).collect())
 }
 
 /// Cuts a frame at its ids.
@@ -325,10 +300,7 @@ pub fn mask_reason(code: u16, reason: &str) -> Masked {
     let digits = reason.find(before).and_then(|at| {
         let start = at + before.len();
         let len = reason[start..].find(after)?;
-        Some((
-            start..start + len,
-            reason[start..start + len].parse::<u64>().ok()?,
-        ))
+        Some((start..start + len, reason[start..start + len].parse::<u64>().ok()?))
     });
     match digits {
         Some((place, id)) => {
@@ -345,42 +317,22 @@ pub fn mask_reason(code: u16, reason: &str) -> Masked {
 mod tests {
     use super::*;
 
-    const V18: Layout = Layout::Protobuf {
-        content: 1,
-        ids: &[1],
-    };
+    const V18: Layout = Layout::Protobuf { content: 1, ids: &[1] };
 
     fn binary(hex: &str) -> Payload {
-        let bytes = (0..hex.len())
-            .step_by(2)
-            .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
+        let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
         Payload::new(Op::Binary, bytes.collect::<Vec<_>>())
     }
 
     fn numbers(pairs: &[(u64, u64)]) -> HashMap<Id, Id> {
-        pairs
-            .iter()
-            .map(|(a, b)| (Id::Number(*a), Id::Number(*b)))
-            .collect()
+        pairs.iter().map(|(a, b)| (Id::Number(*a), Id::Number(*b))).collect()
     }
 
     #[test]
     fn layouts_follow_the_generations() {
         assert_eq!(Layout::of("18.0.0"), V18);
-        assert_eq!(
-            Layout::of("19.1.2"),
-            Layout::Protobuf {
-                content: 2,
-                ids: &[1]
-            }
-        );
-        assert_eq!(
-            Layout::of("20.1.0"),
-            Layout::Protobuf {
-                content: 2,
-                ids: &[1, 2]
-            }
-        );
+        assert_eq!(Layout::of("19.1.2"), Layout::Protobuf { content: 2, ids: &[1] });
+        assert_eq!(Layout::of("20.1.0"), Layout::Protobuf { content: 2, ids: &[1, 2] });
         assert!(matches!(Layout::of("5.0.0"), Layout::Json { .. }));
     }
 
@@ -389,10 +341,7 @@ mod tests {
         let a = mask(V18, &binary("0a0f08f3b89ba60312076f666665722d4a"));
         let b = mask(V18, &binary("0a0b080012076f666665722d4a"));
         assert_eq!(a.parts, b.parts);
-        assert_eq!(
-            (a.ids[0].clone(), b.ids[0].clone()),
-            (Id::Number(885_447_795), Id::Number(0))
-        );
+        assert_eq!((a.ids[0].clone(), b.ids[0].clone()), (Id::Number(885_447_795), Id::Number(0)));
         assert_eq!(a.render(|_| "#1".into()), "binary 0a{08:#1;12076f666665722d4a}");
         let other = mask(V18, &binary("0a0b080012076f666665722d4b"));
         assert_ne!(other.parts, b.parts);
@@ -410,12 +359,7 @@ mod tests {
         let live = numbers(&[(885_447_795, 5)]);
         let sent = substitute(V18, &binary("0a1008f3b89ba6031208616e737765722d4f"), &live);
         assert_eq!(to_hex(&sent), "0a0c08051208616e737765722d4f");
-        for unchanged in [
-            "0a0e084d120a77697468206964203737",
-            "0a03088000",
-            "ffffff",
-            "1a02080b",
-        ] {
+        for unchanged in ["0a0e084d120a77697468206964203737", "0a03088000", "ffffff", "1a02080b"] {
             assert_eq!(to_hex(&substitute(V18, &binary(unchanged), &live)), unchanged);
         }
     }
@@ -425,11 +369,7 @@ mod tests {
         let layout = Layout::of("20.1.0");
         let masked = mask(layout, &binary("120a080010c0c40722026869"));
         assert_eq!(masked.ids, [Id::Number(0), Id::Number(123_456)]);
-        let sent = substitute(
-            layout,
-            &binary("120a080010c0c40722026869"),
-            &numbers(&[(123_456, 7)]),
-        );
+        let sent = substitute(layout, &binary("120a080010c0c40722026869"), &numbers(&[(123_456, 7)]));
         assert_eq!(to_hex(&sent), "12080800100722026869");
     }
 
@@ -438,21 +378,12 @@ mod tests {
         let layout = Layout::of("8.0.2");
         let payload = Payload::new(Op::Text, r#"{ "id" : 123456, "data":{"id":123456,"x":1.50}}"#);
         let sent = substitute(layout, &payload, &numbers(&[(123_456, 99)]));
-        assert_eq!(
-            String::from_utf8(sent).unwrap(),
-            r#"{ "id" : 99, "data":{"id":123456,"x":1.50}}"#
-        );
+        assert_eq!(String::from_utf8(sent).unwrap(), r#"{ "id" : 99, "data":{"id":123456,"x":1.50}}"#);
         let masked = mask(layout, &payload);
-        assert_eq!(
-            masked.render(|_| "#1".into()),
-            r##"text { "id" : #1, "data":{"id":123456,"x":1.50}}"##
-        );
+        assert_eq!(masked.render(|_| "#1".into()), r##"text { "id" : #1, "data":{"id":123456,"x":1.50}}"##);
         let text = Payload::new(Op::Text, r#"{"id":"SkX_9-abc","data":1}"#);
         let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
-        assert_eq!(
-            substitute(Layout::of("13.1.3"), &text, &map),
-            br#"{"id":"other","data":1}"#
-        );
+        assert_eq!(substitute(Layout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
     }
 
     #[test]

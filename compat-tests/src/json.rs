@@ -33,11 +33,7 @@ pub fn members(text: &str) -> Option<Vec<(String, Range<usize>)>> {
         let start = (raw.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
         Some(start..start + raw.get().len())
     };
-    members
-        .0
-        .into_iter()
-        .map(|(name, raw)| Some((name, place(raw)?)))
-        .collect()
+    members.0.into_iter().map(|(name, raw)| Some((name, place(raw)?))).collect()
 }
 
 #[cfg(test)]
@@ -48,14 +44,8 @@ mod tests {
     fn members_are_found_where_they_stand() {
         let text = r#" { "a" : [1, {"b":2}] ,"a":"x" } "#;
         let found = members(text).unwrap();
-        let found: Vec<_> = found
-            .into_iter()
-            .map(|(name, place)| (name, &text[place]))
-            .collect();
-        assert_eq!(
-            found,
-            [("a".to_owned(), r#"[1, {"b":2}]"#), ("a".to_owned(), r#""x""#)]
-        );
+        let found: Vec<_> = found.into_iter().map(|(name, place)| (name, &text[place])).collect();
+        assert_eq!(found, [("a".to_owned(), r#"[1, {"b":2}]"#), ("a".to_owned(), r#""x""#)]);
         for other in ["5", "[]", "null", "{", "{} x"] {
             assert_eq!(members(other), None, "{other}");
         }

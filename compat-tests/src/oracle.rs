@@ -54,14 +54,8 @@ fn free_port() -> Result<u16> {
 }
 
 fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
-    let piped = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = piped
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.kill_on_drop(true).spawn().with_context(|| format!("cannot start {command:?}"))?;
     let errors = Arc::new(Mutex::new(String::new()));
     if let Some(stderr) = child.stderr.take() {
         let errors = errors.clone();
@@ -100,18 +94,13 @@ impl Server {
             }
         }
         let error = last.context("not tried")?;
-        Err(error.context(format!(
-            "sigver {} does not start (see originals/setup)",
-            original.version
-        )))
+        Err(error.context(format!("sigver {} does not start (see originals/setup)", original.version)))
     }
 
     async fn original_once(dir: &Path, original: &Original, port: u16) -> Result<Server> {
         let modules = dir.join("node_modules");
         let mut command = Command::new(modules.join("node8/bin/node"));
-        let main = modules
-            .join(format!("sigver-{}", original.version))
-            .join(original.main);
+        let main = modules.join(format!("sigver-{}", original.version)).join(original.main);
         if original.fixed_port {
             command
                 .arg("-r")
@@ -119,20 +108,14 @@ impl Server {
                 .arg(main)
                 .env("ORIGINAL_PORT", port.to_string());
         } else {
-            command
-                .arg(main)
-                .args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+            command.arg(main).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
         }
         let (mut child, errors) = spawn(&mut command)?;
         if let Some(stdout) = child.stdout.take() {
             lines(stdout, |_| {});
         }
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Server {
-            addr,
-            child: Mutex::new(child),
-            errors,
-        };
+        let server = Server { addr, child: Mutex::new(child), errors };
         let deadline = Instant::now() + START;
         while TcpStream::connect(addr).await.is_err() {
             if server.exit().is_some() || Instant::now() > deadline {
@@ -156,10 +139,7 @@ impl Server {
         let (sender, mut ports) = mpsc::unbounded_channel();
         if let Some(stdout) = child.stdout.take() {
             lines(stdout, move |line| {
-                if let Some(port) = line
-                    .strip_prefix(READY)
-                    .and_then(|p| p.trim().parse::<u16>().ok())
-                {
+                if let Some(port) = line.strip_prefix(READY).and_then(|p| p.trim().parse::<u16>().ok()) {
                     let _ = sender.send(port);
                 }
             });
@@ -167,19 +147,11 @@ impl Server {
         match timeout(START, ports.recv()).await {
             Ok(Some(port)) => {
                 let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                Ok(Server {
-                    addr,
-                    child: Mutex::new(child),
-                    errors,
-                })
+                Ok(Server { addr, child: Mutex::new(child), errors })
             }
             _ => {
                 let errors = errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                bail!(
-                    "{} --protocol {protocol} does not start: {}",
-                    bin.display(),
-                    errors.trim()
-                )
+                bail!("{} --protocol {protocol} does not start: {}", bin.display(), errors.trim())
             }
         }
     }
@@ -192,11 +164,7 @@ impl Server {
 
     /// What it wrote to its error output, up to a limit.
     pub fn errors(&self) -> String {
-        self.errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .trim()
-            .to_owned()
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).trim().to_owned()
     }
 
     /// The line a transcript ends with. If the server should be dead, it is given a moment to die.
@@ -206,23 +174,11 @@ impl Server {
             sleep(Duration::from_millis(10)).await;
         }
         let Some(code) = self.exit() else {
-            return Event::Server {
-                alive: true,
-                exit: serde_json::Value::Null,
-                error: None,
-            };
+            return Event::Server { alive: true, exit: serde_json::Value::Null, error: None };
         };
         sleep(Duration::from_millis(20)).await;
-        let error = self
-            .errors()
-            .lines()
-            .find(|l| l.contains("Error"))
-            .map(str::to_owned);
-        Event::Server {
-            alive: false,
-            exit: json!({ "code": code, "sig": null }),
-            error,
-        }
+        let error = self.errors().lines().find(|l| l.contains("Error")).map(str::to_owned);
+        Event::Server { alive: false, exit: json!({ "code": code, "sig": null }), error }
     }
 }
 

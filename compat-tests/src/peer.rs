@@ -77,10 +77,7 @@ impl Peer {
         reports: mpsc::UnboundedSender<Report>,
     ) -> Peer {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let link = Link {
-            peer: name.to_owned(),
-            reports,
-        };
+        let link = Link { peer: name.to_owned(), reports };
         let url = format!("ws://{addr}{path}");
         tokio::spawn(async move {
             match timeout(CONNECT, open(addr, &url)).await {
@@ -108,11 +105,7 @@ struct Link {
 
 impl Link {
     fn tell(&self, news: News) {
-        let _ = self.reports.send(Report {
-            peer: self.peer.clone(),
-            at: Instant::now(),
-            news,
-        });
+        let _ = self.reports.send(Report { peer: self.peer.clone(), at: Instant::now(), news });
     }
 
     fn saw(&self, what: What) {
@@ -120,10 +113,7 @@ impl Link {
     }
 
     fn closed(&self, code: u16, reason: &str) {
-        self.saw(What::Close {
-            code,
-            reason: reason.to_owned(),
-        });
+        self.saw(What::Close { code, reason: reason.to_owned() });
     }
 }
 
@@ -132,12 +122,9 @@ type Socket = WebSocketStream<TcpStream>;
 async fn open(addr: SocketAddr, url: &str) -> Result<Socket> {
     let stream = TcpStream::connect(addr).await.context("connect")?;
     stream.set_nodelay(true)?;
-    let config = WebSocketConfig::default()
-        .max_message_size(None)
-        .max_frame_size(None);
-    let (socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
-        .await
-        .context("upgrade")?;
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let (socket, _) =
+        tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await.context("upgrade")?;
     Ok(socket)
 }
 
@@ -212,10 +199,7 @@ fn saw(link: &Link, op: Op, bytes: &[u8]) {
 /// The ways a connection ends without a close frame that need no remark.
 fn is_end(error: &Error) -> bool {
     use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-    matches!(
-        error,
-        Error::ConnectionClosed | Error::Io(_) | Error::Protocol(ResetWithoutClosingHandshake)
-    )
+    matches!(error, Error::ConnectionClosed | Error::Io(_) | Error::Protocol(ResetWithoutClosingHandshake))
 }
 
 fn message(payload: &Payload) -> Result<Message, String> {

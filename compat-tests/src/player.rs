@@ -87,11 +87,7 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
         player.step(now).await;
     }
     player.finish(script.duration()).await;
-    Scenario {
-        version: script.version.clone(),
-        name: script.name.clone(),
-        records: player.records,
-    }
+    Scenario { version: script.version.clone(), name: script.name.clone(), records: player.records }
 }
 
 /// A frame of the script that waits for its counterpart in this run.
@@ -110,15 +106,9 @@ fn masked(layout: Layout, what: &What) -> Option<Masked> {
 
 fn counterparts(layout: Layout, steps: &[Step]) -> HashMap<String, Vec<Counterpart>> {
     let mut all: HashMap<String, Vec<Counterpart>> = HashMap::new();
-    for (step, seen) in steps
-        .iter()
-        .enumerate()
-        .flat_map(|(i, s)| s.seen.iter().map(move |seen| (i, seen)))
-    {
+    for (step, seen) in steps.iter().enumerate().flat_map(|(i, s)| s.seen.iter().map(move |seen| (i, seen))) {
         if let Some(masked) = masked(layout, &seen.what) {
-            all.entry(seen.peer.clone())
-                .or_default()
-                .push(Counterpart { step, masked });
+            all.entry(seen.peer.clone()).or_default().push(Counterpart { step, masked });
         }
     }
     all
@@ -164,8 +154,7 @@ impl<'a> Player<'a> {
         let steps: &'a [Step] = self.steps;
         let step = &steps[now];
         if self.timed {
-            self.listen_until(self.begin + Duration::from_millis(step.t), |_| false)
-                .await;
+            self.listen_until(self.begin + Duration::from_millis(step.t), |_| false).await;
             self.await_timed(now).await;
         } else {
             self.arrived.clear();
@@ -191,12 +180,10 @@ impl<'a> Player<'a> {
 
     async fn finish(&mut self, duration: u64) {
         if self.timed {
-            self.listen_until(self.begin + Duration::from_millis(duration), |_| false)
-                .await;
+            self.listen_until(self.begin + Duration::from_millis(duration), |_| false).await;
             self.await_timed(self.steps.len()).await;
         } else {
-            self.listen_until(Instant::now() + QUIET_AFTER_END, |_| false)
-                .await;
+            self.listen_until(Instant::now() + QUIET_AFTER_END, |_| false).await;
         }
     }
 
@@ -210,11 +197,7 @@ impl<'a> Player<'a> {
 
     fn record(&mut self, peer: Option<&str>, event: Event) {
         let t = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.records.push(Record {
-            t,
-            peer: peer.map(str::to_owned),
-            event,
-        });
+        self.records.push(Record { t, peer: peer.map(str::to_owned), event });
     }
 
     fn act(&mut self, step: &Step) {
@@ -223,45 +206,23 @@ impl<'a> Player<'a> {
             Action::Connect(path) => {
                 self.record(Some(peer), Event::Connect { path: path.clone() });
                 let path = self.keys.path(path);
-                let peer = Peer::connect(
-                    peer,
-                    self.options.addr,
-                    &path,
-                    self.options.reflex,
-                    self.sender.clone(),
-                );
-                let connection = Connection {
-                    peer,
-                    state: State::Connecting,
-                    synced: 0,
-                };
+                let peer =
+                    Peer::connect(peer, self.options.addr, &path, self.options.reflex, self.sender.clone());
+                let connection = Connection { peer, state: State::Connecting, synced: 0 };
                 self.connections.insert(step.peer.clone(), connection);
                 return;
             }
             Action::Send(payload) => {
                 let bytes = ids::substitute(self.layout, payload, &self.live_ids);
                 let msg = payload.msg.clone().filter(|_| bytes == payload.bytes);
-                let sent = Payload {
-                    op: payload.op,
-                    bytes,
-                    msg,
-                };
+                let sent = Payload { op: payload.op, bytes, msg };
                 self.record(Some(peer), Event::Send(sent.clone()));
                 let bytes = self.keys.frame(self.layout, sent.bytes);
                 Order::Send(Payload::new(payload.op, bytes))
             }
             Action::Close { code, reason } => {
-                self.record(
-                    Some(peer),
-                    Event::SendClose {
-                        code: *code,
-                        reason: reason.clone(),
-                    },
-                );
-                Order::Close {
-                    code: *code,
-                    reason: reason.clone(),
-                }
+                self.record(Some(peer), Event::SendClose { code: *code, reason: reason.clone() });
+                Order::Close { code: *code, reason: reason.clone() }
             }
             Action::Drop => {
                 self.record(Some(peer), Event::TcpDestroy);
@@ -275,10 +236,7 @@ impl<'a> Player<'a> {
                 }
                 connection.peer.order(order);
             }
-            _ => self.record(
-                None,
-                Event::Note(format!("{peer}: not sent, the connection is not open")),
-            ),
+            _ => self.record(None, Event::Note(format!("{peer}: not sent, the connection is not open"))),
         }
     }
 
@@ -302,10 +260,7 @@ impl<'a> Player<'a> {
             let Seen { t, peer, .. } = seen;
             let count = counts.entry(peer).or_default();
             *count += 1;
-            let (count, latest) = (
-                *count,
-                self.begin + Duration::from_millis(*t) + self.options.tolerance,
-            );
+            let (count, latest) = (*count, self.begin + Duration::from_millis(*t) + self.options.tolerance);
             self.listen_until(latest, |p| p.has(peer, count)).await;
         }
     }
@@ -313,26 +268,15 @@ impl<'a> Player<'a> {
     /// A ping on every open connection, and all the pongs.
     async fn sync(&mut self, number: usize) {
         let connecting = |c: &Connection| c.state == State::Connecting;
-        self.listen_until(Instant::now() + LIMIT, |p| {
-            !p.connections.values().any(connecting)
-        })
-        .await;
+        self.listen_until(Instant::now() + LIMIT, |p| !p.connections.values().any(connecting)).await;
         let payload = [SYNC, number.to_string().as_bytes()].concat();
         let open = self.connections.values().filter(|c| c.state == State::Open);
         open.for_each(|c| c.peer.order(Order::Send(Payload::new(Op::Ping, payload.clone()))));
         let answered = |c: &Connection| c.state != State::Open || c.synced >= number;
-        self.listen_until(Instant::now() + LIMIT, |p| p.connections.values().all(answered))
-            .await;
-        let silent = self
-            .connections
-            .iter()
-            .filter(|(_, c)| !answered(c))
-            .map(|(name, _)| name.clone());
+        self.listen_until(Instant::now() + LIMIT, |p| p.connections.values().all(answered)).await;
+        let silent = self.connections.iter().filter(|(_, c)| !answered(c)).map(|(name, _)| name.clone());
         for name in silent.collect::<Vec<_>>() {
-            self.record(
-                None,
-                Event::Note(format!("{name}: no answer to a WebSocket ping")),
-            );
+            self.record(None, Event::Note(format!("{name}: no answer to a WebSocket ping")));
         }
     }
 
@@ -352,12 +296,8 @@ impl<'a> Player<'a> {
             return;
         };
         let mut what = match report.news {
-            News::Saw(What::Frame(Payload {
-                op: Op::Pong, bytes, ..
-            })) if bytes.starts_with(SYNC) => {
-                let number = std::str::from_utf8(&bytes[SYNC.len()..])
-                    .ok()
-                    .and_then(|n| n.parse().ok());
+            News::Saw(What::Frame(Payload { op: Op::Pong, bytes, .. })) if bytes.starts_with(SYNC) => {
+                let number = std::str::from_utf8(&bytes[SYNC.len()..]).ok().and_then(|n| n.parse().ok());
                 connection.synced = number.unwrap_or(0).max(connection.synced);
                 return;
             }
@@ -389,11 +329,7 @@ impl<'a> Player<'a> {
             What::Close { code, reason } => Event::RecvClose { code, reason },
         };
         let t = report.at.saturating_duration_since(self.begin).as_millis();
-        self.records.push(Record {
-            t: u64::try_from(t).unwrap_or(u64::MAX),
-            peer: Some(peer),
-            event,
-        });
+        self.records.push(Record { t: u64::try_from(t).unwrap_or(u64::MAX), peer: Some(peer), event });
     }
 
     /// Finds the frame's counterpart in the script and notes which live id stands for which recorded one.
@@ -405,9 +341,7 @@ impl<'a> Player<'a> {
             return;
         };
         let latest = if self.timed { self.now + 1 } else { self.now };
-        let found = waiting
-            .iter()
-            .position(|c| c.step <= latest && c.masked.parts == live.parts);
+        let found = waiting.iter().position(|c| c.step <= latest && c.masked.parts == live.parts);
         let Some(found) = found else { return };
         let script = waiting.remove(found).masked;
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {

@@ -21,10 +21,7 @@ pub struct Renamer {
 impl Renamer {
     /// With `None`, keys stay as they are.
     pub fn new(suffix: Option<String>) -> Self {
-        Self {
-            suffix,
-            names: Vec::new(),
-        }
+        Self { suffix, names: Vec::new() }
     }
 
     fn key(&mut self, key: &str) -> String {
@@ -68,9 +65,7 @@ impl Renamer {
         let mut out = String::new();
         let mut done = 0;
         for (name, place) in members(&text).unwrap_or_default() {
-            let plain = text[place.clone()]
-                .strip_prefix('"')
-                .and_then(|v| v.strip_suffix('"'));
+            let plain = text[place.clone()].strip_prefix('"').and_then(|v| v.strip_suffix('"'));
             if let (true, Some(key)) = (keys.contains(&name.as_str()), plain.filter(|k| !k.contains('\\'))) {
                 out.push_str(&text[done..=place.start]);
                 out.push_str(&self.key(key));
@@ -102,18 +97,8 @@ mod tests {
 
     #[test]
     fn paths_keep_their_form() {
-        let paths = [
-            "/k1",
-            "/a/b",
-            "/a/b?x=1",
-            "/a/b/",
-            "/%61/b",
-            "//a/b",
-            "/A/b",
-            "/",
-            "/?favored",
-            "/k1?favored",
-        ];
+        let paths =
+            ["/k1", "/a/b", "/a/b?x=1", "/a/b/", "/%61/b", "//a/b", "/A/b", "/", "/?favored", "/k1?favored"];
         let new: Vec<_> = paths.iter().map(|p| renamer().path(p)).collect();
         let expected = [
             "/k1-u7",
@@ -144,24 +129,12 @@ mod tests {
         let mut renamer = renamer();
         let layout = Layout::of("5.0.0");
         let mut frame = |text: &str| String::from_utf8(renamer.frame(layout, text.into())).unwrap();
-        assert_eq!(
-            frame(r#"{ "type":"open", "key" : "k1"}"#),
-            r#"{ "type":"open", "key" : "k1-u7"}"#
-        );
-        for same in [
-            r#"{"data":{"key":"k1"}}"#,
-            r#"{"key":5}"#,
-            r#"{"key":""}"#,
-            "not json",
-            "null",
-        ] {
+        assert_eq!(frame(r#"{ "type":"open", "key" : "k1"}"#), r#"{ "type":"open", "key" : "k1-u7"}"#);
+        for same in [r#"{"data":{"key":"k1"}}"#, r#"{"key":5}"#, r#"{"key":""}"#, "not json", "null"] {
             assert_eq!(frame(same), same);
         }
         assert_eq!(renamer.restore("The key k1-u7 exists"), "The key k1 exists");
-        assert_eq!(
-            renamer.frame(Layout::of("18.0.0"), b"{\"key\":\"k1\"}".to_vec()),
-            b"{\"key\":\"k1\"}"
-        );
+        assert_eq!(renamer.frame(Layout::of("18.0.0"), b"{\"key\":\"k1\"}".to_vec()), b"{\"key\":\"k1\"}");
         assert_eq!(renamer.frame(layout, vec![0xff]), [0xff]);
     }
 }

@@ -30,10 +30,7 @@ impl Report {
     /// Adds what came of one script; listed differences are taken off.
     pub fn add(&mut self, outcome: &Outcome, exceptions: &mut Exceptions) {
         let mode = outcome.mode.map_or("original", Mode::name);
-        let age = ORIGINALS
-            .iter()
-            .position(|o| o.version == outcome.version)
-            .unwrap_or(ORIGINALS.len());
+        let age = ORIGINALS.iter().position(|o| o.version == outcome.version).unwrap_or(ORIGINALS.len());
         let row = self.rows.entry((age, mode)).or_default();
         row.scripts += 1;
         row.frames += outcome.comparison.frames;
@@ -56,11 +53,7 @@ impl Report {
             return;
         }
         row.failed += 1;
-        let _ = writeln!(
-            self.details,
-            "--- {} {} ({mode})",
-            outcome.version, outcome.scenario
-        );
+        let _ = writeln!(self.details, "--- {} {} ({mode})", outcome.version, outcome.scenario);
         if let Some(error) = &outcome.error {
             let _ = writeln!(self.details, "  could not be played: {error}");
         }
@@ -77,10 +70,7 @@ impl Report {
     /// How many scripts passed and failed.
     pub fn totals(&self) -> (usize, usize) {
         let failed = self.rows.values().map(|r| r.failed).sum();
-        (
-            self.rows.values().map(|r| r.scripts).sum::<usize>() - failed,
-            failed,
-        )
+        (self.rows.values().map(|r| r.scripts).sum::<usize>() - failed, failed)
     }
 
     /// The whole text. `stale` are the exceptions that were not needed.
@@ -102,14 +92,7 @@ impl Report {
         );
         for ((age, mode), row) in &self.rows {
             let version = ORIGINALS.get(*age).map_or("?", |o| o.version);
-            let Row {
-                scripts,
-                frames,
-                different,
-                listed,
-                replays,
-                failed,
-            } = row;
+            let Row { scripts, frames, different, listed, replays, failed } = row;
             let _ = writeln!(
                 out,
                 "| {version:8} | {mode:8} | {scripts:7} | {frames:6} | {different:11} | {listed:6} | {replays:7} | {failed:6} |"
@@ -127,8 +110,7 @@ impl Report {
 
 fn note_time(outcome: &Outcome, note: &str) -> u64 {
     let records = outcome.actual.iter().flat_map(|a| &a.records);
-    let mut times = records
-        .filter(|r| matches!(&r.event, crate::transcript::Event::Note(n) if n == note))
-        .map(|r| r.t);
+    let mut times =
+        records.filter(|r| matches!(&r.event, crate::transcript::Event::Note(n) if n == note)).map(|r| r.t);
     times.next().unwrap_or(0)
 }

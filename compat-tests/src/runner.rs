@@ -95,10 +95,7 @@ impl Plan {
     }
 
     async fn servers(&self, originals: &[&'static Original]) -> Result<Servers> {
-        let mut servers = Servers {
-            originals: HashMap::new(),
-            ours: HashMap::new(),
-        };
+        let mut servers = Servers { originals: HashMap::new(), ours: HashMap::new() };
         let mut starting = JoinSet::new();
         let ours = !matches!(self.target, Target::Originals);
         let theirs = !matches!(self.target, Target::Ours(_));
@@ -137,11 +134,7 @@ pub async fn run(plan: &Plan, scripts: Vec<(&'static Original, Scenario)>) -> Re
     let timed = Arc::new(Semaphore::new(plan.timed_jobs.max(1)));
     let mut tasks = JoinSet::new();
     for (index, (original, script)) in scripts.into_iter().enumerate() {
-        let permits = if script.is_timed() {
-            timed.clone()
-        } else {
-            quick.clone()
-        };
+        let permits = if script.is_timed() { timed.clone() } else { quick.clone() };
         let (plan, servers) = (plan.clone(), servers.clone());
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
@@ -167,11 +160,7 @@ async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, sc
         error: None,
     };
     let lots = original.lots(&script.name);
-    let draws = if lots.is_some_and(|l| l.members.is_empty()) {
-        DRAWS
-    } else {
-        1
-    };
+    let draws = if lots.is_some_and(|l| l.members.is_empty()) { DRAWS } else { 1 };
     let rules = Rules {
         tolerance: u64::try_from(plan.tolerance.as_millis()).unwrap_or(u64::MAX),
         interchangeable: lots.map_or(&[], |l| l.members),
@@ -204,10 +193,8 @@ async fn once(
         Target::Originals => Ok((None, play_original(plan, servers, original, script).await?)),
         Target::Ours(_) => Ok((None, play_ours(plan, ours, script).await?)),
         Target::SideBySide => {
-            let (theirs, ours) = tokio::join!(
-                play_original(plan, servers, original, script),
-                play_ours(plan, ours, script)
-            );
+            let (theirs, ours) =
+                tokio::join!(play_original(plan, servers, original, script), play_ours(plan, ours, script));
             Ok((Some(theirs?), ours?))
         }
     }
@@ -275,8 +262,5 @@ async fn with_state(script: &Scenario, mut played: Scenario, server: &Server, sh
 /// docs/compatibility.md): those of sigver 15 take it for a ping and answer, all others go on as if nothing had come.
 fn probe_reflex(version: &str) -> Option<Reflex> {
     let pong: &[u8] = &[0x28, 0x01];
-    Some((
-        &[0x10, 0x01, 0x20, 0x01],
-        version.starts_with("15.").then_some(pong),
-    ))
+    Some((&[0x10, 0x01, 0x20, 0x01], version.starts_with("15.").then_some(pong)))
 }

@@ -108,34 +108,19 @@ pub fn steps(scenario: &Scenario) -> Vec<Step> {
         let action = match &record.event {
             Event::Connect { path } => Some(Action::Connect(full_path(path))),
             Event::Send(payload) => Some(Action::Send(payload.clone())),
-            Event::SendClose { code, reason } => Some(Action::Close {
-                code: *code,
-                reason: reason.clone(),
-            }),
+            Event::SendClose { code, reason } => Some(Action::Close { code: *code, reason: reason.clone() }),
             Event::TcpDestroy => Some(Action::Drop),
             _ => None,
         };
         let what = match &record.event {
             Event::Open => Some(What::Open),
             Event::Recv(payload) => Some(What::Frame(payload.clone())),
-            Event::RecvClose { code, reason } => Some(What::Close {
-                code: *code,
-                reason: reason.clone(),
-            }),
+            Event::RecvClose { code, reason } => Some(What::Close { code: *code, reason: reason.clone() }),
             _ => None,
         };
         match (action, what, steps.last_mut()) {
-            (Some(action), _, _) => steps.push(Step {
-                t: record.t,
-                peer,
-                action,
-                seen: Vec::new(),
-            }),
-            (None, Some(what), Some(step)) => step.seen.push(Seen {
-                t: record.t,
-                peer,
-                what,
-            }),
+            (Some(action), _, _) => steps.push(Step { t: record.t, peer, action, seen: Vec::new() }),
+            (None, Some(what), Some(step)) => step.seen.push(Seen { t: record.t, peer, what }),
             (None, _, _) => {}
         }
     }

@@ -50,11 +50,7 @@ pub struct Payload {
 impl Payload {
     /// A frame without the decoding for readers.
     pub fn new(op: Op, bytes: impl Into<Vec<u8>>) -> Self {
-        Self {
-            op,
-            bytes: bytes.into(),
-            msg: None,
-        }
+        Self { op, bytes: bytes.into(), msg: None }
     }
 }
 
@@ -145,10 +141,7 @@ impl Scenario {
     pub fn is_playable(&self) -> bool {
         let raw = |e: &Event| matches!(e, Event::RawSend { .. } | Event::RawRecv { .. });
         !self.records.iter().any(|r| raw(&r.event))
-            && self
-                .records
-                .iter()
-                .any(|r| matches!(r.event, Event::Connect { .. }))
+            && self.records.iter().any(|r| matches!(r.event, Event::Connect { .. }))
     }
 
     /// Whether the server process lived at the end, where the transcript says so.
@@ -220,11 +213,7 @@ struct Line {
     msg: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     utf8: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     code: Option<Option<u16>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -232,11 +221,7 @@ struct Line {
     note: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     alive: Option<bool>,
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     exit: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -257,25 +242,18 @@ impl Line {
             (None, Some(hex)) => from_hex(&hex)?,
             _ => bail!("a frame has either text or hex"),
         };
-        Ok(Payload {
-            op,
-            bytes,
-            msg: self.msg.take(),
-        })
+        Ok(Payload { op, bytes, msg: self.msg.take() })
     }
 
     fn event(&mut self) -> Result<Event> {
         Ok(match self.dir.as_str() {
-            "connect" => Event::Connect {
-                path: self.path.take().context("no path")?,
-            },
+            "connect" => Event::Connect { path: self.path.take().context("no path")? },
             "open" => Event::Open,
             "send" => Event::Send(self.payload()?),
             "recv" => Event::Recv(self.payload()?),
-            "send-close" => Event::SendClose {
-                code: self.code.flatten(),
-                reason: self.reason.take().unwrap_or_default(),
-            },
+            "send-close" => {
+                Event::SendClose { code: self.code.flatten(), reason: self.reason.take().unwrap_or_default() }
+            }
             "recv-close" => Event::RecvClose {
                 code: self.code.flatten().context("no code")?,
                 reason: self.reason.take().unwrap_or_default(),
@@ -287,13 +265,8 @@ impl Line {
                 exit: self.exit.take().unwrap_or_default(),
                 error: self.error.take(),
             },
-            "raw-send" => Event::RawSend {
-                text: self.text.take().unwrap_or_default(),
-            },
-            "raw-recv" => Event::RawRecv {
-                text: self.text.take().unwrap_or_default(),
-                end: self.end.take(),
-            },
+            "raw-send" => Event::RawSend { text: self.text.take().unwrap_or_default() },
+            "raw-recv" => Event::RawRecv { text: self.text.take().unwrap_or_default(), end: self.end.take() },
             other => bail!("unknown dir {other:?}"),
         })
     }
@@ -382,18 +355,10 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>> {
             if scenarios.iter().any(same) {
                 bail!("{}: scenario {:?} appears twice", at(), line.sc);
             }
-            scenarios.push(Scenario {
-                version: line.v.clone(),
-                name: line.sc.clone(),
-                records: Vec::new(),
-            });
+            scenarios.push(Scenario { version: line.v.clone(), name: line.sc.clone(), records: Vec::new() });
         }
         if let Some(scenario) = scenarios.last_mut() {
-            scenario.records.push(Record {
-                t: line.t,
-                peer: line.peer,
-                event,
-            });
+            scenario.records.push(Record { t: line.t, peer: line.peer, event });
         }
     }
     Ok(scenarios)
@@ -442,13 +407,7 @@ mod tests {
     fn a_close_without_a_code_keeps_its_null() {
         let line = r#"{"v":"1","sc":"s","t":0,"peer":"O","dir":"send-close","code":null,"reason":""}"#;
         let parsed = parse(line).unwrap();
-        assert_eq!(
-            parsed[0].records[0].event,
-            Event::SendClose {
-                code: None,
-                reason: String::new()
-            }
-        );
+        assert_eq!(parsed[0].records[0].event, Event::SendClose { code: None, reason: String::new() });
         assert_eq!(print(&parsed).unwrap().trim_end(), line);
     }
 
@@ -470,14 +429,7 @@ mod tests {
     fn scenarios_are_grouped_and_must_not_come_back() {
         let line = |sc: &str| format!(r#"{{"v":"1","sc":"{sc}","t":0,"peer":"O","dir":"open"}}"#);
         let text = [line("a"), line("a"), line("b")].join("\n");
-        assert_eq!(
-            parse(&text)
-                .unwrap()
-                .iter()
-                .map(|s| s.records.len())
-                .collect::<Vec<_>>(),
-            [2, 1]
-        );
+        assert_eq!(parse(&text).unwrap().iter().map(|s| s.records.len()).collect::<Vec<_>>(), [2, 1]);
         assert!(parse(&[text, line("a")].join("\n")).is_err());
     }
 }

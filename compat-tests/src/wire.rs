@@ -83,11 +83,7 @@ pub fn fields(bytes: &[u8]) -> Option<Vec<Field<'_>>> {
             }
             _ => return None,
         };
-        fields.push(Field {
-            number: tag >> 3,
-            value,
-            raw: rest.get(..len)?,
-        });
+        fields.push(Field { number: tag >> 3, value, raw: rest.get(..len)? });
         rest = &rest[len..];
     }
     Some(fields)
@@ -108,23 +104,14 @@ mod tests {
         assert_eq!(outer.len(), 1);
         assert_eq!((outer[0].number, outer[0].value), (1, Value::Bytes(&inner)));
         let inner = fields(&inner).unwrap();
-        assert_eq!(
-            (inner[0].number, inner[0].value),
-            (1, Value::Varint(3_971_563_510))
-        );
+        assert_eq!((inner[0].number, inner[0].value), (1, Value::Varint(3_971_563_510)));
         assert_eq!((inner[1].number, inner[1].value), (2, Value::Bytes(b"data")));
     }
 
     #[test]
     fn garbage_is_not_a_message() {
-        for bad in [
-            &b"\xff\xff\xff"[..],
-            b"\x0a\xff",
-            b"\x0a\x05\x08\x01",
-            b"\x7f\x00",
-            b"\x0d\x00",
-            b"\x08",
-        ] {
+        for bad in [&b"\xff\xff\xff"[..], b"\x0a\xff", b"\x0a\x05\x08\x01", b"\x7f\x00", b"\x0d\x00", b"\x08"]
+        {
             assert_eq!(fields(bad), None, "{bad:?}");
         }
         assert_eq!(fields(b""), Some(vec![]));

@@ -45,10 +45,7 @@ fn one(from: &str, to: &str) -> Difference {
 }
 
 fn seen(record: &Record) -> bool {
-    matches!(
-        record.event,
-        Event::Open | Event::Recv(_) | Event::RecvClose { .. }
-    )
+    matches!(record.event, Event::Open | Event::Recv(_) | Event::RecvClose { .. })
 }
 
 /// The same with every made-up id replaced consistently, also in close reasons.
@@ -93,10 +90,7 @@ fn the_order_among_clients_does_not_matter() {
 
 #[test]
 fn a_changed_frame_is_found() {
-    let d = one(
-        r#""hex":"0a0908f3b89ba603120179""#,
-        r#""hex":"0a0908f3b89ba60312017a""#,
-    );
+    let d = one(r#""hex":"0a0908f3b89ba603120179""#, r#""hex":"0a0908f3b89ba60312017a""#);
     assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 4, "O"));
     assert_eq!(
         (d.expected.as_str(), d.actual.as_str()),
@@ -107,10 +101,7 @@ fn a_changed_frame_is_found() {
 
 #[test]
 fn another_id_for_the_same_thing_is_found() {
-    let d = one(
-        r#""hex":"0a0908f3b89ba603120179""#,
-        r#""hex":"0a0908f4b89ba603120179""#,
-    );
+    let d = one(r#""hex":"0a0908f3b89ba603120179""#, r#""hex":"0a0908f4b89ba603120179""#);
     assert_eq!((d.kind, d.step), (Kind::Changed, 4));
     assert_eq!(d.actual, "binary 0a{08:#?885447796;120179}");
     let d = one("from the 885447795 joining", "from the 885447796 joining");
@@ -123,31 +114,18 @@ fn one_id_for_two_things_is_found() {
     let expected = parse(&two).unwrap().remove(0);
     let found = compare(&expected, &golden(), Rules::default()).differences;
     assert_eq!(found.len(), 1);
-    assert_eq!(
-        (found[0].kind, found[0].expected.as_str()),
-        (Kind::Changed, "binary 0a{08:#2;120179}")
-    );
+    assert_eq!((found[0].kind, found[0].expected.as_str()), (Kind::Changed, "binary 0a{08:#2;120179}"));
 }
 
 #[test]
 fn a_literal_id_must_be_the_same() {
     let zero = GOLDEN.replace("0a0908f3b89ba603120178", "0a050800120178");
     let expected = parse(&zero).unwrap().remove(0);
-    assert_eq!(
-        compare(&expected, &golden(), Rules::default()).differences.len(),
-        1
-    );
+    assert_eq!(compare(&expected, &golden(), Rules::default()).differences.len(), 1);
     let live = parse(
-        &GOLDEN
-            .replace("08f3b89ba603", "0800")
-            .replace("0a09", "0a05")
-            .replace("0a080800", "0a040800"),
+        &GOLDEN.replace("08f3b89ba603", "0800").replace("0a09", "0a05").replace("0a080800", "0a040800"),
     );
-    assert_eq!(
-        differences(&live.unwrap()[0]).len(),
-        3,
-        "0 does not stand for a made-up id"
-    );
+    assert_eq!(differences(&live.unwrap()[0]).len(), 3, "0 does not stand for a made-up id");
 }
 
 #[test]
@@ -156,10 +134,7 @@ fn a_missing_frame_is_found() {
     live.records.remove(3);
     let found = differences(&live);
     assert_eq!(found.len(), 1);
-    assert_eq!(
-        (found[0].kind, found[0].step, found[0].expected.as_str()),
-        (Kind::Missing, 1, "binary 2001")
-    );
+    assert_eq!((found[0].kind, found[0].step, found[0].expected.as_str()), (Kind::Missing, 1, "binary 2001"));
     assert!(found[0].to_string().contains("actual   nothing"), "{}", found[0]);
 }
 
@@ -168,20 +143,10 @@ fn an_extra_frame_is_found() {
     for at in [3, 4, 5, 8] {
         let mut live = golden();
         let event = Event::Recv(Payload::new(Op::Binary, [0x28, 1]));
-        live.records.insert(
-            at,
-            Record {
-                t: 0,
-                peer: Some("O".into()),
-                event,
-            },
-        );
+        live.records.insert(at, Record { t: 0, peer: Some("O".into()), event });
         let found = differences(&live);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(
-            (found[0].kind, found[0].actual.as_str()),
-            (Kind::Extra, "binary 2801")
-        );
+        assert_eq!((found[0].kind, found[0].actual.as_str()), (Kind::Extra, "binary 2801"));
     }
 }
 
@@ -204,10 +169,7 @@ fn a_frame_that_comes_a_step_late_is_found() {
 
 #[test]
 fn opcode_close_code_and_reason_are_compared() {
-    assert_eq!(
-        one(r#""op":"binary","hex":"2001""#, r#""op":"pong","hex":"2001""#).kind,
-        Kind::Changed
-    );
+    assert_eq!(one(r#""op":"binary","hex":"2001""#, r#""op":"pong","hex":"2001""#).kind, Kind::Changed);
     let d = one(r#""code":4003"#, r#""code":1005"#);
     assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 5, "J"));
     assert!(d.expected.starts_with("close 4003 ") && d.actual.starts_with("close 1005 "));
@@ -217,10 +179,7 @@ fn opcode_close_code_and_reason_are_compared() {
 #[test]
 fn the_death_of_the_server_is_found() {
     let d = one(r#""alive":true"#, r#""alive":false"#);
-    assert_eq!(
-        (d.kind, d.peer.as_str(), d.expected.as_str()),
-        (Kind::Server, "server", "lives")
-    );
+    assert_eq!((d.kind, d.peer.as_str(), d.expected.as_str()), (Kind::Server, "server", "lives"));
 }
 
 #[test]
@@ -233,21 +192,12 @@ fn another_script_is_found() {
 
 #[test]
 fn lots_may_fall_on_another_member_but_not_on_two() {
-    let rules = Rules {
-        interchangeable: &["O", "M"],
-        ..Rules::default()
-    };
+    let rules = Rules { interchangeable: &["O", "M"], ..Rules::default() };
     let mut live = golden();
     live.records[8].peer = Some("M".into());
     assert_eq!(compare(&golden(), &live, rules).differences, []);
     assert_eq!(compare(&golden(), &live, Rules::default()).differences.len(), 2);
-    live.records.insert(
-        9,
-        Record {
-            peer: Some("O".into()),
-            ..live.records[8].clone()
-        },
-    );
+    live.records.insert(9, Record { peer: Some("O".into()), ..live.records[8].clone() });
     assert_eq!(compare(&golden(), &live, rules).differences.len(), 1);
     live.records.remove(9);
     live.records[8].peer = Some("J".into());
@@ -256,11 +206,7 @@ fn lots_may_fall_on_another_member_but_not_on_two() {
 
 #[test]
 fn in_scenarios_about_time_each_frame_must_come_at_its_time() {
-    let timed = |text: &str| {
-        parse(&text.replace("session", "timed_session"))
-            .unwrap()
-            .remove(0)
-    };
+    let timed = |text: &str| parse(&text.replace("session", "timed_session")).unwrap().remove(0);
     let live = timed(&GOLDEN.replacen(r#""t":402"#, r#""t":802"#, 1));
     assert_eq!(compare(&timed(GOLDEN), &live, Rules::default()).differences, []);
     let live = timed(&GOLDEN.replacen(r#""t":402"#, r#""t":803"#, 1));
@@ -288,12 +234,7 @@ fn no_change_to_any_golden_goes_unnoticed() {
                 match &mut changed.records[at].event {
                     Event::Recv(payload) => payload.bytes.push(b' '),
                     Event::RecvClose { code, .. } => *code += 1,
-                    other => {
-                        *other = Event::RecvClose {
-                            code: 1006,
-                            reason: String::new(),
-                        }
-                    }
+                    other => *other = Event::RecvClose { code: 1006, reason: String::new() },
                 }
                 assert_ne!(found(&changed), [], "{name}: line {at} changed");
             }

@@ -12,11 +12,7 @@ fn the_documentation_lists_the_same_ids() {
     let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
     let path = goldens::root().join("../docs/compatibility.md");
     let Ok(text) = std::fs::read_to_string(&path) else {
-        assert_eq!(
-            exceptions.ids(),
-            BTreeSet::new(),
-            "listed, but there is no docs/compatibility.md"
-        );
+        assert_eq!(exceptions.ids(), BTreeSet::new(), "listed, but there is no docs/compatibility.md");
         return;
     };
     assert_eq!(
@@ -33,19 +29,10 @@ fn every_entry_names_versions_and_scenarios_that_exist() {
         let mut scenarios = BTreeSet::new();
         for version in &entry.versions {
             goldens::Original::find(version).unwrap();
-            scenarios.extend(
-                goldens::load(&goldens::dir(), version)
-                    .unwrap()
-                    .into_iter()
-                    .map(|s| s.name),
-            );
+            scenarios.extend(goldens::load(&goldens::dir(), version).unwrap().into_iter().map(|s| s.name));
         }
         for scenario in &entry.scenarios {
-            assert!(
-                scenarios.contains(scenario),
-                "{}: no scenario {scenario}",
-                entry.id
-            );
+            assert!(scenarios.contains(scenario), "{}: no scenario {scenario}", entry.id);
         }
     }
 }

@@ -53,12 +53,7 @@ async fn serve(stream: TcpStream, fault: Fault, tell: mpsc::UnboundedSender<Stri
         Ok(response)
     };
     let mut socket = tokio_tungstenite::accept_hdr_async(stream, note).await.unwrap();
-    socket
-        .send(Message::binary(vec![
-            0x0a, 7, 0x08, 0x9f, 0x8d, 0x06, 0x12, 1, b'x',
-        ]))
-        .await
-        .unwrap();
+    socket.send(Message::binary(vec![0x0a, 7, 0x08, 0x9f, 0x8d, 0x06, 0x12, 1, b'x'])).await.unwrap();
     loop {
         match socket.next().await {
             Some(Ok(Message::Binary(bytes))) => {
@@ -70,10 +65,7 @@ async fn serve(stream: TcpStream, fault: Fault, tell: mpsc::UnboundedSender<Stri
                     socket.send(Message::binary(vec![0x20, 1])).await.unwrap();
                 }
                 if fault == Fault::OtherCode {
-                    let frame = CloseFrame {
-                        code: 4000.into(),
-                        reason: "no".into(),
-                    };
+                    let frame = CloseFrame { code: 4000.into(), reason: "no".into() };
                     let _ = socket.close(Some(frame)).await;
                 }
             }
@@ -108,20 +100,13 @@ fn script() -> Scenario {
 }
 
 fn options(addr: SocketAddr) -> Options {
-    Options {
-        suffix: Some("u7".into()),
-        ..Options::new(addr)
-    }
+    Options { suffix: Some("u7".into()), ..Options::new(addr) }
 }
 
 async fn kinds(fault: Fault) -> Vec<(Kind, usize)> {
     let (addr, _told) = start(fault).await;
     let live = play(&script(), &options(addr)).await;
-    compare(&script(), &live, Rules::default())
-        .differences
-        .iter()
-        .map(|d| (d.kind, d.step))
-        .collect()
+    compare(&script(), &live, Rules::default()).differences.iter().map(|d| (d.kind, d.step)).collect()
 }
 
 #[tokio::test]
@@ -134,24 +119,10 @@ async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
         seen.push(told);
     }
     let long = format!("/{}-u7", "k".repeat(296));
-    let expected = [
-        "/k1-u7?x",
-        "0a07089f8d06120179",
-        &long,
-        "dropped",
-        "close Some((4321, \"why\"))",
-    ];
+    let expected = ["/k1-u7?x", "0a07089f8d06120179", &long, "dropped", "close Some((4321, \"why\"))"];
     assert_eq!(seen, expected);
-    let notes = live
-        .records
-        .iter()
-        .filter(|r| matches!(r.event, Event::Note(_)))
-        .count();
-    assert_eq!(
-        notes, 1,
-        "the frame after the close is not sent: {:?}",
-        live.records
-    );
+    let notes = live.records.iter().filter(|r| matches!(r.event, Event::Note(_))).count();
+    assert_eq!(notes, 1, "the frame after the close is not sent: {:?}", live.records);
 }
 
 #[tokio::test]
@@ -177,10 +148,7 @@ async fn a_server_that_is_not_there_is_noticed() {
     drop(listener);
     let live = play(&script(), &options(addr)).await;
     let found = compare(&script(), &live, Rules::default()).differences;
-    assert!(
-        !found.is_empty() && found.iter().all(|d| d.kind == Kind::Missing),
-        "{found:?}"
-    );
+    assert!(!found.is_empty() && found.iter().all(|d| d.kind == Kind::Missing), "{found:?}");
 }
 
 #[tokio::test]
@@ -191,16 +159,10 @@ async fn scenarios_about_time_keep_the_recorded_times() {
     let live = play(&timed, &options(addr)).await;
     assert_eq!(compare(&timed, &live, Rules::default()).differences, []);
     let actions = |s: &Scenario| {
-        let sent = s
-            .records
-            .iter()
-            .filter(|r| matches!(r.event, Event::Send(_) | Event::SendClose { .. }));
+        let sent = s.records.iter().filter(|r| matches!(r.event, Event::Send(_) | Event::SendClose { .. }));
         sent.map(|r| r.t).collect::<Vec<_>>()
     };
     for (recorded, played) in actions(&timed).into_iter().zip(actions(&live)) {
-        assert!(
-            (recorded..recorded + 100).contains(&played),
-            "{recorded} ms, played at {played} ms"
-        );
+        assert!((recorded..recorded + 100).contains(&played), "{recorded} ms, played at {played} ms");
     }
 }

@@ -22,9 +22,7 @@ Options:
 
 fn with_env(args: &[&str], env: &[(&str, &str)]) -> Outcome {
     parse(args.iter().map(OsString::from), &|name| {
-        env.iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, value)| (*value).to_owned())
+        env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
     })
 }
 
@@ -50,27 +48,15 @@ fn the_table_is_sound() {
 
 #[test]
 fn help_begins_and_goes_on_as_the_originals() {
-    for args in [
-        &["--help"][..],
-        &["--foo", "--help"],
-        &["extra", "--help"],
-        &["--help", "--foo"],
-    ] {
-        let Outcome::Print(text) = with_env(args, &[]) else {
-            panic!("{args:?}")
-        };
+    for args in [&["--help"][..], &["--foo", "--help"], &["extra", "--help"], &["--help", "--foo"]] {
+        let Outcome::Print(text) = with_env(args, &[]) else { panic!("{args:?}") };
         assert!(text.starts_with(ORIGINAL_HELP), "{text}");
         assert!(text.contains("\nExamples:\n\n  $ sigver                       # Signaling server"));
         for option in Flags::command().get_arguments() {
             assert!(text.contains(&format!("  {}", spelling(option))), "{text}");
         }
         let options = text.split("\nExamples:").next().unwrap_or_default();
-        assert!(
-            options
-                .lines()
-                .all(|line| line.len() <= 88 && line.trim_end() == line),
-            "{text}"
-        );
+        assert!(options.lines().all(|line| line.len() <= 88 && line.trim_end() == line), "{text}");
     }
 }
 
@@ -111,23 +97,11 @@ fn usage_errors_are_worded_as_the_originals() {
         (&["-pfoo", "--foo", "--bar"], "error: unknown option '--foo'"),
         (&["extra", "--foo"], "error: unknown option '--foo'"),
         (&["-p"], "error: option '-p, --port <number>' argument missing"),
-        (
-            &["--port"],
-            "error: option '-p, --port <number>' argument missing",
-        ),
-        (
-            &["--foo", "--port"],
-            "error: option '-p, --port <number>' argument missing",
-        ),
-        (
-            &["--help", "-p"],
-            "error: option '-p, --port <number>' argument missing",
-        ),
+        (&["--port"], "error: option '-p, --port <number>' argument missing"),
+        (&["--foo", "--port"], "error: option '-p, --port <number>' argument missing"),
+        (&["--help", "-p"], "error: option '-p, --port <number>' argument missing"),
         (&["-h"], "error: option '-h, --host <ip>' argument missing"),
-        (
-            &["--key"],
-            "error: option '-k, --key <file path>' argument missing",
-        ),
+        (&["--key"], "error: option '-k, --key <file path>' argument missing"),
         (&["-c"], "error: option '-c, --cert <file path>' argument missing"),
         (&["--ca"], "error: option '-a, --ca <file path>' argument missing"),
         (&["--log"], "error: option '--log <filter>' argument missing"),
@@ -138,21 +112,10 @@ fn usage_errors_are_worded_as_the_originals() {
 
 #[test]
 fn values_are_taken_as_the_originals_do() {
-    for args in [
-        &["-p", "9000"][..],
-        &["-p9000"],
-        &["--port", "9000"],
-        &["--port=9000"],
-        &["-p", "1", "--port=9000"],
-    ] {
-        assert_eq!(
-            config(args, &[]),
-            Config {
-                port: 9000,
-                ..Config::default()
-            },
-            "{args:?}"
-        );
+    for args in
+        [&["-p", "9000"][..], &["-p9000"], &["--port", "9000"], &["--port=9000"], &["-p", "1", "--port=9000"]]
+    {
+        assert_eq!(config(args, &[]), Config { port: 9000, ..Config::default() }, "{args:?}");
     }
     // Only the value that wins has to suit.
     assert_eq!(config(&["-p", "abc", "-p", "9000"], &[]).port, 9000);
@@ -166,11 +129,7 @@ fn every_option_reaches_the_configuration() {
     let expected = Config {
         host: "::".into(),
         port: 443,
-        tls: Some(TlsFiles {
-            key: "k.pem".into(),
-            cert: "c.pem".into(),
-            ca: Some("a.pem".into()),
-        }),
+        tls: Some(TlsFiles { key: "k.pem".into(), cert: "c.pem".into(), ca: Some("a.pem".into()) }),
         protocol: "v1,v2".into(),
         max_message: 1000,
         max_pending: 2000,
@@ -193,16 +152,10 @@ fn every_option_reaches_the_configuration() {
         ("first-frame-timeout", "3"),
         ("log", "debug"),
     ];
-    let args: Vec<String> = table
-        .iter()
-        .map(|(option, value)| format!("--{option}={value}"))
-        .collect();
+    let args: Vec<String> = table.iter().map(|(option, value)| format!("--{option}={value}")).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(config(&args, &[]), expected);
-    let env: Vec<(String, &str)> = table
-        .iter()
-        .map(|(option, value)| (variable(option), *value))
-        .collect();
+    let env: Vec<(String, &str)> = table.iter().map(|(option, value)| (variable(option), *value)).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, *value)).collect();
     assert_eq!(env[10].0, "SIGVER_FIRST_FRAME_TIMEOUT");
     assert_eq!(config(&[], &env), expected);
@@ -238,17 +191,9 @@ fn bad_values_are_named_with_their_source() {
 #[test]
 fn empty_values_stand_for_no_file_and_no_variable() {
     assert_eq!(config(&["-k", "", "--cert=", "-a", ""], &[]).tls, None);
-    assert_eq!(
-        config(&["-k", "k", "-c", "c", "-a", ""], &[])
-            .tls
-            .map(|tls| tls.ca),
-        Some(None)
-    );
+    assert_eq!(config(&["-k", "k", "-c", "c", "-a", ""], &[]).tls.map(|tls| tls.ca), Some(None));
     assert!(failure(&["-k", "k", "-c", ""], &[]).contains("add '-c, --cert <file path>'"));
-    assert_eq!(
-        config(&[], &[("SIGVER_PORT", ""), ("SIGVER_HOST", "")]),
-        Config::default()
-    );
+    assert_eq!(config(&[], &[("SIGVER_PORT", ""), ("SIGVER_HOST", "")]), Config::default());
 }
 
 #[test]
@@ -258,10 +203,7 @@ fn what_is_ignored_is_said() {
         with_env(&["one", "-", "", "--", "--two", "-p", "80"], &[]),
         run("warning: extra arguments are ignored: 'one' '-' '' '--two' '-p' '80'")
     );
-    assert_eq!(
-        with_env(&["--", "--help"], &[]),
-        run("warning: extra arguments are ignored: '--help'")
-    );
+    assert_eq!(with_env(&["--", "--help"], &[]), run("warning: extra arguments are ignored: '--help'"));
     assert_eq!(
         with_env(&[], &[("SIGVER_PORT", "tcp://10.0.0.1:8000")]),
         run("warning: SIGVER_PORT is ignored, 'tcp://10.0.0.1:8000' describes a service")
@@ -282,8 +224,5 @@ fn file_names_need_not_be_unicode() {
     let refused = "error: option '-h, --host <ip>' argument 'k\u{fffd}' is invalid. It is not Unicode.";
     assert_eq!(parse(vec!["-h".into(), name()]), Outcome::Fail(refused.into()));
     let attached = OsString::from_vec(b"-k\xff".to_vec());
-    assert_eq!(
-        parse(vec![attached]),
-        Outcome::Fail("error: unknown option '-k\u{fffd}'".into())
-    );
+    assert_eq!(parse(vec![attached]), Outcome::Fail("error: unknown option '-k\u{fffd}'".into()));
 }

@@ -90,9 +90,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Progress::Closed) => break true,
             Err(Broken) => break false,
         }
-        let deadline = conversation
-            .deadline()
-            .map_or(idle.deadline(), |at| at.min(idle.deadline()));
+        let deadline = conversation.deadline().map_or(idle.deadline(), |at| at.min(idle.deadline()));
         if deadline != timer_at {
             timer.as_mut().reset(deadline.into());
             timer_at = deadline;
@@ -129,9 +127,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         let now = Instant::now();
         let close = |reason| vec![Step::Send(Frame::Close(conversation.close(&reason)))];
         match wake {
-            Wake::Events => events
-                .drain(..)
-                .for_each(|event| conversation.on_event(event, now, &mut steps)),
+            Wake::Events => events.drain(..).for_each(|event| conversation.on_event(event, now, &mut steps)),
             Wake::Incoming(incoming) => {
                 idle.heard(now);
                 match incoming {

@@ -23,11 +23,7 @@ pub(super) enum Due {
 impl Idle {
     /// After `patience` without a word the peer is asked, after as long again it is dead.
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Idle {
-            patience,
-            heard: now,
-            asked: false,
-        }
+        Idle { patience, heard: now, asked: false }
     }
 
     /// Something came.
@@ -38,12 +34,7 @@ impl Idle {
 
     /// When [`poll`](Self::poll) is to be called.
     pub(super) fn deadline(&self) -> Instant {
-        self.heard
-            + if self.asked {
-                2 * self.patience
-            } else {
-                self.patience
-            }
+        self.heard + if self.asked { 2 * self.patience } else { self.patience }
     }
 
     /// What is due at `now`.

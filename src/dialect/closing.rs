@@ -52,10 +52,9 @@ fn json(reason: &Reason) -> Close {
             "The first message received from any socket must contain \"type\" and \"key\" attributes",
         ),
         Reason::UnknownRecipient => Close::new(1008, "The index is not one of a joined peer"),
-        Reason::Replaced => Close::new(
-            1008,
-            "A joining peer could not join through this peer, and replaced it",
-        ),
+        Reason::Replaced => {
+            Close::new(1008, "A joining peer could not join through this peer, and replaced it")
+        }
         Reason::Undecodable(_)
         | Reason::UnknownMessage
         | Reason::WrongFrameKind
@@ -96,15 +95,8 @@ fn v1(release: Release, reason: &Reason) -> Close {
                 (Side::Member, Release::V18_0_0) => "a group member".into(),
                 (Side::Member, _) => "a network member".into(),
             };
-            let code = if release == Release::V18_0_0 {
-                "4003"
-            } else {
-                "ERR_MESSAGE"
-            };
-            Close::new(
-                4003,
-                format!("{code}: Unknown message type \"undefined\" from {whose}"),
-            )
+            let code = if release == Release::V18_0_0 { "4003" } else { "ERR_MESSAGE" };
+            Close::new(4003, format!("{code}: Unknown message type \"undefined\" from {whose}"))
         }
         Reason::Unresponsive => Close::new(
             4002,

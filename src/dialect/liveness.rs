@@ -51,12 +51,7 @@ pub(super) struct Liveness {
 impl Liveness {
     /// Nobody is asked until [`start`](Self::start).
     pub(super) fn new(rule: Rule) -> Self {
-        Liveness {
-            rule,
-            next: None,
-            unanswered: 0,
-            answers: false,
-        }
+        Liveness { rule, next: None, unanswered: 0, answers: false }
     }
 
     /// Whether the peer is being asked.
@@ -91,11 +86,7 @@ impl Liveness {
 
     /// From now on the peer has to answer; what it missed before does not count.
     pub(super) fn insist(&mut self) {
-        if let Rule::Beats {
-            strict: strict @ false,
-            ..
-        } = &mut self.rule
-        {
+        if let Rule::Beats { strict: strict @ false, .. } = &mut self.rule {
             *strict = true;
             self.unanswered = 0;
         }

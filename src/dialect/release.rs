@@ -145,9 +145,7 @@ impl Dialect {
 
     /// The dialect of a mark.
     pub fn of_origin(origin: Origin) -> Option<Dialect> {
-        Dialect::ALL
-            .into_iter()
-            .find(|dialect| dialect.origin() == origin)
+        Dialect::ALL.into_iter().find(|dialect| dialect.origin() == origin)
     }
 }
 
@@ -239,28 +237,15 @@ impl Release {
     /// the newest that begins so.
     pub fn of_version(version: &str) -> Option<Release> {
         let exact = |release: &Release| release.versions().contains(&version);
-        let begins = |known: &&str| {
-            known
-                .strip_prefix(version)
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
-        let newest = || {
-            Release::ALL
-                .into_iter()
-                .rev()
-                .find(|release| release.versions().iter().any(begins))
-        };
+        let begins = |known: &&str| known.strip_prefix(version).is_some_and(|rest| rest.starts_with('.'));
+        let newest = || Release::ALL.into_iter().rev().find(|release| release.versions().iter().any(begins));
         Release::ALL.into_iter().find(exact).or_else(newest)
     }
 }
 
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "sigver-{}",
-            self.versions().first().copied().unwrap_or_default()
-        )
+        write!(f, "sigver-{}", self.versions().first().copied().unwrap_or_default())
     }
 }
 
@@ -282,9 +267,7 @@ impl Releases {
 
     /// Its releases, oldest first.
     pub fn iter(self) -> impl Iterator<Item = Release> {
-        Release::ALL
-            .into_iter()
-            .filter(move |release| self.contains(*release))
+        Release::ALL.into_iter().filter(move |release| self.contains(*release))
     }
 
     /// Those of its releases for which `keep` holds.
@@ -302,11 +285,7 @@ impl Releases {
 
 impl FromIterator<Release> for Releases {
     fn from_iter<I: IntoIterator<Item = Release>>(releases: I) -> Self {
-        Releases(
-            releases
-                .into_iter()
-                .fold(0, |set, release| set | 1 << release as u32),
-        )
+        Releases(releases.into_iter().fold(0, |set, release| set | 1 << release as u32))
     }
 }
 

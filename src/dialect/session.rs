@@ -54,13 +54,9 @@ impl Session {
         Session(match likeliest.dialect().family() {
             Family::Json => Codec::Sigver5(Sigver5::default()),
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
-            Family::Current => Codec::Current(Box::new(Current::new(
-                key,
-                upgrade.favored,
-                releases,
-                likeliest,
-                opened,
-            ))),
+            Family::Current => {
+                Codec::Current(Box::new(Current::new(key, upgrade.favored, releases, likeliest, opened)))
+            }
         })
     }
 

@@ -70,11 +70,7 @@ impl Hub {
 
     /// A place for a new connection, whose events go to `outbox`.
     pub fn seat(self: &Arc<Self>, outbox: Outbox) -> Seat {
-        Seat::new(
-            Arc::clone(self),
-            PeerId(self.peers.fetch_add(1, Ordering::Relaxed)),
-            outbox,
-        )
+        Seat::new(Arc::clone(self), PeerId(self.peers.fetch_add(1, Ordering::Relaxed)), outbox)
     }
 
     /// How many rooms there are.
@@ -92,11 +88,7 @@ impl Hub {
         let cell = shard.entry(key.clone()).or_insert_with(|| {
             Arc::new(Cell {
                 key: key.clone(),
-                state: Mutex::new(State {
-                    room: Room::default(),
-                    rng: fastrand::Rng::new(),
-                    retired: false,
-                }),
+                state: Mutex::new(State { room: Room::default(), rng: fastrand::Rng::new(), retired: false }),
             })
         });
         Arc::clone(cell)

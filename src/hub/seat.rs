@@ -24,14 +24,7 @@ const MAX_EARLIER: usize = 16;
 
 impl Seat {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Seat {
-            hub,
-            peer,
-            outbox,
-            opened: None,
-            joined: None,
-            earlier: Vec::new(),
-        }
+        Seat { hub, peer, outbox, opened: None, joined: None, earlier: Vec::new() }
     }
 
     /// The peer that sits here.
@@ -49,9 +42,7 @@ impl Seat {
                 continue;
             }
             let state = &mut *state;
-            state
-                .room
-                .apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+            state.room.apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
             break Arc::clone(&cell);
         };
         self.settle_in(cell);
@@ -66,29 +57,22 @@ impl Seat {
             return self.hub.retire(&cell);
         }
         if member
-            && let Some(before) = self
-                .opened
-                .replace(Arc::clone(&cell))
-                .filter(|old| !Arc::ptr_eq(old, &cell))
+            && let Some(before) =
+                self.opened.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
         {
             before.state.lock().room.resign(self.peer);
             self.turn_away(before);
         }
         if !member
-            && let Some(before) = self
-                .joined
-                .replace(Arc::clone(&cell))
-                .filter(|old| !Arc::ptr_eq(old, &cell))
+            && let Some(before) =
+                self.joined.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
         {
             self.turn_away(before);
         }
     }
 
     fn turn_away(&mut self, before: Arc<Cell>) {
-        let still = [&self.opened, &self.joined]
-            .into_iter()
-            .flatten()
-            .any(|cell| Arc::ptr_eq(cell, &before));
+        let still = [&self.opened, &self.joined].into_iter().flatten().any(|cell| Arc::ptr_eq(cell, &before));
         if still {
             return;
         }
@@ -103,18 +87,9 @@ impl Seat {
     /// Takes a command to the room it concerns, among those entered; without one, nothing happens and the answer
     /// is false.
     pub fn command(&mut self, command: Command) -> bool {
-        let from_member = matches!(
-            command,
-            Command::Relay {
-                to: Recipient::Joiner(_),
-                ..
-            }
-        );
-        let cell = if from_member {
-            self.opened.as_ref()
-        } else {
-            self.joined.as_ref().or(self.opened.as_ref())
-        };
+        let from_member = matches!(command, Command::Relay { to: Recipient::Joiner(_), .. });
+        let cell =
+            if from_member { self.opened.as_ref() } else { self.joined.as_ref().or(self.opened.as_ref()) };
         let Some(cell) = cell.map(Arc::clone) else {
             return false;
         };
@@ -123,9 +98,7 @@ impl Seat {
             let mut state = cell.state.lock();
             let state = &mut *state;
             if state.room.contains(self.peer) {
-                state
-                    .room
-                    .apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+                state.room.apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
             }
         }
         if settles {
@@ -137,11 +110,7 @@ impl Seat {
     /// Leaves every room.
     pub fn leave(&mut self) {
         let cells = [self.opened.take(), self.joined.take()];
-        for cell in cells
-            .into_iter()
-            .flatten()
-            .chain(std::mem::take(&mut self.earlier))
-        {
+        for cell in cells.into_iter().flatten().chain(std::mem::take(&mut self.earlier)) {
             self.quit(&cell);
         }
     }

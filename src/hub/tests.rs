@@ -21,20 +21,12 @@ fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
 }
 
 fn join() -> Command {
-    Command::Join(Join {
-        alone: Alone::Become,
-        pick: Pick::Oldest,
-        rejoin: Rejoin::Replace,
-    })
+    Command::Join(Join { alone: Alone::Become, pick: Pick::Oldest, rejoin: Rejoin::Replace })
 }
 
 fn data(to: Recipient, bytes: usize) -> Command {
     let payload = Payload::Bytes(Bytes::from(vec![7; bytes]));
-    Command::Relay {
-        to,
-        signal: Signal::Data { payload, last: false },
-        origin: Origin(0),
-    }
+    Command::Relay { to, signal: Signal::Data { payload, last: false }, origin: Origin(0) }
 }
 
 struct Person {
@@ -44,10 +36,7 @@ struct Person {
 
 fn person(hub: &Arc<Hub>) -> Person {
     let outbox = Outbox::new(LIMIT);
-    Person {
-        seat: hub.seat(outbox.clone()),
-        outbox,
-    }
+    Person { seat: hub.seat(outbox.clone()), outbox }
 }
 
 fn bound(events: &[Event]) -> LinkId {
@@ -66,9 +55,7 @@ fn two_meet_and_part() {
     second.seat.enter(&key, join());
     bound(&take(&second.outbox).unwrap());
     let arrived = take(&first.outbox).unwrap();
-    let [Event::Admitted, Event::JoinerArrived { link }] = arrived[..] else {
-        panic!("{arrived:?}")
-    };
+    let [Event::Admitted, Event::JoinerArrived { link }] = arrived[..] else { panic!("{arrived:?}") };
     assert!(second.seat.command(data(Recipient::Member, 3)));
     let events = take(&first.outbox).unwrap();
     assert!(
@@ -77,10 +64,7 @@ fn two_meet_and_part() {
     );
     drop(second);
     let events = take(&first.outbox).unwrap();
-    assert!(
-        matches!(events[..], [Event::LinkEnded { link: l, .. }] if l == link),
-        "{events:?}"
-    );
+    assert!(matches!(events[..], [Event::LinkEnded { link: l, .. }] if l == link), "{events:?}");
     assert_eq!(hub.rooms(), 1);
     drop(first);
     assert_eq!(hub.rooms(), 0);
@@ -111,14 +95,8 @@ fn a_single_event_fits_whatever_its_size() {
 fn a_refused_peer_leaves_no_room_behind() {
     let hub = Hub::new();
     let mut person = person(&hub);
-    let refuse = Join {
-        alone: Alone::Refuse,
-        pick: Pick::Oldest,
-        rejoin: Rejoin::KeepHearing,
-    };
-    person
-        .seat
-        .enter(&RoomKey::from("nowhere"), Command::Join(refuse));
+    let refuse = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
+    person.seat.enter(&RoomKey::from("nowhere"), Command::Join(refuse));
     assert_eq!(hub.rooms(), 0);
     assert!(!person.seat.command(data(Recipient::Member, 1)));
 }
@@ -131,11 +109,7 @@ fn opening_another_key_gives_up_the_first() {
     first.seat.enter(&a, Command::Open);
     first.seat.enter(&b, Command::Open);
     second.seat.enter(&a, Command::Open);
-    assert_eq!(
-        take(&second.outbox),
-        Ok(vec![Event::Admitted]),
-        "the key is free again"
-    );
+    assert_eq!(take(&second.outbox), Ok(vec![Event::Admitted]), "the key is free again");
     drop(first);
     assert_eq!(hub.rooms(), 1);
 }

@@ -162,20 +162,13 @@ mod tests {
     use super::*;
 
     fn attributes(text: &str) -> Payload {
-        Payload::Attributes {
-            text: text.into(),
-            binary: false,
-        }
+        Payload::Attributes { text: text.into(), binary: false }
     }
 
     fn back_and_forth(bytes: &'static [u8]) -> Bytes {
         let attributes = Payload::Bytes(Bytes::from_static(bytes)).into_attributes();
         let text = Value::Object(attributes).to_string();
-        Payload::Attributes {
-            text: text.into(),
-            binary: false,
-        }
-        .into_bytes()
+        Payload::Attributes { text: text.into(), binary: false }.into_bytes()
     }
 
     #[test]
@@ -199,14 +192,8 @@ mod tests {
     #[test]
     fn a_data_attribute_alone_is_the_payload() {
         assert_eq!(attributes(r#"{"data":"x","index":"0"}"#).into_bytes(), r#""x""#);
-        assert_eq!(
-            attributes(r#"{"data":"x","more":1}"#).into_bytes(),
-            r#"{"data":"x","more":1}"#
-        );
-        assert_eq!(
-            attributes(r#"{"offer":{"sdp":"v"}}"#).into_bytes(),
-            r#"{"offer":{"sdp":"v"}}"#
-        );
+        assert_eq!(attributes(r#"{"data":"x","more":1}"#).into_bytes(), r#"{"data":"x","more":1}"#);
+        assert_eq!(attributes(r#"{"offer":{"sdp":"v"}}"#).into_bytes(), r#"{"offer":{"sdp":"v"}}"#);
     }
 
     #[test]

@@ -78,12 +78,8 @@ impl Conversation {
         let candidates = policy.releases;
         let silent = candidates.of_family(Family::ProtobufV1);
         let has_key = upgrade.path.len() > 1;
-        let doubt = Doubt {
-            policy: Arc::clone(policy),
-            upgrade,
-            context: Context::default(),
-            phase: Phase::Heard,
-        };
+        let doubt =
+            Doubt { policy: Arc::clone(policy), upgrade, context: Context::default(), phase: Phase::Heard };
         let mut conversation = Conversation {
             opened: now,
             candidates,
@@ -108,12 +104,7 @@ impl Conversation {
         let Some(windows) = self.doubt.as_ref().map(|doubt| doubt.policy.windows) else {
             return;
         };
-        if let State::Listening {
-            round_trip,
-            speak_at: Some(speak_at),
-            ..
-        } = &mut self.state
-        {
+        if let State::Listening { round_trip, speak_at: Some(speak_at), .. } = &mut self.state {
             *round_trip = Some(now - self.opened);
             // On a fast link the silence window is the longest; a slow one has used it up before.
             let latest = (self.opened + windows.silence).max(now + windows.margin / 2);
@@ -137,11 +128,7 @@ impl Conversation {
     fn hear_first(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
         let possible = evidence::after(frame, Context::default(), self.candidates);
         // A frame of a dialect that is not allowed here is judged by one that is.
-        let possible = if possible.is_empty() {
-            self.candidates
-        } else {
-            possible
-        };
+        let possible = if possible.is_empty() { self.candidates } else { possible };
         let possible = possible.of_family(likeliest(possible).dialect().family());
         steps.push(Step::Recognised(possible, "first frame"));
         self.speak(possible, now, steps);
@@ -215,12 +202,8 @@ impl Conversation {
             Family::Json | Family::ProtobufV1 => steps.push(Step::Leave),
         }
         self.candidates = possible;
-        self.state = State::Speaking(Session::new(
-            &doubt.upgrade,
-            possible,
-            likeliest(possible),
-            self.opened,
-        ));
+        self.state =
+            State::Speaking(Session::new(&doubt.upgrade, possible, likeliest(possible), self.opened));
     }
 
     /// Begins to speak one of `possible`, which are of one family.
@@ -241,10 +224,7 @@ impl Conversation {
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
             // The answer to the probe takes a round trip, and the page a moment.
             let round_trip = match self.state {
-                State::Listening {
-                    round_trip: Some(round_trip),
-                    ..
-                } => round_trip,
+                State::Listening { round_trip: Some(round_trip), .. } => round_trip,
                 State::Listening { .. } | State::Speaking(_) => windows.silence,
             };
             doubt.phase = Phase::Guessing(Guess::new(now + round_trip + windows.margin));
@@ -284,9 +264,9 @@ impl Conversation {
     /// When [`on_time`](Self::on_time) is to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Listening {
-                speak_at, give_up_at, ..
-            } => speak_at.iter().chain([give_up_at]).min().copied(),
+            State::Listening { speak_at, give_up_at, .. } => {
+                speak_at.iter().chain([give_up_at]).min().copied()
+            }
             State::Speaking(session) => {
                 let hold = match self.doubt.as_ref().map(|doubt| &doubt.phase) {
                     Some(Phase::Guessing(guess)) => guess.deadline(),
@@ -338,9 +318,7 @@ impl Conversation {
 /// Encodes events and has what comes of it sent.
 fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Instant, steps: &mut Vec<Step>) {
     let mut frames = Vec::new();
-    events
-        .into_iter()
-        .for_each(|event| session.encode(event, now, &mut frames));
+    events.into_iter().for_each(|event| session.encode(event, now, &mut frames));
     steps.extend(frames.into_iter().map(Step::Send));
 }
 

@@ -23,12 +23,7 @@ pub(super) struct Guess {
 
 impl Guess {
     pub(super) fn new(hold_until: Instant) -> Self {
-        Guess {
-            kept: Vec::new(),
-            cost: 0,
-            shown: 0,
-            hold_until: Some(hold_until),
-        }
+        Guess { kept: Vec::new(), cost: 0, shown: 0, hold_until: Some(hold_until) }
     }
 
     /// Takes in an event; what is to be shown of it now.

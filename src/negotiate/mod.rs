@@ -6,7 +6,7 @@ mod guess;
 mod policy;
 
 pub use conversation::{Conversation, Step};
-pub use policy::{Policy, Windows};
+pub use policy::{Policy, Protocols, Windows};
 
 #[cfg(test)]
 mod tests;

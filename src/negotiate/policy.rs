@@ -15,6 +15,18 @@ pub struct Policy {
     pub windows: Windows,
 }
 
+/// What `--protocol` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// Releases of sigver.
+    pub releases: Releases,
+    /// The path relay of signaller, too.
+    pub relay: bool,
+}
+
+/// The name of the path relay.
+const RELAY: &str = "signaller";
+
 /// How long we wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
@@ -62,22 +74,21 @@ pub(super) fn likeliest(candidates: Releases) -> Release {
 impl Policy {
     /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
     /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
-    /// variant of sigver-16.
+    /// variant of sigver-16. The path relay `signaller` is served when it is named.
     ///
     /// # Errors
     /// A name that does not exist, or two releases of one dialect, which nothing on the wire tells apart.
-    pub fn parse(list: &str) -> Result<Releases> {
+    pub fn parse(list: &str) -> Result<Protocols> {
+        let mut relay = false;
         let mut broad = Vec::new();
         let mut precise: Vec<Release> = Vec::new();
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             if name == "auto" {
                 broad.extend(Dialect::ALL);
+            } else if name == RELAY {
+                relay = true;
             } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
-                broad.extend(
-                    Dialect::ALL
-                        .into_iter()
-                        .filter(|dialect| dialect.family() == family),
-                );
+                broad.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
             } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
                 broad.push(dialect);
             } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
@@ -95,15 +106,12 @@ impl Policy {
             }
         }
         let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
-        let rest = broad
-            .iter()
-            .filter(|dialect| !named(dialect))
-            .map(|dialect| dialect.release());
+        let rest = broad.iter().filter(|dialect| !named(dialect)).map(|dialect| dialect.release());
         let releases: Releases = rest.chain(precise.iter().copied()).collect();
-        if releases.is_empty() {
+        if releases.is_empty() && !relay {
             bail!("no protocol is named; known are {}", known());
         }
-        Ok(releases)
+        Ok(Protocols { releases, relay })
     }
 }
 
@@ -111,9 +119,6 @@ impl Policy {
 fn known() -> String {
     let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
     let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
-    let names: Vec<String> = std::iter::once("auto".to_owned())
-        .chain(families)
-        .chain(dialects)
-        .collect();
+    let names: Vec<String> = std::iter::once("auto".to_owned()).chain(families).chain(dialects).collect();
     format!("{}, and releases such as sigver-15.0.4", names.join(", "))
 }

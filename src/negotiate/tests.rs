@@ -15,26 +15,19 @@ use crate::frame::{Close, Frame};
 use crate::model::{Command, EndCause, Event, LinkId, Payload, Side, Signal};
 
 fn hex(text: &str) -> Frame {
-    let bytes: Vec<u8> = (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect();
+    let bytes: Vec<u8> =
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
     Frame::Binary(bytes.into())
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy {
-        releases: Policy::parse(list).unwrap(),
-        windows: Windows::default(),
-    })
+    Arc::new(Policy { releases: Policy::parse(list).unwrap().releases, windows: Windows::default() })
 }
 
 /// The names of the dialects in the set.
 fn names(releases: Releases) -> String {
-    let names: Vec<&str> = releases
-        .iter()
-        .map(|release| release.dialect().name().trim_start_matches("sigver-"))
-        .collect();
+    let names: Vec<&str> =
+        releases.iter().map(|release| release.dialect().name().trim_start_matches("sigver-")).collect();
     names.join(" ")
 }
 
@@ -50,17 +43,9 @@ impl Talk {
     fn open(protocols: &str, path: &str) -> Self {
         let start = Instant::now();
         let mut steps = Vec::new();
-        let upgrade = Upgrade {
-            path: path.to_owned(),
-            favored: false,
-        };
+        let upgrade = Upgrade { path: path.to_owned(), favored: false };
         let conversation = Conversation::open(&policy(protocols), upgrade, start, &mut steps);
-        Talk {
-            conversation,
-            start,
-            steps,
-            why: Vec::new(),
-        }
+        Talk { conversation, start, steps, why: Vec::new() }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -136,16 +121,8 @@ fn verb(command: &Command) -> &'static str {
 }
 
 fn relayed(side: Side, from: Dialect) -> Event {
-    let signal = Signal::Data {
-        payload: Payload::Bytes(Bytes::from_static(b"offer-J")),
-        last: false,
-    };
-    Event::Relayed {
-        link: LinkId(0x7b),
-        side,
-        signal,
-        origin: from.origin(),
-    }
+    let signal = Signal::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
+    Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.origin() }
 }
 
 #[test]
@@ -153,28 +130,14 @@ fn the_evidence_table_row_by_row() {
     let auto = policy("auto").releases;
     let none = Context::default();
     let probed = Context { probed: true, ..none };
-    let beaten = Context {
-        beaten: true,
-        ..probed
-    };
-    let unanswered = Context {
-        unanswered: true,
-        member: true,
-        ..probed
-    };
-    let member = Context {
-        member: true,
-        ..beaten
-    };
+    let beaten = Context { beaten: true, ..probed };
+    let unanswered = Context { unanswered: true, member: true, ..probed };
+    let member = Context { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     for (frame, context, expected) in [
         (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "5"),
         (Frame::text("garbage"), none, "5"),
-        (
-            Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]),
-            none,
-            "5",
-        ),
+        (Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "5"),
         (hex("1a02080b"), none, "19 20"),
         (hex("0801"), none, "19 20"),
         (hex("1206080012022a2a"), none, "19 20"),
@@ -195,44 +158,29 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, "5 15 15.1 16 18 19 20"),
         (hex(""), none, "5 15 15.1 16 18 19 20"),
     ] {
-        assert_eq!(
-            names(after(&frame, context, auto)),
-            expected,
-            "{frame:?} {context:?}"
-        );
+        assert_eq!(names(after(&frame, context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 
 #[test]
 fn protocol_lists() {
-    let releases = |list: &str| Policy::parse(list).map(|releases| releases.to_string());
+    let releases = |list: &str| Policy::parse(list).map(|protocols| protocols.releases.to_string());
     assert_eq!(releases("current").unwrap(), "sigver-19.1.2,sigver-20.1.0");
     assert_eq!(releases("sigver-18").unwrap(), "sigver-18.0.0");
-    assert_eq!(
-        releases("sigver-15.0.4, sigver-17").unwrap(),
-        "sigver-15.0.4,sigver-17.0.1"
-    );
+    assert_eq!(releases("sigver-15.0.4, sigver-17").unwrap(), "sigver-15.0.4,sigver-17.0.1");
     assert_eq!(
         releases("protobuf-v1,sigver-17.0.0").unwrap(),
         "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
     );
-    assert_eq!(Policy::parse("auto").unwrap().len(), Dialect::ALL.len());
-    for wrong in [
-        "",
-        ",",
-        "sigver",
-        "sigver-3.14",
-        "AUTO",
-        "sigver-15.0.1,sigver-15.0.2",
-    ] {
+    let auto = Policy::parse("auto").unwrap();
+    assert_eq!((auto.releases.len(), auto.relay), (Dialect::ALL.len(), false));
+    let relay = Policy::parse("signaller").unwrap();
+    assert!(relay.relay && relay.releases.is_empty());
+    assert!(Policy::parse("auto,signaller").unwrap().relay);
+    for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
         assert!(releases(wrong).is_err(), "{wrong}");
     }
-    assert!(
-        releases("sigver-99")
-            .unwrap_err()
-            .to_string()
-            .contains("protobuf-v1, current, sigver-5")
-    );
+    assert!(releases("sigver-99").unwrap_err().to_string().contains("protobuf-v1, current, sigver-5"));
 }
 
 #[test]
@@ -288,46 +236,26 @@ fn a_probed_client_of_15_is_known_by_its_pong() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted).did();
     talk.frame(153, &hex("2801"));
-    assert_eq!(
-        (talk.did(), talk.may_be()),
-        (vec!["2001".into()], "15 15.1".into())
-    );
+    assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
     talk.event(160, relayed(Side::Member, Dialect::Sigver15));
     talk.event(161, relayed(Side::Member, Dialect::Sigver20));
-    assert_eq!(
-        talk.did(),
-        ["0a0b087b1a076f666665722d4a", "0a0b087b1a076f666665722d4a"]
-    );
-    talk.frame(165, &hex("2801"))
-        .until(5_153)
-        .frame(5_160, &hex("2801"))
-        .until(15_152);
+    assert_eq!(talk.did(), ["0a0b087b1a076f666665722d4a", "0a0b087b1a076f666665722d4a"]);
+    talk.frame(165, &hex("2801")).until(5_153).frame(5_160, &hex("2801")).until(15_152);
     assert_eq!(talk.did(), ["2001", "2001"]);
     talk.until(15_153);
-    assert_eq!(
-        talk.did(),
-        ["close Some(4002) Signaling: pong not received in 5000 milliseconds"]
-    );
+    assert_eq!(talk.did(), ["close Some(4002) Signaling: pong not received in 5000 milliseconds"]);
 }
 
 /// netflux 3.0.0 ignores the probe and sends heartbeats of its own.
 #[test]
 fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1)
-        .until(151)
-        .event(152, Event::Bound { link: LinkId(9) });
+    talk.pong(1).until(151).event(152, Event::Bound { link: LinkId(9) });
     assert_eq!(talk.did(), ["ping", "10012001", "k join", "1000"]);
     talk.frame(160, &hex("0a0b080012076f666665722d4a"));
-    assert_eq!(
-        (talk.did(), talk.may_be()),
-        (vec!["relay".into()], "16 18".into())
-    );
+    assert_eq!((talk.did(), talk.may_be()), (vec!["relay".into()], "16 18".into()));
     talk.frame(200, &hex("2001")).frame(300, &hex("2801"));
-    assert_eq!(
-        (talk.did(), talk.may_be()),
-        (vec!["try another".into()], "18".into())
-    );
+    assert_eq!((talk.did(), talk.may_be()), (vec!["try another".into()], "18".into()));
 }
 
 /// netflux 4.3 ignores what we said, and says connect when its page gets to it.
@@ -338,10 +266,7 @@ fn a_late_client_of_the_current_generation_is_taken_back() {
     // A joiner of its own generation came in the meantime: what it sent is held, not lost.
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
     talk.frame(250, &hex("1a02080b"));
-    assert_eq!(
-        (talk.did(), talk.may_be()),
-        (vec!["forget".to_owned(), "k attach".into()], "19 20".into())
-    );
+    assert_eq!((talk.did(), talk.may_be()), (vec!["forget".to_owned(), "k attach".into()], "19 20".into()));
     talk.event(251, Event::Admitted);
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
     talk.until(5_000);
@@ -353,11 +278,7 @@ fn what_was_shown_in_the_wrong_dialect_is_shown_again() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted).did();
     talk.event(500, relayed(Side::Member, Dialect::Sigver18));
-    assert_eq!(
-        talk.did(),
-        ["0a0b087b12076f666665722d4a"],
-        "rooms are rarely mixed"
-    );
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "rooms are rarely mixed");
     talk.frame(1_500, &hex("1a02080b")).did();
     talk.event(1_501, Event::Admitted);
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
@@ -368,14 +289,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(170).event(172, Event::Admitted).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
-    talk.event(
-        201,
-        Event::LinkEnded {
-            link: LinkId(0x7b),
-            side: Side::Member,
-            cause: EndCause::Left,
-        },
-    );
+    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, cause: EndCause::Left });
     // The round trip and the margin.
     talk.until(339);
     assert_eq!(talk.did(), [""; 0]);
@@ -386,10 +300,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     // Late, it turns out to be of the current generation: all of it is said again.
     talk.frame(900, &hex("1a02080b")).event(901, Event::Admitted);
     let again = "120d087b100022076f666665722d4a";
-    assert_eq!(
-        talk.did(),
-        ["forget", "k attach", "2001", again, "1204087b1000", again]
-    );
+    assert_eq!(talk.did(), ["forget", "k attach", "2001", again, "1204087b1000", again]);
 }
 
 #[test]
@@ -406,10 +317,7 @@ fn a_json_client_on_a_path_is_taken_back() {
     let mut talk = Talk::open("auto", "/111111");
     talk.pong(1).until(151).event(152, Event::Admitted).did();
     talk.frame(900, &Frame::text("{\"type\":\"open\",\"key\":\"k\"}"));
-    assert_eq!(
-        (talk.did(), talk.may_be()),
-        (vec!["leave".to_owned(), "k open".into()], "5".into())
-    );
+    assert_eq!((talk.did(), talk.may_be()), (vec!["leave".to_owned(), "k open".into()], "5".into()));
 }
 
 #[test]
@@ -427,16 +335,10 @@ fn without_a_path_only_json_is_waited_for() {
     talk.pong(1).until(59_999);
     assert_eq!(talk.did(), ["ping"]);
     talk.until(60_000);
-    assert_eq!(
-        talk.did(),
-        ["close Some(1008) no message told what this client wants"]
-    );
+    assert_eq!(talk.did(), ["close Some(1008) no message told what this client wants"]);
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &hex("1a02080b"));
-    assert_eq!(
-        talk.did()[1],
-        "close Some(4741) 4741: The key  is an empty string"
-    );
+    assert_eq!(talk.did()[1], "close Some(4741) 4741: The key  is an empty string");
 }
 
 #[test]
@@ -474,13 +376,8 @@ fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let tags = [
-        0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03,
-    ];
-    let bytes = prop::collection::vec(
-        prop_oneof![prop::sample::select(tags.to_vec()), any::<u8>()],
-        0..24,
-    );
+    let tags = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03];
+    let bytes = prop::collection::vec(prop_oneof![prop::sample::select(tags.to_vec()), any::<u8>()], 0..24);
     let json = prop::sample::select(vec![
         "{}",
         "null",

@@ -159,12 +159,7 @@ impl<H> Room<H> {
     ) where
         H: Clone,
     {
-        let Attach {
-            claim,
-            known,
-            favored,
-            admitted_first,
-        } = attach;
+        let Attach { claim, known, favored, admitted_first } = attach;
         let was_member = self.is_member(peer);
         if self.members.is_empty() {
             self.promote(peer, handle, Some(claim), favored);
@@ -242,12 +237,7 @@ impl<H> Room<H> {
         deliver: &mut impl Deliver<H>,
     ) {
         let uplink = self.peers.get(&peer).and_then(|peer| peer.uplink);
-        let own = |id: LinkId| {
-            self.links
-                .get(&id)
-                .is_some_and(|link| link.member == peer)
-                .then_some(id)
-        };
+        let own = |id: LinkId| self.links.get(&id).is_some_and(|link| link.member == peer).then_some(id);
         let (id, from, otherwise) = match to {
             Recipient::Joiner(id) => (own(id), Side::Member, Reason::UnknownRecipient),
             Recipient::Member => (uplink, Side::Joiner, Reason::NotJoined),
@@ -288,15 +278,7 @@ impl<H> Room<H> {
         }
         let dead = !link.upward && !link.downward;
         if let Some(receiver) = self.peers.get(&receiver) {
-            deliver(
-                &receiver.handle,
-                Event::Relayed {
-                    link: id,
-                    side,
-                    signal,
-                    origin,
-                },
-            );
+            deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
         }
         if dead {
             self.remove_link(id);
@@ -314,11 +296,8 @@ impl<H> Room<H> {
         if known.iter().any(|id| self.claims.contains_key(id)) {
             return true;
         }
-        let bound_to = self
-            .peers
-            .get(&peer)
-            .and_then(|peer| peer.uplink)
-            .and_then(|link| self.links.get(&link));
+        let bound_to =
+            self.peers.get(&peer).and_then(|peer| peer.uplink).and_then(|link| self.links.get(&link));
         !known.is_empty()
             && bound_to
                 .and_then(|link| self.peers.get(&link.member))
@@ -337,10 +316,7 @@ impl<H> Room<H> {
     where
         H: Clone,
     {
-        let entry = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Peer::new(handle.clone()));
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
             Some(place) => self.members.rename(place, identity, favored),
@@ -417,19 +393,8 @@ impl<H> Room<H> {
         H: Clone,
     {
         let id = self.fresh_link(rng);
-        self.links.insert(
-            id,
-            Link {
-                joiner: peer,
-                member,
-                upward: true,
-                downward: true,
-            },
-        );
-        let entry = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Peer::new(handle.clone()));
+        self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
         entry.links.insert(id);
         let before = entry.uplink.replace(id);
         match rejoin {
@@ -471,17 +436,11 @@ impl<H> Room<H> {
 
     /// Bounds what a joiner that joins again and again can make the room remember.
     fn forget_old_joins(&mut self, peer: PeerId) {
-        let Some(entry) = self
-            .peers
-            .get(&peer)
-            .filter(|peer| peer.links.len() > MAX_JOINS_HEARD)
-        else {
+        let Some(entry) = self.peers.get(&peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
             return;
         };
-        let joined = entry
-            .links
-            .iter()
-            .filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
+        let joined =
+            entry.links.iter().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
         let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).copied().collect();
         for link in excess {
             self.remove_link(link);
@@ -513,14 +472,7 @@ impl<H> Room<H> {
             && other != gone
             && let Some(other) = self.peers.get(&other)
         {
-            deliver(
-                &other.handle,
-                Event::LinkEnded {
-                    link: id,
-                    side,
-                    cause,
-                },
-            );
+            deliver(&other.handle, Event::LinkEnded { link: id, side, cause });
         }
         self.remove_link(id);
     }
@@ -568,13 +520,6 @@ impl<H> Room<H> {
 
 impl<H> Peer<H> {
     fn new(handle: H) -> Self {
-        Peer {
-            handle,
-            place: None,
-            claim: None,
-            uplink: None,
-            tried: Vec::new(),
-            links: IndexSet::new(),
-        }
+        Peer { handle, place: None, claim: None, uplink: None, tried: Vec::new(), links: IndexSet::new() }
     }
 }

@@ -71,9 +71,6 @@ impl Members {
     /// The first favored, else the first, that is not among the tried.
     pub(super) fn untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
         let favored = self.favored.iter().filter_map(|place| self.by_arrival.get(place));
-        favored
-            .chain(self.by_arrival.values())
-            .find(|(_, identity)| !tried.contains(identity))
-            .copied()
+        favored.chain(self.by_arrival.values()).find(|(_, identity)| !tried.contains(identity)).copied()
     }
 }

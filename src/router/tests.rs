@@ -22,26 +22,19 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        Stage {
-            room: Room::default(),
-            rng: fastrand::Rng::with_seed(7),
-            heard: Vec::new(),
-        }
+        Stage { room: Room::default(), rng: fastrand::Rng::with_seed(7), heard: Vec::new() }
     }
 
     fn ask(&mut self, peer: PeerId, command: Command) -> &mut Self {
         let heard = &mut self.heard;
         self.room
-            .apply(peer, &peer, command, &mut self.rng, &mut |to: &PeerId, event| {
-                heard.push((*to, event))
-            });
+            .apply(peer, &peer, command, &mut self.rng, &mut |to: &PeerId, event| heard.push((*to, event)));
         self
     }
 
     fn leaves(&mut self, peer: PeerId) -> &mut Self {
         let heard = &mut self.heard;
-        self.room
-            .leave(peer, &mut |to: &PeerId, event| heard.push((*to, event)));
+        self.room.leave(peer, &mut |to: &PeerId, event| heard.push((*to, event)));
         self
     }
 
@@ -54,11 +47,7 @@ impl Stage {
     fn bound(&mut self, peer: PeerId, command: Command, member: PeerId) -> LinkId {
         self.ask(peer, command);
         let heard = self.heard();
-        let [
-            (to, Event::JoinerArrived { link: arrived }),
-            (back, Event::Bound { link }),
-        ] = heard[..]
-        else {
+        let [(to, Event::JoinerArrived { link: arrived }), (back, Event::Bound { link })] = heard[..] else {
             panic!("{peer:?} was not bound: {heard:?}")
         };
         assert_eq!((to, back, arrived), (member, peer, link));
@@ -67,19 +56,11 @@ impl Stage {
 }
 
 fn connect() -> Command {
-    Command::Join(Join {
-        alone: Alone::Become,
-        pick: Pick::Oldest,
-        rejoin: Rejoin::Replace,
-    })
+    Command::Join(Join { alone: Alone::Become, pick: Pick::Oldest, rejoin: Rejoin::Replace })
 }
 
 fn join5() -> Command {
-    Command::Join(Join {
-        alone: Alone::Refuse,
-        pick: Pick::Oldest,
-        rejoin: Rejoin::KeepHearing,
-    })
+    Command::Join(Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing })
 }
 
 fn attach(claim: u32, known: &[u32]) -> Command {
@@ -92,42 +73,23 @@ fn attach(claim: u32, known: &[u32]) -> Command {
 }
 
 fn relay(to: Recipient, signal: Signal) -> Command {
-    Command::Relay {
-        to,
-        signal,
-        origin: Origin(0),
-    }
+    Command::Relay { to, signal, origin: Origin(0) }
 }
 
 fn data(text: &'static str) -> Signal {
-    Signal::Data {
-        payload: Payload::Bytes(Bytes::from_static(text.as_bytes())),
-        last: false,
-    }
+    Signal::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: false }
 }
 
 fn last(text: &'static str) -> Signal {
-    Signal::Data {
-        payload: Payload::Bytes(Bytes::from_static(text.as_bytes())),
-        last: true,
-    }
+    Signal::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: true }
 }
 
 fn relayed(link: LinkId, side: Side, signal: Signal) -> Event {
-    Event::Relayed {
-        link,
-        side,
-        signal,
-        origin: Origin(0),
-    }
+    Event::Relayed { link, side, signal, origin: Origin(0) }
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
-    Event::LinkEnded {
-        link,
-        side,
-        cause: EndCause::Left,
-    }
+    Event::LinkEnded { link, side, cause: EndCause::Left }
 }
 
 #[test]
@@ -142,10 +104,7 @@ fn two_joiners_are_kept_apart() {
     stage.ask(A, relay(Recipient::Either(c), data("to C")));
     assert_eq!(
         stage.heard(),
-        [
-            (A, relayed(b, Side::Member, data("from B"))),
-            (C, relayed(c, Side::Joiner, data("to C"))),
-        ]
+        [(A, relayed(b, Side::Member, data("from B"))), (C, relayed(c, Side::Joiner, data("to C"))),]
     );
 }
 
@@ -155,12 +114,7 @@ fn an_answer_to_a_joiner_leaks_to_nobody() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[])).heard();
     stage.bound(B, attach(22, &[]), A);
-    let favored = Attach {
-        claim: NetId(22),
-        known: vec![NetId(11)],
-        favored: true,
-        admitted_first: false,
-    };
+    let favored = Attach { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
     stage.ask(B, Command::Attach(favored)).heard();
     let c = stage.bound(C, attach(33, &[]), B);
     stage.ask(B, relay(Recipient::Either(c), data("to C")));
@@ -213,9 +167,7 @@ fn giving_up_ends_one_direction_or_both() {
         let mut stage = Stage::new();
         stage.ask(A, connect()).heard();
         let b = stage.bound(B, connect(), A);
-        stage
-            .ask(A, relay(Recipient::Either(b), Signal::Fail { both_ways }))
-            .heard();
+        stage.ask(A, relay(Recipient::Either(b), Signal::Fail { both_ways })).heard();
         stage.ask(B, relay(Recipient::Member, data("x")));
         let expected = if both_ways {
             vec![(B, Event::Undeliverable(Reason::RecipientGone))]
@@ -234,10 +186,7 @@ fn an_empty_content_is_refused_only_on_a_living_link() {
     assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::NotJoined))]);
     let b = stage.bound(B, connect(), A);
     stage.ask(B, relay(Recipient::Either(LinkId(0)), Signal::Empty));
-    let reason = Reason::EmptyContent {
-        link: b,
-        from: Side::Joiner,
-    };
+    let reason = Reason::EmptyContent { link: b, from: Side::Joiner };
     assert_eq!(stage.heard(), [(B, Event::Refused(reason))]);
 }
 
@@ -252,11 +201,7 @@ fn opening_and_joining_by_key() {
     stage.ask(C, Command::Open);
     assert_eq!(
         stage.heard(),
-        [
-            (A, Event::Admitted),
-            (A, Event::Refused(Reason::KeyTaken)),
-            (C, Event::Refused(Reason::KeyTaken)),
-        ]
+        [(A, Event::Admitted), (A, Event::Refused(Reason::KeyTaken)), (C, Event::Refused(Reason::KeyTaken)),]
     );
     let first = stage.bound(B, join5(), A);
     let second = stage.bound(B, join5(), A);
@@ -284,10 +229,7 @@ fn joining_for_ever_is_forgotten() {
         stage.bound(B, join5(), A);
     }
     stage.ask(A, relay(Recipient::Joiner(first), data("x")));
-    assert_eq!(
-        stage.heard(),
-        [(A, Event::Undeliverable(Reason::UnknownRecipient))]
-    );
+    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::UnknownRecipient))]);
 }
 
 /// sigver 18: untried members by age, then all over again.
@@ -312,21 +254,12 @@ fn a_member_that_blocks_the_room_is_replaced() {
     let b = stage.bound(B, connect(), A);
     let c = stage.bound(C, connect(), A);
     stage.ask(B, Command::TryAnother);
-    let gone = |link| Event::LinkEnded {
-        link,
-        side: Side::Joiner,
-        cause: EndCause::Evicted,
-    };
+    let gone = |link| Event::LinkEnded { link, side: Side::Joiner, cause: EndCause::Evicted };
     let mut heard = stage.heard();
     heard[..2].sort_by_key(|(to, _)| *to);
     assert_eq!(
         heard,
-        [
-            (B, gone(b)),
-            (C, gone(c)),
-            (A, Event::Evicted(Reason::Replaced)),
-            (B, Event::Admitted),
-        ]
+        [(B, gone(b)), (C, gone(c)), (A, Event::Evicted(Reason::Replaced)), (B, Event::Admitted),]
     );
     stage.leaves(A);
     assert_eq!(stage.heard(), []);
@@ -350,19 +283,12 @@ fn a_member_alone_that_tries_another_meets_itself() {
 fn attaching_by_acquaintance() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[99]));
-    assert_eq!(
-        stage.heard(),
-        [(A, Event::Admitted)],
-        "nobody is there, so the list does not matter"
-    );
+    assert_eq!(stage.heard(), [(A, Event::Admitted)], "nobody is there, so the list does not matter");
     stage.ask(A, attach(12, &[]));
     assert_eq!(stage.heard(), [(A, Event::Admitted)]);
     stage.ask(B, attach(22, &[12]));
     let heard = stage.heard();
-    assert!(
-        matches!(heard[1], (B, Event::Bound { .. })),
-        "alone, A kept its first id: {heard:?}"
-    );
+    assert!(matches!(heard[1], (B, Event::Bound { .. })), "alone, A kept its first id: {heard:?}");
     stage.ask(B, attach(22, &[11]));
     assert_eq!(stage.heard(), [(B, Event::Admitted)]);
     // Known to nobody, a member is one no longer, and its joiner stays bound to it.
@@ -380,12 +306,7 @@ fn attaching_by_acquaintance() {
 fn a_favored_member_is_chosen_before_others() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[])).heard();
-    let favored = Attach {
-        claim: NetId(22),
-        known: vec![NetId(11)],
-        favored: true,
-        admitted_first: false,
-    };
+    let favored = Attach { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
     stage.ask(B, Command::Attach(favored)).heard();
     stage.bound(C, attach(33, &[]), B);
     stage.bound(C, attach(33, &[]), A);
@@ -399,29 +320,12 @@ fn the_order_of_a_replacement_is_the_releases() {
         let mut stage = Stage::new();
         stage.ask(A, attach(11, &[])).heard();
         let b = stage.bound(B, attach(22, &[]), A);
-        let again = Attach {
-            claim: NetId(22),
-            known: Vec::new(),
-            favored: false,
-            admitted_first,
-        };
+        let again = Attach { claim: NetId(22), known: Vec::new(), favored: false, admitted_first };
         stage.ask(B, Command::Attach(again));
-        let to_b: Vec<Event> = stage
-            .heard()
-            .into_iter()
-            .filter(|(to, _)| *to == B)
-            .map(|(_, event)| event)
-            .collect();
-        let end = Event::LinkEnded {
-            link: b,
-            side: Side::Joiner,
-            cause: EndCause::Evicted,
-        };
-        let expected = if admitted_first {
-            [Event::Admitted, end]
-        } else {
-            [end, Event::Admitted]
-        };
+        let to_b: Vec<Event> =
+            stage.heard().into_iter().filter(|(to, _)| *to == B).map(|(_, event)| event).collect();
+        let end = Event::LinkEnded { link: b, side: Side::Joiner, cause: EndCause::Evicted };
+        let expected = if admitted_first { [Event::Admitted, end] } else { [end, Event::Admitted] };
         assert_eq!(to_b, expected);
     }
 }
@@ -458,9 +362,7 @@ fn strangers_change_nothing() {
     stage.leaves(D);
     let heard = stage.heard();
     assert!(
-        heard
-            .iter()
-            .all(|(to, event)| *to == D && matches!(event, Event::Undeliverable(_))),
+        heard.iter().all(|(to, event)| *to == D && matches!(event, Event::Undeliverable(_))),
         "{heard:?}"
     );
     stage.leaves(A).leaves(B);

@@ -58,10 +58,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     signaller: Option<Arc<Signaller>>,
 ) -> Option<Upgraded<S>> {
-    let front = Front {
-        asked: Arc::default(),
-        signaller,
-    };
+    let front = Front { asked: Arc::default(), signaller };
     let asked = Arc::clone(&front.asked);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -71,11 +68,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // What goes wrong here is the client's business: hyper has answered what can be answered.
     let parts = connection.without_shutdown().await.ok()?;
     let wanted = asked.lock().take()?;
-    Some(Upgraded {
-        stream: parts.io.into_inner(),
-        early: parts.read_buf,
-        wanted,
-    })
+    Some(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, wanted })
 }
 
 /// Answers requests, and keeps what the upgrade among them said.
@@ -126,10 +119,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
@@ -156,39 +146,28 @@ fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response
     let headers = request.headers();
     let bad = |text| {
         let mut response = plain(StatusCode::BAD_REQUEST, text);
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         Err(Box::new(response))
     };
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return bad("400 Bad Request: the WebSocket version must be 13\n");
     }
     let Some(accepted) = accept_key(headers) else {
         return bad("400 Bad Request: Sec-WebSocket-Key is missing or malformed\n");
     };
     let mut response = switching(accepted);
-    let offered = headers
-        .get(header::SEC_WEBSOCKET_PROTOCOL)
-        .and_then(|value| value.to_str().ok());
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if let Some(first) = offered.and_then(|list| list.split(',').map(str::trim).find(|name| !name.is_empty()))
         && let Ok(first) = HeaderValue::from_str(first)
     {
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_PROTOCOL, first);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, first);
     }
     Ok(response)
 }
 
 /// What proves that we read the client's key; `None` if it has none, or one that is not 16 bytes in base64.
 fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24)?;
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24)?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
@@ -205,15 +184,9 @@ fn switching(accepted: HeaderValue) -> Response<Full<Bytes>> {
 
 fn upgrade<B>(request: &Request<B>) -> Upgrade {
     let uri = request.uri();
-    let names = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .map(|pair| pair.split('=').next().unwrap_or_default());
-    Upgrade {
-        path: uri.path().to_owned(),
-        favored: names.into_iter().any(|name| name == "favored"),
-    }
+    let names =
+        uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    Upgrade { path: uri.path().to_owned(), favored: names.into_iter().any(|name| name == "favored") }
 }
 
 #[cfg(test)]
@@ -239,27 +212,15 @@ mod tests {
     fn an_upgrade_is_accepted() {
         let (response, upgrade) = answer(&request("/k%20%2Fx?a=1&favored=false", &UPGRADE));
         assert_eq!(response.status(), 101);
-        assert_eq!(
-            response.headers()["sec-websocket-accept"],
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!response.headers().contains_key("sec-websocket-protocol"));
-        assert_eq!(
-            upgrade,
-            Some(Upgrade {
-                path: "/k%20%2Fx".into(),
-                favored: true
-            })
-        );
+        assert_eq!(upgrade, Some(Upgrade { path: "/k%20%2Fx".into(), favored: true }));
     }
 
     #[test]
     fn the_first_subprotocol_is_taken() {
         let headers = [&UPGRADE[..], &[("sec-websocket-protocol", "aaa, bbb")]].concat();
-        assert_eq!(
-            answer(&request("/k", &headers)).0.headers()["sec-websocket-protocol"],
-            "aaa"
-        );
+        assert_eq!(answer(&request("/k", &headers)).0.headers()["sec-websocket-protocol"], "aaa");
     }
 
     #[test]

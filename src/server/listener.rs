@@ -49,11 +49,7 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
             Err(source) => {
                 let elsewhere = is_not_ours(&source);
                 let reason = reason(&source, address);
-                failure.get_or_insert(ListenError {
-                    address: address.to_string(),
-                    reason,
-                    source,
-                });
+                failure.get_or_insert(ListenError { address: address.to_string(), reason, source });
                 if !elsewhere {
                     break;
                 }
@@ -70,11 +66,7 @@ pub fn startup_line(address: SocketAddr) -> String {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("%{}", v6.scope_id()),
         _ => String::new(),
     };
-    format!(
-        "Signaling server is listening on {}{scope}:{}",
-        address.ip(),
-        address.port()
-    )
+    format!("Signaling server is listening on {}{scope}:{}", address.ip(), address.port())
 }
 
 /// How long to wait before accepting again after a failure; `None` is at once.
@@ -100,10 +92,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> 
         let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         return Ok(any.map(|ip| SocketAddr::new(ip, port)).to_vec());
     }
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match lookup_host((bare, port)).await {
         Ok(addresses) => Ok(addresses.collect()),
         Err(source) => Err(unresolved(host, port, source)),
@@ -112,11 +101,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> 
 
 fn unresolved(host: &str, port: u16, source: io::Error) -> ListenError {
     let reason = format!("'{host}' is neither an IP address nor a name that resolves ({source})");
-    ListenError {
-        address: format!("{host}:{port}"),
-        reason,
-        source,
-    }
+    ListenError { address: format!("{host}:{port}"), reason, source }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -137,10 +122,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Whether another address of the same name may do.
 fn is_not_ours(error: &io::Error) -> bool {
     // A machine without IPv6 says `AddrNotAvailable`, a kernel without it has no kind for what it says.
-    !matches!(
-        error.kind(),
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-    )
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
 fn reason(error: &io::Error, address: SocketAddr) -> String {
@@ -182,10 +164,7 @@ mod tests {
         let (client, accepted) = tokio::join!(TcpStream::connect(local), listener.accept());
         assert_eq!(accepted.unwrap().1, client.unwrap().local_addr().unwrap());
         assert!(address(&bind("localhost", 0).await.unwrap()).ip().is_loopback());
-        assert_eq!(
-            address(&bind("0.0.0.0", 0).await.unwrap()).ip(),
-            Ipv4Addr::UNSPECIFIED
-        );
+        assert_eq!(address(&bind("0.0.0.0", 0).await.unwrap()).ip(), Ipv4Addr::UNSPECIFIED);
     }
 
     #[tokio::test]
@@ -230,10 +209,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_others_is_refused() {
         let refused = bind("192.0.2.1", 18019).await.unwrap_err().to_string();
-        assert!(
-            refused.starts_with("cannot listen on 192.0.2.1:18019: this machine does not"),
-            "{refused}"
-        );
+        assert!(refused.starts_with("cannot listen on 192.0.2.1:18019: this machine does not"), "{refused}");
         let refused = bind("no such host", 18019).await.unwrap_err().to_string();
         assert!(
             refused
@@ -270,19 +246,11 @@ mod tests {
         // Numbers of Linux: EINTR, EAGAIN, ENETDOWN, ENETUNREACH, ECONNABORTED, ECONNRESET, ETIMEDOUT,
         // EHOSTUNREACH.
         for ignored in [4, 11, 100, 101, 103, 104, 110, 113] {
-            assert_eq!(
-                accept_backoff(&io::Error::from_raw_os_error(ignored)),
-                None,
-                "{ignored}"
-            );
+            assert_eq!(accept_backoff(&io::Error::from_raw_os_error(ignored)), None, "{ignored}");
         }
         // EPERM, EBADF, ENOMEM, EINVAL, ENFILE, EMFILE, ENOBUFS.
         for paused in [1, 9, 12, 22, 23, 24, 105] {
-            assert_eq!(
-                accept_backoff(&io::Error::from_raw_os_error(paused)),
-                Some(PAUSE),
-                "{paused}"
-            );
+            assert_eq!(accept_backoff(&io::Error::from_raw_os_error(paused)), Some(PAUSE), "{paused}");
         }
     }
 }

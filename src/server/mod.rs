@@ -99,12 +99,7 @@ where
         upgraded = http::serve(stream, context.signaller.clone()) => upgraded,
         () = stopping => None,
     };
-    let Some(http::Upgraded {
-        stream,
-        early,
-        wanted,
-    }) = upgraded
-    else {
+    let Some(http::Upgraded { stream, early, wanted }) = upgraded else {
         return;
     };
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
@@ -118,9 +113,7 @@ where
         }
         Wanted::Relay(signaller, call) => {
             tokio::spawn(async move {
-                signaller
-                    .serve(Box::new(stream), early, call, context.stopped())
-                    .await;
+                signaller.serve(Box::new(stream), early, call, context.stopped()).await;
                 drop(alive);
             });
         }

@@ -106,21 +106,13 @@ fn certified_key(files: &TlsFiles, provider: &CryptoProvider) -> Result<Certifie
             "of no supported kind, which are RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519",
         )
     };
-    let pair = CertifiedKey::new(
-        chain,
-        provider.key_provider.load_private_key(key).map_err(unusable)?,
-    );
+    let pair = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).map_err(unusable)?);
     match pair.keys_match() {
         Ok(()) => Ok(pair),
-        Err(RustlsError::InconsistentKeys(_)) => Err(TlsError::Mismatch {
-            key: files.key.clone(),
-            cert: files.cert.clone(),
-        }),
-        Err(error) => Err(content(
-            CERT,
-            &files.cert,
-            format!("its first certificate is unsound ({error})"),
-        )),
+        Err(RustlsError::InconsistentKeys(_)) => {
+            Err(TlsError::Mismatch { key: files.key.clone(), cert: files.cert.clone() })
+        }
+        Err(error) => Err(content(CERT, &files.cert, format!("its first certificate is unsound ({error})"))),
     }
 }
 
@@ -161,19 +153,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(role: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        role,
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| TlsError::Read { role, path: path.to_owned(), source })
 }
 
 fn content(role: &'static str, path: &Path, reason: impl Into<String>) -> TlsError {
-    TlsError::Content {
-        role,
-        path: path.to_owned(),
-        reason: reason.into(),
-    }
+    TlsError::Content { role, path: path.to_owned(), reason: reason.into() }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -112,14 +112,8 @@ fn host_of(origin: &str) -> &str {
 mod tests {
     use super::*;
 
-    const GOOD: Knock<'_> = Knock {
-        get: true,
-        upgrade: true,
-        version: true,
-        key: true,
-        origin: None,
-        host: "x",
-    };
+    const GOOD: Knock<'_> =
+        Knock { get: true, upgrade: true, version: true, key: true, origin: None, host: "x" };
 
     fn ask(registry: &Arc<Registry<Line>>, path: &str, request: Knock<'_>) -> Result<Call, Refusal> {
         knock(registry, None, Target::parse(path).unwrap(), &request)
@@ -129,59 +123,24 @@ mod tests {
     #[test]
     fn the_checks_have_their_order() {
         let registry = Arc::default();
-        let plain = Knock {
-            upgrade: false,
-            version: false,
-            key: false,
-            ..GOOD
-        };
-        assert_eq!(
-            ask(&registry, "/listen/abc", plain).unwrap_err(),
-            Refusal::NoUpgrade
-        );
-        assert_eq!(
-            ask(&registry, "/connect/abc", plain).unwrap_err(),
-            Refusal::Unknown
-        );
+        let plain = Knock { upgrade: false, version: false, key: false, ..GOOD };
+        assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Refusal::NoUpgrade);
+        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Refusal::Unknown);
         let post = Knock { get: false, ..plain };
-        assert_eq!(
-            ask(&registry, "/listen/abc", post).unwrap_err(),
-            Refusal::NoUpgrade
-        );
+        assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Refusal::NoUpgrade);
         let post = Knock { get: false, ..GOOD };
         assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Refusal::Method);
-        let (version, key) = (
-            Knock {
-                version: false,
-                ..GOOD
-            },
-            Knock { key: false, ..GOOD },
-        );
-        assert_eq!(
-            ask(&registry, "/listen/abc", version).unwrap_err(),
-            Refusal::NoUpgrade
-        );
-        assert_eq!(
-            ask(&registry, "/listen/abc", key).unwrap_err(),
-            Refusal::NoUpgrade
-        );
+        let (version, key) = (Knock { version: false, ..GOOD }, Knock { key: false, ..GOOD });
+        assert_eq!(ask(&registry, "/listen/abc", version).unwrap_err(), Refusal::NoUpgrade);
+        assert_eq!(ask(&registry, "/listen/abc", key).unwrap_err(), Refusal::NoUpgrade);
 
         let listening = ask(&registry, "/listen/abc", GOOD).unwrap();
         assert!(matches!(listening, Call::Listen(_)));
         assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Refusal::Taken);
         assert_eq!(ask(&registry, "/listen/abc", GOOD).unwrap_err(), Refusal::Taken);
-        assert_eq!(
-            ask(&registry, "/connect/abc", plain).unwrap_err(),
-            Refusal::NoUpgrade
-        );
-        assert!(matches!(
-            ask(&registry, "/connect/abc", GOOD),
-            Ok(Call::Connect(_))
-        ));
-        assert_eq!(
-            ask(&registry, "/connect/abc", GOOD).unwrap_err(),
-            Refusal::Unknown
-        );
+        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Refusal::NoUpgrade);
+        assert!(matches!(ask(&registry, "/connect/abc", GOOD), Ok(Call::Connect(_))));
+        assert_eq!(ask(&registry, "/connect/abc", GOOD).unwrap_err(), Refusal::Unknown);
         assert!(ask(&registry, "/listen/abc", GOOD).is_ok());
     }
 

@@ -111,10 +111,7 @@ mod tests {
         for handle in GOOD {
             assert!(Handle::parse(handle).is_some(), "{handle}");
         }
-        for handle in BAD
-            .into_iter()
-            .chain(["", "a", "abc\n", "abc/", "ab c", "abç", "ab%63"])
-        {
+        for handle in BAD.into_iter().chain(["", "a", "abc\n", "abc/", "ab c", "abç", "ab%63"]) {
             assert_eq!(Handle::parse(handle), None, "{handle}");
         }
     }
@@ -122,17 +119,8 @@ mod tests {
     #[test]
     fn a_path_is_a_target() {
         let handle = Handle::parse("abc").unwrap();
-        for path in [
-            "/listen/abc",
-            "/listen/ab%63",
-            "/%6cisten/abc",
-            "/%6Cisten/%61%62%63",
-        ] {
-            assert_eq!(
-                Target::parse(path),
-                Some(Target::Listen(handle.clone())),
-                "{path}"
-            );
+        for path in ["/listen/abc", "/listen/ab%63", "/%6cisten/abc", "/%6Cisten/%61%62%63"] {
+            assert_eq!(Target::parse(path), Some(Target::Listen(handle.clone())), "{path}");
         }
         assert_eq!(Target::parse("/connect/abc"), Some(Target::Connect(handle)));
     }

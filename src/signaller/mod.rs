@@ -74,11 +74,7 @@ impl Signaller {
     /// A relay where nobody listens. If it is `exclusive`, no other dialect is spoken on its port: what is none of
     /// its paths is not found. Otherwise all else is left to sigver.
     pub fn new(options: SignallerOptions, exclusive: bool) -> Arc<Self> {
-        Arc::new(Signaller {
-            options,
-            exclusive,
-            registry: Arc::default(),
-        })
+        Arc::new(Signaller { options, exclusive, registry: Arc::default() })
     }
 
     /// Whether a request with this path, as sent, is the relay's to answer, and if so, what it is for. `Ok(None)`

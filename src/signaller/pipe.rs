@@ -77,10 +77,7 @@ impl Pipe {
     /// Somebody listens.
     pub fn listen(options: &SignallerOptions, now: Instant) -> Self {
         Pipe {
-            state: State::Waiting {
-                early: Vec::new(),
-                size: 0,
-            },
+            state: State::Waiting { early: Vec::new(), size: 0 },
             deadline: after(now, options.listen_deadline),
             pipe_deadline: options.pipe_deadline,
             // A pipe ends with a message: there is no less than one.
@@ -208,10 +205,7 @@ impl Pipe {
 const TOO_MANY: (u16, &str) = (4002, "Too Many Messages");
 
 /// What a side gets when the other is lost, whatever the reason.
-pub const INTERNAL: Close = Close {
-    code: Some(1011),
-    reason: std::borrow::Cow::Borrowed("Internal Error"),
-};
+pub const INTERNAL: Close = Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
 
 fn size_of_frame(frame: &Frame) -> usize {
     match frame {
@@ -239,15 +233,9 @@ mod tests {
     impl Bench {
         fn with(options: &SignallerOptions) -> Self {
             // Any instant will do: what counts is what is added to it.
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "the start of a time that the test makes up"
-            )]
+            #[allow(clippy::disallowed_methods, reason = "the start of a time that the test makes up")]
             let start = Instant::now();
-            Bench {
-                start,
-                pipe: Pipe::listen(options, start),
-            }
+            Bench { start, pipe: Pipe::listen(options, start) }
         }
 
         fn new() -> Self {
@@ -333,12 +321,7 @@ mod tests {
             (End::Closed(None), None, 1011, "Internal Error"),
             (End::Gone, None, 1011, "Internal Error"),
             (End::TooBig, Some(Close::new(1009, "")), 1011, "Internal Error"),
-            (
-                End::Violation(violation.clone()),
-                Some(violation),
-                1011,
-                "Internal Error",
-            ),
+            (End::Violation(violation.clone()), Some(violation), 1011, "Internal Error"),
         ] {
             for side in [Listener, Connector] {
                 let mut bench = Bench::open();
@@ -395,10 +378,7 @@ mod tests {
         for _ in 0..8 {
             bench.says(Listener, "a");
         }
-        assert_eq!(
-            bench.says(Listener, "a"),
-            [close(Listener, 4002, "Too Many Messages")]
-        );
+        assert_eq!(bench.says(Listener, "a"), [close(Listener, 4002, "Too Many Messages")]);
         assert_eq!(bench.connect(0), []);
         assert!(bench.pipe.is_over());
     }
@@ -419,10 +399,7 @@ mod tests {
     #[test]
     fn a_guest_that_never_arrives_is_a_guest_that_was_lost() {
         let mut bench = Bench::new();
-        assert_eq!(
-            bench.ends(Connector, End::Gone),
-            [close(Listener, 1011, "Internal Error")]
-        );
+        assert_eq!(bench.ends(Connector, End::Gone), [close(Listener, 1011, "Internal Error")]);
     }
 
     #[test]
@@ -450,15 +427,9 @@ mod tests {
     fn the_server_stops() {
         let stop = |bench: &mut Bench| bench.done(Pipe::on_stop);
         let mut bench = Bench::new();
-        assert_eq!(
-            stop(&mut bench),
-            [close(Listener, 1001, "the server is shutting down")]
-        );
+        assert_eq!(stop(&mut bench), [close(Listener, 1001, "the server is shutting down")]);
         assert_eq!(stop(&mut bench), []);
-        assert_eq!(
-            stop(&mut Bench::open()),
-            both(1001, "the server is shutting down")
-        );
+        assert_eq!(stop(&mut Bench::open()), both(1001, "the server is shutting down"));
     }
 
     #[test]
@@ -481,10 +452,7 @@ mod tests {
 
     #[test]
     fn no_limit_below_one_message() {
-        let mut bench = Bench::with(&SignallerOptions {
-            max_messages: 0,
-            ..SignallerOptions::default()
-        });
+        let mut bench = Bench::with(&SignallerOptions { max_messages: 0, ..SignallerOptions::default() });
         assert_eq!(bench.connect(0), []);
         assert_eq!(bench.says(Connector, "m1").len(), 3);
     }

@@ -25,11 +25,7 @@ impl<T> Registry<T> {
             Entry::Occupied(_) => return None,
             Entry::Vacant(vacant) => vacant.insert(sender),
         };
-        Some(Listening {
-            registry: Arc::clone(self),
-            handle,
-            guest,
-        })
+        Some(Listening { registry: Arc::clone(self), handle, guest })
     }
 
     /// Claims the listener under a handle, which is free from now on; `None` if there is none.
@@ -45,9 +41,7 @@ impl<T> Registry<T> {
 
 impl<T> Default for Registry<T> {
     fn default() -> Self {
-        Registry {
-            waiting: Mutex::default(),
-        }
+        Registry { waiting: Mutex::default() }
     }
 }
 

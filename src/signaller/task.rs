@@ -45,11 +45,7 @@ struct Peer {
 
 impl Peer {
     fn new(line: Line) -> Self {
-        Peer {
-            line,
-            flushing: false,
-            closed: false,
-        }
+        Peer { line, flushing: false, closed: false }
     }
 
     /// An error means that the connection is broken; the next flush says so, to whom it concerns.
@@ -67,10 +63,7 @@ impl Peer {
     }
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one of it, on the stack, and only for a moment"
-)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, on the stack, and only for a moment")]
 enum Wake {
     Stop,
     /// The guest came, or will not come.
@@ -271,23 +264,16 @@ mod tests {
     }
 
     async fn send(client: &mut Client, message: Message) {
-        poll_fn(|context| Pin::new(&mut *client).poll_ready(context))
-            .await
-            .unwrap();
+        poll_fn(|context| Pin::new(&mut *client).poll_ready(context)).await.unwrap();
         Pin::new(&mut *client).start_send(message).unwrap();
-        poll_fn(|context| Pin::new(&mut *client).poll_flush(context))
-            .await
-            .unwrap();
+        poll_fn(|context| Pin::new(&mut *client).poll_flush(context)).await.unwrap();
     }
 
     /// How many messages of 1000 bytes go out before the server stops reading.
     async fn sent_until_stuck(client: &mut Client) -> usize {
         for count in 0..1000 {
             let sending = send(client, Message::binary(vec![0; 1000]));
-            if tokio::time::timeout(Duration::from_secs(1), sending)
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(Duration::from_secs(1), sending).await.is_err() {
                 return count;
             }
         }
@@ -362,10 +348,7 @@ mod tests {
     async fn pings_put_no_deadline_off() {
         let registry = Arc::<Registry<Line>>::default();
         let listening = registry.listen(abc()).unwrap();
-        let options = SignallerOptions {
-            listen_deadline: Duration::from_millis(50),
-            ..options()
-        };
+        let options = SignallerOptions { listen_deadline: Duration::from_millis(50), ..options() };
         let flood: Box<dyn super::Stream> = Box::new(Flood);
         let line = Socket::new(flood, Bytes::new(), 1024).await;
         let task = tokio::spawn(async move { listen(line, listening, &options, pending()).await });

@@ -117,9 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn start(&mut self, message: Message) -> io::Result<()> {
         // The library asks to wait until it is ready so that its buffer stays small; ours is bounded by the
         // caller, who queues nothing more while a flush is pending.
-        Pin::new(&mut self.inner)
-            .start_send(message)
-            .map_err(io::Error::other)
+        Pin::new(&mut self.inner).start_send(message).map_err(io::Error::other)
     }
 
     /// Sends what is queued.
@@ -127,9 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Errors
     /// The connection is broken.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner)
-            .poll_flush(context)
-            .map_err(io::Error::other)
+        Pin::new(&mut self.inner).poll_flush(context).map_err(io::Error::other)
     }
 
     /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long

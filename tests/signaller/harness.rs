@@ -34,10 +34,7 @@ impl Server {
     pub async fn start(options: SignallerOptions, exclusive: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let policy = Policy {
-            releases: Policy::parse("auto").unwrap(),
-            windows: Windows::default(),
-        };
+        let policy = Policy { releases: Policy::parse("auto").unwrap(), windows: Windows::default() };
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),
@@ -57,11 +54,7 @@ impl Server {
             };
             server::serve(listener, None, 1 << 20, context, stopped).await;
         });
-        Server {
-            address,
-            stop: Some(stop),
-            done,
-        }
+        Server { address, stop: Some(stop), done }
     }
 
     /// As the original starts: alone on its port.
@@ -153,10 +146,7 @@ impl Client {
     }
 
     pub async fn close(&mut self, code: u16, reason: &'static str) {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
         self.send(Message::Close(Some(frame))).await;
     }
 

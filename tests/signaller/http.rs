@@ -21,14 +21,8 @@ async fn handles() {
         ("_abc", false),
         ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true),
         ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
-        (
-            "a_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b",
-            true,
-        ),
-        (
-            "a_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b",
-            false,
-        ),
+        ("a_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b", true),
+        ("a_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b_b", false),
     ] {
         let path = format!("/listen/{handle}");
         if good {
@@ -50,11 +44,8 @@ fn expect(answer: &(String, Vec<String>, String), status: &str, headers: &[&str]
 }
 
 fn expect_switched(answer: &(String, Vec<String>, String)) {
-    let headers = [
-        "connection: Upgrade",
-        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-        "upgrade: websocket",
-    ];
+    let headers =
+        ["connection: Upgrade", "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "upgrade: websocket"];
     expect(answer, "101 Switching Protocols", &headers, "");
 }
 
@@ -84,14 +75,10 @@ async fn http() {
     expect(&answer, "400 Bad Request", &bad_close, "Bad Request\n");
     let answer = server.raw(&get("/connect/abc")).await;
     expect(&answer, "404 Not Found", &empty, "");
-    let answer = server
-        .raw(&format!("GET /listen/abc HTTP/1.1\r\n{UPGRADE}\r\n"))
-        .await;
+    let answer = server.raw(&format!("GET /listen/abc HTTP/1.1\r\n{UPGRADE}\r\n")).await;
     expect_switched(&answer);
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: aaa, bbb\r\n";
-    let answer = server
-        .raw(&format!("GET /listen/abcd HTTP/1.1\r\n{UPGRADE}{offer}\r\n"))
-        .await;
+    let answer = server.raw(&format!("GET /listen/abcd HTTP/1.1\r\n{UPGRADE}{offer}\r\n")).await;
     expect_switched(&answer);
     let with_origin = |handle: &str, origin: &str| {
         format!("GET /listen/{handle} HTTP/1.1\r\n{UPGRADE}Origin: {origin}\r\n\r\n")
@@ -106,22 +93,13 @@ async fn http() {
     expect(&answer, "403 Forbidden", &forbidden, "Forbidden\n");
     expect_switched(&server.raw(&with_origin("abcf", "http://x")).await);
     let version = UPGRADE.replace("13\r\n", "12\r\n");
-    let answer = server
-        .raw(&format!("GET /listen/abcg HTTP/1.1\r\n{version}\r\n"))
-        .await;
+    let answer = server.raw(&format!("GET /listen/abcg HTTP/1.1\r\n{version}\r\n")).await;
     expect(&answer, "400 Bad Request", &bad, "Bad Request\n");
     let no_key = UPGRADE.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "");
-    let answer = server
-        .raw(&format!("GET /listen/abch HTTP/1.1\r\n{no_key}\r\n"))
-        .await;
+    let answer = server.raw(&format!("GET /listen/abch HTTP/1.1\r\n{no_key}\r\n")).await;
     expect(&answer, "400 Bad Request", &bad, "Bad Request\n");
     let post = "POST /listen/abci HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    expect(
-        &server.raw(post).await,
-        "400 Bad Request",
-        &bad_close,
-        "Bad Request\n",
-    );
+    expect(&server.raw(post).await, "400 Bad Request", &bad_close, "Bad Request\n");
     let _l = server.open("/listen/abcj").await;
     let answer = server.raw(&get("/listen/abcj")).await;
     expect(&answer, "409 Conflict", &empty, "");
@@ -136,16 +114,11 @@ async fn origin_re() {
     let server = Server::start(options, true).await;
     let request =
         |handle: &str, header: &str| format!("GET /listen/{handle} HTTP/1.1\r\n{UPGRADE}{header}\r\n");
-    let answer = server
-        .raw(&request("abc", "Origin: https://ok.example\r\n"))
-        .await;
+    let answer = server.raw(&request("abc", "Origin: https://ok.example\r\n")).await;
     expect_switched(&answer);
     // No origin: there the handler panicked and the connection ended without an answer.
     for header in ["Origin: https://bad.example\r\n", ""] {
         let answer = server.raw(&request("abcd", header)).await;
-        assert_eq!(
-            (answer.0.as_str(), answer.2.as_str()),
-            ("HTTP/1.1 403 Forbidden", "Forbidden\n")
-        );
+        assert_eq!((answer.0.as_str(), answer.2.as_str()), ("HTTP/1.1 403 Forbidden", "Forbidden\n"));
     }
 }

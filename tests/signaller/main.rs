@@ -108,15 +108,9 @@ async fn too_many() {
 #[tokio::test]
 async fn seven_each() {
     let (mut l, mut c) = Server::new().await.pair().await;
-    for (a, b) in [
-        ("a1", "b1"),
-        ("a2", "b2"),
-        ("a3", "b3"),
-        ("a4", "b4"),
-        ("a5", "b5"),
-        ("a6", "b6"),
-        ("a7", "b7"),
-    ] {
+    for (a, b) in
+        [("a1", "b1"), ("a2", "b2"), ("a3", "b3"), ("a4", "b4"), ("a5", "b5"), ("a6", "b6"), ("a7", "b7")]
+    {
         l.text(a).await;
         c.gets(a).await;
         c.text(b).await;
@@ -203,10 +197,8 @@ async fn a_listener_that_breaks_the_limits_early_is_closed() {
 #[tokio::test]
 async fn listen_timeout() {
     // The original looks every five seconds only; ours is exact.
-    let options = SignallerOptions {
-        listen_deadline: Duration::from_millis(300),
-        ..SignallerOptions::default()
-    };
+    let options =
+        SignallerOptions { listen_deadline: Duration::from_millis(300), ..SignallerOptions::default() };
     let server = Server::start(options, true).await;
     let started = Instant::now();
     let mut l = server.open("/listen/abc").await;
@@ -239,14 +231,8 @@ async fn sigver_is_spoken_beside_it() {
     let server = Server::start(SignallerOptions::default(), false).await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!(server.raw(&get("/")).await.0, "HTTP/1.1 200 OK");
-    assert_eq!(
-        server.raw(&get("/listen/ab")).await.0,
-        "HTTP/1.1 426 Upgrade Required"
-    );
-    assert_eq!(
-        server.raw(&get("/listen/abc")).await.0,
-        "HTTP/1.1 400 Bad Request"
-    );
+    assert_eq!(server.raw(&get("/listen/ab")).await.0, "HTTP/1.1 426 Upgrade Required");
+    assert_eq!(server.raw(&get("/listen/abc")).await.0, "HTTP/1.1 400 Bad Request");
     let _room = server.open("/listen/ab").await;
     let _same_room = server.open("/listen/ab").await;
     let (mut l, mut c) = server.pair().await;

@@ -133,9 +133,7 @@ impl Common {
             }
             let all = goldens::load(&self.golden, original.version)?;
             let fits = |s: &Scenario| self.scenario.as_ref().is_none_or(|p| glob(p, &s.name));
-            let wanted = all
-                .into_iter()
-                .filter(|s| fits(s) && !(self.no_timed && s.is_timed()));
+            let wanted = all.into_iter().filter(|s| fits(s) && !(self.no_timed && s.is_timed()));
             scripts.extend(wanted.map(|s| (original, s)));
         }
         if scripts.is_empty() {
@@ -172,15 +170,9 @@ impl Common {
                 }
             }
         }
-        let modes: Vec<Mode> = targets
-            .iter()
-            .filter_map(|t| if let Target::Ours(m) = t { Some(*m) } else { None })
-            .collect();
-        let stale = if self.is_full() {
-            exceptions.stale(&modes)
-        } else {
-            Vec::new()
-        };
+        let modes: Vec<Mode> =
+            targets.iter().filter_map(|t| if let Target::Ours(m) = t { Some(*m) } else { None }).collect();
+        let stale = if self.is_full() { exceptions.stale(&modes) } else { Vec::new() };
         eprintln!("took {} s", begin.elapsed().as_secs());
         print!("{}", report.print(&stale));
         Ok(report.totals().1 == 0 && stale.is_empty())
@@ -196,9 +188,7 @@ async fn record(
 ) -> Result<String> {
     let original = Original::find(original)?;
     let mut recorded = Vec::new();
-    let wanted = goldens::read(script)?
-        .into_iter()
-        .filter(|s| only.is_none_or(|p| glob(p, &s.name)));
+    let wanted = goldens::read(script)?.into_iter().filter(|s| only.is_none_or(|p| glob(p, &s.name)));
     for mut scenario in wanted.filter(Scenario::is_playable) {
         scenario.version = original.version.to_owned();
         let mut actual = play_alone(dir, original, &scenario, |options| {
@@ -218,12 +208,7 @@ async fn record(
 
 async fn command(command: Commands) -> Result<bool> {
     match command {
-        Commands::Golden {
-            server_bin,
-            mode,
-            by_dialect,
-            common,
-        } => {
+        Commands::Golden { server_bin, mode, by_dialect, common } => {
             let targets: &[Target] = match mode {
                 ModeArg::Pinned => &[Target::Ours(Mode::Pinned)],
                 ModeArg::Auto => &[Target::Ours(Mode::Auto)],
@@ -232,19 +217,10 @@ async fn command(command: Commands) -> Result<bool> {
             common.report(targets, server_bin, by_dialect).await
         }
         Commands::Originals { common } => common.report(&[Target::Originals], PathBuf::new(), false).await,
-        Commands::Live {
-            server_bin,
-            by_dialect,
-            common,
-        } => common.report(&[Target::SideBySide], server_bin, by_dialect).await,
-        Commands::Record {
-            original,
-            script,
-            out,
-            scenario,
-            originals,
-            pace,
-        } => {
+        Commands::Live { server_bin, by_dialect, common } => {
+            common.report(&[Target::SideBySide], server_bin, by_dialect).await
+        }
+        Commands::Record { original, script, out, scenario, originals, pace } => {
             let pace = Duration::from_millis(pace);
             let text = record(&original, &script, scenario.as_deref(), &originals, pace).await?;
             match out {

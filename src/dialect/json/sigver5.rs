@@ -50,11 +50,7 @@ impl Sigver5 {
                 }
                 Some("join") => {
                     self.joiner = true;
-                    let join = Join {
-                        alone: Alone::Refuse,
-                        pick: Pick::Oldest,
-                        rejoin: Rejoin::KeepHearing,
-                    };
+                    let join = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
                     Action::Enter(room_key(key), Command::Join(join))
                 }
                 _ => refuse(Reason::UnknownMessage),
@@ -68,15 +64,8 @@ impl Sigver5 {
             None if self.joiner => Recipient::Member,
             None => return refuse(Reason::NotJoined),
         };
-        let signal = Signal::Data {
-            payload: Payload::Attributes { text, binary },
-            last: false,
-        };
-        Action::Ask(Command::Relay {
-            to,
-            signal,
-            origin: Dialect::Sigver5.origin(),
-        })
+        let signal = Signal::Data { payload: Payload::Attributes { text, binary }, last: false };
+        Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver5.origin() })
     }
 
     /// The joiner that an index names, as a number or in digits.
@@ -95,12 +84,7 @@ impl Sigver5 {
                 self.joiners.insert(link);
                 out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
             }
-            Event::Relayed {
-                link,
-                side,
-                signal: Signal::Data { payload, .. },
-                ..
-            } => match side {
+            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, .. } => match side {
                 Side::Joiner => out.push(forwarded(payload)),
                 Side::Member => {
                     let mut attributes = payload.into_attributes();
@@ -119,10 +103,7 @@ impl Sigver5 {
             Event::Admitted
             | Event::Settled { .. }
             | Event::Bound { .. }
-            | Event::Relayed {
-                signal: Signal::End | Signal::Fail { .. } | Signal::Empty,
-                ..
-            }
+            | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
             | Event::LinkEnded { .. } => {}
         }
     }

@@ -35,18 +35,9 @@ impl Current {
         likeliest: Release,
         opened: Instant,
     ) -> Self {
-        let mut liveness = Liveness::new(Rule::Beats {
-            third: false,
-            strict: true,
-        });
+        let mut liveness = Liveness::new(Rule::Beats { third: false, strict: true });
         liveness.start(opened);
-        let mut current = Current {
-            key,
-            favored,
-            likeliest,
-            layout: None,
-            liveness,
-        };
+        let mut current = Current { key, favored, likeliest, layout: None, liveness };
         current.adopt(releases, likeliest);
         current
     }
@@ -66,10 +57,7 @@ impl Current {
         let Frame::Binary(bytes) = frame else {
             return refuse(Reason::WrongFrameKind);
         };
-        let layout = self
-            .layout
-            .or_else(|| wire::current_layout(bytes))
-            .unwrap_or(Layout::D);
+        let layout = self.layout.or_else(|| wire::current_layout(bytes)).unwrap_or(Layout::D);
         match wire::decode_current(bytes, layout) {
             Err(text) => refuse(Reason::Undecodable(text)),
             Ok(None) => refuse(Reason::UnknownMessage),
@@ -78,16 +66,9 @@ impl Current {
                 self.liveness.answered();
                 Action::Nothing
             }
-            Ok(Some(CurrentMessage::Content {
-                recipient,
-                last,
-                data,
-            })) => Action::Ask(Command::Relay {
+            Ok(Some(CurrentMessage::Content { recipient, last, data })) => Action::Ask(Command::Relay {
                 to: Recipient::Either(LinkId(recipient)),
-                signal: Signal::Data {
-                    payload: Payload::Bytes(data),
-                    last,
-                },
+                signal: Signal::Data { payload: Payload::Bytes(data), last },
                 origin: match layout {
                     Layout::C => Dialect::Sigver19.origin(),
                     _ => Dialect::Sigver20.origin(),
@@ -115,12 +96,7 @@ impl Current {
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.likeliest, &reason)));
             }
-            Event::Relayed {
-                link,
-                side,
-                signal,
-                origin,
-            } => match signal {
+            Event::Relayed { link, side, signal, origin } => match signal {
                 Signal::Data { payload, .. } => {
                     out.push(self.content(link, side, Some(payload.into_bytes()), origin));
                 }
@@ -139,12 +115,7 @@ impl Current {
             Some(Dialect::Sigver19) => Layout::C,
             _ => Layout::D,
         });
-        Frame::Binary(wire::encode_current_content(
-            link.0,
-            side == Side::Member,
-            data,
-            layout,
-        ))
+        Frame::Binary(wire::encode_current_content(link.0, side == Side::Member, data, layout))
     }
 
     pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {

@@ -38,14 +38,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn out_of_range(&self, wanted: usize) -> Complaint {
-        Complaint(
-            format!(
-                "index out of range: {} + {wanted} > {}",
-                self.at,
-                self.bytes.len()
-            )
-            .into(),
-        )
+        Complaint(format!("index out of range: {} + {wanted} > {}", self.at, self.bytes.len()).into())
     }
 
     fn message(&mut self, end: usize, schema: &Schema) -> Result<(), Complaint> {
@@ -130,9 +123,7 @@ impl Reader<'_> {
                 self.skip(kind, depth + 1)?;
             },
             5 => self.advance(4),
-            other => Err(Complaint(
-                format!("invalid wire type {other} at offset {}", self.at).into(),
-            )),
+            other => Err(Complaint(format!("invalid wire type {other} at offset {}", self.at).into())),
         }
     }
 }

@@ -54,15 +54,10 @@ impl Rules {
             try_another: !releases.iter().any(pings) && releases.contains(Release::V18_0_0),
             liveness: if all_ping {
                 // 15.0.2 differs in its interval from the others (measured).
-                Rule::Pings {
-                    every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }),
-                }
+                Rule::Pings { every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }) }
             } else {
                 let third = only.is_some_and(|only| only.dialect() == Dialect::Sigver16);
-                Rule::Beats {
-                    third,
-                    strict: only.is_some(),
-                }
+                Rule::Beats { third, strict: only.is_some() }
             },
             asks_joiners: only.is_none_or(|only| only == Release::V18_0_0),
         }
@@ -95,13 +90,7 @@ impl V1 {
         opened: Instant,
     ) -> Self {
         let rules = Rules::of(releases, likeliest);
-        V1 {
-            key,
-            rules,
-            liveness: Liveness::new(rules.liveness),
-            member: false,
-            opened,
-        }
+        V1 { key, rules, liveness: Liveness::new(rules.liveness), member: false, opened }
     }
 
     /// The set of releases it may be has become smaller.
@@ -131,16 +120,8 @@ impl V1 {
         if self.rules.asks_joiners && !self.rules.pings {
             self.liveness.start(self.opened);
         }
-        let pick = if self.rules.likeliest == Release::V17_0_1 {
-            Pick::Random
-        } else {
-            Pick::Oldest
-        };
-        let join = Join {
-            alone: Alone::Become,
-            pick,
-            rejoin: Rejoin::Replace,
-        };
+        let pick = if self.rules.likeliest == Release::V17_0_1 { Pick::Random } else { Pick::Oldest };
+        let join = Join { alone: Alone::Become, pick, rejoin: Rejoin::Replace };
         Action::Enter(self.key.clone(), Command::Join(join))
     }
 
@@ -187,34 +168,16 @@ impl V1 {
 
     fn relay(&self, id: u32, body: V1Body, layout: Layout) -> Action {
         let signal = match body {
-            V1Body::Data { data, end } => Signal::Data {
-                payload: Payload::Bytes(data),
-                last: end,
-            },
-            V1Body::Error => Signal::Fail {
-                both_ways: self.rules.likeliest == Release::V18_0_0,
-            },
+            V1Body::Data { data, end } => Signal::Data { payload: Payload::Bytes(data), last: end },
+            V1Body::Error => Signal::Fail { both_ways: self.rules.likeliest == Release::V18_0_0 },
             V1Body::End => Signal::End,
             V1Body::Nothing => Signal::Empty,
         };
         // Others whose dialect is in doubt take it as a hint.
         let likely = self.rules.likeliest;
-        let spoken = self
-            .rules
-            .releases
-            .iter()
-            .find(|release| layout_of(*release) == layout);
-        let origin = if layout_of(likely) == layout {
-            likely
-        } else {
-            spoken.unwrap_or(likely)
-        }
-        .dialect();
-        Action::Ask(Command::Relay {
-            to: Recipient::Either(LinkId(id)),
-            signal,
-            origin: origin.origin(),
-        })
+        let spoken = self.rules.releases.iter().find(|release| layout_of(*release) == layout);
+        let origin = if layout_of(likely) == layout { likely } else { spoken.unwrap_or(likely) }.dialect();
+        Action::Ask(Command::Relay { to: Recipient::Either(LinkId(id)), signal, origin: origin.origin() })
     }
 
     pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
@@ -234,12 +197,7 @@ impl V1 {
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.rules.likeliest, &reason)));
             }
-            Event::Relayed {
-                link,
-                side,
-                signal,
-                origin,
-            } => {
+            Event::Relayed { link, side, signal, origin } => {
                 let layout = self.layout_for(origin);
                 // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
                 let then_end = layout == Layout::A && matches!(signal, Signal::Data { last: true, .. });
@@ -249,12 +207,7 @@ impl V1 {
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.push(content(
-                    link,
-                    side,
-                    V1Body::Error,
-                    self.layout_for(Origin::default()),
-                ));
+                out.push(content(link, side, V1Body::Error, self.layout_for(Origin::default())));
             }
         }
     }
@@ -262,14 +215,8 @@ impl V1 {
     /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
     /// else the likeliest.
     fn layout_for(&self, origin: Origin) -> Layout {
-        let company = self
-            .rules
-            .releases
-            .iter()
-            .find(|release| release.dialect().origin() == origin);
-        self.rules
-            .layout
-            .unwrap_or(layout_of(company.unwrap_or(self.rules.likeliest)))
+        let company = self.rules.releases.iter().find(|release| release.dialect().origin() == origin);
+        self.rules.layout.unwrap_or(layout_of(company.unwrap_or(self.rules.likeliest)))
     }
 
     fn settled(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {
@@ -320,10 +267,7 @@ impl V1 {
 
 fn body(signal: Signal) -> V1Body {
     match signal {
-        Signal::Data { payload, last } => V1Body::Data {
-            data: payload.into_bytes(),
-            end: last,
-        },
+        Signal::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
         Signal::End => V1Body::End,
         Signal::Fail { .. } => V1Body::Error,
         Signal::Empty => V1Body::Nothing,

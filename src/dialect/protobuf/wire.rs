@@ -131,17 +131,9 @@ pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Me
                 v15::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(frame, &V1_B))?;
             message.r#type.map(|kind| match kind {
                 // What the client sends as an error is relayed as data (measured).
-                Type::Content(v15::Content {
-                    id,
-                    is_end,
-                    data,
-                    is_error: _,
-                }) => V1Message::Content {
+                Type::Content(v15::Content { id, is_end, data, is_error: _ }) => V1Message::Content {
                     id: id.unwrap_or_default(),
-                    body: V1Body::Data {
-                        data: data.unwrap_or_default(),
-                        end: is_end.unwrap_or_default(),
-                    },
+                    body: V1Body::Data { data: data.unwrap_or_default(), end: is_end.unwrap_or_default() },
                 },
                 Type::IsFirst(_) => V1Message::IsFirst,
                 Type::Joined(_) => V1Message::Third,
@@ -158,18 +150,13 @@ pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Me
 /// Encodes a content for a client of sigver 15 to 18. `end` with data stops the direction in layout B only.
 pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Bytes {
     if layout == Layout::B {
-        let mut content = v15::Content {
-            id: Some(id),
-            ..Default::default()
-        };
+        let mut content = v15::Content { id: Some(id), ..Default::default() };
         match body {
             V1Body::Data { data, .. } => content.data = Some(data),
             V1Body::End | V1Body::Nothing => content.data = Some(Bytes::new()),
             V1Body::Error => content.is_error = Some(true),
         }
-        return encode(&v15::Message {
-            r#type: Some(v15::message::Type::Content(content)),
-        });
+        return encode(&v15::Message { r#type: Some(v15::message::Type::Content(content)) });
     }
     use v18::content::Type;
     let r#type = match body {
@@ -179,9 +166,7 @@ pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Bytes 
         V1Body::Nothing => None,
     };
     let content = v18::Content { id: Some(id), r#type };
-    encode(&v18::Message {
-        r#type: Some(v18::message::Type::Content(content)),
-    })
+    encode(&v18::Message { r#type: Some(v18::message::Type::Content(content)) })
 }
 
 /// Decodes a client's frame of sigver 19 or 20; `Ok(None)` is a message that says nothing known.
@@ -197,10 +182,7 @@ pub(super) fn decode_current(frame: &Bytes, layout: Layout) -> Decoded<CurrentMe
                 last: content.last_data.unwrap_or_default(),
                 data: content.data.unwrap_or_default(),
             },
-            Type::Connect(group) => CurrentMessage::Connect {
-                id: group.id,
-                members: group.members,
-            },
+            Type::Connect(group) => CurrentMessage::Connect { id: group.id, members: group.members },
             Type::Connected(_) => CurrentMessage::Connected,
         }));
     }
@@ -214,10 +196,7 @@ pub(super) fn decode_current(frame: &Bytes, layout: Layout) -> Decoded<CurrentMe
             last: content.last_data.unwrap_or_default(),
             data: content.data.unwrap_or_default(),
         },
-        Type::Connect(group) => CurrentMessage::Connect {
-            id: group.id,
-            members: group.members,
-        },
+        Type::Connect(group) => CurrentMessage::Connect { id: group.id, members: group.members },
         Type::Connected(_) => CurrentMessage::Connected,
     }))
 }
@@ -232,25 +211,13 @@ pub(super) fn encode_current_content(
     if layout == Layout::C {
         // A joiner hears everything from the id 1 (measured).
         let id = if to_member { link } else { 1 };
-        let content = v19::Content {
-            id: Some(id),
-            last_data: None,
-            data,
-        };
-        return encode(&v19::Message {
-            r#type: Some(v19::message::Type::Content(content)),
-        });
+        let content = v19::Content { id: Some(id), last_data: None, data };
+        return encode(&v19::Message { r#type: Some(v19::message::Type::Content(content)) });
     }
     let (sender, recipient) = if to_member { (link, 0) } else { (0, link) };
-    let content = v20::Content {
-        sender_id: Some(sender),
-        recipient_id: Some(recipient),
-        last_data: None,
-        data,
-    };
-    encode(&v20::Message {
-        r#type: Some(v20::message::Type::Content(content)),
-    })
+    let content =
+        v20::Content { sender_id: Some(sender), recipient_id: Some(recipient), last_data: None, data };
+    encode(&v20::Message { r#type: Some(v20::message::Type::Content(content)) })
 }
 
 fn encode(message: &impl prost::Message) -> Bytes {
@@ -298,11 +265,7 @@ fn first_field(
         if let Some(layout) = judge(field, kind == 2) {
             return Some(layout);
         }
-        content = if kind == 2 {
-            rest.get(usize::try_from(value).ok()?..)?
-        } else {
-            rest
-        };
+        content = if kind == 2 { rest.get(usize::try_from(value).ok()?..)? } else { rest };
     }
     None
 }
@@ -325,49 +288,23 @@ static CONTENT_B: Schema = Schema(&[(1, Number), (2, Number), (3, Delimited), (4
 static CONTENT_C: Schema = Schema(&[(1, Number), (2, Number), (3, Delimited)]);
 static CONTENT_D: Schema = Schema(&[(1, Number), (2, Number), (3, Number), (4, Delimited)]);
 static GROUP: Schema = Schema(&[(1, Number), (2, Numbers)]);
-static V1_A: Schema = Schema(&[
-    (1, Message(&CONTENT_A)),
-    (2, Number),
-    (3, Number),
-    (4, Number),
-    (5, Number),
-]);
-static V1_B: Schema = Schema(&[
-    (1, Message(&CONTENT_B)),
-    (2, Number),
-    (3, Number),
-    (4, Number),
-    (5, Number),
-]);
-static CURRENT_C: Schema = Schema(&[
-    (1, Number),
-    (2, Message(&CONTENT_C)),
-    (3, Message(&GROUP)),
-    (4, Number),
-]);
-static CURRENT_D: Schema = Schema(&[
-    (1, Number),
-    (2, Message(&CONTENT_D)),
-    (3, Message(&GROUP)),
-    (4, Number),
-]);
+static V1_A: Schema = Schema(&[(1, Message(&CONTENT_A)), (2, Number), (3, Number), (4, Number), (5, Number)]);
+static V1_B: Schema = Schema(&[(1, Message(&CONTENT_B)), (2, Number), (3, Number), (4, Number), (5, Number)]);
+static CURRENT_C: Schema =
+    Schema(&[(1, Number), (2, Message(&CONTENT_C)), (3, Message(&GROUP)), (4, Number)]);
+static CURRENT_D: Schema =
+    Schema(&[(1, Number), (2, Message(&CONTENT_D)), (3, Message(&GROUP)), (4, Number)]);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn bytes(hex: &str) -> Bytes {
-        (0..hex.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-            .collect()
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
     fn data(text: &'static str, end: bool) -> V1Body {
-        V1Body::Data {
-            data: Bytes::from_static(text.as_bytes()),
-            end,
-        }
+        V1Body::Data { data: Bytes::from_static(text.as_bytes()), end }
     }
 
     /// Frames recorded from the originals: sigver 15.0.4 and 18.0.0.
@@ -376,43 +313,21 @@ mod tests {
         let b = bytes("0a0b08001a076f666665722d4a");
         assert_eq!(
             decode_v1(&b, V1Generation::V15),
-            Ok(Some(V1Message::Content {
-                id: 0,
-                body: data("offer-J", false)
-            }))
+            Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
         assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::B), b);
         let a = bytes("0a0b080012076f666665722d4a");
         assert_eq!(
             decode_v1(&a, V1Generation::V18),
-            Ok(Some(V1Message::Content {
-                id: 0,
-                body: data("offer-J", false)
-            }))
+            Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
         assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::A), a);
-        assert_eq!(
-            encode_v1_content(0, V1Body::Error, Layout::A),
-            bytes("0a0408001801")
-        );
-        assert_eq!(
-            encode_v1_content(0, V1Body::Error, Layout::B),
-            bytes("0a0408002001")
-        );
-        assert_eq!(
-            encode_v1_content(0, V1Body::End, Layout::A),
-            bytes("0a0408002001")
-        );
-        assert_eq!(
-            encode_v1_content(0, V1Body::End, Layout::B),
-            bytes("0a0408001a00")
-        );
+        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::A), bytes("0a0408001801"));
+        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::B), bytes("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, Layout::A), bytes("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, Layout::B), bytes("0a0408001a00"));
         assert_eq!((v1_layout(&a), v1_layout(&b)), (Some(Layout::A), Some(Layout::B)));
-        assert_eq!(
-            v1_layout(&bytes("0a0408002001")),
-            None,
-            "an end in A, an error in B"
-        );
+        assert_eq!(v1_layout(&bytes("0a0408002001")), None, "an end in A, an error in B");
         assert_eq!(v1_layout(&bytes("0a021801")), Some(Layout::A));
         assert_eq!(v1_layout(&bytes("0a0410001a00")), Some(Layout::B));
         for broken in ["0aff", "0a", "0a0508", "0a03ffffff", "0a02ff01", ""] {
@@ -424,14 +339,8 @@ mod tests {
     #[test]
     fn current_contents_as_recorded() {
         let offer = || Some(Bytes::from_static(b"offer-J"));
-        assert_eq!(
-            encode_current_content(1, true, offer(), Layout::C),
-            bytes("120b08011a076f666665722d4a")
-        );
-        assert_eq!(
-            encode_current_content(77, false, None, Layout::C),
-            bytes("12020801")
-        );
+        assert_eq!(encode_current_content(1, true, offer(), Layout::C), bytes("120b08011a076f666665722d4a"));
+        assert_eq!(encode_current_content(77, false, None, Layout::C), bytes("12020801"));
         assert_eq!(
             encode_current_content(873_042_195, true, offer(), Layout::D),
             bytes("12110893a2a6a003100022076f666665722d4a")
@@ -450,20 +359,14 @@ mod tests {
             }))
         );
         assert_eq!(current_layout(&answer), Some(Layout::D));
-        assert_eq!(
-            current_layout(&bytes("120b08001a076f666665722d4a")),
-            Some(Layout::C)
-        );
+        assert_eq!(current_layout(&bytes("120b08001a076f666665722d4a")), Some(Layout::C));
         assert_eq!(current_layout(&bytes("1204080a1801")), Some(Layout::D));
         assert_eq!(current_layout(&bytes("1204080a1001")), None);
     }
 
     #[test]
     fn connect_is_read_packed_or_not() {
-        let connect = Ok(Some(CurrentMessage::Connect {
-            id: 11,
-            members: vec![1, 2],
-        }));
+        let connect = Ok(Some(CurrentMessage::Connect { id: 11, members: vec![1, 2] }));
         assert_eq!(decode_current(&bytes("1a06080b12020102"), Layout::D), connect);
         assert_eq!(decode_current(&bytes("1a06080b10011002"), Layout::C), connect);
     }

@@ -33,16 +33,13 @@ pub(super) fn answer<B>(
         version: has_token(headers, header::SEC_WEBSOCKET_VERSION, "13"),
         key: accepted.is_some(),
         origin: text(header::ORIGIN),
-        host: request.uri().authority().map_or_else(
-            || text(header::HOST).unwrap_or_default(),
-            |authority| authority.as_str(),
-        ),
+        host: request
+            .uri()
+            .authority()
+            .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
     Some(match (signaller.knock(target, &knock), accepted) {
-        (Ok(call), Some(accepted)) => (
-            switching(accepted),
-            Some(Wanted::Relay(Arc::clone(signaller), call)),
-        ),
+        (Ok(call), Some(accepted)) => (switching(accepted), Some(Wanted::Relay(Arc::clone(signaller), call))),
         // Nobody is admitted without a key.
         (Ok(_), None) => (refused(Refusal::NoUpgrade), None),
         (Err(refusal), _) => (refused(refusal), None),
@@ -62,14 +59,8 @@ fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     if !text.is_empty() {
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     if is_upgrade {
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -34,17 +34,11 @@ impl Drop for Dir {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/tls")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
 fn files(key: impl Into<PathBuf>, cert: impl Into<PathBuf>) -> TlsFiles {
-    TlsFiles {
-        key: key.into(),
-        cert: cert.into(),
-        ca: None,
-    }
+    TlsFiles { key: key.into(), cert: cert.into(), ca: None }
 }
 
 fn refusal(files: &TlsFiles) -> String {
@@ -61,27 +55,16 @@ fn issue() -> (CertificateDer<'static>, String, String, String) {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
     };
-    let (root_key, middle_key, key) = (
-        KeyPair::generate().unwrap(),
-        KeyPair::generate().unwrap(),
-        KeyPair::generate().unwrap(),
-    );
+    let (root_key, middle_key, key) =
+        (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut root = authority();
     root.distinguished_name.push(rcgen::DnType::CommonName, "root");
     let root_cert = root.self_signed(&root_key).unwrap();
     let root = Issuer::new(root, root_key);
     let middle_cert = authority().signed_by(&middle_key, &root).unwrap();
     let middle = Issuer::new(authority(), middle_key);
-    let leaf = CertificateParams::new(vec!["localhost".into()])
-        .unwrap()
-        .signed_by(&key, &middle)
-        .unwrap();
-    (
-        root_cert.der().clone(),
-        key.serialize_pem(),
-        leaf.pem(),
-        middle_cert.pem(),
-    )
+    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &middle).unwrap();
+    (root_cert.der().clone(), key.serialize_pem(), leaf.pem(), middle_cert.pem())
 }
 
 struct Shaken {
@@ -145,11 +128,7 @@ async fn serves_the_chain_and_resumes_by_ticket() {
     for version in [&version::TLS13, &version::TLS12] {
         let client = client(root.clone(), &[version], &[b"h2", b"http/1.1"]);
         assert!(shake(&incomplete, &client).await.is_err());
-        for kind in [
-            HandshakeKind::Full,
-            HandshakeKind::Resumed,
-            HandshakeKind::Resumed,
-        ] {
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
             let shaken = shake(&server, &client).await.unwrap();
             assert_eq!(shaken.version, Some(version.version));
             assert_eq!(shaken.alpn.as_deref(), Some(&b"http/1.1"[..]));
@@ -159,11 +138,7 @@ async fn serves_the_chain_and_resumes_by_ticket() {
     }
     let without = client(root.clone(), &[&version::TLS13], &[]);
     assert_eq!(shake(&server, &without).await.unwrap().alpn, None);
-    assert!(
-        shake(&server, &client(root, &[&version::TLS13], &[b"h2"]))
-            .await
-            .is_err()
-    );
+    assert!(shake(&server, &client(root, &[&version::TLS13], &[b"h2"])).await.is_err());
 }
 
 #[test]
@@ -172,15 +147,8 @@ fn every_key_format_is_read() {
     load(&files(fixture("rsa-pkcs1.key"), fixture("rsa.crt"))).unwrap();
     load(&files(fixture("ec-sec1.key"), fixture("ec.crt"))).unwrap();
     let ed = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let cert = CertificateParams::new(vec!["localhost".into()])
-        .unwrap()
-        .self_signed(&ed)
-        .unwrap();
-    load(&files(
-        dir.file("ed", &ed.serialize_pem()),
-        dir.file("ed.crt", &cert.pem()),
-    ))
-    .unwrap();
+    let cert = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&ed).unwrap();
+    load(&files(dir.file("ed", &ed.serialize_pem()), dir.file("ed.crt", &cert.pem()))).unwrap();
     // Both in one file, with the comments and line ends that tools leave.
     let both = format!("Bag Attributes\n{}{}", cert.pem(), ed.serialize_pem()).replace('\n', "\r\n");
     let both = dir.file("both", &both);
@@ -195,14 +163,8 @@ fn each_failure_names_the_file_and_says_why() {
     let none = dir.0.join("none");
     let junk = dir.file("junk", "nothing of interest");
     let cut = dir.file("cut", "-----BEGIN PRIVATE KEY-----\nAAAA\n");
-    let base64 = dir.file(
-        "base64",
-        "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n",
-    );
-    let unsound = dir.file(
-        "unsound",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
+    let base64 = dir.file("base64", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n");
+    let unsound = dir.file("unsound", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let old = dir.file(
         "old",
         "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
@@ -211,76 +173,36 @@ fn each_failure_names_the_file_and_says_why() {
     for (file, start, end) in [
         (&none, "cannot read the private key", "there is no such file"),
         (&dir.0, "cannot read the private key", "it is a directory"),
-        (
-            &junk,
-            "cannot use the private key",
-            "there is no PEM private key in it",
-        ),
-        (
-            &cert,
-            "cannot use the private key",
-            "it holds a certificate and no private key",
-        ),
-        (
-            &cut,
-            "cannot use the private key",
-            "its line '-----END PRIVATE KEY-----' is missing",
-        ),
-        (
-            &old,
-            "cannot use the private key",
-            "encrypted; write an unencrypted copy with 'openssl pkey'",
-        ),
+        (&junk, "cannot use the private key", "there is no PEM private key in it"),
+        (&cert, "cannot use the private key", "it holds a certificate and no private key"),
+        (&cut, "cannot use the private key", "its line '-----END PRIVATE KEY-----' is missing"),
+        (&old, "cannot use the private key", "encrypted; write an unencrypted copy with 'openssl pkey'"),
         (
             &fixture("ec-encrypted.key"),
             "cannot use the private key",
             "encrypted; write an unencrypted copy with 'openssl pkey'",
         ),
-        (
-            &fixture("rsa-1024.key"),
-            "cannot use the private key",
-            "P-384, and Ed25519",
-        ),
+        (&fixture("rsa-1024.key"), "cannot use the private key", "P-384, and Ed25519"),
     ] {
         let message = refusal(&files(file, &cert));
-        assert!(
-            message.starts_with(&format!("{start} {}: ", name(file))),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("{start} {}: ", name(file))), "{message}");
         assert!(message.ends_with(end), "{message}");
     }
     for (file, start, end) in [
         (&none, "cannot read the certificate", "there is no such file"),
-        (
-            &junk,
-            "cannot use the certificate",
-            "there is no PEM certificate in it",
-        ),
-        (
-            &key,
-            "cannot use the certificate",
-            "it holds a private key and no certificate",
-        ),
+        (&junk, "cannot use the certificate", "there is no PEM certificate in it"),
+        (&key, "cannot use the certificate", "it holds a private key and no certificate"),
         (&base64, "cannot use the certificate", ")"),
         (&unsound, "cannot use the certificate", ")"),
     ] {
         let message = refusal(&files(&key, file));
-        assert!(
-            message.starts_with(&format!("{start} {}: ", name(file))),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("{start} {}: ", name(file))), "{message}");
         assert!(message.ends_with(end) && !message.contains('\n'), "{message}");
     }
-    let ca = TlsFiles {
-        ca: Some(none.clone()),
-        ..files(&key, &cert)
-    };
+    let ca = TlsFiles { ca: Some(none.clone()), ..files(&key, &cert) };
     assert_eq!(
         refusal(&ca),
-        format!(
-            "cannot read the intermediate certificates {}: there is no such file",
-            name(&none)
-        )
+        format!("cannot read the intermediate certificates {}: there is no such file", name(&none))
     );
     assert_eq!(
         refusal(&files(&key, fixture("rsa.crt"))),

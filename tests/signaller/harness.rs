@@ -34,7 +34,8 @@ impl Server {
     pub async fn start(options: SignallerOptions, exclusive: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let policy = Policy { releases: Policy::parse("auto").unwrap(), windows: Windows::default() };
+        let policy =
+            Policy { releases: Policy::parse("auto").unwrap().releases, windows: Windows::default() };
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),

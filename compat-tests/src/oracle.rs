@@ -131,6 +131,11 @@ impl Server {
         Ok(server)
     }
 
+    /// The id of its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
     /// Starts our server, which tells its port.
     pub async fn ours(bin: &Path, protocol: &str) -> Result<Server> {
         let mut command = Command::new(bin);

@@ -150,7 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let discard = async {
             let stream = self.inner.get_mut();
             let _ = stream.shutdown().await;
-            let (mut buffer, mut discarded) = ([0; 1024], 0);
+            // On the heap, as every idle connection would carry it in its task otherwise.
+            let (mut buffer, mut discarded) = (vec![0; 1024], 0);
             while discarded < MAX_DISCARDED {
                 match stream.read(&mut buffer).await {
                     Ok(0) | Err(_) => break,

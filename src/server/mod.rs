@@ -94,10 +94,9 @@ async fn upgrade<S>(stream: S, max_message: usize, context: Arc<Context>, alive:
 where
     S: Stream + 'static,
 {
-    let stopping = context.stop.notified();
     let upgraded = tokio::select! {
         upgraded = http::serve(stream, context.signaller.clone()) => upgraded,
-        () = stopping => None,
+        () = context.stopped() => None,
     };
     let Some(http::Upgraded { stream, early, wanted }) = upgraded else {
         return;
@@ -105,8 +104,8 @@ where
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
     match wanted {
         Wanted::Room(upgrade) => {
+            let socket = Box::new(Socket::new(stream, early, max_message).await);
             tokio::spawn(async move {
-                let socket = Socket::new(stream, early, max_message).await;
                 conn::drive(socket, upgrade, context).await;
                 drop(alive);
             });

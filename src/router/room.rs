@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use indexmap::IndexSet;
-
+use super::peer::{Link, Peer};
 use super::select::{Identity, Members};
 use crate::model::{
     Alone, Attach, Command, EndCause, Event, Join, LinkId, NetId, Origin, PeerId, Pick, Reason, Recipient,
@@ -27,29 +26,6 @@ pub struct Room<H> {
 pub trait Deliver<H>: FnMut(&H, Event) {}
 impl<H, F: FnMut(&H, Event)> Deliver<H> for F {}
 
-#[derive(Debug)]
-struct Peer<H> {
-    handle: H,
-    /// Its place among the members, if it is one.
-    place: Option<u64>,
-    claim: Option<NetId>,
-    /// The link over which it joined last.
-    uplink: Option<LinkId>,
-    tried: Vec<Identity>,
-    /// All links it has an end of.
-    links: IndexSet<LinkId>,
-}
-
-#[derive(Debug)]
-struct Link {
-    joiner: PeerId,
-    member: PeerId,
-    /// Whether the joiner still sends.
-    upward: bool,
-    /// Whether the member still sends.
-    downward: bool,
-}
-
 impl<H> Default for Room<H> {
     fn default() -> Self {
         Room {
@@ -61,7 +37,7 @@ impl<H> Default for Room<H> {
     }
 }
 
-impl<H> Room<H> {
+impl<H: Clone> Room<H> {
     /// Whether nobody is left, so that the room can be forgotten.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -86,9 +62,7 @@ impl<H> Room<H> {
         command: Command,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         match command {
             Command::Open => self.open(peer, handle, deliver),
             Command::Join(how) => self.join(peer, handle, how, rng, deliver),
@@ -112,10 +86,7 @@ impl<H> Room<H> {
         self.drop_if_idle(peer);
     }
 
-    fn open(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>)
-    where
-        H: Clone,
-    {
+    fn open(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>) {
         if self.members.is_empty() {
             self.promote(peer, handle, None, false);
             deliver(handle, Event::Admitted);
@@ -131,9 +102,7 @@ impl<H> Room<H> {
         how: Join,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         let found = match how.pick {
             Pick::Oldest => self.members.oldest(),
             Pick::Random => self.members.random(rng),
@@ -156,9 +125,7 @@ impl<H> Room<H> {
         attach: Attach,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         let Attach { claim, known, favored, admitted_first } = attach;
         let was_member = self.is_member(peer);
         if self.members.is_empty() {
@@ -183,10 +150,7 @@ impl<H> Room<H> {
         self.bind_to_untried(peer, handle, rng, deliver);
     }
 
-    fn settle(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>)
-    where
-        H: Clone,
-    {
+    fn settle(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>) {
         let already = self.is_member(peer);
         if !already {
             self.promote(peer, handle, None, false);
@@ -201,9 +165,7 @@ impl<H> Room<H> {
         handle: &H,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         if self.members.is_empty() {
             self.promote(peer, handle, None, false);
             return deliver(handle, Event::Admitted);
@@ -312,10 +274,7 @@ impl<H> Room<H> {
     }
 
     /// Makes the peer a member, or gives a member its new claim.
-    fn promote(&mut self, peer: PeerId, handle: &H, claim: Option<NetId>, favored: bool)
-    where
-        H: Clone,
-    {
+    fn promote(&mut self, peer: PeerId, handle: &H, claim: Option<NetId>, favored: bool) {
         let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
@@ -361,9 +320,7 @@ impl<H> Room<H> {
         handle: &H,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         let tried = self.peers.get(&peer).map_or(&[] as &[_], |peer| &peer.tried);
         let member = match self.members.untried(tried) {
             Some(member) => member,
@@ -389,9 +346,7 @@ impl<H> Room<H> {
         rejoin: Rejoin,
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
-    ) where
-        H: Clone,
-    {
+    ) {
         let id = self.fresh_link(rng);
         self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
         let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
@@ -478,10 +433,7 @@ impl<H> Room<H> {
     }
 
     /// Puts `blocker` out, in whose place a new member is; the new member is at `handle`.
-    fn replace(&mut self, blocker: PeerId, handle: &H, admitted_first: bool, deliver: &mut impl Deliver<H>)
-    where
-        H: Clone,
-    {
+    fn replace(&mut self, blocker: PeerId, handle: &H, admitted_first: bool, deliver: &mut impl Deliver<H>) {
         let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else {
             return;
         };
@@ -515,11 +467,5 @@ impl<H> Room<H> {
         {
             self.peers.remove(&peer);
         }
-    }
-}
-
-impl<H> Peer<H> {
-    fn new(handle: H) -> Self {
-        Peer { handle, place: None, claim: None, uplink: None, tried: Vec::new(), links: IndexSet::new() }
     }
 }

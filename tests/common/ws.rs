@@ -1,0 +1,219 @@
+//! A WebSocket client made by hand, byte by byte: nothing in it is the gateway's own code, and it can break every
+//! rule.
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::soon;
+
+/// The request for a WebSocket on this path.
+pub fn request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// What came from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// A close frame, with its code and reason if it has any.
+    Close(Option<u16>, String),
+    /// The end of the stream.
+    End,
+}
+
+impl Got {
+    pub fn binary(hex: &str) -> Got {
+        Got::Binary(super::hex(hex))
+    }
+}
+
+/// A frame of any kind, masked as a client must.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    let mask = [0x17, 0x2a, 0xc3, 0x5e];
+    frame.extend(mask);
+    frame.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    frame
+}
+
+pub const TEXT: u8 = 0x81;
+pub const BINARY: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
+
+pub struct Ws<S> {
+    pub stream: S,
+    received: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
+    /// Asks for the WebSocket, and sees to it that it is granted.
+    pub async fn open(stream: S, path: &str) -> Self {
+        Ws::open_with(stream, request(path).as_bytes()).await
+    }
+
+    /// Sends `head`, which may have frames behind it, and reads the answer.
+    pub async fn open_with(mut stream: S, head: &[u8]) -> Self {
+        soon("sending a request", stream.write_all(head)).await.unwrap();
+        let mut ws = Ws {
+            stream,
+            received: BytesMut::new(),
+        };
+        let head = soon("the upgrade", ws.head()).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(
+            head.to_ascii_lowercase()
+                .contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
+            "{head}"
+        );
+        ws
+    }
+
+    async fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                return String::from_utf8(self.received.split_to(end + 4).to_vec()).unwrap();
+            }
+            let count = self.stream.read_buf(&mut self.received).await.unwrap();
+            assert_ne!(count, 0, "the connection ended before the answer");
+        }
+    }
+
+    /// Sends bytes as they are; whether the connection took them.
+    pub async fn raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    pub async fn binary(&mut self, payload: &[u8]) -> bool {
+        self.raw(&frame(BINARY, payload)).await
+    }
+
+    pub async fn text(&mut self, payload: &str) -> bool {
+        self.raw(&frame(TEXT, payload.as_bytes())).await
+    }
+
+    pub async fn ping(&mut self, payload: &[u8]) -> bool {
+        self.raw(&frame(PING, payload)).await
+    }
+
+    pub async fn pong(&mut self, payload: &[u8]) -> bool {
+        self.raw(&frame(PONG, payload)).await
+    }
+
+    pub async fn close(&mut self, code: u16) -> bool {
+        self.raw(&frame(CLOSE, &code.to_be_bytes())).await
+    }
+
+    /// The next thing that comes. May be dropped at any moment, nothing is lost.
+    pub async fn next(&mut self) -> Got {
+        loop {
+            if let Some(got) = self.take() {
+                return got;
+            }
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) | Err(_) => return Got::End,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// A whole frame, if it is there. The gateway sends none in pieces.
+    fn take(&mut self) -> Option<Got> {
+        let [first, second, ..] = self.received[..] else {
+            return None;
+        };
+        assert_eq!(second & 0x80, 0, "a server must not mask");
+        let (head, length) = match second {
+            126 => (
+                4,
+                usize::from(u16::from_be_bytes(self.received.get(2..4)?.try_into().unwrap())),
+            ),
+            127 => {
+                let length = u64::from_be_bytes(self.received.get(2..10)?.try_into().unwrap());
+                (10, usize::try_from(length).unwrap())
+            }
+            short => (2, usize::from(short)),
+        };
+        if self.received.len() < head + length {
+            self.received.reserve(head + length - self.received.len());
+            return None;
+        }
+        self.received.advance(head);
+        let payload = self.received.split_to(length).to_vec();
+        Some(match first {
+            TEXT => Got::Text(String::from_utf8(payload).unwrap()),
+            BINARY => Got::Binary(payload),
+            PING => Got::Ping(payload),
+            PONG => Got::Pong(payload),
+            CLOSE if payload.is_empty() => Got::Close(None, String::new()),
+            CLOSE => {
+                let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
+                Got::Close(Some(u16::from_be_bytes([payload[0], payload[1]])), reason)
+            }
+            other => panic!("a frame of no kind that is expected: {other:02x}"),
+        })
+    }
+
+    /// The next message or the end; pings are answered.
+    pub async fn message(&mut self) -> Got {
+        let next = async {
+            loop {
+                match self.next().await {
+                    Got::Ping(payload) => {
+                        self.pong(&payload).await;
+                    }
+                    other => return other,
+                }
+            }
+        };
+        soon("a message", next).await
+    }
+
+    /// Sees to it that these messages come next.
+    pub async fn expect(&mut self, expected: &[Got]) {
+        for expected in expected {
+            assert_eq!(self.message().await, *expected);
+        }
+    }
+
+    /// Sees to it that nothing comes before the gateway has heard all that was sent.
+    pub async fn expect_nothing(&mut self) {
+        assert!(self.ping(b"nothing?").await);
+        self.expect(&[Got::Pong(b"nothing?".to_vec())]).await;
+    }
+
+    /// Sees to it that the gateway closes with this code, and then hangs up.
+    pub async fn expect_close(&mut self, code: u16) -> String {
+        match self.message().await {
+            Got::Close(Some(got), reason) if got == code => {
+                self.close(code).await;
+                assert_eq!(self.message().await, Got::End);
+                reason
+            }
+            other => panic!("no close {code}: {other:?}"),
+        }
+    }
+}

@@ -22,6 +22,8 @@ pub(in crate::dialect) struct V1 {
     liveness: Liveness,
     member: bool,
     opened: Instant,
+    /// How the last content for this client was marked: the end of a link must be in the same layout.
+    company: Origin,
 }
 
 /// What differs between the releases.
@@ -90,7 +92,14 @@ impl V1 {
         opened: Instant,
     ) -> Self {
         let rules = Rules::of(releases, likeliest);
-        V1 { key, rules, liveness: Liveness::new(rules.liveness), member: false, opened }
+        V1 {
+            key,
+            rules,
+            liveness: Liveness::new(rules.liveness),
+            member: false,
+            opened,
+            company: Origin::default(),
+        }
     }
 
     /// The set of releases it may be has become smaller.
@@ -198,6 +207,7 @@ impl V1 {
                 out.push(Frame::Close(close(self.rules.likeliest, &reason)));
             }
             Event::Relayed { link, side, signal, origin } => {
+                self.company = origin;
                 let layout = self.layout_for(origin);
                 // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
                 let then_end = layout == Layout::A && matches!(signal, Signal::Data { last: true, .. });
@@ -207,7 +217,7 @@ impl V1 {
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.push(content(link, side, V1Body::Error, self.layout_for(Origin::default())));
+                out.push(content(link, side, V1Body::Error, self.layout_for(self.company)));
             }
         }
     }

@@ -216,6 +216,56 @@ async fn clients_of_different_dialects_find_one_another_too() {
     run(mixed()).await;
 }
 
+/// A joiner that leaves, and then one that stays, while the member's page is not open yet.
+async fn comes_and_goes(gateway: SocketAddr, dialect: Dialect, ms: u64) -> Result<(), String> {
+    let key = format!("left-{dialect:?}-{ms}");
+    let path = format!("/{key}");
+    let client = |role| Client::new(dialect, role, &key);
+    let mut first = Page::open(gateway, &path, client(Role::First), Delay::Page(ms)).await;
+    first.reached().await?;
+    let mut leaves = Page::open(gateway, &path, client(Role::Joiner), Delay::Page(0)).await;
+    leaves.until(&Did::Bound).await?;
+    leaves.settle().await?;
+    leaves.leave().await?;
+    let mut stays = Page::open(gateway, &path, client(Role::Joiner), Delay::Page(0)).await;
+    stays
+        .until(&Did::Answer)
+        .await
+        .map_err(|what| format!("joiner: {what}"))?;
+    stays.settle().await?;
+    first.settle().await?;
+    let expected = match dialect.current() {
+        true => [Did::First, Did::Offer, Did::Gone, Did::Offer].to_vec(),
+        false => [Did::First, Did::Offer, Did::Gone, Did::Offer, Did::End].to_vec(),
+    };
+    match first.log == expected {
+        true => Ok(()),
+        false => Err(format!("{:?} instead of {expected:?}", first.log)),
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_may_leave_before_the_page_of_the_member_is_open() {
+    let gateway = Gateway::start("auto").await;
+    let mut running = JoinSet::new();
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::S5) {
+        for ms in [0, 300, 500, 1000] {
+            let address = gateway.address;
+            running.spawn(async move {
+                let result = comes_and_goes(address, dialect, ms).await;
+                result.map_err(|what| format!("{dialect:?} {ms}: {what}"))
+            });
+        }
+    }
+    let mut failures = Vec::new();
+    while let Some(result) = running.join_next().await {
+        failures.extend(result.unwrap().err());
+    }
+    failures.sort();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    gateway.stop().await;
+}
+
 /// From the upgrade to the first message, of a client that sends this or nothing.
 async fn wait_for_the_first_word(gateway: &Gateway, path: &str, sends: Option<&[u8]>) -> (Duration, Got) {
     let mut ws = gateway.ws(path).await;

@@ -151,6 +151,15 @@ impl Page {
         Ok(())
     }
 
+    /// Ends the connection, and waits until the gateway has ended it too.
+    pub async fn leave(&mut self) -> Result<(), String> {
+        self.close();
+        match tokio::time::timeout(PATIENCE, async { while self.did.recv().await.is_some() {} }).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err("the gateway does not answer the close".to_owned()),
+        }
+    }
+
     /// Ends the connection in good order.
     pub fn close(&self) {
         let _ = self.orders.send(Order::Close);

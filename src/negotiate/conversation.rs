@@ -295,7 +295,6 @@ impl Conversation {
                     && let Phase::Guessing(guess) = &mut doubt.phase
                 {
                     show(session, guess.release(now), now, steps);
-                    doubt.context.unanswered = guess.deadline().is_none();
                 }
                 let mut frames = Vec::new();
                 session.poll(now, &mut frames);

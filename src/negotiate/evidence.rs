@@ -8,7 +8,7 @@
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
 //! | `18` (joined, stable) | sigver 15 to 18 |
 //! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28` |
-//! | `28` (pong or tryAnother) | 18 if the probe was not answered in time, or from a joiner that sent `20`; else 15 |
+//! | `28` (pong or tryAnother) | 18 if from a joiner that sent `20`; else 15, however late: its page may be slow |
 //! | any other | nothing |
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
@@ -21,8 +21,6 @@ use crate::frame::Frame;
 pub(super) struct Context {
     /// It was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
-    /// It has had the time to answer the probe, and has not said a word.
-    pub(super) unanswered: bool,
     /// It sent a ping or heartbeat.
     pub(super) beaten: bool,
     /// It is a member.
@@ -60,7 +58,7 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
         },
         Some(0x18) => v1,
         Some(0x20) => unprobed(v1),
-        Some(0x28) if !context.unanswered && (context.member || !context.beaten) => v1.filter(pings),
+        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
         Some(0x28) => of(v1, Dialect::Sigver18),
         _ => releases,
     }

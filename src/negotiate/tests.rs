@@ -131,7 +131,6 @@ fn the_evidence_table_row_by_row() {
     let none = Context::default();
     let probed = Context { probed: true, ..none };
     let beaten = Context { beaten: true, ..probed };
-    let unanswered = Context { unanswered: true, member: true, ..probed };
     let member = Context { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     for (frame, context, expected) in [
@@ -154,7 +153,6 @@ fn the_evidence_table_row_by_row() {
         (hex("2801"), none, "15 15.1"),
         (hex("2801"), beaten, "18"),
         (hex("2801"), member, "15 15.1"),
-        (hex("2801"), unanswered, "18"),
         (hex("ffff"), none, "5 15 15.1 16 18 19 20"),
         (hex(""), none, "5 15 15.1 16 18 19 20"),
     ] {

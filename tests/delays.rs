@@ -60,10 +60,7 @@ impl Case {
         }
         let client = Client::new(other.0, Role::Joiner, key);
         let mut joiner = Page::open(gateway, &self.path(other.0, key), client, other.1).await;
-        joiner
-            .until(&Did::Answer)
-            .await
-            .map_err(|what| format!("joiner: {what}; first: {:?}", first.log))?;
+        joiner.until(&Did::Answer).await.map_err(|what| format!("joiner: {what}; first: {:?}", first.log))?;
         first.until(&Did::First).await?;
         if matches!(other.0, Dialect::S15 | Dialect::S19 | Dialect::S20) {
             joiner.until(&Did::Joined).await?;
@@ -153,17 +150,8 @@ async fn run(cases: Vec<Case>) {
     }
     failures.sort();
 
-    assert!(
-        failures.is_empty(),
-        "{} of {total} failed:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
-    assert!(
-        started.elapsed() < Duration::from_secs(25),
-        "took {:?}",
-        started.elapsed()
-    );
+    assert!(failures.is_empty(), "{} of {total} failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(started.elapsed() < Duration::from_secs(25), "took {:?}", started.elapsed());
     gateway.stop().await;
 }
 
@@ -228,10 +216,7 @@ async fn comes_and_goes(gateway: SocketAddr, dialect: Dialect, ms: u64) -> Resul
     leaves.settle().await?;
     leaves.leave().await?;
     let mut stays = Page::open(gateway, &path, client(Role::Joiner), Delay::Page(0)).await;
-    stays
-        .until(&Did::Answer)
-        .await
-        .map_err(|what| format!("joiner: {what}"))?;
+    stays.until(&Did::Answer).await.map_err(|what| format!("joiner: {what}"))?;
     stays.settle().await?;
     first.settle().await?;
     let expected = match dialect.current() {
@@ -296,14 +281,8 @@ async fn who_speaks_first_waits_for_nothing_and_who_is_silent_not_for_long() {
         assert_eq!(got, Got::binary("1001"));
         silent.push(time);
     }
-    let (asked, silent) = (
-        asked.into_iter().min().unwrap(),
-        silent.into_iter().min().unwrap(),
-    );
-    assert!(
-        asked * 3 < silent,
-        "{asked:?} for an answer, {silent:?} of silence"
-    );
+    let (asked, silent) = (asked.into_iter().min().unwrap(), silent.into_iter().min().unwrap());
+    assert!(asked * 3 < silent, "{asked:?} for an answer, {silent:?} of silence");
     assert!(silent < Duration::from_millis(500), "{silent:?}");
     gateway.stop().await;
 }

@@ -108,53 +108,18 @@ const ANSWER: &str = "this is the answer";
 /// An empty candidate: netflux 1.1 says so that there are no more.
 const END_15: [u8; 4] = [0x22, 2, 0x0a, 0];
 
-const CONTENT_A: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Bytes),
-    (3, Kind::Number),
-    (4, Kind::Number),
-];
-const CONTENT_B: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Number),
-    (3, Kind::Bytes),
-    (4, Kind::Number),
-];
+const CONTENT_A: Schema = &[(1, Kind::Number), (2, Kind::Bytes), (3, Kind::Number), (4, Kind::Number)];
+const CONTENT_B: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Bytes), (4, Kind::Number)];
 const CONTENT_C: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Bytes)];
-const CONTENT_D: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Number),
-    (3, Kind::Number),
-    (4, Kind::Bytes),
-];
+const CONTENT_D: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Number), (4, Kind::Bytes)];
 const GROUP: Schema = &[(1, Kind::Number), (2, Kind::Number)];
-const FIVE: [(u32, Kind); 4] = [
-    (2, Kind::Number),
-    (3, Kind::Number),
-    (4, Kind::Number),
-    (5, Kind::Number),
-];
+const FIVE: [(u32, Kind); 4] = [(2, Kind::Number), (3, Kind::Number), (4, Kind::Number), (5, Kind::Number)];
 const V15: Schema = &[(1, Kind::Message(CONTENT_B)), FIVE[0], FIVE[1], FIVE[2], FIVE[3]];
 const V16: Schema = &[(1, Kind::Message(CONTENT_A)), FIVE[0], FIVE[1], FIVE[2]];
 const V18: Schema = &[(1, Kind::Message(CONTENT_A)), FIVE[0], FIVE[1], FIVE[2], FIVE[3]];
-const V19: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Message(CONTENT_C)),
-    (3, Kind::Message(GROUP)),
-    FIVE[2],
-];
-const V20: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Message(CONTENT_D)),
-    (3, Kind::Message(GROUP)),
-    FIVE[2],
-];
-const INNER: Schema = &[
-    (1, Kind::Number),
-    (2, Kind::Number),
-    (3, Kind::Number),
-    (4, Kind::Bytes),
-];
+const V19: Schema = &[(1, Kind::Number), (2, Kind::Message(CONTENT_C)), (3, Kind::Message(GROUP)), FIVE[2]];
+const V20: Schema = &[(1, Kind::Number), (2, Kind::Message(CONTENT_D)), (3, Kind::Message(GROUP)), FIVE[2]];
+const INNER: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Number), (4, Kind::Bytes)];
 /// Which part of a client of sigver 19 or 20 a payload is for: none that the real ones have.
 const SERVICE: u32 = 999;
 
@@ -307,13 +272,7 @@ impl Client {
 
     /// What the protobuf clients say to one another: addressed as in sigver 19 and 20, whose frames nest it.
     fn payload(from: u32, to: u32, text: &str) -> Vec<u8> {
-        [
-            number(1, from),
-            number(2, to),
-            number(3, SERVICE),
-            delimited(4, text.as_bytes()),
-        ]
-        .concat()
+        [number(1, from), number(2, to), number(3, SERVICE), delimited(4, text.as_bytes())].concat()
     }
 
     /// As netflux writes it.
@@ -420,13 +379,7 @@ impl Client {
         let payload = Client::payload(from, to, text);
         let content = match self.dialect {
             S19 => [number(1, from.max(to)), number(2, 0), delimited(3, &payload)].concat(),
-            _ => [
-                number(1, from),
-                number(2, to),
-                number(3, 0),
-                delimited(4, &payload),
-            ]
-            .concat(),
+            _ => [number(1, from), number(2, to), number(3, 0), delimited(4, &payload)].concat(),
         };
         delimited(2, &content)
     }

@@ -1,10 +1,6 @@
 //! What the end-to-end tests share: a gateway of their own on a port of its own, and a limit on every wait.
 
-#![allow(
-    dead_code,
-    unused_macros,
-    reason = "each test is a crate of its own, and needs a part of this"
-)]
+#![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -77,16 +73,12 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway that serves these protocols, with defaults for the rest.
     pub async fn start(protocol: &str) -> Gateway {
-        Gateway::with(Settings {
-            protocol: protocol.to_owned(),
-            ..Settings::default()
-        })
-        .await
+        Gateway::with(Settings { protocol: protocol.to_owned(), ..Settings::default() }).await
     }
 
     pub async fn with(settings: Settings) -> Gateway {
         let policy = Policy {
-            releases: Policy::parse(&settings.protocol).unwrap(),
+            releases: Policy::parse(&settings.protocol).unwrap().releases,
             windows: Windows::default(),
         };
         let hub = Hub::new();
@@ -95,6 +87,7 @@ impl Gateway {
             policy: Arc::new(policy),
             max_pending: settings.max_pending,
             idle: Duration::from_secs(45),
+            signaller: None,
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
@@ -102,28 +95,15 @@ impl Gateway {
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server::serve(
-            listener,
-            tls,
-            settings.max_message,
-            context,
-            async {
-                let _ = stopped.await;
-            },
-        ));
-        Gateway {
-            address,
-            hub,
-            stop,
-            served,
-        }
+        let served = tokio::spawn(server::serve(listener, tls, settings.max_message, context, async {
+            let _ = stopped.await;
+        }));
+        Gateway { address, hub, stop, served }
     }
 
     /// A TCP connection.
     pub async fn tcp(&self) -> TcpStream {
-        let stream = soon("a connection", TcpStream::connect(self.address))
-            .await
-            .unwrap();
+        let stream = soon("a connection", TcpStream::connect(self.address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -143,20 +123,13 @@ impl Gateway {
 /// The certificate and the key for TLS.
 pub fn tls_files() -> TlsFiles {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-    TlsFiles {
-        key: folder.join("ec-sec1.key"),
-        cert: folder.join("ec.crt"),
-        ca: None,
-    }
+    TlsFiles { key: folder.join("ec-sec1.key"), cert: folder.join("ec.crt"), ca: None }
 }
 
 /// Bytes from hexadecimal digits; blanks do not count.
 pub fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 /// Bytes as hexadecimal digits.

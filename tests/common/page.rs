@@ -83,10 +83,7 @@ impl Page {
         let (address, opens_after) = match delay {
             Delay::Page(ms) => (gateway, Duration::from_millis(ms)),
             Delay::Path(0) => (gateway, Duration::ZERO),
-            Delay::Path(ms) => (
-                slow_path(gateway, Duration::from_millis(ms) / 2).await,
-                Duration::ZERO,
-            ),
+            Delay::Path(ms) => (slow_path(gateway, Duration::from_millis(ms) / 2).await, Duration::ZERO),
         };
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -95,21 +92,9 @@ impl Page {
         let (did, doing) = mpsc::unbounded_channel();
         let (reach, reached) = watch::channel(false);
         let (guess, guessed) = watch::channel(false);
-        let browser = Browser {
-            ws,
-            client,
-            did,
-            reach,
-            guess,
-        };
+        let browser = Browser { ws, client, did, reach, guess };
         tokio::spawn(browser.run(opens_after, ordered));
-        Page {
-            orders,
-            did: doing,
-            log: Vec::new(),
-            reached,
-            guessed,
-        }
+        Page { orders, did: doing, log: Vec::new(), reached, guessed }
     }
 
     /// Waits until the client did this.

@@ -40,10 +40,7 @@ impl Fields {
     }
 
     pub fn get(&self, field: u32) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(number, _)| *number == field)
-            .map(|(_, value)| value)
+        self.0.iter().find(|(number, _)| *number == field).map(|(_, value)| value)
     }
 
     fn set(&mut self, field: u32, value: Value) {

@@ -49,12 +49,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     }
     let mask = [0x17, 0x2a, 0xc3, 0x5e];
     frame.extend(mask);
-    frame.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
@@ -78,15 +73,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     /// Sends `head`, which may have frames behind it, and reads the answer.
     pub async fn open_with(mut stream: S, head: &[u8]) -> Self {
         soon("sending a request", stream.write_all(head)).await.unwrap();
-        let mut ws = Ws {
-            stream,
-            received: BytesMut::new(),
-        };
+        let mut ws = Ws { stream, received: BytesMut::new() };
         let head = soon("the upgrade", ws.head()).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(
-            head.to_ascii_lowercase()
-                .contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
+            head.to_ascii_lowercase().contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
             "{head}"
         );
         ws
@@ -147,10 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         };
         assert_eq!(second & 0x80, 0, "a server must not mask");
         let (head, length) = match second {
-            126 => (
-                4,
-                usize::from(u16::from_be_bytes(self.received.get(2..4)?.try_into().unwrap())),
-            ),
+            126 => (4, usize::from(u16::from_be_bytes(self.received.get(2..4)?.try_into().unwrap()))),
             127 => {
                 let length = u64::from_be_bytes(self.received.get(2..10)?.try_into().unwrap());
                 (10, usize::try_from(length).unwrap())

@@ -1,0 +1,346 @@
+//! The port as HTTP sees it, byte by byte: requests that are no WebSockets, and every way to ask for one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::ws::{BINARY, Got, Ws, frame, request};
+use common::{Gateway, Settings, hex, soon, tls_files};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+/// An answer, whole.
+#[derive(Debug)]
+struct Answer {
+    status: String,
+    /// In lower case, with values as they are.
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
+    }
+}
+
+/// Reads one answer; a HEAD request's has no body, whatever its length says.
+async fn answer<S: AsyncRead + Unpin>(stream: &mut S, head_only: bool) -> Answer {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("an answer", stream.read_u8()).await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().to_owned();
+    let headers = lines.map(|line| line.split_once(": ").unwrap());
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    if !head_only && let Some(length) = answer.header("content-length") {
+        let mut body = vec![0; length.parse().unwrap()];
+        soon("a body", stream.read_exact(&mut body)).await.unwrap();
+        answer.body = body;
+    }
+    answer
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    answer(stream, request.starts_with("HEAD")).await
+}
+
+/// Sees to it that the gateway hangs up without another word.
+async fn ended<S: AsyncRead + Unpin>(stream: &mut S) {
+    let mut rest = Vec::new();
+    // A reset is an end as well.
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+}
+
+/// Trusts one certificate, whatever is written in it: that of the fixtures is an authority's.
+#[derive(Debug)]
+struct Trust(CertificateDer<'static>, CryptoProvider);
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        assert_eq!(*end_entity, self.0);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.1.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.1.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.1.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
+    let trust = Trust(CertificateDer::from_pem_file(tls_files().cert).unwrap(), ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connect = TlsConnector::from(Arc::new(config)).connect(name, gateway.tcp().await);
+    soon("a TLS handshake", connect).await.unwrap()
+}
+
+async fn secure() -> Gateway {
+    Gateway::with(Settings { tls: true, ..Settings::default() }).await
+}
+
+/// Requests that are no upgrade, all on one connection.
+async fn plain_requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    for (request, status, text) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", ""),
+        ("GET /abc HTTP/1.1\r\nHost: x\r\n\r\n", "426 Upgrade Required", "426 "),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", "404 Not Found", "404 "),
+        ("PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "404 Not Found", "404 "),
+        ("GET /?a=b HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
+    ] {
+        let answer = ask(stream, request).await;
+        assert_eq!(answer.status, format!("HTTP/1.1 {status}"), "{request}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{request}");
+        let body = String::from_utf8(answer.body.clone()).unwrap();
+        assert!(body.starts_with(text), "{request}: {body}");
+        assert_eq!(body.lines().count(), usize::from(!text.is_empty()), "{request}: {body}");
+        assert!(answer.header("content-length").unwrap().parse::<usize>().unwrap() > 0);
+        let upgrade = answer.header("upgrade");
+        assert_eq!(upgrade, status.starts_with("426").then_some("websocket"), "{request}");
+    }
+}
+
+/// A request and an upgrade behind it, and both answers.
+async fn pipelined<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let both = format!("GET / HTTP/1.1\r\nHost: x\r\n\r\n{}", request("/k"));
+    let first = ask(&mut stream, &both).await;
+    assert_eq!(first.status, "HTTP/1.1 200 OK");
+    // The second answer is on its way already.
+    connect_and_be_first(Ws::open_with(stream, b"").await).await;
+}
+
+async fn connect_and_be_first<S: AsyncRead + AsyncWrite + Unpin>(mut ws: Ws<S>) {
+    assert!(ws.binary(&hex("1a02080b")).await);
+    ws.expect(&[Got::binary("2001")]).await;
+    ws.expect_nothing().await;
+    ws.close(1000).await;
+    ws.expect(&[Got::Close(Some(1000), String::new()), Got::End]).await;
+}
+
+#[tokio::test]
+async fn plain_requests_are_answered_on_one_connection() {
+    let gateway = Gateway::start("auto").await;
+    let mut stream = gateway.tcp().await;
+    plain_requests(&mut stream).await;
+    // And then it may still become a WebSocket.
+    connect_and_be_first(Ws::open(stream, "/k").await).await;
+    pipelined(gateway.tcp().await).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn over_tls_all_is_the_same() {
+    let gateway = secure().await;
+    let mut stream = tls(&gateway).await;
+    plain_requests(&mut stream).await;
+    connect_and_be_first(Ws::open(stream, "/k").await).await;
+    pipelined(tls(&gateway).await).await;
+    early(tls(&gateway).await).await;
+    // One without TLS on the port of TLS is sent away, and disturbs nobody.
+    let mut stream = gateway.tcp().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    connect_and_be_first(Ws::open(tls(&gateway).await, "/k").await).await;
+    gateway.stop().await;
+}
+
+/// Frames in the very segment of the request.
+async fn early<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+    let connect = frame(BINARY, &hex("1a02080b"));
+    // The second frame is not whole yet.
+    let content = frame(BINARY, &hex("1206 0800 1000 2200"));
+    let (now, later) = content.split_at(5);
+    let bytes = [request("/early").as_bytes(), &connect, now].concat();
+    let mut ws = Ws::open_with(stream, &bytes).await;
+    assert!(ws.raw(later).await);
+    ws.expect(&[Got::binary("2001")]).await;
+    ws.expect_nothing().await;
+    ws.close(1000).await;
+    ws.expect(&[Got::Close(Some(1000), String::new()), Got::End]).await;
+}
+
+#[tokio::test]
+async fn frames_right_behind_the_request_are_not_lost() {
+    let gateway = Gateway::start("auto").await;
+    early(gateway.tcp().await).await;
+    // More of them than a head may have bytes.
+    let heartbeats = frame(BINARY, &hex("0801")).repeat(20_000);
+    let connect = frame(BINARY, &hex("1a02080b"));
+    let bytes = [request("/many").as_bytes(), &heartbeats, &connect].concat();
+    let mut ws = Ws::open_with(gateway.tcp().await, &bytes).await;
+    ws.expect(&[Got::binary("2001")]).await;
+    drop(ws);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_takes_the_first_subprotocol_and_no_extension() {
+    let gateway = Gateway::start("auto").await;
+    let more = "Sec-WebSocket-Protocol: aaa, bbb\r\nOrigin: https://example.org\r\n\
+                Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+    for (path, upgrade) in [("/k", "Upgrade: websocket"), ("/k?x=y", "upgrade: WebSocket")] {
+        let asked = request(path).replace("Upgrade: websocket", upgrade);
+        let asked = asked.replace("Connection: Upgrade", "Connection: keep-alive, Upgrade");
+        let mut stream = gateway.tcp().await;
+        let answer = ask(&mut stream, &asked.replace("\r\n\r\n", &format!("\r\n{more}"))).await;
+        assert_eq!(answer.status, "HTTP/1.1 101 Switching Protocols");
+        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(answer.header("sec-websocket-protocol"), Some("aaa"));
+        assert_eq!(answer.header("sec-websocket-extensions"), None);
+        assert_eq!(answer.header("content-length"), None);
+    }
+    let answer = ask(&mut gateway.tcp().await, &request("/k")).await;
+    assert_eq!(answer.header("sec-websocket-protocol"), None);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_upgrade_is_a_bad_request() {
+    let gateway = Gateway::start("auto").await;
+    let good = request("/k");
+    for (bad, status) in [
+        (good.replace("Version: 13", "Version: 12"), "400 Bad Request"),
+        (good.replace("Sec-WebSocket-Version: 13\r\n", ""), "400 Bad Request"),
+        (good.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), "400 Bad Request"),
+        (good.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), "400 Bad Request"),
+        (good.replace("Upgrade: websocket", "Upgrade: h2c"), "426 Upgrade Required"),
+        (good.replace("GET", "POST"), "404 Not Found"),
+    ] {
+        let mut stream = gateway.tcp().await;
+        let answer = ask(&mut stream, &bad).await;
+        assert_eq!(answer.status, format!("HTTP/1.1 {status}"), "{bad}");
+        let version = answer.header("sec-websocket-version");
+        assert_eq!(version, status.starts_with("400").then_some("13"), "{bad}");
+        // It may try again.
+        connect_and_be_first(Ws::open(stream, "/k").await).await;
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_or_too_much_of_it_is_refused() {
+    let gateway = Gateway::start("auto").await;
+    let huge_header = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(64 * 1024));
+    let huge_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "p".repeat(64 * 1024));
+    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000));
+    for (what, bytes, statuses) in [
+        ("a huge header", huge_header.as_bytes(), &["431"][..]),
+        ("a huge path", huge_path.as_bytes(), &["414", "431"]),
+        ("many headers", many_headers.as_bytes(), &["431"]),
+        ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", &["400"]),
+        ("a strange version", b"GET / HTTP/7.3\r\n\r\n", &["400", "505"]),
+    ] {
+        let mut stream = gateway.tcp().await;
+        let _ = stream.write_all(bytes).await;
+        let mut received = Vec::new();
+        // The answer may be lost in a reset, as the gateway does not read to the end what is too long.
+        let _ = soon(what, stream.read_to_end(&mut received)).await;
+        let received = String::from_utf8(received).unwrap();
+        let refused = received.is_empty()
+            || statuses.iter().any(|status| received.starts_with(&format!("HTTP/1.1 {status} ")));
+        assert!(refused, "{what}: {received}");
+    }
+    // A client that hangs up in the middle of its request, and one that says nothing.
+    let mut stream = gateway.tcp().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    let _ = soon("the end", stream.read_to_end(&mut received)).await;
+    let mut stream = gateway.tcp().await;
+    stream.shutdown().await.unwrap();
+    ended(&mut stream).await;
+    connect_and_be_first(gateway.ws("/k").await).await;
+    gateway.stop().await;
+}
+
+/// Ten seconds, which the tests beside it need no less of.
+#[tokio::test]
+async fn who_takes_too_long_for_a_request_is_sent_away() {
+    let gateway = Gateway::start("auto").await;
+    let mut slow = gateway.tcp().await;
+    let mut again = gateway.tcp().await;
+    assert_eq!(ask(&mut again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, "HTTP/1.1 200 OK");
+    let limit = std::time::Duration::from_secs(15);
+    let trickle = async {
+        for byte in request("/k").bytes().take(100) {
+            if slow.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            let mut received = [0; 1];
+            let pause = std::time::Duration::from_millis(500);
+            match tokio::time::timeout(pause, slow.read(&mut received)).await {
+                // Nothing yet.
+                Err(_) => {}
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(_)) => panic!("an answer to half a request"),
+            }
+        }
+        panic!("nobody was in a hurry");
+    };
+    let (first, second) = tokio::join!(
+        tokio::time::timeout(limit, trickle),
+        // A connection that was of use before is not kept for ever either.
+        tokio::time::timeout(limit, async {
+            let mut rest = Vec::new();
+            let _ = again.read_to_end(&mut rest).await;
+            assert_eq!(rest, b"");
+        })
+    );
+    first.expect("a slow head is sent away");
+    second.expect("an idle connection is sent away");
+    gateway.stop().await;
+}

@@ -1,0 +1,412 @@
+//! What the gateway does not put up with, and that nobody else notices: messages that are too long or broken, peers
+//! that do not read or never say a word, floods of garbage.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::protobufjs::{delimited, number};
+use common::ws::{BINARY, Got, TEXT, Ws, frame};
+use common::{Gateway, SOON, Settings, hex, soon, to_hex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+const MAX: usize = 1 << 20;
+const PROTOCOLS: [&str; 8] =
+    ["auto", "sigver-5", "sigver-15", "sigver-15.1", "sigver-16", "sigver-18", "sigver-19", "sigver-20"];
+
+/// A connect of sigver 19 and 20.
+fn connect(id: u8, members: &[u8]) -> Vec<u8> {
+    let mut group = number(1, u32::from(id));
+    if !members.is_empty() {
+        group.extend(delimited(2, members));
+    }
+    delimited(3, &group)
+}
+
+/// A content of sigver 20, from a joiner.
+fn content(data: &[u8]) -> Vec<u8> {
+    delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
+}
+
+/// A first member of sigver 20, and a joiner bound to it.
+async fn pair(gateway: &Gateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+    let mut first = gateway.ws(path).await;
+    assert!(first.binary(&connect(11, &[])).await);
+    first.expect(&[Got::binary("2001")]).await;
+    let mut joiner = gateway.ws(path).await;
+    assert!(joiner.binary(&connect(12, &[])).await);
+    joiner.expect(&[Got::binary("2000")]).await;
+    (first, joiner)
+}
+
+/// Sends a content upward, and sees to it that it comes; the id of the link.
+async fn up(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, data: &[u8]) -> Vec<u8> {
+    assert!(joiner.binary(&content(data)).await);
+    let Got::Binary(bytes) = first.message().await else { panic!("no content") };
+    let tail = [&number(2, 0)[..], &delimited(4, data)].concat();
+    assert!(bytes.ends_with(&tail), "{}", to_hex(&bytes[..bytes.len().min(40)]));
+    // After the tag and the length.
+    let head = 1 + bytes[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
+    bytes[head + 1..bytes.len() - tail.len()].to_vec()
+}
+
+/// Sends a content downward to the joiner of a link, and sees to it that it comes.
+async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8], data: &[u8]) {
+    let inner = [&number(1, 0)[..], &[0x10], link, &delimited(4, data)].concat();
+    assert!(first.binary(&delimited(2, &inner)).await);
+    joiner.expect(&[Got::Binary(delimited(2, &inner))]).await;
+}
+
+#[tokio::test]
+async fn a_message_of_the_largest_size_is_relayed_and_one_of_a_byte_more_is_not() {
+    let gateway = Gateway::start("auto").await;
+    let (mut first, mut joiner) = pair(&gateway, "/size").await;
+    let room = MAX - content(&vec![7; MAX - 20]).len() + MAX - 20;
+    assert_eq!(content(&vec![7; room]).len(), MAX);
+    up(&mut first, &mut joiner, &vec![7; room]).await;
+    assert!(joiner.binary(&content(&vec![7; room + 1])).await);
+    assert_eq!(joiner.expect_close(1009).await, "the message is longer than this server allows");
+    // All that its peer notices is that it is gone.
+    let Got::Binary(end) = first.message().await else { panic!("no end of the link") };
+    assert_eq!((end[0], end.len() < 16), (0x12, true), "{}", to_hex(&end));
+    first.expect_nothing().await;
+    drop((first, joiner));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn who_still_sends_gets_the_close_frame_all_the_same() {
+    for protocol in PROTOCOLS {
+        let gateway = Gateway::start(protocol).await;
+        let ws = gateway.ws("/k").await;
+        let (mut reading, mut writing) = ws.stream.into_split();
+        let send = async move {
+            let mut head = vec![BINARY, 0xff];
+            head.extend((1u64 << 30).to_be_bytes());
+            head.extend([0; 4]);
+            let mut sent = writing.write_all(&head).await;
+            // Less than the gateway discards, and far more than all buffers on the way hold.
+            for _ in 0..120 {
+                if sent.is_err() {
+                    break;
+                }
+                sent = writing.write_all(&[0; 64 * 1024]).await;
+            }
+            writing
+        };
+        let receive = async move {
+            let mut all = Vec::new();
+            reading.read_to_end(&mut all).await.map(|_| all)
+        };
+        let (writing, received) = soon(protocol, async { tokio::join!(send, receive) }).await;
+        drop(writing);
+        let received = received.unwrap_or_else(|error| panic!("{protocol}: {error} before the close frame"));
+        let text = b"\x03\xf1the message is longer than this server allows";
+        assert!(received.ends_with(&[&[0x88, text.len() as u8][..], text].concat()), "{protocol}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn pieces_count_together() {
+    let gateway = Gateway::start("sigver-5").await;
+    let mut ws = gateway.ws("/").await;
+    let half = vec![b' '; MAX / 2];
+    assert!(ws.raw(&frame(TEXT & 0x7f, &half)).await);
+    assert!(ws.raw(&frame(0x00, &half)).await);
+    ws.raw(&frame(0x80, b" ")).await;
+    ws.expect_close(1009).await;
+    // In pieces that are not too long together, with a ping among them, it is a message like any other.
+    let mut ws = gateway.ws("/").await;
+    assert!(ws.raw(&frame(TEXT & 0x7f, b"{\"type\":\"op")).await);
+    assert!(ws.ping(b"between").await);
+    assert!(ws.raw(&frame(0x80, b"en\",\"key\":\"k\"}")).await);
+    ws.expect(&[Got::Pong(b"between".to_vec())]).await;
+    ws.expect_nothing().await;
+    let mut joiner = gateway.ws("/").await;
+    assert!(joiner.text("{\"type\":\"join\",\"key\":\"k\"}").await);
+    ws.expect(&[Got::Text("{\"type\":\"join\"}".to_owned())]).await;
+    drop((ws, joiner));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_protocol_is_refused() {
+    for protocol in PROTOCOLS {
+        let gateway = Gateway::start(protocol).await;
+        let unmasked = vec![BINARY, 2, 0x08, 0x01];
+        let long_ping = frame(0x89, &[0; 126]);
+        for (what, bytes, code) in [
+            ("text that is not UTF-8", frame(TEXT, &[b'a', 0xff]), 1007),
+            ("an unmasked frame", unmasked, 1002),
+            ("a reserved bit", frame(BINARY | 0x40, &[8, 1]), 1002),
+            ("a reserved opcode", frame(0x83, &[8, 1]), 1002),
+            ("a reserved control opcode", frame(0x8b, &[]), 1002),
+            ("a ping in pieces", frame(0x09, b"p"), 1002),
+            ("a ping that is too long", long_ping, 1002),
+            ("the rest of nothing", frame(0x80, b"rest"), 1002),
+        ] {
+            let mut ws = gateway.ws("/k").await;
+            assert!(ws.raw(&bytes).await);
+            // What was due before: who speaks one of sigver 15 to 18 is greeted.
+            let closed = loop {
+                match ws.message().await {
+                    Got::Binary(bytes) if matches!(bytes[0], 0x10 | 0x20) => {}
+                    got => break got,
+                }
+            };
+            assert!(
+                matches!(closed, Got::Close(Some(got), _) if got == code),
+                "{protocol}, {what}: {closed:?}"
+            );
+        }
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
+    let settings = Settings {
+        protocol: "sigver-20".to_owned(),
+        max_message: 64 * 1024,
+        max_pending: 256 * 1024,
+        ..Settings::default()
+    };
+    let gateway = Gateway::with(settings).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut deaf = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
+    assert!(deaf.binary(&connect(11, &[])).await);
+    deaf.expect(&[Got::binary("2001")]).await;
+    let mut flooding = gateway.ws("/k").await;
+    assert!(flooding.binary(&connect(12, &[])).await);
+    flooding.expect(&[Got::binary("2000")]).await;
+    // Others, in the same room.
+    let mut member = gateway.ws("/k?favored").await;
+    assert!(member.binary(&connect(13, &[11])).await);
+    member.expect(&[Got::binary("2001")]).await;
+    let mut joiner = gateway.ws("/k").await;
+    assert!(joiner.binary(&connect(14, &[])).await);
+    joiner.expect(&[Got::binary("2000")]).await;
+
+    let chunk = content(&[7; 32 * 1024]);
+    let mut sent = 0;
+    let end = loop {
+        assert!(flooding.binary(&chunk).await);
+        sent += chunk.len();
+        assert!(sent < 32 << 20, "nothing ends it");
+        if sent % (chunk.len() * 8) == 0 {
+            let link = up(&mut member, &mut joiner, b"and others?").await;
+            down(&mut member, &mut joiner, &link, b"go on").await;
+        }
+        assert!(flooding.ping(b"still there?").await);
+        match flooding.message().await {
+            Got::Pong(_) => {}
+            end => break end,
+        }
+    };
+    // A content without data is the end of the link.
+    assert!(matches!(&end, Got::Binary(bytes) if bytes[0] == 0x12 && bytes.len() < 16), "{end:?}");
+    // Now it reads: what the system had taken for it, and then why it was closed.
+    let mut read = 0;
+    let closed = loop {
+        match deaf.message().await {
+            Got::Binary(bytes) => read += bytes.len(),
+            got => break got,
+        }
+    };
+    let why = "too much waits to be read by this client".to_owned();
+    assert_eq!(closed, Got::Close(Some(1008), why));
+    assert!(read < sent, "{read} of {sent}");
+    let link = up(&mut member, &mut joiner, b"and others?").await;
+    down(&mut member, &mut joiner, &link, b"go on").await;
+    drop((deaf, flooding, member, joiner));
+    gateway.stop().await;
+}
+
+/// Sends frames of random bytes, until the gateway has enough of it.
+async fn garbage(mut ws: Ws<TcpStream>, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    // The first bytes that mean something somewhere.
+    let first = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, b'{'];
+    for _ in 0..40 {
+        let length = rng.usize(..64);
+        let mut bytes: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
+        if let Some(byte) = bytes.first_mut()
+            && rng.bool()
+        {
+            *byte = first[rng.usize(..first.len())];
+        }
+        let sent = match rng.u8(..8) {
+            0 => ws.text(&String::from_utf8_lossy(&bytes)).await,
+            1 => ws.raw(&bytes).await,
+            _ => ws.binary(&bytes).await,
+        };
+        if !sent {
+            return;
+        }
+    }
+    // The bytes as they are may have been the head of a frame that swallows our close.
+    ws.close(1000).await;
+    let _ = ws.stream.shutdown().await;
+    while ws.message().await != Got::End {}
+}
+
+#[tokio::test]
+async fn garbage_harms_only_its_senders() {
+    let mut protocols = JoinSet::new();
+    for protocol in PROTOCOLS {
+        protocols.spawn(async move {
+            let gateway = Gateway::start(protocol).await;
+            let mut flood = JoinSet::new();
+            for seed in 0..60 {
+                let path = ["/k", "/other", "/", "/a/b?favored"][seed as usize % 4];
+                flood.spawn(garbage(gateway.ws(path).await, seed));
+            }
+            while let Some(ended) = soon(protocol, flood.join_next()).await {
+                ended.unwrap();
+            }
+            // Nobody is left, and nothing of them.
+            soon("an empty hub", async {
+                while gateway.hub.rooms() != 0 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            gateway.stop().await;
+        });
+    }
+    while let Some(ended) = protocols.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_not_noticed_by_others_in_the_room_or_in_another() {
+    for protocol in ["auto", "sigver-20"] {
+        let gateway = Gateway::start(protocol).await;
+        let (mut first, mut joiner) = pair(&gateway, "/k").await;
+        let link = up(&mut first, &mut joiner, b"offer").await;
+        // A second member: it is never the only one that bars the way in, and is put out for it.
+        let mut second = gateway.ws("/k?favored").await;
+        assert!(second.binary(&connect(13, &[11])).await);
+        second.expect(&[Got::binary("2001")]).await;
+        let (mut elsewhere, mut other) = pair(&gateway, "/elsewhere").await;
+        let link_elsewhere = up(&mut elsewhere, &mut other, b"offer").await;
+        let mut flood = JoinSet::new();
+        for seed in 100..160 {
+            flood.spawn(garbage(gateway.ws("/k").await, seed));
+        }
+        loop {
+            down(&mut first, &mut joiner, &link, b"answer").await;
+            down(&mut elsewhere, &mut other, &link_elsewhere, b"answer").await;
+            up(&mut elsewhere, &mut other, b"candidate").await;
+            if soon(protocol, flood.join_next()).await.is_none() {
+                break;
+            }
+        }
+        elsewhere.expect_nothing().await;
+        other.expect_nothing().await;
+        joiner.expect_nothing().await;
+        drop((first, joiner, second, elsewhere, other));
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn keys_have_up_to_512_units() {
+    let gateway = Gateway::start("auto").await;
+    // The second needs two units for each of its characters, and four bytes.
+    for key in ["k".repeat(512), "\u{1f600}".repeat(256), "%41".repeat(170)] {
+        let mut ws = gateway.ws(&format!("/{key}")).await;
+        assert!(ws.binary(&connect(11, &[])).await);
+        ws.expect(&[Got::binary("2001")]).await;
+    }
+    for key in ["k".repeat(513), format!("{}k", "\u{1f600}".repeat(256)), "%41".repeat(171)] {
+        let mut ws = gateway.ws(&format!("/{key}")).await;
+        assert!(ws.binary(&connect(11, &[])).await);
+        let why = "The key length exceeds the limit of 512 characters";
+        assert_eq!(ws.expect_close(4741).await, format!("4741: {why}"));
+        let mut ws = gateway.ws(&format!("/{key}")).await;
+        assert_eq!(ws.expect_close(4001).await, format!("4001: {why}"));
+    }
+    let mut ws = gateway.ws("/").await;
+    assert!(ws.binary(&connect(11, &[])).await);
+    ws.expect_close(4741).await;
+    drop(ws);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn data_without_a_join_and_for_nobody() {
+    let gateway = Gateway::start("auto").await;
+    // sigver 20 ignores both.
+    let mut ws = gateway.ws("/k").await;
+    assert!(ws.binary(&content(b"too early")).await);
+    ws.expect_nothing().await;
+    assert!(ws.binary(&connect(11, &[])).await);
+    ws.expect(&[Got::binary("2001")]).await;
+    assert!(ws.binary(&hex("120c 0800 10959aef3a 2203 616263")).await);
+    ws.expect_nothing().await;
+    // sigver 18: the id is nobody's, and what a member without a link of its own sends goes nowhere.
+    let mut ws = gateway.ws("/v1").await;
+    ws.expect(&[Got::binary("10012001"), Got::binary("1001")]).await;
+    assert!(ws.binary(&hex("0a0a 08959aef3a 1203 616263")).await);
+    ws.expect_nothing().await;
+    // sigver 5 closes.
+    for (frames, reason) in [
+        (
+            &["{\"data\":1}"][..],
+            "The first message received from any socket must contain \"type\" and \"key\" attributes",
+        ),
+        (
+            &["{\"type\":\"open\",\"key\":\"k5\"}", "{\"index\":\"7\",\"data\":1}"],
+            "The index is not one of a joined peer",
+        ),
+        (&["{\"type\":\"join\",\"key\":\"nobody\"}"], "The provided key is not available"),
+    ] {
+        let mut ws = gateway.ws("/").await;
+        for frame in frames {
+            assert!(ws.text(frame).await);
+        }
+        assert_eq!(ws.expect_close(1008).await, reason);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_who_never_say_a_word_are_in_nobodys_way() {
+    let gateway = Gateway::start("auto").await;
+    // Some have not even asked for a WebSocket, some hang in the middle of their request.
+    let mut silent = Vec::new();
+    for number in 0..1000 {
+        let mut stream = gateway.tcp().await;
+        match number % 4 {
+            0 => {}
+            1 => stream.write_all(b"GET / HT").await.unwrap(),
+            _ => {
+                let ws = Ws::open(stream, "/").await;
+                stream = ws.stream;
+            }
+        }
+        silent.push(stream);
+    }
+    let limit = tokio::time::timeout(SOON.min(Duration::from_secs(5)), async {
+        let (mut first, mut joiner) = pair(&gateway, "/k").await;
+        let link = up(&mut first, &mut joiner, b"offer").await;
+        down(&mut first, &mut joiner, &link, b"answer").await;
+    });
+    limit.await.expect("a conversation among a thousand silent ones");
+    drop(silent);
+    gateway.stop().await;
+}

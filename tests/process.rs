@@ -1,0 +1,272 @@
+//! The program itself: what it prints, how it fails, and how it ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod common;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use common::ws::{Got, Ws};
+use common::{hex, soon, tls_files};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+
+fn sigver(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
+    // What the environment of the tests may say is not meant.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIGVER_")) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs it to its end, which comes by itself: the exit code, what it wrote on stdout and on stderr.
+async fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = soon("the end of the process", sigver(args).output()).await.unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// A process that serves.
+struct Served {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    /// The line that says so.
+    line: String,
+}
+
+impl Served {
+    async fn start(args: &[&str]) -> Served {
+        let mut process = sigver(args).spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        soon("the line", stdout.read_line(&mut line)).await.unwrap();
+        if line.is_empty() {
+            let mut why = String::new();
+            process.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
+            panic!("it does not serve: {why}");
+        }
+        Served { process, stdout, line: line.trim_end().to_owned() }
+    }
+
+    fn port(&self) -> u16 {
+        self.line.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    async fn tcp(&self) -> TcpStream {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port()));
+        soon("a connection", TcpStream::connect(address)).await.unwrap()
+    }
+
+    async fn ws(&self, path: &str) -> Ws<TcpStream> {
+        Ws::open(self.tcp().await, path).await
+    }
+
+    async fn signal(&self, name: &str) {
+        let id = self.process.id().unwrap().to_string();
+        let command = format!("kill -{name} {id}");
+        let sent = Command::new("sh").args(["-c", &command]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its end, and what it wrote: on stdout after the line, and on stderr.
+    async fn end(mut self) -> (ExitStatus, String, String) {
+        let status = soon("the end of the process", self.process.wait()).await.unwrap();
+        let (mut rest, mut errors) = (String::new(), String::new());
+        soon("stdout", self.stdout.read_to_string(&mut rest)).await.unwrap();
+        soon("stderr", self.process.stderr.take().unwrap().read_to_string(&mut errors)).await.unwrap();
+        (status, rest, errors)
+    }
+}
+
+#[tokio::test]
+async fn it_says_where_it_listens_and_does() {
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
+    let expected = format!("Signaling server is listening on 127.0.0.1:{}", served.port());
+    assert_eq!(served.line, expected);
+    assert_ne!(served.port(), 0);
+    let mut ws = served.ws("/k").await;
+    assert!(ws.binary(&hex("1a02080b")).await);
+    ws.expect(&[Got::binary("2001")]).await;
+    ws.close(1000).await;
+    ws.expect(&[Got::Close(Some(1000), String::new()), Got::End]).await;
+    served.signal("TERM").await;
+    let (status, rest, errors) = served.end().await;
+    assert_eq!((status.code(), &rest[..], &errors[..]), (Some(0), "", ""));
+}
+
+#[tokio::test]
+async fn it_listens_on_ipv6() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_err() {
+        // No IPv6 here.
+        return;
+    }
+    let served = Served::start(&["-h", "::1", "-p", "0"]).await;
+    assert_eq!(served.line, format!("Signaling server is listening on ::1:{}", served.port()));
+    let stream =
+        soon("a connection", TcpStream::connect((Ipv6Addr::LOCALHOST, served.port()))).await.unwrap();
+    let mut ws = Ws::open(stream, "/k").await;
+    assert!(ws.binary(&hex("1a02080b")).await);
+    ws.expect(&[Got::binary("2001")]).await;
+    drop(ws);
+    served.signal("INT").await;
+    assert_eq!(served.end().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn it_serves_tls() {
+    let files = tls_files();
+    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
+    // The first byte of an alert.
+    let mut stream = served.tcp().await;
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(soon("an alert", stream.read_u8()).await.unwrap(), 0x15);
+    drop(stream);
+    served.signal("TERM").await;
+    assert_eq!(served.end().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_it_cannot_do_is_one_line_on_stderr() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let files = tls_files();
+    let key = files.key.to_str().unwrap();
+    for (args, parts) in [
+        (
+            &["-h", "127.0.0.1", "-p", &port][..],
+            &["error: cannot listen on 127.0.0.1:", &port, "the port is in use"][..],
+        ),
+        (&["-p", "0", "-k", key], &["error: '-k, --key", "without a certificate", "-c, --cert"]),
+        (&["-p", "0", "-k", "nowhere.key", "-c", "nowhere.crt"], &["error: cannot read", "nowhere."]),
+        (
+            &["-p", "0", "--protocol", "sigver-99"],
+            &[
+                "error: ",
+                "unknown protocol 'sigver-99'",
+                "auto",
+                "current",
+                "sigver-5",
+                "sigver-18",
+                "sigver-20",
+            ],
+        ),
+        (&["-p", "many"], &["error: option '-p, --port <number>' argument 'many' is invalid"]),
+        (&["--color"], &["error: unknown option '--color'"]),
+        (
+            &["-h", "192.0.2.1", "-p", "0"],
+            &["error: cannot listen on 192.0.2.1:0", "does not have that address"],
+        ),
+    ] {
+        let (code, out, errors) = run(args).await;
+        assert_eq!((code, &out[..]), (Some(1), ""), "{args:?}: {errors}");
+        assert_eq!((errors.lines().count(), errors.ends_with('\n')), (1, true), "{args:?}: {errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{args:?}: {part} is not in {errors}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_tells_its_version_and_helps() {
+    let (code, out, errors) = run(&["-V"]).await;
+    assert_eq!((code, &out[..], &errors[..]), (Some(0), concat!(env!("CARGO_PKG_VERSION"), "\n"), ""));
+    let (code, out, errors) = run(&["--help"]).await;
+    assert_eq!((code, &errors[..]), (Some(0), ""));
+    assert!(out.starts_with("Usage: sigver [options]\n"), "{out}");
+}
+
+#[tokio::test]
+async fn operands_are_ignored_with_a_warning() {
+    let served = Served::start(&["start", "-h", "127.0.0.1", "-p", "0", "now"]).await;
+    assert!(served.line.starts_with("Signaling server is listening on 127.0.0.1:"));
+    served.signal("TERM").await;
+    let (status, rest, errors) = served.end().await;
+    let warning = "warning: extra arguments are ignored: 'start' 'now'\n";
+    assert_eq!((status.code(), &rest[..], &errors[..]), (Some(0), "", warning));
+}
+
+/// Stops it while all kinds of clients are connected.
+async fn stops(signal: &str) {
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
+    let why = Got::Close(Some(1001), "the server is shutting down".to_owned());
+    // Of each generation one that is a member, and one that has not said what it is.
+    let mut current = served.ws("/k").await;
+    assert!(current.binary(&hex("1a02080b")).await);
+    current.expect(&[Got::binary("2001")]).await;
+    let mut joiner = served.ws("/k").await;
+    assert!(joiner.binary(&hex("1a02080c")).await);
+    joiner.expect(&[Got::binary("2000")]).await;
+    let mut old = served.ws("/old").await;
+    old.expect(&[Got::binary("10012001"), Got::binary("1001")]).await;
+    let mut json = served.ws("/").await;
+    assert!(json.text("{\"type\":\"open\",\"key\":\"json\"}").await);
+    json.expect_nothing().await;
+    let mut unknown = served.ws("/").await;
+    unknown.expect_nothing().await;
+    // One that takes no notice, and some that are not there yet.
+    let deaf = served.ws("/deaf").await;
+    let mut asking = served.tcp().await;
+    asking.write_all(b"GET /k HTTP/1.1\r\nHost: x\r\nUpgr").await.unwrap();
+    let mut idle = served.tcp().await;
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answered = [0; 15];
+    soon("an answer", idle.read_exact(&mut answered)).await.unwrap();
+    assert_eq!(&answered, b"HTTP/1.1 200 OK");
+
+    let address = SocketAddr::from(([127, 0, 0, 1], served.port()));
+    let start = Instant::now();
+    served.signal(signal).await;
+    for ws in [&mut old, &mut json, &mut unknown] {
+        ws.expect(std::slice::from_ref(&why)).await;
+        ws.close(1001).await;
+        ws.expect(&[Got::End]).await;
+    }
+    // A member and its joiner may hear of one another's end first.
+    for ws in [&mut current, &mut joiner] {
+        let last = loop {
+            match ws.message().await {
+                Got::Binary(bytes) if bytes[0] == 0x12 => {}
+                last => break last,
+            }
+        };
+        assert_eq!(last, why);
+        ws.close(1001).await;
+        ws.expect(&[Got::End]).await;
+    }
+    for mut stream in [asking, idle] {
+        let mut rest = Vec::new();
+        let _ = soon("the end of a request", stream.read_to_end(&mut rest)).await;
+        assert!(!rest.starts_with(b"HTTP/1.1 101"));
+    }
+    let refused = soon("a refusal", TcpStream::connect(address)).await;
+    assert!(refused.is_err(), "it takes new connections");
+    let (status, rest, errors) = served.end().await;
+    assert_eq!((status.code(), &rest[..]), (Some(0), ""), "{errors}");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn sigterm_closes_every_connection() {
+    stops("TERM").await;
+}
+
+#[tokio::test]
+async fn sigint_closes_every_connection() {
+    stops("INT").await;
+}

@@ -43,8 +43,6 @@ pub enum Event {
         link: LinkId,
         /// The end of the link at which the receiver of this event is.
         side: Side,
-        /// Why.
-        cause: EndCause,
     },
     /// It is out of the room, and its connection is to be closed.
     Evicted(Reason),
@@ -57,17 +55,6 @@ pub enum Side {
     Joiner,
     /// The end that was there before.
     Member,
-}
-
-/// Why the other end of a link is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndCause {
-    /// It left.
-    Left,
-    /// It was evicted.
-    Evicted,
-    /// It was bound to another member.
-    Rebound,
 }
 
 impl Event {

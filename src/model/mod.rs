@@ -10,7 +10,7 @@ mod payload;
 mod reason;
 
 pub use command::{Alone, Attach, Command, Join, Pick, Recipient, Rejoin};
-pub use event::{EndCause, Event, Side};
+pub use event::{Event, Side};
 pub use ids::{LinkId, NetId, Origin, PeerId, RoomKey};
 pub use payload::{Payload, Signal};
 pub use reason::Reason;

@@ -64,6 +64,13 @@ const RESERVED: [&str; 4] = ["type", "key", "index", "id"];
 const BYTES: &str = "$bytes";
 
 impl Payload {
+    /// Bytes out of a frame of `frame` bytes. They share its memory, unless they are so small a part of it that what
+    /// waits for a slow reader would hold far more than it counts for.
+    pub fn of_frame(bytes: Bytes, frame: usize) -> Self {
+        let shares = bytes.len() >= frame / 2 || frame < 1024;
+        Payload::Bytes(if shares { bytes } else { Bytes::copy_from_slice(&bytes) })
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         match self {
@@ -187,6 +194,17 @@ mod tests {
         ] {
             assert_eq!(back_and_forth(bytes), bytes, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_small_part_of_a_large_frame_does_not_hold_it() {
+        let frame = Bytes::from(vec![7; 4096]);
+        let held = |part: Bytes| match Payload::of_frame(part, 4096) {
+            Payload::Bytes(bytes) => frame.as_ptr_range().contains(&bytes.as_ptr()),
+            Payload::Attributes { .. } => false,
+        };
+        assert!(held(frame.slice(10..)));
+        assert!(!held(frame.slice(10..20)));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::dialect::{Action, Family, PROBE, Releases, Session, Upgrade, close, p
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, Reason, RoomKey};
 
+/// How many events wait at most for the room's answer to a client that was taken for another.
+const MAX_REPEATED: usize = 4096;
+
 /// What the caller is to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -104,7 +107,9 @@ impl Conversation {
         let Some(windows) = self.doubt.as_ref().map(|doubt| doubt.policy.windows) else {
             return;
         };
-        if let State::Listening { round_trip, speak_at: Some(speak_at), .. } = &mut self.state {
+        if let State::Listening { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
+            &mut self.state
+        {
             *round_trip = Some(now - self.opened);
             // On a fast link the silence window is the longest; a slow one has used it up before.
             let latest = (self.opened + windows.silence).max(now + windows.margin / 2);
@@ -251,13 +256,14 @@ impl Conversation {
         match &mut doubt.phase {
             Phase::Heard => show(session, [event], now, steps),
             Phase::Guessing(guess) => show(session, guess.take(event), now, steps),
-            Phase::Repeating(kept) => {
-                show(session, [event], now, steps);
-                if admitted || bound {
-                    show(session, std::mem::take(kept), now, steps);
-                    doubt.phase = Phase::Heard;
-                }
+            Phase::Repeating(kept) if admitted || bound => {
+                let kept = std::mem::take(kept);
+                doubt.phase = Phase::Heard;
+                show(session, std::iter::once(event).chain(kept), now, steps);
             }
+            // After what came before it.
+            Phase::Repeating(kept) if kept.len() < MAX_REPEATED => kept.push(event),
+            Phase::Repeating(_) => show(session, [event], now, steps),
         }
     }
 

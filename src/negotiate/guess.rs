@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::dialect::{Dialect, Family};
-use crate::model::Event;
+use crate::model::{Event, Side};
 
 /// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
 const MAX_KEPT: usize = 256 * 1024;
@@ -26,11 +26,15 @@ impl Guess {
         Guess { kept: Vec::new(), cost: 0, shown: 0, hold_until: Some(hold_until) }
     }
 
-    /// Takes in an event; what is to be shown of it now.
-    pub(super) fn take(&mut self, event: Event) -> Option<Event> {
-        let waits = matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. });
-        if !waits || self.cost + event.cost() > MAX_KEPT {
-            return Some(event);
+    /// Takes in an event; what is to be shown now.
+    pub(super) fn take(&mut self, event: Event) -> Vec<Event> {
+        if !matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. }) {
+            return vec![event];
+        }
+        if self.cost + event.cost() > MAX_KEPT {
+            let mut shown = self.kept.split_off(self.shown);
+            shown.push(event);
+            return shown;
         }
         // Shown at once if everything before it was, and its sender speaks a dialect of the guessed family: rooms
         // are rarely mixed.
@@ -38,10 +42,11 @@ impl Guess {
         let shows = self.hold_until.is_none() || (all_shown && from_the_family(&event));
         self.cost += event.cost();
         self.kept.push(event.clone());
-        shows.then(|| {
-            self.shown += 1;
-            event
-        })
+        if !shows {
+            return Vec::new();
+        }
+        self.shown += 1;
+        vec![event]
     }
 
     /// When [`release`](Self::release) is to be called.
@@ -65,8 +70,19 @@ impl Guess {
         self.kept.split_off(self.shown)
     }
 
-    /// The guess was wrong: everything, to be said again.
-    pub(super) fn taken_back(self) -> Vec<Event> {
+    /// The guess was wrong: everything, to be said again, but what came over a link by which the client joined on
+    /// that guess. It does not know that link.
+    pub(super) fn taken_back(mut self) -> Vec<Event> {
+        self.kept.retain(|event| match event {
+            Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Member,
+            Event::Admitted
+            | Event::Settled { .. }
+            | Event::Bound { .. }
+            | Event::JoinerArrived { .. }
+            | Event::Refused(_)
+            | Event::Undeliverable(_)
+            | Event::Evicted(_) => true,
+        });
         self.kept
     }
 }

@@ -12,7 +12,7 @@ use super::evidence::{Context, after};
 use super::*;
 use crate::dialect::{Dialect, PROBE, Release, Releases, Upgrade};
 use crate::frame::{Close, Frame};
-use crate::model::{Command, EndCause, Event, LinkId, Payload, Side, Signal};
+use crate::model::{Command, Event, LinkId, Payload, Side, Signal};
 
 fn hex(text: &str) -> Frame {
     let bytes: Vec<u8> =
@@ -287,7 +287,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(170).event(172, Event::Admitted).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
-    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, cause: EndCause::Left });
+    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member });
     // The round trip and the margin.
     talk.until(339);
     assert_eq!(talk.did(), [""; 0]);

@@ -11,12 +11,35 @@ pub(super) struct Peer<H> {
     pub(super) handle: H,
     /// Its place among the members, if it is one.
     pub(super) place: Option<u64>,
-    pub(super) claim: Option<NetId>,
+    /// How it became a member.
+    pub(super) way: Way,
     /// The link over which it joined last.
     pub(super) uplink: Option<LinkId>,
     pub(super) tried: Vec<Identity>,
     /// All links it has an end of.
     pub(super) links: IndexSet<LinkId>,
+}
+
+/// How a peer becomes a member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Way {
+    /// By a key of its own.
+    Opened,
+    /// As the first, or after it had joined.
+    #[default]
+    Settled,
+    /// By saying who it is.
+    Attached(NetId),
+}
+
+impl Way {
+    /// The id it claims to have.
+    pub(super) fn claim(self) -> Option<NetId> {
+        match self {
+            Way::Attached(claim) => Some(claim),
+            Way::Opened | Way::Settled => None,
+        }
+    }
 }
 
 /// A joiner bound to a member.
@@ -32,6 +55,13 @@ pub(super) struct Link {
 
 impl<H> Peer<H> {
     pub(super) fn new(handle: H) -> Self {
-        Peer { handle, place: None, claim: None, uplink: None, tried: Vec::new(), links: IndexSet::new() }
+        Peer {
+            handle,
+            place: None,
+            way: Way::default(),
+            uplink: None,
+            tried: Vec::new(),
+            links: IndexSet::new(),
+        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::peer::{Link, Peer};
+use super::peer::{Link, Peer, Way};
 use super::select::{Identity, Members};
 use crate::model::{
-    Alone, Attach, Command, EndCause, Event, Join, LinkId, NetId, Origin, PeerId, Pick, Reason, Recipient,
-    Rejoin, Side, Signal,
+    Alone, Attach, Command, Event, Join, LinkId, NetId, Origin, PeerId, Pick, Reason, Recipient, Rejoin,
+    Side, Signal,
 };
 
 /// How many of its earlier joins a joiner still hears the members of (sigver 5 has no limit).
@@ -77,7 +77,7 @@ impl<H: Clone> Room<H> {
 
     /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it.
     pub fn leave(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
-        self.detach(peer, EndCause::Left, deliver);
+        self.detach(peer, deliver);
     }
 
     /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
@@ -88,7 +88,7 @@ impl<H: Clone> Room<H> {
 
     fn open(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>) {
         if self.members.is_empty() {
-            self.promote(peer, handle, None, false);
+            self.promote(peer, handle, Way::Opened, false);
             deliver(handle, Event::Admitted);
         } else {
             deliver(handle, Event::Refused(Reason::KeyTaken));
@@ -111,7 +111,7 @@ impl<H: Clone> Room<H> {
             (Some(member), _) => self.bind(peer, handle, member, how.rejoin, rng, deliver),
             (None, Alone::Refuse) => deliver(handle, Event::Refused(Reason::KeyUnknown)),
             (None, Alone::Become) => {
-                self.promote(peer, handle, None, false);
+                self.promote(peer, handle, Way::Settled, false);
                 deliver(handle, Event::Admitted);
             }
         }
@@ -129,22 +129,22 @@ impl<H: Clone> Room<H> {
         let Attach { claim, known, favored, admitted_first } = attach;
         let was_member = self.is_member(peer);
         if self.members.is_empty() {
-            self.promote(peer, handle, Some(claim), favored);
+            self.promote(peer, handle, Way::Attached(claim), favored);
             return deliver(handle, Event::Admitted);
         }
         if self.members.len() == 1 && was_member {
-            if self.peers.get(&peer).is_some_and(|peer| peer.claim.is_none()) {
-                self.promote(peer, handle, Some(claim), favored);
+            if self.peers.get(&peer).is_some_and(|peer| peer.way.claim().is_none()) {
+                self.promote(peer, handle, Way::Attached(claim), favored);
             }
             return deliver(handle, Event::Admitted);
         }
         if self.knows_any(peer, &known) {
-            self.promote(peer, handle, Some(claim), favored);
+            self.promote(peer, handle, Way::Attached(claim), favored);
             return deliver(handle, Event::Admitted);
         }
-        if let Some(blocker) = self.sole_member_tried_by(peer) {
-            self.promote(peer, handle, Some(claim), favored);
-            return self.replace(blocker, handle, admitted_first, deliver);
+        if let Some(blocker) = self.sole_member_tried_by(peer, Way::Attached(claim)) {
+            self.promote(peer, handle, Way::Attached(claim), favored);
+            return self.replace(blocker, peer, handle, admitted_first, deliver);
         }
         self.demote(peer);
         self.bind_to_untried(peer, handle, rng, deliver);
@@ -153,7 +153,7 @@ impl<H: Clone> Room<H> {
     fn settle(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>) {
         let already = self.is_member(peer);
         if !already {
-            self.promote(peer, handle, None, false);
+            self.promote(peer, handle, Way::Settled, false);
         }
         deliver(handle, Event::Settled { already });
     }
@@ -167,14 +167,14 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl Deliver<H>,
     ) {
         if self.members.is_empty() {
-            self.promote(peer, handle, None, false);
+            self.promote(peer, handle, Way::Settled, false);
             return deliver(handle, Event::Admitted);
         }
-        if let Some(blocker) = self.sole_member_tried_by(peer) {
+        if let Some(blocker) = self.sole_member_tried_by(peer, Way::Settled) {
             if blocker != peer {
-                self.promote(peer, handle, None, false);
+                self.promote(peer, handle, Way::Settled, false);
             }
-            return self.replace(blocker, handle, false, deliver);
+            return self.replace(blocker, peer, handle, false, deliver);
         }
         self.bind_to_untried(peer, handle, rng, deliver);
     }
@@ -185,7 +185,7 @@ impl<H: Clone> Room<H> {
         };
         entry.tried = Vec::new();
         if let Some(link) = entry.uplink.take() {
-            self.end(link, peer, EndCause::Left, deliver);
+            self.end(link, peer, deliver);
         }
     }
 
@@ -205,6 +205,11 @@ impl<H: Clone> Room<H> {
             Recipient::Member => (uplink, Side::Joiner, Reason::NotJoined),
             Recipient::Either(id) => match own(id) {
                 Some(id) => (Some(id), Side::Member, Reason::UnknownRecipient),
+                // A member that names a joiner which is gone does not mean the member it once joined through. That
+                // one is 0 or, in sigver 19, 1 to those it admitted; joiners may write what they like (measured).
+                None if self.is_member(peer) && id.0 > 1 && uplink != Some(id) => {
+                    (None, Side::Member, Reason::UnknownRecipient)
+                }
                 None => (uplink, Side::Joiner, Reason::NotJoined),
             },
         };
@@ -263,19 +268,22 @@ impl<H: Clone> Room<H> {
         !known.is_empty()
             && bound_to
                 .and_then(|link| self.peers.get(&link.member))
-                .is_some_and(|member| member.place.is_some() && member.claim.is_none())
+                .is_some_and(|member| member.place.is_some() && member.way.claim().is_none())
     }
 
-    /// The only member, if the peer has tried it: nobody gets in through it.
-    fn sole_member_tried_by(&self, peer: PeerId) -> Option<PeerId> {
+    /// The only member, if the peer has tried it: nobody gets in through it. A member that came in another way than
+    /// `peer` would is left in peace: that the two do not understand one another is no fault of either.
+    fn sole_member_tried_by(&self, peer: PeerId, way: Way) -> Option<PeerId> {
         let (member, identity) = self.members.oldest()?;
         let tried = self.peers.get(&peer)?.tried.contains(&identity);
-        (self.members.len() == 1 && tried).then_some(member)
+        let alike = std::mem::discriminant(&self.peers.get(&member)?.way) == std::mem::discriminant(&way);
+        (self.members.len() == 1 && tried && alike).then_some(member)
     }
 
     /// Makes the peer a member, or gives a member its new claim.
-    fn promote(&mut self, peer: PeerId, handle: &H, claim: Option<NetId>, favored: bool) {
+    fn promote(&mut self, peer: PeerId, handle: &H, way: Way, favored: bool) {
         let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
+        let claim = way.claim();
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
             Some(place) => self.members.rename(place, identity, favored),
@@ -285,8 +293,8 @@ impl<H: Clone> Room<H> {
             // sigver 18 goes on where it was, sigver 19 and 20 begin anew (measured).
             entry.tried = Vec::new();
         }
-        let before = std::mem::replace(&mut entry.claim, claim);
-        self.unclaim(before);
+        let before = std::mem::replace(&mut entry.way, way);
+        self.unclaim(before.claim());
         if let Some(claim) = claim {
             *self.claims.entry(claim).or_default() += 1;
         }
@@ -299,8 +307,8 @@ impl<H: Clone> Room<H> {
         if let Some(place) = entry.place.take() {
             self.members.remove(place);
         }
-        let claim = entry.claim.take();
-        self.unclaim(claim);
+        let before = std::mem::take(&mut entry.way);
+        self.unclaim(before.claim());
     }
 
     fn unclaim(&mut self, claim: Option<NetId>) {
@@ -354,6 +362,9 @@ impl<H: Clone> Room<H> {
         let before = entry.uplink.replace(id);
         match rejoin {
             Rejoin::Replace => {
+                if entry.tried.len() > self.members.len() {
+                    self.members.retain_in(&mut entry.tried);
+                }
                 entry.tried.push(identity);
                 before.into_iter().for_each(|link| self.remove_link(link));
             }
@@ -416,7 +427,7 @@ impl<H: Clone> Room<H> {
     }
 
     /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
-    fn end(&mut self, id: LinkId, gone: PeerId, cause: EndCause, deliver: &mut impl Deliver<H>) {
+    fn end(&mut self, id: LinkId, gone: PeerId, deliver: &mut impl Deliver<H>) {
         let Some(link) = self.links.get(&id) else { return };
         let (spoke_last, other, side) = if link.joiner == gone {
             (!link.upward, link.member, Side::Member)
@@ -427,34 +438,38 @@ impl<H: Clone> Room<H> {
             && other != gone
             && let Some(other) = self.peers.get(&other)
         {
-            deliver(&other.handle, Event::LinkEnded { link: id, side, cause });
+            deliver(&other.handle, Event::LinkEnded { link: id, side });
         }
         self.remove_link(id);
     }
 
-    /// Puts `blocker` out, in whose place a new member is; the new member is at `handle`.
-    fn replace(&mut self, blocker: PeerId, handle: &H, admitted_first: bool, deliver: &mut impl Deliver<H>) {
-        let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else {
-            return;
-        };
-        let itself = self.members.len() == 1;
+    /// Puts `blocker` out. The peer at `handle` hears that it was admitted in its place, unless it is the blocker.
+    fn replace(
+        &mut self,
+        blocker: PeerId,
+        peer: PeerId,
+        handle: &H,
+        admitted_first: bool,
+        deliver: &mut impl Deliver<H>,
+    ) {
+        let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else { return };
         if admitted_first {
             deliver(handle, Event::Admitted);
         }
-        self.detach(blocker, EndCause::Evicted, deliver);
+        self.detach(blocker, deliver);
         deliver(&victim, Event::Evicted(Reason::Replaced));
-        if !admitted_first && !itself {
+        if !admitted_first && blocker != peer {
             deliver(handle, Event::Admitted);
         }
     }
 
-    fn detach(&mut self, peer: PeerId, cause: EndCause, deliver: &mut impl Deliver<H>) {
+    fn detach(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
         self.demote(peer);
         let Some(entry) = self.peers.remove(&peer) else {
             return;
         };
         for link in entry.links {
-            self.end(link, peer, cause, deliver);
+            self.end(link, peer, deliver);
         }
     }
 

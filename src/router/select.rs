@@ -1,12 +1,12 @@
 //! Which member a joiner is bound to. Only the choice lives here; the binding is the room's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::model::{NetId, PeerId};
 
 /// By what a joiner remembers a member it has tried: the id it claims, as a client that reconnects keeps it, or
 /// else its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Identity {
     Claimed(NetId),
     Connection(PeerId),
@@ -53,6 +53,12 @@ impl Members {
     pub(super) fn remove(&mut self, place: u64) {
         self.by_arrival.remove(&place);
         self.favored.remove(&place);
+    }
+
+    /// Forgets what is no member's: who tries again and again does not remember more than there is.
+    pub(super) fn retain_in(&self, tried: &mut Vec<Identity>) {
+        let here: HashSet<Identity> = self.by_arrival.values().map(|(_, identity)| *identity).collect();
+        tried.retain(|identity| here.contains(identity));
     }
 
     /// The member that has been here the longest.

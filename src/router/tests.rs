@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::Room;
 use crate::model::{
-    Alone, Attach, Command, EndCause, Event, Join, LinkId, NetId, Origin, Payload, PeerId, Pick, Reason,
-    Recipient, Rejoin, Side, Signal,
+    Alone, Attach, Command, Event, Join, LinkId, NetId, Origin, Payload, PeerId, Pick, Reason, Recipient,
+    Rejoin, Side, Signal,
 };
 
 const A: PeerId = PeerId(1);
@@ -89,7 +89,7 @@ fn relayed(link: LinkId, side: Side, signal: Signal) -> Event {
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
-    Event::LinkEnded { link, side, cause: EndCause::Left }
+    Event::LinkEnded { link, side }
 }
 
 #[test]
@@ -119,6 +119,44 @@ fn an_answer_to_a_joiner_leaks_to_nobody() {
     let c = stage.bound(C, attach(33, &[]), B);
     stage.ask(B, relay(Recipient::Either(c), data("to C")));
     assert_eq!(stage.heard(), [(C, relayed(c, Side::Joiner, data("to C")))]);
+    // Nor when that joiner has gone, whatever id the member makes up.
+    stage.leaves(C).heard();
+    for gone in [c, LinkId(4_711)] {
+        stage.ask(B, relay(Recipient::Either(gone), data("too late")));
+        assert_eq!(stage.heard(), [(B, Event::Undeliverable(Reason::UnknownRecipient))]);
+    }
+    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("to A")));
+    assert!(matches!(stage.heard()[..], [(A, Event::Relayed { side: Side::Member, .. })]));
+}
+
+/// A retry of one generation says nothing about a member of another, which does not understand it.
+#[test]
+fn a_member_of_another_kind_is_not_replaced() {
+    let mut stage = Stage::new();
+    stage.ask(A, connect()).heard();
+    for _ in 0..3 {
+        stage.bound(B, attach(22, &[]), A);
+    }
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[])).heard();
+    stage.bound(B, connect(), A);
+    for _ in 0..3 {
+        stage.bound(B, Command::TryAnother, A);
+    }
+    assert_eq!(stage.room.members(), 1);
+}
+
+/// What a joiner tried is forgotten with the members it tried.
+#[test]
+fn trying_for_ever_is_forgotten() {
+    let mut stage = Stage::new();
+    stage.ask(A, attach(11, &[])).heard();
+    stage.ask(B, attach(22, &[11])).heard();
+    for claim in 100..2_000 {
+        stage.ask(C, attach(5, &[])).ask(B, attach(claim, &[11])).heard();
+    }
+    let remembered = format!("{:?}", stage.room).matches("Claimed").count();
+    assert!(remembered < 20, "{remembered}");
 }
 
 #[test]
@@ -183,7 +221,7 @@ fn an_empty_content_is_refused_only_on_a_living_link() {
     let mut stage = Stage::new();
     stage.ask(A, connect()).heard();
     stage.ask(A, relay(Recipient::Either(LinkId(5)), Signal::Empty));
-    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::NotJoined))]);
+    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::UnknownRecipient))]);
     let b = stage.bound(B, connect(), A);
     stage.ask(B, relay(Recipient::Either(LinkId(0)), Signal::Empty));
     let reason = Reason::EmptyContent { link: b, from: Side::Joiner };
@@ -254,7 +292,7 @@ fn a_member_that_blocks_the_room_is_replaced() {
     let b = stage.bound(B, connect(), A);
     let c = stage.bound(C, connect(), A);
     stage.ask(B, Command::TryAnother);
-    let gone = |link| Event::LinkEnded { link, side: Side::Joiner, cause: EndCause::Evicted };
+    let gone = |link| Event::LinkEnded { link, side: Side::Joiner };
     let mut heard = stage.heard();
     heard[..2].sort_by_key(|(to, _)| *to);
     assert_eq!(
@@ -324,7 +362,7 @@ fn the_order_of_a_replacement_is_the_releases() {
         stage.ask(B, Command::Attach(again));
         let to_b: Vec<Event> =
             stage.heard().into_iter().filter(|(to, _)| *to == B).map(|(_, event)| event).collect();
-        let end = Event::LinkEnded { link: b, side: Side::Joiner, cause: EndCause::Evicted };
+        let end = Event::LinkEnded { link: b, side: Side::Joiner };
         let expected = if admitted_first { [Event::Admitted, end] } else { [end, Event::Admitted] };
         assert_eq!(to_b, expected);
     }

@@ -27,10 +27,10 @@ use http::Wanted;
 /// How long a client may take for a TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections have to end when the server stops.
-const STOPPING: Duration = Duration::from_secs(5);
+const STOPPING: Duration = Duration::from_secs(7);
 
 /// Serves connections until `stop` is ready; then takes no new ones, closes all there are, and returns when they
-/// are closed, or after five seconds.
+/// are closed, or after seven seconds.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,

@@ -68,7 +68,7 @@ impl Current {
             }
             Ok(Some(CurrentMessage::Content { recipient, last, data })) => Action::Ask(Command::Relay {
                 to: Recipient::Either(LinkId(recipient)),
-                signal: Signal::Data { payload: Payload::Bytes(data), last },
+                signal: Signal::Data { payload: Payload::of_frame(data, bytes.len()), last },
                 origin: match layout {
                     Layout::C => Dialect::Sigver19.origin(),
                     _ => Dialect::Sigver20.origin(),

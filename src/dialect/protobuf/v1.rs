@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::PROBE;
 use super::wire::{self, Layout, V1Body, V1Generation, V1Message};
 use crate::dialect::liveness::{Due, Liveness, Rule};
 use crate::dialect::session::Action;
@@ -21,6 +22,8 @@ pub(in crate::dialect) struct V1 {
     rules: Rules,
     liveness: Liveness,
     member: bool,
+    /// The client has said something, or can be of no other family.
+    heard: bool,
     opened: Instant,
     /// How the last content for this client was marked: the end of a link must be in the same layout.
     company: Origin,
@@ -97,6 +100,7 @@ impl V1 {
             rules,
             liveness: Liveness::new(rules.liveness),
             member: false,
+            heard: releases.len() == 1,
             opened,
             company: Origin::default(),
         }
@@ -113,6 +117,9 @@ impl V1 {
         let pinged_before = self.rules.pings;
         self.rules = Rules::of(releases, likeliest);
         self.liveness.change(self.rules.liveness);
+        if self.member {
+            self.liveness.insist();
+        }
         if self.rules.pings && !pinged_before {
             // As if it had been known from the beginning: members are pinged at once.
             if self.member {
@@ -135,6 +142,7 @@ impl V1 {
     }
 
     pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+        self.heard = true;
         let Frame::Binary(bytes) = frame else {
             // The originals read text as a message without fields.
             return Action::Nothing;
@@ -146,7 +154,7 @@ impl V1 {
             Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::Undecodable(text))),
         };
         match message {
-            V1Message::Content { id, body } => self.relay(id, body, generation.layout()),
+            V1Message::Content { id, body } => self.relay(id, body, bytes.len(), generation.layout()),
             V1Message::IsFirst => Action::Nothing,
             V1Message::Third => Action::Ask(Command::Settle),
             V1Message::Fourth if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
@@ -175,9 +183,9 @@ impl V1 {
         }
     }
 
-    fn relay(&self, id: u32, body: V1Body, layout: Layout) -> Action {
+    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: Layout) -> Action {
         let signal = match body {
-            V1Body::Data { data, end } => Signal::Data { payload: Payload::Bytes(data), last: end },
+            V1Body::Data { data, end } => Signal::Data { payload: Payload::of_frame(data, frame), last: end },
             V1Body::Error => Signal::Fail { both_ways: self.rules.likeliest == Release::V18_0_0 },
             V1Body::End => Signal::End,
             V1Body::Nothing => Signal::Empty,
@@ -264,7 +272,8 @@ impl V1 {
     }
 
     pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
-        let ask = || Frame::Binary(wire::V1_BEAT);
+        // Not the plain one to a client that has not said a word: one of sigver 19 or 20 would take it for an answer.
+        let ask = || Frame::Binary(if self.heard { wire::V1_BEAT } else { PROBE });
         let give_up = || Frame::Close(close(self.rules.likeliest, &Reason::Unresponsive));
         match self.liveness.poll(now) {
             None => {}

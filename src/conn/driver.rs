@@ -106,7 +106,8 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                     Poll::Pending => {}
                 }
             }
-            // While the peer does not take what was sent, nothing more is read from it or encoded for it.
+            // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
+            // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
             if flushing {
                 if outbox.poll_overflow(cx).is_ready() {
                     return Poll::Ready(Wake::Overflow);
@@ -117,9 +118,11 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                     Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::Overflow),
                     Poll::Pending => {}
                 }
-                if let Poll::Ready(incoming) = socket.poll_next(cx) {
-                    return Poll::Ready(Wake::Incoming(incoming));
-                }
+            }
+            if !socket.is_congested()
+                && let Poll::Ready(incoming) = socket.poll_next(cx)
+            {
+                return Poll::Ready(Wake::Incoming(incoming));
             }
             timer.as_mut().poll(cx).map(|()| Wake::Time)
         })
@@ -127,7 +130,10 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         let now = Instant::now();
         let close = |reason| vec![Step::Send(Frame::Close(conversation.close(&reason)))];
         match wake {
-            Wake::Events => events.drain(..).for_each(|event| conversation.on_event(event, now, &mut steps)),
+            // Taken, not drained: an idle connection keeps no memory of a busy moment.
+            Wake::Events => std::mem::take(&mut events)
+                .into_iter()
+                .for_each(|event| conversation.on_event(event, now, &mut steps)),
             Wake::Incoming(incoming) => {
                 idle.heard(now);
                 match incoming {

@@ -51,6 +51,7 @@ fn json(reason: &Reason) -> Close {
             1008,
             "The first message received from any socket must contain \"type\" and \"key\" attributes",
         ),
+        Reason::KeyTooLong => Close::new(1008, "The key is longer than 4096 bytes"),
         Reason::UnknownRecipient => Close::new(1008, "The index is not one of a joined peer"),
         Reason::Replaced => {
             Close::new(1008, "A joining peer could not join through this peer, and replaced it")
@@ -60,7 +61,6 @@ fn json(reason: &Reason) -> Close {
         | Reason::WrongFrameKind
         | Reason::EmptyContent { .. }
         | Reason::KeyEmpty
-        | Reason::KeyTooLong
         | Reason::Unresponsive
         | Reason::TooSlow
         | Reason::TooBig

@@ -12,5 +12,5 @@ mod session;
 
 pub use closing::close;
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
-pub use release::{Dialect, Family, Release, Releases, Speaker};
+pub use release::{Dialect, Family, Release, Releases};
 pub use session::{Action, Session, Upgrade};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::protobuf::Layout;
 use crate::model::Origin;
 
 /// A way of speaking that a client can be told by. Several releases may speak it, with inner differences.
@@ -67,15 +68,6 @@ pub enum Family {
     Current,
 }
 
-/// Who sends the first frame of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
-    /// The client.
-    Client,
-    /// The server.
-    Server,
-}
-
 impl Dialect {
     /// All dialects, oldest first.
     pub const ALL: [Dialect; 7] = [
@@ -125,16 +117,14 @@ impl Dialect {
         }
     }
 
-    /// Clients known to speak it, for people.
-    pub const fn clients(self) -> &'static str {
+    /// How its contents are laid out; JSON has no such thing.
+    pub const fn layout(self) -> Option<Layout> {
         match self {
-            Dialect::Sigver5 => "the open/join/index clients of 2016",
-            Dialect::Sigver15 => "netflux 1.1.0-beta.7 and beta.8",
-            Dialect::Sigver15_1 => "none published",
-            Dialect::Sigver16 => "netflux 2.1",
-            Dialect::Sigver18 => "netflux 3.0.0",
-            Dialect::Sigver19 => "netflux 4.0.0 to 4.1.2",
-            Dialect::Sigver20 => "netflux 4.1.3 to 4.3.1",
+            Dialect::Sigver5 => None,
+            Dialect::Sigver15 => Some(Layout::B),
+            Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => Some(Layout::A),
+            Dialect::Sigver19 => Some(Layout::C),
+            Dialect::Sigver20 => Some(Layout::D),
         }
     }
 
@@ -165,14 +155,6 @@ impl Family {
             Family::Json => "json",
             Family::ProtobufV1 => "protobuf-v1",
             Family::Current => "current",
-        }
-    }
-
-    /// Who sends the first frame.
-    pub const fn first_speaker(self) -> Speaker {
-        match self {
-            Family::Json | Family::Current => Speaker::Client,
-            Family::ProtobufV1 => Speaker::Server,
         }
     }
 

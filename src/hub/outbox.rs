@@ -26,6 +26,10 @@ struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
+/// How much is taken at once, in bytes. What is taken no longer counts as waiting, and ends up in the socket's write
+/// buffer, which never shrinks.
+const TURN: usize = 64 * 1024;
+
 /// A queue that once was longer gives its memory back when it is empty.
 const KEEP_CAPACITY: usize = 16;
 
@@ -71,7 +75,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Takes all that waits into `events`, which is empty before and not after; pending while nothing waits.
+    /// Takes what waits into `events`, which is empty before and not after: all of it, or as much as is to be written
+    /// at once. Pending while nothing waits.
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -85,11 +90,22 @@ impl Outbox {
             queue.register(context);
             return Poll::Pending;
         }
-        std::mem::swap(&mut queue.events, events);
-        queue.waiting = 0;
-        if queue.events.capacity() > KEEP_CAPACITY {
-            queue.events = VecDeque::new();
+        if queue.waiting <= TURN {
+            std::mem::swap(&mut queue.events, events);
+            queue.waiting = 0;
+            if queue.events.capacity() > KEEP_CAPACITY {
+                queue.events = VecDeque::new();
+            }
+            return Poll::Ready(Ok(()));
         }
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(event) = queue.events.pop_front()
+        {
+            taken += event.cost();
+            events.push_back(event);
+        }
+        queue.waiting -= taken;
         Poll::Ready(Ok(()))
     }
 }

@@ -96,16 +96,12 @@ impl Payload {
         }
     }
 
-    /// The payload as the attributes of a JSON object, without reserved names: its own if it is an object, else
-    /// one attribute `data`.
+    /// The payload as the attributes of a JSON object. Of bytes: their own if they are a JSON object without reserved
+    /// names, else one attribute `data`. Of attributes: all of them, whatever their names.
     pub fn into_attributes(self) -> Map<String, Value> {
         match self {
             Payload::Bytes(bytes) => attributes_of_value(value_of_bytes(&bytes)),
-            Payload::Attributes { text, .. } => {
-                let mut attributes = object(&text);
-                attributes.retain(|name, _| !RESERVED.contains(&name.as_str()));
-                attributes
-            }
+            Payload::Attributes { text, .. } => object(&text),
         }
     }
 }

@@ -28,7 +28,16 @@ const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Socket<S> {
     inner: WebSocketStream<S>,
+    /// What was queued since the last flush that came to its end, in bytes.
+    unsent: usize,
 }
+
+/// How much may be queued while the peer does not take it, before it is no longer listened to, in bytes: its own words
+/// could make us queue more.
+const MAX_UNSENT: usize = 64 * 1024;
+
+/// The most that a control frame takes, in bytes.
+const CONTROL_FRAME: usize = 127;
 
 /// What came from the peer.
 #[derive(Debug, PartialEq)]
@@ -62,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         } else {
             WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await
         };
-        Socket { inner }
+        Socket { inner, unsent: 0 }
     }
 
     /// The next thing that came.
@@ -74,7 +83,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     Err(_) => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),
                 },
                 Message::Binary(bytes) => Incoming::Frame(Frame::Binary(bytes)),
-                Message::Ping(_) => Incoming::Ping,
+                Message::Ping(_) => {
+                    // The library has queued the pong.
+                    self.unsent += CONTROL_FRAME;
+                    Incoming::Ping
+                }
                 Message::Pong(_) => Incoming::Pong,
                 Message::Close(close) => Incoming::Closed(close.map(|close| close.code.into())),
                 Message::Frame(_) => Incoming::Gone,
@@ -114,9 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.start(Message::Ping(Bytes::new()))
     }
 
+    /// Whether so much is queued that the peer should be heard no more before it has taken it.
+    pub fn is_congested(&self) -> bool {
+        self.unsent > MAX_UNSENT
+    }
+
     fn start(&mut self, message: Message) -> io::Result<()> {
-        // The library asks to wait until it is ready so that its buffer stays small; ours is bounded by the
-        // caller, who queues nothing more while a flush is pending.
+        self.unsent += message.len() + CONTROL_FRAME;
+        // The library asks to wait until it is ready, so that its buffer stays small; ours is bounded by the caller.
         Pin::new(&mut self.inner).start_send(message).map_err(io::Error::other)
     }
 
@@ -125,7 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Errors
     /// The connection is broken.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context).map_err(io::Error::other)
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(context)).map_err(io::Error::other);
+        self.unsent = 0;
+        Poll::Ready(flushed)
     }
 
     /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
@@ -139,6 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
                 )
             {}
+            // Under TLS, what was written may still have to be sent, and the end has a word of its own.
+            if !closed {
+                let _ = self.inner.get_mut().shutdown().await;
+            }
         };
         let _ = tokio::time::timeout(patience, farewell).await;
     }

@@ -44,12 +44,9 @@ impl Current {
 
     /// The set of releases it may be has become smaller.
     pub(in crate::dialect) fn adopt(&mut self, releases: Releases, likeliest: Release) {
-        let layout = |release: Release| match release.dialect() {
-            Dialect::Sigver19 => Layout::C,
-            _ => Layout::D,
-        };
         self.likeliest = likeliest;
-        self.layout = Some(layout(likeliest)).filter(|known| releases.iter().all(|r| layout(r) == *known));
+        let layout = likeliest.dialect().layout();
+        self.layout = layout.filter(|_| releases.iter().all(|release| release.dialect().layout() == layout));
     }
 
     pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
@@ -111,10 +108,10 @@ impl Current {
     }
 
     fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: Origin) -> Frame {
-        let layout = self.layout.unwrap_or(match Dialect::of_origin(origin) {
-            Some(Dialect::Sigver19) => Layout::C,
-            _ => Layout::D,
-        });
+        // The sender's layout, if it is one of this family: rooms are rarely mixed.
+        let company = Dialect::of_origin(origin).and_then(Dialect::layout);
+        let company = company.filter(|layout| matches!(layout, Layout::C | Layout::D));
+        let layout = self.layout.or(company).unwrap_or(Layout::D);
         Frame::Binary(wire::encode_current_content(link.0, side == Side::Member, data, layout))
     }
 

@@ -270,3 +270,22 @@ async fn sigterm_closes_every_connection() {
 async fn sigint_closes_every_connection() {
     stops("INT").await;
 }
+
+#[tokio::test]
+async fn a_tls_handshake_that_hangs_does_not_hold_it() {
+    let files = tls_files();
+    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
+    let mut hanging = served.tcp().await;
+    // The beginning of a hello.
+    hanging.write_all(&hex("1603010200010001fc0303")).await.unwrap();
+    // Once a later connection is answered, this one is taken.
+    let mut later = served.tcp().await;
+    later.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(soon("an alert", later.read_u8()).await.unwrap(), 0x15);
+    let start = Instant::now();
+    served.signal("TERM").await;
+    assert_eq!(served.end().await.0.code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    drop(hanging);
+}

@@ -82,11 +82,17 @@ async fn welcome(
     let _ = stream.set_nodelay(true);
     match acceptor {
         None => upgrade(stream, max_message, context, alive).await,
-        Some(acceptor) => match tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => upgrade(stream, max_message, context, alive).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => tracing::debug!("TLS handshake took too long"),
-        },
+        Some(acceptor) => {
+            let handshake = tokio::select! {
+                handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
+                () = context.stopped() => return,
+            };
+            match handshake {
+                Ok(Ok(stream)) => upgrade(stream, max_message, context, alive).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake took too long"),
+            }
+        }
     }
 }
 

@@ -165,13 +165,11 @@ fn unreadable(one: Dialect, other: Dialect, comes: Comes) -> bool {
     match (one, other) {
         // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
         (Dialect::S19, _) | (Dialect::S20, Dialect::S19) => true,
-        // A member of 16 to 18 says nothing for five seconds: it is taken for what the joiner is.
-        (Dialect::S16 | Dialect::S18, Dialect::S15) => true,
-        // A member of 15 whose page is late has not answered the probe, and is taken for 18.
-        (Dialect::S15, _) => comes == Comes::Between,
+        // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at once.
+        (Dialect::S15, Dialect::S16 | Dialect::S18) => comes == Comes::Between,
         // Its opener gets nothing from us to know that it is in the room by.
         (Dialect::S5, _) => comes == Comes::Between,
-        (Dialect::S16 | Dialect::S18 | Dialect::S20, _) => false,
+        (Dialect::S15 | Dialect::S16 | Dialect::S18 | Dialect::S20, _) => false,
     }
 }
 

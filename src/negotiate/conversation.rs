@@ -11,6 +11,10 @@ use crate::dialect::{Action, Family, PROBE, Releases, Session, Upgrade, close, p
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, Reason, RoomKey};
 
+/// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
+/// others sent is shown to it: pages that are slow at that are rarely slower.
+const HOLD: Duration = Duration::from_secs(2);
+
 /// How many events wait at most for the room's answer to a client that was taken for another.
 const MAX_REPEATED: usize = 4096;
 
@@ -227,12 +231,11 @@ impl Conversation {
         }
         let windows = doubt.policy.windows;
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
-            // The answer to the probe takes a round trip, and the page a moment.
             let round_trip = match self.state {
                 State::Listening { round_trip: Some(round_trip), .. } => round_trip,
                 State::Listening { .. } | State::Speaking(_) => windows.silence,
             };
-            doubt.phase = Phase::Guessing(Guess::new(now + round_trip + windows.margin));
+            doubt.phase = Phase::Guessing(Guess::new(now + round_trip + HOLD));
         } else if possible.len() == 1 {
             self.doubt = None;
         }
@@ -299,8 +302,16 @@ impl Conversation {
             State::Speaking(session) => {
                 if let Some(doubt) = &mut self.doubt
                     && let Phase::Guessing(guess) = &mut doubt.phase
+                    && let Some(held) = guess.release(now)
                 {
-                    show(session, guess.release(now), now, steps);
+                    // It had the time to answer the probe. If it does so later, the candidates still have room for it.
+                    let mut frames = Vec::new();
+                    let unanswered = self.candidates.filter(|release| !pings(release));
+                    if !unanswered.is_empty() {
+                        session.adopt(unanswered, likeliest(unanswered), now, &mut frames);
+                    }
+                    steps.extend(frames.into_iter().map(Step::Send));
+                    show(session, held, now, steps);
                 }
                 let mut frames = Vec::new();
                 session.poll(now, &mut frames);

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::dialect::{Dialect, Family};
+use crate::dialect::Dialect;
 use crate::model::{Event, Side};
 
 /// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
@@ -16,8 +16,8 @@ pub(super) struct Guess {
     cost: usize,
     /// How many of them were shown.
     shown: usize,
-    /// Until then the client may answer the probe, and then speaks a dialect that cannot read what the likeliest
-    /// one says.
+    /// Until then its page may still be loading: it may answer the probe, and then speaks a dialect that cannot read
+    /// what the likeliest one says, or turn out to be of another family.
     hold_until: Option<Instant>,
 }
 
@@ -36,10 +36,10 @@ impl Guess {
             shown.push(event);
             return shown;
         }
-        // Shown at once if everything before it was, and its sender speaks a dialect of the guessed family: rooms
-        // are rarely mixed.
+        // Shown at once if everything before it was, and its sender speaks a dialect whose clients are silent like
+        // this one: rooms are rarely mixed.
         let all_shown = self.shown == self.kept.len();
-        let shows = self.hold_until.is_none() || (all_shown && from_the_family(&event));
+        let shows = self.hold_until.is_none() || (all_shown && from_silent(&event));
         self.cost += event.cost();
         self.kept.push(event.clone());
         if !shows {
@@ -54,15 +54,12 @@ impl Guess {
         self.hold_until
     }
 
-    /// What is to be shown at `now`, of what was held.
-    pub(super) fn release(&mut self, now: Instant) -> Vec<Event> {
-        if self.hold_until.is_none_or(|until| now < until) {
-            return Vec::new();
-        }
-        self.hold_until = None;
+    /// What is to be shown of what was held, if its time has come at `now`. That happens once.
+    pub(super) fn release(&mut self, now: Instant) -> Option<Vec<Event>> {
+        self.hold_until.take_if(|until| *until <= now)?;
         let held = self.kept[self.shown..].to_vec();
         self.shown = self.kept.len();
-        held
+        Some(held)
     }
 
     /// The guess was right: what was not shown yet.
@@ -87,9 +84,10 @@ impl Guess {
     }
 }
 
-fn from_the_family(event: &Event) -> bool {
-    let Event::Relayed { origin, .. } = event else {
-        return false;
-    };
-    Dialect::of_origin(*origin).is_some_and(|dialect| dialect.family() == Family::ProtobufV1)
+/// Whether the sender speaks sigver 16 or 18: a member of these says nothing until its first heartbeat. One of 15 would
+/// have answered the probe.
+fn from_silent(event: &Event) -> bool {
+    let Event::Relayed { origin, .. } = event else { return false };
+    Dialect::of_origin(*origin)
+        .is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
 }

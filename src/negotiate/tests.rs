@@ -288,17 +288,55 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     talk.pong(20).until(170).event(172, Event::Admitted).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
     talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member });
-    // The round trip and the margin.
-    talk.until(339);
+    // The round trip, and two seconds.
+    talk.until(2_189);
     assert_eq!(talk.did(), [""; 0]);
-    talk.until(340);
+    talk.until(2_190);
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a", "0a04087b1801"]);
-    talk.event(400, relayed(Side::Member, Dialect::Sigver20));
-    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
+    talk.event(2_200, relayed(Side::Member, Dialect::Sigver15));
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "one of 15 would have answered the probe");
     // Late, it turns out to be of the current generation: all of it is said again.
-    talk.frame(900, &hex("1a02080b")).event(901, Event::Admitted);
+    talk.frame(2_900, &hex("1a02080b")).event(2_901, Event::Admitted);
     let again = "120d087b100022076f666665722d4a";
     assert_eq!(talk.did(), ["forget", "k attach", "2001", again, "1204087b1000", again]);
+}
+
+#[test]
+fn a_client_that_answers_the_probe_late_is_of_15_all_the_same() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).until(3_000).did();
+    talk.frame(3_000, &hex("2801"));
+    assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
+}
+
+/// A plain `2001` would tell a client of the current generation that it is connected.
+#[test]
+fn a_client_that_has_not_said_a_word_is_asked_by_the_probe() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.until(5_000);
+    assert_eq!(talk.did(), ["10012001"]);
+    talk.frame(5_100, &hex("2001")).until(10_000);
+    assert_eq!(talk.did(), ["2001"]);
+}
+
+#[test]
+fn a_member_in_doubt_has_to_answer_too() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted).frame(200, &hex("0a0b080012076f666665722d4a")).did();
+    talk.until(60_000);
+    assert_eq!(talk.did().last().map(String::as_str), Some("close Some(4002) Too many missed hearbeats"));
+}
+
+#[test]
+fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.pong(1).until(151).event(152, Event::Admitted);
+    talk.event(200, relayed(Side::Member, Dialect::Sigver20)).frame(300, &hex("1a02080b")).did();
+    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member });
+    assert_eq!(talk.did(), [""; 0]);
+    talk.event(302, Event::Admitted);
+    assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a", "1204087b1000"]);
 }
 
 #[test]

@@ -161,6 +161,11 @@ impl Exceptions {
         &self.entries
     }
 
+    /// The documented differences that no script shows.
+    pub fn elsewhere(&self) -> &[Elsewhere] {
+        &self.elsewhere
+    }
+
     /// All ids in the file.
     pub fn ids(&self) -> BTreeSet<&str> {
         let listed = self.entries.iter().map(|e| e.id.as_str());

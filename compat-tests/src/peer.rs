@@ -22,8 +22,16 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a closed connection is read on, for the server to end it.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A frame that a client answers by itself: what comes, and the answer, if there is one.
-pub type Reflex = (&'static [u8], Option<&'static [u8]>);
+/// What a client does by itself when a certain frame comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reflex {
+    /// The frame.
+    pub frame: &'static [u8],
+    /// It answers so, if at all.
+    pub answer: Option<&'static [u8]>,
+    /// The first such frame goes unnoticed; later ones are seen as this, if at all.
+    pub later: Option<&'static [u8]>,
+}
 
 /// What a client is told to do.
 #[derive(Debug)]
@@ -134,6 +142,7 @@ async fn run(
     reflex: Option<Reflex>,
     link: &Link,
 ) {
+    let mut noticed = false;
     loop {
         tokio::select! {
             order = orders.recv() => {
@@ -162,10 +171,14 @@ async fn run(
             }
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => saw(link, Op::Text, text.as_bytes()),
-                Some(Ok(Message::Binary(bytes))) if reflex.is_some_and(|(frame, _)| frame == bytes) => {
-                    if let Some((_, Some(answer))) = reflex {
+                Some(Ok(Message::Binary(bytes))) if reflex.is_some_and(|reflex| reflex.frame == bytes) => {
+                    let Some(Reflex { answer, later, .. }) = reflex else { continue };
+                    if let Some(answer) = answer {
                         // A connection that broke is reported by the next read.
                         let _ = socket.send(Message::binary(answer)).await;
+                    }
+                    if let Some(seen) = later.filter(|_| std::mem::replace(&mut noticed, true)) {
+                        saw(link, Op::Binary, seen);
                     }
                 }
                 Some(Ok(Message::Binary(bytes))) => saw(link, Op::Binary, &bytes),

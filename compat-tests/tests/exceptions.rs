@@ -36,3 +36,12 @@ fn every_entry_names_versions_and_scenarios_that_exist() {
         }
     }
 }
+
+#[test]
+fn what_is_tested_elsewhere_is() {
+    let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
+    for entry in exceptions.elsewhere() {
+        let path = goldens::root().join("..").join(&entry.test);
+        assert!(path.is_file(), "{}: no {}", entry.id, entry.test);
+    }
+}

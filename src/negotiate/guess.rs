@@ -39,7 +39,8 @@ impl Guess {
         // Shown at once if everything before it was, and its sender speaks a dialect whose clients are silent like
         // this one: rooms are rarely mixed.
         let all_shown = self.shown == self.kept.len();
-        let shows = self.hold_until.is_none() || (all_shown && from_silent(&event));
+        let shows = self.hold_until.is_none()
+            || (all_shown && (from_silent(&event) || self.shown > 0 && is_end(&event)));
         self.cost += event.cost();
         self.kept.push(event.clone());
         if !shows {
@@ -90,4 +91,9 @@ fn from_silent(event: &Event) -> bool {
     let Event::Relayed { origin, .. } = event else { return false };
     Dialect::of_origin(*origin)
         .is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
+}
+
+/// The end of a link is readable where the contents before it were.
+fn is_end(event: &Event) -> bool {
+    matches!(event, Event::LinkEnded { .. })
 }

@@ -79,7 +79,16 @@ fn v1(release: Release, reason: &Reason) -> Close {
         let code = match release {
             Release::V17_0_1 => "ERR_KEY",
             Release::V18_0_0 => "4001",
-            _ => "KEY_ERROR",
+            Release::V5_0_0
+            | Release::V15_0_1
+            | Release::V15_0_2
+            | Release::V15_0_4
+            | Release::V15_1_0
+            | Release::V16_0_0
+            | Release::V19_0_0
+            | Release::V19_1_2
+            | Release::V20_0_2
+            | Release::V20_1_0 => "KEY_ERROR",
         };
         Close::new(4001, format!("{code}: {text}"))
     };
@@ -105,7 +114,14 @@ fn v1(release: Release, reason: &Reason) -> Close {
                 Release::V15_0_1 | Release::V15_0_4 | Release::V15_1_0 => {
                     "Signaling: pong not received in 5000 milliseconds"
                 }
-                _ => "Too many missed hearbeats",
+                Release::V5_0_0
+                | Release::V16_0_0
+                | Release::V17_0_1
+                | Release::V18_0_0
+                | Release::V19_0_0
+                | Release::V19_1_2
+                | Release::V20_0_2
+                | Release::V20_1_0 => "Too many missed hearbeats",
             },
         ),
         Reason::Replaced => Close::new(4004, "prevent other peers from joining the group"),

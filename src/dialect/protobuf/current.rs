@@ -68,7 +68,7 @@ impl Current {
                 signal: Signal::Data { payload: Payload::of_frame(data, bytes.len()), last },
                 origin: match layout {
                     Layout::C => Dialect::Sigver19.origin(),
-                    _ => Dialect::Sigver20.origin(),
+                    Layout::A | Layout::B | Layout::D => Dialect::Sigver20.origin(),
                 },
             }),
             Ok(Some(CurrentMessage::Connect { id, members })) => {

@@ -102,7 +102,7 @@ struct File {
 type Use = (usize, Mode, String, String);
 
 /// The listed exceptions, and which of them were needed so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Exceptions {
     entries: Vec<Exception>,
     elsewhere: Vec<Elsewhere>,
@@ -170,6 +170,11 @@ impl Exceptions {
     pub fn ids(&self) -> BTreeSet<&str> {
         let listed = self.entries.iter().map(|e| e.id.as_str());
         listed.chain(self.elsewhere.iter().map(|e| e.id.as_str())).collect()
+    }
+
+    /// Whether an exception covers this difference. Nothing counts as needed by that.
+    pub fn lists(&self, mode: Mode, version: &str, scenario: &str, difference: &Difference) -> bool {
+        self.entries.iter().any(|entry| entry.covers(mode, version, scenario, difference))
     }
 
     /// The id of an exception that covers this difference. Every entry that does counts as needed.

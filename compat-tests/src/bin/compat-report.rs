@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -156,6 +157,7 @@ impl Common {
                 jobs: self.jobs,
                 timed_jobs: self.timed_jobs,
                 tolerance: Duration::from_millis(self.tolerance),
+                exceptions: Arc::new(exceptions.clone()),
             };
             for outcome in run(&plan, self.scripts()?).await? {
                 let before = report.totals().1;

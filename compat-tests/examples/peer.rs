@@ -69,13 +69,15 @@ async fn current(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<Str
             },
             line = lines.recv() => {
                 let Some(line) = line else { return Ok(()) };
+                // JSON, so that peers of the JSON dialects see more than bytes.
+                let data = serde_json::Value::from(line).to_string();
                 // To every joiner that was heard of; 0 stands for the member one is bound to.
                 for other in if others.len() > 1 { &others[1..] } else { &others[..] } {
                     let mut content = vec![0x10];
                     put_varint(&mut content, *other);
                     content.push(0x22);
-                    put_varint(&mut content, line.len() as u32);
-                    content.extend_from_slice(line.as_bytes());
+                    put_varint(&mut content, data.len() as u32);
+                    content.extend_from_slice(data.as_bytes());
                     let mut message = vec![0x12];
                     put_varint(&mut message, content.len() as u32);
                     message.extend(content);

@@ -68,7 +68,7 @@ struct Flags {
     help: bool,
 
     #[arg(long, value_name = "list", help_heading = "Gateway")]
-    #[arg(default_value = config::DEFAULT_PROTOCOL, help = "The protocols to serve; auto finds out")]
+    #[arg(default_value = config::DEFAULT_PROTOCOL, help = "The protocols to serve: auto, json, protobuf-v1, current, signaller, a dialect such as sigver-18, or a release such as sigver-15.0.4; auto finds out")]
     protocol: String,
     #[arg(long, value_name = "bytes", help_heading = "Gateway")]
     #[arg(default_value_t = config::DEFAULT_MAX_MESSAGE, value_parser = config::bytes)]
@@ -89,7 +89,7 @@ struct Flags {
     silence_max: u64,
     #[arg(long, value_name = "seconds", help_heading = "Gateway")]
     #[arg(default_value_t = config::DEFAULT_FIRST_FRAME_TIMEOUT_S, value_parser = config::seconds)]
-    #[arg(help = "How long a connection may stay without a first frame")]
+    #[arg(help = "How long a client may be silent that should speak first")]
     first_frame_timeout: u64,
     #[arg(long, value_name = "filter", help_heading = "Gateway")]
     #[arg(default_value = config::DEFAULT_LOG, value_parser = config::log_filter)]

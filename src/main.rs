@@ -5,6 +5,7 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let protocols = Policy::parse(&config.protocol)?;
     let relay_only = protocols.releases.is_empty();
     let policy = Policy {
@@ -79,11 +81,13 @@ fn run(config: &Config) -> Result<()> {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         println!("{}", listener::startup_line(listener.local_addr()?));
+        tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
         let stop = async {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            tracing::info!("stopping");
         };
         server::serve(listener, tls, config.max_message, context, stop).await;
         Ok(())

@@ -146,7 +146,10 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             Wake::Time => {}
-            Wake::Overflow => steps = close(Reason::TooSlow),
+            Wake::Overflow => {
+                tracing::info!(peer = seat.peer().0, "closing a client that does not read what it is sent");
+                steps = close(Reason::TooSlow);
+            }
             Wake::Stop => steps = close(Reason::ShuttingDown),
             Wake::Broken => break false,
         }
@@ -190,7 +193,13 @@ fn perform<S: AsyncRead + AsyncWrite + Unpin>(
     for step in steps.drain(..) {
         match step {
             Step::Send(frame) => {
-                let last = matches!(frame, Frame::Close(_));
+                let last = match &frame {
+                    Frame::Close(close) => {
+                        tracing::debug!(peer = seat.peer().0, code = close.code, reason = %close.reason, "closing");
+                        true
+                    }
+                    Frame::Text(_) | Frame::Binary(_) => false,
+                };
                 socket.queue(frame).map_err(|_| Broken)?;
                 if last {
                     return Ok(Progress::Closed);

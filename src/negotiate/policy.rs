@@ -119,6 +119,7 @@ impl Policy {
 fn known() -> String {
     let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
     let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
-    let names: Vec<String> = std::iter::once("auto".to_owned()).chain(families).chain(dialects).collect();
+    let (auto, relay) = (std::iter::once("auto".to_owned()), std::iter::once(RELAY.to_owned()));
+    let names: Vec<String> = auto.chain(families).chain(dialects).chain(relay).collect();
     format!("{}, and releases such as sigver-15.0.4", names.join(", "))
 }

@@ -32,7 +32,7 @@ impl Guess {
             return vec![event];
         }
         if self.cost + event.cost() > MAX_KEPT {
-            let mut shown = self.kept.split_off(self.shown);
+            let mut shown = self.show_held();
             shown.push(event);
             return shown;
         }
@@ -58,9 +58,14 @@ impl Guess {
     /// What is to be shown of what was held, if its time has come at `now`. That happens once.
     pub(super) fn release(&mut self, now: Instant) -> Option<Vec<Event>> {
         self.hold_until.take_if(|until| *until <= now)?;
+        Some(self.show_held())
+    }
+
+    /// What was held so far, which is shown from now on and kept all the same.
+    fn show_held(&mut self) -> Vec<Event> {
         let held = self.kept[self.shown..].to_vec();
         self.shown = self.kept.len();
-        Some(held)
+        held
     }
 
     /// The guess was right: what was not shown yet.

@@ -252,6 +252,13 @@ impl Releases {
         Release::ALL.into_iter().filter(move |release| self.contains(*release))
     }
 
+    /// The layout of contents on which all of its releases agree.
+    pub fn layout(self) -> Option<Layout> {
+        let mut layouts = self.iter().map(|release| release.dialect().layout());
+        let first = layouts.next()?;
+        first.filter(|_| layouts.all(|layout| layout == first))
+    }
+
     /// Those of its releases for which `keep` holds.
     #[must_use]
     pub fn filter(self, mut keep: impl FnMut(Release) -> bool) -> Self {

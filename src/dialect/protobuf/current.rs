@@ -45,8 +45,7 @@ impl Current {
     /// The set of releases it may be has become smaller.
     pub(in crate::dialect) fn adopt(&mut self, releases: Releases, likeliest: Release) {
         self.likeliest = likeliest;
-        let layout = likeliest.dialect().layout();
-        self.layout = layout.filter(|_| releases.iter().all(|release| release.dialect().layout() == layout));
+        self.layout = releases.layout();
     }
 
     pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {

@@ -53,8 +53,7 @@ impl Rules {
         Rules {
             releases,
             likeliest,
-            layout: Some(layout_of(likeliest))
-                .filter(|known| releases.iter().all(|r| layout_of(r) == *known)),
+            layout: releases.layout(),
             pings: all_ping,
             try_another: !releases.iter().any(pings) && releases.contains(Release::V18_0_0),
             liveness: if all_ping {
@@ -81,10 +80,6 @@ fn generation_of(release: Release) -> V1Generation {
         Dialect::Sigver16 => V1Generation::V16,
         Dialect::Sigver18 | Dialect::Sigver5 | Dialect::Sigver19 | Dialect::Sigver20 => V1Generation::V18,
     }
-}
-
-fn layout_of(release: Release) -> Layout {
-    generation_of(release).layout()
 }
 
 impl V1 {
@@ -147,14 +142,14 @@ impl V1 {
             // The originals read text as a message without fields.
             return Action::Nothing;
         };
-        let generation = self.generation(bytes);
+        let (generation, layout) = self.generation(bytes);
         let message = match wire::decode_v1(bytes, generation) {
             Ok(Some(message)) => message,
             Ok(None) => return Action::Nothing,
             Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::Undecodable(text))),
         };
         match message {
-            V1Message::Content { id, body } => self.relay(id, body, bytes.len(), generation.layout()),
+            V1Message::Content { id, body } => self.relay(id, body, bytes.len(), layout),
             V1Message::IsFirst => Action::Nothing,
             V1Message::Third => Action::Ask(Command::Settle),
             V1Message::Fourth if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
@@ -172,14 +167,15 @@ impl V1 {
         }
     }
 
-    /// As what a frame is read: as the release known, or a likely one whose layout the frame has.
-    fn generation(&self, frame: &[u8]) -> V1Generation {
-        let likely = generation_of(self.rules.likeliest);
-        match self.rules.layout.or_else(|| wire::v1_layout(frame)) {
-            None | Some(Layout::C | Layout::D) => likely,
-            Some(layout) if likely.layout() == layout => likely,
-            Some(Layout::A) => V1Generation::V18,
-            Some(Layout::B) => V1Generation::V15,
+    /// As what a frame is read: as the likeliest release if that has the frame's layout, else as one that has. With
+    /// the layout.
+    fn generation(&self, frame: &[u8]) -> (V1Generation, Layout) {
+        let likely = self.rules.likeliest;
+        let told = self.rules.layout.or_else(|| wire::v1_layout(frame));
+        match told.or(likely.dialect().layout()).unwrap_or(Layout::A) {
+            layout if likely.dialect().layout() == Some(layout) => (generation_of(likely), layout),
+            Layout::B => (V1Generation::V15, Layout::B),
+            Layout::A | Layout::C | Layout::D => (V1Generation::V18, Layout::A),
         }
     }
 
@@ -192,8 +188,9 @@ impl V1 {
         };
         // Others whose dialect is in doubt take it as a hint.
         let likely = self.rules.likeliest;
-        let spoken = self.rules.releases.iter().find(|release| layout_of(*release) == layout);
-        let origin = if layout_of(likely) == layout { likely } else { spoken.unwrap_or(likely) }.dialect();
+        let speaks = |release: &Release| release.dialect().layout() == Some(layout);
+        let spoken = Some(likely).filter(speaks).or_else(|| self.rules.releases.iter().find(speaks));
+        let origin = spoken.unwrap_or(likely).dialect();
         Action::Ask(Command::Relay { to: Recipient::Either(LinkId(id)), signal, origin: origin.origin() })
     }
 
@@ -234,7 +231,8 @@ impl V1 {
     /// else the likeliest.
     fn layout_for(&self, origin: Origin) -> Layout {
         let company = self.rules.releases.iter().find(|release| release.dialect().origin() == origin);
-        self.rules.layout.unwrap_or(layout_of(company.unwrap_or(self.rules.likeliest)))
+        let likely = company.unwrap_or(self.rules.likeliest);
+        self.rules.layout.or(likely.dialect().layout()).unwrap_or(Layout::A)
     }
 
     fn settled(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {

@@ -91,15 +91,6 @@ pub(super) enum V1Generation {
     V18,
 }
 
-impl V1Generation {
-    pub(super) fn layout(self) -> Layout {
-        match self {
-            V1Generation::V15 => Layout::B,
-            V1Generation::V15_1 | V1Generation::V16 | V1Generation::V18 => Layout::A,
-        }
-    }
-}
-
 type Decoded<M> = Result<Option<M>, Cow<'static, str>>;
 
 /// Decodes a client's frame of sigver 15 to 18; `Ok(None)` is a message that says nothing known.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::exceptions::{Exceptions, Mode};
+use crate::exceptions::{Exceptions, Mode, Stale};
 use crate::goldens::ORIGINALS;
 use crate::runner::Outcome;
 
@@ -74,13 +74,13 @@ impl Report {
     }
 
     /// The whole text. `stale` are the exceptions that were not needed.
-    pub fn print(&self, stale: &[String]) -> String {
+    pub fn print(&self, stale: &[Stale]) -> String {
         let mut out = self.details.clone();
         if !out.is_empty() {
             out.push('\n');
         }
         for line in stale {
-            let _ = writeln!(out, "stale exception: {line}");
+            let _ = writeln!(out, "{} exception: {}", if line.certain { "stale" } else { "idle" }, line.line);
         }
         let _ = writeln!(
             out,

@@ -9,8 +9,8 @@ mod liveness;
 mod protobuf;
 mod release;
 mod session;
-
 pub use closing::close;
+pub use json::{asks_to_join, senders};
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Release, Releases};
 pub use session::{Action, Session, Upgrade};

@@ -1,0 +1,554 @@
+//! sigver 7 to 14: a key is opened or joined, and then `{"data":D}` goes up and `{"id":N,"data":D}` down. One codec,
+//! ruled by a set of releases: while several are possible, one answer holds what each of them looks for, and what
+//! only some would understand is not said. What each release answers is measured on the originals.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use serde_json::{Map, Value};
+
+use super::joiners::Joiners;
+use super::sent::{compact, is_truthy, room_key};
+use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
+use crate::dialect::liveness::{Due, Liveness, Rule};
+use crate::dialect::session::Action;
+use crate::dialect::{Dialect, Family, Release, Releases};
+use crate::frame::Frame;
+use crate::model::{
+    Alone, Command, Event, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side,
+    Signal,
+};
+
+/// How long one that may take itself for an opener has to answer its first joiner, before it is known not to.
+const PROOF: Duration = Duration::from_secs(5);
+
+/// The longest key of sigver 8 to 14, in UTF-16 units.
+const MAX_UNITS: usize = 512;
+
+const PING: &str = "{\"ping\":true}";
+const PONG: &str = "{\"pong\":true}";
+
+/// The codec of one connection.
+#[derive(Debug)]
+pub(in crate::dialect) struct Envelope {
+    rules: Rules,
+    /// The key it asked for last, for words that name it.
+    key: ByteString,
+    asked: Asked,
+    opened: bool,
+    joined: bool,
+    /// Of those that call joiners by their place (sigver 7.0 and 7.1).
+    joiners: Option<Joiners>,
+    /// All joiners, as long as it may be an opener of sigver 6, which answers all of them.
+    waiting: Vec<LinkId>,
+    proof: Proof,
+    liveness: Liveness,
+}
+
+/// What it asked last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Open,
+    Join,
+}
+
+/// Whether one that was told that it is the opener after it had asked to join takes itself for one. Those of sigver 9
+/// do, those of 7.6 and 8 take it for a refusal, and stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Proof {
+    NotNeeded,
+    Wanted,
+    /// A joiner has been waiting for its answer.
+    WantedBy(Instant),
+}
+
+/// What differs between the releases.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    releases: Releases,
+    /// In whose words errors are told.
+    likeliest: Release,
+}
+
+impl Rules {
+    fn any(self, is: impl Fn(Release) -> bool) -> bool {
+        self.releases.iter().any(is)
+    }
+
+    fn all(self, is: impl Fn(Release) -> bool) -> bool {
+        !self.any(|release| !is(release))
+    }
+
+    fn only(self, release: Release) -> bool {
+        self.all(|other| other == release)
+    }
+}
+
+/// sigver 7.0 and 7.1.
+fn is_7(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver7
+}
+
+/// sigver 7.0 to 7.6: attributes beside those that count do no harm, keys may be of any type, and frames of bytes.
+fn up_to_7(release: Release) -> bool {
+    release < Release::V8_0_2
+}
+
+fn is_8(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver8
+}
+
+fn is_9(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver9
+}
+
+/// sigver 11 to 14.
+fn from_11(release: Release) -> bool {
+    release >= Release::V11_0_0
+}
+
+impl Envelope {
+    pub(in crate::dialect) fn new(releases: Releases, likeliest: Release) -> Self {
+        let rules = Rules { releases: releases.of_family(Family::Json), likeliest };
+        Envelope {
+            rules,
+            key: ByteString::new(),
+            asked: Asked::Join,
+            opened: false,
+            joined: false,
+            joiners: rules.all(is_7).then(Joiners::default),
+            waiting: Vec::new(),
+            proof: Proof::NotNeeded,
+            liveness: Liveness::new(if rules.only(Release::V14_0_0) {
+                Rule::Pings { every: Duration::from_secs(5) }
+            } else {
+                Rule::None
+            }),
+        }
+    }
+
+    /// sigver 13 asks at once whether the client is there.
+    pub(in crate::dialect) fn open(&mut self, opened: Instant) -> Action {
+        if self.liveness.start(opened) {
+            return Action::Reply(Frame::text(ByteString::from_static(PING)));
+        }
+        Action::Nothing
+    }
+
+    /// The set of releases it may be has become smaller. Returns the codec that takes over, if it is another one.
+    pub(in crate::dialect) fn adopt(
+        &mut self,
+        releases: Releases,
+        likeliest: Release,
+        now: Instant,
+        out: &mut Vec<Frame>,
+    ) -> Option<Sigver6> {
+        let pinged = self.rules.only(Release::V14_0_0);
+        self.rules = Rules { releases, likeliest };
+        if !self.rules.any(|release| up_to_7(release) || is_8(release)) {
+            self.proof = Proof::NotNeeded;
+        }
+        if self.rules.only(Release::V14_0_0) && !pinged {
+            self.liveness.change(Rule::Pings { every: Duration::from_secs(5) });
+            self.ask_now(now, out);
+        }
+        self.rules.only(Release::V6_0_0).then(|| Sigver6::of_opener(std::mem::take(&mut self.waiting)))
+    }
+
+    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+        let text = match frame {
+            Frame::Close(_) => return Action::Nothing,
+            Frame::Binary(_) if !self.rules.any(up_to_7) => return self.refuse(Fault::NotJson),
+            Frame::Binary(_) | Frame::Text(_) => text_of(frame),
+        };
+        let Some(text) = text else { return self.refuse(Fault::NotJson) };
+        let value = match serde_json::from_str(&text) {
+            Ok(Value::Object(object)) => return self.object(object, &text),
+            Ok(value) => value,
+            Err(_) => return self.refuse(Fault::NotJson),
+        };
+        match self.rules.likeliest {
+            likeliest if is_7(likeliest) && value.is_null() => self.refuse(Fault::NotJson),
+            likeliest if up_to_7(likeliest) || value.is_array() => self.refuse(Fault::Unknown(&text)),
+            likeliest if from_11(likeliest) => Action::Close(crate::frame::Close::empty()),
+            _ => Action::Nothing,
+        }
+    }
+
+    fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
+        // sigver 8 and later know a message by all of its attributes, those before by one of them.
+        let exact = !self.rules.any(up_to_7);
+        let alone = object.len() == 1;
+        if let Some(key) = object.get("key").filter(|_| self.rules.any(up_to_7)) {
+            return self.enter(Asked::Open, &key.clone());
+        }
+        if let Some(key) = object.get("open").filter(|_| alone && self.rules.any(|release| !up_to_7(release)))
+        {
+            return self.enter(Asked::Open, &key.clone());
+        }
+        if let Some(key) = object.get("join").filter(|_| alone || !exact) {
+            let data = object.get("data").cloned();
+            let joining = self.enter(Asked::Join, &key.clone());
+            return match (joining, data) {
+                (enter @ Action::Enter(..), Some(data)) => {
+                    Action::Several(vec![enter, self.relay(Recipient::Member, data)])
+                }
+                (joining, _) => joining,
+            };
+        }
+        if let Some(ping) = object.get("ping").filter(|_| alone && self.rules.any(pings)) {
+            if is_truthy(ping) {
+                return Action::Reply(Frame::text(ByteString::from_static(PONG)));
+            }
+            return self.refuse(Fault::Unknown(text));
+        }
+        if alone && object.contains_key("pong") && self.rules.any(pings) {
+            self.liveness.answered();
+            return Action::Nothing;
+        }
+        match (object.remove("id"), object.remove("data")) {
+            (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, data, text),
+            (None, Some(data)) if object.is_empty() || !exact => self.upward(data, text),
+            // A word without data from an opener of these: not for the joiner, and no reason to close the room.
+            (Some(_), None) if self.opened && self.rules.all(is_7) => Action::Nothing,
+            _ => self.refuse(Fault::Unknown(text)),
+        }
+    }
+
+    fn enter(&mut self, asked: Asked, key: &Value) -> Action {
+        let any_key = self.rules.any(up_to_7);
+        if any_key {
+            if room_key(key).as_str().len() > MAX_KEY {
+                return self.refuse(Fault::KeyTooLong);
+            }
+        } else if asked == Asked::Open
+            && !is_truthy(key)
+            && self.rules.all(|release| release < Release::V10_1_0)
+        {
+            // Taken for no attribute at all, by sigver 8 and 9.
+            return Action::Nothing;
+        } else {
+            match key {
+                Value::String(key) if key.is_empty() => return self.refuse(Fault::KeyEmpty),
+                Value::String(key) if key.encode_utf16().count() > MAX_UNITS => {
+                    return self.refuse(Fault::KeyTooLong);
+                }
+                Value::String(_) => {}
+                _ => return self.refuse(Fault::KeyType(key)),
+            }
+        }
+        let room = room_key(key);
+        self.key = super::sent::in_words(key).into();
+        self.asked = asked;
+        match asked {
+            Asked::Open => self.open_room(room),
+            Asked::Join => self.join(room),
+        }
+    }
+
+    fn open_room(&mut self, room: RoomKey) -> Action {
+        self.opened = true;
+        self.proof = Proof::NotNeeded;
+        if let Some(joiners) = &mut self.joiners {
+            *joiners = Joiners::default();
+        }
+        let open = Open {
+            exclusive: self.rules.all(|release| up_to_7(release) || is_8(release)),
+            keeps_others: !self.rules.any(up_to_7),
+        };
+        let enter = Action::Enter(room, Command::Open(open));
+        if self.joined && self.rules.only(Release::V14_0_0) {
+            self.joined = false;
+            return Action::Several(vec![Action::Ask(Command::Unbind), enter]);
+        }
+        enter
+    }
+
+    fn join(&mut self, room: RoomKey) -> Action {
+        self.joined = true;
+        let join = Join {
+            alone: if self.rules.all(is_9) {
+                Alone::Become
+            } else if self.rules.any(is_9) {
+                Alone::BecomeUnproven
+            } else {
+                Alone::Refuse
+            },
+            pick: Pick::Oldest,
+            rejoin: if self.rules.all(from_11) { Rejoin::Reuse } else { Rejoin::KeepHearing },
+        };
+        Action::Enter(room, Command::Join(join))
+    }
+
+    /// Data for the joiner with this id.
+    fn downward(&mut self, id: &Value, data: Value, text: &str) -> Action {
+        let rules = self.rules;
+        if rules.all(from_11) && !id.is_string() || rules.all(|r| is_8(r) || is_9(r)) && !id.is_number() {
+            return self.refuse(Fault::BadId);
+        }
+        if !self.opened {
+            return match rules.likeliest {
+                // Joiners may write an id; it is not looked at.
+                _ if self.joined && rules.any(from_11) => self.relay(Recipient::Member, data),
+                likeliest if from_11(likeliest) => Action::Nothing,
+                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeOpen),
+                likeliest if is_7(likeliest) => self.no_such_joiner(id),
+                _ => self.refuse(Fault::Unknown(text)),
+            };
+        }
+        self.proof = Proof::NotNeeded;
+        match self.joiner(id) {
+            Some(link) => self.relay(Recipient::Joiner(link), data),
+            None if self.joined && rules.all(from_11) => self.relay(Recipient::Member, data),
+            None => self.no_such_joiner(id),
+        }
+    }
+
+    /// Data for the opener.
+    fn upward(&mut self, data: Value, text: &str) -> Action {
+        if self.joined {
+            return self.relay(Recipient::Member, data);
+        }
+        match self.rules.likeliest {
+            likeliest if is_7(likeliest) => self.refuse(Fault::Unknown(text)),
+            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeJoin),
+            _ => Action::Nothing,
+        }
+    }
+
+    fn relay(&self, to: Recipient, data: Value) -> Action {
+        let signal = Signal::Data { payload: Payload::Json(compact(data)), last: false };
+        Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
+    }
+
+    /// The joiner an id names.
+    fn joiner(&self, id: &Value) -> Option<LinkId> {
+        if let Some(joiners) = &self.joiners {
+            let place = match id {
+                Value::String(digits) => digits.parse().ok()?,
+                _ => usize::try_from(id.as_u64()?).ok()?,
+            };
+            return joiners.at(place);
+        }
+        let id = match id {
+            Value::String(name) => u32::from_str_radix(name, 16).ok()?,
+            _ => u32::try_from(id.as_u64()?).ok()?,
+        };
+        Some(LinkId(id))
+    }
+
+    /// What is said of an id that is no joiner's.
+    fn no_such_joiner(&self, id: &Value) -> Action {
+        match self.rules.likeliest {
+            Release::V7_0_0 => self.refuse(Fault::UnknownId),
+            Release::V7_1_0 if self.rules.all(is_7) => {
+                Action::Reply(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")))
+            }
+            _ => self.undeliverable(id).map_or(Action::Nothing, |frame| match frame {
+                Frame::Close(close) => Action::Close(close),
+                frame => Action::Reply(frame),
+            }),
+        }
+    }
+
+    /// What is said to an opener whose joiner has gone, or never was.
+    fn undeliverable(&self, id: &Value) -> Option<Frame> {
+        if self.rules.all(is_8) {
+            return Some(Frame::Close(close(self.rules.likeliest, Fault::JoinerGone)));
+        }
+        self.rules.only(Release::V10_1_0).then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
+    }
+
+    /// The id by which an opener knows a joiner.
+    fn id_of(&mut self, link: LinkId) -> Value {
+        match &mut self.joiners {
+            Some(joiners) => joiners.index_of(link).into(),
+            None if self.rules.all(from_11) => format!("{:08x}", link.0).into(),
+            None => link.0.into(),
+        }
+    }
+
+    pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+        match event {
+            Event::Admitted { first } => self.admitted(first, out),
+            Event::Settled { .. } => {}
+            Event::Bound { .. } => self.answer(false, true, false, out),
+            Event::JoinerArrived { link } => {
+                if let Some(joiners) = &mut self.joiners {
+                    joiners.index_of(link);
+                }
+                if self.rules.any(|release| release == Release::V6_0_0) && self.waiting.len() < MAX_JOINERS {
+                    self.waiting.push(link);
+                }
+            }
+            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, origin } => {
+                let by_json = Dialect::of_origin(origin).is_some_and(|from| from.family() == Family::Json);
+                if self.proof == Proof::Wanted && side == Side::Member && by_json {
+                    self.proof = Proof::WantedBy(now + PROOF);
+                }
+                out.push(self.relayed(link, side, payload));
+            }
+            // The dialects have no words for these.
+            Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. } => {}
+            Event::LinkEnded { link, side, clean } => self.link_ended(link, side, clean, out),
+            Event::Undeliverable { to, reason } => self.went_nowhere(to, reason, out),
+            Event::Refused(Reason::KeyUnknown) if self.rules.any(from_11) => {
+                // It is told that it would be the first, and has to open the key itself.
+                self.joined = false;
+                self.answer(true, false, true, out);
+            }
+            Event::Refused(reason) => {
+                if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+                    out.push(Frame::text(ByteString::from_static("{\"isKeyOk\":false}")));
+                }
+                out.push(self.closing(&reason));
+            }
+            Event::Evicted(reason) => out.push(self.closing(&reason)),
+        }
+    }
+
+    fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
+        if self.asked == Asked::Open {
+            let first = first || !self.rules.only(Release::V11_0_0);
+            if self.rules.all(|release| up_to_7(release) || release == Release::V6_0_0) {
+                return self.key_accepted(out);
+            }
+            return self.answer(true, true, first, out);
+        }
+        self.opened = true;
+        self.joined = false;
+        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+            self.proof = Proof::Wanted;
+        }
+        self.answer(true, false, true, out);
+    }
+
+    /// The answer to a `{"key":K}`: nothing to an opener of 6, 7.0 or 7.1, unless it may be one of 7.6. Then those of 7
+    /// get an id and data, without which they close (netflux 0.10.3, measured); no joiner ever has that id.
+    fn key_accepted(&self, out: &mut Vec<Frame>) {
+        if !self.rules.any(|release| release == Release::V7_6_4) {
+            return;
+        }
+        let answer = if self.rules.any(is_7) {
+            "{\"isKeyOk\":true,\"id\":0,\"data\":{}}"
+        } else {
+            "{\"isKeyOk\":true}"
+        };
+        out.push(Frame::text(ByteString::from_static(answer)));
+    }
+
+    /// One answer with the attribute that each release looks for.
+    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut Vec<Frame>) {
+        let mut text = String::new();
+        let mut attribute = |name: &str, value: bool| {
+            let before = if text.is_empty() { '{' } else { ',' };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{before}\"{name}\":{value}");
+        };
+        if self.rules.any(is_9) {
+            attribute("opened", opened);
+        }
+        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+            attribute("isKeyOk", key_ok);
+        }
+        if self.rules.any(from_11) {
+            attribute("first", first);
+        }
+        if !text.is_empty() {
+            text.push('}');
+            out.push(Frame::text(text));
+        }
+    }
+
+    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
+        let data = payload.into_json();
+        if side == Side::Joiner {
+            return Frame::text(format!("{{\"data\":{data}}}"));
+        }
+        let id = self.id_of(link);
+        // An opener of 6 looks for the offer itself.
+        if self.rules.any(|release| release == Release::V6_0_0)
+            && let Ok(Value::Object(object)) = serde_json::from_str(&data)
+            && let Some(offer) = object.get("offer")
+        {
+            return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
+        }
+        Frame::text(format!("{{\"id\":{id},\"data\":{data}}}"))
+    }
+
+    fn link_ended(&mut self, link: LinkId, side: Side, clean: bool, out: &mut Vec<Frame>) {
+        self.waiting.retain(|waiting| *waiting != link);
+        if self.rules.all(from_11) {
+            // Up to 12 a peer that closes with 1000 is not missed.
+            if !clean || self.rules.only(Release::V14_0_0) {
+                let id = self.id_of(link);
+                out.push(Frame::text(format!("{{\"unavailable\":{id}}}")));
+            }
+        } else if side == Side::Joiner && self.rules.all(up_to_7) {
+            out.push(self.closing(&Reason::RecipientGone));
+        } else if side == Side::Member && self.rules.only(Release::V7_6_4) {
+            let id = self.id_of(link);
+            out.push(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")));
+        }
+    }
+
+    fn went_nowhere(&mut self, to: Recipient, reason: Reason, out: &mut Vec<Frame>) {
+        match to {
+            Recipient::Joiner(link) => {
+                let id = self.id_of(link);
+                out.extend(self.undeliverable(&id));
+            }
+            Recipient::Member | Recipient::Either(_) if self.rules.all(is_8) => {
+                out.push(self.closing(&reason));
+            }
+            Recipient::Member | Recipient::Either(_) if self.rules.only(Release::V10_1_0) => {
+                out.push(Frame::text(ByteString::from_static("{\"unavailable\":-1}")));
+            }
+            Recipient::Member | Recipient::Either(_) => {}
+        }
+    }
+
+    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+        let proof = match self.proof {
+            Proof::WantedBy(at) => Some(at),
+            Proof::NotNeeded | Proof::Wanted => None,
+        };
+        self.liveness.deadline().into_iter().chain(proof).min()
+    }
+
+    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if let Proof::WantedBy(at) = self.proof
+            && at <= now
+        {
+            self.proof = Proof::NotNeeded;
+            // As the server of those that do not answer would have said at once.
+            let refusing = self.rules.releases.iter().find(|release| up_to_7(*release) || is_8(*release));
+            let fault = Fault::KeyUnknown(&self.key);
+            return out.push(Frame::Close(close(refusing.unwrap_or(self.rules.likeliest), fault)));
+        }
+        match self.liveness.poll(now) {
+            None => {}
+            Some(Due::Ask) => out.push(Frame::text(ByteString::from_static(PING))),
+            Some(Due::GiveUp | Due::AskAndGiveUp) => out.push(self.closing(&Reason::Unresponsive)),
+        }
+    }
+
+    fn ask_now(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if self.liveness.start(now) {
+            out.push(Frame::text(ByteString::from_static(PING)));
+        }
+    }
+
+    fn closing(&self, reason: &Reason) -> Frame {
+        Frame::Close(close(self.rules.likeliest, Fault::of(reason, &self.key)))
+    }
+
+    fn refuse(&self, fault: Fault<'_>) -> Action {
+        Action::Close(close(self.rules.likeliest, fault))
+    }
+}
+
+fn pings(release: Release) -> bool {
+    release == Release::V14_0_0
+}

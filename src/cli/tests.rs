@@ -118,7 +118,6 @@ fn usage_errors_are_worded_as_the_originals() {
         (&["-sx"], "error: unknown option '-x'"),
         (&["--secure=1"], "error: unknown option '--secure=1'"),
         (&["--wslib", "ws"], "error: unknown option '--wslib'"),
-        (&["-addr", ":80"], "error: unknown option '-d'"),
         (
             &["-p", "1", "--compat-cli", "sigver"],
             "error: option '--compat-cli <name>' must be the first argument",

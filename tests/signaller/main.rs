@@ -230,7 +230,7 @@ async fn pipe_timeout() {
     assert!((600..1300).contains(&started.elapsed().as_millis()));
 }
 
-// No recording: the original passes text on that is none, and browsers would not.
+// No recording: browsers cannot send it.
 #[tokio::test]
 async fn text_that_is_no_text_is_refused() {
     let (mut l, mut c) = Server::new().await.pair().await;

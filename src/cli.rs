@@ -185,27 +185,27 @@ fn style(
         "signallerd" => Some(Style::Signallerd),
         _ => None,
     };
+    let argument = |name: &str, taken| (name.to_owned(), format!("argument '{name}'"), taken);
     let first = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
-    let (name, taken) = match first.strip_prefix("--compat-cli") {
+    let (name, written, taken) = match first.strip_prefix("--compat-cli") {
         Some("") => match args.get(1) {
-            Some(name) => (name.to_string_lossy().into_owned(), 2),
+            Some(name) => argument(&name.to_string_lossy(), 2),
             None => return Err(format!("{SPELLED} argument missing")),
         },
-        Some(attached) if attached.starts_with('=') => (attached[1..].to_owned(), 1),
+        Some(attached) if attached.starts_with('=') => argument(&attached[1..], 1),
         _ => {
             let variable = variable("compat-cli");
-            if let Some(name) = env(&variable).filter(|name| !name.is_empty()) {
-                return known(&name).map(|style| (style, 0)).ok_or_else(|| {
-                    format!("{SPELLED} value '{name}' from env '{variable}' is invalid. It is sigver or signallerd.")
-                });
-            }
-            let called = Path::new(program).file_name().and_then(OsStr::to_str).and_then(known);
-            return Ok((called.unwrap_or(Style::Sigver), 0));
+            let Some(name) = env(&variable).filter(|name| !name.is_empty()) else {
+                let called = Path::new(program).file_name().and_then(OsStr::to_str).and_then(known);
+                return Ok((called.unwrap_or(Style::Sigver), 0));
+            };
+            let written = format!("value '{name}' from env '{variable}'");
+            (name, written, 0)
         }
     };
     match known(&name) {
         Some(style) => Ok((style, taken)),
-        None => Err(format!("{SPELLED} argument '{name}' is invalid. It is sigver or signallerd.")),
+        None => Err(format!("{SPELLED} {written} is invalid. It is sigver or signallerd.")),
     }
 }
 

@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("hub", &["model", "router"]),
     ("transport", &["frame"]),
     ("conn", &["dialect", "frame", "hub", "model", "negotiate", "signaller", "transport"]),
-    ("signaller", &["frame", "transport"]),
+    ("signaller", &["config", "frame", "transport"]),
     ("server", &["config", "conn", "dialect", "signaller", "transport"]),
     ("lib", &[]),
 ];

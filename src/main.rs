@@ -19,6 +19,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::tools;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
     let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
+    let mut args = args.peekable();
+    if args.peek().is_some_and(tools::is_named) {
+        return tools::run(std::iter::once(program).chain(args));
+    }
     match cli::parse(&program, args, &environment) {
         Outcome::Print(text) => {
             println!("{text}");

@@ -93,7 +93,7 @@ fn releases(dialect: Dialect) -> String {
     let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
     let mut all = Vec::new();
     for release in of_it {
-        let versions = release.versions().iter().rev().copied().collect::<Vec<_>>().join(", ");
+        let versions = release.in_words();
         all.push(if release == dialect.release() { format!("**{versions}**") } else { versions });
     }
     all.join("; ")

@@ -74,6 +74,7 @@ fn run(config: &Config) -> Result<()> {
             silence: config.silence_max,
             first_frame: config.first_frame_timeout,
         },
+        transcode: config.transcode,
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;

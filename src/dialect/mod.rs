@@ -10,6 +10,7 @@ mod liveness;
 mod protobuf;
 mod release;
 mod session;
+mod webrtc;
 pub use closing::close;
 pub use describe::markdown;
 pub use json::{asks_to_join, senders};

@@ -80,7 +80,7 @@ impl Gateway {
     pub async fn with(settings: Settings) -> Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),

@@ -42,7 +42,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),

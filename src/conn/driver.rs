@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::idle::{Due, Idle};
@@ -18,7 +17,7 @@ use crate::hub::{Hub, Outbox, Overflow, Seat};
 use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
 use crate::signaller::Signaller;
-use crate::transport::ws::{Incoming, Socket};
+use crate::transport::{Incoming, Transport};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -65,18 +64,21 @@ enum Wake {
     Time,
 }
 
-/// Drives one connection until it is over.
-pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
-    mut socket: Box<Socket<S>>,
+/// Drives one connection until it is over. Its client may speak what `policy` says, which is all that the context's
+/// policy has, or a part of it.
+pub async fn drive<T: Transport>(
+    mut socket: Box<T>,
     upgrade: Upgrade,
+    policy: Arc<Policy>,
     context: Arc<Context>,
 ) {
     let outbox = Outbox::new(context.max_pending);
     let mut seat = context.hub.seat(outbox.clone());
     let mut steps = Vec::new();
     let now = Instant::now();
-    let mut conversation = Conversation::open(&context.policy, upgrade, now, &mut steps);
-    let mut idle = Idle::new(context.idle, now);
+    let mut conversation = Conversation::open(&policy, upgrade, now, &mut steps);
+    drop(policy);
+    let mut idle = T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now));
     let mut events = VecDeque::new();
     let mut stop = pin!(context.stop.notified());
     stop.as_mut().enable();
@@ -84,7 +86,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = pin!(tokio::time::sleep_until(now.into()));
     let mut timer_at = now;
     let closed = loop {
-        match perform(&mut steps, &mut socket, &mut seat) {
+        match perform(&mut steps, &mut *socket, &mut seat) {
             Ok(Progress::Sent) => flushing = true,
             Ok(Progress::Nothing) => {}
             Ok(Progress::Closed) => break true,
@@ -184,11 +186,7 @@ enum Progress {
 struct Broken;
 
 /// Does what the conversation says.
-fn perform<S: AsyncRead + AsyncWrite + Unpin>(
-    steps: &mut Vec<Step>,
-    socket: &mut Socket<S>,
-    seat: &mut Seat,
-) -> Result<Progress, Broken> {
+fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat) -> Result<Progress, Broken> {
     let mut progress = Progress::Nothing;
     for step in steps.drain(..) {
         match step {

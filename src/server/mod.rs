@@ -112,7 +112,8 @@ where
         Wanted::Room(upgrade) => {
             let socket = Box::new(Socket::new(stream, early, max_message).await);
             tokio::spawn(async move {
-                conn::drive(socket, upgrade, context).await;
+                let policy = Arc::clone(&context.policy);
+                conn::drive(socket, upgrade, policy, context).await;
                 drop(alive);
             });
         }

@@ -122,6 +122,18 @@ impl Config {
     }
 }
 
+/// Over what clients may come. The originals served one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transports {
+    /// Over each there is.
+    #[default]
+    All,
+    /// Over WebSockets only.
+    WebSocket,
+    /// Over event streams (server-sent events) only.
+    EventStream,
+}
+
 /// The PEM files TLS is served with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {

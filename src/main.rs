@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
-use sigver::config::Config;
+use sigver::config::{Config, Transports};
 use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
@@ -89,7 +89,8 @@ fn run(config: &Config) -> Result<()> {
             }
             tracing::info!("stopping");
         };
-        server::serve(listener, tls, config.max_message, context, stop).await;
+        let options = server::Options { max_message: config.max_message, transports: Transports::default() };
+        server::serve(listener, tls, options, context, stop).await;
         Ok(())
     })
 }

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("transport", &["frame"]),
     ("conn", &["dialect", "frame", "hub", "model", "negotiate", "signaller", "transport"]),
     ("signaller", &["frame", "transport"]),
-    ("server", &["config", "conn", "dialect", "signaller", "transport"]),
+    ("server", &["config", "conn", "dialect", "frame", "negotiate", "signaller", "transport"]),
     ("lib", &[]),
 ];
 

@@ -191,14 +191,14 @@ fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat)
     for step in steps.drain(..) {
         match step {
             Step::Send(frame) => {
-                let last = match &frame {
-                    Frame::Close(close) => {
-                        tracing::debug!(peer = seat.peer().0, code = close.code, reason = %close.reason, "closing");
-                        true
-                    }
-                    Frame::Text(_) | Frame::Binary(_) => false,
+                let close = match &frame {
+                    Frame::Close(close) => Some(close.clone()),
+                    Frame::Text(_) | Frame::Binary(_) => None,
                 };
-                socket.queue(frame).map_err(|_| Broken)?;
+                let last = socket.queue(frame).map_err(|_| Broken)?;
+                if let Some(close) = close {
+                    tracing::debug!(peer = seat.peer().0, code = close.code, reason = %close.reason, last, "closing");
+                }
                 if last {
                     return Ok(Progress::Closed);
                 }

@@ -43,12 +43,12 @@ pub trait Transport {
     /// The next thing that came.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
 
-    /// Queues a frame; it is sent with the next [`poll_flush`](Self::poll_flush). After a close frame nothing can
-    /// be queued.
+    /// Queues a frame; it is sent with the next [`poll_flush`](Self::poll_flush). Whether it was the last, after which
+    /// nothing can be queued: a close frame, unless the transport has errors that end nothing.
     ///
     /// # Errors
     /// The connection is broken.
-    fn queue(&mut self, frame: Frame) -> io::Result<()>;
+    fn queue(&mut self, frame: Frame) -> io::Result<bool>;
 
     /// Queues a ping, as the transport has it.
     ///

@@ -30,7 +30,8 @@ const BEAT: Duration = Duration::from_secs(20);
 /// A line without a meaning.
 const COMMENT: Bytes = Bytes::from_static(b":\n");
 
-/// An event stream. `W` writes a frame as it is to appear in the body, if it is to appear at all.
+/// An event stream. `W` writes a frame as it is to appear in the body, if it is to appear at all, and says whether it is
+/// the last.
 #[derive(Debug)]
 pub struct EventStream<W> {
     queue: Sender,
@@ -38,15 +39,19 @@ pub struct EventStream<W> {
     write: W,
 }
 
-impl<W: FnMut(Frame) -> Option<Bytes>> EventStream<W> {
-    /// An event stream whose events go to `queue`, and where the client's frames go.
-    pub fn new(queue: Sender, write: W) -> (Self, mpsc::Sender<Frame>) {
-        let (to_client, incoming) = mpsc::channel(PENDING);
-        (EventStream { queue, incoming, write }, to_client)
+impl<W: FnMut(Frame) -> (Option<Bytes>, bool)> EventStream<W> {
+    /// An event stream whose events go to `queue`, and whose client's frames come from an [`inbox`].
+    pub fn new(queue: Sender, incoming: mpsc::Receiver<Frame>, write: W) -> Self {
+        EventStream { queue, incoming, write }
     }
 }
 
-impl<W: FnMut(Frame) -> Option<Bytes> + Send> Transport for EventStream<W> {
+/// Where a client's frames wait for its task: the end where they arrive, and the end where they are taken.
+pub fn inbox() -> (mpsc::Sender<Frame>, mpsc::Receiver<Frame>) {
+    mpsc::channel(PENDING)
+}
+
+impl<W: FnMut(Frame) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
     const BEAT: Option<Duration> = Some(BEAT);
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
@@ -56,11 +61,10 @@ impl<W: FnMut(Frame) -> Option<Bytes> + Send> Transport for EventStream<W> {
         self.incoming.poll_recv(context).map(|frame| frame.map_or(Incoming::Gone, Incoming::Frame))
     }
 
-    fn queue(&mut self, frame: Frame) -> io::Result<()> {
-        match (self.write)(frame) {
-            None => Ok(()),
-            Some(event) => self.queue.push(event),
-        }
+    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
+        let (event, last) = (self.write)(frame);
+        event.map_or(Ok(()), |event| self.queue.push(event))?;
+        Ok(last)
     }
 
     fn queue_ping(&mut self) -> io::Result<()> {
@@ -238,37 +242,40 @@ impl Drop for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Close;
 
-    fn stream() -> (EventStream<impl FnMut(Frame) -> Option<Bytes>>, mpsc::Sender<Frame>, Body, Arc<Notify>) {
+    fn write(frame: Frame) -> (Option<Bytes>, bool) {
+        match frame {
+            Frame::Text(text) => (Some(text.into_bytes()), false),
+            Frame::Binary(_) => (None, false),
+            Frame::Close(_) => (None, true),
+        }
+    }
+
+    type Write = fn(Frame) -> (Option<Bytes>, bool);
+
+    fn stream() -> (EventStream<Write>, mpsc::Sender<Frame>, Body, Arc<Notify>) {
         let over = Arc::new(Notify::new());
         let (queue, body) = body(Arc::clone(&over));
-        let (stream, sender) = EventStream::new(queue, |frame| match frame {
-            Frame::Text(text) => Some(text.into_bytes()),
-            Frame::Binary(_) | Frame::Close(_) => None,
-        });
-        (stream, sender, body, over)
+        let (sender, frames) = inbox();
+        (EventStream::new(queue, frames, write), sender, body, over)
     }
 
     async fn piece(body: &Body) -> Option<Bytes> {
         poll_fn(|context| body.poll_piece(context)).await
     }
 
-    fn flushed(stream: &mut EventStream<impl FnMut(Frame) -> Option<Bytes> + Send>) -> bool {
+    fn flushed(stream: &mut EventStream<Write>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         matches!(stream.poll_flush(&mut context), Poll::Ready(Ok(())))
     }
 
     #[tokio::test]
     async fn what_is_queued_is_unsent_until_it_is_taken() {
-        let over = Arc::new(Notify::new());
-        let (queue, body) = body(Arc::clone(&over));
-        let (mut stream, _sender) = EventStream::new(queue, |frame| match frame {
-            Frame::Text(text) => Some(text.into_bytes()),
-            Frame::Binary(_) | Frame::Close(_) => None,
-        });
+        let (mut stream, _sender, body, over) = stream();
         assert!(flushed(&mut stream));
-        stream.queue(Frame::text("a")).unwrap();
-        stream.queue(Frame::binary("unspeakable")).unwrap();
+        assert!(!stream.queue(Frame::text("a")).unwrap());
+        assert!(!stream.queue(Frame::binary("unspeakable")).unwrap());
         stream.queue(Frame::text("b".repeat(MAX_UNSENT))).unwrap();
         // Something waits already.
         stream.queue_ping().unwrap();
@@ -279,6 +286,7 @@ mod tests {
         assert!(flushed(&mut stream));
         stream.queue_ping().unwrap();
         assert_eq!(piece(&body).await.unwrap(), ":\n");
+        assert!(stream.queue(Frame::Close(Close::empty())).unwrap());
         assert!(!body.is_over());
         drop(stream);
         assert!(body.is_over());

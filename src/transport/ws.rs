@@ -90,7 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         })
     }
 
-    fn queue(&mut self, frame: Frame) -> io::Result<()> {
+    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
+        let last = matches!(frame, Frame::Close(_));
         self.start(match frame {
             // The text was UTF-8 as it became a ByteString.
             Frame::Text(text) => Message::Text(Utf8Bytes::try_from(text.into_bytes()).unwrap_or_default()),
@@ -102,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                     std::borrow::Cow::Owned(text) => text.into(),
                 },
             })),
-        })
+        })?;
+        Ok(last)
     }
 
     fn queue_ping(&mut self) -> io::Result<()> {

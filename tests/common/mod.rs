@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod page;
 pub mod protobufjs;
+pub mod sse;
 pub mod ws;
 
 use std::future::Future;

@@ -363,23 +363,24 @@ async fn data_without_a_join_and_for_nobody() {
     ws.expect(&[Got::binary("10012001"), Got::binary("1001")]).await;
     assert!(ws.binary(&hex("0a0a 08959aef3a 1203 616263")).await);
     ws.expect_nothing().await;
-    // sigver 5 closes.
-    for (frames, reason) in [
-        (
-            &["{\"data\":1}"][..],
-            "The first message received from any socket must contain \"type\" and \"key\" attributes",
-        ),
+    // The JSON dialects close, each with its own code.
+    for (frames, code, reason) in [
+        (&["{\"data\":1}"][..], 4011, "TRANSMIT_BEFORE_JOIN=4011: Transmitting data before join"),
+        (&["{\"index\":0,\"data\":1}"], 1008, "The index is not one of a joined peer"),
         (
             &["{\"type\":\"open\",\"key\":\"k5\"}", "{\"index\":\"7\",\"data\":1}"],
+            1008,
             "The index is not one of a joined peer",
         ),
-        (&["{\"type\":\"join\",\"key\":\"nobody\"}"], "The provided key is not available"),
+        (&["{\"type\":\"join\",\"key\":\"nobody\"}"], 1008, "The provided key is not available"),
+        (&["{\"joinkey\":\"nobody\"}"], 1008, "The key does not exist"),
+        (&["{\"join\":\"nobody\",\"data\":1}"], 4003, "Unknown key"),
     ] {
         let mut ws = gateway.ws("/").await;
         for frame in frames {
             assert!(ws.text(frame).await);
         }
-        assert_eq!(ws.expect_close(1008).await, reason);
+        assert_eq!(ws.expect_close(code).await, reason);
     }
     gateway.stop().await;
 }

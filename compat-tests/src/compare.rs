@@ -106,7 +106,7 @@ fn item(layout: Layout, step: usize, t: u64, what: &What) -> Item {
     let masked = match what {
         What::Open => Masked::literal("open"),
         What::Frame(payload) => ids::mask(layout, payload),
-        What::Close { code, reason } => ids::mask_reason(*code, reason),
+        What::Close { code, reason } => ids::mask_reason(layout, *code, reason),
     };
     Item { step, t, masked }
 }

@@ -18,7 +18,7 @@ pub const SMALL: u64 = 1000;
 /// Where a version puts ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// In the attributes `id`, `index` and `unavailable` of a JSON object; the room key is in one of these.
+    /// In attributes of a JSON object.
     Json {
         /// The attributes that hold a room key.
         keys: &'static [&'static str],
@@ -141,19 +141,24 @@ fn json_ids(text: &str, attributes: &[&str]) -> Option<Vec<(Range<usize>, Id)>> 
     Some(wanted.filter_map(|(_, place)| Some((place.clone(), id(&text[place])?))).collect())
 }
 
+/// Appends JSON, cut at its ids. What is no JSON object has none.
+fn cut(masked: &mut Masked, text: &str, attributes: &[&str]) {
+    let mut done = 0;
+    for (place, id) in json_ids(text, attributes).unwrap_or_default() {
+        masked.text(&text[done..place.start]);
+        masked.push(id);
+        done = place.end;
+    }
+    masked.text(&text[done..]);
+}
+
 /// Cuts a frame at its ids.
 pub fn mask(layout: Layout, payload: &Payload) -> Masked {
     let mut masked = Masked::literal(format!("{} ", payload.op.name()));
     let text = std::str::from_utf8(&payload.bytes).ok();
     match (layout, payload.op, text) {
         (Layout::Json { ids, .. }, Op::Text | Op::Binary, Some(text)) => {
-            let mut done = 0;
-            for (place, id) in json_ids(text, ids).unwrap_or_default() {
-                masked.text(&text[done..place.start]);
-                masked.push(id);
-                done = place.end;
-            }
-            masked.text(&text[done..]);
+            cut(&mut masked, text, ids);
         }
         (Layout::Protobuf { content, ids }, Op::Binary, _) => {
             match mask_content(content, ids, &payload.bytes) {
@@ -280,9 +285,9 @@ pub fn substitute(layout: Layout, payload: &Payload, live: &HashMap<Id, Id>) -> 
             let mut out = String::new();
             let mut done = 0;
             for (place, id) in json_ids(text, ids).unwrap_or_default() {
-                if let Some(new) = live.get(&id) {
+                if let Some(new) = live_text(&id, live) {
                     out.push_str(&text[done..place.start]);
-                    out.push_str(&new.to_string());
+                    out.push_str(&new);
                     done = place.end;
                 }
             }
@@ -293,9 +298,24 @@ pub fn substitute(layout: Layout, payload: &Payload, live: &HashMap<Id, Id>) -> 
     }
 }
 
-/// Cuts a close reason at the ids in it (`... from the 12345 joining peer`).
-pub fn mask_reason(code: u16, reason: &str) -> Masked {
+/// The JSON for the id of this run. Scripts also send a number as a string, to see whether that is understood.
+fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
+    let as_number = |text: &str| live.get(&Id::Number(text.parse().ok()?)).map(|new| format!("\"{new}\""));
+    match (live.get(id), id) {
+        (Some(new), _) => Some(new.to_string()),
+        (None, Id::Text(text)) => as_number(text),
+        (None, Id::Number(_)) => None,
+    }
+}
+
+/// Cuts a close reason at the ids in it: `... from the 12345 joining peer`, or a message quoted at its end.
+pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> Masked {
     let mut masked = Masked::literal(format!("close {code} "));
+    if let (Layout::Json { ids, .. }, Some(start)) = (layout, reason.find('{')) {
+        masked.text(&reason[..start]);
+        cut(&mut masked, &reason[start..], ids);
+        return masked;
+    }
     let (before, after) = ("from the ", " joining peer");
     let digits = reason.find(before).and_then(|at| {
         let start = at + before.len();
@@ -381,6 +401,8 @@ mod tests {
         assert_eq!(String::from_utf8(sent).unwrap(), r#"{ "id" : 99, "data":{"id":123456,"x":1.50}}"#);
         let masked = mask(layout, &payload);
         assert_eq!(masked.render(|_| "#1".into()), r##"text { "id" : #1, "data":{"id":123456,"x":1.50}}"##);
+        let string = Payload::new(Op::Text, r#"{"id":"123456","data":1}"#);
+        assert_eq!(substitute(layout, &string, &numbers(&[(123_456, 99)])), br#"{"id":"99","data":1}"#);
         let text = Payload::new(Op::Text, r#"{"id":"SkX_9-abc","data":1}"#);
         let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
         assert_eq!(substitute(Layout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
@@ -395,7 +417,12 @@ mod tests {
     #[test]
     fn ids_in_reasons_are_found() {
         let reason = r#"ERR_MESSAGE: Unknown message type "undefined" from the 12345 joining peer"#;
-        assert_eq!(mask_reason(4003, reason).ids, [Id::Number(12345)]);
-        assert_eq!(mask_reason(4001, "4001: The key  is an empty string").ids, []);
+        assert_eq!(mask_reason(V18, 4003, reason).ids, [Id::Number(12345)]);
+        assert_eq!(mask_reason(V18, 4001, "4001: The key  is an empty string").ids, []);
+        let reason = r#"Unknown JSON attribute: {"id":120321834}"#;
+        let masked = mask_reason(Layout::of("7.6.4"), 4001, reason);
+        assert_eq!(masked.render(|_| "#1".into()), r##"close 4001 Unknown JSON attribute: {"id":#1}"##);
+        let literal = Masked::literal("close 4000 Unknown message: {\"foo\":1}");
+        assert_eq!(mask_reason(Layout::of("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#), literal);
     }
 }

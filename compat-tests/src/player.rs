@@ -100,7 +100,7 @@ fn masked(layout: Layout, what: &What) -> Option<Masked> {
     match what {
         What::Open => None,
         What::Frame(payload) => Some(ids::mask(layout, payload)),
-        What::Close { code, reason } => Some(ids::mask_reason(*code, reason)),
+        What::Close { code, reason } => Some(ids::mask_reason(layout, *code, reason)),
     }
 }
 

@@ -2,13 +2,46 @@
 //!
 //! The new name goes in after the last letter or digit of the key, so that everything a server might trip over stays:
 //! `/a/b/` becomes `/a/b-x7/`, `//a/b` becomes `//a/b-x7`. Very long keys keep their length. Keys without a letter or
-//! digit (the empty one) stay as they are.
+//! digit (the empty one), and those that are no plain JSON string, stay as they are: a script that uses one needs a
+//! server of its own.
 
 use crate::ids::Layout;
 use crate::json::members;
+use crate::transcript::{Event, Scenario};
 
 /// Keys longer than this keep their length, because their length is what they test.
 const LONG: usize = 256;
+
+/// Where a new name goes in: after the last letter or digit.
+fn place(key: &str) -> Option<usize> {
+    key.rfind(|c: char| c.is_ascii_alphanumeric()).map(|last| last + 1)
+}
+
+/// A key in JSON, if it is one that can be renamed: a string without escapes.
+fn plain(value: &str) -> Option<&str> {
+    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    inner.filter(|key| !key.contains('\\'))
+}
+
+/// Whether the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
+/// oldest releases take for a key, too), so that no other script may use the server meanwhile.
+pub fn needs_own_server(script: &Scenario) -> bool {
+    let Layout::Json { keys, .. } = Layout::of(&script.version) else {
+        // Here an empty path is refused.
+        return false;
+    };
+    script.records.iter().any(|record| {
+        let Event::Send(payload) = &record.event else { return false };
+        let Ok(text) = std::str::from_utf8(&payload.bytes) else { return false };
+        let Some(members) = members(text) else { return false };
+        let is_key = |name: &str| keys.contains(&name);
+        let fixed = |value: &str| plain(value).and_then(place).is_none();
+        let opens = |name: &str, value: &str| name == "type" && matches!(value, "\"open\"" | "\"join\"");
+        members.iter().any(|(name, place)| is_key(name) && fixed(&text[place.clone()]))
+            || (members.iter().any(|(name, place)| opens(name, &text[place.clone()]))
+                && !members.iter().any(|(name, _)| is_key(name)))
+    })
+}
 
 /// The names given in one run.
 #[derive(Debug, Default)]
@@ -28,10 +61,10 @@ impl Renamer {
         let Some(suffix) = &self.suffix else {
             return key.to_owned();
         };
-        let Some(last) = key.rfind(|c: char| c.is_ascii_alphanumeric()) else {
+        let Some(place) = place(key) else {
             return key.to_owned();
         };
-        let (head, tail) = key.split_at(last + 1);
+        let (head, tail) = key.split_at(place);
         let insert = format!("-{suffix}");
         let keep = match key.len() > LONG && head.is_ascii() {
             true => head.len().saturating_sub(insert.len()),
@@ -65,8 +98,7 @@ impl Renamer {
         let mut out = String::new();
         let mut done = 0;
         for (name, place) in members(&text).unwrap_or_default() {
-            let plain = text[place.clone()].strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-            if let (true, Some(key)) = (keys.contains(&name.as_str()), plain.filter(|k| !k.contains('\\'))) {
+            if let (true, Some(key)) = (keys.contains(&name.as_str()), plain(&text[place.clone()])) {
                 out.push_str(&text[done..=place.start]);
                 out.push_str(&self.key(key));
                 done = place.end - 1;
@@ -90,6 +122,7 @@ impl Renamer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transcript::{Op, Payload, Record};
 
     fn renamer() -> Renamer {
         Renamer::new(Some("u7".into()))
@@ -122,6 +155,46 @@ mod tests {
         let new = renamer().path(&path);
         assert_eq!(new.len(), 513);
         assert!(new.ends_with("k-u7"));
+    }
+
+    #[test]
+    fn keys_that_stay_need_a_server_of_their_own() {
+        let needs = |version: &str, text: &str| {
+            let event = Event::Send(Payload::new(Op::Text, text));
+            let records = vec![Record { t: 0, peer: Some("O".into()), event }];
+            needs_own_server(&Scenario { version: version.into(), name: "s".into(), records })
+        };
+        for (version, text) in [
+            ("3.0.0", r#"{"type":"open"}"#),
+            ("3.0.0", r#"{"type":"open","id":1}"#),
+            ("6.0.0", r#"{"joinkey":""}"#),
+            ("7.0.0", r#"{"key":null}"#),
+            ("8.0.2", r#"{"open":["a"]}"#),
+            ("8.0.2", r#"{"open":"é😀"}"#),
+            ("8.0.2", r#"{"join":"k\u0031"}"#),
+        ] {
+            assert!(needs(version, text), "{version} {text}");
+        }
+        for (version, text) in [
+            ("3.0.0", r#"{"type":"open","id":"k1"}"#),
+            ("3.0.0", r#"{"type":"offer","index":0}"#),
+            ("4.0.0", r#"{"type":"join","key":"k1"}"#),
+            ("8.0.2", r#"{"id":7,"data":1}"#),
+            ("8.0.2", "null"),
+            ("18.0.0", r#"{"key":null}"#),
+        ] {
+            assert!(!needs(version, text), "{version} {text}");
+        }
+    }
+
+    #[test]
+    fn room_keys_of_the_oldest_are_in_the_attribute_id() {
+        let frame = |version: &str, text: &str| {
+            let frame = renamer().frame(Layout::of(version), text.into());
+            String::from_utf8(frame).unwrap()
+        };
+        assert_eq!(frame("3.0.0", r#"{"type":"open","id":"k1"}"#), r#"{"type":"open","id":"k1-u7"}"#);
+        assert_eq!(frame("7.6.4", r#"{"id":"k1","data":1}"#), r#"{"id":"k1","data":1}"#);
     }
 
     #[test]

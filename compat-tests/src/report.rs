@@ -23,6 +23,8 @@ struct Row {
 pub struct Report {
     rows: BTreeMap<(usize, &'static str), Row>,
     details: String,
+    /// What was different once, and not when it was played again.
+    passing: String,
     ids: BTreeMap<String, usize>,
 }
 
@@ -50,6 +52,16 @@ impl Report {
         }
         row.different += unlisted.len();
         if unlisted.is_empty() && outcome.error.is_none() {
+            if !outcome.earlier.is_empty() {
+                let _ = writeln!(
+                    self.passing,
+                    "--- only once: {} {} ({mode})",
+                    outcome.version, outcome.scenario
+                );
+            }
+            for difference in &outcome.earlier {
+                let _ = writeln!(self.passing, "  {}", difference.to_string().replace('\n', "\n  "));
+            }
             return;
         }
         row.failed += 1;
@@ -75,7 +87,7 @@ impl Report {
 
     /// The whole text. `stale` are the exceptions that were not needed.
     pub fn print(&self, stale: &[Stale]) -> String {
-        let mut out = self.details.clone();
+        let mut out = format!("{}{}", self.passing, self.details);
         if !out.is_empty() {
             out.push('\n');
         }

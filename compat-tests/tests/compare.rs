@@ -5,7 +5,7 @@
 
 use compat_tests::compare::{Difference, Kind, Rules, compare};
 use compat_tests::goldens::{self, ORIGINALS};
-use compat_tests::ids::{Id, Layout, mask, substitute};
+use compat_tests::ids::{Id, Layout, mask, mask_reason, substitute};
 use compat_tests::transcript::{Event, Op, Payload, Record, Scenario, parse};
 use std::collections::HashMap;
 
@@ -57,15 +57,19 @@ fn renamed(scenario: &Scenario) -> Scenario {
         match &mut record.event {
             Event::Recv(payload) | Event::Send(payload) => {
                 for id in mask(layout, payload).ids.into_iter().filter(Id::made_up) {
-                    let next = Id::Number(2_000_000 + ids.len() as u64);
+                    let next = 2_000_000 + ids.len() as u64;
+                    let next = match id {
+                        Id::Number(_) => Id::Number(next),
+                        Id::Text(_) => Id::Text(format!("id_{next}")),
+                    };
                     ids.entry(id).or_insert(next);
                 }
                 payload.bytes = substitute(layout, payload, &ids);
             }
-            Event::RecvClose { reason, .. } => {
-                for (from, to) in &ids {
-                    *reason = reason.replace(&format!("the {from} joining"), &format!("the {to} joining"));
-                }
+            Event::RecvClose { code, reason } => {
+                let masked = mask_reason(layout, *code, reason);
+                let renamed = masked.render(|id| ids.get(id).unwrap_or(id).to_string());
+                *reason = renamed.split_once(' ').unwrap().1.split_once(' ').unwrap().1.to_owned();
             }
             _ => {}
         }

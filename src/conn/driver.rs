@@ -144,7 +144,11 @@ pub async fn drive<T: Transport>(
                     Incoming::Pong => conversation.on_pong(now),
                     Incoming::TooBig => steps = close(Reason::TooBig),
                     Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
-                    Incoming::Closed(_) | Incoming::Gone => break false,
+                    Incoming::Closed(code) => {
+                        seat.leave(code == Some(1000));
+                        break false;
+                    }
+                    Incoming::Gone => break false,
                 }
             }
             Wake::Time => {}
@@ -212,7 +216,7 @@ fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat)
             Step::Ask(command) => {
                 seat.command(command);
             }
-            Step::Leave => seat.leave(),
+            Step::Leave => seat.leave(false),
             Step::Recognised(releases, evidence) => {
                 tracing::debug!(peer = seat.peer().0, %releases, evidence, "recognised");
             }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::json::{self, Fault};
 use super::{Family, Release};
 use crate::frame::Close;
 use crate::model::{Reason, Side};
@@ -13,7 +14,7 @@ pub fn close(release: Release, reason: &Reason) -> Close {
         return close;
     }
     match release.dialect().family() {
-        Family::Json => json(reason),
+        Family::Json => json::close(release, Fault::of(reason, "")),
         Family::ProtobufV1 => v1(release, reason),
         Family::Current => current(release, reason),
     }
@@ -42,33 +43,6 @@ fn common(reason: &Reason) -> Option<Close> {
     })
 }
 
-/// sigver 5. It crashed where it says 1007 for a frame that is no JSON object, and for unknown indexes.
-fn json(reason: &Reason) -> Close {
-    match reason {
-        Reason::KeyTaken => Close::new(1008, "Another web socket with the same key has been created"),
-        Reason::KeyUnknown | Reason::RecipientGone => Close::new(1008, "The provided key is not available"),
-        Reason::NotJoined => Close::new(
-            1008,
-            "The first message received from any socket must contain \"type\" and \"key\" attributes",
-        ),
-        Reason::KeyTooLong => Close::new(1008, "The key is longer than 4096 bytes"),
-        Reason::UnknownRecipient => Close::new(1008, "The index is not one of a joined peer"),
-        Reason::Replaced => {
-            Close::new(1008, "A joining peer could not join through this peer, and replaced it")
-        }
-        Reason::Undecodable(_)
-        | Reason::UnknownMessage
-        | Reason::WrongFrameKind
-        | Reason::EmptyContent { .. }
-        | Reason::KeyEmpty
-        | Reason::Unresponsive
-        | Reason::TooSlow
-        | Reason::TooBig
-        | Reason::Silent
-        | Reason::ShuttingDown => Close::new(1007, "Unsupported data format"),
-    }
-}
-
 const EMPTY: &str = "The key  is an empty string";
 const TOO_LONG: &str = "The key length exceeds the limit of 512 characters";
 
@@ -79,16 +53,7 @@ fn v1(release: Release, reason: &Reason) -> Close {
         let code = match release {
             Release::V17_0_1 => "ERR_KEY",
             Release::V18_0_0 => "4001",
-            Release::V5_0_0
-            | Release::V15_0_1
-            | Release::V15_0_2
-            | Release::V15_0_4
-            | Release::V15_1_0
-            | Release::V16_0_0
-            | Release::V19_0_0
-            | Release::V19_1_2
-            | Release::V20_0_2
-            | Release::V20_1_0 => "KEY_ERROR",
+            _ => "KEY_ERROR",
         };
         Close::new(4001, format!("{code}: {text}"))
     };
@@ -114,14 +79,7 @@ fn v1(release: Release, reason: &Reason) -> Close {
                 Release::V15_0_1 | Release::V15_0_4 | Release::V15_1_0 => {
                     "Signaling: pong not received in 5000 milliseconds"
                 }
-                Release::V5_0_0
-                | Release::V16_0_0
-                | Release::V17_0_1
-                | Release::V18_0_0
-                | Release::V19_0_0
-                | Release::V19_1_2
-                | Release::V20_0_2
-                | Release::V20_1_0 => "Too many missed hearbeats",
+                _ => "Too many missed hearbeats",
             },
         ),
         Reason::Replaced => Close::new(4004, "prevent other peers from joining the group"),

@@ -11,7 +11,7 @@ mod release;
 mod session;
 
 pub use closing::close;
-pub use json::sse;
+pub use json::{asks_to_join, senders, sse};
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Release, Releases};
 pub use session::{Action, Session, Upgrade};

@@ -8,8 +8,26 @@ use crate::model::Origin;
 /// A way of speaking that a client can be told by. Several releases may speak it, with inner differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
-    /// JSON open/join/index, of sigver 5; contains the frames of sigver 4.
+    /// JSON `type` and `id`, of sigver 1 to 3.
+    Sigver1,
+    /// JSON `type` and `key`, of sigver 4.
+    Sigver4,
+    /// JSON open/join/index, of sigver 5.
     Sigver5,
+    /// JSON key/joinkey/offer/answer, of sigver 6.
+    Sigver6,
+    /// JSON key/join/id/data, of sigver 7.0 to 7.4.
+    Sigver7,
+    /// The same with `isKeyOk`, of sigver 7.6.
+    Sigver7_6,
+    /// JSON open/join/id/data with `isKeyOk`, of sigver 8.
+    Sigver8,
+    /// The same with `opened`, of sigver 9 and 10.
+    Sigver9,
+    /// The same with `first` and ids of text, of sigver 11 and 12.
+    Sigver11,
+    /// The same with pings, of sigver 13 and 14.
+    Sigver13,
     /// Protobuf isFirst/joined/ping, content of layout B, of sigver 15.0.
     Sigver15,
     /// The same with content of layout A, of sigver 15.1.
@@ -27,8 +45,32 @@ pub enum Dialect {
 /// Releases that cannot be told apart by anything they send. Named after the newest of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Release {
+    /// 1.0.0 to 3.0.0.
+    V3_0_0,
+    /// 4.0.0.
+    V4_0_0,
     /// 5.0.0.
     V5_0_0,
+    /// 6.0.0.
+    V6_0_0,
+    /// 7.0.0.
+    V7_0_0,
+    /// 7.1.0.
+    V7_1_0,
+    /// 7.6.4.
+    V7_6_4,
+    /// 8.0.2.
+    V8_0_2,
+    /// 8.1.0.
+    V8_1_0,
+    /// 9.1.0.
+    V9_1_0,
+    /// 10.1.0.
+    V10_1_0,
+    /// 11.0.0, and the unpublished 12.
+    V11_0_0,
+    /// 13.1.3 and 14.0.0.
+    V14_0_0,
     /// 15.0.1.
     V15_0_1,
     /// 15.0.2.
@@ -70,8 +112,17 @@ pub enum Family {
 
 impl Dialect {
     /// All dialects, oldest first.
-    pub const ALL: [Dialect; 7] = [
+    pub const ALL: [Dialect; 16] = [
+        Dialect::Sigver1,
+        Dialect::Sigver4,
         Dialect::Sigver5,
+        Dialect::Sigver6,
+        Dialect::Sigver7,
+        Dialect::Sigver7_6,
+        Dialect::Sigver8,
+        Dialect::Sigver9,
+        Dialect::Sigver11,
+        Dialect::Sigver13,
         Dialect::Sigver15,
         Dialect::Sigver15_1,
         Dialect::Sigver16,
@@ -83,7 +134,16 @@ impl Dialect {
     /// The name, as `--protocol` takes it.
     pub const fn name(self) -> &'static str {
         match self {
+            Dialect::Sigver1 => "sigver-1",
+            Dialect::Sigver4 => "sigver-4",
             Dialect::Sigver5 => "sigver-5",
+            Dialect::Sigver6 => "sigver-6",
+            Dialect::Sigver7 => "sigver-7",
+            Dialect::Sigver7_6 => "sigver-7.6",
+            Dialect::Sigver8 => "sigver-8",
+            Dialect::Sigver9 => "sigver-9",
+            Dialect::Sigver11 => "sigver-11",
+            Dialect::Sigver13 => "sigver-13",
             Dialect::Sigver15 => "sigver-15",
             Dialect::Sigver15_1 => "sigver-15.1",
             Dialect::Sigver16 => "sigver-16",
@@ -96,7 +156,16 @@ impl Dialect {
     /// The family it belongs to.
     pub const fn family(self) -> Family {
         match self {
-            Dialect::Sigver5 => Family::Json,
+            Dialect::Sigver1
+            | Dialect::Sigver4
+            | Dialect::Sigver5
+            | Dialect::Sigver6
+            | Dialect::Sigver7
+            | Dialect::Sigver7_6
+            | Dialect::Sigver8
+            | Dialect::Sigver9
+            | Dialect::Sigver11
+            | Dialect::Sigver13 => Family::Json,
             Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
                 Family::ProtobufV1
             }
@@ -104,27 +173,35 @@ impl Dialect {
         }
     }
 
-    /// The release whose inner variant is meant where only the dialect is named.
-    pub const fn release(self) -> Release {
+    /// The release whose inner variant is meant where only the dialect is named: the newest.
+    pub fn release(self) -> Release {
         match self {
-            Dialect::Sigver5 => Release::V5_0_0,
-            Dialect::Sigver15 => Release::V15_0_4,
-            Dialect::Sigver15_1 => Release::V15_1_0,
+            // 17 chooses members by lot and words its errors anew; 16 named the dialect.
             Dialect::Sigver16 => Release::V16_0_0,
-            Dialect::Sigver18 => Release::V18_0_0,
-            Dialect::Sigver19 => Release::V19_1_2,
-            Dialect::Sigver20 => Release::V20_1_0,
+            other => {
+                let newest = Release::ALL.into_iter().rfind(|release| release.dialect() == other);
+                newest.unwrap_or(Release::V20_1_0)
+            }
         }
     }
 
     /// How its contents are laid out; JSON has no such thing.
     pub const fn layout(self) -> Option<Layout> {
         match self {
-            Dialect::Sigver5 => None,
             Dialect::Sigver15 => Some(Layout::B),
             Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => Some(Layout::A),
             Dialect::Sigver19 => Some(Layout::C),
             Dialect::Sigver20 => Some(Layout::D),
+            Dialect::Sigver1
+            | Dialect::Sigver4
+            | Dialect::Sigver5
+            | Dialect::Sigver6
+            | Dialect::Sigver7
+            | Dialect::Sigver7_6
+            | Dialect::Sigver8
+            | Dialect::Sigver9
+            | Dialect::Sigver11
+            | Dialect::Sigver13 => None,
         }
     }
 
@@ -169,8 +246,20 @@ impl Family {
 
 impl Release {
     /// All releases, oldest first.
-    pub const ALL: [Release; 12] = [
+    pub const ALL: [Release; 24] = [
+        Release::V3_0_0,
+        Release::V4_0_0,
         Release::V5_0_0,
+        Release::V6_0_0,
+        Release::V7_0_0,
+        Release::V7_1_0,
+        Release::V7_6_4,
+        Release::V8_0_2,
+        Release::V8_1_0,
+        Release::V9_1_0,
+        Release::V10_1_0,
+        Release::V11_0_0,
+        Release::V14_0_0,
         Release::V15_0_1,
         Release::V15_0_2,
         Release::V15_0_4,
@@ -187,7 +276,16 @@ impl Release {
     /// The dialect it speaks.
     pub const fn dialect(self) -> Dialect {
         match self {
+            Release::V3_0_0 => Dialect::Sigver1,
+            Release::V4_0_0 => Dialect::Sigver4,
             Release::V5_0_0 => Dialect::Sigver5,
+            Release::V6_0_0 => Dialect::Sigver6,
+            Release::V7_0_0 | Release::V7_1_0 => Dialect::Sigver7,
+            Release::V7_6_4 => Dialect::Sigver7_6,
+            Release::V8_0_2 | Release::V8_1_0 => Dialect::Sigver8,
+            Release::V9_1_0 | Release::V10_1_0 => Dialect::Sigver9,
+            Release::V11_0_0 => Dialect::Sigver11,
+            Release::V14_0_0 => Dialect::Sigver13,
             Release::V15_0_1 | Release::V15_0_2 | Release::V15_0_4 => Dialect::Sigver15,
             Release::V15_1_0 => Dialect::Sigver15_1,
             Release::V16_0_0 | Release::V17_0_1 => Dialect::Sigver16,
@@ -197,10 +295,27 @@ impl Release {
         }
     }
 
+    /// Whether JSON is read from frames of bytes, too (sigver 1 to 7).
+    pub fn takes_bytes(self) -> bool {
+        self < Release::V8_0_2
+    }
+
     /// The version numbers that behave like this; the first names it.
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
+            Release::V3_0_0 => &["3.0.0", "2.0.0", "1.0.0"],
+            Release::V4_0_0 => &["4.0.0"],
             Release::V5_0_0 => &["5.0.0"],
+            Release::V6_0_0 => &["6.0.0"],
+            Release::V7_0_0 => &["7.0.0"],
+            Release::V7_1_0 => &["7.1.0"],
+            Release::V7_6_4 => &["7.6.4"],
+            Release::V8_0_2 => &["8.0.2"],
+            Release::V8_1_0 => &["8.1.0"],
+            Release::V9_1_0 => &["9.1.0"],
+            Release::V10_1_0 => &["10.1.0"],
+            Release::V11_0_0 => &["11.0.0", "12"],
+            Release::V14_0_0 => &["14.0.0", "13.1.3"],
             Release::V15_0_1 => &["15.0.1"],
             Release::V15_0_2 => &["15.0.2"],
             Release::V15_0_4 => &["15.0.4"],
@@ -307,8 +422,10 @@ mod tests {
         assert_eq!(Release::of_version("15.0"), Some(Release::V15_0_4));
         assert_eq!(Release::of_version("17"), Some(Release::V17_0_1));
         assert_eq!(Release::of_version("20"), Some(Release::V20_1_0));
-        assert_eq!(Release::of_version("1"), None);
-        assert_eq!(Release::of_version("2"), None);
+        assert_eq!(Release::of_version("1"), Some(Release::V3_0_0));
+        assert_eq!(Release::of_version("7"), Some(Release::V7_6_4));
+        assert_eq!(Release::of_version("7.1"), Some(Release::V7_1_0));
+        assert_eq!(Release::of_version("0"), None);
         assert_eq!(Release::of_version(""), None);
     }
 

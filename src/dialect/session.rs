@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::json::Sigver5;
+use super::json::{Envelope, Indexed, Sigver6};
 use super::protobuf::{Current, V1};
-use super::{Family, Release, Releases, close};
+use super::{Dialect, Family, Release, Releases, close};
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, Reason, RoomKey};
 
@@ -30,6 +30,8 @@ pub enum Action {
     Reply(Frame),
     /// Close.
     Close(Close),
+    /// Several of these, in this order.
+    Several(Vec<Action>),
 }
 
 /// The longest key, in UTF-16 units (sigver 8 to 20, measured).
@@ -41,7 +43,9 @@ pub struct Session(Codec);
 
 #[derive(Debug)]
 enum Codec {
-    Sigver5(Sigver5),
+    Indexed(Box<Indexed>),
+    Sigver6(Box<Sigver6>),
+    Envelope(Box<Envelope>),
     V1(Box<V1>),
     Current(Box<Current>),
 }
@@ -52,12 +56,33 @@ impl Session {
     pub fn new(upgrade: &Upgrade, releases: Releases, likeliest: Release, opened: Instant) -> Self {
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
         Session(match likeliest.dialect().family() {
-            Family::Json => Codec::Sigver5(Sigver5::default()),
+            Family::Json => Self::json(releases, likeliest),
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
             Family::Current => {
                 Codec::Current(Box::new(Current::new(key, upgrade.favored, releases, likeliest, opened)))
             }
         })
+    }
+
+    fn json(releases: Releases, likeliest: Release) -> Codec {
+        match likeliest.dialect() {
+            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
+                Codec::Indexed(Box::new(Indexed::new(likeliest)))
+            }
+            Dialect::Sigver6 => Codec::Sigver6(Box::default()),
+            Dialect::Sigver7
+            | Dialect::Sigver7_6
+            | Dialect::Sigver8
+            | Dialect::Sigver9
+            | Dialect::Sigver11
+            | Dialect::Sigver13
+            | Dialect::Sigver15
+            | Dialect::Sigver15_1
+            | Dialect::Sigver16
+            | Dialect::Sigver18
+            | Dialect::Sigver19
+            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest))),
+        }
     }
 
     /// What is wrong with the key in the path, in the words of `release`, if its key is there.
@@ -72,11 +97,12 @@ impl Session {
         (key.encode_utf16().count() > MAX_KEY).then(|| close(release, &Reason::KeyTooLong))
     }
 
-    /// What the server does first.
-    pub fn open(&mut self) -> Action {
+    /// What the server does first, on a connection that was opened then.
+    pub fn open(&mut self, opened: Instant) -> Action {
         match &mut self.0 {
             Codec::V1(codec) => codec.open(),
-            Codec::Sigver5(_) | Codec::Current(_) => Action::Nothing,
+            Codec::Envelope(codec) => codec.open(opened),
+            Codec::Indexed(_) | Codec::Sigver6(_) | Codec::Current(_) => Action::Nothing,
         }
     }
 
@@ -84,7 +110,12 @@ impl Session {
     /// due is appended to `out`.
     pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.0 {
-            Codec::Sigver5(_) => {}
+            Codec::Indexed(_) | Codec::Sigver6(_) => {}
+            Codec::Envelope(codec) => {
+                if let Some(other) = codec.adopt(releases, likeliest, now, out) {
+                    self.0 = Codec::Sigver6(Box::new(other));
+                }
+            }
             Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
             Codec::Current(codec) => codec.adopt(releases, likeliest),
         }
@@ -93,7 +124,9 @@ impl Session {
     /// What a frame from the client means.
     pub fn decode(&mut self, frame: &Frame) -> Action {
         match &mut self.0 {
-            Codec::Sigver5(codec) => codec.decode(frame),
+            Codec::Indexed(codec) => codec.decode(frame),
+            Codec::Sigver6(codec) => codec.decode(frame),
+            Codec::Envelope(codec) => codec.decode(frame),
             Codec::V1(codec) => codec.decode(frame),
             Codec::Current(codec) => codec.decode(frame),
         }
@@ -102,7 +135,9 @@ impl Session {
     /// What the client is to see of an event: nothing, or frames, appended to `out`.
     pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.0 {
-            Codec::Sigver5(codec) => codec.encode(event, out),
+            Codec::Indexed(codec) => codec.encode(event, out),
+            Codec::Sigver6(codec) => codec.encode(event, out),
+            Codec::Envelope(codec) => codec.encode(event, now, out),
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::Current(codec) => codec.encode(event, out),
         }
@@ -111,7 +146,8 @@ impl Session {
     /// When [`poll`](Self::poll) is to be called, if nothing comes before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.0 {
-            Codec::Sigver5(_) => None,
+            Codec::Indexed(_) | Codec::Sigver6(_) => None,
+            Codec::Envelope(codec) => codec.deadline(),
             Codec::V1(codec) => codec.deadline(),
             Codec::Current(codec) => codec.deadline(),
         }
@@ -120,7 +156,8 @@ impl Session {
     /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.0 {
-            Codec::Sigver5(_) => {}
+            Codec::Indexed(_) | Codec::Sigver6(_) => {}
+            Codec::Envelope(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
             Codec::Current(codec) => codec.poll(now, out),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cell, Hub, Outbox};
-use crate::model::{Command, Event, PeerId, Recipient, RoomKey};
+use crate::model::{Command, Event, LinkId, Open, PeerId, Recipient, RoomKey};
 
 /// One connection's place among the rooms.
 #[derive(Debug)]
@@ -11,11 +11,12 @@ pub struct Seat {
     hub: Arc<Hub>,
     peer: PeerId,
     outbox: Outbox,
-    /// The room in which it asked to be a member.
+    /// The room in which it asked to be a member last.
     opened: Option<Arc<Cell>>,
     /// The room it joined last. The same as `opened` in the dialects whose key is the path.
     joined: Option<Arc<Cell>>,
-    /// Rooms it turned away from, where others may still be at the other end of its links.
+    /// Rooms it turned away from, where others may still be at the other end of its links, and where it may still
+    /// be a member.
     earlier: Vec<Arc<Cell>>,
 }
 
@@ -33,8 +34,9 @@ impl Seat {
     }
 
     /// Takes a command to the room `key`, and stays there. Opening a room gives up the membership of the one
-    /// opened before.
+    /// opened before, unless it is to be kept.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
+        let keeps = matches!(command, Command::Open(Open { keeps_others: true, .. }));
         let cell = loop {
             let cell = self.hub.room(key);
             let mut state = cell.state.lock();
@@ -45,10 +47,10 @@ impl Seat {
             state.room.apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
             break Arc::clone(&cell);
         };
-        self.settle_in(cell);
+        self.settle_in(cell, keeps);
     }
 
-    fn settle_in(&mut self, cell: Arc<Cell>) {
+    fn settle_in(&mut self, cell: Arc<Cell>, keeps: bool) {
         let (inside, member) = {
             let state = cell.state.lock();
             (state.room.contains(self.peer), state.room.is_member(self.peer))
@@ -60,7 +62,9 @@ impl Seat {
             && let Some(before) =
                 self.opened.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
         {
-            before.state.lock().room.resign(self.peer);
+            if !keeps {
+                before.state.lock().room.resign(self.peer);
+            }
             self.turn_away(before);
         }
         if !member
@@ -80,16 +84,17 @@ impl Seat {
         self.earlier.push(before);
         if self.earlier.len() > MAX_EARLIER {
             let oldest = self.earlier.remove(0);
-            self.quit(&oldest);
+            self.quit(&oldest, false);
         }
     }
 
     /// Takes a command to the room it concerns, among those entered; without one, nothing happens and the answer
     /// is false.
     pub fn command(&mut self, command: Command) -> bool {
-        let from_member = matches!(command, Command::Relay { to: Recipient::Joiner(_), .. });
-        let cell =
-            if from_member { self.opened.as_ref() } else { self.joined.as_ref().or(self.opened.as_ref()) };
+        let cell = match command {
+            Command::Relay { to: Recipient::Joiner(link), .. } => self.room_of(link),
+            _ => self.joined.as_ref().or(self.opened.as_ref()),
+        };
         let Some(cell) = cell.map(Arc::clone) else {
             return false;
         };
@@ -102,23 +107,34 @@ impl Seat {
             }
         }
         if settles {
-            self.settle_in(cell);
+            self.settle_in(cell, false);
         }
         true
     }
 
-    /// Leaves every room.
-    pub fn leave(&mut self) {
+    /// The room in which it is the member of a link: the one opened last, unless it is another.
+    fn room_of(&self, link: LinkId) -> Option<&Arc<Cell>> {
+        let leads = |cell: &&Arc<Cell>| cell.state.lock().room.leads(self.peer, link);
+        let elsewhere = if self.earlier.is_empty() {
+            None
+        } else {
+            self.opened.iter().chain(self.earlier.iter().rev()).find(leads)
+        };
+        elsewhere.or(self.opened.as_ref())
+    }
+
+    /// Leaves every room, in a `clean` way or without a word.
+    pub fn leave(&mut self, clean: bool) {
         let cells = [self.opened.take(), self.joined.take()];
         for cell in cells.into_iter().flatten().chain(std::mem::take(&mut self.earlier)) {
-            self.quit(&cell);
+            self.quit(&cell, clean);
         }
     }
 
-    fn quit(&self, cell: &Arc<Cell>) {
+    fn quit(&self, cell: &Arc<Cell>, clean: bool) {
         let empty = {
             let mut state = cell.state.lock();
-            state.room.leave(self.peer, &mut deliver);
+            state.room.leave(self.peer, clean, &mut deliver);
             state.room.is_empty()
         };
         if empty {
@@ -133,6 +149,6 @@ fn deliver(outbox: &Outbox, event: Event) {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.leave();
+        self.leave(false);
     }
 }

@@ -7,10 +7,12 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::{
-    Alone, Command, Event, Join, LinkId, Origin, Payload, Pick, Recipient, Rejoin, Side, Signal,
+    Alone, Command, Event, Join, LinkId, Open, Origin, Payload, Pick, Recipient, Rejoin, Side, Signal,
 };
 
 const LIMIT: usize = 10_000;
+
+const OPEN: Open = Open { exclusive: true, keeps_others: false };
 
 fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
     let mut events = VecDeque::new();
@@ -55,7 +57,9 @@ fn two_meet_and_part() {
     second.seat.enter(&key, join());
     bound(&take(&second.outbox).unwrap());
     let arrived = take(&first.outbox).unwrap();
-    let [Event::Admitted, Event::JoinerArrived { link }] = arrived[..] else { panic!("{arrived:?}") };
+    let [Event::Admitted { first: true }, Event::JoinerArrived { link }] = arrived[..] else {
+        panic!("{arrived:?}")
+    };
     assert!(second.seat.command(data(Recipient::Member, 3)));
     let events = take(&first.outbox).unwrap();
     assert!(
@@ -87,8 +91,8 @@ fn a_reader_that_does_not_read_overflows_alone() {
 #[test]
 fn a_single_event_fits_whatever_its_size() {
     let outbox = Outbox::new(10);
-    outbox.push(Event::Admitted);
-    assert_eq!(take(&outbox), Ok(vec![Event::Admitted]));
+    outbox.push(Event::Admitted { first: true });
+    assert_eq!(take(&outbox), Ok(vec![Event::Admitted { first: true }]));
 }
 
 #[test]
@@ -106,10 +110,10 @@ fn opening_another_key_gives_up_the_first() {
     let hub = Hub::new();
     let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
     let (mut first, mut second) = (person(&hub), person(&hub));
-    first.seat.enter(&a, Command::Open);
-    first.seat.enter(&b, Command::Open);
-    second.seat.enter(&a, Command::Open);
-    assert_eq!(take(&second.outbox), Ok(vec![Event::Admitted]), "the key is free again");
+    first.seat.enter(&a, Command::Open(OPEN));
+    first.seat.enter(&b, Command::Open(OPEN));
+    second.seat.enter(&a, Command::Open(OPEN));
+    assert_eq!(take(&second.outbox), Ok(vec![Event::Admitted { first: true }]), "the key is free again");
     drop(first);
     assert_eq!(hub.rooms(), 1);
 }

@@ -6,8 +6,8 @@ use crate::model::LinkId;
 /// What a peer asks of the room it names, or is in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Become a member, and be the only one: refused with [`KeyTaken`](super::Reason::KeyTaken) when there is one.
-    Open,
+    /// Become a member.
+    Open(Open),
     /// Be bound to a member.
     Join(Join),
     /// Become a member or be bound to one, depending on the members the peer says it is connected to.
@@ -19,6 +19,8 @@ pub enum Command {
     /// Undo what was done for the peer on a wrong guess about its dialect: its binding, and what it tried. A
     /// membership stays, as the room's order of arrival should not depend on a guess.
     Forget,
+    /// Give up the link by which the peer joined; nobody is told (sigver 13).
+    Unbind,
     /// Hand something to the other end of a link.
     Relay {
         /// To whom.
@@ -28,6 +30,16 @@ pub enum Command {
         /// How the sender speaks.
         origin: Origin,
     },
+}
+
+/// How to become a member by a key of one's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// As the only one: refused with [`KeyTaken`](super::Reason::KeyTaken) when there is one. A member that is
+    /// [unproven](Alone::BecomeUnproven) does not count.
+    pub exclusive: bool,
+    /// Beside the rooms it is a member of already, instead of in their place.
+    pub keeps_others: bool,
 }
 
 /// How to join.
@@ -48,6 +60,9 @@ pub enum Alone {
     Refuse,
     /// It becomes the first member.
     Become,
+    /// It becomes a member that is not known to take itself for one: joiners are bound to it only while there is no
+    /// other, until it has answered one of them or opened the room.
+    BecomeUnproven,
 }
 
 /// Which member a joiner is bound to.
@@ -66,6 +81,8 @@ pub enum Rejoin {
     Replace,
     /// The joiner no longer sends over it, but still hears the member (sigver 5).
     KeepHearing,
+    /// If it leads to the same member it is kept, and no other is made (sigver 11).
+    Reuse,
 }
 
 /// A peer says who it is in the peer-to-peer network, and whom it is connected to there.

@@ -1,12 +1,15 @@
 //! What a room tells a peer.
 
-use super::{LinkId, Origin, Reason, Signal};
+use super::{LinkId, Origin, Reason, Recipient, Signal};
 
 /// What a room tells a peer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// It is a member now.
-    Admitted,
+    Admitted {
+        /// Nobody was before it.
+        first: bool,
+    },
     /// It asked to settle, and is a member now.
     Settled {
         /// It had been one already.
@@ -36,13 +39,20 @@ pub enum Event {
         origin: Origin,
     },
     /// What it sent went nowhere.
-    Undeliverable(Reason),
+    Undeliverable {
+        /// To whom it was sent.
+        to: Recipient,
+        /// Why it could not be delivered.
+        reason: Reason,
+    },
     /// Nothing will come over a link any more, as the other end is gone.
     LinkEnded {
         /// The link.
         link: LinkId,
         /// The end of the link at which the receiver of this event is.
         side: Side,
+        /// The other end closed its connection with the code 1000.
+        clean: bool,
     },
     /// It is out of the room, and its connection is to be closed.
     Evicted(Reason),
@@ -62,12 +72,12 @@ impl Event {
     pub fn cost(&self) -> usize {
         let payload = match self {
             Event::Relayed { signal, .. } => signal.len(),
-            Event::Admitted
+            Event::Admitted { .. }
             | Event::Settled { .. }
             | Event::Bound { .. }
             | Event::JoinerArrived { .. }
             | Event::Refused(_)
-            | Event::Undeliverable(_)
+            | Event::Undeliverable { .. }
             | Event::LinkEnded { .. }
             | Event::Evicted(_) => 0,
         };

@@ -9,7 +9,7 @@ mod ids;
 mod payload;
 mod reason;
 
-pub use command::{Alone, Attach, Command, Join, Pick, Recipient, Rejoin};
+pub use command::{Alone, Attach, Command, Join, Open, Pick, Recipient, Rejoin};
 pub use event::{Event, Side};
 pub use ids::{LinkId, NetId, Origin, PeerId, RoomKey};
 pub use payload::{Payload, Signal};

@@ -47,6 +47,8 @@ impl Signal {
 pub enum Payload {
     /// Bytes, of the protobuf dialects.
     Bytes(Bytes),
+    /// Any JSON value as compact text, of the dialects that send data in an attribute of its own (sigver 6 to 14).
+    Json(ByteString),
     /// The attributes of a whole JSON object, of the dialects that have no envelope for data (sigver 5). The text
     /// is the frame as it came, names reserved by the dialect included.
     Attributes {
@@ -75,6 +77,7 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Payload::Bytes(bytes) => bytes.len(),
+            Payload::Json(text) => text.len(),
             Payload::Attributes { text, .. } => text.len(),
         }
     }
@@ -89,10 +92,24 @@ impl Payload {
     pub fn into_bytes(self) -> Bytes {
         match self {
             Payload::Bytes(bytes) => bytes,
+            Payload::Json(text) if text.contains(BYTES) => {
+                bytes_of_value(&serde_json::from_str(&text).unwrap_or_default())
+            }
+            Payload::Json(text) => text.into_bytes(),
             Payload::Attributes { text, .. } => {
                 let value = value_of_attributes(object(&text));
                 bytes_of_value(&value)
             }
+        }
+    }
+
+    /// The payload as the compact text of a JSON value, which it is if it was JSON. Other bytes are an object with one
+    /// attribute `$bytes`, in base64.
+    pub fn into_json(self) -> ByteString {
+        match self {
+            Payload::Bytes(bytes) => value_of_bytes(&bytes).to_string().into(),
+            Payload::Json(text) => text,
+            Payload::Attributes { text, .. } => value_of_attributes(object(&text)).to_string().into(),
         }
     }
 
@@ -101,6 +118,7 @@ impl Payload {
     pub fn into_attributes(self) -> Map<String, Value> {
         match self {
             Payload::Bytes(bytes) => attributes_of_value(value_of_bytes(&bytes)),
+            Payload::Json(text) => attributes_of_value(serde_json::from_str(&text).unwrap_or_default()),
             Payload::Attributes { text, .. } => object(&text),
         }
     }
@@ -193,11 +211,29 @@ mod tests {
     }
 
     #[test]
+    fn bytes_survive_data_of_json() {
+        for bytes in [b"\x12\xff\x00".as_slice(), b"", b"plain text", br#"{"offer":"x"}"#, b"5", b"null"] {
+            let json = Payload::Bytes(Bytes::from_static(bytes)).into_json();
+            assert_eq!(Payload::Json(json).into_bytes(), bytes, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn data_survives_attributes() {
+        for text in [r#"{"offer":{"sdp":"v"}}"#, r#""x""#, r#"{"id":1,"data":2}"#, "[1]"] {
+            let attributes = Payload::Json(text.into()).into_attributes();
+            let back =
+                Payload::Attributes { text: Value::Object(attributes).to_string().into(), binary: false };
+            assert_eq!(back.into_json(), text);
+        }
+    }
+
+    #[test]
     fn a_small_part_of_a_large_frame_does_not_hold_it() {
         let frame = Bytes::from(vec![7; 4096]);
         let held = |part: Bytes| match Payload::of_frame(part, 4096) {
             Payload::Bytes(bytes) => frame.as_ptr_range().contains(&bytes.as_ptr()),
-            Payload::Attributes { .. } => false,
+            Payload::Json(_) | Payload::Attributes { .. } => false,
         };
         assert!(held(frame.slice(10..)));
         assert!(!held(frame.slice(10..20)));

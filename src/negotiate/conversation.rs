@@ -98,7 +98,9 @@ impl Conversation {
             doubt: Some(Box::new(doubt)),
         };
         let family = likeliest(candidates).dialect().family();
-        if candidates.of_family(family) == candidates {
+        // Of the JSON dialects only one speaks first, and only if it can be no other.
+        let decided = if family == Family::Json { candidates.len() == 1 } else { true };
+        if decided && candidates.of_family(family) == candidates {
             conversation.speak(candidates, now, steps);
         } else {
             steps.push(Step::Ping);
@@ -129,7 +131,7 @@ impl Conversation {
             State::Speaking(_) => {}
         }
         if let State::Speaking(session) = &mut self.state {
-            steps.extend(step(session.decode(frame)));
+            act(session.decode(frame), steps);
         }
     }
 
@@ -184,9 +186,7 @@ impl Conversation {
         {
             show(session, guess.proven(), now, steps);
         }
-        if let Frame::Binary(bytes) = frame {
-            doubt.context.beaten |= bytes.first() == Some(&0x20);
-        }
+        doubt.context.note(frame);
         if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
             self.doubt = None;
         }
@@ -227,7 +227,7 @@ impl Conversation {
                 steps.push(Step::Send(Frame::Binary(PROBE)));
                 doubt.context.probed = true;
             }
-            steps.extend(step(session.open()));
+            act(session.open(self.opened), steps);
         }
         let windows = doubt.policy.windows;
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
@@ -251,7 +251,7 @@ impl Conversation {
         let Some(doubt) = &mut self.doubt else {
             return show(session, [event], now, steps);
         };
-        let admitted = matches!(event, Event::Admitted | Event::Settled { .. });
+        let admitted = matches!(event, Event::Admitted { .. } | Event::Settled { .. });
         let bound = matches!(event, Event::Bound { .. });
         if admitted || bound {
             doubt.context.member = admitted;
@@ -338,12 +338,13 @@ fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Ins
     steps.extend(frames.into_iter().map(Step::Send));
 }
 
-fn step(action: Action) -> Option<Step> {
+fn act(action: Action, steps: &mut Vec<Step>) {
     match action {
-        Action::Nothing => None,
-        Action::Enter(key, command) => Some(Step::Enter(key, command)),
-        Action::Ask(command) => Some(Step::Ask(command)),
-        Action::Reply(frame) => Some(Step::Send(frame)),
-        Action::Close(close) => Some(Step::Send(Frame::Close(close))),
+        Action::Nothing => {}
+        Action::Enter(key, command) => steps.push(Step::Enter(key, command)),
+        Action::Ask(command) => steps.push(Step::Ask(command)),
+        Action::Reply(frame) => steps.push(Step::Send(frame)),
+        Action::Close(close) => steps.push(Step::Send(Frame::Close(close))),
+        Action::Several(actions) => actions.into_iter().for_each(|action| act(action, steps)),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`senders`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -13,7 +13,9 @@
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
-use crate::dialect::{Dialect, Family, Layout, Releases, current_layout, pings, v1_layout};
+use crate::dialect::{
+    Dialect, Family, Layout, Release, Releases, asks_to_join, current_layout, pings, senders, v1_layout,
+};
 use crate::frame::Frame;
 
 /// What happened on the connection before the frame, as far as it bears on what the frame means.
@@ -25,6 +27,23 @@ pub(super) struct Context {
     pub(super) beaten: bool,
     /// It is a member.
     pub(super) member: bool,
+    /// What it asked last is to join.
+    pub(super) joining: bool,
+}
+
+impl Context {
+    /// Remembers of a frame what bears on later ones.
+    pub(super) fn note(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
+            Frame::Text(text) => {
+                if let Some(asked) = asks_to_join(text) {
+                    self.joining = asked;
+                }
+            }
+            Frame::Close(_) => {}
+        }
+    }
 }
 
 /// Those of the releases that a client may speak which sends this frame.
@@ -32,7 +51,7 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
     let family = |family| releases.of_family(family);
     let of = |set: Releases, dialect| set.filter(|release| release.dialect() == dialect);
     let bytes = match frame {
-        Frame::Text(_) => return family(Family::Json),
+        Frame::Text(text) => return json(text, context, family(Family::Json)),
         Frame::Binary(bytes) => bytes,
         Frame::Close(_) => return releases,
     };
@@ -44,7 +63,10 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
-        Some(b'{') => family(Family::Json),
+        Some(b'{') => match std::str::from_utf8(bytes) {
+            Ok(text) => json(text, context, family(Family::Json).filter(Release::takes_bytes)),
+            Err(_) => family(Family::Json),
+        },
         Some(0x1a | 0x08) => current,
         Some(0x12) => match current_layout(bytes) {
             Some(Layout::C) => of(current, Dialect::Sigver19),
@@ -61,5 +83,13 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
         Some(0x28) if context.member || !context.beaten => v1.filter(pings),
         Some(0x28) => of(v1, Dialect::Sigver18),
         _ => releases,
+    }
+}
+
+/// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
+fn json(text: &str, context: Context, releases: Releases) -> Releases {
+    match senders(text, context.member && context.joining) {
+        Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
+        None => releases,
     }
 }

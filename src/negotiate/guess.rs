@@ -78,12 +78,12 @@ impl Guess {
     pub(super) fn taken_back(mut self) -> Vec<Event> {
         self.kept.retain(|event| match event {
             Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Member,
-            Event::Admitted
+            Event::Admitted { .. }
             | Event::Settled { .. }
             | Event::Bound { .. }
             | Event::JoinerArrived { .. }
             | Event::Refused(_)
-            | Event::Undeliverable(_)
+            | Event::Undeliverable { .. }
             | Event::Evicted(_) => true,
         });
         self.kept

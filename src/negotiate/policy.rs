@@ -53,13 +53,22 @@ impl Default for Windows {
 
 /// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
 /// speak first, and dialects without a published client last.
-const LIKELIEST_FIRST: [Dialect; 7] = [
+const LIKELIEST_FIRST: [Dialect; 16] = [
     Dialect::Sigver20,
     Dialect::Sigver18,
     Dialect::Sigver15,
     Dialect::Sigver16,
     Dialect::Sigver19,
+    Dialect::Sigver9,
+    Dialect::Sigver7_6,
+    Dialect::Sigver7,
+    Dialect::Sigver13,
+    Dialect::Sigver11,
     Dialect::Sigver5,
+    Dialect::Sigver8,
+    Dialect::Sigver6,
+    Dialect::Sigver4,
+    Dialect::Sigver1,
     Dialect::Sigver15_1,
 ];
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
 
+mod json;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,12 +112,13 @@ impl Talk {
 
 fn verb(command: &Command) -> &'static str {
     match command {
-        Command::Open => "open",
+        Command::Open(_) => "open",
         Command::Join(_) => "join",
         Command::Attach(_) => "attach",
         Command::Settle => "settle",
         Command::TryAnother => "try another",
         Command::Forget => "forget",
+        Command::Unbind => "unbind",
         Command::Relay { .. } => "relay",
     }
 }
@@ -133,10 +136,17 @@ fn the_evidence_table_row_by_row() {
     let beaten = Context { beaten: true, ..probed };
     let member = Context { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
+    let json = "1 4 5 6 7 7.6 8 9 11 13";
+    let everything = format!("{json} {v1} 19 20");
+    let lone = Context { member: true, joining: true, ..none };
     for (frame, context, expected) in [
-        (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "5"),
-        (Frame::text("garbage"), none, "5"),
-        (Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "5"),
+        (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
+        (Frame::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
+        (Frame::text("{\"open\":\"k\"}"), lone, "11 13"),
+        (Frame::text("{\"id\":1,\"data\":1}"), lone, "9"),
+        (Frame::text("garbage"), none, json),
+        (Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "4 5"),
+        (Frame::binary(&b"{\"join\":\"k\"}"[..]), none, "7.6"),
         (hex("1a02080b"), none, "19 20"),
         (hex("0801"), none, "19 20"),
         (hex("1206080012022a2a"), none, "19 20"),
@@ -153,8 +163,8 @@ fn the_evidence_table_row_by_row() {
         (hex("2801"), none, "15 15.1"),
         (hex("2801"), beaten, "18"),
         (hex("2801"), member, "15 15.1"),
-        (hex("ffff"), none, "5 15 15.1 16 18 19 20"),
-        (hex(""), none, "5 15 15.1 16 18 19 20"),
+        (hex("ffff"), none, everything.as_str()),
+        (hex(""), none, everything.as_str()),
     ] {
         assert_eq!(names(after(&frame, context, auto)), expected, "{frame:?} {context:?}");
     }
@@ -178,7 +188,9 @@ fn protocol_lists() {
     for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
         assert!(releases(wrong).is_err(), "{wrong}");
     }
-    assert!(releases("sigver-99").unwrap_err().to_string().contains("protobuf-v1, current, sigver-5"));
+    assert!(
+        releases("sigver-99").unwrap_err().to_string().contains("protobuf-v1, current, sigver-1, sigver-4")
+    );
 }
 
 #[test]
@@ -187,7 +199,7 @@ fn a_current_client_waits_for_nothing() {
     assert_eq!(talk.did(), ["ping"]);
     talk.frame(1, &hex("1a02080b"));
     assert_eq!(talk.did(), ["k attach"]);
-    talk.event(1, Event::Admitted);
+    talk.event(1, Event::Admitted { first: true });
     assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "19 20".into()));
     talk.frame(2, &hex("120d0800100022076f666665722d4a"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["relay".into()], "20".into()));
@@ -207,7 +219,7 @@ fn silence_is_an_answer_after_the_round_trip_and_a_margin() {
     assert_eq!(talk.did(), ["ping"]);
     talk.until(170);
     assert_eq!(talk.did(), ["10012001", "k join"]);
-    talk.event(171, Event::Admitted);
+    talk.event(171, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["1001"]);
     assert_eq!(talk.why, ["silence"]);
 }
@@ -232,7 +244,7 @@ fn on_a_fast_link_nobody_waits_longer_than_the_window_and_on_a_slow_one_until_th
 #[test]
 fn a_probed_client_of_15_is_known_by_its_pong() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(153, &hex("2801"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
     talk.event(160, relayed(Side::Member, Dialect::Sigver15));
@@ -260,12 +272,12 @@ fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
 #[test]
 fn a_late_client_of_the_current_generation_is_taken_back() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     // A joiner of its own generation came in the meantime: what it sent is held, not lost.
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
     talk.frame(250, &hex("1a02080b"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["forget".to_owned(), "k attach".into()], "19 20".into()));
-    talk.event(251, Event::Admitted);
+    talk.event(251, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
     talk.until(5_000);
     assert_eq!(talk.did(), ["0801"]);
@@ -274,20 +286,20 @@ fn a_late_client_of_the_current_generation_is_taken_back() {
 #[test]
 fn what_was_shown_in_the_wrong_dialect_is_shown_again() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.event(500, relayed(Side::Member, Dialect::Sigver18));
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "rooms are rarely mixed");
     talk.frame(1_500, &hex("1a02080b")).did();
-    talk.event(1_501, Event::Admitted);
+    talk.event(1_501, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a"]);
 }
 
 #[test]
 fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(20).until(170).event(172, Event::Admitted).did();
+    talk.pong(20).until(170).event(172, Event::Admitted { first: true }).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
-    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member });
+    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
     // The round trip, and two seconds.
     talk.until(2_189);
     assert_eq!(talk.did(), [""; 0]);
@@ -296,7 +308,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     talk.event(2_200, relayed(Side::Member, Dialect::Sigver15));
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "one of 15 would have answered the probe");
     // Late, it turns out to be of the current generation: all of it is said again.
-    talk.frame(2_900, &hex("1a02080b")).event(2_901, Event::Admitted);
+    talk.frame(2_900, &hex("1a02080b")).event(2_901, Event::Admitted { first: true });
     let again = "120d087b100022076f666665722d4a";
     assert_eq!(talk.did(), ["forget", "k attach", "2001", again, "1204087b1000", again]);
 }
@@ -304,7 +316,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
 #[test]
 fn a_client_that_answers_the_probe_late_is_of_15_all_the_same() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).until(3_000).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).until(3_000).did();
     talk.frame(3_000, &hex("2801"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
 }
@@ -313,7 +325,7 @@ fn a_client_that_answers_the_probe_late_is_of_15_all_the_same() {
 #[test]
 fn a_client_that_has_not_said_a_word_is_asked_by_the_probe() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.until(5_000);
     assert_eq!(talk.did(), ["10012001"]);
     talk.frame(5_100, &hex("2001")).until(10_000);
@@ -323,7 +335,11 @@ fn a_client_that_has_not_said_a_word_is_asked_by_the_probe() {
 #[test]
 fn a_member_in_doubt_has_to_answer_too() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).frame(200, &hex("0a0b080012076f666665722d4a")).did();
+    talk.pong(1)
+        .until(151)
+        .event(152, Event::Admitted { first: true })
+        .frame(200, &hex("0a0b080012076f666665722d4a"))
+        .did();
     talk.until(60_000);
     assert_eq!(talk.did().last().map(String::as_str), Some("close Some(4002) Too many missed hearbeats"));
 }
@@ -331,18 +347,18 @@ fn a_member_in_doubt_has_to_answer_too() {
 #[test]
 fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted);
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true });
     talk.event(200, relayed(Side::Member, Dialect::Sigver20)).frame(300, &hex("1a02080b")).did();
-    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member });
+    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
     assert_eq!(talk.did(), [""; 0]);
-    talk.event(302, Event::Admitted);
+    talk.event(302, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a", "1204087b1000"]);
 }
 
 #[test]
 fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.event(160, relayed(Side::Member, Dialect::Sigver20));
     talk.frame(170, &hex("2001"));
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
@@ -351,15 +367,15 @@ fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
 #[test]
 fn a_json_client_on_a_path_is_taken_back() {
     let mut talk = Talk::open("auto", "/111111");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(900, &Frame::text("{\"type\":\"open\",\"key\":\"k\"}"));
-    assert_eq!((talk.did(), talk.may_be()), (vec!["leave".to_owned(), "k open".into()], "5".into()));
+    assert_eq!((talk.did(), talk.may_be()), (vec!["leave".to_owned(), "k open".into()], "4 5".into()));
 }
 
 #[test]
 fn a_frame_that_tells_nothing_proves_nothing() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Admitted).did();
+    talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(200, &hex(""));
     talk.frame(1_000, &hex("1a02080b"));
     assert_eq!(talk.did(), ["forget", "k attach"]);
@@ -451,7 +467,7 @@ proptest! {
                 prop_assert!(talk.conversation.deadline().is_some());
             }
             talk.frame(now, &frame);
-            talk.event(now, Event::Admitted);
+            talk.event(now, Event::Admitted { first: true });
             talk.event(now, relayed(Side::Member, release.dialect()));
             talk.did();
         }

@@ -1,12 +1,16 @@
 //! The room: who is a member, who is bound to whom, and what each of them hears of it.
+//!
+//! What is asked of it is answered here; how links are made and end is in [`links`].
+
+mod links;
 
 use std::collections::HashMap;
 
 use super::peer::{Link, Peer, Way};
 use super::select::{Identity, Members};
 use crate::model::{
-    Alone, Attach, Command, Event, Join, LinkId, NetId, Origin, PeerId, Pick, Reason, Recipient, Rejoin,
-    Side, Signal,
+    Alone, Attach, Command, Event, Join, LinkId, NetId, Open, Origin, PeerId, Pick, Reason, Recipient,
+    Rejoin, Side, Signal,
 };
 
 /// How many of its earlier joins a joiner still hears the members of (sigver 5 has no limit).
@@ -64,20 +68,27 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl Deliver<H>,
     ) {
         match command {
-            Command::Open => self.open(peer, handle, deliver),
+            Command::Open(how) => self.open(peer, handle, how, deliver),
             Command::Join(how) => self.join(peer, handle, how, rng, deliver),
             Command::Attach(attach) => self.attach(peer, handle, attach, rng, deliver),
             Command::Settle => self.settle(peer, handle, deliver),
             Command::TryAnother => self.try_another(peer, handle, rng, deliver),
             Command::Forget => self.forget(peer, deliver),
+            Command::Unbind => self.unbind(peer),
             Command::Relay { to, signal, origin } => self.relay(peer, handle, to, signal, origin, deliver),
         }
         self.drop_if_idle(peer);
     }
 
-    /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it.
-    pub fn leave(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
-        self.detach(peer, deliver);
+    /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it, and
+    /// whether it went in a `clean` way.
+    pub fn leave(&mut self, peer: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
+        self.detach(peer, clean, deliver);
+    }
+
+    /// Whether the peer is the member of a link.
+    pub fn leads(&self, peer: PeerId, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.member == peer)
     }
 
     /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
@@ -86,13 +97,13 @@ impl<H: Clone> Room<H> {
         self.drop_if_idle(peer);
     }
 
-    fn open(&mut self, peer: PeerId, handle: &H, deliver: &mut impl Deliver<H>) {
-        if self.members.is_empty() {
-            self.promote(peer, handle, Way::Opened, false);
-            deliver(handle, Event::Admitted);
-        } else {
-            deliver(handle, Event::Refused(Reason::KeyTaken));
+    fn open(&mut self, peer: PeerId, handle: &H, how: Open, deliver: &mut impl Deliver<H>) {
+        if how.exclusive && !self.members.none_proven() {
+            return deliver(handle, Event::Refused(Reason::KeyTaken));
         }
+        let first = self.members.none_proven();
+        self.promote(peer, handle, Way::Opened, false);
+        deliver(handle, Event::Admitted { first });
     }
 
     fn join(
@@ -110,9 +121,14 @@ impl<H: Clone> Room<H> {
         match (found, how.alone) {
             (Some(member), _) => self.bind(peer, handle, member, how.rejoin, rng, deliver),
             (None, Alone::Refuse) => deliver(handle, Event::Refused(Reason::KeyUnknown)),
-            (None, Alone::Become) => {
+            (None, Alone::Become | Alone::BecomeUnproven) => {
                 self.promote(peer, handle, Way::Settled, false);
-                deliver(handle, Event::Admitted);
+                if how.alone == Alone::BecomeUnproven
+                    && let Some(place) = self.peers.get(&peer).and_then(|peer| peer.place)
+                {
+                    self.members.doubt(place);
+                }
+                deliver(handle, Event::Admitted { first: true });
             }
         }
     }
@@ -128,19 +144,20 @@ impl<H: Clone> Room<H> {
     ) {
         let Attach { claim, known, favored, admitted_first } = attach;
         let was_member = self.is_member(peer);
-        if self.members.is_empty() {
+        let first = self.members.is_empty();
+        if first || self.none_to_be_had(peer) {
             self.promote(peer, handle, Way::Attached(claim), favored);
-            return deliver(handle, Event::Admitted);
+            return deliver(handle, Event::Admitted { first });
         }
         if self.members.len() == 1 && was_member {
             if self.peers.get(&peer).is_some_and(|peer| peer.way.claim().is_none()) {
                 self.promote(peer, handle, Way::Attached(claim), favored);
             }
-            return deliver(handle, Event::Admitted);
+            return deliver(handle, Event::Admitted { first: false });
         }
         if self.knows_any(peer, &known) {
             self.promote(peer, handle, Way::Attached(claim), favored);
-            return deliver(handle, Event::Admitted);
+            return deliver(handle, Event::Admitted { first: false });
         }
         if let Some(blocker) = self.sole_member_tried_by(peer, Way::Attached(claim)) {
             self.promote(peer, handle, Way::Attached(claim), favored);
@@ -166,9 +183,10 @@ impl<H: Clone> Room<H> {
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
     ) {
-        if self.members.is_empty() {
+        let first = self.members.is_empty();
+        if first || self.none_to_be_had(peer) {
             self.promote(peer, handle, Way::Settled, false);
-            return deliver(handle, Event::Admitted);
+            return deliver(handle, Event::Admitted { first });
         }
         if let Some(blocker) = self.sole_member_tried_by(peer, Way::Settled) {
             if blocker != peer {
@@ -185,7 +203,13 @@ impl<H: Clone> Room<H> {
         };
         entry.tried = Vec::new();
         if let Some(link) = entry.uplink.take() {
-            self.end(link, peer, deliver);
+            self.end(link, peer, false, deliver);
+        }
+    }
+
+    fn unbind(&mut self, peer: PeerId) {
+        if let Some(link) = self.peers.get_mut(&peer).and_then(|peer| peer.uplink.take()) {
+            self.remove_link(link);
         }
     }
 
@@ -219,14 +243,20 @@ impl<H: Clone> Room<H> {
             } else {
                 otherwise
             };
-            return deliver(handle, Event::Undeliverable(reason));
+            return deliver(handle, Event::Undeliverable { to, reason });
         };
         let (sending, receiver, side) = match from {
             Side::Joiner => (&mut link.upward, link.member, Side::Member),
             Side::Member => (&mut link.downward, link.joiner, Side::Joiner),
         };
+        if from == Side::Member
+            && self.members.any_unproven()
+            && let Some(place) = self.peers.get(&peer).and_then(|peer| peer.place)
+        {
+            self.members.prove(place);
+        }
         if !*sending {
-            return deliver(handle, Event::Undeliverable(Reason::RecipientGone));
+            return deliver(handle, Event::Undeliverable { to, reason: Reason::RecipientGone });
         }
         let mut over = false;
         match signal {
@@ -271,6 +301,12 @@ impl<H: Clone> Room<H> {
                 .is_some_and(|member| member.place.is_some() && member.way.claim().is_none())
     }
 
+    /// Whether only members are here that are not known to take themselves for such, and the peer has tried them.
+    fn none_to_be_had(&self, peer: PeerId) -> bool {
+        let tried = self.peers.get(&peer).map_or(&[] as &[_], |peer| &peer.tried);
+        self.members.none_proven() && self.members.untried(tried).is_none()
+    }
+
     /// The only member, if the peer has tried it: nobody gets in through it. A member that came in another way than
     /// `peer` would is left in peace: that the two do not understand one another is no fault of either.
     fn sole_member_tried_by(&self, peer: PeerId, way: Way) -> Option<PeerId> {
@@ -286,7 +322,10 @@ impl<H: Clone> Room<H> {
         let claim = way.claim();
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
-            Some(place) => self.members.rename(place, identity, favored),
+            Some(place) => {
+                self.members.prove(place);
+                self.members.rename(place, identity, favored);
+            }
             None => entry.place = Some(self.members.add(peer, identity, favored)),
         }
         if claim.is_some() {
@@ -346,103 +385,6 @@ impl<H: Clone> Room<H> {
         self.bind(peer, handle, member, Rejoin::Replace, rng, deliver);
     }
 
-    fn bind(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        (member, identity): (PeerId, Identity),
-        rejoin: Rejoin,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl Deliver<H>,
-    ) {
-        let id = self.fresh_link(rng);
-        self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
-        entry.links.insert(id);
-        let before = entry.uplink.replace(id);
-        match rejoin {
-            Rejoin::Replace => {
-                if entry.tried.len() > self.members.len() {
-                    self.members.retain_in(&mut entry.tried);
-                }
-                entry.tried.push(identity);
-                before.into_iter().for_each(|link| self.remove_link(link));
-            }
-            Rejoin::KeepHearing => {
-                before.into_iter().for_each(|link| self.silence(link));
-                self.forget_old_joins(peer);
-            }
-        }
-        if let Some(member) = self.peers.get_mut(&member) {
-            member.links.insert(id);
-            deliver(&member.handle, Event::JoinerArrived { link: id });
-        }
-        deliver(handle, Event::Bound { link: id });
-    }
-
-    fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
-        loop {
-            let id = LinkId(rng.u32(1..=0x7fff_ffff));
-            if !self.links.contains_key(&id) {
-                return id;
-            }
-        }
-    }
-
-    /// The joiner no longer sends over the link.
-    fn silence(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
-        link.upward = false;
-        if !link.downward {
-            self.remove_link(id);
-        }
-    }
-
-    /// Bounds what a joiner that joins again and again can make the room remember.
-    fn forget_old_joins(&mut self, peer: PeerId) {
-        let Some(entry) = self.peers.get(&peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
-            return;
-        };
-        let joined =
-            entry.links.iter().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
-        let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).copied().collect();
-        for link in excess {
-            self.remove_link(link);
-        }
-    }
-
-    /// Removes a link without a word to anybody.
-    fn remove_link(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else {
-            return;
-        };
-        for end in [link.joiner, link.member] {
-            if let Some(peer) = self.peers.get_mut(&end) {
-                peer.links.swap_remove(&id);
-            }
-            self.drop_if_idle(end);
-        }
-    }
-
-    /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
-    fn end(&mut self, id: LinkId, gone: PeerId, deliver: &mut impl Deliver<H>) {
-        let Some(link) = self.links.get(&id) else { return };
-        let (spoke_last, other, side) = if link.joiner == gone {
-            (!link.upward, link.member, Side::Member)
-        } else {
-            (!link.downward, link.joiner, Side::Joiner)
-        };
-        if !spoke_last
-            && other != gone
-            && let Some(other) = self.peers.get(&other)
-        {
-            deliver(&other.handle, Event::LinkEnded { link: id, side });
-        }
-        self.remove_link(id);
-    }
-
     /// Puts `blocker` out. The peer at `handle` hears that it was admitted in its place, unless it is the blocker.
     fn replace(
         &mut self,
@@ -454,22 +396,22 @@ impl<H: Clone> Room<H> {
     ) {
         let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else { return };
         if admitted_first {
-            deliver(handle, Event::Admitted);
+            deliver(handle, Event::Admitted { first: false });
         }
-        self.detach(blocker, deliver);
+        self.detach(blocker, false, deliver);
         deliver(&victim, Event::Evicted(Reason::Replaced));
         if !admitted_first && blocker != peer {
-            deliver(handle, Event::Admitted);
+            deliver(handle, Event::Admitted { first: false });
         }
     }
 
-    fn detach(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
+    fn detach(&mut self, peer: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
         self.demote(peer);
         let Some(entry) = self.peers.remove(&peer) else {
             return;
         };
         for link in entry.links {
-            self.end(link, peer, deliver);
+            self.end(link, peer, clean, deliver);
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Members {
     by_arrival: BTreeMap<u64, (PeerId, Identity)>,
     /// Those to be preferred, by arrival.
     favored: BTreeSet<u64>,
+    /// Those to be chosen only when there is no other, by arrival.
+    unproven: BTreeSet<u64>,
     arrivals: u64,
 }
 
@@ -28,6 +30,26 @@ impl Members {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_arrival.is_empty()
+    }
+
+    /// Whether none of the members is proven.
+    pub(super) fn none_proven(&self) -> bool {
+        self.by_arrival.len() == self.unproven.len()
+    }
+
+    /// Whether there are members that are not proven.
+    pub(super) fn any_unproven(&self) -> bool {
+        !self.unproven.is_empty()
+    }
+
+    /// The member is to be chosen only when there is no other.
+    pub(super) fn doubt(&mut self, place: u64) {
+        self.unproven.insert(place);
+    }
+
+    /// The member is one like the others.
+    pub(super) fn prove(&mut self, place: u64) {
+        self.unproven.remove(&place);
     }
 
     /// Adds a member at the end; returns its place.
@@ -53,6 +75,7 @@ impl Members {
     pub(super) fn remove(&mut self, place: u64) {
         self.by_arrival.remove(&place);
         self.favored.remove(&place);
+        self.unproven.remove(&place);
     }
 
     /// Forgets what is no member's: who tries again and again does not remember more than there is.
@@ -61,22 +84,30 @@ impl Members {
         tried.retain(|identity| here.contains(identity));
     }
 
+    /// The members to choose from, in order of arrival: the proven ones, or all if there is none.
+    fn choice(&self) -> impl Iterator<Item = (PeerId, Identity)> {
+        let all = self.none_proven();
+        let proven = move |place| all || !self.any_unproven() || !self.unproven.contains(place);
+        self.by_arrival.iter().filter(move |(place, _)| proven(place)).map(|(_, member)| *member)
+    }
+
     /// The member that has been here the longest.
     pub(super) fn oldest(&self) -> Option<(PeerId, Identity)> {
-        self.by_arrival.values().next().copied()
+        self.choice().next()
     }
 
     /// Any member, each as likely as the other.
     pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<(PeerId, Identity)> {
-        if self.is_empty() {
+        let choice = if self.none_proven() { self.len() } else { self.len() - self.unproven.len() };
+        if choice == 0 {
             return None;
         }
-        self.by_arrival.values().nth(rng.usize(..self.len())).copied()
+        self.choice().nth(rng.usize(..choice))
     }
 
     /// The first favored, else the first, that is not among the tried.
     pub(super) fn untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
-        let favored = self.favored.iter().filter_map(|place| self.by_arrival.get(place));
-        favored.chain(self.by_arrival.values()).find(|(_, identity)| !tried.contains(identity)).copied()
+        let favored = self.favored.iter().filter_map(|place| self.by_arrival.get(place)).copied();
+        favored.chain(self.choice()).find(|(_, identity)| !tried.contains(identity))
     }
 }

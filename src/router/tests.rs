@@ -5,9 +5,11 @@ use bytes::Bytes;
 
 use super::Room;
 use crate::model::{
-    Alone, Attach, Command, Event, Join, LinkId, NetId, Origin, Payload, PeerId, Pick, Reason, Recipient,
-    Rejoin, Side, Signal,
+    Alone, Attach, Command, Event, Join, LinkId, NetId, Open, Origin, Payload, PeerId, Pick, Reason,
+    Recipient, Rejoin, Side, Signal,
 };
+
+const OPEN: Open = Open { exclusive: true, keeps_others: false };
 
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
@@ -34,7 +36,7 @@ impl Stage {
 
     fn leaves(&mut self, peer: PeerId) -> &mut Self {
         let heard = &mut self.heard;
-        self.room.leave(peer, &mut |to: &PeerId, event| heard.push((*to, event)));
+        self.room.leave(peer, false, &mut |to: &PeerId, event| heard.push((*to, event)));
         self
     }
 
@@ -53,6 +55,10 @@ impl Stage {
         assert_eq!((to, back, arrived), (member, peer, link));
         link
     }
+}
+
+fn nowhere(to: Recipient, reason: Reason) -> Event {
+    Event::Undeliverable { to, reason }
 }
 
 fn connect() -> Command {
@@ -89,14 +95,14 @@ fn relayed(link: LinkId, side: Side, signal: Signal) -> Event {
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
-    Event::LinkEnded { link, side }
+    Event::LinkEnded { link, side, clean: false }
 }
 
 #[test]
 fn two_joiners_are_kept_apart() {
     let mut stage = Stage::new();
     stage.ask(A, connect());
-    assert_eq!(stage.heard(), [(A, Event::Admitted)]);
+    assert_eq!(stage.heard(), [(A, Event::Admitted { first: true })]);
     let b = stage.bound(B, connect(), A);
     let c = stage.bound(C, connect(), A);
     assert_ne!(b, c);
@@ -123,7 +129,7 @@ fn an_answer_to_a_joiner_leaks_to_nobody() {
     stage.leaves(C).heard();
     for gone in [c, LinkId(4_711)] {
         stage.ask(B, relay(Recipient::Either(gone), data("too late")));
-        assert_eq!(stage.heard(), [(B, Event::Undeliverable(Reason::UnknownRecipient))]);
+        assert_eq!(stage.heard(), [(B, nowhere(Recipient::Either(gone), Reason::UnknownRecipient))]);
     }
     stage.ask(B, relay(Recipient::Either(LinkId(0)), data("to A")));
     assert!(matches!(stage.heard()[..], [(A, Event::Relayed { side: Side::Member, .. })]));
@@ -172,7 +178,7 @@ fn a_direction_that_ended_carries_nothing_more_and_is_not_mourned() {
         stage.heard(),
         [
             (A, relayed(b, Side::Member, last("bye"))),
-            (B, Event::Undeliverable(Reason::RecipientGone)),
+            (B, nowhere(Recipient::Either(LinkId(0)), Reason::RecipientGone)),
             (B, relayed(b, Side::Joiner, data("still here"))),
         ]
     );
@@ -208,7 +214,7 @@ fn giving_up_ends_one_direction_or_both() {
         stage.ask(A, relay(Recipient::Either(b), Signal::Fail { both_ways })).heard();
         stage.ask(B, relay(Recipient::Member, data("x")));
         let expected = if both_ways {
-            vec![(B, Event::Undeliverable(Reason::RecipientGone))]
+            vec![(B, nowhere(Recipient::Member, Reason::RecipientGone))]
         } else {
             vec![(A, relayed(b, Side::Member, data("x")))]
         };
@@ -221,7 +227,7 @@ fn an_empty_content_is_refused_only_on_a_living_link() {
     let mut stage = Stage::new();
     stage.ask(A, connect()).heard();
     stage.ask(A, relay(Recipient::Either(LinkId(5)), Signal::Empty));
-    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::UnknownRecipient))]);
+    assert_eq!(stage.heard(), [(A, nowhere(Recipient::Either(LinkId(5)), Reason::UnknownRecipient))]);
     let b = stage.bound(B, connect(), A);
     stage.ask(B, relay(Recipient::Either(LinkId(0)), Signal::Empty));
     let reason = Reason::EmptyContent { link: b, from: Side::Joiner };
@@ -234,12 +240,16 @@ fn opening_and_joining_by_key() {
     let mut stage = Stage::new();
     stage.ask(B, join5());
     assert_eq!(stage.heard(), [(B, Event::Refused(Reason::KeyUnknown))]);
-    stage.ask(A, Command::Open);
-    stage.ask(A, Command::Open);
-    stage.ask(C, Command::Open);
+    stage.ask(A, Command::Open(OPEN));
+    stage.ask(A, Command::Open(OPEN));
+    stage.ask(C, Command::Open(OPEN));
     assert_eq!(
         stage.heard(),
-        [(A, Event::Admitted), (A, Event::Refused(Reason::KeyTaken)), (C, Event::Refused(Reason::KeyTaken)),]
+        [
+            (A, Event::Admitted { first: true }),
+            (A, Event::Refused(Reason::KeyTaken)),
+            (C, Event::Refused(Reason::KeyTaken)),
+        ]
     );
     let first = stage.bound(B, join5(), A);
     let second = stage.bound(B, join5(), A);
@@ -261,13 +271,13 @@ fn opening_and_joining_by_key() {
 #[test]
 fn joining_for_ever_is_forgotten() {
     let mut stage = Stage::new();
-    stage.ask(A, Command::Open).heard();
+    stage.ask(A, Command::Open(OPEN)).heard();
     let first = stage.bound(B, join5(), A);
     for _ in 0..1_000 {
         stage.bound(B, join5(), A);
     }
     stage.ask(A, relay(Recipient::Joiner(first), data("x")));
-    assert_eq!(stage.heard(), [(A, Event::Undeliverable(Reason::UnknownRecipient))]);
+    assert_eq!(stage.heard(), [(A, nowhere(Recipient::Joiner(first), Reason::UnknownRecipient))]);
 }
 
 /// sigver 18: untried members by age, then all over again.
@@ -292,12 +302,17 @@ fn a_member_that_blocks_the_room_is_replaced() {
     let b = stage.bound(B, connect(), A);
     let c = stage.bound(C, connect(), A);
     stage.ask(B, Command::TryAnother);
-    let gone = |link| Event::LinkEnded { link, side: Side::Joiner };
+    let gone = |link| Event::LinkEnded { link, side: Side::Joiner, clean: false };
     let mut heard = stage.heard();
     heard[..2].sort_by_key(|(to, _)| *to);
     assert_eq!(
         heard,
-        [(B, gone(b)), (C, gone(c)), (A, Event::Evicted(Reason::Replaced)), (B, Event::Admitted),]
+        [
+            (B, gone(b)),
+            (C, gone(c)),
+            (A, Event::Evicted(Reason::Replaced)),
+            (B, Event::Admitted { first: false }),
+        ]
     );
     stage.leaves(A);
     assert_eq!(stage.heard(), []);
@@ -321,14 +336,18 @@ fn a_member_alone_that_tries_another_meets_itself() {
 fn attaching_by_acquaintance() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[99]));
-    assert_eq!(stage.heard(), [(A, Event::Admitted)], "nobody is there, so the list does not matter");
+    assert_eq!(
+        stage.heard(),
+        [(A, Event::Admitted { first: true })],
+        "nobody is there, so the list does not matter"
+    );
     stage.ask(A, attach(12, &[]));
-    assert_eq!(stage.heard(), [(A, Event::Admitted)]);
+    assert_eq!(stage.heard(), [(A, Event::Admitted { first: false })]);
     stage.ask(B, attach(22, &[12]));
     let heard = stage.heard();
     assert!(matches!(heard[1], (B, Event::Bound { .. })), "alone, A kept its first id: {heard:?}");
     stage.ask(B, attach(22, &[11]));
-    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+    assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
     // Known to nobody, a member is one no longer, and its joiner stays bound to it.
     let c = stage.bound(C, attach(33, &[]), A);
     stage.bound(A, attach(11, &[77]), B);
@@ -337,7 +356,7 @@ fn attaching_by_acquaintance() {
     assert_eq!(stage.room.members(), 1);
     // Its own id counts.
     stage.ask(B, attach(22, &[22]));
-    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+    assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
 }
 
 #[test]
@@ -362,8 +381,12 @@ fn the_order_of_a_replacement_is_the_releases() {
         stage.ask(B, Command::Attach(again));
         let to_b: Vec<Event> =
             stage.heard().into_iter().filter(|(to, _)| *to == B).map(|(_, event)| event).collect();
-        let end = Event::LinkEnded { link: b, side: Side::Joiner };
-        let expected = if admitted_first { [Event::Admitted, end] } else { [end, Event::Admitted] };
+        let end = Event::LinkEnded { link: b, side: Side::Joiner, clean: false };
+        let expected = if admitted_first {
+            [Event::Admitted { first: false }, end]
+        } else {
+            [end, Event::Admitted { first: false }]
+        };
         assert_eq!(to_b, expected);
     }
 }
@@ -375,7 +398,7 @@ fn a_joiner_of_a_member_without_id_is_believed() {
     stage.ask(A, connect()).heard();
     stage.bound(B, attach(22, &[5]), A);
     stage.ask(B, attach(22, &[5]));
-    assert_eq!(stage.heard(), [(B, Event::Admitted)]);
+    assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
     assert_eq!(stage.room.members(), 2, "nobody was put out");
 }
 
@@ -400,9 +423,78 @@ fn strangers_change_nothing() {
     stage.leaves(D);
     let heard = stage.heard();
     assert!(
-        heard.iter().all(|(to, event)| *to == D && matches!(event, Event::Undeliverable(_))),
+        heard.iter().all(|(to, event)| *to == D && matches!(event, Event::Undeliverable { .. })),
         "{heard:?}"
     );
     stage.leaves(A).leaves(B);
     assert!(stage.room.is_empty());
+}
+
+const BESIDE: Open = Open { exclusive: false, keeps_others: true };
+
+fn lone_join() -> Command {
+    Command::Join(Join { alone: Alone::BecomeUnproven, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing })
+}
+
+/// sigver 9 to 14: several openers, of whom the first gets the joiners.
+#[test]
+fn a_key_can_have_several_openers() {
+    let mut stage = Stage::new();
+    stage.ask(A, Command::Open(BESIDE)).ask(B, Command::Open(BESIDE)).ask(A, Command::Open(BESIDE));
+    let first = |first| Event::Admitted { first };
+    assert_eq!(stage.heard(), [(A, first(true)), (B, first(false)), (A, first(false))]);
+    stage.bound(C, lone_join(), A);
+    stage.leaves(A).heard();
+    stage.bound(D, lone_join(), B);
+}
+
+/// One that asked to join a free key may not know that it is its opener now (sigver 7.6 and 8 do not).
+#[test]
+fn a_lone_joiner_yields_to_a_real_opener() {
+    let mut stage = Stage::new();
+    stage.ask(A, lone_join());
+    assert_eq!(stage.heard(), [(A, Event::Admitted { first: true })]);
+    // Somebody may well be bound to it, as it may be an opener of sigver 9.
+    let b = stage.bound(B, lone_join(), A);
+    stage.ask(C, Command::Open(OPEN));
+    assert_eq!(stage.heard(), [(C, Event::Admitted { first: true })], "the key is free");
+    stage.bound(D, lone_join(), C);
+    // It answers, so it is one like the other, and was there before.
+    stage.ask(A, relay(Recipient::Joiner(b), data("answer"))).heard();
+    stage.leaves(D).heard();
+    stage.bound(D, lone_join(), A);
+}
+
+/// sigver 18 to 20 would wait for ever for one that does not know that it is a member.
+#[test]
+fn one_that_tried_a_lone_joiner_in_vain_becomes_a_member() {
+    for again in [attach(22, &[]), Command::TryAnother] {
+        let mut stage = Stage::new();
+        stage.ask(A, lone_join()).heard();
+        stage.bound(B, again.clone(), A);
+        stage.ask(B, again);
+        assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
+        stage.bound(C, connect(), B);
+    }
+}
+
+/// sigver 13: a joiner that opens is cut off from its opener, and neither is told.
+#[test]
+fn a_joiner_can_let_go() {
+    let mut stage = Stage::new();
+    stage.ask(A, Command::Open(BESIDE)).heard();
+    let b = stage.bound(B, lone_join(), A);
+    stage.ask(B, Command::Unbind).ask(A, relay(Recipient::Joiner(b), data("x")));
+    assert_eq!(stage.heard(), [(A, nowhere(Recipient::Joiner(b), Reason::UnknownRecipient))]);
+}
+
+/// sigver 11 to 14: joining the same opener again changes nothing.
+#[test]
+fn joining_again_can_keep_the_link() {
+    let mut stage = Stage::new();
+    let join = Command::Join(Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::Reuse });
+    stage.ask(A, Command::Open(BESIDE)).heard();
+    let link = stage.bound(B, join.clone(), A);
+    stage.ask(B, join);
+    assert_eq!(stage.heard(), [(B, Event::Bound { link })]);
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
-use crate::dialect::{Release, Releases};
+use crate::dialect::{Dialect, Release, Releases};
 use crate::frame::{Close, Frame};
 
 /// What a stream begins with, so that the client sees that it is open.
@@ -31,8 +31,8 @@ impl Style {
     /// Those of the releases that have event streams in this style.
     pub fn releases(self, all: Releases) -> Releases {
         let has: fn(Release) -> bool = match self {
-            Style::Query => |release| release.versions().contains(&"8.1.0"),
-            Style::Auth => |release| release.dialect().name() == "sigver-9",
+            Style::Query => |release| release == Release::V8_1_0,
+            Style::Auth => |release| release.dialect() == Dialect::Sigver9,
         };
         all.filter(has)
     }

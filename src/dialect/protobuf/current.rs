@@ -86,9 +86,9 @@ impl Current {
 
     pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
         match event {
-            Event::Admitted => out.push(Frame::Binary(wire::CONNECTED)),
+            Event::Admitted { .. } => out.push(Frame::Binary(wire::CONNECTED)),
             Event::Bound { .. } => out.push(Frame::Binary(wire::NOT_CONNECTED)),
-            Event::Settled { .. } | Event::JoinerArrived { .. } | Event::Undeliverable(_) => {}
+            Event::Settled { .. } | Event::JoinerArrived { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.likeliest, &reason)));
             }

@@ -74,11 +74,14 @@ pub fn pings(release: Release) -> bool {
 }
 
 fn generation_of(release: Release) -> V1Generation {
-    match release.dialect() {
-        Dialect::Sigver15 => V1Generation::V15,
-        Dialect::Sigver15_1 => V1Generation::V15_1,
-        Dialect::Sigver16 => V1Generation::V16,
-        Dialect::Sigver18 | Dialect::Sigver5 | Dialect::Sigver19 | Dialect::Sigver20 => V1Generation::V18,
+    if release < Release::V15_1_0 {
+        V1Generation::V15
+    } else if release < Release::V16_0_0 {
+        V1Generation::V15_1
+    } else if release < Release::V18_0_0 {
+        V1Generation::V16
+    } else {
+        V1Generation::V18
     }
 }
 
@@ -196,7 +199,7 @@ impl V1 {
 
     pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
         match event {
-            Event::Admitted => {
+            Event::Admitted { .. } => {
                 out.push(Frame::Binary(wire::IS_FIRST));
                 self.become_member(now, out);
             }
@@ -207,7 +210,7 @@ impl V1 {
                 }
             }
             Event::Settled { already } => self.settled(already, now, out),
-            Event::JoinerArrived { .. } | Event::Undeliverable(_) => {}
+            Event::JoinerArrived { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.rules.likeliest, &reason)));
             }

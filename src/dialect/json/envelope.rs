@@ -1,0 +1,412 @@
+//! sigver 7 to 14: a key is opened or joined, and then `{"data":D}` goes up and `{"id":N,"data":D}` down. One codec,
+//! ruled by a set of releases: while several are possible, one answer holds what each of them looks for, and what
+//! only some would understand is not said. What each release answers is measured on the originals.
+//!
+//! What a client says is read here; what it hears is in [`answers`].
+
+mod answers;
+
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use serde_json::{Map, Value};
+
+use super::joiners::Joiners;
+use super::sent::{compact, is_truthy, room_key};
+use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
+use crate::dialect::liveness::{Due, Liveness, Rule};
+use crate::dialect::session::Action;
+use crate::dialect::{Dialect, Family, Release, Releases};
+use crate::frame::{Close, Frame};
+use crate::model::{
+    Alone, Command, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Signal,
+};
+
+/// How long one that may take itself for an opener has to answer its first joiner, before it is known not to.
+const PROOF: Duration = Duration::from_secs(5);
+
+/// The longest key of sigver 8 to 14, in UTF-16 units.
+const MAX_UNITS: usize = 512;
+
+const PING: &str = "{\"ping\":true}";
+const PONG: &str = "{\"pong\":true}";
+
+/// The codec of one connection.
+#[derive(Debug)]
+pub(in crate::dialect) struct Envelope {
+    rules: Rules,
+    /// The key it asked for last, for words that name it.
+    key: ByteString,
+    asked: Asked,
+    opened: bool,
+    joined: bool,
+    /// Of those that call joiners by their place (sigver 7.0 and 7.1).
+    joiners: Option<Joiners>,
+    /// All joiners, as long as it may be an opener of sigver 6, which answers all of them.
+    waiting: Vec<LinkId>,
+    proof: Proof,
+    liveness: Liveness,
+}
+
+/// What it asked last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Open,
+    Join,
+}
+
+/// Whether one that was told that it is the opener after it had asked to join takes itself for one. Those of sigver 9
+/// do, those of 7.6 and 8 take it for a refusal, and stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Proof {
+    NotNeeded,
+    Wanted,
+    /// A joiner has been waiting for its answer.
+    WantedBy(Instant),
+}
+
+/// What differs between the releases.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    releases: Releases,
+    /// In whose words errors are told.
+    likeliest: Release,
+}
+
+impl Rules {
+    fn any(self, is: impl Fn(Release) -> bool) -> bool {
+        self.releases.iter().any(is)
+    }
+
+    fn all(self, is: impl Fn(Release) -> bool) -> bool {
+        !self.any(|release| !is(release))
+    }
+
+    fn only(self, release: Release) -> bool {
+        self.all(|other| other == release)
+    }
+}
+
+/// sigver 7.0 and 7.1.
+fn is_7(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver7
+}
+
+/// sigver 7.0 to 7.6: attributes beside those that count do no harm, keys may be of any type, and frames of bytes.
+fn up_to_7(release: Release) -> bool {
+    release < Release::V8_0_2
+}
+
+fn is_8(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver8
+}
+
+fn is_9(release: Release) -> bool {
+    release.dialect() == Dialect::Sigver9
+}
+
+/// sigver 11 to 14.
+fn from_11(release: Release) -> bool {
+    release >= Release::V11_0_0
+}
+
+impl Envelope {
+    pub(in crate::dialect) fn new(releases: Releases, likeliest: Release) -> Self {
+        let rules = Rules { releases: releases.of_family(Family::Json), likeliest };
+        Envelope {
+            rules,
+            key: ByteString::new(),
+            asked: Asked::Join,
+            opened: false,
+            joined: false,
+            joiners: rules.all(is_7).then(Joiners::default),
+            waiting: Vec::new(),
+            proof: Proof::NotNeeded,
+            liveness: Liveness::new(if rules.only(Release::V14_0_0) {
+                Rule::Pings { every: Duration::from_secs(5) }
+            } else {
+                Rule::None
+            }),
+        }
+    }
+
+    /// sigver 13 asks at once whether the client is there.
+    pub(in crate::dialect) fn open(&mut self, opened: Instant) -> Action {
+        if self.liveness.start(opened) {
+            return Action::Reply(Frame::text(ByteString::from_static(PING)));
+        }
+        Action::Nothing
+    }
+
+    /// The set of releases it may be has become smaller. Returns the codec that takes over, if it is another one.
+    pub(in crate::dialect) fn adopt(
+        &mut self,
+        releases: Releases,
+        likeliest: Release,
+        now: Instant,
+        out: &mut Vec<Frame>,
+    ) -> Option<Sigver6> {
+        let pinged = self.rules.only(Release::V14_0_0);
+        self.rules = Rules { releases, likeliest };
+        if !self.rules.any(|release| up_to_7(release) || is_8(release)) {
+            self.proof = Proof::NotNeeded;
+        }
+        if self.rules.only(Release::V14_0_0) && !pinged {
+            self.liveness.change(Rule::Pings { every: Duration::from_secs(5) });
+            self.ask_now(now, out);
+        }
+        self.rules.only(Release::V6_0_0).then(|| Sigver6::of_opener(std::mem::take(&mut self.waiting)))
+    }
+
+    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+        let text = match frame {
+            Frame::Close(_) => return Action::Nothing,
+            Frame::Binary(_) if !self.rules.any(up_to_7) => return self.refuse(Fault::NotJson),
+            Frame::Binary(_) | Frame::Text(_) => text_of(frame),
+        };
+        let Some(text) = text else { return self.refuse(Fault::NotJson) };
+        let value = match serde_json::from_str(&text) {
+            Ok(Value::Object(object)) => return self.object(object, &text),
+            Ok(value) => value,
+            Err(_) => return self.refuse(Fault::NotJson),
+        };
+        let likeliest = self.rules.likeliest;
+        if is_7(likeliest) && value.is_null() {
+            return self.refuse(Fault::NotJson);
+        }
+        if !value.is_array() && self.rules.all(|release| is_8(release) || is_9(release)) {
+            return Action::Nothing;
+        }
+        if !value.is_array() && from_11(likeliest) {
+            return Action::Close(Close::empty());
+        }
+        self.refuse(Fault::Unknown(&text))
+    }
+
+    fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
+        // sigver 8 and later know a message by all of its attributes, those before by one of them.
+        let exact = !self.rules.any(up_to_7);
+        let alone = object.len() == 1;
+        if let Some(key) = object.get("key").filter(|_| self.rules.any(up_to_7)) {
+            return self.enter(Asked::Open, &key.clone());
+        }
+        if let Some(key) = object.get("open").filter(|_| alone && self.rules.any(|release| !up_to_7(release)))
+        {
+            return self.enter(Asked::Open, &key.clone());
+        }
+        if let Some(key) = object.get("join").filter(|_| alone || !exact) {
+            let data = object.get("data").cloned();
+            let joining = self.enter(Asked::Join, &key.clone());
+            return match (joining, data) {
+                (enter @ Action::Enter(..), Some(data)) => {
+                    Action::Several(vec![enter, self.relay(Recipient::Member, data)])
+                }
+                (joining, _) => joining,
+            };
+        }
+        if let Some(ping) = object.get("ping").filter(|_| alone && self.rules.any(pings)) {
+            if is_truthy(ping) {
+                return Action::Reply(Frame::text(ByteString::from_static(PONG)));
+            }
+            return self.refuse(Fault::Unknown(text));
+        }
+        if alone && object.contains_key("pong") && self.rules.any(pings) {
+            self.liveness.answered();
+            return Action::Nothing;
+        }
+        match (object.remove("id"), object.remove("data")) {
+            (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, data, text),
+            (None, Some(data)) if object.is_empty() || !exact => self.upward(data, text),
+            // A word without data from an opener of these: not for the joiner, and no reason to close the room.
+            (Some(_), None) if self.opened && self.rules.all(is_7) => Action::Nothing,
+            _ => self.refuse(Fault::Unknown(text)),
+        }
+    }
+
+    fn enter(&mut self, asked: Asked, key: &Value) -> Action {
+        let any_key = self.rules.any(up_to_7);
+        if any_key {
+            if room_key(key).as_str().len() > MAX_KEY {
+                return self.refuse(Fault::KeyTooLong);
+            }
+        } else if asked == Asked::Open
+            && !is_truthy(key)
+            && self.rules.all(|release| release < Release::V10_1_0)
+        {
+            // Taken for no attribute at all, by sigver 8 and 9.
+            return Action::Nothing;
+        } else {
+            match key {
+                Value::String(key) if key.is_empty() => return self.refuse(Fault::KeyEmpty),
+                Value::String(key) if key.encode_utf16().count() > MAX_UNITS => {
+                    return self.refuse(Fault::KeyTooLong);
+                }
+                Value::String(_) => {}
+                _ => return self.refuse(Fault::KeyType(key)),
+            }
+        }
+        let room = room_key(key);
+        self.key = super::sent::in_words(key).into();
+        self.asked = asked;
+        match asked {
+            Asked::Open => self.open_room(room),
+            Asked::Join => self.join(room),
+        }
+    }
+
+    fn open_room(&mut self, room: RoomKey) -> Action {
+        self.opened = true;
+        self.proof = Proof::NotNeeded;
+        if let Some(joiners) = &mut self.joiners {
+            *joiners = Joiners::default();
+        }
+        let open = Open {
+            exclusive: self.rules.all(|release| up_to_7(release) || is_8(release)),
+            keeps_others: !self.rules.any(up_to_7),
+        };
+        let enter = Action::Enter(room, Command::Open(open));
+        if self.joined && self.rules.only(Release::V14_0_0) {
+            self.joined = false;
+            return Action::Several(vec![Action::Ask(Command::Unbind), enter]);
+        }
+        enter
+    }
+
+    fn join(&mut self, room: RoomKey) -> Action {
+        self.joined = true;
+        let join = Join {
+            alone: if self.rules.all(is_9) {
+                Alone::Become
+            } else if self.rules.any(is_9) {
+                Alone::BecomeUnproven
+            } else {
+                Alone::Refuse
+            },
+            pick: Pick::Oldest,
+            rejoin: if self.rules.all(from_11) { Rejoin::Reuse } else { Rejoin::KeepHearing },
+        };
+        Action::Enter(room, Command::Join(join))
+    }
+
+    /// Data for the joiner with this id.
+    fn downward(&mut self, id: &Value, data: Value, text: &str) -> Action {
+        let rules = self.rules;
+        if rules.all(from_11) && !id.is_string() || rules.all(|r| is_8(r) || is_9(r)) && !id.is_number() {
+            return self.refuse(Fault::BadId);
+        }
+        if !self.opened {
+            return match rules.likeliest {
+                // Joiners may write an id; it is not looked at.
+                _ if self.joined && rules.any(from_11) => self.relay(Recipient::Member, data),
+                likeliest if from_11(likeliest) => Action::Nothing,
+                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeOpen),
+                likeliest if is_7(likeliest) => self.no_such_joiner(id),
+                _ => self.refuse(Fault::Unknown(text)),
+            };
+        }
+        self.proof = Proof::NotNeeded;
+        match self.joiner(id) {
+            Some(link) => self.relay(Recipient::Joiner(link), data),
+            None if self.joined && rules.all(from_11) => self.relay(Recipient::Member, data),
+            None => self.no_such_joiner(id),
+        }
+    }
+
+    /// Data for the opener.
+    fn upward(&mut self, data: Value, text: &str) -> Action {
+        if self.joined {
+            return self.relay(Recipient::Member, data);
+        }
+        match self.rules.likeliest {
+            likeliest if is_7(likeliest) => self.refuse(Fault::Unknown(text)),
+            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeJoin),
+            _ => Action::Nothing,
+        }
+    }
+
+    fn relay(&self, to: Recipient, data: Value) -> Action {
+        let signal = Signal::Data { payload: Payload::Json(compact(data)), last: false };
+        Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
+    }
+
+    /// The joiner an id names.
+    fn joiner(&self, id: &Value) -> Option<LinkId> {
+        if let Some(joiners) = &self.joiners {
+            let place = match id {
+                Value::String(digits) => digits.parse().ok()?,
+                _ => usize::try_from(id.as_u64()?).ok()?,
+            };
+            return joiners.at(place);
+        }
+        let id = match id {
+            Value::String(name) => u32::from_str_radix(name, 16).ok()?,
+            _ => u32::try_from(id.as_u64()?).ok()?,
+        };
+        Some(LinkId(id))
+    }
+
+    /// What is said of an id that is no joiner's.
+    fn no_such_joiner(&self, id: &Value) -> Action {
+        match self.rules.likeliest {
+            Release::V7_0_0 => self.refuse(Fault::UnknownId),
+            Release::V7_1_0 if self.rules.all(is_7) => {
+                Action::Reply(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")))
+            }
+            _ => self.undeliverable(id).map_or(Action::Nothing, |frame| match frame {
+                Frame::Close(close) => Action::Close(close),
+                frame => Action::Reply(frame),
+            }),
+        }
+    }
+
+    /// What is said to an opener whose joiner has gone, or never was.
+    fn undeliverable(&self, id: &Value) -> Option<Frame> {
+        if self.rules.all(is_8) {
+            return Some(Frame::Close(close(self.rules.likeliest, Fault::JoinerGone)));
+        }
+        self.rules.only(Release::V10_1_0).then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
+    }
+
+    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+        let proof = match self.proof {
+            Proof::WantedBy(at) => Some(at),
+            Proof::NotNeeded | Proof::Wanted => None,
+        };
+        self.liveness.deadline().into_iter().chain(proof).min()
+    }
+
+    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if let Proof::WantedBy(at) = self.proof
+            && at <= now
+        {
+            self.proof = Proof::NotNeeded;
+            // As the server of those that do not answer would have said at once.
+            let refusing = self.rules.releases.iter().find(|release| up_to_7(*release) || is_8(*release));
+            let fault = Fault::KeyUnknown(&self.key);
+            return out.push(Frame::Close(close(refusing.unwrap_or(self.rules.likeliest), fault)));
+        }
+        match self.liveness.poll(now) {
+            None => {}
+            Some(Due::Ask) => out.push(Frame::text(ByteString::from_static(PING))),
+            Some(Due::GiveUp | Due::AskAndGiveUp) => out.push(self.closing(&Reason::Unresponsive)),
+        }
+    }
+
+    fn ask_now(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if self.liveness.start(now) {
+            out.push(Frame::text(ByteString::from_static(PING)));
+        }
+    }
+
+    fn closing(&self, reason: &Reason) -> Frame {
+        Frame::Close(close(self.rules.likeliest, Fault::of(reason, &self.key)))
+    }
+
+    fn refuse(&self, fault: Fault<'_>) -> Action {
+        Action::Close(close(self.rules.likeliest, fault))
+    }
+}
+
+fn pings(release: Release) -> bool {
+    release == Release::V14_0_0
+}

@@ -1,0 +1,139 @@
+//! sigver 6: `{"key":K}` opens, `{"joinkey":K}` joins, an `{"offer":X}` goes up and an `{"answer":Y}` down, to every
+//! joiner that waits for one.
+
+use bytestring::ByteString;
+use serde_json::{Map, Value};
+
+use super::sent::{compact, room_key};
+use super::{Fault, MAX_JOINERS, MAX_KEY, close, text_of};
+use crate::dialect::session::Action;
+use crate::dialect::{Dialect, Release};
+use crate::frame::Frame;
+use crate::model::{
+    Alone, Command, Event, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, Side, Signal,
+};
+
+const RELEASE: Release = Release::V6_0_0;
+
+/// The codec of one connection.
+#[derive(Debug, Default)]
+pub(in crate::dialect) struct Sigver6 {
+    opened: bool,
+    joined: bool,
+    /// Joiners to whom the next answer goes.
+    waiting: Vec<LinkId>,
+}
+
+impl Sigver6 {
+    /// The codec of an opener that was spoken to as one of several dialects so far, with the joiners it has.
+    pub(super) fn of_opener(waiting: Vec<LinkId>) -> Self {
+        Sigver6 { opened: true, joined: false, waiting }
+    }
+
+    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+        if let Frame::Close(_) = frame {
+            return Action::Nothing;
+        }
+        let Some(text) = text_of(frame) else { return refuse(Fault::NotJson) };
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(object)) => self.object(object),
+            Ok(Value::Null) | Err(_) => refuse(Fault::NotJson),
+            Ok(_) => refuse(Fault::Unknown(&text)),
+        }
+    }
+
+    fn object(&mut self, mut object: Map<String, Value>) -> Action {
+        if let Some(key) = object.get("key").or(object.get("joinkey")) {
+            let key = room_key(key);
+            if key.as_str().len() > MAX_KEY {
+                return refuse(Fault::KeyTooLong);
+            }
+            if object.contains_key("key") {
+                self.opened = true;
+                self.waiting = Vec::new();
+                return Action::Enter(key, Command::Open(Open { exclusive: true, keeps_others: false }));
+            }
+            self.joined = true;
+            let join = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
+            return Action::Enter(key, Command::Join(join));
+        }
+        if let Some(offer) = object.remove("offer") {
+            if !self.joined {
+                return refuse(Fault::BeforeJoin);
+            }
+            return relay(Recipient::Member, payload("offer", offer));
+        }
+        if let Some(answer) = object.remove("answer") {
+            if !self.opened {
+                return refuse(Fault::BeforeOpen);
+            }
+            let answer = payload("answer", answer);
+            let waiting = std::mem::take(&mut self.waiting).into_iter().map(Recipient::Joiner);
+            return Action::Several(waiting.map(|to| relay(to, answer.clone())).collect());
+        }
+        refuse(Fault::Unknown(""))
+    }
+
+    pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+        match event {
+            Event::Bound { .. } => out.push(Frame::text(ByteString::from_static("{\"reachable\":\"true\"}"))),
+            Event::JoinerArrived { link } => {
+                if self.waiting.len() == MAX_JOINERS {
+                    self.waiting.remove(0);
+                }
+                self.waiting.push(link);
+            }
+            Event::Relayed { side, signal: Signal::Data { payload, .. }, .. } => {
+                // All that the dialect has words for: one goes up, the other down.
+                let name = match side {
+                    Side::Member => "offer",
+                    Side::Joiner => "answer",
+                };
+                if let Ok(Value::Object(mut object)) = serde_json::from_str(&payload.into_json())
+                    && let Some(said) = object.remove(name)
+                {
+                    out.push(Frame::text(compact(attribute(name, said))));
+                }
+            }
+            Event::LinkEnded { link, side: Side::Member, .. } => {
+                self.waiting.retain(|waiting| *waiting != link);
+            }
+            Event::Refused(reason) | Event::Evicted(reason) => {
+                out.push(Frame::Close(close(RELEASE, Fault::of(&reason, ""))));
+            }
+            // The opener is gone, and all that can be said to it.
+            Event::Undeliverable { to: Recipient::Member | Recipient::Either(_), reason } => {
+                let fault = match reason {
+                    Reason::NotJoined => Fault::BeforeJoin,
+                    _ => Fault::OpenerGone(""),
+                };
+                out.push(Frame::Close(close(RELEASE, fault)));
+            }
+            // A joiner that has gone misses nothing, and the opener need not know.
+            Event::Undeliverable { to: Recipient::Joiner(_), .. }
+            | Event::Admitted { .. }
+            | Event::Settled { .. }
+            | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
+            | Event::LinkEnded { side: Side::Joiner, .. } => {}
+        }
+    }
+}
+
+fn attribute(name: &str, value: Value) -> Value {
+    let mut object = Map::new();
+    object.insert(name.to_owned(), value);
+    object.into()
+}
+
+fn payload(name: &str, value: Value) -> Payload {
+    Payload::Json(compact(attribute(name, value)))
+}
+
+fn relay(to: Recipient, payload: Payload) -> Action {
+    let signal = Signal::Data { payload, last: false };
+    Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver6.origin() })
+}
+
+fn refuse(fault: Fault<'_>) -> Action {
+    Action::Close(close(RELEASE, fault))
+}

@@ -19,11 +19,21 @@ function html (version) {
 `
 }
 
+const EVENTS = `<!doctype html>
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<title>event streams</title>
+<script src="/events.js"></script>
+`
+
 async function answer (url) {
+  if (url.pathname === '/events') {
+    return ['text/html', EVENTS]
+  }
   if (url.pathname === '/peer') {
     return ['text/html', html(findVersion(url.searchParams.get('version')).version)]
   }
-  if (url.pathname === '/watch.js' || url.pathname === '/driver.js') {
+  if (['/watch.js', '/driver.js', '/events.js'].includes(url.pathname)) {
     return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
   }
   const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)

@@ -4,6 +4,7 @@
 //! [`Session`] is one connection's codec. Facts are measured on the original servers.
 
 mod closing;
+mod describe;
 mod json;
 mod liveness;
 mod protobuf;
@@ -11,6 +12,7 @@ mod release;
 mod session;
 
 pub use closing::close;
+pub use describe::markdown;
 pub use json::{asks_to_join, senders, sse};
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Release, Releases};

@@ -181,10 +181,17 @@ fn protocol_lists() {
         "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
     );
     let auto = Policy::parse("auto").unwrap();
-    assert_eq!((auto.releases.len(), auto.relay), (Dialect::ALL.len(), false));
+    assert_eq!((auto.releases.len(), auto.relay), (Dialect::ALL.len(), true));
     let relay = Policy::parse("signaller").unwrap();
     assert!(relay.relay && relay.releases.is_empty());
-    assert!(Policy::parse("auto,signaller").unwrap().relay);
+    for (list, relayed) in [
+        ("auto,sigver-17.0.1", true),
+        ("sigver-20,signaller", true),
+        ("sigver-20", false),
+        ("json,protobuf-v1,current", false),
+    ] {
+        assert_eq!(Policy::parse(list).unwrap().relay, relayed, "{list}");
+    }
     for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
         assert!(releases(wrong).is_err(), "{wrong}");
     }

@@ -1,4 +1,4 @@
-// The web site the pages come from: one page per peer, the bundles and our two page scripts, on 127.0.0.1 only.
+// The web site the pages come from: one page per peer, the bundles and our page scripts, on 127.0.0.1 only.
 
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -7,33 +7,28 @@ import { findVersion } from './versions.mjs'
 
 const PAGE = new URL('../page/', import.meta.url)
 
-// The watcher goes first, so that it sees all that the bundle does.
-function html (version) {
+function html (title, scripts) {
   return `<!doctype html>
 <meta charset="utf-8">
 <link rel="icon" href="data:,">
-<title>netflux ${version}</title>
-<script src="/watch.js"></script>
-<script src="/bundles/${version}.js"></script>
-<script src="/driver.js"></script>
+<title>${title}</title>
+${scripts.map((script) => `<script src="${script}"></script>`).join('\n')}
 `
 }
 
-const EVENTS = `<!doctype html>
-<meta charset="utf-8">
-<link rel="icon" href="data:,">
-<title>event streams</title>
-<script src="/events.js"></script>
-`
-
 async function answer (url) {
-  if (url.pathname === '/events') {
-    return ['text/html', EVENTS]
-  }
   if (url.pathname === '/peer') {
-    return ['text/html', html(findVersion(url.searchParams.get('version')).version)]
+    const { version } = findVersion(url.searchParams.get('version'))
+    // The watcher goes first, so that it sees all that the bundle does.
+    return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/driver.js'])]
   }
-  if (['/watch.js', '/driver.js', '/events.js'].includes(url.pathname)) {
+  if (url.pathname === '/relay') {
+    return ['text/html', html('signaller', ['/signaller.js'])]
+  }
+  if (url.pathname === '/events') {
+    return ['text/html', html('event streams', ['/events.js'])]
+  }
+  if (['/watch.js', '/driver.js', '/signaller.js', '/events.js'].includes(url.pathname)) {
     return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
   }
   const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)

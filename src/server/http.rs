@@ -42,8 +42,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSING: Duration = Duration::from_secs(3);
 
 const HELLO: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
-const UPGRADE_REQUIRED: &str = "426 Upgrade Required: this server speaks WebSocket only\n";
-const NOT_FOUND: &str = "404 Not Found: there is nothing here but WebSockets, opened by GET\n";
+const UPGRADE_REQUIRED: &str = "426 Upgrade Required: on this path there are WebSockets only\n";
+const NOT_FOUND: &str = "404 Not Found: connections are opened by GET\n";
 const EVENTS_ONLY: &str = "404 Not Found: this server speaks event streams only, on the path /\n";
 
 /// What became of an HTTP connection.

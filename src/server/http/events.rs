@@ -36,6 +36,9 @@ const MAX_ID: usize = 64;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// By what a client names its stream.
+type Name = (Style, u64);
+
 /// The event streams of this server.
 pub struct Events {
     context: Arc<Context>,
@@ -45,7 +48,7 @@ pub struct Events {
     /// Nothing but event streams is served.
     only: bool,
     max_message: usize,
-    streams: Mutex<HashMap<(Style, u64), mpsc::Sender<Frame>>>,
+    streams: Mutex<HashMap<Name, mpsc::Sender<Frame>>>,
     random: &'static dyn SecureRandom,
 }
 
@@ -73,7 +76,7 @@ pub(super) enum Route {
 /// A stream's place in the list of streams.
 struct Listed {
     events: Arc<Events>,
-    name: (Style, u64),
+    name: Name,
 }
 
 impl Drop for Listed {
@@ -170,14 +173,19 @@ impl Events {
         };
         let mut writer = Writer::new(style, name.1);
         let (queue, body) = body(ends.begin());
-        // The client is not gone yet, and there is room for one frame.
-        writer.greeting().into_iter().for_each(|piece| queue.push(piece).unwrap_or_default());
+        for piece in writer.greeting() {
+            // The client is not gone yet.
+            let _ = queue.push(piece);
+        }
         let write = move |frame| {
             let written = writer.write(frame);
             (written.event, written.last)
         };
         let stream = Box::new(EventStream::new(queue, frames, write));
-        first.into_iter().for_each(|frame| inbox.try_send(frame).unwrap_or_default());
+        if let Some(first) = first {
+            // There is room for one.
+            let _ = inbox.try_send(first);
+        }
         let listed = Listed { events: Arc::clone(self), name };
         let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
         tokio::spawn(async move {
@@ -204,7 +212,7 @@ impl Events {
         }
         let (queue, body) = body(ends.begin());
         // The client is not gone yet.
-        queue.push(Bytes::from_static(TAKEN.as_bytes())).unwrap_or_default();
+        let _ = queue.push(Bytes::from_static(TAKEN.as_bytes()));
         tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(HELD) => {}
@@ -258,8 +266,7 @@ impl Events {
     }
 
     /// A new stream's place in the list, and both ends of its inbox. `None` if the system has no random numbers.
-    #[allow(clippy::type_complexity, reason = "three things for one caller")]
-    fn list(&self, style: Style) -> Option<((Style, u64), mpsc::Sender<Frame>, mpsc::Receiver<Frame>)> {
+    fn list(&self, style: Style) -> Option<(Name, mpsc::Sender<Frame>, mpsc::Receiver<Frame>)> {
         let (inbox, frames) = inbox();
         let mut streams = self.streams.lock();
         loop {

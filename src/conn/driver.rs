@@ -64,20 +64,19 @@ enum Wake {
     Time,
 }
 
-/// Drives one connection until it is over. Its client may speak what `policy` says, which is all that the context's
-/// policy has, or a part of it.
+/// Drives one connection until it is over. Its client may speak what `policy` picks: all that the context's policy
+/// has, or a part of it. (A function, so that it takes no room in the task where there is nothing to pick.)
 pub async fn drive<T: Transport>(
     mut socket: Box<T>,
     upgrade: Upgrade,
-    policy: Arc<Policy>,
+    policy: impl FnOnce(&Context) -> Arc<Policy>,
     context: Arc<Context>,
 ) {
     let outbox = Outbox::new(context.max_pending);
     let mut seat = context.hub.seat(outbox.clone());
     let mut steps = Vec::new();
     let now = Instant::now();
-    let mut conversation = Conversation::open(&policy, upgrade, now, &mut steps);
-    drop(policy);
+    let mut conversation = Conversation::open(&policy(&context), upgrade, now, &mut steps);
     let mut idle = T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now));
     let mut events = VecDeque::new();
     let mut stop = pin!(context.stop.notified());

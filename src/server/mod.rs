@@ -130,8 +130,7 @@ where
         Wanted::Room(upgrade) => {
             let socket = Box::new(Socket::new(stream, early, max_message).await);
             tokio::spawn(async move {
-                let policy = Arc::clone(&context.policy);
-                conn::drive(socket, upgrade, policy, context).await;
+                conn::drive(socket, upgrade, |context| Arc::clone(&context.policy), context).await;
                 drop(alive);
             });
         }

@@ -190,7 +190,7 @@ impl Events {
         let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
         tokio::spawn(async move {
             let upgrade = Upgrade { path: "/".to_owned(), favored: false };
-            conn::drive(stream, upgrade, policy, context).await;
+            conn::drive(stream, upgrade, |_| policy, context).await;
             drop(listed);
             drop(alive);
         });

@@ -39,8 +39,7 @@ fn listed() -> String {
     let mut out = String::new();
     for dialect in Dialect::ALL {
         let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-        let versions: Vec<&str> =
-            of_it.flat_map(|release| release.versions().iter().rev().copied()).collect();
+        let versions: Vec<String> = of_it.map(Release::in_words).collect();
         out.push_str(&format!("{dialect:<12} {:<12} {}\n", dialect.family().name(), versions.join(", ")));
     }
     out + "signaller                 boramalper/signaller\n"

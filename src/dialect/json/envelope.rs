@@ -218,7 +218,7 @@ impl Envelope {
             (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, data, text),
             (None, Some(data)) if object.is_empty() || !exact => self.upward(data, text),
             // A word without data from an opener of these: not for the joiner, and no reason to close the room.
-            (Some(_), None) if self.opened && self.rules.all(is_7) => Action::Nothing,
+            (Some(_), None) if self.opened && self.rules.any(is_7) => Action::Nothing,
             _ => self.refuse(Fault::Unknown(text)),
         }
     }

@@ -371,4 +371,31 @@ mod tests {
             assert_eq!(posted(&Bytes::from_static(body)), expected);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_becomes_one_small_text(query in ".{0,300}") {
+            let Frame::Text(text) = asked(&query).frame else { panic!("no text") };
+            // An invalid byte may become three, and a control character an escape of six.
+            assert!(text.len() <= 6 * query.len() + 32);
+            assert!(serde_json::from_str::<Value>(&text).unwrap().is_object());
+        }
+
+        #[test]
+        fn whatever_is_posted_is_understood_or_not(body in proptest::collection::vec(0u8..=255, 0..50)) {
+            if let Some((id, frame)) = posted(&Bytes::from(body.clone())) {
+                let digits = body.split(|byte| *byte == b'@').next().unwrap();
+                assert!(std::str::from_utf8(digits).unwrap().contains(&id.to_string()));
+                assert!(matches!(frame, Frame::Text(_)));
+            }
+        }
+
+        #[test]
+        fn whatever_is_written_is_one_event(text in "(.|[\r\n]){0,100}") {
+            let event = Writer::new(Style::Auth, 1).write(Frame::text(text)).event.unwrap();
+            let event = std::str::from_utf8(&event).unwrap();
+            let lines = event.strip_suffix("\n\n").unwrap();
+            assert!(lines.split(['\r', '\n']).all(|line| line.starts_with("data: ")));
+        }
+    }
 }

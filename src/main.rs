@@ -102,7 +102,8 @@ fn run(config: &Config) -> Result<()> {
             }
             tracing::info!("stopping");
         };
-        server::serve(listener, tls, config.max_message, context, stop).await;
+        let options = server::Options { max_message: config.max_message, transports: config.transports };
+        server::serve(listener, tls, options, context, stop).await;
         Ok(())
     })
 }

@@ -50,6 +50,7 @@ pub struct Session {
     voice: Option<Voice>,
     dialect: Dialect,
     /// The links over which something was translated: only there an end means that there are no more candidates.
+    #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     translated: Option<Box<HashSet<LinkId>>>,
 }
 

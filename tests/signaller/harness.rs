@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use sigver::config::Transports;
 use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
@@ -52,6 +53,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
+        let options = server::Options { max_message: 1 << 20, transports: Transports::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let stopped = async {
@@ -60,7 +62,7 @@ impl Server {
                     std::future::pending::<()>().await;
                 }
             };
-            server::serve(listener, None, 1 << 20, context, stopped).await;
+            server::serve(listener, None, options, context, stopped).await;
         });
         Server { address, stop: Some(stop), done }
     }

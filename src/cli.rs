@@ -1,36 +1,23 @@
 //! The command line: what `sigver` may be told by flags and by the environment, and how it answers.
 //!
 //! The option table is a `clap` one; how arguments are split, in which order complaints come and how they
-//! are worded follow the originals, which scripts already rely on. [`parse`] is pure: it neither reads the
-//! process nor prints. What a value must satisfy belongs to `config`, not here.
+//! are worded follow the originals, which scripts already rely on: those of sigver 20 where releases disagree,
+//! with the options that only earlier ones had beside them. The command line of `signallerd`, another language
+//! for a part of the same options, is in `signallerd`; the text of `--help` in `help`. [`parse`] is pure: it
+//! neither reads the process nor prints. What a value must satisfy belongs to `config`, not here.
+
+mod help;
+mod signallerd;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 
-use crate::config::{self, Config, TlsFiles};
-
-/// The columns of the help text, as the originals assume when there is no terminal.
-const COLUMNS: usize = 80;
-
-const DESCRIPTION: &str =
-    "Signaling server for WebRTC. Used by Netflux API (https://coast-team.github.io/netflux/)";
-
-const ENVIRONMENT: &str = "\
-Each option may come from the environment too, SIGVER_PORT for --port or
-SIGVER_MAX_MESSAGE for --max-message: the command line wins.";
-
-const EXAMPLES: &str = "\
-Examples:
-
-  $ sigver                       # Signaling server is listening on 0.0.0.0:8000
-  $ sigver -h 192.168.0.1 -p 80  # Signaling server is listening on 192.168.0.1:80
-  $ sigver --key ./private.key --cert ./primary.crt --ca ./intermediate.crt --port 443  # Signaling server is listening on 0.0.0.0:443
-  $ sigver -h ::                 # Signaling server is listening on :::8000 (IPv4 and IPv6)";
+use crate::config::{self, Config, RelayConfig, TlsFiles, Transports};
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,13 +29,27 @@ pub enum Outcome {
     Print(String),
     /// Write this on stderr, with a line end, and exit with status 1.
     Fail(String),
+    /// The same with status 2, as programs in Go have it.
+    Misused(String),
 }
+
+/// Whose command line it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Sigver,
+    Signallerd,
+}
+
+/// Headings of the help text, each over a part of the option table.
+const GATEWAY: &str = "More options, which earlier versions did not have";
+const RELAY: &str = "Options of the path relay signaller";
+const EARLIER: &str = "Options of earlier versions";
 
 /// The option table, in the order of the help text. `help` and `version` stand here only to be listed.
 #[derive(Parser)]
 #[command(name = "sigver", disable_help_flag = true, disable_version_flag = true)]
 struct Flags {
-    #[arg(short = 'V', long, help = "output the version number")]
+    #[arg(short = 'V', long, short_alias = 'v', help = "output the version number")]
     version: bool,
     #[arg(short = 'h', long, value_name = "ip", help = "Select host address to bind to")]
     #[arg(default_value = config::DEFAULT_HOST)]
@@ -67,41 +68,81 @@ struct Flags {
     #[arg(long, help = "display help for command")]
     help: bool,
 
-    #[arg(long, value_name = "list", help_heading = "Gateway")]
+    #[arg(long, value_name = "list", help_heading = GATEWAY)]
     #[arg(default_value = config::DEFAULT_PROTOCOL, help = "The protocols to serve: auto, json, protobuf-v1, current, signaller, a dialect such as sigver-18, or a release such as sigver-15.0.4; auto finds out")]
     protocol: String,
-    #[arg(long, value_name = "bytes", help_heading = "Gateway")]
+    #[arg(long, value_name = "bytes", help_heading = GATEWAY)]
     #[arg(default_value_t = config::DEFAULT_MAX_MESSAGE, value_parser = config::bytes)]
     #[arg(help = "The largest message accepted from a client")]
     max_message: usize,
-    #[arg(long, value_name = "bytes", help_heading = "Gateway")]
+    #[arg(long, value_name = "bytes", help_heading = GATEWAY)]
     #[arg(default_value_t = config::DEFAULT_MAX_PENDING, value_parser = config::bytes)]
     #[arg(help = "What may wait for a slow receiver before it is disconnected; at least --max-message")]
     max_pending: usize,
-    #[arg(long, value_name = "ms", help_heading = "Gateway")]
+    #[arg(long, value_name = "ms", help_heading = GATEWAY)]
     #[arg(default_value_t = config::DEFAULT_SILENCE_MARGIN_MS, value_parser = config::milliseconds)]
     #[arg(help = "How long, over the network delay, a client may be silent before it is taken to wait \
                   for the server to speak first")]
     silence_margin: u64,
-    #[arg(long, value_name = "ms", help_heading = "Gateway")]
+    #[arg(long, value_name = "ms", help_heading = GATEWAY)]
     #[arg(default_value_t = config::DEFAULT_SILENCE_MAX_MS, value_parser = config::milliseconds)]
     #[arg(help = "The longest such wait, whatever the network delay")]
     silence_max: u64,
-    #[arg(long, value_name = "seconds", help_heading = "Gateway")]
+    #[arg(long, value_name = "seconds", help_heading = GATEWAY)]
     #[arg(default_value_t = config::DEFAULT_FIRST_FRAME_TIMEOUT_S, value_parser = config::seconds)]
     #[arg(help = "How long a client may be silent that should speak first")]
     first_frame_timeout: u64,
-    #[arg(long, value_name = "filter", help_heading = "Gateway")]
+    #[arg(long, value_name = "filter", help_heading = GATEWAY)]
     #[arg(default_value = config::DEFAULT_LOG, value_parser = config::log_filter)]
     #[arg(help = "What is logged on stderr: a level, or levels by module such as info,sigver=debug")]
     log: String,
+    #[arg(long, value_name = "name", help_heading = GATEWAY)]
+    #[arg(help = "As the first argument: whose command line follows, sigver or signallerd; by itself, \
+                  it is signallerd's if the program is called so")]
+    compat_cli: Option<String>,
+
+    #[arg(long, value_name = "expression", help_heading = RELAY, value_parser = config::origin)]
+    #[arg(help = "The origins whose pages may come, as a regular expression; without it, only the \
+                  server's own")]
+    signaller_origin: Option<String>,
+    #[arg(long, value_name = "seconds", help_heading = RELAY)]
+    #[arg(default_value_t = config::DEFAULT_LISTEN_DEADLINE_S, value_parser = config::deadline)]
+    #[arg(help = "How long a listener may wait")]
+    signaller_listen_deadline: u64,
+    #[arg(long, value_name = "seconds", help_heading = RELAY)]
+    #[arg(default_value_t = config::DEFAULT_PIPE_DEADLINE_S, value_parser = config::deadline)]
+    #[arg(help = "How long a pipe may last")]
+    signaller_pipe_deadline: u64,
+    #[arg(long, value_name = "bytes", help_heading = RELAY)]
+    #[arg(default_value_t = config::DEFAULT_RELAY_SIZE, value_parser = config::bytes)]
+    #[arg(help = "The longest message")]
+    signaller_max_size: usize,
+    #[arg(long, value_name = "number", help_heading = RELAY)]
+    #[arg(default_value_t = config::DEFAULT_RELAY_MESSAGES, value_parser = config::messages)]
+    #[arg(help = "With so many messages in one direction a pipe ends")]
+    signaller_max_messages: u32,
+
+    #[arg(short = 't', long = "type", value_name = "value", help_heading = EARLIER)]
+    #[arg(default_value = "all", value_parser = config::transports)]
+    #[arg(
+        help = "Over what clients may come: ws for WebSocket only, sse for Server-Sent-Event only, or all"
+    )]
+    transports: Transports,
+    #[arg(short, long, help_heading = EARLIER, help = "Not needed any more: a key and a certificate are enough")]
+    secure: bool,
+    #[arg(short, long = "wsLib", value_name = "value", help_heading = EARLIER)]
+    #[arg(help = "Ignored: there is one WebSocket library")]
+    ws_lib: Option<String>,
 }
 
 /// Where a value came from: the complaint about it names that.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Source {
     CommandLine,
-    Environment,
+    /// A variable of this name.
+    Environment(String),
+    /// A flag of `signallerd`.
+    Signallerd(&'static str),
 }
 
 /// The winning value of each option, by its long name.
@@ -113,16 +154,67 @@ struct Scan {
     values: Values,
     version: bool,
     help: bool,
+    secure: bool,
     unknown: Option<String>,
     operands: Vec<String>,
 }
 
-/// Decides from the arguments, without the name of the program, and from the environment.
+/// Decides from the name under which the program was called, its arguments, and the environment.
+pub fn parse(
+    program: &OsStr,
+    args: impl IntoIterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Outcome {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match style(program, &args, env) {
+        Ok((Style::Sigver, taken)) => parse_sigver(args.into_iter().skip(taken), env),
+        Ok((Style::Signallerd, taken)) => signallerd::parse(args.into_iter().skip(taken), env),
+        Err(message) => Outcome::Fail(format!("error: {message}")),
+    }
+}
+
+/// Whose command line it is, and how many arguments said so.
+fn style(
+    program: &OsStr,
+    args: &[OsString],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Style, usize), String> {
+    const SPELLED: &str = "option '--compat-cli <name>'";
+    let known = |name: &str| match name {
+        "sigver" => Some(Style::Sigver),
+        "signallerd" => Some(Style::Signallerd),
+        _ => None,
+    };
+    let argument = |name: &str, taken| (name.to_owned(), format!("argument '{name}'"), taken);
+    let first = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
+    let (name, written, taken) = match first.strip_prefix("--compat-cli") {
+        Some("") => match args.get(1) {
+            Some(name) => argument(&name.to_string_lossy(), 2),
+            None => return Err(format!("{SPELLED} argument missing")),
+        },
+        Some(attached) if attached.starts_with('=') => argument(&attached[1..], 1),
+        _ => {
+            let variable = variable("compat-cli");
+            let Some(name) = env(&variable).filter(|name| !name.is_empty()) else {
+                let called = Path::new(program).file_name().and_then(OsStr::to_str).and_then(known);
+                return Ok((called.unwrap_or(Style::Sigver), 0));
+            };
+            let written = format!("value '{name}' from env '{variable}'");
+            (name, written, 0)
+        }
+    };
+    match known(&name) {
+        Some(style) => Ok((style, taken)),
+        None => Err(format!("{SPELLED} {written} is invalid. It is sigver or signallerd.")),
+    }
+}
+
+/// Reads arguments as sigver did.
 ///
 /// The rules are those of the originals: the last of repeated options wins, an option takes the next argument
 /// whatever it looks like, `-V` acts at once, a missing value comes before `--help`, which comes before an
 /// unknown option. An empty environment variable counts as absent.
-pub fn parse(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
+fn parse_sigver(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
     let command = Flags::command();
     let scan = match scan(&command, args) {
         Ok(scan) => scan,
@@ -132,62 +224,97 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opt
         return Outcome::Print(env!("CARGO_PKG_VERSION").to_owned());
     }
     if scan.help {
-        return Outcome::Print(help(&command));
+        return Outcome::Print(help::text(&command));
     }
     if let Some(unknown) = scan.unknown {
         return Outcome::Fail(format!("error: unknown option '{unknown}'"));
     }
     let mut warnings = Vec::new();
-    if !scan.operands.is_empty() {
-        let operands: Vec<String> = scan.operands.iter().map(|operand| format!("'{operand}'")).collect();
-        warnings.push(format!("warning: extra arguments are ignored: {}", operands.join(" ")));
+    warnings.extend(extra(&scan.operands));
+    let mut values = scan.values;
+    if values.remove("wsLib").is_some() {
+        warnings.push("warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library".to_owned());
     }
-    let mut values = environment(&command, env, &mut warnings);
-    values.extend(scan.values);
+    environment(&command, &mut values, env, &mut warnings);
+    node_environment(&mut values, env, &mut warnings);
     match configure(&command, values) {
-        Ok(config) => Outcome::Run(config, warnings),
+        Ok(config) => {
+            if scan.secure && config.tls.is_none() {
+                return Outcome::Fail(NOT_SECURE.to_owned());
+            }
+            if scan.secure {
+                warnings.push(
+                    "warning: '-s, --secure' is not needed any more: a key and a certificate are enough"
+                        .to_owned(),
+                );
+            }
+            Outcome::Run(config, warnings)
+        }
         Err(message) => Outcome::Fail(format!("error: {message}")),
     }
 }
 
+/// Who asks for TLS must not get plain text.
+const NOT_SECURE: &str = "error: '-s, --secure' was given without a private key: add '-k, --key <file path>' and \
+                          '-c, --cert <file path>' to serve TLS, or remove it to serve plain text";
+
+/// The warning about arguments that are no options and no values, if there are any.
+fn extra(operands: &[String]) -> Option<String> {
+    let quoted: Vec<String> = operands.iter().map(|operand| format!("'{operand}'")).collect();
+    (!quoted.is_empty()).then(|| format!("warning: extra arguments are ignored: {}", quoted.join(" ")))
+}
+
 /// Splits the arguments, up to `-V` if there is one. `Err` complains of a missing value.
-fn scan(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<Scan, String> {
+fn scan(command: &Command, mut args: impl Iterator<Item = OsString>) -> Result<Scan, String> {
     let mut scan = Scan::default();
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
+    // What follows a flag in the same argument: `-sp` is `-s -p`.
+    let mut rest: Option<OsString> = None;
+    while let Some(arg) = rest.take().or_else(|| args.next()) {
         // An option is Unicode; its value need not be, provided it is an argument of its own.
         let text = arg.to_string_lossy();
         if text == "--" {
             scan.operands.extend(args.by_ref().map(|operand| operand.to_string_lossy().into_owned()));
-        } else if text == "--help" {
+            break;
+        }
+        if text == "--help" {
             scan.help = true;
-        } else if !text.starts_with('-') || text == "-" {
+            continue;
+        }
+        if !text.starts_with('-') || text == "-" {
             scan.operands.push(text.into_owned());
-        } else if let Some(option) = find(command, &text) {
-            if !takes_value(option) {
-                scan.version = true;
-                break;
+            continue;
+        }
+        let found = match find(command, &text) {
+            Some(option) => Some((option, None)),
+            None if arg.to_str().is_some() => {
+                attached(command, &text).map(|(option, more)| (option, Some(more)))
             }
-            let Some(value) = args.next() else {
+            None => None,
+        };
+        let Some((option, more)) = found else {
+            scan.unknown.get_or_insert(text.into_owned());
+            continue;
+        };
+        if takes_value(option) {
+            let Some(value) = more.map(OsString::from).or_else(|| args.next()) else {
                 return Err(format!("option '{}' argument missing", spelling(option)));
             };
-            scan.values.insert(long(option).to_owned(), (value, Source::CommandLine));
-        } else if arg.to_str().is_some()
-            && let Some((option, value)) = attached(command, &text)
-        {
-            if !takes_value(option) {
-                scan.version = true;
-                break;
+            if long(option) == "compat-cli" {
+                return Err(format!("option '{}' must be the first argument", spelling(option)));
             }
-            scan.values.insert(long(option).to_owned(), (value.into(), Source::CommandLine));
-        } else if scan.unknown.is_none() {
-            scan.unknown = Some(text.into_owned());
+            scan.values.insert(long(option).to_owned(), (value, Source::CommandLine));
+        } else if long(option) == "secure" {
+            scan.secure = true;
+            rest = more.map(|more| format!("-{more}").into());
+        } else {
+            scan.version = true;
+            break;
         }
     }
     Ok(scan)
 }
 
-/// An option and what is written in the same argument: `-p9000`, `--port=9000`, `-Vp` (which is `-V -p`).
+/// An option and what is written in the same argument: `-p9000`, `--port=9000`, `-sp` (which is `-s -p`).
 fn attached<'a, 'b>(command: &'a Command, text: &'b str) -> Option<(&'a Arg, &'b str)> {
     if text.starts_with("--") {
         let (name, value) = text.split_once('=')?;
@@ -201,9 +328,12 @@ fn attached<'a, 'b>(command: &'a Command, text: &'b str) -> Option<(&'a Arg, &'b
 fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     let is_it = |option: &&Arg| match name.strip_prefix("--") {
         Some(name) => option.get_long() == Some(name) && name != "help",
-        None => option
-            .get_short()
-            .is_some_and(|short| name.strip_prefix('-').is_some_and(|n| n.chars().eq([short]))),
+        None => {
+            let shorts =
+                option.get_short().into_iter().chain(option.get_all_short_aliases().unwrap_or_default());
+            let is_it = |short| name.strip_prefix('-').is_some_and(|name| name.chars().eq([short]));
+            shorts.into_iter().any(is_it)
+        }
     };
     command.get_arguments().find(is_it)
 }
@@ -231,31 +361,59 @@ fn variable(option: &str) -> String {
     format!("SIGVER_{}", option.to_uppercase().replace('-', "_"))
 }
 
+/// Adds what the environment says about options that are not given.
 fn environment(
     command: &Command,
+    values: &mut Values,
     env: &dyn Fn(&str) -> Option<String>,
     warnings: &mut Vec<String>,
-) -> Values {
-    let mut values = Values::new();
+) {
     for option in command.get_arguments().filter(|option| takes_value(option)).map(long) {
-        let name = variable(option);
-        let Some(value) = env(&name).filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        // Kubernetes describes a service called `sigver` to every container in a variable of that name.
-        if option == "port" && (value.starts_with("tcp://") || value.starts_with("udp://")) {
-            warnings.push(format!("warning: {name} is ignored, '{value}' describes a service"));
-            continue;
+        if !["wsLib", "compat-cli"].contains(&option) {
+            from_variable(values, option, variable(option), env, warnings);
         }
-        values.insert(option.to_owned(), (value.into(), Source::Environment));
     }
-    values
+}
+
+/// Adds what the variables of sigver 7.6 to 11 say. Later releases did not read them, so whoever comes from there may
+/// have them for other reasons, and is told.
+fn node_environment(values: &mut Values, env: &dyn Fn(&str) -> Option<String>, warnings: &mut Vec<String>) {
+    for (option, name) in [("host", "NODE_IP"), ("port", "NODE_PORT")] {
+        if let Some(value) = from_variable(values, option, name.to_owned(), env, warnings) {
+            warnings.push(format!(
+                "warning: --{option} is '{value}' from {name}, which only sigver 7.6 to 11 read: its name is {} now",
+                variable(option)
+            ));
+        }
+    }
+}
+
+/// Takes the value of an option that has none yet from a variable, if that is set.
+fn from_variable(
+    values: &mut Values,
+    option: &str,
+    name: String,
+    env: &dyn Fn(&str) -> Option<String>,
+    warnings: &mut Vec<String>,
+) -> Option<String> {
+    if values.contains_key(option) {
+        return None;
+    }
+    let value = env(&name).filter(|value| !value.is_empty())?;
+    // Kubernetes describes a service called `sigver` to every container in a variable of that name.
+    if option == "port" && (value.starts_with("tcp://") || value.starts_with("udp://")) {
+        warnings.push(format!("warning: {name} is ignored, '{value}' describes a service"));
+        return None;
+    }
+    values.insert(option.to_owned(), (value.clone().into(), Source::Environment(name)));
+    Some(value)
 }
 
 /// Gives the values their types and relates them to each other.
 fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
     // What a script passes for a file it does not have: `--ca "$CA"`. The originals took it for no file too.
-    values.retain(|option, (value, _)| !(["key", "cert", "ca"].contains(&&**option) && value.is_empty()));
+    const MAY_BE_EMPTY: [&str; 4] = ["key", "cert", "ca", "signaller-origin"];
+    values.retain(|option, (value, _)| !(MAY_BE_EMPTY.contains(&&**option) && value.is_empty()));
     let tokens = values.iter().map(|(option, (value, _))| {
         let mut token = OsString::from(format!("--{option}="));
         token.push(value);
@@ -275,6 +433,14 @@ fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
         silence_max: Duration::from_millis(flags.silence_max),
         first_frame_timeout: Duration::from_secs(flags.first_frame_timeout),
         log: flags.log,
+        transports: flags.transports,
+        relay: RelayConfig {
+            origin: flags.signaller_origin,
+            listen_deadline: Duration::from_secs(flags.signaller_listen_deadline),
+            pipe_deadline: Duration::from_secs(flags.signaller_pipe_deadline),
+            max_size: flags.signaller_max_size,
+            max_messages: flags.signaller_max_messages,
+        },
     };
     config.check().map_err(|error| error.to_string())?;
     Ok(config)
@@ -290,53 +456,15 @@ fn complaint(command: &Command, values: &Values, error: &clap::Error) -> String 
     };
     let option = option.map(|option| option.trim_start_matches("--")).unwrap_or_default();
     let spelled = find(command, &format!("--{option}")).map(spelling).unwrap_or_default();
-    let (value, source) = match values.get(option) {
-        Some((value, source)) => (value.as_os_str(), *source),
-        None => (OsStr::new(""), Source::CommandLine),
-    };
+    let nothing = (OsString::new(), Source::CommandLine);
+    let (value, source) = values.get(option).unwrap_or(&nothing);
     let value = value.to_string_lossy();
     match source {
         Source::CommandLine => format!("option '{spelled}' argument '{value}' is invalid. {reason}"),
-        Source::Environment => {
-            let name = variable(option);
+        Source::Environment(name) => {
             format!("option '{spelled}' value '{value}' from env '{name}' is invalid. {reason}")
         }
-    }
-}
-
-/// The text of `--help`, without a last line end.
-fn help(command: &Command) -> String {
-    let mut text = format!("Usage: sigver [options]\n\n{DESCRIPTION}\n\nOptions:\n");
-    let (ours, original): (Vec<&Arg>, Vec<&Arg>) =
-        command.get_arguments().partition(|option| option.get_help_heading().is_some());
-    list(&mut text, &original);
-    text.push_str("\nMore options, which earlier versions did not have:\n");
-    list(&mut text, &ours);
-    format!("{text}\n{ENVIRONMENT}\n\n{EXAMPLES}")
-}
-
-/// Lists options in two columns, the second one wrapped at [`COLUMNS`].
-fn list(text: &mut String, options: &[&Arg]) {
-    let width = options.iter().map(|option| spelling(option).len()).max().unwrap_or_default();
-    for option in options {
-        let mut about = option.get_help().map(ToString::to_string).unwrap_or_default();
-        if let [default] = option.get_default_values()
-            && takes_value(option)
-        {
-            about.push_str(&format!(" (default: \"{}\")", default.to_string_lossy()));
-        }
-        let mut line = format!("  {:width$} ", spelling(option));
-        for word in about.split(' ') {
-            if line.len() + 1 + word.len() > COLUMNS {
-                text.push_str(&line);
-                text.push('\n');
-                line = " ".repeat(width + 3);
-            }
-            line.push(' ');
-            line.push_str(word);
-        }
-        text.push_str(&line);
-        text.push('\n');
+        Source::Signallerd(flag) => format!("invalid value \"{value}\" for flag -{flag}: {reason}"),
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -49,12 +50,28 @@ pub const DEFAULT_FIRST_FRAME_TIMEOUT_S: u64 = 60;
 /// Informative messages and worse, no debugging output.
 pub const DEFAULT_LOG: &str = "info";
 
+/// Seconds a listener of the path relay may wait for somebody to connect: as `signallerd`.
+pub const DEFAULT_LISTEN_DEADLINE_S: u64 = 60;
+
+/// Seconds a pipe of the path relay may last: as `signallerd`.
+pub const DEFAULT_PIPE_DEADLINE_S: u64 = 10;
+
+/// Bytes of the longest message of the path relay: as `signallerd`.
+pub const DEFAULT_RELAY_SIZE: usize = 1024;
+
+/// Messages in one direction with which a pipe of the path relay ends: as `signallerd`.
+pub const DEFAULT_RELAY_MESSAGES: u32 = 8;
+
 /// A GiB: beyond it a length is a mistake rather than a setting.
 const BYTES: RangeInclusive<usize> = 1..=1 << 30;
 /// Up to a minute; 0 is meaningful (do not wait).
 const MILLISECONDS: RangeInclusive<u64> = 0..=60_000;
 /// From a second to a day.
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
+/// From a second to a lifetime: `signallerd` had no upper bound, and some want none.
+const DEADLINE: RangeInclusive<u64> = 1..=0x7fff_ffff;
+/// A pipe ends with a message: there is no less than one.
+const MESSAGES: RangeInclusive<u32> = 1..=u32::MAX;
 
 /// The settings of one gateway, each within its own range; [`Config::check`] relates them to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +97,10 @@ pub struct Config {
     pub first_frame_timeout: Duration,
     /// What is logged, in the syntax of [`EnvFilter`]. See [`DEFAULT_LOG`].
     pub log: String,
+    /// Over what clients may come.
+    pub transports: Transports,
+    /// The path relay, where it is served.
+    pub relay: RelayConfig,
 }
 
 impl Default for Config {
@@ -95,6 +116,47 @@ impl Default for Config {
             silence_max: Duration::from_millis(DEFAULT_SILENCE_MAX_MS),
             first_frame_timeout: Duration::from_secs(DEFAULT_FIRST_FRAME_TIMEOUT_S),
             log: DEFAULT_LOG.to_owned(),
+            transports: Transports::default(),
+            relay: RelayConfig::default(),
+        }
+    }
+}
+
+/// Over what clients may come. The originals served one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transports {
+    /// Over each there is.
+    #[default]
+    All,
+    /// Over WebSockets only.
+    WebSocket,
+    /// Over event streams (server-sent events) only.
+    EventStream,
+}
+
+/// The path relay's settings, which are `signallerd`'s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// Which origins may come, as a regular expression; without one, the origin of the server itself.
+    pub origin: Option<String>,
+    /// How long a listener may wait. See [`DEFAULT_LISTEN_DEADLINE_S`].
+    pub listen_deadline: Duration,
+    /// How long a pipe may last. See [`DEFAULT_PIPE_DEADLINE_S`].
+    pub pipe_deadline: Duration,
+    /// Bytes of the longest message. See [`DEFAULT_RELAY_SIZE`].
+    pub max_size: usize,
+    /// Messages in one direction with which a pipe ends. See [`DEFAULT_RELAY_MESSAGES`].
+    pub max_messages: u32,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            origin: None,
+            listen_deadline: Duration::from_secs(DEFAULT_LISTEN_DEADLINE_S),
+            pipe_deadline: Duration::from_secs(DEFAULT_PIPE_DEADLINE_S),
+            max_size: DEFAULT_RELAY_SIZE,
+            max_messages: DEFAULT_RELAY_MESSAGES,
         }
     }
 }
@@ -256,6 +318,50 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     whole(text, SECONDS, "seconds")
 }
 
+/// Reads a deadline of the path relay, in seconds.
+///
+/// # Errors
+///
+/// Says so when it is not a whole number from 1 to 2³¹ - 1.
+pub fn deadline(text: &str) -> Result<u64, String> {
+    whole(text, DEADLINE, "seconds")
+}
+
+/// Reads a number of messages.
+///
+/// # Errors
+///
+/// Says so when it is not a whole number from 1 to 2³² - 1.
+pub fn messages(text: &str) -> Result<u32, String> {
+    whole(text, MESSAGES, "messages")
+}
+
+/// Accepts an expression for origins, unchanged.
+///
+/// # Errors
+///
+/// Says what [`Regex`] does not understand in it.
+pub fn origin(text: &str) -> Result<String, String> {
+    match Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("Not a regular expression: {error}.")),
+    }
+}
+
+/// Reads over what clients may come, as the originals spell it; they had no word for everything.
+///
+/// # Errors
+///
+/// Says which there are. (The originals ran then, and listened nowhere.)
+pub fn transports(text: &str) -> Result<Transports, String> {
+    match text {
+        "all" => Ok(Transports::All),
+        "ws" => Ok(Transports::WebSocket),
+        "sse" => Ok(Transports::EventStream),
+        _ => Err("It is ws, sse or all.".to_owned()),
+    }
+}
+
 /// Accepts a log filter, unchanged.
 ///
 /// # Errors
@@ -280,95 +386,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_as_javascript_numbers() {
-        for (text, expected) in [
-            ("8000", 8000),
-            ("0", 0),
-            ("65535", 65535),
-            (" 18015 ", 18015),
-            ("+18042", 18042),
-            ("18043.0", 18043),
-            ("1e4", 10000),
-            ("0x4650", 18000),
-            ("0b100011010101000", 18088),
-            ("0o17500", 8000),
-            ("-0", 0),
-        ] {
-            assert_eq!(port(text), Ok(expected), "{text:?}");
-        }
-        for text in [
-            "",
-            " ",
-            "abc",
-            "70000",
-            "65536",
-            "-1",
-            "1.5",
-            "0x",
-            "0x+1",
-            "0x10000",
-            "0b2",
-            "NaN",
-            "inf",
-            "Infinity",
-            "=9000",
-            "80 81",
-            "/run/sigver.sock",
-            "99999999999999999999",
-        ] {
-            assert_eq!(port(text), Err("A port is a whole number from 0 to 65535.".into()), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn quantities_have_a_range() {
-        assert_eq!(bytes("1048576"), Ok(1 << 20));
-        assert_eq!(bytes("0"), Err("It is a whole number of bytes from 1 to 1073741824.".into()));
-        assert!(bytes("1073741825").is_err());
-        assert!(bytes("1M").is_err());
-        assert_eq!(milliseconds("0"), Ok(0));
-        assert!(milliseconds("-1").is_err());
-        assert_eq!(seconds("60"), Ok(60));
-        assert_eq!(seconds("0"), Err("It is a whole number of seconds from 1 to 86400.".into()));
-    }
-
-    #[test]
-    fn log_filters_are_checked() {
-        assert_eq!(log_filter("info,sigver=debug"), Ok("info,sigver=debug".into()));
-        assert!(log_filter("sigver=loud=1").is_err_and(|e| e.starts_with("Not a log filter: ")));
-    }
-
-    #[test]
-    fn half_a_tls_setup_is_refused() {
-        let file = |name: &str| Some(PathBuf::from(name));
-        assert_eq!(TlsFiles::from_parts(None, None, None), Ok(None));
-        assert_eq!(
-            TlsFiles::from_parts(file("k"), file("c"), None),
-            Ok(Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: None }))
-        );
-        for (key, cert, ca, added) in [
-            (file("k"), None, None, "add '-c, --cert <file path>'"),
-            (file("k"), None, file("a"), "add '-c, --cert <file path>'"),
-            (None, file("c"), None, "add '-k, --key <file path>'"),
-            (None, file("c"), file("a"), "add '-k, --key <file path>'"),
-            (None, None, file("a"), "add '-k, --key <file path>' and '-c, --cert <file path>'"),
-        ] {
-            let message = TlsFiles::from_parts(key, cert, ca).unwrap_err().to_string();
-            assert!(message.contains(added), "{message}");
-        }
-    }
-
-    #[test]
-    fn settings_are_checked_against_each_other() {
-        let config = Config::default();
-        assert_eq!(config.check(), Ok(()));
-        let pending = Config { max_pending: config.max_message - 1, ..config.clone() };
-        assert!(pending.check().unwrap_err().to_string().ends_with("add --max-pending 1048576 or more"));
-        let margin = Config { silence_margin: Duration::from_millis(501), ..config };
-        assert!(margin.check().unwrap_err().to_string().ends_with("add --silence-max 501 or more"));
-    }
-}
+mod tests;

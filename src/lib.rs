@@ -28,6 +28,7 @@
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
+//! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
@@ -43,4 +44,5 @@ pub mod negotiate;
 pub mod router;
 pub mod server;
 pub mod signaller;
+pub mod tools;
 pub mod transport;

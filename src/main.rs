@@ -19,6 +19,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::tools;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
@@ -28,7 +29,13 @@ const IDLE: Duration = Duration::from_secs(45);
 
 fn main() -> ExitCode {
     let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    match cli::parse(std::env::args_os().skip(1), &environment) {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let mut args = args.peekable();
+    if args.peek().is_some_and(tools::is_named) {
+        return tools::run(std::iter::once(program).chain(args));
+    }
+    match cli::parse(&program, args, &environment) {
         Outcome::Print(text) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -36,6 +43,10 @@ fn main() -> ExitCode {
         Outcome::Fail(message) => {
             eprintln!("{message}");
             ExitCode::FAILURE
+        }
+        Outcome::Misused(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
         }
         Outcome::Run(config, warnings) => {
             warnings.iter().for_each(|warning| eprintln!("{warning}"));
@@ -64,13 +75,14 @@ fn run(config: &Config) -> Result<()> {
             first_frame: config.first_frame_timeout,
         },
     };
+    let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
     let context = Arc::new(Context {
         hub: Hub::new(),
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,
-        signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
+        signaller: protocols.relay.then(|| Signaller::new(relay, relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
     });

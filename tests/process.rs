@@ -11,6 +11,7 @@
 mod common;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 
 fn sigver(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
+    called(Path::new(env!("CARGO_BIN_EXE_sigver")), args)
+}
+
+/// The program under another name.
+fn called(name: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(name);
     // What the environment of the tests may say is not meant.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIGVER_")) {
+    let meant = |name: &str| !name.starts_with("SIGVER_") && !["NODE_IP", "NODE_PORT"].contains(&name);
+    for (name, _) in std::env::vars().filter(|(name, _)| !meant(name)) {
         command.env_remove(name);
     }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -50,7 +57,11 @@ struct Served {
 
 impl Served {
     async fn start(args: &[&str]) -> Served {
-        let mut process = sigver(args).spawn().unwrap();
+        Served::spawn(sigver(args)).await
+    }
+
+    async fn spawn(mut command: Command) -> Served {
+        let mut process = command.spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         soon("the line", stdout.read_line(&mut line)).await.unwrap();
@@ -204,6 +215,91 @@ async fn operands_are_ignored_with_a_warning() {
     assert_eq!((status.code(), &rest[..]), (Some(0), ""));
     assert_eq!(errors.lines().next(), Some("warning: extra arguments are ignored: 'start' 'now'"));
     assert_eq!(errors.matches("warning").count(), 1, "{errors}");
+}
+
+/// The lines on stderr that are no log, of a process that served and was stopped.
+async fn warnings(served: Served) -> Vec<String> {
+    served.signal("TERM").await;
+    let (status, rest, errors) = served.end().await;
+    assert_eq!((status.code(), &rest[..]), (Some(0), ""), "{errors}");
+    errors.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn command_lines_of_every_era_serve() {
+    let files = tls_files();
+    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    for (args, expected) in [
+        (&["--port", "0", "--type", "ws"][..], &[][..]),
+        (&["-h", "127.0.0.1", "-p", "0", "-w", "uws", "-t", "ws"], &["'-w, --wsLib <value>' is ignored"]),
+        (&["-s", "-k", key, "-c", cert, "-a", cert, "-p", "0"], &["'-s, --secure' is not needed any more"]),
+    ] {
+        let served = Served::start(args).await;
+        drop(served.tcp().await);
+        let said = warnings(served).await;
+        assert_eq!(said.len(), expected.len(), "{args:?}: {said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.contains(expected), "{args:?}: {said}");
+        }
+    }
+    let (code, out, errors) = run(&["-v"]).await;
+    assert_eq!((code, &out[..], &errors[..]), (Some(0), concat!(env!("CARGO_PKG_VERSION"), "\n"), ""));
+}
+
+#[tokio::test]
+async fn it_reads_the_variables_of_earlier_versions() {
+    let mut command = sigver(&[]);
+    command.env("NODE_IP", "127.0.0.1").env("NODE_PORT", "0");
+    let served = Served::spawn(command).await;
+    assert_eq!(served.line, format!("Signaling server is listening on 127.0.0.1:{}", served.port()));
+    let said = warnings(served).await;
+    assert!(said.len() == 2 && said[0].contains("NODE_IP") && said[1].contains("NODE_PORT"), "{said:?}");
+    let mut command = sigver(&["-h", "127.0.0.1", "-p", "0"]);
+    command.env("NODE_IP", "192.0.2.1").env("NODE_PORT", "1");
+    assert_eq!(warnings(Served::spawn(command).await).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn called_signallerd_it_is_signallerd() {
+    let folder = std::env::temp_dir().join(format!("sigver-called-signallerd-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let name = folder.join("signallerd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sigver"), &name).unwrap();
+    let served = Served::spawn(called(&name, &["-addr", "127.0.0.1:0", "-maxMsg=2"])).await;
+    let mut listener = served.ws("/listen/abc").await;
+    let mut connector = served.ws("/connect/abc").await;
+    for text in ["one", "two"] {
+        assert!(connector.text(text).await);
+        listener.expect(&[Got::Text(text.to_owned())]).await;
+    }
+    let too_many = [Got::Close(Some(4002), "Too Many Messages".to_owned())];
+    connector.expect(&too_many).await;
+    listener.expect(&too_many).await;
+    // Nothing else is served.
+    let mut stream = served.tcp().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("\r\n\r\n404 page not found\n"),
+        "{answer}"
+    );
+    drop((listener, connector));
+    assert_eq!(warnings(served).await, [""; 0]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn misused_it_fails_as_programs_in_go_do() {
+    let (code, out, errors) = run(&["--compat-cli", "signallerd", "-p", "80"]).await;
+    assert_eq!((code, &out[..]), (Some(2), ""));
+    assert!(
+        errors.starts_with("flag provided but not defined: -p\nUsage of signallerd:\n  -addr string\n"),
+        "{errors}"
+    );
+    let (code, out, errors) = run(&["--compat-cli", "signallerd", "-help"]).await;
+    assert_eq!((code, &errors[..]), (Some(0), ""));
+    assert!(out.starts_with("Usage of signallerd:\n"), "{out}");
 }
 
 /// Stops it while all kinds of clients are connected.

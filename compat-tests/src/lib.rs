@@ -9,13 +9,14 @@
 //!                    ▼
 //!               transcript of what happened ─► compare ─► differences ─ exceptions ─► report
 //! ```
-//! Pure modules: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`exceptions`]. The others
+//! Pure modules: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`exceptions`], [`hearing`]. The others
 //! touch sockets and processes: [`peer`], [`player`], [`oracle`], [`runner`]. Nothing here uses code of the product:
 //! what it sends was recorded or written by hand, and what it receives is compared as bytes.
 
 pub mod compare;
 pub mod exceptions;
 pub mod goldens;
+pub mod hearing;
 pub mod ids;
 pub mod json;
 pub mod oracle;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use crate::hearing::heard;
 use crate::ids::{self, Id, Layout, Masked};
 use crate::peer::{News, Order, Peer, Reflex, Report};
 use crate::rename::Renamer;
@@ -42,6 +43,8 @@ pub struct Options {
     /// Answer this frame with that one, as the real clients of the dialect do by themselves; neither is recorded.
     /// A server that must find out the protocol goes by that.
     pub reflex: Option<Reflex>,
+    /// The server does not know the release: see [`heard`].
+    pub any_release: bool,
     /// In scenarios about time, how much later than recorded a frame may come.
     pub tolerance: Duration,
     /// Wait at least this long after each action: to record from a script that does not show what comes.
@@ -56,6 +59,7 @@ impl Options {
             suffix: None,
             eager: false,
             reflex: None,
+            any_release: false,
             tolerance: Duration::from_millis(400),
             pace: Duration::ZERO,
         }
@@ -69,6 +73,7 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
     let layout = Layout::of(&script.version);
     let mut player = Player {
         options,
+        version: &script.version,
         layout,
         counterparts: counterparts(layout, &steps),
         steps: &steps,
@@ -132,6 +137,7 @@ struct Connection {
 
 struct Player<'a> {
     options: &'a Options,
+    version: &'a str,
     layout: Layout,
     steps: &'a [Step],
     counterparts: HashMap<String, Vec<Counterpart>>,
@@ -318,6 +324,9 @@ impl<'a> Player<'a> {
             What::Frame(payload) => {
                 if let (Layout::Json { .. }, Ok(text)) = (self.layout, std::str::from_utf8(&payload.bytes)) {
                     payload.bytes = self.keys.restore(text).into_bytes();
+                }
+                if self.options.any_release {
+                    *payload = heard(self.version, payload.clone());
                 }
             }
         }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::compare::{Comparison, Difference, Rules, compare};
 use crate::exceptions::{Exceptions, Mode};
 use crate::goldens::Original;
+use crate::hearing::with_numbers;
 use crate::oracle::Server;
 use crate::peer::Reflex;
 use crate::player::{Options, play};
@@ -225,6 +226,10 @@ async fn round(
 }
 
 async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, script: &Scenario) -> Outcome {
+    let script = &match plan.target {
+        Target::Ours(Mode::Auto) => with_numbers(script),
+        _ => script.clone(),
+    };
     let mut outcome = Outcome {
         version: original.version,
         scenario: script.name.clone(),
@@ -319,6 +324,7 @@ async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<
     if let Target::Ours(Mode::Auto) = plan.target {
         options.eager = true;
         options.reflex = probe_reflex(&script.version);
+        options.any_release = true;
     }
     options.tolerance = plan.tolerance;
     let played = play(script, &options).await;

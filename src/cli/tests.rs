@@ -20,10 +20,14 @@ Options:
 
 "#;
 
-fn with_env(args: &[&str], env: &[(&str, &str)]) -> Outcome {
-    parse(args.iter().map(OsString::from), &|name| {
+pub(super) fn called(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome {
+    parse(OsStr::new(program), args.iter().map(OsString::from), &|name| {
         env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
     })
+}
+
+fn with_env(args: &[&str], env: &[(&str, &str)]) -> Outcome {
+    called("/usr/bin/sigver", args, env)
 }
 
 fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
@@ -73,6 +77,10 @@ fn version_acts_at_once() {
         &["-p", "abc", "-V", "-p"],
         &["--help", "-V"],
         &["--port", "--", "-V"],
+        &["-v"],
+        &["-vp", "9000"],
+        &["-sV"],
+        &["--type", "foo", "-v"],
     ] {
         assert_eq!(with_env(args, &[("SIGVER_PORT", "abc")]), version, "{args:?}");
     }
@@ -105,6 +113,15 @@ fn usage_errors_are_worded_as_the_originals() {
         (&["-c"], "error: option '-c, --cert <file path>' argument missing"),
         (&["--ca"], "error: option '-a, --ca <file path>' argument missing"),
         (&["--log"], "error: option '--log <filter>' argument missing"),
+        (&["-t"], "error: option '-t, --type <value>' argument missing"),
+        (&["-sw"], "error: option '-w, --wsLib <value>' argument missing"),
+        (&["-sx"], "error: unknown option '-x'"),
+        (&["--secure=1"], "error: unknown option '--secure=1'"),
+        (&["--wslib", "ws"], "error: unknown option '--wslib'"),
+        (
+            &["-p", "1", "--compat-cli", "sigver"],
+            "error: option '--compat-cli <name>' must be the first argument",
+        ),
     ] {
         assert_eq!(failure(args, &[]), message, "{args:?}");
     }
@@ -137,6 +154,14 @@ fn every_option_reaches_the_configuration() {
         silence_max: Duration::from_millis(2),
         first_frame_timeout: Duration::from_secs(3),
         log: "debug".into(),
+        transports: Transports::EventStream,
+        relay: RelayConfig {
+            origin: Some("a|b".into()),
+            listen_deadline: Duration::from_secs(4),
+            pipe_deadline: Duration::from_secs(5),
+            max_size: 6,
+            max_messages: 7,
+        },
     };
     let table = [
         ("host", "::"),
@@ -151,6 +176,12 @@ fn every_option_reaches_the_configuration() {
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
         ("log", "debug"),
+        ("signaller-origin", "a|b"),
+        ("signaller-listen-deadline", "4"),
+        ("signaller-pipe-deadline", "5"),
+        ("signaller-max-size", "6"),
+        ("signaller-max-messages", "7"),
+        ("type", "sse"),
     ];
     let args: Vec<String> = table.iter().map(|(option, value)| format!("--{option}={value}")).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -210,13 +241,109 @@ fn what_is_ignored_is_said() {
     );
 }
 
+/// What starts with warnings: these.
+fn warned(args: &[&str], env: &[(&str, &str)]) -> (Config, Vec<String>) {
+    match with_env(args, env) {
+        Outcome::Run(config, warnings) => (config, warnings),
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+// Taken from what each release says to `--help`, and from what it was seen to do.
+#[test]
+fn every_era_starts_as_it_used_to() {
+    let secure = "warning: '-s, --secure' is not needed any more: a key and a certificate are enough";
+    let ws_lib = "warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library";
+    let operand = "warning: extra arguments are ignored: 'start'";
+    let tls = Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: Some("a".into()) });
+    let at = |host: &str, port| Config { host: host.into(), port, ..Config::default() };
+    for (era, args, config, warnings) in [
+        ("1 to 7.1", &[][..], Config::default(), &[][..]),
+        ("7.6", &["-h", "192.168.0.1", "-p", "9000"], at("192.168.0.1", 9000), &[]),
+        ("8.0", &["--host", "127.0.0.1", "start"], at("127.0.0.1", 8000), &[operand]),
+        (
+            "8.1",
+            &["--port", "8001", "--type", "ws"],
+            Config { transports: Transports::WebSocket, ..at("0.0.0.0", 8001) },
+            &[],
+        ),
+        (
+            "8.1",
+            &["-t", "sse", "-p", "8002"],
+            Config { transports: Transports::EventStream, ..at("0.0.0.0", 8002) },
+            &[],
+        ),
+        (
+            "9, 10",
+            &["-tws", "-w", "uws"],
+            Config { transports: Transports::WebSocket, ..Config::default() },
+            &[ws_lib],
+        ),
+        ("13", &["--port", "8034", "--wsLib", "uws"], at("0.0.0.0", 8034), &[ws_lib]),
+        (
+            "13",
+            &["-w", "ws", "-s", "-k", "k", "-c", "c", "-a", "a", "-p", "443"],
+            Config { tls: tls.clone(), ..at("0.0.0.0", 443) },
+            &[ws_lib, secure],
+        ),
+        (
+            "14 to 16",
+            &["-sp", "443", "-kk", "-cc", "-aa"],
+            Config { tls: tls.clone(), ..at("0.0.0.0", 443) },
+            &[secure],
+        ),
+        ("17 to 21", &["-k", "k", "-c", "c", "-a", "a"], Config { tls, ..Config::default() }, &[]),
+    ] {
+        assert_eq!(
+            warned(args, &[]),
+            (config, warnings.iter().map(|text| (*text).to_owned()).collect()),
+            "{era}: {args:?}"
+        );
+    }
+}
+
+#[test]
+fn what_earlier_options_cannot_do_is_said() {
+    assert_eq!(failure(&["-s"], &[]), NOT_SECURE);
+    assert_eq!(failure(&["--secure", "-k", "", "-c", ""], &[]), NOT_SECURE);
+    assert!(failure(&["-s", "-k", "k"], &[]).contains("add '-c, --cert <file path>'"));
+    assert_eq!(
+        failure(&["-t", "both"], &[]),
+        "error: option '-t, --type <value>' argument 'both' is invalid. It is ws, sse or all."
+    );
+    assert_eq!(config(&["-t", "all"], &[("SIGVER_TYPE", "sse")]), Config::default());
+}
+
+#[test]
+fn the_variables_of_earlier_versions_come_last() {
+    let node = [("NODE_IP", "127.0.0.1"), ("NODE_PORT", "9000")];
+    let (config, warnings) = warned(&[], &node);
+    assert_eq!((&*config.host, config.port), ("127.0.0.1", 9000));
+    assert_eq!(
+        warnings,
+        [
+            "warning: --host is '127.0.0.1' from NODE_IP, which only sigver 7.6 to 11 read: its name is SIGVER_HOST now",
+            "warning: --port is '9000' from NODE_PORT, which only sigver 7.6 to 11 read: its name is SIGVER_PORT now",
+        ]
+    );
+    let (config, warnings) = warned(&["-p", "9001"], &[node[0], node[1], ("SIGVER_HOST", "::1")]);
+    assert_eq!((&*config.host, config.port, warnings.len()), ("::1", 9001, 0));
+    assert_eq!(warned(&[], &[("NODE_IP", ""), ("NODE_PORT", "")]), (Config::default(), vec![]));
+    assert_eq!(
+        warned(&[], &[("NODE_PORT", "tcp://10.0.0.1:80")]).1,
+        ["warning: NODE_PORT is ignored, 'tcp://10.0.0.1:80' describes a service"]
+    );
+    let refused = failure(&[], &[("NODE_PORT", "abc")]);
+    assert!(refused.contains("option '-p, --port <number>' value 'abc' from env 'NODE_PORT'"), "{refused}");
+}
+
 #[cfg(unix)]
 #[test]
 fn file_names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStringExt as _;
 
     let name = || OsString::from_vec(b"k\xff".to_vec());
-    let parse = |args: Vec<OsString>| parse(args, &|_| None);
+    let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, &|_| None);
     match parse(vec!["-k".into(), name(), "-c".into(), "c".into()]) {
         Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PathBuf::from(name())),
         other => panic!("{other:?}"),

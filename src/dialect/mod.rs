@@ -4,12 +4,14 @@
 //! [`Session`] is one connection's codec. Facts are measured on the original servers.
 
 mod closing;
+mod describe;
 mod json;
 mod liveness;
 mod protobuf;
 mod release;
 mod session;
 pub use closing::close;
+pub use describe::markdown;
 pub use json::{asks_to_join, senders};
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Release, Releases};

@@ -218,7 +218,7 @@ impl Dialect {
 
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 
@@ -328,6 +328,15 @@ impl Release {
             Release::V20_0_2 => &["20.0.2", "20.0.1", "20.0.0"],
             Release::V20_1_0 => &["20.1.0", "21"],
         }
+    }
+
+    /// Its version numbers for people, oldest first.
+    pub fn in_words(self) -> String {
+        let mut versions = self.versions().to_vec();
+        versions.sort_by_key(|version| {
+            version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>()
+        });
+        versions.join(", ")
     }
 
     /// The release that a version number names: all of it (`17.0.0`), or its beginning (`17`), which stands for

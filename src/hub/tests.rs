@@ -117,3 +117,26 @@ fn opening_another_key_gives_up_the_first() {
     drop(first);
     assert_eq!(hub.rooms(), 1);
 }
+
+/// sigver 8 to 14: an opener serves several keys, and answers the joiners of each.
+#[test]
+fn opening_beside_keeps_the_latest_keys() {
+    let hub = Hub::new();
+    let beside = Open { exclusive: false, keeps_others: true };
+    let mut opener = person(&hub);
+    for number in 0..20 {
+        opener.seat.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(beside));
+    }
+    assert_eq!(hub.rooms(), 17);
+    take(&opener.outbox).unwrap();
+    for key in ["k3", "k19"] {
+        let mut joiner = person(&hub);
+        joiner.seat.enter(&RoomKey::from(key), join());
+        let link = bound(&take(&joiner.outbox).unwrap());
+        assert!(opener.seat.command(data(Recipient::Joiner(link), 3)));
+        let events = take(&joiner.outbox).unwrap();
+        assert!(matches!(events[..], [Event::Relayed { side: Side::Joiner, .. }]), "{key} {events:?}");
+    }
+    drop(opener);
+    assert_eq!(hub.rooms(), 0);
+}

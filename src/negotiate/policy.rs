@@ -83,7 +83,7 @@ pub(super) fn likeliest(candidates: Releases) -> Release {
 impl Policy {
     /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
     /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
-    /// variant of sigver-16. The path relay `signaller` is served when it is named.
+    /// variant of sigver-16. The path relay `signaller` is part of auto, and served where it is named.
     ///
     /// # Errors
     /// A name that does not exist, or two releases of one dialect, which nothing on the wire tells apart.
@@ -93,6 +93,7 @@ impl Policy {
         let mut precise: Vec<Release> = Vec::new();
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             if name == "auto" {
+                relay = true;
                 broad.extend(Dialect::ALL);
             } else if name == RELAY {
                 relay = true;

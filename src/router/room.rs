@@ -1,4 +1,8 @@
 //! The room: who is a member, who is bound to whom, and what each of them hears of it.
+//!
+//! What is asked of it is answered here; how links are made and end is in [`links`].
+
+mod links;
 
 use std::collections::HashMap;
 
@@ -379,109 +383,6 @@ impl<H: Clone> Room<H> {
             }
         };
         self.bind(peer, handle, member, Rejoin::Replace, rng, deliver);
-    }
-
-    fn bind(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        (member, identity): (PeerId, Identity),
-        rejoin: Rejoin,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl Deliver<H>,
-    ) {
-        if rejoin == Rejoin::Reuse
-            && let Some(id) = self.peers.get(&peer).and_then(|peer| peer.uplink)
-            && self.links.get(&id).is_some_and(|link| link.member == member && link.upward)
-        {
-            return deliver(handle, Event::Bound { link: id });
-        }
-        let id = self.fresh_link(rng);
-        self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
-        entry.links.insert(id);
-        let before = entry.uplink.replace(id);
-        match rejoin {
-            Rejoin::Replace | Rejoin::Reuse => {
-                if entry.tried.len() > self.members.len() {
-                    self.members.retain_in(&mut entry.tried);
-                }
-                entry.tried.push(identity);
-                before.into_iter().for_each(|link| self.remove_link(link));
-            }
-            Rejoin::KeepHearing => {
-                before.into_iter().for_each(|link| self.silence(link));
-                self.forget_old_joins(peer);
-            }
-        }
-        if let Some(member) = self.peers.get_mut(&member) {
-            member.links.insert(id);
-            deliver(&member.handle, Event::JoinerArrived { link: id });
-        }
-        deliver(handle, Event::Bound { link: id });
-    }
-
-    fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
-        loop {
-            let id = LinkId(rng.u32(1..=0x7fff_ffff));
-            if !self.links.contains_key(&id) {
-                return id;
-            }
-        }
-    }
-
-    /// The joiner no longer sends over the link.
-    fn silence(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
-        link.upward = false;
-        if !link.downward {
-            self.remove_link(id);
-        }
-    }
-
-    /// Bounds what a joiner that joins again and again can make the room remember.
-    fn forget_old_joins(&mut self, peer: PeerId) {
-        let Some(entry) = self.peers.get(&peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
-            return;
-        };
-        let joined =
-            entry.links.iter().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
-        let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).copied().collect();
-        for link in excess {
-            self.remove_link(link);
-        }
-    }
-
-    /// Removes a link without a word to anybody.
-    fn remove_link(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else {
-            return;
-        };
-        for end in [link.joiner, link.member] {
-            if let Some(peer) = self.peers.get_mut(&end) {
-                peer.links.swap_remove(&id);
-            }
-            self.drop_if_idle(end);
-        }
-    }
-
-    /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
-    fn end(&mut self, id: LinkId, gone: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
-        let Some(link) = self.links.get(&id) else { return };
-        let (spoke_last, other, side) = if link.joiner == gone {
-            (!link.upward, link.member, Side::Member)
-        } else {
-            (!link.downward, link.joiner, Side::Joiner)
-        };
-        if !spoke_last
-            && other != gone
-            && let Some(other) = self.peers.get(&other)
-        {
-            deliver(&other.handle, Event::LinkEnded { link: id, side, clean });
-        }
-        self.remove_link(id);
     }
 
     /// Puts `blocker` out. The peer at `handle` hears that it was admitted in its place, unless it is the blocker.

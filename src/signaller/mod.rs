@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regex_lite::Regex;
 
+use crate::config::RelayConfig;
 use crate::transport::ws::Socket;
 use door::{Call, Knock, Refusal};
 use handle::Target;
@@ -52,12 +53,27 @@ pub struct SignallerOptions {
 
 impl Default for SignallerOptions {
     fn default() -> Self {
+        SignallerOptions::with(&RelayConfig::default(), None)
+    }
+}
+
+impl SignallerOptions {
+    /// What the operator set.
+    ///
+    /// # Errors
+    /// Its origin expression cannot be read.
+    pub fn new(config: &RelayConfig) -> Result<Self, regex_lite::Error> {
+        let origin = config.origin.as_deref().map(Regex::new).transpose()?;
+        Ok(SignallerOptions::with(config, origin))
+    }
+
+    fn with(config: &RelayConfig, origin: Option<Regex>) -> Self {
         SignallerOptions {
-            origin: None,
-            listen_deadline: Duration::from_secs(60),
-            pipe_deadline: Duration::from_secs(10),
-            max_size: 1024,
-            max_messages: 8,
+            origin,
+            listen_deadline: config.listen_deadline,
+            pipe_deadline: config.pipe_deadline,
+            max_size: config.max_size,
+            max_messages: config.max_messages,
         }
     }
 }
@@ -140,5 +156,24 @@ mod tests {
         assert_eq!(options.listen_deadline, Duration::from_secs(60));
         assert_eq!(options.pipe_deadline, Duration::from_secs(10));
         assert_eq!((options.max_size, options.max_messages), (1024, 8));
+    }
+
+    #[test]
+    fn what_the_operator_sets_is_what_holds() {
+        let config = RelayConfig {
+            origin: Some(r"^https://ok\.example$".into()),
+            listen_deadline: Duration::from_secs(1),
+            pipe_deadline: Duration::from_secs(2),
+            max_size: 3,
+            max_messages: 4,
+        };
+        let options = SignallerOptions::new(&config).unwrap();
+        assert!(options.origin.is_some_and(|origin| origin.is_match("https://ok.example")));
+        assert_eq!(
+            (options.listen_deadline, options.pipe_deadline),
+            (config.listen_deadline, config.pipe_deadline)
+        );
+        assert_eq!((options.max_size, options.max_messages), (3, 4));
+        assert!(SignallerOptions::new(&RelayConfig { origin: Some("(".into()), ..config }).is_err());
     }
 }

@@ -26,6 +26,7 @@ use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server::{self, listener, tls};
+use sigver::signaller::{Signaller, SignallerOptions};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -77,17 +78,16 @@ impl Gateway {
     }
 
     pub async fn with(settings: Settings) -> Gateway {
-        let policy = Policy {
-            releases: Policy::parse(&settings.protocol).unwrap().releases,
-            windows: Windows::default(),
-        };
+        let protocols = Policy::parse(&settings.protocol).unwrap();
+        let alone = protocols.releases.is_empty();
+        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
             policy: Arc::new(policy),
             max_pending: settings.max_pending,
             idle: Duration::from_secs(45),
-            signaller: None,
+            signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });

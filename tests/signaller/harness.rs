@@ -31,17 +31,24 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(options: SignallerOptions, exclusive: bool) -> Self {
+    /// Serves the relay only, as the original does, with these options.
+    pub async fn start(options: SignallerOptions) -> Self {
+        Server::serving("signaller", options).await
+    }
+
+    /// Serves what `--protocol` names here.
+    pub async fn serving(protocol: &str, options: SignallerOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let policy =
-            Policy { releases: Policy::parse("auto").unwrap().releases, windows: Windows::default() };
+        let protocols = Policy::parse(protocol).unwrap();
+        let alone = protocols.releases.is_empty();
+        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),
             max_pending: 1 << 20,
             idle: Duration::from_secs(45),
-            signaller: Some(Signaller::new(options, exclusive)),
+            signaller: protocols.relay.then(|| Signaller::new(options, alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
@@ -58,9 +65,9 @@ impl Server {
         Server { address, stop: Some(stop), done }
     }
 
-    /// As the original starts: alone on its port.
+    /// As the original starts: alone on its port, with its defaults.
     pub async fn new() -> Self {
-        Server::start(SignallerOptions::default(), true).await
+        Server::start(SignallerOptions::default()).await
     }
 
     pub async fn try_open(&self, path: &str) -> Result<Client, (u16, String)> {
@@ -121,7 +128,8 @@ impl Server {
         };
         // "still open", as the recording says, is one of the possible ends.
         let _ = timeout(NOTHING, read).await;
-        let answer = String::from_utf8(answer).unwrap();
+        // After an upgrade there may be frames behind the head.
+        let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().to_owned();
@@ -173,6 +181,14 @@ impl Client {
         }
         let end = timeout(PATIENCE, self.0.next()).await.unwrap();
         assert!(!matches!(end, Some(Ok(_))), "{end:?} after the close");
+    }
+
+    /// The next thing is a close frame with this code, whatever its reason.
+    pub async fn closed_with(&mut self, code: u16) {
+        match self.next().await {
+            Message::Close(Some(close)) => assert_eq!(u16::from(close.code), code),
+            other => panic!("{other:?} instead of {code}"),
+        }
     }
 
     pub async fn gets_nothing(&mut self) {

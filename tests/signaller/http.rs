@@ -34,7 +34,7 @@ async fn handles() {
     }
 }
 
-const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 fn expect(answer: &(String, Vec<String>, String), status: &str, headers: &[&str], body: &str) {
@@ -111,7 +111,7 @@ async fn origin_re() {
         origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
         ..SignallerOptions::default()
     };
-    let server = Server::start(options, true).await;
+    let server = Server::start(options).await;
     let request =
         |handle: &str, header: &str| format!("GET /listen/{handle} HTTP/1.1\r\n{UPGRADE}{header}\r\n");
     let answer = server.raw(&request("abc", "Origin: https://ok.example\r\n")).await;
@@ -121,4 +121,17 @@ async fn origin_re() {
         let answer = server.raw(&request("abcd", header)).await;
         assert_eq!((answer.0.as_str(), answer.2.as_str()), ("HTTP/1.1 403 Forbidden", "Forbidden\n"));
     }
+}
+
+// No recording: a malformed escape, a method that opens no WebSocket. The text of the one and the status of the other
+// are ours.
+#[tokio::test]
+async fn what_the_recording_has_not() {
+    let server = Server::new().await;
+    for path in ["/listen/ab%6", "/listen/ab%zz", "/connect/%ff"] {
+        let answer = server.raw(&format!("GET {path} HTTP/1.1\r\n{UPGRADE}\r\n")).await;
+        assert_eq!((&*answer.0, &*answer.2), ("HTTP/1.1 404 Not Found", "404 page not found\n"), "{path}");
+    }
+    let answer = server.raw(&format!("POST /listen/abc HTTP/1.1\r\n{UPGRADE}\r\n")).await;
+    assert_eq!((&*answer.0, &*answer.2), ("HTTP/1.1 405 Method Not Allowed", "Method Not Allowed\n"));
 }

@@ -2,11 +2,13 @@
 //!
 //! Requests, frames, codes, reasons and answers are copied by hand from that recording (scenario names in the tests);
 //! where ours differs on purpose, the test says so. Deadlines are shortened by the options, as the recording did; the
-//! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`.
+//! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`, what
+//! changes with sigver beside it in `auto`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock and tasks")]
 
+mod auto;
 mod harness;
 mod http;
 
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 use sigver::signaller::SignallerOptions;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use harness::{PATIENCE, Server};
 
@@ -199,7 +203,7 @@ async fn listen_timeout() {
     // The original looks every five seconds only; ours is exact.
     let options =
         SignallerOptions { listen_deadline: Duration::from_millis(300), ..SignallerOptions::default() };
-    let server = Server::start(options, true).await;
+    let server = Server::start(options).await;
     let started = Instant::now();
     let mut l = server.open("/listen/abc").await;
     l.closed(4000, "Listen Timeout").await;
@@ -214,7 +218,7 @@ async fn pipe_timeout() {
         pipe_deadline: Duration::from_millis(600),
         ..SignallerOptions::default()
     };
-    let server = Server::start(options, true).await;
+    let server = Server::start(options).await;
     let mut l = server.open("/listen/abc").await;
     let started = Instant::now();
     let mut c = server.open("/connect/abc").await;
@@ -226,18 +230,14 @@ async fn pipe_timeout() {
     assert!((600..1300).contains(&started.elapsed().as_millis()));
 }
 
+// No recording: browsers cannot send it.
 #[tokio::test]
-async fn sigver_is_spoken_beside_it() {
-    let server = Server::start(SignallerOptions::default(), false).await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert_eq!(server.raw(&get("/")).await.0, "HTTP/1.1 200 OK");
-    assert_eq!(server.raw(&get("/listen/ab")).await.0, "HTTP/1.1 426 Upgrade Required");
-    assert_eq!(server.raw(&get("/listen/abc")).await.0, "HTTP/1.1 400 Bad Request");
-    let _room = server.open("/listen/ab").await;
-    let _same_room = server.open("/listen/ab").await;
-    let (mut l, mut c) = server.pair().await;
-    c.text("hi").await;
-    l.gets("hi").await;
+async fn text_that_is_no_text_is_refused() {
+    let (mut l, mut c) = Server::new().await.pair().await;
+    let bad = Frame::message(&b"\xff\xfe"[..], OpCode::Data(Data::Text), true);
+    c.send(Message::Frame(bad)).await;
+    l.closed(1011, "Internal Error").await;
+    c.closed_with(1007).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-// The web site the pages come from: one page per peer, the bundles and our two page scripts, on 127.0.0.1 only.
+// The web site the pages come from: one page per peer, the bundles and our page scripts, on 127.0.0.1 only.
 
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -7,23 +7,25 @@ import { findVersion } from './versions.mjs'
 
 const PAGE = new URL('../page/', import.meta.url)
 
-// The watcher goes first, so that it sees all that the bundle does.
-function html (version) {
+function html (title, scripts) {
   return `<!doctype html>
 <meta charset="utf-8">
 <link rel="icon" href="data:,">
-<title>netflux ${version}</title>
-<script src="/watch.js"></script>
-<script src="/bundles/${version}.js"></script>
-<script src="/driver.js"></script>
+<title>${title}</title>
+${scripts.map((script) => `<script src="${script}"></script>`).join('\n')}
 `
 }
 
 async function answer (url) {
   if (url.pathname === '/peer') {
-    return ['text/html', html(findVersion(url.searchParams.get('version')).version)]
+    const { version } = findVersion(url.searchParams.get('version'))
+    // The watcher goes first, so that it sees all that the bundle does.
+    return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/driver.js'])]
   }
-  if (url.pathname === '/watch.js' || url.pathname === '/driver.js') {
+  if (url.pathname === '/relay') {
+    return ['text/html', html('signaller', ['/signaller.js'])]
+  }
+  if (['/watch.js', '/driver.js', '/signaller.js'].includes(url.pathname)) {
     return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
   }
   const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)

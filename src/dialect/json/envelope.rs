@@ -1,8 +1,11 @@
 //! sigver 7 to 14: a key is opened or joined, and then `{"data":D}` goes up and `{"id":N,"data":D}` down. One codec,
 //! ruled by a set of releases: while several are possible, one answer holds what each of them looks for, and what
 //! only some would understand is not said. What each release answers is measured on the originals.
+//!
+//! What a client says is read here; what it hears is in [`answers`].
 
-use std::fmt::Write as _;
+mod answers;
+
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -14,10 +17,9 @@ use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
 use crate::dialect::liveness::{Due, Liveness, Rule};
 use crate::dialect::session::Action;
 use crate::dialect::{Dialect, Family, Release, Releases};
-use crate::frame::Frame;
+use crate::frame::{Close, Frame};
 use crate::model::{
-    Alone, Command, Event, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side,
-    Signal,
+    Alone, Command, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Signal,
 };
 
 /// How long one that may take itself for an opener has to answer its first joiner, before it is known not to.
@@ -168,12 +170,17 @@ impl Envelope {
             Ok(value) => value,
             Err(_) => return self.refuse(Fault::NotJson),
         };
-        match self.rules.likeliest {
-            likeliest if is_7(likeliest) && value.is_null() => self.refuse(Fault::NotJson),
-            likeliest if up_to_7(likeliest) || value.is_array() => self.refuse(Fault::Unknown(&text)),
-            likeliest if from_11(likeliest) => Action::Close(crate::frame::Close::empty()),
-            _ => Action::Nothing,
+        let likeliest = self.rules.likeliest;
+        if is_7(likeliest) && value.is_null() {
+            return self.refuse(Fault::NotJson);
         }
+        if !value.is_array() && self.rules.all(|release| is_8(release) || is_9(release)) {
+            return Action::Nothing;
+        }
+        if !value.is_array() && from_11(likeliest) {
+            return Action::Close(Close::empty());
+        }
+        self.refuse(Fault::Unknown(&text))
     }
 
     fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
@@ -211,7 +218,7 @@ impl Envelope {
             (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, data, text),
             (None, Some(data)) if object.is_empty() || !exact => self.upward(data, text),
             // A word without data from an opener of these: not for the joiner, and no reason to close the room.
-            (Some(_), None) if self.opened && self.rules.all(is_7) => Action::Nothing,
+            (Some(_), None) if self.opened && self.rules.any(is_7) => Action::Nothing,
             _ => self.refuse(Fault::Unknown(text)),
         }
     }
@@ -358,155 +365,6 @@ impl Envelope {
             return Some(Frame::Close(close(self.rules.likeliest, Fault::JoinerGone)));
         }
         self.rules.only(Release::V10_1_0).then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
-    }
-
-    /// The id by which an opener knows a joiner.
-    fn id_of(&mut self, link: LinkId) -> Value {
-        match &mut self.joiners {
-            Some(joiners) => joiners.index_of(link).into(),
-            None if self.rules.all(from_11) => format!("{:08x}", link.0).into(),
-            None => link.0.into(),
-        }
-    }
-
-    pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
-        match event {
-            Event::Admitted { first } => self.admitted(first, out),
-            Event::Settled { .. } => {}
-            Event::Bound { .. } => self.answer(false, true, false, out),
-            Event::JoinerArrived { link } => {
-                if let Some(joiners) = &mut self.joiners {
-                    joiners.index_of(link);
-                }
-                if self.rules.any(|release| release == Release::V6_0_0) && self.waiting.len() < MAX_JOINERS {
-                    self.waiting.push(link);
-                }
-            }
-            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, origin } => {
-                let by_json = Dialect::of_origin(origin).is_some_and(|from| from.family() == Family::Json);
-                if self.proof == Proof::Wanted && side == Side::Member && by_json {
-                    self.proof = Proof::WantedBy(now + PROOF);
-                }
-                out.push(self.relayed(link, side, payload));
-            }
-            // The dialects have no words for these.
-            Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. } => {}
-            Event::LinkEnded { link, side, clean } => self.link_ended(link, side, clean, out),
-            Event::Undeliverable { to, reason } => self.went_nowhere(to, reason, out),
-            Event::Refused(Reason::KeyUnknown) if self.rules.any(from_11) => {
-                // It is told that it would be the first, and has to open the key itself.
-                self.joined = false;
-                self.answer(true, false, true, out);
-            }
-            Event::Refused(reason) => {
-                if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
-                    out.push(Frame::text(ByteString::from_static("{\"isKeyOk\":false}")));
-                }
-                out.push(self.closing(&reason));
-            }
-            Event::Evicted(reason) => out.push(self.closing(&reason)),
-        }
-    }
-
-    fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
-        if self.asked == Asked::Open {
-            let first = first || !self.rules.only(Release::V11_0_0);
-            if self.rules.all(|release| up_to_7(release) || release == Release::V6_0_0) {
-                return self.key_accepted(out);
-            }
-            return self.answer(true, true, first, out);
-        }
-        self.opened = true;
-        self.joined = false;
-        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
-            self.proof = Proof::Wanted;
-        }
-        self.answer(true, false, true, out);
-    }
-
-    /// The answer to a `{"key":K}`: nothing to an opener of 6, 7.0 or 7.1, unless it may be one of 7.6. Then those of 7
-    /// get an id and data, without which they close (netflux 0.10.3, measured); no joiner ever has that id.
-    fn key_accepted(&self, out: &mut Vec<Frame>) {
-        if !self.rules.any(|release| release == Release::V7_6_4) {
-            return;
-        }
-        let answer = if self.rules.any(is_7) {
-            "{\"isKeyOk\":true,\"id\":0,\"data\":{}}"
-        } else {
-            "{\"isKeyOk\":true}"
-        };
-        out.push(Frame::text(ByteString::from_static(answer)));
-    }
-
-    /// One answer with the attribute that each release looks for.
-    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut Vec<Frame>) {
-        let mut text = String::new();
-        let mut attribute = |name: &str, value: bool| {
-            let before = if text.is_empty() { '{' } else { ',' };
-            // Writing to a string does not fail.
-            let _ = write!(text, "{before}\"{name}\":{value}");
-        };
-        if self.rules.any(is_9) {
-            attribute("opened", opened);
-        }
-        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
-            attribute("isKeyOk", key_ok);
-        }
-        if self.rules.any(from_11) {
-            attribute("first", first);
-        }
-        if !text.is_empty() {
-            text.push('}');
-            out.push(Frame::text(text));
-        }
-    }
-
-    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
-        let data = payload.into_json();
-        if side == Side::Joiner {
-            return Frame::text(format!("{{\"data\":{data}}}"));
-        }
-        let id = self.id_of(link);
-        // An opener of 6 looks for the offer itself.
-        if self.rules.any(|release| release == Release::V6_0_0)
-            && let Ok(Value::Object(object)) = serde_json::from_str(&data)
-            && let Some(offer) = object.get("offer")
-        {
-            return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
-        }
-        Frame::text(format!("{{\"id\":{id},\"data\":{data}}}"))
-    }
-
-    fn link_ended(&mut self, link: LinkId, side: Side, clean: bool, out: &mut Vec<Frame>) {
-        self.waiting.retain(|waiting| *waiting != link);
-        if self.rules.all(from_11) {
-            // Up to 12 a peer that closes with 1000 is not missed.
-            if !clean || self.rules.only(Release::V14_0_0) {
-                let id = self.id_of(link);
-                out.push(Frame::text(format!("{{\"unavailable\":{id}}}")));
-            }
-        } else if side == Side::Joiner && self.rules.all(up_to_7) {
-            out.push(self.closing(&Reason::RecipientGone));
-        } else if side == Side::Member && self.rules.only(Release::V7_6_4) {
-            let id = self.id_of(link);
-            out.push(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")));
-        }
-    }
-
-    fn went_nowhere(&mut self, to: Recipient, reason: Reason, out: &mut Vec<Frame>) {
-        match to {
-            Recipient::Joiner(link) => {
-                let id = self.id_of(link);
-                out.extend(self.undeliverable(&id));
-            }
-            Recipient::Member | Recipient::Either(_) if self.rules.all(is_8) => {
-                out.push(self.closing(&reason));
-            }
-            Recipient::Member | Recipient::Either(_) if self.rules.only(Release::V10_1_0) => {
-                out.push(Frame::text(ByteString::from_static("{\"unavailable\":-1}")));
-            }
-            Recipient::Member | Recipient::Either(_) => {}
-        }
     }
 
     pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {

@@ -1,0 +1,13 @@
+# Builds the gateway, and keeps the program alone: docker build -t sigver .
+FROM rust:1-bookworm AS build
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked --bin sigver
+
+FROM debian:bookworm-slim
+COPY --from=build /build/target/release/sigver /usr/local/bin/sigver
+# Called by this name, it reads the flags of signallerd.
+RUN ln -s sigver /usr/local/bin/signallerd
+USER 65534:65534
+EXPOSE 8000
+CMD ["sigver"]

@@ -1,0 +1,64 @@
+//! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
+//! its own; the gateway's command line is in `cli`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::dialect::{Dialect, Release, markdown};
+
+/// Commands of `sigver`, beside serving.
+#[derive(Debug, Parser)]
+#[command(name = "sigver", version, disable_help_subcommand = true)]
+enum Tool {
+    /// List the dialects that are spoken, and the releases that speak them.
+    Dialects {
+        /// As docs/dialects.md has it.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// Whether this first argument names a command, and not an option of the gateway.
+pub fn is_named(argument: &OsString) -> bool {
+    Tool::command().get_subcommands().any(|tool| tool.get_name() == argument)
+}
+
+/// Runs the command that `arguments`, with the program's name as the first of them, name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Tool::try_parse_from(arguments) {
+        Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
+        Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Err(error) => error.exit(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn listed() -> String {
+    let mut out = String::new();
+    for dialect in Dialect::ALL {
+        let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
+        let versions: Vec<String> = of_it.map(Release::in_words).collect();
+        out.push_str(&format!("{dialect:<12} {:<12} {}\n", dialect.family().name(), versions.join(", ")));
+    }
+    out + "signaller                 boramalper/signaller\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_have_names() {
+        Tool::command().debug_assert();
+        assert!(is_named(&"dialects".into()));
+        assert!(!is_named(&"--port".into()) && !is_named(&"more".into()));
+    }
+
+    #[test]
+    fn every_dialect_is_listed() {
+        assert!(listed().contains("sigver-8     json         8.0.2, 8.1.0\n"));
+        assert_eq!(listed().lines().count(), Dialect::ALL.len() + 1);
+    }
+}

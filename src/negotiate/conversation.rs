@@ -8,9 +8,9 @@ use super::evidence::{self, Context};
 use super::guess::Guess;
 use super::policy::{Policy, likeliest};
 use super::rooms::{Placing, generation};
-use crate::dialect::{Action, Family, PROBE, Releases, Session, Upgrade, close, pings};
+use crate::dialect::{Action, Dialect, Family, PROBE, Releases, Session, Upgrade, close, pings};
 use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, Reason, RoomKey};
+use crate::model::{Command, Event, LinkId, Reason, RoomKey};
 
 /// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
 /// others sent is shown to it: pages that are slow at that are rarely slower.
@@ -34,6 +34,9 @@ pub enum Step {
     Leave,
     /// For the log: which releases are left, and by what evidence.
     Recognised(Releases, &'static str),
+    /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
+    /// one another, the client itself and one that speaks this dialect.
+    Mixed(LinkId, Dialect),
 }
 
 /// One connection's conversation.
@@ -44,6 +47,8 @@ pub struct Conversation {
     state: State,
     /// What is needed as long as the dialect is not certain.
     doubt: Option<Box<Doubt>>,
+    /// Whether a link to a client of another generation was told of.
+    mixed: bool,
     /// Of which of the rooms under its key it is, if there are several.
     placing: Option<Box<Placing>>,
 }
@@ -99,6 +104,7 @@ impl Conversation {
                 give_up_at: now + windows.first_frame,
             },
             doubt: Some(Box::new(doubt)),
+            mixed: false,
             placing: Placing::new(policy),
         };
         let family = likeliest(candidates).dialect().family();
@@ -316,6 +322,7 @@ impl Conversation {
             placing.moved = false;
             return;
         }
+        self.notice_mixture(&event, steps);
         let State::Speaking(session) = &mut self.state else {
             return;
         };
@@ -338,6 +345,17 @@ impl Conversation {
             // After what came before it.
             Phase::Repeating(kept) if kept.len() < MAX_REPEATED => kept.push(event),
             Phase::Repeating(_) => show(session, [event], now, steps),
+        }
+    }
+
+    fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Step>) {
+        if let Event::Relayed { link, origin, .. } = event
+            && !self.mixed
+            && let Some(other) = Dialect::of_origin(*origin)
+            && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
+        {
+            self.mixed = true;
+            steps.push(Step::Mixed(*link, other));
         }
     }
 

@@ -45,6 +45,7 @@ struct Talk {
     start: Instant,
     steps: Vec<Step>,
     why: Vec<&'static str>,
+    mixed: Vec<Dialect>,
 }
 
 impl Talk {
@@ -57,7 +58,7 @@ impl Talk {
         let mut steps = Vec::new();
         let upgrade = Upgrade { path: path.to_owned(), favored: false };
         let conversation = Conversation::open(policy, upgrade, start, &mut steps);
-        Talk { conversation, start, steps, why: Vec::new() }
+        Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -106,6 +107,10 @@ impl Talk {
                 Step::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
                 Step::Ask(command) => verb(&command).into(),
                 Step::Leave => "leave".into(),
+                Step::Mixed(_, other) => {
+                    self.mixed.push(other);
+                    continue;
+                }
                 Step::Recognised(_, why) => {
                     self.why.push(why);
                     continue;

@@ -102,3 +102,15 @@ fn keys_that_do_not_match_are_shared() {
         assert_eq!(moves(&mut talk), [expected], "{path}");
     }
 }
+
+#[test]
+fn a_link_to_another_generation_is_told_of_once() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.frame(1, &hex("1a02080b")).event(2, Event::Admitted { first: true });
+    talk.event(3, relayed(Side::Member, Dialect::Sigver20)).did();
+    assert_eq!(talk.mixed, []);
+    for _ in 0..2 {
+        talk.event(4, relayed(Side::Member, Dialect::Sigver9)).did();
+    }
+    assert_eq!(talk.mixed, [Dialect::Sigver9]);
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::evidence::{Context, after};
 use super::*;
-use crate::dialect::{Dialect, PROBE, Release, Releases, Upgrade};
+use crate::dialect::{Dialect, PROBE, Releases, Upgrade};
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, LinkId, Payload, Side, Signal};
 use bytes::Bytes;

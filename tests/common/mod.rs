@@ -11,7 +11,7 @@
 
 pub mod clients;
 pub mod page;
-pub mod protobufjs;
+pub use sigver::compat::protobufjs;
 pub mod ws;
 
 use std::future::Future;

@@ -147,9 +147,14 @@ impl Room {
             }
         }
         let mut came = Came::new();
+        // What is sent together comes together, if it comes at all.
+        let mut deadline = Instant::now() + PATIENCE;
         for parcel in &sent {
-            let any = came.iter().any(|(_, how)| how.is_some());
-            came.push((parcel.shape, to.receive(parcel, if any { QUIET } else { PATIENCE }).await));
+            let how = to.receive(parcel, deadline.saturating_duration_since(Instant::now())).await;
+            if how.is_some() {
+                deadline = Instant::now() + QUIET;
+            }
+            came.push((parcel.shape, how));
             if let Some(closed) = to.closed() {
                 let (who, what) = if way == Way::Up { ("member", "joiner") } else { ("joiner", "member") };
                 return Err(format!("the {who} is {closed} when the {what} sends"));
@@ -284,13 +289,8 @@ impl Room {
         }
         let down1 = self.exchange(m, j1, Way::Down, id1.as_ref(), Vec::new(), &Shape::ALL).await?;
         self.note(Way::Down, &down1);
-        let down2 = self.exchange(m, j2, Way::Down, id2.as_ref(), Vec::new(), &[answer(m)]).await;
-        match down2 {
-            Ok(down2) => self.note(Way::Down, &down2),
-            Err(why) if addresses => return Err(format!("of two joiners: {why}")),
-            // Its one answer has gone to all of them already.
-            Err(_) => {}
-        }
+        let down2 = self.once_more(m, j2, id2.as_ref()).await;
+        down2.map_err(|why| format!("of two joiners: {why}"))?;
         self.apart(j1, j2, addresses).await?;
         Ok((id1, id2))
     }
@@ -341,10 +341,18 @@ impl Room {
         Ok(())
     }
 
-    /// The member still reaches the joiner.
-    async fn once_more(&mut self, m: &mut Peer, j1: &mut Peer, id: Option<&Id>) -> Result<(), String> {
-        let down = self.exchange(m, j1, Way::Down, id, Vec::new(), &[answer(m)]).await?;
-        self.note(Way::Down, &down);
+    /// The member still reaches the joiner, with an answer, or with an offer if it has no words for answers.
+    async fn once_more(&mut self, m: &mut Peer, joiner: &mut Peer, id: Option<&Id>) -> Result<(), String> {
+        let answers = [self.parcel(Shape::Answer), self.parcel(Shape::Offer)];
+        let said: Vec<Parcel> = answers.into_iter().find(|answer| m.say(id, answer)).into_iter().collect();
+        let down = self.exchange(m, joiner, Way::Down, id, said, &[]).await;
+        match down {
+            Ok(down) => self.note(Way::Down, &down),
+            Err(_) if !m.tongue.words().addresses && joiner.closed().is_none() => {
+                self.lose("each joiner gets one answer, the first");
+            }
+            Err(why) => return Err(why),
+        }
         Ok(())
     }
 
@@ -409,11 +417,6 @@ impl Room {
         self.joiner_leaves(&mut m, &mut j, None).await;
         Ok(())
     }
-}
-
-/// What a member can say to each of its joiners. Those of sigver 1 to 4 have no words for answers.
-fn answer(member: &Peer) -> Shape {
-    if member.tongue.words().announces { Shape::Offer } else { Shape::Answer }
 }
 
 /// Waits for this, and says what came instead.

@@ -36,7 +36,7 @@ impl Plan {
         Plan {
             pairs: pairs.filter(|(member, joiner)| member.meets(*joiner)).collect(),
             control: tongues.to_vec(),
-            jobs: 96,
+            jobs: 128,
             options: Options::default(),
         }
     }

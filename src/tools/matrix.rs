@@ -44,7 +44,7 @@ pub struct Matrix {
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
     /// Pairs at a time; each takes three connections.
-    #[arg(long, value_name = "NUMBER", default_value_t = 96)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 128)]
     jobs: usize,
     /// How long each pair is held for heartbeats, which come after five seconds.
     #[arg(long, value_name = "MS", default_value_t = 5800)]

@@ -24,7 +24,7 @@
 //! | [`router`] | one room as a state machine | yes |
 //! | [`hub`] | all rooms, their locks, the queues to their peers | |
 //! | [`conn`] | the task that drives one connection | |
-//! | [`transport`] | WebSockets | |
+//! | [`transport`] | WebSockets, event streams | |
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |

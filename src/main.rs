@@ -74,6 +74,7 @@ fn run(config: &Config) -> Result<()> {
             silence: config.silence_max,
             first_frame: config.first_frame_timeout,
         },
+        transcode: config.transcode,
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
@@ -101,7 +102,8 @@ fn run(config: &Config) -> Result<()> {
             }
             tracing::info!("stopping");
         };
-        server::serve(listener, tls, config.max_message, context, stop).await;
+        let options = server::Options { max_message: config.max_message, transports: config.transports };
+        server::serve(listener, tls, options, context, stop).await;
         Ok(())
     })
 }

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("transport", &["frame"]),
     ("conn", &["dialect", "frame", "hub", "model", "negotiate", "signaller", "transport"]),
     ("signaller", &["config", "frame", "transport"]),
-    ("server", &["config", "conn", "dialect", "signaller", "transport"]),
+    ("server", &["config", "conn", "dialect", "frame", "negotiate", "signaller", "transport"]),
     ("tools", &["dialect"]),
     ("lib", &[]),
 ];

@@ -211,15 +211,21 @@ impl Conversation {
             Family::Json | Family::ProtobufV1 => steps.push(Step::Leave),
         }
         self.candidates = possible;
-        self.state =
-            State::Speaking(Session::new(&doubt.upgrade, possible, likeliest(possible), self.opened));
+        self.state = State::Speaking(Session::new(
+            &doubt.upgrade,
+            possible,
+            likeliest(possible),
+            doubt.policy.transcode,
+            self.opened,
+        ));
     }
 
     /// Begins to speak one of `possible`, which are of one family.
     fn speak(&mut self, possible: Releases, now: Instant, steps: &mut Vec<Step>) {
         let Some(doubt) = &mut self.doubt else { return };
         let likeliest = likeliest(possible);
-        let mut session = Session::new(&doubt.upgrade, possible, likeliest, self.opened);
+        let mut session =
+            Session::new(&doubt.upgrade, possible, likeliest, doubt.policy.transcode, self.opened);
         if let Some(close) = Session::key_error(&doubt.upgrade, likeliest) {
             steps.push(Step::Send(Frame::Close(close)));
         } else {
@@ -334,8 +340,10 @@ impl Conversation {
 /// Encodes events and has what comes of it sent.
 fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Instant, steps: &mut Vec<Step>) {
     let mut frames = Vec::new();
-    events.into_iter().for_each(|event| session.encode(event, now, &mut frames));
-    steps.extend(frames.into_iter().map(Step::Send));
+    for event in events {
+        let answer = session.encode(event, now, &mut frames);
+        steps.extend(frames.drain(..).map(Step::Send).chain(answer.map(Step::Ask)));
+    }
 }
 
 fn act(action: Action, steps: &mut Vec<Step>) {

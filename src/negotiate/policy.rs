@@ -13,6 +13,8 @@ pub struct Policy {
     pub releases: Releases,
     /// How long we wait.
     pub windows: Windows,
+    /// Whether what builds a data channel is translated between the generations.
+    pub transcode: bool,
 }
 
 /// What `--protocol` names.

@@ -23,7 +23,11 @@ fn hex(text: &str) -> Frame {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy { releases: Policy::parse(list).unwrap().releases, windows: Windows::default() })
+    Arc::new(Policy {
+        releases: Policy::parse(list).unwrap().releases,
+        windows: Windows::default(),
+        transcode: true,
+    })
 }
 
 /// The names of the dialects in the set.
@@ -119,6 +123,7 @@ fn verb(command: &Command) -> &'static str {
         Command::TryAnother => "try another",
         Command::Forget => "forget",
         Command::Unbind => "unbind",
+        Command::Answer { .. } => "answer",
         Command::Relay { .. } => "relay",
     }
 }

@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod page;
 pub mod protobufjs;
+pub mod sse;
 pub mod ws;
 
 use std::future::Future;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sigver::config::TlsFiles;
+use sigver::config::{TlsFiles, Transports};
 use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
@@ -50,6 +51,7 @@ pub struct Settings {
     pub max_message: usize,
     pub max_pending: usize,
     pub tls: bool,
+    pub transports: Transports,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             max_message: sigver::config::DEFAULT_MAX_MESSAGE,
             max_pending: sigver::config::DEFAULT_MAX_PENDING,
             tls: false,
+            transports: Transports::default(),
         }
     }
 }
@@ -80,7 +83,7 @@ impl Gateway {
     pub async fn with(settings: Settings) -> Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
@@ -95,7 +98,8 @@ impl Gateway {
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server::serve(listener, tls, settings.max_message, context, async {
+        let options = server::Options { max_message: settings.max_message, transports: settings.transports };
+        let served = tokio::spawn(server::serve(listener, tls, options, context, async {
             let _ = stopped.await;
         }));
         Gateway { address, hub, stop, served }

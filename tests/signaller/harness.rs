@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use sigver::config::Transports;
 use sigver::conn::Context;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
@@ -42,7 +43,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),
@@ -52,6 +53,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
+        let options = server::Options { max_message: 1 << 20, transports: Transports::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let stopped = async {
@@ -60,7 +62,7 @@ impl Server {
                     std::future::pending::<()>().await;
                 }
             };
-            server::serve(listener, None, 1 << 20, context, stopped).await;
+            server::serve(listener, None, options, context, stopped).await;
         });
         Server { address, stop: Some(stop), done }
     }

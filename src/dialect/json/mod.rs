@@ -1,4 +1,5 @@
-//! The dialects of JSON text: three codecs for ten dialects, and what they share.
+//! The dialects of JSON text: three codecs for ten dialects, what they share, and how two of them
+//! were written as events.
 //!
 //! Within a codec, dialects differ by a set of releases: pinned, the set has one; in negotiation it may have several,
 //! and then one answer holds the attributes that each of them looks for.
@@ -9,6 +10,7 @@ mod joiners;
 mod sent;
 mod shape;
 mod sigver6;
+pub mod sse;
 mod words;
 
 use bytestring::ByteString;

@@ -6,7 +6,7 @@ import { Peer } from './peer.mjs'
 import { socketSettled, socketTrouble } from './signaling.mjs'
 import { Timeout, until } from './until.mjs'
 
-function freshKey () {
+export function freshKey () {
   return `key-${randomBytes(6).toString('hex')}`
 }
 

@@ -44,6 +44,7 @@ async function attempt (lab, pair) {
   return {
     passed: reason === undefined,
     reason,
+    ms: Date.now() - group.startedAt,
     channelMs: openedAfter(group.everyone.length === 2 ? group.everyone : [{}, {}]),
     joinerSockets: group.everyone[1]?.sockets.length ?? 0,
     errors: group.errors,

@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import { bundlePath } from './lib/bundles.mjs'
 import { complaints, conclusion } from './lib/matrix.mjs'
-import { list, parse, positive } from './lib/options.mjs'
+import { list, milliseconds, parse, positive } from './lib/options.mjs'
 import { namePair, pairUp, runPairs } from './lib/pairs.mjs'
 import { readUrl, requireServer } from './lib/target.mjs'
 import { findVersion, VERSIONS } from './lib/versions.mjs'
@@ -13,6 +13,7 @@ const USAGE = `Usage: node pairs.mjs --url ws://127.0.0.1:PORT [options]
   --versions A,B,…     netflux versions, e.g. 0.10.3,rc.14,4.3.1 (default: all)
   --only A:B,…         these pairs only: member A, joiner B
   --parallel N         so many pairs at a time (default: 4)
+  --delay-open MS      the clients see their signaling sockets open that much later
   --limit MS           longest wait for anything (default: 15000)
   --trace FILE         write every frame and page event there, a JSON object each (/dev/stdout will do)`
 
@@ -21,6 +22,7 @@ const OPTIONS = {
   versions: { type: 'string' },
   only: { type: 'string' },
   parallel: { type: 'string', default: '4' },
+  'delay-open': { type: 'string', default: '0' },
   limit: { type: 'string', default: '15000' },
   trace: { type: 'string' }
 }
@@ -47,6 +49,7 @@ const options = parse(USAGE, OPTIONS, (values) => {
     pairs,
     signaling: readUrl(values.url),
     parallel: positive(values, 'parallel'),
+    delayOpen: milliseconds(values, 'delay-open'),
     limit: positive(values, 'limit'),
     trace: values.trace
   }

@@ -30,7 +30,7 @@ export function list (text) {
   return text === undefined ? [] : text.split(',').map((item) => item.trim()).filter((item) => item !== '')
 }
 
-function milliseconds (values, option) {
+export function milliseconds (values, option) {
   const number = Number(values[option])
   if (!Number.isInteger(number) || number < 0) {
     throw new Error(`--${option} takes a number of milliseconds, not ${JSON.stringify(values[option])}`)

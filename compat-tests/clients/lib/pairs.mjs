@@ -63,10 +63,10 @@ async function tryPair (lab, pair) {
 }
 
 // Resolves with { member, joiner, passed, attempts } for each pair, in order; `parallel` of them run at a time.
-export async function runPairs (pairs, { signaling, limit, parallel, onResult }) {
+export async function runPairs (pairs, { signaling, limit, delayOpen = 0, parallel, onResult }) {
   const site = await openSite()
   const { browser, context } = await openBrowser()
-  const lab = { context, origin: site.origin, signaling, limit, delayOpen: 0 }
+  const lab = { context, origin: site.origin, signaling, limit, delayOpen }
   const results = []
   const rest = pairs.entries()
   const work = async () => {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
 
 mod json;
+mod rooms;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ fn policy(list: &str) -> Arc<Policy> {
         releases: Policy::parse(list).unwrap().releases,
         windows: Windows::default(),
         transcode: true,
+        rooms: Rooms::Shared,
     })
 }
 
@@ -43,15 +45,20 @@ struct Talk {
     start: Instant,
     steps: Vec<Step>,
     why: Vec<&'static str>,
+    mixed: Vec<Dialect>,
 }
 
 impl Talk {
     fn open(protocols: &str, path: &str) -> Self {
+        Talk::with(&policy(protocols), path)
+    }
+
+    fn with(policy: &Arc<Policy>, path: &str) -> Self {
         let start = Instant::now();
         let mut steps = Vec::new();
         let upgrade = Upgrade { path: path.to_owned(), favored: false };
-        let conversation = Conversation::open(&policy(protocols), upgrade, start, &mut steps);
-        Talk { conversation, start, steps, why: Vec::new() }
+        let conversation = Conversation::open(policy, upgrade, start, &mut steps);
+        Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -100,6 +107,10 @@ impl Talk {
                 Step::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
                 Step::Ask(command) => verb(&command).into(),
                 Step::Leave => "leave".into(),
+                Step::Mixed(_, other) => {
+                    self.mixed.push(other);
+                    continue;
+                }
                 Step::Recognised(_, why) => {
                     self.why.push(why);
                     continue;

@@ -21,6 +21,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Clients may speak these releases; all else is as it is by default.
+    pub fn of(releases: Releases) -> Self {
+        Policy { releases, windows: Windows::default(), transcode: true, rooms: Rooms::Shared }
+    }
+
     /// How clients are spoken to.
     pub(super) fn options(&self) -> Options {
         let ask_generation = !matches!(self.rooms, Rooms::Shared);

@@ -23,12 +23,7 @@ fn hex(text: &str) -> Frame {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy {
-        releases: Policy::parse(list).unwrap().releases,
-        windows: Windows::default(),
-        transcode: true,
-        rooms: Rooms::Shared,
-    })
+    Arc::new(Policy::of(Policy::parse(list).unwrap().releases))
 }
 
 /// The names of the dialects in the set.

@@ -161,8 +161,21 @@ impl Conversation {
             && let Step::Enter(key, command) = steps.remove(at)
         {
             placing.held = None;
-            if known.is_none() && asked && likely.family() == Family::ProtobufV1 {
-                placing.held = Some((key, command, placing.patience(now)));
+            let until = match likely.family() {
+                Family::ProtobufV1 => asked.then(|| placing.patience(now)),
+                Family::Json => placing.patience_with_json(&command, now),
+                Family::Current => None,
+            };
+            if known.is_none()
+                && let Some(until) = until
+            {
+                placing.held = Some((key, command, until));
+                if let State::Speaking(session) = &mut self.state
+                    && let Some(question) = session.question()
+                {
+                    steps.push(Step::Send(question));
+                    self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
+                }
                 return;
             }
             let generation = known.unwrap_or(likely.generation());
@@ -279,7 +292,7 @@ impl Conversation {
             &doubt.upgrade,
             possible,
             likeliest(possible),
-            doubt.policy.options(),
+            doubt.policy.transcode,
             self.opened,
         ));
     }
@@ -289,7 +302,7 @@ impl Conversation {
         let Some(doubt) = &mut self.doubt else { return };
         let likeliest = likeliest(possible);
         let mut session =
-            Session::new(&doubt.upgrade, possible, likeliest, doubt.policy.options(), self.opened);
+            Session::new(&doubt.upgrade, possible, likeliest, doubt.policy.transcode, self.opened);
         if let Some(close) = Session::key_error(&doubt.upgrade, likeliest) {
             steps.push(Step::Send(Frame::Close(close)));
         } else {

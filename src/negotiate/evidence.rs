@@ -30,6 +30,8 @@ pub(super) struct Context {
     pub(super) member: bool,
     /// What it asked last is to join.
     pub(super) joining: bool,
+    /// It was sent an offer of nobody, which only one of sigver 7.0 answers.
+    pub(super) questioned: bool,
 }
 
 impl Context {
@@ -89,7 +91,7 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
 
 /// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
 fn json(text: &str, context: Context, releases: Releases) -> Releases {
-    if context.member && answers_nobody(text) {
+    if context.questioned && answers_nobody(text) {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
     match senders(text, context.member && context.joining) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::rooms::Rooms;
-use crate::dialect::{Dialect, Family, Options, Release, Releases};
+use crate::dialect::{Dialect, Family, Release, Releases};
 
 /// What the operator allows.
 #[derive(Clone, Debug)]
@@ -24,12 +24,6 @@ impl Policy {
     /// Clients may speak these releases; all else is as it is by default.
     pub fn of(releases: Releases) -> Self {
         Policy { releases, windows: Windows::default(), transcode: true, rooms: Rooms::Shared }
-    }
-
-    /// How clients are spoken to.
-    pub(super) fn options(&self) -> Options {
-        let ask_generation = !matches!(self.rooms, Rooms::Shared);
-        Options { transcode: self.transcode, ask_generation }
     }
 }
 

@@ -60,35 +60,49 @@ fn a_late_client_of_the_current_generation_leaves_the_room_it_was_in() {
 /// netflux 0.10.3 answers an offer of nobody, 0.10.8 and 1.0.0-rc.3 do not (measured).
 #[test]
 fn an_opener_of_7_tells_itself_from_one_of_7_6() {
-    let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"key":"k"}"#));
-    assert_eq!(moves(&mut talk), ["Netflux1"]);
-    talk.event(2, Event::Admitted { first: true });
-    let [Step::Send(Frame::Text(question))] = &talk.steps[..] else { panic!("{:?}", talk.steps) };
-    let question: serde_json::Value = serde_json::from_str(question).unwrap();
-    assert!(question["data"]["offer"]["sdp"].as_str().unwrap().starts_with("v=0\r\n"));
-    talk.steps.clear();
-    talk.frame(12, &Frame::text(r#"{"id":0,"data":{"answer":{"type":"answer","sdp":"v=0"}}}"#));
-    assert_eq!(moves(&mut talk), ["leave", "Netflux0"]);
+    let asked = || {
+        let mut talk = open("/");
+        talk.frame(1, &Frame::text(r#"{"key":"k"}"#));
+        let [Step::Recognised(..), Step::Send(Frame::Text(question))] = &talk.steps[..] else {
+            panic!("{:?}", talk.steps)
+        };
+        let question: serde_json::Value = serde_json::from_str(question).unwrap();
+        assert!(question["data"]["offer"]["sdp"].as_str().unwrap().starts_with("v=0\r\n"));
+        talk.steps.clear();
+        talk
+    };
+    let answer = Frame::text(r#"{"id":0,"data":{"answer":{"type":"answer","sdp":"v=0"}}}"#);
+    let mut talk = asked();
+    talk.frame(12, &answer);
+    assert_eq!(moves(&mut talk), ["Netflux0"]);
     talk.event(13, Event::Admitted { first: true });
-    assert_eq!(talk.did(), [""; 0], "it knows nothing of that");
+    assert_eq!(talk.did(), [""; 0], "it has its answer");
+    let mut silent = asked();
+    silent.until(202);
+    assert_eq!(moves(&mut silent), ["Netflux1"]);
+    silent.event(203, Event::Admitted { first: true });
+    assert_eq!(silent.did(), [""; 0], "it has its answer");
+    // A page that was busy for long is moved, and knows nothing of it.
+    silent.frame(900, &answer);
+    assert_eq!(moves(&mut silent), ["leave", "Netflux0"]);
+    silent.event(901, Event::Admitted { first: true });
+    assert_eq!(silent.did(), [""; 0]);
 }
 
 #[test]
 fn json_clients_meet_their_like() {
-    for (said, expected) in [
-        (r#"{"join":"k"}"#, "Netflux1"),
-        (r#"{"open":"k"}"#, "Netflux1"),
-        (r#"{"join":"k","data":1}"#, "Netflux0"),
-    ] {
+    for (said, expected) in [(r#"{"open":"k"}"#, "Netflux1"), (r#"{"join":"k","data":1}"#, "Netflux0")] {
         let mut talk = open("/");
         talk.frame(1, &Frame::text(said));
         assert_eq!(moves(&mut talk), [expected], "{said}");
     }
+    // A joiner lets openers be asked first.
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
-    moves(&mut talk);
-    talk.frame(3, &Frame::text(r#"{"open":"k"}"#));
+    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).until(250);
+    assert_eq!(moves(&mut talk), [""; 0]);
+    talk.until(252).event(253, Event::Admitted { first: true });
+    assert_eq!(moves(&mut talk), ["Netflux1"]);
+    talk.frame(300, &Frame::text(r#"{"open":"k"}"#));
     assert_eq!(moves(&mut talk), ["leave", "Netflux1_1"]);
 }
 

@@ -70,6 +70,14 @@ impl Envelope {
         }
     }
 
+    /// The same answer with a question in it.
+    pub(in crate::dialect) fn question(&mut self) -> Option<Frame> {
+        let by_key = self.asked == Asked::Open && self.rules.any(is_7);
+        let unclear = by_key && self.rules.any(|release| release == Release::V7_6_4);
+        self.questioned = unclear;
+        unclear.then(|| Frame::text(ByteString::from_static(WHO_ARE_YOU)))
+    }
+
     fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
         if self.asked == Asked::Open {
             let first = first || !self.rules.only(Release::V11_0_0);
@@ -89,12 +97,10 @@ impl Envelope {
     /// The answer to a `{"key":K}`: nothing to an opener of 6, 7.0 or 7.1, unless it may be one of 7.6. Then those of 7
     /// get an id and data, without which they close (netflux 0.10.3, measured); no joiner ever has that id.
     fn key_accepted(&self, out: &mut Vec<Frame>) {
-        if !self.rules.any(|release| release == Release::V7_6_4) {
+        if self.questioned || !self.rules.any(|release| release == Release::V7_6_4) {
             return;
         }
-        let answer = if self.asks && self.rules.any(is_7) {
-            WHO_ARE_YOU
-        } else if self.rules.any(is_7) {
+        let answer = if self.rules.any(is_7) {
             "{\"isKeyOk\":true,\"id\":0,\"data\":{}}"
         } else {
             "{\"isKeyOk\":true}"

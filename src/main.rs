@@ -19,6 +19,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use sigver::tools;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -79,6 +80,7 @@ fn run(config: &Config) -> Result<()> {
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
     let context = Arc::new(Context {
         hub: Hub::new(),
+        telemetry: Telemetry::new(),
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,

@@ -18,6 +18,7 @@ use crate::hub::{Hub, Outbox, Overflow, Seat};
 use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
 use crate::signaller::Signaller;
+use crate::telemetry::{Connection, Telemetry};
 use crate::transport::ws::{Incoming, Socket};
 
 /// What all connections share.
@@ -25,6 +26,8 @@ use crate::transport::ws::{Incoming, Socket};
 pub struct Context {
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// Who speaks what.
+    pub telemetry: Arc<Telemetry>,
     /// What clients may speak.
     pub policy: Arc<Policy>,
     /// How many bytes may wait for a client that reads too slowly, before it is closed.
@@ -73,6 +76,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let outbox = Outbox::new(context.max_pending);
     let mut seat = context.hub.seat(outbox.clone());
+    let counted = context.telemetry.connection(seat.peer());
     let mut steps = Vec::new();
     let now = Instant::now();
     let mut conversation = Conversation::open(&context.policy, upgrade, now, &mut steps);
@@ -84,7 +88,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = pin!(tokio::time::sleep_until(now.into()));
     let mut timer_at = now;
     let closed = loop {
-        match perform(&mut steps, &mut socket, &mut seat) {
+        match perform(&mut steps, &mut socket, &mut seat, &counted) {
             Ok(Progress::Sent) => flushing = true,
             Ok(Progress::Nothing) => {}
             Ok(Progress::Closed) => break true,
@@ -168,7 +172,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     // Others are told now, not when the peer has hung up.
-    drop(seat);
+    drop((seat, counted));
     // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
     Box::pin(async move {
         socket.farewell(closed, CLOSING).await;
@@ -192,6 +196,7 @@ fn perform<S: AsyncRead + AsyncWrite + Unpin>(
     steps: &mut Vec<Step>,
     socket: &mut Socket<S>,
     seat: &mut Seat,
+    counted: &Connection,
 ) -> Result<Progress, Broken> {
     let mut progress = Progress::Nothing;
     for step in steps.drain(..) {
@@ -220,7 +225,8 @@ fn perform<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Step::Leave => seat.leave(false),
             Step::Recognised(releases, evidence) => {
-                tracing::debug!(peer = seat.peer().0, %releases, evidence, "recognised");
+                tracing::debug!(peer = seat.peer().0, %releases, evidence = evidence.name(), "recognised");
+                counted.recognised(releases, evidence);
             }
         }
     }

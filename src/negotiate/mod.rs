@@ -6,7 +6,8 @@ mod guess;
 mod policy;
 
 pub use conversation::{Conversation, Step};
-pub use policy::{Policy, Protocols, Windows};
+pub use evidence::Evidence;
+pub use policy::{Policy, Protocols, Windows, likeliest};
 
 #[cfg(test)]
 mod tests;

@@ -97,7 +97,7 @@ impl Talk {
                 Step::Ask(command) => verb(&command).into(),
                 Step::Leave => "leave".into(),
                 Step::Recognised(_, why) => {
-                    self.why.push(why);
+                    self.why.push(why.name());
                     continue;
                 }
             });

@@ -117,9 +117,10 @@ where
             });
         }
         Wanted::Relay(signaller, call) => {
+            let counted = context.telemetry.relayed();
             tokio::spawn(async move {
                 signaller.serve(Box::new(stream), early, call, context.stopped()).await;
-                drop(alive);
+                drop((counted, alive));
             });
         }
     }

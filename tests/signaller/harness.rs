@@ -11,6 +11,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Windows};
 use sigver::server;
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -45,6 +46,7 @@ impl Server {
         let policy = Policy { releases: protocols.releases, windows: Windows::default() };
         let context = Arc::new(Context {
             hub: Hub::new(),
+            telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: 1 << 20,
             idle: Duration::from_secs(45),

@@ -1,12 +1,15 @@
 //! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
 //! its own; the gateway's command line is in `cli`.
 
+mod status;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::dialect::{Dialect, Release, markdown};
+use status::StatusArgs;
 
 /// Commands of `sigver`, beside serving.
 #[derive(Debug, Parser)]
@@ -18,6 +21,8 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Tell who speaks what on a server that runs on this machine.
+    Status(StatusArgs),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -30,6 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Status(args)) => return status::run(&args),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS

@@ -244,12 +244,12 @@ async fn a_signal_prints_it_on_stderr() {
     let people = current(&served).await;
     served.signal("USR1").await;
     let mut text = String::new();
-    while !text.contains("rooms now") {
+    while !text.contains("rooms: ") {
         assert_ne!(soon("the status", served.stderr.read_line(&mut text)).await.unwrap(), 0, "{text}");
     }
     assert!(text.starts_with(concat!("sigver ", env!("CARGO_PKG_VERSION"), " on 127.0.0.1:")), "{text}");
-    assert!(text.contains("\n2 connections now, 2 in total\n"), "{text}");
-    assert!(text.contains("\n1 rooms now; in 0 more than one dialect"), "{text}");
+    assert!(text.contains("\nconnections: 2 now, 2 in total\n"), "{text}");
+    assert!(text.contains("\nrooms: 1 now; 0 with more than one dialect"), "{text}");
     assert!(!text.contains(KEY), "{text}");
     drop(people);
     served.stop().await;

@@ -140,7 +140,7 @@ fn the_text_is_a_table() {
     let expected = format!(
         "\
 sigver {} on 0.0.0.0:8000, counting since 1970-01-01T00:00:00Z (1 d 1 h ago)
-1 connections now, 1 in total
+connections: 1 now, 1 in total
 
 dialect           releases              now  total  last seen  perhaps now  total  last seen  recognised by
 sigver-7.6        7.6.4                 0    0      never      1            1      now
@@ -148,7 +148,7 @@ sigver-9          9.1.0, 10.1.0         1    1      now        0            0   
 sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0    0      never      0            0      never
 (not recognised)                        0    0      never
 
-3 rooms now; in 2 more than one dialect, in 1 more than one generation of clients
+rooms: 3 now; 2 with more than one dialect, 1 with more than one generation of clients
 00000012  sigver-9 2, sigver-20 1 (2 generations)
 00000014  sigver-19 1, sigver-20 1
 ",

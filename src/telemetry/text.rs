@@ -15,7 +15,7 @@ pub(super) fn text(report: &Report) -> String {
     let all = report.counts.all();
     // Writing to a string does not fail.
     let mut out = format!(
-        "sigver {} on {}, counting since {} ({} ago)\n{} connections now, {} in total\n\n",
+        "sigver {} on {}, counting since {} ({} ago)\nconnections: {} now, {} in total\n\n",
         env!("CARGO_PKG_VERSION"),
         report.address,
         report.started,
@@ -68,7 +68,7 @@ fn rooms(out: &mut String, report: &Report) {
     let rooms = &report.rooms;
     let _ = writeln!(
         out,
-        "\n{} rooms now; in {} more than one dialect, in {} more than one generation of clients",
+        "\nrooms: {} now; {} with more than one dialect, {} with more than one generation of clients",
         rooms.total, rooms.mixed, rooms.generations
     );
     let shown = if rooms.every { rooms.list.len() } else { MAX_ROOMS };

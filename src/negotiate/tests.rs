@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
 
 mod json;
+mod recognised;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 
-use crate::config::{self, Config, Control, RelayConfig, TlsFiles, Transports};
+use crate::config::{self, Config, Control, RelayConfig, Rooms, TlsFiles, Transports};
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,6 +102,16 @@ struct Flags {
         help = "The socket that answers sigver status: auto is sigver-<port>.sock where such things are, off is none"
     )]
     control: Control,
+    #[arg(long, value_name = "on|off", help_heading = GATEWAY)]
+    #[arg(default_value = "on", value_parser = config::on_off, action = ArgAction::Set)]
+    #[arg(help = "Whether what builds a WebRTC data channel is translated between the generations of \
+                  netflux; anything else passes unchanged")]
+    transcode: bool,
+    #[arg(long, value_name = "shared|by-generation", help_heading = GATEWAY)]
+    #[arg(default_value = "shared", value_parser = config::rooms)]
+    #[arg(help = "Whether everyone under a key meets, or only clients whose peer-to-peer layers \
+                  understand one another; by-generation=<expression> is for keys that match it")]
+    rooms: Rooms,
     #[arg(long, value_name = "name", help_heading = GATEWAY)]
     #[arg(help = "As the first argument: whose command line follows, sigver or signallerd; by itself, \
                   it is signallerd's if the program is called so")]
@@ -435,6 +445,8 @@ fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
         protocol: flags.protocol,
         max_message: flags.max_message,
         max_pending: flags.max_pending,
+        transcode: flags.transcode,
+        rooms: flags.rooms,
         silence_margin: Duration::from_millis(flags.silence_margin),
         silence_max: Duration::from_millis(flags.silence_max),
         first_frame_timeout: Duration::from_secs(flags.first_frame_timeout),

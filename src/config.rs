@@ -93,6 +93,10 @@ pub struct Config {
     pub max_message: usize,
     /// Bytes that may wait for one slow receiver before it is disconnected. See [`DEFAULT_MAX_PENDING`].
     pub max_pending: usize,
+    /// Whether what builds a data channel is translated between the generations of netflux.
+    pub transcode: bool,
+    /// Who meets under one key.
+    pub rooms: Rooms,
     /// Wait granted over the network delay to a silent client. See [`DEFAULT_SILENCE_MARGIN_MS`].
     pub silence_margin: Duration,
     /// Upper bound of the wait for a silent client. See [`DEFAULT_SILENCE_MAX_MS`].
@@ -118,6 +122,8 @@ impl Default for Config {
             protocol: DEFAULT_PROTOCOL.to_owned(),
             max_message: DEFAULT_MAX_MESSAGE,
             max_pending: DEFAULT_MAX_PENDING,
+            transcode: true,
+            rooms: Rooms::Shared,
             silence_margin: Duration::from_millis(DEFAULT_SILENCE_MARGIN_MS),
             silence_max: Duration::from_millis(DEFAULT_SILENCE_MAX_MS),
             first_frame_timeout: Duration::from_secs(DEFAULT_FIRST_FRAME_TIMEOUT_S),
@@ -127,6 +133,17 @@ impl Default for Config {
             relay: RelayConfig::default(),
         }
     }
+}
+
+/// Who meets under one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rooms {
+    /// Everyone.
+    Shared,
+    /// Those whose peer-to-peer layers understand one another.
+    ByGeneration,
+    /// The same under keys that this expression matches, and everyone under the others.
+    ByGenerationIn(String),
 }
 
 /// Over what clients may come. The originals served one or the other.
@@ -366,6 +383,37 @@ pub fn transports(text: &str) -> Result<Transports, String> {
         "ws" => Ok(Transports::WebSocket),
         "sse" => Ok(Transports::EventStream),
         _ => Err("It is ws, sse or all.".to_owned()),
+    }
+}
+
+/// Reads `on` or `off`.
+///
+/// # Errors
+///
+/// Says that it is neither.
+pub fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("It is on or off.".to_owned()),
+    }
+}
+
+/// Reads who meets under one key: `shared`, `by-generation`, or `by-generation=` and an expression for the keys that it
+/// holds for.
+///
+/// # Errors
+///
+/// Says which there are, or what is wrong with the expression.
+pub fn rooms(text: &str) -> Result<Rooms, String> {
+    match text.split_once('=') {
+        None if text == "shared" => Ok(Rooms::Shared),
+        None if text == "by-generation" => Ok(Rooms::ByGeneration),
+        Some(("by-generation", keys)) => match regex_lite::Regex::new(keys) {
+            Ok(_) => Ok(Rooms::ByGenerationIn(keys.to_owned())),
+            Err(error) => Err(format!("Not an expression: {error}.")),
+        },
+        _ => Err("It is shared, by-generation, or by-generation=<expression for keys>.".to_owned()),
     }
 }
 

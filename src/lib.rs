@@ -25,16 +25,18 @@
 //! | [`hub`] | all rooms, their locks, the queues to their peers | |
 //! | [`telemetry`] | who speaks what: counts, and how they are told | |
 //! | [`conn`] | the task that drives one connection | |
-//! | [`transport`] | WebSockets | |
+//! | [`transport`] | WebSockets, event streams | |
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
+//! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
 //! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
 
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod conn;
 pub mod dialect;

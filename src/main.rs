@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
-use sigver::config::Config;
+use sigver::config::{self, Config};
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::{Policy, Rooms, Windows};
 use sigver::server::control::Control;
 use sigver::server::status::Status;
 use sigver::server::{self, listener, tls};
@@ -80,6 +80,12 @@ fn run(config: &Config) -> Result<()> {
             silence: config.silence_max,
             first_frame: config.first_frame_timeout,
         },
+        transcode: config.transcode,
+        rooms: match &config.rooms {
+            config::Rooms::Shared => Rooms::Shared,
+            config::Rooms::ByGeneration => Rooms::ByGeneration,
+            config::Rooms::ByGenerationIn(keys) => Rooms::by_generation_in(keys)?,
+        },
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
@@ -111,8 +117,9 @@ fn run(config: &Config) -> Result<()> {
             }
             tracing::info!("stopping");
         };
+        let options = server::Options { max_message: config.max_message, transports: config.transports };
         tokio::select! {
-            () = server::serve(listener, tls, config.max_message, context, stop) => {}
+            () = server::serve(listener, tls, options, context, stop) => {}
             () = answer(control.as_ref(), asked, &status) => {}
         }
         Ok(())

@@ -188,6 +188,9 @@ async fn over_tls_all_is_the_same() {
     connect_and_be_first(Ws::open(stream, "/k").await).await;
     pipelined(tls(&gateway).await).await;
     early(tls(&gateway).await).await;
+    let asked = "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
+    let events = ask(&mut tls(&gateway).await, asked).await;
+    assert_eq!(events.header("content-type"), Some("text/event-stream;charset=UTF-8"));
     // One without TLS on the port of TLS is sent away, and disturbs nobody.
     let mut stream = gateway.tcp().await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

@@ -15,7 +15,8 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::ws::{Got, Ws};
+use common::sse::{ask, ask_on};
+use common::ws::{Got, Ws, request};
 use common::{hex, soon, tls_files};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -390,4 +391,16 @@ async fn a_tls_handshake_that_hangs_does_not_hold_it() {
     assert_eq!(served.end().await.0.code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     drop(hanging);
+}
+
+#[tokio::test]
+async fn what_it_serves_over_is_up_to_its_operator() {
+    for (transport, events, websocket) in [("all", 200, 101), ("sse", 200, 404), ("ws", 404, 101)] {
+        let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-t", transport]).await;
+        let address = SocketAddr::from(([127, 0, 0, 1], served.port()));
+        assert_eq!(ask(address, "POST", "/", &[], "1@{}").await.status, events, "{transport}");
+        assert_eq!(ask_on(served.tcp().await, &request("/k")).await.status, websocket, "{transport}");
+        served.signal("TERM").await;
+        assert!(served.end().await.0.success(), "{transport}");
+    }
 }

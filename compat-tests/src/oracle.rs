@@ -24,6 +24,8 @@ const START: Duration = Duration::from_secs(20);
 const DEATH: Duration = Duration::from_secs(1);
 /// Ports to try, below the range that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// How far apart processes with neighbouring ids begin in it: more than the servers that one of them starts.
+const APART: u32 = 211;
 /// How much of a server's error output is kept.
 const KEPT: usize = 64 * 1024;
 /// What our server says when it is ready, before the port.
@@ -41,7 +43,8 @@ pub struct Server {
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let len = PORTS.end - PORTS.start;
-    let offset = u16::try_from(std::process::id() % u32::from(len)).unwrap_or(0);
+    // Far from the ports of a run that was started a moment ago: some originals share a port that is in use, silently.
+    let offset = u16::try_from(std::process::id().wrapping_mul(APART) % u32::from(len)).unwrap_or(0);
     for _ in 0..len {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let port =

@@ -353,9 +353,14 @@ impl<'a> Player<'a> {
         let found = waiting.iter().position(|c| c.step <= latest && c.masked.parts == live.parts);
         let Some(found) = found else { return };
         let script = waiting.remove(found).masked;
+        let json = matches!(self.layout, Layout::Json { .. });
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {
             if recorded.made_up() && live.is_substitute_for(&recorded) {
                 self.live_ids.entry(recorded).or_insert(live);
+            } else if let (true, Id::Number(_), Id::Number(_)) = (json, &recorded, &live) {
+                // Clients answer by the number they were shown, also where the original counts from 0 for each key and
+                // another server does not: the last one shown is the one that is meant.
+                self.live_ids.insert(recorded, live);
             }
         }
     }

@@ -166,3 +166,55 @@ async fn scenarios_about_time_keep_the_recorded_times() {
         assert!((recorded..recorded + 100).contains(&played), "{recorded} ms, played at {played} ms");
     }
 }
+
+/// O is told an index that begins at 0 for each key, J a made-up id; both answer by what they were shown.
+const JSON: &str = r#"
+{"v":"7.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/"}
+{"v":"7.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
+{"v":"7.0.0","sc":"s","t":100,"peer":"O","dir":"send","op":"text","text":"{\"key\":\"k1\"}"}
+{"v":"7.0.0","sc":"s","t":101,"peer":"O","dir":"recv","op":"text","text":"{\"id\":0,\"data\":1}"}
+{"v":"7.0.0","sc":"s","t":102,"peer":"O","dir":"recv","op":"text","text":"{\"id\":\"SkX_9-abc\",\"data\":1}"}
+{"v":"7.0.0","sc":"s","t":200,"peer":"O","dir":"send","op":"text","text":"{\"id\": 0,\"data\":\"a\"}"}
+{"v":"7.0.0","sc":"s","t":300,"peer":"O","dir":"send","op":"text","text":"{\"id\":\"0\",\"data\":\"b\"}"}
+{"v":"7.0.0","sc":"s","t":400,"peer":"O","dir":"send","op":"text","text":"{\"id\":\"SkX_9-abc\",\"data\":0}"}
+{"v":"7.0.0","sc":"s","t":500,"peer":"O","dir":"send","op":"text","text":"{\"id\":7,\"data\":\"nobody\"}"}
+{"v":"7.0.0","sc":"s","t":501,"peer":"O","dir":"recv-close","code":4004,"reason":"k1: {\"id\":\"SkX_9-abc\"}"}
+"#;
+
+#[tokio::test]
+async fn ids_and_keys_in_json_are_those_of_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let mut told = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Text(text) = message else { continue };
+            told.push(text.to_string());
+            if told.len() == 1 {
+                socket.send(Message::text(r#"{"id":4711,"data":1}"#)).await.unwrap();
+                socket.send(Message::text(r#"{"id":"other","data":1}"#)).await.unwrap();
+            }
+            if text.contains("nobody") {
+                let frame = CloseFrame { code: 4004.into(), reason: r#"k1-u7: {"id":"other"}"#.into() };
+                socket.close(Some(frame)).await.unwrap();
+            }
+        }
+        told
+    });
+    let script = parse(JSON).unwrap().remove(0);
+    let live = play(&script, &options(addr)).await;
+    let told = server.await.unwrap();
+    let expected = [
+        r#"{"key":"k1-u7"}"#,
+        r#"{"id": 4711,"data":"a"}"#,
+        r#"{"id":"4711","data":"b"}"#,
+        r#"{"id":"other","data":0}"#,
+        r#"{"id":7,"data":"nobody"}"#,
+    ];
+    assert_eq!(told, expected);
+    let found = compare(&script, &live, Rules::default()).differences;
+    assert_eq!(found.len(), 1, "only the index, which is compared as it is: {found:?}");
+    assert_eq!((found[0].step, found[0].actual.as_str()), (2, r##"text {"id":#?4711,"data":1}"##));
+}

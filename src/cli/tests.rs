@@ -150,6 +150,8 @@ fn every_option_reaches_the_configuration() {
         protocol: "v1,v2".into(),
         max_message: 1000,
         max_pending: 2000,
+        transcode: false,
+        rooms: Rooms::ByGenerationIn("^x".into()),
         silence_margin: Duration::from_millis(1),
         silence_max: Duration::from_millis(2),
         first_frame_timeout: Duration::from_secs(3),
@@ -173,6 +175,8 @@ fn every_option_reaches_the_configuration() {
         ("protocol", "v1,v2"),
         ("max-message", "1000"),
         ("max-pending", "2000"),
+        ("transcode", "off"),
+        ("rooms", "by-generation=^x"),
         ("silence-margin", "1"),
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
@@ -190,7 +194,7 @@ fn every_option_reaches_the_configuration() {
     assert_eq!(config(&args, &[]), expected);
     let env: Vec<(String, &str)> = table.iter().map(|(option, value)| (variable(option), *value)).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, *value)).collect();
-    assert_eq!(env[10].0, "SIGVER_FIRST_FRAME_TIMEOUT");
+    assert_eq!(env[12].0, "SIGVER_FIRST_FRAME_TIMEOUT");
     assert_eq!(config(&[], &env), expected);
     assert_eq!(config(&["-p", "80"], &env).port, 80);
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::idle::{Due, Idle};
@@ -19,7 +18,7 @@ use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
 use crate::signaller::Signaller;
 use crate::telemetry::{Connection, Telemetry};
-use crate::transport::ws::{Incoming, Socket};
+use crate::transport::{Incoming, Transport};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -68,10 +67,12 @@ enum Wake {
     Time,
 }
 
-/// Drives one connection until it is over.
-pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
-    mut socket: Box<Socket<S>>,
+/// Drives one connection until it is over. Its client may speak what `policy` picks: all that the context's policy
+/// has, or a part of it. (A function, so that it takes no room in the task where there is nothing to pick.)
+pub async fn drive<T: Transport>(
+    mut socket: Box<T>,
     upgrade: Upgrade,
+    policy: impl FnOnce(&Context) -> Arc<Policy>,
     context: Arc<Context>,
 ) {
     let outbox = Outbox::new(context.max_pending);
@@ -79,8 +80,8 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let counted = context.telemetry.connection(seat.peer());
     let mut steps = Vec::new();
     let now = Instant::now();
-    let mut conversation = Conversation::open(&context.policy, upgrade, now, &mut steps);
-    let mut idle = Idle::new(context.idle, now);
+    let mut conversation = Conversation::open(&policy(&context), upgrade, now, &mut steps);
+    let mut idle = T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now));
     let mut events = VecDeque::new();
     let mut stop = pin!(context.stop.notified());
     stop.as_mut().enable();
@@ -88,7 +89,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = pin!(tokio::time::sleep_until(now.into()));
     let mut timer_at = now;
     let closed = loop {
-        match perform(&mut steps, &mut socket, &mut seat, &counted) {
+        match perform(&mut steps, &mut *socket, &mut seat, &counted) {
             Ok(Progress::Sent) => flushing = true,
             Ok(Progress::Nothing) => {}
             Ok(Progress::Closed) => break true,
@@ -192,9 +193,9 @@ enum Progress {
 struct Broken;
 
 /// Does what the conversation says.
-fn perform<S: AsyncRead + AsyncWrite + Unpin>(
+fn perform<T: Transport>(
     steps: &mut Vec<Step>,
-    socket: &mut Socket<S>,
+    socket: &mut T,
     seat: &mut Seat,
     counted: &Connection,
 ) -> Result<Progress, Broken> {
@@ -202,14 +203,14 @@ fn perform<S: AsyncRead + AsyncWrite + Unpin>(
     for step in steps.drain(..) {
         match step {
             Step::Send(frame) => {
-                let last = match &frame {
-                    Frame::Close(close) => {
-                        tracing::debug!(peer = seat.peer().0, code = close.code, reason = %close.reason, "closing");
-                        true
-                    }
-                    Frame::Text(_) | Frame::Binary(_) => false,
+                let close = match &frame {
+                    Frame::Close(close) => Some(close.clone()),
+                    Frame::Text(_) | Frame::Binary(_) => None,
                 };
-                socket.queue(frame).map_err(|_| Broken)?;
+                let last = socket.queue(frame).map_err(|_| Broken)?;
+                if let Some(close) = close {
+                    tracing::debug!(peer = seat.peer().0, code = close.code, reason = %close.reason, last, "closing");
+                }
                 if last {
                     return Ok(Progress::Closed);
                 }
@@ -224,6 +225,16 @@ fn perform<S: AsyncRead + AsyncWrite + Unpin>(
                 seat.command(command);
             }
             Step::Leave => seat.leave(false),
+            Step::Mixed(link, other) => {
+                if seat.first_mixed(link) {
+                    tracing::warn!(
+                        peer = seat.peer().0,
+                        %other,
+                        "clients of different generations are in one room: their data channels will not \
+                         understand one another (see --rooms by-generation)"
+                    );
+                }
+            }
             Step::Recognised(releases, evidence) => {
                 tracing::debug!(peer = seat.peer().0, %releases, evidence = evidence.name(), "recognised");
                 counted.recognised(releases, evidence);

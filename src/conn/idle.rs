@@ -1,5 +1,5 @@
 //! Whether the other end of a connection still exists, whatever its dialect: WebSocket pings after a silence, which
-//! every client answers without its user's help. Polled state.
+//! every client answers without its user's help. Where nobody answers, a beat keeps the path in use. Polled state.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ pub(super) struct Idle {
     patience: Duration,
     heard: Instant,
     asked: bool,
+    /// Pings are answered.
+    answered: bool,
 }
 
 /// What is due.
@@ -23,13 +25,20 @@ pub(super) enum Due {
 impl Idle {
     /// After `patience` without a word the peer is asked, after as long again it is dead.
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Idle { patience, heard: now, asked: false }
+        Idle { patience, heard: now, asked: false, answered: true }
+    }
+
+    /// A ping is due every so often, and nobody answers: the peer is never dead.
+    pub(super) fn beat(every: Duration, now: Instant) -> Self {
+        Idle { patience: every, heard: now, asked: false, answered: false }
     }
 
     /// Something came.
     pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.asked = false;
+        if self.answered {
+            self.heard = now;
+            self.asked = false;
+        }
     }
 
     /// When [`poll`](Self::poll) is to be called.
@@ -41,6 +50,10 @@ impl Idle {
     pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
         if now < self.deadline() {
             return None;
+        }
+        if !self.answered {
+            self.heard = now;
+            return Some(Due::Ping);
         }
         if self.asked {
             return Some(Due::Dead);
@@ -65,5 +78,16 @@ mod tests {
         idle.heard(at(19));
         assert_eq!((idle.poll(at(28)), idle.poll(at(29))), (None, Some(Due::Ping)));
         assert_eq!((idle.poll(at(38)), idle.poll(at(39))), (None, Some(Due::Dead)));
+    }
+
+    #[test]
+    fn beats_whatever_is_heard() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut idle = Idle::beat(Duration::from_secs(20), start);
+        idle.heard(at(15));
+        assert_eq!((idle.poll(at(19)), idle.poll(at(20))), (None, Some(Due::Ping)));
+        assert_eq!((idle.poll(at(39)), idle.poll(at(41))), (None, Some(Due::Ping)));
+        assert_eq!((idle.poll(at(60)), idle.poll(at(61))), (None, Some(Due::Ping)));
     }
 }

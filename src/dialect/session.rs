@@ -1,12 +1,14 @@
 //! One connection's codec, whatever its dialect: the closed set of them behind one face.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::json::{Envelope, Indexed, Sigver6};
 use super::protobuf::{Current, V1};
+use super::webrtc::{self, Translated, Voice};
 use super::{Dialect, Family, Release, Releases, close};
 use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, Reason, RoomKey};
+use crate::model::{Command, Event, LinkId, Reason, RoomKey, Signal};
 
 /// What the upgrade request says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,15 @@ pub struct Upgrade {
     pub path: String,
     /// The query of the URL has an attribute `favored`, whatever its value.
     pub favored: bool,
+}
+
+/// How clients are spoken to, whatever their dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What builds a data channel is translated between the generations.
+    pub transcode: bool,
+    /// Clients are asked for their generation where there is a question that does them no harm.
+    pub ask_generation: bool,
 }
 
 /// What is to be done about a frame.
@@ -37,9 +48,20 @@ pub enum Action {
 /// The longest key, in UTF-16 units (sigver 8 to 20, measured).
 const MAX_KEY: usize = 512;
 
+/// How many links are known at most over which something was translated. Not every end of a link is told.
+const MAX_TRANSLATED: usize = 4096;
+
 /// One connection's codec.
 #[derive(Debug)]
-pub struct Session(Codec);
+pub struct Session {
+    codec: Codec,
+    /// How the client encodes what builds a data channel, if that is to be translated.
+    voice: Option<Voice>,
+    dialect: Dialect,
+    /// The links over which something was translated: only there an end means that there are no more candidates.
+    #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
+    translated: Option<Box<HashSet<LinkId>>>,
+}
 
 #[derive(Debug)]
 enum Codec {
@@ -53,18 +75,26 @@ enum Codec {
 impl Session {
     /// A codec for a client that speaks one of `releases`, all of one family, of which `likeliest` is one.
     /// `opened` is when the connection was.
-    pub fn new(upgrade: &Upgrade, releases: Releases, likeliest: Release, opened: Instant) -> Self {
+    pub fn new(
+        upgrade: &Upgrade,
+        releases: Releases,
+        likeliest: Release,
+        options: Options,
+        opened: Instant,
+    ) -> Self {
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
-        Session(match likeliest.dialect().family() {
-            Family::Json => Self::json(releases, likeliest),
+        let codec = match likeliest.dialect().family() {
+            Family::Json => Self::json(releases, likeliest, options.ask_generation),
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
             Family::Current => {
                 Codec::Current(Box::new(Current::new(key, upgrade.favored, releases, likeliest, opened)))
             }
-        })
+        };
+        let dialect = likeliest.dialect();
+        Session { codec, voice: options.transcode.then(|| Voice::of(dialect)), dialect, translated: None }
     }
 
-    fn json(releases: Releases, likeliest: Release) -> Codec {
+    fn json(releases: Releases, likeliest: Release, ask: bool) -> Codec {
         match likeliest.dialect() {
             Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
                 Codec::Indexed(Box::new(Indexed::new(likeliest)))
@@ -81,7 +111,7 @@ impl Session {
             | Dialect::Sigver16
             | Dialect::Sigver18
             | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest))),
+            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest, ask))),
         }
     }
 
@@ -99,7 +129,7 @@ impl Session {
 
     /// What the server does first, on a connection that was opened then.
     pub fn open(&mut self, opened: Instant) -> Action {
-        match &mut self.0 {
+        match &mut self.codec {
             Codec::V1(codec) => codec.open(),
             Codec::Envelope(codec) => codec.open(opened),
             Codec::Indexed(_) | Codec::Sigver6(_) | Codec::Current(_) => Action::Nothing,
@@ -109,11 +139,13 @@ impl Session {
     /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for. What is now
     /// due is appended to `out`.
     pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
-        match &mut self.0 {
+        self.dialect = likeliest.dialect();
+        self.voice = self.voice.map(|_| Voice::of(self.dialect));
+        match &mut self.codec {
             Codec::Indexed(_) | Codec::Sigver6(_) => {}
             Codec::Envelope(codec) => {
                 if let Some(other) = codec.adopt(releases, likeliest, now, out) {
-                    self.0 = Codec::Sigver6(Box::new(other));
+                    self.codec = Codec::Sigver6(Box::new(other));
                 }
             }
             Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
@@ -123,29 +155,76 @@ impl Session {
 
     /// What a frame from the client means.
     pub fn decode(&mut self, frame: &Frame) -> Action {
-        match &mut self.0 {
+        let mut action = match &mut self.codec {
             Codec::Indexed(codec) => codec.decode(frame),
             Codec::Sigver6(codec) => codec.decode(frame),
             Codec::Envelope(codec) => codec.decode(frame),
             Codec::V1(codec) => codec.decode(frame),
             Codec::Current(codec) => codec.decode(frame),
+        };
+        if self.voice == Some(Voice::Builder)
+            && let Action::Ask(Command::Relay { signal: Signal::Data { payload, last }, .. }) = &mut action
+        {
+            *last = webrtc::is_last(payload, *last);
         }
+        action
     }
 
-    /// What the client is to see of an event: nothing, or frames, appended to `out`.
-    pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
-        match &mut self.0 {
+    /// What the client is to see of an event: nothing, or frames, appended to `out`. Returns what its sender is to be
+    /// answered in the client's stead, if anything.
+    pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) -> Option<Command> {
+        let event = match self.translate(event) {
+            Ok(event) => event,
+            Err(answer) => return answer,
+        };
+        match &mut self.codec {
             Codec::Indexed(codec) => codec.encode(event, out),
             Codec::Sigver6(codec) => codec.encode(event, out),
             Codec::Envelope(codec) => codec.encode(event, now, out),
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::Current(codec) => codec.encode(event, out),
         }
+        None
+    }
+
+    /// The event in the words of the client's generation, or what becomes of it instead.
+    fn translate(&mut self, event: Event) -> Result<Event, Option<Command>> {
+        if let Event::LinkEnded { link, .. } = event
+            && let Some(translated) = &mut self.translated
+        {
+            translated.remove(&link);
+        }
+        let Event::Relayed { link, side, signal, origin } = event else { return Ok(event) };
+        let voice = self.voice;
+        let from = Dialect::of_origin(origin).map(Voice::of);
+        let (Some(voice), Some(from)) = (voice, from.filter(|from| Some(*from) != voice)) else {
+            return Ok(Event::Relayed { link, side, signal, origin });
+        };
+        if signal == Signal::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link)) {
+            return Ok(Event::Relayed { link, side, signal, origin });
+        }
+        match webrtc::translate(signal, from, voice, link) {
+            Translated::Unknown(signal) => Ok(Event::Relayed { link, side, signal, origin }),
+            Translated::Said(signal) => {
+                let links = self.translated.get_or_insert_default();
+                if links.len() == MAX_TRANSLATED {
+                    links.clear();
+                }
+                links.insert(link);
+                // As one of the client's own generation would have said it.
+                Ok(Event::Relayed { link, side, signal, origin: self.dialect.origin() })
+            }
+            Translated::Answered(payload) => {
+                let signal = Signal::Data { payload, last: false };
+                Err(Some(Command::Answer { link, signal, origin }))
+            }
+            Translated::Nothing => Err(None),
+        }
     }
 
     /// When [`poll`](Self::poll) is to be called, if nothing comes before.
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.0 {
+        match &self.codec {
             Codec::Indexed(_) | Codec::Sigver6(_) => None,
             Codec::Envelope(codec) => codec.deadline(),
             Codec::V1(codec) => codec.deadline(),
@@ -155,7 +234,7 @@ impl Session {
 
     /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
-        match &mut self.0 {
+        match &mut self.codec {
             Codec::Indexed(_) | Codec::Sigver6(_) => {}
             Codec::Envelope(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),

@@ -92,7 +92,9 @@ impl Seat {
     /// is false.
     pub fn command(&mut self, command: Command) -> bool {
         let cell = match command {
-            Command::Relay { to: Recipient::Joiner(link), .. } => self.room_of(link),
+            Command::Relay { to: Recipient::Joiner(link), .. } | Command::Answer { link, .. } => {
+                self.room_of(link)
+            }
             _ => self.joined.as_ref().or(self.opened.as_ref()),
         };
         let Some(cell) = cell.map(Arc::clone) else {
@@ -112,15 +114,21 @@ impl Seat {
         true
     }
 
-    /// The room in which it is the member of a link: the one opened last, unless it is another.
+    /// The room in which it has an end of a link: the one opened last, unless it is another.
     fn room_of(&self, link: LinkId) -> Option<&Arc<Cell>> {
-        let leads = |cell: &&Arc<Cell>| cell.state.lock().room.leads(self.peer, link);
-        let elsewhere = if self.earlier.is_empty() {
-            None
-        } else {
-            self.opened.iter().chain(self.earlier.iter().rev()).find(leads)
-        };
+        let others = self.joined.iter().chain(self.earlier.iter().rev());
+        let mut elsewhere = None;
+        if self.joined.is_some() || !self.earlier.is_empty() {
+            let has_end = |cell: &&Arc<Cell>| cell.state.lock().room.has_end(self.peer, link);
+            elsewhere = self.opened.iter().chain(others).find(has_end);
+        }
         elsewhere.or(self.opened.as_ref())
+    }
+
+    /// Notes that a link connects clients of different generations: whether it is the first in its room.
+    pub fn first_mixed(&mut self, link: LinkId) -> bool {
+        let Some(cell) = self.room_of(link).or(self.joined.as_ref()) else { return false };
+        !std::mem::replace(&mut cell.state.lock().mixed, true)
     }
 
     /// Leaves every room, in a `clean` way or without a word.

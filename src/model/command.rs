@@ -21,6 +21,15 @@ pub enum Command {
     Forget,
     /// Give up the link by which the peer joined; nobody is told (sigver 13).
     Unbind,
+    /// Answer the other end of a link in the stead of the peer, which knows nothing of it.
+    Answer {
+        /// The link, of which the peer is one end.
+        link: LinkId,
+        /// What.
+        signal: Signal,
+        /// In what dialect.
+        origin: Origin,
+    },
     /// Hand something to the other end of a link.
     Relay {
         /// To whom.

@@ -16,7 +16,8 @@
 use std::fmt;
 
 use crate::dialect::{
-    Dialect, Family, Layout, Release, Releases, asks_to_join, current_layout, pings, senders, v1_layout,
+    Dialect, Family, Layout, Release, Releases, answers_nobody, asks_to_join, current_layout, pings, senders,
+    v1_layout,
 };
 use crate::frame::Frame;
 
@@ -133,6 +134,9 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
 
 /// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
 fn json(text: &str, context: Context, releases: Releases) -> Releases {
+    if context.member && answers_nobody(text) {
+        return releases.filter(|release| release.dialect() == Dialect::Sigver7);
+    }
     match senders(text, context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,

@@ -80,6 +80,7 @@ impl<H: Clone> Room<H> {
             Command::TryAnother => self.try_another(peer, handle, rng, deliver),
             Command::Forget => self.forget(peer, deliver),
             Command::Unbind => self.unbind(peer),
+            Command::Answer { link, signal, origin } => self.answer(peer, link, signal, origin, deliver),
             Command::Relay { to, signal, origin } => self.relay(peer, handle, to, signal, origin, deliver),
         }
         self.drop_if_idle(peer);
@@ -91,9 +92,9 @@ impl<H: Clone> Room<H> {
         self.detach(peer, clean, deliver);
     }
 
-    /// Whether the peer is the member of a link.
-    pub fn leads(&self, peer: PeerId, link: LinkId) -> bool {
-        self.links.get(&link).is_some_and(|link| link.member == peer)
+    /// Whether the peer is at an end of a link.
+    pub fn has_end(&self, peer: PeerId, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.member == peer || link.joiner == peer)
     }
 
     /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
@@ -215,6 +216,28 @@ impl<H: Clone> Room<H> {
     fn unbind(&mut self, peer: PeerId) {
         if let Some(link) = self.peers.get_mut(&peer).and_then(|peer| peer.uplink.take()) {
             self.remove_link(link);
+        }
+    }
+
+    /// The peer itself has not said anything: that proves nothing, and ends nothing.
+    fn answer(
+        &mut self,
+        peer: PeerId,
+        id: LinkId,
+        signal: Signal,
+        origin: Origin,
+        deliver: &mut impl Deliver<H>,
+    ) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (receiver, side) = if link.member == peer {
+            (link.joiner, Side::Joiner)
+        } else if link.joiner == peer {
+            (link.member, Side::Member)
+        } else {
+            return;
+        };
+        if let Some(receiver) = self.peers.get(&receiver) {
+            deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
         }
     }
 

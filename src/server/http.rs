@@ -1,15 +1,21 @@
-//! HTTP on the port of the gateway: the upgrade to a WebSocket, and a helpful line for whatever else asks.
+//! HTTP on the port of the gateway: the upgrade to a WebSocket, event streams, and a helpful line for whatever else
+//! asks.
 
+mod events;
 mod relay;
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -17,20 +23,28 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::dialect::Upgrade;
 use crate::signaller::Signaller;
 use crate::signaller::door::Call;
+use crate::transport::sse;
+
+pub use events::Events;
+use events::Route;
 
 /// The longest request head, in bytes. Room for a key of 512 characters of which each is escaped, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
 /// How long a client may take to send a request head, also on a connection that was used before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of an event stream may take to arrive.
+const CLOSING: Duration = Duration::from_secs(3);
 
 const HELLO: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
-const UPGRADE_REQUIRED: &str = "426 Upgrade Required: this server speaks WebSocket only\n";
-const NOT_FOUND: &str = "404 Not Found: there is nothing here but WebSockets, opened by GET\n";
+const UPGRADE_REQUIRED: &str = "426 Upgrade Required: on this path there are WebSockets only\n";
+const NOT_FOUND: &str = "404 Not Found: connections are opened by GET\n";
+const EVENTS_ONLY: &str = "404 Not Found: this server speaks event streams only, on the path /\n";
 
 /// What became of an HTTP connection.
 #[derive(Debug)]
@@ -52,44 +66,163 @@ pub enum Wanted {
     Relay(Arc<Signaller>, Call),
 }
 
-/// Serves HTTP until the client asks for a WebSocket; `None` if it never does. The path relay, if there is one,
-/// answers for its paths.
+/// What is behind the port.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Whether WebSockets are.
+    pub websockets: bool,
+    /// The path relay, which answers for its paths.
+    pub signaller: Option<Arc<Signaller>>,
+    /// The event streams.
+    pub events: Option<Arc<Events>>,
+}
+
+/// Serves HTTP until the client asks for a WebSocket; `None` if it never does before `stop` is ready. What belongs to
+/// the connection holds a clone of `alive` for as long as it is there.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    signaller: Option<Arc<Signaller>>,
+    door: Door,
+    alive: mpsc::Sender<()>,
+    stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
-    let front = Front { asked: Arc::default(), signaller };
+    let ends = Ends { over: Arc::default(), begun: Arc::default(), alive };
+    let front = Front { asked: Arc::default(), door, ends: ends.clone() };
     let asked = Arc::clone(&front.asked);
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), front);
+    let finished = {
+        let mut stop = pin!(async {
+            tokio::select! {
+                () = stop => {}
+                () = ends.over.notified() => {}
+            }
+        });
+        poll_fn(|context| match connection.poll_without_shutdown(context) {
+            Poll::Ready(served) => Poll::Ready(Some(served)),
+            Poll::Pending => stop.as_mut().poll(context).map(|()| None),
+        })
+        .await
+    };
+    let Some(served) = finished else {
+        if ends.begun.load(Ordering::Relaxed) {
+            // What the stream ends with has its time, and no more of it.
+            Pin::new(&mut connection).graceful_shutdown();
+            let end = poll_fn(|context| connection.poll_without_shutdown(context));
+            let _ = tokio::time::timeout(CLOSING, end).await;
+        }
+        return None;
+    };
     // What goes wrong here is the client's business: hyper has answered what can be answered.
-    let parts = connection.without_shutdown().await.ok()?;
+    served.ok()?;
     let wanted = asked.lock().take()?;
+    let parts = connection.into_parts();
     Some(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, wanted })
+}
+
+/// How the end of a connection's event streams is heard of.
+#[derive(Clone, Debug)]
+struct Ends {
+    over: Arc<Notify>,
+    begun: Arc<AtomicBool>,
+    alive: mpsc::Sender<()>,
+}
+
+impl Ends {
+    /// A stream begins; this is to be notified when it ends.
+    fn begin(&self) -> Arc<Notify> {
+        self.begun.store(true, Ordering::Relaxed);
+        Arc::clone(&self.over)
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+enum Body {
+    Whole(Full<Bytes>),
+    Events(sse::Body),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Body::Whole(whole) => Pin::new(whole).poll_frame(context),
+            Body::Events(events) => {
+                let piece = ready!(events.poll_piece(context));
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(whole) => whole.is_end_stream(),
+            Body::Events(events) => events.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(whole) => whole.size_hint(),
+            Body::Events(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// Answers requests, and keeps what the upgrade among them said.
 #[derive(Debug)]
 struct Front {
     asked: Arc<Mutex<Option<Wanted>>>,
-    signaller: Option<Arc<Signaller>>,
+    door: Door,
+    ends: Ends,
 }
 
 impl Service<Request<Incoming>> for Front {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    /// Nearly always ready: a state that few connections are in should not weigh on all.
+    type Future = Either<
+        Ready<Result<Self::Response, Infallible>>,
+        Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>,
+    >;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (answer, wanted) = relay::answer(self.signaller.as_ref(), &request).unwrap_or_else(|| {
-            let (answer, upgrade) = answer(&request);
-            (answer, upgrade.map(Wanted::Room))
-        });
-        *self.asked.lock() = wanted;
-        ready(Ok(answer))
+        *self.asked.lock() = None;
+        let later = |answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>| {
+            Either::Right(Box::pin(async { Ok(answer.await) }) as Pin<Box<_>>)
+        };
+        let now = |answer| Either::Left(ready(Ok(answer)));
+        if let Some((answer, wanted)) = relay::answer(self.door.signaller.as_ref(), &request) {
+            *self.asked.lock() = wanted;
+            return now(answer.map(Body::Whole));
+        }
+        if let Some(events) = &self.door.events {
+            let headers = request.headers();
+            match events.route(&request) {
+                Route::Pass => {}
+                Route::Answer(answer) => return now(answer),
+                Route::Open(style, first) => return now(events.open(style, first, headers, &self.ends)),
+                Route::Send(sender, frame) => {
+                    let (headers, ends) = (headers.clone(), self.ends.clone());
+                    return later(Box::pin(Arc::clone(events).sent(sender, frame, headers, ends)));
+                }
+                Route::Post => return later(Box::pin(Arc::clone(events).post(request))),
+            }
+        }
+        if !self.door.websockets {
+            return now(plain(StatusCode::NOT_FOUND, EVENTS_ONLY).map(Body::Whole));
+        }
+        let (answer, upgrade) = answer(&request);
+        *self.asked.lock() = upgrade.map(Wanted::Room);
+        now(answer.map(Body::Whole))
     }
 }
 

@@ -21,26 +21,46 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::config::Transports;
 use crate::conn::{self, Context};
 use crate::signaller::Stream;
 use crate::transport::ws::Socket;
-use http::Wanted;
+use http::{Door, Events, Wanted};
 
 /// How long a client may take for a TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections have to end when the server stops.
 const STOPPING: Duration = Duration::from_secs(7);
 
+/// How connections are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The longest message a client may send, in bytes.
+    pub max_message: usize,
+    /// Over what clients may come.
+    pub transports: Transports,
+}
+
 /// Serves connections until `stop` is ready; then takes no new ones, closes all there are, and returns when they
 /// are closed, or after seven seconds.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
-    max_message: usize,
+    options: Options,
     context: Arc<Context>,
     stop: impl Future<Output = ()>,
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
+    let max_message = options.max_message;
+    let websockets = options.transports != Transports::EventStream;
+    let door = Door {
+        websockets,
+        signaller: context.signaller.clone().filter(|_| websockets),
+        events: Events::new(&context, options.transports, max_message),
+    };
+    if !websockets && door.events.is_none() {
+        tracing::warn!("no protocol that is served has event streams, and nothing else is to be served");
+    }
     // Every connection holds a sender: when the last is gone, so is the last connection.
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let accept = async {
@@ -48,7 +68,7 @@ pub async fn serve(
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let (context, acceptor, alive) = (Arc::clone(&context), acceptor.clone(), alive.clone());
-                    tokio::spawn(welcome(stream, acceptor, max_message, context, alive));
+                    tokio::spawn(welcome(stream, acceptor, max_message, door.clone(), context, alive));
                 }
                 Err(error) => {
                     if let Some(pause) = listener::accept_backoff(&error) {
@@ -77,20 +97,21 @@ async fn welcome(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     max_message: usize,
+    door: Door,
     context: Arc<Context>,
     alive: mpsc::Sender<()>,
 ) {
     // Signaling is small messages that someone waits for.
     let _ = stream.set_nodelay(true);
     match acceptor {
-        None => upgrade(stream, max_message, context, alive).await,
+        None => upgrade(stream, max_message, door, context, alive).await,
         Some(acceptor) => {
             let handshake = tokio::select! {
                 handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
                 () = context.stopped() => return,
             };
             match handshake {
-                Ok(Ok(stream)) => upgrade(stream, max_message, context, alive).await,
+                Ok(Ok(stream)) => upgrade(stream, max_message, door, context, alive).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             }
@@ -98,14 +119,11 @@ async fn welcome(
     }
 }
 
-async fn upgrade<S>(stream: S, max_message: usize, context: Arc<Context>, alive: mpsc::Sender<()>)
+async fn upgrade<S>(stream: S, max_message: usize, door: Door, context: Arc<Context>, alive: mpsc::Sender<()>)
 where
     S: Stream + 'static,
 {
-    let upgraded = tokio::select! {
-        upgraded = http::serve(stream, context.signaller.clone()) => upgraded,
-        () = context.stopped() => None,
-    };
+    let upgraded = http::serve(stream, door, alive.clone(), context.stopped()).await;
     let Some(http::Upgraded { stream, early, wanted }) = upgraded else {
         return;
     };
@@ -114,7 +132,7 @@ where
         Wanted::Room(upgrade) => {
             let socket = Box::new(Socket::new(stream, early, max_message).await);
             tokio::spawn(async move {
-                conn::drive(socket, upgrade, context).await;
+                conn::drive(socket, upgrade, |context| Arc::clone(&context.policy), context).await;
                 drop(alive);
             });
         }

@@ -21,7 +21,8 @@ use super::SignallerOptions;
 use super::pipe::{Action, End, INTERNAL, Pipe, Side};
 use super::registry::{Claim, Listening};
 use crate::frame::Frame;
-use crate::transport::ws::{Incoming, Socket};
+use crate::transport::ws::Socket;
+use crate::transport::{Incoming, Transport as _};
 
 /// What a WebSocket runs on. The streams of a listener and its guest need not be of one type.
 pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}

@@ -95,36 +95,11 @@ pub struct InRoom {
     pub peers: BTreeMap<Dialect, usize>,
 }
 
-/// Clients of one generation understand what others of it say to them, and not only the server: over data channels,
-/// and in the payloads that lead to these. (Measured on netflux. In doubt dialects are apart: a room is listed too
-/// often rather than too rarely.)
-const fn generation(dialect: Dialect) -> u8 {
-    match dialect {
-        Dialect::Sigver1 => 0,
-        Dialect::Sigver4 => 1,
-        Dialect::Sigver5 => 2,
-        Dialect::Sigver6 => 3,
-        // netflux 0.4 to 0.10.3.
-        Dialect::Sigver7 => 4,
-        // netflux 0.10.8 to 1.0.
-        Dialect::Sigver7_6 | Dialect::Sigver8 | Dialect::Sigver9 => 5,
-        // netflux 1.1.0-beta.0 to beta.5.
-        Dialect::Sigver11 | Dialect::Sigver13 => 6,
-        // netflux 1.1.0-beta.7 to 2.0.
-        Dialect::Sigver15 | Dialect::Sigver15_1 => 7,
-        // netflux 2.1.
-        Dialect::Sigver16 => 8,
-        // netflux 3.
-        Dialect::Sigver18 => 9,
-        // netflux 4.
-        Dialect::Sigver19 | Dialect::Sigver20 => 10,
-    }
-}
-
 impl InRoom {
     /// How many generations of clients are in the room.
     pub fn generations(&self) -> usize {
-        let mut all: Vec<u8> = self.peers.keys().map(|dialect| generation(*dialect)).collect();
+        let mut all: Vec<u8> = self.peers.keys().map(|dialect| dialect.generation().mark()).collect();
+        // The generations follow one another as the dialects do, which are in order.
         all.dedup();
         all.len()
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Error, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -36,24 +37,15 @@ pub struct StatusArgs {
     rooms: bool,
 }
 
-/// Prints the status, or why there is none on stderr.
-pub fn run(args: &StatusArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = match runtime {
-        Ok(runtime) => runtime.block_on(ask(args)),
-        Err(error) => Err(format!("cannot start: {error}")),
-    };
-    match answer {
-        Ok(text) => {
-            // Who reads may have read enough.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+/// Prints the status.
+///
+/// # Errors
+/// In one line why there is none.
+pub async fn run(args: StatusArgs) -> Result<ExitCode> {
+    let text = ask(&args).await.map_err(Error::msg)?;
+    // Who reads may have read enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ask(args: &StatusArgs) -> Result<String, String> {

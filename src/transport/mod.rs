@@ -1,8 +1,74 @@
-//! Bytes of a socket to frames and back.
+//! How frames travel: WebSockets, and event streams with the requests that answer them. No dialect, no room.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
+pub mod sse;
 pub mod ws;
+
+use std::future::Future;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::frame::{Close, Frame};
+
+/// What came from the peer.
+#[derive(Debug, PartialEq)]
+pub enum Incoming {
+    /// A message.
+    Frame(Frame),
+    /// A sign of life: a ping, which is answered already, or the pong of ours.
+    Ping,
+    /// The pong of our ping.
+    Pong,
+    /// A frame longer than allowed.
+    TooBig,
+    /// Something that breaks the transport's protocol; what, and the close that says so.
+    Violation(Close),
+    /// The peer closed, with this code if it gave one; its close frame is answered with the next flush.
+    Closed(Option<u16>),
+    /// The connection is over, without a close frame or after it.
+    Gone,
+}
+
+/// The server's end of one connection.
+pub trait Transport {
+    /// How often a ping is due, if pings only keep the connection in use and nobody answers them. `None` if they are
+    /// answered, so that a peer can be asked whether it is there.
+    const BEAT: Option<Duration>;
+
+    /// The next thing that came.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
+
+    /// Queues a frame; it is sent with the next [`poll_flush`](Self::poll_flush). Whether it was the last, after which
+    /// nothing can be queued: a close frame, unless the transport has errors that end nothing.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn queue(&mut self, frame: Frame) -> io::Result<bool>;
+
+    /// Queues a ping, as the transport has it.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn queue_ping(&mut self) -> io::Result<()>;
+
+    /// Whether so much is queued that the peer should be heard no more before it has taken it.
+    fn is_congested(&self) -> bool;
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
+    /// as `patience` lasts.
+    fn farewell(&mut self, closed: bool, patience: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Lets a close frame that was sent arrive, for as long as `patience` lasts.
+    fn linger(self, patience: Duration) -> impl Future<Output = ()> + Send;
+}

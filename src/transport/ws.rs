@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::{Incoming, Transport};
 use crate::frame::{Close, Frame};
 
 /// Each connection keeps a buffer of this size for reading, in bytes, and it is filled with zeros before every
@@ -39,25 +40,6 @@ const MAX_UNSENT: usize = 64 * 1024;
 /// The most that a control frame takes, in bytes.
 const CONTROL_FRAME: usize = 127;
 
-/// What came from the peer.
-#[derive(Debug, PartialEq)]
-pub enum Incoming {
-    /// A message.
-    Frame(Frame),
-    /// A sign of life: a ping, which is answered already, or the pong of ours.
-    Ping,
-    /// The pong of our ping.
-    Pong,
-    /// A frame longer than allowed.
-    TooBig,
-    /// Something that is no WebSocket protocol; what, and the close that says so.
-    Violation(Close),
-    /// The peer closed, with this code if it gave one; its close frame is answered with the next flush.
-    Closed(Option<u16>),
-    /// The connection is over, without a close frame or after it.
-    Gone,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its upgrade; `early` is what was read beyond the request. Messages of more than
     /// `max_message` bytes are [`Incoming::TooBig`].
@@ -74,8 +56,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket { inner, unsent: 0 }
     }
 
-    /// The next thing that came.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
+    fn start(&mut self, message: Message) -> io::Result<()> {
+        self.unsent += message.len() + CONTROL_FRAME;
+        // The library asks to wait until it is ready, so that its buffer stays small; ours is bounded by the caller.
+        Pin::new(&mut self.inner).start_send(message).map_err(io::Error::other)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
+    const BEAT: Option<Duration> = None;
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_next(context)) {
             Some(Ok(message)) => match message {
                 Message::Text(text) => match ByteString::try_from(Bytes::from(text)) {
@@ -99,12 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         })
     }
 
-    /// Queues a frame; it is sent with the next [`poll_flush`](Self::poll_flush). After a close frame nothing can
-    /// be queued.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub fn queue(&mut self, frame: Frame) -> io::Result<()> {
+    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
+        let last = matches!(frame, Frame::Close(_));
         self.start(match frame {
             // The text was UTF-8 as it became a ByteString.
             Frame::Text(text) => Message::Text(Utf8Bytes::try_from(text.into_bytes()).unwrap_or_default()),
@@ -116,41 +103,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     std::borrow::Cow::Owned(text) => text.into(),
                 },
             })),
-        })
+        })?;
+        Ok(last)
     }
 
-    /// Queues a WebSocket ping.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub fn queue_ping(&mut self) -> io::Result<()> {
+    fn queue_ping(&mut self) -> io::Result<()> {
         self.start(Message::Ping(Bytes::new()))
     }
 
-    /// Whether so much is queued that the peer should be heard no more before it has taken it.
-    pub fn is_congested(&self) -> bool {
+    fn is_congested(&self) -> bool {
         self.unsent > MAX_UNSENT
     }
 
-    fn start(&mut self, message: Message) -> io::Result<()> {
-        self.unsent += message.len() + CONTROL_FRAME;
-        // The library asks to wait until it is ready, so that its buffer stays small; ours is bounded by the caller.
-        Pin::new(&mut self.inner).start_send(message).map_err(io::Error::other)
-    }
-
-    /// Sends what is queued.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.inner).poll_flush(context)).map_err(io::Error::other);
         self.unsent = 0;
         Poll::Ready(flushed)
     }
 
-    /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
-    /// as `patience` lasts.
-    pub async fn farewell(&mut self, closed: bool, patience: Duration) {
+    async fn farewell(&mut self, closed: bool, patience: Duration) {
         let farewell = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
             while closed
@@ -170,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Lets a close frame that was sent arrive: the peer has `patience` to finish what it is sending, which is
     /// discarded, and to hang up. Otherwise the kernel would answer its data with a reset, which can overtake the
     /// close frame.
-    pub async fn linger(mut self, patience: Duration) {
+    async fn linger(mut self, patience: Duration) {
         let discard = async {
             let stream = self.inner.get_mut();
             let _ = stream.shutdown().await;

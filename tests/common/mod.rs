@@ -11,7 +11,8 @@
 
 pub mod clients;
 pub mod page;
-pub mod protobufjs;
+pub use sigver::compat::protobufjs;
+pub mod sse;
 pub mod ws;
 
 use std::future::Future;
@@ -21,10 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sigver::config::TlsFiles;
+use sigver::config::{TlsFiles, Transports};
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::Policy;
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
 use sigver::telemetry::Telemetry;
@@ -51,6 +52,7 @@ pub struct Settings {
     pub max_message: usize,
     pub max_pending: usize,
     pub tls: bool,
+    pub transports: Transports,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             max_message: sigver::config::DEFAULT_MAX_MESSAGE,
             max_pending: sigver::config::DEFAULT_MAX_PENDING,
             tls: false,
+            transports: Transports::default(),
         }
     }
 }
@@ -81,7 +84,7 @@ impl Gateway {
     pub async fn with(settings: Settings) -> Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy::of(protocols.releases);
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
@@ -97,7 +100,8 @@ impl Gateway {
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server::serve(listener, tls, settings.max_message, context, async {
+        let options = server::Options { max_message: settings.max_message, transports: settings.transports };
+        let served = tokio::spawn(server::serve(listener, tls, options, context, async {
             let _ = stopped.await;
         }));
         Gateway { address, hub, stop, served }

@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use sigver::config::Transports;
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::Policy;
 use sigver::server;
 use sigver::signaller::{Signaller, SignallerOptions};
 use sigver::telemetry::Telemetry;
@@ -43,7 +44,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default() };
+        let policy = Policy::of(protocols.releases);
         let context = Arc::new(Context {
             hub: Hub::new(),
             telemetry: Telemetry::new(),
@@ -54,6 +55,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
+        let options = server::Options { max_message: 1 << 20, transports: Transports::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let stopped = async {
@@ -62,7 +64,7 @@ impl Server {
                     std::future::pending::<()>().await;
                 }
             };
-            server::serve(listener, None, 1 << 20, context, stopped).await;
+            server::serve(listener, None, options, context, stopped).await;
         });
         Server { address, stop: Some(stop), done }
     }

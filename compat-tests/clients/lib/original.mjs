@@ -14,6 +14,8 @@ const START_LIMIT_MS = 10_000
 const RELEASES = {
   '7.1.0': { entry: 'server.es5.js', bound: true },
   '7.6.4': { entry: 'bin/index.es5.min.js', retries: 3 },
+  '8.1.0': { entry: 'server.js' },
+  '9.1.0': { entry: 'server.js' },
   '10.1.0': { entry: 'server.js' },
   '15.0.4': { entry: 'server.js' },
   '18.0.0': { entry: 'server.js' },
@@ -25,19 +27,19 @@ export function retriesFor (release) {
 }
 
 // A release whose port is hard-coded is told where to listen by a preload.
-function commandLine (directory, release, port) {
+function commandLine (directory, release, port, more) {
   const { entry, bound } = RELEASES[release]
   const script = join(directory, 'node_modules', `sigver-${release}`, entry)
   if (!existsSync(script)) {
     throw new Error(`sigver ${release} is not installed: ${script} is missing`)
   }
-  return bound ? ['-r', BIND, script] : [script, '-h', '127.0.0.1', '-p', String(port)]
+  return bound ? ['-r', BIND, script] : [script, '-h', '127.0.0.1', '-p', String(port), ...more]
 }
 
-export async function startOriginal (directory, release) {
+export async function startOriginal (directory, release, more = []) {
   const port = await freePort()
   const node = join(directory, 'node_modules', 'node8', 'bin', 'node')
-  const child = spawn(node, commandLine(directory, release, port), {
+  const child = spawn(node, commandLine(directory, release, port, more), {
     env: { PATH: process.env.PATH, ORIGINAL_PORT: String(port) },
     stdio: ['ignore', 'pipe', 'pipe']
   })

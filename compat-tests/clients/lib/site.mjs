@@ -25,7 +25,10 @@ async function answer (url) {
   if (url.pathname === '/relay') {
     return ['text/html', html('signaller', ['/signaller.js'])]
   }
-  if (['/watch.js', '/driver.js', '/signaller.js'].includes(url.pathname)) {
+  if (url.pathname === '/events') {
+    return ['text/html', html('event streams', ['/events.js'])]
+  }
+  if (['/watch.js', '/driver.js', '/signaller.js', '/events.js'].includes(url.pathname)) {
     return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
   }
   const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)

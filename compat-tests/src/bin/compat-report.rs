@@ -98,7 +98,7 @@ struct Common {
     #[arg(long, default_value_os_t = goldens::root().join("exceptions.toml"))]
     exceptions: PathBuf,
     /// Scripts at a time.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     jobs: usize,
     /// Scripts about time at a time.
     #[arg(long, default_value_t = 80)]

@@ -1,4 +1,5 @@
-//! The dialects of JSON text: three codecs for ten dialects, and what they share.
+//! The dialects of JSON text: three codecs for ten dialects, what they share, and how two of them
+//! were written as events.
 //!
 //! Within a codec, dialects differ by a set of releases: pinned, the set has one; in negotiation it may have several,
 //! and then one answer holds the attributes that each of them looks for.
@@ -9,13 +10,14 @@ mod joiners;
 mod sent;
 mod shape;
 mod sigver6;
+pub mod sse;
 mod words;
 
 use bytestring::ByteString;
 
 pub(super) use envelope::Envelope;
 pub(super) use indexed::Indexed;
-pub use shape::{asks_to_join, senders};
+pub use shape::{answers_nobody, asks_to_join, senders};
 pub(super) use sigver6::Sigver6;
 pub(super) use words::{Fault, close};
 

@@ -1,0 +1,41 @@
+//! `webRTCBuilder` of netflux 1.1 to 3.0.
+
+use prost::Message as _;
+
+use super::{Candidate, Told, is_sdp};
+use crate::model::Payload;
+
+#[allow(missing_docs)]
+mod netflux1 {
+    include!(concat!(env!("OUT_DIR"), "/netflux1.rs"));
+}
+use netflux1::message::Type;
+use netflux1::{IceCandidate, Message};
+
+/// What the payload tells, if it is such a message.
+pub(super) fn read(payload: &Payload) -> Option<Told> {
+    let Payload::Bytes(bytes) = payload else { return None };
+    match Message::decode(bytes.clone()).ok()?.r#type? {
+        Type::Offer(sdp) => is_sdp(&sdp).then_some(Told::Offer(sdp)),
+        Type::Answer(sdp) => is_sdp(&sdp).then_some(Told::Answer(sdp)),
+        Type::Candidate(IceCandidate { candidate, .. }) if candidate.is_empty() => Some(Told::End),
+        Type::Candidate(IceCandidate { candidate, sdp_mid, sdp_m_line_index }) => {
+            Some(Told::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
+        }
+    }
+}
+
+/// The message that tells it.
+pub(super) fn write(told: &Told) -> Payload {
+    let told = match told {
+        Told::Offer(sdp) => Type::Offer(sdp.clone()),
+        Told::Answer(sdp) => Type::Answer(sdp.clone()),
+        Told::Candidate(Candidate { candidate, mid, line }) => Type::Candidate(IceCandidate {
+            candidate: candidate.clone(),
+            sdp_mid: mid.clone(),
+            sdp_m_line_index: *line,
+        }),
+        Told::End => Type::Candidate(IceCandidate::default()),
+    };
+    Payload::Bytes(Message { is_initiator: false, r#type: Some(told) }.encode_to_vec().into())
+}

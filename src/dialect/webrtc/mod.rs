@@ -1,0 +1,126 @@
+//! What peers tell one another to build a data channel, in the encodings of each generation of netflux, and from one
+//! into another. Facts are measured on the nine published clients that still run.
+//!
+//! All say the same three things: an offer, an answer, candidates. Up to 3.0 the joiner makes the offer; in 4 the
+//! member does, after the two found out how to connect. Where an old member meets a joiner of 4, the gateway takes part
+//! in that talk in the member's stead, so that the joiner makes the offer; an old joiner's offer is answered by a member
+//! of 4 without it.
+
+mod builder;
+mod json;
+mod services;
+
+use super::Dialect;
+use crate::model::{LinkId, Payload, Signal};
+
+/// How the clients of a dialect encode what builds a data channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. Nothing says that there are no more candidates.
+    Json,
+    /// `webRTCBuilder` of netflux 1.1; an empty candidate ends: sigver 15.
+    Builder,
+    /// The same of netflux 2 and 3, where the end of the content ends: sigver 16 to 18.
+    BuilderWithEnd,
+    /// Services of netflux 4: sigver 19 and 20.
+    Services,
+}
+
+impl Voice {
+    pub(super) const fn of(dialect: Dialect) -> Voice {
+        match dialect {
+            Dialect::Sigver1
+            | Dialect::Sigver4
+            | Dialect::Sigver5
+            | Dialect::Sigver6
+            | Dialect::Sigver7
+            | Dialect::Sigver7_6
+            | Dialect::Sigver8
+            | Dialect::Sigver9
+            | Dialect::Sigver11
+            | Dialect::Sigver13 => Voice::Json,
+            Dialect::Sigver15 | Dialect::Sigver15_1 => Voice::Builder,
+            Dialect::Sigver16 | Dialect::Sigver18 => Voice::BuilderWithEnd,
+            Dialect::Sigver19 | Dialect::Sigver20 => Voice::Services,
+        }
+    }
+}
+
+/// What is told, whatever the encoding.
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Offer(String),
+    Answer(String),
+    Candidate(Candidate),
+    /// There are no more candidates.
+    End,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Candidate {
+    candidate: String,
+    mid: String,
+    line: u32,
+}
+
+/// A signal on its way from one voice to another.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Translated {
+    /// It is none of what is known here: it passes as it is.
+    Unknown(Signal),
+    /// It says the same in the other voice.
+    Said(Signal),
+    /// The sender is to be answered by this, and the receiver hears nothing.
+    Answered(Payload),
+    /// The receiver has no word for it, and needs none.
+    Nothing,
+}
+
+/// Whether a description is one of a session: nothing else is taken for one.
+fn is_sdp(text: &str) -> bool {
+    text.starts_with("v=0")
+}
+
+/// Says in the voice `to` what was said in the voice `from` over `link`.
+pub(super) fn translate(signal: Signal, from: Voice, to: Voice, link: LinkId) -> Translated {
+    let told = match &signal {
+        Signal::Data { payload, .. } => match from {
+            Voice::Json => json::read(payload),
+            Voice::Builder | Voice::BuilderWithEnd => builder::read(payload),
+            Voice::Services => match services::read(payload, link) {
+                Some(services::Read::Told(told)) => Some(told),
+                Some(services::Read::Asked(answer)) => return Translated::Answered(answer),
+                Some(services::Read::Nothing) => return Translated::Nothing,
+                None => None,
+            },
+        },
+        Signal::End if from == Voice::BuilderWithEnd => Some(Told::End),
+        Signal::End | Signal::Fail { .. } | Signal::Empty => None,
+    };
+    let Some(told) = told else { return Translated::Unknown(signal) };
+    let payload = match to {
+        Voice::Json => match json::write(&told) {
+            Some(payload) => payload,
+            None => return Translated::Nothing,
+        },
+        Voice::Builder => builder::write(&told),
+        Voice::BuilderWithEnd if told == Told::End => return Translated::Said(Signal::End),
+        Voice::BuilderWithEnd => builder::write(&told),
+        Voice::Services => services::write(&told, link),
+    };
+    let last = to == Voice::Builder && told == Told::End;
+    Translated::Said(Signal::Data { payload, last })
+}
+
+/// Whether a content of sigver 15 that is marked as the last, or is not, is the last one. netflux 1.1.0-beta.7 marks every
+/// candidate but the last.
+pub(super) fn is_last(payload: &Payload, marked: bool) -> bool {
+    match builder::read(payload) {
+        Some(Told::Candidate(_)) => false,
+        Some(Told::End) => true,
+        Some(Told::Offer(_) | Told::Answer(_)) | None => marked,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Each encoding into each other, and what is none of them.
+
+use bytes::Bytes;
+
+use super::*;
+
+const LINK: LinkId = LinkId(0x7b);
+const VOICES: [Voice; 4] = [Voice::Json, Voice::Builder, Voice::BuilderWithEnd, Voice::Services];
+
+fn told() -> Vec<Told> {
+    let candidate =
+        Candidate { candidate: "candidate:1 1 udp 2 h 3 typ host".into(), mid: "0".into(), line: 0 };
+    vec![Told::Offer("v=0\r\no=-".into()), Told::Answer("v=0\r\na=x".into()), Told::Candidate(candidate)]
+}
+
+fn write(told: &Told, voice: Voice) -> Signal {
+    let payload = match voice {
+        Voice::Json => json::write(told).unwrap(),
+        Voice::Builder | Voice::BuilderWithEnd => builder::write(told),
+        Voice::Services => services::write(told, LINK),
+    };
+    Signal::Data { payload, last: false }
+}
+
+#[test]
+fn everything_can_be_said_in_every_voice() {
+    for said in told() {
+        for from in VOICES {
+            for to in VOICES {
+                let translated = translate(write(&said, from), from, to, LINK);
+                assert_eq!(translated, Translated::Said(write(&said, to)), "{said:?} {from:?} {to:?}");
+            }
+        }
+    }
+}
+
+/// Recorded frames of the clients: the data of a last candidate (netflux 1.1.0-beta.8), a candidate and the end of 4.3.1.
+#[test]
+fn recorded_payloads_are_understood() {
+    let bytes = |text: &str| {
+        let bytes: Vec<u8> =
+            (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
+        Payload::Bytes(bytes.into())
+    };
+    assert_eq!(builder::read(&bytes("22020a00")), Some(Told::End));
+    let end = bytes("080010e9e8cc820118873a2200");
+    let end = Signal::Data { payload: end, last: false };
+    assert_eq!(
+        translate(end.clone(), Voice::Services, Voice::BuilderWithEnd, LINK),
+        Translated::Said(Signal::End)
+    );
+    let last = Signal::Data { payload: builder::write(&Told::End), last: true };
+    assert_eq!(translate(end, Voice::Services, Voice::Builder, LINK), Translated::Said(last));
+}
+
+#[test]
+fn that_there_are_no_more_candidates_is_said_where_there_is_a_word_for_it() {
+    let end = translate(Signal::End, Voice::BuilderWithEnd, Voice::Services, LINK);
+    assert_eq!(end, Translated::Said(write(&Told::End, Voice::Services)));
+    assert_eq!(translate(Signal::End, Voice::BuilderWithEnd, Voice::Json, LINK), Translated::Nothing);
+    let end = Signal::Data { payload: builder::write(&Told::End), last: true };
+    assert_eq!(translate(end, Voice::Builder, Voice::BuilderWithEnd, LINK), Translated::Said(Signal::End));
+}
+
+/// What the joiner of netflux 4.3.1 says before the offer, and what makes it go on (measured).
+#[test]
+fn a_joiner_of_services_is_answered_in_the_members_stead() {
+    let finder = |content: &[u8]| {
+        let mut bytes = vec![0x08, 0x0b, 0x10, 0x00, 0x18, 74, 0x22, content.len() as u8];
+        bytes.extend_from_slice(content);
+        Signal::Data { payload: Payload::Bytes(bytes.into()), last: false }
+    };
+    let answered = |content: &[u8]| match translate(finder(content), Voice::Services, Voice::Json, LINK) {
+        Translated::Answered(Payload::Bytes(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    };
+    // Asked to connect: yes.
+    assert_eq!(answered(&[0x12, 0x00])[..], [0x10, 0x7b, 0x18, 74, 0x22, 0x02, 0x18, 0x01]);
+    // Told how it can be reached: this side has tried a data channel.
+    let negotiation = [0x0a, 0x08, 0x0a, 0x06, 0x18, 0x05, 0x20, 0x01, 0x30, 0x01];
+    let answer = answered(&negotiation);
+    let initiator = [0x0a, 0x08, 0x08, 0x7b, 0x18, 0x05, 0x20, 0x01, 0x30, 0x01];
+    let passive = [0x12, 0x04, 0x30, 0x01, 0x38, 0x01];
+    assert_eq!(answer[..8], [0x10, 0x7b, 0x18, 74, 0x22, 0x12, 0x0a, 0x10]);
+    assert_eq!(answer[8..], [&initiator[..], &passive[..]].concat());
+    assert_eq!(
+        translate(finder(&[0x18, 0x01]), Voice::Services, Voice::Json, LINK),
+        Translated::Nothing,
+        "and nothing is said to its own answers"
+    );
+}
+
+#[test]
+fn what_is_none_of_these_passes_as_it_is() {
+    for from in VOICES {
+        for to in VOICES {
+            for bytes in [&b"offer-J"[..], b"", b"\x12\x03abc", br#"{"offer":"x"}"#, b"\x18\x05"] {
+                let payload = match from {
+                    Voice::Json => Payload::Bytes(Bytes::from_static(bytes)).into_json(),
+                    _ => Default::default(),
+                };
+                let payload = match from {
+                    Voice::Json => Payload::Json(payload),
+                    _ => Payload::Bytes(Bytes::from_static(bytes)),
+                };
+                let signal = Signal::Data { payload, last: false };
+                let passed = translate(signal.clone(), from, to, LINK);
+                assert_eq!(passed, Translated::Unknown(signal), "{bytes:?} {from:?} {to:?}");
+            }
+        }
+    }
+}
+
+/// netflux 1.1.0-beta.7 marks every candidate but the last one as the last (measured).
+#[test]
+fn the_last_candidate_is_the_empty_one() {
+    let [_, _, candidate] = &told()[..] else { unreachable!() };
+    assert!(!is_last(&builder::write(candidate), true));
+    assert!(is_last(&builder::write(&Told::End), false));
+    let other = Payload::Bytes(Bytes::from_static(b"bye"));
+    assert!(is_last(&other, true) && !is_last(&other, false));
+}

@@ -1,0 +1,145 @@
+//! A client of event streams at the level of HTTP: it sees what arrives as it arrives.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::soon;
+
+/// An answer whose body may still be arriving.
+pub struct Answer {
+    stream: TcpStream,
+    pub status: u16,
+    /// In lower case, with values as they are.
+    pub headers: Vec<(String, String)>,
+    /// What was read and not yet taken apart.
+    raw: Vec<u8>,
+    /// The body as far as it has arrived and was not yet looked at.
+    body: String,
+    /// How much of the body is to come; `None` if it comes in chunks.
+    length: Option<usize>,
+    ended: bool,
+}
+
+/// Sends a request of its own connection, and reads the head of the answer.
+pub async fn ask(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if method != "GET" {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    let stream = TcpStream::connect(to).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    ask_on(stream, &format!("{head}\r\n{body}")).await
+}
+
+/// Sends bytes, and reads the head of the answer.
+pub async fn ask_on(mut stream: TcpStream, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("a head", stream.read_u8()).await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: Vec<(String, String)> = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let named = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let length = if named("transfer-encoding") == Some("chunked") {
+        None
+    } else {
+        Some(named("content-length").map_or(0, |length| length.parse().unwrap()))
+    };
+    let (raw, body) = (Vec::new(), String::new());
+    Answer { stream, status, headers, raw, body, length, ended: length == Some(0) }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The next event, comments included, without the empty line behind it; `None` is the end. A lone comment ends with
+    /// its line. May be dropped at any moment, nothing is lost.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            let lone = self.body.starts_with(":\n") && !self.body.starts_with(":\n\n");
+            let end = if lone { Some((1, 2)) } else { self.body.find("\n\n").map(|at| (at, at + 2)) };
+            if let Some((end, next)) = end {
+                let event = self.body[..end].to_owned();
+                self.body.drain(..next);
+                return Some(event);
+            }
+            if self.ended {
+                let rest = std::mem::take(&mut self.body);
+                return (!rest.is_empty()).then_some(rest);
+            }
+            self.more().await;
+        }
+    }
+
+    /// The next event, which is to come at once.
+    pub async fn event(&mut self) -> String {
+        soon("an event", self.next()).await.expect("the stream has ended")
+    }
+
+    /// Sees to it that these events come next.
+    pub async fn expect(&mut self, events: &[&str]) {
+        for event in events {
+            assert_eq!(self.event().await, *event);
+        }
+    }
+
+    /// Sees to it that the stream ends now, and in good order.
+    pub async fn expect_end(&mut self) {
+        assert_eq!(soon("the end of a stream", self.next()).await, None);
+    }
+
+    /// All of a body that ends.
+    pub async fn text(&mut self) -> String {
+        while !self.ended {
+            soon("a body", self.more()).await;
+        }
+        std::mem::take(&mut self.body)
+    }
+
+    /// Sees to it that nothing comes for a while.
+    pub async fn expect_nothing(&mut self) {
+        let while_ = std::time::Duration::from_millis(200);
+        if let Ok(next) = tokio::time::timeout(while_, self.next()).await {
+            panic!("something came: {next:?}");
+        }
+    }
+
+    async fn more(&mut self) {
+        let count = self.stream.read_buf(&mut self.raw).await.expect("the connection broke");
+        assert_ne!(count, 0, "the connection ended in the middle of a body: {:?}", self.body);
+        match &mut self.length {
+            Some(length) => {
+                *length -= self.raw.len();
+                self.ended = *length == 0;
+                self.body += &String::from_utf8(std::mem::take(&mut self.raw)).unwrap();
+            }
+            None => self.chunks(),
+        }
+    }
+
+    fn chunks(&mut self) {
+        while let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") {
+            let size = usize::from_str_radix(std::str::from_utf8(&self.raw[..line]).unwrap(), 16).unwrap();
+            let end = line + 2 + size;
+            if self.raw.len() < end + 2 {
+                return;
+            }
+            self.body += std::str::from_utf8(&self.raw[line + 2..end]).unwrap();
+            self.raw.drain(..end + 2);
+            self.ended = size == 0;
+        }
+    }
+}

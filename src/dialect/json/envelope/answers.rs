@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 use serde_json::Value;
 
+use super::super::sigver6::said;
 use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, from_11, is_7, is_8, is_9, up_to_7};
 use crate::dialect::{Dialect, Family, Release};
 use crate::frame::Frame;
@@ -125,16 +126,15 @@ impl Envelope {
     }
 
     fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
+        // An opener of 6 looks for the offer itself.
+        let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
+        let offer = may_be_6.then(|| said(payload.clone(), "offer")).flatten();
         let data = payload.into_json();
         if side == Side::Joiner {
             return Frame::text(format!("{{\"data\":{data}}}"));
         }
         let id = self.id_of(link);
-        // An opener of 6 looks for the offer itself.
-        if self.rules.any(|release| release == Release::V6_0_0)
-            && let Ok(Value::Object(object)) = serde_json::from_str(&data)
-            && let Some(offer) = object.get("offer")
-        {
+        if let Some(offer) = offer {
             return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
         }
         Frame::text(format!("{{\"id\":{id},\"data\":{data}}}"))

@@ -238,6 +238,22 @@ async fn a_pinned_server_counts_who_speaks_nothing_else() {
 }
 
 #[tokio::test]
+async fn event_streams_count_alike() {
+    let folder = Folder::new("streams");
+    let served = folder.serve(&["-p", "0"]).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], served.port));
+    let headers = [("Accept", "text/event-stream"), ("Origin", "https://page.example")];
+    let mut stream = common::sse::ask(address, "GET", &format!("/?open={KEY}"), &headers, "").await;
+    stream.expect(&[":ok"]).await;
+    assert!(stream.event().await.contains("\"isKeyOk\":true"));
+    let status = folder.json(served.port).await;
+    assert_eq!(status["connections"], json!({"now": 1, "total": 1}));
+    assert_eq!((numbers(&status, "sigver-8")[0], &status["unrecognised"]["now"]), (1, &json!(0)));
+    drop(stream);
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn a_signal_prints_it_on_stderr() {
     let folder = Folder::new("signal");
     let mut served = folder.serve(&["-p", "0", "--control", "off", "--log", "error"]).await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{self, Context};
+use super::evidence::{self, Context, Evidence};
 use super::guess::Guess;
 use super::policy::{Policy, likeliest};
 use super::rooms::{Placing, generation};
@@ -32,8 +32,8 @@ pub enum Step {
     Ask(Command),
     /// Leave all rooms.
     Leave,
-    /// For the log: which releases are left, and by what evidence.
-    Recognised(Releases, &'static str),
+    /// For the log and the counts: which releases are left, and by what evidence.
+    Recognised(Releases, Evidence),
     /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
     /// one another, the client itself and one that speaks this dialect.
     Mixed(LinkId, Dialect),
@@ -111,6 +111,7 @@ impl Conversation {
         // Of the JSON dialects only one speaks first, and only if it can be no other.
         let decided = if family == Family::Json { candidates.len() == 1 } else { true };
         if decided && candidates.of_family(family) == candidates {
+            steps.push(Step::Recognised(candidates, Evidence::Pinned));
             conversation.speak(candidates, now, steps);
         } else {
             steps.push(Step::Ping);
@@ -218,7 +219,7 @@ impl Conversation {
         // A frame of a dialect that is not allowed here is judged by one that is.
         let possible = if possible.is_empty() { self.candidates } else { possible };
         let possible = possible.of_family(likeliest(possible).dialect().family());
-        steps.push(Step::Recognised(possible, "first frame"));
+        steps.push(Step::Recognised(possible, Evidence::FirstFrame));
         self.speak(possible, now, steps);
         self.heard(frame, now, steps);
     }
@@ -242,12 +243,14 @@ impl Conversation {
         let possible = evidence::after(frame, doubt.context, self.candidates);
         if !possible.is_empty() && possible != self.candidates {
             self.candidates = possible;
-            steps.push(Step::Recognised(possible, "later frame"));
+            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
             let mut frames = Vec::new();
             if let State::Speaking(session) = &mut self.state {
                 session.adopt(possible, likeliest(possible), now, &mut frames);
             }
             steps.extend(frames.into_iter().map(Step::Send));
+        } else if guessing && !possible.is_empty() {
+            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
         }
         self.heard(frame, now, steps);
     }
@@ -273,7 +276,7 @@ impl Conversation {
     /// (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
     fn take_back(&mut self, possible: Releases, family: Family, steps: &mut Vec<Step>) {
         let Some(doubt) = &mut self.doubt else { return };
-        steps.push(Step::Recognised(possible, "taken back: spoke after we did"));
+        steps.push(Step::Recognised(possible, Evidence::TakenBack));
         doubt.context = Context::default();
         let kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
             Phase::Guessing(guess) => guess.taken_back(),
@@ -405,7 +408,7 @@ impl Conversation {
             State::Listening { speak_at, .. } => {
                 if speak_at.is_some_and(|at| at <= now) {
                     let silent = self.candidates.of_family(Family::ProtobufV1);
-                    steps.push(Step::Recognised(silent, "silence"));
+                    steps.push(Step::Recognised(silent, Evidence::Silence));
                     self.speak(silent, now, steps);
                 }
             }

@@ -7,7 +7,8 @@ mod policy;
 mod rooms;
 
 pub use conversation::{Conversation, Step};
-pub use policy::{Policy, Protocols, Windows};
+pub use evidence::Evidence;
+pub use policy::{Policy, Protocols, Windows, likeliest};
 pub use rooms::Rooms;
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ const LIKELIEST_FIRST: [Dialect; 16] = [
 ];
 
 /// The likeliest of the candidates; without candidates, the current release.
-pub(super) fn likeliest(candidates: Releases) -> Release {
+pub fn likeliest(candidates: Releases) -> Release {
     LIKELIEST_FIRST
         .into_iter()
         .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))

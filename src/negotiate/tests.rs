@@ -4,6 +4,7 @@
 
 mod json;
 mod properties;
+mod recognised;
 mod rooms;
 
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl Talk {
                     continue;
                 }
                 Step::Recognised(_, why) => {
-                    self.why.push(why);
+                    self.why.push(why.name());
                     continue;
                 }
             });

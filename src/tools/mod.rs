@@ -2,6 +2,7 @@
 //! its own; the gateway's command line is in `cli`.
 
 mod matrix;
+mod status;
 mod throwaway;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use crate::dialect::{Dialect, Release, markdown};
+use status::StatusArgs;
 
 /// Commands of `sigver`, beside serving.
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Tell who speaks what on a server that runs on this machine.
+    Status(StatusArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server.
     Matrix(matrix::Matrix),
 }
@@ -37,6 +41,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Err(error) => error.exit(),
     }

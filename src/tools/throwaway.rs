@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::negotiate::Policy;
 use crate::server::{Options, listener, serve};
 use crate::signaller::{Signaller, SignallerOptions};
+use crate::telemetry::Telemetry;
 
 /// Starts one that serves what `--protocol` names here. It lives as long as the runtime does.
 pub async fn start(protocol: &str) -> Result<SocketAddr> {
@@ -26,6 +27,7 @@ pub async fn start(protocol: &str) -> Result<SocketAddr> {
     let relay_only = protocols.releases.is_empty();
     let context = Arc::new(Context {
         hub: Hub::new(),
+        telemetry: Telemetry::new(),
         policy: Arc::new(Policy::of(protocols.releases)),
         max_pending: DEFAULT_MAX_PENDING,
         idle: Duration::from_secs(45),

@@ -28,6 +28,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::Policy;
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -87,6 +88,7 @@ impl Gateway {
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
+            telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: settings.max_pending,
             idle: Duration::from_secs(45),

@@ -12,6 +12,7 @@ use sigver::hub::Hub;
 use sigver::negotiate::Policy;
 use sigver::server;
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -46,6 +47,7 @@ impl Server {
         let policy = Policy::of(protocols.releases);
         let context = Arc::new(Context {
             hub: Hub::new(),
+            telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: 1 << 20,
             idle: Duration::from_secs(45),

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn people_see_a_grid_and_what_its_numbers_mean() {
         let table = table(&outcome());
-        assert!(table.contains("      5    20\n 5   ok   1,2\n20       FAIL\n"), "{table}");
+        assert!(table.contains("     5    20\n 5  ok   1,2\n20      FAIL\n"), "{table}");
         assert!(table.contains("\n  1  a (1)\n  2  b (1)\n"), "{table}");
         assert!(
             table.contains("FAIL sigver-20:sigver-20: failed: <\"why\">\n1 ok, 1 degraded, 1 failed"),

@@ -6,6 +6,8 @@ mod envelope;
 mod indexed;
 mod relay;
 mod sigver6;
+#[cfg(test)]
+mod tests;
 mod v1;
 
 use serde_json::Value;

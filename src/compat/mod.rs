@@ -16,6 +16,7 @@
 //! | [`cell`] | one pair of dialects on a server | |
 //! | [`matrix`] | all pairs, some at a time | |
 //! | [`outcome`] | results, and how they compare with older ones | yes |
+//! | [`probe`] | what a server speaks | |
 //! | [`report`] | results for people and for machines | yes |
 
 pub mod cell;
@@ -24,6 +25,7 @@ pub mod matrix;
 pub mod outcome;
 pub mod parcel;
 pub mod peer;
+pub mod probe;
 pub mod protobufjs;
 pub mod report;
 pub mod target;

@@ -115,7 +115,10 @@ impl Reader<'_> {
                 self.number()?;
             }
             1 => self.at += 8,
-            2 => self.at = self.at.checked_add(self.number()? as usize)?,
+            2 => {
+                let length = self.number()? as usize;
+                self.at = self.at.checked_add(length)?;
+            }
             3 => loop {
                 match self.number()? & 7 {
                     4 => break,
@@ -152,4 +155,24 @@ fn varint(mut value: u32) -> Vec<u8> {
     }
     bytes.push(value as u8);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_skipped_with_its_length() {
+        let frame = [number(1, 7), delimited(9, b"unknown"), number(2, 300)].concat();
+        let fields = decode(&frame, &[(1, Kind::Number), (2, Kind::Number)]).unwrap();
+        assert_eq!((fields.number(1), fields.number(2)), (7, 300));
+    }
+
+    #[test]
+    fn a_field_is_what_the_schema_says_whatever_the_wire_says() {
+        let fields = decode(&delimited(2, &[]), &[(2, Kind::Number)]).unwrap();
+        assert_eq!(fields.get(2), Some(&Value::Number(0)));
+        assert_eq!(decode(&[0x08, 0xff], &[(1, Kind::Number)]), None);
+        assert_eq!(decode(&[0x12, 9, 0], &[(2, Kind::Bytes)]), None);
+    }
 }

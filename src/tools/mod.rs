@@ -2,6 +2,7 @@
 //! its own; the gateway's command line is in `cli`.
 
 mod matrix;
+mod probe;
 mod status;
 mod throwaway;
 
@@ -29,6 +30,8 @@ enum Tool {
     Status(StatusArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server.
     Matrix(matrix::Matrix),
+    /// Find out which dialects and releases a server speaks.
+    Probe(probe::Probe),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -43,6 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
+        Ok(Tool::Probe(probe)) => return block_on(probe.run()),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS

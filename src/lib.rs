@@ -28,6 +28,7 @@
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
+//! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
@@ -41,6 +42,7 @@ pub mod frame;
 pub mod hub;
 pub mod model;
 pub mod negotiate;
+pub mod replay;
 pub mod router;
 pub mod server;
 pub mod signaller;

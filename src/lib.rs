@@ -28,6 +28,7 @@
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
+//! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
 //! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!
@@ -35,6 +36,7 @@
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
 
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod conn;
 pub mod dialect;

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
-use sigver::config::Config;
+use sigver::config::{self, Config};
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::{Policy, Rooms, Windows};
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
 use sigver::tools;
@@ -75,6 +75,11 @@ fn run(config: &Config) -> Result<()> {
             first_frame: config.first_frame_timeout,
         },
         transcode: config.transcode,
+        rooms: match &config.rooms {
+            config::Rooms::Shared => Rooms::Shared,
+            config::Rooms::ByGeneration => Rooms::ByGeneration,
+            config::Rooms::ByGenerationIn(keys) => Rooms::by_generation_in(keys)?,
+        },
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;

@@ -216,6 +216,16 @@ fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat)
                 seat.command(command);
             }
             Step::Leave => seat.leave(false),
+            Step::Mixed(link, other) => {
+                if seat.first_mixed(link) {
+                    tracing::warn!(
+                        peer = seat.peer().0,
+                        %other,
+                        "clients of different generations are in one room: their data channels will not \
+                         understand one another (see --rooms by-generation)"
+                    );
+                }
+            }
             Step::Recognised(releases, evidence) => {
                 tracing::debug!(peer = seat.peer().0, %releases, evidence, "recognised");
             }

@@ -19,6 +19,15 @@ pub struct Upgrade {
     pub favored: bool,
 }
 
+/// How clients are spoken to, whatever their dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What builds a data channel is translated between the generations.
+    pub transcode: bool,
+    /// Clients are asked for their generation where there is a question that does them no harm.
+    pub ask_generation: bool,
+}
+
 /// What is to be done about a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -64,29 +73,28 @@ enum Codec {
 }
 
 impl Session {
-    /// A codec for a client that speaks one of `releases`, all of one family, of which `likeliest` is one. With
-    /// `transcode`, what builds a data channel is translated between the generations.
+    /// A codec for a client that speaks one of `releases`, all of one family, of which `likeliest` is one.
     /// `opened` is when the connection was.
     pub fn new(
         upgrade: &Upgrade,
         releases: Releases,
         likeliest: Release,
-        transcode: bool,
+        options: Options,
         opened: Instant,
     ) -> Self {
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
         let codec = match likeliest.dialect().family() {
-            Family::Json => Self::json(releases, likeliest),
+            Family::Json => Self::json(releases, likeliest, options.ask_generation),
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
             Family::Current => {
                 Codec::Current(Box::new(Current::new(key, upgrade.favored, releases, likeliest, opened)))
             }
         };
         let dialect = likeliest.dialect();
-        Session { codec, voice: transcode.then(|| Voice::of(dialect)), dialect, translated: None }
+        Session { codec, voice: options.transcode.then(|| Voice::of(dialect)), dialect, translated: None }
     }
 
-    fn json(releases: Releases, likeliest: Release) -> Codec {
+    fn json(releases: Releases, likeliest: Release, ask: bool) -> Codec {
         match likeliest.dialect() {
             Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
                 Codec::Indexed(Box::new(Indexed::new(likeliest)))
@@ -103,7 +111,7 @@ impl Session {
             | Dialect::Sigver16
             | Dialect::Sigver18
             | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest))),
+            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest, ask))),
         }
     }
 

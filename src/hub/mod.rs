@@ -48,6 +48,8 @@ struct Cell {
 struct State {
     room: Room<Outbox>,
     rng: fastrand::Rng,
+    /// Clients of different generations were connected in it.
+    mixed: bool,
     /// The room is no longer in its shard: whoever comes must look again.
     retired: bool,
 }
@@ -88,7 +90,12 @@ impl Hub {
         let cell = shard.entry(key.clone()).or_insert_with(|| {
             Arc::new(Cell {
                 key: key.clone(),
-                state: Mutex::new(State { room: Room::default(), rng: fastrand::Rng::new(), retired: false }),
+                state: Mutex::new(State {
+                    room: Room::default(),
+                    rng: fastrand::Rng::new(),
+                    mixed: false,
+                    retired: false,
+                }),
             })
         });
         Arc::clone(cell)

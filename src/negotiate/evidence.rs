@@ -14,7 +14,8 @@
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
 use crate::dialect::{
-    Dialect, Family, Layout, Release, Releases, asks_to_join, current_layout, pings, senders, v1_layout,
+    Dialect, Family, Layout, Release, Releases, answers_nobody, asks_to_join, current_layout, pings, senders,
+    v1_layout,
 };
 use crate::frame::Frame;
 
@@ -88,6 +89,9 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
 
 /// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
 fn json(text: &str, context: Context, releases: Releases) -> Releases {
+    if context.member && answers_nobody(text) {
+        return releases.filter(|release| release.dialect() == Dialect::Sigver7);
+    }
     match senders(text, context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,

@@ -4,9 +4,11 @@ mod conversation;
 mod evidence;
 mod guess;
 mod policy;
+mod rooms;
 
 pub use conversation::{Conversation, Step};
 pub use policy::{Policy, Protocols, Windows};
+pub use rooms::Rooms;
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::dialect::{Dialect, Family, Release, Releases};
+use super::rooms::Rooms;
+use crate::dialect::{Dialect, Family, Options, Release, Releases};
 
 /// What the operator allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// The candidates at the beginning: at most one release of each dialect.
     pub releases: Releases,
@@ -15,6 +16,21 @@ pub struct Policy {
     pub windows: Windows,
     /// Whether what builds a data channel is translated between the generations.
     pub transcode: bool,
+    /// Who meets under one key.
+    pub rooms: Rooms,
+}
+
+impl Policy {
+    /// Clients may speak these releases; all else is as it is by default.
+    pub fn of(releases: Releases) -> Self {
+        Policy { releases, windows: Windows::default(), transcode: true, rooms: Rooms::Shared }
+    }
+
+    /// How clients are spoken to.
+    pub(super) fn options(&self) -> Options {
+        let ask_generation = !matches!(self.rooms, Rooms::Shared);
+        Options { transcode: self.transcode, ask_generation }
+    }
 }
 
 /// What `--protocol` names.

@@ -1,9 +1,14 @@
 //! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
 //! its own; the gateway's command line is in `cli`.
 
+mod matrix;
+mod throwaway;
+
 use std::ffi::OsString;
+use std::future::Future;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use crate::dialect::{Dialect, Release, markdown};
@@ -18,6 +23,8 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Measure how well members of each dialect and joiners of each other work together on a server.
+    Matrix(matrix::Matrix),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -30,9 +37,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS
+}
+
+/// Runs a command that talks with servers: its code, or 2 if it could not do its work.
+fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn listed() -> String {

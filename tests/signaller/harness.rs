@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use sigver::config::Transports;
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::Policy;
 use sigver::server;
 use sigver::signaller::{Signaller, SignallerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +43,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
+        let policy = Policy::of(protocols.releases);
         let context = Arc::new(Context {
             hub: Hub::new(),
             policy: Arc::new(policy),

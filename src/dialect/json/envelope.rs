@@ -45,6 +45,8 @@ pub(in crate::dialect) struct Envelope {
     /// All joiners, as long as it may be an opener of sigver 6, which answers all of them.
     waiting: Vec<LinkId>,
     proof: Proof,
+    /// Openers of 7.0 are told from those of 7.6 by a question.
+    asks: bool,
     liveness: Liveness,
 }
 
@@ -111,7 +113,7 @@ fn from_11(release: Release) -> bool {
 }
 
 impl Envelope {
-    pub(in crate::dialect) fn new(releases: Releases, likeliest: Release) -> Self {
+    pub(in crate::dialect) fn new(releases: Releases, likeliest: Release, asks: bool) -> Self {
         let rules = Rules { releases: releases.of_family(Family::Json), likeliest };
         Envelope {
             rules,
@@ -122,6 +124,7 @@ impl Envelope {
             joiners: rules.all(is_7).then(Joiners::default),
             waiting: Vec::new(),
             proof: Proof::NotNeeded,
+            asks,
             liveness: Liveness::new(if rules.only(Release::V14_0_0) {
                 Rule::Pings { every: Duration::from_secs(5) }
             } else {

@@ -2,10 +2,13 @@
 //! whatever the wire says, and nothing keeps a nested message from reading on behind its end.
 
 /// What a known field holds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
+    /// A number of 32 bits.
     Number,
+    /// Bytes, or text.
     Bytes,
+    /// A message.
     Message(Schema),
 }
 
@@ -15,8 +18,11 @@ pub type Schema = &'static [(u32, Kind)];
 /// A field's value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// A number.
     Number(u32),
+    /// Bytes, or text.
     Bytes(Vec<u8>),
+    /// A message.
     Message(Fields),
 }
 
@@ -25,6 +31,7 @@ pub enum Value {
 pub struct Fields(pub Vec<(u32, Value)>);
 
 impl Fields {
+    /// A number, or 0.
     pub fn number(&self, field: u32) -> u32 {
         match self.get(field) {
             Some(Value::Number(number)) => *number,
@@ -32,6 +39,7 @@ impl Fields {
         }
     }
 
+    /// Bytes, or none.
     pub fn bytes(&self, field: u32) -> &[u8] {
         match self.get(field) {
             Some(Value::Bytes(bytes)) => bytes,
@@ -39,6 +47,7 @@ impl Fields {
         }
     }
 
+    /// A field, if it was set.
     pub fn get(&self, field: u32) -> Option<&Value> {
         self.0.iter().find(|(number, _)| *number == field).map(|(_, value)| value)
     }

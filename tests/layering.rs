@@ -23,10 +23,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("compat", &["dialect"]),
     // What it plays and compares must not come from what it tries.
     ("replay", &[]),
-    (
-        "tools",
-        &["compat", "config", "conn", "dialect", "hub", "negotiate", "replay", "server", "signaller"],
-    ),
+    ("tools", &["compat", "config", "conn", "dialect", "hub", "negotiate", "replay", "server", "signaller"]),
     ("lib", &[]),
 ];
 

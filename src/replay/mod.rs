@@ -20,15 +20,15 @@
 //! sockets and files: [`target`], [`peer`], [`player`], [`relay`], [`tape`].
 
 pub mod compare;
-//frames
+pub mod frames;
 pub mod ids;
 pub mod json;
 pub mod peer;
 pub mod player;
-//relay
+pub mod relay;
 pub mod rename;
 pub mod script;
-//tape
+pub mod tape;
 pub mod target;
 pub mod transcript;
 pub mod wire;

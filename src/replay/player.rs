@@ -376,9 +376,9 @@ impl<'a> Player<'a> {
         };
         let latest = match self.order {
             Sequence::Steps => self.now,
-            Sequence::Times => self.now + 1,
+            Sequence::Times if self.options.order == Sequence::Steps => self.now + 1,
             // Whatever is first: what one client is told of another's step may have been recorded after a later step.
-            Sequence::Clients => usize::MAX,
+            Sequence::Times | Sequence::Clients => usize::MAX,
         };
         let found = waiting.iter().position(|c| c.step <= latest && c.masked.parts == live.parts);
         let Some(found) = found else { return };

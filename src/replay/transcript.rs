@@ -167,6 +167,17 @@ impl Scenario {
     }
 }
 
+/// Whether `text` is `pattern`, in which `*` stands for any characters.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
+            let mut tails = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            tails.any(|at| glob(rest, &text[at..]))
+        }),
+    }
+}
+
 /// The path a `connect` line means. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for a path of 513
 /// characters that goes on with its last letter.
 pub fn full_path(path: &str) -> String {

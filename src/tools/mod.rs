@@ -2,6 +2,8 @@
 //! its own; the gateway's command line is in `cli`.
 
 mod matrix;
+mod record;
+mod replay;
 mod throwaway;
 
 use std::ffi::OsString;
@@ -25,6 +27,10 @@ enum Tool {
     },
     /// Measure how well members of each dialect and joiners of each other work together on a server.
     Matrix(matrix::Matrix),
+    /// Play recorded conversations against a server, and show what is different.
+    Replay(replay::Replay),
+    /// Pass connections on to a server, and record what is said.
+    Record(record::Record),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -38,6 +44,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
+        Ok(Tool::Replay(replay)) => return block_on(replay.run()),
+        Ok(Tool::Record(record)) => return block_on(record.run()),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS

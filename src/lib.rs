@@ -30,6 +30,7 @@
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
 //! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
+//! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
@@ -44,6 +45,7 @@ pub mod frame;
 pub mod hub;
 pub mod model;
 pub mod negotiate;
+pub mod replay;
 pub mod router;
 pub mod server;
 pub mod signaller;

@@ -3,6 +3,8 @@
 
 mod matrix;
 mod probe;
+mod record;
+mod replay;
 mod status;
 mod throwaway;
 
@@ -32,6 +34,10 @@ enum Tool {
     Matrix(matrix::Matrix),
     /// Find out which dialects and releases a server speaks.
     Probe(probe::Probe),
+    /// Play recorded conversations against a server, and show what is different.
+    Replay(replay::Replay),
+    /// Pass connections on to a server, and record what is said.
+    Record(record::Record),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -47,6 +53,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
+        Ok(Tool::Replay(replay)) => return block_on(replay.run()),
+        Ok(Tool::Record(record)) => return block_on(record.run()),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS

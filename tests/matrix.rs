@@ -5,6 +5,7 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -207,4 +208,48 @@ async fn what_is_found_out_about_ourselves_is_true() {
 
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn sigver(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sigver")).args(args).output().unwrap()
+}
+
+#[test]
+fn the_exit_code_tells_what_is_worse_than_expected() {
+    let twenty = ["matrix", "--only", "sigver-20:sigver-20", "--hold", "0"];
+    let with = |more: &[&str]| sigver(&[&twenty, more].concat());
+    let before = with(&["--json"]);
+    assert!(before.status.success());
+    let stored = std::env::temp_dir().join(format!("sigver-matrix-{}.json", std::process::id()));
+    let expecting = |text: &[u8], more: &[&str]| {
+        std::fs::write(&stored, text).unwrap();
+        with(&[&["--expect", stored.to_str().unwrap()], more].concat())
+    };
+    assert!(expecting(&before.stdout, &[]).status.success());
+    // Nothing was lost before.
+    let better = String::from_utf8(before.stdout.clone()).unwrap().replace("\"degraded\"", "\"ok\"");
+    assert_eq!(expecting(better.as_bytes(), &[]).status.code(), Some(1));
+    let junit = expecting(better.as_bytes(), &["--junit", "-"]);
+    assert!(String::from_utf8(junit.stdout).unwrap().contains("failures=\"1\""));
+    // What is broken is broken, until it is expected.
+    let broken = with(&["--protocol", "sigver-5", "--json"]);
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(expecting(&broken.stdout, &["--protocol", "sigver-5"]).status.success());
+    assert_eq!(expecting(b"{}", &[]).status.code(), Some(2));
+    std::fs::remove_file(&stored).unwrap();
+}
+
+#[test]
+fn who_asks_for_nonsense_is_told() {
+    for args in [
+        &["matrix", "--only", "sigver-20"][..],
+        &["matrix", "--dialects", "sigver-2"],
+        &["matrix", "http//no"],
+        &["probe", "localhost:8000"],
+        &["probe", "ws://127.0.0.1:1"],
+    ] {
+        let output = sigver(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: "), "{args:?}");
+    }
 }

@@ -10,7 +10,7 @@
 //!               transcript of what happened ─► compare ─► differences ─ exceptions ─► report
 //! ```
 //! Pure modules: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`exceptions`], [`hearing`]. The others
-//! touch sockets and processes: [`peer`], [`player`], [`oracle`], [`runner`]. Nothing here uses code of the product:
+//! touch sockets and processes: [`peer`], [`player`], [`oracle`], [`runner`], [`interop`]. Nothing here uses code of the product:
 //! what it sends was recorded or written by hand, and what it receives is compared as bytes.
 
 pub mod compare;
@@ -18,6 +18,7 @@ pub mod exceptions;
 pub mod goldens;
 pub mod hearing;
 pub mod ids;
+pub mod interop;
 pub mod json;
 pub mod oracle;
 pub mod peer;

@@ -12,6 +12,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use sigver::compat::matrix::{Plan, run};
 use sigver::compat::outcome::{Outcome, Verdict};
 use sigver::compat::probe::{Sure, probe};
+use sigver::compat::report;
 use sigver::compat::target::Target;
 use sigver::compat::tongue::Tongue;
 use tokio::net::TcpListener;
@@ -128,6 +129,12 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
     let unexpected = unexpected(&outcome);
     assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
     assert!(Duration::from_millis(outcome.took_ms) < Duration::from_secs(60), "{} ms", outcome.took_ms);
+    // Why a pair failed depends on what came first; that it did, and what others lost, does not.
+    let markdown = report::markdown(&outcome);
+    let (table, _) = markdown.split_once("\nFailed:").unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_to_string(folder.join("docs/interop.md")).unwrap();
+    assert!(docs.contains(table), "docs/interop.md is not what sigver matrix --markdown says:\n{table}");
     gateway.stop().await;
 }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod faulty;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};
@@ -18,6 +20,7 @@ use sigver::compat::tongue::Tongue;
 use tokio::net::TcpListener;
 
 use common::Gateway;
+use faulty::Fault;
 
 /// What is known to be lost in `auto` mode, by its place in docs/compatibility.md; an error if nothing works.
 fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static str> {
@@ -257,5 +260,24 @@ fn who_asks_for_nonsense_is_told() {
         let output = sigver(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: "), "{args:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_found() {
+    const SILENT: &str = "degraded: that a joiner has left is not told; that the member has left is not told";
+    for (fault, expected) in [
+        (Fault::None, SILENT),
+        (Fault::Broadcasts, "failed: what is for one joiner reaches the other, too"),
+        (Fault::OneId, "failed: both joiners have the same id"),
+        (Fault::Alters, "degraded: to the member: offer, answer, candidate, json altered; "),
+        (Fault::Forgets, "failed: later: nothing that the member sends reaches the joiner"),
+        (Fault::Lies, SILENT),
+    ] {
+        let outcome = measure(faulty::start(fault).await, &quick(&["sigver-9"])).await;
+        let verdict = outcome.cells[0].verdict.to_string();
+        assert!(verdict.starts_with(expected), "{fault:?}: {verdict}");
+        let refused = outcome.control[0].verdict == Verdict::Ok;
+        assert_eq!(refused, fault != Fault::Lies, "{fault:?}");
     }
 }

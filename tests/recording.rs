@@ -322,3 +322,19 @@ async fn what_cannot_be_played_says_why() {
         assert!(code == 2 && errors.starts_with(&format!("error: {expected}")), "{args:?}: {errors}");
     }
 }
+
+#[tokio::test]
+async fn every_option_is_documented() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recording.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    for tool in ["record", "replay"] {
+        let output = soon("the help", sigver(&[tool, "--help"]).output()).await.unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let options: Vec<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
+        assert!(options.len() > 5, "{help}");
+        for option in options.into_iter().filter(|option| *option != "--help") {
+            assert!(docs.contains(option), "{option} of {tool}");
+        }
+        assert!(tool == "replay" || help.contains("room keys, origins and payloads included"), "{help}");
+    }
+}

@@ -112,9 +112,10 @@ async fn pair_of_20(recorder: &Recorder, key: &str) {
     )
     .await;
     let offer = binary(&mut opener).await;
-    let id = offer.strip_prefix("121108").and_then(|rest| rest.strip_suffix("100022076f666665722d4a"));
-    let id = id.unwrap_or_else(|| panic!("{offer}"));
-    send(&mut opener, &[&format!("12120800 10{id} 2208616e737765722d4f")]).await;
+    // Behind two tags and a length, as many bytes as it needs.
+    let id = offer[6..].strip_suffix("100022076f666665722d4a").unwrap_or_else(|| panic!("{offer}"));
+    let length = 13 + id.len() / 2;
+    send(&mut opener, &[&format!("12{length:02x}080010{id}2208616e737765722d4f")]).await;
     assert!(binary(&mut joiner).await.ends_with("2208616e737765722d4f"));
     opener.message().await;
     opener.message().await;

@@ -10,6 +10,16 @@ const COLUMNS: usize = 80;
 const DESCRIPTION: &str =
     "Signaling server for WebRTC. Used by Netflux API (https://coast-team.github.io/netflux/)";
 
+/// What `tools` has; a test there keeps it complete.
+const COMMANDS: &str = "\
+Commands, each with a --help of its own:
+  sigver status     tell who speaks what on a server that runs
+  sigver dialects   list the dialects that are spoken
+  sigver matrix     measure how well old and new clients work together
+  sigver probe      find out what a server speaks
+  sigver record     pass connections on to a server, and record them
+  sigver replay     play recordings against a server";
+
 const ENVIRONMENT: &str = "\
 Each option may come from the environment too, SIGVER_PORT for --port or
 SIGVER_MAX_MESSAGE for --max-message: the command line wins. NODE_IP and
@@ -33,7 +43,7 @@ pub(super) fn text(command: &Command) -> String {
         }
         list(&mut text, part);
     }
-    format!("{text}\n{ENVIRONMENT}\n\n{EXAMPLES}")
+    format!("{text}\n{COMMANDS}\n\n{ENVIRONMENT}\n\n{EXAMPLES}")
 }
 
 /// Lists options in two columns, the second one wrapped at [`COLUMNS`].

@@ -107,14 +107,11 @@ pub enum Generation {
     Sigver1,
     /// Of sigver 4 and 5.
     Sigver5,
-    /// Of sigver 6.
-    Sigver6,
     /// netflux 0.10.3, and its like.
     Netflux0,
-    /// netflux 0.10.8 to 1.0.
+    /// netflux 0.10.8 to 1.0. With them are 1.1.0-beta.0 to beta.5, and whoever speaks sigver 6: they cannot be told from
+    /// them when they enter, and no client of theirs was published that still runs.
     Netflux1,
-    /// netflux 1.1.0-beta.0 to beta.5.
-    Netflux1_1,
     /// netflux 1.1.0-beta.7 to 2.0.
     Netflux2,
     /// netflux 2.1 and 3.0.
@@ -221,10 +218,13 @@ impl Dialect {
         match self {
             Dialect::Sigver1 => Generation::Sigver1,
             Dialect::Sigver4 | Dialect::Sigver5 => Generation::Sigver5,
-            Dialect::Sigver6 => Generation::Sigver6,
             Dialect::Sigver7 => Generation::Netflux0,
-            Dialect::Sigver7_6 | Dialect::Sigver8 | Dialect::Sigver9 => Generation::Netflux1,
-            Dialect::Sigver11 | Dialect::Sigver13 => Generation::Netflux1_1,
+            Dialect::Sigver6
+            | Dialect::Sigver7_6
+            | Dialect::Sigver8
+            | Dialect::Sigver9
+            | Dialect::Sigver11
+            | Dialect::Sigver13 => Generation::Netflux1,
             Dialect::Sigver15 | Dialect::Sigver15_1 => Generation::Netflux2,
             Dialect::Sigver16 | Dialect::Sigver18 => Generation::Netflux3,
             Dialect::Sigver19 | Dialect::Sigver20 => Generation::Netflux4,

@@ -100,7 +100,7 @@ impl Seat {
         let Some(cell) = cell.map(Arc::clone) else {
             return false;
         };
-        let settles = !matches!(command, Command::Relay { .. });
+        let settles = !matches!(command, Command::Relay { .. } | Command::Answer { .. });
         {
             let mut state = cell.state.lock();
             let state = &mut *state;

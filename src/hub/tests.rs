@@ -170,3 +170,24 @@ fn rooms_are_shown_without_their_keys() {
     drop(people);
     assert_eq!(rooms(), []);
 }
+
+/// What is answered in a peer's name is nothing that it asks: it stays where it is.
+#[test]
+fn an_answer_in_its_name_does_not_move_a_peer() {
+    let hub = Hub::new();
+    let (first, second) = (RoomKey::from("first"), RoomKey::from("second"));
+    let beside = Open { exclusive: false, keeps_others: true };
+    let mut opener = person(&hub);
+    opener.seat.enter(&first, Command::Open(beside));
+    opener.seat.enter(&second, Command::Open(beside));
+    take(&opener.outbox).unwrap();
+    let mut joiner = person(&hub);
+    joiner.seat.enter(&first, join());
+    let link = bound(&take(&joiner.outbox).unwrap());
+    let Command::Relay { signal, origin, .. } = data(Recipient::Member, 3) else { unreachable!() };
+    assert!(opener.seat.command(Command::Answer { link, signal, origin }));
+    assert!(matches!(take(&joiner.outbox).unwrap()[..], [Event::Relayed { side: Side::Joiner, .. }]));
+    let mut other = person(&hub);
+    other.seat.enter(&second, join());
+    bound(&take(&other.outbox).unwrap());
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::evidence::{self, Context, Evidence};
 use super::guess::Guess;
 use super::policy::{Policy, likeliest};
-use super::rooms::{Placing, generation};
+use super::rooms::{Client, Placing, generation};
 use crate::dialect::{Action, Dialect, Family, PROBE, Releases, Session, Upgrade, close, pings};
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, LinkId, Reason, RoomKey};
@@ -16,8 +16,8 @@ use crate::model::{Command, Event, LinkId, Reason, RoomKey};
 /// others sent is shown to it: pages that are slow at that are rarely slower.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// How many events wait at most for the room's answer to a client that was taken for another.
-const MAX_REPEATED: usize = 4096;
+/// How much waits at most for the room's answer to a client that was taken for another, in bytes.
+const MAX_REPEATED: usize = 256 * 1024;
 
 /// What the caller is to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,31 @@ enum Phase {
     /// It has not said a word.
     Guessing(Guess),
     /// A guess was taken back: this is said again after the room's next answer.
-    Repeating(Vec<Event>),
+    Repeating(Repeated),
+}
+
+/// What waits to be said again.
+#[derive(Debug, Default)]
+struct Repeated {
+    events: Vec<Event>,
+    cost: usize,
+}
+
+impl Repeated {
+    fn new(events: Vec<Event>) -> Self {
+        let cost = events.iter().map(Event::cost).sum();
+        Repeated { events, cost }
+    }
+
+    /// Takes the event in, or gives it back if there is no room for it.
+    fn take(&mut self, event: Event) -> Result<(), Event> {
+        if self.cost + event.cost() > MAX_REPEATED {
+            return Err(event);
+        }
+        self.cost += event.cost();
+        self.events.push(event);
+        Ok(())
+    }
 }
 
 impl Conversation {
@@ -153,55 +177,20 @@ impl Conversation {
     /// what was asked before if it turned out to be of another generation than it was taken for.
     fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Step>) {
         let Some(placing) = &mut self.placing else { return };
-        let known = generation(self.candidates);
-        let likely = likeliest(self.candidates).dialect();
-        // Clients that were sent the probe answer it soon, or are of those that do not.
-        let asked = self.doubt.as_ref().is_some_and(|doubt| doubt.context.probed);
-        let is_new = |step: &Step| matches!(step, Step::Enter(key, _) if placing.splits(key));
-        if let Some(at) = steps.iter().skip(from).position(is_new).map(|at| at + from)
-            && let Step::Enter(key, command) = steps.remove(at)
+        let client = Client {
+            generation: generation(self.candidates),
+            likely: likeliest(self.candidates).dialect(),
+            probed: self.doubt.as_ref().is_some_and(|doubt| doubt.context.probed),
+        };
+        let placed = placing.place(client, from, now, steps);
+        if placed.held
+            && let State::Speaking(session) = &mut self.state
+            && let Some(question) = session.question()
         {
-            placing.held = None;
-            let until = match likely.family() {
-                Family::ProtobufV1 => asked.then(|| placing.patience(now)),
-                Family::Json => placing.patience_with_json(&command, now),
-                Family::Current => None,
-            };
-            if known.is_none()
-                && let Some(until) = until
-            {
-                placing.held = Some((key, command, until));
-                if let State::Speaking(session) = &mut self.state
-                    && let Some(question) = session.question()
-                {
-                    steps.push(Step::Send(question));
-                    self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
-                }
-                return;
-            }
-            let generation = known.unwrap_or(likely.generation());
-            let elsewhere = placing.is_misplaced(generation);
-            let room = placing.place(key, command.clone(), generation);
-            steps.insert(at, Step::Enter(room, command));
-            if elsewhere {
-                steps.insert(at, Step::Leave);
-                self.forget_kept();
-            }
-            return;
+            steps.push(Step::Send(question));
+            self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
         }
-        let generation = known.unwrap_or(likely.generation());
-        if let Some((key, command, _)) =
-            placing.held.take_if(|(_, _, until)| known.is_some() || *until <= now)
-        {
-            let room = placing.place(key, command.clone(), generation);
-            return steps.push(Step::Enter(room, command));
-        }
-        if placing.is_misplaced(generation)
-            && let Some((key, command)) = placing.asked()
-        {
-            placing.moved = likely.family() == Family::Json;
-            let room = placing.place(key, command.clone(), generation);
-            steps.extend([Step::Leave, Step::Enter(room, command)]);
+        if placed.left {
             self.forget_kept();
         }
     }
@@ -209,7 +198,7 @@ impl Conversation {
     /// What came in a room that it has left is not said again.
     fn forget_kept(&mut self) {
         if let Some(Phase::Repeating(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
-            kept.clear();
+            *kept = Repeated::default();
         }
     }
 
@@ -278,14 +267,20 @@ impl Conversation {
         let Some(doubt) = &mut self.doubt else { return };
         steps.push(Step::Recognised(possible, Evidence::TakenBack));
         doubt.context = Context::default();
-        let kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
+        let mut kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
             Phase::Guessing(guess) => guess.taken_back(),
             Phase::Heard | Phase::Repeating(_) => Vec::new(),
         };
+        if let Some(placing) = &mut self.placing
+            && placing.forget()
+        {
+            steps.push(Step::Leave);
+            kept.clear();
+        }
         match family {
             Family::Current => {
                 steps.push(Step::Ask(Command::Forget));
-                doubt.phase = Phase::Repeating(kept);
+                doubt.phase = Phase::Repeating(Repeated::new(kept));
             }
             // Its room is another one.
             Family::Json | Family::ProtobufV1 => steps.push(Step::Leave),
@@ -331,11 +326,7 @@ impl Conversation {
 
     /// An event came for the client.
     pub fn on_event(&mut self, event: Event, now: Instant, steps: &mut Vec<Step>) {
-        if let Some(placing) = &mut self.placing
-            && placing.moved
-            && matches!(event, Event::Admitted { .. } | Event::Bound { .. })
-        {
-            placing.moved = false;
+        if self.placing.as_mut().is_some_and(|placing| placing.hides(&event)) {
             return;
         }
         self.notice_mixture(&event, steps);
@@ -356,11 +347,14 @@ impl Conversation {
             Phase::Repeating(kept) if admitted || bound => {
                 let kept = std::mem::take(kept);
                 doubt.phase = Phase::Heard;
-                show(session, std::iter::once(event).chain(kept), now, steps);
+                show(session, std::iter::once(event).chain(kept.events), now, steps);
             }
             // After what came before it.
-            Phase::Repeating(kept) if kept.len() < MAX_REPEATED => kept.push(event),
-            Phase::Repeating(_) => show(session, [event], now, steps),
+            Phase::Repeating(kept) => {
+                if let Err(event) = kept.take(event) {
+                    show(session, [event], now, steps);
+                }
+            }
         }
     }
 
@@ -386,8 +380,7 @@ impl Conversation {
                     Some(Phase::Guessing(guess)) => guess.deadline(),
                     Some(Phase::Heard | Phase::Repeating(_)) | None => None,
                 };
-                let held = self.placing.as_ref().and_then(|placing| placing.held.as_ref());
-                let held = held.map(|(_, _, until)| *until);
+                let held = self.placing.as_ref().and_then(|placing| placing.deadline());
                 session.deadline().into_iter().chain(hold).chain(held).min()
             }
         }

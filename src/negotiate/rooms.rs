@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
+use super::conversation::Step;
 use super::policy::Policy;
-use crate::dialect::{Generation, Releases};
-use crate::model::{Command, Open, RoomKey};
+use crate::dialect::{Dialect, Family, Generation, Releases};
+use crate::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,10 @@ impl Rooms {
 /// How long an opener of a JSON dialect has to tell its generation. netflux 0.10.3 takes some 10 ms (measured).
 const ANSWER: Duration = Duration::from_millis(200);
 
+/// How much of what a client asks is kept while it is held back, in bytes. What does not fit is lost, as it would be in no
+/// room.
+const MAX_WAITING: usize = 64 * 1024;
+
 /// Where one connection is among the rooms of its key.
 #[derive(Debug)]
 pub(super) struct Placing {
@@ -54,9 +59,41 @@ pub(super) struct Placing {
     /// What it asked last, of a key that stands for several rooms, and the generation it was taken for.
     entered: Option<(RoomKey, Command, Generation)>,
     /// What it asks, until its generation is known or the time is over.
-    pub(super) held: Option<(RoomKey, Command, Instant)>,
+    held: Option<Held>,
     /// It was moved, and knows nothing of it: the room's next answer is not for it.
-    pub(super) moved: bool,
+    moved: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    key: RoomKey,
+    command: Command,
+    until: Instant,
+    /// It waits for others, and not for what is known of itself.
+    for_others: bool,
+    /// What it asked after that.
+    waiting: Vec<Command>,
+    cost: usize,
+}
+
+/// What is known of the client that is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    /// Its generation, if all that it may be is of one.
+    pub(super) generation: Option<Generation>,
+    /// What it is taken for.
+    pub(super) likely: Dialect,
+    /// It was sent the probe: it answers it soon, or is of those that do not.
+    pub(super) probed: bool,
+}
+
+/// What became of a client that was placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Placed {
+    /// It is held back, and may be asked who it is.
+    pub(super) held: bool,
+    /// It has left the room of another generation.
+    pub(super) left: bool,
 }
 
 /// The generation of a client that may speak any of these, if they are all of one.
@@ -73,39 +110,122 @@ impl Placing {
         (!matches!(policy.rooms, Rooms::Shared)).then(|| Box::new(placing))
     }
 
-    /// Whether the key stands for several rooms.
-    pub(super) fn splits(&self, key: &RoomKey) -> bool {
-        self.policy.rooms.splits(key.as_str())
+    /// Until when it is held back, if it is.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.held.as_ref().map(|held| held.until)
     }
 
-    /// Until when one is held back who asks `now`.
-    pub(super) fn patience(&self, now: Instant) -> Instant {
-        now + self.policy.windows.silence
+    /// Whether the room's answer is one to a move that the client knows nothing of.
+    pub(super) fn hides(&mut self, event: &Event) -> bool {
+        matches!(event, Event::Admitted { .. } | Event::Bound { .. }) && std::mem::take(&mut self.moved)
     }
 
-    /// The same for a client of a JSON dialect: an opener is asked for its generation, and joiners come after it.
-    pub(super) fn patience_with_json(&self, command: &Command, now: Instant) -> Option<Instant> {
-        match command {
-            Command::Open(Open { exclusive: true, .. }) => Some(now + ANSWER),
-            Command::Join(_) => Some(now + ANSWER + ANSWER / 4),
-            _ => None,
+    /// What it asked was a mistake about its dialect. Whether it is in a room now, which it has to leave.
+    pub(super) fn forget(&mut self) -> bool {
+        self.held = None;
+        self.entered.take().is_some()
+    }
+
+    /// Sends the client to the room of its generation: what was asked from step `from` on, and what was asked before if
+    /// that is known only now, or is another one than it was taken for.
+    pub(super) fn place(
+        &mut self,
+        client: Client,
+        from: usize,
+        now: Instant,
+        steps: &mut Vec<Step>,
+    ) -> Placed {
+        let mut placed = Placed::default();
+        let asked = steps.split_off(from);
+        for step in asked {
+            match step {
+                Step::Enter(key, command) if self.policy.rooms.splits(key.as_str()) => {
+                    self.held = None;
+                    match self.patience(client, &command) {
+                        Some(patience) => {
+                            let until = now + patience;
+                            let for_others = matches!(command, Command::Join(_)) && client.is_json();
+                            self.held =
+                                Some(Held { key, command, until, for_others, waiting: Vec::new(), cost: 0 });
+                            placed.held = true;
+                        }
+                        None => self.enter(key, command, client, steps, &mut placed),
+                    }
+                }
+                Step::Ask(command) if self.held.is_some() => {
+                    self.held.iter_mut().for_each(|held| held.keep(command.clone()));
+                }
+                Step::Enter(..) | Step::Leave => {
+                    self.forget();
+                    steps.push(step);
+                }
+                other => steps.push(other),
+            }
+        }
+        let known = client.generation.is_some();
+        let due = |held: &mut Held| known && !held.for_others || held.until <= now;
+        if let Some(held) = self.held.take_if(due) {
+            self.enter(held.key, held.command, client, steps, &mut placed);
+            steps.extend(held.waiting.into_iter().map(Step::Ask));
+        } else if let Some((key, command, taken_for)) = &self.entered
+            && *taken_for != client.taken_for()
+        {
+            self.moved = client.is_json();
+            self.enter(key.clone(), command.clone(), client, steps, &mut placed);
+        }
+        placed
+    }
+
+    /// How long the client is held back before it enters, if it is.
+    fn patience(&self, client: Client, command: &Command) -> Option<Duration> {
+        match (client.likely.family(), command) {
+            // An opener is asked for its generation, and joiners come after it.
+            (Family::Json, Command::Join(_)) => Some(ANSWER + ANSWER / 4),
+            _ if client.generation.is_some() => None,
+            (Family::Json, Command::Open(Open { exclusive: true, .. })) => Some(ANSWER),
+            (Family::ProtobufV1, _) => client.probed.then_some(self.policy.windows.silence),
+            (Family::Json | Family::Current, _) => None,
         }
     }
 
-    /// The room for a client of this generation that asks for a key.
-    pub(super) fn place(&mut self, key: RoomKey, command: Command, generation: Generation) -> RoomKey {
-        let room = key.clone().of(generation.mark());
+    fn enter(
+        &mut self,
+        key: RoomKey,
+        command: Command,
+        client: Client,
+        steps: &mut Vec<Step>,
+        placed: &mut Placed,
+    ) {
+        let generation = client.taken_for();
+        if self.entered.as_ref().is_some_and(|(_, _, taken_for)| *taken_for != generation) {
+            steps.push(Step::Leave);
+            placed.left = true;
+        }
+        steps.push(Step::Enter(key.clone().of(generation.mark()), command.clone()));
         self.entered = Some((key, command, generation));
-        room
+    }
+}
+
+impl Client {
+    fn is_json(self) -> bool {
+        self.likely.family() == Family::Json
     }
 
-    /// Whether it is in the room of another generation than this one.
-    pub(super) fn is_misplaced(&self, generation: Generation) -> bool {
-        self.entered.as_ref().is_some_and(|(_, _, taken_for)| *taken_for != generation)
+    fn taken_for(self) -> Generation {
+        self.generation.unwrap_or(self.likely.generation())
     }
+}
 
-    /// What it asked last.
-    pub(super) fn asked(&self) -> Option<(RoomKey, Command)> {
-        self.entered.as_ref().map(|(key, command, _)| (key.clone(), command.clone()))
+impl Held {
+    fn keep(&mut self, command: Command) {
+        let payload = match &command {
+            Command::Relay { signal, .. } | Command::Answer { signal, .. } => signal.len(),
+            _ => 0,
+        };
+        let cost = size_of::<Command>() + payload;
+        if self.cost + cost <= MAX_WAITING {
+            self.cost += cost;
+            self.waiting.push(command);
+        }
     }
 }

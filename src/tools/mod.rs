@@ -94,6 +94,15 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_the_gateway_names_every_tool() {
+        let help = include_str!("../cli/help.rs");
+        for tool in Tool::command().get_subcommands() {
+            let line = format!("  sigver {} ", tool.get_name());
+            assert!(help.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
     fn every_dialect_is_listed() {
         assert!(listed().contains("sigver-8     json         8.0.2, 8.1.0\n"));
         assert_eq!(listed().lines().count(), Dialect::ALL.len() + 1);

@@ -105,13 +105,16 @@ fn printable(answer: String) -> String {
     answer.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
-/// The ports of which there are sockets beside this one.
+/// The ports of which there are sockets beside this one, at which somebody answers.
 fn neighbours(path: &PathBuf) -> Vec<String> {
     let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
     let names = entries.into_iter().flatten().flatten().filter(|entry| entry.path() != *path);
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter_map(|name| Some(name.strip_prefix("sigver-")?.strip_suffix(".sock")?.to_owned()))
-        .filter(|port| port.parse::<u16>().is_ok())
-        .collect()
+    let port_of = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let port = name.strip_prefix("sigver-")?.strip_suffix(".sock")?.to_owned();
+        port.parse::<u16>().is_ok().then_some(port)
+    };
+    // A server that was killed leaves its socket behind.
+    let answers = |entry: &std::fs::DirEntry| std::os::unix::net::UnixStream::connect(entry.path()).is_ok();
+    names.filter_map(|entry| port_of(&entry).filter(|_| answers(&entry))).collect()
 }

@@ -144,7 +144,10 @@ async fn it_tells_who_speaks_what() {
     let served = folder.serve(&["-p", "0"]).await;
     let empty = folder.json(served.port).await;
     assert_eq!(empty["connections"], json!({"now": 0, "total": 0}));
-    assert_eq!(empty["rooms"], json!({"total": 0, "mixed": 0, "mixed_generations": 0, "list": []}));
+    assert_eq!(
+        empty["rooms"],
+        json!({"total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0, "list": []})
+    );
     assert_eq!(empty["address"], format!("127.0.0.1:{}", served.port));
 
     let people = current(&served).await;

@@ -227,6 +227,7 @@ fn perform<T: Transport>(
             Step::Leave => seat.leave(false),
             Step::Mixed(link, other) => {
                 if seat.first_mixed(link) {
+                    counted.mixed();
                     tracing::warn!(
                         peer = seat.peer().0,
                         %other,

@@ -25,7 +25,8 @@ impl Status {
 
     fn report(&self, asked: Asked) -> Report {
         let Context { hub, telemetry, policy, signaller, .. } = &*self.context;
-        let mut rooms = Rooms { every: asked.rooms, ..Rooms::default() };
+        let mut rooms =
+            Rooms { every: asked.rooms, generations_ever: telemetry.mixtures(), ..Rooms::default() };
         hub.for_each_room(|room, peers| {
             rooms.see(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
         });

@@ -16,6 +16,7 @@ mod time;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -39,6 +40,8 @@ pub struct Telemetry {
     started: Seconds,
     shards: Vec<Mutex<Shard>>,
     relay: Mutex<Tally>,
+    /// How many rooms had clients of different generations bound to one another.
+    mixtures: AtomicU64,
 }
 
 /// Some of the connections, and what they add to the counts.
@@ -95,6 +98,7 @@ impl Default for Telemetry {
             started: Seconds::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             relay: Mutex::default(),
+            mixtures: AtomicU64::new(0),
         }
     }
 }
@@ -111,6 +115,11 @@ impl Telemetry {
         shard.live.insert(peer, Entry { since: Seconds::now(), known: None });
         shard.counts.enter(None);
         Connection { telemetry: Arc::clone(self), peer }
+    }
+
+    /// How many rooms there were in which clients of different generations were bound to one another.
+    pub fn mixtures(&self) -> u64 {
+        self.mixtures.load(Ordering::Relaxed)
     }
 
     /// Counts a new connection of the path relay.
@@ -160,6 +169,11 @@ impl Telemetry {
 }
 
 impl Connection {
+    /// It is the first in its room to be bound to a client of another generation.
+    pub fn mixed(&self) {
+        self.telemetry.mixtures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// It was recognised, or is now known better. What it was counted as before is taken back.
     pub fn recognised(&self, releases: Releases, evidence: Evidence) {
         let known = Known { releases, dialect: likeliest(releases).dialect(), evidence };

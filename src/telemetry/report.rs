@@ -82,6 +82,8 @@ pub struct Rooms {
     pub mixed: usize,
     /// In how many there are clients of more than one generation.
     pub generations: usize,
+    /// In how many, since the start, clients of different generations were bound to one another.
+    pub generations_ever: u64,
     /// The mixed ones, or all.
     pub list: Vec<InRoom>,
 }
@@ -99,7 +101,7 @@ impl InRoom {
     /// How many generations of clients are in the room.
     pub fn generations(&self) -> usize {
         let mut all: Vec<u8> = self.peers.keys().map(|dialect| dialect.generation().mark()).collect();
-        // The generations follow one another as the dialects do, which are in order.
+        all.sort_unstable();
         all.dedup();
         all.len()
     }
@@ -199,6 +201,7 @@ impl Report {
             "total": rooms.total,
             "mixed": rooms.mixed,
             "mixed_generations": rooms.generations,
+            "mixed_generations_ever": rooms.generations_ever,
             "list": list.collect::<Value>(),
         })
     }

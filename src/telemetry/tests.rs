@@ -130,7 +130,7 @@ fn the_text_is_a_table() {
     let telemetry = Telemetry::new();
     let connection = telemetry.connection(PeerId(3));
     connection.recognised(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
-    let mut rooms = Rooms::default();
+    let mut rooms = Rooms { generations_ever: 7, ..Rooms::default() };
     rooms.see(0x12, [Dialect::Sigver9, Dialect::Sigver20, Dialect::Sigver9].into_iter());
     rooms.see(0x13, [Dialect::Sigver20].into_iter());
     rooms.see(0x14, [Dialect::Sigver20, Dialect::Sigver19].into_iter());
@@ -148,7 +148,7 @@ sigver-9          9.1.0, 10.1.0         1    1      now        0            0   
 sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0    0      never      0            0      never
 (not recognised)                        0    0      never
 
-rooms: 3 now; 2 with more than one dialect, 1 with more than one generation of clients
+rooms: 3 now; 2 with more than one dialect, 1 with more than one generation of clients (7 ever)
 00000012  sigver-9 2, sigver-20 1 (2 generations)
 00000014  sigver-19 1, sigver-20 1
 ",

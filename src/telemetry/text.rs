@@ -68,8 +68,8 @@ fn rooms(out: &mut String, report: &Report) {
     let rooms = &report.rooms;
     let _ = writeln!(
         out,
-        "\nrooms: {} now; {} with more than one dialect, {} with more than one generation of clients",
-        rooms.total, rooms.mixed, rooms.generations
+        "\nrooms: {} now; {} with more than one dialect, {} with more than one generation of clients ({} ever)",
+        rooms.total, rooms.mixed, rooms.generations, rooms.generations_ever
     );
     let shown = if rooms.every { rooms.list.len() } else { MAX_ROOMS };
     for seen in rooms.list.iter().take(shown) {

@@ -128,7 +128,7 @@ where
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
     match wanted {
         Wanted::Room(upgrade) => {
-            let socket = Box::new(Socket::new(stream, early, max_message).await);
+            let socket = Box::new(Socket::new(stream, early, max_message));
             tokio::spawn(async move {
                 conn::drive(socket, upgrade, |context| Arc::clone(&context.policy), context).await;
                 drop(alive);

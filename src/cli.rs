@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 
-use crate::config::{self, Config, RelayConfig, Rooms, TlsFiles, Transports};
+use crate::config::{self, Config, Control, RelayConfig, Rooms, TlsFiles, Transports};
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,6 +96,12 @@ struct Flags {
     #[arg(default_value = config::DEFAULT_LOG, value_parser = config::log_filter)]
     #[arg(help = "What is logged on stderr: a level, or levels by module such as info,sigver=debug")]
     log: String,
+    #[arg(long, value_name = "path", help_heading = GATEWAY)]
+    #[arg(default_value = "auto", value_parser = config::control)]
+    #[arg(
+        help = "The socket that answers sigver status: auto is sigver-<port>.sock where such things are, off is none"
+    )]
+    control: Control,
     #[arg(long, value_name = "on|off", help_heading = GATEWAY)]
     #[arg(default_value = "on", value_parser = config::on_off, action = ArgAction::Set)]
     #[arg(help = "Whether what builds a WebRTC data channel is translated between the generations of \
@@ -445,6 +451,7 @@ fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
         silence_max: Duration::from_millis(flags.silence_max),
         first_frame_timeout: Duration::from_secs(flags.first_frame_timeout),
         log: flags.log,
+        control: flags.control,
         transports: flags.transports,
         relay: RelayConfig {
             origin: flags.signaller_origin,

@@ -4,6 +4,8 @@
 //! business of `cli`, and nothing here reads the process, a file or the network. The one thing this module
 //! does not check is `protocol`, whose vocabulary belongs to the negotiation.
 
+mod control;
+
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+
+pub use control::{Control, control};
 
 /// Listens on every IPv4 interface, as the originals do. IPv6 is not included: that takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -101,6 +105,8 @@ pub struct Config {
     pub first_frame_timeout: Duration,
     /// What is logged, in the syntax of [`EnvFilter`]. See [`DEFAULT_LOG`].
     pub log: String,
+    /// Where the server can be asked for its status.
+    pub control: Control,
     /// Over what clients may come.
     pub transports: Transports,
     /// The path relay, where it is served.
@@ -122,6 +128,7 @@ impl Default for Config {
             silence_max: Duration::from_millis(DEFAULT_SILENCE_MAX_MS),
             first_frame_timeout: Duration::from_secs(DEFAULT_FIRST_FRAME_TIMEOUT_S),
             log: DEFAULT_LOG.to_owned(),
+            control: Control::default(),
             transports: Transports::default(),
             relay: RelayConfig::default(),
         }

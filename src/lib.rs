@@ -23,17 +23,21 @@
 //! | [`negotiate`] | which dialect a client speaks: evidence, policy, the conversation | yes |
 //! | [`router`] | one room as a state machine | yes |
 //! | [`hub`] | all rooms, their locks, the queues to their peers | |
+//! | [`telemetry`] | who speaks what: counts, and how they are told | |
 //! | [`conn`] | the task that drives one connection | |
 //! | [`transport`] | WebSockets, event streams | |
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
+//! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
+//! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
 
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod conn;
 pub mod dialect;
@@ -41,8 +45,10 @@ pub mod frame;
 pub mod hub;
 pub mod model;
 pub mod negotiate;
+pub mod replay;
 pub mod router;
 pub mod server;
 pub mod signaller;
+pub mod telemetry;
 pub mod tools;
 pub mod transport;

@@ -5,7 +5,7 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,22 +13,28 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
-use sigver::config::Config;
+use sigver::config::{self, Config};
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::{Policy, Rooms, Windows};
+use sigver::server::control::Control;
+use sigver::server::status::Status;
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::{Asked, Telemetry};
 use sigver::tools;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 /// After this long without a word, a client is asked by a WebSocket ping whether it is there.
 const IDLE: Duration = Duration::from_secs(45);
 
+fn environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 fn main() -> ExitCode {
-    let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let mut args = args.peekable();
@@ -75,11 +81,17 @@ fn run(config: &Config) -> Result<()> {
             first_frame: config.first_frame_timeout,
         },
         transcode: config.transcode,
+        rooms: match &config.rooms {
+            config::Rooms::Shared => Rooms::Shared,
+            config::Rooms::ByGeneration => Rooms::ByGeneration,
+            config::Rooms::ByGenerationIn(keys) => Rooms::by_generation_in(keys)?,
+        },
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
     let context = Arc::new(Context {
         hub: Hub::new(),
+        telemetry: Telemetry::new(),
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,
@@ -93,6 +105,9 @@ fn run(config: &Config) -> Result<()> {
         // Before the line that says we are here: whoever reads it may stop us at once.
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let asked = signal(SignalKind::user_defined1())?;
+        let status = Status { context: Arc::clone(&context), address: listener.local_addr()? };
+        let control = open_control(config, status.address.port()).await;
         println!("{}", listener::startup_line(listener.local_addr()?));
         tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
         let stop = async {
@@ -103,7 +118,39 @@ fn run(config: &Config) -> Result<()> {
             tracing::info!("stopping");
         };
         let options = server::Options { max_message: config.max_message, transports: config.transports };
-        server::serve(listener, tls, options, context, stop).await;
+        tokio::select! {
+            () = server::serve(listener, tls, options, context, stop) => {}
+            () = answer(control.as_ref(), asked, &status) => {}
+        }
         Ok(())
     })
+}
+
+/// Who asks for the status can do without; the clients cannot do without the server.
+async fn open_control(config: &Config, port: u16) -> Option<Control> {
+    match Control::open(&config.control.places(port, &environment)).await {
+        Ok(control) => control,
+        Err(why) => {
+            eprintln!("warning: no control socket, so that 'sigver status' does not work: {why}");
+            None
+        }
+    }
+}
+
+/// Tells the status to whoever asks, over the control socket or by a signal, without an end.
+async fn answer(control: Option<&Control>, mut asked: Signal, status: &Status) {
+    let by_signal = async {
+        while asked.recv().await.is_some() {
+            let text = status.written(Asked::default()).await;
+            // On stderr, whatever the log is: who sends the signal wants to see it. There may be nobody to see it.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+    };
+    let by_socket = async {
+        match control {
+            Some(control) => control.serve(status).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(by_signal, by_socket);
 }

@@ -2,7 +2,9 @@
 
 import { parseArgs } from 'node:util'
 import { runContest } from './lib/contest.mjs'
+import { runCrowds } from './lib/crowd.mjs'
 import { openCutter, openMute } from './lib/faulty.mjs'
+import { namePair, runPairs } from './lib/pairs.mjs'
 import { findVersion } from './lib/versions.mjs'
 
 const USAGE = `Usage: node selfcheck.mjs [--url ws://127.0.0.1:PORT]
@@ -59,6 +61,24 @@ async function checkMute () {
   }
 }
 
+// Pairs and a crowd, none of which come about, however often they are tried.
+async function checkMuteForMixed () {
+  const server = await openMute()
+  const options = { signaling: server.url, limit: LIMIT_MS, parallel: 2, onResult: () => {} }
+  const [old, current] = ['rc.14', '4.3.1'].map(findVersion)
+  try {
+    const pairs = await runPairs([{ member: old, joiner: current }, { member: current, joiner: old }], options)
+    const crowds = await runCrowds([[old, current]], options)
+    const results = [
+      ...pairs.map((result) => ({ ...result, name: namePair(result) })),
+      ...crowds.map((result) => ({ ...result, name: 'crowd' }))
+    ].map(({ name, passed, attempts }) => ({ name, passed, failures: attempts, ms: attempts.at(-1).ms }))
+    return expectFailures('mute server', results, { longest: 2 * LIMIT_MS + SLACK_MS, reason: /not within/ })
+  } finally {
+    server.close()
+  }
+}
+
 async function checkCut (url) {
   const server = await openCutter(url, CUT_MS)
   try {
@@ -73,7 +93,7 @@ const { values } = parseArgs({ options: { url: { type: 'string' }, help: { type:
 if (values.help) {
   console.log(USAGE)
 } else {
-  const verdicts = [await checkMute()]
+  const verdicts = [await checkMute(), await checkMuteForMixed()]
   if (values.url) {
     verdicts.push(await checkCut(values.url))
   }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::compare::{Difference, Kind};
+use crate::transcript::glob;
 
 /// How our server was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,17 +108,6 @@ pub struct Exceptions {
     entries: Vec<Exception>,
     elsewhere: Vec<Elsewhere>,
     used: BTreeSet<Use>,
-}
-
-/// Whether `text` is `pattern`, in which `*` stands for any characters.
-pub fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
-            let mut tails = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-            tails.any(|at| glob(rest, &text[at..]))
-        }),
-    }
 }
 
 impl Exception {

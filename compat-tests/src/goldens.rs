@@ -127,6 +127,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_golden_prints_as_it_was_parsed() {
+        for file in std::fs::read_dir(dir()).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|e| e == "jsonl") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let printed = transcript::print(&read(&path).unwrap()).unwrap();
+                for (a, b) in printed.lines().zip(text.lines()) {
+                    assert_eq!(a, b, "{}", path.display());
+                }
+                assert_eq!(printed.len(), text.len(), "{}", path.display());
+            }
+        }
+    }
+
+    #[test]
     fn every_original_has_goldens_that_can_be_played() {
         for original in ORIGINALS {
             let scenarios = load(&dir(), original.version).unwrap();

@@ -103,6 +103,7 @@ mod tests {
     #[test]
     fn ids_that_were_given_out_become_numbers() {
         let lines = [
+            r#"{"v":"11.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/"}"#,
             r#"{"v":"11.0.0","sc":"s","t":1,"peer":"O","dir":"recv","op":"text","text":"{\"id\":\"abc-1234\",\"data\":1}"}"#,
             r#"{"v":"11.0.0","sc":"s","t":2,"peer":"O","dir":"send","op":"text","text":"{\"id\":\"abc-1234\",\"data\":2}"}"#,
             r#"{"v":"11.0.0","sc":"s","t":3,"peer":"O","dir":"send","op":"text","text":"{\"id\":\"nobody\",\"data\":3}"}"#,

@@ -1,30 +1,20 @@
-//! The comparison machinery: it plays recorded scripts against a server and compares what comes back with what
-//! the original sigver servers answered.
+//! The comparison with the original sigver servers: their recordings, the originals themselves, and the differences
+//! that are meant. How a recording is played and compared is in [`sigver::replay`].
 //!
 //! ```text
-//! golden/*.jsonl ─ transcript ─► script (steps: one client action + what followed it)
-//!                                   │
-//!                  player ◄─────────┘   plays the actions over real sockets (peer), renames room keys (rename),
-//!                    │                  replaces server-made ids by the live ones (ids, wire)
-//!                    ▼
-//!               transcript of what happened ─► compare ─► differences ─ exceptions ─► report
+//! golden/*.jsonl (goldens) ─► runner ─ sigver::replay ─► differences ─ exceptions ─► report
+//!                               │
+//!                               └── starts the servers (oracle): ours, the originals from npm
 //! ```
-//! Pure modules: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`exceptions`], [`hearing`]. The others
-//! touch sockets and processes: [`peer`], [`player`], [`oracle`], [`runner`]. Nothing here uses code of the product:
-//! what it sends was recorded or written by hand, and what it receives is compared as bytes.
+//! Pure modules: [`exceptions`], [`hearing`], [`report`]. The others touch files and processes. Of the product nothing is
+//! used but `sigver::replay`, which uses nothing of the rest: what is sent was recorded or written by hand, and what is
+//! received is compared as bytes.
 
-pub mod compare;
 pub mod exceptions;
 pub mod goldens;
 pub mod hearing;
-pub mod ids;
-pub mod json;
 pub mod oracle;
-pub mod peer;
-pub mod player;
-pub mod rename;
 pub mod report;
 pub mod runner;
-pub mod script;
-pub mod transcript;
-pub mod wire;
+
+pub use sigver::replay::{compare, ids, json, peer, player, rename, script, transcript, wire};

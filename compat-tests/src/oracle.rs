@@ -57,7 +57,9 @@ fn free_port() -> Result<u16> {
 }
 
 fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // They are killed, and would leave their control sockets behind.
+    let quiet = command.env("SIGVER_CONTROL", "off");
+    let piped = quiet.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.kill_on_drop(true).spawn().with_context(|| format!("cannot start {command:?}"))?;
     let errors = Arc::new(Mutex::new(String::new()));
     if let Some(stderr) = child.stderr.take() {

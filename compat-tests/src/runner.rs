@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::compare::{Comparison, Difference, Rules, compare};
 use crate::exceptions::{Exceptions, Mode};
 use crate::goldens::Original;
-use crate::hearing::with_numbers;
+use crate::hearing::{heard, with_numbers};
 use crate::oracle::Server;
 use crate::peer::Reflex;
 use crate::player::{Options, play};
@@ -246,6 +246,7 @@ async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, sc
     let rules = Rules {
         tolerance: u64::try_from(plan.tolerance.as_millis()).unwrap_or(u64::MAX),
         interchangeable: lots.map_or(&[], |l| l.members),
+        ..Rules::default()
     };
     while outcome.plays < draws {
         outcome.plays += 1;
@@ -324,7 +325,7 @@ async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<
     if let Target::Ours(Mode::Auto) = plan.target {
         options.eager = true;
         options.reflex = probe_reflex(&script.version);
-        options.any_release = true;
+        options.heard = Some(heard);
     }
     options.tolerance = plan.tolerance;
     let played = play(script, &options).await;

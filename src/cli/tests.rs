@@ -156,6 +156,7 @@ fn every_option_reaches_the_configuration() {
         silence_max: Duration::from_millis(2),
         first_frame_timeout: Duration::from_secs(3),
         log: "debug".into(),
+        control: Control::At("s.sock".into()),
         transports: Transports::EventStream,
         relay: RelayConfig {
             origin: Some("a|b".into()),
@@ -180,6 +181,7 @@ fn every_option_reaches_the_configuration() {
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
         ("log", "debug"),
+        ("control", "s.sock"),
         ("signaller-origin", "a|b"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),

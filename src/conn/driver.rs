@@ -17,6 +17,7 @@ use crate::hub::{Hub, Outbox, Overflow, Seat};
 use crate::model::Reason;
 use crate::negotiate::{Conversation, Policy, Step};
 use crate::signaller::Signaller;
+use crate::telemetry::{Connection, Telemetry};
 use crate::transport::{Incoming, Transport};
 
 /// What all connections share.
@@ -24,6 +25,8 @@ use crate::transport::{Incoming, Transport};
 pub struct Context {
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// Who speaks what.
+    pub telemetry: Arc<Telemetry>,
     /// What clients may speak.
     pub policy: Arc<Policy>,
     /// How many bytes may wait for a client that reads too slowly, before it is closed.
@@ -74,6 +77,7 @@ pub async fn drive<T: Transport>(
 ) {
     let outbox = Outbox::new(context.max_pending);
     let mut seat = context.hub.seat(outbox.clone());
+    let counted = context.telemetry.connection(seat.peer());
     let mut steps = Vec::new();
     let now = Instant::now();
     let mut conversation = Conversation::open(&policy(&context), upgrade, now, &mut steps);
@@ -85,7 +89,7 @@ pub async fn drive<T: Transport>(
     let mut timer = pin!(tokio::time::sleep_until(now.into()));
     let mut timer_at = now;
     let closed = loop {
-        match perform(&mut steps, &mut *socket, &mut seat) {
+        match perform(&mut steps, &mut *socket, &mut seat, &counted) {
             Ok(Progress::Sent) => flushing = true,
             Ok(Progress::Nothing) => {}
             Ok(Progress::Closed) => break true,
@@ -169,7 +173,7 @@ pub async fn drive<T: Transport>(
         }
     };
     // Others are told now, not when the peer has hung up.
-    drop(seat);
+    drop((seat, counted));
     // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
     Box::pin(async move {
         socket.farewell(closed, CLOSING).await;
@@ -189,7 +193,12 @@ enum Progress {
 struct Broken;
 
 /// Does what the conversation says.
-fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat) -> Result<Progress, Broken> {
+fn perform<T: Transport>(
+    steps: &mut Vec<Step>,
+    socket: &mut T,
+    seat: &mut Seat,
+    counted: &Connection,
+) -> Result<Progress, Broken> {
     let mut progress = Progress::Nothing;
     for step in steps.drain(..) {
         match step {
@@ -216,8 +225,19 @@ fn perform<T: Transport>(steps: &mut Vec<Step>, socket: &mut T, seat: &mut Seat)
                 seat.command(command);
             }
             Step::Leave => seat.leave(false),
+            Step::Mixed(link, other) => {
+                if seat.first_mixed(link) {
+                    tracing::warn!(
+                        peer = seat.peer().0,
+                        %other,
+                        "clients of different generations are in one room: their data channels will not \
+                         understand one another (see --rooms by-generation)"
+                    );
+                }
+            }
             Step::Recognised(releases, evidence) => {
-                tracing::debug!(peer = seat.peer().0, %releases, evidence, "recognised");
+                tracing::debug!(peer = seat.peer().0, %releases, evidence = evidence.name(), "recognised");
+                counted.recognised(releases, evidence);
             }
         }
     }

@@ -99,6 +99,37 @@ pub enum Release {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Releases(u32);
 
+/// Clients whose peer-to-peer layers, above the data channel, understand one another (measured in a browser on nine
+/// published clients; where there is none, clients of one dialect).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Generation {
+    /// Of sigver 1 to 3.
+    Sigver1,
+    /// Of sigver 4 and 5.
+    Sigver5,
+    /// Of sigver 6.
+    Sigver6,
+    /// netflux 0.10.3, and its like.
+    Netflux0,
+    /// netflux 0.10.8 to 1.0.
+    Netflux1,
+    /// netflux 1.1.0-beta.0 to beta.5.
+    Netflux1_1,
+    /// netflux 1.1.0-beta.7 to 2.0.
+    Netflux2,
+    /// netflux 2.1 and 3.0.
+    Netflux3,
+    /// netflux 4.
+    Netflux4,
+}
+
+impl Generation {
+    /// A number for it, which is not 0.
+    pub const fn mark(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
 /// Dialects that resemble one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -182,6 +213,21 @@ impl Dialect {
                 let newest = Release::ALL.into_iter().rfind(|release| release.dialect() == other);
                 newest.unwrap_or(Release::V20_1_0)
             }
+        }
+    }
+
+    /// The clients that understand its clients once a data channel is open between them.
+    pub const fn generation(self) -> Generation {
+        match self {
+            Dialect::Sigver1 => Generation::Sigver1,
+            Dialect::Sigver4 | Dialect::Sigver5 => Generation::Sigver5,
+            Dialect::Sigver6 => Generation::Sigver6,
+            Dialect::Sigver7 => Generation::Netflux0,
+            Dialect::Sigver7_6 | Dialect::Sigver8 | Dialect::Sigver9 => Generation::Netflux1,
+            Dialect::Sigver11 | Dialect::Sigver13 => Generation::Netflux1_1,
+            Dialect::Sigver15 | Dialect::Sigver15_1 => Generation::Netflux2,
+            Dialect::Sigver16 | Dialect::Sigver18 => Generation::Netflux3,
+            Dialect::Sigver19 | Dialect::Sigver20 => Generation::Netflux4,
         }
     }
 

@@ -145,6 +145,15 @@ impl Session {
         }
     }
 
+    /// A question to the client that tells generations apart, in place of the answer to what it has asked, if there is
+    /// one.
+    pub fn question(&mut self) -> Option<Frame> {
+        match &mut self.codec {
+            Codec::Envelope(codec) => codec.question(),
+            Codec::Indexed(_) | Codec::Sigver6(_) | Codec::V1(_) | Codec::Current(_) => None,
+        }
+    }
+
     /// What a frame from the client means.
     pub fn decode(&mut self, frame: &Frame) -> Action {
         let mut action = match &mut self.codec {

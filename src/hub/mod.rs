@@ -32,6 +32,8 @@ const SHARDS: usize = 64;
 pub struct Hub {
     shards: Vec<Shard>,
     hasher: RandomState,
+    /// Of keys that are told to nobody. Not that of the shards: what is told must tell nothing of these.
+    aliases: RandomState,
     peers: AtomicU64,
 }
 
@@ -48,6 +50,8 @@ struct Cell {
 struct State {
     room: Room<Outbox>,
     rng: fastrand::Rng,
+    /// Clients of different generations were connected in it.
+    mixed: bool,
     /// The room is no longer in its shard: whoever comes must look again.
     retired: bool,
 }
@@ -57,6 +61,7 @@ impl Default for Hub {
         Hub {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            aliases: RandomState::new(),
             peers: AtomicU64::new(0),
         }
     }
@@ -78,6 +83,24 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Shows every room, and the peers in it, as they are at some moment during the walk. In place of its key a room
+    /// has a hash of it, by a function that is chosen anew with every hub: who does not know a key cannot find it out
+    /// by trying.
+    pub fn for_each_room(&self, mut see: impl FnMut(u32, &[PeerId])) {
+        let mut peers = Vec::new();
+        for shard in &self.shards {
+            // No lock is held while another is taken, or while the caller looks.
+            let cells: Vec<Arc<Cell>> = shard.lock().values().map(Arc::clone).collect();
+            for cell in cells {
+                peers.clear();
+                peers.extend(cell.state.lock().room.peers());
+                if !peers.is_empty() {
+                    see((self.aliases.hash_one(&cell.key) >> 32) as u32, &peers);
+                }
+            }
+        }
+    }
+
     fn shard(&self, key: &RoomKey) -> &Shard {
         // The remainder is below SHARDS, and so a valid index.
         &self.shards[(self.hasher.hash_one(key) % SHARDS as u64) as usize]
@@ -88,7 +111,12 @@ impl Hub {
         let cell = shard.entry(key.clone()).or_insert_with(|| {
             Arc::new(Cell {
                 key: key.clone(),
-                state: Mutex::new(State { room: Room::default(), rng: fastrand::Rng::new(), retired: false }),
+                state: Mutex::new(State {
+                    room: Room::default(),
+                    rng: fastrand::Rng::new(),
+                    mixed: false,
+                    retired: false,
+                }),
             })
         });
         Arc::clone(cell)

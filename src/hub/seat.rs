@@ -125,6 +125,12 @@ impl Seat {
         elsewhere.or(self.opened.as_ref())
     }
 
+    /// Notes that a link connects clients of different generations: whether it is the first in its room.
+    pub fn first_mixed(&mut self, link: LinkId) -> bool {
+        let Some(cell) = self.room_of(link).or(self.joined.as_ref()) else { return false };
+        !std::mem::replace(&mut cell.state.lock().mixed, true)
+    }
+
     /// Leaves every room, in a `clean` way or without a word.
     pub fn leave(&mut self, clean: bool) {
         let cells = [self.opened.take(), self.joined.take()];

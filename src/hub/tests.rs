@@ -140,3 +140,33 @@ fn opening_beside_keeps_the_latest_keys() {
     drop(opener);
     assert_eq!(hub.rooms(), 0);
 }
+
+#[test]
+fn rooms_are_shown_without_their_keys() {
+    let hub = Hub::new();
+    let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
+    let mut people = [person(&hub), person(&hub), person(&hub)];
+    for (person, key) in people.iter_mut().zip([&a, &a, &b]) {
+        person.seat.enter(key, join());
+    }
+    let rooms = || {
+        let mut rooms = Vec::new();
+        hub.for_each_room(|hash, peers| {
+            let mut peers: Vec<u64> = peers.iter().map(|peer| peer.0).collect();
+            peers.sort_unstable();
+            rooms.push((hash, peers));
+        });
+        rooms.sort_by_key(|(_, peers)| peers[0]);
+        rooms
+    };
+    let first = rooms();
+    assert_eq!(first.iter().map(|(_, peers)| peers.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+    // The same each time here, and something else elsewhere.
+    assert_eq!(rooms(), first);
+    let other = Hub::new();
+    let mut there = person(&other);
+    there.seat.enter(&b, join());
+    other.for_each_room(|hash, _| assert_ne!(hash, first[1].0));
+    drop(people);
+    assert_eq!(rooms(), []);
+}

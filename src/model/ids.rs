@@ -25,24 +25,34 @@ pub struct Origin(pub u8);
 
 /// The name under which peers meet.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RoomKey(Arc<str>);
+pub struct RoomKey {
+    text: Arc<str>,
+    /// Which of the rooms under this text, if there are several.
+    part: u8,
+}
 
 impl RoomKey {
     /// The key as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Another room under the same text.
+    #[must_use]
+    pub fn of(self, part: u8) -> Self {
+        RoomKey { part, ..self }
     }
 }
 
 impl From<&str> for RoomKey {
     fn from(key: &str) -> Self {
-        RoomKey(key.into())
+        RoomKey { text: key.into(), part: 0 }
     }
 }
 
 /// Keys are the secret that lets a peer into a room: debug output, and so every log, shows only their length.
 impl fmt::Debug for RoomKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RoomKey({} bytes)", self.0.len())
+        write!(f, "RoomKey({} bytes)", self.text.len())
     }
 }

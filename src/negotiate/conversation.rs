@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{self, Context};
+use super::evidence::{self, Context, Evidence};
 use super::guess::Guess;
 use super::policy::{Policy, likeliest};
-use crate::dialect::{Action, Family, PROBE, Releases, Session, Upgrade, close, pings};
+use super::rooms::{Placing, generation};
+use crate::dialect::{Action, Dialect, Family, PROBE, Releases, Session, Upgrade, close, pings};
 use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, Reason, RoomKey};
+use crate::model::{Command, Event, LinkId, Reason, RoomKey};
 
 /// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
 /// others sent is shown to it: pages that are slow at that are rarely slower.
@@ -31,8 +32,11 @@ pub enum Step {
     Ask(Command),
     /// Leave all rooms.
     Leave,
-    /// For the log: which releases are left, and by what evidence.
-    Recognised(Releases, &'static str),
+    /// For the log and the counts: which releases are left, and by what evidence.
+    Recognised(Releases, Evidence),
+    /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
+    /// one another, the client itself and one that speaks this dialect.
+    Mixed(LinkId, Dialect),
 }
 
 /// One connection's conversation.
@@ -43,6 +47,10 @@ pub struct Conversation {
     state: State,
     /// What is needed as long as the dialect is not certain.
     doubt: Option<Box<Doubt>>,
+    /// Whether a link to a client of another generation was told of.
+    mixed: bool,
+    /// Of which of the rooms under its key it is, if there are several.
+    placing: Option<Box<Placing>>,
 }
 
 #[derive(Debug)]
@@ -96,15 +104,19 @@ impl Conversation {
                 give_up_at: now + windows.first_frame,
             },
             doubt: Some(Box::new(doubt)),
+            mixed: false,
+            placing: Placing::new(policy),
         };
         let family = likeliest(candidates).dialect().family();
         // Of the JSON dialects only one speaks first, and only if it can be no other.
         let decided = if family == Family::Json { candidates.len() == 1 } else { true };
         if decided && candidates.of_family(family) == candidates {
+            steps.push(Step::Recognised(candidates, Evidence::Pinned));
             conversation.speak(candidates, now, steps);
         } else {
             steps.push(Step::Ping);
         }
+        conversation.place(0, now, steps);
         conversation
     }
 
@@ -125,6 +137,7 @@ impl Conversation {
 
     /// A frame came.
     pub fn on_frame(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
+        let before = steps.len();
         match &self.state {
             State::Listening { .. } => self.hear_first(frame, now, steps),
             State::Speaking(_) if self.doubt.is_some() => self.weigh(frame, now, steps),
@@ -132,6 +145,71 @@ impl Conversation {
         }
         if let State::Speaking(session) = &mut self.state {
             act(session.decode(frame), steps);
+        }
+        self.place(before, now, steps);
+    }
+
+    /// Sends it to the room of its generation, where a key stands for several: what was asked from step `from` on, and
+    /// what was asked before if it turned out to be of another generation than it was taken for.
+    fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Step>) {
+        let Some(placing) = &mut self.placing else { return };
+        let known = generation(self.candidates);
+        let likely = likeliest(self.candidates).dialect();
+        // Clients that were sent the probe answer it soon, or are of those that do not.
+        let asked = self.doubt.as_ref().is_some_and(|doubt| doubt.context.probed);
+        let is_new = |step: &Step| matches!(step, Step::Enter(key, _) if placing.splits(key));
+        if let Some(at) = steps.iter().skip(from).position(is_new).map(|at| at + from)
+            && let Step::Enter(key, command) = steps.remove(at)
+        {
+            placing.held = None;
+            let until = match likely.family() {
+                Family::ProtobufV1 => asked.then(|| placing.patience(now)),
+                Family::Json => placing.patience_with_json(&command, now),
+                Family::Current => None,
+            };
+            if known.is_none()
+                && let Some(until) = until
+            {
+                placing.held = Some((key, command, until));
+                if let State::Speaking(session) = &mut self.state
+                    && let Some(question) = session.question()
+                {
+                    steps.push(Step::Send(question));
+                    self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
+                }
+                return;
+            }
+            let generation = known.unwrap_or(likely.generation());
+            let elsewhere = placing.is_misplaced(generation);
+            let room = placing.place(key, command.clone(), generation);
+            steps.insert(at, Step::Enter(room, command));
+            if elsewhere {
+                steps.insert(at, Step::Leave);
+                self.forget_kept();
+            }
+            return;
+        }
+        let generation = known.unwrap_or(likely.generation());
+        if let Some((key, command, _)) =
+            placing.held.take_if(|(_, _, until)| known.is_some() || *until <= now)
+        {
+            let room = placing.place(key, command.clone(), generation);
+            return steps.push(Step::Enter(room, command));
+        }
+        if placing.is_misplaced(generation)
+            && let Some((key, command)) = placing.asked()
+        {
+            placing.moved = likely.family() == Family::Json;
+            let room = placing.place(key, command.clone(), generation);
+            steps.extend([Step::Leave, Step::Enter(room, command)]);
+            self.forget_kept();
+        }
+    }
+
+    /// What came in a room that it has left is not said again.
+    fn forget_kept(&mut self) {
+        if let Some(Phase::Repeating(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
+            kept.clear();
         }
     }
 
@@ -141,7 +219,7 @@ impl Conversation {
         // A frame of a dialect that is not allowed here is judged by one that is.
         let possible = if possible.is_empty() { self.candidates } else { possible };
         let possible = possible.of_family(likeliest(possible).dialect().family());
-        steps.push(Step::Recognised(possible, "first frame"));
+        steps.push(Step::Recognised(possible, Evidence::FirstFrame));
         self.speak(possible, now, steps);
         self.heard(frame, now, steps);
     }
@@ -165,12 +243,14 @@ impl Conversation {
         let possible = evidence::after(frame, doubt.context, self.candidates);
         if !possible.is_empty() && possible != self.candidates {
             self.candidates = possible;
-            steps.push(Step::Recognised(possible, "later frame"));
+            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
             let mut frames = Vec::new();
             if let State::Speaking(session) = &mut self.state {
                 session.adopt(possible, likeliest(possible), now, &mut frames);
             }
             steps.extend(frames.into_iter().map(Step::Send));
+        } else if guessing && !possible.is_empty() {
+            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
         }
         self.heard(frame, now, steps);
     }
@@ -196,7 +276,7 @@ impl Conversation {
     /// (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
     fn take_back(&mut self, possible: Releases, family: Family, steps: &mut Vec<Step>) {
         let Some(doubt) = &mut self.doubt else { return };
-        steps.push(Step::Recognised(possible, "taken back: spoke after we did"));
+        steps.push(Step::Recognised(possible, Evidence::TakenBack));
         doubt.context = Context::default();
         let kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
             Phase::Guessing(guess) => guess.taken_back(),
@@ -251,6 +331,14 @@ impl Conversation {
 
     /// An event came for the client.
     pub fn on_event(&mut self, event: Event, now: Instant, steps: &mut Vec<Step>) {
+        if let Some(placing) = &mut self.placing
+            && placing.moved
+            && matches!(event, Event::Admitted { .. } | Event::Bound { .. })
+        {
+            placing.moved = false;
+            return;
+        }
+        self.notice_mixture(&event, steps);
         let State::Speaking(session) = &mut self.state else {
             return;
         };
@@ -276,6 +364,17 @@ impl Conversation {
         }
     }
 
+    fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Step>) {
+        if let Event::Relayed { link, origin, .. } = event
+            && !self.mixed
+            && let Some(other) = Dialect::of_origin(*origin)
+            && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
+        {
+            self.mixed = true;
+            steps.push(Step::Mixed(*link, other));
+        }
+    }
+
     /// When [`on_time`](Self::on_time) is to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
@@ -287,13 +386,21 @@ impl Conversation {
                     Some(Phase::Guessing(guess)) => guess.deadline(),
                     Some(Phase::Heard | Phase::Repeating(_)) | None => None,
                 };
-                session.deadline().into_iter().chain(hold).min()
+                let held = self.placing.as_ref().and_then(|placing| placing.held.as_ref());
+                let held = held.map(|(_, _, until)| *until);
+                session.deadline().into_iter().chain(hold).chain(held).min()
             }
         }
     }
 
     /// The time came.
     pub fn on_time(&mut self, now: Instant, steps: &mut Vec<Step>) {
+        let before = steps.len();
+        self.act_on_time(now, steps);
+        self.place(before, now, steps);
+    }
+
+    fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Step>) {
         match &mut self.state {
             State::Listening { give_up_at, .. } if *give_up_at <= now => {
                 steps.push(Step::Send(Frame::Close(self.close(&Reason::Silent))));
@@ -301,7 +408,7 @@ impl Conversation {
             State::Listening { speak_at, .. } => {
                 if speak_at.is_some_and(|at| at <= now) {
                     let silent = self.candidates.of_family(Family::ProtobufV1);
-                    steps.push(Step::Recognised(silent, "silence"));
+                    steps.push(Step::Recognised(silent, Evidence::Silence));
                     self.speak(silent, now, steps);
                 }
             }

@@ -13,10 +13,56 @@
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
+use std::fmt;
+
 use crate::dialect::{
-    Dialect, Family, Layout, Release, Releases, asks_to_join, current_layout, pings, senders, v1_layout,
+    Dialect, Family, Layout, Release, Releases, answers_nobody, asks_to_join, current_layout, pings, senders,
+    v1_layout,
 };
 use crate::frame::Frame;
+
+/// By what a client was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Nothing it did: what else it could speak is not served.
+    Pinned,
+    /// Its first frame.
+    FirstFrame,
+    /// It did not say a word. Whoever connects and says nothing is taken for such a client.
+    Silence,
+    /// A frame after the first, or the first of a client that we spoke to before.
+    LaterFrame,
+    /// Its silence was misread, and its first frame told better.
+    TakenBack,
+}
+
+impl Evidence {
+    /// All kinds.
+    pub const ALL: [Evidence; 5] = [
+        Evidence::Pinned,
+        Evidence::FirstFrame,
+        Evidence::Silence,
+        Evidence::LaterFrame,
+        Evidence::TakenBack,
+    ];
+
+    /// For people and for the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Evidence::Pinned => "pinned",
+            Evidence::FirstFrame => "first frame",
+            Evidence::Silence => "silence",
+            Evidence::LaterFrame => "later frame",
+            Evidence::TakenBack => "taken back",
+        }
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// What happened on the connection before the frame, as far as it bears on what the frame means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +75,8 @@ pub(super) struct Context {
     pub(super) member: bool,
     /// What it asked last is to join.
     pub(super) joining: bool,
+    /// It was sent an offer of nobody, which only one of sigver 7.0 answers.
+    pub(super) questioned: bool,
 }
 
 impl Context {
@@ -88,6 +136,9 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
 
 /// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
 fn json(text: &str, context: Context, releases: Releases) -> Releases {
+    if context.questioned && answers_nobody(text) {
+        return releases.filter(|release| release.dialect() == Dialect::Sigver7);
+    }
     match senders(text, context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,

@@ -4,9 +4,12 @@ mod conversation;
 mod evidence;
 mod guess;
 mod policy;
+mod rooms;
 
 pub use conversation::{Conversation, Step};
-pub use policy::{Policy, Protocols, Windows};
+pub use evidence::Evidence;
+pub use policy::{Policy, Protocols, Windows, likeliest};
+pub use rooms::Rooms;
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use super::rooms::Rooms;
 use crate::dialect::{Dialect, Family, Release, Releases};
 
 /// What the operator allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// The candidates at the beginning: at most one release of each dialect.
     pub releases: Releases,
@@ -15,6 +16,15 @@ pub struct Policy {
     pub windows: Windows,
     /// Whether what builds a data channel is translated between the generations.
     pub transcode: bool,
+    /// Who meets under one key.
+    pub rooms: Rooms,
+}
+
+impl Policy {
+    /// Clients may speak these releases; all else is as it is by default.
+    pub fn of(releases: Releases) -> Self {
+        Policy { releases, windows: Windows::default(), transcode: true, rooms: Rooms::Shared }
+    }
 }
 
 /// What `--protocol` names.
@@ -75,7 +85,7 @@ const LIKELIEST_FIRST: [Dialect; 16] = [
 ];
 
 /// The likeliest of the candidates; without candidates, the current release.
-pub(super) fn likeliest(candidates: Releases) -> Release {
+pub fn likeliest(candidates: Releases) -> Release {
     LIKELIEST_FIRST
         .into_iter()
         .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))

@@ -3,18 +3,19 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
 
 mod json;
+mod properties;
+mod recognised;
+mod rooms;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use proptest::prelude::*;
-
 use super::evidence::{Context, after};
 use super::*;
-use crate::dialect::{Dialect, PROBE, Release, Releases, Upgrade};
+use crate::dialect::{Dialect, PROBE, Releases, Upgrade};
 use crate::frame::{Close, Frame};
 use crate::model::{Command, Event, LinkId, Payload, Side, Signal};
+use bytes::Bytes;
 
 fn hex(text: &str) -> Frame {
     let bytes: Vec<u8> =
@@ -23,11 +24,7 @@ fn hex(text: &str) -> Frame {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy {
-        releases: Policy::parse(list).unwrap().releases,
-        windows: Windows::default(),
-        transcode: true,
-    })
+    Arc::new(Policy::of(Policy::parse(list).unwrap().releases))
 }
 
 /// The names of the dialects in the set.
@@ -43,15 +40,20 @@ struct Talk {
     start: Instant,
     steps: Vec<Step>,
     why: Vec<&'static str>,
+    mixed: Vec<Dialect>,
 }
 
 impl Talk {
     fn open(protocols: &str, path: &str) -> Self {
+        Talk::with(&policy(protocols), path)
+    }
+
+    fn with(policy: &Arc<Policy>, path: &str) -> Self {
         let start = Instant::now();
         let mut steps = Vec::new();
         let upgrade = Upgrade { path: path.to_owned(), favored: false };
-        let conversation = Conversation::open(&policy(protocols), upgrade, start, &mut steps);
-        Talk { conversation, start, steps, why: Vec::new() }
+        let conversation = Conversation::open(policy, upgrade, start, &mut steps);
+        Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -100,8 +102,12 @@ impl Talk {
                 Step::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
                 Step::Ask(command) => verb(&command).into(),
                 Step::Leave => "leave".into(),
+                Step::Mixed(_, other) => {
+                    self.mixed.push(other);
+                    continue;
+                }
                 Step::Recognised(_, why) => {
-                    self.why.push(why);
+                    self.why.push(why.name());
                     continue;
                 }
             });
@@ -437,66 +443,4 @@ fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
     let mut talk = Talk::open("sigver-18,sigver-20", "/k");
     talk.frame(1, &Frame::text("{}"));
     assert_eq!(talk.did(), ["ping", "close Some(4743) Wrong data type"]);
-}
-
-fn any_frame() -> impl Strategy<Value = Frame> {
-    let tags = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03];
-    let bytes = prop::collection::vec(prop_oneof![prop::sample::select(tags.to_vec()), any::<u8>()], 0..24);
-    let json = prop::sample::select(vec![
-        "{}",
-        "null",
-        "5",
-        "[]",
-        "{\"type\":\"open\",\"key\":\"k\"}",
-        "{\"type\":\"join\",\"key\":\"k\"}",
-        "{\"index\":0}",
-        "{\"index\":\"x\",\"data\":1}",
-        "{\"data\":1}",
-    ]);
-    prop_oneof![
-        4 => bytes.prop_map(|bytes| Frame::Binary(bytes.into())),
-        1 => json.prop_map(Frame::text),
-        1 => ".{0,12}".prop_map(Frame::text),
-    ]
-}
-
-proptest! {
-    /// Whatever comes, in whatever dialect: nothing panics, and as long as nothing is known there is a deadline.
-    #[test]
-    fn hostile_frames_are_survived(
-        frames in prop::collection::vec((any_frame(), 0u64..3_000), 0..12),
-        release in prop::sample::select(Release::ALL.to_vec()),
-        auto in any::<bool>(),
-        path in prop::sample::select(vec!["/", "/k", "//a/b"]),
-    ) {
-        let protocols = if auto { "auto".to_owned() } else { release.to_string() };
-        let mut talk = Talk::open(&protocols, path);
-        let mut now = 0;
-        for (frame, pause) in frames {
-            now += pause;
-            talk.until(now);
-            if talk.conversation.candidates().len() == Dialect::ALL.len() {
-                prop_assert!(talk.conversation.deadline().is_some());
-            }
-            talk.frame(now, &frame);
-            talk.event(now, Event::Admitted { first: true });
-            talk.event(now, relayed(Side::Member, release.dialect()));
-            talk.did();
-        }
-    }
-
-    /// Evidence only takes away, and its order does not matter as long as nothing was said on a guess.
-    #[test]
-    fn evidence_only_narrows(first in any_frame(), second in any_frame()) {
-        let auto = policy("auto").releases;
-        let one = |set, frame| after(frame, Context::default(), set);
-        let (a, b) = (one(one(auto, &first), &second), one(one(auto, &second), &first));
-        prop_assert_eq!(a, b);
-        prop_assert!(a.len() <= one(auto, &first).len());
-    }
-}
-
-#[test]
-fn the_probe_is_one_frame() {
-    assert_eq!(PROBE, Bytes::from_static(&[0x10, 0x01, 0x20, 0x01]));
 }

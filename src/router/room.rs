@@ -52,6 +52,11 @@ impl<H: Clone> Room<H> {
         self.peers.contains_key(&peer)
     }
 
+    /// Who is in the room.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.keys().copied()
+    }
+
     /// How many members there are.
     pub fn members(&self) -> usize {
         self.members.len()

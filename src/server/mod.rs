@@ -1,12 +1,14 @@
-//! The shell around it all: a listening socket, TLS, HTTP, and the end of everything.
+//! The shell around it all: a listening socket, TLS, HTTP, the control socket, and the end of everything.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
+pub mod control;
 pub mod http;
 pub mod listener;
+pub mod status;
 pub mod tls;
 
 use std::future::Future;
@@ -135,9 +137,10 @@ where
             });
         }
         Wanted::Relay(signaller, call) => {
+            let counted = context.telemetry.relayed();
             tokio::spawn(async move {
                 signaller.serve(Box::new(stream), early, call, context.stopped()).await;
-                drop(alive);
+                drop((counted, alive));
             });
         }
     }

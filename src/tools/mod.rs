@@ -1,12 +1,22 @@
 //! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
 //! its own; the gateway's command line is in `cli`.
 
+mod matrix;
+mod probe;
+mod record;
+mod replay;
+mod status;
+mod throwaway;
+
 use std::ffi::OsString;
+use std::future::Future;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use crate::dialect::{Dialect, Release, markdown};
+use status::StatusArgs;
 
 /// Commands of `sigver`, beside serving.
 #[derive(Debug, Parser)]
@@ -18,6 +28,16 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Tell who speaks what on a server that runs on this machine.
+    Status(StatusArgs),
+    /// Measure how well members of each dialect and joiners of each other work together on a server.
+    Matrix(matrix::Matrix),
+    /// Find out which dialects and releases a server speaks.
+    Probe(probe::Probe),
+    /// Play recorded conversations against a server, and show what is different.
+    Replay(replay::Replay),
+    /// Pass connections on to a server, and record what is said.
+    Record(record::Record),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -30,9 +50,26 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Status(args)) => return block_on(status::run(args)),
+        Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
+        Ok(Tool::Probe(probe)) => return block_on(probe.run()),
+        Ok(Tool::Replay(replay)) => return block_on(replay.run()),
+        Ok(Tool::Record(record)) => return block_on(record.run()),
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS
+}
+
+/// Runs a command that talks with servers: its code, or 2 if it could not do its work.
+fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn listed() -> String {

@@ -11,7 +11,7 @@
 
 pub mod clients;
 pub mod page;
-pub mod protobufjs;
+pub use sigver::compat::protobufjs;
 pub mod sse;
 pub mod ws;
 
@@ -25,9 +25,10 @@ use std::time::Duration;
 use sigver::config::{TlsFiles, Transports};
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::Policy;
 use sigver::server::{self, listener, tls};
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -83,10 +84,11 @@ impl Gateway {
     pub async fn with(settings: Settings) -> Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
+        let policy = Policy::of(protocols.releases);
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
+            telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: settings.max_pending,
             idle: Duration::from_secs(45),

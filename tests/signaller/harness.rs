@@ -9,9 +9,10 @@ use futures_util::{SinkExt, StreamExt};
 use sigver::config::Transports;
 use sigver::conn::Context;
 use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Windows};
+use sigver::negotiate::Policy;
 use sigver::server;
 use sigver::signaller::{Signaller, SignallerOptions};
+use sigver::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -43,9 +44,10 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy { releases: protocols.releases, windows: Windows::default(), transcode: true };
+        let policy = Policy::of(protocols.releases);
         let context = Arc::new(Context {
             hub: Hub::new(),
+            telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: 1 << 20,
             idle: Duration::from_secs(45),

@@ -6,8 +6,16 @@ import { Peer } from './peer.mjs'
 import { socketSettled, socketTrouble } from './signaling.mjs'
 import { Timeout, until } from './until.mjs'
 
+export function freshKey () {
+  return `key-${randomBytes(6).toString('hex')}`
+}
+
+function hasFailed (peer) {
+  return peer.failure !== undefined
+}
+
 export class Group {
-  key = `key-${randomBytes(6).toString('hex')}`
+  key
   startedAt = Date.now()
   members = []
   everyone = []
@@ -16,12 +24,15 @@ export class Group {
   firstChannelMs
   #lab
   #lineUp
+  #names
   #channelsExpected = 0
 
   // `lineUp`: the versions of the first, second, … peer, starting over when there are more peers.
-  constructor (lab, lineUp) {
+  constructor (lab, lineUp, { key = freshKey(), names = [] } = {}) {
     this.#lab = lab
     this.#lineUp = lineUp
+    this.#names = names
+    this.key = key
   }
 
   get channels () {
@@ -43,34 +54,48 @@ export class Group {
   }
 
   async add () {
-    const index = this.everyone.length
-    const spec = this.#lineUp[index % this.#lineUp.length]
     const others = [...this.members]
     const heard = others.map((peer) => peer.joined.length)
-    const peer = await Peer.open(this.#lab, `peer${index + 1}`, spec)
+    const peer = await this.#enter(others, hasFailed)
+    if (others.length === 0) {
+      return
+    }
+    await this.#wait(`${peer.name} is in the group`, () => peer.ready || peer.hitOwnRace)
+    await this.#wait(`the others hear that ${peer.name} joined`, () => {
+      return others.every((other, index) => other.joined.length > heard[index])
+    })
+    if (peer.spec.hearsJoins) {
+      await this.#wait(`${peer.name} hears of the others`, () => peer.joined.length >= others.length)
+    }
+  }
+
+  // One that the others need not understand: its data channels open, and nothing else matters.
+  addStranger () {
+    return this.#enter([...this.members], (peer) => hasFailed(peer) && peer.channelsOpened === 0)
+  }
+
+  // Up to the open data channels, unless a peer is `broken` before.
+  async #enter (others, broken) {
+    const index = this.everyone.length
+    const spec = this.#lineUp[index % this.#lineUp.length]
+    const peer = await Peer.open(this.#lab, this.#names[index] ?? `peer${index + 1}`, spec)
     this.everyone.push(peer)
     this.members.push(peer)
     this.#channelsExpected += 2 * others.length
 
     if (index === 0) {
       await peer.first(this.key)
-      await this.#wait(`${peer.name} is the first in the group`, () => peer.ready)
-      return
+      await this.#wait(`${peer.name} is the first in the group`, () => peer.ready, broken)
+      return peer
     }
     const channels = others.map((other) => other.channelsOpened)
     await peer.join(this.key)
-    await this.#wait(`${peer.name} has its data channels`, () => peer.channelsOpened >= others.length)
+    await this.#wait(`${peer.name} has its data channels`, () => peer.channelsOpened >= others.length, broken)
     this.firstChannelMs ??= peer.firstChannelMs
     await this.#wait(`the others have their data channels to ${peer.name}`, () => {
       return others.every((other, index) => other.channelsOpened > channels[index])
-    })
-    await this.#wait(`${peer.name} is in the group`, () => peer.ready || peer.hitOwnRace)
-    await this.#wait(`the others hear that ${peer.name} joined`, () => {
-      return others.every((other, index) => other.joined.length > heard[index])
-    })
-    if (spec.hearsJoins) {
-      await this.#wait(`${peer.name} hears of the others`, () => peer.joined.length >= others.length)
-    }
+    }, broken)
+    return peer
   }
 
   // Every member's broadcasts must arrive at every other member, once.
@@ -165,11 +190,11 @@ export class Group {
     }
   }
 
-  #wait (what, test) {
+  #wait (what, test, broken = hasFailed) {
     return until(this.members, () => {
-      const broken = this.members.find((peer) => peer.failure)
-      if (broken) {
-        throw new Error(`${what}: ${broken.name} failed: ${broken.failure}`)
+      const culprit = this.members.find(broken)
+      if (culprit) {
+        throw new Error(`${what}: ${culprit.name} failed: ${culprit.failure}`)
       }
       return test()
     }, { limit: this.#lab.limit + this.#lab.delayOpen, what })

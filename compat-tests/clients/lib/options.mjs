@@ -1,4 +1,4 @@
-// The command line that run.mjs and originals.mjs share.
+// Command lines: what programs have in common, and the one that run.mjs and originals.mjs share.
 
 import { parseArgs } from 'node:util'
 import { bundlePath } from './bundles.mjs'
@@ -23,18 +23,25 @@ const COMMON = {
   limit: { type: 'string', default: '8000' },
   verbose: { type: 'boolean', default: false },
   json: { type: 'string' },
-  label: { type: 'string' },
-  help: { type: 'boolean', short: 'h', default: false }
+  label: { type: 'string' }
 }
 
-function list (text) {
+export function list (text) {
   return text === undefined ? [] : text.split(',').map((item) => item.trim()).filter((item) => item !== '')
 }
 
-function milliseconds (values, option) {
+export function milliseconds (values, option) {
   const number = Number(values[option])
   if (!Number.isInteger(number) || number < 0) {
     throw new Error(`--${option} takes a number of milliseconds, not ${JSON.stringify(values[option])}`)
+  }
+  return number
+}
+
+export function positive (values, option) {
+  const number = Number(values[option])
+  if (!Number.isInteger(number) || number <= 0) {
+    throw new Error(`--${option} takes a number above 0, not ${JSON.stringify(values[option])}`)
   }
   return number
 }
@@ -61,8 +68,7 @@ export function nameLineUp (lineUp) {
   return lineUp.map(({ version }) => version).join(' + ')
 }
 
-function read (extra) {
-  const { values } = parseArgs({ options: { ...COMMON, ...extra } })
+function read (values) {
   return {
     ...values,
     lineUps: pickLineUps(list(values.versions), list(values.groups)),
@@ -72,18 +78,24 @@ function read (extra) {
   }
 }
 
-// Ends the program when the command line makes no sense, or only asks for help.
-export function readOptions (usage, extra, check = () => {}) {
+// What `read` makes of the values. Ends the program when the command line makes no sense, or only asks for help.
+export function parse (usage, options, read) {
   if (process.argv.includes('--help') || process.argv.includes('-h')) {
     console.log(usage)
     process.exit(0)
   }
   try {
-    const options = read(extra)
-    check(options)
-    return options
+    return read(parseArgs({ options }).values)
   } catch (error) {
     console.error(`${error.message}\n\n${usage}`)
     process.exit(2)
   }
+}
+
+export function readOptions (usage, extra, check = () => {}) {
+  return parse(usage, { ...COMMON, ...extra }, (values) => {
+    const options = read(values)
+    check(options)
+    return options
+  })
 }

@@ -14,10 +14,10 @@ export class Peer extends EventEmitter {
   errors = []
   sockets = []
   channelsOpened = 0
-  firstChannelMs
+  firstSocketAt
+  firstChannelAt
   trace = new Trace()
   #page
-  #firstSocketAt
 
   constructor (name, spec) {
     super()
@@ -75,7 +75,7 @@ export class Peer extends EventEmitter {
         this.errors.push(event.text)
         break
       case 'socket-new':
-        this.#firstSocketAt ??= event.at
+        this.firstSocketAt ??= event.at
         this.sockets[event.socket - 1] = { url: event.url, state: 'connecting' }
         break
       case 'socket-open':
@@ -89,10 +89,14 @@ export class Peer extends EventEmitter {
         break
       case 'channel-open':
         this.channelsOpened += 1
-        this.firstChannelMs ??= event.at - this.#firstSocketAt
+        this.firstChannelAt ??= event.at
         break
     }
     this.emit('change')
+  }
+
+  get firstChannelMs () {
+    return this.firstChannelAt && this.firstChannelAt - this.firstSocketAt
   }
 
   // Did the client trip over itself?

@@ -1,5 +1,5 @@
-// The log of one peer: frames on its signaling sockets and what its page reported, in order, for people to read when
-// a scenario fails.
+// The log of one peer: frames on its signaling sockets and what its page reported, in order. People read it shortened
+// when a scenario fails; `records` has all.
 
 const LONGEST = 160
 const MOST_LINES = 60
@@ -12,25 +12,29 @@ function readFrame ({ opcode, payloadData }) {
   return opcode === 1 ? payloadData : `hex ${Buffer.from(payloadData, 'base64').toString('hex')}`
 }
 
+function describe ({ arrow, frame, event }) {
+  if (frame) {
+    return `${arrow} ${shorten(readFrame(frame))}`
+  }
+  const { kind, at, ...fields } = event
+  const text = Object.entries(fields).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(' ')
+  return `* ${kind} ${shorten(text)}`
+}
+
 export class Trace {
-  #lines = []
+  records = []
 
   frame (arrow, frame) {
-    this.#add(`${arrow} ${shorten(readFrame(frame))}`)
+    this.records.push({ at: Date.now(), arrow, frame })
   }
 
-  event ({ kind, at, ...fields }) {
-    const text = Object.entries(fields).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(' ')
-    this.#add(`* ${kind} ${shorten(text)}`)
-  }
-
-  #add (text) {
-    this.#lines.push({ at: Date.now(), text })
+  event (event) {
+    this.records.push({ at: Date.now(), event })
   }
 
   // The beginning and the end are what explains a failure.
   print (since) {
-    const lines = this.#lines.map(({ at, text }) => `${String(at - since).padStart(7)} ms  ${text}`)
+    const lines = this.records.map((record) => `${String(record.at - since).padStart(7)} ms  ${describe(record)}`)
     if (lines.length <= MOST_LINES) {
       return lines
     }

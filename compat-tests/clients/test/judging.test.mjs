@@ -4,6 +4,9 @@ import assert from 'node:assert/strict'
 import { EventEmitter } from 'node:events'
 import { test } from 'node:test'
 import { judge, makeBroadcasts, ROUNDS } from '../lib/delivery.mjs'
+import { carries } from '../lib/frames.mjs'
+import { complaints, conclusion, table } from '../lib/matrix.mjs'
+import { namePair, pairUp } from '../lib/pairs.mjs'
 import { socketTrouble } from '../lib/signaling.mjs'
 import { Turns } from '../lib/turns.mjs'
 import { Timeout, until } from '../lib/until.mjs'
@@ -78,4 +81,41 @@ test('versions have short names', () => {
   assert.equal(findVersion('rc.3').version, '1.0.0-rc.3')
   assert.equal(findVersion('4.3.1').version, '4.3.1')
   assert.throws(() => findVersion('5.0.0'), /unknown netflux version/)
+})
+
+const spec = (version, fields = {}) => ({ version, ...fields })
+const attempt = (passed, fields = {}) => ({ passed, channelMs: 41.6, joinerSockets: 1, errors: [], signaling: [], log: [], ...fields })
+
+test('versions are paired with each other, and with themselves', () => {
+  const names = pairUp([spec('1.1.0-beta.8'), spec('4.3.1')]).map(namePair)
+  assert.deepEqual(names, ['1.1.0-beta.8:1.1.0-beta.8', '1.1.0-beta.8:4.3.1', '4.3.1:1.1.0-beta.8', '4.3.1:4.3.1'])
+})
+
+test('the table tells what passed, after a retry, and what did not', () => {
+  const [same, mixed, other] = pairUp([spec('1.1.0-beta.8'), spec('4.3.1')])
+  const results = [
+    { ...same, passed: true, attempts: [attempt(true)] },
+    { ...mixed, passed: true, attempts: [attempt(false, { reason: 'late' }), attempt(true)] },
+    { ...other, passed: false, attempts: [attempt(false, { reason: 'first' }), attempt(false, { reason: 'second' })] }
+  ]
+  assert.deepEqual(table(results), [
+    'member \\ joiner  beta.8  4.3.1',
+    'beta.8           ok 42   ok 42 retry',
+    '4.3.1            FAILED'
+  ])
+  assert.equal(conclusion(results).at(-1), 'pairs: 2 of 3, 1 after a retry')
+  assert.deepEqual(results.flatMap(complaints), [
+    'again  1.1.0-beta.8:4.3.1, attempt 1: late',
+    'FAILED 4.3.1:1.1.0-beta.8, attempt 1: first',
+    'FAILED 4.3.1:1.1.0-beta.8, attempt 2: second'
+  ])
+})
+
+test('what a frame carries is told in every generation', () => {
+  const text = (payloadData) => ({ opcode: 1, payloadData })
+  const binary = (payload) => ({ opcode: 2, payloadData: Buffer.from(payload, 'latin1').toString('base64') })
+  assert.equal(carries(text('{"data":{"offer":{"sdp":"a=setup:actpass"}}}')), 'offer')
+  assert.equal(carries(binary('\x0a\xff a=setup:active\r\n a=candidate:1')), 'answer')
+  assert.equal(carries(binary('\x22candidate:1 1 udp')), 'candidate')
+  assert.equal(carries(text('{"opened":true}')), 'other')
 })

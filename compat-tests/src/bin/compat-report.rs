@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use compat_tests::compare::{Rules, compare};
-use compat_tests::exceptions::{Exceptions, Mode, glob};
+use compat_tests::exceptions::{Exceptions, Mode};
 use compat_tests::goldens::{self, ORIGINALS, Original};
 use compat_tests::report::Report;
 use compat_tests::runner::{Plan, Target, play_alone, run};
-use compat_tests::transcript::{self, Scenario};
+use compat_tests::transcript::{self, Scenario, glob};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]

@@ -45,6 +45,8 @@ pub(in crate::dialect) struct Envelope {
     /// All joiners, as long as it may be an opener of sigver 6, which answers all of them.
     waiting: Vec<LinkId>,
     proof: Proof,
+    /// It was answered by a question that tells openers of 7.0 from those of 7.6.
+    questioned: bool,
     liveness: Liveness,
 }
 
@@ -122,6 +124,7 @@ impl Envelope {
             joiners: rules.all(is_7).then(Joiners::default),
             waiting: Vec::new(),
             proof: Proof::NotNeeded,
+            questioned: false,
             liveness: Liveness::new(if rules.only(Release::V14_0_0) {
                 Rule::Pings { every: Duration::from_secs(5) }
             } else {

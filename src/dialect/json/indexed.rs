@@ -99,18 +99,23 @@ impl Indexed {
                 self.joiners.index_of(link);
                 out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
             }
-            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, .. } => match side {
-                Side::Joiner => out.push(forwarded(payload)),
-                Side::Member if !self.any_object() && matches!(payload, Payload::Attributes { .. }) => {
-                    out.push(forwarded(payload));
+            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, .. } => {
+                match (side, payload) {
+                    (Side::Joiner, payload @ Payload::Attributes { .. }) => out.push(forwarded(payload)),
+                    (Side::Member, payload @ Payload::Attributes { .. }) if !self.any_object() => {
+                        out.push(forwarded(payload));
+                    }
+                    (Side::Joiner, payload) => {
+                        out.push(Frame::text(Value::Object(self.attributes(payload)).to_string()));
+                    }
+                    (Side::Member, payload) => {
+                        let mut attributes = self.attributes(payload);
+                        let index = self.joiners.index_of(link);
+                        attributes.insert("index".to_owned(), index.to_string().into());
+                        out.push(Frame::text(super::sent::compact(Value::Object(attributes))));
+                    }
                 }
-                Side::Member => {
-                    let mut attributes = payload.into_attributes();
-                    let index = self.joiners.index_of(link);
-                    attributes.insert("index".to_owned(), index.to_string().into());
-                    out.push(Frame::text(super::sent::compact(Value::Object(attributes))));
-                }
-            },
+            }
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.release, Fault::of(&reason, ""))));
             }
@@ -128,12 +133,23 @@ impl Indexed {
         }
     }
 
+    /// The attributes of an object for this client. Up to sigver 4 each object has a type, of which there are two: what is
+    /// no candidate is an offer, as both sides make them.
+    fn attributes(&self, payload: Payload) -> Map<String, Value> {
+        let mut attributes = payload.into_attributes();
+        if !self.any_object() && !attributes.contains_key("type") {
+            let kind = if attributes.contains_key("candidate") { "icecandidate" } else { "offer" };
+            attributes.insert("type".to_owned(), kind.into());
+        }
+        attributes
+    }
+
     fn refuse(&self, fault: Fault<'_>) -> Action {
         Action::Close(close(self.release, fault))
     }
 }
 
-/// What a joiner gets to see: the opener's frame as it is.
+/// The sender's frame as it is.
 fn forwarded(payload: Payload) -> Frame {
     match payload {
         Payload::Attributes { text, binary: false } => Frame::Text(text),

@@ -14,6 +14,8 @@ use crate::dialect::Dialect::{
 struct Shape {
     kind: bool,
     id: bool,
+    /// The id is 0, which no joiner has.
+    nobody: bool,
     key: bool,
     index: bool,
     joinkey: bool,
@@ -62,6 +64,11 @@ pub fn senders(text: &str, by_join: bool) -> Option<&'static [Dialect]> {
     })
 }
 
+/// Whether this text answers nobody, as only an opener of sigver 7.0 does that is asked who it is.
+pub fn answers_nobody(text: &str) -> bool {
+    serde_json::from_str::<Shape>(text).is_ok_and(|shape| shape.nobody && shape.data)
+}
+
 /// Whether this text asks to join a room, or to open one; `None` if neither.
 pub fn asks_to_join(text: &str) -> Option<bool> {
     let shape: Shape = serde_json::from_str(text).ok()?;
@@ -89,7 +96,11 @@ impl<'de> Deserialize<'de> for Shape {
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     match name.as_ref() {
                         "type" => shape.kind = true,
-                        "id" => shape.id = true,
+                        "id" => {
+                            shape.id = true;
+                            shape.nobody = map.next_value::<serde_json::Value>()? == 0;
+                            continue;
+                        }
                         "key" => shape.key = true,
                         "index" => shape.index = true,
                         "joinkey" => shape.joinkey = true,

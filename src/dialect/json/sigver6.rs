@@ -89,9 +89,7 @@ impl Sigver6 {
                     Side::Member => "offer",
                     Side::Joiner => "answer",
                 };
-                if let Ok(Value::Object(mut object)) = serde_json::from_str(&payload.into_json())
-                    && let Some(said) = object.remove(name)
-                {
+                if let Some(said) = said(payload, name) {
                     out.push(Frame::text(compact(attribute(name, said))));
                 }
             }
@@ -116,6 +114,22 @@ impl Sigver6 {
             | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
             | Event::LinkEnded { side: Side::Joiner, .. } => {}
         }
+    }
+}
+
+/// What a payload says that goes by this name. Up to sigver 4, both sides say it in an object of the type `offer`.
+pub(super) fn said(payload: Payload, name: &str) -> Option<Value> {
+    if let Payload::Attributes { .. } = payload {
+        let mut attributes = payload.clone().into_attributes();
+        let typed = attributes.get("type").is_some_and(|kind| kind == "offer");
+        return match attributes.remove(name) {
+            None if typed => serde_json::from_str(&payload.into_json()).ok(),
+            said => said,
+        };
+    }
+    match serde_json::from_str(&payload.into_json()) {
+        Ok(Value::Object(mut object)) => object.remove(name),
+        _ => None,
     }
 }
 

@@ -98,7 +98,7 @@ impl Events {
         };
         let policy = |style: Style| {
             let releases = style.releases(context.policy.releases);
-            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..*context.policy }))
+            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
         };
         let (query, auth) = (policy(Style::Query), policy(Style::Auth));
         (query.is_some() || auth.is_some()).then(|| {

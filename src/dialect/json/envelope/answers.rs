@@ -6,10 +6,20 @@ use std::time::Instant;
 use bytestring::ByteString;
 use serde_json::Value;
 
+use super::super::sigver6::said;
 use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, from_11, is_7, is_8, is_9, up_to_7};
 use crate::dialect::{Dialect, Family, Release};
 use crate::frame::Frame;
 use crate::model::{Event, LinkId, Payload, Reason, Recipient, Side, Signal};
+
+/// The answer to a `{"key":K}` with an offer of nobody in it, which only those of 7.0 answer: the others have heard that
+/// their key is accepted, and look no further (netflux 0.10.3, 0.10.8 and 1.0.0-rc.3, measured).
+const WHO_ARE_YOU: &str = concat!(
+    r#"{"isKeyOk":true,"id":0,"data":{"offer":{"type":"offer","sdp":"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"#,
+    r#"a=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:none\r\n"#,
+    r#"a=ice-pwd:nobodynobodynobodynobody\r\na=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00"#,
+    r#":00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\n"}}}"#,
+);
 
 impl Envelope {
     /// The id by which an opener knows a joiner.
@@ -60,6 +70,14 @@ impl Envelope {
         }
     }
 
+    /// The same answer with a question in it.
+    pub(in crate::dialect) fn question(&mut self) -> Option<Frame> {
+        let by_key = self.asked == Asked::Open && self.rules.any(is_7);
+        let unclear = by_key && self.rules.any(|release| release == Release::V7_6_4);
+        self.questioned = unclear;
+        unclear.then(|| Frame::text(ByteString::from_static(WHO_ARE_YOU)))
+    }
+
     fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
         if self.asked == Asked::Open {
             let first = first || !self.rules.only(Release::V11_0_0);
@@ -79,7 +97,7 @@ impl Envelope {
     /// The answer to a `{"key":K}`: nothing to an opener of 6, 7.0 or 7.1, unless it may be one of 7.6. Then those of 7
     /// get an id and data, without which they close (netflux 0.10.3, measured); no joiner ever has that id.
     fn key_accepted(&self, out: &mut Vec<Frame>) {
-        if !self.rules.any(|release| release == Release::V7_6_4) {
+        if self.questioned || !self.rules.any(|release| release == Release::V7_6_4) {
             return;
         }
         let answer = if self.rules.any(is_7) {
@@ -114,16 +132,15 @@ impl Envelope {
     }
 
     fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
+        // An opener of 6 looks for the offer itself.
+        let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
+        let offer = may_be_6.then(|| said(payload.clone(), "offer")).flatten();
         let data = payload.into_json();
         if side == Side::Joiner {
             return Frame::text(format!("{{\"data\":{data}}}"));
         }
         let id = self.id_of(link);
-        // An opener of 6 looks for the offer itself.
-        if self.rules.any(|release| release == Release::V6_0_0)
-            && let Ok(Value::Object(object)) = serde_json::from_str(&data)
-            && let Some(offer) = object.get("offer")
-        {
+        if let Some(offer) = offer {
             return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
         }
         Frame::text(format!("{{\"id\":{id},\"data\":{data}}}"))

@@ -1,12 +1,12 @@
 //! A scenario as steps: each is one action of a client, together with everything that clients saw before the next.
 
-use crate::transcript::{Event, Op, Payload, Scenario, full_path, to_hex};
+use super::transcript::{Connect, Event, Op, Payload, Scenario, full_path, to_hex};
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Opens a connection to this path.
-    Connect(String),
+    /// Opens a connection; the path is whole.
+    Connect(Connect),
     /// Sends a frame.
     Send(Payload),
     /// Sends a close frame.
@@ -85,7 +85,7 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let peer = &self.peer;
         match &self.action {
-            Action::Connect(path) => write!(f, "{peer} connects to {}", shortened(path)),
+            Action::Connect(to) => write!(f, "{peer} connects to {}", shortened(&to.path)),
             Action::Send(p) => match (&p.msg, std::str::from_utf8(&p.bytes)) {
                 (Some(msg), _) => write!(f, "{peer} sends {msg}"),
                 (None, Ok(text)) if p.op == Op::Text => write!(f, "{peer} sends text {}", shortened(text)),
@@ -106,7 +106,7 @@ pub fn steps(scenario: &Scenario) -> Vec<Step> {
     for record in &scenario.records {
         let Some(peer) = record.peer.clone() else { continue };
         let action = match &record.event {
-            Event::Connect { path } => Some(Action::Connect(full_path(path))),
+            Event::Connect(to) => Some(Action::Connect(Connect { path: full_path(&to.path), ..to.clone() })),
             Event::Send(payload) => Some(Action::Send(payload.clone())),
             Event::SendClose { code, reason } => Some(Action::Close { code: *code, reason: reason.clone() }),
             Event::TcpDestroy => Some(Action::Drop),

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::json::members;
-use crate::transcript::{Op, Payload, to_hex};
-use crate::wire::{self, Field, Value};
+use super::json::members;
+use super::transcript::{Op, Payload, to_hex};
+use super::wire::{self, Field, Value};
 
 /// Numbers below this one are literal, not made up.
 pub const SMALL: u64 = 1000;
@@ -32,23 +32,68 @@ pub enum Layout {
         /// The numbers of the id fields in it.
         ids: &'static [u64],
     },
+    /// Any of these, each frame by what it is: for conversations in which clients may speak different dialects.
+    Any,
 }
 
+/// The attributes of [`Layout::Json`] for a room key and for an id, in all but the oldest releases.
+const JSON_KEYS: &[&str] = &["key", "joinkey", "open", "join"];
+const JSON_IDS: &[&str] = &["id", "index", "unavailable"];
+
 impl Layout {
-    /// The layout of an original release, by its version.
+    /// The layout of an original release, by its version. What is no version stands for all of them.
     pub fn of(version: &str) -> Layout {
-        let major = version.split('.').next().and_then(|m| m.parse::<u32>().ok()).unwrap_or(u32::MAX);
+        let Some(major) = version.split('.').next().and_then(|m| m.parse::<u32>().ok()) else {
+            return Layout::Any;
+        };
         match major {
             0..=3 => Layout::Json { keys: &["id"], ids: &[] },
-            4..=14 => Layout::Json {
-                keys: &["key", "joinkey", "open", "join"],
-                ids: &["id", "index", "unavailable"],
-            },
+            4..=14 => Layout::Json { keys: JSON_KEYS, ids: JSON_IDS },
             15..=18 => Layout::Protobuf { content: 1, ids: &[1] },
             19 => Layout::Protobuf { content: 2, ids: &[1] },
             _ => Layout::Protobuf { content: 2, ids: &[1, 2] },
         }
     }
+
+    /// The attributes of a JSON object that hold a room key.
+    pub fn keys(self) -> Option<&'static [&'static str]> {
+        match self {
+            Layout::Json { keys, .. } => Some(keys),
+            Layout::Protobuf { .. } => None,
+            Layout::Any => Some(JSON_KEYS),
+        }
+    }
+
+    /// The attributes of a JSON object that hold an id.
+    fn attributes(self) -> Option<&'static [&'static str]> {
+        match self {
+            Layout::Json { ids, .. } => Some(ids),
+            Layout::Protobuf { .. } => None,
+            Layout::Any => Some(JSON_IDS),
+        }
+    }
+
+    /// The id fields of the field with this number, if it may be the content of a message. No release has another
+    /// message in a field that is the content of another release's.
+    fn content(self, number: u64) -> Option<&'static [u64]> {
+        match (self, number) {
+            (Layout::Protobuf { content, ids }, _) if number == content => Some(ids),
+            (Layout::Any, 1) => Some(&[1]),
+            (Layout::Any, 2) => Some(&[1, 2]),
+            _ => None,
+        }
+    }
+
+    fn has_protobuf(self) -> bool {
+        !matches!(self, Layout::Json { .. })
+    }
+}
+
+/// The text of a frame in which a layout may have JSON attributes: for [`Layout::Any`], an object.
+fn json_text(layout: Layout, payload: &Payload) -> Option<&str> {
+    let text = std::str::from_utf8(&payload.bytes).ok()?;
+    let data = matches!(payload.op, Op::Text | Op::Binary);
+    (data && (layout != Layout::Any || members(text).is_some())).then_some(text)
 }
 
 /// An id on the wire.
@@ -155,22 +200,20 @@ fn cut(masked: &mut Masked, text: &str, attributes: &[&str]) {
 /// Cuts a frame at its ids.
 pub fn mask(layout: Layout, payload: &Payload) -> Masked {
     let mut masked = Masked::literal(format!("{} ", payload.op.name()));
-    let text = std::str::from_utf8(&payload.bytes).ok();
-    match (layout, payload.op, text) {
-        (Layout::Json { ids, .. }, Op::Text | Op::Binary, Some(text)) => {
-            cut(&mut masked, text, ids);
-        }
-        (Layout::Protobuf { content, ids }, Op::Binary, _) => {
-            match mask_content(content, ids, &payload.bytes) {
-                Some(inner) => inner.into_iter().for_each(|piece| match piece {
-                    Piece::Raw(raw) => masked.text(&to_hex(&raw)),
-                    Piece::Mark(mark) => masked.text(mark),
-                    Piece::Id(id) => masked.push(Id::Number(id)),
-                }),
-                None => masked.text(&to_hex(&payload.bytes)),
-            }
-        }
-        (_, Op::Text, Some(text)) => masked.text(text),
+    if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
+        cut(&mut masked, text, ids);
+        return masked;
+    }
+    match (payload.op, std::str::from_utf8(&payload.bytes)) {
+        (Op::Binary, _) if layout.has_protobuf() => match mask_content(layout, &payload.bytes) {
+            Some(inner) => inner.into_iter().for_each(|piece| match piece {
+                Piece::Raw(raw) => masked.text(&to_hex(&raw)),
+                Piece::Mark(mark) => masked.text(mark),
+                Piece::Id(id) => masked.push(Id::Number(id)),
+            }),
+            None => masked.text(&to_hex(&payload.bytes)),
+        },
+        (Op::Text, Ok(text)) => masked.text(text),
         _ => masked.text(&to_hex(&payload.bytes)),
     }
     masked
@@ -197,14 +240,14 @@ fn tag(number: u64, wire_type: u64) -> Vec<u8> {
 
 /// `None`: show the frame as it is, because it is no message, has no content, or is not encoded the usual way (so
 /// that cutting it would hide a difference).
-fn mask_content(content: u64, ids: &[u64], bytes: &[u8]) -> Option<Vec<Piece>> {
-    if replace_content(content, ids, bytes, Some)? != bytes {
+fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
+    if replace_content(layout, bytes, Some)? != bytes {
         return None;
     }
     let mut pieces = Vec::new();
     for field in wire::fields(bytes)? {
-        match field.value {
-            Value::Bytes(inner) if field.number == content => {
+        match (field.value, layout.content(field.number)) {
+            (Value::Bytes(inner), Some(ids)) => {
                 let inner = wire::fields(inner)?;
                 if !inner.iter().any(|f| id_of(f, ids).is_some()) {
                     pieces.push(Piece::Raw(field.raw.to_vec()));
@@ -230,19 +273,14 @@ fn mask_content(content: u64, ids: &[u64], bytes: &[u8]) -> Option<Vec<Piece>> {
 }
 
 /// The message with every id for which `new` has an answer written anew; all other bytes stay.
-fn replace_content(
-    content: u64,
-    ids: &[u64],
-    bytes: &[u8],
-    new: impl Fn(u64) -> Option<u64>,
-) -> Option<Vec<u8>> {
+fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
     for field in wire::fields(bytes)? {
-        let inner = match field.value {
-            Value::Bytes(inner) if field.number == content => wire::fields(inner),
+        let inner = match (field.value, layout.content(field.number)) {
+            (Value::Bytes(inner), Some(ids)) => wire::fields(inner).zip(Some(ids)),
             _ => None,
         };
-        let Some(inner) = inner else {
+        let Some((inner, ids)) = inner else {
             out.extend_from_slice(field.raw);
             continue;
         };
@@ -258,7 +296,7 @@ fn replace_content(
             }
         }
         if changed {
-            wire::put_bytes(&mut out, content, &rewritten);
+            wire::put_bytes(&mut out, field.number, &rewritten);
         } else {
             out.extend_from_slice(field.raw);
         }
@@ -270,32 +308,28 @@ fn replace_content(
 /// stays byte for byte, and a frame that cannot be understood stays as it is.
 pub fn substitute(layout: Layout, payload: &Payload, live: &HashMap<Id, Id>) -> Vec<u8> {
     let original = || payload.bytes.clone();
-    match (layout, payload.op) {
-        (Layout::Protobuf { content, ids }, Op::Binary) => {
-            let new = |id| match live.get(&Id::Number(id)) {
-                Some(Id::Number(n)) if *n != id => Some(*n),
-                _ => None,
-            };
-            replace_content(content, ids, &payload.bytes, new).unwrap_or_else(original)
-        }
-        (Layout::Json { ids, .. }, Op::Text | Op::Binary) => {
-            let Ok(text) = std::str::from_utf8(&payload.bytes) else {
-                return original();
-            };
-            let mut out = String::new();
-            let mut done = 0;
-            for (place, id) in json_ids(text, ids).unwrap_or_default() {
-                if let Some(new) = live_text(&id, live) {
-                    out.push_str(&text[done..place.start]);
-                    out.push_str(&new);
-                    done = place.end;
-                }
+    if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
+        let mut out = String::new();
+        let mut done = 0;
+        for (place, id) in json_ids(text, ids).unwrap_or_default() {
+            if let Some(new) = live_text(&id, live) {
+                out.push_str(&text[done..place.start]);
+                out.push_str(&new);
+                done = place.end;
             }
-            out.push_str(&text[done..]);
-            out.into_bytes()
         }
-        _ => original(),
+        out.push_str(&text[done..]);
+        return out.into_bytes();
     }
+    if payload.op != Op::Binary || !layout.has_protobuf() {
+        return original();
+    }
+    // The small ones that are learned are places in a list, of JSON.
+    let new = |id| match live.get(&Id::Number(id)).filter(|_| Id::Number(id).made_up()) {
+        Some(Id::Number(n)) if *n != id => Some(*n),
+        _ => None,
+    };
+    replace_content(layout, &payload.bytes, new).unwrap_or_else(original)
 }
 
 /// The JSON for the id of this run. Scripts also send a number as a string, to see whether that is understood.
@@ -311,7 +345,7 @@ fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
 /// Cuts a close reason at the ids in it: `... from the 12345 joining peer`, or a message quoted at its end.
 pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> Masked {
     let mut masked = Masked::literal(format!("close {code} "));
-    if let (Layout::Json { ids, .. }, Some(start)) = (layout, reason.find('{')) {
+    if let (Some(ids), Some(start)) = (layout.attributes(), reason.find('{')) {
         masked.text(&reason[..start]);
         cut(&mut masked, &reason[start..], ids);
         return masked;
@@ -406,6 +440,21 @@ mod tests {
         let text = Payload::new(Op::Text, r#"{"id":"SkX_9-abc","data":1}"#);
         let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
         assert_eq!(substitute(Layout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
+    }
+
+    #[test]
+    fn where_any_release_may_speak_each_frame_is_read_as_what_it_is() {
+        let ids = |payload: &Payload| mask(Layout::of("any"), payload).ids;
+        assert_eq!(ids(&binary("0a0f08f3b89ba60312076f666665722d4a")), [Id::Number(885_447_795)]);
+        assert_eq!(ids(&binary("120a080010c0c40722026869")), [Id::Number(0), Id::Number(123_456)]);
+        assert_eq!(ids(&binary("1001")), [], "the field of a content, and a number");
+        assert_eq!(ids(&Payload::new(Op::Text, r#"{"id":123456}"#)), [Id::Number(123_456)]);
+        assert_eq!(ids(&Payload::new(Op::Text, "hello")), []);
+        let live = numbers(&[(0, 70_000), (123_456, 7)]);
+        let sent = substitute(Layout::Any, &binary("120a080010c0c40722026869"), &live);
+        assert_eq!(to_hex(&sent), "12080800100722026869", "0 is a place in a list, which is of JSON");
+        let sent = substitute(Layout::Any, &Payload::new(Op::Text, r#"{"id":0}"#), &live);
+        assert_eq!(sent, br#"{"id":70000}"#);
     }
 
     #[test]

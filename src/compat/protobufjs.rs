@@ -2,10 +2,13 @@
 //! whatever the wire says, and nothing keeps a nested message from reading on behind its end.
 
 /// What a known field holds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
+    /// A number of 32 bits.
     Number,
+    /// Bytes, or text.
     Bytes,
+    /// A message.
     Message(Schema),
 }
 
@@ -15,8 +18,11 @@ pub type Schema = &'static [(u32, Kind)];
 /// A field's value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// A number.
     Number(u32),
+    /// Bytes, or text.
     Bytes(Vec<u8>),
+    /// A message.
     Message(Fields),
 }
 
@@ -25,6 +31,7 @@ pub enum Value {
 pub struct Fields(pub Vec<(u32, Value)>);
 
 impl Fields {
+    /// A number, or 0.
     pub fn number(&self, field: u32) -> u32 {
         match self.get(field) {
             Some(Value::Number(number)) => *number,
@@ -32,6 +39,7 @@ impl Fields {
         }
     }
 
+    /// Bytes, or none.
     pub fn bytes(&self, field: u32) -> &[u8] {
         match self.get(field) {
             Some(Value::Bytes(bytes)) => bytes,
@@ -39,6 +47,7 @@ impl Fields {
         }
     }
 
+    /// A field, if it was set.
     pub fn get(&self, field: u32) -> Option<&Value> {
         self.0.iter().find(|(number, _)| *number == field).map(|(_, value)| value)
     }
@@ -106,7 +115,10 @@ impl Reader<'_> {
                 self.number()?;
             }
             1 => self.at += 8,
-            2 => self.at = self.at.checked_add(self.number()? as usize)?,
+            2 => {
+                let length = self.number()? as usize;
+                self.at = self.at.checked_add(length)?;
+            }
             3 => loop {
                 match self.number()? & 7 {
                     4 => break,
@@ -143,4 +155,24 @@ fn varint(mut value: u32) -> Vec<u8> {
     }
     bytes.push(value as u8);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_skipped_with_its_length() {
+        let frame = [number(1, 7), delimited(9, b"unknown"), number(2, 300)].concat();
+        let fields = decode(&frame, &[(1, Kind::Number), (2, Kind::Number)]).unwrap();
+        assert_eq!((fields.number(1), fields.number(2)), (7, 300));
+    }
+
+    #[test]
+    fn a_field_is_what_the_schema_says_whatever_the_wire_says() {
+        let fields = decode(&delimited(2, &[]), &[(2, Kind::Number)]).unwrap();
+        assert_eq!(fields.get(2), Some(&Value::Number(0)));
+        assert_eq!(decode(&[0x08, 0xff], &[(1, Kind::Number)]), None);
+        assert_eq!(decode(&[0x12, 9, 0], &[(2, Kind::Bytes)]), None);
+    }
 }

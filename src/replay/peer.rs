@@ -2,20 +2,26 @@
 //!
 //! By itself it answers nothing but WebSocket pings, close frames and what its reflex says; it offers no extension.
 
-use std::net::SocketAddr;
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::script::What;
-use crate::transcript::{Op, Payload};
+use super::script::What;
+use super::target::{Stream, Target};
+use super::transcript::{Connect, Op, Payload};
 
 /// How long a connection attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -76,19 +82,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts a client that connects to `path` at once.
+    /// Starts a client that connects at once.
     pub fn connect(
         name: &str,
-        addr: SocketAddr,
-        path: &str,
+        target: &Target,
+        to: Connect,
         reflex: Option<Reflex>,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Peer {
         let (orders, inbox) = mpsc::unbounded_channel();
         let link = Link { peer: name.to_owned(), reports };
-        let url = format!("ws://{addr}{path}");
+        let target = target.clone();
         tokio::spawn(async move {
-            match timeout(CONNECT, open(addr, &url)).await {
+            match timeout(CONNECT, open(&target, &to)).await {
                 Ok(Ok(socket)) => {
                     link.saw(What::Open);
                     run(socket, inbox, reflex, &link).await;
@@ -125,14 +131,21 @@ impl Link {
     }
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Box<dyn Stream>>;
 
-async fn open(addr: SocketAddr, url: &str) -> Result<Socket> {
-    let stream = TcpStream::connect(addr).await.context("connect")?;
-    stream.set_nodelay(true)?;
+async fn open(target: &Target, to: &Connect) -> Result<Socket> {
+    let url = format!("ws://{}{}", target.authority(), target.path(&to.path));
+    let mut request = url.into_client_request()?;
+    for (name, value) in [("origin", &to.origin), ("sec-websocket-protocol", &to.protocol)] {
+        if let Some(value) = value {
+            request.headers_mut().insert(name, HeaderValue::from_str(value)?);
+        }
+    }
+    let stream = target.dial().await?;
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let (socket, _) =
-        tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await.context("upgrade")?;
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
+        .await
+        .context("upgrade")?;
     Ok(socket)
 }
 

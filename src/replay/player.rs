@@ -5,19 +5,24 @@
 //! for the pongs, does that once more (the first round may have overtaken a message on its way through the server),
 //! and then listens a little while for what should not come. Scenarios about time are played at their recorded times.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::hearing::heard;
-use crate::ids::{self, Id, Layout, Masked};
-use crate::peer::{News, Order, Peer, Reflex, Report};
-use crate::rename::Renamer;
-use crate::script::{Action, Seen, Step, What, steps};
-use crate::transcript::{Event, Op, Payload, Record, Scenario};
+use super::compare::Order as Sequence;
+use super::ids::{self, Id, Layout, Masked};
+use super::peer::{News, Order, Peer, Reflex, Report};
+use super::rename::Renamer;
+use super::script::{Action, Seen, Step, What, steps};
+use super::target::Target;
+use super::transcript::{Connect, Event, Op, Payload, Record, Scenario};
 
 /// How long to wait for what the script shows.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -34,7 +39,7 @@ const ROUNDS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The server.
-    pub addr: SocketAddr,
+    pub target: Target,
     /// Appended to room keys; `None` leaves them as they are, for a server of one's own.
     pub suffix: Option<String>,
     /// Send a client's first frame at once after its connection opened, as real clients do, where the script shows
@@ -43,8 +48,11 @@ pub struct Options {
     /// Answer this frame with that one, as the real clients of the dialect do by themselves; neither is recorded.
     /// A server that must find out the protocol goes by that.
     pub reflex: Option<Reflex>,
-    /// The server does not know the release: see [`heard`].
-    pub any_release: bool,
+    /// What a client of a release makes of a frame, where the server does not know the release.
+    pub heard: Option<fn(&str, Payload) -> Payload>,
+    /// What will be compared of the order in which things are seen: when a step is over, and which frame is whose
+    /// counterpart, goes by that.
+    pub order: Sequence,
     /// In scenarios about time, how much later than recorded a frame may come.
     pub tolerance: Duration,
     /// Wait at least this long after each action: to record from a script that does not show what comes.
@@ -53,13 +61,14 @@ pub struct Options {
 
 impl Options {
     /// The usual way to play against a server.
-    pub fn new(addr: SocketAddr) -> Self {
+    pub fn new(target: impl Into<Target>) -> Self {
         Self {
-            addr,
+            target: target.into(),
             suffix: None,
             eager: false,
             reflex: None,
-            any_release: false,
+            heard: None,
+            order: Sequence::Steps,
             tolerance: Duration::from_millis(400),
             pace: Duration::ZERO,
         }
@@ -79,7 +88,7 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
         steps: &steps,
         keys: Renamer::new(options.suffix.clone()),
         begin: Instant::now(),
-        timed: script.is_timed(),
+        order: options.order.of(script),
         now: 0,
         arrived: HashMap::new(),
         connections: HashMap::new(),
@@ -119,6 +128,15 @@ fn counterparts(layout: Layout, steps: &[Step]) -> HashMap<String, Vec<Counterpa
     all
 }
 
+/// How much each client saw in these steps.
+fn shown_until(steps: &[Step]) -> HashMap<&str, usize> {
+    let mut counts = HashMap::new();
+    for seen in steps.iter().flat_map(|s| &s.seen) {
+        *counts.entry(seen.peer.as_str()).or_default() += 1;
+    }
+    counts
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Connecting,
@@ -143,10 +161,10 @@ struct Player<'a> {
     counterparts: HashMap<String, Vec<Counterpart>>,
     keys: Renamer,
     begin: Instant,
-    timed: bool,
+    order: Sequence,
     /// The current step.
     now: usize,
-    /// What arrived in the current step (in a timed scenario: since the beginning), per client.
+    /// What arrived per client: in the current step if steps are compared, else since the beginning.
     arrived: HashMap<String, usize>,
     connections: HashMap<String, Connection>,
     sender: mpsc::UnboundedSender<Report>,
@@ -159,19 +177,26 @@ impl<'a> Player<'a> {
     async fn step(&mut self, now: usize) {
         let steps: &'a [Step] = self.steps;
         let step = &steps[now];
-        if self.timed {
-            self.listen_until(self.begin + Duration::from_millis(step.t), |_| false).await;
-            self.await_timed(now).await;
-        } else {
-            self.arrived.clear();
+        match self.order {
+            Sequence::Times => {
+                self.listen_until(self.begin + Duration::from_millis(step.t), |_| false).await;
+                self.await_timed(now).await;
+            }
+            Sequence::Steps => self.arrived.clear(),
+            Sequence::Clients => {}
         }
         self.now = now;
         self.act(step);
-        if self.timed {
-            return;
-        }
         let until = Instant::now();
-        self.listen_until(until + LIMIT, |p| p.step_complete(step)).await;
+        match self.order {
+            Sequence::Times => return,
+            Sequence::Steps => self.listen_until(until + LIMIT, |p| p.step_complete(step)).await,
+            Sequence::Clients => {
+                let shown = shown_until(&self.steps[..=now]);
+                let all = |p: &Self| shown.iter().all(|(peer, count)| p.has(peer, *count));
+                self.listen_until(until + LIMIT, all).await;
+            }
+        }
         if self.options.eager && self.goes_on_at_once(now) {
             return;
         }
@@ -185,7 +210,7 @@ impl<'a> Player<'a> {
     }
 
     async fn finish(&mut self, duration: u64) {
-        if self.timed {
+        if self.order == Sequence::Times {
             self.listen_until(self.begin + Duration::from_millis(duration), |_| false).await;
             self.await_timed(self.steps.len()).await;
         } else {
@@ -209,11 +234,11 @@ impl<'a> Player<'a> {
     fn act(&mut self, step: &Step) {
         let peer = step.peer.as_str();
         let order = match &step.action {
-            Action::Connect(path) => {
-                self.record(Some(peer), Event::Connect { path: path.clone() });
-                let path = self.keys.path(path);
-                let peer =
-                    Peer::connect(peer, self.options.addr, &path, self.options.reflex, self.sender.clone());
+            Action::Connect(to) => {
+                self.record(Some(peer), Event::Connect(to.clone()));
+                let to = Connect { path: self.keys.path(&to.path), ..to.clone() };
+                let Options { target, reflex, .. } = self.options;
+                let peer = Peer::connect(peer, target, to, *reflex, self.sender.clone());
                 let connection = Connection { peer, state: State::Connecting, synced: 0 };
                 self.connections.insert(step.peer.clone(), connection);
                 return;
@@ -322,10 +347,10 @@ impl<'a> Player<'a> {
                 *reason = self.keys.restore(reason);
             }
             What::Frame(payload) => {
-                if let (Layout::Json { .. }, Ok(text)) = (self.layout, std::str::from_utf8(&payload.bytes)) {
+                if let (Some(_), Ok(text)) = (self.layout.keys(), std::str::from_utf8(&payload.bytes)) {
                     payload.bytes = self.keys.restore(text).into_bytes();
                 }
-                if self.options.any_release {
+                if let Some(heard) = self.options.heard {
                     *payload = heard(self.version, payload.clone());
                 }
             }
@@ -349,11 +374,20 @@ impl<'a> Player<'a> {
         let Some(waiting) = self.counterparts.get_mut(peer) else {
             return;
         };
-        let latest = if self.timed { self.now + 1 } else { self.now };
+        let latest = match self.order {
+            Sequence::Steps => self.now,
+            Sequence::Times if self.options.order == Sequence::Steps => self.now + 1,
+            // Whatever is first: what one client is told of another's step may have been recorded after a later step.
+            Sequence::Times | Sequence::Clients => usize::MAX,
+        };
         let found = waiting.iter().position(|c| c.step <= latest && c.masked.parts == live.parts);
         let Some(found) = found else { return };
         let script = waiting.remove(found).masked;
-        let json = matches!(self.layout, Layout::Json { .. });
+        let json = match (self.layout, what) {
+            (Layout::Json { .. }, _) => true,
+            (Layout::Any, What::Frame(payload)) => payload.bytes.starts_with(b"{"),
+            _ => false,
+        };
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {
             if recorded.made_up() && live.is_substitute_for(&recorded) {
                 self.live_ids.entry(recorded).or_insert(live);

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use crate::ids::{self, Id, Layout, Masked};
-use crate::script::{Step, What, steps};
-use crate::transcript::Scenario;
+use super::ids::{self, Id, Layout, Masked};
+use super::script::{Step, What, steps};
+use super::transcript::Scenario;
 
 /// What is different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,32 @@ pub struct Rules {
     pub tolerance: u64,
     /// Clients of which each may see what the transcript shows at another, because lots were drawn among them.
     pub interchangeable: &'static [&'static str],
+    /// What is compared of the order in which things were seen.
+    pub order: Order,
+}
+
+/// What is compared of the order in which things were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// What each client saw in each step; in scenarios about time, what it saw when.
+    #[default]
+    Steps,
+    /// What each client saw: of real conversations, in which one client may act while another's words are on their way.
+    Clients,
+    /// What each client saw, and when.
+    Times,
+}
+
+impl Order {
+    /// What it comes to for this scenario.
+    pub fn of(self, scenario: &Scenario) -> Order {
+        if self == Order::Steps && scenario.is_timed() { Order::Times } else { self }
+    }
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { tolerance: 400, interchangeable: &[] }
+        Self { tolerance: 400, interchangeable: &[], order: Order::Steps }
     }
 }
 
@@ -158,11 +179,13 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
     }
     let mut comparer = Comparer { layout, rules, ids: Ids::default(), golden: &golden, out };
     comparer.number_ids();
-    if expected.is_timed() {
-        comparer.group(&golden, &live, 0, Some(rules.tolerance));
-    } else {
-        for step in 0..golden.len() {
-            comparer.group(&golden[step..=step], &live[step..=step], step, None);
+    match rules.order.of(expected) {
+        Order::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
+        Order::Clients => comparer.group(&golden, &live, 0, None),
+        Order::Steps => {
+            for step in 0..golden.len() {
+                comparer.group(&golden[step..=step], &live[step..=step], step, None);
+            }
         }
     }
     let mut out = comparer.out;
@@ -293,24 +316,50 @@ impl Comparer<'_> {
     }
 }
 
+/// So many comparisons of one frame with another are worth it; beyond, frames are compared in their places.
+const WORTH: usize = 4_000_000;
+
 /// The longest common subsequence, as pairs of indices. Frames that differ in ids only count as common.
 fn common(expected: &[Item], actual: &[Item]) -> Vec<(usize, usize)> {
     let same = |i: usize, j: usize| expected[i].masked.parts == actual[j].masked.parts;
-    let mut length = vec![vec![0usize; actual.len() + 1]; expected.len() + 1];
-    for i in (0..expected.len()).rev() {
-        for j in (0..actual.len()).rev() {
-            length[i][j] = match same(i, j) {
-                true => length[i + 1][j + 1] + 1,
-                false => length[i + 1][j].max(length[i][j + 1]),
+    let shorter = expected.len().min(actual.len());
+    // Mostly, all is equal, and long conversations are no matter.
+    let head = (0..shorter).take_while(|i| same(*i, *i)).count();
+    let from_end = |i: usize| (expected.len() - 1 - i, actual.len() - 1 - i);
+    let tail = (0..shorter - head).map(from_end).take_while(|(i, j)| same(*i, *j)).count();
+    let (rows, columns) = (expected.len() - tail, actual.len() - tail);
+    let mut pairs: Vec<(usize, usize)> = (0..head).map(|i| (i, i)).collect();
+    if (rows - head) * (columns - head) > WORTH {
+        pairs.extend((head..rows.min(columns)).filter(|i| same(*i, *i)).map(|i| (i, i)));
+    } else {
+        pairs.extend(longest(head, rows, columns, same));
+    }
+    pairs.extend((0..tail).rev().map(from_end));
+    pairs
+}
+
+fn longest(
+    head: usize,
+    rows: usize,
+    columns: usize,
+    same: impl Fn(usize, usize) -> bool,
+) -> Vec<(usize, usize)> {
+    let mut length = vec![vec![0usize; columns - head + 1]; rows - head + 1];
+    for i in (head..rows).rev() {
+        for j in (head..columns).rev() {
+            let (x, y) = (i - head, j - head);
+            length[x][y] = match same(i, j) {
+                true => length[x + 1][y + 1] + 1,
+                false => length[x + 1][y].max(length[x][y + 1]),
             };
         }
     }
-    let (mut pairs, mut i, mut j) = (Vec::new(), 0, 0);
-    while i < expected.len() && j < actual.len() {
+    let (mut pairs, mut i, mut j) = (Vec::new(), head, head);
+    while i < rows && j < columns {
         if same(i, j) {
             pairs.push((i, j));
             (i, j) = (i + 1, j + 1);
-        } else if length[i + 1][j] >= length[i][j + 1] {
+        } else if length[i - head + 1][j - head] >= length[i - head][j - head + 1] {
             i += 1;
         } else {
             j += 1;

@@ -5,9 +5,9 @@
 //! digit (the empty one), and those that are no plain JSON string, stay as they are: a script that uses one needs a
 //! server of its own.
 
-use crate::ids::Layout;
-use crate::json::members;
-use crate::transcript::{Event, Scenario};
+use super::ids::Layout;
+use super::json::members;
+use super::transcript::{Event, Scenario};
 
 /// Keys longer than this keep their length, because their length is what they test.
 const LONG: usize = 256;
@@ -26,7 +26,7 @@ fn plain(value: &str) -> Option<&str> {
 /// Whether the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
 /// oldest releases take for a key, too), so that no other script may use the server meanwhile.
 pub fn needs_own_server(script: &Scenario) -> bool {
-    let Layout::Json { keys, .. } = Layout::of(&script.version) else {
+    let Some(keys) = Layout::of(&script.version).keys() else {
         // Here an empty path is refused.
         return false;
     };
@@ -65,7 +65,9 @@ impl Renamer {
             return key.to_owned();
         };
         let (head, tail) = key.split_at(place);
-        let insert = format!("-{suffix}");
+        // The handles of the path relay may have underscores in them, and no other sign.
+        let relay = key.starts_with("listen/") || key.starts_with("connect/");
+        let insert = format!("{}{suffix}", if relay { '_' } else { '-' });
         let keep = match key.len() > LONG && head.is_ascii() {
             true => head.len().saturating_sub(insert.len()),
             false => head.len(),
@@ -88,7 +90,7 @@ impl Renamer {
 
     /// Renames the key in a JSON message; any other frame stays as it is.
     pub fn frame(&mut self, layout: Layout, bytes: Vec<u8>) -> Vec<u8> {
-        let (Layout::Json { keys, .. }, true) = (layout, self.suffix.is_some()) else {
+        let (Some(keys), true) = (layout.keys(), self.suffix.is_some()) else {
             return bytes;
         };
         let text = match String::from_utf8(bytes) {
@@ -122,7 +124,7 @@ impl Renamer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::{Op, Payload, Record};
+    use crate::replay::transcript::{Op, Payload, Record};
 
     fn renamer() -> Renamer {
         Renamer::new(Some("u7".into()))
@@ -130,8 +132,19 @@ mod tests {
 
     #[test]
     fn paths_keep_their_form() {
-        let paths =
-            ["/k1", "/a/b", "/a/b?x=1", "/a/b/", "/%61/b", "//a/b", "/A/b", "/", "/?favored", "/k1?favored"];
+        let paths = [
+            "/k1",
+            "/a/b",
+            "/a/b?x=1",
+            "/a/b/",
+            "/%61/b",
+            "//a/b",
+            "/A/b",
+            "/",
+            "/?favored",
+            "/k1?favored",
+            "/listen/abc",
+        ];
         let new: Vec<_> = paths.iter().map(|p| renamer().path(p)).collect();
         let expected = [
             "/k1-u7",
@@ -144,6 +157,7 @@ mod tests {
             "/",
             "/?favored",
             "/k1-u7?favored",
+            "/listen/abc_u7",
         ];
         assert_eq!(new, expected);
         assert_eq!(Renamer::new(None).path("/k1"), "/k1");

@@ -1,0 +1,171 @@
+//! Synthetic clients, one of each dialect: small state machines that say what a real client says, and make of what
+//! comes what the real ones were measured to, also of what was not meant for them. No sockets, tasks or clocks here.
+
+mod current;
+mod envelope;
+mod indexed;
+mod relay;
+mod sigver6;
+#[cfg(test)]
+mod tests;
+mod v1;
+
+use serde_json::Value;
+
+use super::parcel::{Got, Parcel};
+use super::tongue::Tongue;
+use crate::dialect::Dialect;
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To be the first, the opener.
+    Member,
+    /// To be bound to a member.
+    Joiner,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+/// What a client does of its own accord when something comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// It sends something.
+    Send(Frame),
+    /// It understands something.
+    Hear(Heard),
+    /// It closes, with this code if any.
+    Close(Option<u16>),
+}
+
+/// What a client understands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// It is a member now.
+    Member,
+    /// It is bound to a member.
+    Bound,
+    /// It may not come in.
+    Refused(String),
+    /// Somebody joins.
+    Arrival,
+    /// Something from another.
+    Parcel {
+        /// From whom, as a member knows its joiners.
+        from: Option<Id>,
+        /// What.
+        got: Got,
+    },
+    /// The other has nothing more to say.
+    End {
+        /// Who.
+        from: Option<Id>,
+    },
+    /// The other has left.
+    Gone {
+        /// Who.
+        from: Option<Id>,
+    },
+    /// The server asks whether it is there.
+    Beat,
+    /// What a real client would not survive, or take for an error.
+    Strange(String),
+    /// Everything that was sent before was read by the server.
+    Fence,
+    /// The connection has ended, with this code and reason.
+    Closed(Option<u16>, String),
+}
+
+/// What a member calls a joiner, as the server called it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Id(pub Value);
+
+/// A client.
+pub trait Client: Send {
+    /// The connection is open. A joiner whose request to join carries data sends this.
+    fn opened(&mut self, first: Option<&Parcel>) -> Vec<Act>;
+
+    /// A text comes.
+    fn text(&mut self, text: &str) -> Vec<Act>;
+
+    /// Bytes come.
+    fn binary(&mut self, bytes: &[u8]) -> Vec<Act>;
+
+    /// How it says this to the other, a member to one of its joiners; `None` if it has no words for it.
+    fn say(&mut self, to: Option<&Id>, parcel: &Parcel) -> Option<Frame>;
+
+    /// How it says that it has nothing more to say.
+    fn end(&mut self, _to: Option<&Id>) -> Option<Frame> {
+        None
+    }
+
+    /// What it says every five seconds.
+    fn beat(&self) -> Option<Frame> {
+        None
+    }
+}
+
+/// A client of this kind, for the room of this key.
+pub fn client(tongue: Tongue, role: Role, key: &str) -> Box<dyn Client> {
+    let Tongue::Sigver(dialect) = tongue else { return Box::new(relay::Relay) };
+    match dialect {
+        Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
+            Box::new(indexed::Indexed::new(dialect, role, key))
+        }
+        Dialect::Sigver6 => Box::new(sigver6::Sigver6::new(role, key)),
+        Dialect::Sigver7
+        | Dialect::Sigver7_6
+        | Dialect::Sigver8
+        | Dialect::Sigver9
+        | Dialect::Sigver11
+        | Dialect::Sigver13 => Box::new(envelope::Envelope::new(dialect, role, key)),
+        Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
+            Box::new(v1::V1::new(dialect, role))
+        }
+        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(current::Current::new(dialect, role)),
+    }
+}
+
+/// The path that a client of this kind connects to.
+pub fn path(tongue: Tongue, role: Role, key: &str) -> String {
+    match (tongue, role) {
+        (Tongue::Signaller, Role::Member) => format!("/listen/{key}"),
+        (Tongue::Signaller, Role::Joiner) => format!("/connect/{key}"),
+        _ if tongue.is_json() => "/".to_owned(),
+        _ => format!("/{key}"),
+    }
+}
+
+impl Id {
+    /// A number.
+    pub fn number(number: u32) -> Self {
+        Id(number.into())
+    }
+
+    /// The number it is, or 0.
+    fn as_number(&self) -> u32 {
+        self.0.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+    }
+}
+
+fn text(value: &Value) -> Frame {
+    Frame::Text(value.to_string())
+}
+
+fn strange(what: impl Into<String>) -> Act {
+    Act::Hear(Heard::Strange(what.into()))
+}
+
+fn parcel(from: Option<Id>, got: Got) -> Vec<Act> {
+    if got.is_empty() {
+        return Vec::new();
+    }
+    vec![Act::Hear(Heard::Parcel { from, got })]
+}

@@ -1,0 +1,156 @@
+//! The seventeen ways of speaking, and what each of them has words for (measured on the originals). No messages here.
+
+use std::fmt;
+
+use crate::dialect::{Dialect, Family};
+
+/// A way of speaking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tongue {
+    /// A dialect of sigver.
+    Sigver(Dialect),
+    /// The path relay.
+    Signaller,
+}
+
+/// When one is told that the other has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// There are no words for it.
+    Never,
+    /// At once.
+    AtOnce,
+    /// When it sends something to who has left.
+    WhenItSends,
+}
+
+/// What a dialect has words for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// A member is told that it is one.
+    pub admits: bool,
+    /// A joiner is told that it is bound to a member.
+    pub binds: bool,
+    /// A member is told that somebody joins, before the joiner says anything.
+    pub announces: bool,
+    /// A member says which joiner something is for.
+    pub addresses: bool,
+    /// A joiner's first data is part of its request to join.
+    pub joins_with_data: bool,
+    /// Its client says that it has nothing more to say.
+    pub says_end: bool,
+    /// Its client is told so of the other.
+    pub hears_end: bool,
+    /// A member is told that a joiner has left.
+    pub joiner_left: Told,
+    /// A joiner is told that its member has left.
+    pub member_left: Told,
+    /// The server asks members again and again whether they are there.
+    pub beats_member: bool,
+    /// The server asks joiners, too, that have not reached the group yet.
+    pub beats_joiner: bool,
+    /// The code by which its clients close when they leave.
+    pub leaves_with: Option<u16>,
+}
+
+impl Tongue {
+    /// All of them, oldest first.
+    pub fn all() -> impl Iterator<Item = Tongue> {
+        Dialect::ALL.into_iter().map(Tongue::Sigver).chain([Tongue::Signaller])
+    }
+
+    /// The one of this name.
+    pub fn of_name(name: &str) -> Option<Tongue> {
+        Tongue::all().find(|tongue| tongue.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tongue::Sigver(dialect) => dialect.name(),
+            Tongue::Signaller => "signaller",
+        }
+    }
+
+    /// Its name in a narrow table.
+    pub fn short(self) -> &'static str {
+        self.name().strip_prefix("sigver-").unwrap_or("sgnl")
+    }
+
+    /// Whether a member of one and a joiner of the other can meet at all.
+    pub fn meets(self, other: Tongue) -> bool {
+        self == other || (self != Tongue::Signaller && other != Tongue::Signaller)
+    }
+
+    /// Whether its frames are JSON.
+    pub fn is_json(self) -> bool {
+        matches!(self, Tongue::Sigver(dialect) if dialect.family() == Family::Json)
+    }
+
+    /// What it has words for.
+    pub fn words(self) -> Words {
+        let silent = Words {
+            admits: false,
+            binds: false,
+            announces: false,
+            addresses: true,
+            joins_with_data: false,
+            says_end: false,
+            hears_end: false,
+            joiner_left: Told::Never,
+            member_left: Told::Never,
+            beats_member: false,
+            beats_joiner: false,
+            leaves_with: None,
+        };
+        let answers = Words { admits: true, binds: true, ..silent };
+        let told = Words { joiner_left: Told::AtOnce, member_left: Told::AtOnce, ..answers };
+        let v1 = Words { says_end: true, hears_end: true, leaves_with: Some(1000), ..told };
+        let Tongue::Sigver(dialect) = self else {
+            // One listener, one connector, and an end that both see.
+            return Words { leaves_with: Some(1000), ..told };
+        };
+        match dialect {
+            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => Words { announces: true, ..silent },
+            Dialect::Sigver6 => Words { binds: true, addresses: false, ..silent },
+            Dialect::Sigver7 => Words { joins_with_data: true, member_left: Told::AtOnce, ..silent },
+            Dialect::Sigver7_6 => told,
+            Dialect::Sigver8 | Dialect::Sigver9 => {
+                Words { joiner_left: Told::WhenItSends, member_left: Told::WhenItSends, ..answers }
+            }
+            Dialect::Sigver11 => told,
+            Dialect::Sigver13 => Words { beats_member: true, beats_joiner: true, ..told },
+            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => Words { beats_member: true, ..v1 },
+            Dialect::Sigver18 => Words { beats_member: true, beats_joiner: true, ..v1 },
+            // `lastData` is theirs, too, but no client of theirs ever sets it, and it is never passed on.
+            Dialect::Sigver19 | Dialect::Sigver20 => {
+                Words { beats_member: true, beats_joiner: true, leaves_with: Some(1000), ..told }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tongue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tongue_has_a_name_of_its_own() {
+        let all: Vec<Tongue> = Tongue::all().collect();
+        assert_eq!(all.len(), 17);
+        assert!(all.iter().all(|tongue| Tongue::of_name(tongue.name()) == Some(*tongue)));
+    }
+
+    #[test]
+    fn the_relay_meets_only_itself() {
+        let twenty = Tongue::Sigver(Dialect::Sigver20);
+        assert!(Tongue::Signaller.meets(Tongue::Signaller) && twenty.meets(Tongue::Sigver(Dialect::Sigver1)));
+        assert!(!Tongue::Signaller.meets(twenty) && !twenty.meets(Tongue::Signaller));
+    }
+}

@@ -1,0 +1,130 @@
+//! Rooms by generation: nobody enters the room of another generation, or stays in it.
+
+use super::*;
+use crate::dialect::Generation::{Netflux0, Netflux1, Netflux1_1, Netflux2, Netflux3, Netflux4};
+use crate::model::RoomKey;
+
+fn open(path: &str) -> Talk {
+    let policy = Policy { rooms: Rooms::ByGeneration, ..(*policy("auto")).clone() };
+    let mut talk = Talk::with(&Arc::new(policy), path);
+    talk.did();
+    talk
+}
+
+/// The parts of a key that were entered or left since the last call.
+fn moves(talk: &mut Talk) -> Vec<String> {
+    let steps = std::mem::take(&mut talk.steps);
+    steps
+        .into_iter()
+        .filter_map(|step| match step {
+            Step::Enter(key, _) => {
+                let all = [Netflux0, Netflux1, Netflux1_1, Netflux2, Netflux3, Netflux4];
+                let found = all.into_iter().find(|part| RoomKey::from(key.as_str()).of(part.mark()) == key);
+                Some(found.map_or("shared".into(), |part| format!("{part:?}")))
+            }
+            Step::Leave => Some("leave".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_silent_client_waits_until_it_is_known_which_probe_it_answers() {
+    let mut talk = open("/k");
+    talk.pong(1).until(152);
+    assert_eq!(moves(&mut talk), [""; 0]);
+    talk.frame(160, &hex("2801"));
+    assert_eq!(moves(&mut talk), ["Netflux2"]);
+    let mut talk = open("/k");
+    talk.pong(1).until(640);
+    assert_eq!(moves(&mut talk), [""; 0]);
+    talk.until(660);
+    assert_eq!(moves(&mut talk), ["Netflux3"], "one of netflux 3 does not answer");
+    // A page that was busy for long.
+    talk.frame(900, &hex("2801"));
+    assert_eq!(moves(&mut talk), ["leave", "Netflux2"]);
+}
+
+#[test]
+fn a_late_client_of_the_current_generation_leaves_the_room_it_was_in() {
+    let mut talk = open("/k");
+    talk.pong(1).until(700).event(701, Event::Admitted { first: true });
+    assert_eq!(moves(&mut talk), ["Netflux3"]);
+    talk.frame(900, &hex("1a02080b"));
+    assert_eq!(moves(&mut talk), ["leave", "Netflux4"]);
+    let mut prompt = open("/k");
+    prompt.frame(2, &hex("1a02080b"));
+    assert_eq!(moves(&mut prompt), ["Netflux4"]);
+}
+
+/// netflux 0.10.3 answers an offer of nobody, 0.10.8 and 1.0.0-rc.3 do not (measured).
+#[test]
+fn an_opener_of_7_tells_itself_from_one_of_7_6() {
+    let asked = || {
+        let mut talk = open("/");
+        talk.frame(1, &Frame::text(r#"{"key":"k"}"#));
+        let [Step::Recognised(..), Step::Send(Frame::Text(question))] = &talk.steps[..] else {
+            panic!("{:?}", talk.steps)
+        };
+        let question: serde_json::Value = serde_json::from_str(question).unwrap();
+        assert!(question["data"]["offer"]["sdp"].as_str().unwrap().starts_with("v=0\r\n"));
+        talk.steps.clear();
+        talk
+    };
+    let answer = Frame::text(r#"{"id":0,"data":{"answer":{"type":"answer","sdp":"v=0"}}}"#);
+    let mut talk = asked();
+    talk.frame(12, &answer);
+    assert_eq!(moves(&mut talk), ["Netflux0"]);
+    talk.event(13, Event::Admitted { first: true });
+    assert_eq!(talk.did(), [""; 0], "it has its answer");
+    let mut silent = asked();
+    silent.until(202);
+    assert_eq!(moves(&mut silent), ["Netflux1"]);
+    silent.event(203, Event::Admitted { first: true });
+    assert_eq!(silent.did(), [""; 0], "it has its answer");
+    // A page that was busy for long is moved, and knows nothing of it.
+    silent.frame(900, &answer);
+    assert_eq!(moves(&mut silent), ["leave", "Netflux0"]);
+    silent.event(901, Event::Admitted { first: true });
+    assert_eq!(silent.did(), [""; 0]);
+}
+
+#[test]
+fn json_clients_meet_their_like() {
+    for (said, expected) in [(r#"{"open":"k"}"#, "Netflux1"), (r#"{"join":"k","data":1}"#, "Netflux0")] {
+        let mut talk = open("/");
+        talk.frame(1, &Frame::text(said));
+        assert_eq!(moves(&mut talk), [expected], "{said}");
+    }
+    // A joiner lets openers be asked first.
+    let mut talk = open("/");
+    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).until(250);
+    assert_eq!(moves(&mut talk), [""; 0]);
+    talk.until(252).event(253, Event::Admitted { first: true });
+    assert_eq!(moves(&mut talk), ["Netflux1"]);
+    talk.frame(300, &Frame::text(r#"{"open":"k"}"#));
+    assert_eq!(moves(&mut talk), ["leave", "Netflux1_1"]);
+}
+
+#[test]
+fn keys_that_do_not_match_are_shared() {
+    let rooms = Rooms::by_generation_in("^x").unwrap();
+    let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
+    for (path, expected) in [("/xk", "Netflux4"), ("/k", "shared")] {
+        let mut talk = Talk::with(&policy, path);
+        talk.frame(1, &hex("1a02080b"));
+        assert_eq!(moves(&mut talk), [expected], "{path}");
+    }
+}
+
+#[test]
+fn a_link_to_another_generation_is_told_of_once() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.frame(1, &hex("1a02080b")).event(2, Event::Admitted { first: true });
+    talk.event(3, relayed(Side::Member, Dialect::Sigver20)).did();
+    assert_eq!(talk.mixed, []);
+    for _ in 0..2 {
+        talk.event(4, relayed(Side::Member, Dialect::Sigver9)).did();
+    }
+    assert_eq!(talk.mixed, [Dialect::Sigver9]);
+}

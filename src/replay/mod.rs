@@ -1,0 +1,34 @@
+//! Recorded conversations: their format, playing one against a server, and comparing what comes back.
+//!
+//! ```text
+//! *.jsonl ─ transcript ─► script (steps: one client action + what followed it)
+//!                            │
+//!             player ◄───────┘   plays the actions over real sockets (peer, target), renames room keys (rename),
+//!               │                replaces server-made ids by the live ones (ids, wire)
+//!               ▼
+//!          transcript of what happened ─► compare ─► differences
+//!
+//! client ─ relay ─► server      every byte goes on as it came; frames looks at it on its way,
+//!            └────► tape        and what it saw becomes lines of a transcript
+//! ```
+//!
+//! Nothing here uses any other module of the gateway, least of all its codecs: what is sent was recorded or written by
+//! hand, and what comes is compared as bytes, so that a mistake of the gateway cannot hide itself. The tests that
+//! compare it with the original servers use this, too.
+//!
+//! Pure: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`frames`]. The others touch
+//! sockets and files: [`target`], [`peer`], [`player`], [`relay`], [`tape`].
+
+pub mod compare;
+pub mod frames;
+pub mod ids;
+pub mod json;
+pub mod peer;
+pub mod player;
+pub mod relay;
+pub mod rename;
+pub mod script;
+pub mod tape;
+pub mod target;
+pub mod transcript;
+pub mod wire;

@@ -1,0 +1,195 @@
+//! Who speaks what: for every dialect how many connections there are and were, when the last was seen, and by what it
+//! was recognised. Numbers only: no payload, no key and no address is kept, and nothing here changes what anyone is
+//! told.
+//!
+//! The driver of a connection holds a [`Connection`] and reports to it; `report` says it all to people and programs.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
+mod counts;
+mod report;
+mod text;
+mod time;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use counts::{ByEvidence, Counts, Tally, Use};
+pub use report::{Asked, Report, Rooms};
+pub use time::Seconds;
+
+use crate::dialect::{Dialect, Releases};
+use crate::model::PeerId;
+use crate::negotiate::{Evidence, likeliest};
+
+/// How many parts the connections are spread over, so that those on several cores rarely wait for one another.
+const SHARDS: usize = 16;
+
+/// A table of live connections that once was longer gives its memory back when most of it is empty.
+const KEEP_CAPACITY: usize = 64;
+
+/// What is known of all connections.
+#[derive(Debug)]
+pub struct Telemetry {
+    started: Seconds,
+    shards: Vec<Mutex<Shard>>,
+    relay: Mutex<Tally>,
+}
+
+/// Some of the connections, and what they add to the counts.
+#[derive(Debug, Default)]
+struct Shard {
+    live: HashMap<PeerId, Entry>,
+    counts: Counts,
+}
+
+/// What is known of a live connection. Every idle one pays for it: 24 bytes with its key, and what the table leaves
+/// free.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    since: Seconds,
+    known: Option<Known>,
+}
+
+/// What a connection was recognised as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The releases that are left.
+    pub releases: Releases,
+    /// That of the likeliest of them: it is spoken with the client.
+    pub dialect: Dialect,
+    /// By what.
+    pub evidence: Evidence,
+}
+
+/// A live connection, for a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The number that the log has for it.
+    pub peer: PeerId,
+    /// When it came.
+    pub since: Seconds,
+    /// What it is recognised as, if it is.
+    pub known: Option<Known>,
+}
+
+/// A connection that is counted as long as this lives.
+#[derive(Debug)]
+pub struct Connection {
+    telemetry: Arc<Telemetry>,
+    peer: PeerId,
+}
+
+/// A connection of the path relay that is counted as long as this lives.
+#[derive(Debug)]
+pub struct Relayed(Arc<Telemetry>);
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry {
+            started: Seconds::now(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            relay: Mutex::default(),
+        }
+    }
+}
+
+impl Telemetry {
+    /// Counts that begin now.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Counts a new connection. There is at most one of a peer.
+    pub fn connection(self: &Arc<Self>, peer: PeerId) -> Connection {
+        let mut shard = self.shard(peer).lock();
+        shard.live.insert(peer, Entry { since: Seconds::now(), known: None });
+        shard.counts.enter(None);
+        Connection { telemetry: Arc::clone(self), peer }
+    }
+
+    /// Counts a new connection of the path relay.
+    pub fn relayed(self: &Arc<Self>) -> Relayed {
+        self.relay.lock().enter();
+        Relayed(Arc::clone(self))
+    }
+
+    /// What a live connection speaks, if that is known.
+    pub fn dialect(&self, peer: PeerId) -> Option<Dialect> {
+        let shard = self.shard(peer).lock();
+        shard.live.get(&peer).and_then(|entry| entry.known).map(|known| known.dialect)
+    }
+
+    /// All counts, and when they began.
+    pub fn counts(&self) -> (Counts, Seconds) {
+        let mut sum = Counts::default();
+        self.shards.iter().for_each(|shard| sum.add(&shard.lock().counts));
+        (sum, self.started)
+    }
+
+    /// The counts of the path relay.
+    pub fn relay(&self) -> Tally {
+        *self.relay.lock()
+    }
+
+    /// All live connections, oldest first.
+    pub fn live(&self) -> Vec<Live> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let list = shard.live.iter();
+            all.extend(list.map(|(peer, entry)| Live {
+                peer: *peer,
+                since: entry.since,
+                known: entry.known,
+            }));
+        }
+        all.sort_unstable_by_key(|live| live.peer.0);
+        all
+    }
+
+    fn shard(&self, peer: PeerId) -> &Mutex<Shard> {
+        // The remainder is below SHARDS, and so a valid index.
+        &self.shards[(peer.0 % SHARDS as u64) as usize]
+    }
+}
+
+impl Connection {
+    /// It was recognised, or is now known better. What it was counted as before is taken back.
+    pub fn recognised(&self, releases: Releases, evidence: Evidence) {
+        let known = Known { releases, dialect: likeliest(releases).dialect(), evidence };
+        let shard = &mut *self.telemetry.shard(self.peer).lock();
+        if let Some(entry) = shard.live.get_mut(&self.peer) {
+            shard.counts.take_back(entry.known);
+            entry.known = Some(known);
+            shard.counts.enter(entry.known);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let shard = &mut *self.telemetry.shard(self.peer).lock();
+        if let Some(entry) = shard.live.remove(&self.peer) {
+            shard.counts.leave(entry.known, Seconds::now());
+        }
+        let (length, capacity) = (shard.live.len(), shard.live.capacity());
+        if capacity > KEEP_CAPACITY && length < capacity / 4 {
+            shard.live.shrink_to(2 * length);
+        }
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        self.0.relay.lock().leave(Seconds::now());
+    }
+}
+
+#[cfg(test)]
+mod tests;

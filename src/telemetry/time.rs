@@ -1,0 +1,81 @@
+//! Wall clock times, to the second, and how they are written. The clock is read here and nowhere else.
+
+use std::fmt;
+use std::time::SystemTime;
+
+/// Seconds since 1970, UTC. Four bytes, as every connection has one: they last until 2106.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub u32);
+
+impl Seconds {
+    /// The time.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Seconds(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    /// How long before `now` that was, for people: the two largest units.
+    pub fn ago(self, now: Seconds) -> String {
+        let seconds = now.0.saturating_sub(self.0);
+        let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => format!("{seconds} s"),
+            (0, 0, _) => format!("{minutes} min"),
+            (0, _, _) => format!("{hours} h {minutes} min"),
+            _ => format!("{days} d {hours} h"),
+        }
+    }
+}
+
+impl fmt::Display for Seconds {
+    /// As RFC 3339 has it: `2026-05-01T12:00:05Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
+        // The era of 400 years that began on the 1st of March of the year 0: its years end with the leap day.
+        let days = days + 719_468;
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (year, month) = (era * 400 + year + month / 10, (month + 2) % 12 + 1);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Taken from `date -u -d @N`.
+    #[test]
+    fn times_are_written_as_rfc_3339_has_it() {
+        for (seconds, written) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_704_067_199, "2023-12-31T23:59:59Z"),
+            (1_709_210_096, "2024-02-29T12:34:56Z"),
+            (u32::MAX, "2106-02-07T06:28:15Z"),
+        ] {
+            assert_eq!(Seconds(seconds).to_string(), written);
+        }
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        for (age, written) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_599, "59 min"),
+            (3_660, "1 h 1 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(Seconds(1_000).ago(Seconds(1_000 + age)), written);
+        }
+        assert_eq!(Seconds(10).ago(Seconds(5)), "0 s");
+    }
+}

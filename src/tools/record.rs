@@ -1,0 +1,74 @@
+//! `sigver record`: its options. What passes connections on and records them is in `replay`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::replay::tape::{Tape, make_folder};
+use crate::replay::{relay, target::Target};
+
+const ABOUT: &str = "\
+Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
+written down, in the format of docs/recording.md, for 'sigver replay'. Conversations that overlap in time are one \
+scenario; a new one begins when nobody is connected. Each line is written at once: stop with Ctrl-C.
+
+A recording holds all that was said, room keys, origins and payloads included. Think before you share it.";
+
+/// The options.
+#[derive(Debug, Args)]
+#[command(after_help = ABOUT)]
+pub struct Record {
+    /// The server to pass connections on to, ws://HOST:PORT or wss://HOST
+    #[arg(long, value_name = "URL")]
+    upstream: String,
+    /// Where to listen
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
+    listen: String,
+    /// A new file, or a folder (name a new one with a / at its end), which gets a file for each scenario; without it,
+    /// standard output
+    #[arg(long, value_name = "FILE|DIR")]
+    out: Option<PathBuf>,
+    /// How the scenarios are called: session_1, session_2 ...
+    #[arg(long, value_name = "NAME", default_value = "session", value_parser = named)]
+    name: String,
+    /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise read off
+    /// each frame (and cannot be for releases before 4)
+    #[arg(long, value_name = "VERSION", default_value = "any")]
+    release: String,
+}
+
+/// The name of a scenario may become that of a file.
+fn named(name: &str) -> Result<String> {
+    if name.is_empty() || name.contains(['/', '\\']) {
+        bail!("a name without '/' is expected");
+    }
+    Ok(name.to_owned())
+}
+
+impl Record {
+    /// Runs it, until it is told to stop.
+    pub async fn run(self) -> Result<ExitCode> {
+        let target = Target::parse(&self.upstream).context("--upstream")?;
+        let listener = TcpListener::bind(&self.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
+        if let Some(out) = &self.out {
+            make_folder(out)?;
+        }
+        let tape = Tape::new(self.out.as_deref(), &self.name, &self.release)?;
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        eprintln!("Recording what passes from ws://{} to {target}", listener.local_addr()?);
+        let stop = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        relay::run(listener, target, tape, stop).await;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,43 @@
+//! A server for the time of one command: in this process, on a free port, and gone with it.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "part of the shell: it has the clock, the tasks and the randomness"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::Notify;
+
+use crate::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, Transports};
+use crate::conn::Context;
+use crate::hub::Hub;
+use crate::negotiate::Policy;
+use crate::server::{Options, listener, serve};
+use crate::signaller::{Signaller, SignallerOptions};
+use crate::telemetry::Telemetry;
+
+/// Starts one that serves what `--protocol` names here. It lives as long as the runtime does.
+pub async fn start(protocol: &str) -> Result<SocketAddr> {
+    let protocols = Policy::parse(protocol)?;
+    let relay_only = protocols.releases.is_empty();
+    let context = Arc::new(Context {
+        hub: Hub::new(),
+        telemetry: Telemetry::new(),
+        policy: Arc::new(Policy::of(protocols.releases)),
+        max_pending: DEFAULT_MAX_PENDING,
+        idle: Duration::from_secs(45),
+        signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
+        stopping: AtomicBool::new(false),
+        stop: Notify::new(),
+    });
+    let listener = listener::bind("127.0.0.1", 0).await?;
+    let address = listener.local_addr()?;
+    let options = Options { max_message: DEFAULT_MAX_MESSAGE, transports: Transports::All };
+    tokio::spawn(serve(listener, None, options, context, std::future::pending()));
+    Ok(address)
+}

@@ -1,0 +1,210 @@
+//! Old and new clients in one room, all pairs of them, and proof that what measures them can say no.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use sigver::compat::matrix::{Plan, run};
+use sigver::compat::outcome::{Outcome, Verdict};
+use sigver::compat::probe::{Sure, probe};
+use sigver::compat::target::Target;
+use sigver::compat::tongue::Tongue;
+use tokio::net::TcpListener;
+
+use common::Gateway;
+
+/// What is known to be lost in `auto` mode, by its place in docs/compatibility.md; an error if nothing works.
+fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static str> {
+    // C48 and C50: which of two layouts a member reads is not known before it has sent a content.
+    if member != joiner && (member == "sigver-15.1" || (member, joiner) == ("sigver-15", "sigver-15.1")) {
+        return Err("C48");
+    }
+    if member != joiner && (member == "sigver-19" || (member, joiner) == ("sigver-20", "sigver-19")) {
+        return Err("C50");
+    }
+    // The one knows offers and candidates by their type, the other waits for an attribute of that name, and sigver 1
+    // and 4 have no answers.
+    let typed = |name| matches!(name, "sigver-1" | "sigver-4");
+    if typed(member) && joiner == "sigver-6" || member == "sigver-6" && typed(joiner) {
+        return Err("no words in common");
+    }
+    let bytes = |name: &str| Tongue::of_name(name).is_some_and(|tongue| !tongue.is_json());
+    let mut lost = Vec::new();
+    // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but those of
+    // sigver 5 see messages without it.
+    match (typed(member), typed(joiner)) {
+        (true, false) => {
+            lost.push("to the member: offer, answer, candidate, json without its kind");
+            if joiner != "sigver-5" {
+                lost.push("to the joiner: offer, candidate without its kind");
+            }
+        }
+        (false, true) => {
+            lost.push("to the joiner: offer, answer, candidate, json without its kind");
+            if member != "sigver-5" {
+                lost.push("to the member: offer, candidate without its kind");
+            }
+        }
+        (true, true) | (false, false) => {}
+    }
+    // sigver 6 has words for one offer and one answer, and they name nobody.
+    if member == "sigver-6" {
+        lost.push("an answer reaches every joiner that waits");
+        if joiner != "sigver-6" {
+            lost.push("each joiner gets one answer, the first");
+            lost.push(match bytes(joiner) {
+                true => "to the member: answer, candidate, json, bytes lost",
+                false => "to the member: answer, candidate, json lost",
+            });
+        }
+    } else if joiner == "sigver-6" {
+        lost.push(match bytes(member) {
+            true => "to the joiner: offer, candidate, json, bytes lost",
+            false => "to the joiner: offer, candidate, json lost",
+        });
+    }
+    // C63 and C64: their words for a departure would be an error to others that cannot be told from them.
+    let mum = |name| matches!(name, "sigver-7.6" | "sigver-8" | "sigver-9" | "sigver-11" | "sigver-13");
+    if mum(member) {
+        lost.push("that a joiner has left is not told");
+    }
+    if mum(joiner) {
+        lost.push("that the member has left is not told");
+    }
+    // C57: who is not known to speak 13 is not pinged.
+    if member == "sigver-13" {
+        lost.push("no heartbeats for the member");
+    }
+    if joiner == "sigver-13" {
+        lost.push("no heartbeats for the joiner");
+    }
+    lost.sort_unstable();
+    Ok(lost)
+}
+
+fn unexpected(outcome: &Outcome) -> Vec<String> {
+    let mut found = Vec::new();
+    for cell in &outcome.cells {
+        let expected = expected(cell.member.unwrap().name(), cell.joiner.name());
+        let fine = match (&cell.verdict, &expected) {
+            (Verdict::Ok, Ok(lost)) => lost.is_empty(),
+            (Verdict::Degraded(lost), Ok(expected)) => {
+                let mut lost: Vec<&str> = lost.iter().map(String::as_str).collect();
+                lost.sort_unstable();
+                lost == *expected
+            }
+            (Verdict::Failed(_), expected) => expected.is_err(),
+            (Verdict::Ok | Verdict::Degraded(_), Err(_)) => false,
+        };
+        if !fine {
+            found.push(format!("{}: {} instead of {expected:?}", cell.name(), cell.verdict));
+        }
+    }
+    let failed = outcome.control.iter().filter(|cell| cell.verdict != Verdict::Ok);
+    found.extend(failed.map(|cell| format!("{}: {}", cell.name(), cell.verdict)));
+    found
+}
+
+async fn measure(address: SocketAddr, plan: &Plan) -> Outcome {
+    let target = Target::parse(&format!("ws://{address}")).unwrap();
+    run(&target, "a test", plan, |_| {}).await
+}
+
+fn all() -> Vec<Tongue> {
+    Tongue::all().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
+    let gateway = Gateway::start("auto").await;
+    let plan = Plan::of(&all());
+    assert_eq!((plan.pairs.len(), plan.control.len()), (16 * 16 + 1, 17));
+    let outcome = measure(gateway.address, &plan).await;
+    let unexpected = unexpected(&outcome);
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+    assert!(Duration::from_millis(outcome.took_ms) < Duration::from_secs(60), "{} ms", outcome.took_ms);
+    gateway.stop().await;
+}
+
+/// Some pairs, without waiting for heartbeats.
+fn quick(names: &[&str]) -> Plan {
+    let tongues: Vec<Tongue> = names.iter().map(|name| Tongue::of_name(name).unwrap()).collect();
+    let mut plan = Plan::of(&tongues);
+    plan.options.hold = Duration::ZERO;
+    plan
+}
+
+/// A server that says to everybody what it hears.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_is_no_signaling_server() {
+    let address = echo().await;
+    let outcome =
+        measure(address, &quick(&all().iter().map(|tongue| tongue.name()).collect::<Vec<_>>())).await;
+    let passed = outcome.all().filter(|cell| !matches!(cell.verdict, Verdict::Failed(_)));
+    assert_eq!(passed.map(|cell| cell.name()).collect::<Vec<_>>(), Vec::<String>::new());
+    let target = Target::parse(&format!("ws://{address}")).unwrap();
+    assert_eq!(probe(&target, false).await.unwrap().sure(), Sure::Not);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_one_dialect_serves_no_other() {
+    let gateway = Gateway::start("sigver-20").await;
+    let outcome = measure(gateway.address, &quick(&["sigver-5", "sigver-9", "sigver-16", "sigver-20"])).await;
+    for cell in &outcome.cells {
+        let own = cell.name() == "sigver-20:sigver-20";
+        // Without waiting there are no heartbeats, which is noticed, too.
+        let lost = ["no heartbeats for the member", "no heartbeats for the joiner"].map(str::to_owned);
+        match &cell.verdict {
+            Verdict::Degraded(found) => assert!(own && found == &lost, "{}: {found:?}", cell.name()),
+            Verdict::Failed(_) => assert!(!own, "{}", cell.verdict),
+            Verdict::Ok => panic!("{}", cell.name()),
+        }
+    }
+    assert_eq!(outcome.failures().iter().filter(|failure| !failure.starts_with("nobody")).count(), 15);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_found_out_about_ourselves_is_true() {
+    for (protocol, spoken, releases) in [
+        ("auto", 17, &[][..]),
+        ("sigver-18.0.0", 2, &["18.0.0"]),
+        ("sigver-9.1.0", 1, &["9.1.0"]),
+        ("sigver-3.0.0", 1, &["1.0.0, 2.0.0, 3.0.0"]),
+        ("current", 2, &[]),
+    ] {
+        let gateway = Gateway::start(protocol).await;
+        let target = Target::parse(&format!("ws://{}", gateway.address)).unwrap();
+        let answer = probe(&target, false).await.unwrap();
+        assert_eq!((answer.spoken().len(), answer.versions()), (spoken, owned(releases)), "{protocol}");
+        assert!(answer.gateway && answer.sure() == Sure::Certain, "{protocol}");
+        assert!(Duration::from_millis(answer.took_ms) < Duration::from_secs(15), "{protocol}");
+        gateway.stop().await;
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

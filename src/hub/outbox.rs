@@ -19,6 +19,8 @@ struct Queue {
     waiting: usize,
     limit: usize,
     overflown: bool,
+    /// The reader is to look up, whatever waits.
+    rung: bool,
     reader: Option<Waker>,
 }
 
@@ -41,6 +43,7 @@ impl Outbox {
             waiting: 0,
             limit,
             overflown: false,
+            rung: false,
             reader: None,
         })))
     }
@@ -65,18 +68,33 @@ impl Outbox {
         }
     }
 
-    /// Ready when the limit was passed; what waits is left alone.
-    pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Overflow> {
+    /// Wakes the reader, once.
+    pub fn ring(&self) {
+        let reader = {
+            let mut queue = self.0.lock();
+            queue.rung = true;
+            queue.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Ready when the limit was passed, or when it was [rung](Self::ring); what waits is left alone.
+    pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
         let mut queue = self.0.lock();
         if queue.overflown {
-            return Poll::Ready(Overflow);
+            return Poll::Ready(Err(Overflow));
+        }
+        if std::mem::take(&mut queue.rung) {
+            return Poll::Ready(Ok(()));
         }
         queue.register(context);
         Poll::Pending
     }
 
-    /// Takes what waits into `events`, which is empty before and not after: all of it, or as much as is to be written
-    /// at once. Pending while nothing waits.
+    /// Takes what waits into `events`, which is empty before: all of it, or as much as is to be written at once.
+    /// Pending while nothing waits, unless it was [rung](Self::ring).
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -87,6 +105,9 @@ impl Outbox {
             return Poll::Ready(Err(Overflow));
         }
         if queue.events.is_empty() {
+            if std::mem::take(&mut queue.rung) {
+                return Poll::Ready(Ok(()));
+            }
             queue.register(context);
             return Poll::Pending;
         }

@@ -6,13 +6,14 @@
 //!                               │
 //!                               └── starts the servers (oracle): ours, the originals from npm
 //! ```
-//! Pure modules: [`exceptions`], [`hearing`], [`report`]. The others touch files and processes. Of the product nothing is
-//! used but `sigver::replay`, which uses nothing of the rest: what is sent was recorded or written by hand, and what is
-//! received is compared as bytes.
+//! Pure modules: [`exceptions`], [`hearing`], [`report`]. The others touch files and processes; [`interop`] tries the
+//! product's tools on the originals. Of the product nothing else is used but `sigver::replay`, which uses nothing of the
+//! rest: what is sent was recorded or written by hand, and what is received is compared as bytes.
 
 pub mod exceptions;
 pub mod goldens;
 pub mod hearing;
+pub mod interop;
 pub mod oracle;
 pub mod report;
 pub mod runner;

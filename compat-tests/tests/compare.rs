@@ -3,7 +3,7 @@
 
 #![cfg(test)]
 
-use compat_tests::compare::{Difference, Kind, Rules, compare};
+use compat_tests::compare::{Difference, Kind, Order, Rules, compare};
 use compat_tests::goldens::{self, ORIGINALS};
 use compat_tests::ids::{Id, Layout, mask, mask_reason, substitute};
 use compat_tests::transcript::{Event, Op, Payload, Record, Scenario, parse};
@@ -244,4 +244,38 @@ fn no_change_to_any_golden_goes_unnoticed() {
             }
         }
     }
+}
+
+/// J's words reach O after J's next; J leaves while O's are on their way.
+const REAL: &str = r#"
+{"v":"any","sc":"s","t":0,"peer":"O","dir":"connect","path":"/k1"}
+{"v":"any","sc":"s","t":1,"peer":"J","dir":"connect","path":"/k1"}
+{"v":"any","sc":"s","t":10,"peer":"J","dir":"send","op":"text","text":"a"}
+{"v":"any","sc":"s","t":11,"peer":"J","dir":"send","op":"text","text":"b"}
+{"v":"any","sc":"s","t":12,"peer":"O","dir":"recv","op":"text","text":"a"}
+{"v":"any","sc":"s","t":13,"peer":"O","dir":"recv","op":"text","text":"b"}
+{"v":"any","sc":"s","t":20,"peer":"O","dir":"send","op":"text","text":"c"}
+{"v":"any","sc":"s","t":21,"peer":"J","dir":"tcp-destroy"}
+{"v":"any","sc":"s","t":21,"peer":"J","dir":"recv-close","code":1006,"reason":""}
+"#;
+
+#[test]
+fn of_a_real_conversation_only_what_each_client_saw_counts() {
+    let real = parse(REAL).unwrap().remove(0);
+    let mut lines: Vec<&str> = REAL.trim().lines().collect();
+    // As it is when it is played: one after the other.
+    lines.swap(3, 4);
+    let came = r#"{"v":"any","sc":"s","t":20,"peer":"J","dir":"recv","op":"text","text":"c"}"#;
+    lines.insert(7, came);
+    let played = parse(&lines.join("\n")).unwrap().remove(0);
+    let kinds = |real: &Scenario, order| -> Vec<Kind> {
+        let rules = Rules { order, ..Rules::default() };
+        compare(real, &played, rules).differences.iter().map(|d| d.kind).collect()
+    };
+    assert_eq!(kinds(&real, Order::Clients), []);
+    assert_eq!(kinds(&real, Order::Times), []);
+    assert_eq!(kinds(&real, Order::Steps), [Kind::Extra, Kind::Missing, Kind::Extra]);
+    let later = REAL.replace(r#""t":21"#, r#""t":921"#);
+    let later = parse(&later).unwrap().remove(0);
+    assert_eq!(kinds(&later, Order::Clients), [Kind::Extra], "that was not on its way for so long");
 }

@@ -82,25 +82,30 @@ pub async fn probe(target: &Target, thorough: bool) -> Result<Answer, Unreachabl
     );
     let gateway = http.is_ours();
     let mut evidence = Vec::new();
-    if !gateway {
-        evidence.push(weigh("GET /", http));
-    }
     evidence.push(weigh("a client with a key in its path that says nothing", silent));
     evidence.push(weigh("a client without a key that says nothing", empty));
     evidence.push(weigh("a client that says {}", object));
+    let only_frail =
+        |seen: &Evidence| !seen.fits.is_empty() && seen.fits.iter().all(|release| dies(*release));
+    let may_die = !gateway && evidence.iter().any(only_frail);
+    let frail: Vec<Release> = Release::ALL.into_iter().filter(|release| dies(*release)).collect();
     evidence.extend(fate.map(|fate| weigh("a client that never answers", fate)));
     let mut releases = fitting(&evidence);
+    if !gateway {
+        // Shown, but not counted: a proxy in front of the server may answer in its place.
+        evidence.push(weigh("GET /", http));
+    }
     refine(target, &mut releases, &mut evidence).await;
-    let fragile = !gateway && releases.iter().any(|release| *release <= Release::V5_0_0);
-    let mut tongues: Vec<Tongue> = match releases.is_empty() || (gateway && !fragile) {
-        // No single release behaves like this, so it is none of those that die of a word.
-        true => Dialect::ALL.into_iter().map(Tongue::Sigver).collect(),
-        false => {
-            let mut dialects: Vec<Dialect> = releases.iter().map(|release| release.dialect()).collect();
-            dialects.dedup();
-            dialects.into_iter().map(Tongue::Sigver).collect()
-        }
+    let candidates: &[Release] = match (releases.as_slice(), may_die) {
+        // No single release behaves like this, or it is a gateway: none that dies of a word.
+        ([], false) => &Release::ALL,
+        (_, false) if gateway => &Release::ALL,
+        ([], true) => &frail,
+        (few, _) => few,
     };
+    let mut dialects: Vec<Dialect> = candidates.iter().map(|release| release.dialect()).collect();
+    dialects.dedup();
+    let mut tongues: Vec<Tongue> = dialects.into_iter().map(Tongue::Sigver).collect();
     if relay {
         tongues.push(Tongue::Signaller);
     }
@@ -117,6 +122,11 @@ pub async fn probe(target: &Target, thorough: bool) -> Result<Answer, Unreachabl
     }
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Answer { url: target.to_string(), gateway, releases, tried, evidence, took_ms })
+}
+
+/// Whether a word of another dialect may be the end of this one's server (measured).
+fn dies(release: Release) -> bool {
+    release <= Release::V5_0_0
 }
 
 /// Whether clients of one other dialect, and no more, are at home with this one, too.

@@ -195,6 +195,11 @@ impl<'a> Player<'a> {
                 let shown = shown_until(&self.steps[..=now]);
                 let all = |p: &Self| shown.iter().all(|(peer, count)| p.has(peer, *count));
                 self.listen_until(until + LIMIT, all).await;
+                // What did not come now is not waited for again.
+                for (peer, count) in shown {
+                    let arrived = self.arrived.entry(peer.to_owned()).or_default();
+                    *arrived = count.max(*arrived);
+                }
             }
         }
         if self.options.eager && self.goes_on_at_once(now) {

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use compat_tests::compare::{Rules, compare};
 use compat_tests::exceptions::{Exceptions, Mode};
 use compat_tests::goldens::{self, ORIGINALS, Original};
+use compat_tests::interop;
 use compat_tests::report::Report;
 use compat_tests::runner::{Plan, Target, play_alone, run};
 use compat_tests::transcript::{self, Scenario, glob};
@@ -53,6 +54,21 @@ enum Commands {
         by_dialect: bool,
         #[command(flatten)]
         common: Common,
+    },
+    /// Probe the originals, and let the clients of the matrix work with each.
+    Interop {
+        /// Our program.
+        #[arg(long)]
+        server_bin: PathBuf,
+        /// Only these versions.
+        #[arg(long)]
+        only: Vec<String>,
+        /// Let the probe take its time.
+        #[arg(long)]
+        thorough: bool,
+        /// Where the originals are installed.
+        #[arg(long, default_value_os_t = goldens::root().join("originals"))]
+        originals: PathBuf,
     },
     /// Play a script against an original and write down what happens.
     Record {
@@ -221,6 +237,17 @@ async fn command(command: Commands) -> Result<bool> {
         Commands::Originals { common } => common.report(&[Target::Originals], PathBuf::new(), false).await,
         Commands::Live { server_bin, by_dialect, common } => {
             common.report(&[Target::SideBySide], server_bin, by_dialect).await
+        }
+        Commands::Interop { server_bin, only, thorough, originals } => {
+            let chosen = |original: &&'static Original| {
+                only.is_empty() || only.iter().any(|version| version == original.version)
+            };
+            let chosen: Vec<&'static Original> = ORIGINALS.iter().filter(chosen).collect();
+            let found = interop::check(&chosen, &originals, &server_bin, thorough).await?;
+            print!("{}", interop::markdown(&found));
+            let wrong = found.iter().filter(|found| !found.problems.is_empty());
+            wrong.clone().for_each(|found| eprintln!("{}: {}", found.version, found.problems.join("; ")));
+            Ok(wrong.count() == 0)
         }
         Commands::Record { original, script, out, scenario, originals, pace } => {
             let pace = Duration::from_millis(pace);

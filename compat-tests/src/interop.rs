@@ -1,0 +1,161 @@
+//! `sigver probe` and `sigver matrix` against the originals: the probe must name each of them and leave it alive, and
+//! the synthetic clients of the matrix must be at home with the originals of their dialect, or they would judge nothing.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::goldens::Original;
+use crate::oracle::Server;
+
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Originals at a time.
+const JOBS: usize = 12;
+
+/// What was found out about an original.
+#[derive(Debug)]
+pub struct Found {
+    /// Its version.
+    pub version: &'static str,
+    /// What the probe said, in one line.
+    pub summary: String,
+    /// How sure it was.
+    pub sure: String,
+    /// How two joiners and a member of its dialect get on there.
+    pub room: String,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// What the probe must say, by the newest versions that behave like it.
+fn expected(version: &'static str, thorough: bool) -> Vec<&'static str> {
+    match version {
+        // Only their ways with a client that never answers differ.
+        "15.0.1" | "15.0.2" if !thorough => vec!["15.0.1", "15.0.2"],
+        version => vec![version],
+    }
+}
+
+/// What the matrix must say of its own dialect.
+fn expected_room(version: &str) -> &'static str {
+    match version {
+        // Shows its opener one index for all joiners (C01).
+        "5.0.0" => "failed",
+        // An answer goes to every joiner that waits.
+        "6.0.0" => "degraded",
+        // Has an error of its own where it should say that a peer is gone.
+        "9.1.0" => "degraded",
+        _ => "ok",
+    }
+}
+
+/// Starts the originals, a few at a time, and asks our program about each.
+///
+/// # Errors
+///
+/// When an original does not start, or our program says nothing that can be read.
+pub async fn check(
+    originals: &[&'static Original],
+    dir: &Path,
+    server_bin: &Path,
+    thorough: bool,
+) -> Result<Vec<Found>> {
+    let bound = Arc::new(Semaphore::new(JOBS));
+    let mut running = JoinSet::new();
+    for (place, original) in originals.iter().copied().enumerate() {
+        let (bound, dir, bin) = (Arc::clone(&bound), dir.to_owned(), server_bin.to_owned());
+        running.spawn(async move {
+            let _permit = bound.acquire_owned().await?;
+            let found = one(original, &dir, &bin, thorough).await;
+            Ok::<_, anyhow::Error>((place, found.with_context(|| original.version)?))
+        });
+    }
+    let mut found = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    found.sort_by_key(|(place, _)| *place);
+    Ok(found.into_iter().map(|(_, found)| found).collect())
+}
+
+async fn one(original: &'static Original, dir: &Path, bin: &Path, thorough: bool) -> Result<Found> {
+    let server = Server::original(dir, original).await?;
+    let url = format!("ws://{}", server.addr);
+    let mut problems = Vec::new();
+    let mut args = vec!["probe", &url, "--json"];
+    args.extend(thorough.then_some("--thorough"));
+    let probe = ask(bin, &args).await?;
+    let releases: Vec<&str> =
+        probe["releases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let expected = expected(original.version, thorough);
+    if releases != expected {
+        problems.push(format!("the probe says {releases:?} instead of {expected:?}"));
+    }
+    if probe["dialects"] != serde_json::json!([original.dialect]) {
+        problems.push(format!("the probe says {} instead of {}", probe["dialects"], original.dialect));
+    }
+    if server.exit().is_some() {
+        bail!("it died of the probe: {}", server.errors());
+    }
+    let matrix = ask(bin, &["matrix", &url, "--json", "--dialects", original.dialect]).await?;
+    let (cell, control) = (&matrix["cells"][0], &matrix["control"][0]);
+    if cell["result"] != expected_room(original.version) {
+        problems.push(format!("the matrix says {cell}"));
+    }
+    if control["result"] != "ok" {
+        problems.push(format!("the matrix says {control}"));
+    }
+    if server.exit().is_some() {
+        problems.push(format!("it died of the matrix: {}", server.errors()));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lost = cell["lost"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let room = [text(&cell["result"]), lost.join("; "), text(&cell["why"])];
+    let room: Vec<String> = room.into_iter().filter(|part| !part.is_empty()).collect();
+    Ok(Found {
+        version: original.version,
+        summary: text(&probe["summary"]),
+        sure: text(&probe["sure"]),
+        room: room.join(": "),
+        problems,
+    })
+}
+
+/// Runs our program, and reads what it says. Its exit code says less.
+async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
+    let mut command = Command::new(bin);
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output =
+        timeout(PATIENCE, command.output()).await.with_context(|| format!("{args:?} takes too long"))??;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// As docs/interop.md has it.
+pub fn markdown(found: &[Found]) -> String {
+    let mut out = String::from(
+        "| original | `sigver probe` says | sure | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
+    );
+    for found in found {
+        out += &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.sure, found.room);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_patience_tells_the_first_two_of_15_apart() {
+        assert_eq!(expected("15.0.1", false), expected("15.0.2", false));
+        assert_ne!(expected("15.0.1", true), expected("15.0.2", true));
+        assert_eq!(expected("20.1.0", false), ["20.1.0"]);
+    }
+}

@@ -13,7 +13,7 @@ use crate::hub::Outbox;
 use crate::model::PeerId;
 
 /// A moment, in milliseconds since the alarm was made.
-pub(super) type Moment = u64;
+type Moment = u64;
 
 /// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
 const SHARDS: usize = 16;
@@ -44,13 +44,14 @@ impl Default for Alarm {
 
 impl Alarm {
     /// The first moment that is not before `at`.
-    pub(super) fn moment(&self, at: Instant) -> Moment {
+    fn moment(&self, at: Instant) -> Moment {
         let since = at.saturating_duration_since(self.start);
         u64::try_from(since.as_micros().div_ceil(1000)).unwrap_or(Moment::MAX)
     }
 
-    /// The peer is to be rung once at the moment `to`, and no longer at `from`.
-    pub(super) fn set(&self, peer: PeerId, from: Option<Moment>, to: Moment, outbox: &Outbox) {
+    /// The peer is to be rung once at `to`, and no longer at `from`.
+    pub(super) fn set(&self, peer: PeerId, from: Option<Instant>, to: Instant, outbox: &Outbox) {
+        let (from, to) = (from.map(|from| self.moment(from)), self.moment(to));
         {
             let mut shard = self.shard(peer).lock();
             if let Some(from) = from {
@@ -63,11 +64,9 @@ impl Alarm {
         }
     }
 
-    /// The peer is to be rung no more.
-    pub(super) fn clear(&self, peer: PeerId, from: Option<Moment>) {
-        if let Some(from) = from {
-            self.shard(peer).lock().remove(&(from, peer));
-        }
+    /// The peer is no longer to be rung at `from`.
+    pub(super) fn clear(&self, peer: PeerId, from: Instant) {
+        self.shard(peer).lock().remove(&(self.moment(from), peer));
     }
 
     /// Rings everyone, whatever the time.
@@ -134,16 +133,16 @@ mod tests {
         let alarm = Alarm::default();
         let at = |millis| alarm.start + Duration::from_millis(millis);
         let (a, b) = (Outbox::new(100), Outbox::new(100));
-        alarm.set(PeerId(1), None, alarm.moment(at(10)), &a);
-        alarm.set(PeerId(17), None, alarm.moment(at(20)), &b);
+        alarm.set(PeerId(1), None, at(10), &a);
+        alarm.set(PeerId(17), None, at(20), &b);
         assert_eq!(alarm.ring(at(9)), Some(10));
         assert_eq!((rung(&a), rung(&b)), (false, false));
         assert_eq!(alarm.ring(at(10)), Some(20));
         assert_eq!((rung(&a), rung(&a), rung(&b)), (true, false, false));
         // Put off, and then given up.
-        alarm.set(PeerId(17), Some(20), 30, &b);
+        alarm.set(PeerId(17), Some(at(20)), at(30), &b);
         assert_eq!(alarm.ring(at(20)), Some(30));
-        alarm.clear(PeerId(17), Some(30));
+        alarm.clear(PeerId(17), at(30));
         assert_eq!(alarm.ring(at(30)), None);
         assert!(!rung(&b));
     }
@@ -163,9 +162,9 @@ mod tests {
             async move { alarm.run().await }
         });
         let (late, early) = (Outbox::new(100), Outbox::new(100));
-        alarm.set(PeerId(1), None, 60_000, &late);
+        alarm.set(PeerId(1), None, Instant::now() + Duration::from_secs(60), &late);
         tokio::time::sleep(Duration::from_millis(20)).await;
-        alarm.set(PeerId(2), None, alarm.moment(Instant::now()), &early);
+        alarm.set(PeerId(2), None, Instant::now(), &early);
         let taken = std::future::poll_fn(|context| early.poll_take(context, &mut VecDeque::new()));
         tokio::time::timeout(Duration::from_secs(5), taken).await.unwrap().unwrap();
         assert!(!rung(&late));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::alarm::{Alarm, Moment};
+use super::alarm::Alarm;
 use super::idle::{Due, Idle};
 use crate::dialect::Upgrade;
 use crate::frame::Frame;
@@ -80,11 +80,10 @@ struct Driver<T, G> {
     counted: Connection,
     conversation: Conversation,
     idle: Idle,
-    outbox: Outbox,
     /// What is to be done, between two turns.
     steps: Vec<Step>,
     /// When it is rung, if it will be.
-    rings: Option<Moment>,
+    rings: Option<Instant>,
     /// Something waits to be sent.
     flushing: bool,
     socket: T,
@@ -105,7 +104,7 @@ pub fn drive<T: Transport + Send, G: Send>(
     guard: G,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
-    let seat = context.hub.seat(outbox.clone());
+    let seat = context.hub.seat(outbox);
     let counted = context.telemetry.connection(seat.peer());
     let mut steps = Vec::new();
     let now = Instant::now();
@@ -116,7 +115,6 @@ pub fn drive<T: Transport + Send, G: Send>(
         flushing: false,
         seat,
         counted,
-        outbox,
         steps,
         socket,
         context,
@@ -124,7 +122,7 @@ pub fn drive<T: Transport + Send, G: Send>(
     };
     async move {
         let closed = poll_fn(|context| driver.poll(context)).await;
-        driver.context.alarm.clear(driver.seat.peer(), driver.rings);
+        driver.clear_alarm();
         let Driver { seat, counted, mut socket, _guard: guard, .. } = driver;
         // Others are told now, not when the peer has hung up.
         drop((seat, counted));
@@ -155,6 +153,8 @@ impl<T: Transport, G> Driver<T, G> {
 
     fn poll_steps(&mut self, context: &mut task::Context<'_>) -> Poll<bool> {
         let mut events = VecDeque::new();
+        // Read once a turn, which is short: what has come since would still have to wait if it had come before.
+        let now = Instant::now();
         loop {
             match perform(&mut self.steps, &mut self.socket, &mut self.seat, &self.counted) {
                 Ok(Progress::Sent) => self.flushing = true,
@@ -164,8 +164,7 @@ impl<T: Transport, G> Driver<T, G> {
             }
             let deadline = self.set_alarm();
             let wake = ready!(self.poll_wake(context, &mut events));
-            let now = Instant::now();
-            if let Some(closed) = self.act_on(wake, &mut events, now) {
+            if let Some(closed) = self.act_on(wake, std::mem::take(&mut events), now) {
                 return Poll::Ready(closed);
             }
             // Whatever woke us: a peer that never stops sending must not keep the time from passing.
@@ -185,12 +184,17 @@ impl<T: Transport, G> Driver<T, G> {
     fn set_alarm(&mut self) -> Instant {
         let idle = self.idle.deadline();
         let deadline = self.conversation.deadline().map_or(idle, |at| at.min(idle));
-        let moment = self.context.alarm.moment(deadline);
-        if self.rings.is_none_or(|rings| moment < rings) {
-            self.context.alarm.set(self.seat.peer(), self.rings, moment, &self.outbox);
-            self.rings = Some(moment);
+        if self.rings.is_none_or(|rings| deadline < rings) {
+            self.context.alarm.set(self.seat.peer(), self.rings, deadline, self.seat.outbox());
+            self.rings = Some(deadline);
         }
         deadline
+    }
+
+    fn clear_alarm(&mut self) {
+        if let Some(rings) = self.rings.take() {
+            self.context.alarm.clear(self.seat.peer(), rings);
+        }
     }
 
     fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
@@ -208,9 +212,9 @@ impl<T: Transport, G> Driver<T, G> {
         // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
         // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
         let waits = if self.flushing {
-            self.outbox.poll_overflow(context)
+            self.seat.outbox().poll_overflow(context)
         } else {
-            self.outbox.poll_take(context, events)
+            self.seat.outbox().poll_take(context, events)
         };
         match waits {
             Poll::Ready(Ok(())) if events.is_empty() => return Poll::Ready(Wake::Rung),
@@ -225,10 +229,13 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     /// What follows from what woke us. If it is over: whether we closed it.
-    fn act_on(&mut self, wake: Wake, events: &mut VecDeque<Event>, now: Instant) -> Option<bool> {
+    fn act_on(&mut self, wake: Wake, mut events: VecDeque<Event>, now: Instant) -> Option<bool> {
         let steps = &mut self.steps;
         match wake {
-            Wake::Events => events.drain(..).for_each(|event| self.conversation.on_event(event, now, steps)),
+            Wake::Events => {
+                events.drain(..).for_each(|event| self.conversation.on_event(event, now, steps));
+                Outbox::recycle(events);
+            }
             Wake::Incoming(incoming) => {
                 self.idle.heard(now);
                 match incoming {
@@ -244,9 +251,7 @@ impl<T: Transport, G> Driver<T, G> {
                     Incoming::Gone => return Some(false),
                 }
             }
-            Wake::Rung => {
-                self.context.alarm.clear(self.seat.peer(), self.rings.take());
-            }
+            Wake::Rung => self.clear_alarm(),
             Wake::Overflow => {
                 tracing::info!(
                     peer = self.seat.peer().0,
@@ -328,4 +333,19 @@ fn perform<T: Transport>(
         }
     }
     Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::ws::Socket;
+    use tokio::net::TcpStream;
+    use tokio::sync::mpsc;
+
+    /// Each byte of it is one for every idle member.
+    #[test]
+    fn what_there_is_of_a_connection_is_small() {
+        let size = size_of::<Driver<Socket<TcpStream>, mpsc::Sender<()>>>();
+        assert!(size <= 400, "{size}");
+    }
 }

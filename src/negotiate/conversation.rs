@@ -82,7 +82,7 @@ enum Phase {
     /// It has spoken, and only which of a family's dialects it speaks may be open.
     Heard,
     /// It has not said a word.
-    Guessing(Guess),
+    Guessing(Box<Guess>),
     /// A guess was taken back: this is said again after the room's next answer.
     Repeating(Vec<Event>),
 }
@@ -267,6 +267,10 @@ impl Conversation {
         {
             show(session, guess.proven(), now, steps);
         }
+        if matches!(doubt.phase, Phase::Heard) {
+            // Only what was guessed is ever taken back.
+            doubt.upgrade.path = String::new();
+        }
         doubt.context.note(frame);
         if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
             self.doubt = None;
@@ -322,7 +326,7 @@ impl Conversation {
                 State::Listening { round_trip: Some(round_trip), .. } => round_trip,
                 State::Listening { .. } | State::Speaking(_) => windows.silence,
             };
-            doubt.phase = Phase::Guessing(Guess::new(now + round_trip + HOLD));
+            doubt.phase = Phase::Guessing(Box::new(Guess::new(now + round_trip + HOLD)));
         } else if possible.len() == 1 {
             self.doubt = None;
         }

@@ -4,8 +4,7 @@
 
 mod links;
 
-use std::collections::HashMap;
-
+use super::claims::Claims;
 use super::ids::IdMap;
 use super::peer::{Link, Peer, Way};
 use super::select::{Identity, Members};
@@ -24,8 +23,7 @@ pub struct Room<H> {
     peers: IdMap<PeerId, Box<Peer<H>>>,
     members: Members,
     links: IdMap<LinkId, Link>,
-    /// How many members claim an id.
-    claims: HashMap<NetId, u32>,
+    claims: Claims,
 }
 
 /// Where a room's events go: one call per event, in the order in which they must arrive.
@@ -38,7 +36,7 @@ impl<H> Default for Room<H> {
             peers: IdMap::default(),
             members: Members::default(),
             links: IdMap::default(),
-            claims: HashMap::new(),
+            claims: Claims::default(),
         }
     }
 }
@@ -320,7 +318,7 @@ impl<H: Clone> Room<H> {
     /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
     /// lists any: it cannot know that member by another name.
     fn knows_any(&self, peer: PeerId, known: &[NetId]) -> bool {
-        if known.iter().any(|id| self.claims.contains_key(id)) {
+        if known.iter().any(|id| self.claims.contains(*id)) {
             return true;
         }
         let bound_to =
@@ -365,7 +363,7 @@ impl<H: Clone> Room<H> {
         let before = std::mem::replace(&mut entry.way, way);
         self.unclaim(before.claim());
         if let Some(claim) = claim {
-            *self.claims.entry(claim).or_default() += 1;
+            self.claims.add(claim);
         }
     }
 
@@ -381,13 +379,8 @@ impl<H: Clone> Room<H> {
     }
 
     fn unclaim(&mut self, claim: Option<NetId>) {
-        if let Some(claim) = claim
-            && let Some(count) = self.claims.get_mut(&claim)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.claims.remove(&claim);
-            }
+        if let Some(claim) = claim {
+            self.claims.remove(claim);
         }
     }
 

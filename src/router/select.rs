@@ -17,11 +17,18 @@ pub(super) enum Identity {
 pub(super) struct Members {
     /// With their places, which grow. A list, as a tree has room for eleven where there is one (0.3 kB a room).
     by_arrival: Vec<(u64, PeerId, Identity)>,
-    /// Those to be preferred, by arrival.
-    favored: BTreeSet<u64>,
-    /// Those to be chosen only when there is no other, by arrival.
-    unproven: BTreeSet<u64>,
+    /// Boxed: in most rooms no member is marked.
+    marks: Option<Box<Marks>>,
     arrivals: u64,
+}
+
+/// Members that are not chosen like the others, by their places.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Those to be preferred.
+    favored: BTreeSet<u64>,
+    /// Those to be chosen only when there is no other.
+    unproven: BTreeSet<u64>,
 }
 
 impl Members {
@@ -35,22 +42,28 @@ impl Members {
 
     /// Whether none of the members is proven.
     pub(super) fn none_proven(&self) -> bool {
-        self.by_arrival.len() == self.unproven.len()
+        self.by_arrival.len() == self.unproven()
+    }
+
+    fn unproven(&self) -> usize {
+        self.marks.as_ref().map_or(0, |marks| marks.unproven.len())
     }
 
     /// Whether there are members that are not proven.
     pub(super) fn any_unproven(&self) -> bool {
-        !self.unproven.is_empty()
+        self.unproven() > 0
     }
 
     /// The member is to be chosen only when there is no other.
     pub(super) fn doubt(&mut self, place: u64) {
-        self.unproven.insert(place);
+        self.marks.get_or_insert_default().unproven.insert(place);
     }
 
     /// The member is one like the others.
     pub(super) fn prove(&mut self, place: u64) {
-        self.unproven.remove(&place);
+        if let Some(marks) = &mut self.marks {
+            marks.unproven.remove(&place);
+        }
     }
 
     /// Adds a member at the end; returns its place.
@@ -62,7 +75,7 @@ impl Members {
         }
         self.by_arrival.push((self.arrivals, peer, identity));
         if favored {
-            self.favored.insert(self.arrivals);
+            self.marks.get_or_insert_default().favored.insert(self.arrivals);
         }
         self.arrivals
     }
@@ -73,7 +86,7 @@ impl Members {
             self.by_arrival[at].2 = identity;
         }
         if favored {
-            self.favored.insert(place);
+            self.marks.get_or_insert_default().favored.insert(place);
         }
     }
 
@@ -86,8 +99,10 @@ impl Members {
         if let Ok(at) = self.find(place) {
             self.by_arrival.remove(at);
         }
-        self.favored.remove(&place);
-        self.unproven.remove(&place);
+        if let Some(marks) = &mut self.marks {
+            marks.favored.remove(&place);
+            marks.unproven.remove(&place);
+        }
     }
 
     /// Forgets what is no member's: who tries again and again does not remember more than there is.
@@ -99,7 +114,8 @@ impl Members {
     /// The members to choose from, in order of arrival: the proven ones, or all if there is none.
     fn choice(&self) -> impl Iterator<Item = (PeerId, Identity)> {
         let all = self.none_proven();
-        let proven = move |place| all || !self.any_unproven() || !self.unproven.contains(place);
+        let proven =
+            move |place| all || self.marks.as_ref().is_none_or(|marks| !marks.unproven.contains(place));
         self.by_arrival
             .iter()
             .filter(move |(place, ..)| proven(place))
@@ -113,7 +129,7 @@ impl Members {
 
     /// Any member, each as likely as the other.
     pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<(PeerId, Identity)> {
-        let choice = if self.none_proven() { self.len() } else { self.len() - self.unproven.len() };
+        let choice = if self.none_proven() { self.len() } else { self.len() - self.unproven() };
         if choice == 0 {
             return None;
         }
@@ -122,7 +138,7 @@ impl Members {
 
     /// The first favored, else the first, that is not among the tried.
     pub(super) fn untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
-        let favored = self.favored.iter().filter_map(|place| {
+        let favored = self.marks.iter().flat_map(|marks| &marks.favored).filter_map(|place| {
             let (_, peer, identity) = self.by_arrival.get(self.find(*place).ok()?)?;
             Some((*peer, *identity))
         });

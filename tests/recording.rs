@@ -42,8 +42,12 @@ struct Recorder {
 
 impl Recorder {
     async fn start(upstream: &str, more: &[&str]) -> Recorder {
+        Recorder::start_as(upstream, more, sigver).await
+    }
+
+    async fn start_as(upstream: &str, more: &[&str], program: impl Fn(&[&str]) -> Command) -> Recorder {
         let args = [&["record", "--upstream", upstream, "--listen", "127.0.0.1:0"], more].concat();
-        let mut process = sigver(&args).spawn().unwrap();
+        let mut process = program(&args).spawn().unwrap();
         let mut line = String::new();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         soon("the line", stderr.read_line(&mut line)).await.unwrap();
@@ -112,9 +116,10 @@ async fn pair_of_20(recorder: &Recorder, key: &str) {
     )
     .await;
     let offer = binary(&mut opener).await;
-    let id = offer.strip_prefix("121108").and_then(|rest| rest.strip_suffix("100022076f666665722d4a"));
-    let id = id.unwrap_or_else(|| panic!("{offer}"));
-    send(&mut opener, &[&format!("12120800 10{id} 2208616e737765722d4f")]).await;
+    // Behind two tags and a length, as many bytes as it needs.
+    let id = offer[6..].strip_suffix("100022076f666665722d4a").unwrap_or_else(|| panic!("{offer}"));
+    let length = 13 + id.len() / 2;
+    send(&mut opener, &[&format!("12{length:02x}080010{id}2208616e737765722d4f")]).await;
     assert!(binary(&mut joiner).await.ends_with("2208616e737765722d4f"));
     opener.message().await;
     opener.message().await;
@@ -256,6 +261,41 @@ async fn each_scenario_may_have_a_file_and_a_recording_is_never_written_over() {
 }
 
 #[tokio::test]
+async fn over_tls_both_work() {
+    let folder = path("tls");
+    std::fs::create_dir(&folder).unwrap();
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file("crt"), made.cert.pem()).unwrap();
+    std::fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
+    let mut server =
+        sigver(&["-h", "127.0.0.1", "-p", "0", "-k", &file("key"), "-c", &file("crt")]).spawn().unwrap();
+    let mut line = String::new();
+    soon("the line", BufReader::new(server.stdout.take().unwrap()).read_line(&mut line)).await.unwrap();
+    let upstream = format!("wss://localhost:{}", line.trim_end().rsplit(':').next().unwrap());
+    let recording = file("talk.jsonl");
+    let trusting = |args: &[&str]| {
+        let mut command = sigver(args);
+        command.env("SSL_CERT_FILE", file("crt"));
+        command
+    };
+    let recorder = Recorder::start_as(&upstream, &["--out", &recording], trusting).await;
+    pair_of_20(&recorder, "/k").await;
+    lines(Path::new(&recording), "recv-close", 2).await;
+    recorder.stop().await;
+    let output = soon("its end", trusting(&["replay", &recording, &upstream]).output()).await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1 passed, 0 failed\n");
+    // Who does not trust the server does not talk to it.
+    std::fs::write(file("other"), rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem())
+        .unwrap();
+    let mut wary = sigver(&["replay", &recording, &upstream]);
+    let output = soon("its end", wary.env("SSL_CERT_FILE", file("other")).output()).await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("error: cannot connect to wss://localhost:"), "{errors}");
+    assert!(errors.contains("invalid peer certificate") && output.status.code() == Some(2), "{errors}");
+}
+
+#[tokio::test]
 async fn nothing_is_lost_when_it_is_killed_and_all_else_is_passed_on() {
     let gateway = Gateway::start("auto").await;
     let upstream = format!("ws://{}", gateway.address);
@@ -310,15 +350,34 @@ async fn what_cannot_be_played_says_why() {
     let broken = broken.to_str().unwrap();
     let (code, _, errors) = replay(&[broken]).await;
     assert_eq!((code, errors), (2, format!("error: {broken}: line 2: no op\n")));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/golden/20.1.0.jsonl");
+    let golden = golden.to_str().unwrap();
     for (args, expected) in [
         (&["no-such-file"][..], "cannot read no-such-file: "),
         (&["ws://localhost:1"], "no recording is named"),
-        (&[broken, "wss://"], "\"wss://\" has no host"),
+        (&[golden, "wss://"], "\"wss://\" has no host"),
         (&["ws://a", broken, "ws://b"], "ws://a: the server comes last"),
-        (&[broken, "ws://a", "--protocol", "auto"], "--protocol is for the server of this program"),
-        (&[broken, "--protocol", "sigver-0"], ""),
+        (&[golden, "ws://a", "--protocol", "auto"], "--protocol is for the server of this program"),
+        (&[golden, "--protocol", "sigver-0"], ""),
+        (&[golden, "--scenario", "none"], "there is no such scenario to play in "),
     ] {
         let (code, _, errors) = replay(args).await;
         assert!(code == 2 && errors.starts_with(&format!("error: {expected}")), "{args:?}: {errors}");
+    }
+}
+
+#[tokio::test]
+async fn every_option_is_documented() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recording.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    for tool in ["record", "replay"] {
+        let output = soon("the help", sigver(&[tool, "--help"]).output()).await.unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let options: Vec<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
+        assert!(options.len() > 5, "{help}");
+        for option in options.into_iter().filter(|option| *option != "--help") {
+            assert!(docs.contains(option), "{option} of {tool}");
+        }
+        assert!(tool == "replay" || help.contains("room keys, origins and payloads included"), "{help}");
     }
 }

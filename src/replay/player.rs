@@ -30,8 +30,6 @@ const LIMIT: Duration = Duration::from_millis(1500);
 const QUIET: Duration = Duration::from_millis(15);
 /// The same after a connection ended, which servers may take longer to notice.
 const QUIET_AFTER_END: Duration = Duration::from_millis(60);
-/// The payload of our own pings starts like this.
-const SYNC: &[u8] = b"~sync";
 /// How often all connections are pinged after a step.
 const ROUNDS: usize = 2;
 
@@ -88,6 +86,7 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
         steps: &steps,
         keys: Renamer::new(options.suffix.clone()),
         begin: Instant::now(),
+        sync: format!("~{:08x}-", fastrand::u32(..)).into_bytes(),
         order: options.order.of(script),
         now: 0,
         arrived: HashMap::new(),
@@ -161,6 +160,8 @@ struct Player<'a> {
     counterparts: HashMap<String, Vec<Counterpart>>,
     keys: Renamer,
     begin: Instant,
+    /// The payload of our own pings starts like this, and of nobody else's, not even in a recording of us.
+    sync: Vec<u8>,
     order: Sequence,
     /// The current step.
     now: usize,
@@ -305,7 +306,7 @@ impl<'a> Player<'a> {
     async fn sync(&mut self, number: usize) {
         let connecting = |c: &Connection| c.state == State::Connecting;
         self.listen_until(Instant::now() + LIMIT, |p| !p.connections.values().any(connecting)).await;
-        let payload = [SYNC, number.to_string().as_bytes()].concat();
+        let payload = [&self.sync, number.to_string().as_bytes()].concat();
         let open = self.connections.values().filter(|c| c.state == State::Open);
         open.for_each(|c| c.peer.order(Order::Send(Payload::new(Op::Ping, payload.clone()))));
         let answered = |c: &Connection| c.state != State::Open || c.synced >= number;
@@ -332,8 +333,8 @@ impl<'a> Player<'a> {
             return;
         };
         let mut what = match report.news {
-            News::Saw(What::Frame(Payload { op: Op::Pong, bytes, .. })) if bytes.starts_with(SYNC) => {
-                let number = std::str::from_utf8(&bytes[SYNC.len()..]).ok().and_then(|n| n.parse().ok());
+            News::Saw(What::Frame(Payload { op: Op::Pong, bytes, .. })) if bytes.starts_with(&self.sync) => {
+                let number = std::str::from_utf8(&bytes[self.sync.len()..]).ok().and_then(|n| n.parse().ok());
                 connection.synced = number.unwrap_or(0).max(connection.synced);
                 return;
             }

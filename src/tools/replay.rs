@@ -125,14 +125,19 @@ impl Replay {
         if self.what.is_empty() {
             bail!("no recording is named");
         }
+        let (scripts, skipped) = self.scripts()?;
         let servers = match (&url, &self.protocol) {
             (Some(_), Some(_)) => {
                 bail!("--protocol is for the server of this program, not for that of a URL")
             }
-            (Some(url), None) => Servers::Given(Target::parse(url)?),
+            (Some(url), None) => {
+                let target = Target::parse(url)?;
+                // If nobody is there, nothing can be different.
+                drop(target.dial().await?);
+                Servers::Given(target)
+            }
             (None, protocol) => Servers::own(protocol.as_deref().unwrap_or("auto")).await?,
         };
-        let (scripts, skipped) = self.scripts()?;
         let own = matches!(servers, Servers::Own { .. });
         let alone = |script: &Scenario| self.keep_keys || needs_own_server(script);
         let jobs = if !own && scripts.iter().any(|(_, script)| alone(script)) { 1 } else { self.jobs.max(1) };

@@ -133,13 +133,15 @@ impl Indexed {
         }
     }
 
-    /// The attributes of an object for this client. Up to sigver 4 each object has a type, of which there are two: what is
-    /// no candidate is an offer, as both sides make them.
+    /// The attributes of an object for this client. Up to sigver 4 offers and candidates have a type, and answers are
+    /// offers, as both sides make them.
     fn attributes(&self, payload: Payload) -> Map<String, Value> {
         let mut attributes = payload.into_attributes();
         if !self.any_object() && !attributes.contains_key("type") {
-            let kind = if attributes.contains_key("candidate") { "icecandidate" } else { "offer" };
-            attributes.insert("type".to_owned(), kind.into());
+            let has = |name| attributes.contains_key(name);
+            let kind = if has("offer") || has("answer") { Some("offer") } else { None };
+            let kind = kind.or(has("candidate").then_some("icecandidate"));
+            attributes.extend(kind.map(|kind| ("type".to_owned(), kind.into())));
         }
         attributes
     }

@@ -107,6 +107,12 @@ impl Current {
     }
 
     fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: Origin) -> Frame {
+        if self.layout.is_none()
+            && side == Side::Member
+            && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_either(link.0, data))
+        {
+            return Frame::Binary(frame);
+        }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
         let company = Dialect::of_origin(origin).and_then(Dialect::layout);
         let company = company.filter(|layout| matches!(layout, Layout::C | Layout::D));

@@ -212,6 +212,46 @@ pub(super) fn encode_current_content(
     encode(&v20::Message { r#type: Some(v20::message::Type::Content(content)) })
 }
 
+/// Encodes a content for a member of sigver 19 or 20 of which it is not known which, so that it reads the same in both:
+/// first the data as 19 has it, then as 20 has it, then the numbers. What the one knows in a field the other skips; but
+/// one of 20 takes field 3 for a number, and goes on with what is inside as if it were fields of the content. All of these
+/// are said again after it, if the data is a message of netflux 4, which has the same fields. That leaves `lastData` set,
+/// which clients write and do not read (netflux 4.3.1, source). `None` if the data is anything else.
+pub(super) fn encode_for_either(link: u32, data: &Bytes) -> Option<Bytes> {
+    if !is_like_a_content(data) {
+        return None;
+    }
+    let mut content = Vec::with_capacity(2 * data.len() + 24);
+    prost::encoding::bytes::encode(3, data, &mut content);
+    prost::encoding::bytes::encode(4, data, &mut content);
+    prost::encoding::uint32::encode(1, &link, &mut content);
+    prost::encoding::uint32::encode(2, &0, &mut content);
+    let mut frame = Vec::with_capacity(content.len() + 6);
+    prost::encoding::bytes::encode(2, &content, &mut frame);
+    Some(frame.into())
+}
+
+/// Whether these are the fields 1 to 3 as numbers and 4 as bytes, and nothing else.
+fn is_like_a_content(mut bytes: &[u8]) -> bool {
+    let mut next = || {
+        let (tag, rest) = varint(bytes)?;
+        let (value, rest) = varint(rest)?;
+        bytes = match tag {
+            0x08 | 0x10 | 0x18 => rest,
+            0x22 => rest.get(usize::try_from(value).ok()?..)?,
+            _ => return None,
+        };
+        Some(bytes.is_empty())
+    };
+    loop {
+        match next() {
+            Some(true) => return true,
+            Some(false) => {}
+            None => return false,
+        }
+    }
+}
+
 thread_local! {
     /// Where messages are encoded, one behind the other. What was is gone soon, and then there is room again.
     static ENCODED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(ENCODED_AT_ONCE));
@@ -377,6 +417,38 @@ mod tests {
         assert_eq!(current_layout(&bytes("120b08001a076f666665722d4a")), Some(Layout::C));
         assert_eq!(current_layout(&bytes("1204080a1801")), Some(Layout::D));
         assert_eq!(current_layout(&bytes("1204080a1001")), None);
+    }
+
+    /// As the clients read it: protobufjs goes by a field's number, and by its wire type only for what it does not know.
+    #[test]
+    fn one_content_reads_the_same_in_both_layouts() {
+        // A message of netflux 4.3.1, as recorded: the end of the candidates.
+        let message = bytes("080010e9e8cc820118873a2200");
+        let frame = encode_for_either(77, &message).unwrap();
+        let content = frame.slice(2..);
+        for (data_field, number_fields) in [(3, [1, 2].as_slice()), (4, &[1, 2, 3])] {
+            let (mut rest, mut data, mut link) = (&content[..], &[][..], 0);
+            while !rest.is_empty() {
+                let (tag, after) = varint(rest).unwrap();
+                let (value, after) = varint(after).unwrap();
+                let (field, delimited) = (tag >> 3, tag & 7 == 2);
+                rest = if field == data_field {
+                    data = &after[..value as usize];
+                    &after[value as usize..]
+                } else if number_fields.contains(&field) {
+                    link = if field == 1 { value } else { link };
+                    after
+                } else if delimited {
+                    &after[value as usize..]
+                } else {
+                    after
+                };
+            }
+            assert_eq!((link, data), (77, &message[..]), "data in field {data_field}");
+        }
+        for other in ["6f666665722d4a", "", "0800ff", "2205"] {
+            assert_eq!(encode_for_either(77, &bytes(other)), None, "{other}");
+        }
     }
 
     #[test]

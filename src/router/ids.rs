@@ -1,5 +1,5 @@
 //! Tables by ids that we give out ourselves: counted, or drawn at random. Nobody can choose them so that they collide,
-//! so they need no keyed hash; that takes 16 bytes off every table, and 30 ns off every look into one.
+//! so they need no keyed hash; without one, every table is 16 bytes smaller, and every look into one is a multiplication.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -265,8 +265,7 @@ impl Head {
     }
 }
 
-/// Takes the mask off a part of a payload that begins at `at`: eight bytes at a time, as 16 KiB would take 10 µs one
-/// by one.
+/// Takes the mask off a part of a payload that begins at `at`, eight bytes at a time.
 fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
     mask.rotate_left((at % 4) as usize);
     let [a, b, c, d] = mask;

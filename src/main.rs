@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
 use sigver::config::{self, Config};
-use sigver::conn::Context;
+use sigver::conn::{Alarm, Context};
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Rooms, Windows};
 use sigver::server::control::Control;
@@ -98,6 +98,7 @@ fn run(config: &Config) -> Result<()> {
         signaller: protocols.relay.then(|| Signaller::new(relay, relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
+        alarm: Alarm::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
@@ -110,7 +111,7 @@ fn run(config: &Config) -> Result<()> {
         let control = open_control(config, status.address.port()).await;
         println!("{}", listener::startup_line(listener.local_addr()?));
         tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
-        let stop = async {
+        let stop = async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
@@ -118,8 +119,10 @@ fn run(config: &Config) -> Result<()> {
             tracing::info!("stopping");
         };
         let options = server::Options { max_message: config.max_message, transports: config.transports };
+        // Among the workers, as are the connections: here, each accept would wake two threads.
+        let serving = tokio::spawn(server::serve(listener, tls, options, context, stop));
         tokio::select! {
-            () = server::serve(listener, tls, options, context, stop) => {}
+            served = serving => served?,
             () = answer(control.as_ref(), asked, &status) => {}
         }
         Ok(())

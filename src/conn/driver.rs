@@ -1,20 +1,22 @@
 //! The task of one connection: it waits, and does what the conversation says. No protocol lives here.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::alarm::Alarm;
 use super::idle::{Due, Idle};
 use crate::dialect::Upgrade;
 use crate::frame::Frame;
 use crate::hub::{Hub, Outbox, Overflow, Seat};
-use crate::model::Reason;
+use crate::model::{Event, Reason};
 use crate::negotiate::{Conversation, Policy, Step};
 use crate::signaller::Signaller;
 use crate::telemetry::{Connection, Telemetry};
@@ -37,8 +39,10 @@ pub struct Context {
     pub signaller: Option<Arc<Signaller>>,
     /// Set once, when the server stops.
     pub stopping: AtomicBool,
-    /// Wakes all connections when the server stops.
+    /// Wakes whatever waits for the server to stop, but connections that are driven: they are rung.
     pub stop: Notify,
+    /// Wakes connections when their time comes.
+    pub alarm: Alarm,
 }
 
 impl Context {
@@ -62,126 +66,213 @@ enum Wake {
     Stop,
     Events,
     Overflow,
+    /// The time may have come.
+    Rung,
     Incoming(Incoming),
     Broken,
-    Time,
+}
+
+/// What there is of one connection while it lasts. Its task is this and little else: each byte here is one of resident
+/// memory for every idle member.
+struct Driver<T, G> {
+    // In the order in which they are dropped: others are told that the peer is gone before anything else.
+    seat: Seat,
+    counted: Connection,
+    conversation: Conversation,
+    idle: Idle,
+    /// What is to be done, between two turns.
+    steps: Vec<Step>,
+    /// When it is rung, if it will be.
+    rings: Option<Instant>,
+    /// Something waits to be sent.
+    flushing: bool,
+    socket: T,
+    context: Arc<Context>,
+    _guard: G,
 }
 
 /// Drives one connection until it is over. Its client may speak what `policy` picks: all that the context's policy
-/// has, or a part of it. (A function, so that it takes no room in the task where there is nothing to pick.)
-pub async fn drive<T: Transport>(
-    mut socket: Box<T>,
+/// has, or a part of it. `guard` is dropped when it is all over.
+///
+/// No `async fn`, and with everything in one place: the task would have room for the arguments beside what is made of
+/// them (0.1 kB).
+pub fn drive<T: Transport + Send, G: Send>(
+    socket: T,
     upgrade: Upgrade,
     policy: impl FnOnce(&Context) -> Arc<Policy>,
     context: Arc<Context>,
-) {
+    guard: G,
+) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
-    let mut seat = context.hub.seat(outbox.clone());
+    let seat = context.hub.seat(outbox);
     let counted = context.telemetry.connection(seat.peer());
     let mut steps = Vec::new();
     let now = Instant::now();
-    let mut conversation = Conversation::open(&policy(&context), upgrade, now, &mut steps);
-    let mut idle = T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now));
-    let mut events = VecDeque::new();
-    let mut stop = pin!(context.stop.notified());
-    stop.as_mut().enable();
-    let mut flushing = false;
-    let mut timer = pin!(tokio::time::sleep_until(now.into()));
-    let mut timer_at = now;
-    let closed = loop {
-        match perform(&mut steps, &mut *socket, &mut seat, &counted) {
-            Ok(Progress::Sent) => flushing = true,
-            Ok(Progress::Nothing) => {}
-            Ok(Progress::Closed) => break true,
-            Err(Broken) => break false,
-        }
-        let deadline = conversation.deadline().map_or(idle.deadline(), |at| at.min(idle.deadline()));
-        if deadline != timer_at {
-            timer.as_mut().reset(deadline.into());
-            timer_at = deadline;
-        }
-        let wake = poll_fn(|cx| {
-            if context.stopping.load(Ordering::Acquire) || stop.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Wake::Stop);
+    let mut driver = Driver {
+        conversation: Conversation::open(&policy(&context), upgrade, now, &mut steps),
+        idle: T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now)),
+        rings: None,
+        flushing: false,
+        seat,
+        counted,
+        steps,
+        socket,
+        context,
+        _guard: guard,
+    };
+    async move {
+        let closed = poll_fn(|context| driver.poll(context)).await;
+        driver.clear_alarm();
+        let Driver { seat, counted, mut socket, _guard: guard, .. } = driver;
+        // Others are told now, not when the peer has hung up.
+        drop((seat, counted));
+        // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
+        Box::pin(async move {
+            socket.farewell(closed, CLOSING).await;
+            if closed {
+                socket.linger(CLOSING).await;
             }
-            if flushing {
-                match socket.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => flushing = false,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Wake::Broken),
-                    Poll::Pending => {}
-                }
-            }
-            // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
-            // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
-            if flushing {
-                if outbox.poll_overflow(cx).is_ready() {
-                    return Poll::Ready(Wake::Overflow);
-                }
-            } else {
-                match outbox.poll_take(cx, &mut events) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(Wake::Events),
-                    Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::Overflow),
-                    Poll::Pending => {}
-                }
-            }
-            if !socket.is_congested()
-                && let Poll::Ready(incoming) = socket.poll_next(cx)
-            {
-                return Poll::Ready(Wake::Incoming(incoming));
-            }
-            timer.as_mut().poll(cx).map(|()| Wake::Time)
+            drop(guard);
         })
         .await;
+    }
+}
+
+impl<T: Transport, G> Driver<T, G> {
+    /// Ready when it is over: whether we closed it.
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<bool> {
+        if self.steps.capacity() == 0 {
+            self.steps = STEPS.take();
+        }
+        let over = self.poll_steps(context);
+        // Kept by the thread: 0.3 kB that an idle connection need not have, and a busy one need not allocate.
+        self.steps.clear();
+        STEPS.set(std::mem::take(&mut self.steps));
+        over
+    }
+
+    fn poll_steps(&mut self, context: &mut task::Context<'_>) -> Poll<bool> {
+        let mut events = VecDeque::new();
+        // Read once a turn, which is short: what has come since would still have to wait if it had come before.
         let now = Instant::now();
-        let close = |reason| vec![Step::Send(Frame::Close(conversation.close(&reason)))];
-        match wake {
-            // Taken, not drained: an idle connection keeps no memory of a busy moment.
-            Wake::Events => std::mem::take(&mut events)
-                .into_iter()
-                .for_each(|event| conversation.on_event(event, now, &mut steps)),
-            Wake::Incoming(incoming) => {
-                idle.heard(now);
-                match incoming {
-                    Incoming::Frame(frame) => conversation.on_frame(&frame, now, &mut steps),
-                    Incoming::Ping => flushing = true,
-                    Incoming::Pong => conversation.on_pong(now),
-                    Incoming::TooBig => steps = close(Reason::TooBig),
-                    Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
-                    Incoming::Closed(code) => {
-                        seat.leave(code == Some(1000));
-                        break false;
-                    }
-                    Incoming::Gone => break false,
+        loop {
+            match perform(&mut self.steps, &mut self.socket, &mut self.seat, &self.counted) {
+                Ok(Progress::Sent) => self.flushing = true,
+                Ok(Progress::Nothing) => {}
+                Ok(Progress::Closed) => return Poll::Ready(true),
+                Err(Broken) => return Poll::Ready(false),
+            }
+            let deadline = self.set_alarm();
+            let wake = ready!(self.poll_wake(context, &mut events));
+            if let Some(closed) = self.act_on(wake, std::mem::take(&mut events), now) {
+                return Poll::Ready(closed);
+            }
+            // Whatever woke us: a peer that never stops sending must not keep the time from passing.
+            if deadline <= now {
+                self.conversation.on_time(now, &mut self.steps);
+                match self.idle.poll(now) {
+                    None => {}
+                    Some(Due::Ping) => self.steps.push(Step::Ping),
+                    Some(Due::Dead) => return Poll::Ready(false),
                 }
             }
-            Wake::Time => {}
+        }
+    }
+
+    /// Sees to it that it is rung in time; when that is. It may be rung too early: a deadline is put off with every
+    /// message, and the alarm only when it has rung.
+    fn set_alarm(&mut self) -> Instant {
+        let idle = self.idle.deadline();
+        let deadline = self.conversation.deadline().map_or(idle, |at| at.min(idle));
+        if self.rings.is_none_or(|rings| deadline < rings) {
+            self.context.alarm.set(self.seat.peer(), self.rings, deadline, self.seat.outbox());
+            self.rings = Some(deadline);
+        }
+        deadline
+    }
+
+    fn clear_alarm(&mut self) {
+        if let Some(rings) = self.rings.take() {
+            self.context.alarm.clear(self.seat.peer(), rings);
+        }
+    }
+
+    fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
+        // Looked at after the alarm was set: a stop in between rings it.
+        if self.context.stopping.load(Ordering::Acquire) {
+            return Poll::Ready(Wake::Stop);
+        }
+        if self.flushing {
+            match self.socket.poll_flush(context) {
+                Poll::Ready(Ok(())) => self.flushing = false,
+                Poll::Ready(Err(_)) => return Poll::Ready(Wake::Broken),
+                Poll::Pending => {}
+            }
+        }
+        // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
+        // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
+        let waits = if self.flushing {
+            self.seat.outbox().poll_overflow(context)
+        } else {
+            self.seat.outbox().poll_take(context, events)
+        };
+        match waits {
+            Poll::Ready(Ok(())) if events.is_empty() => return Poll::Ready(Wake::Rung),
+            Poll::Ready(Ok(())) => return Poll::Ready(Wake::Events),
+            Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::Overflow),
+            Poll::Pending => {}
+        }
+        if self.socket.is_congested() {
+            return Poll::Pending;
+        }
+        self.socket.poll_next(context).map(Wake::Incoming)
+    }
+
+    /// What follows from what woke us. If it is over: whether we closed it.
+    fn act_on(&mut self, wake: Wake, mut events: VecDeque<Event>, now: Instant) -> Option<bool> {
+        let steps = &mut self.steps;
+        match wake {
+            Wake::Events => {
+                events.drain(..).for_each(|event| self.conversation.on_event(event, now, steps));
+                Outbox::recycle(events);
+            }
+            Wake::Incoming(incoming) => {
+                self.idle.heard(now);
+                match incoming {
+                    Incoming::Frame(frame) => self.conversation.on_frame(&frame, now, steps),
+                    Incoming::Ping => self.flushing = true,
+                    Incoming::Pong => self.conversation.on_pong(now),
+                    Incoming::TooBig => steps.push(close(&self.conversation, &Reason::TooBig)),
+                    Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
+                    Incoming::Closed(code) => {
+                        self.seat.leave(code == Some(1000));
+                        return Some(false);
+                    }
+                    Incoming::Gone => return Some(false),
+                }
+            }
+            Wake::Rung => self.clear_alarm(),
             Wake::Overflow => {
-                tracing::info!(peer = seat.peer().0, "closing a client that does not read what it is sent");
-                steps = close(Reason::TooSlow);
+                tracing::info!(
+                    peer = self.seat.peer().0,
+                    "closing a client that does not read what it is sent"
+                );
+                steps.push(close(&self.conversation, &Reason::TooSlow));
             }
-            Wake::Stop => steps = close(Reason::ShuttingDown),
-            Wake::Broken => break false,
+            Wake::Stop => steps.push(close(&self.conversation, &Reason::ShuttingDown)),
+            Wake::Broken => return Some(false),
         }
-        // Whatever woke us: a peer that never stops sending must not keep the time from passing.
-        if deadline <= now {
-            conversation.on_time(now, &mut steps);
-            match idle.poll(now) {
-                None => {}
-                Some(Due::Ping) => steps.push(Step::Ping),
-                Some(Due::Dead) => break false,
-            }
-        }
-    };
-    // Others are told now, not when the peer has hung up.
-    drop((seat, counted));
-    // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
-    Box::pin(async move {
-        socket.farewell(closed, CLOSING).await;
-        if closed {
-            socket.linger(CLOSING).await;
-        }
-    })
-    .await;
+        None
+    }
+}
+
+fn close(conversation: &Conversation, reason: &Reason) -> Step {
+    Step::Send(Frame::Close(conversation.close(reason)))
+}
+
+thread_local! {
+    /// What the steps of a turn are collected in.
+    static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
 }
 
 enum Progress {
@@ -243,4 +334,19 @@ fn perform<T: Transport>(
         }
     }
     Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::ws::Socket;
+    use tokio::net::TcpStream;
+    use tokio::sync::mpsc;
+
+    /// Each byte of it is one for every idle member.
+    #[test]
+    fn what_there_is_of_a_connection_is_small() {
+        let size = size_of::<Driver<Socket<TcpStream>, mpsc::Sender<()>>>();
+        assert!(size <= 400, "{size}");
+    }
 }

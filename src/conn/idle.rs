@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Idle {
-    patience: Duration,
+    /// In milliseconds: there is one for each connection.
+    patience: u32,
     heard: Instant,
     asked: bool,
     /// Pings are answered.
@@ -25,12 +26,12 @@ pub(super) enum Due {
 impl Idle {
     /// After `patience` without a word the peer is asked, after as long again it is dead.
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Idle { patience, heard: now, asked: false, answered: true }
+        Idle { patience: millis(patience), heard: now, asked: false, answered: true }
     }
 
     /// A ping is due every so often, and nobody answers: the peer is never dead.
     pub(super) fn beat(every: Duration, now: Instant) -> Self {
-        Idle { patience: every, heard: now, asked: false, answered: false }
+        Idle { patience: millis(every), heard: now, asked: false, answered: false }
     }
 
     /// Something came.
@@ -43,7 +44,8 @@ impl Idle {
 
     /// When [`poll`](Self::poll) is to be called.
     pub(super) fn deadline(&self) -> Instant {
-        self.heard + if self.asked { 2 * self.patience } else { self.patience }
+        let patience = Duration::from_millis(self.patience.into());
+        self.heard + if self.asked { 2 * patience } else { patience }
     }
 
     /// What is due at `now`.
@@ -61,6 +63,10 @@ impl Idle {
         self.asked = true;
         Some(Due::Ping)
     }
+}
+
+fn millis(patience: Duration) -> u32 {
+    u32::try_from(patience.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl Seat {
         self.peer
     }
 
+    /// Where its events go.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Takes a command to the room `key`, and stays there. Opening a room gives up the membership of the one
     /// opened before, unless it is to be kept.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {

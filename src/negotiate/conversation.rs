@@ -1,6 +1,7 @@
 //! One connection from its first moment to its last: who speaks first, what dialect it is, and the correction of
 //! a wrong guess. Around a [`Session`], which knows nothing of doubt.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ enum Phase {
     /// It has spoken, and only which of a family's dialects it speaks may be open.
     Heard,
     /// It has not said a word.
-    Guessing(Guess),
+    Guessing(Box<Guess>),
     /// A guess was taken back: this is said again after the room's next answer.
     Repeating(Repeated),
 }
@@ -255,6 +256,10 @@ impl Conversation {
         {
             show(session, guess.proven(), now, steps);
         }
+        if matches!(doubt.phase, Phase::Heard) {
+            // Only what was guessed is ever taken back.
+            doubt.upgrade.path = String::new();
+        }
         doubt.context.note(frame);
         if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
             self.doubt = None;
@@ -316,7 +321,7 @@ impl Conversation {
                 State::Listening { round_trip: Some(round_trip), .. } => round_trip,
                 State::Listening { .. } | State::Speaking(_) => windows.silence,
             };
-            doubt.phase = Phase::Guessing(Guess::new(now + round_trip + HOLD));
+            doubt.phase = Phase::Guessing(Box::new(Guess::new(now + round_trip + HOLD)));
         } else if possible.len() == 1 {
             self.doubt = None;
         }
@@ -439,11 +444,17 @@ impl Conversation {
 
 /// Encodes events and has what comes of it sent.
 fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Instant, steps: &mut Vec<Step>) {
-    let mut frames = Vec::new();
+    let mut frames = FRAMES.take();
     for event in events {
         let answer = session.encode(event, now, &mut frames);
         steps.extend(frames.drain(..).map(Step::Send).chain(answer.map(Step::Ask)));
     }
+    FRAMES.set(frames);
+}
+
+thread_local! {
+    /// What an event becomes, while it does: an allocation less for each.
+    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
 }
 
 fn act(action: Action, steps: &mut Vec<Step>) {

@@ -1,7 +1,6 @@
 //! What a room keeps of a peer and of a link. Data only; the rules are the room's.
 
-use indexmap::IndexSet;
-
+use super::ids::IdSet;
 use super::select::Identity;
 use crate::model::{LinkId, NetId, PeerId};
 
@@ -17,7 +16,7 @@ pub(super) struct Peer<H> {
     pub(super) uplink: Option<LinkId>,
     pub(super) tried: Vec<Identity>,
     /// All links it has an end of.
-    pub(super) links: IndexSet<LinkId>,
+    pub(super) links: IdSet<LinkId>,
 }
 
 /// How a peer becomes a member.
@@ -61,7 +60,7 @@ impl<H> Peer<H> {
             way: Way::default(),
             uplink: None,
             tried: Vec::new(),
-            links: IndexSet::new(),
+            links: IdSet::default(),
         }
     }
 }

@@ -4,8 +4,8 @@
 
 mod links;
 
-use std::collections::HashMap;
-
+use super::claims::Claims;
+use super::ids::IdMap;
 use super::peer::{Link, Peer, Way};
 use super::select::{Identity, Members};
 use crate::model::{
@@ -19,11 +19,11 @@ const MAX_JOINS_HEARD: usize = 64;
 /// One room. `H` is whatever the caller needs to reach a peer; the room only keeps it.
 #[derive(Debug)]
 pub struct Room<H> {
-    peers: HashMap<PeerId, Peer<H>>,
+    /// Boxed: tables have room for some more, in most rooms for three (0.4 kB less where there is one peer).
+    peers: IdMap<PeerId, Box<Peer<H>>>,
     members: Members,
-    links: HashMap<LinkId, Link>,
-    /// How many members claim an id.
-    claims: HashMap<NetId, u32>,
+    links: IdMap<LinkId, Link>,
+    claims: Claims,
 }
 
 /// Where a room's events go: one call per event, in the order in which they must arrive.
@@ -33,10 +33,10 @@ impl<H, F: FnMut(&H, Event)> Deliver<H> for F {}
 impl<H> Default for Room<H> {
     fn default() -> Self {
         Room {
-            peers: HashMap::new(),
+            peers: IdMap::default(),
             members: Members::default(),
-            links: HashMap::new(),
-            claims: HashMap::new(),
+            links: IdMap::default(),
+            claims: Claims::default(),
         }
     }
 }
@@ -318,7 +318,7 @@ impl<H: Clone> Room<H> {
     /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
     /// lists any: it cannot know that member by another name.
     fn knows_any(&self, peer: PeerId, known: &[NetId]) -> bool {
-        if known.iter().any(|id| self.claims.contains_key(id)) {
+        if known.iter().any(|id| self.claims.contains(*id)) {
             return true;
         }
         let bound_to =
@@ -346,7 +346,7 @@ impl<H: Clone> Room<H> {
 
     /// Makes the peer a member, or gives a member its new claim.
     fn promote(&mut self, peer: PeerId, handle: &H, way: Way, favored: bool) {
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
+        let entry = self.peers.entry(peer).or_insert_with(|| Box::new(Peer::new(handle.clone())));
         let claim = way.claim();
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
@@ -363,7 +363,7 @@ impl<H: Clone> Room<H> {
         let before = std::mem::replace(&mut entry.way, way);
         self.unclaim(before.claim());
         if let Some(claim) = claim {
-            *self.claims.entry(claim).or_default() += 1;
+            self.claims.add(claim);
         }
     }
 
@@ -379,13 +379,8 @@ impl<H: Clone> Room<H> {
     }
 
     fn unclaim(&mut self, claim: Option<NetId>) {
-        if let Some(claim) = claim
-            && let Some(count) = self.claims.get_mut(&claim)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.claims.remove(&claim);
-            }
+        if let Some(claim) = claim {
+            self.claims.remove(claim);
         }
     }
 

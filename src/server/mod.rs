@@ -81,11 +81,13 @@ pub async fn serve(
     };
     tokio::select! {
         () = accept => {}
+        () = context.alarm.run() => {}
         () = stop => {}
     }
     drop(listener);
     context.stopping.store(true, Ordering::Release);
     context.stop.notify_waiters();
+    context.alarm.ring_all();
     drop(alive);
     if tokio::time::timeout(STOPPING, all_gone.recv()).await.is_err() {
         tracing::warn!("some connections did not end in time");
@@ -130,11 +132,9 @@ where
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
     match wanted {
         Wanted::Room(upgrade) => {
-            let socket = Box::new(Socket::new(stream, early, max_message).await);
-            tokio::spawn(async move {
-                conn::drive(socket, upgrade, |context| Arc::clone(&context.policy), context).await;
-                drop(alive);
-            });
+            let socket = Socket::new(stream, early, max_message);
+            let policy = |context: &Context| Arc::clone(&context.policy);
+            tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
         }
         Wanted::Relay(signaller, call) => {
             let counted = context.telemetry.relayed();

@@ -122,7 +122,7 @@ impl Signaller {
         call: Call,
         stop: impl Future<Output = ()> + Send,
     ) {
-        let line = Socket::new(stream, early, self.options.max_size).await;
+        let line = Socket::new(stream, early, self.options.max_size);
         match call {
             Call::Listen(listening) => task::listen(line, listening, &self.options, stop).await,
             Call::Connect(claim) => task::connect(line, claim).await,

@@ -245,7 +245,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(WIRE);
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let ours: Box<dyn super::Stream> = Box::new(ours);
-        (Socket::new(ours, Bytes::new(), 1024).await, client)
+        (Socket::new(ours, Bytes::new(), 1024), client)
     }
 
     fn abc() -> Handle {
@@ -351,7 +351,7 @@ mod tests {
         let listening = registry.listen(abc()).unwrap();
         let options = SignallerOptions { listen_deadline: Duration::from_millis(50), ..options() };
         let flood: Box<dyn super::Stream> = Box::new(Flood);
-        let line = Socket::new(flood, Bytes::new(), 1024).await;
+        let line = Socket::new(flood, Bytes::new(), 1024);
         let task = tokio::spawn(async move { listen(line, listening, &options, pending()).await });
         let freed = async {
             while registry.has(&abc()) {

@@ -14,7 +14,7 @@ use anyhow::Result;
 use tokio::sync::Notify;
 
 use crate::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, Transports};
-use crate::conn::Context;
+use crate::conn::{Alarm, Context};
 use crate::hub::Hub;
 use crate::negotiate::Policy;
 use crate::server::{Options, listener, serve};
@@ -34,6 +34,7 @@ pub async fn start(protocol: &str) -> Result<SocketAddr> {
         signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
+        alarm: Alarm::default(),
     });
     let listener = listener::bind("127.0.0.1", 0).await?;
     let address = listener.local_addr()?;

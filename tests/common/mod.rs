@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sigver::config::{TlsFiles, Transports};
-use sigver::conn::Context;
+use sigver::conn::{Alarm, Context};
 use sigver::hub::Hub;
 use sigver::negotiate::Policy;
 use sigver::server::{self, listener, tls};
@@ -95,6 +95,7 @@ impl Gateway {
             signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            alarm: Alarm::default(),
         });
         let tls = settings.tls.then(|| tls::load(&tls_files()).unwrap());
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();

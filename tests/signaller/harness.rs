@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use sigver::config::Transports;
-use sigver::conn::Context;
+use sigver::conn::{Alarm, Context};
 use sigver::hub::Hub;
 use sigver::negotiate::Policy;
 use sigver::server;
@@ -54,6 +54,7 @@ impl Server {
             signaller: protocols.relay.then(|| Signaller::new(options, alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            alarm: Alarm::default(),
         });
         let options = server::Options { max_message: 1 << 20, transports: Transports::default() };
         let (stop, stopped) = oneshot::channel::<()>();

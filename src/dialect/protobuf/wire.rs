@@ -4,8 +4,9 @@
 //! in numbers only one face, so that their logic exists once.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use super::protobufjs;
@@ -251,8 +252,31 @@ fn is_like_a_content(mut bytes: &[u8]) -> bool {
     }
 }
 
+thread_local! {
+    /// Where messages are encoded, one behind the other. What was is gone soon, and then there is room again.
+    static ENCODED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(ENCODED_AT_ONCE));
+}
+
+/// The room for encoded messages, in bytes. Those that take more than a small part of it have memory of their own.
+const ENCODED_AT_ONCE: usize = 32 * 1024;
+
+/// Only for what is written out at once: who keeps one of the results keeps the memory of many. With memory of its own
+/// for each, a relayed message of 1 KiB takes 0.1 µs more.
 fn encode(message: &impl prost::Message) -> Bytes {
-    message.encode_to_vec().into()
+    let length = message.encoded_len();
+    if length > ENCODED_AT_ONCE / 8 {
+        return message.encode_to_vec().into();
+    }
+    ENCODED.with_borrow_mut(|buffer| {
+        if buffer.capacity() < length {
+            // The same memory, if all that was encoded in it is gone.
+            buffer.reserve(ENCODED_AT_ONCE);
+        }
+        match message.encode(buffer) {
+            Ok(()) => buffer.split().freeze(),
+            Err(_) => message.encode_to_vec().into(),
+        }
+    })
 }
 
 /// The layout of a content of sigver 15 to 18, if its fields tell: what is length-delimited in one is a number in

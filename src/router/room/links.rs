@@ -23,7 +23,7 @@ impl<H: Clone> Room<H> {
         }
         let id = self.fresh_link(rng);
         self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(handle.clone()));
+        let entry = self.peers.entry(peer).or_insert_with(|| Box::new(Peer::new(handle.clone())));
         entry.links.insert(id);
         let before = entry.uplink.replace(id);
         match rejoin {

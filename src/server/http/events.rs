@@ -181,19 +181,15 @@ impl Events {
             let written = writer.write(frame);
             (written.event, written.last)
         };
-        let stream = Box::new(EventStream::new(queue, frames, write));
+        let stream = EventStream::new(queue, frames, write);
         if let Some(first) = first {
             // There is room for one.
             let _ = inbox.try_send(first);
         }
         let listed = Listed { events: Arc::clone(self), name };
         let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
-        tokio::spawn(async move {
-            let upgrade = Upgrade { path: "/".to_owned(), favored: false };
-            conn::drive(stream, upgrade, |_| policy, context).await;
-            drop(listed);
-            drop(alive);
-        });
+        let upgrade = Upgrade { path: "/".to_owned(), favored: false };
+        tokio::spawn(conn::drive(stream, upgrade, |_| policy, context, (listed, alive)));
         events(body, headers)
     }
 

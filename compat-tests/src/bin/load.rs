@@ -1,0 +1,429 @@
+//! What the hot path costs: relays of many shapes, idle members, and what large messages leave behind, beside
+//! `sigver@20.1.0` from npm, each doing the same work in turn. The server has one core and the load the other, and
+//! the load is as lean as can be, so that the server is what limits. No test: nothing passes or fails here.
+
+#![cfg(target_os = "linux")]
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use compat_tests::goldens::{Original, root};
+use compat_tests::oracle::Server;
+use compat_tests::wire::{Value, fields, put_bytes, put_number};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// Compares the hot path with sigver 20.1.0
+#[derive(Parser)]
+struct Args {
+    /// Our server; several are compared with one another
+    #[arg(long, required = true)]
+    server_bin: Vec<PathBuf>,
+    /// Where the originals are installed
+    #[arg(long, default_value_os_t = root().join("originals"))]
+    originals: PathBuf,
+    /// Leave the original out
+    #[arg(long)]
+    alone: bool,
+    /// The work: `relay:ROOMS:IN_FLIGHT:BYTES`, `idle:MEMBERS`, `kept:ROOMS:BYTES`
+    #[arg(long, default_values = ["relay:50:1:64", "relay:2000:1:64", "relay:50:16:64", "relay:50:16:1024", "idle:5000", "kept:1000:16384"])]
+    work: Vec<String>,
+    /// How long messages are sent, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// How often each server has its turn; medians are shown
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// The core of the server; the load has all others
+    #[arg(long, default_value = "0")]
+    server_cores: String,
+    /// The core of the load
+    #[arg(long, default_value = "1")]
+    load_cores: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    pin(&args.load_cores, std::process::id())?;
+    let mut rows: Vec<(String, Vec<Vec<f64>>)> = Vec::new();
+    let servers = args.server_bin.len() + 1;
+    for work in &args.work {
+        for _ in 0..args.turns.max(1) {
+            for at in 0..servers {
+                if at == 0 && args.alone {
+                    continue;
+                }
+                // The server starts on its core, so that it has as many threads as it has cores.
+                pin(&args.server_cores, std::process::id())?;
+                let server = match at.checked_sub(1) {
+                    None => Server::original(&args.originals, Original::find("20.1.0")?).await?,
+                    Some(ours) => Server::ours(&args.server_bin[ours], "auto").await?,
+                };
+                pin(&args.load_cores, std::process::id())?;
+                let figures =
+                    turn(&server, work, &args).await.with_context(|| format!("{work} of server {at}"))?;
+                for (name, value) in figures {
+                    let name = format!("{work} {name}");
+                    let row = match rows.iter().position(|row| row.0 == name) {
+                        Some(row) => row,
+                        None => {
+                            rows.push((name, vec![Vec::new(); servers]));
+                            rows.len() - 1
+                        }
+                    };
+                    rows[row].1[at].push(value);
+                }
+            }
+        }
+    }
+    for (name, servers) in rows {
+        let medians: Vec<f64> = servers.into_iter().map(median).collect();
+        let figures: Vec<String> = medians
+            .iter()
+            .enumerate()
+            .map(|(at, value)| {
+                if at == 0 {
+                    format!("{value:10.2}")
+                } else {
+                    format!("{value:10.2} ({:6.3})", value / medians[0])
+                }
+            })
+            .collect();
+        println!("{name:45} {}", figures.join("  "));
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn pin(cores: &str, pid: u32) -> Result<()> {
+    let done = Command::new("taskset").args(["-acp", cores, &pid.to_string()]).output()?;
+    ensure!(done.status.success(), "taskset: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
+type Figures = Vec<(&'static str, f64)>;
+
+async fn turn(server: &Server, work: &str, args: &Args) -> Result<Figures> {
+    let mut parts = work.split(':');
+    let kind = parts.next().unwrap_or_default();
+    let numbers: Vec<usize> = parts.map(str::parse).collect::<Result<_, _>>()?;
+    match (kind, &numbers[..]) {
+        ("relay", &[rooms, flight, bytes]) => relay(server, rooms, flight, bytes, args.seconds).await,
+        ("idle", &[members]) => idle(server, members).await,
+        ("kept", &[rooms, bytes]) => kept(server, rooms, bytes).await,
+        _ => bail!("no such work: {work}"),
+    }
+}
+
+async fn relay(server: &Server, rooms: usize, flight: usize, bytes: usize, seconds: f64) -> Result<Figures> {
+    let pid = server.pid().context("the server is gone")?;
+    let pairs = pairs(server, rooms).await?;
+    let (count, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut tasks = JoinSet::new();
+    for (member, mut joiner) in pairs {
+        let up = masked(&content(0, &vec![7; bytes]));
+        joiner.stream.write_all(&up.repeat(flight)).await?;
+        tasks.spawn(bounce(joiner, Some(up.repeat(flight)), up.len(), bytes, count.clone(), over.clone()));
+        tasks.spawn(bounce(member, None, 0, bytes, count.clone(), over.clone()));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (messages, cpu, begin) = (count.load(Ordering::Relaxed), processor(pid)?, Instant::now());
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    let messages = (count.load(Ordering::Relaxed) - messages) as f64;
+    let spent = processor(pid)? - cpu;
+    let elapsed = begin.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    tasks.abort_all();
+    Ok(vec![
+        ("1000 messages/s", messages / elapsed / 1000.0),
+        ("CPU µs/message", spent * 1e6 / messages.max(1.0)),
+        ("load of the server", spent / elapsed),
+    ])
+}
+
+/// Answers each content with one. Who does not know what to answer learns the link from the first.
+async fn bounce(
+    mut peer: Peer,
+    answers: Option<Vec<u8>>,
+    mut length: usize,
+    bytes: usize,
+    count: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+) -> Result<()> {
+    let mut answers = answers.unwrap_or_default();
+    while !over.load(Ordering::Relaxed) {
+        let mut contents = 0;
+        let mut link = None;
+        peer.read(|message| {
+            contents += 1;
+            if length == 0 && link.is_none() {
+                link = sender(message).ok();
+            }
+        })
+        .await?;
+        if let Some(link) = link {
+            let down = masked(&content(link, &vec![7; bytes]));
+            length = down.len();
+            answers = down.repeat(64);
+        }
+        if contents > 0 {
+            count.fetch_add(contents as u64, Ordering::Relaxed);
+            if answers.len() < contents * length {
+                answers = answers[..length].repeat(contents);
+            }
+            peer.stream.write_all(&answers[..contents * length]).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn idle(server: &Server, members: usize) -> Result<Figures> {
+    let pid = server.pid().context("the server is gone")?;
+    let before = memory(pid)?;
+    let mut tasks = JoinSet::new();
+    for member in 0..members {
+        let mut peer = Peer::connect(server, &format!("idle-{member}")).await?;
+        peer.attach(true).await?;
+        tasks.spawn(async move { while peer.read(|_| {}).await.is_ok() {} });
+    }
+    // Every one has had a heartbeat, and has answered it.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (cpu, begin) = (processor(pid)?, Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let spent = (processor(pid)? - cpu) / begin.elapsed().as_secs_f64();
+    let held = memory(pid)?.saturating_sub(before) as f64;
+    ensure!(tasks.len() == members && tasks.try_join_next().is_none(), "members are gone");
+    tasks.abort_all();
+    Ok(vec![("bytes/member", held / members as f64), ("CPU µs/s/member", spent * 1e6 / members as f64)])
+}
+
+async fn kept(server: &Server, rooms: usize, bytes: usize) -> Result<Figures> {
+    let pid = server.pid().context("the server is gone")?;
+    let mut pairs = pairs(server, rooms).await?;
+    let before = memory(pid)?;
+    for (member, joiner) in &mut pairs {
+        joiner.stream.write_all(&masked(&content(0, &vec![7; bytes]))).await?;
+        let link = sender(&member.message().await?)?;
+        member.stream.write_all(&masked(&content(link, &vec![7; bytes]))).await?;
+        joiner.message().await?;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = memory(pid)? as f64 - before as f64;
+    Ok(vec![("KiB kept/connection", held / 1024.0 / (2 * rooms) as f64)])
+}
+
+async fn pairs(server: &Server, rooms: usize) -> Result<Vec<(Peer, Peer)>> {
+    let mut pairs = Vec::with_capacity(rooms);
+    for room in 0..rooms {
+        let path = format!("room-{room}");
+        let mut member = Peer::connect(server, &path).await?;
+        member.attach(true).await?;
+        let mut joiner = Peer::connect(server, &path).await?;
+        joiner.attach(false).await?;
+        pairs.push((member, joiner));
+    }
+    Ok(pairs)
+}
+
+thread_local! {
+    /// Where everything is read first: one for all, so that it stays in the processor's cache.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A client that does as little as possible.
+struct Peer {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    async fn connect(server: &Server, path: &str) -> Result<Peer> {
+        let mut stream = TcpStream::connect(server.addr).await?;
+        stream.set_nodelay(true)?;
+        let request = format!(
+            "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut peer = Peer { stream, buffer: Vec::new() };
+        loop {
+            ensure!(peer.stream.read_buf(&mut peer.buffer).await? > 0, "closed during the upgrade");
+            if let Some(end) = peer.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                ensure!(peer.buffer.starts_with(b"HTTP/1.1 101"), "no upgrade");
+                peer.buffer.drain(..end + 4);
+                return Ok(peer);
+            }
+        }
+    }
+
+    /// Says connect, and expects to be the first or not.
+    async fn attach(&mut self, first: bool) -> Result<()> {
+        let mut group = Vec::new();
+        put_number(&mut group, 1, 11);
+        let mut message = Vec::new();
+        put_bytes(&mut message, 3, &group);
+        self.stream.write_all(&masked(&message)).await?;
+        let answer = self.message().await?;
+        ensure!(answer == [0x20, u8::from(first)], "unexpected answer to connect: {answer:02x?}");
+        Ok(())
+    }
+
+    /// The next message.
+    async fn message(&mut self) -> Result<Vec<u8>> {
+        let mut found = None;
+        while found.is_none() {
+            self.read(|message| found = Some(message.to_vec())).await?;
+        }
+        found.context("nothing")
+    }
+
+    /// Reads once; answers heartbeats, and gives all other messages to `each`.
+    async fn read(&mut self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        let beats = poll_fn(|context| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(64 * 1024, 0);
+                self.poll_read(context, scratch, &mut each)
+            })
+        })
+        .await?;
+        for _ in 0..beats {
+            self.stream.write_all(&masked(&[0x08, 0x01])).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads once by way of `scratch`; the number of heartbeats.
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+        each: &mut impl FnMut(&[u8]),
+    ) -> Poll<Result<u32>> {
+        // What came with the answer to the upgrade is looked at before anything is waited for.
+        let fresh = if self.buffer.is_empty() || !whole(&self.buffer) {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            buffer.filled().len()
+        } else {
+            0
+        };
+        Poll::Ready(self.take_in(&scratch[..fresh], each))
+    }
+
+    fn take_in(&mut self, scratch: &[u8], each: &mut impl FnMut(&[u8])) -> Result<u32> {
+        let fresh = scratch.len();
+        if fresh == 0 && !whole(&self.buffer) {
+            bail!("closed");
+        }
+        let own = !self.buffer.is_empty();
+        if own {
+            self.buffer.extend_from_slice(&scratch[..fresh]);
+        }
+        let bytes: &[u8] = if own { &self.buffer } else { &scratch[..fresh] };
+        let (mut at, mut beats) = (0, 0);
+        while let Some((head, end)) = frame(&bytes[at..]) {
+            let message = &bytes[at + head..at + end];
+            match bytes[at] {
+                0x82 if message == [0x08, 0x01] => beats += 1,
+                0x82 => each(message),
+                0x88 => bail!("closed: {message:02x?}"),
+                _ => {}
+            }
+            at += end;
+        }
+        if own {
+            self.buffer.drain(..at);
+        } else if at < fresh {
+            self.buffer.extend_from_slice(&scratch[at..fresh]);
+        }
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+        Ok(beats)
+    }
+}
+
+fn whole(bytes: &[u8]) -> bool {
+    frame(bytes).is_some()
+}
+
+/// Where the payload of the first frame of a server begins and ends, if it is all there.
+fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (head, length) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+        short => (2, usize::from(short)),
+    };
+    (bytes.len() >= head + length).then_some((head, head + length))
+}
+
+/// A binary frame of a client, masked with something that is not nothing.
+fn masked(message: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![0x82];
+    match message.len() {
+        length @ ..126 => frame.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(message.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+fn content(recipient: u64, data: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    put_number(&mut content, 2, recipient);
+    put_bytes(&mut content, 4, data);
+    let mut message = Vec::new();
+    put_bytes(&mut message, 2, &content);
+    message
+}
+
+fn sender(message: &[u8]) -> Result<u64> {
+    let outer = fields(message).context("no protobuf")?;
+    let Some(Value::Bytes(content)) = outer.first().map(|field| field.value) else { bail!("no content") };
+    match fields(content).context("no protobuf")?.first().map(|field| field.value) {
+        Some(Value::Varint(sender)) => Ok(sender),
+        _ => bail!("no sender"),
+    }
+}
+
+/// Resident memory in bytes.
+fn memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kib * 1024)
+}
+
+/// Processor time in seconds, of all threads: by the scheduler's clock, which is finer than that of `stat`.
+fn processor(pid: u32) -> Result<f64> {
+    let mut spent = 0u64;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        spent += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(spent as f64 / 1e9)
+}

@@ -1,0 +1,175 @@
+//! When the time of a connection has come, it is rung: one timer for all, and one entry of some 40 bytes for each,
+//! where a timer of the runtime would be 112 in its task. It is also how all connections hear that the server stops,
+//! without a list that every one of them would have to look at, under one lock, whenever it does anything.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::hub::Outbox;
+use crate::model::PeerId;
+
+/// A moment, in milliseconds since the alarm was made.
+type Moment = u64;
+
+/// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
+const SHARDS: usize = 16;
+
+/// The rings of so long are done at once: with thousands of connections, each would wake the timer otherwise.
+const TOGETHER: Duration = Duration::from_millis(5);
+
+/// Who is to be rung when.
+#[derive(Debug)]
+pub struct Alarm {
+    start: Instant,
+    shards: Vec<Mutex<BTreeMap<(Moment, PeerId), Outbox>>>,
+    /// When the timer looks again, unless it is notified. Everything is before it while it looks.
+    next: AtomicU64,
+    earlier: Notify,
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Alarm {
+            start: Instant::now(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            next: AtomicU64::new(Moment::MAX),
+            earlier: Notify::new(),
+        }
+    }
+}
+
+impl Alarm {
+    /// The first moment that is not before `at`.
+    fn moment(&self, at: Instant) -> Moment {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_micros().div_ceil(1000)).unwrap_or(Moment::MAX)
+    }
+
+    /// The peer is to be rung once at `to`, and no longer at `from`.
+    pub(super) fn set(&self, peer: PeerId, from: Option<Instant>, to: Instant, outbox: &Outbox) {
+        let (from, to) = (from.map(|from| self.moment(from)), self.moment(to));
+        {
+            let mut shard = self.shard(peer).lock();
+            if let Some(from) = from {
+                shard.remove(&(from, peer));
+            }
+            shard.insert((to, peer), outbox.clone());
+        }
+        if to < self.next.load(Ordering::SeqCst) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// The peer is no longer to be rung at `from`.
+    pub(super) fn clear(&self, peer: PeerId, from: Instant) {
+        self.shard(peer).lock().remove(&(self.moment(from), peer));
+    }
+
+    /// Rings everyone, whatever the time.
+    pub fn ring_all(&self) {
+        for shard in &self.shards {
+            shard.lock().values().for_each(Outbox::ring);
+        }
+    }
+
+    /// Rings whose moment comes, for as long as it is polled.
+    pub async fn run(&self) {
+        loop {
+            // Whoever sets a moment while we look has us look again.
+            self.next.store(Moment::MAX, Ordering::SeqCst);
+            let next = self.ring(Instant::now());
+            self.next.store(next.unwrap_or(Moment::MAX), Ordering::SeqCst);
+            let earlier = self.earlier.notified();
+            let Some(next) = next.and_then(|next| self.start.checked_add(Duration::from_millis(next))) else {
+                earlier.await;
+                continue;
+            };
+            let wait = next.saturating_duration_since(Instant::now()).max(TOGETHER);
+            let _ = tokio::time::timeout(wait, earlier).await;
+        }
+    }
+
+    /// Rings whose moment has come; the next one that comes.
+    fn ring(&self, now: Instant) -> Option<Moment> {
+        let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(Moment::MAX);
+        let mut next = None;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            while let Some(first) = shard.first_entry() {
+                let moment = first.key().0;
+                if moment > now {
+                    next = Some(next.map_or(moment, |next: Moment| next.min(moment)));
+                    break;
+                }
+                first.remove().ring();
+            }
+        }
+        next
+    }
+
+    fn shard(&self, peer: PeerId) -> &Mutex<BTreeMap<(Moment, PeerId), Outbox>> {
+        // The remainder is below SHARDS, and so a valid index.
+        &self.shards[(peer.0 % SHARDS as u64) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::task::{Context, Waker};
+
+    fn rung(outbox: &Outbox) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        outbox.poll_take(&mut context, &mut VecDeque::new()).is_ready()
+    }
+
+    #[test]
+    fn rings_once_when_the_moment_has_come() {
+        let alarm = Alarm::default();
+        let at = |millis| alarm.start + Duration::from_millis(millis);
+        let (a, b) = (Outbox::new(100), Outbox::new(100));
+        alarm.set(PeerId(1), None, at(10), &a);
+        alarm.set(PeerId(17), None, at(20), &b);
+        assert_eq!(alarm.ring(at(9)), Some(10));
+        assert_eq!((rung(&a), rung(&b)), (false, false));
+        assert_eq!(alarm.ring(at(10)), Some(20));
+        assert_eq!((rung(&a), rung(&a), rung(&b)), (true, false, false));
+        // Put off, and then given up.
+        alarm.set(PeerId(17), Some(at(20)), at(30), &b);
+        assert_eq!(alarm.ring(at(20)), Some(30));
+        alarm.clear(PeerId(17), at(30));
+        assert_eq!(alarm.ring(at(30)), None);
+        assert!(!rung(&b));
+    }
+
+    #[test]
+    fn nobody_is_rung_too_early() {
+        let alarm = Alarm::default();
+        assert_eq!(alarm.moment(alarm.start + Duration::from_micros(1)), 1);
+        assert_eq!(alarm.moment(alarm.start + Duration::from_millis(1)), 1);
+    }
+
+    #[tokio::test]
+    async fn the_timer_is_woken_by_an_earlier_moment() {
+        let alarm = std::sync::Arc::new(Alarm::default());
+        let running = tokio::spawn({
+            let alarm = alarm.clone();
+            async move { alarm.run().await }
+        });
+        let (late, early) = (Outbox::new(100), Outbox::new(100));
+        alarm.set(PeerId(1), None, Instant::now() + Duration::from_secs(60), &late);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        alarm.set(PeerId(2), None, Instant::now(), &early);
+        let taken = std::future::poll_fn(|context| early.poll_take(context, &mut VecDeque::new()));
+        tokio::time::timeout(Duration::from_secs(5), taken).await.unwrap().unwrap();
+        assert!(!rung(&late));
+        alarm.ring_all();
+        assert!(rung(&late));
+        running.abort();
+    }
+}

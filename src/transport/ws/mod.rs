@@ -1,0 +1,241 @@
+//! WebSockets: a stream on which the upgrade is done, as frames. No dialect, no room.
+//!
+//! What is read comes by way of a buffer of the thread's, what is written waits in one that is given back when it is
+//! empty: an idle connection has neither.
+
+mod codec;
+mod pool;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+use super::{Incoming, Transport};
+use crate::frame::{Close, Frame};
+use codec::{Decoder, Fault, Item};
+
+/// What is discarded at most of what a peer sends after we closed, in bytes.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+
+/// How much may be queued while the peer does not take it, before it is no longer listened to, in bytes: its own words
+/// could make us queue more.
+const MAX_UNSENT: usize = 64 * 1024;
+
+/// A WebSocket on the server's side.
+#[derive(Debug)]
+pub struct Socket<S> {
+    stream: S,
+    decoder: Decoder,
+    /// What was read and not looked at yet: a part of a buffer, if there is one.
+    unread: Vec<u8>,
+    unread_from: usize,
+    unread_to: usize,
+    /// What was queued and not sent yet.
+    unsent: Vec<u8>,
+    unsent_from: usize,
+    /// We sent a close frame, of our own or as an answer: nothing may follow it.
+    closed: bool,
+    /// There is nothing more to read.
+    over: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Takes over a stream after its upgrade; `early` is what was read beyond the request. Messages of more than
+    /// `max_message` bytes are [`Incoming::TooBig`].
+    pub fn new(stream: S, early: Bytes, max_message: usize) -> Self {
+        Socket {
+            stream,
+            decoder: Decoder::new(max_message),
+            unread_from: 0,
+            unread_to: early.len(),
+            unread: early.into(),
+            unsent: Vec::new(),
+            unsent_from: 0,
+            closed: false,
+            over: false,
+        }
+    }
+
+    /// Queues a frame, unless a close frame was.
+    fn write(&mut self, opcode: OpCode, payload: &[&[u8]]) {
+        if self.closed {
+            return;
+        }
+        if self.unsent.capacity() == 0 {
+            self.unsent = pool::take_writing();
+        }
+        codec::encode(opcode, payload, &mut self.unsent);
+    }
+
+    fn write_close(&mut self, code: Option<u16>, reason: &str) {
+        let payload: &[&[u8]] = match code {
+            None => &[],
+            Some(code) => &[&code.to_be_bytes(), reason.as_bytes()],
+        };
+        self.write(OpCode::Control(Control::Close), payload);
+        self.closed = true;
+    }
+
+    /// The next thing in what was read.
+    fn next_unread(&mut self) -> Option<Incoming> {
+        let mut input = &self.unread[self.unread_from..self.unread_to];
+        let next = self.decoder.next(&mut input);
+        self.unread_from = self.unread_to - input.len();
+        self.over = matches!(next, Err(_) | Ok(Some(Item::Close(_))));
+        if self.over || input.is_empty() {
+            (self.unread_from, self.unread_to) = (0, 0);
+            pool::give_reading(std::mem::take(&mut self.unread));
+        }
+        match next {
+            Ok(item) => item.map(|item| self.incoming(item)),
+            Err(fault) => Some(match fault {
+                Fault::TooBig => Incoming::TooBig,
+                Fault::NotUtf8 => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),
+                Fault::Protocol(error) => Incoming::Violation(Close::new(1002, error.to_string())),
+            }),
+        }
+    }
+
+    fn incoming(&mut self, item: Item) -> Incoming {
+        match item {
+            Item::Text(text) => Incoming::Frame(Frame::Text(text)),
+            Item::Binary(bytes) => Incoming::Frame(Frame::Binary(bytes)),
+            Item::Ping(payload) => {
+                self.write(OpCode::Control(Control::Pong), &[&payload]);
+                Incoming::Ping
+            }
+            Item::Pong => Incoming::Pong,
+            Item::Close(close) => {
+                let (code, reason) = match &close {
+                    None => (None, ""),
+                    Some((code, _)) if !self.closed && !CloseCode::from(*code).is_allowed() => {
+                        (Some(1002), "Protocol violation")
+                    }
+                    Some((code, reason)) => (Some(*code), &reason[..]),
+                };
+                self.write_close(code, reason);
+                Incoming::Closed(code)
+            }
+        }
+    }
+
+    /// Reads once. Whether there was anything.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut buffer = pool::take_reading();
+        let mut filled = ReadBuf::new(&mut buffer);
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
+        let length = filled.filled().len();
+        if length == 0 {
+            pool::give_reading(buffer);
+        } else {
+            (self.unread, self.unread_from, self.unread_to) = (buffer, 0, length);
+        }
+        read.map_ok(|()| length > 0)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
+    const BEAT: Option<Duration> = None;
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
+        loop {
+            if self.over {
+                return Poll::Ready(Incoming::Gone);
+            }
+            if let Some(incoming) = self.next_unread() {
+                return Poll::Ready(incoming);
+            }
+            match ready!(self.poll_read(context)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => self.over = true,
+            }
+        }
+    }
+
+    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
+        match frame {
+            Frame::Close(Close { code, reason }) => {
+                self.write_close(code, &reason);
+                return Ok(true);
+            }
+            _ if self.closed => return Err(io::ErrorKind::NotConnected.into()),
+            Frame::Text(text) => self.write(OpCode::Data(Data::Text), &[text.as_bytes()]),
+            Frame::Binary(bytes) => self.write(OpCode::Data(Data::Binary), &[&bytes]),
+        }
+        Ok(false)
+    }
+
+    fn queue_ping(&mut self) -> io::Result<()> {
+        self.write(OpCode::Control(Control::Ping), &[]);
+        Ok(())
+    }
+
+    fn is_congested(&self) -> bool {
+        self.unsent.len() - self.unsent_from > MAX_UNSENT
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unsent_from < self.unsent.len() {
+            let unsent = &self.unsent[self.unsent_from..];
+            match Pin::new(&mut self.stream).poll_write(context, unsent)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => self.unsent_from += count,
+                Poll::Pending => {
+                    // What answers pings could be appended forever, and never be sent to its end.
+                    if self.unsent_from >= self.unsent.len() / 2 {
+                        self.unsent.drain(..std::mem::take(&mut self.unsent_from));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.unsent_from = 0;
+        pool::give_writing(std::mem::take(&mut self.unsent));
+        // Under TLS, what was written may still have to be sent.
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    async fn farewell(&mut self, closed: bool, patience: Duration) {
+        let farewell = async {
+            let _ = poll_fn(|context| self.poll_flush(context)).await;
+            while closed
+                && matches!(
+                    poll_fn(|context| self.poll_next(context)).await,
+                    Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
+                )
+            {}
+            // Under TLS, what was written may still have to be sent, and the end has a word of its own.
+            if !closed {
+                let _ = self.stream.shutdown().await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, farewell).await;
+    }
+
+    /// Lets a close frame that was sent arrive: the peer has `patience` to finish what it is sending, which is
+    /// discarded, and to hang up. Otherwise the kernel would answer its data with a reset, which can overtake the
+    /// close frame.
+    async fn linger(mut self, patience: Duration) {
+        let discard = async {
+            let _ = self.stream.shutdown().await;
+            // On the heap, as every idle connection would carry it in its task otherwise.
+            let (mut buffer, mut discarded) = (vec![0; 1024], 0);
+            while discarded < MAX_DISCARDED {
+                match self.stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => discarded += count,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, discard).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

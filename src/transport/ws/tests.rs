@@ -1,0 +1,295 @@
+//! Our WebSocket beside the library's, which is the oracle: the same bytes in the same pieces, sound and broken, must
+//! be the same messages, the same errors, and the same answers.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use futures_util::{Sink, Stream};
+use proptest::prelude::*;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use super::*;
+
+/// The longest message here, in bytes.
+const MAX: usize = 300;
+
+/// Gives what it was given piece by piece, and then nothing more or the end; takes so much at a time.
+#[derive(Debug, Default)]
+struct Wire {
+    pieces: VecDeque<Vec<u8>>,
+    ends: bool,
+    written: Vec<u8>,
+    takes: Option<usize>,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut piece) = self.pieces.pop_front() else {
+            return if self.ends { Poll::Ready(Ok(())) } else { Poll::Pending };
+        };
+        let later = piece.split_off(piece.len().min(buffer.remaining()));
+        buffer.put_slice(&piece);
+        if !later.is_empty() {
+            self.pieces.push_front(later);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let count = self.takes.take().map_or(bytes.len(), |takes| takes.min(bytes.len()));
+        self.written.extend_from_slice(&bytes[..count]);
+        if count < bytes.len() {
+            self.takes = Some(0);
+        }
+        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a side made of it: what came, and what was answered.
+type Heard = (Vec<Incoming>, Vec<u8>);
+
+fn ours(wire: Wire, close_after: usize) -> (Heard, Socket<Wire>) {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut socket = Socket::new(wire, Bytes::new(), MAX);
+    let mut heard = Vec::new();
+    loop {
+        if heard.len() == close_after {
+            let _ = socket.queue(Frame::Close(Close::new(4000, "enough")));
+        }
+        let Poll::Ready(incoming) = socket.poll_next(&mut context) else { break };
+        let gone = incoming == Incoming::Gone;
+        heard.push(incoming);
+        if gone {
+            break;
+        }
+    }
+    let _ = socket.poll_flush(&mut context);
+    ((heard, std::mem::take(&mut socket.stream.written)), socket)
+}
+
+async fn theirs(wire: Wire, close_after: usize, faulted: bool) -> Heard {
+    let mut context = Context::from_waker(Waker::noop());
+    let config = WebSocketConfig::default().max_message_size(Some(MAX)).max_frame_size(Some(MAX));
+    let mut socket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
+    let mut heard = Vec::new();
+    loop {
+        if heard.len() == close_after {
+            // Otherwise it would send the pong that is due after the close frame.
+            let _ = Pin::new(&mut socket).poll_flush(&mut context);
+            let close = CloseFrame { code: CloseCode::from(4000), reason: Utf8Bytes::from_static("enough") };
+            let _ = Pin::new(&mut socket).start_send(Message::Close(Some(close)));
+        }
+        let next = match Pin::new(&mut socket).poll_next(&mut context) {
+            Poll::Ready(next) => next,
+            // We refuse by the head what the library refuses when all of it is there.
+            Poll::Pending if faulted => {
+                socket.get_mut().pieces.push_back(vec![0; MAX]);
+                continue;
+            }
+            Poll::Pending => break,
+        };
+        let incoming = match next {
+            Some(Ok(Message::Text(text))) => Incoming::Frame(Frame::text(text.as_str())),
+            Some(Ok(Message::Binary(bytes))) => Incoming::Frame(Frame::Binary(bytes)),
+            Some(Ok(Message::Ping(_))) => Incoming::Ping,
+            Some(Ok(Message::Pong(_))) => Incoming::Pong,
+            Some(Ok(Message::Close(close))) => Incoming::Closed(close.map(|close| close.code.into())),
+            Some(Ok(Message::Frame(_))) => unreachable!(),
+            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::TooBig,
+            Some(Err(Error::Utf8(_))) => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),
+            // An end without a close frame breaks no rule of frames.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Gone,
+            Some(Err(Error::Protocol(error))) => Incoming::Violation(Close::new(1002, error.to_string())),
+            Some(Err(_)) | None => Incoming::Gone,
+        };
+        let gone = incoming == Incoming::Gone;
+        heard.push(incoming);
+        if gone {
+            break;
+        }
+    }
+    let _ = Pin::new(&mut socket).poll_flush(&mut context);
+    (heard, std::mem::take(&mut socket.get_mut().written))
+}
+
+/// A frame of a client, as the bits say.
+fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match payload.len() {
+        length @ ..126 => frame.push(masked | length as u8),
+        length => {
+            frame.push(masked | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+    }
+    frame.extend(mask.unwrap_or_default().iter().take(if mask.is_some() { 4 } else { 0 }));
+    let mask = mask.unwrap_or_default();
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => "[a-z]{0,20}".prop_map(String::into_bytes),
+        2 => "\\PC{0,40}".prop_map(String::into_bytes),
+        // Characters that are cut, or none at all.
+        2 => prop::sample::select(vec![&b"\xe2"[..], b"\x82", b"\xac", b"\xf0\x9f", b"\x98\x80", b"\xff", b""])
+            .prop_map(<[u8]>::to_vec),
+        2 => prop::sample::select(vec![&b"\x03\xe8"[..], b"\x03\xe8bye", b"\x03", b"\x03\xedx", b"\x0f\xa0\xff", b"\x00\x01"])
+            .prop_map(<[u8]>::to_vec),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => (100..320usize).prop_map(|length| vec![b'x'; length]),
+    ]
+}
+
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let opcode = prop_oneof![
+        4 => Just(1u8), 4 => Just(2), 6 => Just(0), 3 => Just(9), 2 => Just(10), 1 => Just(8), 1 => 3..16u8
+    ];
+    let first = (opcode, prop::bool::weighted(0.6), prop_oneof![30 => Just(0u8), 1 => 1..8u8])
+        .prop_map(|(opcode, last, reserved)| opcode | u8::from(last || opcode & 8 != 0) << 7 | reserved << 4);
+    let mask = prop_oneof![40 => any::<[u8; 4]>().prop_map(Some), 1 => Just(None)];
+    let frame = (first, mask, payload()).prop_map(|(first, mask, payload)| frame(first, mask, &payload));
+    prop::collection::vec(frame, 0..12).prop_map(|frames| frames.concat())
+}
+
+/// Frames, in some of which something was changed, in pieces.
+fn pieces() -> impl Strategy<Value = VecDeque<Vec<u8>>> {
+    let changes = prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+    ];
+    let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..6);
+    (frames(), changes, cuts, prop::bool::weighted(0.1)).prop_map(|(mut bytes, changes, cuts, singly)| {
+        if bytes.is_empty() {
+            return VecDeque::new();
+        }
+        for (at, byte) in changes {
+            *at.get_mut(&mut bytes[..]) = byte;
+        }
+        let length = bytes.len();
+        let mut cuts: Vec<usize> =
+            if singly { (0..length).collect() } else { cuts.iter().map(|cut| cut.index(length)).collect() };
+        cuts.extend([0, length]);
+        cuts.sort_unstable();
+        cuts.windows(2).map(|cut| bytes[cut[0]..cut[1]].to_vec()).filter(|piece| !piece.is_empty()).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn hears_what_the_library_hears(
+        pieces in pieces(),
+        ends in any::<bool>(),
+        close_after in prop_oneof![3 => Just(usize::MAX), 1 => 0..6usize],
+    ) {
+        let wire = || Wire { pieces: pieces.clone(), ends, ..Wire::default() };
+        let (ours, socket) = ours(wire(), close_after);
+        let faulted = ours.0.iter().any(|incoming| matches!(incoming, Incoming::TooBig | Incoming::Violation(_)));
+        let mut wire = wire();
+        wire.ends &= !faulted;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let theirs = runtime.block_on(theirs(wire, close_after, faulted));
+        prop_assert_eq!(ours, theirs);
+        // No buffer is held, whatever came.
+        prop_assert_eq!((socket.unread.capacity(), socket.unsent.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn says_what_the_library_says(payloads in prop::collection::vec((any::<bool>(), 0..70_000usize), 1..4)) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut library = runtime.block_on(WebSocketStream::from_raw_socket(Wire::default(), Role::Server, None));
+        for (text, length) in payloads {
+            let payload = vec![b'x'; length];
+            let (frame, message) = if text {
+                let text = String::from_utf8(payload).unwrap();
+                (Frame::text(text.clone()), Message::text(text))
+            } else {
+                (Frame::binary(payload.clone()), Message::binary(payload))
+            };
+            prop_assert!(!socket.queue(frame).unwrap());
+            Pin::new(&mut library).start_send(message).unwrap();
+        }
+        socket.queue_ping().unwrap();
+        Pin::new(&mut library).start_send(Message::Ping(Bytes::new())).unwrap();
+        prop_assert!(socket.queue(Frame::Close(Close::empty())).unwrap());
+        Pin::new(&mut library).start_send(Message::Close(None)).unwrap();
+        prop_assert!(matches!(socket.poll_flush(&mut context), Poll::Ready(Ok(()))));
+        let _ = Pin::new(&mut library).poll_flush(&mut context);
+        prop_assert!(socket.stream.written == library.get_ref().written);
+        // Nothing follows a close frame.
+        prop_assert!(socket.queue(Frame::text("late")).is_err());
+        socket.queue_ping().unwrap();
+        prop_assert_eq!(socket.unsent.len(), 0);
+    }
+}
+
+#[test]
+fn what_was_read_with_the_request_comes_first() {
+    let mut context = Context::from_waker(Waker::noop());
+    let early = frame(0x82, Some([1, 2, 3, 4]), b"early");
+    let wire = Wire { pieces: [frame(0x82, Some([4, 3, 2, 1]), b"late")].into(), ..Wire::default() };
+    let mut socket = Socket::new(wire, early.into(), MAX);
+    for expected in ["early", "late"] {
+        assert_eq!(
+            socket.poll_next(&mut context),
+            Poll::Ready(Incoming::Frame(Frame::binary(expected.as_bytes())))
+        );
+    }
+    assert!(socket.poll_next(&mut context).is_pending());
+}
+
+#[test]
+fn what_a_slow_peer_has_taken_is_forgotten() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
+    let mut sent = 0;
+    while sent < 10 * MAX_UNSENT {
+        socket.queue(Frame::binary(vec![7; 1000])).unwrap();
+        // All but a few bytes, and again and again never all.
+        socket.stream.takes = Some(socket.unsent.len() - socket.unsent_from - 10);
+        assert!(socket.poll_flush(&mut context).is_pending());
+        sent += 1000;
+        assert!(!socket.is_congested() && socket.unsent.len() < 3000, "{}", socket.unsent.len());
+    }
+    socket.queue(Frame::binary(vec![7; MAX_UNSENT])).unwrap();
+    assert!(socket.is_congested());
+    socket.stream.takes = None;
+    assert!(matches!(socket.poll_flush(&mut context), Poll::Ready(Ok(()))));
+    assert!(!socket.is_congested() && socket.unsent.capacity() == 0);
+}
+
+/// Messages of which little comes do not cost what they announce.
+#[test]
+fn what_is_announced_is_not_set_aside() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut head = vec![0x82, 0xff];
+    head.extend((1u64 << 30).to_be_bytes());
+    head.extend([0; 4]);
+    let wire = Wire { pieces: [head, vec![0; 10]].into(), ..Wire::default() };
+    let mut socket = Socket::new(wire, Bytes::new(), 1 << 30);
+    assert!(socket.poll_next(&mut context).is_pending());
+    assert!(socket.decoder.held() < 100 * 1024, "{}", socket.decoder.held());
+}

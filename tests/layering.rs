@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("telemetry", &["dialect", "model", "negotiate"]),
     ("signaller", &["config", "frame", "transport"]),
     ("server", &["config", "conn", "dialect", "frame", "negotiate", "signaller", "telemetry", "transport"]),
-    ("compat", &["dialect"]),
+    ("compat", &["dialect", "replay"]),
     // What it plays and compares must not come from what it tries.
     ("replay", &[]),
     (

@@ -8,7 +8,6 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,11 +18,12 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::Uri;
+
+use crate::replay::target::connector;
 
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ impl Target {
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (tls, port) = match uri.scheme_str() {
             Some("ws" | "http") => (None, 80),
-            Some("wss" | "https") => (Some(connector()?), 443),
+            Some("wss" | "https") => (Some(connector().map_err(Unreachable::Certificates)?), 443),
             _ => return Err(wrong()),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.to_owned();
@@ -137,19 +137,6 @@ impl Target {
     pub fn base(&self) -> &str {
         &self.base
     }
-}
-
-fn connector() -> Result<TlsConnector, Unreachable> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    if roots.add_parsable_certificates(found.certs).0 == 0 {
-        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(Unreachable::Certificates(errors.join("; ")));
-    }
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| Unreachable::Certificates(error.to_string()))?;
-    Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
 }
 
 impl fmt::Display for Target {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -71,7 +71,9 @@ impl Target {
             host: bare.to_owned(),
             authority: authority.to_owned(),
             port,
-            tls: tls.then(connector).transpose()?,
+            tls: tls.then(connector).transpose().map_err(|errors| {
+                anyhow!("there are no certificates to trust; SSL_CERT_FILE may name some. {errors}")
+            })?,
             base: base.trim_end_matches('/').to_owned(),
         })
     }
@@ -111,15 +113,21 @@ impl Target {
     }
 }
 
-fn connector() -> Result<TlsConnector> {
+/// What dials over TLS, and trusts whom the system trusts, or the file that `SSL_CERT_FILE` names.
+///
+/// # Errors
+///
+/// Why nobody is trusted.
+pub fn connector() -> Result<TlsConnector, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     if roots.add_parsable_certificates(found.certs).0 == 0 {
         let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        bail!("there are no certificates to trust; SSL_CERT_FILE may name some. {}", errors.join("; "));
+        return Err(errors.join("; "));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use compat_tests::current::{content, sender};
 use compat_tests::goldens::{Original, root};
 use compat_tests::oracle::Server;
-use compat_tests::wire::{Value, fields, put_bytes, put_number};
+use compat_tests::wire::{put_bytes, put_number};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -390,24 +391,6 @@ fn masked(message: &[u8]) -> Vec<u8> {
     frame.extend(MASK);
     frame.extend(message.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
-}
-
-fn content(recipient: u64, data: &[u8]) -> Vec<u8> {
-    let mut content = Vec::new();
-    put_number(&mut content, 2, recipient);
-    put_bytes(&mut content, 4, data);
-    let mut message = Vec::new();
-    put_bytes(&mut message, 2, &content);
-    message
-}
-
-fn sender(message: &[u8]) -> Result<u64> {
-    let outer = fields(message).context("no protobuf")?;
-    let Some(Value::Bytes(content)) = outer.first().map(|field| field.value) else { bail!("no content") };
-    match fields(content).context("no protobuf")?.first().map(|field| field.value) {
-        Some(Value::Varint(sender)) => Ok(sender),
-        _ => bail!("no sender"),
-    }
 }
 
 /// Resident memory in bytes.

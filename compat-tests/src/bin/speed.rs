@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use compat_tests::current::{content, sender};
 use compat_tests::goldens::{Original, root};
 use compat_tests::oracle::Server;
-use compat_tests::wire::{Value, fields, put_bytes, put_number};
+use compat_tests::wire::{put_bytes, put_number};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -165,24 +166,6 @@ async fn attach(socket: &mut Socket, first: bool) -> Result<()> {
         bail!("unexpected answer to connect: {answer:02x?}");
     }
     Ok(())
-}
-
-fn content(recipient: u64, data: &[u8]) -> Vec<u8> {
-    let mut content = Vec::new();
-    put_number(&mut content, 2, recipient);
-    put_bytes(&mut content, 4, data);
-    let mut message = Vec::new();
-    put_bytes(&mut message, 2, &content);
-    message
-}
-
-fn sender(message: &[u8]) -> Result<u64> {
-    let outer = fields(message).context("no protobuf")?;
-    let Some(Value::Bytes(content)) = outer.first().map(|field| field.value) else { bail!("no content") };
-    match fields(content).context("no protobuf")?.first().map(|field| field.value) {
-        Some(Value::Varint(sender)) => Ok(sender),
-        _ => bail!("no sender"),
-    }
 }
 
 /// The next binary frame that is no heartbeat.

@@ -134,7 +134,7 @@ impl Conversation {
         };
         let family = likeliest(candidates).dialect().family();
         // Of the JSON dialects only one speaks first, and only if it can be no other.
-        let decided = if family == Family::Json { candidates.len() == 1 } else { true };
+        let decided = family != Family::Json || candidates.len() == 1;
         if decided && candidates.of_family(family) == candidates {
             steps.push(Step::Recognised(candidates, Evidence::Pinned));
             conversation.speak(candidates, now, steps);

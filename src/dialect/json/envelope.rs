@@ -99,6 +99,16 @@ fn up_to_7(release: Release) -> bool {
     release < Release::V8_0_2
 }
 
+/// sigver 7 and 8, which refuse who joins a free key, or opens one that is taken.
+fn refuses(release: Release) -> bool {
+    up_to_7(release) || is_8(release)
+}
+
+/// sigver 7.6 and 8, which say whether a key is accepted.
+fn confirms_keys(release: Release) -> bool {
+    release == Release::V7_6_4 || is_8(release)
+}
+
 fn is_8(release: Release) -> bool {
     release.dialect() == Dialect::Sigver8
 }
@@ -151,7 +161,7 @@ impl Envelope {
     ) -> Option<Sigver6> {
         let pinged = self.rules.only(Release::V14_0_0);
         self.rules = Rules { releases, likeliest };
-        if !self.rules.any(|release| up_to_7(release) || is_8(release)) {
+        if !self.rules.any(refuses) {
             self.proof = Proof::NotNeeded;
         }
         if self.rules.only(Release::V14_0_0) && !pinged {
@@ -164,7 +174,7 @@ impl Envelope {
     pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         let text = match frame {
             Frame::Close(_) => return Action::Nothing,
-            Frame::Binary(_) if !self.rules.any(up_to_7) => return self.refuse(Fault::NotJson),
+            Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => return self.refuse(Fault::NotJson),
             Frame::Binary(_) | Frame::Text(_) => text_of(frame),
         };
         let Some(text) = text else { return self.refuse(Fault::NotJson) };
@@ -263,10 +273,7 @@ impl Envelope {
         if let Some(joiners) = &mut self.joiners {
             *joiners = Joiners::default();
         }
-        let open = Open {
-            exclusive: self.rules.all(|release| up_to_7(release) || is_8(release)),
-            keeps_others: !self.rules.any(up_to_7),
-        };
+        let open = Open { exclusive: self.rules.all(refuses), keeps_others: !self.rules.any(up_to_7) };
         let enter = Action::Enter(room, Command::Open(open));
         if self.joined && self.rules.only(Release::V14_0_0) {
             self.joined = false;
@@ -384,7 +391,7 @@ impl Envelope {
         {
             self.proof = Proof::NotNeeded;
             // As the server of those that do not answer would have said at once.
-            let refusing = self.rules.releases.iter().find(|release| up_to_7(*release) || is_8(*release));
+            let refusing = self.rules.releases.iter().find(|release| refuses(*release));
             let fault = Fault::KeyUnknown(&self.key);
             return out.push(Frame::Close(close(refusing.unwrap_or(self.rules.likeliest), fault)));
         }

@@ -101,9 +101,9 @@ impl Indexed {
             }
             Event::Relayed { link, side, signal: Signal::Data { payload, .. }, .. } => {
                 match (side, payload) {
-                    (Side::Joiner, payload @ Payload::Attributes { .. }) => out.push(forwarded(payload)),
-                    (Side::Member, payload @ Payload::Attributes { .. }) if !self.any_object() => {
-                        out.push(forwarded(payload));
+                    (Side::Joiner, Payload::Attributes { text, binary }) => out.push(forwarded(text, binary)),
+                    (Side::Member, Payload::Attributes { text, binary }) if !self.any_object() => {
+                        out.push(forwarded(text, binary));
                     }
                     (Side::Joiner, payload) => {
                         out.push(Frame::text(Value::Object(self.attributes(payload)).to_string()));
@@ -152,14 +152,8 @@ impl Indexed {
 }
 
 /// The sender's frame as it is.
-fn forwarded(payload: Payload) -> Frame {
-    match payload {
-        Payload::Attributes { text, binary: false } => Frame::Text(text),
-        Payload::Attributes { text, binary: true } => Frame::Binary(text.into_bytes()),
-        other @ (Payload::Bytes(_) | Payload::Json(_)) => {
-            Frame::text(Value::Object(other.into_attributes()).to_string())
-        }
-    }
+fn forwarded(text: ByteString, binary: bool) -> Frame {
+    if binary { Frame::Binary(text.into_bytes()) } else { Frame::Text(text) }
 }
 
 #[cfg(test)]

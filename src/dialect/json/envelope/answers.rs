@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde_json::Value;
 
 use super::super::sigver6::said;
-use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, from_11, is_7, is_8, is_9, up_to_7};
+use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, confirms_keys, from_11, is_7, is_8, is_9, up_to_7};
 use crate::dialect::{Dialect, Family, Release};
 use crate::frame::Frame;
 use crate::model::{Event, LinkId, Payload, Reason, Recipient, Side, Signal};
@@ -61,7 +61,7 @@ impl Envelope {
                 self.answer(true, false, true, out);
             }
             Event::Refused(reason) => {
-                if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+                if self.rules.any(confirms_keys) {
                     out.push(Frame::text(ByteString::from_static("{\"isKeyOk\":false}")));
                 }
                 out.push(self.closing(&reason));
@@ -81,14 +81,14 @@ impl Envelope {
     fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
         if self.asked == Asked::Open {
             let first = first || !self.rules.only(Release::V11_0_0);
-            if self.rules.all(|release| up_to_7(release) || release == Release::V6_0_0) {
+            if self.rules.all(up_to_7) {
                 return self.key_accepted(out);
             }
             return self.answer(true, true, first, out);
         }
         self.opened = true;
         self.joined = false;
-        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+        if self.rules.any(confirms_keys) {
             self.proof = Proof::Wanted;
         }
         self.answer(true, false, true, out);
@@ -119,7 +119,7 @@ impl Envelope {
         if self.rules.any(is_9) {
             attribute("opened", opened);
         }
-        if self.rules.any(|release| release == Release::V7_6_4 || is_8(release)) {
+        if self.rules.any(confirms_keys) {
             attribute("isKeyOk", key_ok);
         }
         if self.rules.any(from_11) {

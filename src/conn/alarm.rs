@@ -13,7 +13,10 @@ use crate::hub::Outbox;
 use crate::model::PeerId;
 
 /// A moment, in milliseconds since the alarm was made.
-type Moment = u64;
+pub(super) type Moment = u64;
+
+/// After every moment.
+pub(super) const NEVER: Moment = Moment::MAX;
 
 /// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
 const SHARDS: usize = 16;
@@ -36,7 +39,7 @@ impl Default for Alarm {
         Alarm {
             start: Instant::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            next: AtomicU64::new(Moment::MAX),
+            next: AtomicU64::new(NEVER),
             earlier: Notify::new(),
         }
     }
@@ -44,17 +47,16 @@ impl Default for Alarm {
 
 impl Alarm {
     /// The first moment that is not before `at`.
-    fn moment(&self, at: Instant) -> Moment {
+    pub(super) fn moment(&self, at: Instant) -> Moment {
         let since = at.saturating_duration_since(self.start);
-        u64::try_from(since.as_micros().div_ceil(1000)).unwrap_or(Moment::MAX)
+        u64::try_from(since.as_micros().div_ceil(1000)).unwrap_or(NEVER)
     }
 
     /// The peer is to be rung once at `to`, and no longer at `from`.
-    pub(super) fn set(&self, peer: PeerId, from: Option<Instant>, to: Instant, outbox: &Outbox) {
-        let (from, to) = (from.map(|from| self.moment(from)), self.moment(to));
+    pub(super) fn set(&self, peer: PeerId, from: Moment, to: Moment, outbox: &Outbox) {
         {
             let mut shard = self.shard(peer).lock();
-            if let Some(from) = from {
+            if from != NEVER {
                 shard.remove(&(from, peer));
             }
             shard.insert((to, peer), outbox.clone());
@@ -65,8 +67,10 @@ impl Alarm {
     }
 
     /// The peer is no longer to be rung at `from`.
-    pub(super) fn clear(&self, peer: PeerId, from: Instant) {
-        self.shard(peer).lock().remove(&(self.moment(from), peer));
+    pub(super) fn clear(&self, peer: PeerId, from: Moment) {
+        if from != NEVER {
+            self.shard(peer).lock().remove(&(from, peer));
+        }
     }
 
     /// Rings everyone, whatever the time.
@@ -82,7 +86,7 @@ impl Alarm {
             // Whoever sets a moment while we look has us look again.
             self.next.store(Moment::MAX, Ordering::SeqCst);
             let next = self.ring(Instant::now());
-            self.next.store(next.unwrap_or(Moment::MAX), Ordering::SeqCst);
+            self.next.store(next.unwrap_or(NEVER), Ordering::SeqCst);
             let earlier = self.earlier.notified();
             let Some(next) = next.and_then(|next| self.start.checked_add(Duration::from_millis(next))) else {
                 earlier.await;
@@ -95,7 +99,7 @@ impl Alarm {
 
     /// Rings whose moment has come; the next one that comes.
     fn ring(&self, now: Instant) -> Option<Moment> {
-        let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(Moment::MAX);
+        let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER);
         let mut next = None;
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -133,16 +137,16 @@ mod tests {
         let alarm = Alarm::default();
         let at = |millis| alarm.start + Duration::from_millis(millis);
         let (a, b) = (Outbox::new(100), Outbox::new(100));
-        alarm.set(PeerId(1), None, at(10), &a);
-        alarm.set(PeerId(17), None, at(20), &b);
+        alarm.set(PeerId(1), NEVER, 10, &a);
+        alarm.set(PeerId(17), NEVER, 20, &b);
         assert_eq!(alarm.ring(at(9)), Some(10));
         assert_eq!((rung(&a), rung(&b)), (false, false));
         assert_eq!(alarm.ring(at(10)), Some(20));
         assert_eq!((rung(&a), rung(&a), rung(&b)), (true, false, false));
         // Put off, and then given up.
-        alarm.set(PeerId(17), Some(at(20)), at(30), &b);
+        alarm.set(PeerId(17), 20, 30, &b);
         assert_eq!(alarm.ring(at(20)), Some(30));
-        alarm.clear(PeerId(17), at(30));
+        alarm.clear(PeerId(17), 30);
         assert_eq!(alarm.ring(at(30)), None);
         assert!(!rung(&b));
     }
@@ -162,9 +166,9 @@ mod tests {
             async move { alarm.run().await }
         });
         let (late, early) = (Outbox::new(100), Outbox::new(100));
-        alarm.set(PeerId(1), None, Instant::now() + Duration::from_secs(60), &late);
+        alarm.set(PeerId(1), NEVER, alarm.moment(Instant::now() + Duration::from_secs(60)), &late);
         tokio::time::sleep(Duration::from_millis(20)).await;
-        alarm.set(PeerId(2), None, Instant::now(), &early);
+        alarm.set(PeerId(2), NEVER, alarm.moment(Instant::now()), &early);
         let taken = std::future::poll_fn(|context| early.poll_take(context, &mut VecDeque::new()));
         tokio::time::timeout(Duration::from_secs(5), taken).await.unwrap().unwrap();
         assert!(!rung(&late));

@@ -17,7 +17,8 @@ pub struct Seat {
     joined: Option<Arc<Cell>>,
     /// Rooms it turned away from, where others may still be at the other end of its links, and where it may still
     /// be a member.
-    earlier: Vec<Arc<Cell>>,
+    #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
+    earlier: Option<Box<Vec<Arc<Cell>>>>,
 }
 
 /// How many rooms a connection can have turned away from before it leaves the oldest for good.
@@ -25,7 +26,7 @@ const MAX_EARLIER: usize = 16;
 
 impl Seat {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Seat { hub, peer, outbox, opened: None, joined: None, earlier: Vec::new() }
+        Seat { hub, peer, outbox, opened: None, joined: None, earlier: None }
     }
 
     /// The peer that sits here.
@@ -85,10 +86,11 @@ impl Seat {
         if still {
             return;
         }
-        self.earlier.retain(|cell| !Arc::ptr_eq(cell, &before));
-        self.earlier.push(before);
-        if self.earlier.len() > MAX_EARLIER {
-            let oldest = self.earlier.remove(0);
+        let earlier = self.earlier.get_or_insert_default();
+        earlier.retain(|cell| !Arc::ptr_eq(cell, &before));
+        earlier.push(before);
+        if earlier.len() > MAX_EARLIER {
+            let oldest = earlier.remove(0);
             self.quit(&oldest, false);
         }
     }
@@ -121,9 +123,9 @@ impl Seat {
 
     /// The room in which it has an end of a link: the one opened last, unless it is another.
     fn room_of(&self, link: LinkId) -> Option<&Arc<Cell>> {
-        let others = self.joined.iter().chain(self.earlier.iter().rev());
+        let others = self.joined.iter().chain(self.earlier.iter().flat_map(|earlier| earlier.iter().rev()));
         let mut elsewhere = None;
-        if self.joined.is_some() || !self.earlier.is_empty() {
+        if self.joined.is_some() || self.earlier.is_some() {
             let has_end = |cell: &&Arc<Cell>| cell.state.lock().room.has_end(self.peer, link);
             elsewhere = self.opened.iter().chain(others).find(has_end);
         }
@@ -139,7 +141,9 @@ impl Seat {
     /// Leaves every room, in a `clean` way or without a word.
     pub fn leave(&mut self, clean: bool) {
         let cells = [self.opened.take(), self.joined.take()];
-        for cell in cells.into_iter().flatten().chain(std::mem::take(&mut self.earlier)) {
+        for cell in
+            cells.into_iter().flatten().chain(self.earlier.take().into_iter().flat_map(|earlier| *earlier))
+        {
             self.quit(&cell, clean);
         }
     }

@@ -43,7 +43,6 @@ pub enum Step {
 /// One connection's conversation.
 #[derive(Debug)]
 pub struct Conversation {
-    opened: Instant,
     candidates: Releases,
     state: State,
     /// What is needed as long as the dialect is not certain.
@@ -56,22 +55,27 @@ pub struct Conversation {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing has been said, by either side.
-    Listening {
-        /// From our ping to its pong.
-        round_trip: Option<Duration>,
-        /// When the silence is to be taken for an answer, if it can be one.
-        speak_at: Option<Instant>,
-        give_up_at: Instant,
-    },
+    /// Nothing has been said, by either side. Boxed: it is soon over, and its room would stay (16 bytes a connection).
+    Listening(Box<Listening>),
     /// A dialect is spoken.
     Speaking(Session),
 }
 
 #[derive(Debug)]
+struct Listening {
+    /// From our ping to its pong.
+    round_trip: Option<Duration>,
+    /// When the silence is to be taken for an answer, if it can be one.
+    speak_at: Option<Instant>,
+    give_up_at: Instant,
+}
+
+#[derive(Debug)]
 struct Doubt {
+    opened: Instant,
     policy: Arc<Policy>,
-    upgrade: Upgrade,
+    /// As long as it may have to be begun anew: only what was guessed is ever taken back.
+    upgrade: Option<Box<Upgrade>>,
     context: Context,
     phase: Phase,
 }
@@ -84,7 +88,7 @@ enum Phase {
     /// It has not said a word.
     Guessing(Box<Guess>),
     /// A guess was taken back: this is said again after the room's next answer.
-    Repeating(Repeated),
+    Repeating(Box<Repeated>),
 }
 
 /// What waits to be said again.
@@ -118,16 +122,20 @@ impl Conversation {
         let candidates = policy.releases;
         let silent = candidates.of_family(Family::ProtobufV1);
         let has_key = upgrade.path.len() > 1;
-        let doubt =
-            Doubt { policy: Arc::clone(policy), upgrade, context: Context::default(), phase: Phase::Heard };
-        let mut conversation = Conversation {
+        let doubt = Doubt {
             opened: now,
+            policy: Arc::clone(policy),
+            upgrade: Some(Box::new(upgrade)),
+            context: Context::default(),
+            phase: Phase::Heard,
+        };
+        let mut conversation = Conversation {
             candidates,
-            state: State::Listening {
+            state: State::Listening(Box::new(Listening {
                 round_trip: None,
                 speak_at: (has_key && !silent.is_empty()).then(|| now + 4 * windows.silence),
                 give_up_at: now + windows.first_frame,
-            },
+            })),
             doubt: Some(Box::new(doubt)),
             mixed: false,
             placing: Placing::new(policy),
@@ -147,15 +155,17 @@ impl Conversation {
 
     /// The pong of the ping came.
     pub fn on_pong(&mut self, now: Instant) {
-        let Some(windows) = self.doubt.as_ref().map(|doubt| doubt.policy.windows) else {
+        let Some(Doubt { policy, opened, .. }) = self.doubt.as_deref() else {
             return;
         };
-        if let State::Listening { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
-            &mut self.state
+        if let State::Listening(listening) = &mut self.state
+            && let Listening { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
+                &mut **listening
         {
-            *round_trip = Some(now - self.opened);
+            let windows = policy.windows;
+            *round_trip = Some(now - *opened);
             // On a fast link the silence window is the longest; a slow one has used it up before.
-            let latest = (self.opened + windows.silence).max(now + windows.margin / 2);
+            let latest = (*opened + windows.silence).max(now + windows.margin / 2);
             *speak_at = (now + windows.margin).min(latest);
         }
     }
@@ -164,7 +174,7 @@ impl Conversation {
     pub fn on_frame(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
         let before = steps.len();
         match &self.state {
-            State::Listening { .. } => self.hear_first(frame, now, steps),
+            State::Listening(_) => self.hear_first(frame, now, steps),
             State::Speaking(_) if self.doubt.is_some() => self.weigh(frame, now, steps),
             State::Speaking(_) => {}
         }
@@ -199,7 +209,7 @@ impl Conversation {
     /// What came in a room that it has left is not said again.
     fn forget_kept(&mut self) {
         if let Some(Phase::Repeating(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
-            *kept = Repeated::default();
+            **kept = Repeated::default();
         }
     }
 
@@ -257,8 +267,7 @@ impl Conversation {
             show(session, guess.proven(), now, steps);
         }
         if matches!(doubt.phase, Phase::Heard) {
-            // Only what was guessed is ever taken back.
-            doubt.upgrade.path = String::new();
+            doubt.upgrade = None;
         }
         doubt.context.note(frame);
         if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
@@ -269,7 +278,8 @@ impl Conversation {
     /// We spoke sigver 15 to 18 to a client that speaks something else. The current clients ignore what we said
     /// (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
     fn take_back(&mut self, possible: Releases, family: Family, steps: &mut Vec<Step>) {
-        let Some(doubt) = &mut self.doubt else { return };
+        let Some(doubt) = self.doubt.as_deref_mut() else { return };
+        let Some(upgrade) = &doubt.upgrade else { return };
         steps.push(Step::Recognised(possible, Evidence::TakenBack));
         doubt.context = Context::default();
         let mut kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
@@ -285,42 +295,43 @@ impl Conversation {
         match family {
             Family::Current => {
                 steps.push(Step::Ask(Command::Forget));
-                doubt.phase = Phase::Repeating(Repeated::new(kept));
+                doubt.phase = Phase::Repeating(Box::new(Repeated::new(kept)));
             }
             // Its room is another one.
             Family::Json | Family::ProtobufV1 => steps.push(Step::Leave),
         }
         self.candidates = possible;
         self.state = State::Speaking(Session::new(
-            &doubt.upgrade,
+            upgrade,
             possible,
             likeliest(possible),
             doubt.policy.transcode,
-            self.opened,
+            doubt.opened,
         ));
     }
 
     /// Begins to speak one of `possible`, which are of one family.
     fn speak(&mut self, possible: Releases, now: Instant, steps: &mut Vec<Step>) {
-        let Some(doubt) = &mut self.doubt else { return };
+        let Some(doubt) = self.doubt.as_deref_mut() else { return };
+        let Some(upgrade) = &doubt.upgrade else { return };
         let likeliest = likeliest(possible);
-        let mut session =
-            Session::new(&doubt.upgrade, possible, likeliest, doubt.policy.transcode, self.opened);
-        if let Some(close) = Session::key_error(&doubt.upgrade, likeliest) {
+        let mut session = Session::new(upgrade, possible, likeliest, doubt.policy.transcode, doubt.opened);
+        if let Some(close) = Session::key_error(upgrade, likeliest) {
             steps.push(Step::Send(Frame::Close(close)));
         } else {
             if possible.len() > 1 && possible.iter().any(pings) {
                 steps.push(Step::Send(Frame::Binary(PROBE)));
                 doubt.context.probed = true;
             }
-            act(session.open(self.opened), steps);
+            act(session.open(doubt.opened), steps);
         }
         let windows = doubt.policy.windows;
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
-            let round_trip = match self.state {
-                State::Listening { round_trip: Some(round_trip), .. } => round_trip,
-                State::Listening { .. } | State::Speaking(_) => windows.silence,
+            let round_trip = match &self.state {
+                State::Listening(listening) => listening.round_trip,
+                State::Speaking(_) => None,
             };
+            let round_trip = round_trip.unwrap_or(windows.silence);
             doubt.phase = Phase::Guessing(Box::new(Guess::new(now + round_trip + HOLD)));
         } else if possible.len() == 1 {
             self.doubt = None;
@@ -377,9 +388,7 @@ impl Conversation {
     /// When [`on_time`](Self::on_time) is to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Listening { speak_at, give_up_at, .. } => {
-                speak_at.iter().chain([give_up_at]).min().copied()
-            }
+            State::Listening(listening) => listening.speak_at.into_iter().chain([listening.give_up_at]).min(),
             State::Speaking(session) => {
                 let hold = match self.doubt.as_ref().map(|doubt| &doubt.phase) {
                     Some(Phase::Guessing(guess)) => guess.deadline(),
@@ -400,11 +409,11 @@ impl Conversation {
 
     fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Step>) {
         match &mut self.state {
-            State::Listening { give_up_at, .. } if *give_up_at <= now => {
+            State::Listening(listening) if listening.give_up_at <= now => {
                 steps.push(Step::Send(Frame::Close(self.close(&Reason::Silent))));
             }
-            State::Listening { speak_at, .. } => {
-                if speak_at.is_some_and(|at| at <= now) {
+            State::Listening(listening) => {
+                if listening.speak_at.is_some_and(|at| at <= now) {
                     let silent = self.candidates.of_family(Family::ProtobufV1);
                     steps.push(Step::Recognised(silent, Evidence::Silence));
                     self.speak(silent, now, steps);

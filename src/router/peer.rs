@@ -1,7 +1,7 @@
 //! What a room keeps of a peer and of a link. Data only; the rules are the room's.
 
-use super::ids::IdSet;
-use super::select::Identity;
+use super::select::{Identity, Place};
+use super::table::Set;
 use crate::model::{LinkId, NetId, PeerId};
 
 /// A peer in the room: a member, an end of links, or both.
@@ -9,14 +9,14 @@ use crate::model::{LinkId, NetId, PeerId};
 pub(super) struct Peer<H> {
     pub(super) handle: H,
     /// Its place among the members, if it is one.
-    pub(super) place: Option<u64>,
+    pub(super) place: Option<Place>,
     /// How it became a member.
     pub(super) way: Way,
     /// The link over which it joined last.
     pub(super) uplink: Option<LinkId>,
     pub(super) tried: Vec<Identity>,
     /// All links it has an end of.
-    pub(super) links: IdSet<LinkId>,
+    pub(super) links: Set<LinkId>,
 }
 
 /// How a peer becomes a member.
@@ -60,7 +60,7 @@ impl<H> Peer<H> {
             way: Way::default(),
             uplink: None,
             tried: Vec::new(),
-            links: IdSet::default(),
+            links: Set::default(),
         }
     }
 }

@@ -5,9 +5,9 @@
 mod links;
 
 use super::claims::Claims;
-use super::ids::IdMap;
 use super::peer::{Link, Peer, Way};
 use super::select::{Identity, Members};
+use super::table::Table;
 use crate::model::{
     Alone, Attach, Command, Event, Join, LinkId, NetId, Open, Origin, PeerId, Pick, Reason, Recipient,
     Rejoin, Side, Signal,
@@ -19,10 +19,9 @@ const MAX_JOINS_HEARD: usize = 64;
 /// One room. `H` is whatever the caller needs to reach a peer; the room only keeps it.
 #[derive(Debug)]
 pub struct Room<H> {
-    /// Boxed: tables have room for some more, in most rooms for three (0.4 kB less where there is one peer).
-    peers: IdMap<PeerId, Box<Peer<H>>>,
+    peers: Table<PeerId, Peer<H>>,
     members: Members,
-    links: IdMap<LinkId, Link>,
+    links: Table<LinkId, Link>,
     claims: Claims,
 }
 
@@ -33,9 +32,9 @@ impl<H, F: FnMut(&H, Event)> Deliver<H> for F {}
 impl<H> Default for Room<H> {
     fn default() -> Self {
         Room {
-            peers: IdMap::default(),
+            peers: Table::default(),
             members: Members::default(),
-            links: IdMap::default(),
+            links: Table::default(),
             claims: Claims::default(),
         }
     }
@@ -49,12 +48,12 @@ impl<H: Clone> Room<H> {
 
     /// Whether the peer is in the room, as a member or bound to one.
     pub fn contains(&self, peer: PeerId) -> bool {
-        self.peers.contains_key(&peer)
+        self.peers.contains(peer)
     }
 
     /// Who is in the room.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> {
-        self.peers.keys().copied()
+        self.peers.keys()
     }
 
     /// How many members there are.
@@ -94,7 +93,7 @@ impl<H: Clone> Room<H> {
 
     /// Whether the peer is at an end of a link.
     pub fn has_end(&self, peer: PeerId, link: LinkId) -> bool {
-        self.links.get(&link).is_some_and(|link| link.member == peer || link.joiner == peer)
+        self.links.get(link).is_some_and(|link| link.member == peer || link.joiner == peer)
     }
 
     /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
@@ -130,7 +129,7 @@ impl<H: Clone> Room<H> {
             (None, Alone::Become | Alone::BecomeUnproven) => {
                 self.promote(peer, handle, Way::Settled, false);
                 if how.alone == Alone::BecomeUnproven
-                    && let Some(place) = self.peers.get(&peer).and_then(|peer| peer.place)
+                    && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
                 {
                     self.members.doubt(place);
                 }
@@ -156,7 +155,7 @@ impl<H: Clone> Room<H> {
             return deliver(handle, Event::Admitted { first });
         }
         if self.members.len() == 1 && was_member {
-            if self.peers.get(&peer).is_some_and(|peer| peer.way.claim().is_none()) {
+            if self.peers.get(peer).is_some_and(|peer| peer.way.claim().is_none()) {
                 self.promote(peer, handle, Way::Attached(claim), favored);
             }
             return deliver(handle, Event::Admitted { first: false });
@@ -204,7 +203,7 @@ impl<H: Clone> Room<H> {
     }
 
     fn forget(&mut self, peer: PeerId, deliver: &mut impl Deliver<H>) {
-        let Some(entry) = self.peers.get_mut(&peer) else {
+        let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
         entry.tried = Vec::new();
@@ -214,7 +213,7 @@ impl<H: Clone> Room<H> {
     }
 
     fn unbind(&mut self, peer: PeerId) {
-        if let Some(link) = self.peers.get_mut(&peer).and_then(|peer| peer.uplink.take()) {
+        if let Some(link) = self.peers.get_mut(peer).and_then(|peer| peer.uplink.take()) {
             self.remove_link(link);
         }
     }
@@ -228,7 +227,7 @@ impl<H: Clone> Room<H> {
         origin: Origin,
         deliver: &mut impl Deliver<H>,
     ) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(id) else { return };
         let (receiver, side) = if link.member == peer {
             (link.joiner, Side::Joiner)
         } else if link.joiner == peer {
@@ -236,7 +235,7 @@ impl<H: Clone> Room<H> {
         } else {
             return;
         };
-        if let Some(receiver) = self.peers.get(&receiver) {
+        if let Some(receiver) = self.peers.get(receiver) {
             deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
         }
     }
@@ -250,8 +249,8 @@ impl<H: Clone> Room<H> {
         origin: Origin,
         deliver: &mut impl Deliver<H>,
     ) {
-        let uplink = self.peers.get(&peer).and_then(|peer| peer.uplink);
-        let own = |id: LinkId| self.links.get(&id).is_some_and(|link| link.member == peer).then_some(id);
+        let uplink = self.peers.get(peer).and_then(|peer| peer.uplink);
+        let own = |id: LinkId| self.links.get(id).is_some_and(|link| link.member == peer).then_some(id);
         let (id, from, otherwise) = match to {
             Recipient::Joiner(id) => (own(id), Side::Member, Reason::UnknownRecipient),
             Recipient::Member => (uplink, Side::Joiner, Reason::NotJoined),
@@ -265,8 +264,8 @@ impl<H: Clone> Room<H> {
                 None => (uplink, Side::Joiner, Reason::NotJoined),
             },
         };
-        let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(&id)?))) else {
-            let reason = if from == Side::Joiner && self.peers.contains_key(&peer) && uplink.is_some() {
+        let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
+            let reason = if from == Side::Joiner && self.peers.contains(peer) && uplink.is_some() {
                 Reason::RecipientGone
             } else {
                 otherwise
@@ -279,7 +278,7 @@ impl<H: Clone> Room<H> {
         };
         if from == Side::Member
             && self.members.any_unproven()
-            && let Some(place) = self.peers.get(&peer).and_then(|peer| peer.place)
+            && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
         {
             self.members.prove(place);
         }
@@ -302,7 +301,7 @@ impl<H: Clone> Room<H> {
             (link.upward, link.downward) = (false, false);
         }
         let dead = !link.upward && !link.downward;
-        if let Some(receiver) = self.peers.get(&receiver) {
+        if let Some(receiver) = self.peers.get(receiver) {
             deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
         }
         if dead {
@@ -312,7 +311,7 @@ impl<H: Clone> Room<H> {
 
     /// Whether the peer is a member.
     pub fn is_member(&self, peer: PeerId) -> bool {
-        self.peers.get(&peer).is_some_and(|peer| peer.place.is_some())
+        self.peers.get(peer).is_some_and(|peer| peer.place.is_some())
     }
 
     /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
@@ -322,16 +321,16 @@ impl<H: Clone> Room<H> {
             return true;
         }
         let bound_to =
-            self.peers.get(&peer).and_then(|peer| peer.uplink).and_then(|link| self.links.get(&link));
+            self.peers.get(peer).and_then(|peer| peer.uplink).and_then(|link| self.links.get(link));
         !known.is_empty()
             && bound_to
-                .and_then(|link| self.peers.get(&link.member))
+                .and_then(|link| self.peers.get(link.member))
                 .is_some_and(|member| member.place.is_some() && member.way.claim().is_none())
     }
 
     /// Whether only members are here that are not known to take themselves for such, and the peer has tried them.
     fn none_to_be_had(&self, peer: PeerId) -> bool {
-        let tried = self.peers.get(&peer).map_or(&[] as &[_], |peer| &peer.tried);
+        let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
         self.members.none_proven() && self.members.untried(tried).is_none()
     }
 
@@ -339,14 +338,14 @@ impl<H: Clone> Room<H> {
     /// `peer` would is left in peace: that the two do not understand one another is no fault of either.
     fn sole_member_tried_by(&self, peer: PeerId, way: Way) -> Option<PeerId> {
         let (member, identity) = self.members.oldest()?;
-        let tried = self.peers.get(&peer)?.tried.contains(&identity);
-        let alike = std::mem::discriminant(&self.peers.get(&member)?.way) == std::mem::discriminant(&way);
+        let tried = self.peers.get(peer)?.tried.contains(&identity);
+        let alike = std::mem::discriminant(&self.peers.get(member)?.way) == std::mem::discriminant(&way);
         (self.members.len() == 1 && tried && alike).then_some(member)
     }
 
     /// Makes the peer a member, or gives a member its new claim.
     fn promote(&mut self, peer: PeerId, handle: &H, way: Way, favored: bool) {
-        let entry = self.peers.entry(peer).or_insert_with(|| Box::new(Peer::new(handle.clone())));
+        let entry = self.peers.get_or_insert_with(peer, || Peer::new(handle.clone()));
         let claim = way.claim();
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
@@ -368,7 +367,7 @@ impl<H: Clone> Room<H> {
     }
 
     fn demote(&mut self, peer: PeerId) {
-        let Some(entry) = self.peers.get_mut(&peer) else {
+        let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
         if let Some(place) = entry.place.take() {
@@ -391,12 +390,12 @@ impl<H: Clone> Room<H> {
         rng: &mut fastrand::Rng,
         deliver: &mut impl Deliver<H>,
     ) {
-        let tried = self.peers.get(&peer).map_or(&[] as &[_], |peer| &peer.tried);
+        let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
         let member = match self.members.untried(tried) {
             Some(member) => member,
             None => {
                 // All were tried: begin anew.
-                if let Some(entry) = self.peers.get_mut(&peer) {
+                if let Some(entry) = self.peers.get_mut(peer) {
                     entry.tried.clear();
                 }
                 let Some(member) = self.members.untried(&[]) else {
@@ -417,7 +416,7 @@ impl<H: Clone> Room<H> {
         admitted_first: bool,
         deliver: &mut impl Deliver<H>,
     ) {
-        let Some(victim) = self.peers.get(&blocker).map(|peer| peer.handle.clone()) else { return };
+        let Some(victim) = self.peers.get(blocker).map(|peer| peer.handle.clone()) else { return };
         if admitted_first {
             deliver(handle, Event::Admitted { first: false });
         }
@@ -430,10 +429,10 @@ impl<H: Clone> Room<H> {
 
     fn detach(&mut self, peer: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
         self.demote(peer);
-        let Some(entry) = self.peers.remove(&peer) else {
+        let Some(entry) = self.peers.remove(peer) else {
             return;
         };
-        for link in entry.links {
+        for link in entry.links.keys() {
             self.end(link, peer, clean, deliver);
         }
     }
@@ -442,10 +441,10 @@ impl<H: Clone> Room<H> {
     fn drop_if_idle(&mut self, peer: PeerId) {
         if self
             .peers
-            .get(&peer)
+            .get(peer)
             .is_some_and(|peer| peer.place.is_none() && peer.links.is_empty() && peer.uplink.is_none())
         {
-            self.peers.remove(&peer);
+            self.peers.remove(peer);
         }
     }
 }

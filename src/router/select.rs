@@ -1,6 +1,9 @@
 //! Which member a joiner is bound to. Only the choice lives here; the binding is the room's.
 
 use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroU64;
+
+use smallvec::SmallVec;
 
 use crate::model::{NetId, PeerId};
 
@@ -12,11 +15,15 @@ pub(super) enum Identity {
     Connection(PeerId),
 }
 
+/// Where a member is in the order of arrival. Not zero: a peer that has none knows it without a byte more.
+pub(super) type Place = NonZeroU64;
+
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// With their places, which grow. A list, as a tree has room for eleven where there is one (0.3 kB a room).
-    by_arrival: Vec<(u64, PeerId, Identity)>,
+    /// With their places, which grow. A list, as a tree has room for eleven where there is one (0.3 kB a room); of one
+    /// member, as in most rooms, in place.
+    by_arrival: SmallVec<[(Place, PeerId, Identity); 1]>,
     /// Boxed: in most rooms no member is marked.
     marks: Option<Box<Marks>>,
     arrivals: u64,
@@ -26,9 +33,9 @@ pub(super) struct Members {
 #[derive(Debug, Default)]
 struct Marks {
     /// Those to be preferred.
-    favored: BTreeSet<u64>,
+    favored: BTreeSet<Place>,
     /// Those to be chosen only when there is no other.
-    unproven: BTreeSet<u64>,
+    unproven: BTreeSet<Place>,
 }
 
 impl Members {
@@ -55,33 +62,30 @@ impl Members {
     }
 
     /// The member is to be chosen only when there is no other.
-    pub(super) fn doubt(&mut self, place: u64) {
+    pub(super) fn doubt(&mut self, place: Place) {
         self.marks.get_or_insert_default().unproven.insert(place);
     }
 
     /// The member is one like the others.
-    pub(super) fn prove(&mut self, place: u64) {
+    pub(super) fn prove(&mut self, place: Place) {
         if let Some(marks) = &mut self.marks {
             marks.unproven.remove(&place);
         }
     }
 
     /// Adds a member at the end; returns its place.
-    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> u64 {
+    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> Place {
+        let place = Place::MIN.saturating_add(self.arrivals);
         self.arrivals += 1;
-        if self.by_arrival.is_empty() {
-            // In most rooms it stays alone.
-            self.by_arrival.reserve_exact(1);
-        }
-        self.by_arrival.push((self.arrivals, peer, identity));
+        self.by_arrival.push((place, peer, identity));
         if favored {
-            self.marks.get_or_insert_default().favored.insert(self.arrivals);
+            self.marks.get_or_insert_default().favored.insert(place);
         }
-        self.arrivals
+        place
     }
 
     /// A member changes the id it claims, and keeps its place.
-    pub(super) fn rename(&mut self, place: u64, identity: Identity, favored: bool) {
+    pub(super) fn rename(&mut self, place: Place, identity: Identity, favored: bool) {
         if let Ok(at) = self.find(place) {
             self.by_arrival[at].2 = identity;
         }
@@ -91,11 +95,11 @@ impl Members {
     }
 
     /// Where in the list a place is.
-    fn find(&self, place: u64) -> Result<usize, usize> {
+    fn find(&self, place: Place) -> Result<usize, usize> {
         self.by_arrival.binary_search_by_key(&place, |(place, ..)| *place)
     }
 
-    pub(super) fn remove(&mut self, place: u64) {
+    pub(super) fn remove(&mut self, place: Place) {
         if let Ok(at) = self.find(place) {
             self.by_arrival.remove(at);
         }

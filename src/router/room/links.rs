@@ -16,15 +16,15 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl Deliver<H>,
     ) {
         if rejoin == Rejoin::Reuse
-            && let Some(id) = self.peers.get(&peer).and_then(|peer| peer.uplink)
-            && self.links.get(&id).is_some_and(|link| link.member == member && link.upward)
+            && let Some(id) = self.peers.get(peer).and_then(|peer| peer.uplink)
+            && self.links.get(id).is_some_and(|link| link.member == member && link.upward)
         {
             return deliver(handle, Event::Bound { link: id });
         }
         let id = self.fresh_link(rng);
-        self.links.insert(id, Link { joiner: peer, member, upward: true, downward: true });
-        let entry = self.peers.entry(peer).or_insert_with(|| Box::new(Peer::new(handle.clone())));
-        entry.links.insert(id);
+        self.links.get_or_insert_with(id, || Link { joiner: peer, member, upward: true, downward: true });
+        let entry = self.peers.get_or_insert_with(peer, || Peer::new(handle.clone()));
+        entry.links.get_or_insert_with(id, || ());
         let before = entry.uplink.replace(id);
         match rejoin {
             Rejoin::Replace | Rejoin::Reuse => {
@@ -39,8 +39,8 @@ impl<H: Clone> Room<H> {
                 self.forget_old_joins(peer);
             }
         }
-        if let Some(member) = self.peers.get_mut(&member) {
-            member.links.insert(id);
+        if let Some(member) = self.peers.get_mut(member) {
+            member.links.get_or_insert_with(id, || ());
             deliver(&member.handle, Event::JoinerArrived { link: id });
         }
         deliver(handle, Event::Bound { link: id });
@@ -49,7 +49,7 @@ impl<H: Clone> Room<H> {
     fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
         loop {
             let id = LinkId(rng.u32(1..=0x7fff_ffff));
-            if !self.links.contains_key(&id) {
+            if !self.links.contains(id) {
                 return id;
             }
         }
@@ -57,7 +57,7 @@ impl<H: Clone> Room<H> {
 
     /// The joiner no longer sends over the link.
     fn silence(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return;
         };
         link.upward = false;
@@ -68,12 +68,12 @@ impl<H: Clone> Room<H> {
 
     /// Bounds what a joiner that joins again and again can make the room remember.
     fn forget_old_joins(&mut self, peer: PeerId) {
-        let Some(entry) = self.peers.get(&peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
+        let Some(entry) = self.peers.get(peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
             return;
         };
         let joined =
-            entry.links.iter().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
-        let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).copied().collect();
+            entry.links.keys().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
+        let excess: Vec<LinkId> = joined.rev().skip(MAX_JOINS_HEARD).collect();
         for link in excess {
             self.remove_link(link);
         }
@@ -81,12 +81,12 @@ impl<H: Clone> Room<H> {
 
     /// Removes a link without a word to anybody.
     pub(super) fn remove_link(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else {
+        let Some(link) = self.links.remove(id) else {
             return;
         };
         for end in [link.joiner, link.member] {
-            if let Some(peer) = self.peers.get_mut(&end) {
-                peer.links.swap_remove(&id);
+            if let Some(peer) = self.peers.get_mut(end) {
+                peer.links.remove(id);
             }
             self.drop_if_idle(end);
         }
@@ -94,7 +94,7 @@ impl<H: Clone> Room<H> {
 
     /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
     pub(super) fn end(&mut self, id: LinkId, gone: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(id) else { return };
         let (spoke_last, other, side) = if link.joiner == gone {
             (!link.upward, link.member, Side::Member)
         } else {
@@ -102,7 +102,7 @@ impl<H: Clone> Room<H> {
         };
         if !spoke_last
             && other != gone
-            && let Some(other) = self.peers.get(&other)
+            && let Some(other) = self.peers.get(other)
         {
             deliver(&other.handle, Event::LinkEnded { link: id, side, clean });
         }

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 use super::{Incoming, Transport};
 use crate::frame::{Close, Frame};
 use codec::{Decoder, Fault, Item};
+use pool::{Unread, Unsent};
 
 /// What is discarded at most of what a peer sends after we closed, in bytes.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
@@ -32,13 +33,10 @@ const MAX_UNSENT: usize = 64 * 1024;
 pub struct Socket<S> {
     stream: S,
     decoder: Decoder,
-    /// What was read and not looked at yet: a part of a buffer, if there is one.
-    unread: Vec<u8>,
-    unread_from: usize,
-    unread_to: usize,
+    /// What was read and not looked at yet.
+    unread: Option<Box<Unread>>,
     /// What was queued and not sent yet.
-    unsent: Vec<u8>,
-    unsent_from: usize,
+    unsent: Option<Box<Unsent>>,
     /// We sent a close frame, of our own or as an answer: nothing may follow it.
     closed: bool,
     /// There is nothing more to read.
@@ -49,14 +47,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its upgrade; `early` is what was read beyond the request. Messages of more than
     /// `max_message` bytes are [`Incoming::TooBig`].
     pub fn new(stream: S, early: Bytes, max_message: usize) -> Self {
+        let unread = Unread { from: 0, to: early.len(), bytes: early.into() };
         Socket {
             stream,
             decoder: Decoder::new(max_message),
-            unread_from: 0,
-            unread_to: early.len(),
-            unread: early.into(),
-            unsent: Vec::new(),
-            unsent_from: 0,
+            unread: (unread.to > 0).then(|| Box::new(unread)),
+            unsent: None,
             closed: false,
             over: false,
         }
@@ -67,10 +63,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.closed {
             return;
         }
-        if self.unsent.capacity() == 0 {
-            self.unsent = pool::take_writing();
-        }
-        codec::encode(opcode, payload, &mut self.unsent);
+        let unsent = self.unsent.get_or_insert_with(pool::take_writing);
+        codec::encode(opcode, payload, &mut unsent.bytes);
     }
 
     fn write_close(&mut self, code: Option<u16>, reason: &str) {
@@ -84,13 +78,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// The next thing in what was read.
     fn next_unread(&mut self) -> Option<Incoming> {
-        let mut input = &self.unread[self.unread_from..self.unread_to];
+        let unread = self.unread.as_deref_mut()?;
+        let mut input = &unread.bytes[unread.from..unread.to];
         let next = self.decoder.next(&mut input);
-        self.unread_from = self.unread_to - input.len();
+        unread.from = unread.to - input.len();
         self.over = matches!(next, Err(_) | Ok(Some(Item::Close(_))));
-        if self.over || input.is_empty() {
-            (self.unread_from, self.unread_to) = (0, 0);
-            pool::give_reading(std::mem::take(&mut self.unread));
+        if self.over || unread.from == unread.to {
+            self.unread.take().into_iter().for_each(pool::give_reading);
         }
         match next {
             Ok(item) => item.map(|item| self.incoming(item)),
@@ -128,13 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Reads once. Whether there was anything.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut buffer = pool::take_reading();
-        let mut filled = ReadBuf::new(&mut buffer);
+        let mut filled = ReadBuf::new(&mut buffer.bytes);
         let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
         let length = filled.filled().len();
         if length == 0 {
             pool::give_reading(buffer);
         } else {
-            (self.unread, self.unread_from, self.unread_to) = (buffer, 0, length);
+            buffer.to = length;
+            self.unread = Some(buffer);
         }
         read.map_ok(|()| length > 0)
     }
@@ -177,26 +172,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     }
 
     fn is_congested(&self) -> bool {
-        self.unsent.len() - self.unsent_from > MAX_UNSENT
+        self.unsent.as_ref().is_some_and(|unsent| unsent.len() > MAX_UNSENT)
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.unsent_from < self.unsent.len() {
-            let unsent = &self.unsent[self.unsent_from..];
-            match Pin::new(&mut self.stream).poll_write(context, unsent)? {
+        while let Some(unsent) = self.unsent.as_deref_mut().filter(|unsent| unsent.len() > 0) {
+            match Pin::new(&mut self.stream).poll_write(context, &unsent.bytes[unsent.from..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => self.unsent_from += count,
+                Poll::Ready(count) => unsent.from += count,
                 Poll::Pending => {
                     // What answers pings could be appended forever, and never be sent to its end.
-                    if self.unsent_from >= self.unsent.len() / 2 {
-                        self.unsent.drain(..std::mem::take(&mut self.unsent_from));
+                    if unsent.from >= unsent.bytes.len() / 2 {
+                        unsent.bytes.drain(..std::mem::take(&mut unsent.from));
                     }
                     return Poll::Pending;
                 }
             }
         }
-        self.unsent_from = 0;
-        pool::give_writing(std::mem::take(&mut self.unsent));
+        self.unsent.take().into_iter().for_each(pool::give_writing);
         // Under TLS, what was written may still have to be sent.
         Pin::new(&mut self.stream).poll_flush(context)
     }

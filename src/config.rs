@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 pub use control::{Control, control};
 
@@ -103,7 +103,7 @@ pub struct Config {
     pub silence_max: Duration,
     /// How long a connection may stay without a first frame. See [`DEFAULT_FIRST_FRAME_TIMEOUT_S`].
     pub first_frame_timeout: Duration,
-    /// What is logged, in the syntax of [`EnvFilter`]. See [`DEFAULT_LOG`].
+    /// What is logged, in the syntax of [`Targets`]. See [`DEFAULT_LOG`].
     pub log: String,
     /// Where the server can be asked for its status.
     pub control: Control,
@@ -421,9 +421,9 @@ pub fn rooms(text: &str) -> Result<Rooms, String> {
 ///
 /// # Errors
 ///
-/// Says what [`EnvFilter`] does not understand in it.
+/// Says what [`Targets`] does not understand in it.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match text.parse::<Targets>() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("Not a log filter: {error}.")),
     }

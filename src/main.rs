@@ -25,7 +25,10 @@ use sigver::telemetry::{Asked, Telemetry};
 use sigver::tools;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// After this long without a word, a client is asked by a WebSocket ping whether it is there.
 const IDLE: Duration = Duration::from_secs(45);
@@ -68,9 +71,10 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)?;
+    let filter: Targets = config.log.parse()?;
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let written = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    tracing_subscriber::registry().with(filter).with(written).init();
     let protocols = Policy::parse(&config.protocol)?;
     let relay_only = protocols.releases.is_empty();
     let policy = Policy {

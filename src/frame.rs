@@ -6,17 +6,24 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use smallvec::SmallVec;
 
 /// One whole message, or the end of the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Frame {
     /// UTF-8 text, as the JSON dialects speak.
     Text(ByteString),
     /// Bytes, as the protobuf dialects speak.
     Binary(Bytes),
+    /// Bytes to a client, in two parts: what is relayed need not be copied to stand behind its head. A client's own are
+    /// never so.
+    Headed(Head, Bytes),
     /// The last frame of a connection.
     Close(Close),
 }
+
+/// The first few bytes of a message, in place: the longest head of a content takes 24.
+pub type Head = SmallVec<[u8; 24]>;
 
 /// Why a connection is closed, in numbers and words the peer gets to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,28 @@ impl Frame {
     }
 }
 
+/// Frames are equal if they are the same on the wire.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Frame::Text(one), Frame::Text(other)) => one == other,
+            (Frame::Close(one), Frame::Close(other)) => one == other,
+            (Frame::Binary(_) | Frame::Headed(..), Frame::Binary(_) | Frame::Headed(..)) => {
+                let parts = |frame: &Self| match frame {
+                    Frame::Headed(head, rest) => (head.clone(), rest.clone()),
+                    Frame::Binary(bytes) => (Head::new(), bytes.clone()),
+                    Frame::Text(_) | Frame::Close(_) => (Head::new(), Bytes::new()),
+                };
+                let ((head, rest), (other_head, other_rest)) = (parts(self), parts(other));
+                head.iter().chain(&rest).eq(other_head.iter().chain(&other_rest))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Frame {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +96,16 @@ mod tests {
     fn a_long_reason_is_cut_between_characters() {
         let close = Close::new(1008, "é".repeat(100));
         assert_eq!(close.reason, "é".repeat(61));
+    }
+
+    #[test]
+    fn parts_do_not_matter() {
+        let headed = |head: &[u8], rest: &'static [u8]| Frame::Headed(head.into(), Bytes::from_static(rest));
+        assert_eq!(headed(b"ab", b"c"), Frame::binary(&b"abc"[..]));
+        assert_eq!(Frame::binary(&b"abc"[..]), headed(b"", b"abc"));
+        assert_eq!(headed(b"a", b"bc"), headed(b"ab", b"c"));
+        assert_ne!(headed(b"a", b"b"), headed(b"a", b"c"));
+        assert_ne!(headed(b"a", b"b"), Frame::text("ab"));
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl Alarm {
     /// The first moment that is not before `at`.
     pub(super) fn moment(&self, at: Instant) -> Moment {
         let since = at.saturating_duration_since(self.start);
-        u64::try_from(since.as_micros().div_ceil(1000)).unwrap_or(NEVER)
+        // Not by way of all its microseconds, which are 128 bits and would be divided on every turn.
+        since.as_secs() * 1000 + u64::from(since.subsec_nanos().div_ceil(1_000_000))
     }
 
     /// The peer is to be rung once at `to`, and no longer at `from`.

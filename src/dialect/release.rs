@@ -419,7 +419,12 @@ impl Releases {
 
     /// Its releases, oldest first.
     pub fn iter(self) -> impl Iterator<Item = Release> {
-        Release::ALL.into_iter().filter(move |release| self.contains(*release))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let release = Release::ALL.get(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(*release)
+        })
     }
 
     /// The layout of contents on which all of its releases agree.

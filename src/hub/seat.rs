@@ -104,7 +104,7 @@ impl Seat {
             }
             _ => self.joined.as_ref().or(self.opened.as_ref()),
         };
-        let Some(cell) = cell.map(Arc::clone) else {
+        let Some(cell) = cell else {
             return false;
         };
         let settles = !matches!(command, Command::Relay { .. } | Command::Answer { .. });
@@ -116,6 +116,7 @@ impl Seat {
             }
         }
         if settles {
+            let cell = Arc::clone(cell);
             self.settle_in(cell, false);
         }
         true

@@ -89,7 +89,7 @@ impl Context {
                     self.joining = asked;
                 }
             }
-            Frame::Close(_) => {}
+            Frame::Close(_) | Frame::Headed(..) => {}
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
     let bytes = match frame {
         Frame::Text(text) => return json(text, context, family(Family::Json)),
         Frame::Binary(bytes) => bytes,
-        Frame::Close(_) => return releases,
+        Frame::Close(_) | Frame::Headed(..) => return releases,
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::Current);

@@ -96,6 +96,9 @@ impl Talk {
         for step in self.steps.drain(..) {
             did.push(match step {
                 Step::Send(Frame::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                Step::Send(Frame::Headed(head, rest)) => {
+                    head.iter().chain(&rest).map(|byte| format!("{byte:02x}")).collect()
+                }
                 Step::Send(Frame::Text(text)) => text.to_string(),
                 Step::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
                 Step::Ping => "ping".into(),

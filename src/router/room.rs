@@ -80,7 +80,10 @@ impl<H: Clone> Room<H> {
             Command::Forget => self.forget(peer, deliver),
             Command::Unbind => self.unbind(peer),
             Command::Answer { link, signal, origin } => self.answer(peer, link, signal, origin, deliver),
-            Command::Relay { to, signal, origin } => self.relay(peer, handle, to, signal, origin, deliver),
+            Command::Relay { to, signal, origin } => {
+                // It makes nobody idle that the end of a link does not.
+                return self.relay(peer, handle, to, signal, origin, deliver);
+            }
         }
         self.drop_if_idle(peer);
     }

@@ -211,6 +211,7 @@ fn size_of_frame(frame: &Frame) -> usize {
     match frame {
         Frame::Text(text) => text.len(),
         Frame::Binary(bytes) => bytes.len(),
+        Frame::Headed(head, rest) => head.len() + rest.len(),
         Frame::Close(_) => 0,
     }
 }

@@ -247,7 +247,7 @@ mod tests {
     fn write(frame: Frame) -> (Option<Bytes>, bool) {
         match frame {
             Frame::Text(text) => (Some(text.into_bytes()), false),
-            Frame::Binary(_) => (None, false),
+            Frame::Binary(_) | Frame::Headed(..) => (None, false),
             Frame::Close(_) => (None, true),
         }
     }

@@ -173,7 +173,7 @@ impl Envelope {
 
     pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         let text = match frame {
-            Frame::Close(_) => return Action::Nothing,
+            Frame::Close(_) | Frame::Headed(..) => return Action::Nothing,
             Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => return self.refuse(Fault::NotJson),
             Frame::Binary(_) | Frame::Text(_) => text_of(frame),
         };

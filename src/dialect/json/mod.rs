@@ -35,6 +35,6 @@ fn text_of(frame: &Frame) -> Option<ByteString> {
     match frame {
         Frame::Text(text) => Some(text.clone()),
         Frame::Binary(bytes) => ByteString::try_from(bytes.clone()).ok(),
-        Frame::Close(_) => None,
+        Frame::Close(_) | Frame::Headed(..) => None,
     }
 }

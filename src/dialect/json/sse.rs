@@ -77,7 +77,7 @@ impl Writer {
             (Frame::Text(text), Style::Query) => self.query_text(&text),
             (Frame::Text(text), Style::Auth) => Written::text(&text),
             // There are no bytes in these dialects.
-            (Frame::Binary(_), _) => Written { event: None, last: false },
+            (Frame::Binary(_) | Frame::Headed(..), _) => Written { event: None, last: false },
             // A server that stops says nothing, as the originals: the client's browser comes back by itself.
             (Frame::Close(Close { code: Some(1001), .. }), _) => Written { event: None, last: true },
             (Frame::Close(close), Style::Query) => {

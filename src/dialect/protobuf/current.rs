@@ -117,7 +117,7 @@ impl Current {
         let company = Dialect::of_origin(origin).and_then(Dialect::layout);
         let company = company.filter(|layout| matches!(layout, Layout::C | Layout::D));
         let layout = self.layout.or(company).unwrap_or(Layout::D);
-        Frame::Binary(wire::encode_current_content(link.0, side == Side::Member, data, layout))
+        wire::encode_current_content(link.0, side == Side::Member, data, layout)
     }
 
     pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {

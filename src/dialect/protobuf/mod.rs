@@ -1,5 +1,6 @@
 //! The dialects of bytes: sigver 15 to 20. Messages in [`wire`], what they mean in [`v1`] and [`current`].
 
+mod content;
 mod current;
 mod protobufjs;
 mod v1;

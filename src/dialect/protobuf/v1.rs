@@ -300,5 +300,5 @@ fn content(link: LinkId, side: Side, body: V1Body, layout: Layout) -> Frame {
         Side::Member => link.0,
         Side::Joiner => 0,
     };
-    Frame::Binary(wire::encode_v1_content(id, body, layout))
+    wire::encode_v1_content(id, body, layout)
 }

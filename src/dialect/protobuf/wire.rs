@@ -4,17 +4,17 @@
 //! in numbers only one face, so that their logic exists once.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 
-use super::protobufjs;
+use super::{content, protobufjs};
+use crate::frame::Frame;
 
 macro_rules! generated {
     ($($module:ident => $file:literal),*) => {$(
         #[allow(missing_docs)]
-        mod $module {
+        pub(super) mod $module {
             include!(concat!(env!("OUT_DIR"), "/", $file, ".rs"));
         }
     )*};
@@ -96,6 +96,10 @@ type Decoded<M> = Result<Option<M>, Cow<'static, str>>;
 
 /// Decodes a client's frame of sigver 15 to 18; `Ok(None)` is a message that says nothing known.
 pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Message> {
+    let layout = if generation == V1Generation::V15 { Layout::B } else { Layout::A };
+    if let Some(([_, id, end, _], data)) = content::take_out(frame, layout) {
+        return Ok(Some(V1Message::Content { id, body: V1Body::Data { data, end: end != 0 } }));
+    }
     /// The generations of layout A: their fields 3 to 5 have other names, or are not there.
     macro_rules! layout_a {
         ($module:ident, $($field:ident => $neutral:ident),*) => {{
@@ -140,19 +144,17 @@ pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Me
 }
 
 /// Encodes a content for a client of sigver 15 to 18. `end` with data stops the direction in layout B only.
-pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Bytes {
-    if layout == Layout::B {
-        let mut content = v15::Content { id: Some(id), ..Default::default() };
-        match body {
-            V1Body::Data { data, .. } => content.data = Some(data),
-            V1Body::End | V1Body::Nothing => content.data = Some(Bytes::new()),
-            V1Body::Error => content.is_error = Some(true),
-        }
-        return encode(&v15::Message { r#type: Some(v15::message::Type::Content(content)) });
-    }
+pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Frame {
     use v18::content::Type;
     let r#type = match body {
-        V1Body::Data { data, .. } => Some(Type::Data(data)),
+        V1Body::Data { data, .. } => return content::put_in(layout, &[id], data),
+        V1Body::End | V1Body::Nothing if layout == Layout::B => {
+            return content::put_in(layout, &[id], Bytes::new());
+        }
+        V1Body::Error if layout == Layout::B => {
+            let content = v15::Content { id: Some(id), is_error: Some(true), ..Default::default() };
+            return encode(&v15::Message { r#type: Some(v15::message::Type::Content(content)) });
+        }
         V1Body::Error => Some(Type::IsError(true)),
         V1Body::End => Some(Type::IsEnd(true)),
         V1Body::Nothing => None,
@@ -163,6 +165,10 @@ pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Bytes 
 
 /// Decodes a client's frame of sigver 19 or 20; `Ok(None)` is a message that says nothing known.
 pub(super) fn decode_current(frame: &Bytes, layout: Layout) -> Decoded<CurrentMessage> {
+    if let Some(([_, first, second, third], data)) = content::take_out(frame, layout) {
+        let (recipient, last) = if layout == Layout::C { (first, second) } else { (second, third) };
+        return Ok(Some(CurrentMessage::Content { recipient, last: last != 0, data }));
+    }
     if layout == Layout::C {
         use v19::message::Type;
         let message =
@@ -199,17 +205,23 @@ pub(super) fn encode_current_content(
     to_member: bool,
     data: Option<Bytes>,
     layout: Layout,
-) -> Bytes {
+) -> Frame {
     if layout == Layout::C {
         // A joiner hears everything from the id 1 (measured).
         let id = if to_member { link } else { 1 };
-        let content = v19::Content { id: Some(id), last_data: None, data };
-        return encode(&v19::Message { r#type: Some(v19::message::Type::Content(content)) });
+        let Some(data) = data else {
+            let content = v19::Content { id: Some(id), ..Default::default() };
+            return encode(&v19::Message { r#type: Some(v19::message::Type::Content(content)) });
+        };
+        return content::put_in(layout, &[id], data);
     }
     let (sender, recipient) = if to_member { (link, 0) } else { (0, link) };
-    let content =
-        v20::Content { sender_id: Some(sender), recipient_id: Some(recipient), last_data: None, data };
-    encode(&v20::Message { r#type: Some(v20::message::Type::Content(content)) })
+    let Some(data) = data else {
+        let content =
+            v20::Content { sender_id: Some(sender), recipient_id: Some(recipient), ..Default::default() };
+        return encode(&v20::Message { r#type: Some(v20::message::Type::Content(content)) });
+    };
+    content::put_in(layout, &[sender, recipient], data)
 }
 
 /// Encodes a content for a member of sigver 19 or 20 of which it is not known which, so that it reads the same in both:
@@ -252,31 +264,8 @@ fn is_like_a_content(mut bytes: &[u8]) -> bool {
     }
 }
 
-thread_local! {
-    /// Where messages are encoded, one behind the other. What was is gone soon, and then there is room again.
-    static ENCODED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(ENCODED_AT_ONCE));
-}
-
-/// The room for encoded messages, in bytes. Those that take more than a small part of it have memory of their own.
-const ENCODED_AT_ONCE: usize = 32 * 1024;
-
-/// Only for what is written out at once: who keeps one of the results keeps the memory of many. With memory of its own
-/// for each, a relayed message of 1 KiB takes 0.1 µs more.
-fn encode(message: &impl prost::Message) -> Bytes {
-    let length = message.encoded_len();
-    if length > ENCODED_AT_ONCE / 8 {
-        return message.encode_to_vec().into();
-    }
-    ENCODED.with_borrow_mut(|buffer| {
-        if buffer.capacity() < length {
-            // The same memory, if all that was encoded in it is gone.
-            buffer.reserve(ENCODED_AT_ONCE);
-        }
-        match message.encode(buffer) {
-            Ok(()) => buffer.split().freeze(),
-            Err(_) => message.encode_to_vec().into(),
-        }
-    })
+fn encode(message: &impl prost::Message) -> Frame {
+    Frame::binary(message.encode_to_vec())
 }
 
 /// The layout of a content of sigver 15 to 18, if its fields tell: what is length-delimited in one is a number in
@@ -358,6 +347,10 @@ mod tests {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
+    fn frame(hex: &str) -> Frame {
+        Frame::Binary(bytes(hex))
+    }
+
     fn data(text: &'static str, end: bool) -> V1Body {
         V1Body::Data { data: Bytes::from_static(text.as_bytes()), end }
     }
@@ -370,17 +363,17 @@ mod tests {
             decode_v1(&b, V1Generation::V15),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::B), b);
+        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::B), Frame::Binary(b.clone()));
         let a = bytes("0a0b080012076f666665722d4a");
         assert_eq!(
             decode_v1(&a, V1Generation::V18),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::A), a);
-        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::A), bytes("0a0408001801"));
-        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::B), bytes("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, Layout::A), bytes("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, Layout::B), bytes("0a0408001a00"));
+        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::A), Frame::Binary(a.clone()));
+        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::A), frame("0a0408001801"));
+        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::B), frame("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, Layout::A), frame("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, Layout::B), frame("0a0408001a00"));
         assert_eq!((v1_layout(&a), v1_layout(&b)), (Some(Layout::A), Some(Layout::B)));
         assert_eq!(v1_layout(&bytes("0a0408002001")), None, "an end in A, an error in B");
         assert_eq!(v1_layout(&bytes("0a021801")), Some(Layout::A));
@@ -394,15 +387,15 @@ mod tests {
     #[test]
     fn current_contents_as_recorded() {
         let offer = || Some(Bytes::from_static(b"offer-J"));
-        assert_eq!(encode_current_content(1, true, offer(), Layout::C), bytes("120b08011a076f666665722d4a"));
-        assert_eq!(encode_current_content(77, false, None, Layout::C), bytes("12020801"));
+        assert_eq!(encode_current_content(1, true, offer(), Layout::C), frame("120b08011a076f666665722d4a"));
+        assert_eq!(encode_current_content(77, false, None, Layout::C), frame("12020801"));
         assert_eq!(
             encode_current_content(873_042_195, true, offer(), Layout::D),
-            bytes("12110893a2a6a003100022076f666665722d4a")
+            frame("12110893a2a6a003100022076f666665722d4a")
         );
         assert_eq!(
             encode_current_content(1_452_330_232, false, None, Layout::D),
-            bytes("1208080010f899c3b405")
+            frame("1208080010f899c3b405")
         );
         let answer = bytes("121208001093a2a6a0032208616e737765722d4f");
         assert_eq!(

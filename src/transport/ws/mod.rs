@@ -162,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             _ if self.closed => return Err(io::ErrorKind::NotConnected.into()),
             Frame::Text(text) => self.write(OpCode::Data(Data::Text), &[text.as_bytes()]),
             Frame::Binary(bytes) => self.write(OpCode::Data(Data::Binary), &[&bytes]),
+            Frame::Headed(head, rest) => self.write(OpCode::Data(Data::Binary), &[&head, &rest]),
         }
         Ok(false)
     }

@@ -242,7 +242,7 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Incoming(incoming) => {
                 self.idle.heard(now);
                 match incoming {
-                    Incoming::Frame(frame) => self.conversation.on_frame(&frame, now, steps),
+                    Incoming::Frame(frame) => self.conversation.on_frame(frame, now, steps),
                     Incoming::Ping => self.flushing = true,
                     Incoming::Pong => self.conversation.on_pong(now),
                     Incoming::TooBig => steps.push(close(&self.conversation, &Reason::TooBig)),

@@ -155,11 +155,11 @@ impl Session {
     }
 
     /// What a frame from the client means.
-    pub fn decode(&mut self, frame: &Frame) -> Action {
+    pub fn decode(&mut self, frame: Frame) -> Action {
         let mut action = match &mut self.codec {
-            Codec::Indexed(codec) => codec.decode(frame),
-            Codec::Sigver6(codec) => codec.decode(frame),
-            Codec::Envelope(codec) => codec.decode(frame),
+            Codec::Indexed(codec) => codec.decode(&frame),
+            Codec::Sigver6(codec) => codec.decode(&frame),
+            Codec::Envelope(codec) => codec.decode(&frame),
             Codec::V1(codec) => codec.decode(frame),
             Codec::Current(codec) => codec.decode(frame),
         };

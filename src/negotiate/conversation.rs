@@ -171,11 +171,11 @@ impl Conversation {
     }
 
     /// A frame came.
-    pub fn on_frame(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
+    pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Step>) {
         let before = steps.len();
         match &self.state {
-            State::Listening(_) => self.hear_first(frame, now, steps),
-            State::Speaking(_) if self.doubt.is_some() => self.weigh(frame, now, steps),
+            State::Listening(_) => self.hear_first(&frame, now, steps),
+            State::Speaking(_) if self.doubt.is_some() => self.weigh(&frame, now, steps),
             State::Speaking(_) => {}
         }
         if let State::Speaking(session) = &mut self.state {
@@ -456,7 +456,11 @@ fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Ins
     let mut frames = FRAMES.take();
     for event in events {
         let answer = session.encode(event, now, &mut frames);
-        steps.extend(frames.drain(..).map(Step::Send).chain(answer.map(Step::Ask)));
+        // One by one: nearly always it is one, for which a loop is 60 instructions less than `extend`.
+        for frame in frames.drain(..) {
+            steps.push(Step::Send(frame));
+        }
+        steps.extend(answer.map(Step::Ask));
     }
     FRAMES.set(frames);
 }

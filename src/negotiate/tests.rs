@@ -80,7 +80,7 @@ impl Talk {
 
     fn frame(&mut self, ms: u64, frame: &Frame) -> &mut Self {
         self.until(ms);
-        self.conversation.on_frame(frame, self.at(ms), &mut self.steps);
+        self.conversation.on_frame(frame.clone(), self.at(ms), &mut self.steps);
         self
     }
 

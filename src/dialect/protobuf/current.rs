@@ -48,12 +48,13 @@ impl Current {
         self.layout = releases.layout();
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+    pub(in crate::dialect) fn decode(&mut self, frame: Frame) -> Action {
         let refuse = |reason| Action::Close(close(self.likeliest, &reason));
         let Frame::Binary(bytes) = frame else {
             return refuse(Reason::WrongFrameKind);
         };
-        let layout = self.layout.or_else(|| wire::current_layout(bytes)).unwrap_or(Layout::D);
+        let length = bytes.len();
+        let layout = self.layout.or_else(|| wire::current_layout(&bytes)).unwrap_or(Layout::D);
         match wire::decode_current(bytes, layout) {
             Err(text) => refuse(Reason::Undecodable(text)),
             Ok(None) => refuse(Reason::UnknownMessage),
@@ -64,7 +65,7 @@ impl Current {
             }
             Ok(Some(CurrentMessage::Content { recipient, last, data })) => Action::Ask(Command::Relay {
                 to: Recipient::Either(LinkId(recipient)),
-                signal: Signal::Data { payload: Payload::of_frame(data, bytes.len()), last },
+                signal: Signal::Data { payload: Payload::of_frame(data, length), last },
                 origin: match layout {
                     Layout::C => Dialect::Sigver19.origin(),
                     Layout::A | Layout::B | Layout::D => Dialect::Sigver20.origin(),

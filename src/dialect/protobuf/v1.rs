@@ -139,20 +139,21 @@ impl V1 {
         Action::Enter(self.key.clone(), Command::Join(join))
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+    pub(in crate::dialect) fn decode(&mut self, frame: Frame) -> Action {
         self.heard = true;
         let Frame::Binary(bytes) = frame else {
             // The originals read text as a message without fields.
             return Action::Nothing;
         };
-        let (generation, layout) = self.generation(bytes);
+        let length = bytes.len();
+        let (generation, layout) = self.generation(&bytes);
         let message = match wire::decode_v1(bytes, generation) {
             Ok(Some(message)) => message,
             Ok(None) => return Action::Nothing,
             Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::Undecodable(text))),
         };
         match message {
-            V1Message::Content { id, body } => self.relay(id, body, bytes.len(), layout),
+            V1Message::Content { id, body } => self.relay(id, body, length, layout),
             V1Message::IsFirst => Action::Nothing,
             V1Message::Third => Action::Ask(Command::Settle),
             V1Message::Fourth if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),

@@ -95,16 +95,19 @@ pub(super) enum V1Generation {
 type Decoded<M> = Result<Option<M>, Cow<'static, str>>;
 
 /// Decodes a client's frame of sigver 15 to 18; `Ok(None)` is a message that says nothing known.
-pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Message> {
+pub(super) fn decode_v1(frame: Bytes, generation: V1Generation) -> Decoded<V1Message> {
     let layout = if generation == V1Generation::V15 { Layout::B } else { Layout::A };
-    if let Some(([_, id, end, _], data)) = content::take_out(frame, layout) {
-        return Ok(Some(V1Message::Content { id, body: V1Body::Data { data, end: end != 0 } }));
-    }
+    let frame = match content::take_out(frame, layout) {
+        Ok(([_, id, end, _], data)) => {
+            return Ok(Some(V1Message::Content { id, body: V1Body::Data { data, end: end != 0 } }));
+        }
+        Err(frame) => frame,
+    };
     /// The generations of layout A: their fields 3 to 5 have other names, or are not there.
     macro_rules! layout_a {
         ($module:ident, $($field:ident => $neutral:ident),*) => {{
             use $module::{content, message::Type};
-            let message = $module::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(frame, &V1_A))?;
+            let message = $module::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &V1_A))?;
             message.r#type.map(|kind| match kind {
                 Type::Content($module::Content { id, r#type }) => {
                     let body = match r#type {
@@ -124,7 +127,7 @@ pub(super) fn decode_v1(frame: &Bytes, generation: V1Generation) -> Decoded<V1Me
         V1Generation::V15 => {
             use v15::message::Type;
             let message =
-                v15::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(frame, &V1_B))?;
+                v15::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &V1_B))?;
             message.r#type.map(|kind| match kind {
                 // What the client sends as an error is relayed as data (measured).
                 Type::Content(v15::Content { id, is_end, data, is_error: _ }) => V1Message::Content {
@@ -164,15 +167,18 @@ pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Frame 
 }
 
 /// Decodes a client's frame of sigver 19 or 20; `Ok(None)` is a message that says nothing known.
-pub(super) fn decode_current(frame: &Bytes, layout: Layout) -> Decoded<CurrentMessage> {
-    if let Some(([_, first, second, third], data)) = content::take_out(frame, layout) {
-        let (recipient, last) = if layout == Layout::C { (first, second) } else { (second, third) };
-        return Ok(Some(CurrentMessage::Content { recipient, last: last != 0, data }));
-    }
+pub(super) fn decode_current(frame: Bytes, layout: Layout) -> Decoded<CurrentMessage> {
+    let frame = match content::take_out(frame, layout) {
+        Ok(([_, first, second, third], data)) => {
+            let (recipient, last) = if layout == Layout::C { (first, second) } else { (second, third) };
+            return Ok(Some(CurrentMessage::Content { recipient, last: last != 0, data }));
+        }
+        Err(frame) => frame,
+    };
     if layout == Layout::C {
         use v19::message::Type;
         let message =
-            v19::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(frame, &CURRENT_C))?;
+            v19::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &CURRENT_C))?;
         return Ok(message.r#type.map(|kind| match kind {
             Type::Heartbeat(_) => CurrentMessage::Heartbeat,
             Type::Content(content) => CurrentMessage::Content {
@@ -186,7 +192,7 @@ pub(super) fn decode_current(frame: &Bytes, layout: Layout) -> Decoded<CurrentMe
     }
     use v20::message::Type;
     let message =
-        v20::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(frame, &CURRENT_D))?;
+        v20::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &CURRENT_D))?;
     Ok(message.r#type.map(|kind| match kind {
         Type::Heartbeat(_) => CurrentMessage::Heartbeat,
         Type::Content(content) => CurrentMessage::Content {
@@ -360,13 +366,13 @@ mod tests {
     fn v1_contents_as_recorded() {
         let b = bytes("0a0b08001a076f666665722d4a");
         assert_eq!(
-            decode_v1(&b, V1Generation::V15),
+            decode_v1(b.clone(), V1Generation::V15),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
         assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::B), Frame::Binary(b.clone()));
         let a = bytes("0a0b080012076f666665722d4a");
         assert_eq!(
-            decode_v1(&a, V1Generation::V18),
+            decode_v1(a.clone(), V1Generation::V18),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
         assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::A), Frame::Binary(a.clone()));
@@ -399,7 +405,7 @@ mod tests {
         );
         let answer = bytes("121208001093a2a6a0032208616e737765722d4f");
         assert_eq!(
-            decode_current(&answer, Layout::D),
+            decode_current(answer.clone(), Layout::D),
             Ok(Some(CurrentMessage::Content {
                 recipient: 873_042_195,
                 last: false,
@@ -447,7 +453,7 @@ mod tests {
     #[test]
     fn connect_is_read_packed_or_not() {
         let connect = Ok(Some(CurrentMessage::Connect { id: 11, members: vec![1, 2] }));
-        assert_eq!(decode_current(&bytes("1a06080b12020102"), Layout::D), connect);
-        assert_eq!(decode_current(&bytes("1a06080b10011002"), Layout::C), connect);
+        assert_eq!(decode_current(bytes("1a06080b12020102"), Layout::D), connect);
+        assert_eq!(decode_current(bytes("1a06080b10011002"), Layout::C), connect);
     }
 }

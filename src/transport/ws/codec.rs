@@ -94,10 +94,15 @@ impl Decoder {
     /// # Errors
     /// It cannot be read; neither can what comes after it.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, Fault> {
-        if self.begun.is_none() && input.is_empty() {
-            return Ok(None);
+        if self.begun.is_none() {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Some(message) = whole(input, self.max_message) {
+                return message.map(Some);
+            }
         }
-        // On the stack while it is worked on: a message that comes whole, as nearly all do, needs no box.
+        // On the stack while it is worked on: what is not there as a whole may be so in a moment.
         let mut begun = self.begun.take().map(|begun| *begun).unwrap_or_default();
         let item = begun.next(input, self.max_message)?;
         if begun.head_len > 0 || begun.frame.is_some() || begun.message.is_some() {
@@ -214,13 +219,8 @@ impl Begun {
             }));
         }
         if head.last {
-            let Some(message) = self.message.take() else { return Ok(None) };
-            let bytes = Bytes::from(message.bytes);
-            return Ok(Some(if message.text {
-                Item::Text(ByteString::try_from(bytes).map_err(|_| Fault::NotUtf8)?)
-            } else {
-                Item::Binary(bytes)
-            }));
+            let Some(Message { text, bytes, .. }) = self.message.take() else { return Ok(None) };
+            return message(bytes, text).map(Some);
         }
         if let Some(message) = self.message.as_mut().filter(|message| message.text) {
             match std::str::from_utf8(&message.bytes[message.valid..]) {
@@ -231,6 +231,36 @@ impl Begun {
             }
         }
         Ok(None)
+    }
+}
+
+/// The message at the beginning of `input`, which is cut off, if it is one frame with nothing wrong about it and is there to
+/// its end. Nearly all are, and take a tenth of a message's instructions less than by way of [`Begun`].
+fn whole(input: &mut &[u8], max_message: u64) -> Option<Result<Item, Fault>> {
+    let (head, length) = Head::parse(input).ok()??;
+    let Head { last: true, reserved: false, mask: Some(mask), .. } = head else { return None };
+    let text = match head.opcode {
+        OpCode::Data(Data::Text) => true,
+        OpCode::Data(Data::Binary) => false,
+        OpCode::Data(_) | OpCode::Control(_) => return None,
+    };
+    if head.length > max_message {
+        return None;
+    }
+    let (payload, rest) = input[length..].split_at_checked(usize::try_from(head.length).ok()?)?;
+    *input = rest;
+    let mut bytes = payload.to_vec();
+    unmask(&mut bytes, mask, 0);
+    Some(message(bytes, text))
+}
+
+/// A message that is all there.
+fn message(bytes: Vec<u8>, text: bool) -> Result<Item, Fault> {
+    let bytes = Bytes::from(bytes);
+    if text {
+        ByteString::try_from(bytes).map(Item::Text).map_err(|_| Fault::NotUtf8)
+    } else {
+        Ok(Item::Binary(bytes))
     }
 }
 

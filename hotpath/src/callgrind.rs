@@ -1,4 +1,4 @@
-//! Counting under valgrind: this program runs itself, [`measured`] marks what counts, and valgrind writes down what each
+//! Counting under valgrind: this program runs itself, `measured` marks what counts, and valgrind writes down what each
 //! call of it cost. What the numbers mean is not decided here.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const WARM_UP: u64 = 50;
 /// How often all that is repeated, with other hashes and other ids each time: the median is taken.
 const REPEATED: usize = 3;
 
-/// Two names by which valgrind knows [`measured`]: of what is asked of it by one name, it does the last thing only.
+/// Two names by which valgrind knows `measured`: of what is asked of it by one name, it does the last thing only.
 const BEGIN: &str = "*hotpath::callgrind::measured*";
 const END: &str = "*callgrind::measured*";
 

@@ -14,7 +14,7 @@ mod webrtc;
 
 pub use closing::close;
 pub use describe::markdown;
-pub use json::{answers_nobody, asks_to_join, senders, sse};
+pub use json::{Shape, sse};
 pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
 pub use release::{Dialect, Family, Generation, Release, Releases};
 pub use session::{Action, Session, Upgrade};

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{self, Context, Evidence};
+use super::evidence::{self, Clue, Context, Evidence};
 use super::guess::Guess;
 use super::policy::{Policy, likeliest};
 use super::rooms::{Client, Placing, generation};
@@ -174,8 +174,8 @@ impl Conversation {
     pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Step>) {
         let before = steps.len();
         match &self.state {
-            State::Listening(_) => self.hear_first(&frame, now, steps),
-            State::Speaking(_) if self.doubt.is_some() => self.weigh(&frame, now, steps),
+            State::Listening(_) => self.hear_first(Clue::of(&frame), now, steps),
+            State::Speaking(_) if self.doubt.is_some() => self.weigh(Clue::of(&frame), now, steps),
             State::Speaking(_) => {}
         }
         if let State::Speaking(session) = &mut self.state {
@@ -214,23 +214,23 @@ impl Conversation {
     }
 
     /// The first word is the client's.
-    fn hear_first(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
-        let possible = evidence::after(frame, Context::default(), self.candidates);
+    fn hear_first(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
+        let possible = evidence::after(clue, Context::default(), self.candidates);
         // A frame of a dialect that is not allowed here is judged by one that is.
         let possible = if possible.is_empty() { self.candidates } else { possible };
         let possible = possible.of_family(likeliest(possible).dialect().family());
         steps.push(Step::Recognised(possible, Evidence::FirstFrame));
         self.speak(possible, now, steps);
-        self.heard(frame, now, steps);
+        self.heard(clue, now, steps);
     }
 
     /// A frame may tell more than was known before.
-    fn weigh(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
+    fn weigh(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
         let Some(doubt) = &self.doubt else { return };
         let guessing = matches!(doubt.phase, Phase::Guessing(_));
         if guessing {
             let all = doubt.policy.releases;
-            let possible = evidence::after(frame, doubt.context, all);
+            let possible = evidence::after(clue, doubt.context, all);
             if possible == all && all != self.candidates {
                 // It tells nothing, so nothing is proven.
                 return;
@@ -240,7 +240,7 @@ impl Conversation {
                 return self.take_back(possible.of_family(family), family, steps);
             }
         }
-        let possible = evidence::after(frame, doubt.context, self.candidates);
+        let possible = evidence::after(clue, doubt.context, self.candidates);
         if !possible.is_empty() && possible != self.candidates {
             self.candidates = possible;
             steps.push(Step::Recognised(possible, Evidence::LaterFrame));
@@ -252,12 +252,12 @@ impl Conversation {
         } else if guessing && !possible.is_empty() {
             steps.push(Step::Recognised(possible, Evidence::LaterFrame));
         }
-        self.heard(frame, now, steps);
+        self.heard(clue, now, steps);
     }
 
     /// The client has said something that fits: what was held is shown, what bears on later evidence is
     /// remembered, and the doubt ends if there is none left.
-    fn heard(&mut self, frame: &Frame, now: Instant, steps: &mut Vec<Step>) {
+    fn heard(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
         let (Some(doubt), State::Speaking(session)) = (&mut self.doubt, &mut self.state) else {
             return;
         };
@@ -269,7 +269,7 @@ impl Conversation {
         if matches!(doubt.phase, Phase::Heard) {
             doubt.upgrade = None;
         }
-        doubt.context.note(frame);
+        doubt.context.note(clue);
         if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
             self.doubt = None;
         }

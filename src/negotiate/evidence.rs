@@ -2,7 +2,7 @@
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`senders`]) |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`Shape::senders`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -15,10 +15,7 @@
 
 use std::fmt;
 
-use crate::dialect::{
-    Dialect, Family, Layout, Release, Releases, answers_nobody, asks_to_join, current_layout, pings, senders,
-    v1_layout,
-};
+use crate::dialect::{Dialect, Family, Layout, Release, Releases, Shape, current_layout, pings, v1_layout};
 use crate::frame::Frame;
 
 /// By what a client was recognised.
@@ -79,13 +76,32 @@ pub(super) struct Context {
     pub(super) questioned: bool,
 }
 
+/// A frame to be judged. Its text is read once, whatever is asked about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clue<'a> {
+    frame: &'a Frame,
+    /// Of a text that is a JSON object, or of bytes that may be one.
+    shape: Option<Shape>,
+}
+
+impl<'a> Clue<'a> {
+    pub(super) fn of(frame: &'a Frame) -> Self {
+        let text = match frame {
+            Frame::Text(text) => Some(&text[..]),
+            Frame::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
+            Frame::Binary(_) | Frame::Headed(..) | Frame::Close(_) => None,
+        };
+        Clue { frame, shape: text.and_then(Shape::of) }
+    }
+}
+
 impl Context {
     /// Remembers of a frame what bears on later ones.
-    pub(super) fn note(&mut self, frame: &Frame) {
-        match frame {
+    pub(super) fn note(&mut self, clue: Clue<'_>) {
+        match clue.frame {
             Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
-            Frame::Text(text) => {
-                if let Some(asked) = asks_to_join(text) {
+            Frame::Text(_) => {
+                if let Some(asked) = clue.shape.and_then(Shape::asks_to_join) {
                     self.joining = asked;
                 }
             }
@@ -95,11 +111,11 @@ impl Context {
 }
 
 /// Those of the releases that a client may speak which sends this frame.
-pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Releases {
+pub(super) fn after(clue: Clue<'_>, context: Context, releases: Releases) -> Releases {
     let family = |family| releases.of_family(family);
     let of = |set: Releases, dialect| set.filter(|release| release.dialect() == dialect);
-    let bytes = match frame {
-        Frame::Text(text) => return json(text, context, family(Family::Json)),
+    let bytes = match clue.frame {
+        Frame::Text(_) => return json(clue.shape, context, family(Family::Json)),
         Frame::Binary(bytes) => bytes,
         Frame::Close(_) | Frame::Headed(..) => return releases,
     };
@@ -111,10 +127,8 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
-        Some(b'{') => match std::str::from_utf8(bytes) {
-            Ok(text) => json(text, context, family(Family::Json).filter(Release::takes_bytes)),
-            Err(_) => family(Family::Json),
-        },
+        Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
+        Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::takes_bytes)),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match current_layout(bytes) {
             Some(Layout::C) => of(current, Dialect::Sigver19),
@@ -134,12 +148,13 @@ pub(super) fn after(frame: &Frame, context: Context, releases: Releases) -> Rele
     }
 }
 
-/// Those of the JSON releases of which the text may be a message; all of them if it is none of any.
-fn json(text: &str, context: Context, releases: Releases) -> Releases {
-    if context.questioned && answers_nobody(text) {
+/// Those of the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
+fn json(shape: Option<Shape>, context: Context, releases: Releases) -> Releases {
+    let Some(shape) = shape else { return releases };
+    if context.questioned && shape.answers_nobody() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
-    match senders(text, context.member && context.joining) {
+    match shape.senders(context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,
     }

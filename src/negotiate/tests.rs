@@ -10,7 +10,7 @@ mod rooms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{Context, after};
+use super::evidence::{Clue, Context, after};
 use super::*;
 use crate::dialect::{Dialect, PROBE, Releases, Upgrade};
 use crate::frame::{Close, Frame};
@@ -180,7 +180,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(&frame, context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(after(Clue::of(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 

@@ -17,7 +17,7 @@ use bytestring::ByteString;
 
 pub(super) use envelope::Envelope;
 pub(super) use indexed::Indexed;
-pub use shape::{answers_nobody, asks_to_join, senders};
+pub use shape::Shape;
 pub(super) use sigver6::Sigver6;
 pub(super) use words::{Fault, close};
 

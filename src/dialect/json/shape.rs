@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
 
 /// The attributes of an object that tell dialects apart.
-#[derive(Debug, Default)]
-struct Shape {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
     kind: bool,
     id: bool,
     /// The id is 0, which no joiner has.
@@ -26,58 +27,63 @@ struct Shape {
     ping_or_pong: bool,
 }
 
-/// The dialects of which this text may be a message; `None` if it tells nothing. `by_join` says that the client became
-/// a member with a `{"join":K}`.
-pub fn senders(text: &str, by_join: bool) -> Option<&'static [Dialect]> {
-    let shape: Shape = serde_json::from_str(text).ok()?;
-    Some(if shape.kind {
-        match (shape.key, shape.id) {
-            (true, _) => &[Sigver4, Sigver5],
-            (false, true) => &[Sigver1],
-            (false, false) => &[Sigver1, Sigver4, Sigver5],
+impl Shape {
+    /// The shape of this text, if it is a JSON object.
+    pub fn of(text: &str) -> Option<Shape> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The dialects of which it may be a message; `None` if it tells nothing. `by_join` says that the client became a
+    /// member with a `{"join":K}`.
+    pub fn senders(self, by_join: bool) -> Option<&'static [Dialect]> {
+        Some(if self.kind {
+            match (self.key, self.id) {
+                (true, _) => &[Sigver4, Sigver5],
+                (false, true) => &[Sigver1],
+                (false, false) => &[Sigver1, Sigver4, Sigver5],
+            }
+        } else if self.index {
+            &[Sigver1, Sigver4, Sigver5]
+        } else if self.joinkey || self.offer_or_answer {
+            &[Sigver6]
+        } else if self.key {
+            &[Sigver6, Sigver7, Sigver7_6]
+        } else if self.join && self.data {
+            // No client of 7.6 does so, though its server takes it.
+            &[Sigver7]
+        } else if self.join {
+            &[Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13]
+        } else if self.open && by_join {
+            // Those of 8 were refused, those of 9 are openers already.
+            &[Sigver11, Sigver13]
+        } else if self.open {
+            &[Sigver8, Sigver9, Sigver11, Sigver13]
+        } else if self.ping_or_pong {
+            &[Sigver13]
+        } else if self.id && by_join {
+            // Only those of 9 are openers by now.
+            &[Sigver9]
+        } else if self.id || self.data {
+            &[Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13]
+        } else {
+            return None;
+        })
+    }
+
+    /// Whether it answers nobody, as only an opener of sigver 7.0 does that is asked who it is.
+    pub fn answers_nobody(self) -> bool {
+        self.nobody && self.data
+    }
+
+    /// Whether it asks to join a room, or to open one; `None` if neither.
+    pub fn asks_to_join(self) -> Option<bool> {
+        if self.join {
+            Some(true)
+        } else if self.open || self.key {
+            Some(false)
+        } else {
+            None
         }
-    } else if shape.index {
-        &[Sigver1, Sigver4, Sigver5]
-    } else if shape.joinkey || shape.offer_or_answer {
-        &[Sigver6]
-    } else if shape.key {
-        &[Sigver6, Sigver7, Sigver7_6]
-    } else if shape.join && shape.data {
-        // No client of 7.6 does so, though its server takes it.
-        &[Sigver7]
-    } else if shape.join {
-        &[Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13]
-    } else if shape.open && by_join {
-        // Those of 8 were refused, those of 9 are openers already.
-        &[Sigver11, Sigver13]
-    } else if shape.open {
-        &[Sigver8, Sigver9, Sigver11, Sigver13]
-    } else if shape.ping_or_pong {
-        &[Sigver13]
-    } else if shape.id && by_join {
-        // Only those of 9 are openers by now.
-        &[Sigver9]
-    } else if shape.id || shape.data {
-        &[Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13]
-    } else {
-        return None;
-    })
-}
-
-/// Whether this text answers nobody, as only an opener of sigver 7.0 does that is asked who it is.
-pub fn answers_nobody(text: &str) -> bool {
-    serde_json::from_str::<Shape>(text).is_ok_and(|shape| shape.nobody && shape.data)
-}
-
-/// Whether this text asks to join a room, or to open one; `None` if neither.
-pub fn asks_to_join(text: &str) -> Option<bool> {
-    let shape: Shape = serde_json::from_str(text).ok()?;
-    if shape.join {
-        Some(true)
-    } else if shape.open || shape.key {
-        Some(false)
-    } else {
-        None
     }
 }
 
@@ -98,7 +104,7 @@ impl<'de> Deserialize<'de> for Shape {
                         "type" => shape.kind = true,
                         "id" => {
                             shape.id = true;
-                            shape.nobody = map.next_value::<serde_json::Value>()? == 0;
+                            shape.nobody = map.next_value::<&RawValue>()?.get() == "0";
                             continue;
                         }
                         "key" => shape.key = true,
@@ -123,6 +129,10 @@ impl<'de> Deserialize<'de> for Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn senders(text: &str, by_join: bool) -> Option<&'static [Dialect]> {
+        Shape::of(text)?.senders(by_join)
+    }
 
     /// First messages, as wire facts list them (sigver 1 to 14, measured).
     #[test]

@@ -1,5 +1,6 @@
 //! `webRTCBuilder` of netflux 1.1 to 3.0.
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::{Candidate, Told, is_sdp};
@@ -23,6 +24,49 @@ pub(super) fn read(payload: &Payload) -> Option<Told> {
             Some(Told::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
         }
     }
+}
+
+/// Of a candidate, whether it says that there are no more; `None` if the payload is none. This is asked of every message
+/// of sigver 15: nothing is copied.
+pub(super) fn is_end(payload: &Payload) -> Option<bool> {
+    let Payload::Bytes(bytes) = payload else { return None };
+    match Peek::decode(bytes.clone()).ok()?.kind? {
+        Kind::Candidate(PeekCandidate { candidate, mid, .. }) => {
+            let texts = [&candidate, &mid].into_iter().all(|text| std::str::from_utf8(text).is_ok());
+            texts.then_some(candidate.is_empty())
+        }
+        Kind::Offer(_) | Kind::Answer(_) => None,
+    }
+}
+
+/// `Message`, with bytes for texts.
+#[derive(prost::Message)]
+struct Peek {
+    #[prost(bool, tag = "1")]
+    initiator: bool,
+    #[prost(oneof = "Kind", tags = "2, 3, 4")]
+    kind: Option<Kind>,
+}
+
+#[derive(prost::Oneof)]
+enum Kind {
+    #[prost(bytes = "bytes", tag = "2")]
+    Offer(Bytes),
+    #[prost(bytes = "bytes", tag = "3")]
+    Answer(Bytes),
+    #[prost(message, tag = "4")]
+    Candidate(PeekCandidate),
+}
+
+/// `IceCandidate`, with bytes for texts.
+#[derive(prost::Message)]
+struct PeekCandidate {
+    #[prost(bytes = "bytes", tag = "1")]
+    candidate: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    mid: Bytes,
+    #[prost(uint32, tag = "3")]
+    line: u32,
 }
 
 /// The message that tells it.

@@ -115,11 +115,7 @@ pub(super) fn translate(signal: Signal, from: Voice, to: Voice, link: LinkId) ->
 /// Whether a content of sigver 15 that is marked as the last, or is not, is the last one. netflux 1.1.0-beta.7 marks every
 /// candidate but the last.
 pub(super) fn is_last(payload: &Payload, marked: bool) -> bool {
-    match builder::read(payload) {
-        Some(Told::Candidate(_)) => false,
-        Some(Told::End) => true,
-        Some(Told::Offer(_) | Told::Answer(_)) | None => marked,
-    }
+    builder::is_end(payload).unwrap_or(marked)
 }
 
 #[cfg(test)]

@@ -136,14 +136,15 @@ impl Envelope {
         let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
         let offer = may_be_6.then(|| said(payload.clone(), "offer")).flatten();
         let data = payload.into_json();
+        // Put together at once: memory for each frame is had once, and in its size.
         if side == Side::Joiner {
-            return Frame::text(format!("{{\"data\":{data}}}"));
+            return Frame::text(["{\"data\":", &data, "}"].concat());
         }
-        let id = self.id_of(link);
+        let id = self.id_of(link).to_string();
         if let Some(offer) = offer {
             return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
         }
-        Frame::text(format!("{{\"id\":{id},\"data\":{data}}}"))
+        Frame::text(["{\"id\":", &id, ",\"data\":", &data, "}"].concat())
     }
 
     fn link_ended(&mut self, link: LinkId, side: Side, clean: bool, out: &mut Vec<Frame>) {

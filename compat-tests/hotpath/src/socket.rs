@@ -1,0 +1,204 @@
+//! The same two clients, each behind a WebSocket and the task of a connection: all that is done per message but the
+//! kernel's part. The network is memory, and there is one thread.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use sigver::compat::client::{self, Act, Client, Heard, Id, Role, path};
+use sigver::compat::tongue::Tongue;
+use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
+use sigver::conn::{Alarm, Context, drive};
+use sigver::dialect::{Dialect, Family, Upgrade};
+use sigver::hub::Hub;
+use sigver::telemetry::Telemetry;
+use sigver::transport::ws::Socket;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+
+use crate::pair::{KEY, Mode};
+use crate::words;
+
+/// How often all others have their turn before nothing more is expected of them.
+const TURNS: usize = 32;
+
+/// A client and its end of the line.
+struct Speaker {
+    client: Box<dyn Client>,
+    stream: DuplexStream,
+    heard: Vec<Heard>,
+}
+
+impl Speaker {
+    async fn open(context: &Arc<Context>, dialect: Dialect, role: Role) -> Result<Self> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
+        let tongue = Tongue::Sigver(dialect);
+        let upgrade = Upgrade { path: path(tongue, role, KEY), favored: false };
+        let policy = |context: &Context| Arc::clone(&context.policy);
+        tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
+        let client = client::client(tongue, role, KEY);
+        let mut speaker = Speaker { client, stream: ours, heard: Vec::new() };
+        let first = words::first(dialect).filter(|_| role == Role::Joiner);
+        let acts = speaker.client.opened(first.as_ref());
+        speaker.act(acts).await?;
+        while speaker.listen().await? > 0 {}
+        Ok(speaker)
+    }
+
+    async fn act(&mut self, acts: Vec<Act>) -> Result<()> {
+        for act in acts {
+            match act {
+                Act::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
+                Act::Hear(Heard::Strange(what)) => bail!("a client hears {what}"),
+                Act::Hear(heard) => self.heard.push(heard),
+                Act::Close(code) => bail!("a client closes with {code:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears all that has come: how many bytes.
+    async fn listen(&mut self) -> Result<usize> {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        let mut buffer = vec![0; 64 * 1024];
+        let count = poll_fn(|context| {
+            let mut filled = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
+            // Pending is an answer, too: there is nothing.
+            Poll::Ready(match read {
+                Poll::Ready(read) => read.map(|()| filled.filled().len()),
+                Poll::Pending => Ok(0),
+            })
+        })
+        .await?;
+        let mut rest = &buffer[..count];
+        while let Some((opcode, payload, after)) = unmasked(rest) {
+            rest = after;
+            let acts = match opcode {
+                1 => self.client.text(std::str::from_utf8(payload)?),
+                2 => self.client.binary(payload),
+                8 => bail!("a client is closed with {payload:?}"),
+                _ => Vec::new(),
+            };
+            self.act(acts).await?;
+        }
+        ensure!(rest.is_empty(), "a part of a frame");
+        Ok(count)
+    }
+}
+
+/// A joiner and its member, connected to one another.
+pub struct Line {
+    runtime: Runtime,
+    joiner: DuplexStream,
+    member: DuplexStream,
+    up: Vec<u8>,
+    /// As long as what the member hears of it.
+    heard: Vec<u8>,
+}
+
+impl Line {
+    /// A member and a joiner that have spoken to one another.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn meet(dialect: Dialect) -> Result<Self> {
+        // Those that wait for our first word wait for less of it where nothing else is spoken.
+        let silent = dialect.family() == Family::ProtobufV1;
+        let mode = if silent { Mode::Pinned } else { Mode::Auto };
+        let context = Arc::new(Context {
+            hub: Hub::new(),
+            telemetry: Telemetry::new(),
+            policy: mode.policy(dialect)?,
+            max_pending: DEFAULT_MAX_PENDING,
+            idle: Duration::from_secs(3600),
+            signaller: None,
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            alarm: Alarm::default(),
+        });
+        // The alarm does not run: nobody is asked whether it is there, however slow the machine.
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let (joiner, member, up, length) = runtime.block_on(async {
+            let mut member = Speaker::open(&context, dialect, Role::Member).await?;
+            let mut joiner = Speaker::open(&context, dialect, Role::Joiner).await?;
+            while member.listen().await? + joiner.listen().await? > 0 {}
+            let up = words::say(dialect, &mut *joiner.client, Role::Joiner, None);
+            let up = masked(&up.context("a joiner has no words")?);
+            let mut length = 0;
+            for _ in 0..3 {
+                joiner.stream.write_all(&up).await?;
+                length = member.listen().await?;
+                ensure!(length > 0, "a member hears nothing");
+                let from: Option<Id> = member.heard.iter().rev().find_map(|heard| match heard {
+                    Heard::Parcel { from, .. } => from.clone(),
+                    _ => None,
+                });
+                if let Some(down) = words::say(dialect, &mut *member.client, Role::Member, from.as_ref()) {
+                    member.stream.write_all(&masked(&down)).await?;
+                    ensure!(joiner.listen().await? > 0, "a joiner hears nothing");
+                }
+            }
+            anyhow::Ok((joiner.stream, member.stream, up, length))
+        })?;
+        Ok(Line { runtime, joiner, member, up, heard: vec![0; length] })
+    }
+
+    /// The joiner says something to the member, this often, and each is heard before the next.
+    ///
+    /// # Errors
+    /// It is not heard.
+    pub fn up(&mut self, count: u64) -> Result<()> {
+        let Line { runtime, joiner, member, up, heard } = self;
+        runtime.block_on(async {
+            for _ in 0..count {
+                joiner.write_all(up).await?;
+                member.read_exact(heard).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A frame as a client sends it.
+fn masked(frame: &client::Frame) -> Vec<u8> {
+    let (opcode, payload) = match frame {
+        client::Frame::Text(text) => (1, text.as_bytes()),
+        client::Frame::Binary(bytes) => (2, &bytes[..]),
+    };
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        length @ 0..126 => bytes.push(0x80 | length as u8),
+        length => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+    }
+    let mask = [0x17, 0x2a, 0xc3, 0x5e];
+    bytes.extend(mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// The first frame as a server sends it: its opcode, its payload, and what follows it.
+fn unmasked(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[first, second], rest) = bytes.split_first_chunk()?;
+    let (length, rest) = match second {
+        126 => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::from(u16::from_be_bytes(*length)), rest)
+        }
+        length => (usize::from(length), rest),
+    };
+    let (payload, after) = rest.split_at_checked(length)?;
+    Some((first & 0x0f, payload, after))
+}

@@ -1,0 +1,70 @@
+//! What the two clients say: ICE candidates, as real clients of each generation say them, and as most messages are; an
+//! offer in sigver 6, which has no word for candidates. How their frames travel is not here.
+
+use sigver::compat::client::{Client, Frame, Id, Role};
+use sigver::compat::parcel::{Parcel, Shape};
+use sigver::compat::protobufjs::{delimited, number};
+use sigver::dialect::{Dialect, Family};
+
+const CANDIDATE: &str = "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0 \
+                         generation 0 ufrag EEtu network-id 1 network-cost 999";
+const SDP: &str = r"v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:EEtu\r\na=ice-pwd:9oAGSjWLlcPXgVGMgwKzXKqr\r\na=ice-options:trickle\r\na=fingerprint:sha-256 12:DF:3E:5A:0B:6C:99:A1:42:77:0D:1E:84:C3:5F:A0:12:DF:3E:5A:0B:6C:99:A1:42:77:0D:1E:84:C3:5F:A0\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\n";
+
+/// The service of netflux 4 that builds a data channel.
+const BUILDER: u32 = 7431;
+
+/// What the synthetic client is asked to say. It frames this; what is in it is put in afterwards.
+fn parcel(dialect: Dialect) -> Parcel {
+    let shape = if dialect == Dialect::Sigver6 { Shape::Offer } else { Shape::Candidate };
+    Parcel::new(shape, "hotpath")
+}
+
+/// What a joiner sends with its request to join, where it sends anything.
+pub fn first(dialect: Dialect) -> Option<Parcel> {
+    (dialect == Dialect::Sigver7).then(|| parcel(dialect))
+}
+
+/// How the client says it to the other; `None` if it has no words for it.
+///
+/// A member says it to its only joiner, whom it knows by `from` what came.
+pub fn say(dialect: Dialect, client: &mut dyn Client, role: Role, from: Option<&Id>) -> Option<Frame> {
+    // What comes from a joiner of these does not say from whom: members count who joins.
+    let counted = matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4) && role == Role::Member;
+    let counted = counted.then(|| Id::number(0));
+    let to = from.or(counted.as_ref());
+    if dialect.family() != Family::Json {
+        return Some(Frame::Binary(content(dialect, role, to)));
+    }
+    let parcel = parcel(dialect);
+    let Frame::Text(text) = client.say(to, &parcel)? else { return None };
+    let body = match dialect {
+        Dialect::Sigver6 => format!(r#"{{"type":"offer","sdp":"{SDP}"}}"#),
+        _ => format!(r#"{{"candidate":"{CANDIDATE}","sdpMid":"0","sdpMLineIndex":0}}"#),
+    };
+    Some(Frame::Text(text.replace(&parcel.body().to_string(), &body)))
+}
+
+/// A content of the protobuf dialects, as their clients write it: see the synthetic ones.
+fn content(dialect: Dialect, role: Role, to: Option<&Id>) -> Vec<u8> {
+    let to = to.and_then(|to| to.0.as_u64()).and_then(|to| u32::try_from(to).ok()).unwrap_or(0);
+    let from = if role == Role::Joiner { 300_000_012 } else { 0 };
+    let candidate = [delimited(1, CANDIDATE.as_bytes()), delimited(2, b"0"), number(3, 0)].concat();
+    let id = if to == 0 { Vec::new() } else { number(1, to) };
+    match dialect {
+        Dialect::Sigver15 => {
+            let data = delimited(4, &candidate);
+            delimited(1, &[id, number(2, 0), delimited(3, &data)].concat())
+        }
+        Dialect::Sigver19 | Dialect::Sigver20 => {
+            let data =
+                [number(1, from), number(2, to), number(3, BUILDER), delimited(4, &delimited(3, &candidate))]
+                    .concat();
+            let content = match dialect {
+                Dialect::Sigver19 => [number(1, from.max(to)), number(2, 0), delimited(3, &data)].concat(),
+                _ => [number(1, from), number(2, to), number(3, 0), delimited(4, &data)].concat(),
+            };
+            delimited(2, &content)
+        }
+        _ => delimited(1, &[id, delimited(2, &delimited(4, &candidate))].concat()),
+    }
+}

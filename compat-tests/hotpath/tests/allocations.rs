@@ -1,0 +1,70 @@
+//! How often memory is allocated for one relayed message, exactly, dialect by dialect. Counted in steady state, when lists
+//! have grown and buffers are there.
+//!
+//! What a message needs is memory for its bytes as they come: here, a copy of the frame; in the gateway, what the
+//! WebSocket's decoder makes. The frame that goes out is put together in memory that a thread keeps.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use allocation_counter::measure;
+use hotpath::scenario::{Part, Scenario};
+use sigver::dialect::{Dialect, Family};
+
+/// How often each is done.
+const TIMES: u64 = 64;
+
+/// The bytes as they come: the payload is a part of them, and is never copied.
+const BYTES: u64 = 1;
+
+/// A joiner's and a member's message, in a test build, in the dialects of JSON, which are read into a tree and written again, as the
+/// originals did: names, texts and objects of the tree, the payload as text, the frame. Where a dialect stays in doubt
+/// (sigver 4 and 5, and those of 7.6 to 14 among one another), the evidence in a message is looked for without a tree.
+const JSON: [(Dialect, u64, Option<u64>); 10] = [
+    (Dialect::Sigver1, 14, Some(15)),
+    (Dialect::Sigver4, 37, Some(19)),
+    (Dialect::Sigver5, 31, Some(16)),
+    (Dialect::Sigver6, 48, None),
+    (Dialect::Sigver7, 23, Some(26)),
+    (Dialect::Sigver7_6, 25, Some(26)),
+    (Dialect::Sigver8, 25, Some(26)),
+    (Dialect::Sigver9, 25, Some(26)),
+    (Dialect::Sigver11, 25, Some(26)),
+    (Dialect::Sigver13, 25, Some(26)),
+];
+
+/// For each message, rounded up.
+fn allocations(dialect: Dialect, part: Part) -> u64 {
+    let mut run = Scenario { dialect, part }.prepare().unwrap();
+    run(TIMES).unwrap();
+    measure(|| run(TIMES).unwrap()).count_total.div_ceil(TIMES)
+}
+
+#[test]
+fn bytes_are_relayed_in_the_memory_they_come_in() {
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.family() != Family::Json) {
+        // Of sigver 15 and 15.1 each payload is looked into, which is to share it: the count of who does is made.
+        let shared = u64::from(matches!(dialect, Dialect::Sigver15 | Dialect::Sigver15_1));
+        for part in [Part::Up, Part::Down, Part::Socket] {
+            assert_eq!(allocations(dialect, part), BYTES + shared, "{dialect} {}", part.name());
+        }
+        assert_eq!(allocations(dialect, Part::Encode), 0, "{dialect}");
+    }
+}
+
+#[test]
+fn json_takes_what_its_tree_takes() {
+    let counted = JSON.map(|(dialect, _, down)| {
+        (dialect, allocations(dialect, Part::Up), down.map(|_| allocations(dialect, Part::Down)))
+    });
+    assert_eq!(counted, JSON);
+    for (dialect, up, _) in JSON {
+        assert_eq!(allocations(dialect, Part::Socket), up, "{dialect}: the socket and the task add nothing");
+    }
+}
+
+#[test]
+fn a_room_has_its_members_messages_without_allocating() {
+    for dialect in Dialect::ALL {
+        assert_eq!(allocations(dialect, Part::Route), 0, "{dialect}");
+    }
+}

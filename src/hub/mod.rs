@@ -74,7 +74,6 @@ impl Hash for Keyed {
 #[derive(Debug)]
 struct State {
     room: Room<Outbox>,
-    rng: fastrand::Rng,
     /// Clients of different generations were connected in it.
     mixed: bool,
     /// The room is no longer in its shard: whoever comes must look again.
@@ -138,12 +137,7 @@ impl Hub {
         }
         let cell = Arc::new(Cell {
             key: key.clone(),
-            state: Mutex::new(State {
-                room: Room::default(),
-                rng: fastrand::Rng::new(),
-                mixed: false,
-                retired: false,
-            }),
+            state: Mutex::new(State { room: Room::default(), mixed: false, retired: false }),
         });
         shard.insert(Keyed(Arc::clone(&cell)));
         cell

@@ -17,8 +17,8 @@ pub struct Outbox(Arc<Mutex<Queue>>);
 struct Queue {
     events: VecDeque<Event>,
     /// What waits, in bytes.
-    waiting: usize,
-    limit: usize,
+    waiting: u32,
+    limit: u32,
     overflown: bool,
     /// The reader is to look up, whatever waits.
     rung: bool,
@@ -31,7 +31,7 @@ pub struct Overflow;
 
 /// How much is taken at once, in bytes. What is taken no longer counts as waiting, and ends up in the socket's write
 /// buffer, which never shrinks.
-const TURN: usize = 64 * 1024;
+const TURN: u32 = 64 * 1024;
 
 /// The longest list that a thread keeps, in events.
 const KEEP_CAPACITY: usize = 1024;
@@ -48,7 +48,7 @@ impl Outbox {
         Outbox(Arc::new(Mutex::new(Queue {
             events: VecDeque::new(),
             waiting: 0,
-            limit,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
             overflown: false,
             rung: false,
             reader: None,
@@ -60,16 +60,18 @@ impl Outbox {
     pub fn push(&self, event: Event) {
         let reader = {
             let mut queue = self.0.lock();
-            let cost = event.cost();
             // A single event always fits, as its size is bounded by the largest message.
-            if queue.overflown || (queue.waiting > 0 && queue.waiting + cost > queue.limit) {
-                queue.overflown = true;
-            } else {
-                queue.waiting += cost;
-                if queue.events.capacity() == 0 {
-                    queue.events = SPARE.take();
+            let (before, limit) = (queue.waiting, queue.limit);
+            let waiting = before.checked_add(cost(&event)).filter(|waiting| before == 0 || *waiting <= limit);
+            match waiting.filter(|_| !queue.overflown) {
+                Some(waiting) => {
+                    queue.waiting = waiting;
+                    if queue.events.capacity() == 0 {
+                        queue.events = SPARE.take();
+                    }
+                    queue.events.push_back(event);
                 }
-                queue.events.push_back(event);
+                None => queue.overflown = true,
             }
             queue.reader.take()
         };
@@ -138,12 +140,17 @@ impl Outbox {
         while taken < TURN
             && let Some(event) = queue.events.pop_front()
         {
-            taken += event.cost();
+            taken += cost(&event);
             events.push_back(event);
         }
         queue.waiting -= taken;
         Poll::Ready(Ok(()))
     }
+}
+
+/// In as many bytes as the queue counts with: it has 8 less for each connection than with the widest number.
+fn cost(event: &Event) -> u32 {
+    u32::try_from(event.cost()).unwrap_or(u32::MAX)
 }
 
 impl Queue {

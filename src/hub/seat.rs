@@ -1,9 +1,11 @@
 //! One connection's place among the rooms. Dropping it is how a peer leaves: on every path, and once.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::{Cell, Hub, Outbox};
 use crate::model::{Command, Event, LinkId, Open, PeerId, Recipient, RoomKey};
+use crate::router::Room;
 
 /// One connection's place among the rooms.
 #[derive(Debug)]
@@ -19,6 +21,11 @@ pub struct Seat {
     /// be a member.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     earlier: Option<Box<Vec<Arc<Cell>>>>,
+}
+
+thread_local! {
+    /// The lots of all rooms: one of its own would be 8 bytes more for each.
+    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
 }
 
 /// How many rooms a connection can have turned away from before it leaves the oldest for good.
@@ -49,11 +56,14 @@ impl Seat {
             if state.retired {
                 continue;
             }
-            let state = &mut *state;
-            state.room.apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+            self.apply(&mut state.room, command);
             break Arc::clone(&cell);
         };
         self.settle_in(cell, keeps);
+    }
+
+    fn apply(&self, room: &mut Room<Outbox>, command: Command) {
+        RNG.with_borrow_mut(|rng| room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
     }
 
     fn settle_in(&mut self, cell: Arc<Cell>, keeps: bool) {
@@ -110,9 +120,8 @@ impl Seat {
         let settles = !matches!(command, Command::Relay { .. } | Command::Answer { .. });
         {
             let mut state = cell.state.lock();
-            let state = &mut *state;
             if state.room.contains(self.peer) {
-                state.room.apply(self.peer, &self.outbox, command, &mut state.rng, &mut deliver);
+                self.apply(&mut state.room, command);
             }
         }
         if settles {

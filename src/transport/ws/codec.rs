@@ -305,7 +305,11 @@ fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
             *byte ^= mask[at % 4];
         }
     }
-    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+    let (fours, rest) = rest.as_chunks_mut::<4>();
+    for four in fours {
+        *four = (u32::from_ne_bytes(*four) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
         *byte ^= mask;
     }
 }

@@ -1,137 +1,32 @@
-//! What the hot path costs: relays of many shapes, idle members, and what large messages leave behind, beside
-//! `sigver@20.1.0` from npm, each doing the same work in turn. The server has one core and the load the other, and
-//! the load is as lean as can be, so that the server is what limits. No test: nothing passes or fails here.
-
-#![cfg(target_os = "linux")]
+//! A load that is as lean as can be, so that the server is what limits: clients of sigver 20, all in one task queue.
+//! What stands in the table is not decided here.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser;
 use compat_tests::current::{content, sender};
-use compat_tests::goldens::{Original, root};
 use compat_tests::oracle::Server;
 use compat_tests::wire::{put_bytes, put_number};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Compares the hot path with sigver 20.1.0
-#[derive(Parser)]
-struct Args {
-    /// Our server; several are compared with one another
-    #[arg(long, required = true)]
-    server_bin: Vec<PathBuf>,
-    /// Where the originals are installed
-    #[arg(long, default_value_os_t = root().join("originals"))]
-    originals: PathBuf,
-    /// Leave the original out
-    #[arg(long)]
-    alone: bool,
-    /// The work: `relay:ROOMS:IN_FLIGHT:BYTES`, `idle:MEMBERS`, `kept:ROOMS:BYTES`
-    #[arg(long, default_values = ["relay:50:1:64", "relay:2000:1:64", "relay:50:16:64", "relay:50:16:1024", "idle:5000", "kept:1000:16384"])]
-    work: Vec<String>,
-    /// How long messages are sent, in seconds
-    #[arg(long, default_value_t = 2.0)]
+use crate::drive::{memory, processor};
+use crate::figures::{Figure, Sample};
+
+pub async fn relay(
+    server: &Server,
+    rooms: usize,
+    flight: usize,
+    bytes: usize,
     seconds: f64,
-    /// How often each server has its turn; medians are shown
-    #[arg(long, default_value_t = 3)]
-    turns: usize,
-    /// The core of the server; the load has all others
-    #[arg(long, default_value = "0")]
-    server_cores: String,
-    /// The core of the load
-    #[arg(long, default_value = "1")]
-    load_cores: String,
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let args = Args::parse();
-    pin(&args.load_cores, std::process::id())?;
-    let mut rows: Vec<(String, Vec<Vec<f64>>)> = Vec::new();
-    let servers = args.server_bin.len() + 1;
-    for work in &args.work {
-        for _ in 0..args.turns.max(1) {
-            for at in 0..servers {
-                if at == 0 && args.alone {
-                    continue;
-                }
-                // The server starts on its core, so that it has as many threads as it has cores.
-                pin(&args.server_cores, std::process::id())?;
-                let server = match at.checked_sub(1) {
-                    None => Server::original(&args.originals, Original::find("20.1.0")?).await?,
-                    Some(ours) => Server::ours(&args.server_bin[ours], "auto").await?,
-                };
-                pin(&args.load_cores, std::process::id())?;
-                let figures =
-                    turn(&server, work, &args).await.with_context(|| format!("{work} of server {at}"))?;
-                for (name, value) in figures {
-                    let name = format!("{work} {name}");
-                    let row = match rows.iter().position(|row| row.0 == name) {
-                        Some(row) => row,
-                        None => {
-                            rows.push((name, vec![Vec::new(); servers]));
-                            rows.len() - 1
-                        }
-                    };
-                    rows[row].1[at].push(value);
-                }
-            }
-        }
-    }
-    for (name, servers) in rows {
-        let medians: Vec<f64> = servers.into_iter().map(median).collect();
-        let figures: Vec<String> = medians
-            .iter()
-            .enumerate()
-            .map(|(at, value)| {
-                if at == 0 {
-                    format!("{value:10.2}")
-                } else {
-                    format!("{value:10.2} ({:6.3})", value / medians[0])
-                }
-            })
-            .collect();
-        println!("{name:45} {}", figures.join("  "));
-    }
-    Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn pin(cores: &str, pid: u32) -> Result<()> {
-    let done = Command::new("taskset").args(["-acp", cores, &pid.to_string()]).output()?;
-    ensure!(done.status.success(), "taskset: {}", String::from_utf8_lossy(&done.stderr));
-    Ok(())
-}
-
-type Figures = Vec<(&'static str, f64)>;
-
-async fn turn(server: &Server, work: &str, args: &Args) -> Result<Figures> {
-    let mut parts = work.split(':');
-    let kind = parts.next().unwrap_or_default();
-    let numbers: Vec<usize> = parts.map(str::parse).collect::<Result<_, _>>()?;
-    match (kind, &numbers[..]) {
-        ("relay", &[rooms, flight, bytes]) => relay(server, rooms, flight, bytes, args.seconds).await,
-        ("idle", &[members]) => idle(server, members).await,
-        ("kept", &[rooms, bytes]) => kept(server, rooms, bytes).await,
-        _ => bail!("no such work: {work}"),
-    }
-}
-
-async fn relay(server: &Server, rooms: usize, flight: usize, bytes: usize, seconds: f64) -> Result<Figures> {
+) -> Result<Sample> {
     let pid = server.pid().context("the server is gone")?;
     let pairs = pairs(server, rooms).await?;
     let (count, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -150,11 +45,11 @@ async fn relay(server: &Server, rooms: usize, flight: usize, bytes: usize, secon
     let elapsed = begin.elapsed().as_secs_f64();
     over.store(true, Ordering::Relaxed);
     tasks.abort_all();
-    Ok(vec![
-        ("1000 messages/s", messages / elapsed / 1000.0),
-        ("CPU µs/message", spent * 1e6 / messages.max(1.0)),
-        ("load of the server", spent / elapsed),
-    ])
+    Ok(Sample::from([
+        (Figure::Rate, messages / elapsed / 1000.0),
+        (Figure::Cost, spent * 1e6 / messages.max(1.0)),
+        (Figure::RatePerCore, messages / spent / 1000.0),
+    ]))
 }
 
 /// Answers each content with one. Who does not know what to answer learns the link from the first.
@@ -193,7 +88,7 @@ async fn bounce(
     Ok(())
 }
 
-async fn idle(server: &Server, members: usize) -> Result<Figures> {
+pub async fn idle(server: &Server, members: usize) -> Result<Sample> {
     let pid = server.pid().context("the server is gone")?;
     let before = memory(pid)?;
     let mut tasks = JoinSet::new();
@@ -210,10 +105,13 @@ async fn idle(server: &Server, members: usize) -> Result<Figures> {
     let held = memory(pid)?.saturating_sub(before) as f64;
     ensure!(tasks.len() == members && tasks.try_join_next().is_none(), "members are gone");
     tasks.abort_all();
-    Ok(vec![("bytes/member", held / members as f64), ("CPU µs/s/member", spent * 1e6 / members as f64)])
+    Ok(Sample::from([
+        (Figure::Member, held / members as f64 / 1000.0),
+        (Figure::Heartbeats, spent * 1e6 / members as f64),
+    ]))
 }
 
-async fn kept(server: &Server, rooms: usize, bytes: usize) -> Result<Figures> {
+pub async fn kept(server: &Server, rooms: usize, bytes: usize) -> Result<Sample> {
     let pid = server.pid().context("the server is gone")?;
     let mut pairs = pairs(server, rooms).await?;
     let before = memory(pid)?;
@@ -225,7 +123,7 @@ async fn kept(server: &Server, rooms: usize, bytes: usize) -> Result<Figures> {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let held = memory(pid)? as f64 - before as f64;
-    Ok(vec![("KiB kept/connection", held / 1024.0 / (2 * rooms) as f64)])
+    Ok(Sample::from([(Figure::Kept, held / 1024.0 / (2 * rooms) as f64)]))
 }
 
 async fn pairs(server: &Server, rooms: usize) -> Result<Vec<(Peer, Peer)>> {
@@ -391,22 +289,4 @@ fn masked(message: &[u8]) -> Vec<u8> {
     frame.extend(MASK);
     frame.extend(message.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
-}
-
-/// Resident memory in bytes.
-fn memory(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib * 1024)
-}
-
-/// Processor time in seconds, of all threads: by the scheduler's clock, which is finer than that of `stat`.
-fn processor(pid: u32) -> Result<f64> {
-    let mut spent = 0u64;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        spent += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(spent as f64 / 1e9)
 }

@@ -1,0 +1,74 @@
+//! What the machine gives: cores to pin to, descriptors, and what stands above the table. Linux only. Nothing is
+//! measured here.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// Cores: a server and the load each have their own, so that neither takes time from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// The first, for the server.
+    First,
+    /// The second, for the load.
+    Second,
+    /// Both.
+    Both,
+}
+
+/// Pins this thread, and what it starts from now on, to these cores.
+pub fn pin(cores: Cores) -> Result<()> {
+    let mut set = CpuSet::new();
+    let wanted: &[usize] = match cores {
+        Cores::First => &[0],
+        Cores::Second => &[1],
+        Cores::Both => &[0, 1],
+    };
+    wanted.iter().for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set).context("cannot pin to a core: two are needed")
+}
+
+/// Lets this process, and what it starts, have as many descriptors as the system grants; how many those are.
+pub fn raise_descriptors() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.or(limit.current);
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: limit.maximum })
+        .context("cannot raise the number of descriptors")?;
+    Ok(most.unwrap_or(u64::MAX))
+}
+
+/// The machine, in a line.
+pub fn describe() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = cpu.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    // Not what this process may use: it is pinned.
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What follows the version names the builder's flavour, which tells nobody anything.
+    let kernel = release.trim().split('-').next().unwrap_or_default();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib: u64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or_default();
+    let mut text = format!("{cores} cores of {}", field("model name"));
+    let _ =
+        write!(text, " (model {}), {:.1} GB of memory, Linux {kernel}", field("model\t"), kib as f64 / 1e6);
+    if cpu.contains(" hypervisor ") {
+        text.push_str(", virtual");
+    }
+    text
+}
+
+/// What a program says of its version.
+pub fn version(program: &std::path::Path, flag: &str) -> String {
+    let said = Command::new(program).arg(flag).output();
+    said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,106 @@
+//! The servers that take part, each a process on its cores: the originals under the Node they run on, ours, and the
+//! references. Nothing is measured here.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use compat_tests::goldens::Original;
+use compat_tests::oracle::{Node, Server};
+
+use crate::machine::{Cores, pin};
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// An original, by its version.
+    Original(&'static str),
+    /// Our server as it comes, on one core.
+    Ours,
+    /// The same with two cores, which it shares with the load.
+    OursOnTwo,
+    /// The same over TLS.
+    OursTls,
+    /// The least that can stand between two clients.
+    Reference,
+    /// The same behind rustls.
+    ReferenceTls,
+}
+
+/// What is needed to start them.
+pub struct Servers {
+    /// Our server.
+    pub ours: PathBuf,
+    /// Where the originals are installed.
+    pub originals: PathBuf,
+    /// A certificate and its key.
+    pub tls: (PathBuf, PathBuf),
+    /// Which Node each original has turned out to run on.
+    pub nodes: RefCell<BTreeMap<&'static str, Node>>,
+}
+
+impl Party {
+    /// Whether clients come over TLS.
+    pub fn tls(self) -> bool {
+        matches!(self, Party::OursTls | Party::ReferenceTls)
+    }
+
+    /// Its name in the table.
+    pub fn name(self) -> String {
+        match self {
+            Party::Original(version) => format!("sigver@{version}"),
+            Party::Ours => "ours".into(),
+            Party::OursOnTwo => "ours on two cores".into(),
+            Party::OursTls => "ours over TLS".into(),
+            Party::Reference => "bare relay".into(),
+            Party::ReferenceTls => "bare relay behind rustls".into(),
+        }
+    }
+}
+
+impl Servers {
+    /// Starts one. This thread is back on the load's core then, or on both where the server has both.
+    pub async fn start(&self, party: Party) -> Result<Server> {
+        // A process inherits its cores, so that it has as many threads as cores from the beginning.
+        let (server, load) = match party {
+            Party::OursOnTwo => (Cores::Both, Cores::Both),
+            _ => (Cores::First, Cores::Second),
+        };
+        pin(server)?;
+        let started = self.started(party).await;
+        pin(load)?;
+        started.with_context(|| party.name())
+    }
+
+    async fn started(&self, party: Party) -> Result<Server> {
+        let text = |path: &'_ Path| path.to_string_lossy().into_owned();
+        let (cert, key) = (text(&self.tls.0), text(&self.tls.1));
+        let own = || std::env::current_exe().context("this program has no name");
+        match party {
+            Party::Original(version) => self.original(version).await,
+            Party::Ours | Party::OursOnTwo => Server::ours_with(&self.ours, &[]).await,
+            Party::OursTls => Server::ours_with(&self.ours, &["--cert", &cert, "--key", &key]).await,
+            Party::Reference => Server::ours_with(&own()?, &["reference"]).await,
+            Party::ReferenceTls => {
+                Server::ours_with(&own()?, &["reference", "--cert", &cert, "--key", &key]).await
+            }
+        }
+    }
+
+    /// Under the system's Node if it runs there.
+    async fn original(&self, version: &'static str) -> Result<Server> {
+        let original = Original::find(version)?;
+        let known = self.nodes.borrow().get(version).copied();
+        let system = match known {
+            Some(Node::Eight) => None,
+            _ => Server::original_under(Node::System, &self.originals, original).await.ok(),
+        };
+        let (node, server) = match system {
+            Some(server) => (Node::System, server),
+            None => (Node::Eight, Server::original_under(Node::Eight, &self.originals, original).await?),
+        };
+        self.nodes.borrow_mut().insert(version, node);
+        Ok(server)
+    }
+}

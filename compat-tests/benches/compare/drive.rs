@@ -1,51 +1,165 @@
-//! Puts a load on a server, and gives what it has shown. Which loads there are is in `works`.
+//! Puts a load on a server, and gives what it has shown. The load is that of `sigver bench`; which loads there are is
+//! in `works`.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use compat_tests::oracle::Server;
+use sigver::bench::{
+    Cost, Idle, Keep, Lost, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay, sessions,
+    storm,
+};
 use tokio::time::sleep;
 
 use crate::figures::{Figure, Sample};
-use crate::lean;
 use crate::servers::Party;
-use crate::works::{Load, Relay};
+use crate::works::{self, Connected, Load};
 
 /// How long a server that listens is left alone before its size is looked at.
 const SETTLED: Duration = Duration::from_millis(200);
+/// Sessions at a time.
+const CONCURRENCY: usize = 32;
+/// Contents after which it is looked at what is kept of them.
+const LARGE: usize = 16 * 1024;
 
-/// One turn of one server, with this window in which messages count.
-pub async fn turn(server: &Server, _party: Party, load: Load, seconds: f64) -> Result<Sample> {
-    let pid = server.pid().context("the server is gone")?;
-    match load {
-        Load::Relay(Relay { rooms, flight, bytes, .. }) => {
-            lean::relay(server, rooms, flight, bytes, seconds).await
+/// How long is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// The load before that, which does not count: Node compiles what is used often.
+    pub warm_up: Duration,
+    /// The load that counts.
+    pub window: Duration,
+    /// How long idle members are left alone, and how long they are looked at: heartbeats come every five seconds.
+    pub idle: (Duration, Duration),
+}
+
+/// One turn of one server.
+pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) -> Result<Sample> {
+    let watched = Watched::of(server.pid().context("the server is gone")?)?;
+    let scheme = if party.tls() { "wss" } else { "ws" };
+    let target = Target::parse(&format!("{scheme}://{}", server.addr))?;
+    let sample = match load {
+        Load::Relay(shape) => relayed(&target, &watched, shape, None, party.cores(), measure).await,
+        Load::Steady(shape, rate) => {
+            relayed(&target, &watched, shape, Some(rate.into()), party.cores(), measure).await
         }
-        Load::Idle(members) => lean::idle(server, members).await,
-        Load::Kept(rooms) => lean::kept(server, rooms, 16 * 1024).await,
+        Load::Sessions => signaled(&target, &watched, measure).await,
+        Load::Storm(joiners, connected) => stormed(&target, &watched, joiners, connected).await,
+        Load::Idle(members) => idled(&target, &watched, members, measure).await,
+        Load::Kept(rooms) => {
+            let keep = Keep { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
+            let kept = kept(&target, &keep, &watched, &Progress::none()).await?;
+            Ok(Sample::from([(Figure::Kept, kept.bytes_per_connection / 1024.0)]))
+        }
         Load::Start => {
             sleep(SETTLED).await;
-            let start = server.start.as_secs_f64() * 1e3;
-            Ok(Sample::from([(Figure::Start, start), (Figure::Size, memory(pid)? as f64 / 1e6)]))
+            let size = watched.read()?.memory as f64 / 1e6;
+            Ok(Sample::from([(Figure::Start, millis(server.start)), (Figure::Size, size)]))
         }
-        _ => bail!("not yet"),
+    };
+    if server.exit().is_some() {
+        bail!("the server has died: {}", server.errors());
+    }
+    sample
+}
+
+async fn relayed(
+    target: &Target,
+    watched: &Watched,
+    shape: works::Relay,
+    rate: Option<f64>,
+    cores: f64,
+    measure: &Measure,
+) -> Result<Sample> {
+    let mut load = Relay {
+        member: tongue(shape.member)?,
+        joiner: tongue(shape.joiner)?,
+        rooms: shape.rooms,
+        in_flight: shape.flight,
+        bytes: shape.bytes,
+        duration: measure.warm_up,
+        rate,
+    };
+    relay(target, &load, None, &Progress::none()).await?;
+    load.duration = measure.window;
+    let relayed = relay(target, &load, Some(watched), &Progress::none()).await?;
+    complete(&relayed.lost)?;
+    let cost = cost(relayed.server)?;
+    let per_core = relayed.messages as f64 / cost.cpu_seconds / 1e3;
+    let mut sample = Sample::from([
+        (Figure::Rate, relayed.messages_per_second / 1e3),
+        (Figure::RatePerCore, per_core),
+        (Figure::Capacity, per_core * cores),
+        (Figure::Cost, cost.cpu_us_each),
+        (Figure::Busy, cost.load * 100.0),
+    ]);
+    if rate.is_some() {
+        if relayed.unanswered > 0 {
+            bail!("{} round trips have not come to their end: it cannot keep up", relayed.unanswered);
+        }
+        sample.insert(Figure::Median, relayed.round_trip.p50_us / 1e3);
+        sample.insert(Figure::Tail, relayed.round_trip.p99_us / 1e3);
+    }
+    Ok(sample)
+}
+
+async fn signaled(target: &Target, watched: &Watched, measure: &Measure) -> Result<Sample> {
+    let current = tongue(works::CURRENT)?;
+    let mut load =
+        Sessions { member: current, joiner: current, concurrency: CONCURRENCY, duration: measure.warm_up };
+    sessions(target, &load, None, &Progress::none()).await?;
+    load.duration = measure.window;
+    let signaled = sessions(target, &load, Some(watched), &Progress::none()).await?;
+    complete(&signaled.lost)?;
+    let cost = cost(signaled.server)?;
+    Ok(Sample::from([
+        (Figure::SessionCost, cost.cpu_us_each),
+        (Figure::SessionsPerCore, signaled.sessions as f64 / cost.cpu_seconds),
+        (Figure::Busy, cost.load * 100.0),
+    ]))
+}
+
+async fn stormed(target: &Target, watched: &Watched, joiners: usize, connected: Connected) -> Result<Sample> {
+    let current = tongue(works::CURRENT)?;
+    let load = Storm { member: current, joiner: current, joiners, connected: connected == Connected::Before };
+    let stormed = storm(target, &load, Some(watched), &Progress::none()).await?;
+    complete(&stormed.lost)?;
+    Ok(Sample::from([
+        (Figure::Storm, stormed.seconds * 1e3),
+        (Figure::StormCost, cost(stormed.server)?.cpu_seconds * 1e3),
+    ]))
+}
+
+async fn idled(target: &Target, watched: &Watched, members: usize, measure: &Measure) -> Result<Sample> {
+    let (settle, duration) = measure.idle;
+    let load = Idle { dialect: tongue(works::CURRENT)?, members, duration, settle };
+    let idled = idle(target, &load, Some(watched), &Progress::none()).await?;
+    complete(&idled.lost)?;
+    let (cost, each) = (cost(idled.server)?, idled.bytes_per_member.context("nobody was watched")?);
+    Ok(Sample::from([
+        (Figure::Member, each / 1e3),
+        (Figure::Heartbeats, cost.cpu_us_each),
+        (Figure::Held, each * members as f64 / 1e6),
+        (Figure::Beats, cost.load * 1e3),
+    ]))
+}
+
+fn tongue(name: &str) -> Result<Tongue> {
+    Tongue::of_name(name).with_context(|| format!("no dialect is called {name}"))
+}
+
+fn cost(server: Option<Cost>) -> Result<Cost> {
+    server.context("nobody was watched")
+}
+
+/// Figures of a part of the clients would be compared with those of all.
+fn complete(lost: &Lost) -> Result<()> {
+    match &lost.first {
+        Some(why) => bail!("{} clients were lost: {why}", lost.count),
+        None => Ok(()),
     }
 }
 
-/// Resident memory in bytes.
-pub fn memory(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib * 1024)
-}
-
-/// Processor time in seconds, of all threads: by the scheduler's clock, which is finer than that of `stat`.
-pub fn processor(pid: u32) -> Result<f64> {
-    let mut spent = 0u64;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        spent += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(spent as f64 / 1e9)
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }

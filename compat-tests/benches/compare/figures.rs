@@ -16,6 +16,8 @@ pub enum Figure {
     Capacity,
     /// The server's processor time for a content, in µs.
     Cost,
+    /// How busy the server was, in % of a core.
+    Busy,
     /// Half of the contents came back within this time, in ms.
     Median,
     /// 99 of 100 did.
@@ -26,10 +28,16 @@ pub enum Figure {
     SessionsPerCore,
     /// How long it took until all were answered, in ms.
     Storm,
+    /// The server's processor time until then, in ms.
+    StormCost,
     /// Resident memory for an idle member, in kB.
     Member,
     /// The server's processor time for an idle member, in µs per second.
     Heartbeats,
+    /// Resident memory for all idle members, in MB.
+    Held,
+    /// The server's processor time for all idle members, in ms per second.
+    Beats,
     /// Resident memory that is kept for a connection after large messages, in KiB.
     Kept,
     /// Resident memory at start, in MB.
@@ -46,11 +54,15 @@ impl Figure {
             Figure::RatePerCore => "1000 messages/s per core",
             Figure::Capacity => "1000 messages/s",
             Figure::Cost => "µs of CPU/message",
+            Figure::Busy => "% of a core",
             Figure::Median => "ms (p50)",
             Figure::Tail => "ms (p99)",
             Figure::SessionCost => "µs of CPU/session",
             Figure::SessionsPerCore => "sessions/s per core",
             Figure::Storm => "ms",
+            Figure::StormCost => "ms of CPU",
+            Figure::Held => "MB in all",
+            Figure::Beats => "ms of CPU/s",
             Figure::Member => "kB/member",
             Figure::Heartbeats => "µs of CPU/s per member",
             Figure::Kept => "KiB/connection",

@@ -13,8 +13,9 @@
 mod document;
 mod drive;
 mod figures;
-mod lean;
+mod growth;
 mod machine;
+mod plot;
 mod reference;
 mod servers;
 mod table;
@@ -22,17 +23,26 @@ mod tls;
 mod works;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
 use indicatif::{ProgressBar, ProgressStyle};
+use sigver::bench::idle::FIRST_BEATS;
 
+use crate::drive::Measure;
 use crate::machine::Cores;
 use crate::servers::Servers;
 use crate::table::Line;
 use crate::works::Work;
+
+/// Where a release build leaves our server.
+const SERVER: &str = "target/release/sigver";
+/// How long a load lasts before it counts.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Compares the gateway with the original servers
 #[derive(Parser)]
@@ -46,12 +56,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Shows how the costs of ours grow, and draws it
+    Growth(GrowthArgs),
     /// The least that can stand between two clients
-    #[command(hide = true)]
+    #[command(hide = true, disable_help_flag = true)]
     Reference {
-        #[arg(short = 'h', hide = true)]
+        #[arg(short = 'h')]
         host: Option<String>,
-        #[arg(short = 'p', hide = true)]
+        #[arg(short = 'p')]
         port: Option<u16>,
         #[arg(long, requires = "key")]
         cert: Option<PathBuf>,
@@ -60,11 +72,10 @@ enum Task {
     },
 }
 
-/// What all tasks want to know.
 #[derive(clap::Args)]
 struct TableArgs {
     /// Our server
-    #[arg(long, default_value = "target/release/sigver")]
+    #[arg(long, default_value = SERVER)]
     server_bin: PathBuf,
     /// Where the originals are installed
     #[arg(long, default_value_os_t = root().join("originals"))]
@@ -92,30 +103,88 @@ struct TableArgs {
     write: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+#[derive(clap::Args)]
+struct GrowthArgs {
+    /// Our server
+    #[arg(long, default_value = SERVER)]
+    server_bin: PathBuf,
+    /// Series by their name: members, rooms, joiners, payload; all without it
+    #[arg(long, value_delimiter = ',')]
+    series: Vec<String>,
+    /// How often each point is measured
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// How long messages are counted in a turn, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Replace the tables in this document, and draw the plots beside it
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     if let Some(Task::Reference { cert, key, .. }) = &args.command {
-        return reference::serve(cert.as_deref().zip(key.as_deref()));
+        reference::serve(cert.as_deref().zip(key.as_deref()))?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let Some(tls) = tls::files() else { return tls::again_with_a_certificate() };
     machine::raise_descriptors()?;
     // Before there are threads, which all belong on the load's core.
     machine::pin(Cores::Second)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(compare(&args.table))
+    runtime.block_on(async {
+        match &args.command {
+            Some(Task::Growth(args)) => grow(args, tls).await,
+            _ => compare(&args.table, tls).await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn compare(args: &TableArgs) -> Result<()> {
+/// What is measured in a turn, with a window of so many seconds.
+fn measure(seconds: f64, quick: bool) -> Result<Measure> {
+    let window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    let idle = match quick {
+        true => (Duration::from_secs(1), Duration::from_secs(5)),
+        false => (FIRST_BEATS, Duration::from_secs(10)),
+    };
+    Ok(Measure { warm_up: window.min(WARM_UP), window, idle })
+}
+
+async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
+    let originals = PathBuf::new();
+    let servers = Servers { ours: args.server_bin.clone(), originals, tls, nodes: Default::default() };
+    let measure = measure(args.seconds, false)?;
+    let folder = args.write.as_deref().and_then(std::path::Path::parent);
+    let (text, points) = growth::growth(&servers, &measure, args.turns.max(1), &args.series, folder).await?;
+    let shape = format!("The median of {} turns of {} s each", args.turns, args.seconds);
+    let text = format!("{}\n{text}", heading(&servers, &shape));
+    println!("{text}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&points)?).with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.write {
+        document::replace(path, "growth", &text)?;
+    }
+    Ok(())
+}
+
+async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let works = selected(&args.works)?;
     if args.list {
         works.iter().for_each(|work| println!("{:20} {}", work.name, work.text));
         return Ok(());
     }
     let (turns, seconds) = if args.quick { (1, 0.5) } else { (args.turns.max(1), args.seconds) };
-    let folder = tls::Folder::create()?;
+    let measure = measure(seconds, args.quick)?;
     let servers = Servers {
         ours: args.server_bin.clone(),
         originals: args.originals.clone(),
-        tls: folder.files(),
+        tls,
         nodes: Default::default(),
     };
     let steps = works.iter().map(|work| work.runs.len() * turns).sum::<usize>();
@@ -126,11 +195,11 @@ async fn compare(args: &TableArgs) -> Result<()> {
         if bar.is_hidden() {
             eprintln!("{}", work.name);
         }
-        lines.extend(table::lines(work, &measured(work, turns, seconds, args.quick, &servers, &bar).await));
+        lines.extend(table::lines(work, &measured(work, turns, &measure, args.quick, &servers, &bar).await));
     }
     bar.finish_and_clear();
     let shape =
-        format!("{turns} turns of {seconds} s{}", if args.quick { ", a tenth of the members" } else { "" });
+        format!("Medians of {turns} turns of {seconds} s{}", if args.quick { ", with a tenth of the members" } else { "" });
     let text = format!("{}\n{}", heading(&servers, &shape), table::markdown(&lines));
     println!("{text}");
     if let Some(path) = &args.json {
@@ -147,7 +216,7 @@ async fn compare(args: &TableArgs) -> Result<()> {
 async fn measured(
     work: &Work,
     turns: usize,
-    seconds: f64,
+    measure: &Measure,
     quick: bool,
     servers: &Servers,
     bar: &ProgressBar,
@@ -161,7 +230,7 @@ async fn measured(
             let load = if quick { load.smaller() } else { *load };
             let done = async {
                 let server = servers.start(*party).await?;
-                drive::turn(&server, *party, load, seconds).await
+                drive::turn(&server, *party, load, measure).await
             };
             match done.await {
                 Ok(figures) => sample.push(figures),
@@ -202,6 +271,6 @@ fn heading(servers: &Servers, shape: &str) -> String {
     if !under.is_empty() {
         text.push_str(&format!(" Originals: {under}."));
     }
-    text.push_str(&format!(" {shape}; medians.\n"));
+    text.push_str(&format!(" {shape}.\n"));
     text
 }

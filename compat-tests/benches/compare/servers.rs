@@ -11,6 +11,9 @@ use compat_tests::oracle::{Node, Server};
 
 use crate::machine::{Cores, pin};
 
+/// Room for a content of a MiB, with what is around it.
+const LARGE: &str = "2097152";
+
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
@@ -20,6 +23,8 @@ pub enum Party {
     Ours,
     /// The same with two cores, which it shares with the load.
     OursOnTwo,
+    /// The same with room for messages of more than a MiB.
+    OursForLarge,
     /// The same over TLS.
     OursTls,
     /// The least that can stand between two clients.
@@ -46,12 +51,18 @@ impl Party {
         matches!(self, Party::OursTls | Party::ReferenceTls)
     }
 
+    /// How many cores it has.
+    pub fn cores(self) -> f64 {
+        if self == Party::OursOnTwo { 2.0 } else { 1.0 }
+    }
+
     /// Its name in the table.
     pub fn name(self) -> String {
         match self {
             Party::Original(version) => format!("sigver@{version}"),
             Party::Ours => "ours".into(),
             Party::OursOnTwo => "ours on two cores".into(),
+            Party::OursForLarge => "ours for large messages".into(),
             Party::OursTls => "ours over TLS".into(),
             Party::Reference => "bare relay".into(),
             Party::ReferenceTls => "bare relay behind rustls".into(),
@@ -80,6 +91,7 @@ impl Servers {
         match party {
             Party::Original(version) => self.original(version).await,
             Party::Ours | Party::OursOnTwo => Server::ours_with(&self.ours, &[]).await,
+            Party::OursForLarge => Server::ours_with(&self.ours, &["--max-message", LARGE]).await,
             Party::OursTls => Server::ours_with(&self.ours, &["--cert", &cert, "--key", &key]).await,
             Party::Reference => Server::ours_with(&own()?, &["reference"]).await,
             Party::ReferenceTls => {

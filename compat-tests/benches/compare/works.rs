@@ -87,10 +87,12 @@ pub struct Work {
     pub rows: Vec<Row>,
 }
 
-const CURRENT: &str = "sigver-20";
+/// What today's clients speak.
+pub const CURRENT: &str = "sigver-20";
 const ORIGINAL: Party = Party::Original("20.1.0");
 
-const fn relay(rooms: usize, flight: usize, bytes: usize) -> Relay {
+/// A relay of sigver 20.
+pub const fn relay(rooms: usize, flight: usize, bytes: usize) -> Relay {
     spoken(CURRENT, CURRENT, rooms, flight, bytes)
 }
 

@@ -30,12 +30,14 @@
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
 //! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
+//! | [`bench`] | what a server can do, measured from the outside, with those clients | partly |
 //! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
 
+pub mod bench;
 pub mod cli;
 pub mod compat;
 pub mod config;

@@ -17,6 +17,7 @@ Commands, each with a --help of its own:
   sigver dialects   list the dialects that are spoken
   sigver matrix     measure how well old and new clients work together
   sigver probe      find out what a server speaks
+  sigver bench      measure what a server can do, to size a machine
   sigver record     pass connections on to a server, and record them
   sigver replay     play recordings against a server";
 

@@ -27,6 +27,7 @@ pub struct Parcel {
     /// What kind of thing.
     pub shape: Shape,
     mark: String,
+    filled: bool,
 }
 
 /// What a client made of something that came.
@@ -63,6 +64,9 @@ pub enum State {
 /// The name under which bytes travel in JSON, in base64.
 const BYTES: &str = "$bytes";
 
+/// What keeps bytes from being JSON.
+const BYTES_AT_LEAST: usize = 1;
+
 impl Shape {
     /// All of them.
     pub const ALL: [Shape; 5] = [Shape::Offer, Shape::Answer, Shape::Candidate, Shape::Json, Shape::Bytes];
@@ -86,11 +90,24 @@ impl Shape {
 impl Parcel {
     /// A thing of this kind. Nothing else may have this mark.
     pub fn new(shape: Shape, mark: &str) -> Self {
-        Parcel { shape, mark: mark.to_owned() }
+        Parcel { shape, mark: mark.to_owned(), filled: false }
+    }
+
+    /// A thing of this kind of which nothing counts but its size: so many bytes, or a JSON value with a text of so many,
+    /// but for what each needs at least.
+    pub fn of_size(shape: Shape, size: usize) -> Self {
+        let length = match shape {
+            Shape::Bytes => size.saturating_sub(BYTES_AT_LEAST),
+            _ => size.saturating_sub(json!({"note": ""}).to_string().len()),
+        };
+        Parcel { shape, mark: "7".repeat(length), filled: true }
     }
 
     /// What is in it: a JSON value with much that could get lost on the way. Of bytes, see [`bytes`](Self::bytes).
     pub fn body(&self) -> Value {
+        if self.filled {
+            return json!({"note": self.mark});
+        }
         // Lengths beyond 127 take two bytes in protobuf; real offers have several hundred bytes.
         let long = if self.shape == Shape::Offer { "v=0\r\n".repeat(80) } else { String::new() };
         json!({
@@ -117,6 +134,7 @@ impl Parcel {
     pub fn bytes(&self) -> Vec<u8> {
         match self.value() {
             Some(value) => value.to_string().into_bytes(),
+            None if self.filled => [b"\xff".as_slice(), self.mark.as_bytes()].concat(),
             None => [b"\xff\x00\xfe".as_slice(), self.mark.as_bytes(), b"\x80\x00\x0a"].concat(),
         }
     }
@@ -200,6 +218,18 @@ mod tests {
             if let Some(value) = parcel.value() {
                 assert_eq!(parcel.judge(&Got::of_value(value)), Some(State::Intact), "{shape:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_parcel_of_a_size_has_it() {
+        for size in [1, 64, 1000] {
+            let bytes = Parcel::of_size(Shape::Bytes, size).bytes();
+            assert_eq!(bytes.len(), size);
+            assert_eq!(Got::of_bytes(&bytes).shape, Some(Shape::Bytes));
+            let json = Parcel::of_size(Shape::Json, size).bytes();
+            assert_eq!(json.len(), size.max(11));
+            assert_eq!(Got::of_bytes(&json).shape, Some(Shape::Json));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
 //! its own; the gateway's command line is in `cli`.
 
+mod bench;
 mod matrix;
 mod probe;
 mod record;
@@ -34,6 +35,8 @@ enum Tool {
     Matrix(matrix::Matrix),
     /// Find out which dialects and releases a server speaks.
     Probe(probe::Probe),
+    /// Measure what a server can do, to size a machine.
+    Bench(bench::Bench),
     /// Play recorded conversations against a server, and show what is different.
     Replay(replay::Replay),
     /// Pass connections on to a server, and record what is said.
@@ -53,6 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
+        Ok(Tool::Bench(bench)) => return block_on(bench.run()),
         Ok(Tool::Replay(replay)) => return block_on(replay.run()),
         Ok(Tool::Record(record)) => return block_on(record.run()),
         Err(error) => error.exit(),

@@ -1,0 +1,62 @@
+//! What a server can do, measured from the outside, so that a machine can be sized: how many messages it relays, how
+//! many sessions it makes, what members cost that do nothing, and how it takes a crowd.
+//!
+//! It must not be the load that limits, so contents are masked once, and what comes is only counted. Whatever else is
+//! said comes from the synthetic clients of [`compat`](crate::compat), so that each dialect's words exist once.
+//!
+//! | module | what lives there | pure |
+//! |---|---|---|
+//! | [`relay`] | messages between members and joiners | |
+//! | [`sessions`] | whole sessions, one after another | |
+//! | [`idle`] | members that do nothing | |
+//! | [`storm`] | joiners that come all at once | |
+//! | [`kept`] | what is still held when messages have gone through | |
+//! | [`watched`] | what the server's process costs | |
+//! | [`measure`] | windows of time, percentiles, many at a time | |
+//! | [`pace`] | a steady rate | partly |
+//! | [`pair`], [`seat`], [`link`] | clients, from both down to the socket | |
+//! | [`frame`] | WebSocket frames | yes |
+//! | [`progress`], [`error`] | what is told meanwhile, and in place of a result | yes |
+
+pub mod error;
+pub mod frame;
+pub mod idle;
+pub mod kept;
+pub mod link;
+pub mod measure;
+pub mod pace;
+pub mod pair;
+pub mod progress;
+pub mod relay;
+pub mod seat;
+pub mod sessions;
+pub mod storm;
+pub mod watched;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use crate::compat::target::Target;
+pub use crate::compat::tongue::Tongue;
+pub use error::Error;
+pub use idle::{Idle, Idled, idle};
+pub use kept::{Keep, Kept, kept};
+pub use measure::{Lost, Times};
+pub use progress::{Phase, Progress};
+pub use relay::{Relay, Relayed, relay};
+pub use sessions::{Sessions, Signaled, sessions};
+pub use storm::{Storm, Stormed, storm};
+pub use watched::{Cost, Watched};
+
+/// Waits for something, but not for ever.
+#[allow(clippy::disallowed_methods, reason = "part of the shell: it has the clock")]
+async fn patiently<T>(
+    limit: Duration,
+    what: &'static str,
+    doing: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, doing).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::Slow { what, seconds: limit.as_secs() }),
+    }
+}

@@ -1,0 +1,293 @@
+//! A client of a dialect on a link: what it says and understands is in `compat`, and is asked for whatever is not the
+//! one content that comes again and again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::error::Error;
+use super::frame::{BINARY, CLOSE, Frame, PING, PONG, TEXT, closing, put, put_close, put_said};
+use super::link::Link;
+use super::patiently;
+use crate::compat::client::{Act, Client, Heard, Id, Role, client, path};
+use crate::compat::parcel::Parcel;
+use crate::compat::peer;
+use crate::compat::target::Target;
+use crate::compat::tongue::Tongue;
+
+/// How long what is to happen may take: what is for a silent member may be held for some seconds.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client on a link.
+pub struct Seat {
+    link: Link,
+    /// What it speaks.
+    pub tongue: Tongue,
+    role: Role,
+    mind: Mind,
+}
+
+/// What is made of what comes, apart from the link it comes over.
+struct Mind {
+    client: Box<dyn Client>,
+    heard: VecDeque<Heard>,
+    /// What is to be written, because of what came.
+    replies: Vec<u8>,
+    /// First byte and length of the last content that was understood. Contents of a measurement are all alike, and
+    /// heartbeats and the like are not as long, so that later ones need not be understood to be counted.
+    content: Option<(u8, usize)>,
+    broken: Option<Error>,
+}
+
+impl Seat {
+    /// Connects, and says nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is no connection.
+    pub async fn open(target: &Target, tongue: Tongue, role: Role, key: &str) -> Result<Seat, Error> {
+        let link = Link::open(target, &path(tongue, role, key)).await?;
+        let mind = Mind {
+            client: client(tongue, role, key),
+            heard: VecDeque::new(),
+            replies: Vec::new(),
+            content: None,
+            broken: None,
+        };
+        Ok(Seat { link, tongue, role, mind })
+    }
+
+    /// Says what a client says first, and waits until it is what it wants to be.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not let it be that.
+    pub async fn begin(&mut self, first: Option<&Parcel>) -> Result<(), Error> {
+        let acts = self.mind.client.opened(first);
+        self.mind.perform(acts);
+        let words = self.tongue.words();
+        let told = match self.role {
+            Role::Member => words.admits,
+            Role::Joiner => words.binds,
+        };
+        if !told {
+            // What is answered in order was read before.
+            put(&mut self.mind.replies, PING, &[]);
+        }
+        self.reply().await?;
+        let (role, relay) = (self.role, self.tongue == Tongue::Signaller);
+        self.until("an answer to its first words", |heard| match (heard, role) {
+            (Heard::Fence, _) if !told => Some(Ok(())),
+            (Heard::Bound, _) if relay => Some(Ok(())),
+            (Heard::Member, Role::Member) | (Heard::Bound, Role::Joiner) => Some(Ok(())),
+            (Heard::Member, Role::Joiner) => {
+                Some(Err(Error::Refused("is told that it is the first".to_owned())))
+            }
+            (Heard::Bound, Role::Member) => {
+                Some(Err(Error::Refused("is told that it is bound to another".to_owned())))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for this, among what it hears.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come, or if `found` says so.
+    pub async fn until<T>(
+        &mut self,
+        what: &'static str,
+        mut found: impl FnMut(Heard) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        patiently(PATIENCE, what, async {
+            loop {
+                while let Some(heard) = self.mind.heard.pop_front() {
+                    if let Heard::Refused(words) = heard {
+                        return Err(Error::Refused(format!("refused: {words}")));
+                    }
+                    if let Some(found) = found(heard) {
+                        return found;
+                    }
+                }
+                self.read().await?;
+                self.reply().await?;
+            }
+        })
+        .await
+    }
+
+    /// Waits for something from another, and tells from whom.
+    ///
+    /// # Errors
+    ///
+    /// When nothing comes.
+    pub async fn parcel(&mut self, what: &'static str) -> Result<Option<Id>, Error> {
+        self.until(what, |heard| match heard {
+            Heard::Parcel { from, .. } => Some(Ok(from)),
+            Heard::Gone { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The frame by which it says this.
+    ///
+    /// # Errors
+    ///
+    /// When it has no words for it.
+    pub fn frame(&mut self, to: Option<&Id>, parcel: &Parcel) -> Result<Vec<u8>, Error> {
+        let said = self.mind.client.say(to, parcel);
+        let said =
+            said.ok_or(Error::Cannot { tongue: self.tongue, why: "it has no words for what is to be sent" })?;
+        let mut frame = Vec::new();
+        put_said(&mut frame, &said);
+        Ok(frame)
+    }
+
+    /// Writes this.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.link.write(bytes).await
+    }
+
+    /// Reads once, and counts the contents. What is to be written because of the rest is left to
+    /// [`reply`](Self::reply), so that nothing is lost if this is dropped while it waits.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn read(&mut self) -> Result<usize, Error> {
+        let mind = &mut self.mind;
+        let mut contents = 0;
+        self.link
+            .read(|frame| match mind.content {
+                Some((first, length)) if frame.first == first && frame.payload.len() == length => {
+                    contents += 1
+                }
+                _ => contents += mind.understand(frame),
+            })
+            .await?;
+        match self.mind.broken.take() {
+            None => Ok(contents),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Writes what is to be written because of what came.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn reply(&mut self) -> Result<(), Error> {
+        if !self.mind.replies.is_empty() {
+            let replies = std::mem::take(&mut self.mind.replies);
+            self.link.write(&replies).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads, and writes what is to be written because of it; counts the contents.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn hear(&mut self) -> Result<usize, Error> {
+        let contents = self.read().await?;
+        self.settle().await?;
+        Ok(contents)
+    }
+
+    /// Writes what is to be written because of what came, and forgets the rest of it.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn settle(&mut self) -> Result<(), Error> {
+        self.mind.heard.clear();
+        self.reply().await
+    }
+
+    /// Leaves as its clients do, and waits until the server has ended the connection.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub async fn leave(mut self) -> Result<(), Error> {
+        let mut close = Vec::new();
+        put_close(&mut close, self.tongue.words().leaves_with);
+        // Who has been closed already need not close.
+        if self.link.write(&close).await.is_err() {
+            return Ok(());
+        }
+        patiently(PATIENCE, "the end of the connection", async {
+            self.link.drain().await;
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Mind {
+    /// What comes beside the contents that are known already; 1 if it is a content all the same.
+    #[cold]
+    fn understand(&mut self, frame: Frame<'_>) -> usize {
+        let before = self.heard.len();
+        match frame.first {
+            TEXT => match std::str::from_utf8(frame.payload) {
+                Ok(text) => {
+                    let acts = self.client.text(text);
+                    self.perform(acts);
+                }
+                Err(_) => self.broken = Some(Error::Closed("a text comes that is none".to_owned())),
+            },
+            BINARY => {
+                let acts = self.client.binary(frame.payload);
+                self.perform(acts);
+            }
+            PING => put(&mut self.replies, PONG, frame.payload),
+            PONG => self.heard.push_back(Heard::Fence),
+            CLOSE => {
+                let (code, reason) = closing(frame.payload);
+                self.broken = Some(Error::Closed(peer::closing(code, &reason)));
+            }
+            // No server of sigver does that.
+            _ => self.broken = Some(Error::Closed("a message comes in parts".to_owned())),
+        }
+        let parcels = self.heard.iter().skip(before).filter(|heard| matches!(heard, Heard::Parcel { .. }));
+        match parcels.count() {
+            0 => 0,
+            _ => {
+                self.content = Some((frame.first, frame.payload.len()));
+                1
+            }
+        }
+    }
+
+    fn perform(&mut self, acts: Vec<Act>) {
+        for act in acts {
+            match act {
+                Act::Send(said) => put_said(&mut self.replies, &said),
+                // Real clients have a clock for this; the server's is as good, and is one for thousands of clients.
+                Act::Hear(Heard::Beat) => {
+                    if let Some(said) = self.client.beat() {
+                        put_said(&mut self.replies, &said);
+                    }
+                }
+                Act::Hear(heard) => self.heard.push_back(heard),
+                Act::Close(_) => {
+                    let why = match self.heard.back() {
+                        Some(Heard::Strange(what)) => {
+                            format!("it would close, because of what comes: {what}")
+                        }
+                        _ => "it would close, because of what comes".to_owned(),
+                    };
+                    self.broken = Some(Error::Closed(why));
+                }
+            }
+        }
+    }
+}

@@ -168,10 +168,10 @@ impl Server {
         Self::ours_with(bin, &["--protocol", protocol]).await
     }
 
-    /// The same, or another program with its command line, with these arguments more.
+    /// The same, or another program that says so, too, with these arguments first.
     pub async fn ours_with(bin: &Path, more: &[&str]) -> Result<Server> {
         let mut command = Command::new(bin);
-        command.args(["-h", "127.0.0.1", "-p", "0"]).args(more);
+        command.args(more).args(["-h", "127.0.0.1", "-p", "0"]);
         let begin = Instant::now();
         let (mut child, errors) = spawn(&mut command)?;
         let (sender, mut ports) = mpsc::unbounded_channel();

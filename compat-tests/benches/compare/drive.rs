@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use compat_tests::oracle::Server;
 use sigver::bench::{
-    Cost, Idle, Keep, Lost, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay, sessions,
-    storm,
+    Cost, Idle, Keep, Lost, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
+    sessions, storm,
 };
 use tokio::time::sleep;
 
 use crate::figures::{Figure, Sample};
+use crate::machine::Watch;
 use crate::servers::Party;
 use crate::works::{self, Connected, Load};
 
@@ -38,7 +39,11 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
     let watched = Watched::of(server.pid().context("the server is gone")?)?;
     let scheme = if party.tls() { "wss" } else { "ws" };
     let target = Target::parse(&format!("{scheme}://{}", server.addr))?;
-    let sample = match load {
+    // Where a machine is shared, figures that are no ratios of processor times mean little: that is told.
+    let own = Watched::of(std::process::id())?;
+    let spent = || anyhow::Ok((own.read()?.cpu + watched.read()?.cpu).as_secs_f64());
+    let watch = Watch::start(spent()?);
+    let sample: Result<Sample> = match load {
         Load::Relay(shape) => relayed(&target, &watched, shape, None, party.cores(), measure).await,
         Load::Steady(shape, rate) => {
             relayed(&target, &watched, shape, Some(rate.into()), party.cores(), measure).await
@@ -60,7 +65,9 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
     if server.exit().is_some() {
         bail!("the server has died: {}", server.errors());
     }
-    sample
+    let mut sample = sample?;
+    sample.insert(Figure::Others, watch.others(spent()?));
+    Ok(sample)
 }
 
 async fn relayed(

@@ -18,6 +18,8 @@ pub enum Figure {
     Cost,
     /// How busy the server was, in % of a core.
     Busy,
+    /// How much of the machine other processes took meanwhile, in %.
+    Others,
     /// Half of the contents came back within this time, in ms.
     Median,
     /// 99 of 100 did.
@@ -55,6 +57,7 @@ impl Figure {
             Figure::Capacity => "1000 messages/s",
             Figure::Cost => "µs of CPU/message",
             Figure::Busy => "% of a core",
+            Figure::Others => "% of the machine",
             Figure::Median => "ms (p50)",
             Figure::Tail => "ms (p99)",
             Figure::SessionCost => "µs of CPU/session",

@@ -53,7 +53,8 @@ pub struct Point {
     pub figures: Sample,
 }
 
-const PER_MEMBER: &[(Figure, &str)] = &[(Figure::Member, "kB of memory"), (Figure::Heartbeats, "µs of CPU/s")];
+const PER_MEMBER: &[(Figure, &str)] =
+    &[(Figure::Member, "kB of memory"), (Figure::Heartbeats, "µs of CPU/s")];
 
 const SERIES: &[Series] = &[
     Series {
@@ -90,7 +91,10 @@ const SERIES: &[Series] = &[
         sizes: &[1, 10, 30, 100, 300, 1_000, 2_000, 3_000, 5_000],
         load: |joiners| Load::Storm(joiners, Connected::After),
         plots: &[Drawn {
-            figures: &[(Figure::Storm, "until all are answered, ms"), (Figure::StormCost, "CPU of the server, ms")],
+            figures: &[
+                (Figure::Storm, "until all are answered, ms"),
+                (Figure::StormCost, "CPU of the server, ms"),
+            ],
             y: "ms",
             linear: Linear::Affine,
         }],
@@ -148,7 +152,8 @@ pub async fn growth(
 }
 
 fn medians(samples: &[Sample]) -> Sample {
-    let figures = samples.first().map(|sample| sample.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
+    let figures =
+        samples.first().map(|sample| sample.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
     let median = |figure: Figure| {
         let values = samples.iter().filter_map(|sample| sample.get(&figure).copied()).collect();
         Summary::of(values).map(|summary| (figure, summary.median))
@@ -190,12 +195,8 @@ fn plotted(path: &Path, series: &Series, drawn: &Drawn, points: &[Point]) -> Res
         let line = line(drawn.linear, &points);
         plot::Series { name, points, line }
     };
-    let plot = Plot {
-        title: series.title,
-        x: series.x,
-        y: drawn.y,
-        series: drawn.figures.iter().map(of).collect(),
-    };
+    let plot =
+        Plot { title: series.title, x: series.x, y: drawn.y, series: drawn.figures.iter().map(of).collect() };
     plot::draw(path, &plot)
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,8 +49,6 @@ pub fn describe() -> String {
         let line = cpu.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     };
-    // Not what this process may use: it is pinned.
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // What follows the version names the builder's flavour, which tells nobody anything.
     let kernel = release.trim().split('-').next().unwrap_or_default();
@@ -58,13 +57,48 @@ pub fn describe() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
         .unwrap_or_default();
-    let mut text = format!("{cores} cores of {}", field("model name"));
+    let mut text = format!("{} cores of {}", cores(), field("model name"));
     let _ =
         write!(text, " (model {}), {:.1} GB of memory, Linux {kernel}", field("model\t"), kib as f64 / 1e6);
     if cpu.contains(" hypervisor ") {
         text.push_str(", virtual");
     }
     text
+}
+
+/// How much of the machine processes other than some have taken since a moment.
+pub struct Watch {
+    whole: f64,
+    some: f64,
+    begin: Instant,
+}
+
+impl Watch {
+    /// From now on; `some` is the processor time that this process and its servers have had, in seconds.
+    pub fn start(some: f64) -> Watch {
+        Watch { whole: busy(), some, begin: Instant::now() }
+    }
+
+    /// In % of all cores.
+    pub fn others(&self, some: f64) -> f64 {
+        let others = busy() - self.whole - (some - self.some);
+        others.max(0.0) / (self.begin.elapsed().as_secs_f64() * cores() as f64) * 100.0
+    }
+}
+
+/// Processor time that was used by anybody, in seconds; what a hypervisor took, too.
+fn busy() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    // User, nice, system, idle, waiting, interrupts of both kinds, stolen; the tick is 1/100 s on every Linux.
+    let ticks = fields.take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
+    ticks.filter_map(|(_, field)| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+fn cores() -> usize {
+    // Not what this process may use: it is pinned.
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpu.lines().filter(|line| line.starts_with("processor")).count().max(1)
 }
 
 /// What a program says of its version.

@@ -34,6 +34,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sigver::bench::idle::FIRST_BEATS;
 
 use crate::drive::Measure;
+use crate::figures::{Figure, Summary};
 use crate::machine::Cores;
 use crate::servers::Servers;
 use crate::table::Line;
@@ -162,10 +163,12 @@ async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let folder = args.write.as_deref().and_then(std::path::Path::parent);
     let (text, points) = growth::growth(&servers, &measure, args.turns.max(1), &args.series, folder).await?;
     let shape = format!("The median of {} turns of {} s each", args.turns, args.seconds);
-    let text = format!("{}\n{text}", heading(&servers, &shape));
+    let others = points.iter().filter_map(|point| point.figures.get(&Figure::Others).copied()).collect();
+    let text = format!("{}{}\n{text}", heading(&servers, &shape), quiet(others));
     println!("{text}");
     if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&points)?).with_context(|| path.display().to_string())?;
+        std::fs::write(path, serde_json::to_string_pretty(&points)?)
+            .with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &args.write {
         document::replace(path, "growth", &text)?;
@@ -190,17 +193,21 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let steps = works.iter().map(|work| work.runs.len() * turns).sum::<usize>();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?;
     let bar = ProgressBar::new(steps as u64).with_style(style);
-    let mut lines: Vec<Line> = Vec::new();
+    let (mut lines, mut others): (Vec<Line>, Vec<f64>) = Default::default();
     for work in &works {
         if bar.is_hidden() {
             eprintln!("{}", work.name);
         }
-        lines.extend(table::lines(work, &measured(work, turns, &measure, args.quick, &servers, &bar).await));
+        let samples = measured(work, turns, &measure, args.quick, &servers, &bar).await;
+        others.extend(samples.iter().flatten().filter_map(|sample| sample.get(&Figure::Others).copied()));
+        lines.extend(table::lines(work, &samples));
     }
     bar.finish_and_clear();
-    let shape =
-        format!("Medians of {turns} turns of {seconds} s{}", if args.quick { ", with a tenth of the members" } else { "" });
-    let text = format!("{}\n{}", heading(&servers, &shape), table::markdown(&lines));
+    let shape = format!(
+        "Medians of {turns} turns of {seconds} s{}",
+        if args.quick { ", with a tenth of the members" } else { "" }
+    );
+    let text = format!("{}{}\n{}", heading(&servers, &shape), quiet(others), table::markdown(&lines));
     println!("{text}");
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&lines)?)
@@ -254,6 +261,12 @@ fn selected(names: &[String]) -> Result<Vec<Work>> {
     }
     works.retain(|work| names.is_empty() || names.iter().any(|name| work.name.starts_with(name.as_str())));
     Ok(works)
+}
+
+/// Whether the machine was the comparison's own.
+fn quiet(others: Vec<f64>) -> String {
+    let Some(Summary { median, most, .. }) = Summary::of(others) else { return String::new() };
+    format!("Other processes took {median:.0} % of the machine meanwhile, {most:.0} % in the worst turn.\n")
 }
 
 /// What the table is of.

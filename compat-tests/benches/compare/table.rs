@@ -25,6 +25,8 @@ pub struct Line {
     pub whose: String,
     /// Its values.
     pub value: Summary,
+    /// How busy it was, in % of a core: with less than all of it, the load was what limits.
+    pub busy: Option<f64>,
     /// Beside whom.
     pub beside: Option<String>,
     /// The other's values.
@@ -43,9 +45,7 @@ pub fn lines(work: &Work, turns: &Turns) -> Vec<Line> {
 }
 
 fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
-    let of = |run: usize| -> Vec<f64> {
-        turns.iter().filter_map(|turn| turn.get(run)?.get(&row.figure).copied()).collect()
-    };
+    let of = |run| column(turns, run, row.figure);
     let values = of(row.run);
     let name = |run: usize| work.runs.get(run).map(|(party, _)| party.name());
     let (others, beside) = match row.beside {
@@ -57,11 +57,11 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
         }
     };
     // By turn: what disturbs a turn disturbs all that take part in it.
-    let ratios = others.as_ref().map(|others: &Vec<f64>| {
-        values.iter().zip(others).map(|(value, other)| value / other).collect::<Vec<f64>>()
+    let ratios = others.as_ref().map(|others: &Vec<f64>| -> Vec<f64> {
+        values.iter().zip(others).map(|(value, other)| value / other).collect()
     });
     let value = Summary::of(values)?;
-    let ratio = ratios.map(|ratios| Summary::of(ratios)).and_then(|ratio| ratio);
+    let ratio = ratios.and_then(Summary::of);
     if beside.is_some() && ratio.is_none() {
         return None;
     }
@@ -73,6 +73,7 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
         unit: row.figure.unit(),
         whose: name(row.run)?,
         value,
+        busy: Summary::of(column(turns, row.run, Figure::Busy)).map(|busy| busy.median),
         beside,
         other: others.and_then(Summary::of),
         ratio,
@@ -81,8 +82,13 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     })
 }
 
-const HEAD: &str = "| work | measured | ours | beside | theirs | ratio | of all turns | target | met |\n\
-                    |---|---|--:|---|--:|--:|--:|--:|---|\n";
+/// The values of one figure in one of the runs.
+fn column(turns: &Turns, run: usize, figure: Figure) -> Vec<f64> {
+    turns.iter().filter_map(|turn| turn.get(run)?.get(&figure).copied()).collect()
+}
+
+const HEAD: &str = "| work | measured | ours | busy | beside | theirs | ratio | least to most | target | met |\n\
+                    |---|---|--:|--:|---|--:|--:|--:|--:|---|\n";
 
 /// The table as Markdown.
 pub fn markdown(lines: &[Line]) -> String {
@@ -95,9 +101,10 @@ pub fn markdown(lines: &[Line]) -> String {
         let spread = line.ratio.unwrap_or(line.value);
         let _ = writeln!(
             text,
-            "| {told} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
+            "| {told} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
             line.unit,
             digits(line.value.median),
+            line.busy.map_or("–".into(), |busy| format!("{busy:.0} %")),
             line.beside.as_deref().unwrap_or("–"),
             line.other.map_or("–".into(), |other| digits(other.median)),
             line.ratio.map_or("–".into(), |ratio| digits(ratio.median)),
@@ -138,7 +145,7 @@ mod tests {
         assert_eq!(lines[0].met, Some(true));
         assert!(
             markdown(&lines)
-                .contains("| 2.00 | sigver@20.1.0 | 10.0 | 0.250 | 0.200 to 0.300 | ≤ 0.41 × | yes |")
+                .contains("| 2.00 | – | sigver@20.1.0 | 10.0 | 0.250 | 0.200 to 0.300 | ≤ 0.41 × | yes |")
         );
     }
 

@@ -80,7 +80,7 @@ pub async fn kept(
             return Err(Error::Interrupted);
         }
         pair.exchange(&parcels).await?;
-        progress.tell(Phase::Measuring { seconds: done as f64, of: count });
+        progress.tell(Phase::Exchanging { done: done + 1, of: keep.rooms });
     }
     sleep(REST).await;
     let after = watched.read()?.memory;

@@ -15,6 +15,13 @@ pub enum Phase {
         /// How many there will be.
         of: usize,
     },
+    /// Each room has its messages, one room after another.
+    Exchanging {
+        /// How many rooms have had them.
+        done: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// What is to be measured happens.
     Measuring {
         /// For how many seconds it has.

@@ -250,6 +250,8 @@ impl Relay {
         for (room, mut pair) in pairs.into_iter().enumerate() {
             let up = Batch::new(pair.joiner.frame(None, &parcels.up)?, self.in_flight);
             let down = Batch::new(pair.member.frame(pair.id.as_ref(), &parcels.down)?, self.in_flight);
+            pair.member.count();
+            pair.joiner.count();
             tasks.spawn(echo(pair.member, down, Arc::clone(meter)));
             match schedule {
                 Some(schedule) => {

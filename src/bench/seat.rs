@@ -35,6 +35,8 @@ struct Mind {
     /// First byte and length of the last content that was understood. Contents of a measurement are all alike, and
     /// heartbeats and the like are not as long, so that later ones need not be understood to be counted.
     content: Option<(u8, usize)>,
+    /// Whether contents are counted, and no longer understood.
+    counts: bool,
     broken: Option<Error>,
 }
 
@@ -51,6 +53,7 @@ impl Seat {
             heard: VecDeque::new(),
             replies: Vec::new(),
             content: None,
+            counts: false,
             broken: None,
         };
         Ok(Seat { link, tongue, role, mind })
@@ -154,6 +157,11 @@ impl Seat {
         self.link.write(bytes).await
     }
 
+    /// From now on contents like the last one are only counted.
+    pub fn count(&mut self) {
+        self.mind.counts = true;
+    }
+
     /// Reads once, and counts the contents. What is to be written because of the rest is left to
     /// [`reply`](Self::reply), so that nothing is lost if this is dropped while it waits.
     ///
@@ -165,8 +173,10 @@ impl Seat {
         let mut contents = 0;
         self.link
             .read(|frame| match mind.content {
-                Some((first, length)) if frame.first == first && frame.payload.len() == length => {
-                    contents += 1
+                Some((first, length))
+                    if mind.counts && frame.first == first && frame.payload.len() == length =>
+                {
+                    contents += 1;
                 }
                 _ => contents += mind.understand(frame),
             })

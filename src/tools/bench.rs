@@ -5,15 +5,15 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::{draw_target, tongue};
 use crate::bench::{
     Idle, Keep, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
     sessions, storm,
@@ -63,6 +63,30 @@ struct Common {
     pid: Option<u32>,
 }
 
+/// What members and joiners speak.
+#[derive(Debug, Args)]
+struct Dialects {
+    /// What all speak: see sigver dialects.
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    dialect: Tongue,
+    /// What members speak, if it is another.
+    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    member: Option<Tongue>,
+    /// What joiners speak, if it is another.
+    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    joiner: Option<Tongue>,
+}
+
+impl Dialects {
+    fn member(&self) -> Tongue {
+        self.member.unwrap_or(self.dialect)
+    }
+
+    fn joiner(&self) -> Tongue {
+        self.joiner.unwrap_or(self.dialect)
+    }
+}
+
 /// What relays have, but for the dialects.
 #[derive(Debug, Args)]
 struct Load {
@@ -89,9 +113,8 @@ struct RelayArgs {
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// What both speak: see sigver dialects.
-    #[arg(long, default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    #[command(flatten)]
+    dialects: Dialects,
 }
 
 #[derive(Debug, Args)]
@@ -100,11 +123,11 @@ struct CrossArgs {
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// What members speak.
-    #[arg(long, value_parser = tongue)]
+    /// What members speak: see sigver dialects.
+    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
     member: Tongue,
     /// What joiners speak.
-    #[arg(long, value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
     joiner: Tongue,
 }
 
@@ -112,9 +135,8 @@ struct CrossArgs {
 struct SessionsArgs {
     #[command(flatten)]
     common: Common,
-    /// What both speak: see sigver dialects.
-    #[arg(long, default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    #[command(flatten)]
+    dialects: Dialects,
     /// Sessions at a time.
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     concurrency: usize,
@@ -128,7 +150,7 @@ struct IdleArgs {
     #[command(flatten)]
     common: Common,
     /// What members speak: see sigver dialects.
-    #[arg(long, default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
     dialect: Tongue,
     /// Members, each in a room of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
@@ -145,9 +167,8 @@ struct IdleArgs {
 struct StormArgs {
     #[command(flatten)]
     common: Common,
-    /// What all speak: see sigver dialects.
-    #[arg(long, default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    #[command(flatten)]
+    dialects: Dialects,
     /// Joiners.
     #[arg(long, value_name = "NUMBER", default_value_t = 500)]
     joiners: usize,
@@ -161,7 +182,7 @@ struct KeptArgs {
     #[command(flatten)]
     common: Common,
     /// What both speak: see sigver dialects.
-    #[arg(long, default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
     dialect: Tongue,
     /// Rooms, each with a member and a joiner.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
@@ -175,12 +196,14 @@ impl Bench {
     /// Measures, and prints.
     pub async fn run(&self) -> Result<ExitCode> {
         match &self.mode {
-            Mode::Relay(args) => args.load.run(&args.common, args.dialect, args.dialect).await,
+            Mode::Relay(args) => {
+                args.load.run(&args.common, args.dialects.member(), args.dialects.joiner()).await
+            }
             Mode::Cross(args) => args.load.run(&args.common, args.member, args.joiner).await,
             Mode::Sessions(args) => {
                 let plan = Sessions {
-                    member: args.dialect,
-                    joiner: args.dialect,
+                    member: args.dialects.member(),
+                    joiner: args.dialects.joiner(),
                     concurrency: args.concurrency,
                     duration: args.duration,
                 };
@@ -197,8 +220,8 @@ impl Bench {
             }
             Mode::Storm(args) => {
                 let plan = Storm {
-                    member: args.dialect,
-                    joiner: args.dialect,
+                    member: args.dialects.member(),
+                    joiner: args.dialects.joiner(),
                     joiners: args.joiners,
                     connected: args.connected,
                 };
@@ -269,10 +292,6 @@ async fn stop_on_ctrl_c(progress: Progress) {
     }
 }
 
-fn tongue(name: &str) -> Result<Tongue> {
-    Tongue::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
-}
-
 fn seconds(text: &str) -> Result<Duration> {
     let seconds: f64 = text.parse()?;
     if !(seconds > 0.0) {
@@ -283,11 +302,7 @@ fn seconds(text: &str) -> Result<Duration> {
 
 /// A bar on a terminal, and nothing elsewhere.
 fn bar() -> ProgressBar {
-    let target = match std::io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let bar = ProgressBar::with_draw_target(None, target);
+    let bar = ProgressBar::with_draw_target(None, draw_target());
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {elapsed}") {
         bar.set_style(style);
     }
@@ -297,6 +312,7 @@ fn bar() -> ProgressBar {
 fn show(bar: &ProgressBar, phase: Phase) {
     let (done, of, words) = match phase {
         Phase::Connecting { done, of } => (done as u64, of as u64, format!("connecting {done}/{of}")),
+        Phase::Exchanging { done, of } => (done as u64, of as u64, format!("exchanging {done}/{of}")),
         Phase::Measuring { seconds, of } => {
             ((seconds * 1e3) as u64, (of * 1e3) as u64, "measuring".to_owned())
         }

@@ -1,16 +1,15 @@
 //! `sigver matrix`: its options, its progress, and what it prints. What is measured, and how, is in `compat`.
 
 use std::fs;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use super::throwaway;
+use super::{draw_target, throwaway, tongue};
 use crate::compat::matrix::{Plan, run};
 use crate::compat::outcome::Outcome;
 use crate::compat::report;
@@ -125,10 +124,6 @@ impl Matrix {
     }
 }
 
-fn tongue(name: &str) -> Result<Tongue> {
-    Tongue::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
-}
-
 /// A pattern of pairs.
 #[derive(Debug)]
 struct Only {
@@ -165,11 +160,7 @@ fn stored(path: &PathBuf) -> Result<Outcome> {
 
 /// A bar on a terminal, and nothing elsewhere.
 fn progress(len: usize) -> ProgressBar {
-    let target = match std::io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let bar = ProgressBar::with_draw_target(u64::try_from(len).ok(), target);
+    let bar = ProgressBar::with_draw_target(u64::try_from(len).ok(), draw_target());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}") {
         bar.set_style(style);
     }

@@ -11,11 +11,14 @@ mod throwaway;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{CommandFactory, Parser};
+use indicatif::ProgressDrawTarget;
 
+use crate::compat::tongue::Tongue;
 use crate::dialect::{Dialect, Release, markdown};
 use status::StatusArgs;
 
@@ -73,6 +76,19 @@ fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// The dialect of this name.
+fn tongue(name: &str) -> Result<Tongue> {
+    Tongue::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
+}
+
+/// Where progress is shown: on a terminal, and nowhere else.
+fn draw_target() -> ProgressDrawTarget {
+    match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
     }
 }
 

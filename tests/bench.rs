@@ -1,0 +1,241 @@
+//! `sigver bench` against a gateway of ours: every mode, many dialects, and what it says when it cannot. Speed is not
+//! looked at: other things run on the machine.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use sigver::bench::{
+    Error, Idle, Keep, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
+    sessions, storm,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use common::Gateway;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn tongue(name: &str) -> Tongue {
+    Tongue::of_name(name).unwrap()
+}
+
+fn target(address: SocketAddr) -> Target {
+    Target::parse(&format!("ws://{address}")).unwrap()
+}
+
+fn plan(member: &str, joiner: &str) -> Relay {
+    Relay {
+        member: tongue(member),
+        joiner: tongue(joiner),
+        rooms: 4,
+        in_flight: 3,
+        bytes: 64,
+        duration: SHORT,
+        rate: None,
+    }
+}
+
+async fn bench(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
+    command.arg("bench").args(arguments);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_dialect_relays_with_itself_and_old_with_new() {
+    let gateway = Gateway::start("auto").await;
+    let pairs = Tongue::all().map(|tongue| (tongue.name(), tongue.name()));
+    let pairs = pairs.filter(|(name, _)| !matches!(*name, "sigver-6" | "sigver-15.1" | "signaller"));
+    let crosses = [("sigver-5", "sigver-20"), ("sigver-20", "sigver-5"), ("sigver-1", "sigver-13")];
+    for (member, joiner) in pairs.chain(crosses) {
+        let relayed = relay(&target(gateway.address), &plan(member, joiner), None, &Progress::none()).await;
+        let relayed = relayed.unwrap_or_else(|error| panic!("{member} and {joiner}: {error}"));
+        assert!(relayed.messages > 20, "{member} and {joiner}: {relayed:?}");
+        assert!(relayed.round_trip.count > 10, "{member} and {joiner}: {relayed:?}");
+        assert!(relayed.round_trip.p50_us <= relayed.round_trip.max_us, "{relayed:?}");
+        assert_eq!(relayed.lost.count, 0, "{member} and {joiner}: {relayed:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_kept() {
+    let gateway = Gateway::start("auto").await;
+    let plan =
+        Relay { rate: Some(400.0), duration: Duration::from_secs(1), ..plan("sigver-20", "sigver-20") };
+    let relayed = relay(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
+    // A round trip is two messages.
+    let expected = relayed.seconds * 400.0 / 2.0;
+    assert!((relayed.round_trip.count as f64 - expected).abs() < 3.0, "{relayed:?}");
+    assert_eq!((relayed.unanswered, relayed.in_flight), (0, None), "{relayed:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_come_and_go() {
+    let gateway = Gateway::start("auto").await;
+    for name in ["sigver-20", "sigver-18", "sigver-13", "sigver-7", "sigver-6", "sigver-1", "signaller"] {
+        let plan = Sessions {
+            member: tongue(name),
+            joiner: tongue(name),
+            concurrency: 4,
+            duration: Duration::from_millis(800),
+        };
+        let done = sessions(&target(gateway.address), &plan, None, &Progress::none()).await;
+        let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(done.sessions > 0 && done.session.count >= done.sessions, "{name}: {done:?}");
+        assert_eq!(done.lost.count, 0, "{name}: {done:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_may_be_idle() {
+    let gateway = Gateway::start("auto").await;
+    for name in ["sigver-20", "sigver-18", "sigver-8", "sigver-5"] {
+        let plan = Idle { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
+        let done = idle(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
+        assert_eq!((done.members, done.lost.count, done.interrupted), (20, 0, false), "{done:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storms_are_answered() {
+    let gateway = Gateway::start("auto").await;
+    for (name, connected) in [
+        ("sigver-20", false),
+        ("sigver-20", true),
+        ("sigver-18", false),
+        ("sigver-8", true),
+        ("sigver-5", true),
+    ] {
+        let plan = Storm { member: tongue(name), joiner: tongue(name), joiners: 50, connected };
+        let done = storm(&target(gateway.address), &plan, None, &Progress::none()).await;
+        let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((done.answered, done.answer.count, done.lost.count), (50, 50, 0), "{name}: {done:?}");
+    }
+    gateway.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_watched() {
+    let gateway = Gateway::start("auto").await;
+    let (target, watched) = (target(gateway.address), Watched::of(std::process::id()).unwrap());
+    let plan = plan("sigver-20", "sigver-20");
+    let relayed = relay(&target, &plan, Some(&watched), &Progress::none()).await.unwrap();
+    let cost = relayed.server.unwrap();
+    assert!(cost.cpu_us_each > 0.0 && cost.memory_after > 0, "{cost:?}");
+    let keep = Keep { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
+    assert!(kept(&target, &keep, &watched, &Progress::none()).await.unwrap().memory_after > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = target(nobody);
+    let told = |plan: Relay| {
+        let nobody = nobody.clone();
+        async move { relay(&nobody, &plan, None, &Progress::none()).await.unwrap_err().to_string() }
+    };
+    assert!(told(plan("sigver-6", "sigver-6")).await.contains("one offer and one answer"));
+    assert!(told(plan("signaller", "signaller")).await.contains("ends after some messages"));
+    assert!(told(plan("sigver-20", "signaller")).await.contains("signaller cannot do this"));
+    assert!(told(Relay { rooms: 0, ..plan("sigver-20", "sigver-20") }).await.contains("at least one room"));
+    assert!(told(plan("sigver-20", "sigver-20")).await.starts_with("a member: cannot connect"));
+    let plan =
+        Storm { member: tongue("sigver-18"), joiner: tongue("sigver-18"), joiners: 5, connected: true };
+    let error = storm(&nobody, &plan, None, &Progress::none()).await.unwrap_err();
+    assert!(matches!(error, Error::Cannot { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_or_dies_is_told() {
+    let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = refusing.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = refusing.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 503 Busy\r\n\r\n").await;
+        }
+    });
+    let plan = Relay { duration: Duration::from_secs(20), ..plan("sigver-20", "sigver-20") };
+    let error = relay(&target(address), &plan, None, &Progress::none()).await.unwrap_err();
+    assert_eq!(error.to_string(), "a member: refused with HTTP 503");
+
+    let gateway = Gateway::start("auto").await;
+    let (target, (tell, mut told)) = (target(gateway.address), tokio::sync::mpsc::unbounded_channel());
+    let progress = Progress::new(move |phase| {
+        if matches!(phase, Phase::Measuring { .. }) {
+            let _ = tell.send(());
+        }
+    });
+    let measured = tokio::spawn(async move { relay(&target, &plan, None, &progress).await });
+    common::soon("the window", told.recv()).await.unwrap();
+    gateway.stop().await;
+    let error = common::soon("the end", measured).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("closed"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_measured_until_it_was_stopped_is_told() {
+    let gateway = Gateway::start("auto").await;
+    let progress = Progress::none();
+    let plan = Relay { duration: Duration::from_secs(60), ..plan("sigver-20", "sigver-20") };
+    let stopper = progress.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        stopper.stop();
+    });
+    let relayed = common::soon("the result", relay(&target(gateway.address), &plan, None, &progress)).await;
+    let relayed = relayed.unwrap();
+    assert!(relayed.interrupted && relayed.seconds < 10.0 && relayed.messages > 0, "{relayed:?}");
+    let error = relay(&target(gateway.address), &plan, None, &progress).await.unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_prints_for_people_and_for_machines() {
+    let gateway = Gateway::start("auto").await;
+    let url = format!("ws://{}", gateway.address);
+    let output = bench(&["relay", &url, "--rooms", "2", "--duration", "0.3", "--json"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&json["member"], &json["rooms"], &json["bytes"]),
+        (&"sigver-20".into(), &2.into(), &64.into())
+    );
+    assert!(json["messages"].as_u64().unwrap() > 0 && json["messages_per_second"].as_f64().unwrap() > 0.0);
+    assert!(json["round_trip"]["p99_us"].as_f64().unwrap() > 0.0 && json["server"].is_null());
+
+    let arguments = ["cross", &url, "--member", "sigver-5", "--joiner", "sigver-20", "--duration", "0.3"];
+    let output = bench(&arguments).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("relay, member sigver-5, joiner sigver-20: 50 rooms, 64 bytes"), "{text}");
+    assert!(text.contains("messages/s") && text.contains("p99"), "{text}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_command_refuses_what_it_does_not_know() {
+    for (arguments, words) in [
+        (&["relay", "ws://h", "--dialect", "sigver-99"][..], "there is no dialect 'sigver-99'"),
+        (&["relay", "ws://h", "--duration", "0"], "more than nothing"),
+        (&["relay", "h:80"], "no URL of a WebSocket server"),
+        (&["kept", "ws://h"], "--pid PID is needed"),
+    ] {
+        let output = bench(arguments).await;
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(words), "{arguments:?}: {text}");
+    }
+}

@@ -1,18 +1,20 @@
 //! Puts a load on a server, and gives what it has shown. The load is that of `sigver bench`; which loads there are is
 //! in `works`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use compat_tests::oracle::Server;
 use sigver::bench::{
-    Cost, Idle, Keep, Lost, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
-    sessions, storm,
+    Cost, Idle, Keep, Lost, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept,
+    relay, sessions, storm,
 };
 use tokio::time::sleep;
 
 use crate::figures::{Figure, Sample};
-use crate::machine::Watch;
+use crate::machine::{Watch, held_by_the_system};
 use crate::servers::Party;
 use crate::works::{self, Connected, Load};
 
@@ -140,12 +142,23 @@ async fn stormed(target: &Target, watched: &Watched, joiners: usize, connected: 
 async fn idled(target: &Target, watched: &Watched, members: usize, measure: &Measure) -> Result<Sample> {
     let (settle, duration) = measure.idle;
     let load = Idle { dialect: tongue(works::CURRENT)?, members, duration, settle };
-    let idled = idle(target, &load, Some(watched), &Progress::none()).await?;
+    // The connections are gone when it is over: the system's memory is looked at meanwhile.
+    let (before, most) = (held_by_the_system(), Arc::new(AtomicU64::new(0)));
+    let seen = Arc::clone(&most);
+    let progress = Progress::new(move |phase| {
+        if matches!(phase, Phase::Measuring { .. }) {
+            seen.fetch_max(held_by_the_system(), Ordering::Relaxed);
+        }
+    });
+    let idled = idle(target, &load, Some(watched), &progress).await?;
+    let held = most.load(Ordering::Relaxed).saturating_sub(before) as f64;
     complete(&idled.lost)?;
     let (cost, each) = (cost(idled.server)?, idled.bytes_per_member.context("nobody was watched")?);
     Ok(Sample::from([
         (Figure::Member, each / 1e3),
         (Figure::Heartbeats, cost.cpu_us_each),
+        // Both ends of a connection are of this machine.
+        (Figure::Kernel, held / 2.0 / members as f64 / 1e3),
         (Figure::Held, each * members as f64 / 1e6),
         (Figure::Beats, cost.load * 1e3),
     ]))

@@ -40,6 +40,8 @@ pub enum Figure {
     Held,
     /// The server's processor time for all idle members, in ms per second.
     Beats,
+    /// Memory of the system's for an idle member's connection, in kB.
+    Kernel,
     /// Resident memory that is kept for a connection after large messages, in KiB.
     Kept,
     /// Resident memory at start, in MB.
@@ -64,6 +66,7 @@ impl Figure {
             Figure::SessionsPerCore => "sessions/s per core",
             Figure::Storm => "ms",
             Figure::StormCost => "ms of CPU",
+            Figure::Kernel => "kB of the system's/member",
             Figure::Held => "MB in all",
             Figure::Beats => "ms of CPU/s",
             Figure::Member => "kB/member",

@@ -53,8 +53,11 @@ pub struct Point {
     pub figures: Sample,
 }
 
-const PER_MEMBER: &[(Figure, &str)] =
-    &[(Figure::Member, "kB of memory"), (Figure::Heartbeats, "µs of CPU/s")];
+const PER_MEMBER: &[(Figure, &str)] = &[
+    (Figure::Member, "kB of memory"),
+    (Figure::Heartbeats, "µs of CPU/s"),
+    (Figure::Kernel, "kB of the system's memory"),
+];
 
 const SERIES: &[Series] = &[
     Series {
@@ -148,7 +151,27 @@ pub async fn growth(
         }
         points.extend(own);
     }
+    text.push_str(&million(&points).unwrap_or_default());
     Ok((text, points))
+}
+
+/// What a million idle members would take, if the most that were measured are like all others.
+fn million(points: &[Point]) -> Option<String> {
+    let most = points.iter().filter(|point| point.series == "members").max_by_key(|point| point.size)?;
+    let of = |figure| most.figures.get(&figure).copied();
+    let (own, system, beats) = (of(Figure::Member)?, of(Figure::Kernel)?, of(Figure::Heartbeats)?);
+    // A kB for each of a million is a GB, and a µs is a second.
+    Some(format!(
+        "### A million idle members\n\nWith the figures of {} members: {} GB of the server's memory ({} kB each), {} GB of \
+         the system's ({} kB), and {} of a core for heartbeats ({} µs/s).\n",
+        most.size,
+        digits(own),
+        digits(own),
+        digits(system),
+        digits(system),
+        digits(beats),
+        digits(beats),
+    ))
 }
 
 fn medians(samples: &[Sample]) -> Sample {
@@ -169,7 +192,7 @@ fn told(series: &Series, points: &[Point]) -> String {
     }
     let mut text = format!("### {}\n\n| {} |", series.title, series.x);
     figures.iter().for_each(|(figure, name)| match figure {
-        Figure::Member | Figure::Heartbeats => text.push_str(&format!(" {name} for each |")),
+        Figure::Member | Figure::Heartbeats | Figure::Kernel => text.push_str(&format!(" {name} for each |")),
         _ => text.push_str(&format!(" {name} |")),
     });
     text.push_str("\n|--:|");

@@ -4,16 +4,17 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Cores: a server and the load each have their own, so that neither takes time from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cores {
-    /// The first, for the server.
+    /// The first that we may use, for the server.
     First,
     /// The second, for the load.
     Second,
@@ -21,16 +22,23 @@ pub enum Cores {
     Both,
 }
 
-/// Pins this thread, and what it starts from now on, to these cores.
+/// Pins this thread, and what it starts from now on, to these cores. Where there is only one, nothing is pinned.
 pub fn pin(cores: Cores) -> Result<()> {
+    // Those that were ours before anything was pinned.
+    static OURS: OnceLock<Vec<usize>> = OnceLock::new();
+    let ours = OURS.get_or_init(|| {
+        let set = sched_getaffinity(None).unwrap_or_default();
+        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    });
+    let &[first, second, ..] = &ours[..] else { return Ok(()) };
     let mut set = CpuSet::new();
-    let wanted: &[usize] = match cores {
-        Cores::First => &[0],
-        Cores::Second => &[1],
-        Cores::Both => &[0, 1],
-    };
-    wanted.iter().for_each(|core| set.set(*core));
-    sched_setaffinity(None, &set).context("cannot pin to a core: two are needed")
+    if cores != Cores::Second {
+        set.set(first);
+    }
+    if cores != Cores::First {
+        set.set(second);
+    }
+    sched_setaffinity(None, &set).context("cannot pin to a core")
 }
 
 /// Lets this process, and what it starts, have as many descriptors as the system grants; how many those are.
@@ -53,13 +61,9 @@ pub fn describe() -> String {
     // What follows the version names the builder's flavour, which tells nobody anything.
     let kernel = release.trim().split('-').next().unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib: u64 = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
-        .unwrap_or_default();
+    let total = kib(&memory, "MemTotal:") as f64 / 1e6;
     let mut text = format!("{} cores of {}", cores(), field("model name"));
-    let _ =
-        write!(text, " (model {}), {:.1} GB of memory, Linux {kernel}", field("model\t"), kib as f64 / 1e6);
+    let _ = write!(text, " (model {}), {:.1} GB of memory, Linux {kernel}", field("model\t"), total);
     if cpu.contains(" hypervisor ") {
         text.push_str(", virtual");
     }
@@ -93,6 +97,17 @@ fn busy() -> f64 {
     // User, nice, system, idle, waiting, interrupts of both kinds, stolen; the tick is 1/100 s on every Linux.
     let ticks = fields.take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
     ticks.filter_map(|(_, field)| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// What the system itself holds for all its processes, in bytes: sockets and files, for a great part.
+pub fn held_by_the_system() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kib(&memory, "Slab:") * 1024
+}
+
+fn kib(memory: &str, name: &str) -> u64 {
+    let number = |line: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok();
+    memory.lines().find_map(number).unwrap_or_default()
 }
 
 fn cores() -> usize {

@@ -30,7 +30,7 @@
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
 //! | [`config`], [`cli`] | what the operator says | yes |
 //! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
-//! | [`bench`] | what a server can do, measured from the outside, with those clients | partly |
+//! | [`bench`](mod@bench) | what a server can do, measured from the outside, with those clients | partly |
 //! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
 //! | [`tools`] | what the program can do beside serving | |
 //!

@@ -6,11 +6,11 @@
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`relay`] | messages between members and joiners | |
-//! | [`sessions`] | whole sessions, one after another | |
-//! | [`idle`] | members that do nothing | |
-//! | [`storm`] | joiners that come all at once | |
-//! | [`kept`] | what is still held when messages have gone through | |
+//! | [`relay`](mod@relay) | messages between members and joiners | |
+//! | [`sessions`](mod@sessions) | whole sessions, one after another | |
+//! | [`idle`](mod@idle) | members that do nothing | |
+//! | [`storm`](mod@storm) | joiners that come all at once | |
+//! | [`kept`](mod@kept) | what is still held when messages have gone through | |
 //! | [`watched`] | what the server's process costs | |
 //! | [`measure`] | windows of time, percentiles, many at a time | |
 //! | [`pace`] | a steady rate | partly |

@@ -294,7 +294,7 @@ async fn stop_on_ctrl_c(progress: Progress) {
 
 fn seconds(text: &str) -> Result<Duration> {
     let seconds: f64 = text.parse()?;
-    if !(seconds > 0.0) {
+    if seconds.is_nan() || seconds <= 0.0 {
         bail!("it must be more than nothing");
     }
     Ok(Duration::try_from_secs_f64(seconds)?)

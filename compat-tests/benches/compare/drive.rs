@@ -22,6 +22,8 @@ use crate::works::{self, Connected, Load};
 const SETTLED: Duration = Duration::from_millis(200);
 /// Sessions at a time.
 const CONCURRENCY: usize = 32;
+/// In more rooms nothing is warmed up: each connection of that would still hold its port.
+const WARMED: usize = 4_000;
 /// Contents after which it is looked at what is kept of them.
 const LARGE: usize = 16 * 1024;
 
@@ -89,7 +91,9 @@ async fn relayed(
         duration: measure.warm_up,
         rate,
     };
-    relay(target, &load, None, &Progress::none()).await?;
+    if shape.rooms <= WARMED {
+        relay(target, &load, None, &Progress::none()).await?;
+    }
     load.duration = measure.window;
     let relayed = relay(target, &load, Some(watched), &Progress::none()).await?;
     complete(&relayed.lost)?;

@@ -19,16 +19,13 @@ struct Series {
     x: &'static str,
     sizes: &'static [usize],
     load: fn(usize) -> Load,
-    plots: &'static [Drawn],
-}
-
-/// One plot of a series.
-struct Drawn {
-    /// The figures, and what they are called.
-    figures: &'static [(Figure, &'static str)],
+    /// The figures that are drawn, and what they are called.
+    drawn: &'static [(Figure, &'static str)],
     y: &'static str,
-    /// What linear growth is.
+    /// What growth should be.
     linear: Linear,
+    /// What stands beside them in the table.
+    told: &'static [(Figure, &'static str)],
 }
 
 /// What a figure does if each thing costs the same.
@@ -36,9 +33,7 @@ struct Drawn {
 enum Linear {
     /// It is the same at all sizes.
     Same,
-    /// It grows with the size.
-    Proportional,
-    /// It grows with the size from what a thing costs without.
+    /// It grows with the size, from what there is without.
     Affine,
 }
 
@@ -53,12 +48,6 @@ pub struct Point {
     pub figures: Sample,
 }
 
-const PER_MEMBER: &[(Figure, &str)] = &[
-    (Figure::Member, "kB of memory"),
-    (Figure::Heartbeats, "µs of CPU/s"),
-    (Figure::Kernel, "kB of the system's memory"),
-];
-
 const SERIES: &[Series] = &[
     Series {
         name: "members",
@@ -66,13 +55,13 @@ const SERIES: &[Series] = &[
         x: "members",
         sizes: &[100, 300, 1_000, 3_000, 6_000, 10_000, 14_000, 18_000],
         load: Load::Idle,
-        plots: &[
-            Drawn {
-                figures: &[(Figure::Held, "memory beyond that at start, MB"), (Figure::Beats, "CPU, ms/s")],
-                y: "MB, ms/s",
-                linear: Linear::Proportional,
-            },
-            Drawn { figures: PER_MEMBER, y: "kB, µs/s, for each member", linear: Linear::Same },
+        drawn: &[(Figure::Held, "memory beyond that at start, MB"), (Figure::Beats, "CPU, ms/s")],
+        y: "MB, ms/s",
+        linear: Linear::Affine,
+        told: &[
+            (Figure::Member, "kB of memory for each"),
+            (Figure::Kernel, "kB of the system's for each"),
+            (Figure::Heartbeats, "µs of CPU/s for each"),
         ],
     },
     Series {
@@ -81,11 +70,10 @@ const SERIES: &[Series] = &[
         x: "rooms",
         sizes: &[10, 30, 100, 300, 1_000, 3_000, 6_000, 9_000],
         load: |rooms| Load::Relay(relay(rooms, 1, 64)),
-        plots: &[Drawn {
-            figures: &[(Figure::Cost, "CPU for a message, µs")],
-            y: "µs",
-            linear: Linear::Same,
-        }],
+        drawn: &[(Figure::Cost, "CPU for a message, µs")],
+        y: "µs",
+        linear: Linear::Same,
+        told: &[],
     },
     Series {
         name: "joiners",
@@ -93,14 +81,10 @@ const SERIES: &[Series] = &[
         x: "joiners",
         sizes: &[1, 10, 30, 100, 300, 1_000, 2_000, 3_000, 5_000],
         load: |joiners| Load::Storm(joiners, Connected::After),
-        plots: &[Drawn {
-            figures: &[
-                (Figure::Storm, "until all are answered, ms"),
-                (Figure::StormCost, "CPU of the server, ms"),
-            ],
-            y: "ms",
-            linear: Linear::Affine,
-        }],
+        drawn: &[(Figure::Storm, "until all are answered, ms"), (Figure::StormCost, "CPU of the server, ms")],
+        y: "ms",
+        linear: Linear::Affine,
+        told: &[],
     },
     Series {
         name: "payload",
@@ -108,11 +92,10 @@ const SERIES: &[Series] = &[
         x: "bytes of a content",
         sizes: &[64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576],
         load: |bytes| Load::Relay(relay(50, 1, bytes)),
-        plots: &[Drawn {
-            figures: &[(Figure::Cost, "CPU for a message, µs")],
-            y: "µs",
-            linear: Linear::Affine,
-        }],
+        drawn: &[(Figure::Cost, "CPU for a message, µs")],
+        y: "µs",
+        linear: Linear::Affine,
+        told: &[],
     },
 ];
 
@@ -139,15 +122,10 @@ pub async fn growth(
             own.push(Point { series: series.name, size: *size, figures: medians(&samples) });
         }
         text.push_str(&told(series, &own));
-        for (at, drawn) in series.plots.iter().enumerate() {
-            let name = match at {
-                0 => format!("growth-{}.svg", series.name),
-                _ => format!("growth-{}-each.svg", series.name),
-            };
-            if let Some(folder) = folder {
-                plotted(&folder.join(&name), series, drawn, &own)?;
-                text.push_str(&format!("![{}, by {}]({name})\n\n", series.title, series.x));
-            }
+        if let Some(folder) = folder {
+            let name = format!("growth-{}.svg", series.name);
+            plotted(&folder.join(&name), series, &own)?;
+            text.push_str(&format!("![{}, by {}]({name})\n\n", series.title, series.x));
         }
         points.extend(own);
     }
@@ -155,15 +133,24 @@ pub async fn growth(
     Ok((text, points))
 }
 
-/// What a million idle members would take, if the most that were measured are like all others.
+/// What a million idle members would take, by what each further one took.
 fn million(points: &[Point]) -> Option<String> {
-    let most = points.iter().filter(|point| point.series == "members").max_by_key(|point| point.size)?;
-    let of = |figure| most.figures.get(&figure).copied();
-    let (own, system, beats) = (of(Figure::Member)?, of(Figure::Kernel)?, of(Figure::Heartbeats)?);
+    let members: Vec<&Point> = points.iter().filter(|point| point.series == "members").collect();
+    let most = members.iter().max_by_key(|point| point.size)?;
+    // What a server has for its first connections does not count again for each.
+    let each = |figure| {
+        let points: Vec<(f64, f64)> = members
+            .iter()
+            .filter_map(|point| Some((point.size as f64, *point.figures.get(&figure)?)))
+            .collect();
+        Some(affine(&points).1 * 1e3)
+    };
+    let (own, beats) = (each(Figure::Held)?, each(Figure::Beats)?);
+    let system = *most.figures.get(&Figure::Kernel)?;
     // A kB for each of a million is a GB, and a µs is a second.
     Some(format!(
-        "### A million idle members\n\nWith the figures of {} members: {} GB of the server's memory ({} kB each), {} GB of \
-         the system's ({} kB), and {} of a core for heartbeats ({} µs/s).\n",
+        "### A million idle members\n\nBy the line through the figures up to {} members: {} GB of the server's memory ({} kB each), {} GB of \
+         the system's ({} kB), and {} cores for heartbeats ({} µs/s).\n",
         most.size,
         digits(own),
         digits(own),
@@ -184,17 +171,11 @@ fn medians(samples: &[Sample]) -> Sample {
     figures.into_iter().filter_map(median).collect()
 }
 
-/// The figures of a series as a table: of each plot, those that are drawn.
+/// The figures of a series as a table.
 fn told(series: &Series, points: &[Point]) -> String {
-    let mut figures: Vec<(Figure, &str)> = Vec::new();
-    for figure in series.plots.iter().flat_map(|drawn| drawn.figures) {
-        figures.push(*figure);
-    }
+    let figures: Vec<(Figure, &str)> = series.drawn.iter().chain(series.told).copied().collect();
     let mut text = format!("### {}\n\n| {} |", series.title, series.x);
-    figures.iter().for_each(|(figure, name)| match figure {
-        Figure::Member | Figure::Heartbeats | Figure::Kernel => text.push_str(&format!(" {name} for each |")),
-        _ => text.push_str(&format!(" {name} |")),
-    });
+    figures.iter().for_each(|(_, name)| text.push_str(&format!(" {name} |")));
     text.push_str("\n|--:|");
     figures.iter().for_each(|_| text.push_str("--:|"));
     for point in points {
@@ -208,18 +189,18 @@ fn told(series: &Series, points: &[Point]) -> String {
     text
 }
 
-fn plotted(path: &Path, series: &Series, drawn: &Drawn, points: &[Point]) -> Result<()> {
+fn plotted(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
     let of = |(figure, name): &(Figure, &'static str)| {
         let points: Vec<(f64, f64)> = points
             .iter()
             .filter_map(|point| Some((point.size as f64, *point.figures.get(figure)?)))
             .filter(|(_, value)| *value > 0.0)
             .collect();
-        let line = line(drawn.linear, &points);
+        let line = line(series.linear, &points);
         plot::Series { name, points, line }
     };
     let plot =
-        Plot { title: series.title, x: series.x, y: drawn.y, series: drawn.figures.iter().map(of).collect() };
+        Plot { title: series.title, x: series.x, y: series.y, series: series.drawn.iter().map(of).collect() };
     plot::draw(path, &plot)
 }
 
@@ -229,7 +210,6 @@ fn line(linear: Linear, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let (fixed, each) = match linear {
         Linear::Same => (median(points.iter().map(|point| point.1).collect()), 0.0),
-        Linear::Proportional => (0.0, median(points.iter().map(|(x, y)| y / x).collect())),
         Linear::Affine => affine(points),
     };
     // An affine line is none on logarithmic axes: it takes some points.
@@ -265,8 +245,8 @@ mod tests {
         let points: Vec<(f64, f64)> = [1.0, 10.0, 1000.0].map(|x| (x, 5.0 + 2.0 * x)).into();
         let (fixed, each) = affine(&points);
         assert!((fixed - 5.0).abs() < 1e-6 && (each - 2.0).abs() < 1e-6, "{fixed} {each}");
-        let line = line(Linear::Proportional, &[(10.0, 20.0), (100.0, 210.0), (1000.0, 2000.0)]);
-        assert_eq!((line[0], line.len()), ((10.0, 20.0), 61));
+        let line = line(Linear::Same, &[(10.0, 20.0), (100.0, 21.0), (1000.0, 22.0)]);
+        assert_eq!((line[0], line.len()), ((10.0, 21.0), 61));
         assert!(super::line(Linear::Same, &[]).is_empty());
     }
 }

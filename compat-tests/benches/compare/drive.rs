@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use compat_tests::oracle::Server;
 use sigver::bench::{
-    Cost, Idle, Keep, Lost, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept,
-    relay, sessions, storm,
+    Cost, Idle, Keep, Lost, Phase, Progress, Relay, Relayed, Sessions, Storm, Target, Tongue, Watched, idle,
+    kept, relay, sessions, storm,
 };
 use tokio::time::sleep;
 
 use crate::figures::{Figure, Sample};
-use crate::machine::{Watch, held_by_the_system};
+use crate::machine::{Cores, Watch, held_by_the_system, pin};
 use crate::servers::Party;
 use crate::works::{self, Connected, Load};
 
@@ -74,6 +74,7 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
     Ok(sample)
 }
 
+/// A relay, by one thread, or by one on each core where the server has both.
 async fn relayed(
     target: &Target,
     watched: &Watched,
@@ -82,38 +83,78 @@ async fn relayed(
     cores: f64,
     measure: &Measure,
 ) -> Result<Sample> {
-    let mut load = Relay {
-        member: tongue(shape.member)?,
-        joiner: tongue(shape.joiner)?,
-        rooms: shape.rooms,
-        in_flight: shape.flight,
-        bytes: shape.bytes,
-        duration: measure.warm_up,
-        rate,
+    let own = Watched::of(std::process::id())?;
+    let (spent, begin) = (own.read()?.cpu, Instant::now());
+    let share = |shape| Share { target: target.clone(), watched: *watched, shape, rate, measure: *measure };
+    let shares = if cores > 1.0 {
+        let half = works::Relay { rooms: shape.rooms / 2, ..shape };
+        let other = share(half);
+        let other = std::thread::spawn(move || -> Result<Relayed> {
+            pin(Cores::Second)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(other.relayed())
+        });
+        let first = share(half).relayed().await;
+        let other = other.join().map_err(|_| anyhow!("the other half of the load has panicked"))?;
+        vec![first?, other?]
+    } else {
+        vec![share(shape).relayed().await?]
     };
-    if shape.rooms <= WARMED {
-        relay(target, &load, None, &Progress::none()).await?;
+    // Of all the time, as it has the same to do in all of it but for the connecting.
+    let busy = (own.read()?.cpu - spent).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let (mut per_second, mut load) = (0.0, 0.0);
+    for share in &shares {
+        per_second += share.messages_per_second;
+        // Each has watched the whole server, in windows that are the same but for the time of connecting.
+        load += cost(share.server)?.load / shares.len() as f64;
     }
-    load.duration = measure.window;
-    let relayed = relay(target, &load, Some(watched), &Progress::none()).await?;
-    complete(&relayed.lost)?;
-    let cost = cost(relayed.server)?;
-    let per_core = relayed.messages as f64 / cost.cpu_seconds / 1e3;
+    let per_core = per_second / load;
     let mut sample = Sample::from([
-        (Figure::Rate, relayed.messages_per_second / 1e3),
-        (Figure::RatePerCore, per_core),
-        (Figure::Capacity, per_core * cores),
-        (Figure::Cost, cost.cpu_us_each),
-        (Figure::Busy, cost.load * 100.0),
+        (Figure::Rate, per_second / 1e3),
+        (Figure::RatePerCore, per_core / 1e3),
+        (Figure::Capacity, per_core * cores / 1e3),
+        (Figure::Cost, 1e6 / per_core),
+        (Figure::Busy, load * 100.0),
+        (Figure::LoadBusy, busy * 100.0),
     ]);
-    if rate.is_some() {
-        if relayed.unanswered > 0 {
-            bail!("{} round trips have not come to their end: it cannot keep up", relayed.unanswered);
+    if let ([share], Some(_)) = (&shares[..], rate) {
+        if share.unanswered > 0 {
+            bail!("{} round trips have not come to their end: it cannot keep up", share.unanswered);
         }
-        sample.insert(Figure::Median, relayed.round_trip.p50_us / 1e3);
-        sample.insert(Figure::Tail, relayed.round_trip.p99_us / 1e3);
+        sample.insert(Figure::Median, share.round_trip.p50_us / 1e3);
+        sample.insert(Figure::Tail, share.round_trip.p99_us / 1e3);
     }
     Ok(sample)
+}
+
+/// What one thread has of a relay.
+struct Share {
+    target: Target,
+    watched: Watched,
+    shape: works::Relay,
+    rate: Option<f64>,
+    measure: Measure,
+}
+
+impl Share {
+    async fn relayed(self) -> Result<Relayed> {
+        let mut load = Relay {
+            member: tongue(self.shape.member)?,
+            joiner: tongue(self.shape.joiner)?,
+            rooms: self.shape.rooms,
+            in_flight: self.shape.flight,
+            bytes: self.shape.bytes,
+            duration: self.measure.warm_up,
+            rate: self.rate,
+        };
+        if load.rooms <= WARMED {
+            relay(&self.target, &load, None, &Progress::none()).await?;
+        }
+        load.duration = self.measure.window;
+        let relayed = relay(&self.target, &load, Some(&self.watched), &Progress::none()).await?;
+        complete(&relayed.lost)?;
+        Ok(relayed)
+    }
 }
 
 async fn signaled(target: &Target, watched: &Watched, measure: &Measure) -> Result<Sample> {

@@ -12,12 +12,14 @@ pub enum Figure {
     Rate,
     /// Contents relayed in a second of the server's processor time, in thousands.
     RatePerCore,
-    /// The same, times the cores that the server has: what it could do with them for itself alone, in thousands.
+    /// The same, times the cores that the server has: what it could do with them for itself alone.
     Capacity,
     /// The server's processor time for a content, in µs.
     Cost,
     /// How busy the server was, in % of a core.
     Busy,
+    /// How busy the load was, in % of a core.
+    LoadBusy,
     /// How much of the machine other processes took meanwhile, in %.
     Others,
     /// Half of the contents came back within this time, in ms.
@@ -56,9 +58,9 @@ impl Figure {
         match self {
             Figure::Rate => "1000 messages/s",
             Figure::RatePerCore => "1000 messages/s per core",
-            Figure::Capacity => "1000 messages/s",
+            Figure::Capacity => "1000 messages/s per core, times cores",
             Figure::Cost => "µs of CPU/message",
-            Figure::Busy => "% of a core",
+            Figure::Busy | Figure::LoadBusy => "% of a core",
             Figure::Others => "% of the machine",
             Figure::Median => "ms (p50)",
             Figure::Tail => "ms (p99)",

@@ -21,8 +21,10 @@ pub enum Party {
     Original(&'static str),
     /// Our server as it comes, on one core.
     Ours,
-    /// The same with two cores, which it shares with the load.
-    OursOnTwo,
+    /// The same on one core with the load.
+    OursSharingOne,
+    /// The same with two workers on two cores, each of which has half of the load, too.
+    OursSharingTwo,
     /// The same with room for messages of more than a MiB.
     OursForLarge,
     /// The same over TLS.
@@ -53,7 +55,7 @@ impl Party {
 
     /// How many cores it has.
     pub fn cores(self) -> f64 {
-        if self == Party::OursOnTwo { 2.0 } else { 1.0 }
+        if self == Party::OursSharingTwo { 2.0 } else { 1.0 }
     }
 
     /// Its name in the table.
@@ -61,7 +63,8 @@ impl Party {
         match self {
             Party::Original(version) => format!("sigver@{version}"),
             Party::Ours => "ours".into(),
-            Party::OursOnTwo => "ours on two cores".into(),
+            Party::OursSharingOne => "ours on one".into(),
+            Party::OursSharingTwo => "ours on two".into(),
             Party::OursForLarge => "ours for large messages".into(),
             Party::OursTls => "ours over TLS".into(),
             Party::Reference => "bare relay".into(),
@@ -71,11 +74,13 @@ impl Party {
 }
 
 impl Servers {
-    /// Starts one. This thread is back on the load's core then, or on both where the server has both.
+    /// Starts one. This thread is back on the load's core then.
     pub async fn start(&self, party: Party) -> Result<Server> {
         // A process inherits its cores, so that it has as many threads as cores from the beginning.
         let (server, load) = match party {
-            Party::OursOnTwo => (Cores::Both, Cores::Both),
+            Party::OursSharingOne => (Cores::First, Cores::First),
+            // The other half of the load goes to the other core, see `drive`.
+            Party::OursSharingTwo => (Cores::Both, Cores::First),
             _ => (Cores::First, Cores::Second),
         };
         pin(server)?;
@@ -90,7 +95,9 @@ impl Servers {
         let own = || std::env::current_exe().context("this program has no name");
         match party {
             Party::Original(version) => self.original(version).await,
-            Party::Ours | Party::OursOnTwo => Server::ours_with(&self.ours, &[]).await,
+            Party::Ours | Party::OursSharingOne | Party::OursSharingTwo => {
+                Server::ours_with(&self.ours, &[]).await
+            }
             Party::OursForLarge => Server::ours_with(&self.ours, &["--max-message", LARGE]).await,
             Party::OursTls => Server::ours_with(&self.ours, &["--cert", &cert, "--key", &key]).await,
             Party::Reference => Server::ours_with(&own()?, &["reference"]).await,

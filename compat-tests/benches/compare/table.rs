@@ -25,8 +25,10 @@ pub struct Line {
     pub whose: String,
     /// Its values.
     pub value: Summary,
-    /// How busy it was, in % of a core: with less than all of it, the load was what limits.
+    /// How busy it was, in % of a core.
     pub busy: Option<f64>,
+    /// How busy the load was.
+    pub load_busy: Option<f64>,
     /// Beside whom.
     pub beside: Option<String>,
     /// The other's values.
@@ -47,6 +49,7 @@ pub fn lines(work: &Work, turns: &Turns) -> Vec<Line> {
 fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     let of = |run| column(turns, run, row.figure);
     let values = of(row.run);
+    let median = |figure| Summary::of(column(turns, row.run, figure)).map(|summary| summary.median);
     let name = |run: usize| work.runs.get(run).map(|(party, _)| party.name());
     let (others, beside) = match row.beside {
         Beside::Nothing => (None, None),
@@ -73,7 +76,8 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
         unit: row.figure.unit(),
         whose: name(row.run)?,
         value,
-        busy: Summary::of(column(turns, row.run, Figure::Busy)).map(|busy| busy.median),
+        busy: median(Figure::Busy),
+        load_busy: median(Figure::LoadBusy),
         beside,
         other: others.and_then(Summary::of),
         ratio,
@@ -104,7 +108,11 @@ pub fn markdown(lines: &[Line]) -> String {
             "| {told} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
             line.unit,
             digits(line.value.median),
-            line.busy.map_or("–".into(), |busy| format!("{busy:.0} %")),
+            match (line.busy, line.load_busy) {
+                (Some(server), Some(load)) => format!("{server:.0} / {load:.0} %"),
+                (Some(server), None) => format!("{server:.0} %"),
+                _ => "–".into(),
+            },
             line.beside.as_deref().unwrap_or("–"),
             line.other.map_or("–".into(), |other| digits(other.median)),
             line.ratio.map_or("–".into(), |ratio| digits(ratio.median)),

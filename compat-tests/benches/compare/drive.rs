@@ -14,7 +14,7 @@ use sigver::bench::{
 use tokio::time::sleep;
 
 use crate::figures::{Figure, Sample};
-use crate::machine::{Cores, Watch, held_by_the_system, pin};
+use crate::machine::{self, Cores, Watch, held_by_the_system, pin};
 use crate::servers::Party;
 use crate::works::{self, Connected, Load};
 
@@ -44,8 +44,7 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
     let scheme = if party.tls() { "wss" } else { "ws" };
     let target = Target::parse(&format!("{scheme}://{}", server.addr))?;
     // Where a machine is shared, figures that are no ratios of processor times mean little: that is told.
-    let own = Watched::of(std::process::id())?;
-    let spent = || anyhow::Ok((own.read()?.cpu + watched.read()?.cpu).as_secs_f64());
+    let spent = || anyhow::Ok(watched.read()?.cpu.as_secs_f64());
     let watch = Watch::start(spent()?);
     let sample: Result<Sample> = match load {
         Load::Relay(shape) => relayed(&target, &watched, shape, None, party.cores(), measure).await,
@@ -70,7 +69,9 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
         bail!("the server has died: {}", server.errors());
     }
     let mut sample = sample?;
-    sample.insert(Figure::Others, watch.others(spent()?));
+    if let Some(others) = watch.others(spent()?) {
+        sample.insert(Figure::Others, others);
+    }
     Ok(sample)
 }
 
@@ -83,8 +84,7 @@ async fn relayed(
     cores: f64,
     measure: &Measure,
 ) -> Result<Sample> {
-    let own = Watched::of(std::process::id())?;
-    let (spent, begin) = (own.read()?.cpu, Instant::now());
+    let (spent, begin) = (machine::own(), Instant::now());
     let share = |shape| Share { target: target.clone(), watched: *watched, shape, rate, measure: *measure };
     let shares = if cores > 1.0 {
         let half = works::Relay { rooms: shape.rooms / 2, ..shape };
@@ -101,7 +101,7 @@ async fn relayed(
         vec![share(shape).relayed().await?]
     };
     // Of all the time, as it has the same to do in all of it but for the connecting.
-    let busy = (own.read()?.cpu - spent).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let busy = (machine::own() - spent) / begin.elapsed().as_secs_f64();
     let (mut per_second, mut load) = (0.0, 0.0);
     for share in &shares {
         per_second += share.messages_per_second;

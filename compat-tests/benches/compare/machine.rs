@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -70,33 +70,46 @@ pub fn describe() -> String {
     text
 }
 
-/// How much of the machine processes other than some have taken since a moment.
+/// How much of the machine processes other than this one and a server take.
 pub struct Watch {
     whole: f64,
-    some: f64,
+    ours: f64,
     begin: Instant,
 }
 
 impl Watch {
-    /// From now on; `some` is the processor time that this process and its servers have had, in seconds.
-    pub fn start(some: f64) -> Watch {
-        Watch { whole: busy(), some, begin: Instant::now() }
+    /// From now on; `server` is the processor time that the server has had, in seconds.
+    pub fn start(server: f64) -> Watch {
+        Watch { whole: busy(), ours: own() + server, begin: Instant::now() }
     }
 
-    /// In % of all cores.
-    pub fn others(&self, some: f64) -> f64 {
-        let others = busy() - self.whole - (some - self.some);
-        others.max(0.0) / (self.begin.elapsed().as_secs_f64() * cores() as f64) * 100.0
+    /// In % of all cores; none if it is too short a time for the clock that this is told by.
+    pub fn others(&self, server: f64) -> Option<f64> {
+        let elapsed = self.begin.elapsed();
+        let others = busy() - self.whole - (own() + server - self.ours);
+        let share = others.max(0.0) / (elapsed.as_secs_f64() * cores() as f64);
+        (elapsed > Duration::from_secs(1)).then_some(share * 100.0)
     }
 }
+
+/// The tick of `/proc` is 1/100 s on every Linux.
+const TICKS: f64 = 100.0;
 
 /// Processor time that was used by anybody, in seconds; what a hypervisor took, too.
 fn busy() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // User, nice, system, idle, waiting, interrupts of both kinds, stolen; the tick is 1/100 s on every Linux.
+    // User, nice, system, idle, waiting, interrupts of both kinds, stolen.
     let ticks = fields.take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
-    ticks.filter_map(|(_, field)| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+    ticks.filter_map(|(_, field)| field.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
+/// Processor time of this process, in seconds: of threads that have ended, too.
+pub fn own() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
 /// What the system itself holds for all its processes, in bytes: sockets and files, for a great part.

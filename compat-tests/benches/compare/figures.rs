@@ -138,7 +138,8 @@ pub fn digits(value: f64) -> String {
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
         size if size >= 0.9995 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        size if size >= 0.0005 || size == 0.0 => format!("{value:.3}"),
+        _ => "< 0.001".into(),
     }
 }
 

@@ -6,11 +6,11 @@
 //!                               │
 //!                               └── starts the servers (oracle): ours, the originals from npm
 //! ```
-//! Pure modules: [`current`], [`exceptions`], [`hearing`], [`report`]. The others touch files and processes; [`interop`] tries the
+//! Pure modules: [`exceptions`], [`hearing`], [`report`]. The others touch files and processes; [`interop`] tries the
 //! product's tools on the originals. Of the product nothing else is used but `sigver::replay`, which uses nothing of the
-//! rest: what is sent was recorded or written by hand, and what is received is compared as bytes.
+//! rest: what is sent was recorded or written by hand, and what is received is compared as bytes. (What costs are compared is
+//! in `benches/compare`, whose load is that of `sigver::bench`.)
 
-pub mod current;
 pub mod exceptions;
 pub mod goldens;
 pub mod hearing;

@@ -22,6 +22,8 @@ use crate::transcript::Event;
 const START: Duration = Duration::from_secs(20);
 /// How long a server that should die may take to do so.
 const DEATH: Duration = Duration::from_secs(1);
+/// How often an original that starts is asked whether it listens.
+const POLL: Duration = Duration::from_millis(2);
 /// Ports to try, below the range that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How far apart processes with neighbouring ids begin in it: more than the servers that one of them starts.
@@ -31,11 +33,22 @@ const KEPT: usize = 64 * 1024;
 /// What our server says when it is ready, before the port.
 const READY: &str = "Signaling server is listening on 127.0.0.1:";
 
+/// What an original runs under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Node 8 from npm, of the originals' time: all of them run there.
+    Eight,
+    /// The system's, where those do not run that need a native module.
+    System,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// How long it took from its start until it listened.
+    pub start: Duration,
     child: Mutex<Child>,
     errors: Arc<Mutex<String>>,
 }
@@ -90,10 +103,15 @@ fn lines(stream: impl AsyncRead + Send + Unpin + 'static, mut each: impl FnMut(S
 impl Server {
     /// Starts an original, installed in `dir` by `originals/setup`.
     pub async fn original(dir: &Path, original: &Original) -> Result<Server> {
+        Self::original_under(Node::Eight, dir, original).await
+    }
+
+    /// The same, under this Node.
+    pub async fn original_under(node: Node, dir: &Path, original: &Original) -> Result<Server> {
         let mut last = None;
         // Someone may take the port in between: then the process dies, and another port is tried.
         for _ in 0..3 {
-            match Self::original_once(dir, original, free_port()?).await {
+            match Self::original_once(node, dir, original, free_port()?).await {
                 Ok(server) => return Ok(server),
                 Err(error) => last = Some(error),
             }
@@ -102,9 +120,12 @@ impl Server {
         Err(error.context(format!("sigver {} does not start (see originals/setup)", original.version)))
     }
 
-    async fn original_once(dir: &Path, original: &Original, port: u16) -> Result<Server> {
+    async fn original_once(node: Node, dir: &Path, original: &Original, port: u16) -> Result<Server> {
         let modules = dir.join("node_modules");
-        let mut command = Command::new(modules.join("node8/bin/node"));
+        let mut command = match node {
+            Node::Eight => Command::new(modules.join("node8/bin/node")),
+            Node::System => Command::new("node"),
+        };
         let main = modules.join(format!("sigver-{}", original.version)).join(original.main);
         if original.fixed_port {
             command
@@ -115,19 +136,20 @@ impl Server {
         } else {
             command.arg(main).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
         }
+        let begin = Instant::now();
         let (mut child, errors) = spawn(&mut command)?;
         if let Some(stdout) = child.stdout.take() {
             lines(stdout, |_| {});
         }
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Server { addr, child: Mutex::new(child), errors };
-        let deadline = Instant::now() + START;
+        let mut server = Server { addr, start: Duration::ZERO, child: Mutex::new(child), errors };
         while TcpStream::connect(addr).await.is_err() {
-            if server.exit().is_some() || Instant::now() > deadline {
+            if server.exit().is_some() || begin.elapsed() > START {
                 bail!("it did not listen: {}", server.errors());
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(POLL).await;
         }
+        server.start = begin.elapsed();
         // Whoever answered may be another process if ours could not have the port.
         sleep(Duration::from_millis(50)).await;
         if server.exit().is_some() {
@@ -143,8 +165,14 @@ impl Server {
 
     /// Starts our server, which tells its port.
     pub async fn ours(bin: &Path, protocol: &str) -> Result<Server> {
+        Self::ours_with(bin, &["--protocol", protocol]).await
+    }
+
+    /// The same, or another program that says so, too, with these arguments first.
+    pub async fn ours_with(bin: &Path, more: &[&str]) -> Result<Server> {
         let mut command = Command::new(bin);
-        command.args(["-h", "127.0.0.1", "-p", "0", "--protocol", protocol]);
+        command.args(more).args(["-h", "127.0.0.1", "-p", "0"]);
+        let begin = Instant::now();
         let (mut child, errors) = spawn(&mut command)?;
         let (sender, mut ports) = mpsc::unbounded_channel();
         if let Some(stdout) = child.stdout.take() {
@@ -157,11 +185,11 @@ impl Server {
         match timeout(START, ports.recv()).await {
             Ok(Some(port)) => {
                 let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                Ok(Server { addr, child: Mutex::new(child), errors })
+                Ok(Server { addr, start: begin.elapsed(), child: Mutex::new(child), errors })
             }
             _ => {
                 let errors = errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                bail!("{} --protocol {protocol} does not start: {}", bin.display(), errors.trim())
+                bail!("{} {} does not start: {}", bin.display(), more.join(" "), errors.trim())
             }
         }
     }

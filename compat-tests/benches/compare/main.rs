@@ -1,0 +1,289 @@
+//! `compare`: what the gateway costs beside the original servers from npm, work by work, in one run on one machine;
+//! and how that grows. Nothing passes or fails here: it prints tables, and draws plots.
+//!
+//! ```text
+//! works (who does what, what is asked) ─► drive (one turn of one server) ─► figures ─► table ─► document
+//!                                           │
+//!                                           └── servers: the originals, ours, and the least there can be (reference)
+//! growth ─► drive, plot ─► document
+//! ```
+
+#![cfg(target_os = "linux")]
+
+mod document;
+mod drive;
+mod figures;
+mod growth;
+mod machine;
+mod plot;
+mod reference;
+mod servers;
+mod table;
+mod tls;
+mod works;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use compat_tests::goldens::root;
+use compat_tests::oracle::Node;
+use indicatif::{ProgressBar, ProgressStyle};
+use sigver::bench::idle::FIRST_BEATS;
+
+use crate::drive::Measure;
+use crate::figures::{Figure, Summary};
+use crate::machine::Cores;
+use crate::servers::Servers;
+use crate::table::Line;
+use crate::works::Work;
+
+/// Where a release build leaves our server.
+const SERVER: &str = "target/release/sigver";
+/// How long a load lasts before it counts.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Compares the gateway with the original servers
+#[derive(Parser)]
+#[command(name = "compare")]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Task>,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Shows how the costs of ours grow, and draws it
+    Growth(GrowthArgs),
+    /// The least that can stand between two clients
+    #[command(hide = true, disable_help_flag = true)]
+    Reference {
+        #[arg(short = 'h')]
+        host: Option<String>,
+        #[arg(short = 'p')]
+        port: Option<u16>,
+        #[arg(long, requires = "key")]
+        cert: Option<PathBuf>,
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct TableArgs {
+    /// Our server
+    #[arg(long, default_value = SERVER)]
+    server_bin: PathBuf,
+    /// Where the originals are installed
+    #[arg(long, default_value_os_t = root().join("originals"))]
+    originals: PathBuf,
+    /// Works by their name, or by how it begins; all without it
+    #[arg(long, value_delimiter = ',')]
+    works: Vec<String>,
+    /// List the works, and do nothing
+    #[arg(long)]
+    list: bool,
+    /// How often each server has its turn
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// How long messages are counted in a turn, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// One turn, short, with a tenth of the members: to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Replace the table in this document
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct GrowthArgs {
+    /// Our server
+    #[arg(long, default_value = SERVER)]
+    server_bin: PathBuf,
+    /// Series by their name: members, rooms, joiners, payload; all without it
+    #[arg(long, value_delimiter = ',')]
+    series: Vec<String>,
+    /// How often each point is measured
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// How long messages are counted in a turn, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Replace the tables in this document, and draw the plots beside it
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(Task::Reference { cert, key, .. }) = &args.command {
+        reference::serve(cert.as_deref().zip(key.as_deref()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(tls) = tls::files() else { return tls::again_with_a_certificate() };
+    machine::raise_descriptors()?;
+    // Before there are threads, which all belong on the load's core.
+    machine::pin(Cores::Second)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &args.command {
+            Some(Task::Growth(args)) => grow(args, tls).await,
+            _ => compare(&args.table, tls).await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is measured in a turn, with a window of so many seconds.
+fn measure(seconds: f64, quick: bool) -> Result<Measure> {
+    let window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    let idle = match quick {
+        true => (Duration::from_secs(1), Duration::from_secs(5)),
+        false => (FIRST_BEATS, Duration::from_secs(10)),
+    };
+    Ok(Measure { warm_up: window.min(WARM_UP), window, idle })
+}
+
+async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
+    let originals = PathBuf::new();
+    let servers = Servers { ours: args.server_bin.clone(), originals, tls, nodes: Default::default() };
+    let measure = measure(args.seconds, false)?;
+    let folder = args.write.as_deref().and_then(std::path::Path::parent);
+    let (text, points) = growth::growth(&servers, &measure, args.turns.max(1), &args.series, folder).await?;
+    let shape = format!("The median of {} turns of {} s each", args.turns, args.seconds);
+    let others = points.iter().filter_map(|point| point.figures.get(&Figure::Others).copied()).collect();
+    let text = format!("{}{}\n{text}", heading(&servers, &shape), quiet(others));
+    println!("{text}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&points)?)
+            .with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.write {
+        document::replace(path, "growth", &text)?;
+    }
+    Ok(())
+}
+
+async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
+    let works = selected(&args.works)?;
+    if args.list {
+        works.iter().for_each(|work| println!("{:20} {}", work.name, work.text));
+        return Ok(());
+    }
+    let (turns, seconds) = if args.quick { (1, 0.5) } else { (args.turns.max(1), args.seconds) };
+    let measure = measure(seconds, args.quick)?;
+    let servers = Servers {
+        ours: args.server_bin.clone(),
+        originals: args.originals.clone(),
+        tls,
+        nodes: Default::default(),
+    };
+    let steps = works.iter().map(|work| work.runs.len() * turns).sum::<usize>();
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?;
+    let bar = ProgressBar::new(steps as u64).with_style(style);
+    let (mut lines, mut others): (Vec<Line>, Vec<f64>) = Default::default();
+    for work in &works {
+        if bar.is_hidden() {
+            eprintln!("{}", work.name);
+        }
+        let samples = measured(work, turns, &measure, args.quick, &servers, &bar).await;
+        others.extend(samples.iter().flatten().filter_map(|sample| sample.get(&Figure::Others).copied()));
+        lines.extend(table::lines(work, &samples));
+    }
+    bar.finish_and_clear();
+    let shape = format!(
+        "Medians of {turns} turns of {seconds} s{}",
+        if args.quick { ", with a tenth of the members" } else { "" }
+    );
+    let text = format!("{}{}\n{}", heading(&servers, &shape), quiet(others), table::markdown(&lines));
+    println!("{text}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&lines)?)
+            .with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.write {
+        document::replace(path, "table", &text)?;
+    }
+    Ok(())
+}
+
+/// The samples of a work. A turn that fails is told and missing: the others count.
+async fn measured(
+    work: &Work,
+    turns: usize,
+    measure: &Measure,
+    quick: bool,
+    servers: &Servers,
+    bar: &ProgressBar,
+) -> table::Turns {
+    let mut samples = table::Turns::new();
+    'turns: for turn in 1..=turns {
+        let mut sample = Vec::new();
+        for (party, load) in &work.runs {
+            bar.set_message(format!("{}, turn {turn} of {turns}: {}", work.name, party.name()));
+            bar.inc(1);
+            let load = if quick { load.smaller() } else { *load };
+            let done = async {
+                let server = servers.start(*party).await?;
+                drive::turn(&server, *party, load, measure).await
+            };
+            match done.await {
+                Ok(figures) => sample.push(figures),
+                Err(error) => {
+                    let text = format!("{}, turn {turn}, {}: {error:#}", work.name, party.name());
+                    bar.suspend(|| eprintln!("{text}"));
+                    continue 'turns;
+                }
+            }
+        }
+        samples.push(sample);
+    }
+    samples
+}
+
+fn selected(names: &[String]) -> Result<Vec<Work>> {
+    let mut works = works::all();
+    let known = |name: &String| works.iter().any(|work| work.name.starts_with(name.as_str()));
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        bail!("no work begins with {name}; --list tells which there are");
+    }
+    works.retain(|work| names.is_empty() || names.iter().any(|name| work.name.starts_with(name.as_str())));
+    Ok(works)
+}
+
+/// Whether the machine was the comparison's own.
+fn quiet(others: Vec<f64>) -> String {
+    let Some(Summary { median, most, .. }) = Summary::of(others) else { return String::new() };
+    format!("Other processes took {median:.0} % of the machine meanwhile, {most:.0} % in the worst turn.\n")
+}
+
+/// What the table is of.
+fn heading(servers: &Servers, shape: &str) -> String {
+    let system = machine::version(std::path::Path::new("node"), "--version");
+    let eight = machine::version(&servers.originals.join("node_modules/node8/bin/node"), "--version");
+    let nodes = servers.nodes.borrow();
+    let under = nodes.iter().map(|(version, node)| {
+        let node = if *node == Node::System { &system } else { &eight };
+        format!("sigver@{version} under Node {}", node.trim_start_matches('v'))
+    });
+    let under = under.collect::<Vec<_>>().join(", ");
+    let ours = machine::version(&servers.ours, "-V");
+    let mut text = format!("Machine: {}. Ours: sigver {ours}.", machine::describe());
+    if !under.is_empty() {
+        text.push_str(&format!(" Originals: {under}."));
+    }
+    text.push_str(&format!(" {shape}.\n"));
+    text
+}

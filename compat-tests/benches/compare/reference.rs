@@ -1,0 +1,278 @@
+//! What the servers are measured against where no original can be: as little as can stand between two clients. It
+//! grants every upgrade with a canned answer, pairs connections by path, answers a connect, and hands contents of
+//! sigver 20 over to the other side: two system calls and a few dozen bytes of work per message. It has no rooms, no
+//! heartbeats, no limits, no checks. With a certificate, all of that behind rustls as it comes.
+//!
+//! It runs as a process of its own: this program, with a hidden argument.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use compat_tests::wire::put_varint;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The answer to every upgrade, less the end of it.
+const UPGRADE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Accept: ";
+/// The first byte of a content of sigver 20, and of its connect: the field of the message.
+const CONTENT: u8 = 0x12;
+const CONNECT: u8 = 0x1a;
+/// The field of a content that says who sends it, and the id of everybody.
+const SENDER: [u8; 2] = [0x08, 0x01];
+
+/// The way to a client: its half is missing while it is not there.
+#[derive(Default)]
+struct Way {
+    writer: RefCell<Option<Box<dyn AsyncWrite + Unpin>>>,
+    here: Notify,
+}
+
+/// Two clients: which of them has the path to itself so far.
+#[derive(Default)]
+struct Pair {
+    ways: [Way; 2],
+}
+
+type Waiting = Rc<RefCell<HashMap<String, Rc<Pair>>>>;
+
+/// Serves until it is killed, and prints what ours prints.
+pub fn serve(tls: Option<(&Path, &Path)>) -> Result<()> {
+    let tls = tls.map(|(cert, key)| acceptor(cert, key)).transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(LocalSet::new().run_until(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        println!("Signaling server is listening on {}", listener.local_addr()?);
+        let waiting = Waiting::default();
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let (tls, waiting) = (tls.clone(), waiting.clone());
+            spawn_local(async move {
+                let _ = match tls {
+                    None => {
+                        let (reader, writer) = stream.into_split();
+                        client(reader, writer, &waiting).await
+                    }
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => {
+                            let (reader, writer) = tokio::io::split(stream);
+                            client(reader, writer, &waiting).await
+                        }
+                        Err(error) => Err(error.into()),
+                    },
+                };
+            });
+        }
+    }))
+}
+
+fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<Vec<_>, _>>()?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn client(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin + 'static,
+    waiting: &Waiting,
+) -> Result<()> {
+    let mut buffer = Vec::with_capacity(4096);
+    let path = loop {
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+            buffer.drain(..end + 4);
+            writer.write_all(format!("{UPGRADE}{}\r\n\r\n", accept(&head)?).as_bytes()).await?;
+            break head.split(' ').nth(1).unwrap_or_default().to_owned();
+        }
+    };
+    // The second one takes the pair away: the path is free again.
+    let (pair, me) = match waiting.borrow_mut().remove(&path) {
+        Some(pair) => (pair, 1),
+        None => (Rc::<Pair>::default(), 0),
+    };
+    if me == 0 {
+        waiting.borrow_mut().insert(path.clone(), pair.clone());
+    }
+    let done = relay(&mut reader, writer, buffer, &pair, me).await;
+    for way in &pair.ways {
+        way.writer.borrow_mut().take();
+        way.here.notify_one();
+    }
+    let mut waiting = waiting.borrow_mut();
+    if waiting.get(&path).is_some_and(|other| Rc::ptr_eq(other, &pair)) {
+        waiting.remove(&path);
+    }
+    done
+}
+
+/// From one client to the other, until either goes.
+async fn relay(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: impl AsyncWrite + Unpin + 'static,
+    mut buffer: Vec<u8>,
+    pair: &Pair,
+    me: usize,
+) -> Result<()> {
+    let mut own: Option<Box<dyn AsyncWrite + Unpin>> = Some(Box::new(writer));
+    let mut out = Vec::new();
+    loop {
+        let mut at = 0;
+        while let Some((message, end)) = frame(&mut buffer[at..])? {
+            let message = &buffer[at..][message];
+            match message.first() {
+                Some(&CONTENT) => content(message, &mut out)?,
+                Some(&CONNECT) => {
+                    // From now on this client is written to by the other one's task alone.
+                    if let Some(mut writer) = own.take() {
+                        writer.write_all(&[0x82, 2, 0x20, u8::from(me == 0)]).await?;
+                        writer.flush().await?;
+                        *pair.ways[me].writer.borrow_mut() = Some(writer);
+                        pair.ways[me].here.notify_one();
+                    }
+                }
+                _ => {}
+            }
+            at += end;
+        }
+        buffer.drain(..at);
+        if !out.is_empty() {
+            let way = &pair.ways[1 - me];
+            let writer = way.writer.borrow_mut().take();
+            let mut writer = match writer {
+                Some(writer) => writer,
+                None => {
+                    way.here.notified().await;
+                    way.writer.borrow_mut().take().context("the other one is gone")?
+                }
+            };
+            writer.write_all(&out).await?;
+            writer.flush().await?;
+            *way.writer.borrow_mut() = Some(writer);
+            out.clear();
+        }
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// The first frame of a client, unmasked in place: where its message is, and where it ends.
+fn frame(bytes: &mut [u8]) -> Result<Option<(std::ops::Range<usize>, usize)>> {
+    let Some(&[first, short]) = bytes.first_chunk() else { return Ok(None) };
+    let (head, length) = match short & 0x7f {
+        126 => match bytes.get(2..4) {
+            Some(long) => (4, usize::from(u16::from_be_bytes(long.try_into()?))),
+            None => return Ok(None),
+        },
+        127 => match bytes.get(2..10) {
+            Some(long) => (10, usize::try_from(u64::from_be_bytes(long.try_into()?))?),
+            None => return Ok(None),
+        },
+        short => (2, usize::from(short)),
+    };
+    let end = head + 4 + length;
+    if bytes.len() < end {
+        return Ok(None);
+    }
+    if first == 0x88 {
+        bail!("closed");
+    }
+    let (mask, message) = bytes[head..end].split_at_mut(4);
+    message.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    Ok(Some((head + 4..end, end)))
+}
+
+/// The frame for the receiver of a content: a sender instead of a recipient.
+fn content(message: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let mut at = 1;
+    skip_varint(message, &mut at)?;
+    if message.get(at) == Some(&0x10) {
+        at += 1;
+        skip_varint(message, &mut at)?;
+    }
+    let rest = &message[at..];
+    let inner = SENDER.len() + rest.len();
+    let mut head = vec![CONTENT];
+    put_varint(&mut head, inner as u64);
+    head.extend(SENDER);
+    let length = head.len() + rest.len();
+    out.push(0x82);
+    match length {
+        ..126 => out.push(length as u8),
+        126..=0xffff => {
+            out.push(126);
+            out.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    out.extend(head);
+    out.extend(rest);
+    Ok(())
+}
+
+fn skip_varint(bytes: &[u8], at: &mut usize) -> Result<()> {
+    while *bytes.get(*at).context("cut short")? & 0x80 != 0 {
+        *at += 1;
+    }
+    *at += 1;
+    Ok(())
+}
+
+/// The answer to the key in the head of a request.
+fn accept(head: &str) -> Result<String> {
+    let key = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
+    });
+    Ok(derive_accept_key(key.context("no upgrade")?.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_changes_its_recipient_for_a_sender() {
+        const MASK: [u8; 4] = [1, 2, 3, 4];
+        let message = [CONTENT, 6, 0x10, 0x05, 0x22, 2, 7, 7];
+        let mut masked = vec![0x82, 0x88];
+        masked.extend(MASK);
+        masked.extend(message.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        assert!(frame(&mut masked[..9]).unwrap().is_none());
+        let (at, end) = frame(&mut masked).unwrap().unwrap();
+        assert_eq!((&masked[at], end), (&message[..], 14));
+        let mut out = Vec::new();
+        content(&message, &mut out).unwrap();
+        assert_eq!(out, [0x82, 8, CONTENT, 6, 0x08, 0x01, 0x22, 2, 7, 7]);
+    }
+
+    #[test]
+    fn an_upgrade_is_answered_as_the_standard_has_it() {
+        let head = "GET /x HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        assert_eq!(accept(head).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}

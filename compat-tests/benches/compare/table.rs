@@ -1,0 +1,171 @@
+//! The table: what the samples of all turns come to, line by line, as Markdown and as JSON. Pure.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::figures::{Figure, Sample, Summary, Target, digits};
+use crate::works::{Beside, Row, Work};
+
+/// The samples of one work: for each turn, one for each run.
+pub type Turns = Vec<Vec<Sample>>;
+
+/// A line of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// The name of the work.
+    pub work: &'static str,
+    /// What is done.
+    pub text: &'static str,
+    /// What is measured.
+    pub figure: Figure,
+    /// In which unit.
+    pub unit: &'static str,
+    /// Whose figure it is.
+    pub whose: String,
+    /// Its values.
+    pub value: Summary,
+    /// How busy it was, in % of a core.
+    pub busy: Option<f64>,
+    /// How busy the load was.
+    pub load_busy: Option<f64>,
+    /// Beside whom.
+    pub beside: Option<String>,
+    /// The other's values.
+    pub other: Option<Summary>,
+    /// The ratios, turn by turn.
+    pub ratio: Option<Summary>,
+    /// What is asked for.
+    pub target: Option<String>,
+    /// Whether it is so.
+    pub met: Option<bool>,
+}
+
+/// The lines of one work. What was not measured has none.
+pub fn lines(work: &Work, turns: &Turns) -> Vec<Line> {
+    work.rows.iter().filter_map(|row| line(work, row, turns)).collect()
+}
+
+fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
+    let of = |run| column(turns, run, row.figure);
+    let values = of(row.run);
+    let median = |figure| Summary::of(column(turns, row.run, figure)).map(|summary| summary.median);
+    let name = |run: usize| work.runs.get(run).map(|(party, _)| party.name());
+    let (others, beside) = match row.beside {
+        Beside::Nothing => (None, None),
+        Beside::Run(run) => (Some(of(run)), name(run)),
+        Beside::Lower(one, other) => {
+            let lower = of(one).into_iter().zip(of(other)).map(|(one, other)| one.min(other));
+            (Some(lower.collect()), Some("the slower".into()))
+        }
+    };
+    // By turn: what disturbs a turn disturbs all that take part in it.
+    let ratios = others.as_ref().map(|others: &Vec<f64>| -> Vec<f64> {
+        values.iter().zip(others).map(|(value, other)| value / other).collect()
+    });
+    let value = Summary::of(values)?;
+    let ratio = ratios.and_then(Summary::of);
+    if beside.is_some() && ratio.is_none() {
+        return None;
+    }
+    let judged = ratio.unwrap_or(value).median;
+    Some(Line {
+        work: work.name,
+        text: work.text,
+        figure: row.figure,
+        unit: row.figure.unit(),
+        whose: name(row.run)?,
+        value,
+        busy: median(Figure::Busy),
+        load_busy: median(Figure::LoadBusy),
+        beside,
+        other: others.and_then(Summary::of),
+        ratio,
+        target: row.target.map(|target| target.text(row.beside != Beside::Nothing)),
+        met: row.target.map(|target: Target| target.met(judged)),
+    })
+}
+
+/// The values of one figure in one of the runs.
+fn column(turns: &Turns, run: usize, figure: Figure) -> Vec<f64> {
+    turns.iter().filter_map(|turn| turn.get(run)?.get(&figure).copied()).collect()
+}
+
+const HEAD: &str = "| work | measured | ours | busy | beside | theirs | ratio | least to most | target | met |\n\
+                    |---|---|--:|--:|---|--:|--:|--:|--:|---|\n";
+
+/// The table as Markdown.
+pub fn markdown(lines: &[Line]) -> String {
+    let mut text = HEAD.to_owned();
+    let mut work = "";
+    for line in lines {
+        // A work is told once, though it has several lines.
+        let told = if line.work == work { "″" } else { line.text };
+        work = line.work;
+        let spread = line.ratio.unwrap_or(line.value);
+        let _ = writeln!(
+            text,
+            "| {told} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
+            line.unit,
+            digits(line.value.median),
+            match (line.busy, line.load_busy) {
+                (Some(server), Some(load)) => format!("{server:.0} / {load:.0} %"),
+                (Some(server), None) => format!("{server:.0} %"),
+                _ => "–".into(),
+            },
+            line.beside.as_deref().unwrap_or("–"),
+            line.other.map_or("–".into(), |other| digits(other.median)),
+            line.ratio.map_or("–".into(), |ratio| digits(ratio.median)),
+            digits(spread.least),
+            digits(spread.most),
+            line.target.as_deref().unwrap_or("–"),
+            match line.met {
+                None => "",
+                Some(true) => "yes",
+                Some(false) => "**no**",
+            },
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::works::all;
+
+    fn turns(values: &[&[f64]], figure: Figure) -> Turns {
+        let sample = |value: &f64| Sample::from([(figure, *value)]);
+        values.iter().map(|turn| turn.iter().map(sample).collect()).collect()
+    }
+
+    fn work(name: &str) -> Work {
+        all().into_iter().find(|work| work.name == name).unwrap()
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_turns_ratios() {
+        // By itself, the median of ours is 2 and theirs 10; but the second turn was disturbed.
+        let lines =
+            lines(&work("relay-50"), &turns(&[&[10.0, 2.0], &[100.0, 30.0], &[8.0, 2.0]], Figure::Cost));
+        let ratio = lines[0].ratio.unwrap();
+        assert_eq!((ratio.least, ratio.median, ratio.most), (0.2, 0.25, 0.3));
+        assert_eq!(lines[0].met, Some(true));
+        assert!(
+            markdown(&lines)
+                .contains("| 2.00 | – | sigver@20.1.0 | 10.0 | 0.250 | 0.200 to 0.300 | ≤ 0.41 × | yes |")
+        );
+    }
+
+    #[test]
+    fn the_slower_of_two_counts() {
+        let lines = lines(&work("cross"), &turns(&[&[100.0, 200.0, 70.0]], Figure::RatePerCore));
+        assert_eq!((lines[0].ratio.unwrap().median, lines[0].met), (0.7, Some(false)));
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_line() {
+        assert!(lines(&work("cross"), &turns(&[&[1.0, 2.0]], Figure::RatePerCore)).is_empty());
+        assert!(lines(&work("start"), &Vec::new()).is_empty());
+    }
+}

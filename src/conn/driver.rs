@@ -113,7 +113,8 @@ pub fn drive<T: Transport + Send, G: Send>(
         idle: T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now)),
         rings: NEVER,
         over: None,
-        flushing: false,
+        // What the socket was made with may have to be sent, whatever is said first.
+        flushing: true,
         seat,
         counted,
         socket,

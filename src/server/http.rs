@@ -2,6 +2,7 @@
 //! asks.
 
 mod events;
+mod quick;
 mod relay;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use crate::transport::sse;
 
 pub use events::Events;
 use events::Route;
+use quick::{First, Rewound};
 
 /// The longest request head, in bytes. Room for a key of 512 characters of which each is escaped, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
@@ -51,6 +53,8 @@ const EVENTS_ONLY: &str = "404 Not Found: this server speaks event streams only,
 pub struct Upgraded<S> {
     /// The stream, on which the WebSocket's upgrade is done.
     pub stream: S,
+    /// The answer that grants it, if it is still to be sent: it goes out with the first frame.
+    pub grant: Vec<u8>,
     /// Bytes of the WebSocket that were read already.
     pub early: Bytes,
     /// What the request wants.
@@ -80,7 +84,27 @@ pub struct Door {
 /// Serves HTTP until the client asks for a WebSocket; `None` if it never does before `stop` is ready. What belongs to
 /// the connection holds a clone of `alive` for as long as it is there.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    mut stream: S,
+    door: Door,
+    alive: mpsc::Sender<()>,
+    stop: impl Future<Output = ()>,
+) -> Option<Upgraded<S>> {
+    let mut stop = pin!(stop);
+    let first = poll_fn(|context| quick::poll_first(&mut stream, &door, context));
+    let first = tokio::select! {
+        first = tokio::time::timeout(HEAD_TIMEOUT, first) => first.ok()?.ok()?,
+        () = &mut stop => return None,
+    };
+    match first {
+        First::Upgrade { grant, early, wanted } => Some(Upgraded { stream, grant, early, wanted }),
+        // Boxed: its state is many times that of the rest, and few connections come so far.
+        First::Other(early) => Box::pin(by_hyper(Rewound { early, stream }, door, alive, stop)).await,
+    }
+}
+
+/// The same for a connection that does not begin with the whole request for a WebSocket.
+async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: Rewound<S>,
     door: Door,
     alive: mpsc::Sender<()>,
     stop: impl Future<Output = ()>,
@@ -119,7 +143,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     served.ok()?;
     let wanted = asked.lock().take()?;
     let parts = connection.into_parts();
-    Some(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, wanted })
+    let Rewound { early, stream } = parts.io.into_inner();
+    let early = if early.is_empty() { parts.read_buf } else { [parts.read_buf, early].concat().into() };
+    Some(Upgraded { stream, grant: Vec::new(), early, wanted })
 }
 
 /// How the end of a connection's event streams is heard of.

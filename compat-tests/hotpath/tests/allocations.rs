@@ -18,12 +18,12 @@ const BYTES: u64 = 1;
 
 /// A joiner's and a member's message, in a test build, in the dialects of JSON, as clients write it: the frame as it
 /// comes, what lets its data share it, and the frame that goes out. Sigver 4 reads the type. An opener of sigver 6, which
-/// may still be one of 7, is given the offer twice, and that is read into a tree.
+/// may still be one of 7, is given the offer twice; that frame is put together by parts.
 const JSON: [(Dialect, u64, Option<u64>); 10] = [
     (Dialect::Sigver1, 3, Some(3)),
     (Dialect::Sigver4, 4, Some(4)),
     (Dialect::Sigver5, 3, Some(3)),
-    (Dialect::Sigver6, 21, None),
+    (Dialect::Sigver6, 6, None),
     (Dialect::Sigver7, 3, Some(3)),
     (Dialect::Sigver7_6, 3, Some(3)),
     (Dialect::Sigver8, 3, Some(3)),

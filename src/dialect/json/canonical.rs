@@ -1,7 +1,7 @@
 //! Text that is written as `JSON.stringify` writes it, and so as it would be written again: an object of it is known by
 //! one look over its bytes. The originals read each message into a tree and write that; clients send what
-//! `JSON.stringify` made, of which that is the same text again. An ICE candidate of 200 bytes takes a few hundred
-//! instructions this way, and no memory, instead of 12,000 and 20 allocations for the tree and its text.
+//! `JSON.stringify` made, of which that is the same text again. To decode an ICE candidate of sigver 13 takes 3,300
+//! instructions this way, 2,400 of them here, instead of 13,900 and 20 allocations for the tree and its text.
 //!
 //! In doubt it is not canonical, and whoever asks takes the tree: fractions, long numbers, escapes by number, too many
 //! names to compare, or names that the reader of trees treats in ways of its own.

@@ -4,8 +4,9 @@
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
+use super::canonical::{self, Attributes};
 use super::sent::{compact, room_key};
-use super::{Fault, MAX_JOINERS, MAX_KEY, canonical, close, text_of};
+use super::{Fault, MAX_JOINERS, MAX_KEY, close, text_of};
 use crate::dialect::session::Action;
 use crate::dialect::{Dialect, Release};
 use crate::frame::Frame;
@@ -139,8 +140,18 @@ fn only(payload: Payload, name: &str) -> Option<ByteString> {
     }
 }
 
+/// The text of what a payload says that goes by this name.
+pub(super) fn said_text(payload: &Payload, name: &str) -> Option<ByteString> {
+    if let Payload::Json(text) = payload
+        && let Some(attributes) = Attributes::of(text)
+    {
+        return attributes.get(name).map(|said| canonical::part(text, said));
+    }
+    said(payload.clone(), name).map(|said| said.to_string().into())
+}
+
 /// What a payload says that goes by this name. Up to sigver 4, both sides say it in an object of the type `offer`.
-pub(super) fn said(payload: Payload, name: &str) -> Option<Value> {
+fn said(payload: Payload, name: &str) -> Option<Value> {
     if let Payload::Attributes { .. } = payload {
         let mut attributes = payload.clone().into_attributes();
         let typed = attributes.get("type").is_some_and(|kind| kind == "offer");
@@ -195,6 +206,8 @@ mod tests {
         fn canonical_text_is_what_it_says(text in texts::sent()) {
             let payload = Payload::Json(text.into());
             let tree = said(payload.clone(), "offer").map(|said| compact(attribute("offer", said)));
+            let part = said(payload.clone(), "offer").map(|said| said.to_string().into());
+            prop_assert_eq!(said_text(&payload, "offer"), part);
             prop_assert_eq!(only(payload, "offer"), tree);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 
 use super::super::sent::digits;
-use super::super::sigver6::said;
+use super::super::sigver6::said_text;
 use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, confirms_keys, from_11, is_7, is_8, is_9, up_to_7};
 use crate::dialect::{Dialect, Family, Release};
 use crate::frame::Frame;
@@ -159,7 +159,7 @@ impl Envelope {
     fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
         // An opener of 6 looks for the offer itself.
         let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
-        let offer = may_be_6.then(|| said(payload.clone(), "offer")).flatten();
+        let offer = may_be_6.then(|| said_text(&payload, "offer")).flatten();
         let data = payload.into_json();
         // Put together at once: memory for each frame is had once, and in its size.
         if side == Side::Joiner {

@@ -6,11 +6,13 @@
 
 mod answers;
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
+use super::canonical::{self, Attributes};
 use super::joiners::Joiners;
 use super::sent::{compact, is_truthy, room_key};
 use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
@@ -178,8 +180,17 @@ impl Envelope {
             Frame::Binary(_) | Frame::Text(_) => text_of(frame),
         };
         let Some(text) = text else { return self.refuse(Fault::NotJson) };
-        let value = match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => return self.object(object, &text),
+        match canonical_data(&text) {
+            Some((None, data)) => self.upward(data, &text),
+            Some((Some(id), data)) => self.downward(&id, data, &text),
+            None => self.any_text(&text),
+        }
+    }
+
+    /// What it said, whatever it is: read into a tree.
+    fn any_text(&mut self, text: &str) -> Action {
+        let value = match serde_json::from_str(text) {
+            Ok(Value::Object(object)) => return self.object(object, text),
             Ok(value) => value,
             Err(_) => return self.refuse(Fault::NotJson),
         };
@@ -193,7 +204,7 @@ impl Envelope {
         if !value.is_array() && from_11(likeliest) {
             return Action::Close(Close::empty());
         }
-        self.refuse(Fault::Unknown(&text))
+        self.refuse(Fault::Unknown(text))
     }
 
     fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
@@ -212,7 +223,7 @@ impl Envelope {
             let joining = self.enter(Asked::Join, &key.clone());
             return match (joining, data) {
                 (enter @ Action::Enter(..), Some(data)) => {
-                    Action::Several(vec![enter, self.relay(Recipient::Member, data)])
+                    Action::Several(vec![enter, self.relay(Recipient::Member, compact(data))])
                 }
                 (joining, _) => joining,
             };
@@ -228,8 +239,8 @@ impl Envelope {
             return Action::Nothing;
         }
         match (object.remove("id"), object.remove("data")) {
-            (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, data, text),
-            (None, Some(data)) if object.is_empty() || !exact => self.upward(data, text),
+            (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, compact(data), text),
+            (None, Some(data)) if object.is_empty() || !exact => self.upward(compact(data), text),
             // A word without data from an opener of these: not for the joiner, and no reason to close the room.
             (Some(_), None) if self.opened && self.rules.any(is_7) => Action::Nothing,
             _ => self.refuse(Fault::Unknown(text)),
@@ -299,7 +310,7 @@ impl Envelope {
     }
 
     /// Data for the joiner with this id.
-    fn downward(&mut self, id: &Value, data: Value, text: &str) -> Action {
+    fn downward(&mut self, id: &Value, data: ByteString, text: &str) -> Action {
         let rules = self.rules;
         if rules.all(from_11) && !id.is_string() || rules.all(|r| is_8(r) || is_9(r)) && !id.is_number() {
             return self.refuse(Fault::BadId);
@@ -323,7 +334,7 @@ impl Envelope {
     }
 
     /// Data for the opener.
-    fn upward(&mut self, data: Value, text: &str) -> Action {
+    fn upward(&mut self, data: ByteString, text: &str) -> Action {
         if self.joined {
             return self.relay(Recipient::Member, data);
         }
@@ -334,8 +345,8 @@ impl Envelope {
         }
     }
 
-    fn relay(&self, to: Recipient, data: Value) -> Action {
-        let signal = Signal::Data { payload: Payload::Json(compact(data)), last: false };
+    fn relay(&self, to: Recipient, data: ByteString) -> Action {
+        let signal = Signal::Data { payload: Payload::Json(data), last: false };
         Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
     }
 
@@ -370,7 +381,7 @@ impl Envelope {
     }
 
     /// What is said to an opener whose joiner has gone, or never was.
-    fn undeliverable(&self, id: &Value) -> Option<Frame> {
+    fn undeliverable(&self, id: &impl Display) -> Option<Frame> {
         if self.rules.all(is_8) {
             return Some(Frame::Close(close(self.rules.likeliest, Fault::JoinerGone)));
         }
@@ -419,4 +430,54 @@ impl Envelope {
 
 fn pings(release: Release) -> bool {
     release == Release::V14_0_0
+}
+
+/// The id and data of a text that has nothing else, if the data can be passed as it is written.
+fn canonical_data(text: &ByteString) -> Option<(Option<Value>, ByteString)> {
+    let attributes = Attributes::of(text)?;
+    let (id, data) = match attributes[..] {
+        [("data", data)] => (None, data),
+        [("id", id), ("data", data)] => (Some(serde_json::from_str(id).ok()?), data),
+        _ => return None,
+    };
+    Some((id, canonical::part(text, data)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::texts;
+    use super::*;
+
+    fn json_releases() -> Vec<Release> {
+        Release::ALL.into_iter().filter(|release| release.dialect().family() == Family::Json).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Passed as it is or read into a tree: the same comes of it, whoever says it and wherever it is.
+        #[test]
+        fn canonical_data_means_what_any_text_means(
+            text in texts::sent(),
+            release in prop::sample::select(json_releases()),
+            alone: bool,
+            opened: bool,
+            joined: bool,
+        ) {
+            let releases = json_releases().into_iter().filter(|other| !alone || *other == release).collect();
+            let codec = || {
+                let mut codec = Envelope::new(releases, release);
+                codec.opened = opened;
+                codec.joined = joined;
+                if let Some(joiners) = &mut codec.joiners {
+                    joiners.index_of(LinkId(70));
+                }
+                codec
+            };
+            let frame = Frame::text(text.as_str());
+            prop_assert_eq!(codec().decode(&frame), codec().any_text(&text));
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! sigver 1 to 5: `{"type":"open"|"join"}` with the key in `id` (1 to 3) or `key`, and then whole objects as they are:
 //! offers and candidates only (1 to 4), or any (5). What is for a joiner names it by an `index`.
 
+use std::fmt::Write as _;
+
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
+use super::canonical::Attributes;
 use super::joiners::Joiners;
-use super::sent::room_key;
+use super::sent::{compact, digits, room_key};
 use super::{Fault, MAX_KEY, close, text_of};
 use crate::dialect::Release;
 use crate::dialect::session::Action;
@@ -22,6 +25,25 @@ pub(in crate::dialect) struct Indexed {
     joiner: bool,
 }
 
+/// What counts of an object: its other attributes are passed on unread.
+struct Head {
+    kind: Option<Value>,
+    key: Option<Value>,
+    index: Option<Value>,
+}
+
+impl Head {
+    fn of_canonical(attributes: &Attributes<'_>, key_name: &str) -> Self {
+        let read = |name| attributes.get(name).and_then(|value| serde_json::from_str(value).ok());
+        Head { kind: read("type"), key: read(key_name), index: read("index") }
+    }
+
+    fn of_tree(mut object: Map<String, Value>, key_name: &str) -> Self {
+        let mut take = |name| object.remove(name);
+        Head { kind: take("type"), key: take(key_name), index: take("index") }
+    }
+}
+
 impl Indexed {
     pub(in crate::dialect) fn new(release: Release) -> Self {
         Indexed { release, joiners: Joiners::default(), joiner: false }
@@ -32,12 +54,27 @@ impl Indexed {
             return Action::Nothing;
         }
         let Some(text) = text_of(frame) else { return self.refuse(Fault::NotJson) };
+        let binary = matches!(frame, Frame::Binary(_));
+        let head = Attributes::of(&text).map(|attributes| Head::of_canonical(&attributes, self.key_name()));
+        match head {
+            Some(head) => self.object(head, text, binary),
+            None => self.any_text(text, binary),
+        }
+    }
+
+    /// What it said, whatever it is: read into a tree.
+    fn any_text(&mut self, text: ByteString, binary: bool) -> Action {
         match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => self.object(&object, text, matches!(frame, Frame::Binary(_))),
+            Ok(Value::Object(object)) => self.object(Head::of_tree(object, self.key_name()), text, binary),
             Ok(Value::Null) | Err(_) => self.refuse(Fault::NotJson),
             Ok(_) if self.any_object() => self.refuse(Fault::BeforeJoin),
             Ok(_) => self.refuse(Fault::Unknown(&text)),
         }
+    }
+
+    /// The name under which it has the key.
+    fn key_name(&self) -> &'static str {
+        if self.release == Release::V3_0_0 { "id" } else { "key" }
     }
 
     /// Whether any object is relayed, not only offers and candidates.
@@ -45,11 +82,9 @@ impl Indexed {
         self.release >= Release::V5_0_0
     }
 
-    fn object(&mut self, object: &Map<String, Value>, text: ByteString, binary: bool) -> Action {
-        let key_name = if self.release == Release::V3_0_0 { "id" } else { "key" };
-        let kind = object.get("type");
-        let key = object.get(key_name);
-        match (kind.and_then(Value::as_str), key) {
+    fn object(&mut self, head: Head, text: ByteString, binary: bool) -> Action {
+        let Head { kind, key, index } = head;
+        match (kind.as_ref().and_then(Value::as_str), &key) {
             (Some("open" | "join"), Some(key)) if room_key(key).as_str().len() > MAX_KEY => {
                 return self.refuse(Fault::KeyTooLong);
             }
@@ -65,8 +100,8 @@ impl Indexed {
             _ if kind.is_some() && key.is_some() => return self.refuse(Fault::Unknown(&text)),
             _ => {}
         }
-        let to = match object.get("index") {
-            Some(index) => match self.joiner_at(index) {
+        let to = match index {
+            Some(index) => match self.joiner_at(&index) {
                 Some(link) => link,
                 None => return self.refuse(Fault::UnknownId),
             },
@@ -109,10 +144,8 @@ impl Indexed {
                         out.push(Frame::text(Value::Object(self.attributes(payload)).to_string()));
                     }
                     (Side::Member, payload) => {
-                        let mut attributes = self.attributes(payload);
                         let index = self.joiners.index_of(link);
-                        attributes.insert("index".to_owned(), index.to_string().into());
-                        out.push(Frame::text(super::sent::compact(Value::Object(attributes))));
+                        out.push(Frame::text(self.with_index(payload, index)));
                     }
                 }
             }
@@ -131,6 +164,31 @@ impl Indexed {
             | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
             | Event::LinkEnded { .. } => {}
         }
+    }
+
+    /// The text of an object for this client, with the index of the joiner it is from.
+    fn with_index(&self, payload: Payload, index: usize) -> ByteString {
+        if let Payload::Attributes { text, .. } = &payload
+            && let Some(attributes) = Attributes::of(text)
+            && attributes.get("index").is_none()
+            && let Some(open) = text.strip_suffix('}')
+        {
+            let comma = if attributes.is_empty() { "" } else { "," };
+            let added = r#""index":""}"#.len() + comma.len() + digits(index);
+            let mut text = String::with_capacity(open.len() + added);
+            text.push_str(open);
+            // Writing to a string does not fail.
+            let _ = write!(text, "{comma}\"index\":\"{index}\"}}");
+            return text.into();
+        }
+        self.tree_with_index(payload, index)
+    }
+
+    /// The same of any object.
+    fn tree_with_index(&self, payload: Payload, index: usize) -> ByteString {
+        let mut attributes = self.attributes(payload);
+        attributes.insert("index".to_owned(), index.to_string().into());
+        compact(Value::Object(attributes))
     }
 
     /// The attributes of an object for this client. Up to sigver 4 offers and candidates have a type, and answers are
@@ -158,8 +216,42 @@ fn forwarded(text: ByteString, binary: bool) -> Frame {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::texts;
     use super::*;
     use crate::model::{LinkId, Origin};
+
+    const RELEASES: [Release; 3] = [Release::V3_0_0, Release::V4_0_0, Release::V5_0_0];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Looked over or read into a tree: the same comes of it.
+        #[test]
+        fn canonical_text_means_what_any_text_means(
+            text in texts::sent(),
+            release in prop::sample::select(&RELEASES[..]),
+            joiner: bool,
+            binary: bool,
+        ) {
+            let codec = || {
+                let mut codec = Indexed::new(release);
+                codec.joiner = joiner;
+                codec.joiners.index_of(LinkId(70));
+                codec
+            };
+            let frame = forwarded(text.as_str().into(), binary);
+            prop_assert_eq!(codec().decode(&frame), codec().any_text(text.into(), binary));
+        }
+
+        #[test]
+        fn an_index_is_added_to_text_as_to_a_tree(text in texts::sent(), index in 0..1000_usize, binary: bool) {
+            let codec = Indexed::new(Release::V5_0_0);
+            let payload = Payload::Attributes { text: text.into(), binary };
+            prop_assert_eq!(codec.with_index(payload.clone(), index), codec.tree_with_index(payload, index));
+        }
+    }
 
     fn sent(codec: &mut Indexed, event: Event) -> Vec<Frame> {
         let mut out = Vec::new();

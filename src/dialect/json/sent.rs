@@ -61,6 +61,11 @@ fn whole(number: f64) -> Option<i64> {
     (number.abs() < EXACT && number.fract() == 0.0).then_some(number as i64)
 }
 
+/// How many digits a number has.
+pub(super) fn digits(number: usize) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +75,12 @@ mod tests {
         let again = |text: &str| compact(serde_json::from_str(text).unwrap());
         assert_eq!(again(r#"[ 1.50, 2.0, -0.0, 1e3, 7, {"a": 3.0} ]"#), r#"[1.5,2,0,1000,7,{"a":3}]"#);
         assert_eq!(again(r#"{"u":"\u00e9"}"#), r#"{"u":"é"}"#);
+    }
+
+    #[test]
+    fn digits_are_counted() {
+        for number in [0, 1, 9, 10, 99, 100, 65_535, usize::MAX] {
+            assert_eq!(digits(number), number.to_string().len());
+        }
     }
 }

@@ -6,12 +6,13 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::canonical::Attributes;
 use crate::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
 
 /// The attributes of an object that tell dialects apart.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shape {
     kind: bool,
     id: bool,
@@ -30,7 +31,30 @@ pub struct Shape {
 impl Shape {
     /// The shape of this text, if it is a JSON object.
     pub fn of(text: &str) -> Option<Shape> {
-        serde_json::from_str(text).ok()
+        let Some(attributes) = Attributes::of(text) else { return serde_json::from_str(text).ok() };
+        let mut shape = Shape::default();
+        for (name, value) in attributes.iter() {
+            shape.note(name);
+            shape.nobody |= *name == "id" && *value == "0";
+        }
+        Some(shape)
+    }
+
+    /// Remembers an attribute of this name.
+    fn note(&mut self, name: &str) {
+        match name {
+            "type" => self.kind = true,
+            "id" => self.id = true,
+            "key" => self.key = true,
+            "index" => self.index = true,
+            "joinkey" => self.joinkey = true,
+            "offer" | "answer" => self.offer_or_answer = true,
+            "join" => self.join = true,
+            "open" => self.open = true,
+            "data" => self.data = true,
+            "ping" | "pong" => self.ping_or_pong = true,
+            _ => {}
+        }
     }
 
     /// The dialects of which it may be a message; `None` if it tells nothing. `by_join` says that the client became a
@@ -89,8 +113,8 @@ impl Shape {
 
 impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Attributes;
-        impl<'de> Visitor<'de> for Attributes {
+        struct AnyObject;
+        impl<'de> Visitor<'de> for AnyObject {
             type Value = Shape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,35 +124,33 @@ impl<'de> Deserialize<'de> for Shape {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
                 let mut shape = Shape::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match name.as_ref() {
-                        "type" => shape.kind = true,
-                        "id" => {
-                            shape.id = true;
-                            shape.nobody = map.next_value::<&RawValue>()?.get() == "0";
-                            continue;
-                        }
-                        "key" => shape.key = true,
-                        "index" => shape.index = true,
-                        "joinkey" => shape.joinkey = true,
-                        "offer" | "answer" => shape.offer_or_answer = true,
-                        "join" => shape.join = true,
-                        "open" => shape.open = true,
-                        "data" => shape.data = true,
-                        "ping" | "pong" => shape.ping_or_pong = true,
-                        _ => {}
+                    shape.note(&name);
+                    if name == "id" {
+                        shape.nobody = map.next_value::<&RawValue>()?.get() == "0";
+                        continue;
                     }
                     map.next_value::<IgnoredAny>()?;
                 }
                 Ok(shape)
             }
         }
-        deserializer.deserialize_map(Attributes)
+        deserializer.deserialize_map(AnyObject)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::texts;
     use super::*;
+
+    proptest! {
+        #[test]
+        fn canonical_text_has_the_shape_of_any(text in texts::sent()) {
+            prop_assert_eq!(Shape::of(&text), serde_json::from_str(&text).ok(), "{}", text);
+        }
+    }
 
     fn senders(text: &str, by_join: bool) -> Option<&'static [Dialect]> {
         Shape::of(text)?.senders(by_join)

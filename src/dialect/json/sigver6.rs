@@ -4,6 +4,7 @@
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
+use super::canonical::{self, Attributes};
 use super::sent::{compact, room_key};
 use super::{Fault, MAX_JOINERS, MAX_KEY, close, text_of};
 use crate::dialect::session::Action;
@@ -35,10 +36,19 @@ impl Sigver6 {
             return Action::Nothing;
         }
         let Some(text) = text_of(frame) else { return refuse(Fault::NotJson) };
-        match serde_json::from_str(&text) {
+        match canonical::only_name(&text) {
+            Some("offer") => self.offer(Payload::Json(text)),
+            Some("answer") => self.answer(Payload::Json(text)),
+            _ => self.any_text(&text),
+        }
+    }
+
+    /// What it said, whatever it is: read into a tree.
+    fn any_text(&mut self, text: &str) -> Action {
+        match serde_json::from_str(text) {
             Ok(Value::Object(object)) => self.object(object),
             Ok(Value::Null) | Err(_) => refuse(Fault::NotJson),
-            Ok(_) => refuse(Fault::Unknown(&text)),
+            Ok(_) => refuse(Fault::Unknown(text)),
         }
     }
 
@@ -58,20 +68,27 @@ impl Sigver6 {
             return Action::Enter(key, Command::Join(join));
         }
         if let Some(offer) = object.remove("offer") {
-            if !self.joined {
-                return refuse(Fault::BeforeJoin);
-            }
-            return relay(Recipient::Member, payload("offer", offer));
+            return self.offer(payload("offer", offer));
         }
         if let Some(answer) = object.remove("answer") {
-            if !self.opened {
-                return refuse(Fault::BeforeOpen);
-            }
-            let answer = payload("answer", answer);
-            let waiting = std::mem::take(&mut self.waiting).into_iter().map(Recipient::Joiner);
-            return Action::Several(waiting.map(|to| relay(to, answer.clone())).collect());
+            return self.answer(payload("answer", answer));
         }
         refuse(Fault::Unknown(""))
+    }
+
+    fn offer(&self, offer: Payload) -> Action {
+        if !self.joined {
+            return refuse(Fault::BeforeJoin);
+        }
+        relay(Recipient::Member, offer)
+    }
+
+    fn answer(&mut self, answer: Payload) -> Action {
+        if !self.opened {
+            return refuse(Fault::BeforeOpen);
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(Recipient::Joiner);
+        Action::Several(waiting.map(|to| relay(to, answer.clone())).collect())
     }
 
     pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
@@ -89,9 +106,7 @@ impl Sigver6 {
                     Side::Member => "offer",
                     Side::Joiner => "answer",
                 };
-                if let Some(said) = said(payload, name) {
-                    out.push(Frame::text(compact(attribute(name, said))));
-                }
+                out.extend(only(payload, name).map(Frame::Text));
             }
             Event::LinkEnded { link, side: Side::Member, .. } => {
                 self.waiting.retain(|waiting| *waiting != link);
@@ -117,8 +132,26 @@ impl Sigver6 {
     }
 }
 
+/// An object of nothing but what a payload says that goes by this name.
+fn only(payload: Payload, name: &str) -> Option<ByteString> {
+    match payload {
+        Payload::Json(text) if canonical::only_name(&text) == Some(name) => Some(text),
+        payload => said(payload, name).map(|said| compact(attribute(name, said))),
+    }
+}
+
+/// The text of what a payload says that goes by this name.
+pub(super) fn said_text(payload: &Payload, name: &str) -> Option<ByteString> {
+    if let Payload::Json(text) = payload
+        && let Some(attributes) = Attributes::of(text)
+    {
+        return attributes.get(name).map(|said| canonical::part(text, said));
+    }
+    said(payload.clone(), name).map(|said| said.to_string().into())
+}
+
 /// What a payload says that goes by this name. Up to sigver 4, both sides say it in an object of the type `offer`.
-pub(super) fn said(payload: Payload, name: &str) -> Option<Value> {
+fn said(payload: Payload, name: &str) -> Option<Value> {
     if let Payload::Attributes { .. } = payload {
         let mut attributes = payload.clone().into_attributes();
         let typed = attributes.get("type").is_some_and(|kind| kind == "offer");
@@ -150,4 +183,32 @@ fn relay(to: Recipient, payload: Payload) -> Action {
 
 fn refuse(fault: Fault<'_>) -> Action {
     Action::Close(close(RELEASE, fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::texts;
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Looked over or read into a tree: the same comes of it.
+        #[test]
+        fn canonical_text_means_what_any_text_means(text in texts::sent(), opened: bool, joined: bool) {
+            let codec = || Sigver6 { opened, joined, waiting: vec![LinkId(70), LinkId(80)] };
+            prop_assert_eq!(codec().decode(&Frame::text(text.as_str())), codec().any_text(&text));
+        }
+
+        #[test]
+        fn canonical_text_is_what_it_says(text in texts::sent()) {
+            let payload = Payload::Json(text.into());
+            let tree = said(payload.clone(), "offer").map(|said| compact(attribute("offer", said)));
+            let part = said(payload.clone(), "offer").map(|said| said.to_string().into());
+            prop_assert_eq!(said_text(&payload, "offer"), part);
+            prop_assert_eq!(only(payload, "offer"), tree);
+        }
+    }
 }

@@ -74,6 +74,7 @@ async fn a_rate_is_kept() {
     let expected = relayed.seconds * 400.0 / 2.0;
     assert!((relayed.round_trip.count as f64 - expected).abs() < 3.0, "{relayed:?}");
     assert_eq!((relayed.unanswered, relayed.in_flight), (0, None), "{relayed:?}");
+    assert!(relayed.load.sent_late.unwrap().count.abs_diff(relayed.round_trip.count) < 3, "{relayed:?}");
     gateway.stop().await;
 }
 
@@ -150,6 +151,15 @@ async fn what_cannot_be_done_is_refused() {
     assert!(told(plan("signaller", "signaller")).await.contains("ends after some messages"));
     assert!(told(plan("sigver-20", "signaller")).await.contains("signaller cannot do this"));
     assert!(told(Relay { rooms: 0, ..plan("sigver-20", "sigver-20") }).await.contains("at least one room"));
+    for rate in [0.0, -1.0, f64::NAN, 1e15, 1e300] {
+        assert!(
+            told(Relay { rate: Some(rate), ..plan("sigver-20", "sigver-20") })
+                .await
+                .contains("at most 10000000")
+        );
+    }
+    let much = Relay { in_flight: 80, bytes: 60_000, ..plan("sigver-20", "sigver-20") };
+    assert!(told(much).await.contains("more than 512 KiB"));
     assert!(told(plan("sigver-20", "sigver-20")).await.starts_with("a member: cannot connect"));
     let plan =
         Storm { member: tongue("sigver-18"), joiner: tongue("sigver-18"), joiners: 5, connected: true };

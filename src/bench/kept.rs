@@ -64,8 +64,8 @@ pub async fn kept(
     let dialect = keep.dialect;
     let small = Arc::new(Parcels::opaque(dialect, dialect, 1)?);
     let parcels = Parcels::opaque(dialect, dialect, keep.bytes)?;
-    if keep.rooms == 0 {
-        return Err(Error::Senseless("at least one room is needed".to_owned()));
+    if keep.rooms == 0 || keep.bytes == 0 {
+        return Err(Error::Senseless("at least one room and one byte are needed".to_owned()));
     }
     allow(2 * keep.rooms)?;
     let mut pairs = many(keep.rooms, progress, |_| {

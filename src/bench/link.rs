@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
@@ -79,6 +80,36 @@ impl Link {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.stream.write_all(bytes).await.map_err(Error::broken)?;
         self.stream.flush().await.map_err(Error::broken)
+    }
+
+    /// Writes this. While the server does not take it, what comes is read, and each whole frame given to `each`: a
+    /// server need not read from who does not.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn pass(&mut self, bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
+        let mut left = bytes;
+        poll_fn(|context| {
+            loop {
+                let stream = Pin::new(&mut self.stream);
+                let written = match left {
+                    [] => stream.poll_flush(context).map_ok(|()| 0),
+                    _ => stream.poll_write(context, left),
+                };
+                match written.map_err(Error::broken)? {
+                    Poll::Ready(_) if left.is_empty() => return Poll::Ready(Ok(())),
+                    Poll::Ready(0) => return Poll::Ready(Err(Error::broken(ErrorKind::WriteZero.into()))),
+                    Poll::Ready(count) => left = &left[count..],
+                    Poll::Pending => {
+                        let read =
+                            SCRATCH.with_borrow_mut(|scratch| self.poll_read(context, scratch, &mut each));
+                        ready!(read)?;
+                    }
+                }
+            }
+        })
+        .await
     }
 
     /// Reads once, and gives each whole frame to `each`. Nothing is lost if it is dropped while it waits.

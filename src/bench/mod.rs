@@ -13,7 +13,7 @@
 //! | [`kept`](mod@kept) | what is still held when messages have gone through | |
 //! | [`watched`] | what the server's process costs | |
 //! | [`measure`] | windows of time, percentiles, many at a time | |
-//! | [`pace`] | a steady rate | partly |
+//! | [`pace`] | a steady rate, and the threads that keep it | partly |
 //! | [`pair`], [`seat`], [`link`] | clients, from both down to the socket | |
 //! | [`frame`] | WebSocket frames | yes |
 //! | [`progress`], [`error`] | what is told meanwhile, and in place of a result | yes |
@@ -43,7 +43,7 @@ pub use idle::{Idle, Idled, idle};
 pub use kept::{Keep, Kept, kept};
 pub use measure::{Lost, Times};
 pub use progress::{Phase, Progress};
-pub use relay::{Relay, Relayed, relay};
+pub use relay::{Load, Relay, Relayed, relay};
 pub use sessions::{Sessions, Signaled, sessions};
 pub use storm::{Storm, Stormed, storm};
 pub use watched::{Cost, Watched};

@@ -1,4 +1,4 @@
-//! A steady rate: when each message is due, and the thread that says so. Round trips are counted from when a message
+//! A steady rate: when each message is due, who says so, and the threads where it happens. Round trips are counted from when a message
 //! was due, not from when it was sent, so that a server which makes its clients wait does not look better for it.
 
 #![allow(
@@ -6,15 +6,23 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+#[cfg(target_os = "linux")]
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+#[cfg(target_os = "linux")]
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
 
-/// For how long the thread may not look whether it is over.
-const NAP: Duration = Duration::from_millis(100);
+/// The longest sleep of a pace.
+const NAP: Duration = Duration::from_secs(1);
+/// As many round trips are told at once, before others have their turn.
+const AT_ONCE: usize = 4096;
 
 /// When each round trip is due, of all rooms in turn.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +35,7 @@ pub struct Schedule {
 /// What is due in one room.
 #[derive(Debug, Default)]
 pub struct Due {
-    sent: AtomicU32,
+    due: AtomicU64,
     /// How many have been answered.
     pub answered: AtomicU64,
     notify: Notify,
@@ -69,9 +77,9 @@ impl Schedule {
 
 impl Due {
     /// Waits until something is due, and tells how much. Nothing is lost if it is dropped while it waits.
-    pub async fn some(&self) -> u32 {
+    pub async fn some(&self) -> u64 {
         loop {
-            match self.sent.swap(0, Ordering::Relaxed) {
+            match self.due.swap(0, Ordering::Relaxed) {
                 0 => self.notify.notified().await,
                 due => return due,
             }
@@ -79,22 +87,104 @@ impl Due {
     }
 }
 
-/// Says in each room what is due, until it is over. A thread, since timers of tasks are exact to a millisecond only.
-pub fn start(schedule: Schedule, rooms: Vec<Arc<Due>>, begin: Instant, over: Arc<AtomicBool>) {
-    thread::spawn(move || {
-        let mut next = 0;
-        while !over.load(Ordering::Relaxed) {
-            let due = schedule.all_before(begin.elapsed());
-            while next < due {
-                if let Some(room) = rooms.get((next % schedule.rooms) as usize) {
-                    room.sent.fetch_add(1, Ordering::Relaxed);
-                    room.notify.notify_one();
+/// A thread with tasks of its own: what is due in a room is told, sent, answered and counted by the same thread, so that
+/// no time is lost by waking another, which would be taken for the server's.
+#[derive(Debug)]
+pub struct Shift {
+    /// Where its tasks are made.
+    pub tasks: tokio::runtime::Handle,
+    /// It ends when this is dropped.
+    _over: oneshot::Sender<()>,
+}
+
+impl Shift {
+    /// A thread.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn start() -> io::Result<Shift> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tasks, (over, ended)) = (runtime.handle().clone(), oneshot::channel());
+        std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            let _ = runtime.block_on(ended);
+        })?;
+        Ok(Shift { tasks, _over: over })
+    }
+}
+
+/// Says in each of these rooms, which have their numbers, what is due, until it is dropped.
+///
+/// # Errors
+///
+/// When there is no timer.
+pub async fn keep(schedule: Schedule, rooms: Vec<(usize, Arc<Due>)>, begin: Instant) -> io::Result<()> {
+    let alarm = Alarm::new()?;
+    for trip in 0.. {
+        for (index, (room, due)) in rooms.iter().enumerate() {
+            let at = schedule.at(*room, trip);
+            loop {
+                match at.saturating_sub(begin.elapsed()) {
+                    Duration::ZERO => break,
+                    early => alarm.sleep(early.min(NAP)).await?,
                 }
-                next += 1;
             }
-            thread::sleep(schedule.nth(next).saturating_sub(begin.elapsed()).min(NAP));
+            due.due.fetch_add(1, Ordering::Relaxed);
+            due.notify.notify_one();
+            if index % AT_ONCE == AT_ONCE - 1 || index == rooms.len() - 1 {
+                tokio::task::yield_now().await;
+            }
         }
-    });
+    }
+    Ok(())
+}
+
+/// A timer that is exact to some µs: those of tasks are exact to a millisecond.
+#[cfg(target_os = "linux")]
+struct Alarm(AsyncFd<std::os::fd::OwnedFd>);
+
+#[cfg(target_os = "linux")]
+impl Alarm {
+    #[allow(
+        deprecated,
+        reason = "what it wants to be promised is so of every `OwnedFd`, and `unsafe` is forbidden"
+    )]
+    fn new() -> io::Result<Self> {
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Alarm(AsyncFd::new(timer)?))
+    }
+
+    async fn sleep(&self, time: Duration) -> io::Result<()> {
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let once = Timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };
+        let when = Itimerspec { it_interval: never, it_value: once };
+        // What has rung before is forgotten with it.
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &when)?;
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?)) {
+                Ok(rung) => return rung.map(|_| ()),
+                Err(_) => continue,
+            }
+        }
+    }
+}
+
+/// Exact to a millisecond.
+#[cfg(not(target_os = "linux"))]
+struct Alarm;
+
+#[cfg(not(target_os = "linux"))]
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        Ok(Alarm)
+    }
+
+    async fn sleep(&self, time: Duration) -> io::Result<()> {
+        tokio::time::sleep(time).await;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +199,19 @@ mod tests {
         assert_eq!((schedule.at(0, 0), schedule.at(1, 0), schedule.at(0, 1)), (ms(0), ms(2), ms(4)));
         assert_eq!((schedule.before(0, ms(4)), schedule.before(0, ms(5))), (1, 2));
         assert_eq!((schedule.before(1, ms(2)), schedule.before(1, ms(3))), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_told_in_turn() {
+        let (first, second) = (Arc::new(Due::default()), Arc::new(Due::default()));
+        let rooms = vec![(0, Arc::clone(&first)), (1, Arc::clone(&second))];
+        let pace = tokio::spawn(keep(Schedule::new(2, 1e4), rooms, Instant::now()));
+        let mut told = 0;
+        while told < 20 {
+            told += first.some().await + second.some().await;
+        }
+        pace.abort();
+        assert!(pace.await.unwrap_err().is_cancelled());
     }
 
     #[test]

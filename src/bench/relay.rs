@@ -7,19 +7,23 @@
 )]
 
 use std::collections::VecDeque;
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::error::Error;
-use super::measure::{Lost, Times, allow, histogram, many, window};
-use super::pace::{self, Due, Schedule};
+use super::measure::{Lost, Times, allow, finished, histogram, many, window};
+use super::pace::{self, Due, Schedule, Shift};
 use super::pair::{Pair, Parcels};
 use super::progress::Progress;
 use super::seat::Seat;
@@ -31,8 +35,20 @@ use crate::compat::tongue::Tongue;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long an answer that was due in the window is waited for when it is over.
 const GRACE: Duration = Duration::from_secs(2);
-/// As many answers as are written at once have at most so many bytes.
+/// How long it is waited for if somebody has asked for the end.
+const SHORT_GRACE: Duration = Duration::from_millis(200);
+/// As many contents as are written at once have at most so many bytes.
 const AT_ONCE: usize = 64 * 1024;
+/// More messages per second are a mistake.
+const MAX_RATE: f64 = 1e7;
+/// More bytes of a pair under way are what servers close for.
+const MAX_IN_FLIGHT: usize = 512 * 1024;
+/// Of so many round trips in a row that have no answer each is counted with a time of its own.
+const PIECES: u64 = 1000;
+/// The load is what limits if its threads are busy for more than this share of the time, ...
+const BUSY: f64 = 0.85;
+/// ... or if a message is sent as late as this share of a round trip.
+const LATE: f64 = 0.3;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -80,22 +96,57 @@ pub struct Relayed {
     pub unanswered: u64,
     /// What the server has cost; each is a message.
     pub server: Option<Cost>,
+    /// What is to be known of the load.
+    pub load: Load,
     /// Who was lost.
     pub lost: Lost,
     /// Whether it was ended early.
     pub interrupted: bool,
 }
 
+/// What the load itself did, so that it is not taken for the server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Load {
+    /// How many threads it had for messages.
+    pub threads: usize,
+    /// How many processors were busy with it: 1 is all of one. `None` where the system does not tell.
+    pub busy: Option<f64>,
+    /// With a rate, how long after they were due messages of joiners were sent.
+    pub sent_late: Option<Times>,
+    /// With a rate, why times are those of the load, rather than of the server.
+    pub limits: Option<&'static str>,
+}
+
+impl Load {
+    fn of(threads: usize, busy: Option<f64>, sent_late: Option<Times>, round_trip: &Times) -> Load {
+        let limits = match (busy, sent_late) {
+            (_, None) => None,
+            (Some(busy), Some(_)) if busy > BUSY * threads as f64 => {
+                Some("it has no processor time left: take a lower rate, or give it more cores")
+            }
+            (_, Some(late)) if late.p50_us > LATE * round_trip.p50_us => Some(
+                "it sends late for a large part of the round trip: take a lower rate, or leave the load a core of its own",
+            ),
+            (_, Some(late)) if late.p99_us > LATE * round_trip.p99_us => {
+                Some("its latest messages are much of the p99: leave the load a core of its own")
+            }
+            _ => None,
+        };
+        Load { threads, busy, sent_late, limits }
+    }
+}
+
 /// What all pairs share.
 struct Meter {
     messages: AtomicU64,
     trips: Mutex<Histogram<u64>>,
+    /// How late messages are sent.
+    late: Mutex<Histogram<u64>>,
     begin: Instant,
     /// From and until when round trips are recorded, in nanoseconds since `begin`: when they come, or when they are due
     /// if there is a rate.
     from: AtomicU64,
     until: AtomicU64,
-    over: Arc<AtomicBool>,
 }
 
 impl Meter {
@@ -103,10 +154,10 @@ impl Meter {
         Ok(Meter {
             messages: AtomicU64::new(0),
             trips: Mutex::new(histogram()?),
+            late: Mutex::new(histogram()?),
             begin: Instant::now(),
             from: AtomicU64::new(u64::MAX),
             until: AtomicU64::new(u64::MAX),
-            over: Arc::new(AtomicBool::new(false)),
         })
     }
 
@@ -120,6 +171,23 @@ impl Meter {
 
     fn count(&self, contents: usize) {
         self.messages.fetch_add(contents as u64, Ordering::Relaxed);
+    }
+
+    /// Records how long after they were due this has happened to these trips of a room.
+    fn passed(
+        &self,
+        times: &Mutex<Histogram<u64>>,
+        (schedule, room): (Schedule, usize),
+        trips: Range<u64>,
+        now: u64,
+    ) {
+        let mut times = times.lock();
+        for trip in trips {
+            let at = nanos(schedule.at(room, trip));
+            if self.counts(at) {
+                times.saturating_record(now.saturating_sub(at));
+            }
+        }
     }
 
     /// Records the round trips of so many contents: the oldest of those that were `sent`, when and how many at once.
@@ -141,12 +209,6 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -165,22 +227,34 @@ pub async fn relay(
     let parcels = Arc::new(relay.check()?);
     allow(2 * relay.rooms)?;
     let before = watched.map(Watched::read).transpose()?;
-    let pairs = many(relay.rooms, progress, |_| {
+    let shifts = relay.shifts()?;
+    let homes: Vec<Handle> = match shifts.is_empty() {
+        true => vec![Handle::current()],
+        false => shifts.iter().map(|shift| shift.tasks.clone()).collect(),
+    };
+    let pairs = many(relay.rooms, progress, |room| {
         let (target, parcels, member, joiner) =
             (target.clone(), Arc::clone(&parcels), relay.member, relay.joiner);
-        async move {
+        let bind = async move {
             let mut pair = Pair::bind(&target, member, joiner, &parcels.up).await?;
             pair.exchange(&parcels).await?;
             Ok(pair)
-        }
+        };
+        let home = room % homes.len();
+        // Who opens a socket is told when something comes.
+        let bound = homes[home].spawn(bind);
+        async move { finished(bound.await).map(|pair| (home, pair)) }
     })
     .await?;
 
     let meter = Arc::new(Meter::new()?);
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
-    let dues = relay.start(pairs, &parcels, &meter, &mut tasks)?;
+    let dues = relay.start(pairs, &homes, &parcels, &meter, &mut tasks)?;
     sleep(WARM_UP).await;
+    let own = Watched::of(std::process::id()).ok();
+    let spent = |own: Option<Watched>| Some(own?.read().ok()?.cpu);
     let (messages, begin) = (meter.messages.load(Ordering::Relaxed), watched.map(Watched::read).transpose()?);
+    let spent_before = spent(own);
     let since = meter.now();
     meter.from.store(since, Ordering::Relaxed);
     let window = window(relay.duration, &mut tasks, &mut lost, progress).await?;
@@ -189,10 +263,13 @@ pub async fn relay(
         // The server may have died with everybody's connection still in its last moments.
         watched.map(Watched::read).transpose()?,
     );
+    let busy = spent_before.zip(spent(own)).map(|(before, after)| {
+        after.saturating_sub(before).as_secs_f64() / window.elapsed.as_secs_f64().max(1e-9)
+    });
     let until = since + nanos(window.elapsed);
     meter.until.store(until, Ordering::Relaxed);
     let unanswered = match relay.rate {
-        Some(rate) => late(Schedule::new(relay.rooms, rate), &dues, &meter, (since, until)).await,
+        Some(rate) => late(Schedule::new(relay.rooms, rate), &dues, &meter, (since, until), progress).await,
         None => 0,
     };
     tasks.shutdown().await;
@@ -202,6 +279,8 @@ pub async fn relay(
         .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, messages as f64));
     let seconds = window.elapsed.as_secs_f64();
     let round_trip = Times::of(&meter.trips.lock());
+    let threads = if shifts.is_empty() { Handle::current().metrics().num_workers() } else { shifts.len() };
+    let sent_late = relay.rate.map(|_| Times::of(&meter.late.lock()));
     Ok(Relayed {
         member: relay.member.name(),
         joiner: relay.joiner.name(),
@@ -215,6 +294,7 @@ pub async fn relay(
         round_trip,
         unanswered,
         server,
+        load: Load::of(threads, busy, sent_late, &round_trip),
         lost,
         interrupted: window.interrupted,
     })
@@ -227,8 +307,19 @@ impl Relay {
                 "at least one room, one message in flight and one byte are needed".to_owned(),
             ));
         }
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            return Err(Error::Senseless("a rate must be more than nothing".to_owned()));
+        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
+            let words =
+                format!("a rate must be more than nothing, and at most {MAX_RATE:.0} messages per second");
+            return Err(Error::Senseless(words));
+        }
+        if self.rate.is_none() && self.in_flight.saturating_mul(self.bytes) > MAX_IN_FLIGHT {
+            return Err(Error::Senseless(format!(
+                "{} messages in flight of {} bytes are more than {} KiB for each pair: a server may close who has so \
+                 much waiting; use more rooms instead",
+                self.in_flight,
+                self.bytes,
+                MAX_IN_FLIGHT / 1024
+            )));
         }
         if [self.member, self.joiner].contains(&Tongue::Signaller) {
             let why = "a pipe of the relay ends after some messages, or some seconds; `sessions` is for it";
@@ -237,33 +328,51 @@ impl Relay {
         Parcels::opaque(self.member, self.joiner, self.bytes)
     }
 
-    /// Lets all pairs go; what is due in each, if there is a rate.
+    /// The threads of a steady rate.
+    fn shifts(&self) -> Result<Vec<Shift>, Error> {
+        if self.rate.is_none() {
+            return Ok(Vec::new());
+        }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let shifts = (0..processors.min(self.rooms)).map(|_| Shift::start()).collect::<io::Result<_>>();
+        shifts.map_err(|error| Error::Senseless(format!("there is no thread for the load: {error}")))
+    }
+
+    /// Lets all pairs go, each where it is at home; what is due in each, if there is a rate.
     fn start(
         &self,
-        pairs: Vec<Pair>,
+        pairs: Vec<(usize, Pair)>,
+        homes: &[Handle],
         parcels: &Parcels,
         meter: &Arc<Meter>,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Vec<Arc<Due>>, Error> {
         let schedule = self.rate.map(|rate| Schedule::new(self.rooms, rate));
-        let mut dues = Vec::new();
-        for (room, mut pair) in pairs.into_iter().enumerate() {
+        let (mut dues, mut rooms) = (Vec::new(), vec![Vec::new(); homes.len()]);
+        for (room, (home, mut pair)) in pairs.into_iter().enumerate() {
             let up = Batch::new(pair.joiner.frame(None, &parcels.up)?, self.in_flight);
             let down = Batch::new(pair.member.frame(pair.id.as_ref(), &parcels.down)?, self.in_flight);
             pair.member.count();
             pair.joiner.count();
-            tasks.spawn(echo(pair.member, down, Arc::clone(meter)));
+            tasks.spawn_on(echo(pair.member, down, Arc::clone(meter)), &homes[home]);
             match schedule {
                 Some(schedule) => {
                     let due = Arc::new(Due::default());
                     dues.push(Arc::clone(&due));
-                    tasks.spawn(steady(pair.joiner, up, Arc::clone(meter), due, schedule, room));
+                    rooms[home].push((room, Arc::clone(&due)));
+                    tasks.spawn_on(
+                        steady(pair.joiner, up, Arc::clone(meter), due, schedule, room),
+                        &homes[home],
+                    );
                 }
                 None => drop(tasks.spawn(circulate(pair.joiner, up, self.in_flight, Arc::clone(meter)))),
             }
         }
         if let Some(schedule) = schedule {
-            pace::start(schedule, dues.clone(), meter.begin, Arc::clone(&meter.over));
+            for (home, rooms) in homes.iter().zip(rooms) {
+                // It ends with its shift.
+                home.spawn(pace::keep(schedule, rooms, meter.begin));
+            }
         }
         Ok(dues)
     }
@@ -282,14 +391,22 @@ impl Batch {
         Batch { frames: if times == 1 { frame } else { frame.repeat(times) }, length }
     }
 
-    async fn write(&self, seat: &mut Seat, times: usize) -> Result<(), Error> {
-        let mut left = times * self.length;
+    /// Writes so many; contents that came meanwhile.
+    async fn write(&self, seat: &mut Seat, times: usize) -> Result<usize, Error> {
+        let at_once = (AT_ONCE / self.length.max(1)).max(1);
+        let (mut left, mut contents, mut more) = (times, 0, Vec::new());
         while left > 0 {
-            let part = left.min(self.frames.len());
-            seat.write(&self.frames[..part]).await?;
+            let part = left.min(at_once);
+            let length = part * self.length;
+            if length > self.frames.len().max(more.len()) {
+                // With a rate, nobody knows before how much is due at once.
+                more = self.frames[..self.length].repeat(part);
+            }
+            let frames = if length <= self.frames.len() { &self.frames } else { &more };
+            contents += seat.pass(&frames[..length]).await?;
             left -= part;
         }
-        Ok(())
+        Ok(contents)
     }
 }
 
@@ -297,10 +414,11 @@ impl Batch {
 async fn echo(mut member: Seat, down: Batch, meter: Arc<Meter>) -> Result<(), Error> {
     let of = |error: Error| error.of("a member");
     loop {
-        let contents = member.hear().await.map_err(of)?;
-        if contents > 0 {
+        let mut contents = member.hear().await.map_err(of)?;
+        while contents > 0 {
             meter.count(contents);
-            down.write(&mut member, contents).await.map_err(of)?;
+            contents = down.write(&mut member, contents).await.map_err(of)?;
+            member.settle().await.map_err(of)?;
         }
     }
 }
@@ -309,16 +427,17 @@ async fn echo(mut member: Seat, down: Batch, meter: Arc<Meter>) -> Result<(), Er
 async fn circulate(mut joiner: Seat, up: Batch, in_flight: usize, meter: Arc<Meter>) -> Result<(), Error> {
     let of = |error: Error| error.of("a joiner");
     let mut sent = VecDeque::from([(meter.now(), in_flight)]);
-    up.write(&mut joiner, in_flight).await.map_err(of)?;
+    let mut contents = up.write(&mut joiner, in_flight).await.map_err(of)?;
     loop {
-        let contents = joiner.hear().await.map_err(of)?;
-        if contents > 0 {
+        while contents > 0 {
             meter.count(contents);
             let now = meter.now();
             meter.answered(&mut sent, contents, now);
             sent.push_back((now, contents));
-            up.write(&mut joiner, contents).await.map_err(of)?;
+            contents = up.write(&mut joiner, contents).await.map_err(of)?;
         }
+        joiner.settle().await.map_err(of)?;
+        contents = joiner.read().await.map_err(of)?;
     }
 }
 
@@ -332,45 +451,88 @@ async fn steady(
     room: usize,
 ) -> Result<(), Error> {
     let of = |error: Error| error.of("a joiner");
-    let mut answered = 0;
+    let (mut sent, mut answered) = (0, 0);
     loop {
-        tokio::select! {
-            contents = joiner.read() => {
-                let contents = contents.map_err(of)?;
-                joiner.settle().await.map_err(of)?;
-                meter.count(contents);
+        let contents = tokio::select! {
+            contents = joiner.read() => contents.map_err(of)?,
+            some = due.some() => {
                 let now = meter.now();
-                for trip in answered..answered + contents as u64 {
-                    let at = nanos(schedule.at(room, trip));
-                    if meter.counts(at) {
-                        meter.trips.lock().saturating_record(now.saturating_sub(at));
-                    }
-                }
-                answered += contents as u64;
-                due.answered.store(answered, Ordering::Relaxed);
+                meter.passed(&meter.late, (schedule, room), sent..sent + some, now);
+                sent += some;
+                up.write(&mut joiner, some as usize).await.map_err(of)?
             }
-            due = due.some() => up.write(&mut joiner, due as usize).await.map_err(of)?,
+        };
+        joiner.settle().await.map_err(of)?;
+        if contents > 0 {
+            meter.count(contents);
+            let trips = answered..answered + contents as u64;
+            meter.passed(&meter.trips, (schedule, room), trips.clone(), meter.now());
+            answered = trips.end;
+            due.answered.store(answered, Ordering::Relaxed);
         }
     }
 }
 
 /// Waits for what was due in the window and is not answered yet, and records what is not answered even then: how many.
-async fn late(schedule: Schedule, dues: &[Arc<Due>], meter: &Meter, (since, until): (u64, u64)) -> u64 {
+async fn late(
+    schedule: Schedule,
+    dues: &[Arc<Due>],
+    meter: &Meter,
+    (since, until): (u64, u64),
+    progress: &Progress,
+) -> u64 {
+    let [since, until] = [since, until].map(Duration::from_nanos);
     let behind = || {
-        dues.iter().enumerate().flat_map(|(room, due)| {
-            let first =
-                due.answered.load(Ordering::Relaxed).max(schedule.before(room, Duration::from_nanos(since)));
-            (first..schedule.before(room, Duration::from_nanos(until))).map(move |trip| (room, trip))
+        dues.iter().enumerate().map(|(room, due)| {
+            let first = due.answered.load(Ordering::Relaxed).max(schedule.before(room, since));
+            (room, first..schedule.before(room, until))
         })
     };
-    let patience = Instant::now() + GRACE;
-    while behind().next().is_some() && Instant::now() < patience {
+    let begin = Instant::now();
+    let patience = || if progress.is_stopped() { SHORT_GRACE } else { GRACE };
+    while behind().any(|(_, trips)| !trips.is_empty()) && begin.elapsed() < patience() {
         sleep(Duration::from_millis(10)).await;
     }
-    let (now, mut trips, mut count) = (meter.now(), meter.trips.lock(), 0);
-    for (room, trip) in behind() {
-        trips.saturating_record(now.saturating_sub(nanos(schedule.at(room, trip))));
-        count += 1;
+    let (now, mut count) = (meter.now(), 0);
+    for (room, trips) in behind().filter(|(_, trips)| !trips.is_empty()) {
+        count += trips.end - trips.start;
+        let mut times = meter.trips.lock();
+        // However many there are, they are not counted one by one.
+        let step = (trips.end - trips.start).div_ceil(PIECES);
+        for first in trips.clone().step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let time = now.saturating_sub(nanos(schedule.at(room, first)));
+            times.saturating_record_n(time, step.min(trips.end - first));
+        }
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(p50_us: f64, p99_us: f64) -> Times {
+        Times { count: 100, p50_us, p99_us, max_us: p99_us }
+    }
+
+    #[test]
+    fn a_load_that_limits_is_told() {
+        let limits = |busy, late, trip| Load::of(2, Some(busy), late, &trip).limits;
+        let trip = times(200.0, 1000.0);
+        assert_eq!(limits(0.5, Some(times(20.0, 100.0)), trip), None);
+        assert!(limits(1.9, Some(times(20.0, 100.0)), trip).unwrap().contains("no processor time"));
+        assert!(limits(0.5, Some(times(120.0, 130.0)), trip).unwrap().contains("sends late"));
+        assert!(limits(0.5, Some(times(20.0, 900.0)), trip).unwrap().contains("p99"));
+        assert_eq!(limits(2.0, None, trip), None, "as many as can be are as many as the load can, too");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_is_counted_without_end() {
+        let (schedule, meter) = (Schedule::new(1, MAX_RATE), Meter::new().unwrap());
+        let (dues, progress) = ([Arc::new(Due::default())], Progress::none());
+        progress.stop();
+        let missing = late(schedule, &dues, &meter, (0, 3_600_000_000_000), &progress).await;
+        let due = schedule.before(0, Duration::from_secs(3600));
+        assert_eq!((missing, meter.trips.lock().len()), (due, due));
+    }
 }

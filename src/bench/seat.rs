@@ -16,6 +16,8 @@ use crate::compat::tongue::Tongue;
 
 /// How long what is to happen may take: what is for a silent member may be held for some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what a server said before it has closed is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A client on a link.
 pub struct Seat {
@@ -154,7 +156,41 @@ impl Seat {
     ///
     /// When the connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.link.write(bytes).await
+        match self.link.write(bytes).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.last_words(error).await),
+        }
+    }
+
+    /// Writes this, and reads while the server does not take it; counts the contents that come. What is to be written
+    /// because of the rest is left to [`settle`](Self::settle).
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended.
+    pub async fn pass(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let mind = &mut self.mind;
+        let mut contents = 0;
+        let passed = self.link.pass(bytes, |frame| contents += mind.hear(frame)).await;
+        match (self.mind.broken.take(), passed) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(contents),
+            (None, Err(error)) => Err(self.last_words(error).await),
+        }
+    }
+
+    /// Why nothing more can be written: what the server has said last, if it has said anything.
+    #[cold]
+    #[allow(clippy::disallowed_methods, reason = "part of the shell: it has the clock")]
+    async fn last_words(&mut self, error: Error) -> Error {
+        let (link, mind) = (&mut self.link, &mut self.mind);
+        let reading = async {
+            let mut contents = 0;
+            while mind.broken.is_none() && link.read(|frame| contents += mind.hear(frame)).await.is_ok() {}
+        };
+        // Who is gone has said it already.
+        let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+        self.mind.broken.take().unwrap_or(error)
     }
 
     /// From now on contents like the last one are only counted.
@@ -171,16 +207,7 @@ impl Seat {
     pub async fn read(&mut self) -> Result<usize, Error> {
         let mind = &mut self.mind;
         let mut contents = 0;
-        self.link
-            .read(|frame| match mind.content {
-                Some((first, length))
-                    if mind.counts && frame.first == first && frame.payload.len() == length =>
-                {
-                    contents += 1;
-                }
-                _ => contents += mind.understand(frame),
-            })
-            .await?;
+        self.link.read(|frame| contents += mind.hear(frame)).await?;
         match self.mind.broken.take() {
             None => Ok(contents),
             Some(error) => Err(error),
@@ -195,7 +222,7 @@ impl Seat {
     pub async fn reply(&mut self) -> Result<(), Error> {
         if !self.mind.replies.is_empty() {
             let replies = std::mem::take(&mut self.mind.replies);
-            self.link.write(&replies).await?;
+            self.write(&replies).await?;
         }
         Ok(())
     }
@@ -242,6 +269,16 @@ impl Seat {
 }
 
 impl Mind {
+    /// What comes; 1 if it is a content.
+    fn hear(&mut self, frame: Frame<'_>) -> usize {
+        match self.content {
+            Some((first, length)) if self.counts && frame.first == first && frame.payload.len() == length => {
+                1
+            }
+            _ => self.understand(frame),
+        }
+    }
+
     /// What comes beside the contents that are known already; 1 if it is a content all the same.
     #[cold]
     fn understand(&mut self, frame: Frame<'_>) -> usize {

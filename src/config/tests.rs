@@ -78,6 +78,9 @@ fn transports_are_spelled_as_in_the_originals() {
 #[test]
 fn log_filters_are_checked() {
     assert_eq!(log_filter("info,sigver=debug"), Ok("info,sigver=debug".into()));
+    assert_eq!(log_filter("info,"), Ok("info".into()));
+    assert_eq!(log_filter(" info , ,sigver=debug,"), Ok("info,sigver=debug".into()));
+    assert!(log_filter("sigver[conn{id=1}]=debug").is_err_and(|e| e.contains("not supported")));
     assert!(log_filter("sigver=loud=1").is_err_and(|e| e.starts_with("Not a log filter: ")));
 }
 

@@ -251,11 +251,6 @@ impl Pair {
         Ok(Pair { dialect, hub, policy, member: member.peer, joiner: joiner.peer, now, up, down, arrival })
     }
 
-    /// Whether a member can say something to its joiner again and again.
-    pub fn has_down(&self) -> bool {
-        self.down.is_some()
-    }
-
     /// The joiner says something to the member: how many frames come of it.
     pub fn up(&mut self) -> usize {
         self.joiner.frame(fresh(&self.up), self.now);

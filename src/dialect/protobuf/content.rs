@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::dialect::protobuf::wire::{v15, v18, v19, v20};
     use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
     use prost::Message as _;
 
     const LAYOUTS: [Layout; 4] = [Layout::A, Layout::B, Layout::C, Layout::D];
@@ -177,6 +178,80 @@ mod tests {
             out
         });
         prop::collection::vec(prop_oneof![number, data], 0..5).prop_map(|fields| fields.concat())
+    }
+
+    /// A number as it is sent, or longer than it need be.
+    fn number(field: u8, value: u64, padded: bool) -> Vec<u8> {
+        let mut out = vec![field << 3];
+        encode_varint(value, &mut out);
+        if padded && out.len() < 10 {
+            *out.last_mut().unwrap() |= 0x80;
+            out.push(0);
+        }
+        out
+    }
+
+    /// A frame of this layout, as contents with data are: some numbers in order, and the data behind them.
+    fn shaped(layout: Layout, numbers: &[Option<(u64, bool)>], data: &[u8]) -> Vec<u8> {
+        let mut inner = Vec::new();
+        for (field, it) in (1..layout.data()).zip(numbers) {
+            inner.extend(it.iter().flat_map(|(value, padded)| number(field, *value, *padded)));
+        }
+        prost::encoding::bytes::encode(layout.data().into(), &data.to_vec(), &mut inner);
+        let mut frame = Vec::new();
+        prost::encoding::bytes::encode(layout.outer().into(), &inner, &mut frame);
+        frame
+    }
+
+    fn numbers() -> impl Strategy<Value = Vec<Option<(u64, bool)>>> {
+        let value = prop::sample::select(vec![0, 1, 127, 128, u64::from(u32::MAX), 1 << 32, u64::MAX]);
+        prop::collection::vec(prop::option::of((value, prop::bool::weighted(0.1))), 3)
+    }
+
+    /// Whether it was taken out, which must be right if it was.
+    fn compare(frame: Vec<u8>, layout: Layout) -> bool {
+        let frame = Bytes::from(frame);
+        let Ok(taken) = take_out(frame.clone(), layout) else { return false };
+        assert_eq!(Some(with_bits(layout, taken)), compiled(&frame, layout), "{layout:?}: {frame:?}");
+        true
+    }
+
+    #[test]
+    fn what_has_the_shape_is_taken_out_and_is_right() {
+        let strategy = (
+            prop::sample::select(LAYOUTS.to_vec()),
+            numbers(),
+            prop::collection::vec(any::<u8>(), 0..200),
+            prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>())),
+            prop::option::weighted(0.1, 0u8..7),
+        );
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let (cases, mut taken) = (4000, 0);
+        for _ in 0..cases {
+            let (layout, numbers, data, broken, more) = strategy.new_tree(&mut runner).unwrap().current();
+            let mut frame = shaped(layout, &numbers, &data);
+            if let Some(field) = more {
+                frame.extend(number(field, 1, false));
+            }
+            if let Some((at, byte)) = broken {
+                let at = at.index(frame.len());
+                frame[at] = byte;
+            }
+            taken += usize::from(compare(frame, layout));
+        }
+        assert!(taken > cases / 10, "{taken} of {cases} were taken out: nothing is tried");
+    }
+
+    #[test]
+    fn a_bit_that_is_longer_than_a_number_is_left_to_the_compiled_messages() {
+        for (layout, bit) in [(Layout::B, 1), (Layout::C, 1), (Layout::D, 2)] {
+            for value in [1 << 32, u64::MAX] {
+                let mut numbers = [Some((1, false)); 3];
+                numbers[bit] = Some((value, false));
+                assert!(!compare(shaped(layout, &numbers[..=bit], b"data"), layout));
+            }
+            assert!(compare(shaped(layout, &[Some((1, false)); 3][..=bit], b"data"), layout));
+        }
     }
 
     proptest! {

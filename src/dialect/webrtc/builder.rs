@@ -30,6 +30,14 @@ pub(super) fn read(payload: &Payload) -> Option<Told> {
 /// of sigver 15: nothing is copied.
 pub(super) fn is_end(payload: &Payload) -> Option<bool> {
     let Payload::Bytes(bytes) = payload else { return None };
+    if !is_one_candidate(bytes) {
+        // Fields that come again replace others or are put together with them, and are looked at all the same.
+        return match read(payload)? {
+            Told::End => Some(true),
+            Told::Candidate(_) => Some(false),
+            Told::Offer(_) | Told::Answer(_) => None,
+        };
+    }
     match Peek::decode(bytes.clone()).ok()?.kind? {
         Kind::Candidate(PeekCandidate { candidate, mid, .. }) => {
             let texts = [&candidate, &mid].into_iter().all(|text| std::str::from_utf8(text).is_ok());
@@ -37,6 +45,31 @@ pub(super) fn is_end(payload: &Payload) -> Option<bool> {
         }
         Kind::Offer(_) | Kind::Answer(_) => None,
     }
+}
+
+/// Whether the message is one candidate, with who began before it if at all, and has each field of it once, in order.
+/// What clients write is so, and anything else they send begins with no such field.
+fn is_one_candidate(message: &[u8]) -> bool {
+    let message = match message {
+        [0x08, 0 | 1, rest @ ..] => rest,
+        all => all,
+    };
+    let Some((mut rest, [])) = delimited(message, 0x22) else { return false };
+    for tag in [0x0a, 0x12] {
+        if let Some((_, after)) = delimited(rest, tag) {
+            rest = after;
+        }
+    }
+    // The line, which is no text, may be anything that can be read.
+    rest.is_empty()
+        || rest[0] == 0x18 && rest[1..].iter().position(|byte| byte & 0x80 == 0) == Some(rest.len() - 2)
+}
+
+/// What the field with this tag has, and what is behind it, if it is the first.
+fn delimited(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let mut rest = bytes.strip_prefix(&[tag])?;
+    let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
+    rest.split_at_checked(length)
 }
 
 /// `Message`, with bytes for texts.
@@ -82,4 +115,75 @@ pub(super) fn write(told: &Told) -> Payload {
         Told::End => Type::Candidate(IceCandidate::default()),
     };
     Payload::Bytes(Message { is_initiator: false, r#type: Some(told) }.encode_to_vec().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn told(payload: &Payload) -> Option<bool> {
+        match read(payload)? {
+            Told::End => Some(true),
+            Told::Candidate(_) => Some(false),
+            Told::Offer(_) | Told::Answer(_) => None,
+        }
+    }
+
+    /// Fields with texts that are none now and then, and candidates that are empty.
+    fn field() -> impl Strategy<Value = Vec<u8>> {
+        let text =
+            prop_oneof![Just(&b""[..]), Just(&b"v=0"[..]), Just(&b"candidate"[..]), Just(&b"\xff"[..])];
+        let put = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+        let inner = prop::collection::vec(
+            prop_oneof![
+                (prop_oneof![Just(0x0a), Just(0x12)], text.clone())
+                    .prop_map(move |(tag, text)| put(tag, text)),
+                any::<u8>().prop_map(|line| vec![0x18, line]),
+            ],
+            0..4,
+        );
+        prop_oneof![
+            (0u8..3).prop_map(|who| vec![0x08, who]),
+            (prop_oneof![Just(0x12), Just(0x1a)], text).prop_map(move |(tag, text)| put(tag, text)),
+            inner.prop_map(move |fields| put(0x22, &fields.concat())),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn an_end_is_what_reads_as_one(
+            fields in prop::collection::vec(field(), 0..4),
+            broken in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut bytes = fields.concat();
+            if let Some((at, byte)) = broken && !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let payload = Payload::Bytes(bytes.into());
+            prop_assert_eq!(is_end(&payload), told(&payload), "{:?}", payload);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_not_overlooked() {
+        let payload = Payload::Bytes(Bytes::from_static(b"\x12\x01\xff\x22\x00"));
+        assert_eq!((is_end(&payload), told(&payload)), (None, None));
+        assert_eq!(is_end(&write(&Told::End)), Some(true));
+    }
+
+    #[test]
+    fn usual_candidates_are_not_read() {
+        for line in [0, 1, 300] {
+            let candidate = Candidate { candidate: "a".repeat(200), mid: "0".to_owned(), line };
+            let Payload::Bytes(bytes) = write(&Told::Candidate(candidate)) else { panic!("no bytes") };
+            assert!(is_one_candidate(&bytes));
+        }
+        let Payload::Bytes(end) = write(&Told::End) else { panic!("no bytes") };
+        assert!(is_one_candidate(&end));
+    }
 }

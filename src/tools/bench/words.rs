@@ -1,6 +1,6 @@
 //! What `sigver bench` prints for people. No I/O here.
 
-use crate::bench::{Cost, Idled, Kept, Lost, Relayed, Signaled, Stormed, Times};
+use crate::bench::{Cost, Idled, Kept, Load, Lost, Relayed, Signaled, Stormed, Times};
 
 /// A result that can be told.
 pub trait InWords {
@@ -27,6 +27,7 @@ impl InWords for Relayed {
             line(&mut out, "unanswered", &format!("{} that were due", self.unanswered));
         }
         cost(&mut out, self.server.as_ref(), "message");
+        load(&mut out, &self.load);
         ends(&mut out, &self.lost, self.interrupted);
         out
     }
@@ -136,6 +137,23 @@ fn cost(out: &mut String, cost: Option<&Cost>, each: &str) {
     let load = cost.load * 100.0;
     line(out, "server CPU", &format!("{:.2} µs per {each}, {load:.0} % of one processor", cost.cpu_us_each));
     line(out, "server memory", &format!("{}, was {}", mib(cost.memory_after), mib(cost.memory_before)));
+}
+
+fn load(out: &mut String, load: &Load) {
+    if let Some(late) = &load.sent_late {
+        line(out, "sent late by", &times(late));
+    }
+    if let Some(busy) = load.busy {
+        let threads = match load.threads {
+            1 => "its one thread".to_owned(),
+            threads => format!("its {threads} threads"),
+        };
+        let share = busy * 100.0 / load.threads.max(1) as f64;
+        line(out, "load CPU", &format!("{share:.0} % of {threads}"));
+    }
+    if let Some(why) = load.limits {
+        line(out, "WARNING", &format!("times are those of the load, not of the server: {why}"));
+    }
 }
 
 fn ends(out: &mut String, lost: &Lost, interrupted: bool) {

@@ -85,7 +85,7 @@ impl Alarm {
     pub async fn run(&self) {
         loop {
             // Whoever sets a moment while we look has us look again.
-            self.next.store(Moment::MAX, Ordering::SeqCst);
+            self.next.store(NEVER, Ordering::SeqCst);
             let next = self.ring(Instant::now());
             self.next.store(next.unwrap_or(NEVER), Ordering::SeqCst);
             let earlier = self.earlier.notified();

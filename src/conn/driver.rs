@@ -72,8 +72,8 @@ enum Wake {
     Broken,
 }
 
-/// What there is of one connection while it lasts. Its task is this and little else: each byte here is one of resident
-/// memory for every idle member.
+/// What there is of one connection while it lasts. Its task is this and little else, which is most of what an idle
+/// member takes.
 struct Driver<T, G> {
     // In the order in which they are dropped: others are told that the peer is gone before anything else.
     seat: Seat,
@@ -91,7 +91,8 @@ struct Driver<T, G> {
     _guard: G,
 }
 
-/// Drives one connection until it is over. Its client may speak what `policy` picks: all that the context's policy
+/// Drives one connection until it is over. What its conversation begins with is done at once, and what follows while the
+/// future is polled. Its client may speak what `policy` picks: all that the context's policy
 /// has, or a part of it. `guard` is dropped when it is all over.
 ///
 /// No `async fn`, and with everything in one place: the task would have room for the arguments beside what is made of

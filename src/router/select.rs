@@ -21,8 +21,8 @@ pub(super) type Place = NonZeroU64;
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// With their places, each after the one before. A list, as a tree has room for eleven where there is one (0.3 kB a room); of one
-    /// member, as in most rooms, in place.
+    /// With their places, each after the one before. A list, as a tree has room for eleven where there is one (0.3 kB a
+    /// room); of one member, as in most rooms, in place.
     by_arrival: SmallVec<[(Place, PeerId, Identity); 1]>,
     /// Boxed: in most rooms no member is marked.
     marks: Option<Box<Marks>>,

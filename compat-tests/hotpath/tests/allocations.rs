@@ -2,7 +2,7 @@
 //! have grown and buffers are there.
 //!
 //! What a message needs is memory for its bytes as they come: here, a copy of the frame; in the gateway, what the
-//! WebSocket's decoder makes. The frame that goes out is put together in memory that a thread keeps.
+//! WebSocket's decoder makes. The frame that goes out is put together in the socket's buffer, which is a thread's.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -15,7 +15,7 @@ const MAX_CONTROL: u64 = 125;
 /// The longest head of a frame.
 const MAX_HEAD: usize = 14;
 
-/// How much is set aside at most for a payload that is announced, in bytes: the rest is when it comes.
+/// How much is set aside at least for a payload that is announced, in bytes, if it is so long: the rest is as it comes.
 const MAX_AHEAD: u64 = 64 * 1024;
 
 /// A message, or a control frame.
@@ -140,8 +140,9 @@ impl Begun {
                 _ => &mut self.control,
             };
             if into.capacity() - into.len() < payload.len() {
-                // Exactly what comes, if it comes at once.
-                into.reserve_exact(rest.min(MAX_AHEAD.max(payload.len() as u64)) as usize);
+                // Exactly what comes, if it comes at once; twice what has come, if it comes in many parts.
+                let ahead = MAX_AHEAD.max(payload.len() as u64).max(into.len() as u64);
+                into.reserve_exact(rest.min(ahead) as usize);
             }
             let at = into.len();
             into.extend_from_slice(payload);

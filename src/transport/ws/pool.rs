@@ -11,8 +11,9 @@ use std::thread::LocalKey;
 /// what it was sent and has not looked at yet.
 pub(super) const READ: usize = 32 * 1024;
 
-/// The largest buffer for writing that is kept, in bytes.
-const MAX_WRITE: usize = 64 * 1024;
+/// The largest buffer for writing that is kept, in bytes. Larger ones come from the system and go back to it with each
+/// message, page by page.
+const MAX_WRITE: usize = 256 * 1024;
 
 /// How many buffers of either kind a thread keeps. More than one is in use only while peers do not take what they
 /// are sent.

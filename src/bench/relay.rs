@@ -312,7 +312,10 @@ impl Relay {
                 format!("a rate must be more than nothing, and at most {MAX_RATE:.0} messages per second");
             return Err(Error::Senseless(words));
         }
-        if self.rate.is_none() && self.in_flight.saturating_mul(self.bytes) > MAX_IN_FLIGHT {
+        if self.rate.is_none()
+            && self.in_flight > 1
+            && self.in_flight.saturating_mul(self.bytes) > MAX_IN_FLIGHT
+        {
             return Err(Error::Senseless(format!(
                 "{} messages in flight of {} bytes are more than {} KiB for each pair: a server may close who has so \
                  much waiting; use more rooms instead",

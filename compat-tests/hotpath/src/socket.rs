@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
+use sigver::bench::frame;
 use sigver::compat::client::{self, Act, Client, Heard, Id, Role, path};
 use sigver::compat::tongue::Tongue;
 use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
@@ -81,12 +82,13 @@ impl Speaker {
         })
         .await?;
         let mut rest = &buffer[..count];
-        while let Some((opcode, payload, after)) = unmasked(rest) {
-            rest = after;
-            let acts = match opcode {
-                1 => self.client.text(std::str::from_utf8(payload)?),
-                2 => self.client.binary(payload),
-                8 => bail!("a client is closed with {payload:?}"),
+        while let Some((head, end)) = frame::bounds(rest) {
+            let (first, payload) = (rest[0], &rest[head..end]);
+            rest = &rest[end..];
+            let acts = match first {
+                frame::TEXT => self.client.text(std::str::from_utf8(payload)?),
+                frame::BINARY => self.client.binary(payload),
+                frame::CLOSE => bail!("a client is closed with {payload:?}"),
                 _ => Vec::new(),
             };
             self.act(acts).await?;
@@ -170,35 +172,8 @@ impl Line {
 }
 
 /// A frame as a client sends it.
-fn masked(frame: &client::Frame) -> Vec<u8> {
-    let (opcode, payload) = match frame {
-        client::Frame::Text(text) => (1, text.as_bytes()),
-        client::Frame::Binary(bytes) => (2, &bytes[..]),
-    };
-    let mut bytes = vec![0x80 | opcode];
-    match payload.len() {
-        length @ 0..126 => bytes.push(0x80 | length as u8),
-        length => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-    }
-    let mask = [0x17, 0x2a, 0xc3, 0x5e];
-    bytes.extend(mask);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+fn masked(said: &client::Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::put_said(&mut bytes, said);
     bytes
-}
-
-/// The first frame as a server sends it: its opcode, its payload, and what follows it.
-fn unmasked(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[first, second], rest) = bytes.split_first_chunk()?;
-    let (length, rest) = match second {
-        126 => {
-            let (length, rest) = rest.split_first_chunk()?;
-            (usize::from(u16::from_be_bytes(*length)), rest)
-        }
-        length => (usize::from(length), rest),
-    };
-    let (payload, after) = rest.split_at_checked(length)?;
-    Some((first & 0x0f, payload, after))
 }

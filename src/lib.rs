@@ -28,6 +28,7 @@
 //! | [`transport`] | WebSockets, event streams | |
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
 //! | [`server`] | listening, TLS, HTTP, shutting down | |
+//! | [`descriptors`] | how many connections the process may have | |
 //! | [`config`], [`cli`] | what the operator says | yes |
 //! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
 //! | [`bench`](mod@bench) | what a server can do, measured from the outside, with those clients | partly |
@@ -42,6 +43,7 @@ pub mod cli;
 pub mod compat;
 pub mod config;
 pub mod conn;
+pub mod descriptors;
 pub mod dialect;
 pub mod frame;
 pub mod hub;

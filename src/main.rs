@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
 use sigver::config::{self, Config};
 use sigver::conn::{Alarm, Context};
+use sigver::descriptors;
 use sigver::hub::Hub;
 use sigver::negotiate::{Policy, Rooms, Windows};
 use sigver::server::control::Control;
@@ -71,6 +72,10 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> Result<()> {
+    // Before there is a second thread.
+    if let Err(why) = descriptors::prepare() {
+        eprintln!("warning: the limit of open files stays as it is: {why}");
+    }
     let filter: Targets = config.log.parse()?;
     let colours = std::io::stderr().is_terminal();
     let written = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);

@@ -125,6 +125,24 @@ async fn it_says_where_it_listens_and_does() {
     assert!(lines[1].ends_with(" INFO sigver: stopping"), "{errors}");
 }
 
+/// As Node does for the originals: who starts it from a shell that allows 1,024 files has room for as many clients as before.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_may_have_as_many_files_as_the_system_allows() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"ulimit -Sn 100; exec "$0" -h 127.0.0.1 -p 0 --control off"#]);
+    limited.arg(env!("CARGO_BIN_EXE_sigver")).stdin(Stdio::null());
+    limited.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let served = Served::spawn(limited).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", served.process.id().unwrap())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [.., soft, hard, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+    assert_eq!(soft, hard);
+    served.signal("TERM").await;
+    let errors = served.end().await.2;
+    assert!(!errors.contains("warning"), "{errors}");
+}
+
 #[tokio::test]
 async fn it_listens_on_ipv6() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_err() {

@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Cores: a server and the load each have their own, so that neither takes time from the other.
@@ -39,15 +38,6 @@ pub fn pin(cores: Cores) -> Result<()> {
         set.set(second);
     }
     sched_setaffinity(None, &set).context("cannot pin to a core")
-}
-
-/// Lets this process, and what it starts, have as many descriptors as the system grants; how many those are.
-pub fn raise_descriptors() -> Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.or(limit.current);
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: limit.maximum })
-        .context("cannot raise the number of descriptors")?;
-    Ok(most.unwrap_or(u64::MAX))
 }
 
 /// The machine, in a line.

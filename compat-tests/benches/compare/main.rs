@@ -32,6 +32,7 @@ use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
 use indicatif::{ProgressBar, ProgressStyle};
 use sigver::bench::idle::FIRST_BEATS;
+use sigver::descriptors;
 
 use crate::drive::Measure;
 use crate::figures::{Figure, Summary};
@@ -133,7 +134,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(tls) = tls::files() else { return tls::again_with_a_certificate() };
-    machine::raise_descriptors()?;
+    descriptors::prepare()?;
     // Before there are threads, which all belong on the load's core.
     machine::pin(Cores::Second)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -144,7 +144,7 @@ fn the_comparison_does_not_ask_what_it_tries() {
     for (folder, more) in [
         ("src", &[][..]),
         ("tests", &[]),
-        ("benches", &["bench"]),
+        ("benches", &["bench", "descriptors"]),
         ("hotpath/src", &HOT),
         ("hotpath/tests", &HOT),
     ] {

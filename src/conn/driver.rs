@@ -211,10 +211,13 @@ impl<T: Transport, G> Driver<T, G> {
         }
         // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
         // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
-        let waits = if self.flushing {
-            self.seat.outbox().poll_overflow(context)
+        let outbox = self.seat.outbox();
+        let waits = if outbox.is_quiet() {
+            Poll::Pending
+        } else if self.flushing {
+            outbox.poll_overflow(context)
         } else {
-            self.seat.outbox().poll_take(context, events)
+            outbox.poll_take(context, events)
         };
         match waits {
             Poll::Ready(Ok(())) if events.is_empty() => return Poll::Ready(Wake::Rung),

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -11,14 +12,21 @@ use crate::model::Event;
 
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]
-pub struct Outbox(Arc<Mutex<Queue>>);
+pub struct Outbox(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: Mutex<Queue>,
+    limit: u32,
+    /// There is nothing to be taken, and its reader is to be woken when there is. Changed with the queue locked.
+    quiet: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Queue {
     events: VecDeque<Event>,
     /// What waits, in bytes.
     waiting: u32,
-    limit: u32,
     overflown: bool,
     /// The reader is to look up, whatever waits.
     rung: bool,
@@ -45,23 +53,25 @@ thread_local! {
 impl Outbox {
     /// An empty queue that takes up to `limit` bytes of events.
     pub fn new(limit: usize) -> Self {
-        Outbox(Arc::new(Mutex::new(Queue {
-            events: VecDeque::new(),
-            waiting: 0,
-            limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            overflown: false,
-            rung: false,
-            reader: None,
-        })))
+        let queue =
+            Queue { events: VecDeque::new(), waiting: 0, overflown: false, rung: false, reader: None };
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Outbox(Arc::new(Inner { queue: Mutex::new(queue), limit, quiet: AtomicBool::new(false) }))
+    }
+
+    /// Whether a reader that was told to wait may go on waiting, if its task is the same. It looks several times for each
+    /// message: without this, each time would lock the queue (2 % of a message).
+    pub fn is_quiet(&self) -> bool {
+        self.0.quiet.load(Ordering::Acquire)
     }
 
     /// Adds an event and wakes the reader. Once the limit is passed, this and all later events are dropped, and
     /// the reader learns it.
     pub fn push(&self, event: Event) {
         let reader = {
-            let mut queue = self.0.lock();
+            let mut queue = self.0.queue.lock();
             // A single event always fits, as its size is bounded by the largest message.
-            let (before, limit) = (queue.waiting, queue.limit);
+            let (before, limit) = (queue.waiting, self.0.limit);
             let waiting = before.checked_add(cost(&event)).filter(|waiting| before == 0 || *waiting <= limit);
             match waiting.filter(|_| !queue.overflown) {
                 Some(waiting) => {
@@ -73,7 +83,7 @@ impl Outbox {
                 }
                 None => queue.overflown = true,
             }
-            queue.reader.take()
+            self.0.wanted(&mut queue)
         };
         if let Some(reader) = reader {
             reader.wake();
@@ -83,9 +93,9 @@ impl Outbox {
     /// Wakes the reader, once.
     pub fn ring(&self) {
         let reader = {
-            let mut queue = self.0.lock();
+            let mut queue = self.0.queue.lock();
             queue.rung = true;
-            queue.reader.take()
+            self.0.wanted(&mut queue)
         };
         if let Some(reader) = reader {
             reader.wake();
@@ -94,14 +104,14 @@ impl Outbox {
 
     /// Ready when the limit was passed, or when it was [rung](Self::ring); what waits is left alone.
     pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         if queue.overflown {
             return Poll::Ready(Err(Overflow));
         }
         if std::mem::take(&mut queue.rung) {
             return Poll::Ready(Ok(()));
         }
-        queue.register(context);
+        self.0.register(&mut queue, context);
         Poll::Pending
     }
 
@@ -120,7 +130,7 @@ impl Outbox {
         context: &mut Context<'_>,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<(), Overflow>> {
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         if queue.overflown {
             return Poll::Ready(Err(Overflow));
         }
@@ -128,7 +138,7 @@ impl Outbox {
             if std::mem::take(&mut queue.rung) {
                 return Poll::Ready(Ok(()));
             }
-            queue.register(context);
+            self.0.register(&mut queue, context);
             return Poll::Pending;
         }
         if queue.waiting <= TURN {
@@ -153,11 +163,18 @@ fn cost(event: &Event) -> u32 {
     u32::try_from(event.cost()).unwrap_or(u32::MAX)
 }
 
-impl Queue {
-    fn register(&mut self, context: &mut Context<'_>) {
-        match &mut self.reader {
+impl Inner {
+    /// The reader, who is to look at the queue.
+    fn wanted(&self, queue: &mut Queue) -> Option<Waker> {
+        self.quiet.store(false, Ordering::Release);
+        queue.reader.take()
+    }
+
+    fn register(&self, queue: &mut Queue, context: &mut Context<'_>) {
+        match &mut queue.reader {
             Some(reader) => reader.clone_from(context.waker()),
             empty => *empty = Some(context.waker().clone()),
         }
+        self.quiet.store(queue.events.is_empty(), Ordering::Release);
     }
 }

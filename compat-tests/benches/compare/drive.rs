@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use compat_tests::oracle::Server;
+use futures_util::future::try_join_all;
 use sigver::bench::{
     Cost, Idle, Keep, Lost, Phase, Progress, Relay, Relayed, Sessions, Storm, Target, Tongue, Watched, idle,
     kept, relay, sessions, storm,
@@ -38,25 +39,41 @@ pub struct Measure {
     pub idle: (Duration, Duration),
 }
 
-/// One turn of one server.
-pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) -> Result<Sample> {
-    let watched = Watched::of(server.pid().context("the server is gone")?)?;
-    let scheme = if party.tls() { "wss" } else { "ws" };
-    let target = Target::parse(&format!("{scheme}://{}", server.addr))?;
+/// A process that serves, as its clients and the system see it.
+#[derive(Clone)]
+struct End {
+    target: Target,
+    watched: Watched,
+}
+
+impl End {
+    fn of(server: &Server, party: Party) -> Result<End> {
+        let scheme = if party.tls() { "wss" } else { "ws" };
+        Ok(End {
+            target: Target::parse(&format!("{scheme}://{}", server.addr))?,
+            watched: Watched::of(server.pid().context("the server is gone")?)?,
+        })
+    }
+}
+
+/// One turn of one server. If it is several processes, they share a relay; anything else is for the first.
+pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measure) -> Result<Sample> {
+    let ends = servers.iter().map(|server| End::of(server, party)).collect::<Result<Vec<_>>>()?;
+    let (Some(server), Some(End { target, watched })) = (servers.first(), ends.first()) else {
+        bail!("there is no server");
+    };
     // Where a machine is shared, figures that are no ratios of processor times mean little: that is told.
-    let spent = || anyhow::Ok(watched.read()?.cpu.as_secs_f64());
+    let spent = || -> Result<f64> { ends.iter().map(|end| Ok(end.watched.read()?.cpu.as_secs_f64())).sum() };
     let watch = Watch::start(spent()?);
     let sample: Result<Sample> = match load {
-        Load::Relay(shape) => relayed(&target, &watched, shape, None, party.cores(), measure).await,
-        Load::Steady(shape, rate) => {
-            relayed(&target, &watched, shape, Some(rate.into()), party.cores(), measure).await
-        }
-        Load::Sessions => signaled(&target, &watched, measure).await,
-        Load::Storm(joiners, connected) => stormed(&target, &watched, joiners, connected).await,
-        Load::Idle(members) => idled(&target, &watched, members, measure).await,
+        Load::Relay(shape) => relayed(&ends, shape, None, party.cores(), measure).await,
+        Load::Steady(shape, rate) => relayed(&ends, shape, Some(rate.into()), party.cores(), measure).await,
+        Load::Sessions => signaled(target, watched, measure).await,
+        Load::Storm(joiners, connected) => stormed(target, watched, joiners, connected).await,
+        Load::Idle(members) => idled(target, watched, members, measure).await,
         Load::Kept(rooms) => {
             let keep = Keep { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
-            let kept = kept(&target, &keep, &watched, &Progress::none()).await?;
+            let kept = kept(target, &keep, watched, &Progress::none()).await?;
             Ok(Sample::from([(Figure::Kept, kept.bytes_per_connection / 1024.0)]))
         }
         Load::Start => {
@@ -65,8 +82,8 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
             Ok(Sample::from([(Figure::Start, millis(server.start)), (Figure::Size, size)]))
         }
     };
-    if server.exit().is_some() {
-        bail!("the server has died: {}", server.errors());
+    if let Some(dead) = servers.iter().find(|server| server.exit().is_some()) {
+        bail!("the server has died: {}", dead.errors());
     }
     let mut sample = sample?;
     if let Some(others) = watch.others(spent()?) {
@@ -75,38 +92,38 @@ pub async fn turn(server: &Server, party: Party, load: Load, measure: &Measure) 
     Ok(sample)
 }
 
-/// A relay, by one thread, or by one on each core where the server has both.
+/// A relay, by one thread, or by one on each core where the server has both. Each has as much to do with each process.
 async fn relayed(
-    target: &Target,
-    watched: &Watched,
+    ends: &[End],
     shape: works::Relay,
     rate: Option<f64>,
     cores: f64,
     measure: &Measure,
 ) -> Result<Sample> {
     let (spent, begin) = (machine::own(), Instant::now());
-    let share = |shape| Share { target: target.clone(), watched: *watched, shape, rate, measure: *measure };
-    let shares = if cores > 1.0 {
-        let half = works::Relay { rooms: shape.rooms / 2, ..shape };
-        let other = share(half);
-        let other = std::thread::spawn(move || -> Result<Relayed> {
+    let threads = if cores > 1.0 { 2 } else { 1 };
+    let shape = works::Relay { rooms: shape.rooms / threads / ends.len(), ..shape };
+    let part = Part { ends: ends.to_vec(), shape, rate, measure: *measure };
+    let shares = if threads == 2 {
+        let other = part.clone();
+        let other = std::thread::spawn(move || -> Result<Vec<Relayed>> {
             pin(Cores::Second)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(other.relayed())
         });
-        let first = share(half).relayed().await;
+        let first = part.relayed().await;
         let other = other.join().map_err(|_| anyhow!("the other half of the load has panicked"))?;
-        vec![first?, other?]
+        [first?, other?].concat()
     } else {
-        vec![share(shape).relayed().await?]
+        part.relayed().await?
     };
     // Of all the time, as it has the same to do in all of it but for the connecting.
     let busy = (machine::own() - spent) / begin.elapsed().as_secs_f64();
     let (mut per_second, mut load) = (0.0, 0.0);
     for share in &shares {
         per_second += share.messages_per_second;
-        // Each has watched the whole server, in windows that are the same but for the time of connecting.
-        load += cost(share.server)?.load / shares.len() as f64;
+        // Each thread has watched every process, in windows that are the same but for the time of connecting.
+        load += cost(share.server)?.load / threads as f64;
     }
     let per_core = per_second / load;
     let mut sample = Sample::from([
@@ -128,16 +145,22 @@ async fn relayed(
 }
 
 /// What one thread has of a relay.
-struct Share {
-    target: Target,
-    watched: Watched,
+#[derive(Clone)]
+struct Part {
+    ends: Vec<End>,
+    /// At each of them.
     shape: works::Relay,
     rate: Option<f64>,
     measure: Measure,
 }
 
-impl Share {
-    async fn relayed(self) -> Result<Relayed> {
+impl Part {
+    /// What was relayed at each end.
+    async fn relayed(&self) -> Result<Vec<Relayed>> {
+        try_join_all(self.ends.iter().map(|end| self.relayed_at(end))).await
+    }
+
+    async fn relayed_at(&self, end: &End) -> Result<Relayed> {
         let mut load = Relay {
             member: tongue(self.shape.member)?,
             joiner: tongue(self.shape.joiner)?,
@@ -148,10 +171,10 @@ impl Share {
             rate: self.rate,
         };
         if load.rooms <= WARMED {
-            relay(&self.target, &load, None, &Progress::none()).await?;
+            relay(&end.target, &load, None, &Progress::none()).await?;
         }
         load.duration = self.measure.window;
-        let relayed = relay(&self.target, &load, Some(&self.watched), &Progress::none()).await?;
+        let relayed = relay(&end.target, &load, Some(&end.watched), &Progress::none()).await?;
         complete(&relayed.lost)?;
         Ok(relayed)
     }

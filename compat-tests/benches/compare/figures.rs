@@ -16,6 +16,8 @@ pub enum Figure {
     Capacity,
     /// The server's processor time for a content, in µs.
     Cost,
+    /// The same of the bare relay.
+    BareCost,
     /// How busy the server was, in % of a core.
     Busy,
     /// How busy the load was, in % of a core.
@@ -59,7 +61,7 @@ impl Figure {
             Figure::Rate => "1000 messages/s",
             Figure::RatePerCore => "1000 messages/s per core",
             Figure::Capacity => "1000 messages/s per core, times cores",
-            Figure::Cost => "µs of CPU/message",
+            Figure::Cost | Figure::BareCost => "µs of CPU/message",
             Figure::Busy | Figure::LoadBusy => "% of a core",
             Figure::Others => "% of the machine",
             Figure::Median => "ms (p50)",

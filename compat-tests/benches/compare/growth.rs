@@ -24,6 +24,8 @@ struct Series {
     y: &'static str,
     /// What growth should be.
     linear: Linear,
+    /// The bare relay at the same sizes, too, and what it is called.
+    bare: Option<&'static str>,
     /// What stands beside them in the table.
     told: &'static [(Figure, &'static str)],
 }
@@ -58,6 +60,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Held, "memory beyond that at start, MB"), (Figure::Beats, "CPU, ms/s")],
         y: "MB, ms/s",
         linear: Linear::Affine,
+        bare: None,
         told: &[
             (Figure::Member, "kB of memory for each"),
             (Figure::Kernel, "kB of the system's for each"),
@@ -73,6 +76,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Same,
+        bare: Some("the same of a bare relay, µs"),
         told: &[],
     },
     Series {
@@ -84,6 +88,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Storm, "until all are answered, ms"), (Figure::StormCost, "CPU of the server, ms")],
         y: "ms",
         linear: Linear::Affine,
+        bare: None,
         told: &[],
     },
     Series {
@@ -95,6 +100,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Affine,
+        bare: Some("the same of a bare relay, µs"),
         told: &[],
     },
 ];
@@ -115,9 +121,11 @@ pub async fn growth(
             eprintln!("{}: {size}", series.name);
             let mut samples = Vec::new();
             for _ in 0..turns {
-                let server = servers.start(Party::OursForLarge).await?;
-                let sample = drive::turn(&server, Party::OursForLarge, (series.load)(*size), measure).await;
-                samples.push(sample.with_context(|| format!("{} at {size}", series.name))?);
+                samples.push(
+                    sample(servers, series, *size, measure)
+                        .await
+                        .with_context(|| format!("{} at {size}", series.name))?,
+                );
             }
             own.push(Point { series: series.name, size: *size, figures: medians(&samples) });
         }
@@ -131,6 +139,27 @@ pub async fn growth(
     }
     text.push_str(&million(&points).unwrap_or_default());
     Ok((text, points))
+}
+
+/// One turn of ours at one size, and of the bare relay where it is compared with that.
+async fn sample(servers: &Servers, series: &Series, size: usize, measure: &Measure) -> Result<Sample> {
+    let turn = async |party| {
+        let started = servers.start(party).await?;
+        drive::turn(&started, party, (series.load)(size), measure).await
+    };
+    let mut sample = turn(Party::OursForLarge).await?;
+    if series.bare.is_some() {
+        let bare = turn(Party::Reference).await?;
+        sample.extend(bare.get(&Figure::Cost).map(|cost| (Figure::BareCost, *cost)));
+    }
+    Ok(sample)
+}
+
+impl Series {
+    /// The figures that are drawn, in their order.
+    fn drawn(&self) -> impl Iterator<Item = (Figure, &'static str)> {
+        self.drawn.iter().copied().chain(self.bare.map(|name| (Figure::BareCost, name)))
+    }
 }
 
 /// What a million idle members would take, by what each further one took.
@@ -173,7 +202,7 @@ fn medians(samples: &[Sample]) -> Sample {
 
 /// The figures of a series as a table.
 fn told(series: &Series, points: &[Point]) -> String {
-    let figures: Vec<(Figure, &str)> = series.drawn.iter().chain(series.told).copied().collect();
+    let figures: Vec<(Figure, &str)> = series.drawn().chain(series.told.iter().copied()).collect();
     let mut text = format!("### {}\n\n| {} |", series.title, series.x);
     figures.iter().for_each(|(_, name)| text.push_str(&format!(" {name} |")));
     text.push_str("\n|--:|");
@@ -190,17 +219,17 @@ fn told(series: &Series, points: &[Point]) -> String {
 }
 
 fn plotted(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
-    let of = |(figure, name): &(Figure, &'static str)| {
+    let of = |(figure, name): (Figure, &'static str)| {
         let points: Vec<(f64, f64)> = points
             .iter()
-            .filter_map(|point| Some((point.size as f64, *point.figures.get(figure)?)))
+            .filter_map(|point| Some((point.size as f64, *point.figures.get(&figure)?)))
             .filter(|(_, value)| *value > 0.0)
             .collect();
         let line = line(series.linear, &points);
         plot::Series { name, points, line }
     };
     let plot =
-        Plot { title: series.title, x: series.x, y: series.y, series: series.drawn.iter().map(of).collect() };
+        Plot { title: series.title, x: series.x, y: series.y, series: series.drawn().map(of).collect() };
     plot::draw(path, &plot)
 }
 

@@ -237,8 +237,8 @@ async fn measured(
             bar.inc(1);
             let load = if quick { load.smaller() } else { *load };
             let done = async {
-                let server = servers.start(*party).await?;
-                drive::turn(&server, *party, load, measure).await
+                let servers = servers.start(*party).await?;
+                drive::turn(&servers, *party, load, measure).await
             };
             match done.await {
                 Ok(figures) => sample.push(figures),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use compat_tests::wire::put_varint;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
@@ -47,14 +47,18 @@ struct Pair {
     ways: [Way; 2],
 }
 
-type Waiting = Rc<RefCell<HashMap<String, Rc<Pair>>>>;
+/// Who waits at a path for the other one, or that two have met there.
+type Waiting = Rc<RefCell<HashMap<String, Option<Rc<Pair>>>>>;
 
 /// Serves until it is killed, and prints what ours prints.
 pub fn serve(tls: Option<(&Path, &Path)>) -> Result<()> {
     let tls = tls.map(|(cert, key)| acceptor(cert, key)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        // As ours: in a storm, who is not accepted at once would come again a second later.
+        let listener = socket.listen(4096)?;
         println!("Signaling server is listening on {}", listener.local_addr()?);
         let waiting = Waiting::default();
         loop {
@@ -106,22 +110,23 @@ async fn client(
             break head.split(' ').nth(1).unwrap_or_default().to_owned();
         }
     };
-    // The second one takes the pair away: the path is free again.
-    let (pair, me) = match waiting.borrow_mut().remove(&path) {
+    // Who comes to a path where two have met, as in a storm, is no first and has nobody.
+    let before = waiting.borrow_mut().insert(path.clone(), None);
+    let first = before.is_none();
+    let (pair, me) = match before.flatten() {
         Some(pair) => (pair, 1),
         None => (Rc::<Pair>::default(), 0),
     };
-    if me == 0 {
-        waiting.borrow_mut().insert(path.clone(), pair.clone());
+    if first {
+        waiting.borrow_mut().insert(path.clone(), Some(pair.clone()));
     }
-    let done = relay(&mut reader, writer, buffer, &pair, me).await;
+    let done = relay(&mut reader, writer, buffer, &pair, me, first).await;
     for way in &pair.ways {
         way.writer.borrow_mut().take();
         way.here.notify_one();
     }
-    let mut waiting = waiting.borrow_mut();
-    if waiting.get(&path).is_some_and(|other| Rc::ptr_eq(other, &pair)) {
-        waiting.remove(&path);
+    if first {
+        waiting.borrow_mut().remove(&path);
     }
     done
 }
@@ -133,6 +138,7 @@ async fn relay(
     mut buffer: Vec<u8>,
     pair: &Pair,
     me: usize,
+    first: bool,
 ) -> Result<()> {
     let mut own: Option<Box<dyn AsyncWrite + Unpin>> = Some(Box::new(writer));
     let mut out = Vec::new();
@@ -145,7 +151,7 @@ async fn relay(
                 Some(&CONNECT) => {
                     // From now on this client is written to by the other one's task alone.
                     if let Some(mut writer) = own.take() {
-                        writer.write_all(&[0x82, 2, 0x20, u8::from(me == 0)]).await?;
+                        writer.write_all(&[0x82, 2, 0x20, u8::from(first)]).await?;
                         writer.flush().await?;
                         *pair.ways[me].writer.borrow_mut() = Some(writer);
                         pair.ways[me].here.notify_one();
@@ -199,7 +205,9 @@ fn frame(bytes: &mut [u8]) -> Result<Option<(std::ops::Range<usize>, usize)>> {
         bail!("closed");
     }
     let (mask, message) = bytes[head..end].split_at_mut(4);
-    message.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    for four in message.chunks_mut(4) {
+        four.iter_mut().zip(&*mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
     Ok(Some((head + 4..end, end)))
 }
 

@@ -25,9 +25,11 @@ pub enum Party {
     OursSharingOne,
     /// The same with two workers on two cores, each of which has half of the load, too.
     OursSharingTwo,
-    /// The same with room for messages of more than a MiB.
+    /// Two of ours that share nothing, each on a core with half of the load: as if cores had nothing to do with one another.
+    OursApart,
+    /// Ours on one core with room for messages of more than a MiB.
     OursForLarge,
-    /// The same over TLS.
+    /// Ours on one core over TLS.
     OursTls,
     /// The least that can stand between two clients.
     Reference,
@@ -55,7 +57,7 @@ impl Party {
 
     /// How many cores it has.
     pub fn cores(self) -> f64 {
-        if self == Party::OursSharingTwo { 2.0 } else { 1.0 }
+        if matches!(self, Party::OursSharingTwo | Party::OursApart) { 2.0 } else { 1.0 }
     }
 
     /// Its name in the table.
@@ -65,6 +67,7 @@ impl Party {
             Party::Ours => "ours".into(),
             Party::OursSharingOne => "ours on one".into(),
             Party::OursSharingTwo => "ours on two".into(),
+            Party::OursApart => "two of ours, on one each".into(),
             Party::OursForLarge => "ours for large messages".into(),
             Party::OursTls => "ours over TLS".into(),
             Party::Reference => "bare relay".into(),
@@ -74,19 +77,24 @@ impl Party {
 }
 
 impl Servers {
-    /// Starts one. This thread is back on the load's core then.
-    pub async fn start(&self, party: Party) -> Result<Server> {
+    /// Starts one, which is more than one process if it is several. This thread is back on the load's core then.
+    pub async fn start(&self, party: Party) -> Result<Vec<Server>> {
         // A process inherits its cores, so that it has as many threads as cores from the beginning.
-        let (server, load) = match party {
-            Party::OursSharingOne => (Cores::First, Cores::First),
+        let (processes, load) = match party {
+            Party::OursSharingOne => (&[Cores::First][..], Cores::First),
             // The other half of the load goes to the other core, see `drive`.
-            Party::OursSharingTwo => (Cores::Both, Cores::First),
-            _ => (Cores::First, Cores::Second),
+            Party::OursSharingTwo => (&[Cores::Both][..], Cores::First),
+            Party::OursApart => (&[Cores::First, Cores::Second][..], Cores::First),
+            _ => (&[Cores::First][..], Cores::Second),
         };
-        pin(server)?;
-        let started = self.started(party).await;
-        pin(load)?;
-        started.with_context(|| party.name())
+        let mut servers = Vec::new();
+        for cores in processes {
+            pin(*cores)?;
+            let started = self.started(party).await;
+            pin(load)?;
+            servers.push(started.with_context(|| party.name())?);
+        }
+        Ok(servers)
     }
 
     async fn started(&self, party: Party) -> Result<Server> {
@@ -96,7 +104,7 @@ impl Servers {
         let own = Path::new("/proc/self/exe");
         match party {
             Party::Original(version) => self.original(version).await,
-            Party::Ours | Party::OursSharingOne | Party::OursSharingTwo => {
+            Party::Ours | Party::OursSharingOne | Party::OursSharingTwo | Party::OursApart => {
                 Server::ours_with(&self.ours, &[]).await
             }
             Party::OursForLarge => Server::ours_with(&self.ours, &["--max-message", LARGE]).await,

@@ -1,7 +1,7 @@
 //! Text that is written as `JSON.stringify` writes it, and so as it would be written again: an object of it is known by
 //! one look over its bytes. The originals read each message into a tree and write that; clients send what
-//! `JSON.stringify` made, of which that is the same text again. To decode an ICE candidate of sigver 13 takes 3,300
-//! instructions this way, 2,400 of them here, instead of 13,900 and 20 allocations for the tree and its text.
+//! `JSON.stringify` made, of which that is the same text again. To decode an ICE candidate of sigver 13 takes 2,800
+//! instructions this way, most of them here, instead of 13,900 and 20 allocations for the tree and its text.
 //!
 //! In doubt it is not canonical, and whoever asks takes the tree: fractions, long numbers, escapes by number, too many
 //! names to compare, or names that the reader of trees treats in ways of its own.
@@ -180,8 +180,8 @@ impl<'a> Reader<'a> {
         (1..=MAX_DIGITS).contains(&digits).then_some(())
     }
 
-    /// What is between quotes. Most names, and short values, are seen whole in the first eight bytes: 30 instructions
-    /// instead of 110.
+    /// What is between quotes. Most names, and short values, are seen whole in the first eight bytes; a content of
+    /// 64 bytes of sigver 5 takes 180 instructions less for it and what follows.
     #[inline]
     fn string(&mut self) -> Option<&'a str> {
         if let [b'"', rest @ ..] = self.rest()
@@ -246,8 +246,8 @@ const fn specials(word: u64) -> u64 {
     (below | zeros) & (EACH << 7)
 }
 
-/// Writes a string as `JSON.stringify` does: what stands for itself is copied in one go, for 200 instructions of a
-/// candidate instead of 1,700.
+/// Writes a string as `JSON.stringify` does: what stands for itself is copied in one go, for 540 instructions of a
+/// candidate instead of 1,740.
 pub(crate) fn write_string(out: &mut String, string: &str) {
     out.push('"');
     let mut rest = string;

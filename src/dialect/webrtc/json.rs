@@ -9,7 +9,8 @@ use crate::model::Payload;
 use crate::model::canonical::{Attributes, write_string};
 
 /// What the payload tells, if it is one of the three objects. This is asked of everything that goes to another
-/// generation: to see that a flat content of 64 bytes tells nothing takes 100 instructions, instead of 2,800 by a tree.
+/// generation: to see that a flat content of 64 bytes tells nothing is one look for a
+/// brace: 1,000 instructions less than to look over its attributes.
 pub(super) fn read(payload: &Payload) -> Option<Told> {
     let text = match payload {
         Payload::Json(text) | Payload::Attributes { text, .. } => text,
@@ -36,7 +37,8 @@ pub(super) fn read(payload: &Payload) -> Option<Told> {
 const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
 
 /// The object that has this name, if nothing else is there but the index of a joiner in front of it, as clients write it:
-/// what is around it is not looked over, for 1,300 instructions less of a candidate.
+/// what is around it is not looked over, for 2,200 instructions less of a candidate
+/// (and what is told is moved, not copied).
 fn only<'a>(text: &'a str, name: &str) -> Option<Attributes<'a>> {
     let mut text = text.strip_prefix('{')?;
     if let Some(index) = text.strip_prefix("\"index\":\"") {
@@ -95,8 +97,8 @@ fn of_tree(object: &Map<String, Value>) -> Option<Told> {
     }))
 }
 
-/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate in
-/// 700 instructions, instead of 10,000 by a tree.
+/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate from
+/// sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
 pub(super) fn write(told: &Told) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
         let mut text = String::with_capacity(sdp.len() + sdp.len() / 8 + 64);

@@ -83,7 +83,7 @@ fn is_sdp(text: &str) -> bool {
 
 /// Whether bytes have neither a control character nor this one. A field of protobuf with a number up to 3 begins with a
 /// control character, or, where its tag is written longer than need be, has one: text that has none has no such field.
-/// To try and read a text as a message takes 600 instructions, and this 100.
+/// A content of sigver 15, where each is asked, takes 440 instructions less for it.
 fn is_text_without(bytes: &[u8], other: u8) -> bool {
     let is_other = |byte: &u8| *byte < 0x20 || *byte == other;
     // What is a message says so by its first byte.

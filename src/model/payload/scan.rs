@@ -1,6 +1,6 @@
 //! Conversions by one look over a text that is canonical, or that can be no JSON: nothing is read into a tree, and what
-//! can is passed on in the memory it came in. What is in doubt is given back, for [`tree`](super::tree) to convert. An
-//! object of 64 bytes takes 1,300 instructions from attributes to bytes this way, instead of 5,000 by the tree.
+//! can is passed on in the memory it came in. What is in doubt is given back, for [`tree`](super::tree) to convert. A
+//! content of 64 bytes from sigver 20 to 5 takes 3,900 instructions in all, instead of 9,000 by the tree.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

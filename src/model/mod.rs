@@ -3,11 +3,14 @@
 //! A peer asks for something with a [`Command`]; a room answers with [`Event`]s to whoever they concern. What
 //! only one dialect has does not belong here: lift it inside that dialect's codec.
 
+pub(crate) mod canonical;
 mod command;
 mod event;
 mod ids;
 mod payload;
 mod reason;
+#[cfg(test)]
+pub(crate) mod texts;
 
 pub use command::{Alone, Attach, Command, Join, Open, Pick, Recipient, Rejoin};
 pub use event::{Event, Side};

@@ -1,7 +1,9 @@
-//! What peers send to one another, and how it is carried between a dialect of JSON and one of bytes.
+//! What peers send to one another, and how it is carried between a dialect of JSON and one of bytes. What a conversion
+//! comes to is in [`tree`], and how most of them are done in [`scan`].
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+mod scan;
+mod tree;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
@@ -59,11 +61,8 @@ pub enum Payload {
     },
 }
 
-/// Names that an attribute-style frame uses itself, and which can therefore not be a payload's own.
-const RESERVED: [&str; 4] = ["type", "key", "index", "id"];
-
 /// The name under which bytes that are not JSON travel in a JSON dialect, in base64.
-const BYTES: &str = "$bytes";
+pub(super) const BYTES: &str = "$bytes";
 
 impl Payload {
     /// Bytes out of a frame of `frame` bytes. They share its memory, unless they are so small a part of it that what
@@ -90,97 +89,144 @@ impl Payload {
     /// The payload as bytes: bytes as they are, anything else as compact JSON text, except that the JSON form of
     /// bytes becomes those bytes again.
     pub fn into_bytes(self) -> Bytes {
-        match self {
-            Payload::Bytes(bytes) => bytes,
-            Payload::Json(text) if text.contains(BYTES) => {
-                bytes_of_value(&serde_json::from_str(&text).unwrap_or_default())
-            }
-            Payload::Json(text) => text.into_bytes(),
-            Payload::Attributes { text, .. } => {
-                let value = value_of_attributes(object(&text));
-                bytes_of_value(&value)
-            }
-        }
+        scan::bytes(self).unwrap_or_else(tree::bytes)
     }
 
     /// The payload as the compact text of a JSON value, which it is if it was JSON. Other bytes are an object with one
     /// attribute `$bytes`, in base64.
     pub fn into_json(self) -> ByteString {
-        match self {
-            Payload::Bytes(bytes) => value_of_bytes(&bytes).to_string().into(),
-            Payload::Json(text) => text,
-            Payload::Attributes { text, .. } => value_of_attributes(object(&text)).to_string().into(),
-        }
+        scan::json(self).unwrap_or_else(tree::json)
     }
 
     /// The payload as the attributes of a JSON object. Of bytes: their own if they are a JSON object without reserved
     /// names, else one attribute `data`. Of attributes: all of them, whatever their names.
     pub fn into_attributes(self) -> Map<String, Value> {
-        match self {
-            Payload::Bytes(bytes) => attributes_of_value(value_of_bytes(&bytes)),
-            Payload::Json(text) => attributes_of_value(serde_json::from_str(&text).unwrap_or_default()),
-            Payload::Attributes { text, .. } => object(&text),
-        }
+        tree::attributes(self)
+    }
+
+    /// The text of [`into_attributes`](Self::into_attributes), without a tree, of a payload that was no attributes; it
+    /// has no name that is reserved.
+    ///
+    /// # Errors
+    /// A tree is needed; the payload is given back.
+    pub fn into_attributes_text(self) -> Result<ByteString, Self> {
+        scan::attributes(self)
     }
 }
 
-/// The object a text holds. A codec makes such payloads only from text that does hold one.
-fn object(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).unwrap_or_default()
-}
-
-fn value_of_bytes(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| {
-        let mut wrapped = Map::new();
-        wrapped.insert(BYTES.to_owned(), BASE64.encode(bytes).into());
-        wrapped.into()
-    })
-}
-
-fn bytes_of_value(value: &Value) -> Bytes {
-    if let Value::Object(object) = value
-        && object.len() == 1
-        && let Some(Value::String(text)) = object.get(BYTES)
-        && let Ok(bytes) = BASE64.decode(text)
-    {
-        return bytes.into();
-    }
-    value.to_string().into()
-}
-
-fn attributes_of_value(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object)
-            if !is_wrapped(&object) && !RESERVED.iter().any(|name| object.contains_key(*name)) =>
-        {
-            object
-        }
-        other => {
-            let mut wrapped = Map::new();
-            wrapped.insert("data".to_owned(), other);
-            wrapped
-        }
-    }
-}
-
-fn value_of_attributes(mut attributes: Map<String, Value>) -> Value {
-    attributes.retain(|name, _| !RESERVED.contains(&name.as_str()));
-    if is_wrapped(&attributes)
-        && let Some(value) = attributes.remove("data")
-    {
-        return value;
-    }
-    attributes.into()
-}
-
-/// Whether `data` is all there is: then it stands for the payload itself.
-fn is_wrapped(object: &Map<String, Value>) -> bool {
-    object.len() == 1 && object.contains_key("data")
+/// Whether an attribute of this name is an attribute-style frame's own, and cannot be a payload's.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "type" | "key" | "index" | "id")
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::model::texts;
+
+    /// Payloads of all forms, of texts of all kinds, and of bytes that are none.
+    fn payload() -> impl Strategy<Value = Payload> {
+        let base64 = || {
+            prop_oneof![
+                3 => prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| {
+                    tree::json(Payload::Bytes([&[0xff], &bytes[..]].concat().into())).to_string()
+                }),
+                1 => prop::sample::select(
+                    &[
+                        r#"{"$bytes":""}"#,
+                        r#"{"$bytes":"/w"}"#,
+                        r#"{"$bytes":"_w=="}"#,
+                        r#"{"$bytes":"\/w=="}"#,
+                        r#"{"$bytes":"/w==\n"}"#,
+                        r#"{"$bytes":"/w==" }"#,
+                        r#"{"$bytes":"/w==","$bytes":"AA=="}"#,
+                        r#"{"$bytes":"/w==","a":"AA=="}"#,
+                        r#"{"$bytes":["/w=="]}"#,
+                        r#"{"a":{"$bytes":"/w=="}}"#,
+                        r#"["$bytes",1.0]"#,
+                    ][..],
+                )
+                .prop_map(str::to_owned),
+            ]
+        };
+        let attributes = |object: String| {
+            let rest = object.strip_prefix('{').unwrap_or_default().to_owned();
+            prop::sample::select(
+                &["", "{\"index\":\"0\",", "{\"id\":7,\"type\":\"x\",", "{\"key\":{},", "{ \"index\":0,"][..],
+            )
+            .prop_map(move |before| {
+                if before.is_empty() { format!("{{{rest}") } else { format!("{before}{rest}") }
+            })
+        };
+        let text = prop_oneof![
+            4 => texts::sent(),
+            2 => base64(),
+            1 => base64().prop_map(|object| format!("{{\"data\":{object}}}")),
+            1 => (base64(), prop::sample::select(&["0", "\"0\"", "[ ]"][..]))
+                .prop_map(|(object, index)| format!("{{\"data\":{object},\"index\":{index}}}")),
+            1 => base64().prop_flat_map(attributes),
+            1 => texts::sent().prop_flat_map(attributes),
+            1 => texts::simple().prop_flat_map(attributes),
+        ];
+        prop_oneof![
+            2 => text.clone().prop_map(|text| Payload::Bytes(text.into())),
+            1 => prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Payload::Bytes(bytes.into())),
+            1 => ("[ \t\n\r\"{0-9tfn\\[-]", prop::collection::vec(any::<u8>(), 0..6))
+                .prop_map(|(first, rest)| Payload::Bytes([first.as_bytes(), &rest].concat().into())),
+            2 => text.clone().prop_map(|text| Payload::Json(text.into())),
+            2 => (text, any::<bool>()).prop_map(|(text, binary)| Payload::Attributes { text: text.into(), binary }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Looked over or read into a tree: the same comes of it, byte for byte.
+        #[test]
+        fn what_is_looked_over_is_what_the_tree_comes_to(payload in payload()) {
+            match scan::bytes(payload.clone()) {
+                Ok(bytes) => prop_assert_eq!(bytes, tree::bytes(payload.clone())),
+                Err(back) => prop_assert_eq!(&back, &payload),
+            }
+            match scan::json(payload.clone()) {
+                Ok(json) => prop_assert_eq!(json, tree::json(payload.clone())),
+                Err(back) => prop_assert_eq!(&back, &payload),
+            }
+            match scan::attributes(payload.clone()) {
+                Ok(text) => {
+                    let tree = tree::attributes(payload.clone());
+                    prop_assert!(!tree.keys().any(|name| is_reserved(name)));
+                    prop_assert_eq!(&text[..], Value::Object(tree).to_string());
+                }
+                Err(back) => prop_assert_eq!(&back, &payload),
+            }
+        }
+    }
+
+    /// What clients send takes no tree: a content of JSON, one of bytes, and bytes on their way back.
+    #[test]
+    fn what_clients_send_is_looked_over() {
+        let bytes = |text: &'static str| Payload::Bytes(Bytes::from_static(text.as_bytes()));
+        let json = |text: &str| Payload::Json(text.into());
+        for (text, json_text, back) in [
+            (r#"{"note":"77"}"#, r#"{"note":"77"}"#, r#"{"index":"0","note":"77"}"#),
+            (r#"{"note":"77"}"#, r#"{"note":"77"}"#, r#"{"note":"77","index":"0"}"#),
+            (r#"{"note":"77"}"#, r#"{"note":"77"}"#, r#"{"note":"77"}"#),
+            (r#"{"id":"77"}"#, r#"{"id":"77"}"#, r#"{"index":"0","data":{"id":"77"}}"#),
+            ("[1]", "[1]", r#"{"index":"0","data":[1]}"#),
+            ("{}", "{}", r#"{"index":"0"}"#),
+            ("\u{8}\u{1}", r#"{"$bytes":"CAE="}"#, r#"{"index":"0","$bytes":"CAE="}"#),
+            ("\u{8}\u{1}", r#"{"$bytes":"CAE="}"#, r#"{"data":{"$bytes":"CAE="}}"#),
+        ] {
+            assert_eq!(scan::json(bytes(text)).unwrap(), json_text);
+            assert_eq!(scan::bytes(json(json_text)).unwrap(), text);
+            assert_eq!(scan::bytes(attributes(back)).unwrap(), text);
+            assert_eq!(scan::json(attributes(back)).unwrap(), json_text);
+            assert!(scan::attributes(bytes(text)).is_ok() && scan::attributes(json(json_text)).is_ok());
+        }
+    }
 
     fn attributes(text: &str) -> Payload {
         Payload::Attributes { text: text.into(), binary: false }

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use sigver::dialect::Dialect;
 
-use crate::scenario::{Part, Scenario};
+use crate::pair::Ends;
+use crate::scenario::{CROSSING, Part, Scenario};
 
 /// How far a count may be from what was recorded, as a part of it. From run to run the same program differs by up to
 /// 2.5 % (tables are hashed anew), and with changes elsewhere by up to 1.5 %, as the compiler then divides its work
@@ -23,7 +24,7 @@ pub const SLACK: u64 = 20;
 pub struct Baseline {
     /// What they depend on beside the code.
     pub made_with: String,
-    /// By dialect and part.
+    /// By what the clients speak, and part.
     instructions: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
@@ -45,7 +46,7 @@ impl Baseline {
     pub fn new(made_with: String, counts: &[(Scenario, u64)]) -> Self {
         let mut instructions: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         for (scenario, count) in counts {
-            let parts = instructions.entry(scenario.dialect.name().to_owned()).or_default();
+            let parts = instructions.entry(scenario.ends.to_string()).or_default();
             parts.insert(scenario.part.name().to_owned(), *count);
         }
         Baseline { made_with, instructions }
@@ -62,14 +63,14 @@ impl Baseline {
     /// Writes the file.
     pub fn write(&self) -> String {
         let mut text = format!(
-            "# How many instructions each part of a relayed message takes, by the dialect of both clients.\n\
+            "# How many instructions each part of a relayed message takes, by the dialect of both clients,\n\
+             # or by that of the member and that of the joiner.\n\
              # Written by `target/release/instructions --record`; compat-tests/hotpath/README.md says what the parts are.\n\
              made_with = \"{}\"\n\n[instructions]\n",
             self.made_with
         );
-        for dialect in Dialect::ALL {
-            let counted =
-                |part: &Part| self.get(Scenario { dialect, part: *part }).map(|count| (*part, count));
+        for ends in Dialect::ALL.into_iter().map(Ends::same).chain(CROSSING) {
+            let counted = |part: &Part| self.get(Scenario { ends, part: *part }).map(|count| (*part, count));
             let counts: Vec<String> = Part::ALL
                 .iter()
                 .filter_map(counted)
@@ -77,7 +78,7 @@ impl Baseline {
                 .collect();
             if !counts.is_empty() {
                 // Writing to a string does not fail.
-                let _ = writeln!(text, "\"{}\" = {{ {} }}", dialect.name(), counts.join(", "));
+                let _ = writeln!(text, "\"{ends}\" = {{ {} }}", counts.join(", "));
             }
         }
         text
@@ -85,7 +86,7 @@ impl Baseline {
 
     /// What was recorded of it.
     pub fn get(&self, scenario: Scenario) -> Option<u64> {
-        self.instructions.get(scenario.dialect.name())?.get(scenario.part.name()).copied()
+        self.instructions.get(&scenario.ends.to_string())?.get(scenario.part.name()).copied()
     }
 
     /// What a count is beside the recorded one.
@@ -104,12 +105,13 @@ impl Baseline {
 mod tests {
     use super::*;
 
-    const DECODE: Scenario = Scenario { dialect: Dialect::Sigver20, part: Part::Decode };
-    const JOIN: Scenario = Scenario { dialect: Dialect::Sigver7_6, part: Part::Join };
+    const DECODE: Scenario = Scenario::same(Dialect::Sigver20, Part::Decode);
+    const JOIN: Scenario = Scenario::same(Dialect::Sigver7_6, Part::Join);
+    const ACROSS: Scenario = Scenario { ends: CROSSING[0], part: Part::Up };
 
     #[test]
     fn what_is_written_is_read() {
-        let baseline = Baseline::new("rustc 1".to_owned(), &[(DECODE, 1000), (JOIN, 7)]);
+        let baseline = Baseline::new("rustc 1".to_owned(), &[(DECODE, 1000), (JOIN, 7), (ACROSS, 9)]);
         assert_eq!(Baseline::parse(&baseline.write()).unwrap(), baseline);
     }
 

@@ -1,7 +1,8 @@
-//! Two clients of one dialect in a room, through the pure layers and the rooms: no socket, no task, and a clock that
+//! Two clients in a room, of one dialect or of two, through the pure layers and the rooms: no socket, no task, and a clock that
 //! stands still. What happens per message here is what the task of a connection has done, less the waiting.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use sigver::hub::{Hub, Outbox, Seat};
 use sigver::model::{Command, Event};
 use sigver::negotiate::{Conversation, Policy, Step};
 
-use crate::words;
+use crate::words::{self, Words};
 
 /// Where the two meet.
 pub const KEY: &str = "hotpath";
@@ -47,6 +48,36 @@ impl Mode {
             Mode::Pinned => dialect.name(),
         };
         Ok(Arc::new(Policy::of(Policy::parse(protocol)?.releases)))
+    }
+}
+
+/// What the two clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The member.
+    pub member: Dialect,
+    /// The joiner.
+    pub joiner: Dialect,
+}
+
+impl Ends {
+    /// Both speak the same.
+    pub const fn same(dialect: Dialect) -> Self {
+        Ends { member: dialect, joiner: dialect }
+    }
+
+    /// Whether what they say is carried from one dialect to another.
+    pub fn cross(self) -> bool {
+        self.member != self.joiner
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cross() {
+            true => write!(f, "{} with {}", self.member.name(), self.joiner.name()),
+            false => f.write_str(self.member.name()),
+        }
     }
 }
 
@@ -193,7 +224,7 @@ impl Speaker {
 
 /// The two of them, connected to one another.
 pub struct Pair {
-    dialect: Dialect,
+    ends: Ends,
     hub: Arc<Hub>,
     policy: Arc<Policy>,
     member: Peer,
@@ -210,23 +241,23 @@ impl Pair {
     ///
     /// # Errors
     /// They cannot.
-    pub fn meet(dialect: Dialect, mode: Mode) -> Result<Self> {
-        let (hub, policy) = (Hub::new(), mode.policy(dialect)?);
-        let mut member = Speaker::open(&hub, &policy, dialect, Role::Member)?;
+    pub fn meet(ends: Ends, mode: Mode, words: Words) -> Result<Self> {
+        let (hub, policy) = (Hub::new(), mode.policy(ends.member)?);
+        let mut member = Speaker::open(&hub, &policy, ends.member, Role::Member)?;
         for at in LOOKS {
             member.look(at);
             while member.listen(at)? {}
         }
-        let mut joiner = Speaker::open(&hub, &policy, dialect, Role::Joiner)?;
+        let policy = mode.policy(ends.joiner)?;
+        let mut joiner = Speaker::open(&hub, &policy, ends.joiner, Role::Joiner)?;
         for at in LOOKS {
             joiner.look(at);
             while joiner.listen(at)? | member.listen(LOOKS[3])? {}
         }
         let arrival = joiner.script.clone();
         let at = LOOKS[3];
-        let up =
-            words::say(dialect, &mut *joiner.client, Role::Joiner, None).context("a joiner has no words")?;
-        let up = to_gateway(up);
+        let up = words::say(ends.joiner, &mut *joiner.client, Role::Joiner, None, words);
+        let up = to_gateway(up.context("a joiner has no words")?);
         let mut down = None;
         // What is said tells more about who speaks: by the third time there is no more to be learnt.
         for _ in 0..3 {
@@ -237,18 +268,18 @@ impl Pair {
                 _ => None,
             });
             let from: Option<Id> = from.with_context(|| format!("a member hears {:?}", member.heard))?;
-            if dialect == Dialect::Sigver6 {
+            if ends.member == Dialect::Sigver6 {
                 // One answer to each that joins: nothing that could be said again and again.
                 continue;
             }
-            let said = words::say(dialect, &mut *member.client, Role::Member, from.as_ref());
+            let said = words::say(ends.member, &mut *member.client, Role::Member, from.as_ref(), words);
             let said = to_gateway(said.context("a member has no words")?);
             member.input(at, Input::Frame(said.clone()));
             ensure!(joiner.listen(at)?, "a joiner hears nothing");
             down = Some(said);
         }
         let now = member.start + at;
-        Ok(Pair { dialect, hub, policy, member: member.peer, joiner: joiner.peer, now, up, down, arrival })
+        Ok(Pair { ends, hub, policy, member: member.peer, joiner: joiner.peer, now, up, down, arrival })
     }
 
     /// The joiner says something to the member: how many frames come of it.
@@ -289,7 +320,7 @@ impl Pair {
 
     /// Another joiner comes, as far as it is bound, and is gone again.
     pub fn join(&mut self) -> usize {
-        let upgrade = upgrade(self.dialect, Role::Joiner);
+        let upgrade = upgrade(self.ends.joiner, Role::Joiner);
         let mut joiner = Peer::open(&self.hub, &self.policy, upgrade, self.now);
         let mut heard = 0;
         for (at, input) in &self.arrival {

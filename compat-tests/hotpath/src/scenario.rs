@@ -1,12 +1,13 @@
-//! What is counted, by name: a dialect and a part of what is done for a message.
+//! What is counted, by name: what the two clients speak, and a part of what is done for a message.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 use sigver::dialect::Dialect;
 
-use crate::pair::{Mode, Pair};
+use crate::pair::{Ends, Mode, Pair};
 use crate::socket::Line;
+use crate::words::Words;
 
 /// A part of what is done for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +24,30 @@ pub enum Part {
     Down,
     /// As `Up`, and with the WebSockets and the tasks of both connections.
     Socket,
+    /// As `Up`, with a content that is none of what builds a data channel.
+    ContentUp,
+    /// The same from the member to the joiner.
+    ContentDown,
     /// A joiner comes, up to the moment when it is bound, and is gone again.
     Join,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 7] =
-        [Part::Decode, Part::Route, Part::Encode, Part::Up, Part::Down, Part::Socket, Part::Join];
+    pub const ALL: [Part; 9] = [
+        Part::Decode,
+        Part::Route,
+        Part::Encode,
+        Part::Up,
+        Part::Down,
+        Part::Socket,
+        Part::Join,
+        Part::ContentUp,
+        Part::ContentDown,
+    ];
+
+    /// Those of two dialects: the others are what they are in the one and the other.
+    const CROSSING: [Part; 4] = [Part::Up, Part::Down, Part::ContentUp, Part::ContentDown];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -42,6 +59,8 @@ impl Part {
             Part::Down => "down",
             Part::Socket => "socket",
             Part::Join => "join",
+            Part::ContentUp => "content-up",
+            Part::ContentDown => "content-down",
         }
     }
 }
@@ -49,24 +68,50 @@ impl Part {
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// The dialect of both clients.
-    pub dialect: Dialect,
+    /// What the clients speak.
+    pub ends: Ends,
     /// What is done.
     pub part: Part,
+}
+
+/// Pairs of dialects that stand for the others: whole objects of JSON, data in an attribute, and both protobufs, with a
+/// payload in another form at the other end.
+pub const CROSSING: [Ends; 3] = [
+    Ends { member: Dialect::Sigver5, joiner: Dialect::Sigver20 },
+    Ends { member: Dialect::Sigver13, joiner: Dialect::Sigver20 },
+    Ends { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
+];
+
+/// Whether both clients of this dialect can say what the part needs.
+fn has_words(dialect: Dialect, part: Part) -> bool {
+    match part {
+        // A member of sigver 6 says one thing to each that joins.
+        Part::Down => dialect != Dialect::Sigver6,
+        // Up to sigver 6 there are words for nothing but what builds a data channel, but for sigver 5.
+        Part::ContentUp | Part::ContentDown => {
+            !matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver6)
+        }
+        _ => true,
+    }
 }
 
 /// Does it this often.
 type Run = Box<dyn FnMut(u64) -> Result<()>>;
 
 impl Scenario {
-    /// All there are, in the order of the dialects.
+    /// This part of it, between two clients of this dialect.
+    pub const fn same(dialect: Dialect, part: Part) -> Self {
+        Scenario { ends: Ends::same(dialect), part }
+    }
+
+    /// All there are: in the order of the dialects, and then across them.
     pub fn all() -> impl Iterator<Item = Scenario> {
-        Dialect::ALL.into_iter().flat_map(|dialect| {
-            let parts = Part::ALL.into_iter();
-            // A member of sigver 6 says one thing to each that joins.
-            let parts = parts.filter(move |part| dialect != Dialect::Sigver6 || *part != Part::Down);
-            parts.map(move |part| Scenario { dialect, part })
-        })
+        let same = Dialect::ALL.into_iter().flat_map(|dialect| {
+            let parts = Part::ALL.into_iter().filter(move |part| has_words(dialect, *part));
+            parts.map(move |part| Scenario::same(dialect, part))
+        });
+        let crossing = CROSSING.into_iter();
+        same.chain(crossing.flat_map(|ends| Part::CROSSING.map(|part| Scenario { ends, part })))
     }
 
     /// Everything that comes before: what is returned does it as often as it is told to.
@@ -74,8 +119,8 @@ impl Scenario {
     /// # Errors
     /// The two clients cannot speak to one another.
     pub fn prepare(self) -> Result<Run> {
-        let Scenario { dialect, part } = self;
-        let pair = |mode| Pair::meet(dialect, mode);
+        let Scenario { ends, part } = self;
+        let pair = |mode| Pair::meet(ends, mode, Words::Candidate);
         Ok(match part {
             Part::Decode => {
                 let mut pair = pair(Mode::Pinned)?;
@@ -100,6 +145,14 @@ impl Scenario {
                 let mut pair = pair(Mode::Auto)?;
                 each(move || pair.down() == 1)
             }
+            Part::ContentUp => {
+                let mut pair = Pair::meet(ends, Mode::Auto, Words::Content)?;
+                each(move || pair.up() == 1)
+            }
+            Part::ContentDown => {
+                let mut pair = Pair::meet(ends, Mode::Auto, Words::Content)?;
+                each(move || pair.down() == 1)
+            }
             Part::Join => {
                 let mut pair = pair(Mode::Auto)?;
                 each(move || {
@@ -108,7 +161,7 @@ impl Scenario {
                 })
             }
             Part::Socket => {
-                let mut line = Line::meet(dialect)?;
+                let mut line = Line::meet(ends.member)?;
                 Box::new(move |count| line.up(count))
             }
         })
@@ -126,6 +179,6 @@ fn each(mut once: impl FnMut() -> bool + 'static) -> Run {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.dialect.name(), self.part.name())
+        write!(f, "{} {}", self.ends, self.part.name())
     }
 }

@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::pair::{KEY, Mode};
-use crate::words;
+use crate::words::{self, Words};
 
 /// How often all others have their turn before nothing more is expected of them.
 const TURNS: usize = 32;
@@ -134,7 +134,7 @@ impl Line {
             let mut member = Speaker::open(&context, dialect, Role::Member).await?;
             let mut joiner = Speaker::open(&context, dialect, Role::Joiner).await?;
             while member.listen().await? + joiner.listen().await? > 0 {}
-            let up = words::say(dialect, &mut *joiner.client, Role::Joiner, None);
+            let up = words::say(dialect, &mut *joiner.client, Role::Joiner, None, Words::Candidate);
             let up = masked(&up.context("a joiner has no words")?);
             let mut length = 0;
             for _ in 0..3 {
@@ -145,7 +145,9 @@ impl Line {
                     Heard::Parcel { from, .. } => from.clone(),
                     _ => None,
                 });
-                if let Some(down) = words::say(dialect, &mut *member.client, Role::Member, from.as_ref()) {
+                let down =
+                    words::say(dialect, &mut *member.client, Role::Member, from.as_ref(), Words::Candidate);
+                if let Some(down) = down {
                     member.stream.write_all(&masked(&down)).await?;
                     ensure!(joiner.listen().await? > 0, "a joiner hears nothing");
                 }

@@ -1,5 +1,5 @@
 //! What the two clients say: ICE candidates, as real clients of each generation say them, and as most messages are; an
-//! offer in sigver 6, which has no word for candidates. How their frames travel is not here.
+//! offer in sigver 6, which has no word for candidates. Or a content that is none of what builds a data channel. How their frames travel is not here.
 
 use sigver::compat::client::{Client, Frame, Id, Role};
 use sigver::compat::parcel::{Parcel, Shape};
@@ -12,6 +12,18 @@ const SDP: &str = r"v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\n
 
 /// The service of netflux 4 that builds a data channel.
 const BUILDER: u32 = 7431;
+
+/// What is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// An ICE candidate: between generations it is put into other words.
+    Candidate,
+    /// An object of JSON with as many bytes as those of `sigver bench cross`: it is only carried over.
+    Content,
+}
+
+/// How long a content is.
+const CONTENT: usize = 64;
 
 /// What the synthetic client is asked to say. It frames this; what is in it is put in afterwards.
 fn parcel(dialect: Dialect) -> Parcel {
@@ -27,11 +39,20 @@ pub fn first(dialect: Dialect) -> Option<Parcel> {
 /// How the client says it to the other; `None` if it has no words for it.
 ///
 /// A member says it to its only joiner, whom it knows by `from` what came.
-pub fn say(dialect: Dialect, client: &mut dyn Client, role: Role, from: Option<&Id>) -> Option<Frame> {
+pub fn say(
+    dialect: Dialect,
+    client: &mut dyn Client,
+    role: Role,
+    from: Option<&Id>,
+    words: Words,
+) -> Option<Frame> {
     // What comes from a joiner of these does not say from whom: members count who joins.
     let counted = matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4) && role == Role::Member;
     let counted = counted.then(|| Id::number(0));
     let to = from.or(counted.as_ref());
+    if words == Words::Content {
+        return client.say(to, &Parcel::of_size(Shape::Json, CONTENT));
+    }
     if dialect.family() != Family::Json {
         return Some(Frame::Binary(content(dialect, role, to)));
     }

@@ -34,7 +34,7 @@ const JSON: [(Dialect, u64, Option<u64>); 10] = [
 
 /// For each message, rounded up.
 fn allocations(dialect: Dialect, part: Part) -> u64 {
-    let mut run = Scenario { dialect, part }.prepare().unwrap();
+    let mut run = Scenario::same(dialect, part).prepare().unwrap();
     run(TIMES).unwrap();
     measure(|| run(TIMES).unwrap()).count_total.div_ceil(TIMES)
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::canonical::{self, Attributes};
 use super::joiners::Joiners;
 use super::sent::{compact, is_truthy, room_key};
 use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
@@ -20,6 +19,7 @@ use crate::dialect::liveness::{Due, Liveness, Rule};
 use crate::dialect::session::Action;
 use crate::dialect::{Dialect, Family, Release, Releases};
 use crate::frame::{Close, Frame};
+use crate::model::canonical::{self, Attributes};
 use crate::model::{
     Alone, Command, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Signal,
 };
@@ -447,8 +447,8 @@ fn canonical_data(text: &ByteString) -> Option<(Option<Value>, ByteString)> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::texts;
     use super::*;
+    use crate::model::texts;
 
     fn json_releases() -> Vec<Release> {
         Release::ALL.into_iter().filter(|release| release.dialect().family() == Family::Json).collect()

@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::canonical::Attributes;
 use super::joiners::Joiners;
 use super::sent::{compact, digits, room_key};
 use super::{Fault, MAX_KEY, close, text_of};
 use crate::dialect::Release;
 use crate::dialect::session::Action;
 use crate::frame::Frame;
+use crate::model::canonical::Attributes;
 use crate::model::{
     Alone, Command, Event, Join, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side, Signal,
 };
@@ -141,7 +141,7 @@ impl Indexed {
                         out.push(forwarded(text, binary));
                     }
                     (Side::Joiner, payload) => {
-                        out.push(Frame::text(Value::Object(self.attributes(payload)).to_string()));
+                        out.push(Frame::Text(self.object_text(payload)));
                     }
                     (Side::Member, payload) => {
                         let index = self.joiners.index_of(link);
@@ -166,22 +166,29 @@ impl Indexed {
         }
     }
 
+    /// The text of an object for this client.
+    fn object_text(&self, payload: Payload) -> ByteString {
+        match payload.into_attributes_text() {
+            Ok(text) => match self.kind_of_text(&text) {
+                Some(kind) => extended(&text, Some(kind), None),
+                None => text,
+            },
+            Err(payload) => Value::Object(self.attributes(payload)).to_string().into(),
+        }
+    }
+
     /// The text of an object for this client, with the index of the joiner it is from.
     fn with_index(&self, payload: Payload, index: usize) -> ByteString {
         if let Payload::Attributes { text, .. } = &payload
             && let Some(attributes) = Attributes::of(text)
             && attributes.get("index").is_none()
-            && let Some(open) = text.strip_suffix('}')
         {
-            let comma = if attributes.is_empty() { "" } else { "," };
-            let added = r#""index":""}"#.len() + comma.len() + digits(index);
-            let mut text = String::with_capacity(open.len() + added);
-            text.push_str(open);
-            // Writing to a string does not fail.
-            let _ = write!(text, "{comma}\"index\":\"{index}\"}}");
-            return text.into();
+            return extended(text, None, Some(index));
         }
-        self.tree_with_index(payload, index)
+        match payload.into_attributes_text() {
+            Ok(text) => extended(&text, self.kind_of_text(&text), Some(index)),
+            Err(payload) => self.tree_with_index(payload, index),
+        }
     }
 
     /// The same of any object.
@@ -191,22 +198,55 @@ impl Indexed {
         compact(Value::Object(attributes))
     }
 
-    /// The attributes of an object for this client. Up to sigver 4 offers and candidates have a type, and answers are
-    /// offers, as both sides make them.
+    /// The attributes of an object for this client.
     fn attributes(&self, payload: Payload) -> Map<String, Value> {
         let mut attributes = payload.into_attributes();
-        if !self.any_object() && !attributes.contains_key("type") {
-            let has = |name| attributes.contains_key(name);
-            let kind = if has("offer") || has("answer") { Some("offer") } else { None };
-            let kind = kind.or(has("candidate").then_some("icecandidate"));
+        if !attributes.contains_key("type") {
+            let kind = self.kind(|name| attributes.contains_key(name));
             attributes.extend(kind.map(|kind| ("type".to_owned(), kind.into())));
         }
         attributes
     }
 
+    /// The type of an object that has none, and has attributes of these names. Up to sigver 4 offers and candidates have
+    /// one, and answers are offers, as both sides make them.
+    fn kind(&self, has: impl Fn(&str) -> bool) -> Option<&'static str> {
+        if self.any_object() {
+            return None;
+        }
+        let kind = if has("offer") || has("answer") { Some("offer") } else { None };
+        kind.or(has("candidate").then_some("icecandidate"))
+    }
+
+    /// The same of the text of one.
+    fn kind_of_text(&self, text: &str) -> Option<&'static str> {
+        let attributes = if self.any_object() { None } else { Attributes::of(text) };
+        attributes.and_then(|attributes| self.kind(|name| attributes.get(name).is_some()))
+    }
+
     fn refuse(&self, fault: Fault<'_>) -> Action {
         Action::Close(close(self.release, fault))
     }
+}
+
+/// The compact text of an object with what is added to it: written at once, into memory of its size.
+fn extended(text: &ByteString, kind: Option<&str>, index: Option<usize>) -> ByteString {
+    let Some(open) = text.strip_suffix('}') else { return text.clone() };
+    let added = kind.map_or(0, |kind| r#","type":"""#.len() + kind.len())
+        + index.map_or(0, |index| r#","index":"""#.len() + digits(index));
+    let mut out = String::with_capacity(text.len() + added);
+    out.push_str(open);
+    let mut comma = if open == "{" { "" } else { "," };
+    // Writing to a string does not fail.
+    if let Some(kind) = kind {
+        let _ = write!(out, "{comma}\"type\":\"{kind}\"");
+        comma = ",";
+    }
+    if let Some(index) = index {
+        let _ = write!(out, "{comma}\"index\":\"{index}\"");
+    }
+    out.push('}');
+    out.into()
 }
 
 /// The sender's frame as it is.
@@ -218,8 +258,8 @@ fn forwarded(text: ByteString, binary: bool) -> Frame {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::texts;
     use super::*;
+    use crate::model::texts;
     use crate::model::{LinkId, Origin};
 
     const RELEASES: [Release; 3] = [Release::V3_0_0, Release::V4_0_0, Release::V5_0_0];

@@ -4,7 +4,6 @@
 //! Within a codec, dialects differ by a set of releases: pinned, the set has one; in negotiation it may have several,
 //! and then one answer holds the attributes that each of them looks for.
 
-mod canonical;
 mod envelope;
 mod indexed;
 mod joiners;
@@ -12,8 +11,6 @@ mod sent;
 mod shape;
 mod sigver6;
 pub mod sse;
-#[cfg(test)]
-mod texts;
 mod words;
 
 use bytestring::ByteString;

@@ -68,7 +68,23 @@ pub(super) fn digits(number: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::model::canonical;
+    use crate::model::texts;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What is passed on as it is written has no number that would be shortened.
+        #[test]
+        fn canonical_text_is_compact(text in texts::sent()) {
+            if canonical::is_value(&text) {
+                prop_assert_eq!(&compact(serde_json::from_str(&text).unwrap())[..], &text[..]);
+            }
+        }
+    }
 
     #[test]
     fn numbers_are_written_as_javascript_writes_them() {

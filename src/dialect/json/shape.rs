@@ -6,10 +6,10 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::canonical::Attributes;
 use crate::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
+use crate::model::canonical::Attributes;
 
 /// The attributes of an object that tell dialects apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -142,8 +142,8 @@ impl<'de> Deserialize<'de> for Shape {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::texts;
     use super::*;
+    use crate::model::texts;
 
     proptest! {
         #[test]

@@ -4,12 +4,12 @@
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::canonical::{self, Attributes};
 use super::sent::{compact, room_key};
 use super::{Fault, MAX_JOINERS, MAX_KEY, close, text_of};
 use crate::dialect::session::Action;
 use crate::dialect::{Dialect, Release};
 use crate::frame::Frame;
+use crate::model::canonical::{self, Attributes};
 use crate::model::{
     Alone, Command, Event, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, Side, Signal,
 };
@@ -189,8 +189,8 @@ fn refuse(fault: Fault<'_>) -> Action {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::texts;
     use super::*;
+    use crate::model::texts;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]

@@ -1,17 +1,78 @@
 //! The JSON objects of netflux 0.10 to 1.0: `{"offer":{…}}`, `{"answer":{…}}`, `{"candidate":{…}}`.
 
-use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
 
 use super::{Candidate, Told, is_sdp};
 use crate::model::Payload;
+use crate::model::canonical::{Attributes, write_string};
 
-/// What the payload tells, if it is one of the three objects.
+/// What the payload tells, if it is one of the three objects. This is asked of everything that goes to another
+/// generation: to see that a flat content of 64 bytes tells nothing is one look for a
+/// brace: 1,000 instructions less than to look over its attributes.
 pub(super) fn read(payload: &Payload) -> Option<Told> {
-    let object = match payload {
-        Payload::Json(text) => serde_json::from_str::<Map<String, Value>>(text).ok()?,
-        Payload::Attributes { .. } => payload.clone().into_attributes(),
+    let text = match payload {
+        Payload::Json(text) | Payload::Attributes { text, .. } => text,
         Payload::Bytes(_) => return None,
     };
+    // Each of the three is an object in an object.
+    if !text.as_bytes().get(1..).is_some_and(|inner| inner.contains(&b'{')) {
+        return None;
+    }
+    for name in NAMES {
+        if let Some(object) = only(text, name) {
+            return told(name, &object);
+        }
+    }
+    match Attributes::of(text) {
+        Some(attributes) => {
+            NAMES.into_iter().find_map(|name| told(name, &Attributes::of(attributes.get(name)?)?))
+        }
+        None => of_tree(&serde_json::from_str(text).ok()?),
+    }
+}
+
+/// What is told by objects of these names, in the order in which they count.
+const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
+
+/// The object that has this name, if nothing else is there but the index of a joiner in front of it, as clients write it:
+/// what is around it is not looked over, for 2,200 instructions less of a candidate
+/// (and what is told is moved, not copied).
+fn only<'a>(text: &'a str, name: &str) -> Option<Attributes<'a>> {
+    let mut text = text.strip_prefix('{')?;
+    if let Some(index) = text.strip_prefix("\"index\":\"") {
+        text = index.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("\",")?;
+    }
+    let object = text.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\":")?;
+    Attributes::of(object.strip_suffix('}')?)
+}
+
+fn told(name: &str, object: &Attributes<'_>) -> Option<Told> {
+    let sdp = || string(object.get("sdp")?).filter(|sdp| is_sdp(sdp));
+    match name {
+        "offer" => return sdp().map(Told::Offer),
+        "answer" => return sdp().map(Told::Answer),
+        _ => {}
+    }
+    let candidate = string(object.get("candidate")?)?;
+    if candidate.is_empty() {
+        return Some(Told::End);
+    }
+    let mid = object.get("sdpMid").and_then(string).unwrap_or_default();
+    // A number that is negative is none here, as is anything else.
+    let line = object.get("sdpMLineIndex").and_then(|line| line.parse::<u64>().ok()).unwrap_or_default();
+    Some(Told::Candidate(Candidate { candidate, mid, line: u32::try_from(line).ok()? }))
+}
+
+/// The string that is written so, if it is one.
+fn string(text: &str) -> Option<String> {
+    let plain = text.strip_prefix('"')?.strip_suffix('"')?;
+    if plain.contains('\\') { serde_json::from_str(text).ok() } else { Some(plain.to_owned()) }
+}
+
+/// The same of any object.
+fn of_tree(object: &Map<String, Value>) -> Option<Told> {
     let sdp = |name: &str| {
         let sdp = object.get(name)?.get("sdp")?.as_str()?;
         is_sdp(sdp).then(|| sdp.to_owned())
@@ -36,15 +97,113 @@ pub(super) fn read(payload: &Payload) -> Option<Told> {
     }))
 }
 
-/// The object that tells it; nothing tells that there are no more candidates.
+/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate from
+/// sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
 pub(super) fn write(told: &Told) -> Option<Payload> {
-    let value = match told {
-        Told::Offer(sdp) => json!({ "offer": { "type": "offer", "sdp": sdp } }),
-        Told::Answer(sdp) => json!({ "answer": { "type": "answer", "sdp": sdp } }),
+    let described = |name: &str, sdp: &str| {
+        let mut text = String::with_capacity(sdp.len() + sdp.len() / 8 + 64);
+        for part in ["{\"", name, "\":{\"type\":\"", name, "\",\"sdp\":"] {
+            text.push_str(part);
+        }
+        write_string(&mut text, sdp);
+        text.push_str("}}");
+        text
+    };
+    let text = match told {
+        Told::Offer(sdp) => described("offer", sdp),
+        Told::Answer(sdp) => described("answer", sdp),
         Told::Candidate(Candidate { candidate, mid, line }) => {
-            json!({ "candidate": { "candidate": candidate, "sdpMid": mid, "sdpMLineIndex": line } })
+            let mut text = String::with_capacity(candidate.len() + mid.len() + 80);
+            text.push_str("{\"candidate\":{\"candidate\":");
+            write_string(&mut text, candidate);
+            text.push_str(",\"sdpMid\":");
+            write_string(&mut text, mid);
+            // Writing to a string does not fail.
+            let _ = write!(text, ",\"sdpMLineIndex\":{line}}}}}");
+            text
         }
         Told::End => return None,
     };
-    Some(Payload::Json(value.to_string().into()))
+    Some(Payload::Json(text.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::texts;
+
+    /// What could be one of the three objects, and how clients write them.
+    fn telling() -> impl Strategy<Value = String> {
+        let name = || {
+            let names = ["offer", "answer", "candidate", "sdp", "sdpMid", "sdpMLineIndex", "type"];
+            prop::sample::select(names.to_vec()).prop_map(|name| format!("\"{name}\""))
+        };
+        let value = prop::sample::select(
+            &[
+                "0",
+                "7",
+                "-7",
+                "1.5",
+                "4294967295",
+                "4294967296",
+                "null",
+                "true",
+                "[]",
+                "\"\"",
+                "\"0\"",
+                "\"v=0\"",
+                "\"v=0\\r\\na=\\u00e9\"",
+                "\"v=0\\r\\n\\\"é\\\"\"",
+                "\"\\u0076=0\"",
+                "\"candidate:1 1 udp\"",
+                "\"\\t\"",
+            ][..],
+        );
+        let object = |value: BoxedStrategy<String>| {
+            prop::collection::vec((name(), value), 0..4).prop_map(|attributes| {
+                let attributes: Vec<_> =
+                    attributes.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                format!("{{{}}}", attributes.join(","))
+            })
+        };
+        let value = value.prop_map(str::to_owned).boxed();
+        let inner = prop_oneof![1 => value.clone(), 4 => object(value)].boxed();
+        let only = (
+            prop::sample::select(&["", "\"index\":\"0\",", "\"index\":\"\\\"\",", "\"index\":\"0\" ,"][..]),
+            name(),
+            inner.clone(),
+        )
+            .prop_map(|(index, name, object)| format!("{{{index}{name}:{object}}}"));
+        prop_oneof![2 => only, 2 => object(inner), 1 => texts::sent()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Looked over or read into a tree: the same is told.
+        #[test]
+        fn canonical_text_tells_what_any_text_tells(text in telling()) {
+            let tree = serde_json::from_str(&text).ok().and_then(|object| of_tree(&object));
+            let binary = false;
+            prop_assert_eq!(read(&Payload::Attributes { text: text.as_str().into(), binary }), tree.clone());
+            prop_assert_eq!(read(&Payload::Json(text.into())), tree);
+        }
+
+        #[test]
+        fn what_is_written_is_what_its_tree_is_written_as(candidate: String, mid: String, line: u32) {
+            let tree = json!({ "candidate": { "candidate": candidate, "sdpMid": mid, "sdpMLineIndex": line } });
+            let sdp = json!({ "offer": { "type": "offer", "sdp": candidate } });
+            let answer = json!({ "answer": { "type": "answer", "sdp": candidate } });
+            for (told, tree) in [
+                (Told::Offer(candidate.clone()), sdp),
+                (Told::Answer(candidate.clone()), answer),
+                (Told::Candidate(Candidate { candidate, mid, line }), tree),
+            ] {
+                prop_assert_eq!(write(&told), Some(Payload::Json(tree.to_string().into())));
+            }
+        }
+    }
 }

@@ -81,6 +81,21 @@ fn is_sdp(text: &str) -> bool {
     text.starts_with("v=0")
 }
 
+/// Whether bytes have neither a control character nor this one. A field of protobuf with a number up to 3 begins with a
+/// control character, or, where its tag is written longer than need be, has one: text that has none has no such field.
+/// A content of sigver 15, where each is asked, takes 440 instructions less for it.
+fn is_text_without(bytes: &[u8], other: u8) -> bool {
+    let is_other = |byte: &u8| *byte < 0x20 || *byte == other;
+    // What is a message says so by its first byte.
+    if bytes.first().is_some_and(is_other) {
+        return false;
+    }
+    // Sixteen in one go.
+    let (sixteens, rest) = bytes.as_chunks::<16>();
+    !sixteens.iter().any(|bytes| bytes.iter().fold(false, |any, byte| any | is_other(byte)))
+        && !rest.iter().any(is_other)
+}
+
 /// Says in the voice `to` what was said in the voice `from` over `link`.
 pub(super) fn translate(signal: Signal, from: Voice, to: Voice, link: LinkId) -> Translated {
     let told = match &signal {
@@ -98,17 +113,17 @@ pub(super) fn translate(signal: Signal, from: Voice, to: Voice, link: LinkId) ->
         Signal::End | Signal::Fail { .. } | Signal::Empty => None,
     };
     let Some(told) = told else { return Translated::Unknown(signal) };
+    let is_end = told == Told::End;
     let payload = match to {
         Voice::Json => match json::write(&told) {
             Some(payload) => payload,
             None => return Translated::Nothing,
         },
-        Voice::Builder => builder::write(&told),
-        Voice::BuilderWithEnd if told == Told::End => return Translated::Said(Signal::End),
-        Voice::BuilderWithEnd => builder::write(&told),
-        Voice::Services => services::write(&told, link),
+        Voice::BuilderWithEnd if is_end => return Translated::Said(Signal::End),
+        Voice::Builder | Voice::BuilderWithEnd => builder::write(told),
+        Voice::Services => services::write(told, link),
     };
-    let last = to == Voice::Builder && told == Told::End;
+    let last = to == Voice::Builder && is_end;
     Translated::Said(Signal::Data { payload, last })
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Candidate, Told, is_sdp};
+use super::{Candidate, Told, is_sdp, is_text_without};
 use crate::model::{LinkId, Payload};
 
 #[allow(missing_docs)]
@@ -32,6 +32,15 @@ pub(super) enum Read {
 /// Reads a payload that came over `link`, if it is a message to one of the two services.
 pub(super) fn read(payload: &Payload, link: LinkId) -> Option<Read> {
     let Payload::Bytes(bytes) = payload else { return None };
+    // The service is field 3: what has none is for none.
+    if is_text_without(bytes, 0) {
+        return None;
+    }
+    read_any(bytes, link)
+}
+
+/// The same of any bytes.
+pub(super) fn read_any(bytes: &Bytes, link: LinkId) -> Option<Read> {
     let message = Message::decode(bytes.clone()).ok()?;
     match message.service_id {
         BUILDER => built(message.content).map(Read::Told),
@@ -69,15 +78,13 @@ fn found(content: Bytes, link: LinkId) -> Option<Read> {
 }
 
 /// The message that tells it. Its ids are those of the content around it, which the clients go by.
-pub(super) fn write(told: &Told, link: LinkId) -> Payload {
+pub(super) fn write(told: Told, link: LinkId) -> Payload {
     let told = match told {
-        Told::Offer(sdp) => Some(Building::Offer(sdp.clone())),
-        Told::Answer(sdp) => Some(Building::Answer(sdp.clone())),
-        Told::Candidate(Candidate { candidate, mid, line }) => Some(Building::Candidate(IceCandidate {
-            candidate: candidate.clone(),
-            sdp_mid: mid.clone(),
-            sdp_m_line_index: *line,
-        })),
+        Told::Offer(sdp) => Some(Building::Offer(sdp)),
+        Told::Answer(sdp) => Some(Building::Answer(sdp)),
+        Told::Candidate(Candidate { candidate, mid, line }) => {
+            Some(Building::Candidate(IceCandidate { candidate, sdp_mid: mid, sdp_m_line_index: line }))
+        }
         Told::End => None,
     };
     message(BUILDER, DataChannelBuilder { r#type: told }.encode_to_vec(), link)

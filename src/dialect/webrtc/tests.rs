@@ -1,8 +1,10 @@
 //! Each encoding into each other, and what is none of them.
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
+use crate::model::texts;
 
 const LINK: LinkId = LinkId(0x7b);
 const VOICES: [Voice; 4] = [Voice::Json, Voice::Builder, Voice::BuilderWithEnd, Voice::Services];
@@ -16,8 +18,8 @@ fn told() -> Vec<Told> {
 fn write(told: &Told, voice: Voice) -> Signal {
     let payload = match voice {
         Voice::Json => json::write(told).unwrap(),
-        Voice::Builder | Voice::BuilderWithEnd => builder::write(told),
-        Voice::Services => services::write(told, LINK),
+        Voice::Builder | Voice::BuilderWithEnd => builder::write(told.clone()),
+        Voice::Services => services::write(told.clone(), LINK),
     };
     Signal::Data { payload, last: false }
 }
@@ -49,7 +51,7 @@ fn recorded_payloads_are_understood() {
         translate(end.clone(), Voice::Services, Voice::BuilderWithEnd, LINK),
         Translated::Said(Signal::End)
     );
-    let last = Signal::Data { payload: builder::write(&Told::End), last: true };
+    let last = Signal::Data { payload: builder::write(Told::End), last: true };
     assert_eq!(translate(end, Voice::Services, Voice::Builder, LINK), Translated::Said(last));
 }
 
@@ -58,7 +60,7 @@ fn that_there_are_no_more_candidates_is_said_where_there_is_a_word_for_it() {
     let end = translate(Signal::End, Voice::BuilderWithEnd, Voice::Services, LINK);
     assert_eq!(end, Translated::Said(write(&Told::End, Voice::Services)));
     assert_eq!(translate(Signal::End, Voice::BuilderWithEnd, Voice::Json, LINK), Translated::Nothing);
-    let end = Signal::Data { payload: builder::write(&Told::End), last: true };
+    let end = Signal::Data { payload: builder::write(Told::End), last: true };
     assert_eq!(translate(end, Voice::Builder, Voice::BuilderWithEnd, LINK), Translated::Said(Signal::End));
 }
 
@@ -115,8 +117,62 @@ fn what_is_none_of_these_passes_as_it_is() {
 #[test]
 fn the_last_candidate_is_the_empty_one() {
     let [_, _, candidate] = &told()[..] else { unreachable!() };
-    assert!(!is_last(&builder::write(candidate), true));
-    assert!(is_last(&builder::write(&Told::End), false));
+    assert!(!is_last(&builder::write(candidate.clone()), true));
+    assert!(is_last(&builder::write(Told::End), false));
     let other = Payload::Bytes(Bytes::from_static(b"bye"));
     assert!(is_last(&other, true) && !is_last(&other, false));
+}
+
+/// Pieces of texts and of messages, such as groups without a name, and tags that are longer than need be.
+fn pieces() -> impl Strategy<Value = Bytes> {
+    let pieces = [
+        "{",
+        "{",
+        "|",
+        "|",
+        "\"",
+        "\"",
+        "\x18",
+        "\x22\x04",
+        "\x22\x00",
+        "\x18\u{7}",
+        "J",
+        " ",
+        "  ",
+        "}",
+        "v=0",
+        "é",
+    ];
+    let pieces = pieces.map(str::as_bytes).into_iter();
+    let pieces: Vec<_> =
+        pieces.chain([&b"\x98\x80\x00"[..], b"\xa2\x00", b"\x18\x87\x3a", b"\xff"]).collect();
+    prop::collection::vec(prop::sample::select(pieces), 0..12).prop_map(|pieces| pieces.concat().into())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// What is left unread would have told nothing.
+    #[test]
+    fn text_is_no_message(bytes in prop_oneof![pieces(), texts::sent().prop_map(Bytes::from)]) {
+        if is_text_without(&bytes, 0) {
+            prop_assert!(services::read_any(&bytes, LINK).is_none());
+        }
+        if builder::tells_nothing(&bytes) {
+            prop_assert_eq!(builder::read_any(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn text_is_known_by_its_bytes(bytes in prop::collection::vec(prop_oneof![40 => Just(b'a'), 1 => any::<u8>()], 0..60)) {
+        let text = bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'|');
+        prop_assert_eq!(is_text_without(&bytes, b'|'), text);
+    }
+}
+
+/// Contents of JSON are not tried as messages, whatever the generation.
+#[test]
+fn what_clients_send_as_json_is_left_unread() {
+    let content = br#"{"note":"777","list":[1,"x"]}"#;
+    assert!(is_text_without(content, 0) && builder::tells_nothing(content));
 }

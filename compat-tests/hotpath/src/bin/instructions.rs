@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use hotpath::baseline::{Baseline, SLACK, TOLERANCE, Verdict};
 use hotpath::callgrind;
-use hotpath::scenario::{Part, Scenario};
+use hotpath::pair::Ends;
+use hotpath::scenario::{CROSSING, Part, Scenario};
 use sigver::dialect::Dialect;
 
 /// Counts the instructions of one relayed message, and fails if there are more than on record
@@ -128,17 +129,26 @@ fn compare(args: &Args, folder: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The counts, a line for each dialect.
+/// The counts, a line for each dialect, and for each two.
 fn print_table(counts: &[(Scenario, u64)]) {
-    print!("{:<12}", "instructions");
-    Part::ALL.iter().for_each(|part| print!("{:>8}", part.name()));
+    print!("{:<24}", "instructions");
+    Part::ALL.iter().for_each(|part| print!("{:>1$}", part.name(), width(*part)));
     println!();
-    for dialect in Dialect::ALL {
-        print!("{:<12}", dialect.name());
+    for ends in Dialect::ALL.into_iter().map(Ends::same).chain(CROSSING) {
+        print!("{:<24}", ends.to_string());
         for part in Part::ALL {
-            let count = counts.iter().find(|(scenario, _)| *scenario == Scenario { dialect, part });
-            print!("{:>8}", count.map_or_else(|| "-".to_owned(), |(_, count)| count.to_string()));
+            let count = counts.iter().find(|(scenario, _)| *scenario == Scenario { ends, part });
+            print!(
+                "{:>1$}",
+                count.map_or_else(|| "-".to_owned(), |(_, count)| count.to_string()),
+                width(part)
+            );
         }
         println!();
     }
+}
+
+/// How wide its column is.
+fn width(part: Part) -> usize {
+    part.name().len().max(6) + 2
 }

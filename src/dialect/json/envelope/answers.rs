@@ -159,6 +159,11 @@ impl Envelope {
     fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
         // An opener of 6 looks for the offer itself.
         let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
+        // Bytes are looked into as the text that is shown of them.
+        let payload = match payload {
+            Payload::Bytes(_) => Payload::Json(payload.into_json()),
+            payload => payload,
+        };
         let offer = may_be_6.then(|| said_text(&payload, "offer")).flatten();
         let data = payload.into_json();
         // Put together at once: memory for each frame is had once, and in its size.

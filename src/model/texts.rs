@@ -118,7 +118,7 @@ fn message() -> impl Strategy<Value = String> {
 }
 
 /// Any text: mostly JSON, mostly objects, some with a byte too few, or one too many.
-pub(super) fn sent() -> impl Strategy<Value = String> {
+pub(crate) fn sent() -> impl Strategy<Value = String> {
     let whole = prop_oneof![2 => message(), 2 => object(value()), 1 => value()];
     prop_oneof![
         8 => whole.clone().boxed(),
@@ -134,7 +134,7 @@ pub(super) fn sent() -> impl Strategy<Value = String> {
 }
 
 /// Objects of nothing that is left to the tree.
-pub(super) fn simple() -> impl Strategy<Value = String> {
+pub(crate) fn simple() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         "[ -~é\r\n\t\"]{0,40}".prop_map(serde_json::Value::from),
         (-999_999_999_999_999_i64..=999_999_999_999_999).prop_map(serde_json::Value::from),

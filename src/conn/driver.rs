@@ -93,7 +93,8 @@ struct Driver<T, G> {
 
 /// Drives one connection until it is over. What its conversation begins with is done at once, and what follows while the
 /// future is polled. Its client may speak what `policy` picks: all that the context's policy
-/// has, or a part of it. `guard` is dropped when it is all over.
+/// has, or a part of it. `guard` is dropped when it is all over. The future is to be polled by the same task from its
+/// beginning to its end.
 ///
 /// No `async fn`, and with everything in one place: the task would have room for the arguments beside what is made of
 /// them (0.1 kB).

@@ -158,7 +158,7 @@ impl Outbox {
     }
 }
 
-/// In as many bytes as the queue counts with: it has 8 less for each connection than with the widest number.
+/// In as many bytes as the queue counts with, in a number that is no wider than it must be: there is one per connection.
 fn cost(event: &Event) -> u32 {
     u32::try_from(event.cost()).unwrap_or(u32::MAX)
 }

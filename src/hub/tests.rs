@@ -95,6 +95,23 @@ fn a_single_event_fits_whatever_its_size() {
     assert_eq!(take(&outbox), Ok(vec![Event::Admitted { first: true }]));
 }
 
+/// A reader that takes nothing for a while has things waiting that nobody will wake it for again.
+#[test]
+fn it_is_quiet_only_while_a_reader_may_wait() {
+    let outbox = Outbox::new(LIMIT);
+    let waits = || outbox.poll_overflow(&mut Context::from_waker(Waker::noop())).is_pending();
+    assert!(!outbox.is_quiet(), "nobody waits");
+    assert_eq!((take(&outbox), outbox.is_quiet()), (Ok(Vec::new()), true));
+    outbox.push(Event::Admitted { first: true });
+    assert!(!outbox.is_quiet());
+    assert_eq!((waits(), outbox.is_quiet()), (true, false));
+    assert_eq!((take(&outbox).unwrap().len(), outbox.is_quiet()), (1, false));
+    assert_eq!((waits(), outbox.is_quiet()), (true, true));
+    outbox.ring();
+    assert!(!outbox.is_quiet());
+    assert_eq!((waits(), waits(), outbox.is_quiet()), (false, true, true));
+}
+
 #[test]
 fn a_refused_peer_leaves_no_room_behind() {
     let hub = Hub::new();

@@ -102,6 +102,9 @@ async fn relayed(
 ) -> Result<Sample> {
     let (spent, begin) = (machine::own(), Instant::now());
     let threads = if cores > 1.0 { 2 } else { 1 };
+    if !shape.rooms.is_multiple_of(threads * ends.len()) {
+        bail!("{} rooms cannot be shared by {threads} threads and {} servers", shape.rooms, ends.len());
+    }
     let shape = works::Relay { rooms: shape.rooms / threads / ends.len(), ..shape };
     let part = Part { ends: ends.to_vec(), shape, rate, measure: *measure };
     let shares = if threads == 2 {

@@ -24,8 +24,8 @@ struct Series {
     y: &'static str,
     /// What growth should be.
     linear: Linear,
-    /// The bare relay at the same sizes, too, and what it is called.
-    bare: Option<&'static str>,
+    /// The bare relay at the same sizes, too.
+    bare: bool,
     /// What stands beside them in the table.
     told: &'static [(Figure, &'static str)],
 }
@@ -60,7 +60,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Held, "memory beyond that at start, MB"), (Figure::Beats, "CPU, ms/s")],
         y: "MB, ms/s",
         linear: Linear::Affine,
-        bare: None,
+        bare: false,
         told: &[
             (Figure::Member, "kB of memory for each"),
             (Figure::Kernel, "kB of the system's for each"),
@@ -76,7 +76,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Same,
-        bare: Some("the same of a bare relay, µs"),
+        bare: true,
         told: &[],
     },
     Series {
@@ -88,7 +88,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Storm, "until all are answered, ms"), (Figure::StormCost, "CPU of the server, ms")],
         y: "ms",
         linear: Linear::Affine,
-        bare: None,
+        bare: false,
         told: &[],
     },
     Series {
@@ -100,7 +100,7 @@ const SERIES: &[Series] = &[
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Affine,
-        bare: Some("the same of a bare relay, µs"),
+        bare: true,
         told: &[],
     },
 ];
@@ -148,7 +148,7 @@ async fn sample(servers: &Servers, series: &Series, size: usize, measure: &Measu
         drive::turn(&started, party, (series.load)(size), measure).await
     };
     let mut sample = turn(Party::OursForLarge).await?;
-    if series.bare.is_some() {
+    if series.bare {
         let bare = turn(Party::Reference).await?;
         sample.extend(bare.get(&Figure::Cost).map(|cost| (Figure::BareCost, *cost)));
     }
@@ -158,7 +158,8 @@ async fn sample(servers: &Servers, series: &Series, size: usize, measure: &Measu
 impl Series {
     /// The figures that are drawn, in their order.
     fn drawn(&self) -> impl Iterator<Item = (Figure, &'static str)> {
-        self.drawn.iter().copied().chain(self.bare.map(|name| (Figure::BareCost, name)))
+        let bare = self.bare.then_some((Figure::BareCost, "the same of a bare relay, µs"));
+        self.drawn.iter().copied().chain(bare)
     }
 }
 

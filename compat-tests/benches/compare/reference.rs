@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
@@ -111,15 +112,17 @@ async fn client(
         }
     };
     // Who comes to a path where two have met, as in a storm, is no first and has nobody.
-    let before = waiting.borrow_mut().insert(path.clone(), None);
-    let first = before.is_none();
-    let (pair, me) = match before.flatten() {
-        Some(pair) => (pair, 1),
-        None => (Rc::<Pair>::default(), 0),
+    let (pair, me, first) = match waiting.borrow_mut().entry(path.clone()) {
+        Entry::Vacant(free) => {
+            let pair = Rc::<Pair>::default();
+            free.insert(Some(pair.clone()));
+            (pair, 0, true)
+        }
+        Entry::Occupied(mut taken) => match taken.insert(None) {
+            Some(pair) => (pair, 1, false),
+            None => (Rc::default(), 0, false),
+        },
     };
-    if first {
-        waiting.borrow_mut().insert(path.clone(), Some(pair.clone()));
-    }
     let done = relay(&mut reader, writer, buffer, &pair, me, first).await;
     for way in &pair.ways {
         way.writer.borrow_mut().take();
@@ -205,10 +208,15 @@ fn frame(bytes: &mut [u8]) -> Result<Option<(std::ops::Range<usize>, usize)>> {
         bail!("closed");
     }
     let (mask, message) = bytes[head..end].split_at_mut(4);
-    for four in message.chunks_mut(4) {
-        four.iter_mut().zip(&*mask).for_each(|(byte, mask)| *byte ^= mask);
-    }
+    // As wide as ours: it is to be the least there can be for large messages, too.
+    let (wide, rest) = message.as_chunks_mut::<32>();
+    wide.iter_mut().for_each(|wide| unmask(wide, mask));
+    unmask(rest, mask);
     Ok(Some((head + 4..end, end)))
+}
+
+fn unmask(bytes: &mut [u8], mask: &[u8]) {
+    bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
 }
 
 /// The frame for the receiver of a content: a sender instead of a recipient.

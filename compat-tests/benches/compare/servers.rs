@@ -25,7 +25,8 @@ pub enum Party {
     OursSharingOne,
     /// The same with two workers on two cores, each of which has half of the load, too.
     OursSharingTwo,
-    /// Two of ours that share nothing, each on a core with half of the load: as if cores had nothing to do with one another.
+    /// Two of ours, each on a core of its own, that share nothing. The load is that of `OursSharingTwo`: each half of
+    /// it has as much to do with the one as with the other.
     OursApart,
     /// Ours on one core with room for messages of more than a MiB.
     OursForLarge,

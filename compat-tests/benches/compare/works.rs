@@ -141,7 +141,7 @@ fn with_reference(name: &'static str, text: &'static str, load: Load, rows: Vec<
 }
 
 /// Ours beside the third, for one to look at.
-fn beside_reference(figure: Figure) -> Row {
+fn beside_third(figure: Figure) -> Row {
     Row { beside: Beside::Run(2), ..shown(figure) }
 }
 
@@ -165,7 +165,7 @@ fn older(
             name: names[0],
             text: texts[0],
             runs: runs(1),
-            rows: vec![asked(Figure::RatePerCore), beside_reference(Figure::RatePerCore)],
+            rows: vec![asked(Figure::RatePerCore), beside_third(Figure::RatePerCore)],
         },
         Work {
             name: names[1],
@@ -174,8 +174,8 @@ fn older(
             rows: vec![
                 asked(Figure::Rate),
                 shown(Figure::RatePerCore),
-                beside_reference(Figure::Rate),
-                beside_reference(Figure::RatePerCore),
+                beside_third(Figure::Rate),
+                beside_third(Figure::RatePerCore),
             ],
         },
     ]
@@ -190,24 +190,26 @@ pub fn all() -> Vec<Work> {
     use Target::{AtLeast, AtMost};
 
     let flying = Load::Relay(relay(50, 16, 64));
+    // As many for each half of the load at each of two servers.
+    let shared = Load::Relay(relay(52, 16, 64));
     let mut works = vec![
         with_reference(
             "relay-50",
             "relay, 50 rooms, 1 in flight, 64 bytes",
             Load::Relay(relay(50, 1, 64)),
-            vec![ratio(Cost, AtMost(0.41)), beside_reference(Cost)],
+            vec![ratio(Cost, AtMost(0.41)), beside_third(Cost)],
         ),
         with_reference(
             "relay-2000",
             "relay, 2,000 rooms, 1 in flight, 64 bytes",
             Load::Relay(relay(2_000, 1, 64)),
-            vec![ratio(RatePerCore, AtLeast(2.6)), beside_reference(RatePerCore)],
+            vec![ratio(RatePerCore, AtLeast(2.6)), beside_third(RatePerCore)],
         ),
         with_reference(
             "flight-64",
             "relay, 50 rooms, 16 in flight, 64 bytes",
             flying,
-            vec![ratio(Rate, AtLeast(14.0)), shown(RatePerCore), beside_reference(RatePerCore)],
+            vec![ratio(Rate, AtLeast(14.0)), shown(RatePerCore), beside_third(RatePerCore)],
         ),
         both(
             "flight-1024",
@@ -222,8 +224,8 @@ pub fn all() -> Vec<Work> {
             vec![
                 ratio(Median, AtMost(0.5)),
                 shown(Tail),
-                beside_reference(Median),
-                Row { target: Some(AtMost(1.3)), ..beside_reference(Tail) },
+                beside_third(Median),
+                Row { target: Some(AtMost(1.3)), ..beside_third(Tail) },
             ],
         ),
         both(
@@ -236,13 +238,13 @@ pub fn all() -> Vec<Work> {
             "storm",
             "1,000 joiners at once into one room, until all are answered",
             Load::Storm(1_000, Connected::After),
-            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), beside_reference(Storm)],
+            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), beside_third(Storm)],
         ),
         with_reference(
             "storm-connected",
             "4,000 joiners at once that are connected already",
             Load::Storm(4_000, Connected::Before),
-            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), beside_reference(Storm)],
+            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), beside_third(Storm)],
         ),
         both(
             "idle",
@@ -273,17 +275,17 @@ pub fn all() -> Vec<Work> {
         ),
         Work {
             name: "two-cores",
-            text: "relay, 50 rooms, 16 in flight, 64 bytes, server and load on two cores, beside both on one",
+            text: "relay, 52 rooms, 16 in flight, 64 bytes, server and load on two cores, beside both on one",
             runs: vec![
-                (Party::OursSharingOne, flying),
-                (Party::OursSharingTwo, flying),
-                (Party::OursApart, flying),
+                (Party::OursSharingOne, shared),
+                (Party::OursSharingTwo, shared),
+                (Party::OursApart, shared),
             ],
             rows: vec![
                 ratio(Rate, AtLeast(1.7)),
                 shown(Figure::Capacity),
-                beside_reference(Rate),
-                beside_reference(Figure::Capacity),
+                beside_third(Rate),
+                beside_third(Figure::Capacity),
             ],
         },
     ];

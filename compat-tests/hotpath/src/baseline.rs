@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sigver::dialect::Dialect;
 
 use crate::pair::Ends;
-use crate::scenario::{CROSSING, Part, Scenario};
+use crate::scenario::{PAIRS, Part, Scenario};
 
 /// How far a count may be from what was recorded, as a part of it. From run to run the same program differs by up to
 /// 2.5 % (tables are hashed anew), and with changes elsewhere by up to 1.5 %, as the compiler then divides its work
@@ -69,7 +69,7 @@ impl Baseline {
              made_with = \"{}\"\n\n[instructions]\n",
             self.made_with
         );
-        for ends in Dialect::ALL.into_iter().map(Ends::same).chain(CROSSING) {
+        for ends in Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS) {
             let counted = |part: &Part| self.get(Scenario { ends, part: *part }).map(|count| (*part, count));
             let counts: Vec<String> = Part::ALL
                 .iter()
@@ -107,7 +107,7 @@ mod tests {
 
     const DECODE: Scenario = Scenario::same(Dialect::Sigver20, Part::Decode);
     const JOIN: Scenario = Scenario::same(Dialect::Sigver7_6, Part::Join);
-    const ACROSS: Scenario = Scenario { ends: CROSSING[0], part: Part::Up };
+    const ACROSS: Scenario = Scenario { ends: PAIRS[0], part: Part::Up };
 
     #[test]
     fn what_is_written_is_read() {

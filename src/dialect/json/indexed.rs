@@ -231,7 +231,7 @@ impl Indexed {
 
 /// The compact text of an object with what is added to it: written at once, into memory of its size.
 fn extended(text: &ByteString, kind: Option<&str>, index: Option<usize>) -> ByteString {
-    let Some(open) = text.strip_suffix('}') else { return text.clone() };
+    let open = text.strip_suffix('}').unwrap_or(text);
     let added = kind.map_or(0, |kind| r#","type":"""#.len() + kind.len())
         + index.map_or(0, |index| r#","index":"""#.len() + digits(index));
     let mut out = String::with_capacity(text.len() + added);
@@ -289,6 +289,24 @@ mod tests {
         fn an_index_is_added_to_text_as_to_a_tree(text in texts::sent(), index in 0..1000_usize, binary: bool) {
             let codec = Indexed::new(Release::V5_0_0);
             let payload = Payload::Attributes { text: text.into(), binary };
+            prop_assert_eq!(codec.with_index(payload.clone(), index), codec.tree_with_index(payload, index));
+        }
+
+        /// Of dialects that say it otherwise.
+        #[test]
+        fn text_becomes_an_object_as_a_tree_does(
+            text in prop_oneof![texts::sent(), texts::simple()],
+            release in prop::sample::select(&RELEASES[..]),
+            bytes: bool,
+            index in 0..1000_usize,
+        ) {
+            let codec = Indexed::new(release);
+            let payload = match serde_json::from_str::<Value>(&text) {
+                Ok(value) if !bytes => Payload::Json(value.to_string().into()),
+                _ => Payload::Bytes(text.into()),
+            };
+            let tree = Value::Object(codec.attributes(payload.clone())).to_string();
+            prop_assert_eq!(&codec.object_text(payload.clone())[..], tree);
             prop_assert_eq!(codec.with_index(payload.clone(), index), codec.tree_with_index(payload, index));
         }
     }

@@ -72,8 +72,11 @@ fn is_one_candidate(message: &[u8]) -> bool {
         }
     }
     // The line, which is no text, may be anything that can be read.
-    rest.is_empty()
-        || rest[0] == 0x18 && rest[1..].iter().position(|byte| byte & 0x80 == 0) == Some(rest.len() - 2)
+    match rest {
+        [] => true,
+        [0x18, line @ .., last] => last & 0x80 == 0 && line.iter().all(|byte| byte & 0x80 != 0),
+        _ => false,
+    }
 }
 
 /// What the field with this tag has, and what is behind it, if it is the first.

@@ -11,7 +11,7 @@ use clap::Parser;
 use hotpath::baseline::{Baseline, SLACK, TOLERANCE, Verdict};
 use hotpath::callgrind;
 use hotpath::pair::Ends;
-use hotpath::scenario::{CROSSING, Part, Scenario};
+use hotpath::scenario::{PAIRS, Part, Scenario};
 use sigver::dialect::Dialect;
 
 /// Counts the instructions of one relayed message, and fails if there are more than on record
@@ -134,7 +134,7 @@ fn print_table(counts: &[(Scenario, u64)]) {
     print!("{:<24}", "instructions");
     Part::ALL.iter().for_each(|part| print!("{:>1$}", part.name(), width(*part)));
     println!();
-    for ends in Dialect::ALL.into_iter().map(Ends::same).chain(CROSSING) {
+    for ends in Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS) {
         print!("{:<24}", ends.to_string());
         for part in Part::ALL {
             let count = counts.iter().find(|(scenario, _)| *scenario == Scenario { ends, part });

@@ -241,4 +241,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
 }
 
 #[cfg(test)]
+mod autobahn;
+#[cfg(test)]
 mod tests;

@@ -18,11 +18,11 @@ const MAX: usize = 300;
 
 /// Gives what it was given piece by piece, and then nothing more or the end; takes so much at a time.
 #[derive(Debug, Default)]
-struct Wire {
-    pieces: VecDeque<Vec<u8>>,
-    ends: bool,
-    written: Vec<u8>,
-    takes: Option<usize>,
+pub(super) struct Wire {
+    pub(super) pieces: VecDeque<Vec<u8>>,
+    pub(super) ends: bool,
+    pub(super) written: Vec<u8>,
+    pub(super) takes: Option<usize>,
 }
 
 impl AsyncRead for Wire {

@@ -1,7 +1,7 @@
 //! What the servers are measured against where no original can be: as little as can stand between two clients. It
 //! grants every upgrade with a canned answer, pairs connections by path, answers a connect, and hands contents of
-//! sigver 20 over to the other side: two system calls and a few dozen bytes of work per message. It has no rooms, no
-//! heartbeats, no limits, no checks. With a certificate, all of that behind rustls as it comes.
+//! sigver 20 over to the other side: two system calls and a few dozen bytes of work per message. Everybody hears a heartbeat
+//! every five seconds. It has no rooms, no limits, no checks. With a certificate, all of that behind rustls as it comes.
 //!
 //! It runs as a process of its own: this program, with a hidden argument.
 
@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use compat_tests::wire::put_varint;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -34,6 +36,10 @@ const CONTENT: u8 = 0x12;
 const CONNECT: u8 = 0x1a;
 /// The field of a content that says who sends it, and the id of everybody.
 const SENDER: [u8; 2] = [0x08, 0x01];
+
+/// A heartbeat of sigver 20, in its frame, and how often there is one.
+const HEARTBEAT: [u8; 4] = [0x82, 2, 0x08, 0x01];
+const BEAT: Duration = Duration::from_secs(5);
 
 /// The way to a client: its half is missing while it is not there.
 #[derive(Default)]
@@ -139,7 +145,7 @@ async fn relay(
     reader: &mut (impl AsyncRead + Unpin),
     writer: impl AsyncWrite + Unpin + 'static,
     mut buffer: Vec<u8>,
-    pair: &Pair,
+    pair: &Rc<Pair>,
     me: usize,
     first: bool,
 ) -> Result<()> {
@@ -158,6 +164,7 @@ async fn relay(
                         writer.flush().await?;
                         *pair.ways[me].writer.borrow_mut() = Some(writer);
                         pair.ways[me].here.notify_one();
+                        spawn_local(beat(Rc::downgrade(pair), me));
                     }
                 }
                 _ => {}
@@ -183,6 +190,21 @@ async fn relay(
         if reader.read_buf(&mut buffer).await? == 0 {
             return Ok(());
         }
+    }
+}
+
+/// Has a client hear a heartbeat now and then, until it goes.
+async fn beat(pair: Weak<Pair>, me: usize) {
+    loop {
+        sleep(BEAT).await;
+        let Some(pair) = pair.upgrade() else { return };
+        let writer = pair.ways[me].writer.borrow_mut().take();
+        // Who is written to by the other one needs none, and who is gone has none.
+        let Some(mut writer) = writer else { return };
+        if writer.write_all(&HEARTBEAT).await.is_err() || writer.flush().await.is_err() {
+            return;
+        }
+        *pair.ways[me].writer.borrow_mut() = Some(writer);
     }
 }
 

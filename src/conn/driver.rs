@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -162,11 +162,17 @@ impl<T: Transport, G> Driver<T, G> {
         // Read once a turn, which is short: what has come since would still have to wait if it had come before.
         let now = Instant::now();
         loop {
-            let deadline = self.set_alarm();
-            let wake = ready!(self.poll_wake(context, &mut events));
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events) else {
+                // Not in each round: its deadlines move with every message (160 instructions less for each).
+                if self.set_alarm() && self.context.stopping.load(Ordering::Acquire) {
+                    // It may have been too late to be rung.
+                    continue;
+                }
+                return Poll::Pending;
+            };
             let mut over = self.act_on(wake, std::mem::take(&mut events), now, steps);
             // Whatever woke us: a peer that never stops sending must not keep the time from passing.
-            if over.is_none() && deadline <= now {
+            if over.is_none() && self.deadline() <= now {
                 self.conversation.on_time(now, steps);
                 match self.idle.poll(now) {
                     None => {}
@@ -180,18 +186,23 @@ impl<T: Transport, G> Driver<T, G> {
         }
     }
 
-    /// Sees to it that it is rung in time; when that is. It may be rung too early: a deadline is put off with every
-    /// message, and the alarm only when it has rung.
-    fn set_alarm(&mut self) -> Instant {
+    /// When something is due.
+    fn deadline(&self) -> Instant {
         let idle = self.idle.deadline();
-        let deadline = self.conversation.deadline().map_or(idle, |at| at.min(idle));
+        self.conversation.deadline().map_or(idle, |at| at.min(idle))
+    }
+
+    /// Sees to it that it is rung in time. It may be rung too early: a deadline is put off with every message, and the
+    /// alarm only when it has rung. Whether it was set anew.
+    fn set_alarm(&mut self) -> bool {
         let alarm = &self.context.alarm;
-        let moment = alarm.moment(deadline);
-        if moment < self.rings {
+        let moment = alarm.moment(self.deadline());
+        let sooner = moment < self.rings;
+        if sooner {
             alarm.set(self.seat.peer(), self.rings, moment, self.seat.outbox());
             self.rings = moment;
         }
-        deadline
+        sooner
     }
 
     fn clear_alarm(&mut self) {
@@ -199,7 +210,6 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
-        // Looked at after the alarm was set: a stop in between rings it.
         if self.context.stopping.load(Ordering::Acquire) {
             return Poll::Ready(Wake::Stop);
         }

@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::thread::LocalKey;
 
 /// The length of a buffer for reading, in bytes: what one read takes at most, and what a connection holds at most of
-/// what it was sent and has not looked at yet.
-pub(super) const READ: usize = 32 * 1024;
+/// what it was sent and has not looked at yet. Of its memory, only what was ever read into is the system's loss. (A
+/// content of 64 KiB takes one read, and half the time that it took with three of 32 KiB.)
+pub(super) const READ: usize = 128 * 1024;
 
 /// The largest buffer for writing that is kept, in bytes. Larger ones come from the system and go back to it with each
 /// message, page by page.

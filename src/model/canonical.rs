@@ -12,7 +12,7 @@ use std::ops::Deref;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-use super::payload::BYTES;
+use super::payload::{BYTES, may_share};
 
 /// How deep objects and lists may be in one another. What clients send is 4 deep; a tree may be 127.
 const MAX_DEPTH: usize = 16;
@@ -65,11 +65,9 @@ pub(crate) fn only_name(text: &str) -> Option<&str> {
     }
 }
 
-/// A part of a text. They share memory, unless it is so small a part that what waits for a slow reader would hold far
-/// more than it counts for; as [`Payload::of_frame`](super::Payload::of_frame) has it.
+/// A part of a text. They share memory, unless it is a small part.
 pub(crate) fn part(text: &ByteString, part: &str) -> ByteString {
-    let shares = part.len() >= text.len() / 2 || text.len() < 1024;
-    if shares { text.slice_ref(part) } else { part.into() }
+    if may_share(part.len(), text.len()) { text.slice_ref(part) } else { part.into() }
 }
 
 /// Reads canonical text. Each part returns nothing if it is not there.
@@ -197,7 +195,8 @@ impl<'a> Reader<'a> {
         self.long_string()
     }
 
-    /// The same of any string; apart, so that the short ones need no registers for it. Characters are escaped only if they must be, and in the short form.
+    /// The same of any string; apart, so that the short ones need no registers for it. Characters are escaped only if they
+    /// must be, and in the short form.
     #[inline(never)]
     fn long_string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;

@@ -65,11 +65,9 @@ pub enum Payload {
 pub(super) const BYTES: &str = "$bytes";
 
 impl Payload {
-    /// Bytes out of a frame of `frame` bytes. They share its memory, unless they are so small a part of it that what
-    /// waits for a slow reader would hold far more than it counts for.
+    /// Bytes out of a frame of `frame` bytes. They share its memory, unless they are a small part of it.
     pub fn of_frame(bytes: Bytes, frame: usize) -> Self {
-        let shares = bytes.len() >= frame / 2 || frame < 1024;
-        Payload::Bytes(if shares { bytes } else { Bytes::copy_from_slice(&bytes) })
+        Payload::Bytes(if may_share(bytes.len(), frame) { bytes } else { Bytes::copy_from_slice(&bytes) })
     }
 
     /// Its length in bytes.
@@ -112,6 +110,12 @@ impl Payload {
     pub fn into_attributes_text(self) -> Result<ByteString, Self> {
         scan::attributes(self)
     }
+}
+
+/// Whether a part of so many bytes may share the memory of the whole. If it is small, what waits for a slow reader would
+/// hold far more than it counts for.
+pub(super) fn may_share(part: usize, whole: usize) -> bool {
+    part >= whole / 2 || whole < 1024
 }
 
 /// Whether an attribute of this name is an attribute-style frame's own, and cannot be a payload's.

@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use sigver::dialect::Dialect;
 
-use crate::pair::Ends;
-use crate::scenario::{PAIRS, Part, Scenario};
+use crate::scenario::{self, Part, Scenario};
 
 /// How far a count may be from what was recorded, as a part of it. From run to run the same program differs by up to
 /// 2.5 % (tables are hashed anew), and with changes elsewhere by up to 1.5 %, as the compiler then divides its work
@@ -69,7 +67,7 @@ impl Baseline {
              made_with = \"{}\"\n\n[instructions]\n",
             self.made_with
         );
-        for ends in Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS) {
+        for ends in scenario::ends() {
             let counted = |part: &Part| self.get(Scenario { ends, part: *part }).map(|count| (*part, count));
             let counts: Vec<String> = Part::ALL
                 .iter()
@@ -103,7 +101,10 @@ impl Baseline {
 
 #[cfg(test)]
 mod tests {
+    use sigver::dialect::Dialect;
+
     use super::*;
+    use crate::scenario::PAIRS;
 
     const DECODE: Scenario = Scenario::same(Dialect::Sigver20, Part::Decode);
     const JOIN: Scenario = Scenario::same(Dialect::Sigver7_6, Part::Join);

@@ -1,5 +1,5 @@
-//! Two clients in a room, of one dialect or of two, through the pure layers and the rooms: no socket, no task, and a clock that
-//! stands still. What happens per message here is what the task of a connection has done, less the waiting.
+//! Two clients in a room, of one dialect or of two, through the pure layers and the rooms: no socket, no task, and a
+//! clock that stands still. What happens per message here is what the task of a connection has done, less the waiting.
 
 use std::collections::VecDeque;
 use std::fmt;

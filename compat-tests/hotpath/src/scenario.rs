@@ -82,6 +82,11 @@ pub const PAIRS: [Ends; 3] = [
     Ends { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
 ];
 
+/// Whose messages are counted: clients of one dialect, in the order of the dialects, and then of two.
+pub fn ends() -> impl Iterator<Item = Ends> {
+    Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS)
+}
+
 /// Whether both clients of this dialect can say what the part needs.
 fn has_words(dialect: Dialect, part: Part) -> bool {
     match part {
@@ -104,14 +109,15 @@ impl Scenario {
         Scenario { ends: Ends::same(dialect), part }
     }
 
-    /// All there are: in the order of the dialects, and then across them.
+    /// All there are, in the order of [`ends`].
     pub fn all() -> impl Iterator<Item = Scenario> {
-        let same = Dialect::ALL.into_iter().flat_map(|dialect| {
-            let parts = Part::ALL.into_iter().filter(move |part| has_words(dialect, *part));
-            parts.map(move |part| Scenario::same(dialect, part))
-        });
-        let pairs = PAIRS.into_iter();
-        same.chain(pairs.flat_map(|ends| Part::CROSSING.map(|part| Scenario { ends, part })))
+        ends().flat_map(|ends| {
+            let counted = move |part: &Part| match ends.cross() {
+                true => Part::CROSSING.contains(part),
+                false => has_words(ends.member, *part),
+            };
+            Part::ALL.into_iter().filter(counted).map(move |part| Scenario { ends, part })
+        })
     }
 
     /// Everything that comes before: what is returned does it as often as it is told to.
@@ -120,7 +126,11 @@ impl Scenario {
     /// The two clients cannot speak to one another.
     pub fn prepare(self) -> Result<Run> {
         let Scenario { ends, part } = self;
-        let pair = |mode| Pair::meet(ends, mode, Words::Candidate);
+        let words = match part {
+            Part::ContentUp | Part::ContentDown => Words::Content,
+            _ => Words::Candidate,
+        };
+        let pair = |mode| Pair::meet(ends, mode, words);
         Ok(match part {
             Part::Decode => {
                 let mut pair = pair(Mode::Pinned)?;
@@ -137,20 +147,12 @@ impl Scenario {
                 let event = pair.route(command).context("no event")?;
                 each(move || pair.encode(event.clone()) == 1)
             }
-            Part::Up => {
+            Part::Up | Part::ContentUp => {
                 let mut pair = pair(Mode::Auto)?;
                 each(move || pair.up() == 1)
             }
-            Part::Down => {
+            Part::Down | Part::ContentDown => {
                 let mut pair = pair(Mode::Auto)?;
-                each(move || pair.down() == 1)
-            }
-            Part::ContentUp => {
-                let mut pair = Pair::meet(ends, Mode::Auto, Words::Content)?;
-                each(move || pair.up() == 1)
-            }
-            Part::ContentDown => {
-                let mut pair = Pair::meet(ends, Mode::Auto, Words::Content)?;
                 each(move || pair.down() == 1)
             }
             Part::Join => {

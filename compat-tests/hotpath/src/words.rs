@@ -1,5 +1,6 @@
 //! What the two clients say: ICE candidates, as real clients of each generation say them, and as most messages are; an
-//! offer in sigver 6, which has no word for candidates. Or a content that is none of what builds a data channel. How their frames travel is not here.
+//! offer in sigver 6, which has no word for candidates. Or a content that is none of what builds a data channel. How
+//! their frames travel is not here.
 
 use sigver::compat::client::{Client, Frame, Id, Role};
 use sigver::compat::parcel::{Parcel, Shape};

@@ -10,9 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use hotpath::baseline::{Baseline, SLACK, TOLERANCE, Verdict};
 use hotpath::callgrind;
-use hotpath::pair::Ends;
-use hotpath::scenario::{PAIRS, Part, Scenario};
-use sigver::dialect::Dialect;
+use hotpath::scenario::{self, Part, Scenario};
 
 /// Counts the instructions of one relayed message, and fails if there are more than on record
 #[derive(Parser)]
@@ -134,7 +132,7 @@ fn print_table(counts: &[(Scenario, u64)]) {
     print!("{:<24}", "instructions");
     Part::ALL.iter().for_each(|part| print!("{:>1$}", part.name(), width(*part)));
     println!();
-    for ends in Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS) {
+    for ends in scenario::ends() {
         print!("{:<24}", ends.to_string());
         for part in Part::ALL {
             let count = counts.iter().find(|(scenario, _)| *scenario == Scenario { ends, part });

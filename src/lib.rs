@@ -38,21 +38,8 @@
 //! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
 //! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
 
-pub mod bench;
 pub mod cli;
-pub mod compat;
 pub mod config;
-pub mod conn;
-pub mod descriptors;
-pub mod dialect;
-pub mod frame;
-pub mod hub;
-pub mod model;
-pub mod negotiate;
-pub mod replay;
-pub mod router;
+pub mod protocol;
 pub mod server;
-pub mod signaller;
-pub mod telemetry;
 pub mod tools;
-pub mod transport;

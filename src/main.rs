@@ -14,15 +14,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
 use sigver::config::{self, Config};
-use sigver::conn::{Alarm, Context};
-use sigver::descriptors;
-use sigver::hub::Hub;
-use sigver::negotiate::{Policy, Rooms, Windows};
-use sigver::server::control::Control;
-use sigver::server::status::Status;
+use sigver::protocol::detect::{DetectionTimeouts, Policy, RoomPolicy};
+use sigver::server::admin::StatusService;
+use sigver::server::admin::unix::AdminSocket;
+use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::fd_limit;
+use sigver::server::hub::Hub;
+use sigver::server::signaller::{Signaller, SignallerOptions};
+use sigver::server::telemetry::{StatusQuery, Telemetry};
 use sigver::server::{self, listener, tls};
-use sigver::signaller::{Signaller, SignallerOptions};
-use sigver::telemetry::{Asked, Telemetry};
 use sigver::tools;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             eprintln!("{message}");
             ExitCode::FAILURE
         }
-        Outcome::Misused(message) => {
+        Outcome::UsageError(message) => {
             eprintln!("{message}");
             ExitCode::from(2)
         }
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<()> {
     // Before there is a second thread.
-    if let Err(why) = descriptors::prepare() {
+    if let Err(why) = fd_limit::raise() {
         eprintln!("warning: the limit of open files stays as it is: {why}");
     }
     let filter: Targets = config.log.parse()?;
@@ -84,16 +84,16 @@ fn run(config: &Config) -> Result<()> {
     let relay_only = protocols.releases.is_empty();
     let policy = Policy {
         releases: protocols.releases,
-        windows: Windows {
+        windows: DetectionTimeouts {
             margin: config.silence_margin,
             silence: config.silence_max,
             first_frame: config.first_frame_timeout,
         },
         transcode: config.transcode,
         rooms: match &config.rooms {
-            config::Rooms::Shared => Rooms::Shared,
-            config::Rooms::ByGeneration => Rooms::ByGeneration,
-            config::Rooms::ByGenerationIn(keys) => Rooms::by_generation_in(keys)?,
+            config::Rooms::Shared => RoomPolicy::Shared,
+            config::Rooms::ByGeneration => RoomPolicy::Partitioned,
+            config::Rooms::ByGenerationIn(keys) => RoomPolicy::by_generation_in(keys)?,
         },
     };
     let relay = SignallerOptions::new(&config.relay)?;
@@ -107,7 +107,7 @@ fn run(config: &Config) -> Result<()> {
         signaller: protocols.relay.then(|| Signaller::new(relay, relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
-        alarm: Alarm::default(),
+        alarm: TimerQueue::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
@@ -116,7 +116,7 @@ fn run(config: &Config) -> Result<()> {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let asked = signal(SignalKind::user_defined1())?;
-        let status = Status { context: Arc::clone(&context), address: listener.local_addr()? };
+        let status = StatusService { context: Arc::clone(&context), address: listener.local_addr()? };
         let control = open_control(config, status.address.port()).await;
         println!("{}", listener::startup_line(listener.local_addr()?));
         tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
@@ -139,8 +139,8 @@ fn run(config: &Config) -> Result<()> {
 }
 
 /// Who asks for the status can do without; the clients cannot do without the server.
-async fn open_control(config: &Config, port: u16) -> Option<Control> {
-    match Control::open(&config.control.places(port, &environment)).await {
+async fn open_control(config: &Config, port: u16) -> Option<AdminSocket> {
+    match AdminSocket::open(&config.control.places(port, &environment)).await {
         Ok(control) => control,
         Err(why) => {
             eprintln!("warning: no control socket, so that 'sigver status' does not work: {why}");
@@ -150,10 +150,10 @@ async fn open_control(config: &Config, port: u16) -> Option<Control> {
 }
 
 /// Tells the status to whoever asks, over the control socket or by a signal, without an end.
-async fn answer(control: Option<&Control>, mut asked: Signal, status: &Status) {
+async fn answer(control: Option<&AdminSocket>, mut asked: Signal, status: &StatusService) {
     let by_signal = async {
         while asked.recv().await.is_some() {
-            let text = status.written(Asked::default()).await;
+            let text = status.written(StatusQuery::default()).await;
             // On stderr, whatever the log is: who sends the signal wants to see it. There may be nobody to see it.
             let _ = std::io::stderr().write_all(text.as_bytes());
         }

@@ -10,9 +10,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use sigver::bench::{
-    Error, Idle, Keep, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
-    sessions, storm,
+use sigver::tools::bench::{
+    Error, Idle, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target,
+    idle, kept, relay, sessions, storm,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -21,8 +21,8 @@ use common::Gateway;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-fn tongue(name: &str) -> Tongue {
-    Tongue::of_name(name).unwrap()
+fn tongue(name: &str) -> Protocol {
+    Protocol::of_name(name).unwrap()
 }
 
 fn target(address: SocketAddr) -> Target {
@@ -50,7 +50,7 @@ async fn bench(arguments: &[&str]) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dialect_relays_with_itself_and_old_with_new() {
     let gateway = Gateway::start("auto").await;
-    let pairs = Tongue::all().map(|tongue| (tongue.name(), tongue.name()));
+    let pairs = Protocol::all().map(|tongue| (tongue.name(), tongue.name()));
     let pairs = pairs.filter(|(name, _)| !matches!(*name, "sigver-6" | "sigver-15.1" | "signaller"));
     let crosses = [("sigver-5", "sigver-20"), ("sigver-20", "sigver-5"), ("sigver-1", "sigver-13")];
     for (member, joiner) in pairs.chain(crosses) {
@@ -129,12 +129,12 @@ async fn storms_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_is_watched() {
     let gateway = Gateway::start("auto").await;
-    let (target, watched) = (target(gateway.address), Watched::of(std::process::id()).unwrap());
+    let (target, watched) = (target(gateway.address), Process::of(std::process::id()).unwrap());
     let plan = plan("sigver-20", "sigver-20");
     let relayed = relay(&target, &plan, Some(&watched), &Progress::none()).await.unwrap();
     let cost = relayed.server.unwrap();
     assert!(cost.cpu_us_each > 0.0 && cost.memory_after > 0, "{cost:?}");
-    let keep = Keep { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
+    let keep = RetainedMemoryPlan { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
     assert!(kept(&target, &keep, &watched, &Progress::none()).await.unwrap().memory_after > 0);
     gateway.stop().await;
 }

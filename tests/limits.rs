@@ -13,7 +13,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::protobufjs::{delimited, number};
+use common::protobuf::{delimited, number};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
 use common::{Gateway, SOON, Settings, hex, soon, to_hex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::sse::{Answer, ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{Gateway, Settings, soon};
-use sigver::config::Transports;
+use sigver::config::EnabledTransports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const EVENTS: (&str, &str) = ("Accept", "text/event-stream");
@@ -56,7 +56,7 @@ impl Gateway {
     }
 
     async fn only_events(protocol: &str) -> Gateway {
-        let (protocol, transports) = (protocol.to_owned(), Transports::EventStream);
+        let (protocol, transports) = (protocol.to_owned(), EnabledTransports::EventStream);
         Gateway::with(Settings { protocol, transports, ..Settings::default() }).await
     }
 }
@@ -236,7 +236,7 @@ async fn without_their_dialects_there_are_no_event_streams() {
         assert_eq!(gateway.post("1@{}").await.status, if auth { 200 } else { 404 }, "{protocol}");
         gateway.stop().await;
     }
-    let transports = Transports::WebSocket;
+    let transports = EnabledTransports::WebSocket;
     let gateway = Gateway::with(Settings { transports, ..Settings::default() }).await;
     assert_eq!(gateway.get("/").await.header("content-type"), Some("text/plain; charset=utf-8"));
     drop(gateway.ws("/k").await);

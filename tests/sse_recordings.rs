@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::sse::{Answer, ask};
 use common::{Gateway, Settings};
 use serde_json::Value;
-use sigver::config::Transports;
+use sigver::config::EnabledTransports;
 
 /// What one request got, as it is compared.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -265,7 +265,7 @@ async fn replay(version: &str) {
     for scenario in &mut scenarios {
         change(version, scenario);
         let protocol = format!("sigver-{version}");
-        let transports = Transports::EventStream;
+        let transports = EnabledTransports::EventStream;
         let gateway = Gateway::with(Settings { protocol, transports, ..Settings::default() }).await;
         let got = play(&gateway, scenario).await;
         gateway.stop().await;

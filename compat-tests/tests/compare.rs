@@ -3,7 +3,7 @@
 
 #![cfg(test)]
 
-use compat_tests::compare::{Difference, Kind, Order, Rules, compare};
+use compat_tests::compare::{Difference, Kind, Rules, Sequence, compare};
 use compat_tests::goldens::{self, ORIGINALS};
 use compat_tests::ids::{Id, Layout, mask, mask_reason, substitute};
 use compat_tests::transcript::{Event, Op, Payload, Record, Scenario, parse};
@@ -272,10 +272,10 @@ fn of_a_real_conversation_only_what_each_client_saw_counts() {
         let rules = Rules { order, ..Rules::default() };
         compare(real, &played, rules).differences.iter().map(|d| d.kind).collect()
     };
-    assert_eq!(kinds(&real, Order::Clients), []);
-    assert_eq!(kinds(&real, Order::Times), []);
-    assert_eq!(kinds(&real, Order::Steps), [Kind::Extra, Kind::Missing, Kind::Extra]);
+    assert_eq!(kinds(&real, Sequence::Clients), []);
+    assert_eq!(kinds(&real, Sequence::Times), []);
+    assert_eq!(kinds(&real, Sequence::Steps), [Kind::Extra, Kind::Missing, Kind::Extra]);
     let later = REAL.replace(r#""t":21"#, r#""t":921"#);
     let later = parse(&later).unwrap().remove(0);
-    assert_eq!(kinds(&later, Order::Clients), [Kind::Extra], "that was not on its way for so long");
+    assert_eq!(kinds(&later, Sequence::Clients), [Kind::Extra], "that was not on its way for so long");
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 
-use crate::config::{self, Config, Control, RelayConfig, Rooms, TlsFiles, Transports};
+use crate::config::{self, AdminSocketPath, Config, EnabledTransports, Rooms, SignallerConfig, TlsFiles};
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,12 +30,12 @@ pub enum Outcome {
     /// Write this on stderr, with a line end, and exit with status 1.
     Fail(String),
     /// The same with status 2, as programs in Go have it.
-    Misused(String),
+    UsageError(String),
 }
 
 /// Whose command line it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
+enum CliFlavor {
     Sigver,
     Signallerd,
 }
@@ -101,7 +101,7 @@ struct Flags {
     #[arg(
         help = "The socket that answers sigver status: auto is sigver-<port>.sock where such things are, off is none"
     )]
-    control: Control,
+    control: AdminSocketPath,
     #[arg(long, value_name = "on|off", help_heading = GATEWAY)]
     #[arg(default_value = "on", value_parser = config::on_off, action = ArgAction::Set)]
     #[arg(help = "Whether what builds a WebRTC data channel is translated between the generations of \
@@ -143,7 +143,7 @@ struct Flags {
     #[arg(
         help = "Over what clients may come: ws for WebSocket only, sse for Server-Sent-Event only, or all"
     )]
-    transports: Transports,
+    transports: EnabledTransports,
     #[arg(short, long, help_heading = EARLIER, help = "Not needed any more: a key and a certificate are enough")]
     secure: bool,
     #[arg(short, long = "wsLib", value_name = "value", help_heading = EARLIER)]
@@ -183,8 +183,8 @@ pub fn parse(
 ) -> Outcome {
     let args: Vec<OsString> = args.into_iter().collect();
     match style(program, &args, env) {
-        Ok((Style::Sigver, taken)) => parse_sigver(args.into_iter().skip(taken), env),
-        Ok((Style::Signallerd, taken)) => signallerd::parse(args.into_iter().skip(taken), env),
+        Ok((CliFlavor::Sigver, taken)) => parse_sigver(args.into_iter().skip(taken), env),
+        Ok((CliFlavor::Signallerd, taken)) => signallerd::parse(args.into_iter().skip(taken), env),
         Err(message) => Outcome::Fail(format!("error: {message}")),
     }
 }
@@ -194,11 +194,11 @@ fn style(
     program: &OsStr,
     args: &[OsString],
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Style, usize), String> {
+) -> Result<(CliFlavor, usize), String> {
     const SPELLED: &str = "option '--compat-cli <name>'";
     let known = |name: &str| match name {
-        "sigver" => Some(Style::Sigver),
-        "signallerd" => Some(Style::Signallerd),
+        "sigver" => Some(CliFlavor::Sigver),
+        "signallerd" => Some(CliFlavor::Signallerd),
         _ => None,
     };
     let argument = |name: &str, taken| (name.to_owned(), format!("argument '{name}'"), taken);
@@ -213,7 +213,7 @@ fn style(
             let variable = variable("compat-cli");
             let Some(name) = env(&variable).filter(|name| !name.is_empty()) else {
                 let called = Path::new(program).file_name().and_then(OsStr::to_str).and_then(known);
-                return Ok((called.unwrap_or(Style::Sigver), 0));
+                return Ok((called.unwrap_or(CliFlavor::Sigver), 0));
             };
             let written = format!("value '{name}' from env '{variable}'");
             (name, written, 0)
@@ -453,7 +453,7 @@ fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
         log: flags.log,
         control: flags.control,
         transports: flags.transports,
-        relay: RelayConfig {
+        relay: SignallerConfig {
             origin: flags.signaller_origin,
             listen_deadline: Duration::from_secs(flags.signaller_listen_deadline),
             pipe_deadline: Duration::from_secs(flags.signaller_pipe_deadline),

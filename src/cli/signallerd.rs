@@ -128,7 +128,7 @@ fn take(values: &mut Values, flag: &Flag, value: &str) -> Result<(), String> {
 }
 
 fn misused(message: &str) -> Outcome {
-    Outcome::Misused(format!("{message}\n{}", usage()))
+    Outcome::UsageError(format!("{message}\n{}", usage()))
 }
 
 /// The usage text, in the form that Go gives it, without a last line end.
@@ -159,7 +159,7 @@ fn default_of(option: &str) -> String {
 mod tests {
     use super::super::tests::called;
     use super::*;
-    use crate::config::{Config, RelayConfig};
+    use crate::config::{Config, SignallerConfig};
     use std::time::Duration;
 
     fn run(args: &[&str]) -> (Config, Vec<String>) {
@@ -221,7 +221,7 @@ mod tests {
         let expected = Config {
             host: "127.0.0.1".into(),
             port: 8080,
-            relay: RelayConfig {
+            relay: SignallerConfig {
                 origin: Some(r"^https://ok\.example$".into()),
                 listen_deadline: Duration::from_secs(6),
                 pipe_deadline: Duration::from_secs(604_800),
@@ -299,7 +299,7 @@ mod tests {
                 "invalid value \"10s\" for flag -pipeDL: It is a whole number of seconds from 1 to 2147483647.",
             ),
         ] {
-            let Outcome::Misused(text) = called("signallerd", args, &[]) else { panic!("{args:?}") };
+            let Outcome::UsageError(text) = called("signallerd", args, &[]) else { panic!("{args:?}") };
             assert_eq!(text, format!("{message}\n{}", usage()), "{args:?}");
         }
         for help in ["-h", "--help"] {

@@ -156,9 +156,9 @@ fn every_option_reaches_the_configuration() {
         silence_max: Duration::from_millis(2),
         first_frame_timeout: Duration::from_secs(3),
         log: "debug".into(),
-        control: Control::At("s.sock".into()),
-        transports: Transports::EventStream,
-        relay: RelayConfig {
+        control: AdminSocketPath::At("s.sock".into()),
+        transports: EnabledTransports::EventStream,
+        relay: SignallerConfig {
             origin: Some("a|b".into()),
             listen_deadline: Duration::from_secs(4),
             pipe_deadline: Duration::from_secs(5),
@@ -270,19 +270,19 @@ fn every_era_starts_as_it_used_to() {
         (
             "8.1",
             &["--port", "8001", "--type", "ws"],
-            Config { transports: Transports::WebSocket, ..at("0.0.0.0", 8001) },
+            Config { transports: EnabledTransports::WebSocket, ..at("0.0.0.0", 8001) },
             &[],
         ),
         (
             "8.1",
             &["-t", "sse", "-p", "8002"],
-            Config { transports: Transports::EventStream, ..at("0.0.0.0", 8002) },
+            Config { transports: EnabledTransports::EventStream, ..at("0.0.0.0", 8002) },
             &[],
         ),
         (
             "9, 10",
             &["-tws", "-w", "uws"],
-            Config { transports: Transports::WebSocket, ..Config::default() },
+            Config { transports: EnabledTransports::WebSocket, ..Config::default() },
             &[ws_lib],
         ),
         ("13", &["--port", "8034", "--wsLib", "uws"], at("0.0.0.0", 8034), &[ws_lib]),

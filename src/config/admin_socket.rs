@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Where the server can be asked for its status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Control {
-    /// In the first folder of [`Control::places`] where it can be.
+pub enum AdminSocketPath {
+    /// In the first folder of [`AdminSocketPath::places`] where it can be.
     #[default]
     Auto,
     /// Nowhere.
@@ -21,7 +21,7 @@ const LAST_RESORT: &str = "/tmp";
 /// Where systemd makes the folder of a service that has `RuntimeDirectory=sigver`.
 const OF_A_SERVICE: &str = "/run/sigver";
 
-impl Control {
+impl AdminSocketPath {
     /// The paths that a server on `port` tries, the best first. None if it is off.
     pub fn places(&self, port: u16, env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
         // systemd names the folders of a service, with colons between them.
@@ -38,9 +38,9 @@ impl Control {
 
     fn named<const N: usize>(&self, port: u16, folders: [Option<String>; N]) -> Vec<PathBuf> {
         match self {
-            Control::Off => Vec::new(),
-            Control::At(path) => vec![path.clone()],
-            Control::Auto => {
+            AdminSocketPath::Off => Vec::new(),
+            AdminSocketPath::At(path) => vec![path.clone()],
+            AdminSocketPath::Auto => {
                 let folders = folders.into_iter().flatten().filter(|folder| folder.starts_with('/'));
                 folders.map(|folder| Path::new(&folder).join(format!("sigver-{port}.sock"))).collect()
             }
@@ -53,12 +53,12 @@ impl Control {
 /// # Errors
 ///
 /// Says what there is to say when nothing is said.
-pub fn control(text: &str) -> Result<Control, String> {
+pub fn control(text: &str) -> Result<AdminSocketPath, String> {
     match text {
         "" => Err("It is auto, off, or the path of a socket.".to_owned()),
-        "auto" => Ok(Control::Auto),
-        "off" => Ok(Control::Off),
-        path => Ok(Control::At(path.into())),
+        "auto" => Ok(AdminSocketPath::Auto),
+        "off" => Ok(AdminSocketPath::Off),
+        path => Ok(AdminSocketPath::At(path.into())),
     }
 }
 
@@ -75,18 +75,21 @@ mod tests {
         };
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(
-            Control::Auto.places(80, &env),
+            AdminSocketPath::Auto.places(80, &env),
             paths(&["/run/sigver/sigver-80.sock", "/run/user/7/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
         assert_eq!(
-            Control::Auto.wanted(80, &env),
+            AdminSocketPath::Auto.wanted(80, &env),
             paths(&["/run/user/7/sigver-80.sock", "/run/sigver/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
-        assert_eq!(Control::Auto.places(80, &|_| Some(String::new())), paths(&["/tmp/sigver-80.sock"]));
-        assert_eq!(Control::Auto.places(80, &|_| None), paths(&["/tmp/sigver-80.sock"]));
-        assert_eq!(Control::Off.places(80, &env), paths(&[]));
+        assert_eq!(
+            AdminSocketPath::Auto.places(80, &|_| Some(String::new())),
+            paths(&["/tmp/sigver-80.sock"])
+        );
+        assert_eq!(AdminSocketPath::Auto.places(80, &|_| None), paths(&["/tmp/sigver-80.sock"]));
+        assert_eq!(AdminSocketPath::Off.places(80, &env), paths(&[]));
         assert_eq!(control("x.sock").unwrap().places(80, &env), paths(&["x.sock"]));
-        assert_eq!((control("off"), control("auto")), (Ok(Control::Off), Ok(Control::Auto)));
+        assert_eq!((control("off"), control("auto")), (Ok(AdminSocketPath::Off), Ok(AdminSocketPath::Auto)));
         assert!(control("").is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! business of `cli`, and nothing here reads the process, a file or the network. The one thing this module
 //! does not check is `protocol`, whose vocabulary belongs to the negotiation.
 
-mod control;
+mod admin_socket;
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -16,7 +16,7 @@ use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
-pub use control::{Control, control};
+pub use admin_socket::{AdminSocketPath, control};
 
 /// Listens on every IPv4 interface, as the originals do. IPv6 is not included: that takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -106,11 +106,11 @@ pub struct Config {
     /// What is logged, in the syntax of [`Targets`]. See [`DEFAULT_LOG`].
     pub log: String,
     /// Where the server can be asked for its status.
-    pub control: Control,
+    pub control: AdminSocketPath,
     /// Over what clients may come.
-    pub transports: Transports,
+    pub transports: EnabledTransports,
     /// The path relay, where it is served.
-    pub relay: RelayConfig,
+    pub relay: SignallerConfig,
 }
 
 impl Default for Config {
@@ -128,9 +128,9 @@ impl Default for Config {
             silence_max: Duration::from_millis(DEFAULT_SILENCE_MAX_MS),
             first_frame_timeout: Duration::from_secs(DEFAULT_FIRST_FRAME_TIMEOUT_S),
             log: DEFAULT_LOG.to_owned(),
-            control: Control::default(),
-            transports: Transports::default(),
-            relay: RelayConfig::default(),
+            control: AdminSocketPath::default(),
+            transports: EnabledTransports::default(),
+            relay: SignallerConfig::default(),
         }
     }
 }
@@ -148,7 +148,7 @@ pub enum Rooms {
 
 /// Over what clients may come. The originals served one or the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transports {
+pub enum EnabledTransports {
     /// Over each there is.
     #[default]
     All,
@@ -160,7 +160,7 @@ pub enum Transports {
 
 /// The path relay's settings, which are `signallerd`'s.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayConfig {
+pub struct SignallerConfig {
     /// Which origins may come, as a regular expression; without one, the origin of the server itself.
     pub origin: Option<String>,
     /// How long a listener may wait. See [`DEFAULT_LISTEN_DEADLINE_S`].
@@ -173,7 +173,7 @@ pub struct RelayConfig {
     pub max_messages: u32,
 }
 
-impl Default for RelayConfig {
+impl Default for SignallerConfig {
     fn default() -> Self {
         Self {
             origin: None,
@@ -377,11 +377,11 @@ pub fn origin(text: &str) -> Result<String, String> {
 /// # Errors
 ///
 /// Says which there are. (The originals ran then, and listened nowhere.)
-pub fn transports(text: &str) -> Result<Transports, String> {
+pub fn transports(text: &str) -> Result<EnabledTransports, String> {
     match text {
-        "all" => Ok(Transports::All),
-        "ws" => Ok(Transports::WebSocket),
-        "sse" => Ok(Transports::EventStream),
+        "all" => Ok(EnabledTransports::All),
+        "ws" => Ok(EnabledTransports::WebSocket),
+        "sse" => Ok(EnabledTransports::EventStream),
         _ => Err("It is ws, sse or all.".to_owned()),
     }
 }

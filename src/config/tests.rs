@@ -67,9 +67,9 @@ fn the_relay_has_ranges_of_its_own() {
 
 #[test]
 fn transports_are_spelled_as_in_the_originals() {
-    assert_eq!(transports("ws"), Ok(Transports::WebSocket));
-    assert_eq!(transports("sse"), Ok(Transports::EventStream));
-    assert_eq!(transports("all"), Ok(Transports::All));
+    assert_eq!(transports("ws"), Ok(EnabledTransports::WebSocket));
+    assert_eq!(transports("sse"), Ok(EnabledTransports::EventStream));
+    assert_eq!(transports("all"), Ok(EnabledTransports::All));
     for text in ["", "WS", "both", "ws,sse"] {
         assert_eq!(transports(text), Err("It is ws, sse or all.".into()), "{text}");
     }

@@ -17,7 +17,7 @@ const ROOM: u64 = 65_536;
 /// # Errors
 ///
 /// When the limit cannot be read or raised. Everything else works as it did before.
-pub fn prepare() -> io::Result<u64> {
+pub fn raise() -> io::Result<u64> {
     let allowed = rlimit::increase_nofile_limit(u64::MAX)?;
     #[cfg(target_os = "linux")]
     if let Some(last) = allowed.min(ROOM).checked_sub(1) {
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_table_has_room_for_all_that_is_allowed() {
-        let allowed = prepare().unwrap();
+        let allowed = raise().unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
         assert!(size.trim().parse::<u64>().unwrap() >= allowed.min(ROOM), "{size} of {allowed}");

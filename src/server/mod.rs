@@ -5,11 +5,16 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-pub mod control;
+pub mod admin;
+pub mod conn;
+pub mod fd_limit;
 pub mod http;
+pub mod hub;
 pub mod listener;
-pub mod status;
+pub mod signaller;
+pub mod telemetry;
 pub mod tls;
+pub mod transport;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,11 +26,11 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::config::Transports;
-use crate::conn::{self, Context};
-use crate::signaller::Stream;
-use crate::transport::ws::Socket;
-use http::{Door, Events, Wanted};
+use crate::config::EnabledTransports;
+use crate::server::signaller::Stream;
+use crate::server::transport::ws::Socket;
+use conn::Context;
+use http::{Routes, SseRegistry, UpgradeTarget};
 
 /// How long a client may take for a TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +43,7 @@ pub struct Options {
     /// The longest message a client may send, in bytes.
     pub max_message: usize,
     /// Over what clients may come.
-    pub transports: Transports,
+    pub transports: EnabledTransports,
 }
 
 /// Serves connections until `stop` is ready; then takes no new ones, closes all there are, and returns when they
@@ -52,11 +57,11 @@ pub async fn serve(
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
     let max_message = options.max_message;
-    let websockets = options.transports != Transports::EventStream;
-    let door = Door {
+    let websockets = options.transports != EnabledTransports::EventStream;
+    let door = Routes {
         websockets,
         signaller: context.signaller.clone().filter(|_| websockets),
-        events: Events::new(&context, options.transports, max_message),
+        events: SseRegistry::new(&context, options.transports, max_message),
     };
     if !websockets && door.events.is_none() {
         tracing::warn!("no protocol that is served has event streams, and nothing else is to be served");
@@ -99,7 +104,7 @@ async fn welcome(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     max_message: usize,
-    door: Door,
+    door: Routes,
     context: Arc<Context>,
     alive: mpsc::Sender<()>,
 ) {
@@ -118,7 +123,7 @@ async fn secure(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     max_message: usize,
-    door: Door,
+    door: Routes,
     context: Arc<Context>,
     alive: mpsc::Sender<()>,
 ) {
@@ -133,8 +138,13 @@ async fn secure(
     }
 }
 
-async fn upgrade<S>(stream: S, max_message: usize, door: Door, context: Arc<Context>, alive: mpsc::Sender<()>)
-where
+async fn upgrade<S>(
+    stream: S,
+    max_message: usize,
+    door: Routes,
+    context: Arc<Context>,
+    alive: mpsc::Sender<()>,
+) where
     S: Stream + 'static,
 {
     let upgraded = http::serve(stream, door, alive.clone(), context.stopped()).await;
@@ -143,12 +153,12 @@ where
     };
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
     match wanted {
-        Wanted::Room(upgrade) => {
+        UpgradeTarget::Room(upgrade) => {
             let socket = Socket::new(stream, early, max_message).after(grant);
             let policy = |context: &Context| Arc::clone(&context.policy);
             tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
         }
-        Wanted::Relay(signaller, call) => {
+        UpgradeTarget::Relay(signaller, call) => {
             let counted = context.telemetry.relayed();
             tokio::spawn(async move {
                 signaller.serve(Box::new(stream), early, call, context.stopped()).await;
@@ -166,7 +176,7 @@ mod tests {
     #[test]
     fn what_a_new_connection_takes_is_small() {
         fn size<F>(
-            _: impl Fn(TcpStream, Option<TlsAcceptor>, usize, Door, Arc<Context>, mpsc::Sender<()>) -> F,
+            _: impl Fn(TcpStream, Option<TlsAcceptor>, usize, Routes, Arc<Context>, mpsc::Sender<()>) -> F,
         ) -> usize {
             size_of::<F>()
         }

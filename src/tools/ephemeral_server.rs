@@ -13,13 +13,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::sync::Notify;
 
-use crate::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, Transports};
-use crate::conn::{Alarm, Context};
-use crate::hub::Hub;
-use crate::negotiate::Policy;
+use crate::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, EnabledTransports};
+use crate::protocol::detect::Policy;
+use crate::server::conn::{Context, TimerQueue};
+use crate::server::hub::Hub;
+use crate::server::signaller::{Signaller, SignallerOptions};
+use crate::server::telemetry::Telemetry;
 use crate::server::{Options, listener, serve};
-use crate::signaller::{Signaller, SignallerOptions};
-use crate::telemetry::Telemetry;
 
 /// Starts one that serves what `--protocol` names here. It lives as long as the runtime does.
 pub async fn start(protocol: &str) -> Result<SocketAddr> {
@@ -34,11 +34,11 @@ pub async fn start(protocol: &str) -> Result<SocketAddr> {
         signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
-        alarm: Alarm::default(),
+        alarm: TimerQueue::default(),
     });
     let listener = listener::bind("127.0.0.1", 0).await?;
     let address = listener.local_addr()?;
-    let options = Options { max_message: DEFAULT_MAX_MESSAGE, transports: Transports::All };
+    let options = Options { max_message: DEFAULT_MAX_MESSAGE, transports: EnabledTransports::All };
     tokio::spawn(serve(listener, None, options, context, std::future::pending()));
     Ok(address)
 }

@@ -1,13 +1,13 @@
 //! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
 //! its own; the gateway's command line is in `cli`.
 
-mod bench;
-mod matrix;
-mod probe;
-mod record;
-mod replay;
+pub mod bench;
+pub mod client;
+mod ephemeral_server;
+pub mod matrix;
+pub mod probe;
+pub mod replay;
 mod status;
-mod throwaway;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -18,8 +18,8 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory, Parser};
 use indicatif::ProgressDrawTarget;
 
-use crate::compat::tongue::Tongue;
-use crate::dialect::{Dialect, Release, markdown};
+use crate::protocol::dialect::{Dialect, Release, markdown};
+use crate::tools::client::protocol::Protocol;
 use status::StatusArgs;
 
 /// Commands of `sigver`, beside serving.
@@ -35,15 +35,15 @@ enum Tool {
     /// Tell who speaks what on a server that runs on this machine.
     Status(StatusArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server.
-    Matrix(matrix::Matrix),
+    Matrix(matrix::cli::Matrix),
     /// Find out which dialects and releases a server speaks.
-    Probe(probe::Probe),
+    Probe(probe::cli::Probe),
     /// Measure what a server can do, to size a machine.
-    Bench(bench::Bench),
+    Bench(bench::cli::Bench),
     /// Play recorded conversations against a server, and show what is different.
-    Replay(replay::Replay),
+    Replay(replay::cli::Replay),
     /// Pass connections on to a server, and record what is said.
-    Record(record::Record),
+    Record(replay::record_cli::Record),
 }
 
 /// Whether this first argument names a command, and not an option of the gateway.
@@ -80,8 +80,8 @@ fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
 }
 
 /// The dialect of this name.
-fn tongue(name: &str) -> Result<Tongue> {
-    Tongue::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
+fn tongue(name: &str) -> Result<Protocol> {
+    Protocol::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
 }
 
 /// Where progress is shown: on a terminal, and nowhere else.

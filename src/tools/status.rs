@@ -11,8 +11,8 @@ use anyhow::{Error, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::config::{self, Control};
-use crate::telemetry::Asked;
+use crate::config::{self, AdminSocketPath};
+use crate::server::telemetry::StatusQuery;
 
 /// How long the server may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,7 +25,7 @@ pub struct StatusArgs {
     port: Option<u16>,
     /// Its control socket, as `--control` or SIGVER_CONTROL gave it
     #[arg(long, value_name = "path", value_parser = config::control)]
-    control: Option<Control>,
+    control: Option<AdminSocketPath>,
     /// For programs: docs/operating.md has the names
     #[arg(long)]
     json: bool,
@@ -60,10 +60,10 @@ async fn ask(args: &StatusArgs) -> Result<String, String> {
         (Some(control), _, _) => control.clone(),
         // Who names a port does not mean the server of the environment.
         (None, None, Some(text)) => config::control(&text)?,
-        (None, _, _) => Control::Auto,
+        (None, _, _) => AdminSocketPath::Auto,
     };
     let paths = control.wanted(port, &env);
-    let asked = Asked { json: args.json, connections: args.connections, rooms: args.rooms };
+    let asked = StatusQuery { json: args.json, connections: args.connections, rooms: args.rooms };
     let mut tried = Vec::new();
     for path in &paths {
         match tokio::time::timeout(PATIENCE, ask_at(path, asked)).await {
@@ -84,7 +84,7 @@ async fn ask(args: &StatusArgs) -> Result<String, String> {
     ))
 }
 
-async fn ask_at(path: &Path, asked: Asked) -> io::Result<String> {
+async fn ask_at(path: &Path, asked: StatusQuery) -> io::Result<String> {
     let mut stream = UnixStream::connect(path).await?;
     // In a folder that all may write to, somebody else may answer in the server's place.
     let (server, me) = (stream.peer_cred()?.uid(), UnixStream::pair()?.0.peer_cred()?.uid());

@@ -11,7 +11,7 @@
 
 pub mod clients;
 pub mod page;
-pub use sigver::compat::protobufjs;
+pub use sigver::tools::client::protobuf;
 pub mod sse;
 pub mod ws;
 
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sigver::config::{TlsFiles, Transports};
-use sigver::conn::{Alarm, Context};
-use sigver::hub::Hub;
-use sigver::negotiate::Policy;
+use sigver::config::{EnabledTransports, TlsFiles};
+use sigver::protocol::detect::Policy;
+use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::hub::Hub;
+use sigver::server::signaller::{Signaller, SignallerOptions};
+use sigver::server::telemetry::Telemetry;
 use sigver::server::{self, listener, tls};
-use sigver::signaller::{Signaller, SignallerOptions};
-use sigver::telemetry::Telemetry;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -52,7 +52,7 @@ pub struct Settings {
     pub max_message: usize,
     pub max_pending: usize,
     pub tls: bool,
-    pub transports: Transports,
+    pub transports: EnabledTransports,
 }
 
 impl Default for Settings {
@@ -62,7 +62,7 @@ impl Default for Settings {
             max_message: sigver::config::DEFAULT_MAX_MESSAGE,
             max_pending: sigver::config::DEFAULT_MAX_PENDING,
             tls: false,
-            transports: Transports::default(),
+            transports: EnabledTransports::default(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Gateway {
             signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
-            alarm: Alarm::default(),
+            alarm: TimerQueue::default(),
         });
         let tls = settings.tls.then(|| tls::load(&tls_files()).unwrap());
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();

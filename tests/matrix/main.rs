@@ -11,12 +11,12 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use sigver::compat::matrix::{Plan, run};
-use sigver::compat::outcome::{Cell, Outcome, Verdict};
-use sigver::compat::probe::{Sure, probe};
-use sigver::compat::report;
-use sigver::compat::target::Target;
-use sigver::compat::tongue::Tongue;
+use sigver::tools::client::protocol::Protocol;
+use sigver::tools::client::target::Target;
+use sigver::tools::matrix::render;
+use sigver::tools::matrix::result::{Outcome, PairResult, Verdict};
+use sigver::tools::matrix::run::{Plan, run};
+use sigver::tools::probe::run::{Confidence, probe};
 use tokio::net::TcpListener;
 
 use common::Gateway;
@@ -35,7 +35,7 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     if typed(member) && joiner == "sigver-6" || member == "sigver-6" && typed(joiner) {
         return Ok(one_offer_of_a_kind(member, joiner));
     }
-    let bytes = |name: &str| Tongue::of_name(name).is_some_and(|tongue| !tongue.is_json());
+    let bytes = |name: &str| Protocol::of_name(name).is_some_and(|tongue| !tongue.is_json());
     let mut lost = Vec::new();
     // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but those of
     // sigver 5 see messages without it.
@@ -149,8 +149,8 @@ async fn measure(address: SocketAddr, plan: &Plan) -> Outcome {
     run(&target, "a test", plan, |_| {}).await
 }
 
-fn all() -> Vec<Tongue> {
-    Tongue::all().collect()
+fn all() -> Vec<Protocol> {
+    Protocol::all().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +164,7 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
     let unexpected = unexpected(&outcome);
     assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
     // Why a pair failed depends on what came first; that it did, and what others lost, does not.
-    let markdown = report::markdown(&outcome);
+    let markdown = render::markdown(&outcome);
     let (table, _) = markdown.split_once("\nFailed:").unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = std::fs::read_to_string(folder.join("docs/interop.md")).unwrap();
@@ -175,9 +175,10 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
 /// Measures the pairs that are not as expected once more, alone.
 async fn measure_again(outcome: &mut Outcome, address: SocketAddr) {
     let found = unexpected(outcome);
-    let doubted = |cell: &Cell| found.iter().any(|line| line.starts_with(&format!("{}: ", cell.name())));
+    let doubted =
+        |cell: &PairResult| found.iter().any(|line| line.starts_with(&format!("{}: ", cell.name())));
     let pairs = outcome.cells.iter().filter(|cell| doubted(cell));
-    let pairs: Vec<(Tongue, Tongue)> = pairs.map(|cell| (cell.member.unwrap(), cell.joiner)).collect();
+    let pairs: Vec<(Protocol, Protocol)> = pairs.map(|cell| (cell.member.unwrap(), cell.joiner)).collect();
     let plan = Plan { pairs, control: Vec::new(), jobs: 8, ..Plan::of(&[]) };
     for cell in measure(address, &plan).await.cells {
         let place = outcome.cells.iter_mut().find(|old| old.name() == cell.name()).unwrap();
@@ -187,7 +188,7 @@ async fn measure_again(outcome: &mut Outcome, address: SocketAddr) {
 
 /// Some pairs, without waiting for heartbeats.
 fn quick(names: &[&str]) -> Plan {
-    let tongues: Vec<Tongue> = names.iter().map(|name| Tongue::of_name(name).unwrap()).collect();
+    let tongues: Vec<Protocol> = names.iter().map(|name| Protocol::of_name(name).unwrap()).collect();
     let mut plan = Plan::of(&tongues);
     plan.options.hold = Duration::ZERO;
     plan
@@ -220,7 +221,7 @@ async fn an_echo_is_no_signaling_server() {
     let passed = outcome.all().filter(|cell| !matches!(cell.verdict, Verdict::Failed(_)));
     assert_eq!(passed.map(|cell| cell.name()).collect::<Vec<_>>(), Vec::<String>::new());
     let target = Target::parse(&format!("ws://{address}")).unwrap();
-    assert_eq!(probe(&target, false).await.unwrap().sure(), Sure::Not);
+    assert_eq!(probe(&target, false).await.unwrap().sure(), Confidence::Not);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +255,7 @@ async fn what_is_found_out_about_ourselves_is_true() {
         let target = Target::parse(&format!("ws://{}", gateway.address)).unwrap();
         let answer = probe(&target, false).await.unwrap();
         assert_eq!((answer.spoken().len(), answer.versions()), (spoken, owned(releases)), "{protocol}");
-        assert!(answer.gateway && answer.sure() == Sure::Certain, "{protocol}");
+        assert!(answer.gateway && answer.sure() == Confidence::Certain, "{protocol}");
         assert!(Duration::from_millis(answer.took_ms) < Duration::from_secs(15), "{protocol}");
         gateway.stop().await;
     }

@@ -1,6 +1,6 @@
 //! The relay where sigver is served too: which paths are its own, and which are keys of rooms as they always were.
 
-use sigver::signaller::SignallerOptions;
+use sigver::server::signaller::SignallerOptions;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::harness::{Client, Server};

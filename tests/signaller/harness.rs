@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use sigver::config::Transports;
-use sigver::conn::{Alarm, Context};
-use sigver::hub::Hub;
-use sigver::negotiate::Policy;
+use sigver::config::EnabledTransports;
+use sigver::protocol::detect::Policy;
 use sigver::server;
-use sigver::signaller::{Signaller, SignallerOptions};
-use sigver::telemetry::Telemetry;
+use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::hub::Hub;
+use sigver::server::signaller::{Signaller, SignallerOptions};
+use sigver::server::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -54,9 +54,9 @@ impl Server {
             signaller: protocols.relay.then(|| Signaller::new(options, alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
-            alarm: Alarm::default(),
+            alarm: TimerQueue::default(),
         });
-        let options = server::Options { max_message: 1 << 20, transports: Transports::default() };
+        let options = server::Options { max_message: 1 << 20, transports: EnabledTransports::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let stopped = async {

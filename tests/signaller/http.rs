@@ -1,7 +1,7 @@
 //! What the relay answers before there is a WebSocket: who is admitted, and in which words the others are refused.
 
 use regex_lite::Regex;
-use sigver::signaller::SignallerOptions;
+use sigver::server::signaller::SignallerOptions;
 
 use super::harness::Server;
 

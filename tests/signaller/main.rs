@@ -14,13 +14,18 @@ mod http;
 
 use std::time::{Duration, Instant};
 
-use sigver::signaller::SignallerOptions;
+use sigver::protocol::signaller::PipeLimits;
+use sigver::server::signaller::SignallerOptions;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use harness::{PATIENCE, Server};
+
+fn options(limits: PipeLimits) -> SignallerOptions {
+    SignallerOptions { limits, ..SignallerOptions::default() }
+}
 
 #[tokio::test]
 async fn session() {
@@ -202,7 +207,7 @@ async fn a_listener_that_breaks_the_limits_early_is_closed() {
 async fn listen_timeout() {
     // The original looks every five seconds only; ours is exact.
     let options =
-        SignallerOptions { listen_deadline: Duration::from_millis(300), ..SignallerOptions::default() };
+        options(PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() });
     let server = Server::start(options).await;
     let started = Instant::now();
     let mut l = server.open("/listen/abc").await;
@@ -213,11 +218,11 @@ async fn listen_timeout() {
 
 #[tokio::test]
 async fn pipe_timeout() {
-    let options = SignallerOptions {
+    let options = options(PipeLimits {
         listen_deadline: Duration::from_millis(300),
         pipe_deadline: Duration::from_millis(600),
-        ..SignallerOptions::default()
-    };
+        ..PipeLimits::default()
+    });
     let server = Server::start(options).await;
     let mut l = server.open("/listen/abc").await;
     let started = Instant::now();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use compat_tests::oracle::Server;
 use futures_util::future::try_join_all;
-use sigver::bench::{
-    Cost, Idle, Keep, Lost, Phase, Progress, Relay, Relayed, Sessions, Storm, Target, Tongue, Watched, idle,
-    kept, relay, sessions, storm,
+use sigver::tools::bench::{
+    Cost, Idle, Lost, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target,
+    ThroughputResult, idle, kept, relay, sessions, storm,
 };
 use tokio::time::sleep;
 
@@ -43,7 +43,7 @@ pub struct Measure {
 #[derive(Clone)]
 struct End {
     target: Target,
-    watched: Watched,
+    watched: Process,
 }
 
 impl End {
@@ -51,7 +51,7 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            watched: Watched::of(server.pid().context("the server is gone")?)?,
+            watched: Process::of(server.pid().context("the server is gone")?)?,
         })
     }
 }
@@ -71,10 +71,10 @@ pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measur
         Load::Sessions => signaled(target, watched, measure).await,
         Load::Storm(joiners, connected) => stormed(target, watched, joiners, connected).await,
         Load::Idle(members) => idled(target, watched, members, measure).await,
-        Load::Kept(rooms) => {
-            let keep = Keep { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
+        Load::RetainedMemoryResult(rooms) => {
+            let keep = RetainedMemoryPlan { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
             let kept = kept(target, &keep, watched, &Progress::none()).await?;
-            Ok(Sample::from([(Figure::Kept, kept.bytes_per_connection / 1024.0)]))
+            Ok(Sample::from([(Figure::RetainedMemoryResult, kept.bytes_per_connection / 1024.0)]))
         }
         Load::Start => {
             sleep(SETTLED).await;
@@ -109,7 +109,7 @@ async fn relayed(
     let part = Part { ends: ends.to_vec(), shape, rate, measure: *measure };
     let shares = if threads == 2 {
         let other = part.clone();
-        let other = std::thread::spawn(move || -> Result<Vec<Relayed>> {
+        let other = std::thread::spawn(move || -> Result<Vec<ThroughputResult>> {
             pin(Cores::Second)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(other.relayed())
@@ -159,11 +159,11 @@ struct Part {
 
 impl Part {
     /// What was relayed at each end.
-    async fn relayed(&self) -> Result<Vec<Relayed>> {
+    async fn relayed(&self) -> Result<Vec<ThroughputResult>> {
         try_join_all(self.ends.iter().map(|end| self.relayed_at(end))).await
     }
 
-    async fn relayed_at(&self, end: &End) -> Result<Relayed> {
+    async fn relayed_at(&self, end: &End) -> Result<ThroughputResult> {
         let mut load = Relay {
             member: tongue(self.shape.member)?,
             joiner: tongue(self.shape.joiner)?,
@@ -183,7 +183,7 @@ impl Part {
     }
 }
 
-async fn signaled(target: &Target, watched: &Watched, measure: &Measure) -> Result<Sample> {
+async fn signaled(target: &Target, watched: &Process, measure: &Measure) -> Result<Sample> {
     let current = tongue(works::CURRENT)?;
     let mut load =
         Sessions { member: current, joiner: current, concurrency: CONCURRENCY, duration: measure.warm_up };
@@ -199,7 +199,7 @@ async fn signaled(target: &Target, watched: &Watched, measure: &Measure) -> Resu
     ]))
 }
 
-async fn stormed(target: &Target, watched: &Watched, joiners: usize, connected: Connected) -> Result<Sample> {
+async fn stormed(target: &Target, watched: &Process, joiners: usize, connected: Connected) -> Result<Sample> {
     let current = tongue(works::CURRENT)?;
     let load = Storm { member: current, joiner: current, joiners, connected: connected == Connected::Before };
     let stormed = storm(target, &load, Some(watched), &Progress::none()).await?;
@@ -210,7 +210,7 @@ async fn stormed(target: &Target, watched: &Watched, joiners: usize, connected: 
     ]))
 }
 
-async fn idled(target: &Target, watched: &Watched, members: usize, measure: &Measure) -> Result<Sample> {
+async fn idled(target: &Target, watched: &Process, members: usize, measure: &Measure) -> Result<Sample> {
     let (settle, duration) = measure.idle;
     let load = Idle { dialect: tongue(works::CURRENT)?, members, duration, settle };
     // The connections are gone when it is over: the system's memory is looked at meanwhile.
@@ -235,8 +235,8 @@ async fn idled(target: &Target, watched: &Watched, members: usize, measure: &Mea
     ]))
 }
 
-fn tongue(name: &str) -> Result<Tongue> {
-    Tongue::of_name(name).with_context(|| format!("no dialect is called {name}"))
+fn tongue(name: &str) -> Result<Protocol> {
+    Protocol::of_name(name).with_context(|| format!("no dialect is called {name}"))
 }
 
 fn cost(server: Option<Cost>) -> Result<Cost> {

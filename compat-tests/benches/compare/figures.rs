@@ -47,7 +47,7 @@ pub enum Figure {
     /// Memory of the system's for an idle member's connection, in kB.
     Kernel,
     /// Resident memory that is kept for a connection after large messages, in KiB.
-    Kept,
+    RetainedMemoryResult,
     /// Resident memory at start, in MB.
     Size,
     /// From its start until it listens, in ms.
@@ -75,7 +75,7 @@ impl Figure {
             Figure::Beats => "ms of CPU/s",
             Figure::Member => "kB/member",
             Figure::Heartbeats => "µs of CPU/s per member",
-            Figure::Kept => "KiB/connection",
+            Figure::RetainedMemoryResult => "KiB/connection",
             Figure::Size => "MB",
             Figure::Start => "ms to listening",
         }

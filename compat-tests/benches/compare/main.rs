@@ -31,8 +31,8 @@ use clap::{Parser, Subcommand};
 use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
 use indicatif::{ProgressBar, ProgressStyle};
-use sigver::bench::idle::FIRST_BEATS;
-use sigver::descriptors;
+use sigver::server::fd_limit;
+use sigver::tools::bench::idle::FIRST_BEATS;
 
 use crate::drive::Measure;
 use crate::figures::{Figure, Summary};
@@ -134,7 +134,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(tls) = tls::files() else { return tls::again_with_a_certificate() };
-    descriptors::prepare()?;
+    fd_limit::raise()?;
     // Before there are threads, which all belong on the load's core.
     machine::pin(Cores::Second)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -18,7 +18,7 @@ pub enum Load {
     /// Members that do nothing but answer heartbeats.
     Idle(usize),
     /// One content of 16 KiB each way in so many rooms: what is kept of it.
-    Kept(usize),
+    RetainedMemoryResult(usize),
     /// Nothing: the start is looked at.
     Start,
 }
@@ -184,8 +184,8 @@ fn older(
 /// All of them, in the order of the table.
 pub fn all() -> Vec<Work> {
     use Figure::{
-        Cost, Heartbeats, Kept, Median, Member, Rate, RatePerCore, SessionCost, SessionsPerCore, Size, Start,
-        Storm, StormCost, Tail,
+        Cost, Heartbeats, Median, Member, Rate, RatePerCore, RetainedMemoryResult, SessionCost,
+        SessionsPerCore, Size, Start, Storm, StormCost, Tail,
     };
     use Target::{AtLeast, AtMost};
 
@@ -261,8 +261,8 @@ pub fn all() -> Vec<Work> {
         both(
             "kept",
             "memory kept after messages of 16 KiB, 1,000 rooms",
-            Load::Kept(1_000),
-            vec![Row { run: 1, ..absolute(Kept, AtMost(5.0)) }, shown(Kept)],
+            Load::RetainedMemoryResult(1_000),
+            vec![Row { run: 1, ..absolute(RetainedMemoryResult, AtMost(5.0)) }, shown(RetainedMemoryResult)],
         ),
         both(
             "start",
@@ -351,7 +351,7 @@ impl Load {
         match self {
             Load::Idle(members) => Load::Idle(members / 10),
             Load::Storm(joiners, connected) => Load::Storm(joiners / 10, connected),
-            Load::Kept(rooms) => Load::Kept(rooms / 10),
+            Load::RetainedMemoryResult(rooms) => Load::RetainedMemoryResult(rooms / 10),
             Load::Relay(relay) if relay.rooms > 100 => {
                 Load::Relay(Relay { rooms: relay.rooms / 10, ..relay })
             }

@@ -101,7 +101,7 @@ impl Baseline {
 
 #[cfg(test)]
 mod tests {
-    use sigver::dialect::Dialect;
+    use sigver::protocol::dialect::Dialect;
 
     use super::*;
     use crate::scenario::PAIRS;

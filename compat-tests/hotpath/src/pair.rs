@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::compat::client::{self, Act, Client, Heard, Id, Role, path};
-use sigver::compat::tongue::Tongue;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::dialect::{Dialect, Upgrade};
-use sigver::frame::Frame;
-use sigver::hub::{Hub, Outbox, Seat};
-use sigver::model::{Command, Event};
-use sigver::negotiate::{Conversation, Policy, Step};
+use sigver::protocol::detect::{Detector, Output, Policy};
+use sigver::protocol::dialect::{Dialect, UpgradeRequest};
+use sigver::protocol::frame::Frame;
+use sigver::protocol::model::{Command, Event};
+use sigver::server::hub::{Hub, Membership, Outbox};
+use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::protocol::Protocol;
 
 use crate::words::{self, Words};
 
@@ -53,17 +53,17 @@ impl Mode {
 
 /// What the two clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct StreamLifecycle {
     /// The member.
     pub member: Dialect,
     /// The joiner.
     pub joiner: Dialect,
 }
 
-impl Ends {
+impl StreamLifecycle {
     /// Both speak the same.
     pub const fn same(dialect: Dialect) -> Self {
-        Ends { member: dialect, joiner: dialect }
+        StreamLifecycle { member: dialect, joiner: dialect }
     }
 
     /// Whether what they say is carried from one dialect to another.
@@ -72,7 +72,7 @@ impl Ends {
     }
 }
 
-impl fmt::Display for Ends {
+impl fmt::Display for StreamLifecycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cross() {
             true => write!(f, "{} with {}", self.member.name(), self.joiner.name()),
@@ -92,19 +92,19 @@ enum Input {
 /// The gateway's end of one connection.
 #[derive(Debug)]
 struct Peer {
-    conversation: Conversation,
-    seat: Seat,
+    conversation: Detector,
+    seat: Membership,
     /// Kept from one turn to the next, as the task of a connection does it.
-    steps: Vec<Step>,
+    steps: Vec<Output>,
     /// What the client was sent since it was last looked at.
     sent: Vec<Frame>,
 }
 
 impl Peer {
-    fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: Upgrade, now: Instant) -> Self {
+    fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
         let seat = hub.seat(Outbox::new(DEFAULT_MAX_PENDING));
         let mut steps = Vec::new();
-        let conversation = Conversation::open(policy, upgrade, now, &mut steps);
+        let conversation = Detector::open(policy, upgrade, now, &mut steps);
         let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };
         peer.perform();
         peer
@@ -145,13 +145,13 @@ impl Peer {
     fn perform(&mut self) {
         for step in self.steps.drain(..) {
             match step {
-                Step::Send(frame) => self.sent.push(frame),
-                Step::Enter(key, command) => self.seat.enter(&key, command),
-                Step::Ask(command) => {
+                Output::Send(frame) => self.sent.push(frame),
+                Output::Enter(key, command) => self.seat.enter(&key, command),
+                Output::Ask(command) => {
                     self.seat.command(command);
                 }
-                Step::Leave => self.seat.leave(false),
-                Step::Ping | Step::Recognised(..) | Step::Mixed(..) => {}
+                Output::Leave => self.seat.leave(false),
+                Output::Ping | Output::Recognised(..) | Output::Mixed(..) => {}
             }
         }
     }
@@ -164,15 +164,15 @@ struct Speaker {
     start: Instant,
     /// All that came from the client, and when.
     script: Vec<(Duration, Input)>,
-    heard: Vec<Heard>,
+    heard: Vec<ClientEvent>,
 }
 
 impl Speaker {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, dialect: Dialect, role: Role) -> Result<Self> {
         let start = Instant::now();
-        let tongue = Tongue::Sigver(dialect);
+        let tongue = Protocol::Sigver(dialect);
         let peer = Peer::open(hub, policy, upgrade(dialect, role), start);
-        let client = client::client(tongue, role, KEY);
+        let client = dialects::client(tongue, role, KEY);
         let mut speaker = Speaker { client, peer, start, script: Vec::new(), heard: Vec::new() };
         speaker.input(Duration::ZERO, Input::Pong);
         let first = words::first(dialect).filter(|_| role == Role::Joiner);
@@ -186,13 +186,13 @@ impl Speaker {
         self.script.push((at, input));
     }
 
-    fn act(&mut self, at: Duration, acts: Vec<Act>) -> Result<()> {
+    fn act(&mut self, at: Duration, acts: Vec<ClientAction>) -> Result<()> {
         for act in acts {
             match act {
-                Act::Send(frame) => self.input(at, Input::Frame(to_gateway(frame))),
-                Act::Hear(Heard::Strange(what)) => bail!("a client hears {what}"),
-                Act::Hear(heard) => self.heard.push(heard),
-                Act::Close(code) => bail!("a client closes with {code:?}"),
+                ClientAction::Send(frame) => self.input(at, Input::Frame(to_gateway(frame))),
+                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
+                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Speaker {
 
 /// The two of them, connected to one another.
 pub struct Pair {
-    ends: Ends,
+    ends: StreamLifecycle,
     hub: Arc<Hub>,
     policy: Arc<Policy>,
     member: Peer,
@@ -241,7 +241,7 @@ impl Pair {
     ///
     /// # Errors
     /// They cannot.
-    pub fn meet(ends: Ends, mode: Mode, words: Words) -> Result<Self> {
+    pub fn meet(ends: StreamLifecycle, mode: Mode, words: Words) -> Result<Self> {
         let (hub, policy) = (Hub::new(), mode.policy(ends.member)?);
         let mut member = Speaker::open(&hub, &policy, ends.member, Role::Member)?;
         for at in LOOKS {
@@ -264,7 +264,7 @@ impl Pair {
             joiner.input(at, Input::Frame(up.clone()));
             ensure!(member.listen(at)?, "a member hears nothing");
             let from = member.heard.iter().rev().find_map(|heard| match heard {
-                Heard::Parcel { from, .. } => Some(from.clone()),
+                ClientEvent::TestMessage { from, .. } => Some(from.clone()),
                 _ => None,
             });
             let from: Option<Id> = from.with_context(|| format!("a member hears {:?}", member.heard))?;
@@ -299,7 +299,7 @@ impl Pair {
     pub fn decode(&mut self) -> Option<Command> {
         let Peer { conversation, steps, .. } = &mut self.joiner;
         conversation.on_frame(fresh(&self.up), self.now, steps);
-        steps.drain(..).find_map(|step| if let Step::Ask(command) = step { Some(command) } else { None })
+        steps.drain(..).find_map(|step| if let Output::Ask(command) = step { Some(command) } else { None })
     }
 
     /// The joiner's command becomes an event for the member.
@@ -333,8 +333,8 @@ impl Pair {
     }
 }
 
-fn upgrade(dialect: Dialect, role: Role) -> Upgrade {
-    Upgrade { path: path(Tongue::Sigver(dialect), role, KEY), favored: false }
+fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
+    UpgradeRequest { path: path(Protocol::Sigver(dialect), role, KEY), favored: false }
 }
 
 /// How many frames there are for the client, which are gone thereby.
@@ -343,10 +343,10 @@ fn hear(peer: &mut Peer, now: Instant) -> usize {
     peer.sent.drain(..).count()
 }
 
-fn to_gateway(frame: client::Frame) -> Frame {
+fn to_gateway(frame: dialects::Frame) -> Frame {
     match frame {
-        client::Frame::Text(text) => Frame::text(text),
-        client::Frame::Binary(bytes) => Frame::binary(bytes),
+        dialects::Frame::Text(text) => Frame::text(text),
+        dialects::Frame::Binary(bytes) => Frame::binary(bytes),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
-use sigver::dialect::Dialect;
+use sigver::protocol::dialect::Dialect;
 
-use crate::pair::{Ends, Mode, Pair};
+use crate::pair::{Mode, Pair, StreamLifecycle};
 use crate::socket::Line;
 use crate::words::Words;
 
@@ -69,22 +69,22 @@ impl Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
     /// What the clients speak.
-    pub ends: Ends,
+    pub ends: StreamLifecycle,
     /// What is done.
     pub part: Part,
 }
 
 /// Pairs of dialects that stand for the others: whole objects of JSON, data in an attribute, and both protobufs, with a
 /// payload in another form at the other end.
-pub const PAIRS: [Ends; 3] = [
-    Ends { member: Dialect::Sigver5, joiner: Dialect::Sigver20 },
-    Ends { member: Dialect::Sigver13, joiner: Dialect::Sigver20 },
-    Ends { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
+pub const PAIRS: [StreamLifecycle; 3] = [
+    StreamLifecycle { member: Dialect::Sigver5, joiner: Dialect::Sigver20 },
+    StreamLifecycle { member: Dialect::Sigver13, joiner: Dialect::Sigver20 },
+    StreamLifecycle { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
 ];
 
 /// Whose messages are counted: clients of one dialect, in the order of the dialects, and then of two.
-pub fn ends() -> impl Iterator<Item = Ends> {
-    Dialect::ALL.into_iter().map(Ends::same).chain(PAIRS)
+pub fn ends() -> impl Iterator<Item = StreamLifecycle> {
+    Dialect::ALL.into_iter().map(StreamLifecycle::same).chain(PAIRS)
 }
 
 /// Whether both clients of this dialect can say what the part needs.
@@ -106,7 +106,7 @@ type Run = Box<dyn FnMut(u64) -> Result<()>>;
 impl Scenario {
     /// This part of it, between two clients of this dialect.
     pub const fn same(dialect: Dialect, part: Part) -> Self {
-        Scenario { ends: Ends::same(dialect), part }
+        Scenario { ends: StreamLifecycle::same(dialect), part }
     }
 
     /// All there are, in the order of [`ends`].

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::bench::frame;
-use sigver::compat::client::{self, Act, Client, Heard, Id, Role, path};
-use sigver::compat::tongue::Tongue;
 use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
-use sigver::conn::{Alarm, Context, drive};
-use sigver::dialect::{Dialect, Family, Upgrade};
-use sigver::hub::Hub;
-use sigver::telemetry::Telemetry;
-use sigver::transport::ws::Socket;
+use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
+use sigver::server::conn::{Context, TimerQueue, drive};
+use sigver::server::hub::Hub;
+use sigver::server::telemetry::Telemetry;
+use sigver::server::transport::ws::Socket;
+use sigver::tools::bench::frame;
+use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -33,18 +33,18 @@ const TURNS: usize = 32;
 struct Speaker {
     client: Box<dyn Client>,
     stream: DuplexStream,
-    heard: Vec<Heard>,
+    heard: Vec<ClientEvent>,
 }
 
 impl Speaker {
     async fn open(context: &Arc<Context>, dialect: Dialect, role: Role) -> Result<Self> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
-        let tongue = Tongue::Sigver(dialect);
-        let upgrade = Upgrade { path: path(tongue, role, KEY), favored: false };
+        let tongue = Protocol::Sigver(dialect);
+        let upgrade = UpgradeRequest { path: path(tongue, role, KEY), favored: false };
         let policy = |context: &Context| Arc::clone(&context.policy);
         tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
-        let client = client::client(tongue, role, KEY);
+        let client = dialects::client(tongue, role, KEY);
         let mut speaker = Speaker { client, stream: ours, heard: Vec::new() };
         let first = words::first(dialect).filter(|_| role == Role::Joiner);
         let acts = speaker.client.opened(first.as_ref());
@@ -53,13 +53,13 @@ impl Speaker {
         Ok(speaker)
     }
 
-    async fn act(&mut self, acts: Vec<Act>) -> Result<()> {
+    async fn act(&mut self, acts: Vec<ClientAction>) -> Result<()> {
         for act in acts {
             match act {
-                Act::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
-                Act::Hear(Heard::Strange(what)) => bail!("a client hears {what}"),
-                Act::Hear(heard) => self.heard.push(heard),
-                Act::Close(code) => bail!("a client closes with {code:?}"),
+                ClientAction::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
+                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
+                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
         Ok(())
@@ -126,7 +126,7 @@ impl Line {
             signaller: None,
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
-            alarm: Alarm::default(),
+            alarm: TimerQueue::default(),
         });
         // The alarm does not run: nobody is asked whether it is there, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
@@ -142,7 +142,7 @@ impl Line {
                 length = member.listen().await?;
                 ensure!(length > 0, "a member hears nothing");
                 let from: Option<Id> = member.heard.iter().rev().find_map(|heard| match heard {
-                    Heard::Parcel { from, .. } => from.clone(),
+                    ClientEvent::TestMessage { from, .. } => from.clone(),
                     _ => None,
                 });
                 let down =
@@ -174,7 +174,7 @@ impl Line {
 }
 
 /// A frame as a client sends it.
-fn masked(said: &client::Frame) -> Vec<u8> {
+fn masked(said: &dialects::Frame) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::put_said(&mut bytes, said);
     bytes

@@ -2,10 +2,10 @@
 //! offer in sigver 6, which has no word for candidates. Or a content that is none of what builds a data channel. How
 //! their frames travel is not here.
 
-use sigver::compat::client::{Client, Frame, Id, Role};
-use sigver::compat::parcel::{Parcel, Shape};
-use sigver::compat::protobufjs::{delimited, number};
-use sigver::dialect::{Dialect, Family};
+use sigver::protocol::dialect::{Dialect, Family};
+use sigver::tools::client::dialects::{Client, Frame, Id, Role};
+use sigver::tools::client::message::{MessageKind, TestMessage};
+use sigver::tools::client::protobuf::{delimited, number};
 
 const CANDIDATE: &str = "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0 \
                          generation 0 ufrag EEtu network-id 1 network-cost 999";
@@ -27,13 +27,13 @@ pub enum Words {
 const CONTENT: usize = 64;
 
 /// What the synthetic client is asked to say. It frames this; what is in it is put in afterwards.
-fn parcel(dialect: Dialect) -> Parcel {
-    let shape = if dialect == Dialect::Sigver6 { Shape::Offer } else { Shape::Candidate };
-    Parcel::new(shape, "hotpath")
+fn parcel(dialect: Dialect) -> TestMessage {
+    let shape = if dialect == Dialect::Sigver6 { MessageKind::Offer } else { MessageKind::Candidate };
+    TestMessage::new(shape, "hotpath")
 }
 
 /// What a joiner sends with its request to join, where it sends anything.
-pub fn first(dialect: Dialect) -> Option<Parcel> {
+pub fn first(dialect: Dialect) -> Option<TestMessage> {
     (dialect == Dialect::Sigver7).then(|| parcel(dialect))
 }
 
@@ -52,7 +52,7 @@ pub fn say(
     let counted = counted.then(|| Id::number(0));
     let to = from.or(counted.as_ref());
     if words == Words::Content {
-        return client.say(to, &Parcel::of_size(Shape::Json, CONTENT));
+        return client.say(to, &TestMessage::of_size(MessageKind::Json, CONTENT));
     }
     if dialect.family() != Family::Json {
         return Some(Frame::Binary(content(dialect, role, to)));

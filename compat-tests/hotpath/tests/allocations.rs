@@ -8,7 +8,7 @@
 
 use allocation_counter::measure;
 use hotpath::scenario::{Part, Scenario};
-use sigver::dialect::{Dialect, Family};
+use sigver::protocol::dialect::{Dialect, Family};
 
 /// How often each is done.
 const TIMES: u64 = 64;

@@ -3,15 +3,15 @@
 
 use std::time::Instant;
 
-use crate::dialect::Dialect;
-use crate::model::{Event, Side};
+use crate::protocol::dialect::Dialect;
+use crate::protocol::model::{Event, Side};
 
 /// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
 const MAX_KEPT: usize = 256 * 1024;
 
 /// A guess that a client waits for our first word, of which nothing has come yet.
 #[derive(Debug)]
-pub(super) struct Guess {
+pub(super) struct Assumption {
     kept: Vec<Event>,
     cost: usize,
     /// How many of them were shown.
@@ -21,9 +21,9 @@ pub(super) struct Guess {
     hold_until: Option<Instant>,
 }
 
-impl Guess {
+impl Assumption {
     pub(super) fn new(hold_until: Instant) -> Self {
-        Guess { kept: Vec::new(), cost: 0, shown: 0, hold_until: Some(hold_until) }
+        Assumption { kept: Vec::new(), cost: 0, shown: 0, hold_until: Some(hold_until) }
     }
 
     /// Takes in an event; what is to be shown now.
@@ -79,9 +79,9 @@ impl Guess {
         self.kept.retain(|event| match event {
             Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Member,
             Event::Admitted { .. }
-            | Event::Settled { .. }
-            | Event::Bound { .. }
-            | Event::JoinerArrived { .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::LinkedToJoiner { .. }
             | Event::Refused(_)
             | Event::Undeliverable { .. }
             | Event::Evicted(_) => true,
@@ -94,8 +94,7 @@ impl Guess {
 /// have answered the probe.
 fn from_silent(event: &Event) -> bool {
     let Event::Relayed { origin, .. } = event else { return false };
-    Dialect::of_origin(*origin)
-        .is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
+    Dialect::from_tag(*origin).is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
 }
 
 /// The end of a link is readable where the contents before it were.

@@ -5,13 +5,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{self, Clue, Context, Evidence};
-use super::guess::Guess;
+use super::assumption::Assumption;
+use super::evidence::{self, Evidence, FrameFacts, History};
+use super::partition::{Client, Placement, generation};
 use super::policy::{Policy, likeliest};
-use super::rooms::{Client, Placing, generation};
-use crate::dialect::{Action, Dialect, Family, PROBE, Releases, Session, Upgrade, close, pings};
-use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, LinkId, Reason, RoomKey};
+use crate::protocol::dialect::{
+    Action, Dialect, Family, PROBE, ReleaseSet, Session, UpgradeRequest, close, pings,
+};
+use crate::protocol::frame::{Close, Frame};
+use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey};
 
 /// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
 /// others sent is shown to it: pages that are slow at that are rarely slower.
@@ -22,10 +24,10 @@ const MAX_REPEATED: usize = 256 * 1024;
 
 /// What the caller is to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum Output {
     /// Send a frame; a close frame is the last.
     Send(Frame),
-    /// Send a WebSocket ping, and report its pong with [`Conversation::on_pong`].
+    /// Send a WebSocket ping, and report its pong with [`Detector::on_pong`].
     Ping,
     /// Take a command to a room.
     Enter(RoomKey, Command),
@@ -34,7 +36,7 @@ pub enum Step {
     /// Leave all rooms.
     Leave,
     /// For the log and the counts: which releases are left, and by what evidence.
-    Recognised(Releases, Evidence),
+    Recognised(ReleaseSet, Evidence),
     /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
     /// one another, the client itself and one that speaks this dialect.
     Mixed(LinkId, Dialect),
@@ -42,27 +44,27 @@ pub enum Step {
 
 /// One connection's conversation.
 #[derive(Debug)]
-pub struct Conversation {
-    candidates: Releases,
+pub struct Detector {
+    candidates: ReleaseSet,
     state: State,
     /// What is needed as long as the dialect is not certain.
-    doubt: Option<Box<Doubt>>,
+    doubt: Option<Box<Detection>>,
     /// Whether a link to a client of another generation was told of.
     mixed: bool,
     /// Of which of the rooms under its key it is, if there are several.
-    placing: Option<Box<Placing>>,
+    placing: Option<Box<Placement>>,
 }
 
 #[derive(Debug)]
 enum State {
     /// Nothing has been said, by either side. Boxed: it is soon over, and its room would stay (16 bytes a connection).
-    Listening(Box<Listening>),
+    AwaitingFirstFrame(Box<AwaitingFirstFrame>),
     /// A dialect is spoken.
     Speaking(Session),
 }
 
 #[derive(Debug)]
-struct Listening {
+struct AwaitingFirstFrame {
     /// From our ping to its pong.
     round_trip: Option<Duration>,
     /// When the silence is to be taken for an answer, if it can be one.
@@ -71,12 +73,12 @@ struct Listening {
 }
 
 #[derive(Debug)]
-struct Doubt {
+struct Detection {
     opened: Instant,
     policy: Arc<Policy>,
     /// As long as it may have to be begun anew: only what was guessed is ever taken back.
-    upgrade: Option<Box<Upgrade>>,
-    context: Context,
+    upgrade: Option<Box<UpgradeRequest>>,
+    context: History,
     phase: Phase,
 }
 
@@ -84,24 +86,24 @@ struct Doubt {
 #[derive(Debug)]
 enum Phase {
     /// It has spoken, and only which of a family's dialects it speaks may be open.
-    Heard,
+    Confirmed,
     /// It has not said a word.
-    Guessing(Box<Guess>),
+    Assumed(Box<Assumption>),
     /// A guess was taken back: this is said again after the room's next answer.
-    Repeating(Box<Repeated>),
+    Replaying(Box<ReplayBuffer>),
 }
 
 /// What waits to be said again.
 #[derive(Debug, Default)]
-struct Repeated {
+struct ReplayBuffer {
     events: Vec<Event>,
     cost: usize,
 }
 
-impl Repeated {
+impl ReplayBuffer {
     fn new(events: Vec<Event>) -> Self {
         let cost = events.iter().map(Event::cost).sum();
-        Repeated { events, cost }
+        ReplayBuffer { events, cost }
     }
 
     /// Takes the event in, or gives it back if there is no room for it.
@@ -115,39 +117,44 @@ impl Repeated {
     }
 }
 
-impl Conversation {
+impl Detector {
     /// A conversation that begins with the end of the upgrade, at `now`.
-    pub fn open(policy: &Arc<Policy>, upgrade: Upgrade, now: Instant, steps: &mut Vec<Step>) -> Self {
+    pub fn open(
+        policy: &Arc<Policy>,
+        upgrade: UpgradeRequest,
+        now: Instant,
+        steps: &mut Vec<Output>,
+    ) -> Self {
         let windows = policy.windows;
         let candidates = policy.releases;
         let silent = candidates.of_family(Family::ProtobufV1);
         let has_key = upgrade.path.len() > 1;
-        let doubt = Doubt {
+        let doubt = Detection {
             opened: now,
             policy: Arc::clone(policy),
             upgrade: Some(Box::new(upgrade)),
-            context: Context::default(),
-            phase: Phase::Heard,
+            context: History::default(),
+            phase: Phase::Confirmed,
         };
-        let mut conversation = Conversation {
+        let mut conversation = Detector {
             candidates,
-            state: State::Listening(Box::new(Listening {
+            state: State::AwaitingFirstFrame(Box::new(AwaitingFirstFrame {
                 round_trip: None,
                 speak_at: (has_key && !silent.is_empty()).then(|| now + 4 * windows.silence),
                 give_up_at: now + windows.first_frame,
             })),
             doubt: Some(Box::new(doubt)),
             mixed: false,
-            placing: Placing::new(policy),
+            placing: Placement::new(policy),
         };
         let family = likeliest(candidates).dialect().family();
         // Of the JSON dialects only one speaks first, and only if it can be no other.
         let decided = family != Family::Json || candidates.len() == 1;
         if decided && candidates.of_family(family) == candidates {
-            steps.push(Step::Recognised(candidates, Evidence::Pinned));
+            steps.push(Output::Recognised(candidates, Evidence::Pinned));
             conversation.speak(candidates, now, steps);
         } else {
-            steps.push(Step::Ping);
+            steps.push(Output::Ping);
         }
         conversation.place(0, now, steps);
         conversation
@@ -155,11 +162,11 @@ impl Conversation {
 
     /// The pong of the ping came.
     pub fn on_pong(&mut self, now: Instant) {
-        let Some(Doubt { policy, opened, .. }) = self.doubt.as_deref() else {
+        let Some(Detection { policy, opened, .. }) = self.doubt.as_deref() else {
             return;
         };
-        if let State::Listening(listening) = &mut self.state
-            && let Listening { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
+        if let State::AwaitingFirstFrame(listening) = &mut self.state
+            && let AwaitingFirstFrame { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
                 &mut **listening
         {
             let windows = policy.windows;
@@ -171,11 +178,11 @@ impl Conversation {
     }
 
     /// A frame came.
-    pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Step>) {
+    pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Output>) {
         let before = steps.len();
         match &self.state {
-            State::Listening(_) => self.hear_first(Clue::of(&frame), now, steps),
-            State::Speaking(_) if self.doubt.is_some() => self.weigh(Clue::of(&frame), now, steps),
+            State::AwaitingFirstFrame(_) => self.hear_first(FrameFacts::of(&frame), now, steps),
+            State::Speaking(_) if self.doubt.is_some() => self.weigh(FrameFacts::of(&frame), now, steps),
             State::Speaking(_) => {}
         }
         if let State::Speaking(session) = &mut self.state {
@@ -186,7 +193,7 @@ impl Conversation {
 
     /// Sends it to the room of its generation, where a key stands for several: what was asked from step `from` on, and
     /// what was asked before if it turned out to be of another generation than it was taken for.
-    fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Step>) {
+    fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Output>) {
         let Some(placing) = &mut self.placing else { return };
         let client = Client {
             generation: generation(self.candidates),
@@ -198,7 +205,7 @@ impl Conversation {
             && let State::Speaking(session) = &mut self.state
             && let Some(question) = session.question()
         {
-            steps.push(Step::Send(question));
+            steps.push(Output::Send(question));
             self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
         }
         if placed.left {
@@ -208,26 +215,26 @@ impl Conversation {
 
     /// What came in a room that it has left is not said again.
     fn forget_kept(&mut self) {
-        if let Some(Phase::Repeating(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
-            **kept = Repeated::default();
+        if let Some(Phase::Replaying(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
+            **kept = ReplayBuffer::default();
         }
     }
 
     /// The first word is the client's.
-    fn hear_first(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
-        let possible = evidence::after(clue, Context::default(), self.candidates);
+    fn hear_first(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
+        let possible = evidence::after(clue, History::default(), self.candidates);
         // A frame of a dialect that is not allowed here is judged by one that is.
         let possible = if possible.is_empty() { self.candidates } else { possible };
         let possible = possible.of_family(likeliest(possible).dialect().family());
-        steps.push(Step::Recognised(possible, Evidence::FirstFrame));
+        steps.push(Output::Recognised(possible, Evidence::FirstFrame));
         self.speak(possible, now, steps);
         self.heard(clue, now, steps);
     }
 
     /// A frame may tell more than was known before.
-    fn weigh(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
+    fn weigh(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
         let Some(doubt) = &self.doubt else { return };
-        let guessing = matches!(doubt.phase, Phase::Guessing(_));
+        let guessing = matches!(doubt.phase, Phase::Assumed(_));
         if guessing {
             let all = doubt.policy.releases;
             let possible = evidence::after(clue, doubt.context, all);
@@ -243,62 +250,62 @@ impl Conversation {
         let possible = evidence::after(clue, doubt.context, self.candidates);
         if !possible.is_empty() && possible != self.candidates {
             self.candidates = possible;
-            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
+            steps.push(Output::Recognised(possible, Evidence::LaterFrame));
             let mut frames = Vec::new();
             if let State::Speaking(session) = &mut self.state {
                 session.adopt(possible, likeliest(possible), now, &mut frames);
             }
-            steps.extend(frames.into_iter().map(Step::Send));
+            steps.extend(frames.into_iter().map(Output::Send));
         } else if guessing && !possible.is_empty() {
-            steps.push(Step::Recognised(possible, Evidence::LaterFrame));
+            steps.push(Output::Recognised(possible, Evidence::LaterFrame));
         }
         self.heard(clue, now, steps);
     }
 
     /// The client has said something that fits: what was held is shown, what bears on later evidence is
     /// remembered, and the doubt ends if there is none left.
-    fn heard(&mut self, clue: Clue<'_>, now: Instant, steps: &mut Vec<Step>) {
+    fn heard(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
         let (Some(doubt), State::Speaking(session)) = (&mut self.doubt, &mut self.state) else {
             return;
         };
-        if let Phase::Guessing(_) = doubt.phase
-            && let Phase::Guessing(guess) = std::mem::replace(&mut doubt.phase, Phase::Heard)
+        if let Phase::Assumed(_) = doubt.phase
+            && let Phase::Assumed(guess) = std::mem::replace(&mut doubt.phase, Phase::Confirmed)
         {
             show(session, guess.proven(), now, steps);
         }
-        if matches!(doubt.phase, Phase::Heard) {
+        if matches!(doubt.phase, Phase::Confirmed) {
             doubt.upgrade = None;
         }
         doubt.context.note(clue);
-        if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Heard) {
+        if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Confirmed) {
             self.doubt = None;
         }
     }
 
     /// We spoke sigver 15 to 18 to a client that speaks something else. The current clients ignore what we said
     /// (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
-    fn take_back(&mut self, possible: Releases, family: Family, steps: &mut Vec<Step>) {
+    fn take_back(&mut self, possible: ReleaseSet, family: Family, steps: &mut Vec<Output>) {
         let Some(doubt) = self.doubt.as_deref_mut() else { return };
         let Some(upgrade) = &doubt.upgrade else { return };
-        steps.push(Step::Recognised(possible, Evidence::TakenBack));
-        doubt.context = Context::default();
-        let mut kept = match std::mem::replace(&mut doubt.phase, Phase::Heard) {
-            Phase::Guessing(guess) => guess.taken_back(),
-            Phase::Heard | Phase::Repeating(_) => Vec::new(),
+        steps.push(Output::Recognised(possible, Evidence::Corrected));
+        doubt.context = History::default();
+        let mut kept = match std::mem::replace(&mut doubt.phase, Phase::Confirmed) {
+            Phase::Assumed(guess) => guess.taken_back(),
+            Phase::Confirmed | Phase::Replaying(_) => Vec::new(),
         };
         if let Some(placing) = &mut self.placing
             && placing.forget()
         {
-            steps.push(Step::Leave);
+            steps.push(Output::Leave);
             kept.clear();
         }
         match family {
-            Family::Current => {
-                steps.push(Step::Ask(Command::Forget));
-                doubt.phase = Phase::Repeating(Box::new(Repeated::new(kept)));
+            Family::ProtobufV2 => {
+                steps.push(Output::Ask(Command::RevertAssumption));
+                doubt.phase = Phase::Replaying(Box::new(ReplayBuffer::new(kept)));
             }
             // Its room is another one.
-            Family::Json | Family::ProtobufV1 => steps.push(Step::Leave),
+            Family::Json | Family::ProtobufV1 => steps.push(Output::Leave),
         }
         self.candidates = possible;
         self.state = State::Speaking(Session::new(
@@ -311,16 +318,16 @@ impl Conversation {
     }
 
     /// Begins to speak one of `possible`, which are of one family.
-    fn speak(&mut self, possible: Releases, now: Instant, steps: &mut Vec<Step>) {
+    fn speak(&mut self, possible: ReleaseSet, now: Instant, steps: &mut Vec<Output>) {
         let Some(doubt) = self.doubt.as_deref_mut() else { return };
         let Some(upgrade) = &doubt.upgrade else { return };
         let likeliest = likeliest(possible);
         let mut session = Session::new(upgrade, possible, likeliest, doubt.policy.transcode, doubt.opened);
         if let Some(close) = Session::key_error(upgrade, likeliest) {
-            steps.push(Step::Send(Frame::Close(close)));
+            steps.push(Output::Send(Frame::Close(close)));
         } else {
             if possible.len() > 1 && possible.iter().any(pings) {
-                steps.push(Step::Send(Frame::Binary(PROBE)));
+                steps.push(Output::Send(Frame::Binary(PROBE)));
                 doubt.context.probed = true;
             }
             act(session.open(doubt.opened), steps);
@@ -328,11 +335,11 @@ impl Conversation {
         let windows = doubt.policy.windows;
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
             let round_trip = match &self.state {
-                State::Listening(listening) => listening.round_trip,
+                State::AwaitingFirstFrame(listening) => listening.round_trip,
                 State::Speaking(_) => None,
             };
             let round_trip = round_trip.unwrap_or(windows.silence);
-            doubt.phase = Phase::Guessing(Box::new(Guess::new(now + round_trip + HOLD)));
+            doubt.phase = Phase::Assumed(Box::new(Assumption::new(now + round_trip + HOLD)));
         } else if possible.len() == 1 {
             self.doubt = None;
         }
@@ -341,7 +348,7 @@ impl Conversation {
     }
 
     /// An event came for the client.
-    pub fn on_event(&mut self, event: Event, now: Instant, steps: &mut Vec<Step>) {
+    pub fn on_event(&mut self, event: Event, now: Instant, steps: &mut Vec<Output>) {
         if self.placing.as_mut().is_some_and(|placing| placing.hides(&event)) {
             return;
         }
@@ -352,21 +359,21 @@ impl Conversation {
         let Some(doubt) = &mut self.doubt else {
             return show(session, [event], now, steps);
         };
-        let admitted = matches!(event, Event::Admitted { .. } | Event::Settled { .. });
-        let bound = matches!(event, Event::Bound { .. });
+        let admitted = matches!(event, Event::Admitted { .. } | Event::BecameMember { .. });
+        let bound = matches!(event, Event::LinkedToMember { .. });
         if admitted || bound {
             doubt.context.member = admitted;
         }
         match &mut doubt.phase {
-            Phase::Heard => show(session, [event], now, steps),
-            Phase::Guessing(guess) => show(session, guess.take(event), now, steps),
-            Phase::Repeating(kept) if admitted || bound => {
+            Phase::Confirmed => show(session, [event], now, steps),
+            Phase::Assumed(guess) => show(session, guess.take(event), now, steps),
+            Phase::Replaying(kept) if admitted || bound => {
                 let kept = std::mem::take(kept);
-                doubt.phase = Phase::Heard;
+                doubt.phase = Phase::Confirmed;
                 show(session, std::iter::once(event).chain(kept.events), now, steps);
             }
             // After what came before it.
-            Phase::Repeating(kept) => {
+            Phase::Replaying(kept) => {
                 if let Err(event) = kept.take(event) {
                     show(session, [event], now, steps);
                 }
@@ -374,25 +381,27 @@ impl Conversation {
         }
     }
 
-    fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Step>) {
+    fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Output>) {
         if let Event::Relayed { link, origin, .. } = event
             && !self.mixed
-            && let Some(other) = Dialect::of_origin(*origin)
+            && let Some(other) = Dialect::from_tag(*origin)
             && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
         {
             self.mixed = true;
-            steps.push(Step::Mixed(*link, other));
+            steps.push(Output::Mixed(*link, other));
         }
     }
 
     /// When [`on_time`](Self::on_time) is to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Listening(listening) => listening.speak_at.into_iter().chain([listening.give_up_at]).min(),
+            State::AwaitingFirstFrame(listening) => {
+                listening.speak_at.into_iter().chain([listening.give_up_at]).min()
+            }
             State::Speaking(session) => {
                 let hold = match self.doubt.as_ref().map(|doubt| &doubt.phase) {
-                    Some(Phase::Guessing(guess)) => guess.deadline(),
-                    Some(Phase::Heard | Phase::Repeating(_)) | None => None,
+                    Some(Phase::Assumed(guess)) => guess.deadline(),
+                    Some(Phase::Confirmed | Phase::Replaying(_)) | None => None,
                 };
                 let held = self.placing.as_ref().and_then(|placing| placing.deadline());
                 session.deadline().into_iter().chain(hold).chain(held).min()
@@ -401,27 +410,27 @@ impl Conversation {
     }
 
     /// The time came.
-    pub fn on_time(&mut self, now: Instant, steps: &mut Vec<Step>) {
+    pub fn on_time(&mut self, now: Instant, steps: &mut Vec<Output>) {
         let before = steps.len();
         self.act_on_time(now, steps);
         self.place(before, now, steps);
     }
 
-    fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Step>) {
+    fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Output>) {
         match &mut self.state {
-            State::Listening(listening) if listening.give_up_at <= now => {
-                steps.push(Step::Send(Frame::Close(self.close(&Reason::Silent))));
+            State::AwaitingFirstFrame(listening) if listening.give_up_at <= now => {
+                steps.push(Output::Send(Frame::Close(self.close(&Reason::NoFirstFrame))));
             }
-            State::Listening(listening) => {
+            State::AwaitingFirstFrame(listening) => {
                 if listening.speak_at.is_some_and(|at| at <= now) {
                     let silent = self.candidates.of_family(Family::ProtobufV1);
-                    steps.push(Step::Recognised(silent, Evidence::Silence));
+                    steps.push(Output::Recognised(silent, Evidence::Silence));
                     self.speak(silent, now, steps);
                 }
             }
             State::Speaking(session) => {
                 if let Some(doubt) = &mut self.doubt
-                    && let Phase::Guessing(guess) = &mut doubt.phase
+                    && let Phase::Assumed(guess) = &mut doubt.phase
                     && let Some(held) = guess.release(now)
                 {
                     // It had the time to answer the probe. If it does so later, the candidates still have room for it.
@@ -430,12 +439,12 @@ impl Conversation {
                     if !unanswered.is_empty() {
                         session.adopt(unanswered, likeliest(unanswered), now, &mut frames);
                     }
-                    steps.extend(frames.into_iter().map(Step::Send));
+                    steps.extend(frames.into_iter().map(Output::Send));
                     show(session, held, now, steps);
                 }
                 let mut frames = Vec::new();
                 session.poll(now, &mut frames);
-                steps.extend(frames.into_iter().map(Step::Send));
+                steps.extend(frames.into_iter().map(Output::Send));
             }
         }
     }
@@ -446,21 +455,26 @@ impl Conversation {
     }
 
     /// The releases the client may speak.
-    pub fn candidates(&self) -> Releases {
+    pub fn candidates(&self) -> ReleaseSet {
         self.candidates
     }
 }
 
 /// Encodes events and has what comes of it sent.
-fn show(session: &mut Session, events: impl IntoIterator<Item = Event>, now: Instant, steps: &mut Vec<Step>) {
+fn show(
+    session: &mut Session,
+    events: impl IntoIterator<Item = Event>,
+    now: Instant,
+    steps: &mut Vec<Output>,
+) {
     let mut frames = FRAMES.take();
     for event in events {
         let answer = session.encode(event, now, &mut frames);
         // One by one: nearly always it is one, for which a loop is 60 instructions less than `extend`.
         for frame in frames.drain(..) {
-            steps.push(Step::Send(frame));
+            steps.push(Output::Send(frame));
         }
-        steps.extend(answer.map(Step::Ask));
+        steps.extend(answer.map(Output::Ask));
     }
     FRAMES.set(frames);
 }
@@ -470,13 +484,13 @@ thread_local! {
     static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
 }
 
-fn act(action: Action, steps: &mut Vec<Step>) {
+fn act(action: Action, steps: &mut Vec<Output>) {
     match action {
         Action::Nothing => {}
-        Action::Enter(key, command) => steps.push(Step::Enter(key, command)),
-        Action::Ask(command) => steps.push(Step::Ask(command)),
-        Action::Reply(frame) => steps.push(Step::Send(frame)),
-        Action::Close(close) => steps.push(Step::Send(Frame::Close(close))),
+        Action::Enter(key, command) => steps.push(Output::Enter(key, command)),
+        Action::Ask(command) => steps.push(Output::Ask(command)),
+        Action::Reply(frame) => steps.push(Output::Send(frame)),
+        Action::Close(close) => steps.push(Output::Send(Frame::Close(close))),
         Action::Several(actions) => actions.into_iter().for_each(|action| act(action, steps)),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`Shape::senders`]) |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::senders`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -15,8 +15,11 @@
 
 use std::fmt;
 
-use crate::dialect::{Dialect, Family, Layout, Release, Releases, Shape, current_layout, pings, v1_layout};
-use crate::frame::Frame;
+use crate::protocol::dialect::{
+    ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
+    pings,
+};
+use crate::protocol::frame::Frame;
 
 /// By what a client was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub enum Evidence {
     /// A frame after the first, or the first of a client that we spoke to before.
     LaterFrame,
     /// Its silence was misread, and its first frame told better.
-    TakenBack,
+    Corrected,
 }
 
 impl Evidence {
@@ -40,7 +43,7 @@ impl Evidence {
         Evidence::FirstFrame,
         Evidence::Silence,
         Evidence::LaterFrame,
-        Evidence::TakenBack,
+        Evidence::Corrected,
     ];
 
     /// For people and for the log.
@@ -50,7 +53,7 @@ impl Evidence {
             Evidence::FirstFrame => "first frame",
             Evidence::Silence => "silence",
             Evidence::LaterFrame => "later frame",
-            Evidence::TakenBack => "taken back",
+            Evidence::Corrected => "taken back",
         }
     }
 }
@@ -63,7 +66,7 @@ impl fmt::Display for Evidence {
 
 /// What happened on the connection before the frame, as far as it bears on what the frame means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Context {
+pub(super) struct History {
     /// It was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
     /// It sent a ping or heartbeat.
@@ -78,30 +81,30 @@ pub(super) struct Context {
 
 /// A frame to be judged. Its text is read once, whatever is asked about it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clue<'a> {
+pub(super) struct FrameFacts<'a> {
     frame: &'a Frame,
     /// Of a text that is a JSON object, or of bytes that may be one.
-    shape: Option<Shape>,
+    shape: Option<MessageShape>,
 }
 
-impl<'a> Clue<'a> {
+impl<'a> FrameFacts<'a> {
     pub(super) fn of(frame: &'a Frame) -> Self {
         let text = match frame {
             Frame::Text(text) => Some(&text[..]),
             Frame::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
             Frame::Binary(_) | Frame::Headed(..) | Frame::Close(_) => None,
         };
-        Clue { frame, shape: text.and_then(Shape::of) }
+        FrameFacts { frame, shape: text.and_then(MessageShape::of) }
     }
 }
 
-impl Context {
+impl History {
     /// Remembers of a frame what bears on later ones.
-    pub(super) fn note(&mut self, clue: Clue<'_>) {
+    pub(super) fn note(&mut self, clue: FrameFacts<'_>) {
         match clue.frame {
             Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
             Frame::Text(_) => {
-                if let Some(asked) = clue.shape.and_then(Shape::asks_to_join) {
+                if let Some(asked) = clue.shape.and_then(MessageShape::asks_to_join) {
                     self.joining = asked;
                 }
             }
@@ -111,18 +114,18 @@ impl Context {
 }
 
 /// Those of the releases that a client may speak which sends this frame.
-pub(super) fn after(clue: Clue<'_>, context: Context, releases: Releases) -> Releases {
+pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
-    let of = |set: Releases, dialect| set.filter(|release| release.dialect() == dialect);
+    let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
     let bytes = match clue.frame {
         Frame::Text(_) => return json(clue.shape, context, family(Family::Json)),
         Frame::Binary(bytes) => bytes,
         Frame::Close(_) | Frame::Headed(..) => return releases,
     };
     let v1 = family(Family::ProtobufV1);
-    let current = family(Family::Current);
+    let current = family(Family::ProtobufV2);
     // Whoever pings had answered the probe before it said anything else. If only such are left, it did.
-    let unprobed = |set: Releases| {
+    let unprobed = |set: ReleaseSet| {
         let rest = set.filter(|release| !(context.probed && pings(release)));
         if rest.is_empty() { set } else { rest }
     };
@@ -130,13 +133,13 @@ pub(super) fn after(clue: Clue<'_>, context: Context, releases: Releases) -> Rel
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
         Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::takes_bytes)),
         Some(0x1a | 0x08) => current,
-        Some(0x12) => match current_layout(bytes) {
-            Some(Layout::C) => of(current, Dialect::Sigver19),
+        Some(0x12) => match detect_v2_layout(bytes) {
+            Some(ContentLayout::V19) => of(current, Dialect::Sigver19),
             Some(_) => of(current, Dialect::Sigver20),
             None => current,
         },
-        Some(0x0a) => match v1_layout(bytes) {
-            Some(Layout::B) => of(v1, Dialect::Sigver15),
+        Some(0x0a) => match detect_v1_layout(bytes) {
+            Some(ContentLayout::V15_0) => of(v1, Dialect::Sigver15),
             Some(_) => unprobed(v1.filter(|release| release.dialect() != Dialect::Sigver15)),
             None => v1,
         },
@@ -149,7 +152,7 @@ pub(super) fn after(clue: Clue<'_>, context: Context, releases: Releases) -> Rel
 }
 
 /// Those of the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
-fn json(shape: Option<Shape>, context: Context, releases: Releases) -> Releases {
+fn json(shape: Option<MessageShape>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
     if context.questioned && shape.answers_nobody() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);

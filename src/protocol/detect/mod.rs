@@ -1,15 +1,15 @@
 //! Finding out which dialect a client speaks. Pure: frames and the time come in, steps come out.
 
-mod conversation;
+mod assumption;
+mod detector;
 mod evidence;
-mod guess;
+mod partition;
 mod policy;
-mod rooms;
 
-pub use conversation::{Conversation, Step};
+pub use detector::{Detector, Output};
 pub use evidence::Evidence;
-pub use policy::{Policy, Protocols, Windows, likeliest};
-pub use rooms::Rooms;
+pub use partition::RoomPolicy;
+pub use policy::{DetectionTimeouts, Policy, Protocols, likeliest};
 
 #[cfg(test)]
 mod tests;

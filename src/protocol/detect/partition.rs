@@ -1,7 +1,7 @@
 //! Who meets under one key: everyone, or only those whose peer-to-peer layers understand one another.
 //!
 //! In the second case a key stands for several rooms, one for each generation of clients, and a client must not enter
-//! one before its generation is known: [`Placing`] holds it back, and moves it if it turns out to be of another.
+//! one before its generation is known: [`Placement`] holds it back, and moves it if it turns out to be of another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,38 +9,38 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
-use super::conversation::Step;
+use super::detector::Output;
 use super::policy::Policy;
-use crate::dialect::{Dialect, Family, Generation, Releases};
-use crate::model::{Command, Event, Open, RoomKey};
+use crate::protocol::dialect::{Dialect, Family, PeerProtocol, ReleaseSet};
+use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.
 #[derive(Clone, Debug, Default)]
-pub enum Rooms {
+pub enum RoomPolicy {
     /// Everyone.
     #[default]
     Shared,
     /// Those of one generation.
-    ByGeneration,
+    Partitioned,
     /// The same under keys that this matches, and everyone under the others.
-    ByGenerationIn(Regex),
+    PartitionedFor(Regex),
 }
 
-impl Rooms {
+impl RoomPolicy {
     /// Rooms by generation under keys that the expression matches.
     ///
     /// # Errors
     /// The expression is none.
     pub fn by_generation_in(keys: &str) -> Result<Self> {
-        Ok(Rooms::ByGenerationIn(Regex::new(keys).context("not an expression for keys")?))
+        Ok(RoomPolicy::PartitionedFor(Regex::new(keys).context("not an expression for keys")?))
     }
 
     /// Whether a key stands for several rooms.
     pub fn splits(&self, key: &str) -> bool {
         match self {
-            Rooms::Shared => false,
-            Rooms::ByGeneration => true,
-            Rooms::ByGenerationIn(keys) => keys.is_match(key),
+            RoomPolicy::Shared => false,
+            RoomPolicy::Partitioned => true,
+            RoomPolicy::PartitionedFor(keys) => keys.is_match(key),
         }
     }
 }
@@ -54,18 +54,18 @@ const MAX_WAITING: usize = 64 * 1024;
 
 /// Where one connection is among the rooms of its key.
 #[derive(Debug)]
-pub(super) struct Placing {
+pub(super) struct Placement {
     policy: Arc<Policy>,
     /// What it asked last, of a key that stands for several rooms, and the generation it was taken for.
-    entered: Option<(RoomKey, Command, Generation)>,
+    entered: Option<(RoomKey, Command, PeerProtocol)>,
     /// What it asks, until its generation is known or the time is over.
-    held: Option<Held>,
+    held: Option<HeldCommand>,
     /// It was moved, and knows nothing of it: the room's next answer is not for it.
     moved: bool,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldCommand {
     key: RoomKey,
     command: Command,
     until: Instant,
@@ -80,7 +80,7 @@ struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client {
     /// Its generation, if all that it may be is of one.
-    pub(super) generation: Option<Generation>,
+    pub(super) generation: Option<PeerProtocol>,
     /// What it is taken for.
     pub(super) likely: Dialect,
     /// It was sent the probe: it answers it soon, or is of those that do not.
@@ -97,17 +97,17 @@ pub(super) struct Placed {
 }
 
 /// The generation of a client that may speak any of these, if they are all of one.
-pub(super) fn generation(releases: Releases) -> Option<Generation> {
+pub(super) fn generation(releases: ReleaseSet) -> Option<PeerProtocol> {
     let mut generations = releases.iter().map(|release| release.dialect().generation());
     let first = generations.next()?;
     generations.all(|generation| generation == first).then_some(first)
 }
 
-impl Placing {
+impl Placement {
     /// For a connection, if keys can stand for several rooms.
     pub(super) fn new(policy: &Arc<Policy>) -> Option<Box<Self>> {
-        let placing = Placing { policy: Arc::clone(policy), entered: None, held: None, moved: false };
-        (!matches!(policy.rooms, Rooms::Shared)).then(|| Box::new(placing))
+        let placing = Placement { policy: Arc::clone(policy), entered: None, held: None, moved: false };
+        (!matches!(policy.rooms, RoomPolicy::Shared)).then(|| Box::new(placing))
     }
 
     /// Until when it is held back, if it is.
@@ -117,7 +117,8 @@ impl Placing {
 
     /// Whether the room's answer is one to a move that the client knows nothing of.
     pub(super) fn hides(&mut self, event: &Event) -> bool {
-        matches!(event, Event::Admitted { .. } | Event::Bound { .. }) && std::mem::take(&mut self.moved)
+        matches!(event, Event::Admitted { .. } | Event::LinkedToMember { .. })
+            && std::mem::take(&mut self.moved)
     }
 
     /// What it asked was a mistake about its dialect. Whether it is in a room now, which it has to leave.
@@ -133,29 +134,35 @@ impl Placing {
         client: Client,
         from: usize,
         now: Instant,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<Output>,
     ) -> Placed {
         let mut placed = Placed::default();
         let asked = steps.split_off(from);
         for step in asked {
             match step {
-                Step::Enter(key, command) if self.policy.rooms.splits(key.as_str()) => {
+                Output::Enter(key, command) if self.policy.rooms.splits(key.as_str()) => {
                     self.held = None;
                     match self.patience(client, &command) {
                         Some(patience) => {
                             let until = now + patience;
                             let for_others = matches!(command, Command::Join(_)) && client.is_json();
-                            self.held =
-                                Some(Held { key, command, until, for_others, waiting: Vec::new(), cost: 0 });
+                            self.held = Some(HeldCommand {
+                                key,
+                                command,
+                                until,
+                                for_others,
+                                waiting: Vec::new(),
+                                cost: 0,
+                            });
                             placed.held = true;
                         }
                         None => self.enter(key, command, client, steps, &mut placed),
                     }
                 }
-                Step::Ask(command) if self.held.is_some() => {
+                Output::Ask(command) if self.held.is_some() => {
                     self.held.iter_mut().for_each(|held| held.keep(command.clone()));
                 }
-                Step::Enter(..) | Step::Leave => {
+                Output::Enter(..) | Output::Leave => {
                     self.forget();
                     steps.push(step);
                 }
@@ -163,10 +170,10 @@ impl Placing {
             }
         }
         let known = client.generation.is_some();
-        let due = |held: &mut Held| known && !held.for_others || held.until <= now;
+        let due = |held: &mut HeldCommand| known && !held.for_others || held.until <= now;
         if let Some(held) = self.held.take_if(due) {
             self.enter(held.key, held.command, client, steps, &mut placed);
-            steps.extend(held.waiting.into_iter().map(Step::Ask));
+            steps.extend(held.waiting.into_iter().map(Output::Ask));
         } else if let Some((key, command, taken_for)) = &self.entered
             && *taken_for != client.taken_for()
         {
@@ -184,7 +191,7 @@ impl Placing {
             _ if client.generation.is_some() => None,
             (Family::Json, Command::Open(Open { exclusive: true, .. })) => Some(ANSWER),
             (Family::ProtobufV1, _) => client.probed.then_some(self.policy.windows.silence),
-            (Family::Json | Family::Current, _) => None,
+            (Family::Json | Family::ProtobufV2, _) => None,
         }
     }
 
@@ -193,15 +200,15 @@ impl Placing {
         key: RoomKey,
         command: Command,
         client: Client,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<Output>,
         placed: &mut Placed,
     ) {
         let generation = client.taken_for();
         if self.entered.as_ref().is_some_and(|(_, _, taken_for)| *taken_for != generation) {
-            steps.push(Step::Leave);
+            steps.push(Output::Leave);
             placed.left = true;
         }
-        steps.push(Step::Enter(key.clone().of(generation.mark()), command.clone()));
+        steps.push(Output::Enter(key.clone().of(generation.mark()), command.clone()));
         self.entered = Some((key, command, generation));
     }
 }
@@ -211,15 +218,15 @@ impl Client {
         self.likely.family() == Family::Json
     }
 
-    fn taken_for(self) -> Generation {
+    fn taken_for(self) -> PeerProtocol {
         self.generation.unwrap_or(self.likely.generation())
     }
 }
 
-impl Held {
+impl HeldCommand {
     fn keep(&mut self, command: Command) {
         let payload = match &command {
-            Command::Relay { signal, .. } | Command::Answer { signal, .. } => signal.len(),
+            Command::Relay { signal, .. } | Command::ReplyOnBehalf { signal, .. } => signal.len(),
             _ => 0,
         };
         let cost = size_of::<Command>() + payload;

@@ -4,26 +4,26 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::rooms::Rooms;
-use crate::dialect::{Dialect, Family, Release, Releases};
+use super::partition::RoomPolicy;
+use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
 
 /// What the operator allows.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The candidates at the beginning: at most one release of each dialect.
-    pub releases: Releases,
+    pub releases: ReleaseSet,
     /// How long we wait.
-    pub windows: Windows,
+    pub windows: DetectionTimeouts,
     /// Whether what builds a data channel is translated between the generations.
     pub transcode: bool,
     /// Who meets under one key.
-    pub rooms: Rooms,
+    pub rooms: RoomPolicy,
 }
 
 impl Policy {
     /// Clients may speak these releases; all else is as it is by default.
-    pub fn of(releases: Releases) -> Self {
-        Policy { releases, windows: Windows::default(), transcode: true, rooms: Rooms::Shared }
+    pub fn of(releases: ReleaseSet) -> Self {
+        Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
     }
 }
 
@@ -31,7 +31,7 @@ impl Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
     /// Releases of sigver.
-    pub releases: Releases,
+    pub releases: ReleaseSet,
     /// The path relay of signaller, too.
     pub relay: bool,
 }
@@ -41,7 +41,7 @@ const RELAY: &str = "signaller";
 
 /// How long we wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
+pub struct DetectionTimeouts {
     /// After the client answered a WebSocket ping, how much longer it may take to say its first word before it is
     /// taken for one that waits for ours. Longer: a slower page is not misjudged; shorter: clients of sigver 15 to
     /// 18 wait less.
@@ -53,9 +53,9 @@ pub struct Windows {
     pub first_frame: Duration,
 }
 
-impl Default for Windows {
+impl Default for DetectionTimeouts {
     fn default() -> Self {
-        Windows {
+        DetectionTimeouts {
             margin: Duration::from_millis(150),
             silence: Duration::from_millis(500),
             first_frame: Duration::from_secs(60),
@@ -65,7 +65,7 @@ impl Default for Windows {
 
 /// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
 /// speak first, and dialects without a published client last.
-const LIKELIEST_FIRST: [Dialect; 16] = [
+const PRIORITY: [Dialect; 16] = [
     Dialect::Sigver20,
     Dialect::Sigver18,
     Dialect::Sigver15,
@@ -85,8 +85,8 @@ const LIKELIEST_FIRST: [Dialect; 16] = [
 ];
 
 /// The likeliest of the candidates; without candidates, the current release.
-pub fn likeliest(candidates: Releases) -> Release {
-    LIKELIEST_FIRST
+pub fn likeliest(candidates: ReleaseSet) -> Release {
+    PRIORITY
         .into_iter()
         .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
         .unwrap_or(Release::V20_1_0)
@@ -129,7 +129,7 @@ impl Policy {
         }
         let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
         let rest = broad.iter().filter(|dialect| !named(dialect)).map(|dialect| dialect.release());
-        let releases: Releases = rest.chain(precise.iter().copied()).collect();
+        let releases: ReleaseSet = rest.chain(precise.iter().copied()).collect();
         if releases.is_empty() && !relay {
             bail!("no protocol is named; known are {}", known());
         }

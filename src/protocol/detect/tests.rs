@@ -10,11 +10,11 @@ mod rooms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{Clue, Context, after};
+use super::evidence::{FrameFacts, History, after};
 use super::*;
-use crate::dialect::{Dialect, PROBE, Releases, Upgrade};
-use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, LinkId, Payload, Side, Signal};
+use crate::protocol::dialect::{Dialect, PROBE, ReleaseSet, UpgradeRequest};
+use crate::protocol::frame::{Close, Frame};
+use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Payload, Side};
 use bytes::Bytes;
 
 fn hex(text: &str) -> Frame {
@@ -28,7 +28,7 @@ fn policy(list: &str) -> Arc<Policy> {
 }
 
 /// The names of the dialects in the set.
-fn names(releases: Releases) -> String {
+fn names(releases: ReleaseSet) -> String {
     let names: Vec<&str> =
         releases.iter().map(|release| release.dialect().name().trim_start_matches("sigver-")).collect();
     names.join(" ")
@@ -36,9 +36,9 @@ fn names(releases: Releases) -> String {
 
 /// One connection, and what it was told to do.
 struct Talk {
-    conversation: Conversation,
+    conversation: Detector,
     start: Instant,
-    steps: Vec<Step>,
+    steps: Vec<Output>,
     why: Vec<&'static str>,
     mixed: Vec<Dialect>,
 }
@@ -51,8 +51,8 @@ impl Talk {
     fn with(policy: &Arc<Policy>, path: &str) -> Self {
         let start = Instant::now();
         let mut steps = Vec::new();
-        let upgrade = Upgrade { path: path.to_owned(), favored: false };
-        let conversation = Conversation::open(policy, upgrade, start, &mut steps);
+        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
+        let conversation = Detector::open(policy, upgrade, start, &mut steps);
         Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
@@ -63,7 +63,7 @@ impl Talk {
     /// Lets the time run to `ms`, as the driver would.
     fn until(&mut self, ms: u64) -> &mut Self {
         while let Some(due) = self.conversation.deadline().filter(|due| *due <= self.at(ms)) {
-            if matches!(self.steps.last(), Some(Step::Send(Frame::Close(_)))) {
+            if matches!(self.steps.last(), Some(Output::Send(Frame::Close(_)))) {
                 // The driver asks no more after the end.
                 break;
             }
@@ -95,21 +95,23 @@ impl Talk {
         let mut did = Vec::new();
         for step in self.steps.drain(..) {
             did.push(match step {
-                Step::Send(Frame::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-                Step::Send(Frame::Headed(head, rest)) => {
+                Output::Send(Frame::Binary(bytes)) => {
+                    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+                }
+                Output::Send(Frame::Headed(head, rest)) => {
                     head.iter().chain(&rest).map(|byte| format!("{byte:02x}")).collect()
                 }
-                Step::Send(Frame::Text(text)) => text.to_string(),
-                Step::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
-                Step::Ping => "ping".into(),
-                Step::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
-                Step::Ask(command) => verb(&command).into(),
-                Step::Leave => "leave".into(),
-                Step::Mixed(_, other) => {
+                Output::Send(Frame::Text(text)) => text.to_string(),
+                Output::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
+                Output::Ping => "ping".into(),
+                Output::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
+                Output::Ask(command) => verb(&command).into(),
+                Output::Leave => "leave".into(),
+                Output::Mixed(_, other) => {
                     self.mixed.push(other);
                     continue;
                 }
-                Step::Recognised(_, why) => {
+                Output::Recognised(_, why) => {
                     self.why.push(why.name());
                     continue;
                 }
@@ -127,32 +129,32 @@ fn verb(command: &Command) -> &'static str {
     match command {
         Command::Open(_) => "open",
         Command::Join(_) => "join",
-        Command::Attach(_) => "attach",
-        Command::Settle => "settle",
+        Command::Connect(_) => "attach",
+        Command::BecomeMember => "settle",
         Command::TryAnother => "try another",
-        Command::Forget => "forget",
-        Command::Unbind => "unbind",
-        Command::Answer { .. } => "answer",
+        Command::RevertAssumption => "forget",
+        Command::Unlink => "unbind",
+        Command::ReplyOnBehalf { .. } => "answer",
         Command::Relay { .. } => "relay",
     }
 }
 
 fn relayed(side: Side, from: Dialect) -> Event {
-    let signal = Signal::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
+    let signal = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
     Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.origin() }
 }
 
 #[test]
 fn the_evidence_table_row_by_row() {
     let auto = policy("auto").releases;
-    let none = Context::default();
-    let probed = Context { probed: true, ..none };
-    let beaten = Context { beaten: true, ..probed };
-    let member = Context { member: true, ..beaten };
+    let none = History::default();
+    let probed = History { probed: true, ..none };
+    let beaten = History { beaten: true, ..probed };
+    let member = History { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     let json = "1 4 5 6 7 7.6 8 9 11 13";
     let everything = format!("{json} {v1} 19 20");
-    let lone = Context { member: true, joining: true, ..none };
+    let lone = History { member: true, joining: true, ..none };
     for (frame, context, expected) in [
         (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
         (Frame::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
@@ -180,7 +182,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(Clue::of(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(after(FrameFacts::of(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 
@@ -281,7 +283,7 @@ fn a_probed_client_of_15_is_known_by_its_pong() {
 #[test]
 fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
     let mut talk = Talk::open("auto", "/k");
-    talk.pong(1).until(151).event(152, Event::Bound { link: LinkId(9) });
+    talk.pong(1).until(151).event(152, Event::LinkedToMember { link: LinkId(9) });
     assert_eq!(talk.did(), ["ping", "10012001", "k join", "1000"]);
     talk.frame(160, &hex("0a0b080012076f666665722d4a"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["relay".into()], "16 18".into()));

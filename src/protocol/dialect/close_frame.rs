@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
-use super::json::{self, Fault};
+use super::json::{self, JsonError};
 use super::{Family, Release};
-use crate::frame::Close;
-use crate::model::{Reason, Side};
+use crate::protocol::frame::Close;
+use crate::protocol::model::{Reason, Side};
 
 /// The close frame that says `reason` in the words of `release`.
 pub fn close(release: Release, reason: &Reason) -> Close {
@@ -14,24 +14,24 @@ pub fn close(release: Release, reason: &Reason) -> Close {
         return close;
     }
     match release.dialect().family() {
-        Family::Json => json::close(release, Fault::of(reason, "")),
+        Family::Json => json::close(release, JsonError::of(reason, "")),
         Family::ProtobufV1 => v1(release, reason),
-        Family::Current => current(release, reason),
+        Family::ProtobufV2 => current(release, reason),
     }
 }
 
 /// What no original knew, and is said alike in all dialects.
 fn common(reason: &Reason) -> Option<Close> {
     Some(match reason {
-        Reason::TooSlow => Close::new(1008, "too much waits to be read by this client"),
-        Reason::TooBig => Close::new(1009, "the message is longer than this server allows"),
-        Reason::Silent => Close::new(1008, "no message told what this client wants"),
+        Reason::SlowConsumer => Close::new(1008, "too much waits to be read by this client"),
+        Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
+        Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
         Reason::ShuttingDown => Close::new(1001, "the server is shutting down"),
         Reason::KeyEmpty
         | Reason::KeyTooLong
         | Reason::KeyTaken
         | Reason::KeyUnknown
-        | Reason::Undecodable(_)
+        | Reason::DecodeError(_)
         | Reason::UnknownMessage
         | Reason::WrongFrameKind
         | Reason::EmptyContent { .. }
@@ -60,9 +60,9 @@ fn v1(release: Release, reason: &Reason) -> Close {
     match reason {
         Reason::KeyEmpty => key(EMPTY),
         Reason::KeyTooLong => key(TOO_LONG),
-        Reason::Undecodable(text) if !early => Close::new(4003, text.clone()),
+        Reason::DecodeError(text) if !early => Close::new(4003, text.clone()),
         // Up to 16 the code was read off an error that had none: an empty close frame.
-        Reason::Undecodable(_) | Reason::EmptyContent { .. } if early => Close::empty(),
+        Reason::DecodeError(_) | Reason::EmptyContent { .. } if early => Close::empty(),
         Reason::EmptyContent { link, from } => {
             let whose: Cow<'_, str> = match (from, release) {
                 (Side::Joiner, _) => format!("the {} joining peer", link.0).into(),
@@ -83,7 +83,7 @@ fn v1(release: Release, reason: &Reason) -> Close {
             },
         ),
         Reason::Replaced => Close::new(4004, "prevent other peers from joining the group"),
-        Reason::Undecodable(_)
+        Reason::DecodeError(_)
         | Reason::UnknownMessage
         | Reason::WrongFrameKind
         | Reason::UnknownRecipient
@@ -91,9 +91,9 @@ fn v1(release: Release, reason: &Reason) -> Close {
         | Reason::NotJoined
         | Reason::KeyTaken
         | Reason::KeyUnknown
-        | Reason::TooSlow
-        | Reason::TooBig
-        | Reason::Silent
+        | Reason::SlowConsumer
+        | Reason::MessageTooBig
+        | Reason::NoFirstFrame
         | Reason::ShuttingDown => Close::new(4003, "the message means nothing here"),
     }
 }
@@ -103,7 +103,7 @@ fn current(release: Release, reason: &Reason) -> Close {
     match reason {
         Reason::KeyEmpty => Close::new(4741, format!("4741: {EMPTY}")),
         Reason::KeyTooLong => Close::new(4741, format!("4741: {TOO_LONG}")),
-        Reason::Undecodable(text) => Close::new(4743, text.clone()),
+        Reason::DecodeError(text) => Close::new(4743, text.clone()),
         Reason::WrongFrameKind if release == Release::V20_1_0 => Close::new(4743, "Wrong data type"),
         Reason::Unresponsive => Close::new(4742, "Too many missed hearbeats"),
         Reason::Replaced => Close::new(4744, "replaced by a peer as prevented him from joining the group"),
@@ -115,9 +115,9 @@ fn current(release: Release, reason: &Reason) -> Close {
         | Reason::NotJoined
         | Reason::KeyTaken
         | Reason::KeyUnknown
-        | Reason::TooSlow
-        | Reason::TooBig
-        | Reason::Silent
+        | Reason::SlowConsumer
+        | Reason::MessageTooBig
+        | Reason::NoFirstFrame
         | Reason::ShuttingDown => Close::new(4743, "Wrong message format or unknown message"),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Dialect, Family, Layout, Release};
+use super::{ContentLayout, Dialect, Family, Release};
 
 /// What people want to know of a dialect beside what the program needs.
-struct About {
+struct DialectDoc {
     /// What a client that joins a room says first.
     joins: &'static str,
     /// How each side notices that the other is gone.
@@ -14,7 +14,7 @@ struct About {
     clients: &'static str,
 }
 
-fn about(dialect: Dialect) -> About {
+fn about(dialect: Dialect) -> DialectDoc {
     let (joins, liveness, clients) = match dialect {
         Dialect::Sigver1 => (r#"`{"type":"join","id":K}`"#, "none", ""),
         Dialect::Sigver4 | Dialect::Sigver5 => (r#"`{"type":"join","key":K}`"#, "none", ""),
@@ -36,15 +36,15 @@ fn about(dialect: Dialect) -> About {
             ("connect", "heartbeats every 5 s, three may be missed", "4.3.0, 4.3.1, (4.1.3 – 4.2)")
         }
     };
-    About { joins, liveness, clients }
+    DialectDoc { joins, liveness, clients }
 }
 
-fn layout(layout: Layout) -> &'static str {
+fn layout(layout: ContentLayout) -> &'static str {
     match layout {
-        Layout::A => "A: id 1, data 2, isError 3, isEnd 4",
-        Layout::B => "B: id 1, isEnd 2, data 3, isError 4",
-        Layout::C => "C: id 1, lastData 2, data 3",
-        Layout::D => "D: senderId 1, recipientId 2, lastData 3, data 4",
+        ContentLayout::V15_1 => "A: id 1, data 2, isError 3, isEnd 4",
+        ContentLayout::V15_0 => "B: id 1, isEnd 2, data 3, isError 4",
+        ContentLayout::V19 => "C: id 1, lastData 2, data 3",
+        ContentLayout::V20 => "D: senderId 1, recipientId 2, lastData 3, data 4",
     }
 }
 
@@ -57,7 +57,7 @@ pub fn markdown() -> String {
          speaks first | who is gone | netflux clients |\n|---|---|---|---|---|---|---|\n",
     );
     for dialect in Dialect::ALL {
-        let About { joins, liveness, clients } = about(dialect);
+        let DialectDoc { joins, liveness, clients } = about(dialect);
         let first = if server_first(dialect) { "server" } else { "client" };
         let (family, releases) = (dialect.family().name(), releases(dialect));
         // Writing to a string does not fail.
@@ -84,7 +84,7 @@ pub fn markdown() -> String {
 fn server_first(dialect: Dialect) -> bool {
     match dialect.family() {
         Family::ProtobufV1 => true,
-        Family::Current => false,
+        Family::ProtobufV2 => false,
         Family::Json => dialect == Dialect::Sigver13,
     }
 }
@@ -103,7 +103,7 @@ fn releases(dialect: Dialect) -> String {
 mod tests {
     #[test]
     fn the_document_is_what_the_program_prints() {
-        let document = include_str!("../../docs/dialects.md");
+        let document = include_str!("../../../docs/dialects.md");
         assert_eq!(document, super::markdown(), "write docs/dialects.md by `sigver dialects --markdown`");
     }
 }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 /// How a dialect finds out that a peer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum Keepalive {
     /// It does not.
     None,
     /// A ping, and the next one only if the pong came in time (sigver 15).
-    Pings {
+    PingPong {
         /// From one ping to the next, and the time there is for a pong.
         every: Duration,
     },
     /// A heartbeat at a fixed rate; three unanswered ones are too many (sigver 16 to 20).
-    Beats {
+    Heartbeat {
         /// The heartbeat that would be the third is sent before the peer is given up (sigver 16 and 17).
         third: bool,
         /// Whether a peer that never answers is given up at all. Not as long as its dialect may be one in which
@@ -29,29 +29,29 @@ const MISSED_BEATS: u32 = 3;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum KeepaliveDue {
     /// Ask the peer.
-    Ask,
+    SendPing,
     /// Give the peer up.
-    GiveUp,
+    Close,
     /// Ask the peer once more, and give it up.
-    AskAndGiveUp,
+    SendPingThenClose,
 }
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Liveness {
-    rule: Rule,
+pub(super) struct KeepaliveTimer {
+    rule: Keepalive,
     next: Option<Instant>,
     unanswered: u32,
     /// The peer has shown that it knows how to answer.
     answers: bool,
 }
 
-impl Liveness {
+impl KeepaliveTimer {
     /// Nobody is asked until [`start`](Self::start).
-    pub(super) fn new(rule: Rule) -> Self {
-        Liveness { rule, next: None, unanswered: 0, answers: false }
+    pub(super) fn new(rule: Keepalive) -> Self {
+        KeepaliveTimer { rule, next: None, unanswered: 0, answers: false }
     }
 
     /// Whether the peer is being asked.
@@ -63,13 +63,13 @@ impl Liveness {
     pub(super) fn start(&mut self, since: Instant) -> bool {
         self.unanswered = 0;
         match self.rule {
-            Rule::None => false,
-            Rule::Pings { every } => {
+            Keepalive::None => false,
+            Keepalive::PingPong { every } => {
                 self.next = Some(since + every);
                 self.unanswered = 1;
                 true
             }
-            Rule::Beats { .. } => {
+            Keepalive::Heartbeat { .. } => {
                 self.next = Some(since + BEAT);
                 false
             }
@@ -77,16 +77,16 @@ impl Liveness {
     }
 
     /// Another rule holds from now on; what is under way goes on.
-    pub(super) fn change(&mut self, rule: Rule) {
+    pub(super) fn change(&mut self, rule: Keepalive) {
         self.rule = rule;
-        if rule == Rule::None {
+        if rule == Keepalive::None {
             self.next = None;
         }
     }
 
     /// From now on the peer has to answer; what it missed before does not count.
     pub(super) fn insist(&mut self) {
-        if let Rule::Beats { strict: strict @ false, .. } = &mut self.rule {
+        if let Keepalive::Heartbeat { strict: strict @ false, .. } = &mut self.rule {
             *strict = true;
             self.unanswered = 0;
         }
@@ -109,30 +109,30 @@ impl Liveness {
     }
 
     /// What is due at `now`, one thing a call.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
+    pub(super) fn poll(&mut self, now: Instant) -> Option<KeepaliveDue> {
         let due = self.next.filter(|due| *due <= now)?;
         match self.rule {
-            Rule::None => {
+            Keepalive::None => {
                 self.next = None;
                 None
             }
-            Rule::Pings { every } => {
+            Keepalive::PingPong { every } => {
                 if self.unanswered > 0 {
                     self.next = None;
-                    return Some(Due::GiveUp);
+                    return Some(KeepaliveDue::Close);
                 }
                 self.unanswered = 1;
                 self.next = Some(after(due, every, now));
-                Some(Due::Ask)
+                Some(KeepaliveDue::SendPing)
             }
-            Rule::Beats { third, strict } => {
+            Keepalive::Heartbeat { third, strict } => {
                 self.unanswered += 1;
                 if self.unanswered < MISSED_BEATS || (!strict && !self.answers) {
                     self.next = Some(after(due, BEAT, now));
-                    return Some(Due::Ask);
+                    return Some(KeepaliveDue::SendPing);
                 }
                 self.next = None;
-                Some(if third { Due::AskAndGiveUp } else { Due::GiveUp })
+                Some(if third { KeepaliveDue::SendPingThenClose } else { KeepaliveDue::Close })
             }
         }
     }

@@ -3,18 +3,18 @@
 //! [`Dialect`] and [`Release`] name what was ever published and hold the facts about it in one table; a
 //! [`Session`] is one connection's codec. Facts are measured on the original servers.
 
-mod closing;
-mod describe;
+mod close_frame;
+mod docs_table;
 mod json;
-mod liveness;
+mod keepalive;
 mod protobuf;
 mod release;
 mod session;
 mod webrtc;
 
-pub use closing::close;
-pub use describe::markdown;
-pub use json::{Shape, sse};
-pub use protobuf::{Layout, PROBE, current_layout, pings, v1_layout};
-pub use release::{Dialect, Family, Generation, Release, Releases};
-pub use session::{Action, Session, Upgrade};
+pub use close_frame::close;
+pub use docs_table::markdown;
+pub use json::{MessageShape, sse_codec as sse};
+pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout, pings};
+pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet};
+pub use session::{Action, Session, UpgradeRequest};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::protobuf::Layout;
-use crate::model::Origin;
+use super::protobuf::ContentLayout;
+use crate::protocol::model::SenderTag;
 
 /// A way of speaking that a client can be told by. Several releases may speak it, with inner differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,12 +97,12 @@ pub enum Release {
 
 /// A set of releases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Releases(u32);
+pub struct ReleaseSet(u32);
 
 /// Clients whose peer-to-peer layers, above the data channel, understand one another (measured in a browser on nine
 /// published clients; where there is none, clients of one dialect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Generation {
+pub enum PeerProtocol {
     /// Of sigver 1 to 3.
     Sigver1,
     /// Of sigver 4 and 5.
@@ -120,7 +120,7 @@ pub enum Generation {
     Netflux4,
 }
 
-impl Generation {
+impl PeerProtocol {
     /// A number for it, which is not 0.
     pub const fn mark(self) -> u8 {
         self as u8 + 1
@@ -135,7 +135,7 @@ pub enum Family {
     /// Protobuf in binary frames; the key is the path; the server speaks first.
     ProtobufV1,
     /// Protobuf in binary frames; the key is the path; the client speaks first.
-    Current,
+    ProtobufV2,
 }
 
 impl Dialect {
@@ -197,7 +197,7 @@ impl Dialect {
             Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
                 Family::ProtobufV1
             }
-            Dialect::Sigver19 | Dialect::Sigver20 => Family::Current,
+            Dialect::Sigver19 | Dialect::Sigver20 => Family::ProtobufV2,
         }
     }
 
@@ -214,30 +214,30 @@ impl Dialect {
     }
 
     /// The clients that understand its clients once a data channel is open between them.
-    pub const fn generation(self) -> Generation {
+    pub const fn generation(self) -> PeerProtocol {
         match self {
-            Dialect::Sigver1 => Generation::Sigver1,
-            Dialect::Sigver4 | Dialect::Sigver5 => Generation::Sigver5,
-            Dialect::Sigver7 => Generation::Netflux0,
+            Dialect::Sigver1 => PeerProtocol::Sigver1,
+            Dialect::Sigver4 | Dialect::Sigver5 => PeerProtocol::Sigver5,
+            Dialect::Sigver7 => PeerProtocol::Netflux0,
             Dialect::Sigver6
             | Dialect::Sigver7_6
             | Dialect::Sigver8
             | Dialect::Sigver9
             | Dialect::Sigver11
-            | Dialect::Sigver13 => Generation::Netflux1,
-            Dialect::Sigver15 | Dialect::Sigver15_1 => Generation::Netflux2,
-            Dialect::Sigver16 | Dialect::Sigver18 => Generation::Netflux3,
-            Dialect::Sigver19 | Dialect::Sigver20 => Generation::Netflux4,
+            | Dialect::Sigver13 => PeerProtocol::Netflux1,
+            Dialect::Sigver15 | Dialect::Sigver15_1 => PeerProtocol::Netflux2,
+            Dialect::Sigver16 | Dialect::Sigver18 => PeerProtocol::Netflux3,
+            Dialect::Sigver19 | Dialect::Sigver20 => PeerProtocol::Netflux4,
         }
     }
 
     /// How its contents are laid out; JSON has no such thing.
-    pub const fn layout(self) -> Option<Layout> {
+    pub const fn layout(self) -> Option<ContentLayout> {
         match self {
-            Dialect::Sigver15 => Some(Layout::B),
-            Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => Some(Layout::A),
-            Dialect::Sigver19 => Some(Layout::C),
-            Dialect::Sigver20 => Some(Layout::D),
+            Dialect::Sigver15 => Some(ContentLayout::V15_0),
+            Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => Some(ContentLayout::V15_1),
+            Dialect::Sigver19 => Some(ContentLayout::V19),
+            Dialect::Sigver20 => Some(ContentLayout::V20),
             Dialect::Sigver1
             | Dialect::Sigver4
             | Dialect::Sigver5
@@ -252,12 +252,12 @@ impl Dialect {
     }
 
     /// The mark on what a client of this dialect sends, for codecs that look for a hint.
-    pub const fn origin(self) -> Origin {
-        Origin(self as u8 + 1)
+    pub const fn origin(self) -> SenderTag {
+        SenderTag(self as u8 + 1)
     }
 
     /// The dialect of a mark.
-    pub fn of_origin(origin: Origin) -> Option<Dialect> {
+    pub fn from_tag(origin: SenderTag) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|dialect| dialect.origin() == origin)
     }
 }
@@ -270,14 +270,14 @@ impl fmt::Display for Dialect {
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 3] = [Family::Json, Family::ProtobufV1, Family::Current];
+    pub const ALL: [Family; 3] = [Family::Json, Family::ProtobufV1, Family::ProtobufV2];
 
     /// The name, as `--protocol` takes it.
     pub const fn name(self) -> &'static str {
         match self {
             Family::Json => "json",
             Family::ProtobufV1 => "protobuf-v1",
-            Family::Current => "current",
+            Family::ProtobufV2 => "current",
         }
     }
 
@@ -285,7 +285,7 @@ impl Family {
     pub const fn key_is_path(self) -> bool {
         match self {
             Family::Json => false,
-            Family::ProtobufV1 | Family::Current => true,
+            Family::ProtobufV1 | Family::ProtobufV2 => true,
         }
     }
 }
@@ -401,7 +401,7 @@ impl fmt::Display for Release {
     }
 }
 
-impl Releases {
+impl ReleaseSet {
     /// Whether the release is in the set.
     pub const fn contains(self, release: Release) -> bool {
         self.0 & 1 << release as u32 != 0
@@ -428,7 +428,7 @@ impl Releases {
     }
 
     /// The layout of contents on which all of its releases agree.
-    pub fn layout(self) -> Option<Layout> {
+    pub fn layout(self) -> Option<ContentLayout> {
         let mut layouts = self.iter().map(|release| release.dialect().layout());
         let first = layouts.next()?;
         first.filter(|_| layouts.all(|layout| layout == first))
@@ -447,13 +447,13 @@ impl Releases {
     }
 }
 
-impl FromIterator<Release> for Releases {
+impl FromIterator<Release> for ReleaseSet {
     fn from_iter<I: IntoIterator<Item = Release>>(releases: I) -> Self {
-        Releases(releases.into_iter().fold(0, |set, release| set | 1 << release as u32))
+        ReleaseSet(releases.into_iter().fold(0, |set, release| set | 1 << release as u32))
     }
 }
 
-impl fmt::Display for Releases {
+impl fmt::Display for ReleaseSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, release) in self.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -492,9 +492,9 @@ mod tests {
     #[test]
     fn marks_come_back() {
         for dialect in Dialect::ALL {
-            assert_eq!(Dialect::of_origin(dialect.origin()), Some(dialect));
+            assert_eq!(Dialect::from_tag(dialect.origin()), Some(dialect));
             assert_eq!(dialect.release().dialect(), dialect);
         }
-        assert_eq!(Dialect::of_origin(Origin(0)), None);
+        assert_eq!(Dialect::from_tag(SenderTag(0)), None);
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::json::{Envelope, Indexed, Sigver6};
-use super::protobuf::{Current, V1};
-use super::webrtc::{self, Translated, Voice};
-use super::{Dialect, Family, Release, Releases, close};
-use crate::frame::{Close, Frame};
-use crate::model::{Command, Event, LinkId, Reason, RoomKey, Signal};
+use super::json::{V1To5Codec, V6Codec, V7To14Codec};
+use super::protobuf::{V1, V2};
+use super::webrtc::{self, SdpEncoding, Transcoded};
+use super::{Dialect, Family, Release, ReleaseSet, close};
+use crate::protocol::frame::{Close, Frame};
+use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
 /// What the upgrade request says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upgrade {
+pub struct UpgradeRequest {
     /// The path of the URL, as sent: percent-escapes are not decoded.
     pub path: String,
     /// The query of the URL has an attribute `favored`, whatever its value.
@@ -47,7 +47,7 @@ const MAX_TRANSLATED: usize = 4096;
 pub struct Session {
     codec: Codec,
     /// How the client encodes what builds a data channel, if that is to be translated.
-    voice: Option<Voice>,
+    voice: Option<SdpEncoding>,
     dialect: Dialect,
     /// The links over which something was translated: only there an end means that there are no more candidates.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
@@ -56,11 +56,11 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Codec {
-    Indexed(Box<Indexed>),
-    Sigver6(Box<Sigver6>),
-    Envelope(Box<Envelope>),
+    V1To5Codec(Box<V1To5Codec>),
+    V6Codec(Box<V6Codec>),
+    V7To14Codec(Box<V7To14Codec>),
     V1(Box<V1>),
-    Current(Box<Current>),
+    V2(Box<V2>),
 }
 
 impl Session {
@@ -68,8 +68,8 @@ impl Session {
     /// `transcode`, what builds a data channel is translated between the generations.
     /// `opened` is when the connection was.
     pub fn new(
-        upgrade: &Upgrade,
-        releases: Releases,
+        upgrade: &UpgradeRequest,
+        releases: ReleaseSet,
         likeliest: Release,
         transcode: bool,
         opened: Instant,
@@ -78,20 +78,20 @@ impl Session {
         let codec = match likeliest.dialect().family() {
             Family::Json => Self::json(releases, likeliest),
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
-            Family::Current => {
-                Codec::Current(Box::new(Current::new(key, upgrade.favored, releases, likeliest, opened)))
+            Family::ProtobufV2 => {
+                Codec::V2(Box::new(V2::new(key, upgrade.favored, releases, likeliest, opened)))
             }
         };
         let dialect = likeliest.dialect();
-        Session { codec, voice: transcode.then(|| Voice::of(dialect)), dialect, translated: None }
+        Session { codec, voice: transcode.then(|| SdpEncoding::of(dialect)), dialect, translated: None }
     }
 
-    fn json(releases: Releases, likeliest: Release) -> Codec {
+    fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
         match likeliest.dialect() {
             Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                Codec::Indexed(Box::new(Indexed::new(likeliest)))
+                Codec::V1To5Codec(Box::new(V1To5Codec::new(likeliest)))
             }
-            Dialect::Sigver6 => Codec::Sigver6(Box::default()),
+            Dialect::Sigver6 => Codec::V6Codec(Box::default()),
             Dialect::Sigver7
             | Dialect::Sigver7_6
             | Dialect::Sigver8
@@ -103,12 +103,12 @@ impl Session {
             | Dialect::Sigver16
             | Dialect::Sigver18
             | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::Envelope(Box::new(Envelope::new(releases, likeliest))),
+            | Dialect::Sigver20 => Codec::V7To14Codec(Box::new(V7To14Codec::new(releases, likeliest))),
         }
     }
 
     /// What is wrong with the key in the path, in the words of `release`, if its key is there.
-    pub fn key_error(upgrade: &Upgrade, release: Release) -> Option<Close> {
+    pub fn key_error(upgrade: &UpgradeRequest, release: Release) -> Option<Close> {
         if !release.dialect().family().key_is_path() {
             return None;
         }
@@ -123,25 +123,25 @@ impl Session {
     pub fn open(&mut self, opened: Instant) -> Action {
         match &mut self.codec {
             Codec::V1(codec) => codec.open(),
-            Codec::Envelope(codec) => codec.open(opened),
-            Codec::Indexed(_) | Codec::Sigver6(_) | Codec::Current(_) => Action::Nothing,
+            Codec::V7To14Codec(codec) => codec.open(opened),
+            Codec::V1To5Codec(_) | Codec::V6Codec(_) | Codec::V2(_) => Action::Nothing,
         }
     }
 
     /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for. What is now
     /// due is appended to `out`.
-    pub fn adopt(&mut self, releases: Releases, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
+    pub fn adopt(&mut self, releases: ReleaseSet, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
         self.dialect = likeliest.dialect();
-        self.voice = self.voice.map(|_| Voice::of(self.dialect));
+        self.voice = self.voice.map(|_| SdpEncoding::of(self.dialect));
         match &mut self.codec {
-            Codec::Indexed(_) | Codec::Sigver6(_) => {}
-            Codec::Envelope(codec) => {
+            Codec::V1To5Codec(_) | Codec::V6Codec(_) => {}
+            Codec::V7To14Codec(codec) => {
                 if let Some(other) = codec.adopt(releases, likeliest, now, out) {
-                    self.codec = Codec::Sigver6(Box::new(other));
+                    self.codec = Codec::V6Codec(Box::new(other));
                 }
             }
             Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
-            Codec::Current(codec) => codec.adopt(releases, likeliest),
+            Codec::V2(codec) => codec.adopt(releases, likeliest),
         }
     }
 
@@ -149,22 +149,23 @@ impl Session {
     /// one.
     pub fn question(&mut self) -> Option<Frame> {
         match &mut self.codec {
-            Codec::Envelope(codec) => codec.question(),
-            Codec::Indexed(_) | Codec::Sigver6(_) | Codec::V1(_) | Codec::Current(_) => None,
+            Codec::V7To14Codec(codec) => codec.question(),
+            Codec::V1To5Codec(_) | Codec::V6Codec(_) | Codec::V1(_) | Codec::V2(_) => None,
         }
     }
 
     /// What a frame from the client means.
     pub fn decode(&mut self, frame: Frame) -> Action {
         let mut action = match &mut self.codec {
-            Codec::Indexed(codec) => codec.decode(&frame),
-            Codec::Sigver6(codec) => codec.decode(&frame),
-            Codec::Envelope(codec) => codec.decode(&frame),
+            Codec::V1To5Codec(codec) => codec.decode(&frame),
+            Codec::V6Codec(codec) => codec.decode(&frame),
+            Codec::V7To14Codec(codec) => codec.decode(&frame),
             Codec::V1(codec) => codec.decode(frame),
-            Codec::Current(codec) => codec.decode(frame),
+            Codec::V2(codec) => codec.decode(frame),
         };
-        if self.voice == Some(Voice::Builder)
-            && let Action::Ask(Command::Relay { signal: Signal::Data { payload, last }, .. }) = &mut action
+        if self.voice == Some(SdpEncoding::Builder)
+            && let Action::Ask(Command::Relay { signal: LinkMessage::Data { payload, last }, .. }) =
+                &mut action
         {
             *last = webrtc::is_last(payload, *last);
         }
@@ -179,11 +180,11 @@ impl Session {
             Err(answer) => return answer,
         };
         match &mut self.codec {
-            Codec::Indexed(codec) => codec.encode(event, out),
-            Codec::Sigver6(codec) => codec.encode(event, out),
-            Codec::Envelope(codec) => codec.encode(event, now, out),
+            Codec::V1To5Codec(codec) => codec.encode(event, out),
+            Codec::V6Codec(codec) => codec.encode(event, out),
+            Codec::V7To14Codec(codec) => codec.encode(event, now, out),
             Codec::V1(codec) => codec.encode(event, now, out),
-            Codec::Current(codec) => codec.encode(event, out),
+            Codec::V2(codec) => codec.encode(event, out),
         }
         None
     }
@@ -197,16 +198,17 @@ impl Session {
         }
         let Event::Relayed { link, side, signal, origin } = event else { return Ok(event) };
         let voice = self.voice;
-        let from = Dialect::of_origin(origin).map(Voice::of);
+        let from = Dialect::from_tag(origin).map(SdpEncoding::of);
         let (Some(voice), Some(from)) = (voice, from.filter(|from| Some(*from) != voice)) else {
             return Ok(Event::Relayed { link, side, signal, origin });
         };
-        if signal == Signal::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link)) {
+        if signal == LinkMessage::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link))
+        {
             return Ok(Event::Relayed { link, side, signal, origin });
         }
         match webrtc::translate(signal, from, voice, link) {
-            Translated::Unknown(signal) => Ok(Event::Relayed { link, side, signal, origin }),
-            Translated::Said(signal) => {
+            Transcoded::Unknown(signal) => Ok(Event::Relayed { link, side, signal, origin }),
+            Transcoded::Said(signal) => {
                 let links = self.translated.get_or_insert_default();
                 if links.len() == MAX_TRANSLATED {
                     links.clear();
@@ -215,31 +217,31 @@ impl Session {
                 // As one of the client's own generation would have said it.
                 Ok(Event::Relayed { link, side, signal, origin: self.dialect.origin() })
             }
-            Translated::Answered(payload) => {
-                let signal = Signal::Data { payload, last: false };
-                Err(Some(Command::Answer { link, signal, origin }))
+            Transcoded::Answered(payload) => {
+                let signal = LinkMessage::Data { payload, last: false };
+                Err(Some(Command::ReplyOnBehalf { link, signal, origin }))
             }
-            Translated::Nothing => Err(None),
+            Transcoded::Nothing => Err(None),
         }
     }
 
     /// When [`poll`](Self::poll) is to be called, if nothing comes before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.codec {
-            Codec::Indexed(_) | Codec::Sigver6(_) => None,
-            Codec::Envelope(codec) => codec.deadline(),
+            Codec::V1To5Codec(_) | Codec::V6Codec(_) => None,
+            Codec::V7To14Codec(codec) => codec.deadline(),
             Codec::V1(codec) => codec.deadline(),
-            Codec::Current(codec) => codec.deadline(),
+            Codec::V2(codec) => codec.deadline(),
         }
     }
 
     /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.codec {
-            Codec::Indexed(_) | Codec::Sigver6(_) => {}
-            Codec::Envelope(codec) => codec.poll(now, out),
+            Codec::V1To5Codec(_) | Codec::V6Codec(_) => {}
+            Codec::V7To14Codec(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
-            Codec::Current(codec) => codec.poll(now, out),
+            Codec::V2(codec) => codec.poll(now, out),
         }
     }
 }

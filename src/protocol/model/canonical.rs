@@ -12,7 +12,7 @@ use std::ops::Deref;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-use super::payload::{BYTES, may_share};
+use super::payload::{BYTES, should_share_buffer};
 
 /// How deep objects and lists may be in one another. What clients send is 4 deep; a tree may be 127.
 const MAX_DEPTH: usize = 16;
@@ -67,7 +67,7 @@ pub(crate) fn only_name(text: &str) -> Option<&str> {
 
 /// A part of a text. They share memory, unless it is a small part.
 pub(crate) fn part(text: &ByteString, part: &str) -> ByteString {
-    if may_share(part.len(), text.len()) { text.slice_ref(part) } else { part.into() }
+    if should_share_buffer(part.len(), text.len()) { text.slice_ref(part) } else { part.into() }
 }
 
 /// Reads canonical text. Each part returns nothing if it is not there.
@@ -278,7 +278,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::super::texts;
+    use super::super::test_json;
     use super::*;
 
     fn tree(text: &str) -> Option<serde_json::Map<String, Value>> {
@@ -366,7 +366,7 @@ mod tests {
 
         /// Whatever is found canonical is what the tree would be written as, and has the tree's attributes.
         #[test]
-        fn canonical_text_is_what_its_tree_is_written_as(text in texts::sent()) {
+        fn canonical_text_is_what_its_tree_is_written_as(text in test_json::sent()) {
             if let Some(attributes) = Attributes::of(&text) {
                 let tree = tree(&text);
                 prop_assert!(tree.is_some(), "{text}");
@@ -381,7 +381,7 @@ mod tests {
         }
 
         #[test]
-        fn a_canonical_value_is_what_its_tree_is_written_as(text in texts::sent()) {
+        fn a_canonical_value_is_what_its_tree_is_written_as(text in test_json::sent()) {
             let tree = serde_json::from_str(&text).map(|tree: Value| tree.to_string());
             prop_assert!(!is_value(&text) || tree.is_ok_and(|written| written == text));
             prop_assert_eq!(is_value(&text) && text.starts_with('{'), Attributes::of(&text).is_some());
@@ -389,7 +389,7 @@ mod tests {
 
         /// What a tree is written as is canonical, unless it is of the things that are left to the tree.
         #[test]
-        fn most_of_what_is_written_is_canonical(text in texts::simple()) {
+        fn most_of_what_is_written_is_canonical(text in test_json::simple()) {
             prop_assert!(Attributes::of(&text).is_some(), "{text}");
         }
 

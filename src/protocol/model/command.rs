@@ -1,7 +1,7 @@
 //! What a peer can ask of a room.
 
-use super::{NetId, Origin, Signal};
-use crate::model::LinkId;
+use super::{LinkMessage, NetId, SenderTag};
+use crate::protocol::model::LinkId;
 
 /// What a peer asks of the room it names, or is in.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,33 +11,33 @@ pub enum Command {
     /// Be bound to a member.
     Join(Join),
     /// Become a member or be bound to one, depending on the members the peer says it is connected to.
-    Attach(Attach),
+    Connect(Connect),
     /// The joiner has reached the group: become a member.
-    Settle,
+    BecomeMember,
     /// The member the joiner is bound to did not help: be bound to another.
     TryAnother,
     /// Undo what was done for the peer on a wrong guess about its dialect: its binding, and what it tried. A
     /// membership stays, as the room's order of arrival should not depend on a guess.
-    Forget,
+    RevertAssumption,
     /// Give up the link by which the peer joined; nobody is told (sigver 13).
-    Unbind,
+    Unlink,
     /// Answer the other end of a link in the stead of the peer, which knows nothing of it.
-    Answer {
+    ReplyOnBehalf {
         /// The link, of which the peer is one end.
         link: LinkId,
         /// What.
-        signal: Signal,
+        signal: LinkMessage,
         /// In what dialect.
-        origin: Origin,
+        origin: SenderTag,
     },
     /// Hand something to the other end of a link.
     Relay {
         /// To whom.
         to: Recipient,
         /// What.
-        signal: Signal,
+        signal: LinkMessage,
         /// How the sender speaks.
-        origin: Origin,
+        origin: SenderTag,
     },
 }
 
@@ -45,38 +45,38 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
     /// As the only one: refused with [`KeyTaken`](super::Reason::KeyTaken) when there is one. A member that is
-    /// [unproven](Alone::BecomeUnproven) does not count.
+    /// [unproven](WhenEmpty::BecomeTentativeMember) does not count.
     pub exclusive: bool,
     /// Beside the rooms it is a member of already, instead of in their place.
-    pub keeps_others: bool,
+    pub keep_other_rooms: bool,
 }
 
 /// How to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Join {
     /// What becomes of a joiner that finds nobody.
-    pub alone: Alone,
+    pub alone: WhenEmpty,
     /// Which member it is bound to.
-    pub pick: Pick,
+    pub pick: MemberChoice,
     /// What becomes of the link it had before.
-    pub rejoin: Rejoin,
+    pub rejoin: RejoinPolicy,
 }
 
 /// What becomes of a joiner that finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alone {
+pub enum WhenEmpty {
     /// It is refused with [`KeyUnknown`](super::Reason::KeyUnknown).
     Refuse,
     /// It becomes the first member.
-    Become,
+    BecomeMember,
     /// It becomes a member that is not known to take itself for one: joiners are bound to it only while there is no
     /// other, until it has answered one of them or opened the room.
-    BecomeUnproven,
+    BecomeTentativeMember,
 }
 
 /// Which member a joiner is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pick {
+pub enum MemberChoice {
     /// The one that has been a member the longest.
     Oldest,
     /// Any, each as likely as the other (sigver 17).
@@ -85,18 +85,18 @@ pub enum Pick {
 
 /// What becomes of the link that a joiner had before it was bound anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejoin {
+pub enum RejoinPolicy {
     /// It is gone, in both directions; nobody is told.
     Replace,
     /// The joiner no longer sends over it, but still hears the member (sigver 5).
-    KeepHearing,
+    KeepReceiving,
     /// If it leads to the same member it is kept, and no other is made (sigver 11).
     Reuse,
 }
 
 /// A peer says who it is in the peer-to-peer network, and whom it is connected to there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attach {
+pub struct Connect {
     /// Its own id.
     pub claim: NetId,
     /// The members it is connected to.
@@ -116,5 +116,5 @@ pub enum Recipient {
     /// The member that the sender is bound to.
     Member,
     /// The joiner of that link if the sender is its member, else the member that the sender is bound to.
-    Either(LinkId),
+    JoinerOrMember(LinkId),
 }

@@ -1,6 +1,6 @@
 //! What a room tells a peer.
 
-use super::{LinkId, Origin, Reason, Recipient, Signal};
+use super::{LinkId, LinkMessage, Reason, Recipient, SenderTag};
 
 /// What a room tells a peer.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,17 +11,17 @@ pub enum Event {
         first: bool,
     },
     /// It asked to settle, and is a member now.
-    Settled {
+    BecameMember {
         /// It had been one already.
         already: bool,
     },
     /// It is a joiner, bound to a member.
-    Bound {
+    LinkedToMember {
         /// The link between the two.
         link: LinkId,
     },
     /// A joiner has been bound to it.
-    JoinerArrived {
+    LinkedToJoiner {
         /// The link between the two.
         link: LinkId,
     },
@@ -34,9 +34,9 @@ pub enum Event {
         /// The end of the link at which the receiver of this event is.
         side: Side,
         /// What came.
-        signal: Signal,
+        signal: LinkMessage,
         /// How the sender speaks.
-        origin: Origin,
+        origin: SenderTag,
     },
     /// What it sent went nowhere.
     Undeliverable {
@@ -73,9 +73,9 @@ impl Event {
         let payload = match self {
             Event::Relayed { signal, .. } => signal.len(),
             Event::Admitted { .. }
-            | Event::Settled { .. }
-            | Event::Bound { .. }
-            | Event::JoinerArrived { .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::LinkedToJoiner { .. }
             | Event::Refused(_)
             | Event::Undeliverable { .. }
             | Event::LinkEnded { .. }

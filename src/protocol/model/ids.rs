@@ -21,7 +21,7 @@ pub struct NetId(pub u32);
 /// An opaque mark of how the sender of a payload speaks. The model carries it and never looks inside; a codec
 /// that does not yet know its own client's dialect takes it as a hint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Origin(pub u8);
+pub struct SenderTag(pub u8);
 
 /// The name under which peers meet.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -10,10 +10,10 @@ mod ids;
 mod payload;
 mod reason;
 #[cfg(test)]
-pub(crate) mod texts;
+pub(crate) mod test_json;
 
-pub use command::{Alone, Attach, Command, Join, Open, Pick, Recipient, Rejoin};
+pub use command::{Command, Connect, Join, MemberChoice, Open, Recipient, RejoinPolicy, WhenEmpty};
 pub use event::{Event, Side};
-pub use ids::{LinkId, NetId, Origin, PeerId, RoomKey};
-pub use payload::{Payload, Signal};
+pub use ids::{LinkId, NetId, PeerId, RoomKey, SenderTag};
+pub use payload::{LinkMessage, Payload};
 pub use reason::Reason;

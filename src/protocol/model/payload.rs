@@ -1,8 +1,8 @@
 //! What peers send to one another, and how it is carried between a dialect of JSON and one of bytes. What a conversion
 //! comes to is in [`tree`], and how most of them are done in [`scan`].
 
-mod scan;
-mod tree;
+mod fast;
+mod general;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// What travels over a link.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Signal {
+pub enum LinkMessage {
     /// A payload.
     Data {
         /// The payload.
@@ -21,20 +21,20 @@ pub enum Signal {
     /// The sender sends nothing more over this link.
     End,
     /// The sender gave up on this link.
-    Fail {
+    Error {
         /// Whether it no longer listens either (sigver 18).
-        both_ways: bool,
+        closes_both: bool,
     },
     /// A content without anything in it, for which some dialects close the sender if the link is alive.
     Empty,
 }
 
-impl Signal {
+impl LinkMessage {
     /// The length of its payload in bytes.
     pub fn len(&self) -> usize {
         match self {
-            Signal::Data { payload, .. } => payload.len(),
-            Signal::End | Signal::Fail { .. } | Signal::Empty => 0,
+            LinkMessage::Data { payload, .. } => payload.len(),
+            LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty => 0,
         }
     }
 
@@ -53,7 +53,7 @@ pub enum Payload {
     Json(ByteString),
     /// The attributes of a whole JSON object, of the dialects that have no envelope for data (sigver 5). The text
     /// is the frame as it came, names reserved by the dialect included.
-    Attributes {
+    ObjectFrame {
         /// The frame.
         text: ByteString,
         /// The frame was a binary one.
@@ -66,8 +66,12 @@ pub(super) const BYTES: &str = "$bytes";
 
 impl Payload {
     /// Bytes out of a frame of `frame` bytes. They share its memory, unless they are a small part of it.
-    pub fn of_frame(bytes: Bytes, frame: usize) -> Self {
-        Payload::Bytes(if may_share(bytes.len(), frame) { bytes } else { Bytes::copy_from_slice(&bytes) })
+    pub fn from_frame(bytes: Bytes, frame: usize) -> Self {
+        Payload::Bytes(if should_share_buffer(bytes.len(), frame) {
+            bytes
+        } else {
+            Bytes::copy_from_slice(&bytes)
+        })
     }
 
     /// Its length in bytes.
@@ -75,7 +79,7 @@ impl Payload {
         match self {
             Payload::Bytes(bytes) => bytes.len(),
             Payload::Json(text) => text.len(),
-            Payload::Attributes { text, .. } => text.len(),
+            Payload::ObjectFrame { text, .. } => text.len(),
         }
     }
 
@@ -87,19 +91,19 @@ impl Payload {
     /// The payload as bytes: bytes as they are, anything else as compact JSON text, except that the JSON form of
     /// bytes becomes those bytes again.
     pub fn into_bytes(self) -> Bytes {
-        scan::bytes(self).unwrap_or_else(tree::bytes)
+        fast::bytes(self).unwrap_or_else(general::bytes)
     }
 
     /// The payload as the compact text of a JSON value, which it is if it was JSON. Other bytes are an object with one
     /// attribute `$bytes`, in base64.
     pub fn into_json(self) -> ByteString {
-        scan::json(self).unwrap_or_else(tree::json)
+        fast::json(self).unwrap_or_else(general::json)
     }
 
     /// The payload as the attributes of a JSON object. Of bytes: their own if they are a JSON object without reserved
     /// names, else one attribute `data`. Of attributes: all of them, whatever their names.
     pub fn into_attributes(self) -> Map<String, Value> {
-        tree::attributes(self)
+        general::attributes(self)
     }
 
     /// The text of [`into_attributes`](Self::into_attributes), without a tree, of a payload that was no attributes; it
@@ -108,13 +112,13 @@ impl Payload {
     /// # Errors
     /// A tree is needed; the payload is given back.
     pub fn into_attributes_text(self) -> Result<ByteString, Self> {
-        scan::attributes(self)
+        fast::attributes(self)
     }
 }
 
 /// Whether a part of so many bytes may share the memory of the whole. If it is small, what waits for a slow reader would
 /// hold far more than it counts for.
-pub(super) fn may_share(part: usize, whole: usize) -> bool {
+pub(super) fn should_share_buffer(part: usize, whole: usize) -> bool {
     part >= whole / 2 || whole < 1024
 }
 
@@ -128,14 +132,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::texts;
+    use crate::protocol::model::test_json;
 
     /// Payloads of all forms, of texts of all kinds, and of bytes that are none.
     fn payload() -> impl Strategy<Value = Payload> {
         let base64 = || {
             prop_oneof![
                 3 => prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| {
-                    tree::json(Payload::Bytes([&[0xff], &bytes[..]].concat().into())).to_string()
+                    general::json(Payload::Bytes([&[0xff], &bytes[..]].concat().into())).to_string()
                 }),
                 1 => prop::sample::select(
                     &[
@@ -165,14 +169,14 @@ mod tests {
             })
         };
         let text = prop_oneof![
-            4 => texts::sent(),
+            4 => test_json::sent(),
             2 => base64(),
             1 => base64().prop_map(|object| format!("{{\"data\":{object}}}")),
             1 => (base64(), prop::sample::select(&["0", "\"0\"", "[ ]"][..]))
                 .prop_map(|(object, index)| format!("{{\"data\":{object},\"index\":{index}}}")),
             1 => base64().prop_flat_map(attributes),
-            1 => texts::sent().prop_flat_map(attributes),
-            1 => texts::simple().prop_flat_map(attributes),
+            1 => test_json::sent().prop_flat_map(attributes),
+            1 => test_json::simple().prop_flat_map(attributes),
         ];
         prop_oneof![
             2 => text.clone().prop_map(|text| Payload::Bytes(text.into())),
@@ -180,7 +184,7 @@ mod tests {
             1 => ("[ \t\n\r\"{0-9tfn\\[-]", prop::collection::vec(any::<u8>(), 0..6))
                 .prop_map(|(first, rest)| Payload::Bytes([first.as_bytes(), &rest].concat().into())),
             2 => text.clone().prop_map(|text| Payload::Json(text.into())),
-            2 => (text, any::<bool>()).prop_map(|(text, binary)| Payload::Attributes { text: text.into(), binary }),
+            2 => (text, any::<bool>()).prop_map(|(text, binary)| Payload::ObjectFrame { text: text.into(), binary }),
         ]
     }
 
@@ -190,17 +194,17 @@ mod tests {
         /// Looked over or read into a tree: the same comes of it, byte for byte.
         #[test]
         fn what_is_looked_over_is_what_the_tree_comes_to(payload in payload()) {
-            match scan::bytes(payload.clone()) {
-                Ok(bytes) => prop_assert_eq!(bytes, tree::bytes(payload.clone())),
+            match fast::bytes(payload.clone()) {
+                Ok(bytes) => prop_assert_eq!(bytes, general::bytes(payload.clone())),
                 Err(back) => prop_assert_eq!(&back, &payload),
             }
-            match scan::json(payload.clone()) {
-                Ok(json) => prop_assert_eq!(json, tree::json(payload.clone())),
+            match fast::json(payload.clone()) {
+                Ok(json) => prop_assert_eq!(json, general::json(payload.clone())),
                 Err(back) => prop_assert_eq!(&back, &payload),
             }
-            match scan::attributes(payload.clone()) {
+            match fast::attributes(payload.clone()) {
                 Ok(text) => {
-                    let tree = tree::attributes(payload.clone());
+                    let tree = general::attributes(payload.clone());
                     prop_assert!(!tree.keys().any(|name| is_reserved(name)));
                     prop_assert_eq!(&text[..], Value::Object(tree).to_string());
                 }
@@ -224,22 +228,22 @@ mod tests {
             ("\u{8}\u{1}", r#"{"$bytes":"CAE="}"#, r#"{"index":"0","$bytes":"CAE="}"#),
             ("\u{8}\u{1}", r#"{"$bytes":"CAE="}"#, r#"{"data":{"$bytes":"CAE="}}"#),
         ] {
-            assert_eq!(scan::json(bytes(text)).unwrap(), json_text);
-            assert_eq!(scan::bytes(json(json_text)).unwrap(), text);
-            assert_eq!(scan::bytes(attributes(back)).unwrap(), text);
-            assert_eq!(scan::json(attributes(back)).unwrap(), json_text);
-            assert!(scan::attributes(bytes(text)).is_ok() && scan::attributes(json(json_text)).is_ok());
+            assert_eq!(fast::json(bytes(text)).unwrap(), json_text);
+            assert_eq!(fast::bytes(json(json_text)).unwrap(), text);
+            assert_eq!(fast::bytes(attributes(back)).unwrap(), text);
+            assert_eq!(fast::json(attributes(back)).unwrap(), json_text);
+            assert!(fast::attributes(bytes(text)).is_ok() && fast::attributes(json(json_text)).is_ok());
         }
     }
 
     fn attributes(text: &str) -> Payload {
-        Payload::Attributes { text: text.into(), binary: false }
+        Payload::ObjectFrame { text: text.into(), binary: false }
     }
 
     fn back_and_forth(bytes: &'static [u8]) -> Bytes {
         let attributes = Payload::Bytes(Bytes::from_static(bytes)).into_attributes();
         let text = Value::Object(attributes).to_string();
-        Payload::Attributes { text: text.into(), binary: false }.into_bytes()
+        Payload::ObjectFrame { text: text.into(), binary: false }.into_bytes()
     }
 
     #[test]
@@ -273,7 +277,7 @@ mod tests {
         for text in [r#"{"offer":{"sdp":"v"}}"#, r#""x""#, r#"{"id":1,"data":2}"#, "[1]"] {
             let attributes = Payload::Json(text.into()).into_attributes();
             let back =
-                Payload::Attributes { text: Value::Object(attributes).to_string().into(), binary: false };
+                Payload::ObjectFrame { text: Value::Object(attributes).to_string().into(), binary: false };
             assert_eq!(back.into_json(), text);
         }
     }
@@ -281,9 +285,9 @@ mod tests {
     #[test]
     fn a_small_part_of_a_large_frame_does_not_hold_it() {
         let frame = Bytes::from(vec![7; 4096]);
-        let held = |part: Bytes| match Payload::of_frame(part, 4096) {
+        let held = |part: Bytes| match Payload::from_frame(part, 4096) {
             Payload::Bytes(bytes) => frame.as_ptr_range().contains(&bytes.as_ptr()),
-            Payload::Json(_) | Payload::Attributes { .. } => false,
+            Payload::Json(_) | Payload::ObjectFrame { .. } => false,
         };
         assert!(held(frame.slice(10..)));
         assert!(!held(frame.slice(10..20)));

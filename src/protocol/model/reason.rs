@@ -16,7 +16,7 @@ pub enum Reason {
     /// Nobody is in the room.
     KeyUnknown,
     /// The frame cannot be decoded; how, in words.
-    Undecodable(Cow<'static, str>),
+    DecodeError(Cow<'static, str>),
     /// The frame can be decoded, and means nothing.
     UnknownMessage,
     /// Text where the dialect wants bytes, or the other way round.
@@ -39,11 +39,11 @@ pub enum Reason {
     /// A joiner took the peer's place, as the room was closed to newcomers through it.
     Replaced,
     /// The peer does not read what it is sent, and too much waits for it.
-    TooSlow,
+    SlowConsumer,
     /// The message is longer than the server allows.
-    TooBig,
+    MessageTooBig,
     /// Nothing came that would tell what the peer wants.
-    Silent,
+    NoFirstFrame,
     /// The server stops.
     ShuttingDown,
 }

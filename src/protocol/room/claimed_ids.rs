@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::model::NetId;
+use crate::protocol::model::NetId;
 
 /// How many members claim which id. Most rooms have one member for most of the time: a table for it alone would be
 /// 0.1 kB a room.
 #[derive(Debug, Default)]
-pub(super) enum Claims {
+pub(super) enum ClaimedIds {
     #[default]
     None,
     One(NetId),
@@ -16,24 +16,24 @@ pub(super) enum Claims {
     Many(Box<HashMap<NetId, u32>>),
 }
 
-impl Claims {
+impl ClaimedIds {
     pub(super) fn add(&mut self, id: NetId) {
         match self {
-            Claims::None => *self = Claims::One(id),
-            Claims::One(other) => {
+            ClaimedIds::None => *self = ClaimedIds::One(id),
+            ClaimedIds::One(other) => {
                 let mut many = HashMap::from([(*other, 1)]);
                 *many.entry(id).or_default() += 1;
-                *self = Claims::Many(Box::new(many));
+                *self = ClaimedIds::Many(Box::new(many));
             }
-            Claims::Many(many) => *many.entry(id).or_default() += 1,
+            ClaimedIds::Many(many) => *many.entry(id).or_default() += 1,
         }
     }
 
     pub(super) fn remove(&mut self, id: NetId) {
         match self {
-            Claims::One(one) if *one == id => *self = Claims::None,
-            Claims::None | Claims::One(_) => {}
-            Claims::Many(many) => {
+            ClaimedIds::One(one) if *one == id => *self = ClaimedIds::None,
+            ClaimedIds::None | ClaimedIds::One(_) => {}
+            ClaimedIds::Many(many) => {
                 if let Some(count) = many.get_mut(&id) {
                     *count -= 1;
                     if *count == 0 {
@@ -41,7 +41,7 @@ impl Claims {
                     }
                 }
                 if many.is_empty() {
-                    *self = Claims::None;
+                    *self = ClaimedIds::None;
                 }
             }
         }
@@ -49,9 +49,9 @@ impl Claims {
 
     pub(super) fn contains(&self, id: NetId) -> bool {
         match self {
-            Claims::None => false,
-            Claims::One(one) => *one == id,
-            Claims::Many(many) => many.contains_key(&id),
+            ClaimedIds::None => false,
+            ClaimedIds::One(one) => *one == id,
+            ClaimedIds::Many(many) => many.contains_key(&id),
         }
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn an_id_is_claimed_until_nobody_claims_it() {
         let (a, b) = (NetId(1), NetId(2));
-        let mut claims = Claims::default();
+        let mut claims = ClaimedIds::default();
         claims.remove(a);
         for id in [a, a, b] {
             claims.add(id);
@@ -74,7 +74,7 @@ mod tests {
         claims.remove(a);
         assert!(!claims.contains(a) && claims.contains(b));
         claims.remove(b);
-        assert!(matches!(claims, Claims::None));
+        assert!(matches!(claims, ClaimedIds::None));
         claims.add(b);
         claims.remove(a);
         assert!(claims.contains(b) && !claims.contains(a));

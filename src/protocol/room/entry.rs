@@ -1,27 +1,27 @@
 //! What a room keeps of a peer and of a link. Data only; the rules are the room's.
 
-use super::select::{Identity, Place};
-use super::table::Set;
-use crate::model::{LinkId, NetId, PeerId};
+use super::members::{ArrivalSeq, Identity};
+use super::small_map::SmallSet;
+use crate::protocol::model::{LinkId, NetId, PeerId};
 
 /// A peer in the room: a member, an end of links, or both.
 #[derive(Debug)]
-pub(super) struct Peer<H> {
+pub(super) struct PeerEntry<H> {
     pub(super) handle: H,
     /// Its place among the members, if it is one.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<ArrivalSeq>,
     /// How it became a member.
-    pub(super) way: Way,
+    pub(super) way: AdmittedBy,
     /// The link over which it joined last.
     pub(super) uplink: Option<LinkId>,
     pub(super) tried: Vec<Identity>,
     /// All links it has an end of.
-    pub(super) links: Set<LinkId>,
+    pub(super) links: SmallSet<LinkId>,
 }
 
 /// How a peer becomes a member.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Way {
+pub(super) enum AdmittedBy {
     /// By a key of its own.
     Opened,
     /// As the first, or after it had joined.
@@ -31,12 +31,12 @@ pub(super) enum Way {
     Attached(NetId),
 }
 
-impl Way {
+impl AdmittedBy {
     /// The id it claims to have.
     pub(super) fn claim(self) -> Option<NetId> {
         match self {
-            Way::Attached(claim) => Some(claim),
-            Way::Opened | Way::Settled => None,
+            AdmittedBy::Attached(claim) => Some(claim),
+            AdmittedBy::Opened | AdmittedBy::Settled => None,
         }
     }
 }
@@ -52,15 +52,15 @@ pub(super) struct Link {
     pub(super) downward: bool,
 }
 
-impl<H> Peer<H> {
+impl<H> PeerEntry<H> {
     pub(super) fn new(handle: H) -> Self {
-        Peer {
+        PeerEntry {
             handle,
             place: None,
-            way: Way::default(),
+            way: AdmittedBy::default(),
             uplink: None,
             tried: Vec::new(),
-            links: Set::default(),
+            links: SmallSet::default(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! How links are made, fall silent and end.
 
-use super::super::peer::{Link, Peer};
-use super::super::select::Identity;
-use super::{Deliver, MAX_JOINS_HEARD, Room};
-use crate::model::{Event, LinkId, PeerId, Rejoin, Side};
+use super::entry::{Link, PeerEntry};
+use super::members::Identity;
+use super::{EventSink, MAX_JOINS_HEARD, Room};
+use crate::protocol::model::{Event, LinkId, PeerId, RejoinPolicy, Side};
 
 impl<H: Clone> Room<H> {
     pub(super) fn bind(
@@ -11,39 +11,39 @@ impl<H: Clone> Room<H> {
         peer: PeerId,
         handle: &H,
         (member, identity): (PeerId, Identity),
-        rejoin: Rejoin,
+        rejoin: RejoinPolicy,
         rng: &mut fastrand::Rng,
-        deliver: &mut impl Deliver<H>,
+        deliver: &mut impl EventSink<H>,
     ) {
-        if rejoin == Rejoin::Reuse
+        if rejoin == RejoinPolicy::Reuse
             && let Some(id) = self.peers.get(peer).and_then(|peer| peer.uplink)
             && self.links.get(id).is_some_and(|link| link.member == member && link.upward)
         {
-            return deliver(handle, Event::Bound { link: id });
+            return deliver(handle, Event::LinkedToMember { link: id });
         }
         let id = self.fresh_link(rng);
         self.links.get_or_insert_with(id, || Link { joiner: peer, member, upward: true, downward: true });
-        let entry = self.peers.get_or_insert_with(peer, || Peer::new(handle.clone()));
+        let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(handle.clone()));
         entry.links.get_or_insert_with(id, || ());
         let before = entry.uplink.replace(id);
         match rejoin {
-            Rejoin::Replace | Rejoin::Reuse => {
+            RejoinPolicy::Replace | RejoinPolicy::Reuse => {
                 if entry.tried.len() > self.members.len() {
                     self.members.retain_in(&mut entry.tried);
                 }
                 entry.tried.push(identity);
                 before.into_iter().for_each(|link| self.remove_link(link));
             }
-            Rejoin::KeepHearing => {
+            RejoinPolicy::KeepReceiving => {
                 before.into_iter().for_each(|link| self.silence(link));
                 self.forget_old_joins(peer);
             }
         }
         if let Some(member) = self.peers.get_mut(member) {
             member.links.get_or_insert_with(id, || ());
-            deliver(&member.handle, Event::JoinerArrived { link: id });
+            deliver(&member.handle, Event::LinkedToJoiner { link: id });
         }
-        deliver(handle, Event::Bound { link: id });
+        deliver(handle, Event::LinkedToMember { link: id });
     }
 
     fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
@@ -93,7 +93,7 @@ impl<H: Clone> Room<H> {
     }
 
     /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
-    pub(super) fn end(&mut self, id: LinkId, gone: PeerId, clean: bool, deliver: &mut impl Deliver<H>) {
+    pub(super) fn end(&mut self, id: LinkId, gone: PeerId, clean: bool, deliver: &mut impl EventSink<H>) {
         let Some(link) = self.links.get(id) else { return };
         let (spoke_last, other, side) = if link.joiner == gone {
             (!link.upward, link.member, Side::Member)

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use smallvec::SmallVec;
 
-use crate::model::{NetId, PeerId};
+use crate::protocol::model::{NetId, PeerId};
 
 /// By what a joiner remembers a member it has tried: the id it claims, as a client that reconnects keeps it, or
 /// else its connection.
@@ -16,25 +16,25 @@ pub(super) enum Identity {
 }
 
 /// Where a member is in the order of arrival. Not zero: a peer that has none knows it without a byte more.
-pub(super) type Place = NonZeroU64;
+pub(super) type ArrivalSeq = NonZeroU64;
 
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// With their places, each after the one before. A list, as a tree has room for eleven where there is one (0.3 kB a
     /// room); of one member, as in most rooms, in place.
-    by_arrival: SmallVec<[(Place, PeerId, Identity); 1]>,
+    by_arrival: SmallVec<[(ArrivalSeq, PeerId, Identity); 1]>,
     /// Boxed: in most rooms no member is marked.
-    marks: Option<Box<Marks>>,
+    marks: Option<Box<MemberFlags>>,
 }
 
 /// Members that are not chosen like the others, by their places.
 #[derive(Debug, Default)]
-struct Marks {
+struct MemberFlags {
     /// Those to be preferred.
-    favored: BTreeSet<Place>,
+    favored: BTreeSet<ArrivalSeq>,
     /// Those to be chosen only when there is no other.
-    unproven: BTreeSet<Place>,
+    unproven: BTreeSet<ArrivalSeq>,
 }
 
 impl Members {
@@ -61,20 +61,20 @@ impl Members {
     }
 
     /// The member is to be chosen only when there is no other.
-    pub(super) fn doubt(&mut self, place: Place) {
+    pub(super) fn doubt(&mut self, place: ArrivalSeq) {
         self.marks.get_or_insert_default().unproven.insert(place);
     }
 
     /// The member is one like the others.
-    pub(super) fn prove(&mut self, place: Place) {
+    pub(super) fn prove(&mut self, place: ArrivalSeq) {
         if let Some(marks) = &mut self.marks {
             marks.unproven.remove(&place);
         }
     }
 
     /// Adds a member at the end; returns its place.
-    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> Place {
-        let place = self.by_arrival.last().map_or(Place::MIN, |last| last.0.saturating_add(1));
+    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> ArrivalSeq {
+        let place = self.by_arrival.last().map_or(ArrivalSeq::MIN, |last| last.0.saturating_add(1));
         self.by_arrival.push((place, peer, identity));
         if favored {
             self.marks.get_or_insert_default().favored.insert(place);
@@ -83,7 +83,7 @@ impl Members {
     }
 
     /// A member changes the id it claims, and keeps its place.
-    pub(super) fn rename(&mut self, place: Place, identity: Identity, favored: bool) {
+    pub(super) fn rename(&mut self, place: ArrivalSeq, identity: Identity, favored: bool) {
         if let Ok(at) = self.find(place) {
             self.by_arrival[at].2 = identity;
         }
@@ -93,11 +93,11 @@ impl Members {
     }
 
     /// Where in the list a place is.
-    fn find(&self, place: Place) -> Result<usize, usize> {
+    fn find(&self, place: ArrivalSeq) -> Result<usize, usize> {
         self.by_arrival.binary_search_by_key(&place, |(place, ..)| *place)
     }
 
-    pub(super) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: ArrivalSeq) {
         if let Ok(at) = self.find(place) {
             self.by_arrival.remove(at);
         }

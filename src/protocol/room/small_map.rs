@@ -11,25 +11,25 @@ const FEW: usize = 8;
 
 /// A map by such an id. Its order is that of insertion, until something is removed.
 #[derive(Debug)]
-pub(super) enum Table<K, V> {
+pub(super) enum SmallMap<K, V> {
     Few(Vec<(K, V)>),
     Many(Box<IndexMap<K, V, BuildHasherDefault<IdHasher>>>),
 }
 
 /// A set of such ids.
-pub(super) type Set<K> = Table<K, ()>;
+pub(super) type SmallSet<K> = SmallMap<K, ()>;
 
-impl<K, V> Default for Table<K, V> {
+impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
-        Table::Few(Vec::new())
+        SmallMap::Few(Vec::new())
     }
 }
 
-impl<K: Copy + Eq + Hash, V> Table<K, V> {
+impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
     pub(super) fn len(&self) -> usize {
         match self {
-            Table::Few(few) => few.len(),
-            Table::Many(many) => many.len(),
+            SmallMap::Few(few) => few.len(),
+            SmallMap::Many(many) => many.len(),
         }
     }
 
@@ -43,28 +43,28 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     pub(super) fn get(&self, key: K) -> Option<&V> {
         match self {
-            Table::Few(few) => few.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
-            Table::Many(many) => many.get(&key),
+            SmallMap::Few(few) => few.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
+            SmallMap::Many(many) => many.get(&key),
         }
     }
 
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         match self {
-            Table::Few(few) => few.iter_mut().find(|entry| entry.0 == key).map(|entry| &mut entry.1),
-            Table::Many(many) => many.get_mut(&key),
+            SmallMap::Few(few) => few.iter_mut().find(|entry| entry.0 == key).map(|entry| &mut entry.1),
+            SmallMap::Many(many) => many.get_mut(&key),
         }
     }
 
     /// The value of the key; if it has none, that which is made.
     pub(super) fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        if let Table::Few(few) = self
+        if let SmallMap::Few(few) = self
             && few.len() == FEW
             && few.iter().all(|entry| entry.0 != key)
         {
-            *self = Table::Many(Box::new(std::mem::take(few).into_iter().collect()));
+            *self = SmallMap::Many(Box::new(std::mem::take(few).into_iter().collect()));
         }
         match self {
-            Table::Few(few) => {
+            SmallMap::Few(few) => {
                 let at = few.iter().position(|entry| entry.0 == key).unwrap_or_else(|| {
                     if few.is_empty() {
                         // Nearly always it stays alone.
@@ -75,14 +75,14 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
                 });
                 &mut few[at].1
             }
-            Table::Many(many) => many.entry(key).or_insert_with(make),
+            SmallMap::Many(many) => many.entry(key).or_insert_with(make),
         }
     }
 
     /// The last entry takes the place of the removed one.
     pub(super) fn remove(&mut self, key: K) -> Option<V> {
         match self {
-            Table::Few(few) => {
+            SmallMap::Few(few) => {
                 let at = few.iter().position(|entry| entry.0 == key)?;
                 let removed = few.swap_remove(at).1;
                 if few.is_empty() {
@@ -90,11 +90,11 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
                 }
                 Some(removed)
             }
-            Table::Many(many) => {
+            SmallMap::Many(many) => {
                 let removed = many.swap_remove(&key);
                 // Not as soon as it could: at the border, each coming and going would be a move.
                 if many.len() <= FEW / 2 {
-                    *self = Table::Few(std::mem::take(&mut **many).into_iter().collect());
+                    *self = SmallMap::Few(std::mem::take(&mut **many).into_iter().collect());
                 }
                 removed
             }
@@ -104,8 +104,8 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     /// The keys, in order.
     pub(super) fn keys(&self) -> impl DoubleEndedIterator<Item = K> {
         let (few, many) = match self {
-            Table::Few(few) => (Some(few.iter().map(|entry| entry.0)), None),
-            Table::Many(many) => (None, Some(many.keys().copied())),
+            SmallMap::Few(few) => (Some(few.iter().map(|entry| entry.0)), None),
+            SmallMap::Many(many) => (None, Some(many.keys().copied())),
         };
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
@@ -145,7 +145,7 @@ mod tests {
         /// What it does is what a list does, whichever form it has.
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((0u32..24, any::<bool>()), 0..200)) {
-            let (mut table, mut list) = (Table::default(), Vec::new());
+            let (mut table, mut list) = (SmallMap::default(), Vec::new());
             for (key, insert) in steps {
                 let at = list.iter().position(|(other, _)| *other == key);
                 if insert {
@@ -163,7 +163,7 @@ mod tests {
                     prop_assert_eq!(table.get_mut(*key).copied(), Some(*value));
                 }
                 prop_assert!(!table.contains(99));
-                prop_assert!(matches!(table, Table::Few(_)) || list.len() > FEW / 2);
+                prop_assert!(matches!(table, SmallMap::Few(_)) || list.len() > FEW / 2);
             }
         }
     }

@@ -4,12 +4,12 @@
 use bytes::Bytes;
 
 use super::Room;
-use crate::model::{
-    Alone, Attach, Command, Event, Join, LinkId, NetId, Open, Origin, Payload, PeerId, Pick, Reason,
-    Recipient, Rejoin, Side, Signal,
+use crate::protocol::model::{
+    Command, Connect, Event, Join, LinkId, LinkMessage, MemberChoice, NetId, Open, Payload, PeerId, Reason,
+    Recipient, RejoinPolicy, SenderTag, Side, WhenEmpty,
 };
 
-const OPEN: Open = Open { exclusive: true, keeps_others: false };
+const OPEN: Open = Open { exclusive: true, keep_other_rooms: false };
 
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
@@ -49,7 +49,9 @@ impl Stage {
     fn bound(&mut self, peer: PeerId, command: Command, member: PeerId) -> LinkId {
         self.ask(peer, command);
         let heard = self.heard();
-        let [(to, Event::JoinerArrived { link: arrived }), (back, Event::Bound { link })] = heard[..] else {
+        let [(to, Event::LinkedToJoiner { link: arrived }), (back, Event::LinkedToMember { link })] =
+            heard[..]
+        else {
             panic!("{peer:?} was not bound: {heard:?}")
         };
         assert_eq!((to, back, arrived), (member, peer, link));
@@ -62,15 +64,23 @@ fn nowhere(to: Recipient, reason: Reason) -> Event {
 }
 
 fn connect() -> Command {
-    Command::Join(Join { alone: Alone::Become, pick: Pick::Oldest, rejoin: Rejoin::Replace })
+    Command::Join(Join {
+        alone: WhenEmpty::BecomeMember,
+        pick: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::Replace,
+    })
 }
 
 fn join5() -> Command {
-    Command::Join(Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing })
+    Command::Join(Join {
+        alone: WhenEmpty::Refuse,
+        pick: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::KeepReceiving,
+    })
 }
 
 fn attach(claim: u32, known: &[u32]) -> Command {
-    Command::Attach(Attach {
+    Command::Connect(Connect {
         claim: NetId(claim),
         known: known.iter().copied().map(NetId).collect(),
         favored: false,
@@ -78,20 +88,20 @@ fn attach(claim: u32, known: &[u32]) -> Command {
     })
 }
 
-fn relay(to: Recipient, signal: Signal) -> Command {
-    Command::Relay { to, signal, origin: Origin(0) }
+fn relay(to: Recipient, signal: LinkMessage) -> Command {
+    Command::Relay { to, signal, origin: SenderTag(0) }
 }
 
-fn data(text: &'static str) -> Signal {
-    Signal::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: false }
+fn data(text: &'static str) -> LinkMessage {
+    LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: false }
 }
 
-fn last(text: &'static str) -> Signal {
-    Signal::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: true }
+fn last(text: &'static str) -> LinkMessage {
+    LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: true }
 }
 
-fn relayed(link: LinkId, side: Side, signal: Signal) -> Event {
-    Event::Relayed { link, side, signal, origin: Origin(0) }
+fn relayed(link: LinkId, side: Side, signal: LinkMessage) -> Event {
+    Event::Relayed { link, side, signal, origin: SenderTag(0) }
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
@@ -106,8 +116,8 @@ fn two_joiners_are_kept_apart() {
     let b = stage.bound(B, connect(), A);
     let c = stage.bound(C, connect(), A);
     assert_ne!(b, c);
-    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("from B")));
-    stage.ask(A, relay(Recipient::Either(c), data("to C")));
+    stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), data("from B")));
+    stage.ask(A, relay(Recipient::JoinerOrMember(c), data("to C")));
     assert_eq!(
         stage.heard(),
         [(A, relayed(b, Side::Member, data("from B"))), (C, relayed(c, Side::Joiner, data("to C"))),]
@@ -120,18 +130,18 @@ fn an_answer_to_a_joiner_leaks_to_nobody() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[])).heard();
     stage.bound(B, attach(22, &[]), A);
-    let favored = Attach { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
-    stage.ask(B, Command::Attach(favored)).heard();
+    let favored = Connect { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
+    stage.ask(B, Command::Connect(favored)).heard();
     let c = stage.bound(C, attach(33, &[]), B);
-    stage.ask(B, relay(Recipient::Either(c), data("to C")));
+    stage.ask(B, relay(Recipient::JoinerOrMember(c), data("to C")));
     assert_eq!(stage.heard(), [(C, relayed(c, Side::Joiner, data("to C")))]);
     // Nor when that joiner has gone, whatever id the member makes up.
     stage.leaves(C).heard();
     for gone in [c, LinkId(4_711)] {
-        stage.ask(B, relay(Recipient::Either(gone), data("too late")));
-        assert_eq!(stage.heard(), [(B, nowhere(Recipient::Either(gone), Reason::UnknownRecipient))]);
+        stage.ask(B, relay(Recipient::JoinerOrMember(gone), data("too late")));
+        assert_eq!(stage.heard(), [(B, nowhere(Recipient::JoinerOrMember(gone), Reason::UnknownRecipient))]);
     }
-    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("to A")));
+    stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), data("to A")));
     assert!(matches!(stage.heard()[..], [(A, Event::Relayed { side: Side::Member, .. })]));
 }
 
@@ -171,14 +181,14 @@ fn a_direction_that_ended_carries_nothing_more_and_is_not_mourned() {
     stage.ask(A, connect()).heard();
     let b = stage.bound(B, connect(), A);
     stage.heard();
-    stage.ask(B, relay(Recipient::Either(LinkId(0)), last("bye")));
-    stage.ask(B, relay(Recipient::Either(LinkId(0)), data("more")));
-    stage.ask(A, relay(Recipient::Either(b), data("still here")));
+    stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), last("bye")));
+    stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), data("more")));
+    stage.ask(A, relay(Recipient::JoinerOrMember(b), data("still here")));
     assert_eq!(
         stage.heard(),
         [
             (A, relayed(b, Side::Member, last("bye"))),
-            (B, nowhere(Recipient::Either(LinkId(0)), Reason::RecipientGone)),
+            (B, nowhere(Recipient::JoinerOrMember(LinkId(0)), Reason::RecipientGone)),
             (B, relayed(b, Side::Joiner, data("still here"))),
         ]
     );
@@ -199,21 +209,21 @@ fn who_leaves_before_its_last_word_is_mourned_at_the_other_end() {
     stage.leaves(A);
     assert_eq!(stage.heard(), [(C, ended(c, Side::Joiner))]);
     // sigver 18: stable when the group is gone makes one (15 to 17 crashed inside).
-    stage.ask(C, Command::Settle);
-    assert_eq!(stage.heard(), [(C, Event::Settled { already: false })]);
+    stage.ask(C, Command::BecomeMember);
+    assert_eq!(stage.heard(), [(C, Event::BecameMember { already: false })]);
     assert_eq!(stage.room.members(), 1);
 }
 
 /// sigver 18: an error ends both directions; sigver 16 and 17: only the sender's.
 #[test]
 fn giving_up_ends_one_direction_or_both() {
-    for both_ways in [false, true] {
+    for closes_both in [false, true] {
         let mut stage = Stage::new();
         stage.ask(A, connect()).heard();
         let b = stage.bound(B, connect(), A);
-        stage.ask(A, relay(Recipient::Either(b), Signal::Fail { both_ways })).heard();
+        stage.ask(A, relay(Recipient::JoinerOrMember(b), LinkMessage::Error { closes_both })).heard();
         stage.ask(B, relay(Recipient::Member, data("x")));
-        let expected = if both_ways {
+        let expected = if closes_both {
             vec![(B, nowhere(Recipient::Member, Reason::RecipientGone))]
         } else {
             vec![(A, relayed(b, Side::Member, data("x")))]
@@ -226,10 +236,10 @@ fn giving_up_ends_one_direction_or_both() {
 fn an_empty_content_is_refused_only_on_a_living_link() {
     let mut stage = Stage::new();
     stage.ask(A, connect()).heard();
-    stage.ask(A, relay(Recipient::Either(LinkId(5)), Signal::Empty));
-    assert_eq!(stage.heard(), [(A, nowhere(Recipient::Either(LinkId(5)), Reason::UnknownRecipient))]);
+    stage.ask(A, relay(Recipient::JoinerOrMember(LinkId(5)), LinkMessage::Empty));
+    assert_eq!(stage.heard(), [(A, nowhere(Recipient::JoinerOrMember(LinkId(5)), Reason::UnknownRecipient))]);
     let b = stage.bound(B, connect(), A);
-    stage.ask(B, relay(Recipient::Either(LinkId(0)), Signal::Empty));
+    stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), LinkMessage::Empty));
     let reason = Reason::EmptyContent { link: b, from: Side::Joiner };
     assert_eq!(stage.heard(), [(B, Event::Refused(reason))]);
 }
@@ -286,7 +296,7 @@ fn trying_another_goes_round() {
     let mut stage = Stage::new();
     stage.ask(A, connect()).heard();
     stage.bound(B, connect(), A);
-    stage.ask(B, Command::Settle).heard();
+    stage.ask(B, Command::BecomeMember).heard();
     stage.bound(C, connect(), A);
     stage.bound(C, Command::TryAnother, B);
     stage.bound(C, Command::TryAnother, A);
@@ -345,7 +355,7 @@ fn attaching_by_acquaintance() {
     assert_eq!(stage.heard(), [(A, Event::Admitted { first: false })]);
     stage.ask(B, attach(22, &[12]));
     let heard = stage.heard();
-    assert!(matches!(heard[1], (B, Event::Bound { .. })), "alone, A kept its first id: {heard:?}");
+    assert!(matches!(heard[1], (B, Event::LinkedToMember { .. })), "alone, A kept its first id: {heard:?}");
     stage.ask(B, attach(22, &[11]));
     assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
     // Known to nobody, a member is one no longer, and its joiner stays bound to it.
@@ -363,8 +373,8 @@ fn attaching_by_acquaintance() {
 fn a_favored_member_is_chosen_before_others() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[])).heard();
-    let favored = Attach { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
-    stage.ask(B, Command::Attach(favored)).heard();
+    let favored = Connect { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
+    stage.ask(B, Command::Connect(favored)).heard();
     stage.bound(C, attach(33, &[]), B);
     stage.bound(C, attach(33, &[]), A);
     stage.bound(C, attach(33, &[]), B);
@@ -377,8 +387,8 @@ fn the_order_of_a_replacement_is_the_releases() {
         let mut stage = Stage::new();
         stage.ask(A, attach(11, &[])).heard();
         let b = stage.bound(B, attach(22, &[]), A);
-        let again = Attach { claim: NetId(22), known: Vec::new(), favored: false, admitted_first };
-        stage.ask(B, Command::Attach(again));
+        let again = Connect { claim: NetId(22), known: Vec::new(), favored: false, admitted_first };
+        stage.ask(B, Command::Connect(again));
         let to_b: Vec<Event> =
             stage.heard().into_iter().filter(|(to, _)| *to == B).map(|(_, event)| event).collect();
         let end = Event::LinkEnded { link: b, side: Side::Joiner, clean: false };
@@ -407,7 +417,7 @@ fn a_wrong_guess_is_forgotten() {
     let mut stage = Stage::new();
     stage.ask(A, attach(11, &[])).heard();
     let b = stage.bound(B, connect(), A);
-    stage.ask(B, Command::Forget);
+    stage.ask(B, Command::RevertAssumption);
     assert_eq!(stage.heard(), [(A, ended(b, Side::Member))]);
     stage.bound(B, attach(22, &[]), A);
     assert_eq!(stage.room.members(), 1, "A was not taken for one that blocks");
@@ -419,7 +429,7 @@ fn strangers_change_nothing() {
     stage.ask(A, connect()).heard();
     let b = stage.bound(B, connect(), A);
     stage.ask(D, relay(Recipient::Joiner(b), data("x")));
-    stage.ask(D, relay(Recipient::Either(b), data("x")));
+    stage.ask(D, relay(Recipient::JoinerOrMember(b), data("x")));
     stage.leaves(D);
     let heard = stage.heard();
     assert!(
@@ -430,10 +440,14 @@ fn strangers_change_nothing() {
     assert!(stage.room.is_empty());
 }
 
-const BESIDE: Open = Open { exclusive: false, keeps_others: true };
+const BESIDE: Open = Open { exclusive: false, keep_other_rooms: true };
 
 fn lone_join() -> Command {
-    Command::Join(Join { alone: Alone::BecomeUnproven, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing })
+    Command::Join(Join {
+        alone: WhenEmpty::BecomeTentativeMember,
+        pick: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::KeepReceiving,
+    })
 }
 
 /// sigver 9 to 14: several openers, of whom the first gets the joiners.
@@ -484,7 +498,7 @@ fn a_joiner_can_let_go() {
     let mut stage = Stage::new();
     stage.ask(A, Command::Open(BESIDE)).heard();
     let b = stage.bound(B, lone_join(), A);
-    stage.ask(B, Command::Unbind).ask(A, relay(Recipient::Joiner(b), data("x")));
+    stage.ask(B, Command::Unlink).ask(A, relay(Recipient::Joiner(b), data("x")));
     assert_eq!(stage.heard(), [(A, nowhere(Recipient::Joiner(b), Reason::UnknownRecipient))]);
 }
 
@@ -492,9 +506,13 @@ fn a_joiner_can_let_go() {
 #[test]
 fn joining_again_can_keep_the_link() {
     let mut stage = Stage::new();
-    let join = Command::Join(Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::Reuse });
+    let join = Command::Join(Join {
+        alone: WhenEmpty::Refuse,
+        pick: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::Reuse,
+    });
     stage.ask(A, Command::Open(BESIDE)).heard();
     let link = stage.bound(B, join.clone(), A);
     stage.ask(B, join);
-    assert_eq!(stage.heard(), [(B, Event::Bound { link })]);
+    assert_eq!(stage.heard(), [(B, Event::LinkedToMember { link })]);
 }

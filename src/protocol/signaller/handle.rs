@@ -35,28 +35,28 @@ impl Handle {
 
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Endpoint {
     /// `/listen/H`: to wait there.
     Listen(Handle),
     /// `/connect/H`: to be connected to whoever waits there.
     Connect(Handle),
 }
 
-impl Target {
+impl Endpoint {
     /// What the path of a URL stands for, if it is one of the relay's: percent-escapes are decoded first.
     pub fn parse(path: &str) -> Option<Self> {
         let path = decode(path)?;
         if let Some(handle) = path.strip_prefix("/listen/") {
-            return Handle::parse(handle).map(Target::Listen);
+            return Handle::parse(handle).map(Endpoint::Listen);
         }
         let handle = path.strip_prefix("/connect/")?;
-        Handle::parse(handle).map(Target::Connect)
+        Handle::parse(handle).map(Endpoint::Connect)
     }
 
     /// The handle it is about.
     pub fn handle(&self) -> &Handle {
         match self {
-            Target::Listen(handle) | Target::Connect(handle) => handle,
+            Endpoint::Listen(handle) | Endpoint::Connect(handle) => handle,
         }
     }
 }
@@ -120,9 +120,9 @@ mod tests {
     fn a_path_is_a_target() {
         let handle = Handle::parse("abc").unwrap();
         for path in ["/listen/abc", "/listen/ab%63", "/%6cisten/abc", "/%6Cisten/%61%62%63"] {
-            assert_eq!(Target::parse(path), Some(Target::Listen(handle.clone())), "{path}");
+            assert_eq!(Endpoint::parse(path), Some(Endpoint::Listen(handle.clone())), "{path}");
         }
-        assert_eq!(Target::parse("/connect/abc"), Some(Target::Connect(handle)));
+        assert_eq!(Endpoint::parse("/connect/abc"), Some(Endpoint::Connect(handle)));
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             "/listen/ab%ff",
             "/listen/ab%é",
         ] {
-            assert_eq!(Target::parse(path), None, "{path}");
+            assert_eq!(Endpoint::parse(path), None, "{path}");
         }
     }
 
@@ -158,7 +158,7 @@ mod tests {
 
         #[test]
         fn any_path_is_read(path in ".*") {
-            let _ = Target::parse(&path);
+            let _ = Endpoint::parse(&path);
         }
     }
 }

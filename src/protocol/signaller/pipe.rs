@@ -4,8 +4,8 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::SignallerOptions;
-use crate::frame::{Close, Frame};
+use super::PipeLimits;
+use crate::protocol::frame::{Close, Frame};
 
 /// An end of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct Pipe {
 
 impl Pipe {
     /// Somebody listens.
-    pub fn listen(options: &SignallerOptions, now: Instant) -> Self {
+    pub fn listen(options: &PipeLimits, now: Instant) -> Self {
         Pipe {
             state: State::Waiting { early: Vec::new(), size: 0 },
             deadline: after(now, options.listen_deadline),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     impl Bench {
-        fn with(options: &SignallerOptions) -> Self {
+        fn with(options: &PipeLimits) -> Self {
             // Any instant will do: what counts is what is added to it.
             #[allow(clippy::disallowed_methods, reason = "the start of a time that the test makes up")]
             let start = Instant::now();
@@ -240,7 +240,7 @@ mod tests {
         }
 
         fn new() -> Self {
-            Bench::with(&SignallerOptions::default())
+            Bench::with(&PipeLimits::default())
         }
 
         fn open() -> Self {
@@ -435,10 +435,10 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut bench = Bench::with(&SignallerOptions {
+        let mut bench = Bench::with(&PipeLimits {
             max_messages: u32::MAX,
             listen_deadline: Duration::MAX,
-            ..SignallerOptions::default()
+            ..PipeLimits::default()
         });
         assert!(bench.pipe.wants(Listener) && !bench.pipe.wants(Connector));
         let mut count = 0;
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn no_limit_below_one_message() {
-        let mut bench = Bench::with(&SignallerOptions { max_messages: 0, ..SignallerOptions::default() });
+        let mut bench = Bench::with(&PipeLimits { max_messages: 0, ..PipeLimits::default() });
         assert_eq!(bench.connect(0), []);
         assert_eq!(bench.says(Connector, "m1").len(), 3);
     }

@@ -1,32 +1,37 @@
 //! The status of a server that runs: the counts and the rooms as they are now. Who may ask is up to `control`.
 
+pub mod unix;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::conn::Context;
-use crate::telemetry::{Asked, Report, Rooms, Seconds};
+use crate::server::conn::Context;
+use crate::server::telemetry::{Report, RoomsReport, StatusQuery, UnixSeconds};
 
 /// What is needed to tell the status.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct StatusService {
     /// What the connections share.
     pub context: Arc<Context>,
     /// Where the server listens.
     pub address: SocketAddr,
 }
 
-impl Status {
+impl StatusService {
     /// The status as it was asked for, with a line end. It is written where it holds no connection up, however many
     /// there are to be walked through.
-    pub async fn written(&self, asked: Asked) -> String {
+    pub async fn written(&self, asked: StatusQuery) -> String {
         let status = self.clone();
         tokio::task::spawn_blocking(move || status.report(asked).written(asked)).await.unwrap_or_default()
     }
 
-    fn report(&self, asked: Asked) -> Report {
+    fn report(&self, asked: StatusQuery) -> Report {
         let Context { hub, telemetry, policy, signaller, .. } = &*self.context;
-        let mut rooms =
-            Rooms { every: asked.rooms, generations_ever: telemetry.mixtures(), ..Rooms::default() };
+        let mut rooms = RoomsReport {
+            every: asked.rooms,
+            generations_ever: telemetry.mixtures(),
+            ..RoomsReport::default()
+        };
         hub.for_each_room(|room, peers| {
             rooms.see(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
         });
@@ -35,7 +40,7 @@ impl Status {
         Report {
             address: self.address.to_string(),
             started,
-            time: Seconds::now(),
+            time: UnixSeconds::now(),
             served: policy.releases,
             relay_served: signaller.is_some(),
             counts,

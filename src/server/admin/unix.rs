@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::listener::accept_backoff;
-use super::status::Status;
-use crate::telemetry::Asked;
+use super::StatusService;
+use crate::server::listener::accept_backoff;
+use crate::server::telemetry::StatusQuery;
 
 /// How long somebody may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const ROOT: u32 = 0;
 
 /// A control socket. Its file goes with it.
 #[derive(Debug)]
-pub struct Control {
+pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Of the file: its device and number, and whose it is.
@@ -35,16 +35,16 @@ pub struct Control {
     owner: u32,
 }
 
-impl Control {
+impl AdminSocket {
     /// Opens a control socket at the first of these paths where that can be done.
     ///
     /// # Errors
     /// In one line why it cannot be done, at the first of them, or at one where another server answers: whoever asks
     /// there would not ask us. No paths are no error, and no socket.
-    pub async fn open(paths: &[PathBuf]) -> Result<Option<Control>, String> {
+    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, String> {
         let mut why = None;
         for path in paths {
-            match Control::at(path).await {
+            match AdminSocket::at(path).await {
                 Ok(control) => return Ok(Some(control)),
                 Err(error) => {
                     let taken = error.kind() == io::ErrorKind::AddrInUse;
@@ -58,7 +58,7 @@ impl Control {
         why.map_or(Ok(None), Err)
     }
 
-    async fn at(path: &Path) -> io::Result<Control> {
+    async fn at(path: &Path) -> io::Result<AdminSocket> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_stale(path).await?;
@@ -69,7 +69,7 @@ impl Control {
         // Who connects before this is looked at, too, when it is answered.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let file = fs::symlink_metadata(path)?;
-        Ok(Control { listener, path: path.to_owned(), file: (file.dev(), file.ino()), owner: file.uid() })
+        Ok(AdminSocket { listener, path: path.to_owned(), file: (file.dev(), file.ino()), owner: file.uid() })
     }
 
     /// Where it is.
@@ -78,7 +78,7 @@ impl Control {
     }
 
     /// Answers whoever asks, without an end.
-    pub async fn serve(&self, status: &Status) {
+    pub async fn serve(&self, status: &StatusService) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) if self.may_ask(&stream) => {
@@ -104,7 +104,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for AdminSocket {
     fn drop(&mut self) {
         // Somebody may have put another file there.
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
@@ -128,11 +128,11 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn answer(stream: UnixStream, status: &Status) -> io::Result<()> {
+async fn answer(stream: UnixStream, status: &StatusService) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(MAX_LINE).read_line(&mut line).await?;
-    let text = match Asked::parse(&line) {
+    let text = match StatusQuery::parse(&line) {
         Some(asked) => status.written(asked).await,
         None => "error: asked for something else than 'status [json] [connections] [rooms]'\n".to_owned(),
     };
@@ -170,9 +170,9 @@ mod tests {
     async fn a_socket_is_its_owners_and_goes_with_its_server() {
         let folder = Folder::new("owner");
         let path = folder.path("s");
-        let control = Control::open(std::slice::from_ref(&path)).await.unwrap().unwrap();
+        let control = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap().unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let refused = Control::open(std::slice::from_ref(&path)).await.unwrap_err();
+        let refused = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap_err();
         assert!(refused.ends_with("/s: another server answers there"), "{refused}");
         drop(control);
         assert!(!path.exists());
@@ -185,13 +185,13 @@ mod tests {
         // Closing does not remove the file: so it is after a crash.
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
         assert!(stale.exists());
-        let control = Control::open(std::slice::from_ref(&stale)).await.unwrap().unwrap();
+        let control = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap().unwrap();
         // A file that somebody else put there is left alone at the end.
         fs::remove_file(&stale).unwrap();
         fs::write(&stale, "").unwrap();
         drop(control);
         assert!(stale.exists());
-        let refused = Control::open(std::slice::from_ref(&stale)).await.unwrap_err();
+        let refused = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap_err();
         assert!(refused.ends_with("/stale: there is a file that is no socket"), "{refused}");
         assert!(stale.exists());
     }
@@ -200,9 +200,9 @@ mod tests {
     async fn the_next_place_is_taken_where_the_first_is_none() {
         let folder = Folder::new("places");
         let (nowhere, here) = (folder.path("nowhere/s"), folder.path("s"));
-        let control = Control::open(&[nowhere.clone(), here.clone()]).await.unwrap().unwrap();
+        let control = AdminSocket::open(&[nowhere.clone(), here.clone()]).await.unwrap().unwrap();
         assert_eq!(control.path(), here);
-        assert!(Control::open(&[]).await.unwrap().is_none());
-        assert!(Control::open(&[nowhere]).await.unwrap_err().contains("nowhere/s: "));
+        assert!(AdminSocket::open(&[]).await.unwrap().is_none());
+        assert!(AdminSocket::open(&[nowhere]).await.unwrap_err().contains("nowhere/s: "));
     }
 }

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::alarm::{Alarm, Moment, NEVER};
-use super::idle::{Due, Idle};
-use crate::dialect::Upgrade;
-use crate::frame::{Close, Frame};
-use crate::hub::{Hub, Outbox, Overflow, Seat};
-use crate::model::{Event, Reason};
-use crate::negotiate::{Conversation, Policy, Step};
-use crate::signaller::Signaller;
-use crate::telemetry::{Connection, Telemetry};
-use crate::transport::{Incoming, Transport};
+use super::keepalive::{PingDue, PingTimer};
+use super::timers::{NEVER, Tick, TimerQueue};
+use crate::protocol::detect::{Detector, Output, Policy};
+use crate::protocol::dialect::UpgradeRequest;
+use crate::protocol::frame::{Close, Frame};
+use crate::protocol::model::{Event, Reason};
+use crate::server::hub::{Hub, Membership, Outbox, Overflow};
+use crate::server::signaller::Signaller;
+use crate::server::telemetry::{ConnectionGuard, Telemetry};
+use crate::server::transport::{Incoming, Transport};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Context {
     /// Wakes whatever waits for the server to stop, but connections that are driven: they are rung.
     pub stop: Notify,
     /// Wakes connections when their time comes.
-    pub alarm: Alarm,
+    pub alarm: TimerQueue,
 }
 
 impl Context {
@@ -65,23 +65,23 @@ const CLOSING: Duration = Duration::from_secs(3);
 enum Wake {
     Stop,
     Events,
-    Overflow,
+    SlowConsumer,
     /// The time may have come.
-    Rung,
+    Timer,
     Incoming(Incoming),
-    Broken,
+    IoError,
 }
 
 /// What there is of one connection while it lasts. Its task is this and little else, which is most of what an idle
 /// member takes.
 struct Driver<T, G> {
     // In the order in which they are dropped: others are told that the peer is gone before anything else.
-    seat: Seat,
-    counted: Connection,
-    conversation: Conversation,
-    idle: Idle,
+    seat: Membership,
+    counted: ConnectionGuard,
+    conversation: Detector,
+    idle: PingTimer,
     /// When it is rung, if it will be.
-    rings: Moment,
+    rings: Tick,
     /// It was over at once: whether we closed it.
     over: Option<bool>,
     /// Something waits to be sent.
@@ -100,7 +100,7 @@ struct Driver<T, G> {
 /// them (0.1 kB).
 pub fn drive<T: Transport + Send, G: Send>(
     socket: T,
-    upgrade: Upgrade,
+    upgrade: UpgradeRequest,
     policy: impl FnOnce(&Context) -> Arc<Policy>,
     context: Arc<Context>,
     guard: G,
@@ -111,8 +111,8 @@ pub fn drive<T: Transport + Send, G: Send>(
     let mut steps = STEPS.take();
     let now = Instant::now();
     let mut driver = Driver {
-        conversation: Conversation::open(&policy(&context), upgrade, now, &mut steps),
-        idle: T::BEAT.map_or_else(|| Idle::new(context.idle, now), |every| Idle::beat(every, now)),
+        conversation: Detector::open(&policy(&context), upgrade, now, &mut steps),
+        idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
         rings: NEVER,
         over: None,
         // What the socket was made with may have to be sent, whatever is said first.
@@ -157,7 +157,7 @@ impl<T: Transport, G> Driver<T, G> {
         over
     }
 
-    fn poll_steps(&mut self, context: &mut task::Context<'_>, steps: &mut Vec<Step>) -> Poll<bool> {
+    fn poll_steps(&mut self, context: &mut task::Context<'_>, steps: &mut Vec<Output>) -> Poll<bool> {
         let mut events = VecDeque::new();
         // Read once a turn, which is short: what has come since would still have to wait if it had come before.
         let now = Instant::now();
@@ -176,8 +176,8 @@ impl<T: Transport, G> Driver<T, G> {
                 self.conversation.on_time(now, steps);
                 match self.idle.poll(now) {
                     None => {}
-                    Some(Due::Ping) => steps.push(Step::Ping),
-                    Some(Due::Dead) => over = Some(false),
+                    Some(PingDue::SendPing) => steps.push(Output::Ping),
+                    Some(PingDue::TimedOut) => over = Some(false),
                 }
             }
             if let Some(closed) = over.or_else(|| self.perform(steps)) {
@@ -216,7 +216,7 @@ impl<T: Transport, G> Driver<T, G> {
         if self.flushing {
             match self.socket.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushing = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Wake::Broken),
+                Poll::Ready(Err(_)) => return Poll::Ready(Wake::IoError),
                 Poll::Pending => {}
             }
         }
@@ -231,9 +231,9 @@ impl<T: Transport, G> Driver<T, G> {
             outbox.poll_take(context, events)
         };
         match waits {
-            Poll::Ready(Ok(())) if events.is_empty() => return Poll::Ready(Wake::Rung),
+            Poll::Ready(Ok(())) if events.is_empty() => return Poll::Ready(Wake::Timer),
             Poll::Ready(Ok(())) => return Poll::Ready(Wake::Events),
-            Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::Overflow),
+            Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::SlowConsumer),
             Poll::Pending => {}
         }
         if self.socket.is_congested() {
@@ -248,7 +248,7 @@ impl<T: Transport, G> Driver<T, G> {
         wake: Wake,
         mut events: VecDeque<Event>,
         now: Instant,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<Output>,
     ) -> Option<bool> {
         match wake {
             Wake::Events => {
@@ -261,34 +261,34 @@ impl<T: Transport, G> Driver<T, G> {
                     Incoming::Frame(frame) => self.conversation.on_frame(frame, now, steps),
                     Incoming::Ping => self.flushing = true,
                     Incoming::Pong => self.conversation.on_pong(now),
-                    Incoming::TooBig => steps.push(close(&self.conversation, &Reason::TooBig)),
-                    Incoming::Violation(close) => steps.push(Step::Send(Frame::Close(close))),
+                    Incoming::MessageTooBig => steps.push(close(&self.conversation, &Reason::MessageTooBig)),
+                    Incoming::ProtocolError(close) => steps.push(Output::Send(Frame::Close(close))),
                     Incoming::Closed(code) => {
                         self.seat.leave(code == Some(1000));
                         return Some(false);
                     }
-                    Incoming::Gone => return Some(false),
+                    Incoming::Disconnected => return Some(false),
                 }
             }
-            Wake::Rung => self.clear_alarm(),
-            Wake::Overflow => {
+            Wake::Timer => self.clear_alarm(),
+            Wake::SlowConsumer => {
                 tracing::info!(
                     peer = self.seat.peer().0,
                     "closing a client that does not read what it is sent"
                 );
-                steps.push(close(&self.conversation, &Reason::TooSlow));
+                steps.push(close(&self.conversation, &Reason::SlowConsumer));
             }
             Wake::Stop => steps.push(close(&self.conversation, &Reason::ShuttingDown)),
-            Wake::Broken => return Some(false),
+            Wake::IoError => return Some(false),
         }
         None
     }
 
     /// Does what the conversation says. If it is over: whether we closed it.
-    fn perform(&mut self, steps: &mut Vec<Step>) -> Option<bool> {
+    fn perform(&mut self, steps: &mut Vec<Output>) -> Option<bool> {
         for step in steps.drain(..) {
             match step {
-                Step::Send(frame) => {
+                Output::Send(frame) => {
                     if let Frame::Close(close) = &frame {
                         let Close { code, reason } = close;
                         tracing::debug!(peer = self.seat.peer().0, code, %reason, "closing");
@@ -299,18 +299,18 @@ impl<T: Transport, G> Driver<T, G> {
                         Err(_) => return Some(false),
                     }
                 }
-                Step::Ping => {
+                Output::Ping => {
                     if self.socket.queue_ping().is_err() {
                         return Some(false);
                     }
                     self.flushing = true;
                 }
-                Step::Enter(key, command) => self.seat.enter(&key, command),
-                Step::Ask(command) => {
+                Output::Enter(key, command) => self.seat.enter(&key, command),
+                Output::Ask(command) => {
                     self.seat.command(command);
                 }
-                Step::Leave => self.seat.leave(false),
-                Step::Mixed(link, other) => {
+                Output::Leave => self.seat.leave(false),
+                Output::Mixed(link, other) => {
                     if self.seat.first_mixed(link) {
                         self.counted.mixed();
                         tracing::warn!(
@@ -321,7 +321,7 @@ impl<T: Transport, G> Driver<T, G> {
                         );
                     }
                 }
-                Step::Recognised(releases, evidence) => {
+                Output::Recognised(releases, evidence) => {
                     let evidence_name = evidence.name();
                     tracing::debug!(peer = self.seat.peer().0, %releases, evidence = evidence_name, "recognised");
                     self.counted.recognised(releases, evidence);
@@ -332,19 +332,19 @@ impl<T: Transport, G> Driver<T, G> {
     }
 }
 
-fn close(conversation: &Conversation, reason: &Reason) -> Step {
-    Step::Send(Frame::Close(conversation.close(reason)))
+fn close(conversation: &Detector, reason: &Reason) -> Output {
+    Output::Send(Frame::Close(conversation.close(reason)))
 }
 
 thread_local! {
     /// What the steps of a turn are collected in.
-    static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
+    static STEPS: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::ws::Socket;
+    use crate::server::transport::ws::Socket;
     use tokio::net::TcpStream;
     use tokio::sync::mpsc;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Idle {
+pub(super) struct PingTimer {
     /// In milliseconds: there is one for each connection.
     patience: u32,
     heard: Instant,
@@ -16,22 +16,22 @@ pub(super) struct Idle {
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum PingDue {
     /// Send a ping.
-    Ping,
+    SendPing,
     /// The connection is dead.
-    Dead,
+    TimedOut,
 }
 
-impl Idle {
+impl PingTimer {
     /// After `patience` without a word the peer is asked, after as long again it is dead.
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Idle { patience: millis(patience), heard: now, asked: false, answered: true }
+        PingTimer { patience: millis(patience), heard: now, asked: false, answered: true }
     }
 
     /// A ping is due every so often, and nobody answers: the peer is never dead.
     pub(super) fn beat(every: Duration, now: Instant) -> Self {
-        Idle { patience: millis(every), heard: now, asked: false, answered: false }
+        PingTimer { patience: millis(every), heard: now, asked: false, answered: false }
     }
 
     /// Something came.
@@ -49,19 +49,19 @@ impl Idle {
     }
 
     /// What is due at `now`.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
+    pub(super) fn poll(&mut self, now: Instant) -> Option<PingDue> {
         if now < self.deadline() {
             return None;
         }
         if !self.answered {
             self.heard = now;
-            return Some(Due::Ping);
+            return Some(PingDue::SendPing);
         }
         if self.asked {
-            return Some(Due::Dead);
+            return Some(PingDue::TimedOut);
         }
         self.asked = true;
-        Some(Due::Ping)
+        Some(PingDue::SendPing)
     }
 }
 
@@ -77,23 +77,23 @@ mod tests {
     fn asks_once_and_then_gives_up() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut idle = Idle::new(Duration::from_secs(10), start);
+        let mut idle = PingTimer::new(Duration::from_secs(10), start);
         assert_eq!(idle.poll(at(9)), None);
-        assert_eq!(idle.poll(at(10)), Some(Due::Ping));
+        assert_eq!(idle.poll(at(10)), Some(PingDue::SendPing));
         assert_eq!(idle.poll(at(19)), None);
         idle.heard(at(19));
-        assert_eq!((idle.poll(at(28)), idle.poll(at(29))), (None, Some(Due::Ping)));
-        assert_eq!((idle.poll(at(38)), idle.poll(at(39))), (None, Some(Due::Dead)));
+        assert_eq!((idle.poll(at(28)), idle.poll(at(29))), (None, Some(PingDue::SendPing)));
+        assert_eq!((idle.poll(at(38)), idle.poll(at(39))), (None, Some(PingDue::TimedOut)));
     }
 
     #[test]
     fn beats_whatever_is_heard() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut idle = Idle::beat(Duration::from_secs(20), start);
+        let mut idle = PingTimer::beat(Duration::from_secs(20), start);
         idle.heard(at(15));
-        assert_eq!((idle.poll(at(19)), idle.poll(at(20))), (None, Some(Due::Ping)));
-        assert_eq!((idle.poll(at(39)), idle.poll(at(41))), (None, Some(Due::Ping)));
-        assert_eq!((idle.poll(at(60)), idle.poll(at(61))), (None, Some(Due::Ping)));
+        assert_eq!((idle.poll(at(19)), idle.poll(at(20))), (None, Some(PingDue::SendPing)));
+        assert_eq!((idle.poll(at(39)), idle.poll(at(41))), (None, Some(PingDue::SendPing)));
+        assert_eq!((idle.poll(at(60)), idle.poll(at(61))), (None, Some(PingDue::SendPing)));
     }
 }

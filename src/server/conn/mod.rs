@@ -5,9 +5,9 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-mod alarm;
 mod driver;
-mod idle;
+mod keepalive;
+mod timers;
 
-pub use alarm::Alarm;
 pub use driver::{Context, drive};
+pub use timers::TimerQueue;

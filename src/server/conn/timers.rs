@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::hub::Outbox;
-use crate::model::PeerId;
+use crate::protocol::model::PeerId;
+use crate::server::hub::Outbox;
 
 /// A moment, in milliseconds since the alarm was made.
-pub(super) type Moment = u64;
+pub(super) type Tick = u64;
 
 /// After every moment.
-pub(super) const NEVER: Moment = Moment::MAX;
+pub(super) const NEVER: Tick = Tick::MAX;
 
 /// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
 const SHARDS: usize = 16;
@@ -27,17 +27,17 @@ const TOGETHER: Duration = Duration::from_millis(25);
 
 /// Who is to be rung when.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct TimerQueue {
     start: Instant,
-    shards: Vec<Mutex<BTreeMap<(Moment, PeerId), Outbox>>>,
+    shards: Vec<Mutex<BTreeMap<(Tick, PeerId), Outbox>>>,
     /// When the timer looks again, unless it is notified. Everything is before it while it looks.
     next: AtomicU64,
     earlier: Notify,
 }
 
-impl Default for Alarm {
+impl Default for TimerQueue {
     fn default() -> Self {
-        Alarm {
+        TimerQueue {
             start: Instant::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(NEVER),
@@ -46,16 +46,16 @@ impl Default for Alarm {
     }
 }
 
-impl Alarm {
+impl TimerQueue {
     /// The first moment that is not before `at`.
-    pub(super) fn moment(&self, at: Instant) -> Moment {
+    pub(super) fn moment(&self, at: Instant) -> Tick {
         let since = at.saturating_duration_since(self.start);
         // Not by way of all its microseconds, which are 128 bits and would be divided on every turn.
         since.as_secs() * 1000 + u64::from(since.subsec_nanos().div_ceil(1_000_000))
     }
 
     /// The peer is to be rung once at `to`, and no longer at `from`.
-    pub(super) fn set(&self, peer: PeerId, from: Moment, to: Moment, outbox: &Outbox) {
+    pub(super) fn set(&self, peer: PeerId, from: Tick, to: Tick, outbox: &Outbox) {
         {
             let mut shard = self.shard(peer).lock();
             if from != NEVER {
@@ -69,7 +69,7 @@ impl Alarm {
     }
 
     /// The peer is no longer to be rung at `from`.
-    pub(super) fn clear(&self, peer: PeerId, from: Moment) {
+    pub(super) fn clear(&self, peer: PeerId, from: Tick) {
         if from != NEVER {
             self.shard(peer).lock().remove(&(from, peer));
         }
@@ -100,7 +100,7 @@ impl Alarm {
     }
 
     /// Rings whose moment has come; the next one that comes.
-    fn ring(&self, now: Instant) -> Option<Moment> {
+    fn ring(&self, now: Instant) -> Option<Tick> {
         let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER);
         let mut next = None;
         for shard in &self.shards {
@@ -108,7 +108,7 @@ impl Alarm {
             while let Some(first) = shard.first_entry() {
                 let moment = first.key().0;
                 if moment > now {
-                    next = Some(next.map_or(moment, |next: Moment| next.min(moment)));
+                    next = Some(next.map_or(moment, |next: Tick| next.min(moment)));
                     break;
                 }
                 first.remove().ring();
@@ -117,7 +117,7 @@ impl Alarm {
         next
     }
 
-    fn shard(&self, peer: PeerId) -> &Mutex<BTreeMap<(Moment, PeerId), Outbox>> {
+    fn shard(&self, peer: PeerId) -> &Mutex<BTreeMap<(Tick, PeerId), Outbox>> {
         // The remainder is below SHARDS, and so a valid index.
         &self.shards[(peer.0 % SHARDS as u64) as usize]
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn rings_once_when_the_moment_has_come() {
-        let alarm = Alarm::default();
+        let alarm = TimerQueue::default();
         let at = |millis| alarm.start + Duration::from_millis(millis);
         let (a, b) = (Outbox::new(100), Outbox::new(100));
         alarm.set(PeerId(1), NEVER, 10, &a);
@@ -155,14 +155,14 @@ mod tests {
 
     #[test]
     fn nobody_is_rung_too_early() {
-        let alarm = Alarm::default();
+        let alarm = TimerQueue::default();
         assert_eq!(alarm.moment(alarm.start + Duration::from_micros(1)), 1);
         assert_eq!(alarm.moment(alarm.start + Duration::from_millis(1)), 1);
     }
 
     #[tokio::test]
     async fn the_timer_is_woken_by_an_earlier_moment() {
-        let alarm = std::sync::Arc::new(Alarm::default());
+        let alarm = std::sync::Arc::new(TimerQueue::default());
         let running = tokio::spawn({
             let alarm = alarm.clone();
             async move { alarm.run().await }

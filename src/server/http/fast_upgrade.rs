@@ -14,7 +14,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Door, Route, Wanted, answer, is_upgrade};
+use super::{Route, Routes, UpgradeTarget, answer, is_upgrade};
 
 /// How much is read at first, in bytes. A browser's request takes half a KiB to one.
 const FIRST: usize = 4 * 1024;
@@ -24,9 +24,9 @@ const MAX_FIELDS: usize = 32;
 
 /// What a connection begins with.
 #[derive(Debug)]
-pub(super) enum First {
+pub(super) enum FirstRead {
     /// A request for a WebSocket in a room, the answer that grants it, and what came after it.
-    Upgrade { grant: Vec<u8>, early: Bytes, wanted: Wanted },
+    UpgradeRequest { grant: Vec<u8>, early: Bytes, wanted: UpgradeTarget },
     /// Something else.
     Other(Bytes),
 }
@@ -38,19 +38,21 @@ thread_local! {
 /// Reads once.
 pub(super) fn poll_first<S: AsyncRead + Unpin>(
     stream: &mut S,
-    door: &Door,
+    door: &Routes,
     context: &mut Context<'_>,
-) -> Poll<io::Result<First>> {
+) -> Poll<io::Result<FirstRead>> {
     BUFFER.with_borrow_mut(|buffer| {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
         let bytes = buffer.filled();
-        Poll::Ready(Ok(granted(bytes, door).unwrap_or_else(|| First::Other(Bytes::copy_from_slice(bytes)))))
+        Poll::Ready(Ok(
+            granted(bytes, door).unwrap_or_else(|| FirstRead::Other(Bytes::copy_from_slice(bytes)))
+        ))
     })
 }
 
 /// The answer to what is read, if it is a request for a WebSocket in a room and nothing is wrong about it.
-fn granted(bytes: &[u8], door: &Door) -> Option<First> {
+fn granted(bytes: &[u8], door: &Routes) -> Option<FirstRead> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Request::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
@@ -79,8 +81,9 @@ fn granted(bytes: &[u8], door: &Door) -> Option<First> {
         return None;
     }
     let (response, upgrade) = answer(&request);
-    let wanted = Wanted::Room(upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)?);
-    Some(First::Upgrade {
+    let wanted =
+        UpgradeTarget::Room(upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)?);
+    Some(FirstRead::UpgradeRequest {
         grant: written(&response),
         early: Bytes::copy_from_slice(&bytes[length..]),
         wanted,
@@ -102,12 +105,12 @@ fn written<B>(response: &Response<B>) -> Vec<u8> {
 
 /// A stream of which something was read already.
 #[derive(Debug)]
-pub(super) struct Rewound<S> {
+pub(super) struct Rewind<S> {
     pub(super) early: Bytes,
     pub(super) stream: S,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -122,7 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -156,7 +159,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 mod tests {
     use super::*;
 
-    const DOOR: Door = Door { websockets: true, signaller: None, events: None };
+    const DOOR: Routes = Routes { websockets: true, signaller: None, events: None };
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
@@ -167,7 +170,8 @@ mod tests {
     #[test]
     fn what_is_granted_is_what_is_answered() {
         let bytes = [REQUEST.as_bytes(), b"early"].concat();
-        let Some(First::Upgrade { grant, early, wanted: Wanted::Room(upgrade) }) = granted(&bytes, &DOOR)
+        let Some(FirstRead::UpgradeRequest { grant, early, wanted: UpgradeTarget::Room(upgrade) }) =
+            granted(&bytes, &DOOR)
         else {
             panic!("not granted")
         };
@@ -177,7 +181,7 @@ mod tests {
         assert_eq!(&early[..], b"early");
         assert_eq!((upgrade.path.as_str(), upgrade.favored), ("/room", true));
         let offers = REQUEST.replace("Host: a", "Sec-WebSocket-Protocol: one, two");
-        let Some(First::Upgrade { grant, .. }) = granted(offers.as_bytes(), &DOOR) else {
+        let Some(FirstRead::UpgradeRequest { grant, .. }) = granted(offers.as_bytes(), &DOOR) else {
             panic!("not granted")
         };
         assert!(String::from_utf8(grant).unwrap().contains("sec-websocket-protocol: one\r\n"));
@@ -204,6 +208,6 @@ mod tests {
         }
         let many = format!("{}\r\n", "X: y\r\n".repeat(MAX_FIELDS));
         assert!(!is_granted(&REQUEST.replace("\r\n\r\n", &format!("\r\n{many}"))));
-        assert!(granted(REQUEST.as_bytes(), &Door { websockets: false, ..DOOR }).is_none());
+        assert!(granted(REQUEST.as_bytes(), &Routes { websockets: false, ..DOOR }).is_none());
     }
 }

@@ -1,9 +1,9 @@
 //! HTTP on the port of the gateway: the upgrade to a WebSocket, event streams, and a helpful line for whatever else
 //! asks.
 
-mod events;
-mod quick;
-mod relay;
+mod fast_upgrade;
+mod signaller;
+mod sse_registry;
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn, ready};
@@ -27,14 +27,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::dialect::Upgrade;
-use crate::signaller::Signaller;
-use crate::signaller::door::Call;
-use crate::transport::sse;
+use crate::protocol::dialect::UpgradeRequest;
+use crate::server::signaller::Signaller;
+use crate::server::signaller::admission::Admitted;
+use crate::server::transport::sse_body;
 
-pub use events::Events;
-use events::Route;
-use quick::{First, Rewound};
+use fast_upgrade::{FirstRead, Rewind};
+use sse_registry::Route;
+pub use sse_registry::SseRegistry;
 
 /// The longest request head, in bytes. Room for a key of 512 characters of which each is escaped, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
@@ -58,59 +58,59 @@ pub struct Upgraded<S> {
     /// Bytes of the WebSocket that were read already.
     pub early: Bytes,
     /// What the request wants.
-    pub wanted: Wanted,
+    pub wanted: UpgradeTarget,
 }
 
 /// What a WebSocket is for.
 #[derive(Debug)]
-pub enum Wanted {
+pub enum UpgradeTarget {
     /// A room, or what its first messages will say; what the request said.
-    Room(Upgrade),
+    Room(UpgradeRequest),
     /// The path relay, which admitted it.
-    Relay(Arc<Signaller>, Call),
+    Relay(Arc<Signaller>, Admitted),
 }
 
 /// What is behind the port.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Routes {
     /// Whether WebSockets are.
     pub websockets: bool,
     /// The path relay, which answers for its paths.
     pub signaller: Option<Arc<Signaller>>,
     /// The event streams.
-    pub events: Option<Arc<Events>>,
+    pub events: Option<Arc<SseRegistry>>,
 }
 
 /// Serves HTTP until the client asks for a WebSocket; `None` if it never does before `stop` is ready. What belongs to
 /// the connection holds a clone of `alive` for as long as it is there.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    door: Door,
+    door: Routes,
     alive: mpsc::Sender<()>,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
     let mut stop = pin!(stop);
-    let first = poll_fn(|context| quick::poll_first(&mut stream, &door, context));
+    let first = poll_fn(|context| fast_upgrade::poll_first(&mut stream, &door, context));
     let first = tokio::select! {
         first = tokio::time::timeout(HEAD_TIMEOUT, first) => first.ok()?.ok()?,
         () = &mut stop => return None,
     };
     match first {
-        First::Upgrade { grant, early, wanted } => Some(Upgraded { stream, grant, early, wanted }),
+        FirstRead::UpgradeRequest { grant, early, wanted } => Some(Upgraded { stream, grant, early, wanted }),
         // Boxed: its state is many times that of the rest, and few connections come so far.
-        First::Other(early) => Box::pin(by_hyper(Rewound { early, stream }, door, alive, stop)).await,
+        FirstRead::Other(early) => Box::pin(by_hyper(Rewind { early, stream }, door, alive, stop)).await,
     }
 }
 
 /// The same for a connection that does not begin with the whole request for a WebSocket.
 async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: Rewound<S>,
-    door: Door,
+    stream: Rewind<S>,
+    door: Routes,
     alive: mpsc::Sender<()>,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
-    let ends = Ends { over: Arc::default(), begun: Arc::default(), alive };
-    let front = Front { asked: Arc::default(), door, ends: ends.clone() };
+    let ends = StreamLifecycle { over: Arc::default(), begun: Arc::default(), alive };
+    let front = HttpService { asked: Arc::default(), door, ends: ends.clone() };
     let asked = Arc::clone(&front.asked);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -143,20 +143,20 @@ async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     served.ok()?;
     let wanted = asked.lock().take()?;
     let parts = connection.into_parts();
-    let Rewound { early, stream } = parts.io.into_inner();
+    let Rewind { early, stream } = parts.io.into_inner();
     let early = if early.is_empty() { parts.read_buf } else { [parts.read_buf, early].concat().into() };
     Some(Upgraded { stream, grant: Vec::new(), early, wanted })
 }
 
 /// How the end of a connection's event streams is heard of.
 #[derive(Clone, Debug)]
-struct Ends {
+struct StreamLifecycle {
     over: Arc<Notify>,
     begun: Arc<AtomicBool>,
     alive: mpsc::Sender<()>,
 }
 
-impl Ends {
+impl StreamLifecycle {
     /// A stream begins; this is to be notified when it ends.
     fn begin(&self) -> Arc<Notify> {
         self.begun.store(true, Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Ends {
 #[derive(Debug)]
 enum Body {
     Whole(Full<Bytes>),
-    Events(sse::Body),
+    Events(sse_body::BodyReceiver),
 }
 
 impl hyper::body::Body for Body {
@@ -205,13 +205,13 @@ impl hyper::body::Body for Body {
 
 /// Answers requests, and keeps what the upgrade among them said.
 #[derive(Debug)]
-struct Front {
-    asked: Arc<Mutex<Option<Wanted>>>,
-    door: Door,
-    ends: Ends,
+struct HttpService {
+    asked: Arc<Mutex<Option<UpgradeTarget>>>,
+    door: Routes,
+    ends: StreamLifecycle,
 }
 
-impl Service<Request<Incoming>> for Front {
+impl Service<Request<Incoming>> for HttpService {
     type Response = Response<Body>;
     type Error = Infallible;
     /// Nearly always ready: a state that few connections are in should not weigh on all.
@@ -226,7 +226,7 @@ impl Service<Request<Incoming>> for Front {
             Either::Right(Box::pin(async { Ok(answer.await) }) as Pin<Box<_>>)
         };
         let now = |answer| Either::Left(ready(Ok(answer)));
-        if let Some((answer, wanted)) = relay::answer(self.door.signaller.as_ref(), &request) {
+        if let Some((answer, wanted)) = signaller::answer(self.door.signaller.as_ref(), &request) {
             *self.asked.lock() = wanted;
             return now(answer.map(Body::Whole));
         }
@@ -247,12 +247,12 @@ impl Service<Request<Incoming>> for Front {
             return now(plain(StatusCode::NOT_FOUND, EVENTS_ONLY).map(Body::Whole));
         }
         let (answer, upgrade) = answer(&request);
-        *self.asked.lock() = upgrade.map(Wanted::Room);
+        *self.asked.lock() = upgrade.map(UpgradeTarget::Room);
         now(answer.map(Body::Whole))
     }
 }
 
-fn answer<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option<Upgrade>) {
+fn answer<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option<UpgradeRequest>) {
     if is_upgrade(request) {
         return match accept(request) {
             Ok(response) => (response, Some(upgrade(request))),
@@ -341,11 +341,11 @@ fn switching(accepted: HeaderValue) -> Response<Full<Bytes>> {
     response
 }
 
-fn upgrade<B>(request: &Request<B>) -> Upgrade {
+fn upgrade<B>(request: &Request<B>) -> UpgradeRequest {
     let uri = request.uri();
     let names =
         uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    Upgrade { path: uri.path().to_owned(), favored: names.into_iter().any(|name| name == "favored") }
+    UpgradeRequest { path: uri.path().to_owned(), favored: names.into_iter().any(|name| name == "favored") }
 }
 
 #[cfg(test)]
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!response.headers().contains_key("sec-websocket-protocol"));
-        assert_eq!(upgrade, Some(Upgrade { path: "/k%20%2Fx".into(), favored: true }));
+        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k%20%2Fx".into(), favored: true }));
     }
 
     #[test]

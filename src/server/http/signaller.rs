@@ -1,4 +1,4 @@
-//! HTTP on the paths of the relay, in the words of the original. Who is admitted, [`crate::signaller`] decides.
+//! HTTP on the paths of the relay, in the words of the original. Who is admitted, [`crate::server::signaller`] decides.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::{Wanted, accept_key, has_token, switching};
-use crate::signaller::Signaller;
-use crate::signaller::door::{Knock, Refusal};
+use super::{UpgradeTarget, accept_key, has_token, switching};
+use crate::server::signaller::Signaller;
+use crate::server::signaller::admission::{Rejection, SignallerRequest};
 
 /// The relay's answer to a request; `None` if the request is not the relay's to answer.
 pub(super) fn answer<B>(
     signaller: Option<&Arc<Signaller>>,
     request: &Request<B>,
-) -> Option<(Response<Full<Bytes>>, Option<Wanted>)> {
+) -> Option<(Response<Full<Bytes>>, Option<UpgradeTarget>)> {
     let signaller = signaller?;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
@@ -25,7 +25,7 @@ pub(super) fn answer<B>(
         Err(refusal) => return Some((refused(refusal), None)),
     };
     let accepted = accept_key(headers);
-    let knock = Knock {
+    let knock = SignallerRequest {
         get: request.method() == Method::GET,
         upgrade: request.version() == Version::HTTP_11
             && has_token(headers, header::CONNECTION, "upgrade")
@@ -39,21 +39,23 @@ pub(super) fn answer<B>(
             .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
     Some(match (signaller.knock(target, &knock), accepted) {
-        (Ok(call), Some(accepted)) => (switching(accepted), Some(Wanted::Relay(Arc::clone(signaller), call))),
+        (Ok(call), Some(accepted)) => {
+            (switching(accepted), Some(UpgradeTarget::Relay(Arc::clone(signaller), call)))
+        }
         // Nobody is admitted without a key.
-        (Ok(_), None) => (refused(Refusal::NoUpgrade), None),
+        (Ok(_), None) => (refused(Rejection::NoUpgrade), None),
         (Err(refusal), _) => (refused(refusal), None),
     })
 }
 
-fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
+fn refused(refusal: Rejection) -> Response<Full<Bytes>> {
     let (status, text, is_upgrade) = match refusal {
-        Refusal::NoSuchPath => (StatusCode::NOT_FOUND, "404 page not found\n", false),
-        Refusal::Taken => (StatusCode::CONFLICT, "", false),
-        Refusal::Unknown => (StatusCode::NOT_FOUND, "", false),
-        Refusal::NoUpgrade => (StatusCode::BAD_REQUEST, "Bad Request\n", true),
-        Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n", true),
-        Refusal::Origin => (StatusCode::FORBIDDEN, "Forbidden\n", true),
+        Rejection::NoSuchPath => (StatusCode::NOT_FOUND, "404 page not found\n", false),
+        Rejection::HandleTaken => (StatusCode::CONFLICT, "", false),
+        Rejection::NoListener => (StatusCode::NOT_FOUND, "", false),
+        Rejection::NoUpgrade => (StatusCode::BAD_REQUEST, "Bad Request\n", true),
+        Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n", true),
+        Rejection::Origin => (StatusCode::FORBIDDEN, "Forbidden\n", true),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;

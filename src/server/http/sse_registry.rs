@@ -1,5 +1,5 @@
 //! HTTP of the event streams: which requests are theirs, who sent them, and what is answered. How frames look in
-//! requests and events, [`crate::dialect::sse`] says; what they mean, the rooms.
+//! requests and events, [`crate::protocol::dialect::sse`] says; what they mean, the rooms.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,14 +16,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::{SecureRandom, ring};
 
-use super::{Body, Ends, NOT_FOUND, plain};
-use crate::config::Transports;
-use crate::conn::{self, Context};
-use crate::dialect::Upgrade;
-use crate::dialect::sse::{LAST, Sender, Style, TAKEN, Writer, asked, posted};
-use crate::frame::Frame;
-use crate::negotiate::Policy;
-use crate::transport::sse::{self, EventStream, body, inbox};
+use super::{Body, NOT_FOUND, StreamLifecycle, plain};
+use crate::config::EnabledTransports;
+use crate::protocol::detect::Policy;
+use crate::protocol::dialect::UpgradeRequest;
+use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
+use crate::protocol::frame::Frame;
+use crate::server::conn::{self, Context};
+use crate::server::transport::sse_body::{self, EventStream, body, inbox};
 
 /// How long a client may take for the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,10 +37,10 @@ const MAX_ID: usize = 64;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// By what a client names its stream.
-type Name = (Style, u64);
+type StreamId = (SseVariant, u64);
 
 /// The event streams of this server.
-pub struct Events {
+pub struct SseRegistry {
     context: Arc<Context>,
     /// What a client of each style may speak; `None` if that style is not served.
     query: Option<Arc<Policy>>,
@@ -48,11 +48,11 @@ pub struct Events {
     /// Nothing but event streams is served.
     only: bool,
     max_message: usize,
-    streams: Mutex<HashMap<Name, mpsc::Sender<Frame>>>,
+    streams: Mutex<HashMap<StreamId, mpsc::Sender<Frame>>>,
     random: &'static dyn SecureRandom,
 }
 
-impl fmt::Debug for Events {
+impl fmt::Debug for SseRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("streams", &self.streams.lock().len()).finish_non_exhaustive()
     }
@@ -66,7 +66,7 @@ pub(super) enum Route {
     /// Answer it.
     Answer(Response<Body>),
     /// Begin a stream, whose client has said this.
-    Open(Style, Option<Frame>),
+    Open(SseVariant, Option<Frame>),
     /// Take a frame to the stream of its sender.
     Send(Sender, Frame),
     /// Its body says the rest.
@@ -74,12 +74,12 @@ pub(super) enum Route {
 }
 
 /// A stream's place in the list of streams.
-struct Listed {
-    events: Arc<Events>,
-    name: Name,
+struct RegistrationGuard {
+    events: Arc<SseRegistry>,
+    name: StreamId,
 }
 
-impl Drop for Listed {
+impl Drop for RegistrationGuard {
     fn drop(&mut self) {
         self.events.streams.lock().remove(&self.name);
     }
@@ -88,21 +88,25 @@ impl Drop for Listed {
 /// Nothing takes what a client sends, for too long.
 struct Congested;
 
-impl Events {
+impl SseRegistry {
     /// The event streams, if there can be any.
-    pub fn new(context: &Arc<Context>, transports: Transports, max_message: usize) -> Option<Arc<Self>> {
+    pub fn new(
+        context: &Arc<Context>,
+        transports: EnabledTransports,
+        max_message: usize,
+    ) -> Option<Arc<Self>> {
         let only = match transports {
-            Transports::WebSocket => return None,
-            Transports::All => false,
-            Transports::EventStream => true,
+            EnabledTransports::WebSocket => return None,
+            EnabledTransports::All => false,
+            EnabledTransports::EventStream => true,
         };
-        let policy = |style: Style| {
+        let policy = |style: SseVariant| {
             let releases = style.releases(context.policy.releases);
             (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
         };
-        let (query, auth) = (policy(Style::Query), policy(Style::Auth));
+        let (query, auth) = (policy(SseVariant::Query), policy(SseVariant::Auth));
         (query.is_some() || auth.is_some()).then(|| {
-            Arc::new(Events {
+            Arc::new(SseRegistry {
                 context: Arc::clone(context),
                 query,
                 auth,
@@ -124,12 +128,12 @@ impl Events {
             Method::GET => {
                 let wanted = self.only || accepts_events(headers);
                 let route = match request.uri().query() {
-                    None if self.auth.is_some() && wanted => Route::Open(Style::Auth, None),
+                    None if self.auth.is_some() && wanted => Route::Open(SseVariant::Auth, None),
                     Some(query) if self.query.is_some() => {
                         let asked = asked(query);
                         match asked.sender {
                             Some(sender) => Route::Send(sender, asked.frame),
-                            None if wanted => Route::Open(Style::Query, Some(asked.frame)),
+                            None if wanted => Route::Open(SseVariant::Query, Some(asked.frame)),
                             None => Route::Pass,
                         }
                     }
@@ -156,14 +160,14 @@ impl Events {
     /// Begins a stream, and answers with it.
     pub(super) fn open(
         self: &Arc<Self>,
-        style: Style,
+        style: SseVariant,
         first: Option<Frame>,
         headers: &HeaderMap,
-        ends: &Ends,
+        ends: &StreamLifecycle,
     ) -> Response<Body> {
         let policy = match style {
-            Style::Query => &self.query,
-            Style::Auth => &self.auth,
+            SseVariant::Query => &self.query,
+            SseVariant::Auth => &self.auth,
         };
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return plain(StatusCode::NOT_FOUND, NOT_FOUND).map(Body::Whole);
@@ -186,9 +190,9 @@ impl Events {
             // There is room for one.
             let _ = inbox.try_send(first);
         }
-        let listed = Listed { events: Arc::clone(self), name };
+        let listed = RegistrationGuard { events: Arc::clone(self), name };
         let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
-        let upgrade = Upgrade { path: "/".to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
         tokio::spawn(conn::drive(stream, upgrade, |_| policy, context, (listed, alive)));
         events(body, headers)
     }
@@ -199,10 +203,10 @@ impl Events {
         sender: Sender,
         frame: Frame,
         headers: HeaderMap,
-        ends: Ends,
+        ends: StreamLifecycle,
     ) -> Response<Body> {
         if let Sender::Id(id) = sender
-            && self.deliver(Style::Query, id, frame).await.is_err()
+            && self.deliver(SseVariant::Query, id, frame).await.is_err()
         {
             return empty(StatusCode::SERVICE_UNAVAILABLE, &headers);
         }
@@ -238,7 +242,7 @@ impl Events {
         };
         let status = match posted(&body) {
             Some((_, Frame::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, frame)) => match self.deliver(Style::Auth, id, frame).await {
+            Some((id, frame)) => match self.deliver(SseVariant::Auth, id, frame).await {
                 // As in the originals also if there is no such stream: who only guesses ids learns nothing.
                 Ok(()) => StatusCode::OK,
                 Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
@@ -249,7 +253,7 @@ impl Events {
         empty(status, &head.headers)
     }
 
-    async fn deliver(&self, style: Style, id: u64, frame: Frame) -> Result<(), Congested> {
+    async fn deliver(&self, style: SseVariant, id: u64, frame: Frame) -> Result<(), Congested> {
         let inbox = self.streams.lock().get(&(style, id)).cloned();
         let Some(inbox) = inbox else {
             return Ok(());
@@ -262,7 +266,7 @@ impl Events {
     }
 
     /// A new stream's place in the list, and both ends of its inbox. `None` if the system has no random numbers.
-    fn list(&self, style: Style) -> Option<(Name, mpsc::Sender<Frame>, mpsc::Receiver<Frame>)> {
+    fn list(&self, style: SseVariant) -> Option<(StreamId, mpsc::Sender<Frame>, mpsc::Receiver<Frame>)> {
         let (inbox, frames) = inbox();
         let mut streams = self.streams.lock();
         loop {
@@ -311,7 +315,7 @@ fn empty(status: StatusCode, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// The head of an event stream.
-fn events(body: sse::Body, headers: &HeaderMap) -> Response<Body> {
+fn events(body: sse_body::BodyReceiver, headers: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::Events(body));
     allow_origin(&mut response, headers);
     let answer = response.headers_mut();

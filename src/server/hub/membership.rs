@@ -3,24 +3,24 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Cell, Hub, Outbox};
-use crate::model::{Command, Event, LinkId, Open, PeerId, Recipient, RoomKey};
-use crate::router::Room;
+use super::{Hub, Outbox, RoomCell};
+use crate::protocol::model::{Command, Event, LinkId, Open, PeerId, Recipient, RoomKey};
+use crate::protocol::room::Room;
 
 /// One connection's place among the rooms.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Membership {
     hub: Arc<Hub>,
     peer: PeerId,
     outbox: Outbox,
     /// The room in which it asked to be a member last.
-    opened: Option<Arc<Cell>>,
+    opened: Option<Arc<RoomCell>>,
     /// The room it joined last. The same as `opened` in the dialects whose key is the path.
-    joined: Option<Arc<Cell>>,
+    joined: Option<Arc<RoomCell>>,
     /// Rooms it turned away from, where others may still be at the other end of its links, and where it may still
     /// be a member.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
-    earlier: Option<Box<Vec<Arc<Cell>>>>,
+    earlier: Option<Box<Vec<Arc<RoomCell>>>>,
 }
 
 thread_local! {
@@ -31,9 +31,9 @@ thread_local! {
 /// How many rooms a connection can have turned away from before it leaves the oldest for good.
 const MAX_EARLIER: usize = 16;
 
-impl Seat {
+impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Seat { hub, peer, outbox, opened: None, joined: None, earlier: None }
+        Membership { hub, peer, outbox, opened: None, joined: None, earlier: None }
     }
 
     /// The peer that sits here.
@@ -49,7 +49,7 @@ impl Seat {
     /// Takes a command to the room `key`, and stays there. Opening a room gives up the membership of the one
     /// opened before, unless it is to be kept.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
-        let keeps = matches!(command, Command::Open(Open { keeps_others: true, .. }));
+        let keeps = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
         let cell = loop {
             let cell = self.hub.room(key);
             let mut state = cell.state.lock();
@@ -66,7 +66,7 @@ impl Seat {
         RNG.with_borrow_mut(|rng| room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
     }
 
-    fn settle_in(&mut self, cell: Arc<Cell>, keeps: bool) {
+    fn settle_in(&mut self, cell: Arc<RoomCell>, keeps: bool) {
         let (inside, member) = {
             let state = cell.state.lock();
             (state.room.contains(self.peer), state.room.is_member(self.peer))
@@ -91,7 +91,7 @@ impl Seat {
         }
     }
 
-    fn turn_away(&mut self, before: Arc<Cell>) {
+    fn turn_away(&mut self, before: Arc<RoomCell>) {
         let still = [&self.opened, &self.joined].into_iter().flatten().any(|cell| Arc::ptr_eq(cell, &before));
         if still {
             return;
@@ -109,7 +109,7 @@ impl Seat {
     /// is false.
     pub fn command(&mut self, command: Command) -> bool {
         let cell = match command {
-            Command::Relay { to: Recipient::Joiner(link), .. } | Command::Answer { link, .. } => {
+            Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
                 self.room_of(link)
             }
             _ => self.joined.as_ref().or(self.opened.as_ref()),
@@ -117,7 +117,7 @@ impl Seat {
         let Some(cell) = cell else {
             return false;
         };
-        let settles = !matches!(command, Command::Relay { .. } | Command::Answer { .. });
+        let settles = !matches!(command, Command::Relay { .. } | Command::ReplyOnBehalf { .. });
         {
             let mut state = cell.state.lock();
             if state.room.contains(self.peer) {
@@ -132,11 +132,11 @@ impl Seat {
     }
 
     /// The room in which it has an end of a link: the one opened last, unless it is another.
-    fn room_of(&self, link: LinkId) -> Option<&Arc<Cell>> {
+    fn room_of(&self, link: LinkId) -> Option<&Arc<RoomCell>> {
         let others = self.joined.iter().chain(self.earlier.iter().flat_map(|earlier| earlier.iter().rev()));
         let mut elsewhere = None;
         if self.joined.is_some() || self.earlier.is_some() {
-            let has_end = |cell: &&Arc<Cell>| cell.state.lock().room.has_end(self.peer, link);
+            let has_end = |cell: &&Arc<RoomCell>| cell.state.lock().room.has_end(self.peer, link);
             elsewhere = self.opened.iter().chain(others).find(has_end);
         }
         elsewhere.or(self.opened.as_ref())
@@ -158,7 +158,7 @@ impl Seat {
         }
     }
 
-    fn quit(&self, cell: &Arc<Cell>, clean: bool) {
+    fn quit(&self, cell: &Arc<RoomCell>, clean: bool) {
         let empty = {
             let mut state = cell.state.lock();
             state.room.leave(self.peer, clean, &mut deliver);
@@ -174,7 +174,7 @@ fn deliver(outbox: &Outbox, event: Event) {
     outbox.push(event);
 }
 
-impl Drop for Seat {
+impl Drop for Membership {
     fn drop(&mut self) {
         self.leave(false);
     }

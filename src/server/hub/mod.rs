@@ -8,8 +8,8 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
+mod membership;
 mod outbox;
-mod seat;
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use membership::Membership;
 pub use outbox::{Outbox, Overflow};
-pub use seat::Seat;
 
-use crate::model::{PeerId, RoomKey};
-use crate::router::Room;
+use crate::protocol::model::{PeerId, RoomKey};
+use crate::protocol::room::Room;
 
 /// How many maps the rooms are spread over, so that opening rooms on several cores rarely waits.
 const SHARDS: usize = 64;
@@ -38,34 +38,34 @@ pub struct Hub {
     peers: AtomicU64,
 }
 
-type Shard = Mutex<HashSet<Keyed>>;
+type Shard = Mutex<HashSet<RoomEntry>>;
 
 /// One room and its lock.
 #[derive(Debug)]
-struct Cell {
+struct RoomCell {
     key: RoomKey,
     state: Mutex<State>,
 }
 
 /// A room in its shard, found by its key. The key is the room's: a copy of it here would be 45 bytes more for each.
 #[derive(Debug)]
-struct Keyed(Arc<Cell>);
+struct RoomEntry(Arc<RoomCell>);
 
-impl Borrow<RoomKey> for Keyed {
+impl Borrow<RoomKey> for RoomEntry {
     fn borrow(&self) -> &RoomKey {
         &self.0.key
     }
 }
 
-impl PartialEq for Keyed {
+impl PartialEq for RoomEntry {
     fn eq(&self, other: &Self) -> bool {
         self.0.key == other.0.key
     }
 }
 
-impl Eq for Keyed {}
+impl Eq for RoomEntry {}
 
-impl Hash for Keyed {
+impl Hash for RoomEntry {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.0.key.hash(hasher);
     }
@@ -98,8 +98,8 @@ impl Hub {
     }
 
     /// A place for a new connection, whose events go to `outbox`.
-    pub fn seat(self: &Arc<Self>, outbox: Outbox) -> Seat {
-        Seat::new(Arc::clone(self), PeerId(self.peers.fetch_add(1, Ordering::Relaxed)), outbox)
+    pub fn seat(self: &Arc<Self>, outbox: Outbox) -> Membership {
+        Membership::new(Arc::clone(self), PeerId(self.peers.fetch_add(1, Ordering::Relaxed)), outbox)
     }
 
     /// How many rooms there are.
@@ -114,7 +114,7 @@ impl Hub {
         let mut peers = Vec::new();
         for shard in &self.shards {
             // No lock is held while another is taken, or while the caller looks.
-            let cells: Vec<Arc<Cell>> = shard.lock().iter().map(|room| Arc::clone(&room.0)).collect();
+            let cells: Vec<Arc<RoomCell>> = shard.lock().iter().map(|room| Arc::clone(&room.0)).collect();
             for cell in cells {
                 peers.clear();
                 peers.extend(cell.state.lock().room.peers());
@@ -130,21 +130,21 @@ impl Hub {
         &self.shards[(self.hasher.hash_one(key) % SHARDS as u64) as usize]
     }
 
-    fn room(&self, key: &RoomKey) -> Arc<Cell> {
+    fn room(&self, key: &RoomKey) -> Arc<RoomCell> {
         let mut shard = self.shard(key).lock();
         if let Some(room) = shard.get(key) {
             return Arc::clone(&room.0);
         }
-        let cell = Arc::new(Cell {
+        let cell = Arc::new(RoomCell {
             key: key.clone(),
             state: Mutex::new(State { room: Room::default(), mixed: false, retired: false }),
         });
-        shard.insert(Keyed(Arc::clone(&cell)));
+        shard.insert(RoomEntry(Arc::clone(&cell)));
         cell
     }
 
     /// Forgets the room if nobody is in it.
-    fn retire(&self, cell: &Arc<Cell>) {
+    fn retire(&self, cell: &Arc<RoomCell>) {
         let mut shard = self.shard(&cell.key).lock();
         let mut state = cell.state.lock();
         if state.room.is_empty() && !state.retired {

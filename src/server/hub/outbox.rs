@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::model::Event;
+use crate::protocol::model::Event;
 
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]

@@ -6,13 +6,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{
-    Alone, Command, Event, Join, LinkId, Open, Origin, Payload, Pick, Recipient, Rejoin, Side, Signal,
+use crate::protocol::model::{
+    Command, Event, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy,
+    SenderTag, Side, WhenEmpty,
 };
 
 const LIMIT: usize = 10_000;
 
-const OPEN: Open = Open { exclusive: true, keeps_others: false };
+const OPEN: Open = Open { exclusive: true, keep_other_rooms: false };
 
 fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
     let mut events = VecDeque::new();
@@ -23,16 +24,20 @@ fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
 }
 
 fn join() -> Command {
-    Command::Join(Join { alone: Alone::Become, pick: Pick::Oldest, rejoin: Rejoin::Replace })
+    Command::Join(Join {
+        alone: WhenEmpty::BecomeMember,
+        pick: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::Replace,
+    })
 }
 
 fn data(to: Recipient, bytes: usize) -> Command {
     let payload = Payload::Bytes(Bytes::from(vec![7; bytes]));
-    Command::Relay { to, signal: Signal::Data { payload, last: false }, origin: Origin(0) }
+    Command::Relay { to, signal: LinkMessage::Data { payload, last: false }, origin: SenderTag(0) }
 }
 
 struct Person {
-    seat: Seat,
+    seat: Membership,
     outbox: Outbox,
 }
 
@@ -43,7 +48,7 @@ fn person(hub: &Arc<Hub>) -> Person {
 
 fn bound(events: &[Event]) -> LinkId {
     match events {
-        [Event::Bound { link }] => *link,
+        [Event::LinkedToMember { link }] => *link,
         other => panic!("not bound: {other:?}"),
     }
 }
@@ -57,7 +62,7 @@ fn two_meet_and_part() {
     second.seat.enter(&key, join());
     bound(&take(&second.outbox).unwrap());
     let arrived = take(&first.outbox).unwrap();
-    let [Event::Admitted { first: true }, Event::JoinerArrived { link }] = arrived[..] else {
+    let [Event::Admitted { first: true }, Event::LinkedToJoiner { link }] = arrived[..] else {
         panic!("{arrived:?}")
     };
     assert!(second.seat.command(data(Recipient::Member, 3)));
@@ -116,7 +121,8 @@ fn it_is_quiet_only_while_a_reader_may_wait() {
 fn a_refused_peer_leaves_no_room_behind() {
     let hub = Hub::new();
     let mut person = person(&hub);
-    let refuse = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
+    let refuse =
+        Join { alone: WhenEmpty::Refuse, pick: MemberChoice::Oldest, rejoin: RejoinPolicy::KeepReceiving };
     person.seat.enter(&RoomKey::from("nowhere"), Command::Join(refuse));
     assert_eq!(hub.rooms(), 0);
     assert!(!person.seat.command(data(Recipient::Member, 1)));
@@ -139,7 +145,7 @@ fn opening_another_key_gives_up_the_first() {
 #[test]
 fn opening_beside_keeps_the_latest_keys() {
     let hub = Hub::new();
-    let beside = Open { exclusive: false, keeps_others: true };
+    let beside = Open { exclusive: false, keep_other_rooms: true };
     let mut opener = person(&hub);
     for number in 0..20 {
         opener.seat.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(beside));
@@ -193,7 +199,7 @@ fn rooms_are_shown_without_their_keys() {
 fn an_answer_in_its_name_does_not_move_a_peer() {
     let hub = Hub::new();
     let (first, second) = (RoomKey::from("first"), RoomKey::from("second"));
-    let beside = Open { exclusive: false, keeps_others: true };
+    let beside = Open { exclusive: false, keep_other_rooms: true };
     let mut opener = person(&hub);
     opener.seat.enter(&first, Command::Open(beside));
     opener.seat.enter(&second, Command::Open(beside));
@@ -202,7 +208,7 @@ fn an_answer_in_its_name_does_not_move_a_peer() {
     joiner.seat.enter(&first, join());
     let link = bound(&take(&joiner.outbox).unwrap());
     let Command::Relay { signal, origin, .. } = data(Recipient::Member, 3) else { unreachable!() };
-    assert!(opener.seat.command(Command::Answer { link, signal, origin }));
+    assert!(opener.seat.command(Command::ReplyOnBehalf { link, signal, origin }));
     assert!(matches!(take(&joiner.outbox).unwrap()[..], [Event::Relayed { side: Side::Joiner, .. }]));
     let mut other = person(&hub);
     other.seat.enter(&second, join());

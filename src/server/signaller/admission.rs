@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
-use super::handle::Target;
-use super::registry::{Claim, Listening, Registry};
-use super::task::Line;
+use super::registry::{ConnectorSlot, ListenerGuard, Registry};
+use super::task::PipeSocket;
+use crate::protocol::signaller::handle::Endpoint;
 
 /// What matters of a request on one of the relay's paths.
 #[derive(Clone, Copy, Debug)]
-pub struct Knock<'a> {
+pub struct SignallerRequest<'a> {
     /// Its method is GET.
     pub get: bool,
     /// It asks for a WebSocket, in HTTP/1.1.
@@ -28,13 +28,13 @@ pub struct Knock<'a> {
 
 /// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// The path is none of the relay's, or its handle is malformed.
     NoSuchPath,
     /// Somebody else listens there.
-    Taken,
+    HandleTaken,
     /// Nobody listens there.
-    Unknown,
+    NoListener,
     /// It is no proper request for a WebSocket.
     NoUpgrade,
     /// It is one, but not with GET.
@@ -45,45 +45,49 @@ pub enum Refusal {
 
 /// A request that was admitted.
 #[derive(Debug)]
-pub enum Call {
+pub enum Admitted {
     /// It listens.
-    Listen(Listening<Line>),
+    Listen(ListenerGuard<PipeSocket>),
     /// It will be the guest of a listener.
-    Connect(Claim<Line>),
+    Connect(ConnectorSlot<PipeSocket>),
 }
 
 /// Decides about a request, and takes the handle if it is admitted. A request that is refused takes nothing: a
 /// listener is not lost to a connection that never could be.
 pub(super) fn knock(
-    registry: &Arc<Registry<Line>>,
+    registry: &Arc<Registry<PipeSocket>>,
     allowed: Option<&Regex>,
-    target: Target,
-    knock: &Knock<'_>,
-) -> Result<Call, Refusal> {
+    target: Endpoint,
+    knock: &SignallerRequest<'_>,
+) -> Result<Admitted, Rejection> {
     match (&target, registry.has(target.handle())) {
-        (Target::Listen(_), true) => return Err(Refusal::Taken),
-        (Target::Connect(_), false) => return Err(Refusal::Unknown),
-        (Target::Listen(_), false) | (Target::Connect(_), true) => {}
+        (Endpoint::Listen(_), true) => return Err(Rejection::HandleTaken),
+        (Endpoint::Connect(_), false) => return Err(Rejection::NoListener),
+        (Endpoint::Listen(_), false) | (Endpoint::Connect(_), true) => {}
     }
     if !knock.upgrade {
-        return Err(Refusal::NoUpgrade);
+        return Err(Rejection::NoUpgrade);
     }
     if !knock.get {
-        return Err(Refusal::Method);
+        return Err(Rejection::Method);
     }
     if !knock.version {
-        return Err(Refusal::NoUpgrade);
+        return Err(Rejection::NoUpgrade);
     }
     if !is_allowed(allowed, knock.origin, knock.host) {
-        return Err(Refusal::Origin);
+        return Err(Rejection::Origin);
     }
     if !knock.key {
-        return Err(Refusal::NoUpgrade);
+        return Err(Rejection::NoUpgrade);
     }
     // Somebody may have been faster since we looked.
     match target {
-        Target::Listen(handle) => registry.listen(handle).map(Call::Listen).ok_or(Refusal::Taken),
-        Target::Connect(handle) => registry.claim(&handle).map(Call::Connect).ok_or(Refusal::Unknown),
+        Endpoint::Listen(handle) => {
+            registry.listen(handle).map(Admitted::Listen).ok_or(Rejection::HandleTaken)
+        }
+        Endpoint::Connect(handle) => {
+            registry.claim(&handle).map(Admitted::Connect).ok_or(Rejection::NoListener)
+        }
     }
 }
 
@@ -112,35 +116,40 @@ fn host_of(origin: &str) -> &str {
 mod tests {
     use super::*;
 
-    const GOOD: Knock<'_> =
-        Knock { get: true, upgrade: true, version: true, key: true, origin: None, host: "x" };
+    const GOOD: SignallerRequest<'_> =
+        SignallerRequest { get: true, upgrade: true, version: true, key: true, origin: None, host: "x" };
 
-    fn ask(registry: &Arc<Registry<Line>>, path: &str, request: Knock<'_>) -> Result<Call, Refusal> {
-        knock(registry, None, Target::parse(path).unwrap(), &request)
+    fn ask(
+        registry: &Arc<Registry<PipeSocket>>,
+        path: &str,
+        request: SignallerRequest<'_>,
+    ) -> Result<Admitted, Rejection> {
+        knock(registry, None, Endpoint::parse(path).unwrap(), &request)
     }
 
     // The recording of signallerd, scenario `http`.
     #[test]
     fn the_checks_have_their_order() {
         let registry = Arc::default();
-        let plain = Knock { upgrade: false, version: false, key: false, ..GOOD };
-        assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Refusal::NoUpgrade);
-        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Refusal::Unknown);
-        let post = Knock { get: false, ..plain };
-        assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Refusal::NoUpgrade);
-        let post = Knock { get: false, ..GOOD };
-        assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Refusal::Method);
-        let (version, key) = (Knock { version: false, ..GOOD }, Knock { key: false, ..GOOD });
-        assert_eq!(ask(&registry, "/listen/abc", version).unwrap_err(), Refusal::NoUpgrade);
-        assert_eq!(ask(&registry, "/listen/abc", key).unwrap_err(), Refusal::NoUpgrade);
+        let plain = SignallerRequest { upgrade: false, version: false, key: false, ..GOOD };
+        assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Rejection::NoUpgrade);
+        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Rejection::NoListener);
+        let post = SignallerRequest { get: false, ..plain };
+        assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Rejection::NoUpgrade);
+        let post = SignallerRequest { get: false, ..GOOD };
+        assert_eq!(ask(&registry, "/listen/abc", post).unwrap_err(), Rejection::Method);
+        let (version, key) =
+            (SignallerRequest { version: false, ..GOOD }, SignallerRequest { key: false, ..GOOD });
+        assert_eq!(ask(&registry, "/listen/abc", version).unwrap_err(), Rejection::NoUpgrade);
+        assert_eq!(ask(&registry, "/listen/abc", key).unwrap_err(), Rejection::NoUpgrade);
 
         let listening = ask(&registry, "/listen/abc", GOOD).unwrap();
-        assert!(matches!(listening, Call::Listen(_)));
-        assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Refusal::Taken);
-        assert_eq!(ask(&registry, "/listen/abc", GOOD).unwrap_err(), Refusal::Taken);
-        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Refusal::NoUpgrade);
-        assert!(matches!(ask(&registry, "/connect/abc", GOOD), Ok(Call::Connect(_))));
-        assert_eq!(ask(&registry, "/connect/abc", GOOD).unwrap_err(), Refusal::Unknown);
+        assert!(matches!(listening, Admitted::Listen(_)));
+        assert_eq!(ask(&registry, "/listen/abc", plain).unwrap_err(), Rejection::HandleTaken);
+        assert_eq!(ask(&registry, "/listen/abc", GOOD).unwrap_err(), Rejection::HandleTaken);
+        assert_eq!(ask(&registry, "/connect/abc", plain).unwrap_err(), Rejection::NoUpgrade);
+        assert!(matches!(ask(&registry, "/connect/abc", GOOD), Ok(Admitted::Connect(_))));
+        assert_eq!(ask(&registry, "/connect/abc", GOOD).unwrap_err(), Rejection::NoListener);
         assert!(ask(&registry, "/listen/abc", GOOD).is_ok());
     }
 

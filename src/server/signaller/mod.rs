@@ -11,25 +11,23 @@
 //! - a request without an `Origin` is refused if there is an origin expression, where the original panicked;
 //! - the listen deadline is exact, where the original looked every five seconds.
 
-pub mod door;
-pub mod handle;
-pub mod pipe;
+pub mod admission;
 pub mod registry;
 mod task;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use regex_lite::Regex;
 
-use crate::config::RelayConfig;
-use crate::transport::ws::Socket;
-use door::{Call, Knock, Refusal};
-use handle::Target;
+use crate::config::SignallerConfig;
+use crate::protocol::signaller::PipeLimits;
+use crate::protocol::signaller::handle::Endpoint;
+use crate::server::transport::ws::Socket;
+use admission::{Admitted, Rejection, SignallerRequest};
 use registry::Registry;
-pub use task::{Line, Stream};
+pub use task::{PipeSocket, Stream};
 
 /// What the operator may set, under the names of `signallerd`'s own options and with its defaults.
 #[derive(Clone, Debug)]
@@ -41,19 +39,13 @@ pub struct SignallerOptions {
     /// It is a `regex_lite` expression: like the original's RE2 it takes linear time and its classes mean ASCII. What
     /// it has not of RE2, Unicode classes (`\p`) and quotations (`\Q…\E`), is of no use on origins, which are ASCII.
     pub origin: Option<Regex>,
-    /// How long a listener may wait for somebody to connect.
-    pub listen_deadline: Duration,
-    /// How long a pipe may last, whatever goes through it.
-    pub pipe_deadline: Duration,
-    /// The longest message, in bytes.
-    pub max_size: usize,
-    /// The number of messages in one direction with which a pipe ends; the last is delivered.
-    pub max_messages: u32,
+    /// Limits of a pipe.
+    pub limits: PipeLimits,
 }
 
 impl Default for SignallerOptions {
     fn default() -> Self {
-        SignallerOptions::with(&RelayConfig::default(), None)
+        SignallerOptions::with(&SignallerConfig::default(), None)
     }
 }
 
@@ -62,18 +54,20 @@ impl SignallerOptions {
     ///
     /// # Errors
     /// Its origin expression cannot be read.
-    pub fn new(config: &RelayConfig) -> Result<Self, regex_lite::Error> {
+    pub fn new(config: &SignallerConfig) -> Result<Self, regex_lite::Error> {
         let origin = config.origin.as_deref().map(Regex::new).transpose()?;
         Ok(SignallerOptions::with(config, origin))
     }
 
-    fn with(config: &RelayConfig, origin: Option<Regex>) -> Self {
+    fn with(config: &SignallerConfig, origin: Option<Regex>) -> Self {
         SignallerOptions {
             origin,
-            listen_deadline: config.listen_deadline,
-            pipe_deadline: config.pipe_deadline,
-            max_size: config.max_size,
-            max_messages: config.max_messages,
+            limits: PipeLimits {
+                listen_deadline: config.listen_deadline,
+                pipe_deadline: config.pipe_deadline,
+                max_size: config.max_size,
+                max_messages: config.max_messages,
+            },
         }
     }
 }
@@ -83,7 +77,7 @@ impl SignallerOptions {
 pub struct Signaller {
     options: SignallerOptions,
     exclusive: bool,
-    registry: Arc<Registry<Line>>,
+    registry: Arc<Registry<PipeSocket>>,
 }
 
 impl Signaller {
@@ -98,19 +92,19 @@ impl Signaller {
     ///
     /// # Errors
     /// There is nothing but the relay, and the path is none of its.
-    pub fn claims(&self, path: &str) -> Result<Option<Target>, Refusal> {
-        match Target::parse(path) {
-            None if self.exclusive => Err(Refusal::NoSuchPath),
+    pub fn claims(&self, path: &str) -> Result<Option<Endpoint>, Rejection> {
+        match Endpoint::parse(path) {
+            None if self.exclusive => Err(Rejection::NoSuchPath),
             target => Ok(target),
         }
     }
 
-    /// Decides about a request. If it is admitted, its handle is taken from now on, until the [`Call`] is over.
+    /// Decides about a request. If it is admitted, its handle is taken from now on, until the [`Admitted`] is over.
     ///
     /// # Errors
     /// Why it is not admitted.
-    pub fn knock(&self, target: Target, knock: &Knock<'_>) -> Result<Call, Refusal> {
-        door::knock(&self.registry, self.options.origin.as_ref(), target, knock)
+    pub fn knock(&self, target: Endpoint, knock: &SignallerRequest<'_>) -> Result<Admitted, Rejection> {
+        admission::knock(&self.registry, self.options.origin.as_ref(), target, knock)
     }
 
     /// Serves somebody who was admitted, on the stream of the connection after its upgrade, until the call is over or
@@ -119,19 +113,21 @@ impl Signaller {
         self: Arc<Self>,
         stream: Box<dyn Stream>,
         early: Bytes,
-        call: Call,
+        call: Admitted,
         stop: impl Future<Output = ()> + Send,
     ) {
-        let line = Socket::new(stream, early, self.options.max_size);
+        let line = Socket::new(stream, early, self.options.limits.max_size);
         match call {
-            Call::Listen(listening) => task::listen(line, listening, &self.options, stop).await,
-            Call::Connect(claim) => task::connect(line, claim).await,
+            Admitted::Listen(listening) => task::listen(line, listening, &self.options.limits, stop).await,
+            Admitted::Connect(claim) => task::connect(line, claim).await,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -140,9 +136,9 @@ mod tests {
         let alone = Signaller::new(SignallerOptions::default(), true);
         for path in ["/", "/listen/ab", "/some-key"] {
             assert_eq!(shared.claims(path), Ok(None), "{path}");
-            assert_eq!(alone.claims(path), Err(Refusal::NoSuchPath), "{path}");
+            assert_eq!(alone.claims(path), Err(Rejection::NoSuchPath), "{path}");
         }
-        let target = Target::parse("/listen/abc");
+        let target = Endpoint::parse("/listen/abc");
         assert!(target.is_some());
         assert_eq!(shared.claims("/listen/abc"), Ok(target.clone()));
         assert_eq!(alone.claims("/listen/abc"), Ok(target));
@@ -153,14 +149,14 @@ mod tests {
     fn the_defaults_are_the_original_ones() {
         let options = SignallerOptions::default();
         assert!(options.origin.is_none());
-        assert_eq!(options.listen_deadline, Duration::from_secs(60));
-        assert_eq!(options.pipe_deadline, Duration::from_secs(10));
-        assert_eq!((options.max_size, options.max_messages), (1024, 8));
+        assert_eq!(options.limits.listen_deadline, Duration::from_secs(60));
+        assert_eq!(options.limits.pipe_deadline, Duration::from_secs(10));
+        assert_eq!((options.limits.max_size, options.limits.max_messages), (1024, 8));
     }
 
     #[test]
     fn what_the_operator_sets_is_what_holds() {
-        let config = RelayConfig {
+        let config = SignallerConfig {
             origin: Some(r"^https://ok\.example$".into()),
             listen_deadline: Duration::from_secs(1),
             pipe_deadline: Duration::from_secs(2),
@@ -170,10 +166,10 @@ mod tests {
         let options = SignallerOptions::new(&config).unwrap();
         assert!(options.origin.is_some_and(|origin| origin.is_match("https://ok.example")));
         assert_eq!(
-            (options.listen_deadline, options.pipe_deadline),
+            (options.limits.listen_deadline, options.limits.pipe_deadline),
             (config.listen_deadline, config.pipe_deadline)
         );
-        assert_eq!((options.max_size, options.max_messages), (3, 4));
-        assert!(SignallerOptions::new(&RelayConfig { origin: Some("(".into()), ..config }).is_err());
+        assert_eq!((options.limits.max_size, options.limits.max_messages), (3, 4));
+        assert!(SignallerOptions::new(&SignallerConfig { origin: Some("(".into()), ..config }).is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::handle::Handle;
+use crate::protocol::signaller::handle::Handle;
 
 /// The listeners that wait, each with the way to hand it its guest: a `T`.
 pub struct Registry<T> {
@@ -19,18 +19,18 @@ pub struct Registry<T> {
 impl<T> Registry<T> {
     /// Takes a handle; `None` if it is taken already. It is free again when somebody claims the listener, or when the
     /// listener's guard is dropped.
-    pub fn listen(self: &Arc<Self>, handle: Handle) -> Option<Listening<T>> {
+    pub fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
         let (sender, guest) = oneshot::channel();
         match self.waiting.lock().entry(handle.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(vacant) => vacant.insert(sender),
         };
-        Some(Listening { registry: Arc::clone(self), handle, guest })
+        Some(ListenerGuard { registry: Arc::clone(self), handle, guest })
     }
 
     /// Claims the listener under a handle, which is free from now on; `None` if there is none.
-    pub fn claim(&self, handle: &Handle) -> Option<Claim<T>> {
-        self.waiting.lock().remove(handle).map(Claim)
+    pub fn claim(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
+        self.waiting.lock().remove(handle).map(ConnectorSlot)
     }
 
     /// Whether somebody listens under a handle.
@@ -52,13 +52,13 @@ impl<T> fmt::Debug for Registry<T> {
 }
 
 /// A listener's hold on its handle, which its drop frees.
-pub struct Listening<T> {
+pub struct ListenerGuard<T> {
     registry: Arc<Registry<T>>,
     handle: Handle,
     guest: oneshot::Receiver<T>,
 }
 
-impl<T> Listening<T> {
+impl<T> ListenerGuard<T> {
     /// The guest, once there is one; `None` if who claimed this listener went away. Not to be polled after that.
     pub fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         Future::poll(std::pin::Pin::new(&mut self.guest), context).map(Result::ok)
@@ -71,7 +71,7 @@ impl<T> Listening<T> {
     }
 }
 
-impl<T> Drop for Listening<T> {
+impl<T> Drop for ListenerGuard<T> {
     fn drop(&mut self) {
         self.guest.close();
         // Once claimed, the handle may be another's, whose end is still open: ours is closed, so we know it by that.
@@ -83,16 +83,16 @@ impl<T> Drop for Listening<T> {
     }
 }
 
-impl<T> fmt::Debug for Listening<T> {
+impl<T> fmt::Debug for ListenerGuard<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Listening").field(&self.handle).finish()
     }
 }
 
 /// The right to be a listener's guest. If it is dropped, the listener gets none.
-pub struct Claim<T>(oneshot::Sender<T>);
+pub struct ConnectorSlot<T>(oneshot::Sender<T>);
 
-impl<T> Claim<T> {
+impl<T> ConnectorSlot<T> {
     /// Hands the guest to the listener.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl<T> Claim<T> {
     }
 }
 
-impl<T> fmt::Debug for Claim<T> {
+impl<T> fmt::Debug for ConnectorSlot<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Claim")
     }
@@ -117,7 +117,7 @@ mod tests {
         Handle::parse(text).unwrap()
     }
 
-    fn guest(listening: &mut Listening<u8>) -> Poll<Option<u8>> {
+    fn guest(listening: &mut ListenerGuard<u8>) -> Poll<Option<u8>> {
         listening.poll_guest(&mut Context::from_waker(Waker::noop()))
     }
 

@@ -17,12 +17,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::SignallerOptions;
-use super::pipe::{Action, End, INTERNAL, Pipe, Side};
-use super::registry::{Claim, Listening};
-use crate::frame::Frame;
-use crate::transport::ws::Socket;
-use crate::transport::{Incoming, Transport as _};
+use super::registry::{ConnectorSlot, ListenerGuard};
+use crate::protocol::frame::Frame;
+use crate::protocol::signaller::PipeLimits;
+use crate::protocol::signaller::pipe::{Action, End, INTERNAL, Pipe, Side};
+use crate::server::transport::ws::Socket;
+use crate::server::transport::{Incoming, Transport as _};
 
 /// What a WebSocket runs on. The streams of a listener and its guest need not be of one type.
 pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
@@ -30,14 +30,14 @@ pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> Stream for S {}
 
 /// A connection of the relay.
-pub type Line = Socket<Box<dyn Stream>>;
+pub type PipeSocket = Socket<Box<dyn Stream>>;
 
 /// How long a peer has to take notice of a close frame.
 const CLOSING: Duration = Duration::from_secs(3);
 
 /// One end of the pipe.
 struct Peer {
-    line: Line,
+    line: PipeSocket,
     /// Something waits to be sent.
     flushing: bool,
     /// We sent a close frame.
@@ -45,7 +45,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(line: Line) -> Self {
+    fn new(line: PipeSocket) -> Self {
         Peer { line, flushing: false, closed: false }
     }
 
@@ -68,7 +68,7 @@ impl Peer {
 enum Wake {
     Stop,
     /// The guest came, or will not come.
-    Guest(Option<Line>),
+    Guest(Option<PipeSocket>),
     Incoming(Side, Incoming),
     Broken(Side),
     Time,
@@ -76,9 +76,9 @@ enum Wake {
 
 /// Listens, and when the guest has come, drives the pipe between the two, until it is over.
 pub(super) async fn listen(
-    line: Line,
-    mut listening: Listening<Line>,
-    options: &SignallerOptions,
+    line: PipeSocket,
+    mut listening: ListenerGuard<PipeSocket>,
+    options: &PipeLimits,
     stop: impl Future<Output = ()>,
 ) {
     let mut listener = Peer::new(line);
@@ -125,10 +125,10 @@ pub(super) async fn listen(
                     (Side::Connector, None) => {}
                 },
                 Incoming::Pong => {}
-                Incoming::TooBig => pipe.on_end(from, End::TooBig, &mut actions),
-                Incoming::Violation(close) => pipe.on_end(from, End::Violation(close), &mut actions),
+                Incoming::MessageTooBig => pipe.on_end(from, End::TooBig, &mut actions),
+                Incoming::ProtocolError(close) => pipe.on_end(from, End::Violation(close), &mut actions),
                 Incoming::Closed(code) => pipe.on_end(from, End::Closed(code), &mut actions),
-                Incoming::Gone => pipe.on_end(from, End::Gone, &mut actions),
+                Incoming::Disconnected => pipe.on_end(from, End::Gone, &mut actions),
             },
             Wake::Broken(side) => pipe.on_end(side, End::Gone, &mut actions),
             Wake::Time => {}
@@ -203,14 +203,14 @@ fn peer<'a>(
 }
 
 /// Hands a guest to its listener, whose task does the rest.
-pub(super) async fn connect(line: Line, claim: Claim<Line>) {
+pub(super) async fn connect(line: PipeSocket, claim: ConnectorSlot<PipeSocket>) {
     if let Err(line) = claim.join(line) {
         missed(line).farewell().await;
     }
 }
 
 /// A guest whose listener left after it was admitted.
-fn missed(line: Line) -> Peer {
+fn missed(line: PipeSocket) -> Peer {
     let mut guest = Peer::new(line);
     guest.queue(Frame::Close(INTERNAL));
     guest
@@ -233,15 +233,15 @@ mod tests {
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
-    use super::super::handle::Handle;
     use super::super::registry::Registry;
+    use crate::protocol::signaller::handle::Handle;
 
     /// What the streams between a client and the server hold, in bytes, each way.
     const WIRE: usize = 4096;
 
     type Client = WebSocketStream<DuplexStream>;
 
-    async fn line() -> (Line, Client) {
+    async fn line() -> (PipeSocket, Client) {
         let (ours, theirs) = tokio::io::duplex(WIRE);
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let ours: Box<dyn super::Stream> = Box::new(ours);
@@ -281,18 +281,18 @@ mod tests {
         panic!("the server reads whatever comes");
     }
 
-    fn options() -> SignallerOptions {
-        SignallerOptions {
+    fn options() -> PipeLimits {
+        PipeLimits {
             max_messages: u32::MAX,
             listen_deadline: Duration::from_secs(600),
             pipe_deadline: Duration::from_secs(600),
-            ..SignallerOptions::default()
+            ..PipeLimits::default()
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_piles_up_in_front_of_somebody_who_does_not_read() {
-        let registry = Arc::<Registry<Line>>::default();
+        let registry = Arc::<Registry<PipeSocket>>::default();
         let listening = registry.listen(abc()).unwrap();
         let (listener, mut l) = line().await;
         tokio::spawn(async move { listen(listener, listening, &options(), pending()).await });
@@ -347,9 +347,9 @@ mod tests {
     // On a clock that goes: one that is paused does not, as long as somebody is busy.
     #[tokio::test]
     async fn pings_put_no_deadline_off() {
-        let registry = Arc::<Registry<Line>>::default();
+        let registry = Arc::<Registry<PipeSocket>>::default();
         let listening = registry.listen(abc()).unwrap();
-        let options = SignallerOptions { listen_deadline: Duration::from_millis(50), ..options() };
+        let options = PipeLimits { listen_deadline: Duration::from_millis(50), ..options() };
         let flood: Box<dyn super::Stream> = Box::new(Flood);
         let line = Socket::new(flood, Bytes::new(), 1024);
         let task = tokio::spawn(async move { listen(line, listening, &options, pending()).await });
@@ -364,7 +364,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_guest_and_a_listener_that_miss_each_other_are_told() {
-        let registry = Arc::<Registry<Line>>::default();
+        let registry = Arc::<Registry<PipeSocket>>::default();
         // The listener left after the guest was admitted.
         let listening = registry.listen(abc()).unwrap();
         let claim = registry.claim(&abc()).unwrap();

@@ -1,18 +1,18 @@
 //! The counts themselves: plain numbers, in and out. Who locks them is in the module above.
 
-use super::{Known, Seconds};
-use crate::dialect::Dialect;
-use crate::negotiate::Evidence;
+use super::{Recognition, UnixSeconds};
+use crate::protocol::detect::Evidence;
+use crate::protocol::dialect::Dialect;
 
 /// How many there are and were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ConnectionCount {
     /// Connected now.
     pub now: u64,
     /// Since the start, those of now among them.
     pub total: u64,
     /// When the last of those that are gone went.
-    pub gone: Option<Seconds>,
+    pub gone: Option<UnixSeconds>,
 }
 
 /// How many were recognised by one kind of evidence.
@@ -26,11 +26,11 @@ pub struct ByEvidence {
 
 /// The use of one dialect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
+pub struct DialectUsage {
     /// The connections that are taken to speak it.
-    pub taken: Tally,
+    pub taken: ConnectionCount,
     /// Those that are taken for another one, though all they sent could be this one.
-    pub perhaps: Tally,
+    pub perhaps: ConnectionCount,
     /// Of `taken`, by what they were recognised, in the order of [`Evidence::ALL`].
     pub by: [ByEvidence; Evidence::ALL.len()],
 }
@@ -39,12 +39,12 @@ pub struct Use {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// In the order of [`Dialect::ALL`].
-    pub dialects: [Use; Dialect::ALL.len()],
+    pub dialects: [DialectUsage; Dialect::ALL.len()],
     /// Those that were not recognised, or not yet.
-    pub unrecognised: Tally,
+    pub unrecognised: ConnectionCount,
 }
 
-impl Tally {
+impl ConnectionCount {
     pub(super) fn enter(&mut self) {
         self.now += 1;
         self.total += 1;
@@ -56,54 +56,54 @@ impl Tally {
         self.total -= 1;
     }
 
-    pub(super) fn leave(&mut self, at: Seconds) {
+    pub(super) fn leave(&mut self, at: UnixSeconds) {
         self.now -= 1;
         self.gone = self.gone.max(Some(at));
     }
 
-    fn add(&mut self, other: Tally) {
+    fn add(&mut self, other: ConnectionCount) {
         self.now += other.now;
         self.total += other.total;
         self.gone = self.gone.max(other.gone);
     }
 
     /// When the last was seen, as of `now`: those that are connected are seen.
-    pub fn seen(&self, now: Seconds) -> Option<Seconds> {
+    pub fn seen(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         if self.now > 0 { Some(now) } else { self.gone }
     }
 }
 
 impl Counts {
     /// The use of a dialect.
-    pub fn of(&self, dialect: Dialect) -> &Use {
+    pub fn of(&self, dialect: Dialect) -> &DialectUsage {
         // The dialects are numbered as they are listed.
         &self.dialects[dialect as usize]
     }
 
     /// All connections, recognised or not.
-    pub fn all(&self) -> Tally {
+    pub fn all(&self) -> ConnectionCount {
         let mut all = self.unrecognised;
         self.dialects.iter().for_each(|used| all.add(used.taken));
         all
     }
 
-    pub(super) fn enter(&mut self, known: Option<Known>) {
-        self.each(known, Tally::enter);
+    pub(super) fn enter(&mut self, known: Option<Recognition>) {
+        self.each(known, ConnectionCount::enter);
         self.by(known, |by| {
             by.now += 1;
             by.total += 1;
         });
     }
 
-    pub(super) fn take_back(&mut self, known: Option<Known>) {
-        self.each(known, Tally::take_back);
+    pub(super) fn take_back(&mut self, known: Option<Recognition>) {
+        self.each(known, ConnectionCount::take_back);
         self.by(known, |by| {
             by.now -= 1;
             by.total -= 1;
         });
     }
 
-    pub(super) fn leave(&mut self, known: Option<Known>, at: Seconds) {
+    pub(super) fn leave(&mut self, known: Option<Recognition>, at: UnixSeconds) {
         self.each(known, |tally| tally.leave(at));
         self.by(known, |by| by.now -= 1);
     }
@@ -121,7 +121,7 @@ impl Counts {
     }
 
     /// Every tally in which a connection counts, each once.
-    fn each(&mut self, known: Option<Known>, mut change: impl FnMut(&mut Tally)) {
+    fn each(&mut self, known: Option<Recognition>, mut change: impl FnMut(&mut ConnectionCount)) {
         let Some(known) = known else {
             return change(&mut self.unrecognised);
         };
@@ -134,7 +134,7 @@ impl Counts {
         }
     }
 
-    fn by(&mut self, known: Option<Known>, change: impl FnOnce(&mut ByEvidence)) {
+    fn by(&mut self, known: Option<Recognition>, change: impl FnOnce(&mut ByEvidence)) {
         if let Some(known) = known {
             change(&mut self.dialects[known.dialect as usize].by[known.evidence as usize]);
         }

@@ -2,7 +2,7 @@
 //! was recognised. Numbers only: no payload, no key and no address is kept, and nothing here changes what anyone is
 //! told.
 //!
-//! The driver of a connection holds a [`Connection`] and reports to it; `report` says it all to people and programs.
+//! The driver of a connection holds a [`ConnectionGuard`] and reports to it; `report` says it all to people and programs.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,13 +20,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub use counts::{ByEvidence, Counts, Tally, Use};
-pub use report::{Asked, Report, Rooms};
-pub use time::Seconds;
+pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
+pub use report::{Report, RoomsReport, StatusQuery};
+pub use time::UnixSeconds;
 
-use crate::dialect::{Dialect, Releases};
-use crate::model::PeerId;
-use crate::negotiate::{Evidence, likeliest};
+use crate::protocol::detect::{Evidence, likeliest};
+use crate::protocol::dialect::{Dialect, ReleaseSet};
+use crate::protocol::model::PeerId;
 
 /// How many parts the connections are spread over, so that those on several cores rarely wait for one another.
 const SHARDS: usize = 16;
@@ -37,9 +37,9 @@ const KEEP_CAPACITY: usize = 64;
 /// What is known of all connections.
 #[derive(Debug)]
 pub struct Telemetry {
-    started: Seconds,
+    started: UnixSeconds,
     shards: Vec<Mutex<Shard>>,
-    relay: Mutex<Tally>,
+    relay: Mutex<ConnectionCount>,
     /// How many rooms had clients of different generations bound to one another.
     mixtures: AtomicU64,
 }
@@ -55,15 +55,15 @@ struct Shard {
 /// free.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    since: Seconds,
-    known: Option<Known>,
+    since: UnixSeconds,
+    known: Option<Recognition>,
 }
 
 /// What a connection was recognised as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct Recognition {
     /// The releases that are left.
-    pub releases: Releases,
+    pub releases: ReleaseSet,
     /// That of the likeliest of them: it is spoken with the client.
     pub dialect: Dialect,
     /// By what.
@@ -72,30 +72,30 @@ pub struct Known {
 
 /// A live connection, for a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct ConnectionInfo {
     /// The number that the log has for it.
     pub peer: PeerId,
     /// When it came.
-    pub since: Seconds,
+    pub since: UnixSeconds,
     /// What it is recognised as, if it is.
-    pub known: Option<Known>,
+    pub known: Option<Recognition>,
 }
 
 /// A connection that is counted as long as this lives.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ConnectionGuard {
     telemetry: Arc<Telemetry>,
     peer: PeerId,
 }
 
 /// A connection of the path relay that is counted as long as this lives.
 #[derive(Debug)]
-pub struct Relayed(Arc<Telemetry>);
+pub struct SignallerGuard(Arc<Telemetry>);
 
 impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
-            started: Seconds::now(),
+            started: UnixSeconds::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             relay: Mutex::default(),
             mixtures: AtomicU64::new(0),
@@ -110,11 +110,11 @@ impl Telemetry {
     }
 
     /// Counts a new connection. There is at most one of a peer.
-    pub fn connection(self: &Arc<Self>, peer: PeerId) -> Connection {
+    pub fn connection(self: &Arc<Self>, peer: PeerId) -> ConnectionGuard {
         let mut shard = self.shard(peer).lock();
-        shard.live.insert(peer, Entry { since: Seconds::now(), known: None });
+        shard.live.insert(peer, Entry { since: UnixSeconds::now(), known: None });
         shard.counts.enter(None);
-        Connection { telemetry: Arc::clone(self), peer }
+        ConnectionGuard { telemetry: Arc::clone(self), peer }
     }
 
     /// How many rooms there were in which clients of different generations were bound to one another.
@@ -123,9 +123,9 @@ impl Telemetry {
     }
 
     /// Counts a new connection of the path relay.
-    pub fn relayed(self: &Arc<Self>) -> Relayed {
+    pub fn relayed(self: &Arc<Self>) -> SignallerGuard {
         self.relay.lock().enter();
-        Relayed(Arc::clone(self))
+        SignallerGuard(Arc::clone(self))
     }
 
     /// What a live connection speaks, if that is known.
@@ -135,24 +135,24 @@ impl Telemetry {
     }
 
     /// All counts, and when they began.
-    pub fn counts(&self) -> (Counts, Seconds) {
+    pub fn counts(&self) -> (Counts, UnixSeconds) {
         let mut sum = Counts::default();
         self.shards.iter().for_each(|shard| sum.add(&shard.lock().counts));
         (sum, self.started)
     }
 
     /// The counts of the path relay.
-    pub fn relay(&self) -> Tally {
+    pub fn relay(&self) -> ConnectionCount {
         *self.relay.lock()
     }
 
     /// All live connections, oldest first.
-    pub fn live(&self) -> Vec<Live> {
+    pub fn live(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
             let list = shard.live.iter();
-            all.extend(list.map(|(peer, entry)| Live {
+            all.extend(list.map(|(peer, entry)| ConnectionInfo {
                 peer: *peer,
                 since: entry.since,
                 known: entry.known,
@@ -168,15 +168,15 @@ impl Telemetry {
     }
 }
 
-impl Connection {
+impl ConnectionGuard {
     /// It is the first in its room to be bound to a client of another generation.
     pub fn mixed(&self) {
         self.telemetry.mixtures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It was recognised, or is now known better. What it was counted as before is taken back.
-    pub fn recognised(&self, releases: Releases, evidence: Evidence) {
-        let known = Known { releases, dialect: likeliest(releases).dialect(), evidence };
+    pub fn recognised(&self, releases: ReleaseSet, evidence: Evidence) {
+        let known = Recognition { releases, dialect: likeliest(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.live.get_mut(&self.peer) {
             shard.counts.take_back(entry.known);
@@ -186,11 +186,11 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.live.remove(&self.peer) {
-            shard.counts.leave(entry.known, Seconds::now());
+            shard.counts.leave(entry.known, UnixSeconds::now());
         }
         let (length, capacity) = (shard.live.len(), shard.live.capacity());
         if capacity > KEEP_CAPACITY && length < capacity / 4 {
@@ -199,9 +199,9 @@ impl Drop for Connection {
     }
 }
 
-impl Drop for Relayed {
+impl Drop for SignallerGuard {
     fn drop(&mut self) {
-        self.0.relay.lock().leave(Seconds::now());
+        self.0.relay.lock().leave(UnixSeconds::now());
     }
 }
 

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Counts, Live, Seconds, Tally, text};
-use crate::dialect::{Dialect, Release, Releases};
-use crate::negotiate::Evidence;
+use super::{ConnectionCount, ConnectionInfo, Counts, UnixSeconds, text};
+use crate::protocol::detect::Evidence;
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 
 /// What somebody asks for. On the control socket it is a line: `status json rooms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct StatusQuery {
     /// JSON in place of text.
     pub json: bool,
     /// Every connection.
@@ -21,7 +21,7 @@ pub struct Asked {
     pub rooms: bool,
 }
 
-impl Asked {
+impl StatusQuery {
     /// The line that asks for this, without its end.
     pub fn line(self) -> String {
         let words = [(self.json, " json"), (self.connections, " connections"), (self.rooms, " rooms")];
@@ -32,7 +32,7 @@ impl Asked {
     /// What a line asks for; nothing if it cannot be read.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
-        let mut asked = Asked::default();
+        let mut asked = StatusQuery::default();
         if words.next() != Some("status") {
             return None;
         }
@@ -54,26 +54,26 @@ pub struct Report {
     /// Where the server listens.
     pub address: String,
     /// When the counts began.
-    pub started: Seconds,
+    pub started: UnixSeconds,
     /// When they were taken.
-    pub time: Seconds,
+    pub time: UnixSeconds,
     /// The releases that are served.
-    pub served: Releases,
+    pub served: ReleaseSet,
     /// The path relay is served.
     pub relay_served: bool,
     /// The counts.
     pub counts: Counts,
     /// Those of the path relay.
-    pub relay: Tally,
+    pub relay: ConnectionCount,
     /// The rooms.
-    pub rooms: Rooms,
+    pub rooms: RoomsReport,
     /// Every connection, if that was asked for.
-    pub connections: Option<Vec<Live>>,
+    pub connections: Option<Vec<ConnectionInfo>>,
 }
 
 /// What there is to tell of rooms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rooms {
+pub struct RoomsReport {
     /// All are listed, and not only those that mix dialects.
     pub every: bool,
     /// How many there are.
@@ -85,19 +85,19 @@ pub struct Rooms {
     /// In how many, since the start, clients of different generations were bound to one another.
     pub generations_ever: u64,
     /// The mixed ones, or all.
-    pub list: Vec<InRoom>,
+    pub list: Vec<RoomSummary>,
 }
 
 /// Who is in a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InRoom {
+pub struct RoomSummary {
     /// What stands for its key, which is not told: a hash of which nobody can know the outcome beforehand.
     pub room: u32,
     /// How many peers speak what.
     pub peers: BTreeMap<Dialect, usize>,
 }
 
-impl InRoom {
+impl RoomSummary {
     /// How many generations of clients are in the room.
     pub fn generations(&self) -> usize {
         let mut all: Vec<u8> = self.peers.keys().map(|dialect| dialect.generation().mark()).collect();
@@ -107,12 +107,12 @@ impl InRoom {
     }
 }
 
-impl Rooms {
+impl RoomsReport {
     /// Takes in a room, of whose peers these dialects are known.
     pub fn see(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
         let mut peers = BTreeMap::new();
         dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
-        let seen = InRoom { room, peers };
+        let seen = RoomSummary { room, peers };
         let mixed = seen.peers.len() > 1;
         self.total += 1;
         self.mixed += usize::from(mixed);
@@ -133,7 +133,7 @@ impl Rooms {
 
 impl Report {
     /// As it was asked for, with a line end.
-    pub fn written(&self, asked: Asked) -> String {
+    pub fn written(&self, asked: StatusQuery) -> String {
         if asked.json { format!("{:#}\n", self.json()) } else { text::text(self) }
     }
 
@@ -163,7 +163,7 @@ impl Report {
         json
     }
 
-    fn tally(&self, tally: Tally) -> Value {
+    fn tally(&self, tally: ConnectionCount) -> Value {
         let seen = tally.seen(self.time).map(|seen| seen.to_string());
         json!({ "now": tally.now, "total": tally.total, "last_seen": seen })
     }
@@ -207,7 +207,7 @@ impl Report {
     }
 }
 
-fn connection(live: &Live) -> Value {
+fn connection(live: &ConnectionInfo) -> Value {
     let releases = live.known.map(|known| known.releases.iter().map(version).collect::<Vec<_>>());
     json!({
         "id": live.peer.0,

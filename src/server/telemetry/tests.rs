@@ -1,9 +1,9 @@
 //! The counts as connections come, are recognised, are known better, and go.
 
 use super::*;
-use crate::dialect::Release;
+use crate::protocol::dialect::Release;
 
-fn releases(list: &[Release]) -> Releases {
+fn releases(list: &[Release]) -> ReleaseSet {
     list.iter().copied().collect()
 }
 
@@ -11,7 +11,7 @@ fn releases(list: &[Release]) -> Releases {
 fn counted(telemetry: &Telemetry) -> Vec<(&'static str, [u64; 4])> {
     let (counts, _) = telemetry.counts();
     let numbers = |dialect| {
-        let Use { taken, perhaps, .. } = *counts.of(dialect);
+        let DialectUsage { taken, perhaps, .. } = *counts.of(dialect);
         [taken.now, taken.total, perhaps.now, perhaps.total]
     };
     let all = Dialect::ALL.into_iter().map(|dialect| (dialect.name(), numbers(dialect)));
@@ -26,24 +26,24 @@ fn by(telemetry: &Telemetry, dialect: Dialect, evidence: Evidence) -> (u64, u64)
 #[test]
 fn a_connection_counts_while_it_is_there_and_once() {
     let telemetry = Telemetry::new();
-    let before = Seconds::now();
+    let before = UnixSeconds::now();
     let connection = telemetry.connection(PeerId(7));
     let unrecognised = telemetry.counts().0.unrecognised;
-    assert_eq!(unrecognised, Tally { now: 1, total: 1, gone: None });
+    assert_eq!(unrecognised, ConnectionCount { now: 1, total: 1, gone: None });
     assert_eq!(telemetry.dialect(PeerId(7)), None);
     connection.recognised(releases(&[Release::V20_1_0]), Evidence::FirstFrame);
-    assert_eq!(telemetry.counts().0.unrecognised, Tally::default());
+    assert_eq!(telemetry.counts().0.unrecognised, ConnectionCount::default());
     assert_eq!(counted(&telemetry), [("sigver-20", [1, 1, 0, 0])]);
     assert_eq!(telemetry.dialect(PeerId(7)), Some(Dialect::Sigver20));
     assert_eq!(by(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (1, 1));
     let taken = telemetry.counts().0.of(Dialect::Sigver20).taken;
-    assert_eq!(taken.seen(Seconds(5)), Some(Seconds(5)));
+    assert_eq!(taken.seen(UnixSeconds(5)), Some(UnixSeconds(5)));
     drop(connection);
     assert_eq!(counted(&telemetry), [("sigver-20", [0, 1, 0, 0])]);
     assert_eq!(by(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (0, 1));
     assert_eq!(telemetry.dialect(PeerId(7)), None);
-    let seen = telemetry.counts().0.of(Dialect::Sigver20).taken.seen(Seconds(5));
-    assert!(seen.is_some_and(|seen| before <= seen && seen <= Seconds::now()), "{seen:?}");
+    let seen = telemetry.counts().0.of(Dialect::Sigver20).taken.seen(UnixSeconds(5));
+    assert!(seen.is_some_and(|seen| before <= seen && seen <= UnixSeconds::now()), "{seen:?}");
     assert!(telemetry.live().is_empty());
 }
 
@@ -60,10 +60,10 @@ fn a_correction_moves_it() {
         ("sigver-18", [1, 1, 0, 0]),
     ];
     assert_eq!(counted(&telemetry), guessed);
-    connection.recognised(releases(&[Release::V19_1_2, Release::V20_1_0]), Evidence::TakenBack);
+    connection.recognised(releases(&[Release::V19_1_2, Release::V20_1_0]), Evidence::Corrected);
     assert_eq!(counted(&telemetry), [("sigver-19", [0, 0, 1, 1]), ("sigver-20", [1, 1, 0, 0])]);
     // A wrong guess leaves nothing behind, no time either.
-    assert_eq!(*telemetry.counts().0.of(Dialect::Sigver18), Use::default());
+    assert_eq!(*telemetry.counts().0.of(Dialect::Sigver18), DialectUsage::default());
     connection.recognised(releases(&[Release::V19_1_2]), Evidence::LaterFrame);
     drop(connection);
     assert_eq!(counted(&telemetry), [("sigver-19", [0, 1, 0, 0])]);
@@ -95,7 +95,7 @@ fn the_relay_is_counted() {
 #[test]
 fn the_shards_add_up_and_give_memory_back() {
     let telemetry = Telemetry::new();
-    let mut all: Vec<Connection> = (0..5_000).map(|id| telemetry.connection(PeerId(id))).collect();
+    let mut all: Vec<ConnectionGuard> = (0..5_000).map(|id| telemetry.connection(PeerId(id))).collect();
     all.iter().for_each(|one| one.recognised(releases(&[Release::V7_1_0]), Evidence::Pinned));
     assert_eq!(counted(&telemetry), [("sigver-7", [5_000, 5_000, 0, 0])]);
     let live = telemetry.live();
@@ -110,12 +110,12 @@ fn the_shards_add_up_and_give_memory_back() {
     assert_eq!(size_of::<(PeerId, Entry)>(), 24);
 }
 
-fn report(telemetry: &Telemetry, rooms: Rooms) -> Report {
+fn report(telemetry: &Telemetry, rooms: RoomsReport) -> Report {
     let (counts, _) = telemetry.counts();
     Report {
         address: "0.0.0.0:8000".into(),
-        started: Seconds(0),
-        time: Seconds(90_000),
+        started: UnixSeconds(0),
+        time: UnixSeconds(90_000),
         served: releases(&[Release::V7_6_4, Release::V10_1_0, Release::V20_1_0]),
         relay_served: false,
         counts,
@@ -130,13 +130,13 @@ fn the_text_is_a_table() {
     let telemetry = Telemetry::new();
     let connection = telemetry.connection(PeerId(3));
     connection.recognised(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
-    let mut rooms = Rooms { generations_ever: 7, ..Rooms::default() };
+    let mut rooms = RoomsReport { generations_ever: 7, ..RoomsReport::default() };
     rooms.see(0x12, [Dialect::Sigver9, Dialect::Sigver20, Dialect::Sigver9].into_iter());
     rooms.see(0x13, [Dialect::Sigver20].into_iter());
     rooms.see(0x14, [Dialect::Sigver20, Dialect::Sigver19].into_iter());
     rooms.sort();
     let mut report = report(&telemetry, rooms);
-    let text = report.written(Asked::default());
+    let text = report.written(StatusQuery::default());
     let expected = format!(
         "\
 sigver {} on 0.0.0.0:8000, counting since 1970-01-01T00:00:00Z (1 d 1 h ago)
@@ -157,7 +157,7 @@ rooms: 3 now; 2 with more than one dialect, 1 with more than one generation of c
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(&text), words(&expected), "{text}");
     report.connections = Some(telemetry.live());
-    let text = report.written(Asked::default());
+    let text = report.written(StatusQuery::default());
     assert!(text.contains("  sigver-9  first frame    7.6.4, 10.1.0\n"), "{text}");
 }
 
@@ -166,12 +166,12 @@ fn the_json_has_the_names_that_are_documented() {
     let telemetry = Telemetry::new();
     let connection = telemetry.connection(PeerId(3));
     connection.recognised(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
-    let mut report = report(&telemetry, Rooms { every: true, ..Rooms::default() });
+    let mut report = report(&telemetry, RoomsReport { every: true, ..RoomsReport::default() });
     report.rooms.see(0xab, [Dialect::Sigver9].into_iter());
     report.connections = Some(telemetry.live());
     let json: serde_json::Value =
-        serde_json::from_str(&report.written(Asked { json: true, ..Asked::default() })).unwrap();
-    let document = include_str!("../../docs/operating.md");
+        serde_json::from_str(&report.written(StatusQuery { json: true, ..StatusQuery::default() })).unwrap();
+    let document = include_str!("../../../docs/operating.md");
     fn names(value: &serde_json::Value, document: &str) {
         if let Some(fields) = value.as_object() {
             for (name, value) in fields {
@@ -191,9 +191,9 @@ fn the_json_has_the_names_that_are_documented() {
 #[test]
 fn what_is_asked_for_is_a_line() {
     for line in ["status", "status json", "status connections rooms", "status json connections rooms"] {
-        assert_eq!(Asked::parse(line).unwrap().line(), line);
+        assert_eq!(StatusQuery::parse(line).unwrap().line(), line);
     }
     for line in ["", "json", "status everything", "GET / HTTP/1.1"] {
-        assert_eq!(Asked::parse(line), None, "{line}");
+        assert_eq!(StatusQuery::parse(line), None, "{line}");
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::report::{Report, version, versions};
-use super::{Live, Seconds, Tally};
-use crate::dialect::Dialect;
-use crate::negotiate::Evidence;
+use super::{ConnectionCount, ConnectionInfo, UnixSeconds};
+use crate::protocol::detect::Evidence;
+use crate::protocol::dialect::Dialect;
 
 /// How many mixed rooms are listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
@@ -39,8 +39,9 @@ fn dialects(report: &Report) -> Vec<Vec<String>> {
     let head = ["dialect", "releases", "now", "total", "last seen", "perhaps now", "total", "last seen"];
     let head = head.into_iter().chain(["recognised by"]);
     let mut rows = vec![head.map(str::to_owned).collect::<Vec<_>>()];
-    let tally =
-        |tally: Tally| [tally.now.to_string(), tally.total.to_string(), seen(tally, report.time)].into_iter();
+    let tally = |tally: ConnectionCount| {
+        [tally.now.to_string(), tally.total.to_string(), seen(tally, report.time)].into_iter()
+    };
     let none = || ["", "", ""].map(str::to_owned).into_iter();
     for dialect in Dialect::ALL {
         let used = report.counts.of(dialect);
@@ -86,7 +87,7 @@ fn rooms(out: &mut String, report: &Report) {
     }
 }
 
-fn connection(live: &Live) -> Vec<String> {
+fn connection(live: &ConnectionInfo) -> Vec<String> {
     let id_and_time = [live.peer.0.to_string(), live.since.to_string()];
     let known = match live.known {
         Some(known) => {
@@ -98,7 +99,7 @@ fn connection(live: &Live) -> Vec<String> {
     id_and_time.into_iter().chain(known).collect()
 }
 
-fn seen(tally: Tally, time: Seconds) -> String {
+fn seen(tally: ConnectionCount, time: UnixSeconds) -> String {
     match (tally.now, tally.gone) {
         (0, None) => "never".to_owned(),
         (0, Some(gone)) => format!("{} ago", gone.ago(time)),

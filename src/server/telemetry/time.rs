@@ -5,17 +5,17 @@ use std::time::SystemTime;
 
 /// Seconds since 1970, UTC. Four bytes, as every connection has one: they last until 2106.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seconds(pub u32);
+pub struct UnixSeconds(pub u32);
 
-impl Seconds {
+impl UnixSeconds {
     /// The time.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Seconds(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+        UnixSeconds(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
 
     /// How long before `now` that was, for people: the two largest units.
-    pub fn ago(self, now: Seconds) -> String {
+    pub fn ago(self, now: UnixSeconds) -> String {
         let seconds = now.0.saturating_sub(self.0);
         let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
         match (days, hours, minutes) {
@@ -27,7 +27,7 @@ impl Seconds {
     }
 }
 
-impl fmt::Display for Seconds {
+impl fmt::Display for UnixSeconds {
     /// As RFC 3339 has it: `2026-05-01T12:00:05Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
@@ -60,7 +60,7 @@ mod tests {
             (1_709_210_096, "2024-02-29T12:34:56Z"),
             (u32::MAX, "2106-02-07T06:28:15Z"),
         ] {
-            assert_eq!(Seconds(seconds).to_string(), written);
+            assert_eq!(UnixSeconds(seconds).to_string(), written);
         }
     }
 
@@ -74,8 +74,8 @@ mod tests {
             (3_660, "1 h 1 min"),
             (90_000, "1 d 1 h"),
         ] {
-            assert_eq!(Seconds(1_000).ago(Seconds(1_000 + age)), written);
+            assert_eq!(UnixSeconds(1_000).ago(UnixSeconds(1_000 + age)), written);
         }
-        assert_eq!(Seconds(10).ago(Seconds(5)), "0 s");
+        assert_eq!(UnixSeconds(10).ago(UnixSeconds(5)), "0 s");
     }
 }

@@ -5,7 +5,7 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-pub mod sse;
+pub mod sse_body;
 pub mod ws;
 
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Frame};
 
 /// What came from the peer.
 #[derive(Debug, PartialEq)]
@@ -25,13 +25,13 @@ pub enum Incoming {
     /// The pong of our ping.
     Pong,
     /// A frame longer than allowed.
-    TooBig,
+    MessageTooBig,
     /// Something that breaks the transport's protocol; what, and the close that says so.
-    Violation(Close),
+    ProtocolError(Close),
     /// The peer closed, with this code if it gave one; its close frame is answered with the next flush.
     Closed(Option<u16>),
     /// The connection is over, without a close frame or after it.
-    Gone,
+    Disconnected,
 }
 
 /// The server's end of one connection.

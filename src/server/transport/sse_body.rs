@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Incoming, Transport};
-use crate::frame::Frame;
+use crate::protocol::frame::Frame;
 
 /// How many of a client's frames may wait for its task; who brings more waits.
 const PENDING: usize = 4;
@@ -34,14 +34,14 @@ const COMMENT: Bytes = Bytes::from_static(b":\n");
 /// the last.
 #[derive(Debug)]
 pub struct EventStream<W> {
-    queue: Sender,
+    queue: BodySender,
     incoming: mpsc::Receiver<Frame>,
     write: W,
 }
 
 impl<W: FnMut(Frame) -> (Option<Bytes>, bool)> EventStream<W> {
     /// An event stream whose events go to `queue`, and whose client's frames come from an [`inbox`].
-    pub fn new(queue: Sender, incoming: mpsc::Receiver<Frame>, write: W) -> Self {
+    pub fn new(queue: BodySender, incoming: mpsc::Receiver<Frame>, write: W) -> Self {
         EventStream { queue, incoming, write }
     }
 }
@@ -56,9 +56,9 @@ impl<W: FnMut(Frame) -> (Option<Bytes>, bool) + Send> Transport for EventStream<
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         if self.queue.poll_gone(context).is_ready() {
-            return Poll::Ready(Incoming::Gone);
+            return Poll::Ready(Incoming::Disconnected);
         }
-        self.incoming.poll_recv(context).map(|frame| frame.map_or(Incoming::Gone, Incoming::Frame))
+        self.incoming.poll_recv(context).map(|frame| frame.map_or(Incoming::Disconnected, Incoming::Frame))
     }
 
     fn queue(&mut self, frame: Frame) -> io::Result<bool> {
@@ -93,14 +93,14 @@ impl<W: FnMut(Frame) -> (Option<Bytes>, bool) + Send> Transport for EventStream<
 
 /// The writing end of a body. The body ends when it is dropped.
 #[derive(Debug)]
-pub struct Sender(Arc<Line>);
+pub struct BodySender(Arc<BodyChannel>);
 
 /// The body of an answer, as the HTTP connection takes it. Dropping it tells the other end that the client is gone.
 #[derive(Debug)]
-pub struct Body(Arc<Line>);
+pub struct BodyReceiver(Arc<BodyChannel>);
 
 #[derive(Debug)]
-struct Line {
+struct BodyChannel {
     state: Mutex<State>,
     over: Arc<Notify>,
 }
@@ -117,12 +117,12 @@ struct State {
 }
 
 /// The two ends of a body. `over` is notified when there will be no more of it.
-pub fn body(over: Arc<Notify>) -> (Sender, Body) {
-    let line = Arc::new(Line { state: Mutex::default(), over });
-    (Sender(Arc::clone(&line)), Body(line))
+pub fn body(over: Arc<Notify>) -> (BodySender, BodyReceiver) {
+    let line = Arc::new(BodyChannel { state: Mutex::default(), over });
+    (BodySender(Arc::clone(&line)), BodyReceiver(line))
 }
 
-impl Sender {
+impl BodySender {
     /// Appends to the body.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl State {
     }
 }
 
-impl Drop for Sender {
+impl Drop for BodySender {
     fn drop(&mut self) {
         let body = {
             let mut state = self.0.state.lock();
@@ -194,7 +194,7 @@ impl Drop for Sender {
     }
 }
 
-impl Body {
+impl BodyReceiver {
     /// The next piece; `None` is the end.
     pub fn poll_piece(&self, context: &Context<'_>) -> Poll<Option<Bytes>> {
         let (piece, sender) = {
@@ -227,7 +227,7 @@ impl Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for BodyReceiver {
     fn drop(&mut self) {
         let sender = {
             let mut state = self.0.state.lock();
@@ -242,7 +242,7 @@ impl Drop for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Close;
+    use crate::protocol::frame::Close;
 
     fn write(frame: Frame) -> (Option<Bytes>, bool) {
         match frame {
@@ -254,14 +254,14 @@ mod tests {
 
     type Write = fn(Frame) -> (Option<Bytes>, bool);
 
-    fn stream() -> (EventStream<Write>, mpsc::Sender<Frame>, Body, Arc<Notify>) {
+    fn stream() -> (EventStream<Write>, mpsc::Sender<Frame>, BodyReceiver, Arc<Notify>) {
         let over = Arc::new(Notify::new());
         let (queue, body) = body(Arc::clone(&over));
         let (sender, frames) = inbox();
         (EventStream::new(queue, frames, write), sender, body, over)
     }
 
-    async fn piece(body: &Body) -> Option<Bytes> {
+    async fn piece(body: &BodyReceiver) -> Option<Bytes> {
         poll_fn(|context| body.poll_piece(context)).await
     }
 
@@ -303,7 +303,7 @@ mod tests {
         let gone = tokio::spawn(async move { poll_fn(|context| stream.poll_next(context)).await });
         tokio::task::yield_now().await;
         drop(body);
-        assert_eq!(gone.await.unwrap(), Incoming::Gone);
+        assert_eq!(gone.await.unwrap(), Incoming::Disconnected);
         assert!(sender.send(Frame::text("y")).await.is_err());
     }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::frame::{BINARY, CLOSE, Frame, PING, PONG, TEXT, closing, put, put_close, put_said};
-use super::link::Link;
 use super::patiently;
-use crate::compat::client::{Act, Client, Heard, Id, Role, client, path};
-use crate::compat::parcel::Parcel;
-use crate::compat::peer;
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use super::ws_connection::WsConnection;
+use crate::tools::client::dialects::{Client, ClientAction, ClientEvent, Id, Role, client, path};
+use crate::tools::client::message::TestMessage;
+use crate::tools::client::peer;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
 
 /// How long what is to happen may take: what is for a silent member may be held for some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,18 +20,18 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A client on a link.
-pub struct Seat {
-    link: Link,
+pub struct BenchClient {
+    link: WsConnection,
     /// What it speaks.
-    pub tongue: Tongue,
+    pub tongue: Protocol,
     role: Role,
-    mind: Mind,
+    mind: ClientState,
 }
 
 /// What is made of what comes, apart from the link it comes over.
-struct Mind {
+struct ClientState {
     client: Box<dyn Client>,
-    heard: VecDeque<Heard>,
+    heard: VecDeque<ClientEvent>,
     /// What is to be written, because of what came.
     replies: Vec<u8>,
     /// First byte and length of the last content that was understood. Contents of a measurement are all alike, and
@@ -42,15 +42,20 @@ struct Mind {
     broken: Option<Error>,
 }
 
-impl Seat {
+impl BenchClient {
     /// Connects, and says nothing yet.
     ///
     /// # Errors
     ///
     /// When there is no connection.
-    pub async fn open(target: &Target, tongue: Tongue, role: Role, key: &str) -> Result<Seat, Error> {
-        let link = Link::open(target, &path(tongue, role, key)).await?;
-        let mind = Mind {
+    pub async fn open(
+        target: &Target,
+        tongue: Protocol,
+        role: Role,
+        key: &str,
+    ) -> Result<BenchClient, Error> {
+        let link = WsConnection::open(target, &path(tongue, role, key)).await?;
+        let mind = ClientState {
             client: client(tongue, role, key),
             heard: VecDeque::new(),
             replies: Vec::new(),
@@ -58,7 +63,7 @@ impl Seat {
             counts: false,
             broken: None,
         };
-        Ok(Seat { link, tongue, role, mind })
+        Ok(BenchClient { link, tongue, role, mind })
     }
 
     /// Says what a client says first, and waits until it is what it wants to be.
@@ -66,7 +71,7 @@ impl Seat {
     /// # Errors
     ///
     /// When the server does not let it be that.
-    pub async fn begin(&mut self, first: Option<&Parcel>) -> Result<(), Error> {
+    pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
         let acts = self.mind.client.opened(first);
         self.mind.perform(acts);
         let words = self.tongue.words();
@@ -79,15 +84,15 @@ impl Seat {
             put(&mut self.mind.replies, PING, &[]);
         }
         self.reply().await?;
-        let (role, relay) = (self.role, self.tongue == Tongue::Signaller);
+        let (role, relay) = (self.role, self.tongue == Protocol::Signaller);
         self.until("an answer to its first words", |heard| match (heard, role) {
-            (Heard::Fence, _) if !told => Some(Ok(())),
-            (Heard::Bound, _) if relay => Some(Ok(())),
-            (Heard::Member, Role::Member) | (Heard::Bound, Role::Joiner) => Some(Ok(())),
-            (Heard::Member, Role::Joiner) => {
+            (ClientEvent::Fence, _) if !told => Some(Ok(())),
+            (ClientEvent::Bound, _) if relay => Some(Ok(())),
+            (ClientEvent::Member, Role::Member) | (ClientEvent::Bound, Role::Joiner) => Some(Ok(())),
+            (ClientEvent::Member, Role::Joiner) => {
                 Some(Err(Error::Refused("is told that it is the first".to_owned())))
             }
-            (Heard::Bound, Role::Member) => {
+            (ClientEvent::Bound, Role::Member) => {
                 Some(Err(Error::Refused("is told that it is bound to another".to_owned())))
             }
             _ => None,
@@ -103,12 +108,12 @@ impl Seat {
     pub async fn until<T>(
         &mut self,
         what: &'static str,
-        mut found: impl FnMut(Heard) -> Option<Result<T, Error>>,
+        mut found: impl FnMut(ClientEvent) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         patiently(PATIENCE, what, async {
             loop {
                 while let Some(heard) = self.mind.heard.pop_front() {
-                    if let Heard::Refused(words) = heard {
+                    if let ClientEvent::Refused(words) = heard {
                         return Err(Error::Refused(format!("refused: {words}")));
                     }
                     if let Some(found) = found(heard) {
@@ -129,8 +134,8 @@ impl Seat {
     /// When nothing comes.
     pub async fn parcel(&mut self, what: &'static str) -> Result<Option<Id>, Error> {
         self.until(what, |heard| match heard {
-            Heard::Parcel { from, .. } => Some(Ok(from)),
-            Heard::Gone { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
+            ClientEvent::TestMessage { from, .. } => Some(Ok(from)),
+            ClientEvent::Gone { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
             _ => None,
         })
         .await
@@ -141,7 +146,7 @@ impl Seat {
     /// # Errors
     ///
     /// When it has no words for it.
-    pub fn frame(&mut self, to: Option<&Id>, parcel: &Parcel) -> Result<Vec<u8>, Error> {
+    pub fn frame(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Result<Vec<u8>, Error> {
         let said = self.mind.client.say(to, parcel);
         let said =
             said.ok_or(Error::Cannot { tongue: self.tongue, why: "it has no words for what is to be sent" })?;
@@ -268,7 +273,7 @@ impl Seat {
     }
 }
 
-impl Mind {
+impl ClientState {
     /// What comes; 1 if it is a content.
     fn hear(&mut self, frame: Frame<'_>) -> usize {
         match self.content {
@@ -296,7 +301,7 @@ impl Mind {
                 self.perform(acts);
             }
             PING => put(&mut self.replies, PONG, frame.payload),
-            PONG => self.heard.push_back(Heard::Fence),
+            PONG => self.heard.push_back(ClientEvent::Fence),
             CLOSE => {
                 let (code, reason) = closing(frame.payload);
                 self.broken = Some(Error::Closed(peer::closing(code, &reason)));
@@ -304,7 +309,8 @@ impl Mind {
             // No server of sigver does that.
             _ => self.broken = Some(Error::Closed("a message comes in parts".to_owned())),
         }
-        let parcels = self.heard.iter().skip(before).filter(|heard| matches!(heard, Heard::Parcel { .. }));
+        let parcels =
+            self.heard.iter().skip(before).filter(|heard| matches!(heard, ClientEvent::TestMessage { .. }));
         match parcels.count() {
             0 => 0,
             _ => {
@@ -314,20 +320,20 @@ impl Mind {
         }
     }
 
-    fn perform(&mut self, acts: Vec<Act>) {
+    fn perform(&mut self, acts: Vec<ClientAction>) {
         for act in acts {
             match act {
-                Act::Send(said) => put_said(&mut self.replies, &said),
+                ClientAction::Send(said) => put_said(&mut self.replies, &said),
                 // Real clients have a clock for this; the server's is as good, and is one for thousands of clients.
-                Act::Hear(Heard::Beat) => {
+                ClientAction::Hear(ClientEvent::Beat) => {
                     if let Some(said) = self.client.beat() {
                         put_said(&mut self.replies, &said);
                     }
                 }
-                Act::Hear(heard) => self.heard.push_back(heard),
-                Act::Close(_) => {
+                ClientAction::Hear(heard) => self.heard.push_back(heard),
+                ClientAction::Close(_) => {
                     let why = match self.heard.back() {
-                        Some(Heard::Strange(what)) => {
+                        Some(ClientEvent::Strange(what)) => {
                             format!("it would close, because of what comes: {what}")
                         }
                         _ => "it would close, because of what comes".to_owned(),

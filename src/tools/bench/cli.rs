@@ -13,15 +13,13 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{draw_target, tongue};
-use crate::bench::{
-    Idle, Keep, Phase, Progress, Relay, Sessions, Storm, Target, Tongue, Watched, idle, kept, relay,
-    sessions, storm,
+use crate::tools::bench::{
+    Idle, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target, idle, kept,
+    relay, sessions, storm,
 };
+use crate::tools::{draw_target, tongue};
 
-mod words;
-
-use words::InWords;
+use super::render::RenderText;
 
 /// The code of a command that Ctrl-C has ended.
 const INTERRUPTED: i32 = 130;
@@ -47,7 +45,7 @@ enum Mode {
     /// Joiners that come all at once into one room.
     Storm(StormArgs),
     /// What the server still holds when a message has gone through each connection; needs --pid.
-    Kept(KeptArgs),
+    RetainedMemoryResult(KeptArgs),
 }
 
 /// What all modes have.
@@ -68,21 +66,21 @@ struct Common {
 struct Dialects {
     /// What all speak: see sigver dialects.
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    dialect: Protocol,
     /// What members speak, if it is another.
     #[arg(long, value_name = "DIALECT", value_parser = tongue)]
-    member: Option<Tongue>,
+    member: Option<Protocol>,
     /// What joiners speak, if it is another.
     #[arg(long, value_name = "DIALECT", value_parser = tongue)]
-    joiner: Option<Tongue>,
+    joiner: Option<Protocol>,
 }
 
 impl Dialects {
-    fn member(&self) -> Tongue {
+    fn member(&self) -> Protocol {
         self.member.unwrap_or(self.dialect)
     }
 
-    fn joiner(&self) -> Tongue {
+    fn joiner(&self) -> Protocol {
         self.joiner.unwrap_or(self.dialect)
     }
 }
@@ -125,10 +123,10 @@ struct CrossArgs {
     load: Load,
     /// What members speak: see sigver dialects.
     #[arg(long, value_name = "DIALECT", value_parser = tongue)]
-    member: Tongue,
+    member: Protocol,
     /// What joiners speak.
     #[arg(long, value_name = "DIALECT", value_parser = tongue)]
-    joiner: Tongue,
+    joiner: Protocol,
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +149,7 @@ struct IdleArgs {
     common: Common,
     /// What members speak: see sigver dialects.
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    dialect: Protocol,
     /// Members, each in a room of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     members: usize,
@@ -183,7 +181,7 @@ struct KeptArgs {
     common: Common,
     /// What both speak: see sigver dialects.
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
-    dialect: Tongue,
+    dialect: Protocol,
     /// Rooms, each with a member and a joiner.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     rooms: usize,
@@ -227,8 +225,8 @@ impl Bench {
                 };
                 args.common.run(async |at| Ok(storm(at.0, &plan, at.1, at.2).await?)).await
             }
-            Mode::Kept(args) => {
-                let plan = Keep { dialect: args.dialect, rooms: args.rooms, bytes: args.bytes };
+            Mode::RetainedMemoryResult(args) => {
+                let plan = RetainedMemoryPlan { dialect: args.dialect, rooms: args.rooms, bytes: args.bytes };
                 let measure = async |at: At<'_>| match at.1 {
                     Some(watched) => Ok(kept(at.0, &plan, watched, at.2).await?),
                     None => bail!("kept looks at the server's memory: --pid PID is needed"),
@@ -240,10 +238,10 @@ impl Bench {
 }
 
 /// Where something is measured, and who is told.
-type At<'a> = (&'a Target, Option<&'a Watched>, &'a Progress);
+type At<'a> = (&'a Target, Option<&'a Process>, &'a Progress);
 
 impl Load {
-    async fn run(&self, common: &Common, member: Tongue, joiner: Tongue) -> Result<ExitCode> {
+    async fn run(&self, common: &Common, member: Protocol, joiner: Protocol) -> Result<ExitCode> {
         let plan = Relay {
             member,
             joiner,
@@ -258,12 +256,12 @@ impl Load {
 }
 
 impl Common {
-    async fn run<T: Serialize + InWords>(
+    async fn run<T: Serialize + RenderText>(
         &self,
         measure: impl AsyncFnOnce(At<'_>) -> Result<T>,
     ) -> Result<ExitCode> {
         let target = Target::parse(&self.url)?;
-        let watched = self.pid.map(Watched::of).transpose()?;
+        let watched = self.pid.map(Process::of).transpose()?;
         let bar = bar();
         let progress = {
             let bar = bar.clone();

@@ -4,8 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::compat::target::Unreachable;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::ConnectError;
 
 /// Linux and the BSDs call "too many open files" so, of the process and of the system.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
@@ -17,7 +17,7 @@ pub enum Error {
     #[error("{tongue} cannot do this: {why}")]
     Cannot {
         /// Which dialect.
-        tongue: Tongue,
+        tongue: Protocol,
         /// What it lacks.
         why: &'static str,
     },
@@ -26,7 +26,7 @@ pub enum Error {
     Senseless(String),
     /// There is no connection.
     #[error(transparent)]
-    Unreachable(Unreachable),
+    ConnectError(ConnectError),
     /// This process may not have as many files.
     #[error("too many open files: {0}")]
     Files(String),
@@ -86,16 +86,16 @@ impl Error {
     }
 }
 
-impl From<Unreachable> for Error {
-    fn from(error: Unreachable) -> Error {
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Error {
         match &error {
-            Unreachable::Network(error)
+            ConnectError::Network(error)
                 if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) =>
             {
                 Error::Files("raise the limit (ulimit -n), or use fewer connections".to_owned())
             }
-            Unreachable::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Error::Ports,
-            _ => Error::Unreachable(error),
+            ConnectError::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Error::Ports,
+            _ => Error::ConnectError(error),
         }
     }
 }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_the_machine_lacks_is_told() {
-        let of = |error: io::Error| Error::from(Unreachable::Network(error)).of("a member");
+        let of = |error: io::Error| Error::from(ConnectError::Network(error)).of("a member");
         assert!(of(io::Error::from_raw_os_error(24)).to_string().contains("ulimit -n"));
         assert!(of(io::ErrorKind::AddrNotAvailable.into()).to_string().contains("ip_local_port_range"));
         let refused = of(io::ErrorKind::ConnectionRefused.into()).to_string();

@@ -1,7 +1,7 @@
 //! WebSocket frames as a client that has no time writes and reads them: masked once and sent again and again, and only
 //! looked at where their heads are. No I/O here, and nothing that any dialect says.
 
-use crate::compat::client;
+use crate::tools::client::dialects;
 
 /// The first byte of a text that comes whole.
 pub const TEXT: u8 = 0x81;
@@ -66,10 +66,10 @@ pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
 }
 
 /// Adds what a client says.
-pub fn put_said(out: &mut Vec<u8>, said: &client::Frame) {
+pub fn put_said(out: &mut Vec<u8>, said: &dialects::Frame) {
     match said {
-        client::Frame::Text(text) => put(out, TEXT, text.as_bytes()),
-        client::Frame::Binary(bytes) => put(out, BINARY, bytes),
+        dialects::Frame::Text(text) => put(out, TEXT, text.as_bytes()),
+        dialects::Frame::Binary(bytes) => put(out, BINARY, bytes),
     }
 }
 

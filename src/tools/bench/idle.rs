@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, allow, each, window};
 use super::pair::seat;
+use super::process_stats::{Cost, Process};
 use super::progress::Progress;
-use super::seat::Seat;
-use super::watched::{Cost, Watched};
-use crate::compat::cell::random_key;
-use crate::compat::client::Role;
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::dialects::Role;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
+use crate::tools::matrix::pair_test::random_key;
 
 /// After so long every member has had a heartbeat: they come every five seconds.
 pub const FIRST_BEATS: Duration = Duration::from_secs(6);
@@ -28,7 +28,7 @@ pub const FIRST_BEATS: Duration = Duration::from_secs(6);
 #[derive(Clone, Debug)]
 pub struct Idle {
     /// What members speak.
-    pub dialect: Tongue,
+    pub dialect: Protocol,
     /// How many there are.
     pub members: usize,
     /// How long they are looked at, after [`settle`](Self::settle); at least five seconds, if heartbeats are to count.
@@ -39,7 +39,7 @@ pub struct Idle {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Idled {
+pub struct IdleResult {
     /// What members speak.
     pub dialect: &'static str,
     /// How many there are.
@@ -66,14 +66,14 @@ pub struct Idled {
 pub async fn idle(
     target: &Target,
     idle: &Idle,
-    watched: Option<&Watched>,
+    watched: Option<&Process>,
     progress: &Progress,
-) -> Result<Idled, Error> {
+) -> Result<IdleResult, Error> {
     if idle.members == 0 {
         return Err(Error::Senseless("at least one member is needed".to_owned()));
     }
     allow(idle.members)?;
-    let before = watched.map(Watched::read).transpose()?;
+    let before = watched.map(Process::read).transpose()?;
     let begin = Instant::now();
     let dialect = idle.dialect;
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
@@ -88,16 +88,16 @@ pub async fn idle(
     if settled.interrupted {
         return Err(Error::Interrupted);
     }
-    let begin = watched.map(Watched::read).transpose()?;
+    let begin = watched.map(Process::read).transpose()?;
     let window = window(idle.duration, &mut tasks, &mut lost, progress).await?;
-    let end = watched.map(Watched::read).transpose()?;
+    let end = watched.map(Process::read).transpose()?;
     tasks.shutdown().await;
     let (count, seconds) = (idle.members as f64, window.elapsed.as_secs_f64());
     let server = before
         .zip(begin)
         .zip(end)
         .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, count * seconds));
-    Ok(Idled {
+    Ok(IdleResult {
         dialect: dialect.name(),
         members: idle.members,
         connecting_seconds,
@@ -110,7 +110,7 @@ pub async fn idle(
 }
 
 /// Answers heartbeats until the connection ends.
-async fn stay(mut member: Seat) -> Result<(), Error> {
+async fn stay(mut member: BenchClient) -> Result<(), Error> {
     loop {
         member.hear().await.map_err(|error| error.of("a member"))?;
     }

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::error::Error;
 use super::progress::{Phase, Progress};
-use crate::descriptors;
+use crate::server::fd_limit;
 
 /// How many connections are made at a time. Servers let some hundreds wait to be accepted, and who is recognised by its
 /// silence must be silent for some time.
@@ -95,7 +95,7 @@ impl Lost {
 pub fn allow(connections: usize) -> Result<(), Error> {
     let needed = connections as u64 + OTHER_FILES;
     // Where there is no such limit, there is nothing to raise.
-    match descriptors::prepare() {
+    match fd_limit::raise() {
         Ok(allowed) if allowed < needed => Err(Error::Files(format!(
             "{connections} connections need {needed}, and this process may have {allowed}: raise the hard limit \
              (ulimit -Hn {needed}, LimitNOFILE= or nofile in limits.conf), or use fewer connections"

@@ -18,35 +18,37 @@
 //! | [`frame`] | WebSocket frames | yes |
 //! | [`progress`], [`error`] | what is told meanwhile, and in place of a result | yes |
 
+pub mod bench_client;
+pub(in crate::tools) mod cli;
 pub mod error;
 pub mod frame;
 pub mod idle;
-pub mod kept;
-pub mod link;
 pub mod measure;
-pub mod pace;
+pub mod pacer;
 pub mod pair;
+pub mod process_stats;
 pub mod progress;
-pub mod relay;
-pub mod seat;
+mod render;
+pub mod retained_memory;
 pub mod sessions;
 pub mod storm;
-pub mod watched;
+pub mod throughput;
+pub mod ws_connection;
 
 use std::future::Future;
 use std::time::Duration;
 
-pub use crate::compat::target::Target;
-pub use crate::compat::tongue::Tongue;
+pub use crate::tools::client::protocol::Protocol;
+pub use crate::tools::client::target::Target;
 pub use error::Error;
-pub use idle::{Idle, Idled, idle};
-pub use kept::{Keep, Kept, kept};
+pub use idle::{Idle, IdleResult, idle};
 pub use measure::{Lost, Times};
+pub use process_stats::{Cost, Process};
 pub use progress::{Phase, Progress};
-pub use relay::{Load, Relay, Relayed, relay};
-pub use sessions::{Sessions, Signaled, sessions};
-pub use storm::{Storm, Stormed, storm};
-pub use watched::{Cost, Watched};
+pub use retained_memory::{RetainedMemoryPlan, RetainedMemoryResult, kept};
+pub use sessions::{Sessions, SessionsResult, sessions};
+pub use storm::{Storm, StormResult, storm};
+pub use throughput::{Load, Relay, ThroughputResult, relay};
 
 /// Waits for something, but not for ever.
 #[allow(clippy::disallowed_methods, reason = "part of the shell: it has the clock")]

@@ -34,7 +34,7 @@ pub struct Schedule {
 
 /// What is due in one room.
 #[derive(Debug, Default)]
-pub struct Due {
+pub struct PendingSends {
     due: AtomicU64,
     /// How many have been answered.
     pub answered: AtomicU64,
@@ -75,7 +75,7 @@ impl Schedule {
     }
 }
 
-impl Due {
+impl PendingSends {
     /// Waits until something is due, and tells how much. Nothing is lost if it is dropped while it waits.
     pub async fn some(&self) -> u64 {
         loop {
@@ -90,26 +90,26 @@ impl Due {
 /// A thread with tasks of its own: what is due in a room is told, sent, answered and counted by the same thread, so that
 /// no time is lost by waking another, which would be taken for the server's.
 #[derive(Debug)]
-pub struct Shift {
+pub struct LoadThread {
     /// Where its tasks are made.
     pub tasks: tokio::runtime::Handle,
     /// It ends when this is dropped.
     _over: oneshot::Sender<()>,
 }
 
-impl Shift {
+impl LoadThread {
     /// A thread.
     ///
     /// # Errors
     ///
     /// When there is none.
-    pub fn start() -> io::Result<Shift> {
+    pub fn start() -> io::Result<LoadThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tasks, (over, ended)) = (runtime.handle().clone(), oneshot::channel());
         std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let _ = runtime.block_on(ended);
         })?;
-        Ok(Shift { tasks, _over: over })
+        Ok(LoadThread { tasks, _over: over })
     }
 }
 
@@ -118,8 +118,12 @@ impl Shift {
 /// # Errors
 ///
 /// When there is no timer.
-pub async fn keep(schedule: Schedule, rooms: Vec<(usize, Arc<Due>)>, begin: Instant) -> io::Result<()> {
-    let alarm = Alarm::new()?;
+pub async fn keep(
+    schedule: Schedule,
+    rooms: Vec<(usize, Arc<PendingSends>)>,
+    begin: Instant,
+) -> io::Result<()> {
+    let alarm = PreciseTimer::new()?;
     for trip in 0.. {
         for (index, (room, due)) in rooms.iter().enumerate() {
             let at = schedule.at(*room, trip);
@@ -141,10 +145,10 @@ pub async fn keep(schedule: Schedule, rooms: Vec<(usize, Arc<Due>)>, begin: Inst
 
 /// A timer that is exact to some µs: those of tasks are exact to a millisecond.
 #[cfg(target_os = "linux")]
-struct Alarm(AsyncFd<std::os::fd::OwnedFd>);
+struct PreciseTimer(AsyncFd<std::os::fd::OwnedFd>);
 
 #[cfg(target_os = "linux")]
-impl Alarm {
+impl PreciseTimer {
     #[allow(
         deprecated,
         reason = "what it wants to be promised is so of every `OwnedFd`, and `unsafe` is forbidden"
@@ -152,7 +156,7 @@ impl Alarm {
     fn new() -> io::Result<Self> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Alarm(AsyncFd::new(timer)?))
+        Ok(PreciseTimer(AsyncFd::new(timer)?))
     }
 
     async fn sleep(&self, time: Duration) -> io::Result<()> {
@@ -173,12 +177,12 @@ impl Alarm {
 
 /// Exact to a millisecond.
 #[cfg(not(target_os = "linux"))]
-struct Alarm;
+struct PreciseTimer;
 
 #[cfg(not(target_os = "linux"))]
-impl Alarm {
+impl PreciseTimer {
     fn new() -> io::Result<Self> {
-        Ok(Alarm)
+        Ok(PreciseTimer)
     }
 
     async fn sleep(&self, time: Duration) -> io::Result<()> {
@@ -203,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_due_is_told_in_turn() {
-        let (first, second) = (Arc::new(Due::default()), Arc::new(Due::default()));
+        let (first, second) = (Arc::new(PendingSends::default()), Arc::new(PendingSends::default()));
         let rooms = vec![(0, Arc::clone(&first)), (1, Arc::clone(&second))];
         let pace = tokio::spawn(keep(Schedule::new(2, 1e4), rooms, Instant::now()));
         let mut told = 0;

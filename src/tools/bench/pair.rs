@@ -1,20 +1,20 @@
 //! A member and a joiner that are bound to one another, and what they send. What is measured with them is elsewhere.
 
+use super::bench_client::BenchClient;
 use super::error::Error;
-use super::seat::Seat;
-use crate::compat::cell::random_key;
-use crate::compat::client::{Id, Role};
-use crate::compat::parcel::{Parcel, Shape};
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
-use crate::dialect::Dialect;
+use crate::protocol::dialect::Dialect;
+use crate::tools::client::dialects::{Id, Role};
+use crate::tools::client::message::{MessageKind, TestMessage};
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
+use crate::tools::matrix::pair_test::random_key;
 
 /// A member and its joiner.
 pub struct Pair {
     /// The member.
-    pub member: Seat,
+    pub member: BenchClient,
     /// The joiner.
-    pub joiner: Seat,
+    pub joiner: BenchClient,
     /// What the member calls the joiner, once it is told.
     pub id: Option<Id>,
 }
@@ -23,9 +23,9 @@ pub struct Pair {
 #[derive(Clone, Debug)]
 pub struct Parcels {
     /// To the member.
-    pub up: Parcel,
+    pub up: TestMessage,
     /// To the joiner.
-    pub down: Parcel,
+    pub down: TestMessage,
 }
 
 impl Parcels {
@@ -34,11 +34,11 @@ impl Parcels {
     /// # Errors
     ///
     /// When a dialect has no words for one after the other, or the two cannot meet.
-    pub fn opaque(member: Tongue, joiner: Tongue, bytes: usize) -> Result<Parcels, Error> {
+    pub fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<Parcels, Error> {
         meet(member, joiner)?;
         for tongue in [member, joiner] {
             let why = match tongue {
-                Tongue::Sigver(Dialect::Sigver6) => {
+                Protocol::Sigver(Dialect::Sigver6) => {
                     "it has words for one offer and one answer, and nothing else"
                 }
                 _ => continue,
@@ -48,11 +48,11 @@ impl Parcels {
         let binary = !member.is_json() && !joiner.is_json();
         let of = |tongue| match tongue {
             // Nothing but what is called an offer, or a candidate, has words.
-            Tongue::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => Shape::Offer,
-            _ if binary => Shape::Bytes,
-            _ => Shape::Json,
+            Protocol::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => MessageKind::Offer,
+            _ if binary => MessageKind::Bytes,
+            _ => MessageKind::Json,
         };
-        let sized = |tongue| Parcel::of_size(of(tongue), bytes);
+        let sized = |tongue| TestMessage::of_size(of(tongue), bytes);
         Ok(Parcels { up: sized(joiner), down: sized(member) })
     }
 
@@ -61,20 +61,25 @@ impl Parcels {
     /// # Errors
     ///
     /// When the two cannot meet.
-    pub fn negotiation(member: Tongue, joiner: Tongue) -> Result<Parcels, Error> {
+    pub fn negotiation(member: Protocol, joiner: Protocol) -> Result<Parcels, Error> {
         meet(member, joiner)?;
         let down = match member {
-            Tongue::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => Shape::Offer,
-            _ => Shape::Answer,
+            Protocol::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => MessageKind::Offer,
+            _ => MessageKind::Answer,
         };
-        Ok(Parcels { up: Parcel::new(Shape::Offer, "bench"), down: Parcel::new(down, "bench") })
+        Ok(Parcels {
+            up: TestMessage::new(MessageKind::Offer, "bench"),
+            down: TestMessage::new(down, "bench"),
+        })
     }
 }
 
-fn meet(member: Tongue, joiner: Tongue) -> Result<(), Error> {
+fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
     match member.meets(joiner) {
         true => Ok(()),
-        false => Err(Error::Cannot { tongue: Tongue::Signaller, why: "the relay carries none but its own" }),
+        false => {
+            Err(Error::Cannot { tongue: Protocol::Signaller, why: "the relay carries none but its own" })
+        }
     }
 }
 
@@ -86,9 +91,9 @@ impl Pair {
     /// When the server does not bind them.
     pub async fn bind(
         target: &Target,
-        member: Tongue,
-        joiner: Tongue,
-        first: &Parcel,
+        member: Protocol,
+        joiner: Protocol,
+        first: &TestMessage,
     ) -> Result<Pair, Error> {
         let key = random_key();
         let member = seat(target, member, Role::Member, &key, None).await?;
@@ -126,7 +131,7 @@ impl Pair {
     /// # Errors
     ///
     /// When it does not come.
-    pub async fn answer(&mut self, down: &Parcel) -> Result<(), Error> {
+    pub async fn answer(&mut self, down: &TestMessage) -> Result<(), Error> {
         let frame = self.member.frame(self.id.as_ref(), down)?;
         self.member.write(&frame).await.map_err(|error| error.of("a member"))?;
         self.joiner.parcel("what the member sends").await.map_err(|error| error.of("a joiner"))?;
@@ -141,14 +146,14 @@ impl Pair {
 /// When the server does not let it be that.
 pub async fn seat(
     target: &Target,
-    tongue: Tongue,
+    tongue: Protocol,
     role: Role,
     key: &str,
-    first: Option<&Parcel>,
-) -> Result<Seat, Error> {
+    first: Option<&TestMessage>,
+) -> Result<BenchClient, Error> {
     let whose = if role == Role::Member { "a member" } else { "a joiner" };
     let of = |error: Error| error.of(whose);
-    let mut seat = Seat::open(target, tongue, role, key).await.map_err(of)?;
+    let mut seat = BenchClient::open(target, tongue, role, key).await.map_err(of)?;
     seat.begin(first).await.map_err(of)?;
     Ok(seat)
 }
@@ -157,8 +162,8 @@ pub async fn seat(
 mod tests {
     use super::*;
 
-    fn tongue(name: &str) -> Tongue {
-        Tongue::of_name(name).unwrap()
+    fn tongue(name: &str) -> Protocol {
+        Protocol::of_name(name).unwrap()
     }
 
     #[test]
@@ -167,9 +172,9 @@ mod tests {
             let parcels = Parcels::opaque(tongue(member), tongue(joiner), 64).unwrap();
             (parcels.up.shape, parcels.down.shape)
         };
-        assert_eq!(shapes("sigver-20", "sigver-15"), (Shape::Bytes, Shape::Bytes));
-        assert_eq!(shapes("sigver-20", "sigver-5"), (Shape::Json, Shape::Json));
-        assert_eq!(shapes("sigver-1", "sigver-8"), (Shape::Json, Shape::Offer));
+        assert_eq!(shapes("sigver-20", "sigver-15"), (MessageKind::Bytes, MessageKind::Bytes));
+        assert_eq!(shapes("sigver-20", "sigver-5"), (MessageKind::Json, MessageKind::Json));
+        assert_eq!(shapes("sigver-1", "sigver-8"), (MessageKind::Json, MessageKind::Offer));
     }
 
     #[test]

@@ -10,13 +10,13 @@ use super::error::Error;
 
 /// A process of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct Process {
     pid: u32,
 }
 
 /// What a process has cost until now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ProcessSample {
     /// Its processor time.
     pub cpu: Duration,
     /// Its resident memory in bytes.
@@ -38,14 +38,14 @@ pub struct Cost {
     pub memory_after: u64,
 }
 
-impl Watched {
+impl Process {
     /// The process of this id.
     ///
     /// # Errors
     ///
     /// When it cannot be looked at.
     pub fn of(pid: u32) -> Result<Self, Error> {
-        let watched = Watched { pid };
+        let watched = Process { pid };
         watched.read().map(|_| watched)
     }
 
@@ -54,7 +54,7 @@ impl Watched {
     /// # Errors
     ///
     /// When it is gone.
-    pub fn read(&self) -> Result<Reading, Error> {
+    pub fn read(&self) -> Result<ProcessSample, Error> {
         let wrong = |why: String| Error::Process { pid: self.pid, why };
         if !cfg!(target_os = "linux") {
             return Err(wrong("only Linux tells what a process costs".to_owned()));
@@ -69,7 +69,7 @@ impl Watched {
             let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
             nanos += on_processor(&text).unwrap_or(0);
         }
-        Ok(Reading { cpu: Duration::from_nanos(nanos), memory })
+        Ok(ProcessSample { cpu: Duration::from_nanos(nanos), memory })
     }
 }
 
@@ -77,8 +77,8 @@ impl Cost {
     /// Of this many things in this time.
     pub(super) fn of(
         memory_before: u64,
-        begin: Reading,
-        end: Reading,
+        begin: ProcessSample,
+        end: ProcessSample,
         elapsed: Duration,
         things: f64,
     ) -> Cost {
@@ -120,13 +120,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_costs_something_and_none_is_refused() {
-        assert!(Watched::of(std::process::id()).unwrap().read().unwrap().memory > 0);
-        assert!(Watched::of(u32::MAX).is_err());
+        assert!(Process::of(std::process::id()).unwrap().read().unwrap().memory > 0);
+        assert!(Process::of(u32::MAX).is_err());
     }
 
     #[test]
     fn a_cost_is_what_was_spent_between() {
-        let reading = |ms, memory| Reading { cpu: Duration::from_millis(ms), memory };
+        let reading = |ms, memory| ProcessSample { cpu: Duration::from_millis(ms), memory };
         let cost = Cost::of(1, reading(100, 2), reading(600, 3), Duration::from_secs(2), 1000.0);
         assert_eq!((cost.load, cost.cpu_us_each), (0.25, 500.0));
         assert_eq!((cost.memory_before, cost.memory_after), (1, 3));

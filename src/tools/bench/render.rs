@@ -1,9 +1,11 @@
 //! What `sigver bench` prints for people. No I/O here.
 
-use crate::bench::{Cost, Idled, Kept, Load, Lost, Relayed, Signaled, Stormed, Times};
+use crate::tools::bench::{
+    Cost, IdleResult, Load, Lost, RetainedMemoryResult, SessionsResult, StormResult, ThroughputResult, Times,
+};
 
 /// A result that can be told.
-pub trait InWords {
+pub trait RenderText {
     /// For people.
     fn in_words(&self) -> String;
 
@@ -11,7 +13,7 @@ pub trait InWords {
     fn is_whole(&self) -> bool;
 }
 
-impl InWords for Relayed {
+impl RenderText for ThroughputResult {
     fn in_words(&self) -> String {
         let how = match (self.rate, self.in_flight) {
             (Some(rate), _) => format!("{rate} messages/s asked for"),
@@ -37,7 +39,7 @@ impl InWords for Relayed {
     }
 }
 
-impl InWords for Signaled {
+impl RenderText for SessionsResult {
     fn in_words(&self) -> String {
         let mut out = format!(
             "sessions, member {}, joiner {}: {} at a time, {:.1} s\n",
@@ -55,7 +57,7 @@ impl InWords for Signaled {
     }
 }
 
-impl InWords for Idled {
+impl RenderText for IdleResult {
     fn in_words(&self) -> String {
         let mut out = format!("idle, {}: {} members, {:.1} s\n", self.dialect, self.members, self.seconds);
         line(&mut out, "connected in", &format!("{:.2} s", self.connecting_seconds));
@@ -72,7 +74,7 @@ impl InWords for Idled {
     }
 }
 
-impl InWords for Stormed {
+impl RenderText for StormResult {
     fn in_words(&self) -> String {
         let before = if self.connected { ", connected before" } else { "" };
         let mut out = format!(
@@ -92,7 +94,7 @@ impl InWords for Stormed {
     }
 }
 
-impl InWords for Kept {
+impl RenderText for RetainedMemoryResult {
     fn in_words(&self) -> String {
         let mut out = format!("kept, {}: {} rooms, {} bytes\n", self.dialect, self.rooms, self.bytes);
         line(&mut out, "memory", &format!("{:.0} bytes per connection", self.bytes_per_connection));

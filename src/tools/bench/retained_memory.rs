@@ -14,19 +14,19 @@ use tokio::time::sleep;
 use super::error::Error;
 use super::measure::{allow, many};
 use super::pair::{Pair, Parcels};
+use super::process_stats::Process;
 use super::progress::{Phase, Progress};
-use super::watched::Watched;
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
 
 /// How long the server has to tidy up.
 const REST: Duration = Duration::from_secs(1);
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
-pub struct Keep {
+pub struct RetainedMemoryPlan {
     /// What members and joiners speak.
-    pub dialect: Tongue,
+    pub dialect: Protocol,
     /// How many rooms there are, with a member and a joiner each.
     pub rooms: usize,
     /// How long a message is.
@@ -35,7 +35,7 @@ pub struct Keep {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Kept {
+pub struct RetainedMemoryResult {
     /// What they speak.
     pub dialect: &'static str,
     /// How many rooms there are.
@@ -57,10 +57,10 @@ pub struct Kept {
 /// When a dialect cannot do it, the server does not let everybody in, or a message does not come.
 pub async fn kept(
     target: &Target,
-    keep: &Keep,
-    watched: &Watched,
+    keep: &RetainedMemoryPlan,
+    watched: &Process,
     progress: &Progress,
-) -> Result<Kept, Error> {
+) -> Result<RetainedMemoryResult, Error> {
     let dialect = keep.dialect;
     let small = Arc::new(Parcels::opaque(dialect, dialect, 1)?);
     let parcels = Parcels::opaque(dialect, dialect, keep.bytes)?;
@@ -84,7 +84,7 @@ pub async fn kept(
     }
     sleep(REST).await;
     let after = watched.read()?.memory;
-    Ok(Kept {
+    Ok(RetainedMemoryResult {
         dialect: dialect.name(),
         rooms: keep.rooms,
         bytes: keep.bytes,

@@ -19,10 +19,10 @@ use tokio::time::sleep;
 use super::error::Error;
 use super::measure::{Lost, Times, allow, histogram, window};
 use super::pair::{Pair, Parcels};
+use super::process_stats::{Cost, Process};
 use super::progress::Progress;
-use super::watched::{Cost, Watched};
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
 
 /// How long sessions are made before they are counted.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -31,9 +31,9 @@ const WARM_UP: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug)]
 pub struct Sessions {
     /// What members speak.
-    pub member: Tongue,
+    pub member: Protocol,
     /// What joiners speak.
-    pub joiner: Tongue,
+    pub joiner: Protocol,
     /// How many sessions there are at any time.
     pub concurrency: usize,
     /// How long they are counted.
@@ -42,7 +42,7 @@ pub struct Sessions {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Signaled {
+pub struct SessionsResult {
     /// What members speak.
     pub member: &'static str,
     /// What joiners speak.
@@ -79,15 +79,15 @@ struct Meter {
 pub async fn sessions(
     target: &Target,
     sessions: &Sessions,
-    watched: Option<&Watched>,
+    watched: Option<&Process>,
     progress: &Progress,
-) -> Result<Signaled, Error> {
+) -> Result<SessionsResult, Error> {
     let parcels = Arc::new(Parcels::negotiation(sessions.member, sessions.joiner)?);
     if sessions.concurrency == 0 {
         return Err(Error::Senseless("at least one session at a time is needed".to_owned()));
     }
     allow(2 * sessions.concurrency)?;
-    let before = watched.map(Watched::read).transpose()?;
+    let before = watched.map(Process::read).transpose()?;
     let meter = Arc::new(Meter { sessions: AtomicU64::new(0), times: Mutex::new(histogram()?) });
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     for _ in 0..sessions.concurrency {
@@ -105,17 +105,17 @@ pub async fn sessions(
     }
     sleep(WARM_UP).await;
     meter.times.lock().reset();
-    let (count, begin) = (meter.sessions.load(Ordering::Relaxed), watched.map(Watched::read).transpose()?);
+    let (count, begin) = (meter.sessions.load(Ordering::Relaxed), watched.map(Process::read).transpose()?);
     let window = window(sessions.duration, &mut tasks, &mut lost, progress).await?;
     let count = meter.sessions.load(Ordering::Relaxed) - count;
-    let end = watched.map(Watched::read).transpose()?;
+    let end = watched.map(Process::read).transpose()?;
     tasks.shutdown().await;
     let server = before
         .zip(begin)
         .zip(end)
         .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, count as f64));
     let (seconds, session) = (window.elapsed.as_secs_f64(), Times::of(&meter.times.lock()));
-    Ok(Signaled {
+    Ok(SessionsResult {
         member: sessions.member.name(),
         joiner: sessions.joiner.name(),
         concurrency: sessions.concurrency,
@@ -129,7 +129,12 @@ pub async fn sessions(
     })
 }
 
-async fn session(target: &Target, member: Tongue, joiner: Tongue, parcels: &Parcels) -> Result<(), Error> {
+async fn session(
+    target: &Target,
+    member: Protocol,
+    joiner: Protocol,
+    parcels: &Parcels,
+) -> Result<(), Error> {
     let mut pair = Pair::bind(target, member, joiner, &parcels.up).await?;
     match joiner.words().joins_with_data {
         // Its offer has come already.

@@ -12,26 +12,26 @@ use serde::Serialize;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, Times, allow, finished, histogram, many};
 use super::pair::seat;
+use super::process_stats::{Cost, Process};
 use super::progress::{Phase, Progress};
-use super::seat::Seat;
-use super::watched::{Cost, Watched};
-use crate::compat::cell::random_key;
-use crate::compat::client::Role;
-use crate::compat::parcel::{Parcel, Shape};
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
-use crate::dialect::Family;
+use crate::protocol::dialect::Family;
+use crate::tools::client::dialects::Role;
+use crate::tools::client::message::{MessageKind, TestMessage};
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
+use crate::tools::matrix::pair_test::random_key;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub struct Storm {
     /// What the member speaks.
-    pub member: Tongue,
+    pub member: Protocol,
     /// What joiners speak.
-    pub joiner: Tongue,
+    pub joiner: Protocol,
     /// How many joiners there are.
     pub joiners: usize,
     /// Whether they are connected before, and only join at once.
@@ -40,7 +40,7 @@ pub struct Storm {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stormed {
+pub struct StormResult {
     /// What the member speaks.
     pub member: &'static str,
     /// What joiners speak.
@@ -71,13 +71,13 @@ pub struct Stormed {
 pub async fn storm(
     target: &Target,
     storm: &Storm,
-    watched: Option<&Watched>,
+    watched: Option<&Process>,
     progress: &Progress,
-) -> Result<Stormed, Error> {
+) -> Result<StormResult, Error> {
     storm.check()?;
     allow(storm.joiners + 1)?;
-    let before = watched.map(Watched::read).transpose()?;
-    let (key, first) = (random_key(), Arc::new(Parcel::new(Shape::Offer, "bench")));
+    let before = watched.map(Process::read).transpose()?;
+    let (key, first) = (random_key(), Arc::new(TestMessage::new(MessageKind::Offer, "bench")));
     let mut member = seat(target, storm.member, Role::Member, &key, None).await?;
     // It reads what it is told, so that the server need not keep it.
     let mut listening = JoinSet::new();
@@ -94,7 +94,7 @@ pub async fn storm(
         let open = |_| {
             let (target, key) = (target.clone(), key.clone());
             async move {
-                let seat = Seat::open(&target, joiner, Role::Joiner, &key).await;
+                let seat = BenchClient::open(&target, joiner, Role::Joiner, &key).await;
                 seat.map_err(|error| error.of("a joiner"))
             }
         };
@@ -102,7 +102,7 @@ pub async fn storm(
     }
     // Tasks are made before the clock starts.
     let gate = Arc::new(Barrier::new(storm.joiners + 1));
-    let mut tasks: JoinSet<Result<(Instant, Seat), Error>> = JoinSet::new();
+    let mut tasks: JoinSet<Result<(Instant, BenchClient), Error>> = JoinSet::new();
     for _ in 0..storm.joiners {
         let (target, key, first, gate) = (target.clone(), key.clone(), Arc::clone(&first), Arc::clone(&gate));
         let seat = seats.pop();
@@ -111,14 +111,14 @@ pub async fn storm(
             let of = |error: Error| error.of("a joiner");
             let mut seat = match seat {
                 Some(seat) => seat,
-                None => Seat::open(&target, joiner, Role::Joiner, &key).await.map_err(of)?,
+                None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(of)?,
             };
             let data = joiner.words().joins_with_data.then_some(&*first);
             seat.begin(data).await.map_err(of)?;
             Ok((Instant::now(), seat))
         });
     }
-    let begun = watched.map(Watched::read).transpose()?;
+    let begun = watched.map(Process::read).transpose()?;
     let begin = Instant::now();
     gate.wait().await;
     let (mut answered, mut lost, mut times, mut last) = (Vec::new(), Lost::default(), histogram()?, begin);
@@ -144,7 +144,7 @@ pub async fn storm(
         }
         progress.tell(Phase::Connecting { done: answered.len() + lost.count, of: storm.joiners });
     }
-    let (elapsed, end) = (last - begin, watched.map(Watched::read).transpose()?);
+    let (elapsed, end) = (last - begin, watched.map(Process::read).transpose()?);
     if let Some(Ok(error)) = listening.try_join_next() {
         return Err(error);
     }
@@ -153,7 +153,7 @@ pub async fn storm(
         .zip(end)
         .map(|((before, begun), end)| Cost::of(before.memory, begun, end, elapsed, storm.joiners as f64));
     let seconds = elapsed.as_secs_f64();
-    Ok(Stormed {
+    Ok(StormResult {
         member: storm.member.name(),
         joiner: joiner.name(),
         joiners: storm.joiners,
@@ -174,12 +174,12 @@ impl Storm {
         }
         let cannot = |tongue, why| Err(Error::Cannot { tongue, why });
         for tongue in [self.member, self.joiner] {
-            if tongue == Tongue::Signaller {
+            if tongue == Protocol::Signaller {
                 return cannot(tongue, "one joiner has one member");
             }
         }
         match self.joiner {
-            Tongue::Sigver(dialect) if self.connected && dialect.family() == Family::ProtobufV1 => {
+            Protocol::Sigver(dialect) if self.connected && dialect.family() == Family::ProtobufV1 => {
                 cannot(self.joiner, "its joiners join by connecting, so that none is connected before")
             }
             _ => Ok(()),

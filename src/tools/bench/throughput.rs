@@ -25,15 +25,15 @@ use tokio::time::sleep;
 
 pub use load::Load;
 
+use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, Times, allow, finished, histogram, many, window};
-use super::pace::{self, Due, Schedule, Shift};
+use super::pacer::{self, LoadThread, PendingSends, Schedule};
 use super::pair::{Pair, Parcels};
+use super::process_stats::{Cost, Process};
 use super::progress::Progress;
-use super::seat::Seat;
-use super::watched::{Cost, Watched};
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
 
 /// How long messages are sent before they are counted.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -54,9 +54,9 @@ const PIECES: u64 = 1000;
 #[derive(Clone, Debug)]
 pub struct Relay {
     /// What members speak.
-    pub member: Tongue,
+    pub member: Protocol,
     /// What joiners speak.
-    pub joiner: Tongue,
+    pub joiner: Protocol,
     /// How many rooms there are, with a member and a joiner each.
     pub rooms: usize,
     /// How many messages of a pair are under way at any time; of no meaning with a rate.
@@ -71,7 +71,7 @@ pub struct Relay {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Relayed {
+pub struct ThroughputResult {
     /// What members speak.
     pub member: &'static str,
     /// What joiners speak.
@@ -189,12 +189,12 @@ fn nanos(duration: Duration) -> u64 {
 pub async fn relay(
     target: &Target,
     relay: &Relay,
-    watched: Option<&Watched>,
+    watched: Option<&Process>,
     progress: &Progress,
-) -> Result<Relayed, Error> {
+) -> Result<ThroughputResult, Error> {
     let parcels = Arc::new(relay.check()?);
     allow(2 * relay.rooms)?;
-    let before = watched.map(Watched::read).transpose()?;
+    let before = watched.map(Process::read).transpose()?;
     let shifts = relay.shifts()?;
     let homes: Vec<Handle> = match shifts.is_empty() {
         true => vec![Handle::current()],
@@ -219,9 +219,9 @@ pub async fn relay(
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     let dues = relay.start(pairs, &homes, &parcels, &meter, &mut tasks)?;
     sleep(WARM_UP).await;
-    let own = Watched::of(std::process::id()).ok();
-    let spent = |own: Option<Watched>| Some(own?.read().ok()?.cpu);
-    let (messages, begin) = (meter.messages.load(Ordering::Relaxed), watched.map(Watched::read).transpose()?);
+    let own = Process::of(std::process::id()).ok();
+    let spent = |own: Option<Process>| Some(own?.read().ok()?.cpu);
+    let (messages, begin) = (meter.messages.load(Ordering::Relaxed), watched.map(Process::read).transpose()?);
     let spent_before = spent(own);
     let since = meter.now();
     meter.from.store(since, Ordering::Relaxed);
@@ -229,7 +229,7 @@ pub async fn relay(
     let (messages, end) = (
         meter.messages.load(Ordering::Relaxed) - messages,
         // The server may have died with everybody's connection still in its last moments.
-        watched.map(Watched::read).transpose()?,
+        watched.map(Process::read).transpose()?,
     );
     let busy = spent_before.zip(spent(own)).map(|(before, after)| {
         after.saturating_sub(before).as_secs_f64() / window.elapsed.as_secs_f64().max(1e-9)
@@ -249,7 +249,7 @@ pub async fn relay(
     let round_trip = Times::of(&meter.trips.lock());
     let threads = if shifts.is_empty() { Handle::current().metrics().num_workers() } else { shifts.len() };
     let sent_late = relay.rate.map(|_| Times::of(&meter.late.lock()));
-    Ok(Relayed {
+    Ok(ThroughputResult {
         member: relay.member.name(),
         joiner: relay.joiner.name(),
         rooms: relay.rooms,
@@ -292,20 +292,20 @@ impl Relay {
                 MAX_IN_FLIGHT / 1024
             )));
         }
-        if [self.member, self.joiner].contains(&Tongue::Signaller) {
+        if [self.member, self.joiner].contains(&Protocol::Signaller) {
             let why = "a pipe of the relay ends after some messages, or some seconds; `sessions` is for it";
-            return Err(Error::Cannot { tongue: Tongue::Signaller, why });
+            return Err(Error::Cannot { tongue: Protocol::Signaller, why });
         }
         Parcels::opaque(self.member, self.joiner, self.bytes)
     }
 
     /// The threads of a steady rate.
-    fn shifts(&self) -> Result<Vec<Shift>, Error> {
+    fn shifts(&self) -> Result<Vec<LoadThread>, Error> {
         if self.rate.is_none() {
             return Ok(Vec::new());
         }
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let shifts = (0..processors.min(self.rooms)).map(|_| Shift::start()).collect::<io::Result<_>>();
+        let shifts = (0..processors.min(self.rooms)).map(|_| LoadThread::start()).collect::<io::Result<_>>();
         shifts.map_err(|error| Error::Senseless(format!("there is no thread for the load: {error}")))
     }
 
@@ -317,7 +317,7 @@ impl Relay {
         parcels: &Parcels,
         meter: &Arc<Meter>,
         tasks: &mut JoinSet<Result<(), Error>>,
-    ) -> Result<Vec<Arc<Due>>, Error> {
+    ) -> Result<Vec<Arc<PendingSends>>, Error> {
         let schedule = self.rate.map(|rate| Schedule::new(self.rooms, rate));
         let (mut dues, mut rooms) = (Vec::new(), vec![Vec::new(); homes.len()]);
         for (room, (home, mut pair)) in pairs.into_iter().enumerate() {
@@ -328,7 +328,7 @@ impl Relay {
             tasks.spawn_on(echo(pair.member, down, Arc::clone(meter)), &homes[home]);
             match schedule {
                 Some(schedule) => {
-                    let due = Arc::new(Due::default());
+                    let due = Arc::new(PendingSends::default());
                     dues.push(Arc::clone(&due));
                     rooms[home].push((room, Arc::clone(&due)));
                     tasks.spawn_on(
@@ -342,7 +342,7 @@ impl Relay {
         if let Some(schedule) = schedule {
             for (home, rooms) in homes.iter().zip(rooms) {
                 // It ends with its shift.
-                home.spawn(pace::keep(schedule, rooms, meter.begin));
+                home.spawn(pacer::keep(schedule, rooms, meter.begin));
             }
         }
         Ok(dues)
@@ -363,7 +363,7 @@ impl Batch {
     }
 
     /// Writes so many; contents that came meanwhile.
-    async fn write(&self, seat: &mut Seat, times: usize) -> Result<usize, Error> {
+    async fn write(&self, seat: &mut BenchClient, times: usize) -> Result<usize, Error> {
         let at_once = (AT_ONCE / self.length.max(1)).max(1);
         let (mut left, mut contents, mut more) = (times, 0, Vec::new());
         while left > 0 {
@@ -382,7 +382,7 @@ impl Batch {
 }
 
 /// A member that answers each content with one.
-async fn echo(mut member: Seat, down: Batch, meter: Arc<Meter>) -> Result<(), Error> {
+async fn echo(mut member: BenchClient, down: Batch, meter: Arc<Meter>) -> Result<(), Error> {
     let of = |error: Error| error.of("a member");
     loop {
         let mut contents = member.hear().await.map_err(of)?;
@@ -395,7 +395,12 @@ async fn echo(mut member: Seat, down: Batch, meter: Arc<Meter>) -> Result<(), Er
 }
 
 /// A joiner that keeps so many contents under way.
-async fn circulate(mut joiner: Seat, up: Batch, in_flight: usize, meter: Arc<Meter>) -> Result<(), Error> {
+async fn circulate(
+    mut joiner: BenchClient,
+    up: Batch,
+    in_flight: usize,
+    meter: Arc<Meter>,
+) -> Result<(), Error> {
     let of = |error: Error| error.of("a joiner");
     let mut sent = VecDeque::from([(meter.now(), in_flight)]);
     let mut contents = up.write(&mut joiner, in_flight).await.map_err(of)?;
@@ -414,10 +419,10 @@ async fn circulate(mut joiner: Seat, up: Batch, in_flight: usize, meter: Arc<Met
 
 /// A joiner that sends what is due.
 async fn steady(
-    mut joiner: Seat,
+    mut joiner: BenchClient,
     up: Batch,
     meter: Arc<Meter>,
-    due: Arc<Due>,
+    due: Arc<PendingSends>,
     schedule: Schedule,
     room: usize,
 ) -> Result<(), Error> {
@@ -447,7 +452,7 @@ async fn steady(
 /// Waits for what was due in the window and is not answered yet, and records what is not answered even then: how many.
 async fn late(
     schedule: Schedule,
-    dues: &[Arc<Due>],
+    dues: &[Arc<PendingSends>],
     meter: &Meter,
     (since, until): (u64, u64),
     progress: &Progress,
@@ -485,7 +490,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_answered_is_counted_without_end() {
         let (schedule, meter) = (Schedule::new(1, MAX_RATE), Meter::new().unwrap());
-        let (dues, progress) = ([Arc::new(Due::default())], Progress::none());
+        let (dues, progress) = ([Arc::new(PendingSends::default())], Progress::none());
         progress.stop();
         let missing = late(schedule, &dues, &meter, (0, 3_600_000_000_000), &progress).await;
         let due = schedule.before(0, Duration::from_secs(3600));

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
 use super::patiently;
-use crate::compat::target::{Stream, Target, Unreachable};
+use crate::tools::client::target::{ConnectError, Stream, Target};
 
 /// How long the answer to the request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,19 +29,19 @@ thread_local! {
 }
 
 /// A WebSocket.
-pub struct Link {
+pub struct WsConnection {
     stream: Stream,
     /// What has come, and was not looked at yet.
     rest: Vec<u8>,
 }
 
-impl Link {
+impl WsConnection {
     /// A WebSocket on this path.
     ///
     /// # Errors
     ///
     /// When there is none.
-    pub async fn open(target: &Target, path: &str) -> Result<Link, Error> {
+    pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.connect().await?;
         let request = format!(
             "GET {}{path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -62,9 +62,9 @@ impl Link {
                     rest.drain(..end + 4);
                     rest.shrink_to_fit();
                     return match code {
-                        Some(101) => Ok(Link { stream, rest }),
-                        Some(code) => Err(Unreachable::Refused(code).into()),
-                        None => Err(Unreachable::Handshake("no answer of HTTP".to_owned()).into()),
+                        Some(101) => Ok(WsConnection { stream, rest }),
+                        Some(code) => Err(ConnectError::Refused(code).into()),
+                        None => Err(ConnectError::Handshake("no answer of HTTP".to_owned()).into()),
                     };
                 }
             }

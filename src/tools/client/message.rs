@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// What kind of thing is sent. The first three are called like what negotiates a connection, for dialects that have
 /// words for nothing else; what is in them is an application's own all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shape {
+pub enum MessageKind {
     /// Called an offer.
     Offer,
     /// Called an answer.
@@ -23,18 +23,18 @@ pub enum Shape {
 
 /// One thing to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parcel {
+pub struct TestMessage {
     /// What kind of thing.
-    pub shape: Shape,
+    pub shape: MessageKind,
     mark: String,
     filled: bool,
 }
 
 /// What a client made of something that came.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Got {
+pub struct ReceivedMessage {
     /// What kind of thing it is, if that is told.
-    pub shape: Option<Shape>,
+    pub shape: Option<MessageKind>,
     /// What is in it.
     pub body: Body,
 }
@@ -50,7 +50,7 @@ pub enum Body {
 
 /// How a parcel came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum Delivery {
     /// As it was sent.
     Intact,
     /// All of it, but not what kind of thing it is.
@@ -67,40 +67,48 @@ const BYTES: &str = "$bytes";
 /// What keeps bytes from being JSON.
 const BYTES_AT_LEAST: usize = 1;
 
-impl Shape {
+impl MessageKind {
     /// All of them.
-    pub const ALL: [Shape; 5] = [Shape::Offer, Shape::Answer, Shape::Candidate, Shape::Json, Shape::Bytes];
+    pub const ALL: [MessageKind; 5] = [
+        MessageKind::Offer,
+        MessageKind::Answer,
+        MessageKind::Candidate,
+        MessageKind::Json,
+        MessageKind::Bytes,
+    ];
 
     /// Its name: for the first three, the attribute that carries it.
     pub const fn name(self) -> &'static str {
         match self {
-            Shape::Offer => "offer",
-            Shape::Answer => "answer",
-            Shape::Candidate => "candidate",
-            Shape::Json => "json",
-            Shape::Bytes => "bytes",
+            MessageKind::Offer => "offer",
+            MessageKind::Answer => "answer",
+            MessageKind::Candidate => "candidate",
+            MessageKind::Json => "json",
+            MessageKind::Bytes => "bytes",
         }
     }
 
-    fn of_attribute(name: &str) -> Option<Shape> {
-        [Shape::Offer, Shape::Answer, Shape::Candidate].into_iter().find(|shape| shape.name() == name)
+    fn of_attribute(name: &str) -> Option<MessageKind> {
+        [MessageKind::Offer, MessageKind::Answer, MessageKind::Candidate]
+            .into_iter()
+            .find(|shape| shape.name() == name)
     }
 }
 
-impl Parcel {
+impl TestMessage {
     /// A thing of this kind. Nothing else may have this mark.
-    pub fn new(shape: Shape, mark: &str) -> Self {
-        Parcel { shape, mark: mark.to_owned(), filled: false }
+    pub fn new(shape: MessageKind, mark: &str) -> Self {
+        TestMessage { shape, mark: mark.to_owned(), filled: false }
     }
 
     /// A thing of this kind of which nothing counts but its size: so many bytes, or a JSON value with a text of so many,
     /// but for what each needs at least.
-    pub fn of_size(shape: Shape, size: usize) -> Self {
+    pub fn of_size(shape: MessageKind, size: usize) -> Self {
         let length = match shape {
-            Shape::Bytes => size.saturating_sub(BYTES_AT_LEAST),
+            MessageKind::Bytes => size.saturating_sub(BYTES_AT_LEAST),
             _ => size.saturating_sub(json!({"note": ""}).to_string().len()),
         };
-        Parcel { shape, mark: "7".repeat(length), filled: true }
+        TestMessage { shape, mark: "7".repeat(length), filled: true }
     }
 
     /// What is in it: a JSON value with much that could get lost on the way. Of bytes, see [`bytes`](Self::bytes).
@@ -109,7 +117,7 @@ impl Parcel {
             return json!({"note": self.mark});
         }
         // Lengths beyond 127 take two bytes in protobuf; real offers have several hundred bytes.
-        let long = if self.shape == Shape::Offer { "v=0\r\n".repeat(80) } else { String::new() };
+        let long = if self.shape == MessageKind::Offer { "v=0\r\n".repeat(80) } else { String::new() };
         json!({
             "note": self.mark,
             "list": [1, -2.5, true, null, "", {"deep": "\u{e9}\u{1f600} \"quoted\" \\ \u{1}"}],
@@ -120,13 +128,13 @@ impl Parcel {
     /// As a value of JSON, if it is one.
     pub fn value(&self) -> Option<Value> {
         match self.shape {
-            Shape::Offer | Shape::Answer | Shape::Candidate => {
+            MessageKind::Offer | MessageKind::Answer | MessageKind::Candidate => {
                 let mut object = Map::new();
                 object.insert(self.shape.name().to_owned(), self.body());
                 Some(object.into())
             }
-            Shape::Json => Some(self.body()),
-            Shape::Bytes => None,
+            MessageKind::Json => Some(self.body()),
+            MessageKind::Bytes => None,
         }
     }
 
@@ -140,45 +148,47 @@ impl Parcel {
     }
 
     /// How it came, if this is it.
-    pub fn judge(&self, got: &Got) -> Option<State> {
+    pub fn judge(&self, got: &ReceivedMessage) -> Option<Delivery> {
         if !got.body.mentions(&self.mark) {
             return None;
         }
         Some(match &got.body {
-            Body::Bytes(bytes) if self.shape == Shape::Bytes && *bytes == self.bytes() => State::Intact,
-            Body::Json(value) if self.shape != Shape::Bytes && *value == self.body() => {
-                if got.shape == Some(self.shape) { State::Intact } else { State::Untyped }
+            Body::Bytes(bytes) if self.shape == MessageKind::Bytes && *bytes == self.bytes() => {
+                Delivery::Intact
             }
-            Body::Bytes(_) | Body::Json(_) => State::Altered,
+            Body::Json(value) if self.shape != MessageKind::Bytes && *value == self.body() => {
+                if got.shape == Some(self.shape) { Delivery::Intact } else { Delivery::Untyped }
+            }
+            Body::Bytes(_) | Body::Json(_) => Delivery::Altered,
         })
     }
 }
 
-impl Got {
+impl ReceivedMessage {
     /// A value of JSON: an offer, an answer or a candidate is an object with one attribute of that name.
     pub fn of_value(value: Value) -> Self {
         if let Value::Object(object) = &value
             && object.len() == 1
             && let Some((name, inner)) = object.iter().next()
         {
-            if let Some(shape) = Shape::of_attribute(name) {
-                return Got { shape: Some(shape), body: Body::Json(inner.clone()) };
+            if let Some(shape) = MessageKind::of_attribute(name) {
+                return ReceivedMessage { shape: Some(shape), body: Body::Json(inner.clone()) };
             }
             // How a gateway shows bytes to those who have no words for them.
             if let (BYTES, Value::String(text)) = (name.as_str(), inner)
                 && let Ok(bytes) = BASE64.decode(text)
             {
-                return Got::of_bytes(&bytes);
+                return ReceivedMessage::of_bytes(&bytes);
             }
         }
-        Got { shape: Some(Shape::Json), body: Body::Json(value) }
+        ReceivedMessage { shape: Some(MessageKind::Json), body: Body::Json(value) }
     }
 
     /// Bytes, which may be the text of a JSON value.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         match serde_json::from_slice::<Value>(bytes) {
-            Ok(value) if !is_wrapped(&value) => Got::of_value(value),
-            _ => Got { shape: Some(Shape::Bytes), body: Body::Bytes(bytes.to_vec()) },
+            Ok(value) if !is_wrapped(&value) => ReceivedMessage::of_value(value),
+            _ => ReceivedMessage { shape: Some(MessageKind::Bytes), body: Body::Bytes(bytes.to_vec()) },
         }
     }
 
@@ -211,12 +221,23 @@ mod tests {
 
     #[test]
     fn a_parcel_is_known_again() {
-        for shape in Shape::ALL {
-            let parcel = Parcel::new(shape, "m1");
-            assert_eq!(parcel.judge(&Got::of_bytes(&parcel.bytes())), Some(State::Intact), "{shape:?}");
-            assert_eq!(Parcel::new(shape, "m2").judge(&Got::of_bytes(&parcel.bytes())), None);
+        for shape in MessageKind::ALL {
+            let parcel = TestMessage::new(shape, "m1");
+            assert_eq!(
+                parcel.judge(&ReceivedMessage::of_bytes(&parcel.bytes())),
+                Some(Delivery::Intact),
+                "{shape:?}"
+            );
+            assert_eq!(
+                TestMessage::new(shape, "m2").judge(&ReceivedMessage::of_bytes(&parcel.bytes())),
+                None
+            );
             if let Some(value) = parcel.value() {
-                assert_eq!(parcel.judge(&Got::of_value(value)), Some(State::Intact), "{shape:?}");
+                assert_eq!(
+                    parcel.judge(&ReceivedMessage::of_value(value)),
+                    Some(Delivery::Intact),
+                    "{shape:?}"
+                );
             }
         }
     }
@@ -224,34 +245,37 @@ mod tests {
     #[test]
     fn a_parcel_of_a_size_has_it() {
         for size in [1, 64, 1000] {
-            let bytes = Parcel::of_size(Shape::Bytes, size).bytes();
+            let bytes = TestMessage::of_size(MessageKind::Bytes, size).bytes();
             assert_eq!(bytes.len(), size);
-            assert_eq!(Got::of_bytes(&bytes).shape, Some(Shape::Bytes));
-            let json = Parcel::of_size(Shape::Json, size).bytes();
+            assert_eq!(ReceivedMessage::of_bytes(&bytes).shape, Some(MessageKind::Bytes));
+            let json = TestMessage::of_size(MessageKind::Json, size).bytes();
             assert_eq!(json.len(), size.max(11));
-            assert_eq!(Got::of_bytes(&json).shape, Some(Shape::Json));
+            assert_eq!(ReceivedMessage::of_bytes(&json).shape, Some(MessageKind::Json));
         }
     }
 
     #[test]
     fn what_is_lost_of_it_is_noticed() {
-        let parcel = Parcel::new(Shape::Offer, "m1");
-        let untyped = Got::of_value(parcel.body());
-        assert_eq!(parcel.judge(&untyped), Some(State::Untyped));
+        let parcel = TestMessage::new(MessageKind::Offer, "m1");
+        let untyped = ReceivedMessage::of_value(parcel.body());
+        assert_eq!(parcel.judge(&untyped), Some(Delivery::Untyped));
         let mut body = parcel.body();
         body["list"][1] = json!(-2);
-        assert_eq!(parcel.judge(&Got::of_value(body)), Some(State::Altered));
-        let mut bytes = Parcel::new(Shape::Bytes, "m1").bytes();
+        assert_eq!(parcel.judge(&ReceivedMessage::of_value(body)), Some(Delivery::Altered));
+        let mut bytes = TestMessage::new(MessageKind::Bytes, "m1").bytes();
         bytes.pop();
-        assert_eq!(Parcel::new(Shape::Bytes, "m1").judge(&Got::of_bytes(&bytes)), Some(State::Altered));
+        assert_eq!(
+            TestMessage::new(MessageKind::Bytes, "m1").judge(&ReceivedMessage::of_bytes(&bytes)),
+            Some(Delivery::Altered)
+        );
     }
 
     #[test]
     fn bytes_wrapped_in_json_are_bytes_again_but_not_where_bytes_can_be_sent() {
-        let parcel = Parcel::new(Shape::Bytes, "m1");
+        let parcel = TestMessage::new(MessageKind::Bytes, "m1");
         let wrapped = json!({"$bytes": BASE64.encode(parcel.bytes())});
-        assert_eq!(parcel.judge(&Got::of_value(wrapped.clone())), Some(State::Intact));
-        let got = Got::of_bytes(wrapped.to_string().as_bytes());
-        assert_ne!(parcel.judge(&got), Some(State::Intact));
+        assert_eq!(parcel.judge(&ReceivedMessage::of_value(wrapped.clone())), Some(Delivery::Intact));
+        let got = ReceivedMessage::of_bytes(wrapped.to_string().as_bytes());
+        assert_ne!(parcel.judge(&got), Some(Delivery::Intact));
     }
 }

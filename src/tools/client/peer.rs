@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::client::{Act, Client, Frame, Heard, Id, Role, client, path};
-use super::parcel::{Parcel, State};
-use super::target::{Socket, Target, Unreachable};
-use super::tongue::Tongue;
+use super::dialects::{Client, ClientAction, ClientEvent, Frame, Id, Role, client, path};
+use super::message::{Delivery, TestMessage};
+use super::protocol::Protocol;
+use super::target::{ConnectError, Socket, Target};
 
 /// How often clients with heartbeats send one.
 const BEAT: Duration = Duration::from_secs(5);
@@ -27,14 +27,14 @@ const BEAT: Duration = Duration::from_secs(5);
 /// A client that is connected.
 pub struct Peer {
     /// What it speaks.
-    pub tongue: Tongue,
+    pub tongue: Protocol,
     /// What it has understood so far.
-    pub log: Vec<Heard>,
+    pub log: Vec<ClientEvent>,
     /// When it was connected.
     pub since: Instant,
     client: Arc<Mutex<Box<dyn Client>>>,
     orders: mpsc::UnboundedSender<Order>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    heard: mpsc::UnboundedReceiver<ClientEvent>,
 }
 
 enum Order {
@@ -51,11 +51,11 @@ impl Peer {
     /// When there is no connection.
     pub async fn connect(
         target: &Target,
-        tongue: Tongue,
+        tongue: Protocol,
         role: Role,
         key: &str,
-        first: Option<&Parcel>,
-    ) -> Result<Peer, Unreachable> {
+        first: Option<&TestMessage>,
+    ) -> Result<Peer, ConnectError> {
         let (socket, _) = target.open(&path(tongue, role, key)).await?;
         let mut client = client(tongue, role, key);
         let acts = client.opened(first);
@@ -67,7 +67,7 @@ impl Peer {
     }
 
     /// Sends this, if there are words for it.
-    pub fn say(&self, to: Option<&Id>, parcel: &Parcel) -> bool {
+    pub fn say(&self, to: Option<&Id>, parcel: &TestMessage) -> bool {
         let frame = self.client.lock().say(to, parcel);
         self.order(frame)
     }
@@ -91,7 +91,7 @@ impl Peer {
     pub async fn until<T>(
         &mut self,
         limit: Duration,
-        mut found: impl FnMut(&Heard) -> Option<T>,
+        mut found: impl FnMut(&ClientEvent) -> Option<T>,
     ) -> Option<T> {
         if let Some(found) = self.log.iter().find_map(&mut found) {
             return Some(found);
@@ -108,9 +108,9 @@ impl Peer {
     }
 
     /// Waits until this comes, and says from whom and how.
-    pub async fn receive(&mut self, parcel: &Parcel, limit: Duration) -> Option<(Option<Id>, State)> {
+    pub async fn receive(&mut self, parcel: &TestMessage, limit: Duration) -> Option<(Option<Id>, Delivery)> {
         self.until(limit, |heard| match heard {
-            Heard::Parcel { from, got } => Some((from.clone(), parcel.judge(got)?)),
+            ClientEvent::TestMessage { from, got } => Some((from.clone(), parcel.judge(got)?)),
             _ => None,
         })
         .await
@@ -118,10 +118,12 @@ impl Peer {
 
     /// Waits until the server has read all that was sent; whether it has.
     pub async fn fence(&mut self, limit: Duration) -> bool {
-        self.log.retain(|heard| *heard != Heard::Fence);
+        self.log.retain(|heard| *heard != ClientEvent::Fence);
         let _ = self.orders.send(Order::Fence);
-        let done = |heard: &Heard| matches!(heard, Heard::Fence | Heard::Closed(..)).then(|| heard.clone());
-        self.until(limit, done).await == Some(Heard::Fence)
+        let done = |heard: &ClientEvent| {
+            matches!(heard, ClientEvent::Fence | ClientEvent::Closed(..)).then(|| heard.clone())
+        };
+        self.until(limit, done).await == Some(ClientEvent::Fence)
     }
 
     /// Takes in what has come without waiting.
@@ -134,7 +136,7 @@ impl Peer {
     /// How the connection ended, if it has.
     pub fn closed(&self) -> Option<String> {
         self.log.iter().find_map(|heard| match heard {
-            Heard::Closed(code, reason) => Some(closing(*code, reason)),
+            ClientEvent::Closed(code, reason) => Some(closing(*code, reason)),
             _ => None,
         })
     }
@@ -142,7 +144,7 @@ impl Peer {
     /// Leaves as its clients do, and waits for the server's farewell.
     pub async fn leave(&mut self, limit: Duration) {
         let _ = self.orders.send(Order::Close(self.tongue.words().leaves_with));
-        let closed = |heard: &Heard| matches!(heard, Heard::Closed(..)).then_some(());
+        let closed = |heard: &ClientEvent| matches!(heard, ClientEvent::Closed(..)).then_some(());
         self.until(limit, closed).await;
     }
 }
@@ -159,9 +161,9 @@ pub fn closing(code: Option<u16>, reason: &str) -> String {
 async fn drive(
     mut socket: Socket,
     client: Arc<Mutex<Box<dyn Client>>>,
-    acts: Vec<Act>,
+    acts: Vec<ClientAction>,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    hears: mpsc::UnboundedSender<Heard>,
+    hears: mpsc::UnboundedSender<ClientEvent>,
 ) {
     let mut acts = Some(acts);
     let mut beats = interval(BEAT);
@@ -172,16 +174,16 @@ async fn drive(
         for act in acts.take().into_iter().flatten() {
             match act {
                 // If it does not get through, the stream ends, and that is heard.
-                Act::Send(frame) => drop(socket.send(message(frame)).await),
-                Act::Close(code) => drop(socket.close(code.map(farewell)).await),
-                Act::Hear(heard) => drop(hears.send(heard)),
+                ClientAction::Send(frame) => drop(socket.send(message(frame)).await),
+                ClientAction::Close(code) => drop(socket.close(code.map(farewell)).await),
+                ClientAction::Hear(heard) => drop(hears.send(heard)),
             }
         }
         tokio::select! {
             came = socket.next() => match came {
                 Some(Ok(Message::Text(text))) => acts = Some(client.lock().text(&text)),
                 Some(Ok(Message::Binary(bytes))) => acts = Some(client.lock().binary(&bytes)),
-                Some(Ok(Message::Pong(_))) => drop(hears.send(Heard::Fence)),
+                Some(Ok(Message::Pong(_))) => drop(hears.send(ClientEvent::Fence)),
                 Some(Ok(Message::Close(frame))) => {
                     end = frame.map_or((None, String::new()), |frame| {
                         (Some(frame.code.into()), frame.reason.as_str().to_owned())
@@ -208,7 +210,7 @@ async fn drive(
             }
         }
     }
-    let _ = hears.send(Heard::Closed(end.0, end.1));
+    let _ = hears.send(ClientEvent::Closed(end.0, end.1));
 }
 
 fn message(frame: Frame) -> Message {

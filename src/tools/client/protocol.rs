@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::dialect::{Dialect, Family};
+use crate::protocol::dialect::{Dialect, Family};
 
 /// A way of speaking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tongue {
+pub enum Protocol {
     /// A dialect of sigver.
     Sigver(Dialect),
     /// The path relay.
@@ -15,18 +15,18 @@ pub enum Tongue {
 
 /// When one is told that the other has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum DepartureNotice {
     /// There are no words for it.
     Never,
     /// At once.
-    AtOnce,
+    Immediate,
     /// When it sends something to who has left.
-    WhenItSends,
+    OnNextSend,
 }
 
 /// What a dialect has words for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct ProtocolCapabilities {
     /// A member is told that it is one.
     pub admits: bool,
     /// A joiner is told that it is bound to a member.
@@ -42,9 +42,9 @@ pub struct Words {
     /// Its client is told so of the other.
     pub hears_end: bool,
     /// A member is told that a joiner has left.
-    pub joiner_left: Told,
+    pub joiner_left: DepartureNotice,
     /// A joiner is told that its member has left.
-    pub member_left: Told,
+    pub member_left: DepartureNotice,
     /// The server asks members again and again whether they are there.
     pub beats_member: bool,
     /// The server asks joiners, too, that have not reached the group yet.
@@ -53,22 +53,22 @@ pub struct Words {
     pub leaves_with: Option<u16>,
 }
 
-impl Tongue {
+impl Protocol {
     /// All of them, oldest first.
-    pub fn all() -> impl Iterator<Item = Tongue> {
-        Dialect::ALL.into_iter().map(Tongue::Sigver).chain([Tongue::Signaller])
+    pub fn all() -> impl Iterator<Item = Protocol> {
+        Dialect::ALL.into_iter().map(Protocol::Sigver).chain([Protocol::Signaller])
     }
 
     /// The one of this name.
-    pub fn of_name(name: &str) -> Option<Tongue> {
-        Tongue::all().find(|tongue| tongue.name() == name)
+    pub fn of_name(name: &str) -> Option<Protocol> {
+        Protocol::all().find(|tongue| tongue.name() == name)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Tongue::Sigver(dialect) => dialect.name(),
-            Tongue::Signaller => "signaller",
+            Protocol::Sigver(dialect) => dialect.name(),
+            Protocol::Signaller => "signaller",
         }
     }
 
@@ -78,18 +78,18 @@ impl Tongue {
     }
 
     /// Whether a member of one and a joiner of the other can meet at all.
-    pub fn meets(self, other: Tongue) -> bool {
-        self == other || (self != Tongue::Signaller && other != Tongue::Signaller)
+    pub fn meets(self, other: Protocol) -> bool {
+        self == other || (self != Protocol::Signaller && other != Protocol::Signaller)
     }
 
     /// Whether its frames are JSON.
     pub fn is_json(self) -> bool {
-        matches!(self, Tongue::Sigver(dialect) if dialect.family() == Family::Json)
+        matches!(self, Protocol::Sigver(dialect) if dialect.family() == Family::Json)
     }
 
     /// What it has words for.
-    pub fn words(self) -> Words {
-        let silent = Words {
+    pub fn words(self) -> ProtocolCapabilities {
+        let silent = ProtocolCapabilities {
             admits: false,
             binds: false,
             announces: false,
@@ -97,40 +97,57 @@ impl Tongue {
             joins_with_data: false,
             says_end: false,
             hears_end: false,
-            joiner_left: Told::Never,
-            member_left: Told::Never,
+            joiner_left: DepartureNotice::Never,
+            member_left: DepartureNotice::Never,
             beats_member: false,
             beats_joiner: false,
             leaves_with: None,
         };
-        let answers = Words { admits: true, binds: true, ..silent };
-        let told = Words { joiner_left: Told::AtOnce, member_left: Told::AtOnce, ..answers };
-        let v1 = Words { says_end: true, hears_end: true, leaves_with: Some(1000), ..told };
-        let Tongue::Sigver(dialect) = self else {
+        let answers = ProtocolCapabilities { admits: true, binds: true, ..silent };
+        let told = ProtocolCapabilities {
+            joiner_left: DepartureNotice::Immediate,
+            member_left: DepartureNotice::Immediate,
+            ..answers
+        };
+        let v1 = ProtocolCapabilities { says_end: true, hears_end: true, leaves_with: Some(1000), ..told };
+        let Protocol::Sigver(dialect) = self else {
             // One listener, one connector, and an end that both see.
-            return Words { leaves_with: Some(1000), ..told };
+            return ProtocolCapabilities { leaves_with: Some(1000), ..told };
         };
         match dialect {
-            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => Words { announces: true, ..silent },
-            Dialect::Sigver6 => Words { binds: true, addresses: false, ..silent },
-            Dialect::Sigver7 => Words { joins_with_data: true, member_left: Told::AtOnce, ..silent },
+            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
+                ProtocolCapabilities { announces: true, ..silent }
+            }
+            Dialect::Sigver6 => ProtocolCapabilities { binds: true, addresses: false, ..silent },
+            Dialect::Sigver7 => ProtocolCapabilities {
+                joins_with_data: true,
+                member_left: DepartureNotice::Immediate,
+                ..silent
+            },
             Dialect::Sigver7_6 => told,
-            Dialect::Sigver8 | Dialect::Sigver9 => {
-                Words { joiner_left: Told::WhenItSends, member_left: Told::WhenItSends, ..answers }
-            }
+            Dialect::Sigver8 | Dialect::Sigver9 => ProtocolCapabilities {
+                joiner_left: DepartureNotice::OnNextSend,
+                member_left: DepartureNotice::OnNextSend,
+                ..answers
+            },
             Dialect::Sigver11 => told,
-            Dialect::Sigver13 => Words { beats_member: true, beats_joiner: true, ..told },
-            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => Words { beats_member: true, ..v1 },
-            Dialect::Sigver18 => Words { beats_member: true, beats_joiner: true, ..v1 },
-            // `lastData` is theirs, too, but no client of theirs ever sets it, and it is never passed on.
-            Dialect::Sigver19 | Dialect::Sigver20 => {
-                Words { beats_member: true, beats_joiner: true, leaves_with: Some(1000), ..told }
+            Dialect::Sigver13 => ProtocolCapabilities { beats_member: true, beats_joiner: true, ..told },
+            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => {
+                ProtocolCapabilities { beats_member: true, ..v1 }
             }
+            Dialect::Sigver18 => ProtocolCapabilities { beats_member: true, beats_joiner: true, ..v1 },
+            // `lastData` is theirs, too, but no client of theirs ever sets it, and it is never passed on.
+            Dialect::Sigver19 | Dialect::Sigver20 => ProtocolCapabilities {
+                beats_member: true,
+                beats_joiner: true,
+                leaves_with: Some(1000),
+                ..told
+            },
         }
     }
 }
 
-impl fmt::Display for Tongue {
+impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -142,15 +159,18 @@ mod tests {
 
     #[test]
     fn every_tongue_has_a_name_of_its_own() {
-        let all: Vec<Tongue> = Tongue::all().collect();
+        let all: Vec<Protocol> = Protocol::all().collect();
         assert_eq!(all.len(), 17);
-        assert!(all.iter().all(|tongue| Tongue::of_name(tongue.name()) == Some(*tongue)));
+        assert!(all.iter().all(|tongue| Protocol::of_name(tongue.name()) == Some(*tongue)));
     }
 
     #[test]
     fn the_relay_meets_only_itself() {
-        let twenty = Tongue::Sigver(Dialect::Sigver20);
-        assert!(Tongue::Signaller.meets(Tongue::Signaller) && twenty.meets(Tongue::Sigver(Dialect::Sigver1)));
-        assert!(!Tongue::Signaller.meets(twenty) && !twenty.meets(Tongue::Signaller));
+        let twenty = Protocol::Sigver(Dialect::Sigver20);
+        assert!(
+            Protocol::Signaller.meets(Protocol::Signaller)
+                && twenty.meets(Protocol::Sigver(Dialect::Sigver1))
+        );
+        assert!(!Protocol::Signaller.meets(twenty) && !twenty.meets(Protocol::Signaller));
     }
 }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::replay::target::connector;
+use crate::tools::replay::target::connector;
 
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub struct Target {
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
-pub enum Unreachable {
+pub enum ConnectError {
     /// The URL is none that can be connected to.
     #[error("'{0}' is no URL of a WebSocket server: ws://HOST:PORT or wss://HOST:PORT is expected")]
     Url(String),
@@ -79,12 +79,12 @@ impl Target {
     /// # Errors
     ///
     /// When it is no such URL.
-    pub fn parse(url: &str) -> Result<Self, Unreachable> {
-        let wrong = || Unreachable::Url(url.to_owned());
+    pub fn parse(url: &str) -> Result<Self, ConnectError> {
+        let wrong = || ConnectError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (tls, port) = match uri.scheme_str() {
             Some("ws" | "http") => (None, 80),
-            Some("wss" | "https") => (Some(connector().map_err(Unreachable::Certificates)?), 443),
+            Some("wss" | "https") => (Some(connector().map_err(ConnectError::Certificates)?), 443),
             _ => return Err(wrong()),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.to_owned();
@@ -101,15 +101,15 @@ impl Target {
     /// # Errors
     ///
     /// When there is none.
-    pub async fn connect(&self) -> Result<Stream, Unreachable> {
+    pub async fn connect(&self) -> Result<Stream, ConnectError> {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = timeout(PATIENCE, TcpStream::connect((bare, self.port)));
-        let stream = stream.await.map_err(|_| Unreachable::Slow)??;
+        let stream = stream.await.map_err(|_| ConnectError::Slow)??;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(stream)) };
         let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
         let stream = timeout(PATIENCE, tls.connect(name, stream));
-        Ok(Stream::Tls(Box::new(stream.await.map_err(|_| Unreachable::Slow)??)))
+        Ok(Stream::Tls(Box::new(stream.await.map_err(|_| ConnectError::Slow)??)))
     }
 
     /// A WebSocket on this path, and the answer to its request.
@@ -117,14 +117,14 @@ impl Target {
     /// # Errors
     ///
     /// When there is none.
-    pub async fn open(&self, path: &str) -> Result<(Socket, Response), Unreachable> {
+    pub async fn open(&self, path: &str) -> Result<(Socket, Response), ConnectError> {
         let stream = self.connect().await?;
         let url = format!("{}{path}", self);
         let opening = timeout(PATIENCE, tokio_tungstenite::client_async(url, stream));
-        match opening.await.map_err(|_| Unreachable::Slow)? {
+        match opening.await.map_err(|_| ConnectError::Slow)? {
             Ok(opened) => Ok(opened),
-            Err(WsError::Http(response)) => Err(Unreachable::Refused(response.status().as_u16())),
-            Err(error) => Err(Unreachable::Handshake(error.to_string())),
+            Err(WsError::Http(response)) => Err(ConnectError::Refused(response.status().as_u16())),
+            Err(error) => Err(ConnectError::Handshake(error.to_string())),
         }
     }
 

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{draw_target, throwaway, tongue};
-use crate::compat::matrix::{Plan, run};
-use crate::compat::outcome::Outcome;
-use crate::compat::report;
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
+use crate::tools::matrix::render;
+use crate::tools::matrix::result::Outcome;
+use crate::tools::matrix::run::{Plan, run};
+use crate::tools::{draw_target, ephemeral_server, tongue};
 
 /// Options of `sigver matrix`.
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ impl Matrix {
         let (url, name) = match &self.url {
             Some(url) => (url.clone(), url.clone()),
             None => (
-                format!("ws://{}", throwaway::start(&self.protocol).await?),
+                format!("ws://{}", ephemeral_server::start(&self.protocol).await?),
                 format!("a server of our own, --protocol {}", self.protocol),
             ),
         };
@@ -87,7 +87,7 @@ impl Matrix {
     fn print(&self, outcome: &Outcome, wrong: &[String]) -> Result<()> {
         let mut junit_printed = false;
         if let Some(path) = &self.junit {
-            let junit = report::junit(outcome, wrong);
+            let junit = render::junit(outcome, wrong);
             junit_printed = path.as_os_str() == "-";
             match junit_printed {
                 true => print!("{junit}"),
@@ -97,16 +97,16 @@ impl Matrix {
         if self.json {
             println!("{:#}", outcome.to_json());
         } else if self.markdown {
-            print!("{}", report::markdown(outcome));
+            print!("{}", render::markdown(outcome));
         } else if !junit_printed {
-            print!("{}", report::table(outcome));
+            print!("{}", render::table(outcome));
         }
         Ok(())
     }
 
     fn plan(&self) -> Result<Plan> {
         let tongues = match self.dialects.as_slice() {
-            [] => Tongue::all().collect(),
+            [] => Protocol::all().collect(),
             names => names.iter().map(|name| tongue(name)).collect::<Result<Vec<_>>>()?,
         };
         let mut plan = Plan::of(&tongues);
@@ -128,8 +128,8 @@ impl Matrix {
 #[derive(Debug)]
 struct Only {
     /// `None` for all of them, the inner one for nobody.
-    member: Option<Option<Tongue>>,
-    joiner: Option<Tongue>,
+    member: Option<Option<Protocol>>,
+    joiner: Option<Protocol>,
 }
 
 impl Only {
@@ -146,7 +146,7 @@ impl Only {
         })
     }
 
-    fn is(&self, member: Option<Tongue>, joiner: Tongue) -> bool {
+    fn is(&self, member: Option<Protocol>, joiner: Protocol) -> bool {
         self.member.is_none_or(|only| only == member) && self.joiner.is_none_or(|only| only == joiner)
     }
 }
@@ -170,11 +170,11 @@ fn progress(len: usize) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::protocol::dialect::Dialect;
 
     #[test]
     fn patterns_choose_pairs() {
-        let (five, twenty) = (Tongue::Sigver(Dialect::Sigver5), Tongue::Sigver(Dialect::Sigver20));
+        let (five, twenty) = (Protocol::Sigver(Dialect::Sigver5), Protocol::Sigver(Dialect::Sigver20));
         assert!(Only::parse("sigver-5:*").unwrap().is(Some(five), twenty));
         assert!(!Only::parse("sigver-5:*").unwrap().is(None, twenty));
         assert!(Only::parse("nobody:sigver-20").unwrap().is(None, twenty));

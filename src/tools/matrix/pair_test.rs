@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::client::{Heard, Id, Role};
-use super::outcome::{Cell, Verdict};
-use super::parcel::{Parcel, Shape, State};
-use super::peer::Peer;
-use super::target::{Target, Unreachable};
-use super::tongue::{Told, Tongue};
+use super::result::{PairResult, Verdict};
+use crate::tools::client::dialects::{ClientEvent, Id, Role};
+use crate::tools::client::message::{Delivery, MessageKind, TestMessage};
+use crate::tools::client::peer::Peer;
+use crate::tools::client::protocol::{DepartureNotice, Protocol};
+use crate::tools::client::target::{ConnectError, Target};
 
 /// How long what is to happen may take: what is for a silent member may be held for some seconds.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -45,32 +45,34 @@ pub fn random_key() -> String {
 }
 
 /// Measures how well a member of one dialect and joiners of another work together.
-pub async fn measure(target: &Target, member: Tongue, joiner: Tongue, options: Options) -> Cell {
+pub async fn measure(target: &Target, member: Protocol, joiner: Protocol, options: Options) -> PairResult {
     let mut room = Room { key: random_key(), lost: Vec::new(), payloads: BTreeMap::new(), marks: 0 };
     let done = match member {
-        Tongue::Signaller => room.relay(target).await,
-        Tongue::Sigver(_) => room.run(target, member, joiner, options).await,
+        Protocol::Signaller => room.relay(target).await,
+        Protocol::Sigver(_) => room.run(target, member, joiner, options).await,
     };
     let verdict = match (done, room.losses()) {
         (Err(why), _) => Verdict::Failed(why),
         (Ok(()), lost) if lost.is_empty() => Verdict::Ok,
         (Ok(()), lost) => Verdict::Degraded(lost),
     };
-    Cell { member: Some(member), joiner, verdict, told: None }
+    PairResult { member: Some(member), joiner, verdict, told: None }
 }
 
 /// The negative control: a joiner of a key that nobody has opened must be refused, or told that it is the first.
-pub async fn control(target: &Target, joiner: Tongue) -> Cell {
-    let first = Parcel::new(Shape::Offer, "nobody");
+pub async fn control(target: &Target, joiner: Protocol) -> PairResult {
+    let first = TestMessage::new(MessageKind::Offer, "nobody");
     let told = match Peer::connect(target, joiner, Role::Joiner, &random_key(), Some(&first)).await {
-        Err(Unreachable::Refused(status)) if joiner == Tongue::Signaller => Ok(format!("HTTP {status}")),
+        Err(ConnectError::Refused(status)) if joiner == Protocol::Signaller => Ok(format!("HTTP {status}")),
         Err(error) => Err(error.to_string()),
         Ok(mut peer) => {
-            let answer = |heard: &Heard| match heard {
-                Heard::Member => Some(Ok("is told that it is the first".to_owned())),
-                Heard::Refused(words) => Some(Ok(format!("refused: {words}"))),
-                Heard::Closed(code, reason) => Some(Ok(super::peer::closing(*code, reason))),
-                Heard::Bound => Some(Err("is told that it is bound to somebody".to_owned())),
+            let answer = |heard: &ClientEvent| match heard {
+                ClientEvent::Member => Some(Ok("is told that it is the first".to_owned())),
+                ClientEvent::Refused(words) => Some(Ok(format!("refused: {words}"))),
+                ClientEvent::Closed(code, reason) => {
+                    Some(Ok(crate::tools::client::peer::closing(*code, reason)))
+                }
+                ClientEvent::Bound => Some(Err("is told that it is bound to somebody".to_owned())),
                 _ => None,
             };
             let nothing = || Err("neither refused nor told that it is the first".to_owned());
@@ -81,11 +83,11 @@ pub async fn control(target: &Target, joiner: Tongue) -> Cell {
         Ok(told) => (Verdict::Ok, Some(told)),
         Err(why) => (Verdict::Failed(why), None),
     };
-    Cell { member: None, joiner, verdict, told }
+    PairResult { member: None, joiner, verdict, told }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
+enum Direction {
     Up,
     Down,
 }
@@ -94,17 +96,17 @@ struct Room {
     key: String,
     lost: Vec<String>,
     /// Which kinds of things came how, if not intact.
-    payloads: BTreeMap<(Way, State), Vec<Shape>>,
+    payloads: BTreeMap<(Direction, Delivery), Vec<MessageKind>>,
     marks: u32,
 }
 
 /// What was sent, and how it came.
-type Came = Vec<(Shape, Option<(Option<Id>, State)>)>;
+type Came = Vec<(MessageKind, Option<(Option<Id>, Delivery)>)>;
 
 impl Room {
-    fn parcel(&mut self, shape: Shape) -> Parcel {
+    fn parcel(&mut self, shape: MessageKind) -> TestMessage {
         self.marks += 1;
-        Parcel::new(shape, &format!("{}-{}-", self.key, self.marks))
+        TestMessage::new(shape, &format!("{}-{}-", self.key, self.marks))
     }
 
     fn lose(&mut self, what: impl Into<String>) {
@@ -117,11 +119,11 @@ impl Room {
     /// All that was lost, in a fixed order and without anything that differs from run to run.
     fn losses(&self) -> Vec<String> {
         let payloads = self.payloads.iter().map(|((way, state), shapes)| {
-            let way = if *way == Way::Up { "to the member" } else { "to the joiner" };
+            let way = if *way == Direction::Up { "to the member" } else { "to the joiner" };
             let state = match state {
-                State::Lost => "lost",
-                State::Untyped => "without its kind",
-                State::Altered | State::Intact => "altered",
+                Delivery::Lost => "lost",
+                Delivery::Untyped => "without its kind",
+                Delivery::Altered | Delivery::Intact => "altered",
             };
             let shapes: Vec<&str> = shapes.iter().map(|shape| shape.name()).collect();
             format!("{way}: {} {state}", shapes.join(", "))
@@ -135,10 +137,10 @@ impl Room {
         &mut self,
         from: &Peer,
         to: &mut Peer,
-        way: Way,
+        way: Direction,
         id: Option<&Id>,
-        mut sent: Vec<Parcel>,
-        shapes: &[Shape],
+        mut sent: Vec<TestMessage>,
+        shapes: &[MessageKind],
     ) -> Result<Came, String> {
         for shape in shapes {
             let parcel = self.parcel(*shape);
@@ -156,24 +158,25 @@ impl Room {
             }
             came.push((parcel.shape, how));
             if let Some(closed) = to.closed() {
-                let (who, what) = if way == Way::Up { ("member", "joiner") } else { ("joiner", "member") };
+                let (who, what) =
+                    if way == Direction::Up { ("member", "joiner") } else { ("joiner", "member") };
                 return Err(format!("the {who} is {closed} when the {what} sends"));
             }
         }
         if !came.is_empty() && came.iter().all(|(_, how)| how.is_none()) {
             return Err(match way {
-                Way::Up => "nothing that the joiner sends reaches the member".to_owned(),
-                Way::Down => "nothing that the member sends reaches the joiner".to_owned(),
+                Direction::Up => "nothing that the joiner sends reaches the member".to_owned(),
+                Direction::Down => "nothing that the member sends reaches the joiner".to_owned(),
             });
         }
         Ok(came)
     }
 
     /// Notes what did not come intact.
-    fn note(&mut self, way: Way, came: &Came) {
+    fn note(&mut self, way: Direction, came: &Came) {
         for (shape, how) in came {
-            let state = how.as_ref().map_or(State::Lost, |(_, state)| *state);
-            if state != State::Intact {
+            let state = how.as_ref().map_or(Delivery::Lost, |(_, state)| *state);
+            if state != Delivery::Intact {
                 let shapes = self.payloads.entry((way, state)).or_default();
                 if !shapes.contains(shape) {
                     shapes.push(*shape);
@@ -186,8 +189,8 @@ impl Room {
     async fn run(
         &mut self,
         target: &Target,
-        member: Tongue,
-        joiner: Tongue,
+        member: Protocol,
+        joiner: Protocol,
         options: Options,
     ) -> Result<(), String> {
         let mut m = self.admit(target, member).await?;
@@ -207,7 +210,7 @@ impl Room {
         self.member_leaves(&mut m, &mut j1).await;
         for (who, peer) in [("member", &m), ("joiner", &j1), ("joiner", &j2)] {
             let strange = peer.log.iter().find_map(|heard| match heard {
-                Heard::Strange(what) => Some(what),
+                ClientEvent::Strange(what) => Some(what),
                 _ => None,
             });
             if let Some(what) = strange {
@@ -217,11 +220,11 @@ impl Room {
         Ok(())
     }
 
-    async fn admit(&mut self, target: &Target, tongue: Tongue) -> Result<Peer, String> {
+    async fn admit(&mut self, target: &Target, tongue: Protocol) -> Result<Peer, String> {
         let member = Peer::connect(target, tongue, Role::Member, &self.key, None).await;
         let mut member = member.map_err(|error| format!("the member: {error}"))?;
         let admitted = match tongue.words().admits {
-            true => expect(&mut member, &Heard::Member).await,
+            true => expect(&mut member, &ClientEvent::Member).await,
             false => match member.fence(PATIENCE).await {
                 true => Ok(()),
                 false => Err(member.closed().unwrap_or_else(|| "not answered".to_owned())),
@@ -235,15 +238,15 @@ impl Room {
     async fn bind(
         &mut self,
         target: &Target,
-        tongue: Tongue,
+        tongue: Protocol,
         member: &mut Peer,
         number: usize,
-    ) -> Result<(Peer, Vec<Parcel>), String> {
-        let first = tongue.words().joins_with_data.then(|| self.parcel(Shape::Offer));
+    ) -> Result<(Peer, Vec<TestMessage>), String> {
+        let first = tongue.words().joins_with_data.then(|| self.parcel(MessageKind::Offer));
         let joiner = Peer::connect(target, tongue, Role::Joiner, &self.key, first.as_ref()).await;
         let mut joiner = joiner.map_err(|error| format!("the joiner: {error}"))?;
         let bound = match tongue.words().binds {
-            true => expect(&mut joiner, &Heard::Bound).await,
+            true => expect(&mut joiner, &ClientEvent::Bound).await,
             false => match joiner.fence(PATIENCE).await {
                 true => Ok(()),
                 false => Err(joiner.closed().unwrap_or_else(|| "not answered".to_owned())),
@@ -252,8 +255,8 @@ impl Room {
         bound.map_err(|why| format!("the joiner is not bound, but {why}"))?;
         if member.tongue.words().announces {
             let mut arrivals = 0;
-            let all = |heard: &Heard| {
-                arrivals += usize::from(*heard == Heard::Arrival);
+            let all = |heard: &ClientEvent| {
+                arrivals += usize::from(*heard == ClientEvent::Arrival);
                 (arrivals >= number).then_some(())
             };
             member.until(PATIENCE, all).await.ok_or("the member is not told that somebody joins")?;
@@ -267,17 +270,17 @@ impl Room {
         m: &mut Peer,
         j1: &mut Peer,
         j2: &mut Peer,
-        first1: Vec<Parcel>,
-        first2: Vec<Parcel>,
+        first1: Vec<TestMessage>,
+        first2: Vec<TestMessage>,
     ) -> Result<(Option<Id>, Option<Id>), String> {
         let addresses = m.tongue.words().addresses;
         // Whose request carries data has sent its offer with it.
-        let offers = if first1.is_empty() { Shape::ALL.as_slice() } else { &Shape::ALL[1..] };
-        let up1 = self.exchange(j1, m, Way::Up, None, first1, offers).await?;
-        self.note(Way::Up, &up1);
-        let offer: &[Shape] = if first2.is_empty() { &[Shape::Offer] } else { &[] };
-        let up2 = self.exchange(j2, m, Way::Up, None, first2, offer).await?;
-        self.note(Way::Up, &up2);
+        let offers = if first1.is_empty() { MessageKind::ALL.as_slice() } else { &MessageKind::ALL[1..] };
+        let up1 = self.exchange(j1, m, Direction::Up, None, first1, offers).await?;
+        self.note(Direction::Up, &up1);
+        let offer: &[MessageKind] = if first2.is_empty() { &[MessageKind::Offer] } else { &[] };
+        let up2 = self.exchange(j2, m, Direction::Up, None, first2, offer).await?;
+        self.note(Direction::Up, &up2);
         // If nothing names the joiner, it is known by its place.
         let id = |came: &Came, place: u32| {
             let told = came.iter().find_map(|(_, how)| how.as_ref()?.0.clone());
@@ -287,8 +290,9 @@ impl Room {
         if addresses && id1 == id2 {
             return Err("both joiners have the same id".to_owned());
         }
-        let down1 = self.exchange(m, j1, Way::Down, id1.as_ref(), Vec::new(), &Shape::ALL).await?;
-        self.note(Way::Down, &down1);
+        let down1 =
+            self.exchange(m, j1, Direction::Down, id1.as_ref(), Vec::new(), &MessageKind::ALL).await?;
+        self.note(Direction::Down, &down1);
         let down2 = self.once_more(m, j2, id2.as_ref()).await;
         down2.map_err(|why| format!("of two joiners: {why}"))?;
         self.apart(j1, j2, addresses).await?;
@@ -302,7 +306,7 @@ impl Room {
             peer.fence(QUIET).await;
             peer.catch_up();
             let parcels = peer.log.iter().filter_map(|heard| match heard {
-                Heard::Parcel { got, .. } => Some(got.clone()),
+                ClientEvent::TestMessage { got, .. } => Some(got.clone()),
                 _ => None,
             });
             let parcels: Vec<_> = parcels.collect();
@@ -326,7 +330,7 @@ impl Room {
             }
             let words = peer.tongue.words();
             let asked = if who == "member" { words.beats_member } else { words.beats_joiner };
-            if asked && !peer.log.contains(&Heard::Beat) {
+            if asked && !peer.log.contains(&ClientEvent::Beat) {
                 self.lose(format!("no heartbeats for the {who}"));
             }
         }
@@ -336,18 +340,19 @@ impl Room {
     /// Both still reach one another.
     async fn late(&mut self, m: &mut Peer, j1: &mut Peer, id: Option<&Id>) -> Result<(), String> {
         self.once_more(m, j1, id).await?;
-        let up = self.exchange(j1, m, Way::Up, None, Vec::new(), &[Shape::Offer]).await?;
-        self.note(Way::Up, &up);
+        let up = self.exchange(j1, m, Direction::Up, None, Vec::new(), &[MessageKind::Offer]).await?;
+        self.note(Direction::Up, &up);
         Ok(())
     }
 
     /// The member still reaches the joiner, with an answer, or with an offer if it has no words for answers.
     async fn once_more(&mut self, m: &mut Peer, joiner: &mut Peer, id: Option<&Id>) -> Result<(), String> {
-        let answers = [self.parcel(Shape::Answer), self.parcel(Shape::Offer)];
-        let said: Vec<Parcel> = answers.into_iter().find(|answer| m.say(id, answer)).into_iter().collect();
-        let down = self.exchange(m, joiner, Way::Down, id, said, &[]).await;
+        let answers = [self.parcel(MessageKind::Answer), self.parcel(MessageKind::Offer)];
+        let said: Vec<TestMessage> =
+            answers.into_iter().find(|answer| m.say(id, answer)).into_iter().collect();
+        let down = self.exchange(m, joiner, Direction::Down, id, said, &[]).await;
         match down {
-            Ok(down) => self.note(Way::Down, &down),
+            Ok(down) => self.note(Direction::Down, &down),
             Err(_) if !m.tongue.words().addresses && joiner.closed().is_none() => {
                 self.lose("each joiner gets one answer, the first");
             }
@@ -375,23 +380,23 @@ impl Room {
 
     async fn joiner_leaves(&mut self, m: &mut Peer, j2: &mut Peer, id: Option<&Id>) {
         j2.leave(PATIENCE).await;
-        if m.tongue.words().joiner_left == Told::WhenItSends {
-            let parcel = self.parcel(Shape::Answer);
+        if m.tongue.words().joiner_left == DepartureNotice::OnNextSend {
+            let parcel = self.parcel(MessageKind::Answer);
             m.say(id, &parcel);
         }
         let words = m.tongue.words().joiner_left;
-        if words != Told::Never && !is_told(m, |from| from.is_none() || from == id, gone).await {
+        if words != DepartureNotice::Never && !is_told(m, |from| from.is_none() || from == id, gone).await {
             self.lose("that a joiner has left is not told");
         }
     }
 
     async fn member_leaves(&mut self, m: &mut Peer, j1: &mut Peer) {
         m.leave(PATIENCE).await;
-        if j1.tongue.words().member_left == Told::WhenItSends {
-            let parcel = self.parcel(Shape::Offer);
+        if j1.tongue.words().member_left == DepartureNotice::OnNextSend {
+            let parcel = self.parcel(MessageKind::Offer);
             j1.say(None, &parcel);
         }
-        if j1.tongue.words().member_left != Told::Never && !is_told(j1, |_| true, gone).await {
+        if j1.tongue.words().member_left != DepartureNotice::Never && !is_told(j1, |_| true, gone).await {
             self.lose("that the member has left is not told");
         }
     }
@@ -399,7 +404,7 @@ impl Room {
     /// The path relay: one listener, one connector.
     async fn relay(&mut self, target: &Target) -> Result<(), String> {
         let connect = |role, key: String| async move {
-            Peer::connect(target, Tongue::Signaller, role, &key, None)
+            Peer::connect(target, Protocol::Signaller, role, &key, None)
                 .await
                 .map_err(|error| error.to_string())
         };
@@ -410,41 +415,41 @@ impl Room {
         if connect(Role::Joiner, self.key.clone()).await.is_ok() {
             return Err("two connectors have one listener".to_owned());
         }
-        let up = self.exchange(&j, &mut m, Way::Up, None, Vec::new(), &Shape::ALL).await?;
-        self.note(Way::Up, &up);
-        let down = self.exchange(&m, &mut j, Way::Down, None, Vec::new(), &Shape::ALL).await?;
-        self.note(Way::Down, &down);
+        let up = self.exchange(&j, &mut m, Direction::Up, None, Vec::new(), &MessageKind::ALL).await?;
+        self.note(Direction::Up, &up);
+        let down = self.exchange(&m, &mut j, Direction::Down, None, Vec::new(), &MessageKind::ALL).await?;
+        self.note(Direction::Down, &down);
         self.joiner_leaves(&mut m, &mut j, None).await;
         Ok(())
     }
 }
 
 /// Waits for this, and says what came instead.
-async fn expect(peer: &mut Peer, expected: &Heard) -> Result<(), String> {
-    let answer = |heard: &Heard| match heard {
+async fn expect(peer: &mut Peer, expected: &ClientEvent) -> Result<(), String> {
+    let answer = |heard: &ClientEvent| match heard {
         heard if heard == expected => Some(Ok(())),
-        Heard::Member => Some(Err("told that it is the first".to_owned())),
-        Heard::Bound => Some(Err("told that it is bound to another".to_owned())),
-        Heard::Refused(words) => Some(Err(format!("refused: {words}"))),
-        Heard::Strange(what) => Some(Err(format!("told what it does not understand: {what}"))),
-        Heard::Closed(code, reason) => Some(Err(super::peer::closing(*code, reason))),
+        ClientEvent::Member => Some(Err("told that it is the first".to_owned())),
+        ClientEvent::Bound => Some(Err("told that it is bound to another".to_owned())),
+        ClientEvent::Refused(words) => Some(Err(format!("refused: {words}"))),
+        ClientEvent::Strange(what) => Some(Err(format!("told what it does not understand: {what}"))),
+        ClientEvent::Closed(code, reason) => Some(Err(crate::tools::client::peer::closing(*code, reason))),
         _ => None,
     };
     peer.until(PATIENCE, answer).await.unwrap_or_else(|| Err("not answered".to_owned()))
 }
 
-fn ended(heard: &Heard) -> Option<Option<&Id>> {
+fn ended(heard: &ClientEvent) -> Option<Option<&Id>> {
     match heard {
-        Heard::End { from } => Some(from.as_ref()),
+        ClientEvent::End { from } => Some(from.as_ref()),
         _ => None,
     }
 }
 
 /// A close tells it, too.
-fn gone(heard: &Heard) -> Option<Option<&Id>> {
+fn gone(heard: &ClientEvent) -> Option<Option<&Id>> {
     match heard {
-        Heard::Gone { from } => Some(from.as_ref()),
-        Heard::Closed(..) => Some(None),
+        ClientEvent::Gone { from } => Some(from.as_ref()),
+        ClientEvent::Closed(..) => Some(None),
         _ => None,
     }
 }
@@ -452,7 +457,7 @@ fn gone(heard: &Heard) -> Option<Option<&Id>> {
 async fn is_told(
     peer: &mut Peer,
     of: impl Fn(Option<&Id>) -> bool,
-    what: fn(&Heard) -> Option<Option<&Id>>,
+    what: fn(&ClientEvent) -> Option<Option<&Id>>,
 ) -> bool {
     peer.until(TOLD, |heard| what(heard).filter(|from| of(*from)).map(|_| ())).await.is_some()
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::outcome::{Cell, Outcome, Verdict};
-use super::tongue::Tongue;
+use super::result::{Outcome, PairResult, Verdict};
+use crate::tools::client::protocol::Protocol;
 
 /// What is lost in an outcome, each once, most frequent first: they are called by their places, counted from 1.
 fn legend(outcome: &Outcome) -> Vec<(String, usize)> {
@@ -21,7 +21,7 @@ fn legend(outcome: &Outcome) -> Vec<(String, usize)> {
     found
 }
 
-fn symbol(cell: Option<&Cell>, legend: &[(String, usize)], failed: &str) -> String {
+fn symbol(cell: Option<&PairResult>, legend: &[(String, usize)], failed: &str) -> String {
     match cell.map(|cell| &cell.verdict) {
         None => String::new(),
         Some(Verdict::Ok) => "ok".to_owned(),
@@ -35,8 +35,8 @@ fn symbol(cell: Option<&Cell>, legend: &[(String, usize)], failed: &str) -> Stri
     }
 }
 
-fn tongues(cells: &[Cell], of: impl Fn(&Cell) -> Option<Tongue>) -> Vec<Tongue> {
-    let mut found: Vec<Tongue> = cells.iter().filter_map(of).collect();
+fn tongues(cells: &[PairResult], of: impl Fn(&PairResult) -> Option<Protocol>) -> Vec<Protocol> {
+    let mut found: Vec<Protocol> = cells.iter().filter_map(of).collect();
     found.sort();
     found.dedup();
     found
@@ -49,7 +49,7 @@ fn grid(outcome: &Outcome, legend: &[(String, usize)], failed: &str) -> Vec<Vec<
     let head = std::iter::once(String::new()).chain(joiners.iter().map(|joiner| joiner.short().to_owned()));
     let mut lines = vec![head.collect::<Vec<String>>()];
     for member in members {
-        let cell = |joiner: &Tongue| {
+        let cell = |joiner: &Protocol| {
             let found =
                 outcome.cells.iter().find(|cell| cell.member == Some(member) && cell.joiner == *joiner);
             symbol(found, legend, failed)
@@ -144,7 +144,7 @@ fn failures_by_reason(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
 
 /// For CI. The failures are what `wrong` names, by the name of their cell before the first `": "`.
 pub fn junit(outcome: &Outcome, wrong: &[String]) -> String {
-    let fault = |cell: &Cell| {
+    let fault = |cell: &PairResult| {
         let begin = format!("{}: ", cell.name());
         wrong.iter().find_map(|wrong| wrong.strip_prefix(&begin).map(str::to_owned))
     };
@@ -190,11 +190,11 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::protocol::dialect::Dialect;
 
     fn outcome() -> Outcome {
-        let tongue = Tongue::Sigver;
-        let cell = |member, joiner, verdict| Cell { member, joiner, verdict, told: None };
+        let tongue = Protocol::Sigver;
+        let cell = |member, joiner, verdict| PairResult { member, joiner, verdict, told: None };
         let five = tongue(Dialect::Sigver5);
         let twenty = tongue(Dialect::Sigver20);
         Outcome {
@@ -205,7 +205,7 @@ mod tests {
                 cell(Some(five), twenty, Verdict::Degraded(vec!["b".into(), "a".into()])),
                 cell(Some(twenty), twenty, Verdict::Failed("<\"why\">".into())),
             ],
-            control: vec![Cell { told: Some("closed".into()), ..cell(None, five, Verdict::Ok) }],
+            control: vec![PairResult { told: Some("closed".into()), ..cell(None, five, Verdict::Ok) }],
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::tongue::Tongue;
+use crate::tools::client::protocol::Protocol;
 
 /// How well a pair works together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub enum Verdict {
 
 /// One pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cell {
+pub struct PairResult {
     /// What the member speaks; nobody is there in the negative control.
-    pub member: Option<Tongue>,
+    pub member: Option<Protocol>,
     /// What the joiners speak.
-    pub joiner: Tongue,
+    pub joiner: Protocol,
     /// How well it works.
     pub verdict: Verdict,
     /// What the joiner was told, in the negative control.
@@ -39,9 +39,9 @@ pub struct Outcome {
     /// How long it took, in milliseconds.
     pub took_ms: u64,
     /// The pairs.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<PairResult>,
     /// The negative control: joiners of keys that nobody has opened.
-    pub control: Vec<Cell>,
+    pub control: Vec<PairResult>,
 }
 
 impl Verdict {
@@ -98,14 +98,14 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Cell {
+impl PairResult {
     /// Its name: `member:joiner`, `nobody:joiner` in the negative control.
     pub fn name(&self) -> String {
-        format!("{}:{}", self.member.map_or("nobody", Tongue::name), self.joiner)
+        format!("{}:{}", self.member.map_or("nobody", Protocol::name), self.joiner)
     }
 
     fn to_json(&self) -> Value {
-        let mut object = json!({"member": self.member.map(Tongue::name), "joiner": self.joiner.name(),
+        let mut object = json!({"member": self.member.map(Protocol::name), "joiner": self.joiner.name(),
             "result": self.verdict.word()});
         match &self.verdict {
             Verdict::Ok => {}
@@ -118,14 +118,14 @@ impl Cell {
         object
     }
 
-    fn of_json(value: &Value) -> Option<Cell> {
+    fn of_json(value: &Value) -> Option<PairResult> {
         let member = match &value["member"] {
             Value::Null => None,
-            name => Some(Tongue::of_name(name.as_str()?)?),
+            name => Some(Protocol::of_name(name.as_str()?)?),
         };
-        Some(Cell {
+        Some(PairResult {
             member,
-            joiner: Tongue::of_name(value["joiner"].as_str()?)?,
+            joiner: Protocol::of_name(value["joiner"].as_str()?)?,
             verdict: Verdict::of_json(value)?,
             told: value["told"].as_str().map(str::to_owned),
         })
@@ -135,14 +135,15 @@ impl Cell {
 impl Outcome {
     /// For machines, and to be compared with later.
     pub fn to_json(&self) -> Value {
-        let list = |cells: &[Cell]| cells.iter().map(Cell::to_json).collect::<Vec<_>>();
+        let list = |cells: &[PairResult]| cells.iter().map(PairResult::to_json).collect::<Vec<_>>();
         json!({"server": self.server, "took_ms": self.took_ms, "cells": list(&self.cells),
             "control": list(&self.control)})
     }
 
     /// A result that was stored; `None` if it is none.
     pub fn of_json(value: &Value) -> Option<Outcome> {
-        let list = |name: &str| value[name].as_array()?.iter().map(Cell::of_json).collect::<Option<Vec<_>>>();
+        let list =
+            |name: &str| value[name].as_array()?.iter().map(PairResult::of_json).collect::<Option<Vec<_>>>();
         Some(Outcome {
             server: value["server"].as_str().unwrap_or_default().to_owned(),
             took_ms: value["took_ms"].as_u64().unwrap_or_default(),
@@ -152,7 +153,7 @@ impl Outcome {
     }
 
     /// All cells, the negative control included.
-    pub fn all(&self) -> impl Iterator<Item = &Cell> {
+    pub fn all(&self) -> impl Iterator<Item = &PairResult> {
         self.cells.iter().chain(&self.control)
     }
 
@@ -182,11 +183,11 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::protocol::dialect::Dialect;
 
     fn outcome(verdict: Verdict) -> Outcome {
-        let (member, joiner) = (Tongue::Sigver(Dialect::Sigver5), Tongue::Sigver(Dialect::Sigver20));
-        let cell = Cell { member: Some(member), joiner, verdict, told: None };
+        let (member, joiner) = (Protocol::Sigver(Dialect::Sigver5), Protocol::Sigver(Dialect::Sigver20));
+        let cell = PairResult { member: Some(member), joiner, verdict, told: None };
         Outcome { server: "s".into(), took_ms: 1, cells: vec![cell], control: Vec::new() }
     }
 

@@ -11,18 +11,18 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::cell::{self, Options};
-use super::outcome::{Cell, Outcome, Verdict};
-use super::target::Target;
-use super::tongue::Tongue;
+use super::pair_test::{self, Options};
+use super::result::{Outcome, PairResult, Verdict};
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Members and joiners.
-    pub pairs: Vec<(Tongue, Tongue)>,
+    pub pairs: Vec<(Protocol, Protocol)>,
     /// Joiners whom nobody awaits.
-    pub control: Vec<Tongue>,
+    pub control: Vec<Protocol>,
     /// How many pairs at a time. Each takes three connections.
     pub jobs: usize,
     /// How each is measured.
@@ -31,7 +31,7 @@ pub struct Plan {
 
 impl Plan {
     /// All pairs of these that can meet.
-    pub fn of(tongues: &[Tongue]) -> Self {
+    pub fn of(tongues: &[Protocol]) -> Self {
         let pairs = tongues.iter().flat_map(|member| tongues.iter().map(|joiner| (*member, *joiner)));
         Plan {
             pairs: pairs.filter(|(member, joiner)| member.meets(*joiner)).collect(),
@@ -53,7 +53,7 @@ impl Plan {
 }
 
 /// Measures everything; `done` is called after each.
-pub async fn run(target: &Target, name: &str, plan: &Plan, mut done: impl FnMut(&Cell)) -> Outcome {
+pub async fn run(target: &Target, name: &str, plan: &Plan, mut done: impl FnMut(&PairResult)) -> Outcome {
     let started = Instant::now();
     let bound = Arc::new(Semaphore::new(plan.jobs.max(1)));
     let mut running = JoinSet::new();
@@ -66,11 +66,11 @@ pub async fn run(target: &Target, name: &str, plan: &Plan, mut done: impl FnMut(
             let _permit = bound.acquire_owned().await.ok();
             let measured = tokio::spawn(async move {
                 match member {
-                    Some(member) => cell::measure(&target, member, joiner, options).await,
-                    None => cell::control(&target, joiner).await,
+                    Some(member) => pair_test::measure(&target, member, joiner, options).await,
+                    None => pair_test::control(&target, joiner).await,
                 }
             });
-            let broken = |_| Cell {
+            let broken = |_| PairResult {
                 member,
                 joiner,
                 verdict: Verdict::Failed("the measurement itself failed".to_owned()),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::compat::probe::{Sure, probe};
-use crate::compat::target::Target;
+use crate::tools::client::target::Target;
+use crate::tools::probe::run::{Confidence, probe};
 
 /// Options of `sigver probe`.
 #[derive(Debug, Args)]
@@ -30,6 +30,6 @@ impl Probe {
             true => println!("{:#}", answer.to_json()),
             false => print!("{}", answer.in_words()),
         }
-        Ok(if answer.sure() == Sure::Not { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if answer.sure() == Confidence::Not { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::dialect::{Dialect, Release};
+use crate::protocol::dialect::{Dialect, Release};
 
 /// What was seen of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observation {
     /// A plain `GET`, answered with this status and line, or never.
     Http(Option<(u16, String)>),
     /// What a silent client with a key in its path was sent at once.
@@ -43,20 +43,20 @@ pub enum First {
 }
 
 /// The releases that show this.
-pub fn fitting(seen: &Seen) -> Vec<Release> {
+pub fn fitting(seen: &Observation) -> Vec<Release> {
     Release::ALL.into_iter().filter(|release| fits(seen, *release)).collect()
 }
 
-fn fits(seen: &Seen, release: Release) -> bool {
+fn fits(seen: &Observation, release: Release) -> bool {
     match seen {
-        Seen::Http(answer) => answer.as_ref().map(|(status, _)| *status) == http(release),
-        Seen::Silent(first) => *first == silent(release),
-        Seen::Empty(closed) => matches(closed.as_ref(), empty(release)),
-        Seen::Object(closed) => matches(closed.as_ref(), object(release)),
-        Seen::EmptyOpen(closed) => *closed == (release == Release::V10_1_0).then_some(4001),
-        Seen::SecondPinged(pinged) => *pinged == (release <= Release::V15_0_2),
-        Seen::Favored(preferred) => *preferred == (release >= Release::V19_1_2),
-        Seen::Fate(closed) => {
+        Observation::Http(answer) => answer.as_ref().map(|(status, _)| *status) == http(release),
+        Observation::Silent(first) => *first == silent(release),
+        Observation::Empty(closed) => matches(closed.as_ref(), empty(release)),
+        Observation::Object(closed) => matches(closed.as_ref(), object(release)),
+        Observation::EmptyOpen(closed) => *closed == (release == Release::V10_1_0).then_some(4001),
+        Observation::SecondPinged(pinged) => *pinged == (release <= Release::V15_0_2),
+        Observation::Favored(preferred) => *preferred == (release >= Release::V19_1_2),
+        Observation::Fate(closed) => {
             let expected = fate(release);
             match (closed, expected) {
                 (None, None) => true,
@@ -66,7 +66,7 @@ fn fits(seen: &Seen, release: Release) -> bool {
                 _ => false,
             }
         }
-        Seen::Broken(_) => false,
+        Observation::Broken(_) => false,
     }
 }
 
@@ -144,38 +144,42 @@ fn fate(release: Release) -> Option<(u16, u64)> {
     }
 }
 
-impl Seen {
+impl Observation {
     /// Whether the server says that it is a gateway like ours.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Seen::Http(Some((200, line))) if line.to_lowercase().contains("sigver"))
+        matches!(self, Observation::Http(Some((200, line))) if line.to_lowercase().contains("sigver"))
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Seen::Http(Some((status, _))) => write!(f, "HTTP {status}"),
-            Seen::Http(None) => f.write_str("never answered"),
-            Seen::Silent(First::Nothing) => f.write_str("hears nothing"),
-            Seen::Silent(First::JsonPing) => f.write_str("hears {\"ping\":true}"),
-            Seen::Silent(First::IsFirst) => f.write_str("hears isFirst"),
-            Seen::Silent(First::IsFirstAndPing) => f.write_str("hears isFirst and a ping"),
-            Seen::Silent(First::Other) => f.write_str("hears what no original says"),
-            Seen::Empty(Some((code, reason))) | Seen::Object(Some((code, reason))) if reason.is_empty() => {
+            Observation::Http(Some((status, _))) => write!(f, "HTTP {status}"),
+            Observation::Http(None) => f.write_str("never answered"),
+            Observation::Silent(First::Nothing) => f.write_str("hears nothing"),
+            Observation::Silent(First::JsonPing) => f.write_str("hears {\"ping\":true}"),
+            Observation::Silent(First::IsFirst) => f.write_str("hears isFirst"),
+            Observation::Silent(First::IsFirstAndPing) => f.write_str("hears isFirst and a ping"),
+            Observation::Silent(First::Other) => f.write_str("hears what no original says"),
+            Observation::Empty(Some((code, reason))) | Observation::Object(Some((code, reason)))
+                if reason.is_empty() =>
+            {
                 write!(f, "is closed with {code}")
             }
-            Seen::Empty(Some((code, reason))) | Seen::Object(Some((code, reason))) => {
+            Observation::Empty(Some((code, reason))) | Observation::Object(Some((code, reason))) => {
                 write!(f, "is closed with {code} {reason}")
             }
-            Seen::EmptyOpen(Some(code)) => write!(f, "is closed with {code}"),
-            Seen::Empty(None) | Seen::Object(None) | Seen::EmptyOpen(None) => f.write_str("is not closed"),
-            Seen::SecondPinged(true) => f.write_str("is pinged before it says anything"),
-            Seen::SecondPinged(false) => f.write_str("is not pinged before it says anything"),
-            Seen::Favored(true) => f.write_str("gets the next joiner"),
-            Seen::Favored(false) => f.write_str("gets no more joiners than others"),
-            Seen::Fate(Some((code, after))) => write!(f, "is closed with {code} after {after} s"),
-            Seen::Fate(None) => f.write_str("is not closed"),
-            Seen::Broken(why) => write!(f, "tells nothing: {why}"),
+            Observation::EmptyOpen(Some(code)) => write!(f, "is closed with {code}"),
+            Observation::Empty(None) | Observation::Object(None) | Observation::EmptyOpen(None) => {
+                f.write_str("is not closed")
+            }
+            Observation::SecondPinged(true) => f.write_str("is pinged before it says anything"),
+            Observation::SecondPinged(false) => f.write_str("is not pinged before it says anything"),
+            Observation::Favored(true) => f.write_str("gets the next joiner"),
+            Observation::Favored(false) => f.write_str("gets no more joiners than others"),
+            Observation::Fate(Some((code, after))) => write!(f, "is closed with {code} after {after} s"),
+            Observation::Fate(None) => f.write_str("is not closed"),
+            Observation::Broken(why) => write!(f, "tells nothing: {why}"),
         }
     }
 }
@@ -185,13 +189,13 @@ mod tests {
     use super::*;
 
     /// What a server of this release shows at once.
-    fn shown(release: Release) -> [Seen; 4] {
+    fn shown(release: Release) -> [Observation; 4] {
         let owned = |closed: Option<(u16, &str)>| closed.map(|(code, reason)| (code, reason.to_owned()));
         [
-            Seen::Http(http(release).map(|status| (status, String::new()))),
-            Seen::Silent(silent(release)),
-            Seen::Empty(owned(empty(release))),
-            Seen::Object(owned(object(release))),
+            Observation::Http(http(release).map(|status| (status, String::new()))),
+            Observation::Silent(silent(release)),
+            Observation::Empty(owned(empty(release))),
+            Observation::Object(owned(object(release))),
         ]
     }
 
@@ -218,14 +222,14 @@ mod tests {
     #[test]
     fn patience_tells_the_first_two_of_15_apart() {
         assert_ne!(fate(Release::V15_0_1), fate(Release::V15_0_2));
-        assert_eq!(fitting(&Seen::Fate(Some((4002, 4)))), [Release::V15_0_2]);
-        assert!(fitting(&Seen::Fate(Some((4002, 14)))).contains(&Release::V18_0_0));
+        assert_eq!(fitting(&Observation::Fate(Some((4002, 4)))), [Release::V15_0_2]);
+        assert!(fitting(&Observation::Fate(Some((4002, 14)))).contains(&Release::V18_0_0));
     }
 
     #[test]
     fn what_no_original_does_fits_none() {
-        assert!(fitting(&Seen::Silent(First::Other)).is_empty());
-        assert!(fitting(&Seen::Object(Some((4000, "no".to_owned())))).is_empty());
-        assert!(fitting(&Seen::Broken(String::new())).is_empty());
+        assert!(fitting(&Observation::Silent(First::Other)).is_empty());
+        assert!(fitting(&Observation::Object(Some((4000, "no".to_owned())))).is_empty());
+        assert!(fitting(&Observation::Broken(String::new())).is_empty());
     }
 }

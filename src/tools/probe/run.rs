@@ -10,24 +10,21 @@
     reason = "part of the shell: it has the clock, the tasks and the randomness"
 )]
 
-pub mod fingerprint;
-pub mod observe;
-pub mod session;
-
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::target::{Target, Unreachable};
-use super::tongue::Tongue;
-use crate::dialect::{Dialect, Release};
-use fingerprint::Seen;
+use super::fingerprint::Observation;
+use super::{fingerprint, observe, session};
+use crate::protocol::dialect::{Dialect, Release};
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::{ConnectError, Target};
 
 /// What was found out.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ProbeResult {
     /// The server.
     pub url: String,
     /// It says that it is a gateway like ours.
@@ -35,7 +32,7 @@ pub struct Answer {
     /// The releases that behave like this; none if no single release does.
     pub releases: Vec<Release>,
     /// The ways of speaking that were tried, and why they do not work if they do not.
-    pub tried: Vec<(Tongue, Result<(), String>)>,
+    pub tried: Vec<(Protocol, Result<(), String>)>,
     /// What was seen, and which releases it fits.
     pub evidence: Vec<Evidence>,
     /// How long it took, in milliseconds.
@@ -55,7 +52,7 @@ pub struct Evidence {
 
 /// How sure an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sure {
+pub enum Confidence {
     /// Clients of the dialects work there, and what else was seen fits or explains it.
     Certain,
     /// What was seen fits, but clients do not work there.
@@ -69,7 +66,7 @@ pub enum Sure {
 /// # Errors
 ///
 /// When the server cannot be reached at all.
-pub async fn probe(target: &Target, thorough: bool) -> Result<Answer, Unreachable> {
+pub async fn probe(target: &Target, thorough: bool) -> Result<ProbeResult, ConnectError> {
     let started = Instant::now();
     target.connect().await?;
     let (http, silent, empty, object, relay, fate) = tokio::join!(
@@ -105,23 +102,23 @@ pub async fn probe(target: &Target, thorough: bool) -> Result<Answer, Unreachabl
     };
     let mut dialects: Vec<Dialect> = candidates.iter().map(|release| release.dialect()).collect();
     dialects.dedup();
-    let mut tongues: Vec<Tongue> = dialects.into_iter().map(Tongue::Sigver).collect();
+    let mut tongues: Vec<Protocol> = dialects.into_iter().map(Protocol::Sigver).collect();
     if relay {
-        tongues.push(Tongue::Signaller);
+        tongues.push(Protocol::Signaller);
     }
     let tried = try_all(target, tongues).await;
     let works = |release: &Release| {
-        tried.iter().any(|(tongue, done)| *tongue == Tongue::Sigver(release.dialect()) && done.is_ok())
+        tried.iter().any(|(tongue, done)| *tongue == Protocol::Sigver(release.dialect()) && done.is_ok())
     };
     if releases.iter().any(works) {
         releases.retain(works);
     }
-    let spoken = tried.iter().filter(|(tongue, done)| *tongue != Tongue::Signaller && done.is_ok()).count();
+    let spoken = tried.iter().filter(|(tongue, done)| *tongue != Protocol::Signaller && done.is_ok()).count();
     if gateway && spoken > 1 && !releases.iter().any(|release| contains_another(release.dialect(), spoken)) {
         releases.clear();
     }
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Answer { url: target.to_string(), gateway, releases, tried, evidence, took_ms })
+    Ok(ProbeResult { url: target.to_string(), gateway, releases, tried, evidence, took_ms })
 }
 
 /// Whether a word of another dialect may be the end of this one's server (measured).
@@ -139,7 +136,7 @@ fn version(release: Release) -> &'static str {
     release.versions().first().copied().unwrap_or_default()
 }
 
-fn weigh(done: &'static str, seen: Seen) -> Evidence {
+fn weigh(done: &'static str, seen: Observation) -> Evidence {
     Evidence { done, seen: seen.to_string(), fits: fingerprint::fitting(&seen) }
 }
 
@@ -167,7 +164,7 @@ async fn refine(target: &Target, releases: &mut Vec<Release>, evidence: &mut Vec
     }
 }
 
-async fn try_all(target: &Target, tongues: Vec<Tongue>) -> Vec<(Tongue, Result<(), String>)> {
+async fn try_all(target: &Target, tongues: Vec<Protocol>) -> Vec<(Protocol, Result<(), String>)> {
     let mut running = JoinSet::new();
     for tongue in tongues {
         let target = target.clone();
@@ -178,18 +175,18 @@ async fn try_all(target: &Target, tongues: Vec<Tongue>) -> Vec<(Tongue, Result<(
     tried
 }
 
-impl Answer {
+impl ProbeResult {
     /// The ways of speaking whose clients work there.
-    pub fn spoken(&self) -> Vec<Tongue> {
+    pub fn spoken(&self) -> Vec<Protocol> {
         self.tried.iter().filter(|(_, done)| done.is_ok()).map(|(tongue, _)| *tongue).collect()
     }
 
     /// How sure it is.
-    pub fn sure(&self) -> Sure {
+    pub fn sure(&self) -> Confidence {
         match (self.spoken().is_empty(), self.releases.is_empty()) {
-            (false, _) => Sure::Certain,
-            (true, false) => Sure::Likely,
-            (true, true) => Sure::Not,
+            (false, _) => Confidence::Certain,
+            (true, false) => Confidence::Likely,
+            (true, true) => Confidence::Not,
         }
     }
 
@@ -200,7 +197,7 @@ impl Answer {
 
     /// One line.
     pub fn summary(&self) -> String {
-        let spoken: Vec<&str> = self.spoken().into_iter().map(Tongue::name).collect();
+        let spoken: Vec<&str> = self.spoken().into_iter().map(Protocol::name).collect();
         let who = if self.gateway { "a gateway that behaves as " } else { "" };
         match (self.releases.is_empty(), spoken.len()) {
             (false, 0) => format!(
@@ -219,9 +216,9 @@ impl Answer {
     /// For people.
     pub fn in_words(&self) -> String {
         let sure = match self.sure() {
-            Sure::Certain => "certain",
-            Sure::Likely => "likely",
-            Sure::Not => "not sure at all",
+            Confidence::Certain => "certain",
+            Confidence::Likely => "likely",
+            Confidence::Not => "not sure at all",
         };
         let mut out = format!(
             "{}: {}\n{sure}, after {:.1} s\n\n",
@@ -266,7 +263,7 @@ impl Answer {
             "gateway": self.gateway,
             "releases": self.releases.iter().map(|release| version(*release)).collect::<Vec<_>>(),
             "versions": self.versions(),
-            "dialects": self.spoken().into_iter().map(Tongue::name).collect::<Vec<_>>(),
+            "dialects": self.spoken().into_iter().map(Protocol::name).collect::<Vec<_>>(),
             "tried": tried.collect::<Vec<_>>(),
             "evidence": evidence.collect::<Vec<_>>(),
             "took_ms": self.took_ms,

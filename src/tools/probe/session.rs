@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::compat::cell::random_key;
-use crate::compat::client::{Heard, Id, Role};
-use crate::compat::parcel::{Parcel, Shape, State};
-use crate::compat::peer::Peer;
-use crate::compat::target::Target;
-use crate::compat::tongue::Tongue;
+use crate::tools::client::dialects::{ClientEvent, Id, Role};
+use crate::tools::client::message::{Delivery, MessageKind, TestMessage};
+use crate::tools::client::peer::Peer;
+use crate::tools::client::protocol::Protocol;
+use crate::tools::client::target::Target;
+use crate::tools::matrix::pair_test::random_key;
 
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(3);
@@ -27,12 +27,12 @@ const SECOND_THOUGHTS: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// Why they cannot.
-pub async fn attempt(target: &Target, tongue: Tongue) -> Result<(), String> {
+pub async fn attempt(target: &Target, tongue: Protocol) -> Result<(), String> {
     let key = random_key();
     let words = tongue.words();
     let mut member = connect(target, tongue, Role::Member, &key, None).await?;
-    let admitted = match words.admits && tongue != Tongue::Signaller {
-        true => heard(&mut member, &Heard::Member).await,
+    let admitted = match words.admits && tongue != Protocol::Signaller {
+        true => heard(&mut member, &ClientEvent::Member).await,
         false => member.fence(STEP).await,
     };
     sleep(SECOND_THOUGHTS).await;
@@ -43,7 +43,7 @@ pub async fn attempt(target: &Target, tongue: Tongue) -> Result<(), String> {
     if !admitted {
         return Err("the first hears nothing".to_owned());
     }
-    let first = words.joins_with_data.then(|| Parcel::new(Shape::Offer, &key));
+    let first = words.joins_with_data.then(|| TestMessage::new(MessageKind::Offer, &key));
     let mut joiner = connect(target, tongue, Role::Joiner, &key, first.as_ref()).await?;
     let done = talk(&mut member, &mut joiner, first, &key).await;
     // The joiner first: some originals let a joiner that remains die of its next word.
@@ -54,59 +54,64 @@ pub async fn attempt(target: &Target, tongue: Tongue) -> Result<(), String> {
 
 async fn connect(
     target: &Target,
-    tongue: Tongue,
+    tongue: Protocol,
     role: Role,
     key: &str,
-    first: Option<&Parcel>,
+    first: Option<&TestMessage>,
 ) -> Result<Peer, String> {
     Peer::connect(target, tongue, role, key, first).await.map_err(|error| error.to_string())
 }
 
-async fn heard(peer: &mut Peer, expected: &Heard) -> bool {
-    let end = |heard: &Heard| (heard == expected || is_end(heard)).then(|| heard == expected);
+async fn heard(peer: &mut Peer, expected: &ClientEvent) -> bool {
+    let end = |heard: &ClientEvent| (heard == expected || is_end(heard)).then(|| heard == expected);
     peer.until(STEP, end).await.unwrap_or(false)
 }
 
-fn is_end(heard: &Heard) -> bool {
-    matches!(heard, Heard::Closed(..) | Heard::Refused(_) | Heard::Strange(_))
+fn is_end(heard: &ClientEvent) -> bool {
+    matches!(heard, ClientEvent::Closed(..) | ClientEvent::Refused(_) | ClientEvent::Strange(_))
 }
 
-async fn talk(member: &mut Peer, joiner: &mut Peer, first: Option<Parcel>, key: &str) -> Result<(), String> {
+async fn talk(
+    member: &mut Peer,
+    joiner: &mut Peer,
+    first: Option<TestMessage>,
+    key: &str,
+) -> Result<(), String> {
     let words = member.tongue.words();
-    if words.binds && !heard(joiner, &Heard::Bound).await {
+    if words.binds && !heard(joiner, &ClientEvent::Bound).await {
         return Err("the second is not told that it is bound".to_owned());
     }
-    if words.announces && !heard(member, &Heard::Arrival).await {
+    if words.announces && !heard(member, &ClientEvent::Arrival).await {
         return Err("the first is not told of the second".to_owned());
     }
     let offer = match first {
         Some(offer) => offer,
         None => {
-            let offer = Parcel::new(Shape::Offer, key);
+            let offer = TestMessage::new(MessageKind::Offer, key);
             joiner.say(None, &offer);
             offer
         }
     };
-    let Some((id, State::Intact)) = member.receive(&offer, STEP).await else {
+    let Some((id, Delivery::Intact)) = member.receive(&offer, STEP).await else {
         return Err("what the second says does not reach the first".to_owned());
     };
     // Without an id it is the only one.
     let id = id.or(words.addresses.then(|| Id::number(0)));
-    let id = id.filter(|_| member.tongue != Tongue::Signaller);
-    let answers = [Parcel::new(Shape::Answer, key), Parcel::new(Shape::Offer, key)];
+    let id = id.filter(|_| member.tongue != Protocol::Signaller);
+    let answers = [TestMessage::new(MessageKind::Answer, key), TestMessage::new(MessageKind::Offer, key)];
     let said = answers.into_iter().find(|answer| member.say(id.as_ref(), answer));
     let said = said.ok_or("the first has no words for an answer")?;
-    let Some((_, State::Intact)) = joiner.receive(&said, STEP).await else {
+    let Some((_, Delivery::Intact)) = joiner.receive(&said, STEP).await else {
         return Err("what the first says does not reach the second".to_owned());
     };
-    if words.beats_member && is_v15(member.tongue) && !heard(member, &Heard::Beat).await {
+    if words.beats_member && is_v15(member.tongue) && !heard(member, &ClientEvent::Beat).await {
         return Err("the first is not pinged at once".to_owned());
     }
     Ok(())
 }
 
 /// Only these are pinged at once, and not after five seconds.
-fn is_v15(tongue: Tongue) -> bool {
-    use crate::dialect::Dialect;
-    matches!(tongue, Tongue::Sigver(Dialect::Sigver15 | Dialect::Sigver15_1))
+fn is_v15(tongue: Protocol) -> bool {
+    use crate::protocol::dialect::Dialect;
+    matches!(tongue, Protocol::Sigver(Dialect::Sigver15 | Dialect::Sigver15_1))
 }

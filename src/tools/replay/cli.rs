@@ -15,13 +15,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::throwaway;
-use crate::replay::compare::{Comparison, Order, Rules, compare};
-use crate::replay::player::{Options, play};
-use crate::replay::rename::needs_own_server;
-use crate::replay::script::steps;
-use crate::replay::target::Target;
-use crate::replay::transcript::{self, Event, Scenario, glob};
+use crate::tools::ephemeral_server;
+use crate::tools::replay::compare::{Comparison, Rules, Sequence, compare};
+use crate::tools::replay::player::{Options, play};
+use crate::tools::replay::rename::needs_own_server;
+use crate::tools::replay::script::steps;
+use crate::tools::replay::target::Target;
+use crate::tools::replay::transcript::{self, Event, Scenario, glob};
 
 const ABOUT: &str = "\
 FILE is a recording as 'sigver record' makes it; docs/recording.md describes the format. Without a URL, the \
@@ -101,14 +101,14 @@ enum Servers {
 
 impl Servers {
     async fn own(protocol: &str) -> Result<Servers> {
-        let shared = throwaway::start(protocol).await?.into();
+        let shared = ephemeral_server::start(protocol).await?.into();
         Ok(Servers::Own { shared, protocol: protocol.to_owned() })
     }
 
     async fn target(&self, alone: bool) -> Result<Target> {
         match self {
             Servers::Given(target) => Ok(target.clone()),
-            Servers::Own { protocol, .. } if alone => Ok(throwaway::start(protocol).await?.into()),
+            Servers::Own { protocol, .. } if alone => Ok(ephemeral_server::start(protocol).await?.into()),
             Servers::Own { shared, .. } => Ok(shared.clone()),
         }
     }
@@ -192,16 +192,16 @@ impl Replay {
         Ok((scripts, skipped))
     }
 
-    fn order(&self, script: &Scenario) -> Order {
+    fn order(&self, script: &Scenario) -> Sequence {
         let timed = match self.pace {
             Pace::Auto => script.is_timed() || acts_by_itself(script),
             Pace::Recorded => true,
             Pace::Quick => false,
         };
         match (timed, self.steps && !script.is_timed()) {
-            (true, _) => Order::Times,
-            (false, true) => Order::Steps,
-            (false, false) => Order::Clients,
+            (true, _) => Sequence::Times,
+            (false, true) => Sequence::Steps,
+            (false, false) => Sequence::Clients,
         }
     }
 

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::ids::{self, Id, Layout, Masked};
-use super::script::{Step, What, steps};
+use super::ids::{self, Id, Layout, MaskedFrame};
+use super::script::{Observed, Step, steps};
 use super::transcript::Scenario;
 
-/// What is different.
+/// Observed is different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Something expected did not come.
@@ -46,15 +46,15 @@ impl Kind {
 pub struct Difference {
     /// The step, from 1.
     pub step: usize,
-    /// What the client did in that step.
+    /// Observed the client did in that step.
     pub action: String,
     /// The client that saw it (`server` for the server process).
     pub peer: String,
-    /// What is different.
+    /// Observed is different.
     pub kind: Kind,
-    /// What should have come; empty if nothing.
+    /// Observed should have come; empty if nothing.
     pub expected: String,
-    /// What came; empty if nothing.
+    /// Observed came; empty if nothing.
     pub actual: String,
 }
 
@@ -70,39 +70,39 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// What a comparison lets pass.
+/// Observed a comparison lets pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// In scenarios about time, how many milliseconds from its time something may come.
     pub tolerance: u64,
     /// Clients of which each may see what the transcript shows at another, because lots were drawn among them.
     pub interchangeable: &'static [&'static str],
-    /// What is compared of the order in which things were seen.
-    pub order: Order,
+    /// Observed is compared of the order in which things were seen.
+    pub order: Sequence,
 }
 
-/// What is compared of the order in which things were seen.
+/// Observed is compared of the order in which things were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// What each client saw in each step; in scenarios about time, what it saw when.
+pub enum Sequence {
+    /// Observed each client saw in each step; in scenarios about time, what it saw when.
     #[default]
     Steps,
-    /// What each client saw: of real conversations, in which one client may act while another's words are on their way.
+    /// Observed each client saw: of real conversations, in which one client may act while another's words are on their way.
     Clients,
-    /// What each client saw, and when.
+    /// Observed each client saw, and when.
     Times,
 }
 
-impl Order {
-    /// What it comes to for this scenario.
-    pub fn of(self, scenario: &Scenario) -> Order {
-        if self == Order::Steps && scenario.is_timed() { Order::Times } else { self }
+impl Sequence {
+    /// Observed it comes to for this scenario.
+    pub fn of(self, scenario: &Scenario) -> Sequence {
+        if self == Sequence::Steps && scenario.is_timed() { Sequence::Times } else { self }
     }
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { tolerance: 400, interchangeable: &[], order: Order::Steps }
+        Self { tolerance: 400, interchangeable: &[], order: Sequence::Steps }
     }
 }
 
@@ -111,7 +111,7 @@ impl Default for Rules {
 pub struct Comparison {
     /// How many frames, openings and closings were expected.
     pub frames: usize,
-    /// What was different, in order.
+    /// Observed was different, in order.
     pub differences: Vec<Difference>,
 }
 
@@ -120,14 +120,14 @@ pub struct Comparison {
 struct Item {
     step: usize,
     t: u64,
-    masked: Masked,
+    masked: MaskedFrame,
 }
 
-fn item(layout: Layout, step: usize, t: u64, what: &What) -> Item {
+fn item(layout: Layout, step: usize, t: u64, what: &Observed) -> Item {
     let masked = match what {
-        What::Open => Masked::literal("open"),
-        What::Frame(payload) => ids::mask(layout, payload),
-        What::Close { code, reason } => ids::mask_reason(layout, *code, reason),
+        Observed::Open => MaskedFrame::literal("open"),
+        Observed::Frame(payload) => ids::mask(layout, payload),
+        Observed::Close { code, reason } => ids::mask_reason(layout, *code, reason),
     };
     Item { step, t, masked }
 }
@@ -155,11 +155,11 @@ impl Ids {
         self.numbers.get(id).map_or_else(|| id.to_string(), |n| format!("#{n}"))
     }
 
-    fn expected(&self, masked: &Masked) -> String {
+    fn expected(&self, masked: &MaskedFrame) -> String {
         masked.render(|id| self.name(id))
     }
 
-    fn actual(&self, masked: &Masked) -> String {
+    fn actual(&self, masked: &MaskedFrame) -> String {
         masked.render(|id| match (self.expected.get(id), id.made_up()) {
             (Some(expected), _) => self.name(expected),
             (None, true) => format!("#?{id}"),
@@ -184,9 +184,9 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
     let mut comparer = Comparer { layout, rules, ids: Ids::default(), golden: &golden, out };
     comparer.number_ids();
     match rules.order.of(expected) {
-        Order::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
-        Order::Clients => comparer.group(&golden, &live, 0, None),
-        Order::Steps => {
+        Sequence::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
+        Sequence::Clients => comparer.group(&golden, &live, 0, None),
+        Sequence::Steps => {
             for step in 0..golden.len() {
                 comparer.group(&golden[step..=step], &live[step..=step], step, None);
             }
@@ -318,7 +318,7 @@ impl Comparer<'_> {
     fn was_on_its_way(&self, peer: &str, step: usize) -> bool {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());
-        self.rules.order != Order::Steps
+        self.rules.order != Sequence::Steps
             && leaves.is_some_and(|end| step <= end && at(end).saturating_sub(at(step)) <= ON_ITS_WAY)
     }
 

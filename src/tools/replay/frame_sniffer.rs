@@ -8,7 +8,7 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 
 /// What passed by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum SniffedFrame {
     /// A whole message, whatever frames it was in, or a ping or pong.
     Frame(Payload),
     /// A close frame.
@@ -51,7 +51,7 @@ pub struct Reader {
 
 impl Reader {
     /// Takes the next bytes, however they were cut, and tells what came to its end in them.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<Passed> {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<SniffedFrame> {
         let mut passed = Vec::new();
         while !self.garbled {
             if self.head.is_none() {
@@ -79,9 +79,9 @@ impl Reader {
         passed
     }
 
-    fn give_up(&mut self, why: &'static str) -> Passed {
+    fn give_up(&mut self, why: &'static str) -> SniffedFrame {
         *self = Reader { garbled: true, ..Reader::default() };
-        Passed::Garbled(why)
+        SniffedFrame::Garbled(why)
     }
 
     /// Takes what belongs to the frame, and returns the rest.
@@ -101,7 +101,7 @@ impl Reader {
         rest
     }
 
-    fn ended(&mut self, head: Head) -> Option<Passed> {
+    fn ended(&mut self, head: Head) -> Option<SniffedFrame> {
         match head.opcode {
             0x0..=0x2 => {
                 match (head.opcode, self.op) {
@@ -117,8 +117,8 @@ impl Reader {
                 let bytes = std::mem::take(&mut self.message);
                 let op = self.op.take()?;
                 Some(match std::mem::take(&mut self.too_long) {
-                    true => Passed::TooLong,
-                    false => Passed::Frame(Payload::new(op, bytes)),
+                    true => SniffedFrame::TooLong,
+                    false => SniffedFrame::Frame(Payload::new(op, bytes)),
                 })
             }
             0x8 => {
@@ -127,11 +127,11 @@ impl Reader {
                     Some((code, reason)) => (Some(u16::from_be_bytes(*code)), reason),
                     None => (None, &[][..]),
                 };
-                Some(Passed::Close { code, reason: String::from_utf8_lossy(reason).into_owned() })
+                Some(SniffedFrame::Close { code, reason: String::from_utf8_lossy(reason).into_owned() })
             }
             opcode => {
                 let op = if opcode == 0x9 { Op::Ping } else { Op::Pong };
-                Some(Passed::Frame(Payload::new(op, std::mem::take(&mut self.control))))
+                Some(SniffedFrame::Frame(Payload::new(op, std::mem::take(&mut self.control))))
             }
         }
     }
@@ -192,8 +192,8 @@ mod tests {
         out
     }
 
-    fn text(text: &str) -> Passed {
-        Passed::Frame(Payload::new(Op::Text, text))
+    fn text(text: &str) -> SniffedFrame {
+        SniffedFrame::Frame(Payload::new(Op::Text, text))
     }
 
     #[test]
@@ -215,17 +215,18 @@ mod tests {
         .concat();
         let expected = vec![
             text("hello"),
-            Passed::Frame(Payload::new(Op::Ping, "?")),
+            SniffedFrame::Frame(Payload::new(Op::Ping, "?")),
             text("one, two, three"),
-            Passed::Frame(Payload::new(Op::Binary, vec![9; 300])),
-            Passed::Frame(Payload::new(Op::Binary, long)),
-            Passed::Frame(Payload::new(Op::Pong, "")),
-            Passed::Close { code: Some(4321), reason: "w".into() },
-            Passed::Close { code: None, reason: String::new() },
+            SniffedFrame::Frame(Payload::new(Op::Binary, vec![9; 300])),
+            SniffedFrame::Frame(Payload::new(Op::Binary, long)),
+            SniffedFrame::Frame(Payload::new(Op::Pong, "")),
+            SniffedFrame::Close { code: Some(4321), reason: "w".into() },
+            SniffedFrame::Close { code: None, reason: String::new() },
         ];
         for size in [1, 2, 3, 7, 1000, stream.len()] {
             let mut reader = Reader::default();
-            let passed: Vec<Passed> = stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
+            let passed: Vec<SniffedFrame> =
+                stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
             assert!(passed == expected, "in pieces of {size}");
         }
     }
@@ -240,7 +241,7 @@ mod tests {
             assert_eq!(reader.feed(&[0; 65_536]), []);
             assert!(reader.message.len() <= MAX_MESSAGE);
         }
-        assert_eq!(reader.feed(&[0]), [Passed::TooLong]);
+        assert_eq!(reader.feed(&[0]), [SniffedFrame::TooLong]);
         assert_eq!(reader.feed(&frame(0x81, b"x", None)), [text("x")]);
     }
 
@@ -248,7 +249,7 @@ mod tests {
     fn garbage_is_said_once() {
         for garbage in [&b"\xc1\x00"[..], b"\x83\x00", b"\x80\x00", b"\x09\x00", b"\x89\x7e\x00\x7e"] {
             let mut reader = Reader::default();
-            assert!(matches!(reader.feed(garbage)[..], [Passed::Garbled(_)]), "{garbage:?}");
+            assert!(matches!(reader.feed(garbage)[..], [SniffedFrame::Garbled(_)]), "{garbage:?}");
             assert_eq!(reader.feed(&frame(0x81, b"x", None)), []);
         }
     }

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::json::members;
+use super::json_members::members;
+use super::raw_protobuf::{self, Field, Value};
 use super::transcript::{Op, Payload, to_hex};
-use super::wire::{self, Field, Value};
 
 /// Numbers below this one are literal, not made up.
 pub const SMALL: u64 = 1000;
@@ -138,14 +138,14 @@ impl std::fmt::Display for Id {
 
 /// A frame or text cut at its ids: `parts` has one element more than `ids`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Masked {
+pub struct MaskedFrame {
     /// What stands around the ids. Two frames that differ in nothing but ids have equal parts.
     pub parts: Vec<String>,
     /// The ids in order.
     pub ids: Vec<Id>,
 }
 
-impl Masked {
+impl MaskedFrame {
     /// Text without any id in it.
     pub fn literal(text: impl Into<String>) -> Self {
         Self { parts: vec![text.into()], ids: Vec::new() }
@@ -187,7 +187,7 @@ fn json_ids(text: &str, attributes: &[&str]) -> Option<Vec<(Range<usize>, Id)>> 
 }
 
 /// Appends JSON, cut at its ids. What is no JSON object has none.
-fn cut(masked: &mut Masked, text: &str, attributes: &[&str]) {
+fn cut(masked: &mut MaskedFrame, text: &str, attributes: &[&str]) {
     let mut done = 0;
     for (place, id) in json_ids(text, attributes).unwrap_or_default() {
         masked.text(&text[done..place.start]);
@@ -198,8 +198,8 @@ fn cut(masked: &mut Masked, text: &str, attributes: &[&str]) {
 }
 
 /// Cuts a frame at its ids.
-pub fn mask(layout: Layout, payload: &Payload) -> Masked {
-    let mut masked = Masked::literal(format!("{} ", payload.op.name()));
+pub fn mask(layout: Layout, payload: &Payload) -> MaskedFrame {
+    let mut masked = MaskedFrame::literal(format!("{} ", payload.op.name()));
     if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
         cut(&mut masked, text, ids);
         return masked;
@@ -234,7 +234,7 @@ fn id_of(field: &Field<'_>, ids: &[u64]) -> Option<u64> {
 
 fn tag(number: u64, wire_type: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    wire::put_varint(&mut out, number << 3 | wire_type);
+    raw_protobuf::put_varint(&mut out, number << 3 | wire_type);
     out
 }
 
@@ -245,10 +245,10 @@ fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
         return None;
     }
     let mut pieces = Vec::new();
-    for field in wire::fields(bytes)? {
+    for field in raw_protobuf::fields(bytes)? {
         match (field.value, layout.content(field.number)) {
             (Value::Bytes(inner), Some(ids)) => {
-                let inner = wire::fields(inner)?;
+                let inner = raw_protobuf::fields(inner)?;
                 if !inner.iter().any(|f| id_of(f, ids).is_some()) {
                     pieces.push(Piece::Raw(field.raw.to_vec()));
                     continue;
@@ -275,9 +275,9 @@ fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
 /// The message with every id for which `new` has an answer written anew; all other bytes stay.
 fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
-    for field in wire::fields(bytes)? {
+    for field in raw_protobuf::fields(bytes)? {
         let inner = match (field.value, layout.content(field.number)) {
-            (Value::Bytes(inner), Some(ids)) => wire::fields(inner).zip(Some(ids)),
+            (Value::Bytes(inner), Some(ids)) => raw_protobuf::fields(inner).zip(Some(ids)),
             _ => None,
         };
         let Some((inner, ids)) = inner else {
@@ -289,14 +289,14 @@ fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64
         for field in inner {
             match id_of(&field, ids).and_then(&new) {
                 Some(id) => {
-                    wire::put_number(&mut rewritten, field.number, id);
+                    raw_protobuf::put_number(&mut rewritten, field.number, id);
                     changed = true;
                 }
                 None => rewritten.extend_from_slice(field.raw),
             }
         }
         if changed {
-            wire::put_bytes(&mut out, field.number, &rewritten);
+            raw_protobuf::put_bytes(&mut out, field.number, &rewritten);
         } else {
             out.extend_from_slice(field.raw);
         }
@@ -343,8 +343,8 @@ fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
 }
 
 /// Cuts a close reason at the ids in it: `... from the 12345 joining peer`, or a message quoted at its end.
-pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> Masked {
-    let mut masked = Masked::literal(format!("close {code} "));
+pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> MaskedFrame {
+    let mut masked = MaskedFrame::literal(format!("close {code} "));
     if let (Some(ids), Some(start)) = (layout.attributes(), reason.find('{')) {
         masked.text(&reason[..start]);
         cut(&mut masked, &reason[start..], ids);
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn unusual_encodings_are_shown_as_they_are() {
         for hex in ["0a03088000", "0a810008000801", "ffffff", "7f00"] {
-            assert_eq!(mask(V18, &binary(hex)), Masked::literal(format!("binary {hex}")));
+            assert_eq!(mask(V18, &binary(hex)), MaskedFrame::literal(format!("binary {hex}")));
         }
     }
 
@@ -471,7 +471,7 @@ mod tests {
         let reason = r#"Unknown JSON attribute: {"id":120321834}"#;
         let masked = mask_reason(Layout::of("7.6.4"), 4001, reason);
         assert_eq!(masked.render(|_| "#1".into()), r##"close 4001 Unknown JSON attribute: {"id":#1}"##);
-        let literal = Masked::literal("close 4000 Unknown message: {\"foo\":1}");
+        let literal = MaskedFrame::literal("close 4000 Unknown message: {\"foo\":1}");
         assert_eq!(mask_reason(Layout::of("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#), literal);
     }
 }

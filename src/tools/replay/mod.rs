@@ -19,16 +19,18 @@
 //! Pure: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`frames`]. The others touch
 //! sockets and files: [`target`], [`peer`], [`player`], [`relay`], [`tape`].
 
+pub(in crate::tools) mod cli;
 pub mod compare;
-pub mod frames;
+pub mod frame_sniffer;
 pub mod ids;
-pub mod json;
+pub mod json_members;
 pub mod peer;
 pub mod player;
-pub mod relay;
+pub mod proxy;
+pub mod raw_protobuf;
+pub(in crate::tools) mod record_cli;
+pub mod recorder;
 pub mod rename;
 pub mod script;
-pub mod tape;
 pub mod target;
 pub mod transcript;
-pub mod wire;

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::script::What;
+use super::script::Observed;
 use super::target::{Stream, Target};
 use super::transcript::{Connect, Op, Payload};
 
@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What a client does by itself when a certain frame comes.
 #[derive(Clone, Copy, Debug)]
-pub struct Reflex {
+pub struct AutoReply {
     /// The frame.
     pub frame: &'static [u8],
     /// It answers so, if at all.
@@ -41,7 +41,7 @@ pub struct Reflex {
 
 /// What a client is told to do.
 #[derive(Debug)]
-pub enum Order {
+pub enum PeerCommand {
     /// Send this frame.
     Send(Payload),
     /// Send a close frame.
@@ -57,20 +57,20 @@ pub enum Order {
 
 /// What a client saw.
 #[derive(Debug)]
-pub struct Report {
+pub struct PeerReport {
     /// Who.
     pub peer: String,
     /// When.
     pub at: Instant,
     /// What.
-    pub news: News,
+    pub news: PeerEvent,
 }
 
 /// The kinds of reports.
 #[derive(Debug)]
-pub enum News {
+pub enum PeerEvent {
     /// Something that belongs in the transcript.
-    Saw(What),
+    Saw(Observed),
     /// There is no connection, and why. A `Saw(Close)` follows if there was one.
     Failed(String),
 }
@@ -78,7 +78,7 @@ pub enum News {
 /// The handle of a client's task; the connection is dropped with it.
 #[derive(Debug)]
 pub struct Peer {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<PeerCommand>,
 }
 
 impl Peer {
@@ -87,8 +87,8 @@ impl Peer {
         name: &str,
         target: &Target,
         to: Connect,
-        reflex: Option<Reflex>,
-        reports: mpsc::UnboundedSender<Report>,
+        reflex: Option<AutoReply>,
+        reports: mpsc::UnboundedSender<PeerReport>,
     ) -> Peer {
         let (orders, inbox) = mpsc::unbounded_channel();
         let link = Link { peer: name.to_owned(), reports };
@@ -96,38 +96,38 @@ impl Peer {
         tokio::spawn(async move {
             match timeout(CONNECT, open(&target, &to)).await {
                 Ok(Ok(socket)) => {
-                    link.saw(What::Open);
+                    link.saw(Observed::Open);
                     run(socket, inbox, reflex, &link).await;
                 }
-                Ok(Err(error)) => link.tell(News::Failed(format!("{error:#}"))),
-                Err(_) => link.tell(News::Failed("no answer to the upgrade request".into())),
+                Ok(Err(error)) => link.tell(PeerEvent::Failed(format!("{error:#}"))),
+                Err(_) => link.tell(PeerEvent::Failed("no answer to the upgrade request".into())),
             }
         });
         Peer { orders }
     }
 
     /// Gives an order; it is lost if the connection is gone, which was reported then.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: PeerCommand) {
         let _ = self.orders.send(order);
     }
 }
 
 struct Link {
     peer: String,
-    reports: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedSender<PeerReport>,
 }
 
 impl Link {
-    fn tell(&self, news: News) {
-        let _ = self.reports.send(Report { peer: self.peer.clone(), at: Instant::now(), news });
+    fn tell(&self, news: PeerEvent) {
+        let _ = self.reports.send(PeerReport { peer: self.peer.clone(), at: Instant::now(), news });
     }
 
-    fn saw(&self, what: What) {
-        self.tell(News::Saw(what));
+    fn saw(&self, what: Observed) {
+        self.tell(PeerEvent::Saw(what));
     }
 
     fn closed(&self, code: u16, reason: &str) {
-        self.saw(What::Close { code, reason: reason.to_owned() });
+        self.saw(Observed::Close { code, reason: reason.to_owned() });
     }
 }
 
@@ -151,8 +151,8 @@ async fn open(target: &Target, to: &Connect) -> Result<Socket> {
 
 async fn run(
     mut socket: Socket,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    reflex: Option<Reflex>,
+    mut orders: mpsc::UnboundedReceiver<PeerCommand>,
+    reflex: Option<AutoReply>,
     link: &Link,
 ) {
     let mut noticed = false;
@@ -161,31 +161,31 @@ async fn run(
             order = orders.recv() => {
                 let Some(order) = order else { return };
                 let done = match order {
-                    Order::Send(payload) => match message(&payload) {
+                    PeerCommand::Send(payload) => match message(&payload) {
                         Ok(message) => socket.send(message).await,
                         Err(reason) => {
-                            link.tell(News::Failed(reason));
+                            link.tell(PeerEvent::Failed(reason));
                             Ok(())
                         }
                     },
-                    Order::Close { code, reason } => {
+                    PeerCommand::Close { code, reason } => {
                         let frame = code.map(|c| CloseFrame { code: c.into(), reason: reason.into() });
                         socket.close(frame).await
                     }
-                    Order::Drop => {
+                    PeerCommand::Drop => {
                         drop(socket);
                         return link.closed(1006, "");
                     }
                 };
                 if let Err(error) = done {
-                    link.tell(News::Failed(format!("cannot send: {error}")));
+                    link.tell(PeerEvent::Failed(format!("cannot send: {error}")));
                     return link.closed(1006, "");
                 }
             }
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => saw(link, Op::Text, text.as_bytes()),
                 Some(Ok(Message::Binary(bytes))) if reflex.is_some_and(|reflex| reflex.frame == bytes) => {
-                    let Some(Reflex { answer, later, .. }) = reflex else { continue };
+                    let Some(AutoReply { answer, later, .. }) = reflex else { continue };
                     if let Some(answer) = answer {
                         // A connection that broke is reported by the next read.
                         let _ = socket.send(Message::binary(answer)).await;
@@ -208,7 +208,7 @@ async fn run(
                 }
                 Some(Err(error)) => {
                     if !is_end(&error) {
-                        link.tell(News::Failed(format!("cannot read: {error}")));
+                        link.tell(PeerEvent::Failed(format!("cannot read: {error}")));
                     }
                     return link.closed(1006, "");
                 }
@@ -219,7 +219,7 @@ async fn run(
 }
 
 fn saw(link: &Link, op: Op, bytes: &[u8]) {
-    link.saw(What::Frame(Payload::new(op, bytes)));
+    link.saw(Observed::Frame(Payload::new(op, bytes)));
 }
 
 /// The ways a connection ends without a close frame that need no remark.

@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::compare::Order as Sequence;
-use super::ids::{self, Id, Layout, Masked};
-use super::peer::{News, Order, Peer, Reflex, Report};
+use super::compare::Sequence;
+use super::ids::{self, Id, Layout, MaskedFrame};
+use super::peer::{AutoReply, Peer, PeerCommand, PeerEvent, PeerReport};
 use super::rename::Renamer;
-use super::script::{Action, Seen, Step, What, steps};
+use super::script::{Action, Observed, Seen, Step, steps};
 use super::target::Target;
 use super::transcript::{Connect, Event, Op, Payload, Record, Scenario};
 
@@ -45,7 +45,7 @@ pub struct Options {
     pub eager: bool,
     /// Answer this frame with that one, as the real clients of the dialect do by themselves; neither is recorded.
     /// A server that must find out the protocol goes by that.
-    pub reflex: Option<Reflex>,
+    pub reflex: Option<AutoReply>,
     /// What a client of a release makes of a frame, where the server does not know the release.
     pub heard: Option<fn(&str, Payload) -> Payload>,
     /// What will be compared of the order in which things are seen: when a step is over, and which frame is whose
@@ -106,14 +106,14 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
 /// A frame of the script that waits for its counterpart in this run.
 struct Counterpart {
     step: usize,
-    masked: Masked,
+    masked: MaskedFrame,
 }
 
-fn masked(layout: Layout, what: &What) -> Option<Masked> {
+fn masked(layout: Layout, what: &Observed) -> Option<MaskedFrame> {
     match what {
-        What::Open => None,
-        What::Frame(payload) => Some(ids::mask(layout, payload)),
-        What::Close { code, reason } => Some(ids::mask_reason(layout, *code, reason)),
+        Observed::Open => None,
+        Observed::Frame(payload) => Some(ids::mask(layout, payload)),
+        Observed::Close { code, reason } => Some(ids::mask_reason(layout, *code, reason)),
     }
 }
 
@@ -168,8 +168,8 @@ struct Player<'a> {
     /// What arrived per client: in the current step if steps are compared, else since the beginning.
     arrived: HashMap<String, usize>,
     connections: HashMap<String, Connection>,
-    sender: mpsc::UnboundedSender<Report>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    sender: mpsc::UnboundedSender<PeerReport>,
+    reports: mpsc::UnboundedReceiver<PeerReport>,
     live_ids: HashMap<Id, Id>,
     records: Vec<Record>,
 }
@@ -210,7 +210,7 @@ impl<'a> Player<'a> {
         for round in 0..ROUNDS {
             self.sync(now * ROUNDS + round + 1).await;
         }
-        let ended = step.action.ends() || step.seen.iter().any(|s| matches!(s.what, What::Close { .. }));
+        let ended = step.action.ends() || step.seen.iter().any(|s| matches!(s.what, Observed::Close { .. }));
         let quiet = if ended { QUIET_AFTER_END } else { QUIET };
         self.listen_until(Instant::now() + quiet, |_| false).await;
     }
@@ -228,7 +228,7 @@ impl<'a> Player<'a> {
         let step = &self.steps[now];
         let next = self.steps.get(now + 1);
         matches!(step.action, Action::Connect(_))
-            && step.seen.iter().all(|s| s.what == What::Open)
+            && step.seen.iter().all(|s| s.what == Observed::Open)
             && next.is_some_and(|n| n.peer == step.peer && matches!(n.action, Action::Send(_)))
     }
 
@@ -255,20 +255,20 @@ impl<'a> Player<'a> {
                 let sent = Payload { op: payload.op, bytes, msg };
                 self.record(Some(peer), Event::Send(sent.clone()));
                 let bytes = self.keys.frame(self.layout, sent.bytes);
-                Order::Send(Payload::new(payload.op, bytes))
+                PeerCommand::Send(Payload::new(payload.op, bytes))
             }
             Action::Close { code, reason } => {
                 self.record(Some(peer), Event::SendClose { code: *code, reason: reason.clone() });
-                Order::Close { code: *code, reason: reason.clone() }
+                PeerCommand::Close { code: *code, reason: reason.clone() }
             }
             Action::Drop => {
                 self.record(Some(peer), Event::TcpDestroy);
-                Order::Drop
+                PeerCommand::Drop
             }
         };
         match self.connections.get_mut(peer) {
             Some(connection) if connection.state == State::Open => {
-                if let Order::Close { .. } = order {
+                if let PeerCommand::Close { .. } = order {
                     connection.state = State::Closing;
                 }
                 connection.peer.order(order);
@@ -308,7 +308,7 @@ impl<'a> Player<'a> {
         self.listen_until(Instant::now() + LIMIT, |p| !p.connections.values().any(connecting)).await;
         let payload = [&self.sync, number.to_string().as_bytes()].concat();
         let open = self.connections.values().filter(|c| c.state == State::Open);
-        open.for_each(|c| c.peer.order(Order::Send(Payload::new(Op::Ping, payload.clone()))));
+        open.for_each(|c| c.peer.order(PeerCommand::Send(Payload::new(Op::Ping, payload.clone()))));
         let answered = |c: &Connection| c.state != State::Open || c.synced >= number;
         self.listen_until(Instant::now() + LIMIT, |p| p.connections.values().all(answered)).await;
         let silent = self.connections.iter().filter(|(_, c)| !answered(c)).map(|(name, _)| name.clone());
@@ -327,19 +327,21 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn take(&mut self, report: Report) {
+    fn take(&mut self, report: PeerReport) {
         let peer = report.peer;
         let Some(connection) = self.connections.get_mut(&peer) else {
             return;
         };
         let mut what = match report.news {
-            News::Saw(What::Frame(Payload { op: Op::Pong, bytes, .. })) if bytes.starts_with(&self.sync) => {
+            PeerEvent::Saw(Observed::Frame(Payload { op: Op::Pong, bytes, .. }))
+                if bytes.starts_with(&self.sync) =>
+            {
                 let number = std::str::from_utf8(&bytes[self.sync.len()..]).ok().and_then(|n| n.parse().ok());
                 connection.synced = number.unwrap_or(0).max(connection.synced);
                 return;
             }
-            News::Saw(what) => what,
-            News::Failed(why) => {
+            PeerEvent::Saw(what) => what,
+            PeerEvent::Failed(why) => {
                 if connection.state == State::Connecting {
                     connection.state = State::Gone;
                 }
@@ -347,12 +349,12 @@ impl<'a> Player<'a> {
             }
         };
         match &mut what {
-            What::Open => connection.state = State::Open,
-            What::Close { reason, .. } => {
+            Observed::Open => connection.state = State::Open,
+            Observed::Close { reason, .. } => {
                 connection.state = State::Gone;
                 *reason = self.keys.restore(reason);
             }
-            What::Frame(payload) => {
+            Observed::Frame(payload) => {
                 if let (Some(_), Ok(text)) = (self.layout.keys(), std::str::from_utf8(&payload.bytes)) {
                     payload.bytes = self.keys.restore(text).into_bytes();
                 }
@@ -364,16 +366,16 @@ impl<'a> Player<'a> {
         *self.arrived.entry(peer.clone()).or_default() += 1;
         self.learn(&peer, &what);
         let event = match what {
-            What::Open => Event::Open,
-            What::Frame(payload) => Event::Recv(payload),
-            What::Close { code, reason } => Event::RecvClose { code, reason },
+            Observed::Open => Event::Open,
+            Observed::Frame(payload) => Event::Recv(payload),
+            Observed::Close { code, reason } => Event::RecvClose { code, reason },
         };
         let t = report.at.saturating_duration_since(self.begin).as_millis();
         self.records.push(Record { t: u64::try_from(t).unwrap_or(u64::MAX), peer: Some(peer), event });
     }
 
     /// Finds the frame's counterpart in the script and notes which live id stands for which recorded one.
-    fn learn(&mut self, peer: &str, what: &What) {
+    fn learn(&mut self, peer: &str, what: &Observed) {
         let Some(live) = masked(self.layout, what) else {
             return;
         };
@@ -391,7 +393,7 @@ impl<'a> Player<'a> {
         let script = waiting.remove(found).masked;
         let json = match (self.layout, what) {
             (Layout::Json { .. }, _) => true,
-            (Layout::Any, What::Frame(payload)) => payload.bytes.starts_with(b"{"),
+            (Layout::Any, Observed::Frame(payload)) => payload.bytes.starts_with(b"{"),
             _ => false,
         };
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {

@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::frames::{Passed, Reader};
-use super::tape::{Tape, Track};
+use super::frame_sniffer::{Reader, SniffedFrame};
+use super::recorder::{ConnectionRecorder, Recorder};
 use super::target::Target;
 use super::transcript::{Connect, Event, Op};
 
@@ -36,7 +36,7 @@ const CHUNK: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Passes connections on to `target` and records them, until `stop`.
-pub async fn run(listener: TcpListener, target: Target, tape: Arc<Tape>, stop: impl Future<Output = ()>) {
+pub async fn run(listener: TcpListener, target: Target, tape: Arc<Recorder>, stop: impl Future<Output = ()>) {
     let accept = async {
         loop {
             let Ok((client, _)) = listener.accept().await else {
@@ -111,7 +111,7 @@ async fn in_time<T>(head: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// One connection, from its request to its end.
-async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Tape>) -> Result<()> {
+async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Recorder>) -> Result<()> {
     client.set_nodelay(true)?;
     let mut request = in_time(Head::read(&mut client)).await.context("a client")?;
     let mut words = request.first.split(' ');
@@ -181,22 +181,22 @@ enum Stage {
 }
 
 /// What is recorded of one connection.
-struct Ear {
-    track: Track,
+struct ConnectionTap {
+    track: ConnectionRecorder,
     stage: Stage,
     client: Reader,
     server: Reader,
 }
 
-impl Ear {
+impl ConnectionTap {
     fn client_says(&mut self, bytes: &[u8]) {
         for passed in self.client.feed(bytes) {
             match passed {
                 _ if self.stage > Stage::Open => {}
                 // It only answers, as any client does by itself.
-                Passed::Frame(payload) if payload.op == Op::Pong => {}
-                Passed::Frame(payload) => self.track.write(Event::Send(payload)),
-                Passed::Close { code, reason } => {
+                SniffedFrame::Frame(payload) if payload.op == Op::Pong => {}
+                SniffedFrame::Frame(payload) => self.track.write(Event::Send(payload)),
+                SniffedFrame::Close { code, reason } => {
                     self.stage = Stage::Closing;
                     self.track.write(Event::SendClose { code, reason });
                 }
@@ -209,18 +209,22 @@ impl Ear {
         for passed in self.server.feed(bytes) {
             match passed {
                 _ if self.stage == Stage::Over => {}
-                Passed::Frame(payload) if payload.op == Op::Ping => {}
-                Passed::Frame(payload) => self.track.write(Event::Recv(payload)),
-                Passed::Close { code, reason } => self.over(code.unwrap_or(1005), reason),
+                SniffedFrame::Frame(payload) if payload.op == Op::Ping => {}
+                SniffedFrame::Frame(payload) => self.track.write(Event::Recv(payload)),
+                SniffedFrame::Close { code, reason } => self.over(code.unwrap_or(1005), reason),
                 other => self.lost("received", &other),
             }
         }
     }
 
-    fn lost(&self, how: &str, what: &Passed) {
+    fn lost(&self, how: &str, what: &SniffedFrame) {
         match what {
-            Passed::TooLong => self.track.note(&format!("{how} a message that is too long to be recorded")),
-            Passed::Garbled(why) => self.track.note(&format!("{how} {why}; nothing more of it is recorded")),
+            SniffedFrame::TooLong => {
+                self.track.note(&format!("{how} a message that is too long to be recorded"))
+            }
+            SniffedFrame::Garbled(why) => {
+                self.track.note(&format!("{how} {why}; nothing more of it is recorded"))
+            }
             _ => {}
         }
     }
@@ -251,10 +255,14 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     server: S,
     early: &[u8],
     answer: &Head,
-    track: Track,
+    track: ConnectionRecorder,
 ) {
-    let ear =
-        Mutex::new(Ear { track, stage: Stage::Open, client: Reader::default(), server: Reader::default() });
+    let ear = Mutex::new(ConnectionTap {
+        track,
+        stage: Stage::Open,
+        client: Reader::default(),
+        server: Reader::default(),
+    });
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = split(server);
     // These came with the request, and went on with it.

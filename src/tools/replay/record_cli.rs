@@ -8,8 +8,8 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::replay::tape::{Tape, make_folder};
-use crate::replay::{relay, target::Target};
+use crate::tools::replay::recorder::{Recorder, make_folder};
+use crate::tools::replay::{proxy, target::Target};
 
 const ABOUT: &str = "\
 Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
@@ -58,7 +58,7 @@ impl Record {
         if let Some(out) = &self.out {
             make_folder(out)?;
         }
-        let tape = Tape::new(self.out.as_deref(), &self.name, &self.release)?;
+        let tape = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         eprintln!("Recording what passes from ws://{} to {target}", listener.local_addr()?);
@@ -68,7 +68,7 @@ impl Record {
                 _ = terminate.recv() => {}
             }
         };
-        relay::run(listener, target, tape, stop).await;
+        proxy::run(listener, target, tape, stop).await;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -27,7 +27,7 @@ enum Out {
 }
 
 /// What is being recorded.
-struct Reel {
+struct RecorderState {
     out: Out,
     /// The file of the scenario, if each has one.
     file: Option<File>,
@@ -42,26 +42,26 @@ struct Reel {
 }
 
 /// A recording of many connections.
-pub struct Tape {
+pub struct Recorder {
     version: String,
     prefix: String,
-    reel: Mutex<Reel>,
+    reel: Mutex<RecorderState>,
 }
 
 /// The recording of one connection. With the last there is, a scenario ends.
-pub struct Track {
-    tape: Arc<Tape>,
+pub struct ConnectionRecorder {
+    tape: Arc<Recorder>,
     peer: String,
 }
 
-impl Tape {
+impl Recorder {
     /// Records to standard output, to a new file, or, if `out` is a folder, to a new file in it for each scenario. The
     /// scenarios' names begin with `prefix`; `version` is the release that the clients speak, or `any`.
     ///
     /// # Errors
     ///
     /// When there is such a file already, or none can be made.
-    pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Tape>> {
+    pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>> {
         let out = match out {
             None => Out::One(Box::new(io::stdout())),
             Some(path) if path.is_dir() => Out::Folder(path.to_owned()),
@@ -71,7 +71,7 @@ impl Tape {
                 Out::One(Box::new(file?))
             }
         };
-        let reel = Reel {
+        let reel = RecorderState {
             out,
             file: None,
             scenarios: 0,
@@ -81,11 +81,15 @@ impl Tape {
             open: 0,
             failed: false,
         };
-        Ok(Arc::new(Tape { version: version.to_owned(), prefix: prefix.to_owned(), reel: Mutex::new(reel) }))
+        Ok(Arc::new(Recorder {
+            version: version.to_owned(),
+            prefix: prefix.to_owned(),
+            reel: Mutex::new(reel),
+        }))
     }
 
     /// A client connects.
-    pub fn track(self: &Arc<Self>, connect: Connect) -> Track {
+    pub fn track(self: &Arc<Self>, connect: Connect) -> ConnectionRecorder {
         let mut reel = self.reel.lock();
         if reel.open == 0 {
             self.next_scenario(&mut reel);
@@ -95,10 +99,10 @@ impl Tape {
         let peer = format!("P{}", reel.peers);
         self.write(&mut reel, Some(&peer), Event::Connect(connect));
         drop(reel);
-        Track { tape: Arc::clone(self), peer }
+        ConnectionRecorder { tape: Arc::clone(self), peer }
     }
 
-    fn next_scenario(&self, reel: &mut Reel) {
+    fn next_scenario(&self, reel: &mut RecorderState) {
         (reel.begin, reel.peers) = (Instant::now(), 0);
         loop {
             reel.scenarios += 1;
@@ -116,7 +120,7 @@ impl Tape {
         }
     }
 
-    fn write(&self, reel: &mut Reel, peer: Option<&str>, event: Event) {
+    fn write(&self, reel: &mut RecorderState, peer: Option<&str>, event: Event) {
         let t = u64::try_from(reel.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let record = Record { t, peer: peer.map(str::to_owned), event };
         let written = print_line(&self.version, &reel.name, &record).map_err(io::Error::other);
@@ -137,7 +141,7 @@ impl Tape {
     }
 }
 
-impl Reel {
+impl RecorderState {
     /// The clients go on as if nothing were: they are not what fails.
     fn complain(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.failed, true) {
@@ -146,7 +150,7 @@ impl Reel {
     }
 }
 
-impl Track {
+impl ConnectionRecorder {
     /// Something that the client did or saw.
     pub fn write(&self, event: Event) {
         self.tape.write(&mut self.tape.reel.lock(), Some(&self.peer), event);
@@ -159,13 +163,13 @@ impl Track {
     }
 }
 
-impl Drop for Track {
+impl Drop for ConnectionRecorder {
     fn drop(&mut self) {
         self.tape.reel.lock().open -= 1;
     }
 }
 
-/// Makes the folder that a path names by a `/` at its end, so that [`Tape::new`] takes it for one.
+/// Makes the folder that a path names by a `/` at its end, so that [`Recorder::new`] takes it for one.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@
 //! server of its own.
 
 use super::ids::Layout;
-use super::json::members;
+use super::json_members::members;
 use super::transcript::{Event, Scenario};
 
 /// Keys longer than this keep their length, because their length is what they test.
@@ -124,7 +124,7 @@ impl Renamer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::transcript::{Op, Payload, Record};
+    use crate::tools::replay::transcript::{Op, Payload, Record};
 
     fn renamer() -> Renamer {
         Renamer::new(Some("u7".into()))

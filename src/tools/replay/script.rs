@@ -2,7 +2,7 @@
 
 use super::transcript::{Connect, Event, Op, Payload, Scenario, full_path, to_hex};
 
-/// What a client does.
+/// Observed a client does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Opens a connection; the path is whole.
@@ -27,9 +27,9 @@ impl Action {
     }
 }
 
-/// What a client saw.
+/// Observed a client saw.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum Observed {
     /// The connection is open.
     Open,
     /// A frame came.
@@ -43,15 +43,15 @@ pub enum What {
     },
 }
 
-/// What a client saw, with when and which client.
+/// Observed a client saw, with when and which client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Milliseconds since the scenario began.
     pub t: u64,
     /// The client.
     pub peer: String,
-    /// What it saw.
-    pub what: What,
+    /// Observed it saw.
+    pub what: Observed,
 }
 
 /// One action and what followed.
@@ -63,7 +63,7 @@ pub struct Step {
     pub peer: String,
     /// The action.
     pub action: Action,
-    /// What any client saw between this action and the next.
+    /// Observed any client saw between this action and the next.
     pub seen: Vec<Seen>,
 }
 
@@ -113,9 +113,11 @@ pub fn steps(scenario: &Scenario) -> Vec<Step> {
             _ => None,
         };
         let what = match &record.event {
-            Event::Open => Some(What::Open),
-            Event::Recv(payload) => Some(What::Frame(payload.clone())),
-            Event::RecvClose { code, reason } => Some(What::Close { code: *code, reason: reason.clone() }),
+            Event::Open => Some(Observed::Open),
+            Event::Recv(payload) => Some(Observed::Frame(payload.clone())),
+            Event::RecvClose { code, reason } => {
+                Some(Observed::Close { code: *code, reason: reason.clone() })
+            }
             _ => None,
         };
         match (action, what, steps.last_mut()) {

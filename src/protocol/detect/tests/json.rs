@@ -5,7 +5,7 @@ use super::*;
 /// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14, measured).
 #[test]
 fn one_answer_suits_all_json_clients_that_it_may_be() {
-    let bound = Event::Bound { link: LinkId(7) };
+    let bound = Event::LinkedToMember { link: LinkId(7) };
     let alone = Event::Admitted { first: true };
     for (said, event, done, answer) in [
         (r#"{"key":"k"}"#, alone.clone(), "k open", r#"{"isKeyOk":true,"id":0,"data":{}}"#),
@@ -30,7 +30,7 @@ fn one_that_joins_with_data_gets_no_answer_but_the_openers() {
     talk.did();
     talk.frame(1, &Frame::text(r#"{"join":"k","data":{"offer":1}}"#));
     assert_eq!((talk.did(), talk.may_be()), (vec!["k join".to_owned(), "relay".into()], "7".into()));
-    talk.event(2, Event::Bound { link: LinkId(7) });
+    talk.event(2, Event::LinkedToMember { link: LinkId(7) });
     assert_eq!(talk.did(), [""; 0]);
 }
 
@@ -40,7 +40,7 @@ fn a_lone_joiner_that_does_not_answer_is_none() {
     let lone = || {
         let mut talk = Talk::open("auto", "/");
         talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
-        talk.event(3_000, Event::JoinerArrived { link: LinkId(0x7b) });
+        talk.event(3_000, Event::LinkedToJoiner { link: LinkId(0x7b) });
         talk.event(3_001, relayed(Side::Member, Dialect::Sigver7_6)).did();
         talk
     };
@@ -69,8 +69,8 @@ fn one_that_opens_after_it_was_told_that_it_would_be_the_first_has_ids_of_text()
 fn an_opener_of_6_finds_its_offer_and_answers_it() {
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &Frame::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
-    talk.event(3, Event::JoinerArrived { link: LinkId(0x7b) }).did();
-    let signal = Signal::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
+    talk.event(3, Event::LinkedToJoiner { link: LinkId(0x7b) }).did();
+    let signal = LinkMessage::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
     let origin = Dialect::Sigver6.origin();
     talk.event(4, Event::Relayed { link: LinkId(0x7b), side: Side::Member, signal, origin });
     assert_eq!(talk.did(), [r#"{"id":123,"data":{"offer":"o"},"offer":"o"}"#]);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dialect::Release;
+use crate::protocol::dialect::Release;
 
 fn any_frame() -> impl Strategy<Value = Frame> {
     let tags = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03];
@@ -63,7 +63,7 @@ proptest! {
             }
             talk.frame(now, &frame);
             talk.event(now, Event::Admitted { first: true });
-            talk.event(now, Event::JoinerArrived { link: LinkId(7) });
+            talk.event(now, Event::LinkedToJoiner { link: LinkId(7) });
             talk.event(now, relayed(Side::Member, release.dialect()));
             talk.event(now, Event::LinkEnded { link: LinkId(7), side: Side::Member, clean: false });
             talk.did();
@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn evidence_only_narrows(first in any_frame(), second in any_frame()) {
         let auto = policy("auto").releases;
-        let one = |set, frame| after(Clue::of(frame), Context::default(), set);
+        let one = |set, frame| after(FrameFacts::of(frame), History::default(), set);
         let (a, b) = (one(one(auto, &first), &second), one(one(auto, &second), &first));
         prop_assert_eq!(a, b);
         prop_assert!(a.len() <= one(auto, &first).len());

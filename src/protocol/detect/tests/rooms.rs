@@ -1,11 +1,11 @@
 //! Rooms by generation: nobody enters the room of another generation, or stays in it.
 
 use super::*;
-use crate::dialect::Generation::{Netflux0, Netflux1, Netflux2, Netflux3, Netflux4};
-use crate::model::RoomKey;
+use crate::protocol::dialect::PeerProtocol::{Netflux0, Netflux1, Netflux2, Netflux3, Netflux4};
+use crate::protocol::model::RoomKey;
 
 fn open(path: &str) -> Talk {
-    let policy = Policy { rooms: Rooms::ByGeneration, ..(*policy("auto")).clone() };
+    let policy = Policy { rooms: RoomPolicy::Partitioned, ..(*policy("auto")).clone() };
     let mut talk = Talk::with(&Arc::new(policy), path);
     talk.did();
     talk
@@ -17,12 +17,12 @@ fn moves(talk: &mut Talk) -> Vec<String> {
     steps
         .into_iter()
         .filter_map(|step| match step {
-            Step::Enter(key, _) => {
+            Output::Enter(key, _) => {
                 let all = [Netflux0, Netflux1, Netflux2, Netflux3, Netflux4];
                 let found = all.into_iter().find(|part| RoomKey::from(key.as_str()).of(part.mark()) == key);
                 Some(found.map_or("shared".into(), |part| format!("{part:?}")))
             }
-            Step::Leave => Some("leave".into()),
+            Output::Leave => Some("leave".into()),
             _ => None,
         })
         .collect()
@@ -63,7 +63,7 @@ fn an_opener_of_7_tells_itself_from_one_of_7_6() {
     let asked = || {
         let mut talk = open("/");
         talk.frame(1, &Frame::text(r#"{"key":"k"}"#));
-        let [Step::Recognised(..), Step::Send(Frame::Text(question))] = &talk.steps[..] else {
+        let [Output::Recognised(..), Output::Send(Frame::Text(question))] = &talk.steps[..] else {
             panic!("{:?}", talk.steps)
         };
         let question: serde_json::Value = serde_json::from_str(question).unwrap();
@@ -127,7 +127,7 @@ fn what_follows_a_held_join_waits_with_it() {
 /// A client that was taken for another one: what was asked in its name is not asked any more.
 #[test]
 fn what_was_held_on_a_wrong_guess_is_forgotten() {
-    let rooms = Rooms::by_generation_in("^team").unwrap();
+    let rooms = RoomPolicy::by_generation_in("^team").unwrap();
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     let mut talk = Talk::with(&policy, "/team1");
     talk.pong(1).until(200).did();
@@ -141,7 +141,7 @@ fn what_was_held_on_a_wrong_guess_is_forgotten() {
 
 #[test]
 fn keys_that_do_not_match_are_shared() {
-    let rooms = Rooms::by_generation_in("^x").unwrap();
+    let rooms = RoomPolicy::by_generation_in("^x").unwrap();
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     for (path, expected) in [("/xk", "Netflux4"), ("/k", "shared")] {
         let mut talk = Talk::with(&policy, path);

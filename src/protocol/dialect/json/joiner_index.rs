@@ -3,18 +3,18 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::MAX_JOINERS;
-use crate::model::LinkId;
+use crate::protocol::model::LinkId;
 
 /// An opener's joiners by index.
 #[derive(Debug, Default)]
-pub(super) struct Joiners {
+pub(super) struct JoinerIndex {
     latest: VecDeque<LinkId>,
     index: HashMap<LinkId, usize>,
     /// How many came before the latest.
     forgotten: usize,
 }
 
-impl Joiners {
+impl JoinerIndex {
     /// The index of a joiner, which is a new one if it is not known.
     pub(super) fn index_of(&mut self, link: LinkId) -> usize {
         if let Some(index) = self.index.get(&link) {
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_too_many_joiners_is_forgotten() {
-        let mut joiners = Joiners::default();
+        let mut joiners = JoinerIndex::default();
         for link in 1..=MAX_JOINERS as u32 + 2 {
             joiners.index_of(LinkId(link));
         }

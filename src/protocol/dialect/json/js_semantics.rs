@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use serde_json::{Number, Value};
 
-use crate::model::RoomKey;
+use crate::protocol::model::RoomKey;
 
 /// The room key that a value stands for in the originals that compare keys strictly and take any: the number 1 is not
 /// the text "1".
@@ -71,15 +71,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::canonical;
-    use crate::model::texts;
+    use crate::protocol::model::canonical;
+    use crate::protocol::model::test_json;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         /// What is passed on as it is written has no number that would be shortened.
         #[test]
-        fn canonical_text_is_compact(text in texts::sent()) {
+        fn canonical_text_is_compact(text in test_json::sent()) {
             if canonical::is_value(&text) {
                 prop_assert_eq!(&compact(serde_json::from_str(&text).unwrap())[..], &text[..]);
             }

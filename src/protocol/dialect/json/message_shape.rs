@@ -6,14 +6,14 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::dialect::Dialect::{
+use crate::protocol::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
-use crate::model::canonical::Attributes;
+use crate::protocol::model::canonical::Attributes;
 
 /// The attributes of an object that tell dialects apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Shape {
+pub struct MessageShape {
     kind: bool,
     id: bool,
     /// The id is 0, which no joiner has.
@@ -28,11 +28,11 @@ pub struct Shape {
     ping_or_pong: bool,
 }
 
-impl Shape {
+impl MessageShape {
     /// The shape of this text, if it is a JSON object.
-    pub fn of(text: &str) -> Option<Shape> {
+    pub fn of(text: &str) -> Option<MessageShape> {
         let Some(attributes) = Attributes::of(text) else { return serde_json::from_str(text).ok() };
-        let mut shape = Shape::default();
+        let mut shape = MessageShape::default();
         for (name, value) in attributes.iter() {
             shape.note(name);
             shape.nobody |= *name == "id" && *value == "0";
@@ -111,18 +111,18 @@ impl Shape {
     }
 }
 
-impl<'de> Deserialize<'de> for Shape {
+impl<'de> Deserialize<'de> for MessageShape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AnyObject;
         impl<'de> Visitor<'de> for AnyObject {
-            type Value = Shape;
+            type Value = MessageShape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
-                let mut shape = Shape::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageShape, A::Error> {
+                let mut shape = MessageShape::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     shape.note(&name);
                     if name == "id" {
@@ -143,17 +143,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::texts;
+    use crate::protocol::model::test_json;
 
     proptest! {
         #[test]
-        fn canonical_text_has_the_shape_of_any(text in texts::sent()) {
-            prop_assert_eq!(Shape::of(&text), serde_json::from_str(&text).ok(), "{}", text);
+        fn canonical_text_has_the_shape_of_any(text in test_json::sent()) {
+            prop_assert_eq!(MessageShape::of(&text), serde_json::from_str(&text).ok(), "{}", text);
         }
     }
 
     fn senders(text: &str, by_join: bool) -> Option<&'static [Dialect]> {
-        Shape::of(text)?.senders(by_join)
+        MessageShape::of(text)?.senders(by_join)
     }
 
     /// First messages, as wire facts list them (sigver 1 to 14, measured).

@@ -4,24 +4,24 @@
 //! Within a codec, dialects differ by a set of releases: pinned, the set has one; in negotiation it may have several,
 //! and then one answer holds the attributes that each of them looks for.
 
-mod envelope;
-mod indexed;
-mod joiners;
-mod sent;
-mod shape;
-mod sigver6;
-pub mod sse;
-mod words;
+mod errors;
+mod joiner_index;
+mod js_semantics;
+mod message_shape;
+pub mod sse_codec;
+mod v1_to_5;
+mod v6;
+mod v7_to_14;
 
 use bytestring::ByteString;
 
-pub(super) use envelope::Envelope;
-pub(super) use indexed::Indexed;
-pub use shape::Shape;
-pub(super) use sigver6::Sigver6;
-pub(super) use words::{Fault, close};
+pub(super) use errors::{JsonError, close};
+pub use message_shape::MessageShape;
+pub(super) use v1_to_5::V1To5Codec;
+pub(super) use v6::V6Codec;
+pub(super) use v7_to_14::V7To14Codec;
 
-use crate::frame::Frame;
+use crate::protocol::frame::Frame;
 
 /// The longest key of the dialects whose originals have no limit (sigver 1 to 7), in bytes. The others' limit is 512
 /// UTF-16 units.

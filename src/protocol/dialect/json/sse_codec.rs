@@ -5,8 +5,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
-use crate::dialect::{Dialect, Release, Releases};
-use crate::frame::{Close, Frame};
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
+use crate::protocol::frame::{Close, Frame};
 
 /// What a stream begins with, so that the client sees that it is open.
 pub const OPENED: &str = ":ok\n\n";
@@ -20,19 +20,19 @@ pub const TAKEN: &str = ":ok\n\nid: last\n\n";
 
 /// How a client of event streams says its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Style {
+pub enum SseVariant {
     /// In the query of a GET, as in sigver 8.1. Its first word is in the request for the stream.
     Query,
     /// In the body of a POST, after the id that the stream began with, as in sigver 9 and 10.
     Auth,
 }
 
-impl Style {
+impl SseVariant {
     /// Those of the releases that have event streams in this style.
-    pub fn releases(self, all: Releases) -> Releases {
+    pub fn releases(self, all: ReleaseSet) -> ReleaseSet {
         let has: fn(Release) -> bool = match self {
-            Style::Query => |release| release == Release::V8_1_0,
-            Style::Auth => |release| release.dialect() == Dialect::Sigver9,
+            SseVariant::Query => |release| release == Release::V8_1_0,
+            SseVariant::Auth => |release| release.dialect() == Dialect::Sigver9,
         };
         all.filter(has)
     }
@@ -41,7 +41,7 @@ impl Style {
 /// The writing side of one stream.
 #[derive(Debug)]
 pub struct Writer {
-    style: Style,
+    style: SseVariant,
     id: u64,
     /// The client has its key.
     accepted: bool,
@@ -49,7 +49,7 @@ pub struct Writer {
 
 /// A frame, written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct EncodedEvent {
     /// The event, if the client is to see any.
     pub event: Option<Bytes>,
     /// The stream ends with it.
@@ -58,7 +58,7 @@ pub struct Written {
 
 impl Writer {
     /// For the client that is to say `id` where it sends.
-    pub fn new(style: Style, id: u64) -> Self {
+    pub fn new(style: SseVariant, id: u64) -> Self {
         Writer { style, id, accepted: false }
     }
 
@@ -66,31 +66,31 @@ impl Writer {
     pub fn greeting(&self) -> Vec<Bytes> {
         let opened = Bytes::from_static(OPENED.as_bytes());
         match self.style {
-            Style::Query => vec![opened],
-            Style::Auth => vec![opened, event(Some("auth"), false, &self.id.to_string())],
+            SseVariant::Query => vec![opened],
+            SseVariant::Auth => vec![opened, event(Some("auth"), false, &self.id.to_string())],
         }
     }
 
     /// Writes a frame.
-    pub fn write(&mut self, frame: Frame) -> Written {
+    pub fn write(&mut self, frame: Frame) -> EncodedEvent {
         match (frame, self.style) {
-            (Frame::Text(text), Style::Query) => self.query_text(&text),
-            (Frame::Text(text), Style::Auth) => Written::text(&text),
+            (Frame::Text(text), SseVariant::Query) => self.query_text(&text),
+            (Frame::Text(text), SseVariant::Auth) => EncodedEvent::text(&text),
             // There are no bytes in these dialects.
-            (Frame::Binary(_) | Frame::Headed(..), _) => Written { event: None, last: false },
+            (Frame::Binary(_) | Frame::Headed(..), _) => EncodedEvent { event: None, last: false },
             // A server that stops says nothing, as the originals: the client's browser comes back by itself.
-            (Frame::Close(Close { code: Some(1001), .. }), _) => Written { event: None, last: true },
-            (Frame::Close(close), Style::Query) => {
+            (Frame::Close(Close { code: Some(1001), .. }), _) => EncodedEvent { event: None, last: true },
+            (Frame::Close(close), SseVariant::Query) => {
                 let last = !(self.accepted && ends_nothing(close.code));
-                Written { event: Some(event(None, last, &query_error(&close).to_string())), last }
+                EncodedEvent { event: Some(event(None, last, &query_error(&close).to_string())), last }
             }
-            (Frame::Close(close), Style::Auth) => {
+            (Frame::Close(close), SseVariant::Auth) => {
                 let mut error = Map::new();
                 if let Some(code) = close.code {
                     error.insert("code".to_owned(), code.into());
                 }
                 error.insert("reason".to_owned(), close.reason.into());
-                Written {
+                EncodedEvent {
                     event: Some(event(Some("close"), true, &Value::Object(error).to_string())),
                     last: true,
                 }
@@ -98,22 +98,22 @@ impl Writer {
         }
     }
 
-    fn query_text(&mut self, text: &str) -> Written {
+    fn query_text(&mut self, text: &str) -> EncodedEvent {
         match text {
             "{\"isKeyOk\":true}" => {
                 self.accepted = true;
-                Written::text(&format!("{{\"isKeyOk\":true,\"id\":{}}}", self.id))
+                EncodedEvent::text(&format!("{{\"isKeyOk\":true,\"id\":{}}}", self.id))
             }
             // The error that follows says it.
-            "{\"isKeyOk\":false}" => Written { event: None, last: false },
-            text => Written::text(text),
+            "{\"isKeyOk\":false}" => EncodedEvent { event: None, last: false },
+            text => EncodedEvent::text(text),
         }
     }
 }
 
-impl Written {
+impl EncodedEvent {
     fn text(text: &str) -> Self {
-        Written { event: Some(event(None, false, text)), last: false }
+        EncodedEvent { event: Some(event(None, false, text)), last: false }
     }
 }
 
@@ -157,7 +157,7 @@ fn event(name: Option<&str>, last: bool, data: &str) -> Bytes {
 
 /// What a GET says in its query.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
+pub struct SseRequest {
     /// Who sends it: the stream of this id. `None` if it is the stream itself that is asked for.
     pub sender: Option<Sender>,
     /// What it says.
@@ -174,7 +174,7 @@ pub enum Sender {
 }
 
 /// Reads a query. Of what is no proper request there is a frame, too, which means nothing.
-pub fn asked(query: &str) -> Asked {
+pub fn asked(query: &str) -> SseRequest {
     let mut said = Map::new();
     let mut sender = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -200,7 +200,7 @@ pub fn asked(query: &str) -> Asked {
         Some(_) => matches!(names[..], ["data"] | ["data", "id"] | ["id", "data"]),
     };
     let frame = if proper { Value::Object(said).to_string() } else { "{}".to_owned() };
-    Asked { sender, frame: Frame::text(frame) }
+    SseRequest { sender, frame: Frame::text(frame) }
 }
 
 /// The value of a percent-escaped text in a query: what is no escape stays, what is no UTF-8 is replaced, as Node.js
@@ -240,12 +240,12 @@ pub fn posted(body: &Bytes) -> Option<(u64, Frame)> {
 mod tests {
     use super::*;
 
-    fn written(style: Style, frame: Frame) -> (Option<String>, bool) {
-        let Written { event, last } = Writer::new(style, 1438233096).write(frame);
+    fn written(style: SseVariant, frame: Frame) -> (Option<String>, bool) {
+        let EncodedEvent { event, last } = Writer::new(style, 1438233096).write(frame);
         (event.map(|event| String::from_utf8(event.to_vec()).unwrap()), last)
     }
 
-    fn text(style: Style, text: &'static str) -> Option<String> {
+    fn text(style: SseVariant, text: &'static str) -> Option<String> {
         let (event, last) = written(style, Frame::text(text));
         assert!(!last);
         event
@@ -253,9 +253,9 @@ mod tests {
 
     #[test]
     fn greetings_are_those_of_the_recordings() {
-        assert_eq!(Writer::new(Style::Query, 5).greeting(), [":ok\n\n"]);
+        assert_eq!(Writer::new(SseVariant::Query, 5).greeting(), [":ok\n\n"]);
         assert_eq!(
-            Writer::new(Style::Auth, 185614399).greeting(),
+            Writer::new(SseVariant::Auth, 185614399).greeting(),
             [":ok\n\n", "event: auth\ndata: 185614399\n\n"]
         );
     }
@@ -263,26 +263,26 @@ mod tests {
     #[test]
     fn texts_are_data() {
         assert_eq!(
-            text(Style::Query, r#"{"isKeyOk":true}"#).unwrap(),
+            text(SseVariant::Query, r#"{"isKeyOk":true}"#).unwrap(),
             "data: {\"isKeyOk\":true,\"id\":1438233096}\n\n"
         );
-        assert_eq!(text(Style::Query, r#"{"data":"x"}"#).unwrap(), "data: {\"data\":\"x\"}\n\n");
-        assert_eq!(text(Style::Auth, r#"{"opened":true}"#).unwrap(), "data: {\"opened\":true}\n\n");
-        assert_eq!(written(Style::Auth, Frame::binary("x")), (None, false));
+        assert_eq!(text(SseVariant::Query, r#"{"data":"x"}"#).unwrap(), "data: {\"data\":\"x\"}\n\n");
+        assert_eq!(text(SseVariant::Auth, r#"{"opened":true}"#).unwrap(), "data: {\"opened\":true}\n\n");
+        assert_eq!(written(SseVariant::Auth, Frame::binary("x")), (None, false));
     }
 
     #[test]
     fn no_text_can_be_more_than_data() {
         assert_eq!(
-            text(Style::Auth, "a\nevent: close\r\n\rid: 5").unwrap(),
+            text(SseVariant::Auth, "a\nevent: close\r\n\rid: 5").unwrap(),
             "data: a\ndata: event: close\ndata: \ndata: id: 5\n\n"
         );
-        assert_eq!(text(Style::Auth, "").unwrap(), "data: \n\n");
+        assert_eq!(text(SseVariant::Auth, "").unwrap(), "data: \n\n");
     }
 
     #[test]
     fn errors_are_those_of_the_recordings_and_are_the_last() {
-        assert_eq!(text(Style::Query, r#"{"isKeyOk":false}"#), None);
+        assert_eq!(text(SseVariant::Query, r#"{"isKeyOk":false}"#), None);
         for (code, reason, expected) in [
             (
                 4010,
@@ -296,19 +296,19 @@ mod tests {
             ),
             (4011, "KEY_UNKNOWN: Unknown key", r#"{"error":4011,"message":"KEY_UNKNOWN: Unknown key"}"#),
         ] {
-            let event = written(Style::Query, Frame::Close(Close::new(code, reason)));
+            let event = written(SseVariant::Query, Frame::Close(Close::new(code, reason)));
             assert_eq!(event, (Some(format!("id: last\ndata: {expected}\n\n")), true));
         }
         let close = Close::new(4000, "MESSAGE_ERROR=4000: Unknown message");
         assert_eq!(
-            written(Style::Auth, Frame::Close(close)).0.unwrap(),
+            written(SseVariant::Auth, Frame::Close(close)).0.unwrap(),
             "event: close\nid: last\ndata: {\"code\":4000,\"reason\":\"MESSAGE_ERROR=4000: Unknown message\"}\n\n"
         );
         assert_eq!(
-            written(Style::Auth, Frame::Close(Close::empty())),
+            written(SseVariant::Auth, Frame::Close(Close::empty())),
             (Some("event: close\nid: last\ndata: {\"reason\":\"\"}\n\n".to_owned()), true)
         );
-        for style in [Style::Query, Style::Auth] {
+        for style in [SseVariant::Query, SseVariant::Auth] {
             assert_eq!(written(style, Frame::Close(Close::new(1001, "bye"))), (None, true));
         }
     }
@@ -317,12 +317,12 @@ mod tests {
     #[test]
     fn an_error_about_one_frame_does_not_end_the_stream_of_a_client_that_has_its_key() {
         let gone = "JOINING_NO_LONGER_AVAILABLE: Joining is no longer available";
-        let mut writer = Writer::new(Style::Query, 5);
+        let mut writer = Writer::new(SseVariant::Query, 5);
         assert!(writer.write(Frame::Close(Close::new(4021, gone))).last);
         writer.write(Frame::text("{\"isKeyOk\":true}"));
         let written = writer.write(Frame::Close(Close::new(4021, gone)));
         let expected = format!("data: {{\"error\":4021,\"message\":\"{gone}\"}}\n\n");
-        assert_eq!(written, Written { event: Some(expected.into()), last: false });
+        assert_eq!(written, EncodedEvent { event: Some(expected.into()), last: false });
         for code in [1008, 1009, 4001] {
             assert!(writer.write(Frame::Close(Close::new(code, ""))).last);
         }
@@ -349,7 +349,7 @@ mod tests {
             ("open=k&myId=7", Some(Sender::Id(7)), "{}"),
             ("myId=x&data=%7B%22a%22%3A1%7D", Some(Sender::Nobody), r#"{"data":"{\"a\":1}"}"#),
         ] {
-            assert_eq!(asked(query), Asked { sender, frame: Frame::text(frame) }, "{query}");
+            assert_eq!(asked(query), SseRequest { sender, frame: Frame::text(frame) }, "{query}");
         }
     }
 
@@ -392,7 +392,7 @@ mod tests {
 
         #[test]
         fn whatever_is_written_is_one_event(text in "(.|[\r\n]){0,100}") {
-            let event = Writer::new(Style::Auth, 1).write(Frame::text(text)).event.unwrap();
+            let event = Writer::new(SseVariant::Auth, 1).write(Frame::text(text)).event.unwrap();
             let event = std::str::from_utf8(&event).unwrap();
             let lines = event.strip_suffix("\n\n").unwrap();
             assert!(lines.split(['\r', '\n']).all(|line| line.starts_with("data: ")));

@@ -6,22 +6,23 @@ use std::fmt::Write as _;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::joiners::Joiners;
-use super::sent::{compact, digits, room_key};
-use super::{Fault, MAX_KEY, close, text_of};
-use crate::dialect::Release;
-use crate::dialect::session::Action;
-use crate::frame::Frame;
-use crate::model::canonical::Attributes;
-use crate::model::{
-    Alone, Command, Event, Join, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side, Signal,
+use super::joiner_index::JoinerIndex;
+use super::js_semantics::{compact, digits, room_key};
+use super::{JsonError, MAX_KEY, close, text_of};
+use crate::protocol::dialect::Release;
+use crate::protocol::dialect::session::Action;
+use crate::protocol::frame::Frame;
+use crate::protocol::model::canonical::Attributes;
+use crate::protocol::model::{
+    Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
+    Side, WhenEmpty,
 };
 
 /// The codec of one connection.
 #[derive(Debug)]
-pub(in crate::dialect) struct Indexed {
+pub(in crate::protocol::dialect) struct V1To5Codec {
     release: Release,
-    joiners: Joiners,
+    joiners: JoinerIndex,
     joiner: bool,
 }
 
@@ -44,16 +45,16 @@ impl Head {
     }
 }
 
-impl Indexed {
-    pub(in crate::dialect) fn new(release: Release) -> Self {
-        Indexed { release, joiners: Joiners::default(), joiner: false }
+impl V1To5Codec {
+    pub(in crate::protocol::dialect) fn new(release: Release) -> Self {
+        V1To5Codec { release, joiners: JoinerIndex::default(), joiner: false }
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         if let Frame::Close(_) = frame {
             return Action::Nothing;
         }
-        let Some(text) = text_of(frame) else { return self.refuse(Fault::NotJson) };
+        let Some(text) = text_of(frame) else { return self.refuse(JsonError::NotJson) };
         let binary = matches!(frame, Frame::Binary(_));
         let head = Attributes::of(&text).map(|attributes| Head::of_canonical(&attributes, self.key_name()));
         match head {
@@ -66,9 +67,9 @@ impl Indexed {
     fn any_text(&mut self, text: ByteString, binary: bool) -> Action {
         match serde_json::from_str(&text) {
             Ok(Value::Object(object)) => self.object(Head::of_tree(object, self.key_name()), text, binary),
-            Ok(Value::Null) | Err(_) => self.refuse(Fault::NotJson),
-            Ok(_) if self.any_object() => self.refuse(Fault::BeforeJoin),
-            Ok(_) => self.refuse(Fault::Unknown(&text)),
+            Ok(Value::Null) | Err(_) => self.refuse(JsonError::NotJson),
+            Ok(_) if self.any_object() => self.refuse(JsonError::BeforeJoin),
+            Ok(_) => self.refuse(JsonError::Unknown(&text)),
         }
     }
 
@@ -86,35 +87,41 @@ impl Indexed {
         let Head { kind, key, index } = head;
         match (kind.as_ref().and_then(Value::as_str), &key) {
             (Some("open" | "join"), Some(key)) if room_key(key).as_str().len() > MAX_KEY => {
-                return self.refuse(Fault::KeyTooLong);
+                return self.refuse(JsonError::KeyTooLong);
             }
             (Some("open"), Some(key)) => {
-                self.joiners = Joiners::default();
-                let open = Open { exclusive: true, keeps_others: false };
+                self.joiners = JoinerIndex::default();
+                let open = Open { exclusive: true, keep_other_rooms: false };
                 return Action::Enter(room_key(key), Command::Open(open));
             }
             (Some("join"), Some(key)) => return self.join(room_key(key)),
-            (Some("open" | "join"), None) if !self.any_object() => return self.refuse(Fault::KeyUnknown("")),
+            (Some("open" | "join"), None) if !self.any_object() => {
+                return self.refuse(JsonError::KeyUnknown(""));
+            }
             (Some("offer" | "icecandidate"), _) if !self.any_object() => {}
-            _ if !self.any_object() => return self.refuse(Fault::Unknown(&text)),
-            _ if kind.is_some() && key.is_some() => return self.refuse(Fault::Unknown(&text)),
+            _ if !self.any_object() => return self.refuse(JsonError::Unknown(&text)),
+            _ if kind.is_some() && key.is_some() => return self.refuse(JsonError::Unknown(&text)),
             _ => {}
         }
         let to = match index {
             Some(index) => match self.joiner_at(&index) {
                 Some(link) => link,
-                None => return self.refuse(Fault::UnknownId),
+                None => return self.refuse(JsonError::UnknownId),
             },
             None if self.joiner => Recipient::Member,
-            None => return self.refuse(Fault::BeforeJoin),
+            None => return self.refuse(JsonError::BeforeJoin),
         };
-        let signal = Signal::Data { payload: Payload::Attributes { text, binary }, last: false };
+        let signal = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
         Action::Ask(Command::Relay { to, signal, origin: self.release.dialect().origin() })
     }
 
     fn join(&mut self, key: RoomKey) -> Action {
         self.joiner = true;
-        let join = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
+        let join = Join {
+            alone: WhenEmpty::Refuse,
+            pick: MemberChoice::Oldest,
+            rejoin: RejoinPolicy::KeepReceiving,
+        };
         Action::Enter(key, Command::Join(join))
     }
 
@@ -128,16 +135,18 @@ impl Indexed {
         self.joiners.at(index).map(Recipient::Joiner)
     }
 
-    pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
         match event {
-            Event::JoinerArrived { link } => {
+            Event::LinkedToJoiner { link } => {
                 self.joiners.index_of(link);
                 out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
             }
-            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, .. } => {
+            Event::Relayed { link, side, signal: LinkMessage::Data { payload, .. }, .. } => {
                 match (side, payload) {
-                    (Side::Joiner, Payload::Attributes { text, binary }) => out.push(forwarded(text, binary)),
-                    (Side::Member, Payload::Attributes { text, binary }) if !self.any_object() => {
+                    (Side::Joiner, Payload::ObjectFrame { text, binary }) => {
+                        out.push(forwarded(text, binary))
+                    }
+                    (Side::Member, Payload::ObjectFrame { text, binary }) if !self.any_object() => {
                         out.push(forwarded(text, binary));
                     }
                     (Side::Joiner, payload) => {
@@ -150,18 +159,21 @@ impl Indexed {
                 }
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.release, Fault::of(&reason, ""))));
+                out.push(Frame::Close(close(self.release, JsonError::of(&reason, ""))));
             }
             // An opener cannot know that a joiner is gone: nobody told it, and the others still need it.
             Event::Undeliverable { reason: Reason::UnknownRecipient, .. } => {}
             Event::Undeliverable { reason, .. } => {
-                out.push(Frame::Close(close(self.release, Fault::of(&reason, ""))));
+                out.push(Frame::Close(close(self.release, JsonError::of(&reason, ""))));
             }
             // The dialect has no words for these.
             Event::Admitted { .. }
-            | Event::Settled { .. }
-            | Event::Bound { .. }
-            | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::Relayed {
+                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                ..
+            }
             | Event::LinkEnded { .. } => {}
         }
     }
@@ -179,7 +191,7 @@ impl Indexed {
 
     /// The text of an object for this client, with the index of the joiner it is from.
     fn with_index(&self, payload: Payload, index: usize) -> ByteString {
-        if let Payload::Attributes { text, .. } = &payload
+        if let Payload::ObjectFrame { text, .. } = &payload
             && let Some(attributes) = Attributes::of(text)
             && attributes.get("index").is_none()
         {
@@ -224,7 +236,7 @@ impl Indexed {
         attributes.and_then(|attributes| self.kind(|name| attributes.get(name).is_some()))
     }
 
-    fn refuse(&self, fault: Fault<'_>) -> Action {
+    fn refuse(&self, fault: JsonError<'_>) -> Action {
         Action::Close(close(self.release, fault))
     }
 }
@@ -259,8 +271,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::texts;
-    use crate::model::{LinkId, Origin};
+    use crate::protocol::model::test_json;
+    use crate::protocol::model::{LinkId, SenderTag};
 
     const RELEASES: [Release; 3] = [Release::V3_0_0, Release::V4_0_0, Release::V5_0_0];
 
@@ -270,13 +282,13 @@ mod tests {
         /// Looked over or read into a tree: the same comes of it.
         #[test]
         fn canonical_text_means_what_any_text_means(
-            text in texts::sent(),
+            text in test_json::sent(),
             release in prop::sample::select(&RELEASES[..]),
             joiner: bool,
             binary: bool,
         ) {
             let codec = || {
-                let mut codec = Indexed::new(release);
+                let mut codec = V1To5Codec::new(release);
                 codec.joiner = joiner;
                 codec.joiners.index_of(LinkId(70));
                 codec
@@ -286,21 +298,21 @@ mod tests {
         }
 
         #[test]
-        fn an_index_is_added_to_text_as_to_a_tree(text in texts::sent(), index in 0..1000_usize, binary: bool) {
-            let codec = Indexed::new(Release::V5_0_0);
-            let payload = Payload::Attributes { text: text.into(), binary };
+        fn an_index_is_added_to_text_as_to_a_tree(text in test_json::sent(), index in 0..1000_usize, binary: bool) {
+            let codec = V1To5Codec::new(Release::V5_0_0);
+            let payload = Payload::ObjectFrame { text: text.into(), binary };
             prop_assert_eq!(codec.with_index(payload.clone(), index), codec.tree_with_index(payload, index));
         }
 
         /// Of dialects that say it otherwise.
         #[test]
         fn text_becomes_an_object_as_a_tree_does(
-            text in prop_oneof![texts::sent(), texts::simple()],
+            text in prop_oneof![test_json::sent(), test_json::simple()],
             release in prop::sample::select(&RELEASES[..]),
             bytes: bool,
             index in 0..1000_usize,
         ) {
-            let codec = Indexed::new(release);
+            let codec = V1To5Codec::new(release);
             let payload = match serde_json::from_str::<Value>(&text) {
                 Ok(value) if !bytes => Payload::Json(value.to_string().into()),
                 _ => Payload::Bytes(text.into()),
@@ -311,16 +323,16 @@ mod tests {
         }
     }
 
-    fn sent(codec: &mut Indexed, event: Event) -> Vec<Frame> {
+    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Frame> {
         let mut out = Vec::new();
         codec.encode(event, &mut out);
         out
     }
 
     fn relayed(link: u32, side: Side, text: &'static str) -> Event {
-        let payload = Payload::Attributes { text: text.into(), binary: false };
-        let signal = Signal::Data { payload, last: false };
-        Event::Relayed { link: LinkId(link), side, signal, origin: Origin::default() }
+        let payload = Payload::ObjectFrame { text: text.into(), binary: false };
+        let signal = LinkMessage::Data { payload, last: false };
+        Event::Relayed { link: LinkId(link), side, signal, origin: SenderTag::default() }
     }
 
     const OFFER: &str = r#"{ "type": "offer", "id": 1, "sdp": "v" }"#;
@@ -328,9 +340,9 @@ mod tests {
     /// As the original does, which serialises the whole object again (sigver 5.0.0, measured).
     #[test]
     fn an_opener_of_5_sees_all_of_a_joiners_attributes_and_its_index() {
-        let mut codec = Indexed::new(Release::V5_0_0);
-        sent(&mut codec, Event::JoinerArrived { link: LinkId(70) });
-        sent(&mut codec, Event::JoinerArrived { link: LinkId(80) });
+        let mut codec = V1To5Codec::new(Release::V5_0_0);
+        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
+        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(80) });
         assert_eq!(
             sent(&mut codec, relayed(80, Side::Member, OFFER)),
             [Frame::text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
@@ -340,8 +352,8 @@ mod tests {
     /// As the original does (sigver 4.0.0, measured).
     #[test]
     fn an_opener_of_4_sees_the_frame_as_it_came() {
-        let mut codec = Indexed::new(Release::V4_0_0);
-        sent(&mut codec, Event::JoinerArrived { link: LinkId(70) });
+        let mut codec = V1To5Codec::new(Release::V4_0_0);
+        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
         assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [Frame::text(OFFER)]);
     }
 
@@ -349,13 +361,13 @@ mod tests {
     fn a_key_without_end_is_refused() {
         let key = "k".repeat(MAX_KEY + 1);
         let frame = Frame::text(format!(r#"{{"type":"open","key":"{key}"}}"#));
-        let refused = Indexed::new(Release::V5_0_0).decode(&frame);
+        let refused = V1To5Codec::new(Release::V5_0_0).decode(&frame);
         assert!(matches!(refused, Action::Close(close) if close.code == Some(1008)));
     }
 
     #[test]
     fn only_offers_and_candidates_are_relayed_up_to_4() {
-        let mut codec = Indexed::new(Release::V4_0_0);
+        let mut codec = V1To5Codec::new(Release::V4_0_0);
         codec.decode(&Frame::text(r#"{"type":"join","key":"k"}"#));
         assert!(matches!(codec.decode(&Frame::text(OFFER)), Action::Ask(Command::Relay { .. })));
         assert!(matches!(codec.decode(&Frame::text(r#"{"type":"answer"}"#)), Action::Close(_)));

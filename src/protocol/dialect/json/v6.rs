@@ -4,38 +4,39 @@
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::sent::{compact, room_key};
-use super::{Fault, MAX_JOINERS, MAX_KEY, close, text_of};
-use crate::dialect::session::Action;
-use crate::dialect::{Dialect, Release};
-use crate::frame::Frame;
-use crate::model::canonical::{self, Attributes};
-use crate::model::{
-    Alone, Command, Event, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, Side, Signal,
+use super::js_semantics::{compact, room_key};
+use super::{JsonError, MAX_JOINERS, MAX_KEY, close, text_of};
+use crate::protocol::dialect::session::Action;
+use crate::protocol::dialect::{Dialect, Release};
+use crate::protocol::frame::Frame;
+use crate::protocol::model::canonical::{self, Attributes};
+use crate::protocol::model::{
+    Command, Event, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy,
+    Side, WhenEmpty,
 };
 
 const RELEASE: Release = Release::V6_0_0;
 
 /// The codec of one connection.
 #[derive(Debug, Default)]
-pub(in crate::dialect) struct Sigver6 {
+pub(in crate::protocol::dialect) struct V6Codec {
     opened: bool,
     joined: bool,
     /// Joiners to whom the next answer goes.
     waiting: Vec<LinkId>,
 }
 
-impl Sigver6 {
+impl V6Codec {
     /// The codec of an opener that was spoken to as one of several dialects so far, with the joiners it has.
     pub(super) fn of_opener(waiting: Vec<LinkId>) -> Self {
-        Sigver6 { opened: true, joined: false, waiting }
+        V6Codec { opened: true, joined: false, waiting }
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         if let Frame::Close(_) = frame {
             return Action::Nothing;
         }
-        let Some(text) = text_of(frame) else { return refuse(Fault::NotJson) };
+        let Some(text) = text_of(frame) else { return refuse(JsonError::NotJson) };
         match canonical::only_name(&text) {
             Some("offer") => self.offer(Payload::Json(text)),
             Some("answer") => self.answer(Payload::Json(text)),
@@ -47,8 +48,8 @@ impl Sigver6 {
     fn any_text(&mut self, text: &str) -> Action {
         match serde_json::from_str(text) {
             Ok(Value::Object(object)) => self.object(object),
-            Ok(Value::Null) | Err(_) => refuse(Fault::NotJson),
-            Ok(_) => refuse(Fault::Unknown(text)),
+            Ok(Value::Null) | Err(_) => refuse(JsonError::NotJson),
+            Ok(_) => refuse(JsonError::Unknown(text)),
         }
     }
 
@@ -56,15 +57,19 @@ impl Sigver6 {
         if let Some(key) = object.get("key").or(object.get("joinkey")) {
             let key = room_key(key);
             if key.as_str().len() > MAX_KEY {
-                return refuse(Fault::KeyTooLong);
+                return refuse(JsonError::KeyTooLong);
             }
             if object.contains_key("key") {
                 self.opened = true;
                 self.waiting = Vec::new();
-                return Action::Enter(key, Command::Open(Open { exclusive: true, keeps_others: false }));
+                return Action::Enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
             }
             self.joined = true;
-            let join = Join { alone: Alone::Refuse, pick: Pick::Oldest, rejoin: Rejoin::KeepHearing };
+            let join = Join {
+                alone: WhenEmpty::Refuse,
+                pick: MemberChoice::Oldest,
+                rejoin: RejoinPolicy::KeepReceiving,
+            };
             return Action::Enter(key, Command::Join(join));
         }
         if let Some(offer) = object.remove("offer") {
@@ -73,34 +78,36 @@ impl Sigver6 {
         if let Some(answer) = object.remove("answer") {
             return self.answer(payload("answer", answer));
         }
-        refuse(Fault::Unknown(""))
+        refuse(JsonError::Unknown(""))
     }
 
     fn offer(&self, offer: Payload) -> Action {
         if !self.joined {
-            return refuse(Fault::BeforeJoin);
+            return refuse(JsonError::BeforeJoin);
         }
         relay(Recipient::Member, offer)
     }
 
     fn answer(&mut self, answer: Payload) -> Action {
         if !self.opened {
-            return refuse(Fault::BeforeOpen);
+            return refuse(JsonError::BeforeOpen);
         }
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(Recipient::Joiner);
         Action::Several(waiting.map(|to| relay(to, answer.clone())).collect())
     }
 
-    pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
         match event {
-            Event::Bound { .. } => out.push(Frame::text(ByteString::from_static("{\"reachable\":\"true\"}"))),
-            Event::JoinerArrived { link } => {
+            Event::LinkedToMember { .. } => {
+                out.push(Frame::text(ByteString::from_static("{\"reachable\":\"true\"}")))
+            }
+            Event::LinkedToJoiner { link } => {
                 if self.waiting.len() == MAX_JOINERS {
                     self.waiting.remove(0);
                 }
                 self.waiting.push(link);
             }
-            Event::Relayed { side, signal: Signal::Data { payload, .. }, .. } => {
+            Event::Relayed { side, signal: LinkMessage::Data { payload, .. }, .. } => {
                 // All that the dialect has words for: one goes up, the other down.
                 let name = match side {
                     Side::Member => "offer",
@@ -112,21 +119,24 @@ impl Sigver6 {
                 self.waiting.retain(|waiting| *waiting != link);
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(RELEASE, Fault::of(&reason, ""))));
+                out.push(Frame::Close(close(RELEASE, JsonError::of(&reason, ""))));
             }
             // The opener is gone, and all that can be said to it.
-            Event::Undeliverable { to: Recipient::Member | Recipient::Either(_), reason } => {
+            Event::Undeliverable { to: Recipient::Member | Recipient::JoinerOrMember(_), reason } => {
                 let fault = match reason {
-                    Reason::NotJoined => Fault::BeforeJoin,
-                    _ => Fault::OpenerGone(""),
+                    Reason::NotJoined => JsonError::BeforeJoin,
+                    _ => JsonError::OpenerGone(""),
                 };
                 out.push(Frame::Close(close(RELEASE, fault)));
             }
             // A joiner that has gone misses nothing, and the opener need not know.
             Event::Undeliverable { to: Recipient::Joiner(_), .. }
             | Event::Admitted { .. }
-            | Event::Settled { .. }
-            | Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. }
+            | Event::BecameMember { .. }
+            | Event::Relayed {
+                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                ..
+            }
             | Event::LinkEnded { side: Side::Joiner, .. } => {}
         }
     }
@@ -152,7 +162,7 @@ pub(super) fn said_text(payload: &Payload, name: &str) -> Option<ByteString> {
 
 /// What a payload says that goes by this name. Up to sigver 4, both sides say it in an object of the type `offer`.
 fn said(payload: Payload, name: &str) -> Option<Value> {
-    if let Payload::Attributes { .. } = payload {
+    if let Payload::ObjectFrame { .. } = payload {
         let mut attributes = payload.clone().into_attributes();
         let typed = attributes.get("type").is_some_and(|kind| kind == "offer");
         return match attributes.remove(name) {
@@ -177,11 +187,11 @@ fn payload(name: &str, value: Value) -> Payload {
 }
 
 fn relay(to: Recipient, payload: Payload) -> Action {
-    let signal = Signal::Data { payload, last: false };
+    let signal = LinkMessage::Data { payload, last: false };
     Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver6.origin() })
 }
 
-fn refuse(fault: Fault<'_>) -> Action {
+fn refuse(fault: JsonError<'_>) -> Action {
     Action::Close(close(RELEASE, fault))
 }
 
@@ -190,20 +200,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::texts;
+    use crate::protocol::model::test_json;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
         /// Looked over or read into a tree: the same comes of it.
         #[test]
-        fn canonical_text_means_what_any_text_means(text in texts::sent(), opened: bool, joined: bool) {
-            let codec = || Sigver6 { opened, joined, waiting: vec![LinkId(70), LinkId(80)] };
+        fn canonical_text_means_what_any_text_means(text in test_json::sent(), opened: bool, joined: bool) {
+            let codec = || V6Codec { opened, joined, waiting: vec![LinkId(70), LinkId(80)] };
             prop_assert_eq!(codec().decode(&Frame::text(text.as_str())), codec().any_text(&text));
         }
 
         #[test]
-        fn canonical_text_is_what_it_says(text in texts::sent()) {
+        fn canonical_text_is_what_it_says(text in test_json::sent()) {
             let payload = Payload::Json(text.into());
             let tree = said(payload.clone(), "offer").map(|said| compact(attribute("offer", said)));
             let part = said(payload.clone(), "offer").map(|said| said.to_string().into());

@@ -5,8 +5,8 @@
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::wire::Layout;
-use crate::frame::{Frame, Head};
+use super::wire::ContentLayout;
+use crate::protocol::frame::{Frame, Head};
 
 /// The longest number read here, in bytes; longer ones have bits to spare.
 const MAX_VARINT: usize = 5;
@@ -14,28 +14,28 @@ const MAX_VARINT: usize = 5;
 /// The longest head: three tags with a number behind each, and one with a length, which is below 2³⁵.
 const MAX_HEAD: usize = 24;
 
-impl Layout {
+impl ContentLayout {
     /// The field of a message that is its content.
     fn outer(self) -> u8 {
         match self {
-            Layout::A | Layout::B => 1,
-            Layout::C | Layout::D => 2,
+            ContentLayout::V15_1 | ContentLayout::V15_0 => 1,
+            ContentLayout::V19 | ContentLayout::V20 => 2,
         }
     }
 
     /// The field of a content that is its data: the last of those that are sent together.
     fn data(self) -> u8 {
         match self {
-            Layout::A => 2,
-            Layout::B | Layout::C => 3,
-            Layout::D => 4,
+            ContentLayout::V15_1 => 2,
+            ContentLayout::V15_0 | ContentLayout::V19 => 3,
+            ContentLayout::V20 => 4,
         }
     }
 }
 
 /// The data of a content and the numbers before it, by their fields, if the frame is nothing else: each field once at most,
 /// in order, and the data at the end. Otherwise, the frame.
-pub(super) fn take_out(mut frame: Bytes, layout: Layout) -> Result<([u32; 4], Bytes), Bytes> {
+pub(super) fn take_out(mut frame: Bytes, layout: ContentLayout) -> Result<([u32; 4], Bytes), Bytes> {
     match find(&frame, layout) {
         Some((numbers, length)) => {
             // The same memory, with nobody else to share it: a clone and what it allocates less.
@@ -47,7 +47,7 @@ pub(super) fn take_out(mut frame: Bytes, layout: Layout) -> Result<([u32; 4], By
 }
 
 /// The numbers, and the length of the data at the end.
-fn find(frame: &[u8], layout: Layout) -> Option<([u32; 4], usize)> {
+fn find(frame: &[u8], layout: ContentLayout) -> Option<([u32; 4], usize)> {
     let (&tag, rest) = frame.split_first()?;
     let (length, mut rest) = varint(rest)?;
     if tag != delimited(layout.outer()) || length as usize != rest.len() {
@@ -71,7 +71,7 @@ fn find(frame: &[u8], layout: Layout) -> Option<([u32; 4], usize)> {
 }
 
 /// A frame with a content: these numbers in its first fields, and the data.
-pub(super) fn put_in(layout: Layout, numbers: &[u32], data: Bytes) -> Frame {
+pub(super) fn put_in(layout: ContentLayout, numbers: &[u32], data: Bytes) -> Frame {
     let field = |length| 1 + encoded_len_varint(length);
     let before: usize = numbers.iter().map(|number| field(u64::from(*number))).sum();
     let length = data.len() as u64;
@@ -108,37 +108,38 @@ fn varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::protobuf::wire::{v15, v18, v19, v20};
+    use crate::protocol::dialect::protobuf::wire::{v15, v18, v19, v20};
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
     use prost::Message as _;
 
-    const LAYOUTS: [Layout; 4] = [Layout::A, Layout::B, Layout::C, Layout::D];
+    const LAYOUTS: [ContentLayout; 4] =
+        [ContentLayout::V15_1, ContentLayout::V15_0, ContentLayout::V19, ContentLayout::V20];
 
     /// What the compiled messages make of a frame, if it is a content with data.
-    fn compiled(frame: &Bytes, layout: Layout) -> Option<([u32; 4], Bytes)> {
+    fn compiled(frame: &Bytes, layout: ContentLayout) -> Option<([u32; 4], Bytes)> {
         let (bit, frame) = (|bit: Option<bool>| u32::from(bit.unwrap_or_default()), frame.clone());
         match layout {
-            Layout::A => match v18::Message::decode(frame).ok()?.r#type? {
+            ContentLayout::V15_1 => match v18::Message::decode(frame).ok()?.r#type? {
                 v18::message::Type::Content(content) => match content.r#type? {
                     v18::content::Type::Data(data) => Some(([0, content.id.unwrap_or(0), 0, 0], data)),
                     _ => None,
                 },
                 _ => None,
             },
-            Layout::B => match v15::Message::decode(frame).ok()?.r#type? {
+            ContentLayout::V15_0 => match v15::Message::decode(frame).ok()?.r#type? {
                 v15::message::Type::Content(content) => {
                     Some(([0, content.id.unwrap_or(0), bit(content.is_end), 0], content.data?))
                 }
                 _ => None,
             },
-            Layout::C => match v19::Message::decode(frame).ok()?.r#type? {
+            ContentLayout::V19 => match v19::Message::decode(frame).ok()?.r#type? {
                 v19::message::Type::Content(content) => {
                     Some(([0, content.id.unwrap_or(0), bit(content.last_data), 0], content.data?))
                 }
                 _ => None,
             },
-            Layout::D => match v20::Message::decode(frame).ok()?.r#type? {
+            ContentLayout::V20 => match v20::Message::decode(frame).ok()?.r#type? {
                 v20::message::Type::Content(content) => {
                     let (sender, recipient) = (content.sender_id, content.recipient_id);
                     let numbers = [0, sender.unwrap_or(0), recipient.unwrap_or(0), bit(content.last_data)];
@@ -150,11 +151,11 @@ mod tests {
     }
 
     /// The bits among the numbers count as true whatever they are.
-    fn with_bits(layout: Layout, (mut numbers, data): ([u32; 4], Bytes)) -> ([u32; 4], Bytes) {
+    fn with_bits(layout: ContentLayout, (mut numbers, data): ([u32; 4], Bytes)) -> ([u32; 4], Bytes) {
         let bit = match layout {
-            Layout::A => None,
-            Layout::B | Layout::C => Some(2),
-            Layout::D => Some(3),
+            ContentLayout::V15_1 => None,
+            ContentLayout::V15_0 | ContentLayout::V19 => Some(2),
+            ContentLayout::V20 => Some(3),
         };
         bit.into_iter().for_each(|bit: usize| numbers[bit] = numbers[bit].min(1));
         (numbers, data)
@@ -192,7 +193,7 @@ mod tests {
     }
 
     /// A frame of this layout, as contents with data are: some numbers in order, and the data behind them.
-    fn shaped(layout: Layout, numbers: &[Option<(u64, bool)>], data: &[u8]) -> Vec<u8> {
+    fn shaped(layout: ContentLayout, numbers: &[Option<(u64, bool)>], data: &[u8]) -> Vec<u8> {
         let mut inner = Vec::new();
         for (field, it) in (1..layout.data()).zip(numbers) {
             inner.extend(it.iter().flat_map(|(value, padded)| number(field, *value, *padded)));
@@ -209,7 +210,7 @@ mod tests {
     }
 
     /// Whether it was taken out, which must be right if it was.
-    fn compare(frame: Vec<u8>, layout: Layout) -> bool {
+    fn compare(frame: Vec<u8>, layout: ContentLayout) -> bool {
         let frame = Bytes::from(frame);
         let Ok(taken) = take_out(frame.clone(), layout) else { return false };
         assert_eq!(Some(with_bits(layout, taken)), compiled(&frame, layout), "{layout:?}: {frame:?}");
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_bit_that_is_longer_than_a_number_is_left_to_the_compiled_messages() {
-        for (layout, bit) in [(Layout::B, 1), (Layout::C, 1), (Layout::D, 2)] {
+        for (layout, bit) in [(ContentLayout::V15_0, 1), (ContentLayout::V19, 1), (ContentLayout::V20, 2)] {
             for value in [1 << 32, u64::MAX] {
                 let mut numbers = [Some((1, false)); 3];
                 numbers[bit] = Some((value, false));
@@ -279,18 +280,18 @@ mod tests {
         ) {
             let data = Bytes::from(data);
             for layout in LAYOUTS {
-                let numbers: &[u32] = if layout == Layout::D { &[id, other] } else { &[id] };
+                let numbers: &[u32] = if layout == ContentLayout::V20 { &[id, other] } else { &[id] };
                 let frame = whole(put_in(layout, numbers, data.clone()));
-                let expected = [0, id, if layout == Layout::D { other } else { 0 }, 0];
+                let expected = [0, id, if layout == ContentLayout::V20 { other } else { 0 }, 0];
                 prop_assert_eq!(take_out(frame.clone(), layout), Ok((expected, data.clone())));
                 prop_assert_eq!(compiled(&frame, layout), Some((expected, data.clone())));
                 // Without a byte that the compiled messages would not write.
                 let mut again = Vec::new();
                 match layout {
-                    Layout::A => v18::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    Layout::B => v15::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    Layout::C => v19::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    Layout::D => v20::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
+                    ContentLayout::V15_1 => v18::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
+                    ContentLayout::V15_0 => v15::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
+                    ContentLayout::V19 => v19::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
+                    ContentLayout::V20 => v20::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
                 }
                 prop_assert!(again == frame);
             }

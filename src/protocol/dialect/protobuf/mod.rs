@@ -1,15 +1,15 @@
 //! The dialects of bytes: sigver 15 to 20. Messages in [`wire`], what they mean in [`v1`] and [`current`].
 
-mod content;
-mod current;
-mod protobufjs;
+mod content_fast;
+mod protobufjs_errors;
 mod v1;
+mod v2;
 mod wire;
 
-pub(super) use current::Current;
 pub(super) use v1::V1;
 pub use v1::pings;
-pub use wire::{Layout, current_layout, v1_layout};
+pub(super) use v2::V2;
+pub use wire::{ContentLayout, detect_v1_layout, detect_v2_layout};
 
 use bytes::Bytes;
 

@@ -22,14 +22,14 @@ const MAX_DEPTH: u32 = 64;
 pub(super) fn complaint(frame: &[u8], schema: &Schema) -> Cow<'static, str> {
     let mut reader = Reader { bytes: frame, at: 0 };
     match reader.message(frame.len(), schema) {
-        Err(Complaint(text)) => text,
+        Err(ProtobufJsError(text)) => text,
         // protobufjs takes a field for what its number says, whatever its wire type: it would have made something
         // of this frame, if hardly what was meant.
         Ok(()) => "a field has the wrong wire type".into(),
     }
 }
 
-struct Complaint(Cow<'static, str>);
+struct ProtobufJsError(Cow<'static, str>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -37,11 +37,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn out_of_range(&self, wanted: usize) -> Complaint {
-        Complaint(format!("index out of range: {} + {wanted} > {}", self.at, self.bytes.len()).into())
+    fn out_of_range(&self, wanted: usize) -> ProtobufJsError {
+        ProtobufJsError(format!("index out of range: {} + {wanted} > {}", self.at, self.bytes.len()).into())
     }
 
-    fn message(&mut self, end: usize, schema: &Schema) -> Result<(), Complaint> {
+    fn message(&mut self, end: usize, schema: &Schema) -> Result<(), ProtobufJsError> {
         while self.at < end {
             let tag = self.number()?;
             match schema.0.iter().find(|(field, _)| *field == tag >> 3) {
@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 
     /// A 32-bit varint; up to five bytes more are passed over, as protobufjs does.
-    fn number(&mut self) -> Result<u32, Complaint> {
+    fn number(&mut self) -> Result<u32, ProtobufJsError> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let byte = self.bytes.get(self.at).copied().unwrap_or(0x80);
@@ -90,7 +90,7 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    fn advance(&mut self, length: usize) -> Result<(), Complaint> {
+    fn advance(&mut self, length: usize) -> Result<(), ProtobufJsError> {
         if self.at + length > self.bytes.len() {
             return Err(self.out_of_range(length.max(1)));
         }
@@ -98,7 +98,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn skip(&mut self, kind: u32, depth: u32) -> Result<(), Complaint> {
+    fn skip(&mut self, kind: u32, depth: u32) -> Result<(), ProtobufJsError> {
         match kind {
             0 => loop {
                 let Some(byte) = self.bytes.get(self.at) else {
@@ -114,7 +114,7 @@ impl Reader<'_> {
                 let length = self.number()? as usize;
                 self.advance(length)
             }
-            3 if depth >= MAX_DEPTH => Err(Complaint("groups are nested too deeply".into())),
+            3 if depth >= MAX_DEPTH => Err(ProtobufJsError("groups are nested too deeply".into())),
             3 => loop {
                 let kind = self.number()? & 7;
                 if kind == 4 {
@@ -123,7 +123,7 @@ impl Reader<'_> {
                 self.skip(kind, depth + 1)?;
             },
             5 => self.advance(4),
-            other => Err(Complaint(format!("invalid wire type {other} at offset {}", self.at).into())),
+            other => Err(ProtobufJsError(format!("invalid wire type {other} at offset {}", self.at).into())),
         }
     }
 }

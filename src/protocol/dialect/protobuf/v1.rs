@@ -5,49 +5,49 @@
 use std::time::{Duration, Instant};
 
 use super::PROBE;
-use super::wire::{self, Layout, V1Body, V1Generation, V1Message};
-use crate::dialect::liveness::{Due, Liveness, Rule};
-use crate::dialect::session::Action;
-use crate::dialect::{Dialect, Release, Releases, close};
-use crate::frame::Frame;
-use crate::model::{
-    Alone, Command, Event, Join, LinkId, Origin, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Side,
-    Signal,
+use super::wire::{self, ContentLayout, V1Body, V1Message, V1Schema};
+use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::session::Action;
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
+use crate::protocol::frame::Frame;
+use crate::protocol::model::{
+    Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
+    RoomKey, SenderTag, Side, WhenEmpty,
 };
 
 /// The codec of one connection.
 #[derive(Debug)]
-pub(in crate::dialect) struct V1 {
+pub(in crate::protocol::dialect) struct V1 {
     key: RoomKey,
     rules: Rules,
-    liveness: Liveness,
+    liveness: KeepaliveTimer,
     member: bool,
     /// The client has said something, or can be of no other family.
     heard: bool,
     opened: Instant,
     /// How the last content for this client was marked: the end of a link must be in the same layout.
-    company: Origin,
+    company: SenderTag,
 }
 
 /// What differs between the releases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rules {
-    releases: Releases,
+    releases: ReleaseSet,
     /// The release in whose words errors are told: the only one, or the likeliest.
     likeliest: Release,
     /// `None` while the releases left differ in it.
-    layout: Option<Layout>,
+    layout: Option<ContentLayout>,
     /// All that are left ping, and want their pings answered.
     pings: bool,
     /// Field 5 asks for another member. Not while it may be a pong.
     try_another: bool,
-    liveness: Rule,
+    liveness: Keepalive,
     /// Whether joiners are asked whether they are there, too.
     asks_joiners: bool,
 }
 
 impl Rules {
-    fn of(releases: Releases, likeliest: Release) -> Self {
+    fn of(releases: ReleaseSet, likeliest: Release) -> Self {
         let only = (releases.len() == 1).then_some(likeliest);
         let all_ping = releases.iter().all(pings);
         Rules {
@@ -58,10 +58,12 @@ impl Rules {
             try_another: !releases.iter().any(pings) && releases.contains(Release::V18_0_0),
             liveness: if all_ping {
                 // 15.0.2 differs in its interval from the others (measured).
-                Rule::Pings { every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }) }
+                Keepalive::PingPong {
+                    every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }),
+                }
             } else {
                 let third = only.is_some_and(|only| only.dialect() == Dialect::Sigver16);
-                Rule::Beats { third, strict: only.is_some() }
+                Keepalive::Heartbeat { third, strict: only.is_some() }
             },
             asks_joiners: only.is_none_or(|only| only == Release::V18_0_0),
         }
@@ -73,22 +75,22 @@ pub fn pings(release: Release) -> bool {
     matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1)
 }
 
-fn generation_of(release: Release) -> V1Generation {
+fn generation_of(release: Release) -> V1Schema {
     if release < Release::V15_1_0 {
-        V1Generation::V15
+        V1Schema::V15
     } else if release < Release::V16_0_0 {
-        V1Generation::V15_1
+        V1Schema::V15_1
     } else if release < Release::V18_0_0 {
-        V1Generation::V16
+        V1Schema::V16
     } else {
-        V1Generation::V18
+        V1Schema::V18
     }
 }
 
 impl V1 {
-    pub(in crate::dialect) fn new(
+    pub(in crate::protocol::dialect) fn new(
         key: RoomKey,
-        releases: Releases,
+        releases: ReleaseSet,
         likeliest: Release,
         opened: Instant,
     ) -> Self {
@@ -96,18 +98,18 @@ impl V1 {
         V1 {
             key,
             rules,
-            liveness: Liveness::new(rules.liveness),
+            liveness: KeepaliveTimer::new(rules.liveness),
             member: false,
             heard: releases.len() == 1,
             opened,
-            company: Origin::default(),
+            company: SenderTag::default(),
         }
     }
 
     /// The set of releases it may be has become smaller.
-    pub(in crate::dialect) fn adopt(
+    pub(in crate::protocol::dialect) fn adopt(
         &mut self,
-        releases: Releases,
+        releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
         out: &mut Vec<Frame>,
@@ -130,16 +132,20 @@ impl V1 {
         }
     }
 
-    pub(in crate::dialect) fn open(&mut self) -> Action {
+    pub(in crate::protocol::dialect) fn open(&mut self) -> Action {
         if self.rules.asks_joiners && !self.rules.pings {
             self.liveness.start(self.opened);
         }
-        let pick = if self.rules.likeliest == Release::V17_0_1 { Pick::Random } else { Pick::Oldest };
-        let join = Join { alone: Alone::Become, pick, rejoin: Rejoin::Replace };
+        let pick = if self.rules.likeliest == Release::V17_0_1 {
+            MemberChoice::Random
+        } else {
+            MemberChoice::Oldest
+        };
+        let join = Join { alone: WhenEmpty::BecomeMember, pick, rejoin: RejoinPolicy::Replace };
         Action::Enter(self.key.clone(), Command::Join(join))
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
         self.heard = true;
         let Frame::Binary(bytes) = frame else {
             // The originals read text as a message without fields.
@@ -150,19 +156,19 @@ impl V1 {
         let message = match wire::decode_v1(bytes, generation) {
             Ok(Some(message)) => message,
             Ok(None) => return Action::Nothing,
-            Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::Undecodable(text))),
+            Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::DecodeError(text))),
         };
         match message {
             V1Message::Content { id, body } => self.relay(id, body, length, layout),
             V1Message::IsFirst => Action::Nothing,
-            V1Message::Third => Action::Ask(Command::Settle),
-            V1Message::Fourth if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
-            V1Message::Fourth => {
+            V1Message::JoinedOrStable => Action::Ask(Command::BecomeMember),
+            V1Message::PingOrHeartbeat if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
+            V1Message::PingOrHeartbeat => {
                 self.liveness.answered();
                 Action::Nothing
             }
-            V1Message::Fifth if self.rules.try_another => Action::Ask(Command::TryAnother),
-            V1Message::Fifth => {
+            V1Message::PongOrTryAnother if self.rules.try_another => Action::Ask(Command::TryAnother),
+            V1Message::PongOrTryAnother => {
                 if self.rules.releases.iter().any(pings) {
                     self.liveness.answered();
                 }
@@ -173,45 +179,53 @@ impl V1 {
 
     /// As what a frame is read: as the likeliest release if that has the frame's layout, else as one that has. With
     /// the layout.
-    fn generation(&self, frame: &[u8]) -> (V1Generation, Layout) {
+    fn generation(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
         let likely = self.rules.likeliest;
-        let told = self.rules.layout.or_else(|| wire::v1_layout(frame));
-        match told.or(likely.dialect().layout()).unwrap_or(Layout::A) {
+        let told = self.rules.layout.or_else(|| wire::detect_v1_layout(frame));
+        match told.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1) {
             layout if likely.dialect().layout() == Some(layout) => (generation_of(likely), layout),
-            Layout::B => (V1Generation::V15, Layout::B),
-            Layout::A | Layout::C | Layout::D => (V1Generation::V18, Layout::A),
+            ContentLayout::V15_0 => (V1Schema::V15, ContentLayout::V15_0),
+            ContentLayout::V15_1 | ContentLayout::V19 | ContentLayout::V20 => {
+                (V1Schema::V18, ContentLayout::V15_1)
+            }
         }
     }
 
-    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: Layout) -> Action {
+    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout) -> Action {
         let signal = match body {
-            V1Body::Data { data, end } => Signal::Data { payload: Payload::of_frame(data, frame), last: end },
-            V1Body::Error => Signal::Fail { both_ways: self.rules.likeliest == Release::V18_0_0 },
-            V1Body::End => Signal::End,
-            V1Body::Nothing => Signal::Empty,
+            V1Body::Data { data, end } => {
+                LinkMessage::Data { payload: Payload::from_frame(data, frame), last: end }
+            }
+            V1Body::Error => LinkMessage::Error { closes_both: self.rules.likeliest == Release::V18_0_0 },
+            V1Body::End => LinkMessage::End,
+            V1Body::Nothing => LinkMessage::Empty,
         };
         // Others whose dialect is in doubt take it as a hint.
         let likely = self.rules.likeliest;
         let speaks = |release: &Release| release.dialect().layout() == Some(layout);
         let spoken = Some(likely).filter(speaks).or_else(|| self.rules.releases.iter().find(speaks));
         let origin = spoken.unwrap_or(likely).dialect();
-        Action::Ask(Command::Relay { to: Recipient::Either(LinkId(id)), signal, origin: origin.origin() })
+        Action::Ask(Command::Relay {
+            to: Recipient::JoinerOrMember(LinkId(id)),
+            signal,
+            origin: origin.origin(),
+        })
     }
 
-    pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
         match event {
             Event::Admitted { .. } => {
                 out.push(Frame::Binary(wire::IS_FIRST));
                 self.become_member(now, out);
             }
-            Event::Bound { .. } => {
+            Event::LinkedToMember { .. } => {
                 out.push(Frame::Binary(wire::IS_NOT_FIRST));
                 if matches!(self.rules.likeliest, Release::V15_0_1 | Release::V15_0_2) {
                     self.ask_now(now, out);
                 }
             }
-            Event::Settled { already } => self.settled(already, now, out),
-            Event::JoinerArrived { .. } | Event::Undeliverable { .. } => {}
+            Event::BecameMember { already } => self.settled(already, now, out),
+            Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.rules.likeliest, &reason)));
             }
@@ -219,7 +233,8 @@ impl V1 {
                 self.company = origin;
                 let layout = self.layout_for(origin);
                 // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
-                let then_end = layout == Layout::A && matches!(signal, Signal::Data { last: true, .. });
+                let then_end =
+                    layout == ContentLayout::V15_1 && matches!(signal, LinkMessage::Data { last: true, .. });
                 out.push(content(link, side, body(signal), layout));
                 if then_end {
                     out.push(content(link, side, V1Body::End, layout));
@@ -233,10 +248,10 @@ impl V1 {
 
     /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
     /// else the likeliest.
-    fn layout_for(&self, origin: Origin) -> Layout {
+    fn layout_for(&self, origin: SenderTag) -> ContentLayout {
         let company = self.rules.releases.iter().find(|release| release.dialect().origin() == origin);
         let likely = company.unwrap_or(self.rules.likeliest);
-        self.rules.layout.or(likely.dialect().layout()).unwrap_or(Layout::A)
+        self.rules.layout.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1)
     }
 
     fn settled(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {
@@ -269,33 +284,33 @@ impl V1 {
         }
     }
 
-    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
         self.liveness.deadline()
     }
 
-    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
         // Not the plain one to a client that has not said a word: one of sigver 19 or 20 would take it for an answer.
         let ask = || Frame::Binary(if self.heard { wire::V1_BEAT } else { PROBE });
         let give_up = || Frame::Close(close(self.rules.likeliest, &Reason::Unresponsive));
         match self.liveness.poll(now) {
             None => {}
-            Some(Due::Ask) => out.push(ask()),
-            Some(Due::GiveUp) => out.push(give_up()),
-            Some(Due::AskAndGiveUp) => out.extend([ask(), give_up()]),
+            Some(KeepaliveDue::SendPing) => out.push(ask()),
+            Some(KeepaliveDue::Close) => out.push(give_up()),
+            Some(KeepaliveDue::SendPingThenClose) => out.extend([ask(), give_up()]),
         }
     }
 }
 
-fn body(signal: Signal) -> V1Body {
+fn body(signal: LinkMessage) -> V1Body {
     match signal {
-        Signal::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
-        Signal::End => V1Body::End,
-        Signal::Fail { .. } => V1Body::Error,
-        Signal::Empty => V1Body::Nothing,
+        LinkMessage::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
+        LinkMessage::End => V1Body::End,
+        LinkMessage::Error { .. } => V1Body::Error,
+        LinkMessage::Empty => V1Body::Nothing,
     }
 }
 
-fn content(link: LinkId, side: Side, body: V1Body, layout: Layout) -> Frame {
+fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Frame {
     // A joiner hears everything from the id 0 (measured).
     let id = match side {
         Side::Member => link.0,

@@ -5,74 +5,76 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::wire::{self, CurrentMessage, Layout};
-use crate::dialect::liveness::{Due, Liveness, Rule};
-use crate::dialect::session::Action;
-use crate::dialect::{Dialect, Release, Releases, close};
-use crate::frame::Frame;
-use crate::model::{
-    Attach, Command, Event, LinkId, NetId, Origin, Payload, Reason, Recipient, RoomKey, Side, Signal,
+use super::wire::{self, ContentLayout, V2Message};
+use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::session::Action;
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
+use crate::protocol::frame::Frame;
+use crate::protocol::model::{
+    Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,
 };
 
 /// The codec of one connection.
 #[derive(Debug)]
-pub(in crate::dialect) struct Current {
+pub(in crate::protocol::dialect) struct V2 {
     key: RoomKey,
     favored: bool,
     /// The release whose inner variant is spoken: the only one, or the likeliest.
     likeliest: Release,
     /// `None` while it may be either.
-    layout: Option<Layout>,
-    liveness: Liveness,
+    layout: Option<ContentLayout>,
+    liveness: KeepaliveTimer,
 }
 
-impl Current {
+impl V2 {
     /// Heartbeats count from `opened`, connected or not (measured).
-    pub(in crate::dialect) fn new(
+    pub(in crate::protocol::dialect) fn new(
         key: RoomKey,
         favored: bool,
-        releases: Releases,
+        releases: ReleaseSet,
         likeliest: Release,
         opened: Instant,
     ) -> Self {
-        let mut liveness = Liveness::new(Rule::Beats { third: false, strict: true });
+        let mut liveness = KeepaliveTimer::new(Keepalive::Heartbeat { third: false, strict: true });
         liveness.start(opened);
-        let mut current = Current { key, favored, likeliest, layout: None, liveness };
+        let mut current = V2 { key, favored, likeliest, layout: None, liveness };
         current.adopt(releases, likeliest);
         current
     }
 
     /// The set of releases it may be has become smaller.
-    pub(in crate::dialect) fn adopt(&mut self, releases: Releases, likeliest: Release) {
+    pub(in crate::protocol::dialect) fn adopt(&mut self, releases: ReleaseSet, likeliest: Release) {
         self.likeliest = likeliest;
         self.layout = releases.layout();
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
         let refuse = |reason| Action::Close(close(self.likeliest, &reason));
         let Frame::Binary(bytes) = frame else {
             return refuse(Reason::WrongFrameKind);
         };
         let length = bytes.len();
-        let layout = self.layout.or_else(|| wire::current_layout(&bytes)).unwrap_or(Layout::D);
+        let layout = self.layout.or_else(|| wire::detect_v2_layout(&bytes)).unwrap_or(ContentLayout::V20);
         match wire::decode_current(bytes, layout) {
-            Err(text) => refuse(Reason::Undecodable(text)),
+            Err(text) => refuse(Reason::DecodeError(text)),
             Ok(None) => refuse(Reason::UnknownMessage),
-            Ok(Some(CurrentMessage::Connected)) => Action::Nothing,
-            Ok(Some(CurrentMessage::Heartbeat)) => {
+            Ok(Some(V2Message::Connected)) => Action::Nothing,
+            Ok(Some(V2Message::Heartbeat)) => {
                 self.liveness.answered();
                 Action::Nothing
             }
-            Ok(Some(CurrentMessage::Content { recipient, last, data })) => Action::Ask(Command::Relay {
-                to: Recipient::Either(LinkId(recipient)),
-                signal: Signal::Data { payload: Payload::of_frame(data, length), last },
+            Ok(Some(V2Message::Content { recipient, last, data })) => Action::Ask(Command::Relay {
+                to: Recipient::JoinerOrMember(LinkId(recipient)),
+                signal: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
                 origin: match layout {
-                    Layout::C => Dialect::Sigver19.origin(),
-                    Layout::A | Layout::B | Layout::D => Dialect::Sigver20.origin(),
+                    ContentLayout::V19 => Dialect::Sigver19.origin(),
+                    ContentLayout::V15_1 | ContentLayout::V15_0 | ContentLayout::V20 => {
+                        Dialect::Sigver20.origin()
+                    }
                 },
             }),
-            Ok(Some(CurrentMessage::Connect { id, members })) => {
-                let attach = Attach {
+            Ok(Some(V2Message::Connect { id, members })) => {
+                let attach = Connect {
                     claim: NetId(id),
                     known: members.into_iter().map(NetId).collect(),
                     // 19.0.0 does not know it (measured).
@@ -80,34 +82,34 @@ impl Current {
                     // The library under 20.1.0 closes later than it answers (measured).
                     admitted_first: self.likeliest == Release::V20_1_0,
                 };
-                Action::Enter(self.key.clone(), Command::Attach(attach))
+                Action::Enter(self.key.clone(), Command::Connect(attach))
             }
         }
     }
 
-    pub(in crate::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
         match event {
             Event::Admitted { .. } => out.push(Frame::Binary(wire::CONNECTED)),
-            Event::Bound { .. } => out.push(Frame::Binary(wire::NOT_CONNECTED)),
-            Event::Settled { .. } | Event::JoinerArrived { .. } | Event::Undeliverable { .. } => {}
+            Event::LinkedToMember { .. } => out.push(Frame::Binary(wire::NOT_CONNECTED)),
+            Event::BecameMember { .. } | Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.likeliest, &reason)));
             }
             Event::Relayed { link, side, signal, origin } => match signal {
-                Signal::Data { payload, .. } => {
+                LinkMessage::Data { payload, .. } => {
                     out.push(self.content(link, side, Some(payload.into_bytes()), origin));
                 }
                 // That a peer has no more to say is never forwarded in these dialects (measured).
-                Signal::End | Signal::Empty => {}
-                Signal::Fail { .. } => out.push(self.content(link, side, None, origin)),
+                LinkMessage::End | LinkMessage::Empty => {}
+                LinkMessage::Error { .. } => out.push(self.content(link, side, None, origin)),
             },
             Event::LinkEnded { link, side, .. } => {
-                out.push(self.content(link, side, None, Origin::default()));
+                out.push(self.content(link, side, None, SenderTag::default()));
             }
         }
     }
 
-    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: Origin) -> Frame {
+    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: SenderTag) -> Frame {
         if self.layout.is_none()
             && side == Side::Member
             && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_either(link.0, data))
@@ -115,21 +117,21 @@ impl Current {
             return Frame::Binary(frame);
         }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
-        let company = Dialect::of_origin(origin).and_then(Dialect::layout);
-        let company = company.filter(|layout| matches!(layout, Layout::C | Layout::D));
-        let layout = self.layout.or(company).unwrap_or(Layout::D);
+        let company = Dialect::from_tag(origin).and_then(Dialect::layout);
+        let company = company.filter(|layout| matches!(layout, ContentLayout::V19 | ContentLayout::V20));
+        let layout = self.layout.or(company).unwrap_or(ContentLayout::V20);
         wire::encode_current_content(link.0, side == Side::Member, data, layout)
     }
 
-    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
         self.liveness.deadline()
     }
 
-    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
         match self.liveness.poll(now) {
             None => {}
-            Some(Due::Ask) => out.push(Frame::Binary(wire::CURRENT_BEAT)),
-            Some(Due::GiveUp | Due::AskAndGiveUp) => {
+            Some(KeepaliveDue::SendPing) => out.push(Frame::Binary(wire::V2_HEARTBEAT)),
+            Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
                 out.push(Frame::Close(close(self.likeliest, &Reason::Unresponsive)));
             }
         }

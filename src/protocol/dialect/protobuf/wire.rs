@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{content, protobufjs};
-use crate::frame::Frame;
+use super::{content_fast, protobufjs_errors};
+use crate::protocol::frame::Frame;
 
 macro_rules! generated {
     ($($module:ident => $file:literal),*) => {$(
@@ -23,15 +23,15 @@ generated!(v15 => "sigver15", v15_1 => "sigver15_1", v16 => "sigver16", v18 => "
 
 /// How a content is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum ContentLayout {
     /// id, data = 2, isError = 3, isEnd = 4: sigver 15.1 to 18.
-    A,
+    V15_1,
     /// id, isEnd = 2, data = 3, isError = 4: sigver 15.0.
-    B,
+    V15_0,
     /// id, lastData = 2, data = 3: sigver 19.
-    C,
+    V19,
     /// senderId, recipientId, lastData = 3, data = 4: sigver 20.
-    D,
+    V20,
 }
 
 /// A message of sigver 15 to 18, whichever. Fields 3 to 5 were renamed from one to the next.
@@ -44,11 +44,11 @@ pub(super) enum V1Message {
     /// A server's word; from a client it means nothing.
     IsFirst,
     /// `joined`, later `stable`.
-    Third,
+    JoinedOrStable,
     /// `ping`, later `heartbeat`.
-    Fourth,
+    PingOrHeartbeat,
     /// `pong`, later `tryAnother`.
-    Fifth,
+    PongOrTryAnother,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub(super) enum V1Body {
 
 /// A message of sigver 19 or 20.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum CurrentMessage {
+pub(super) enum V2Message {
     Heartbeat,
     Content { recipient: u32, last: bool, data: Bytes },
     Connect { id: u32, members: Vec<u32> },
@@ -77,7 +77,7 @@ pub(super) const V1_BEAT: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `pong: true` of sigver 15.
 pub(super) const PONG: Bytes = Bytes::from_static(&[0x28, 0x01]);
 /// `heartbeat: true` of sigver 19 and 20.
-pub(super) const CURRENT_BEAT: Bytes = Bytes::from_static(&[0x08, 0x01]);
+pub(super) const V2_HEARTBEAT: Bytes = Bytes::from_static(&[0x08, 0x01]);
 /// `connected: true`.
 pub(super) const CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `connected: false`.
@@ -85,7 +85,7 @@ pub(super) const NOT_CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x00]);
 
 /// Which of the four messages of sigver 15 to 18 a frame is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum V1Generation {
+pub(super) enum V1Schema {
     V15,
     V15_1,
     V16,
@@ -95,9 +95,9 @@ pub(super) enum V1Generation {
 type Decoded<M> = Result<Option<M>, Cow<'static, str>>;
 
 /// Decodes a client's frame of sigver 15 to 18; `Ok(None)` is a message that says nothing known.
-pub(super) fn decode_v1(frame: Bytes, generation: V1Generation) -> Decoded<V1Message> {
-    let layout = if generation == V1Generation::V15 { Layout::B } else { Layout::A };
-    let frame = match content::take_out(frame, layout) {
+pub(super) fn decode_v1(frame: Bytes, generation: V1Schema) -> Decoded<V1Message> {
+    let layout = if generation == V1Schema::V15 { ContentLayout::V15_0 } else { ContentLayout::V15_1 };
+    let frame = match content_fast::take_out(frame, layout) {
         Ok(([_, id, end, _], data)) => {
             return Ok(Some(V1Message::Content { id, body: V1Body::Data { data, end: end != 0 } }));
         }
@@ -107,7 +107,7 @@ pub(super) fn decode_v1(frame: Bytes, generation: V1Generation) -> Decoded<V1Mes
     macro_rules! layout_a {
         ($module:ident, $($field:ident => $neutral:ident),*) => {{
             use $module::{content, message::Type};
-            let message = $module::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &V1_A))?;
+            let message = $module::Message::decode(frame.clone()).map_err(|_| protobufjs_errors::complaint(&frame, &V1_A))?;
             message.r#type.map(|kind| match kind {
                 Type::Content($module::Content { id, r#type }) => {
                     let body = match r#type {
@@ -124,10 +124,10 @@ pub(super) fn decode_v1(frame: Bytes, generation: V1Generation) -> Decoded<V1Mes
         }};
     }
     Ok(match generation {
-        V1Generation::V15 => {
+        V1Schema::V15 => {
             use v15::message::Type;
-            let message =
-                v15::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &V1_B))?;
+            let message = v15::Message::decode(frame.clone())
+                .map_err(|_| protobufjs_errors::complaint(&frame, &V1_B))?;
             message.r#type.map(|kind| match kind {
                 // What the client sends as an error is relayed as data (measured).
                 Type::Content(v15::Content { id, is_end, data, is_error: _ }) => V1Message::Content {
@@ -135,26 +135,30 @@ pub(super) fn decode_v1(frame: Bytes, generation: V1Generation) -> Decoded<V1Mes
                     body: V1Body::Data { data: data.unwrap_or_default(), end: is_end.unwrap_or_default() },
                 },
                 Type::IsFirst(_) => V1Message::IsFirst,
-                Type::Joined(_) => V1Message::Third,
-                Type::Ping(_) => V1Message::Fourth,
-                Type::Pong(_) => V1Message::Fifth,
+                Type::Joined(_) => V1Message::JoinedOrStable,
+                Type::Ping(_) => V1Message::PingOrHeartbeat,
+                Type::Pong(_) => V1Message::PongOrTryAnother,
             })
         }
-        V1Generation::V15_1 => layout_a!(v15_1, Joined => Third, Ping => Fourth, Pong => Fifth),
-        V1Generation::V16 => layout_a!(v16, Joined => Third, Heartbeat => Fourth),
-        V1Generation::V18 => layout_a!(v18, Stable => Third, Heartbeat => Fourth, TryAnother => Fifth),
+        V1Schema::V15_1 => {
+            layout_a!(v15_1, Joined => JoinedOrStable, Ping => PingOrHeartbeat, Pong => PongOrTryAnother)
+        }
+        V1Schema::V16 => layout_a!(v16, Joined => JoinedOrStable, Heartbeat => PingOrHeartbeat),
+        V1Schema::V18 => {
+            layout_a!(v18, Stable => JoinedOrStable, Heartbeat => PingOrHeartbeat, TryAnother => PongOrTryAnother)
+        }
     })
 }
 
 /// Encodes a content for a client of sigver 15 to 18. `end` with data stops the direction in layout B only.
-pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Frame {
+pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: ContentLayout) -> Frame {
     use v18::content::Type;
     let r#type = match body {
-        V1Body::Data { data, .. } => return content::put_in(layout, &[id], data),
-        V1Body::End | V1Body::Nothing if layout == Layout::B => {
-            return content::put_in(layout, &[id], Bytes::new());
+        V1Body::Data { data, .. } => return content_fast::put_in(layout, &[id], data),
+        V1Body::End | V1Body::Nothing if layout == ContentLayout::V15_0 => {
+            return content_fast::put_in(layout, &[id], Bytes::new());
         }
-        V1Body::Error if layout == Layout::B => {
+        V1Body::Error if layout == ContentLayout::V15_0 => {
             let content = v15::Content { id: Some(id), is_error: Some(true), ..Default::default() };
             return encode(&v15::Message { r#type: Some(v15::message::Type::Content(content)) });
         }
@@ -167,41 +171,42 @@ pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: Layout) -> Frame 
 }
 
 /// Decodes a client's frame of sigver 19 or 20; `Ok(None)` is a message that says nothing known.
-pub(super) fn decode_current(frame: Bytes, layout: Layout) -> Decoded<CurrentMessage> {
-    let frame = match content::take_out(frame, layout) {
+pub(super) fn decode_current(frame: Bytes, layout: ContentLayout) -> Decoded<V2Message> {
+    let frame = match content_fast::take_out(frame, layout) {
         Ok(([_, first, second, third], data)) => {
-            let (recipient, last) = if layout == Layout::C { (first, second) } else { (second, third) };
-            return Ok(Some(CurrentMessage::Content { recipient, last: last != 0, data }));
+            let (recipient, last) =
+                if layout == ContentLayout::V19 { (first, second) } else { (second, third) };
+            return Ok(Some(V2Message::Content { recipient, last: last != 0, data }));
         }
         Err(frame) => frame,
     };
-    if layout == Layout::C {
+    if layout == ContentLayout::V19 {
         use v19::message::Type;
-        let message =
-            v19::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &CURRENT_C))?;
+        let message = v19::Message::decode(frame.clone())
+            .map_err(|_| protobufjs_errors::complaint(&frame, &CURRENT_C))?;
         return Ok(message.r#type.map(|kind| match kind {
-            Type::Heartbeat(_) => CurrentMessage::Heartbeat,
-            Type::Content(content) => CurrentMessage::Content {
+            Type::Heartbeat(_) => V2Message::Heartbeat,
+            Type::Content(content) => V2Message::Content {
                 recipient: content.id.unwrap_or_default(),
                 last: content.last_data.unwrap_or_default(),
                 data: content.data.unwrap_or_default(),
             },
-            Type::Connect(group) => CurrentMessage::Connect { id: group.id, members: group.members },
-            Type::Connected(_) => CurrentMessage::Connected,
+            Type::Connect(group) => V2Message::Connect { id: group.id, members: group.members },
+            Type::Connected(_) => V2Message::Connected,
         }));
     }
     use v20::message::Type;
     let message =
-        v20::Message::decode(frame.clone()).map_err(|_| protobufjs::complaint(&frame, &CURRENT_D))?;
+        v20::Message::decode(frame.clone()).map_err(|_| protobufjs_errors::complaint(&frame, &CURRENT_D))?;
     Ok(message.r#type.map(|kind| match kind {
-        Type::Heartbeat(_) => CurrentMessage::Heartbeat,
-        Type::Content(content) => CurrentMessage::Content {
+        Type::Heartbeat(_) => V2Message::Heartbeat,
+        Type::Content(content) => V2Message::Content {
             recipient: content.recipient_id.unwrap_or_default(),
             last: content.last_data.unwrap_or_default(),
             data: content.data.unwrap_or_default(),
         },
-        Type::Connect(group) => CurrentMessage::Connect { id: group.id, members: group.members },
-        Type::Connected(_) => CurrentMessage::Connected,
+        Type::Connect(group) => V2Message::Connect { id: group.id, members: group.members },
+        Type::Connected(_) => V2Message::Connected,
     }))
 }
 
@@ -210,16 +215,16 @@ pub(super) fn encode_current_content(
     link: u32,
     to_member: bool,
     data: Option<Bytes>,
-    layout: Layout,
+    layout: ContentLayout,
 ) -> Frame {
-    if layout == Layout::C {
+    if layout == ContentLayout::V19 {
         // A joiner hears everything from the id 1 (measured).
         let id = if to_member { link } else { 1 };
         let Some(data) = data else {
             let content = v19::Content { id: Some(id), ..Default::default() };
             return encode(&v19::Message { r#type: Some(v19::message::Type::Content(content)) });
         };
-        return content::put_in(layout, &[id], data);
+        return content_fast::put_in(layout, &[id], data);
     }
     let (sender, recipient) = if to_member { (link, 0) } else { (0, link) };
     let Some(data) = data else {
@@ -227,7 +232,7 @@ pub(super) fn encode_current_content(
             v20::Content { sender_id: Some(sender), recipient_id: Some(recipient), ..Default::default() };
         return encode(&v20::Message { r#type: Some(v20::message::Type::Content(content)) });
     };
-    content::put_in(layout, &[sender, recipient], data)
+    content_fast::put_in(layout, &[sender, recipient], data)
 }
 
 /// Encodes a content for a member of sigver 19 or 20 of which it is not known which, so that it reads the same in both:
@@ -276,19 +281,19 @@ fn encode(message: &impl prost::Message) -> Frame {
 
 /// The layout of a content of sigver 15 to 18, if its fields tell: what is length-delimited in one is a number in
 /// the other, and a 4 alone is an end in A and an error in B.
-pub fn v1_layout(frame: &[u8]) -> Option<Layout> {
+pub fn detect_v1_layout(frame: &[u8]) -> Option<ContentLayout> {
     first_field(frame, 1, &mut |field, delimited| match (field, delimited) {
-        (2, true) | (3, false) => Some(Layout::A),
-        (2, false) | (3, true) => Some(Layout::B),
+        (2, true) | (3, false) => Some(ContentLayout::V15_1),
+        (2, false) | (3, true) => Some(ContentLayout::V15_0),
         _ => None,
     })
 }
 
 /// The layout of a content of sigver 19 or 20, if its fields tell.
-pub fn current_layout(frame: &[u8]) -> Option<Layout> {
+pub fn detect_v2_layout(frame: &[u8]) -> Option<ContentLayout> {
     first_field(frame, 2, &mut |field, delimited| match (field, delimited) {
-        (3, true) => Some(Layout::C),
-        (4, true) | (3, false) => Some(Layout::D),
+        (3, true) => Some(ContentLayout::V19),
+        (4, true) | (3, false) => Some(ContentLayout::V20),
         _ => None,
     })
 }
@@ -297,8 +302,8 @@ pub fn current_layout(frame: &[u8]) -> Option<Layout> {
 fn first_field(
     frame: &[u8],
     outer: u32,
-    judge: &mut dyn FnMut(u32, bool) -> Option<Layout>,
-) -> Option<Layout> {
+    judge: &mut dyn FnMut(u32, bool) -> Option<ContentLayout>,
+) -> Option<ContentLayout> {
     let (tag, rest) = varint(frame)?;
     if tag != u64::from(outer) << 3 | 2 {
         return None;
@@ -331,7 +336,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-use protobufjs::{Kind::*, Schema};
+use protobufjs_errors::{Kind::*, Schema};
 
 static CONTENT_A: Schema = Schema(&[(1, Number), (2, Delimited), (3, Number), (4, Number)]);
 static CONTENT_B: Schema = Schema(&[(1, Number), (2, Number), (3, Delimited), (4, Number)]);
@@ -366,26 +371,35 @@ mod tests {
     fn v1_contents_as_recorded() {
         let b = bytes("0a0b08001a076f666665722d4a");
         assert_eq!(
-            decode_v1(b.clone(), V1Generation::V15),
+            decode_v1(b.clone(), V1Schema::V15),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::B), Frame::Binary(b.clone()));
+        assert_eq!(
+            encode_v1_content(0, data("offer-J", false), ContentLayout::V15_0),
+            Frame::Binary(b.clone())
+        );
         let a = bytes("0a0b080012076f666665722d4a");
         assert_eq!(
-            decode_v1(a.clone(), V1Generation::V18),
+            decode_v1(a.clone(), V1Schema::V18),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(encode_v1_content(0, data("offer-J", false), Layout::A), Frame::Binary(a.clone()));
-        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::A), frame("0a0408001801"));
-        assert_eq!(encode_v1_content(0, V1Body::Error, Layout::B), frame("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, Layout::A), frame("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, Layout::B), frame("0a0408001a00"));
-        assert_eq!((v1_layout(&a), v1_layout(&b)), (Some(Layout::A), Some(Layout::B)));
-        assert_eq!(v1_layout(&bytes("0a0408002001")), None, "an end in A, an error in B");
-        assert_eq!(v1_layout(&bytes("0a021801")), Some(Layout::A));
-        assert_eq!(v1_layout(&bytes("0a0410001a00")), Some(Layout::B));
+        assert_eq!(
+            encode_v1_content(0, data("offer-J", false), ContentLayout::V15_1),
+            Frame::Binary(a.clone())
+        );
+        assert_eq!(encode_v1_content(0, V1Body::Error, ContentLayout::V15_1), frame("0a0408001801"));
+        assert_eq!(encode_v1_content(0, V1Body::Error, ContentLayout::V15_0), frame("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, ContentLayout::V15_1), frame("0a0408002001"));
+        assert_eq!(encode_v1_content(0, V1Body::End, ContentLayout::V15_0), frame("0a0408001a00"));
+        assert_eq!(
+            (detect_v1_layout(&a), detect_v1_layout(&b)),
+            (Some(ContentLayout::V15_1), Some(ContentLayout::V15_0))
+        );
+        assert_eq!(detect_v1_layout(&bytes("0a0408002001")), None, "an end in A, an error in B");
+        assert_eq!(detect_v1_layout(&bytes("0a021801")), Some(ContentLayout::V15_1));
+        assert_eq!(detect_v1_layout(&bytes("0a0410001a00")), Some(ContentLayout::V15_0));
         for broken in ["0aff", "0a", "0a0508", "0a03ffffff", "0a02ff01", ""] {
-            assert_eq!(v1_layout(&bytes(broken)), None, "{broken}");
+            assert_eq!(detect_v1_layout(&bytes(broken)), None, "{broken}");
         }
     }
 
@@ -393,29 +407,32 @@ mod tests {
     #[test]
     fn current_contents_as_recorded() {
         let offer = || Some(Bytes::from_static(b"offer-J"));
-        assert_eq!(encode_current_content(1, true, offer(), Layout::C), frame("120b08011a076f666665722d4a"));
-        assert_eq!(encode_current_content(77, false, None, Layout::C), frame("12020801"));
         assert_eq!(
-            encode_current_content(873_042_195, true, offer(), Layout::D),
+            encode_current_content(1, true, offer(), ContentLayout::V19),
+            frame("120b08011a076f666665722d4a")
+        );
+        assert_eq!(encode_current_content(77, false, None, ContentLayout::V19), frame("12020801"));
+        assert_eq!(
+            encode_current_content(873_042_195, true, offer(), ContentLayout::V20),
             frame("12110893a2a6a003100022076f666665722d4a")
         );
         assert_eq!(
-            encode_current_content(1_452_330_232, false, None, Layout::D),
+            encode_current_content(1_452_330_232, false, None, ContentLayout::V20),
             frame("1208080010f899c3b405")
         );
         let answer = bytes("121208001093a2a6a0032208616e737765722d4f");
         assert_eq!(
-            decode_current(answer.clone(), Layout::D),
-            Ok(Some(CurrentMessage::Content {
+            decode_current(answer.clone(), ContentLayout::V20),
+            Ok(Some(V2Message::Content {
                 recipient: 873_042_195,
                 last: false,
                 data: Bytes::from_static(b"answer-O")
             }))
         );
-        assert_eq!(current_layout(&answer), Some(Layout::D));
-        assert_eq!(current_layout(&bytes("120b08001a076f666665722d4a")), Some(Layout::C));
-        assert_eq!(current_layout(&bytes("1204080a1801")), Some(Layout::D));
-        assert_eq!(current_layout(&bytes("1204080a1001")), None);
+        assert_eq!(detect_v2_layout(&answer), Some(ContentLayout::V20));
+        assert_eq!(detect_v2_layout(&bytes("120b08001a076f666665722d4a")), Some(ContentLayout::V19));
+        assert_eq!(detect_v2_layout(&bytes("1204080a1801")), Some(ContentLayout::V20));
+        assert_eq!(detect_v2_layout(&bytes("1204080a1001")), None);
     }
 
     /// As the clients read it: protobufjs goes by a field's number, and by its wire type only for what it does not know.
@@ -452,8 +469,8 @@ mod tests {
 
     #[test]
     fn connect_is_read_packed_or_not() {
-        let connect = Ok(Some(CurrentMessage::Connect { id: 11, members: vec![1, 2] }));
-        assert_eq!(decode_current(bytes("1a06080b12020102"), Layout::D), connect);
-        assert_eq!(decode_current(bytes("1a06080b10011002"), Layout::C), connect);
+        let connect = Ok(Some(V2Message::Connect { id: 11, members: vec![1, 2] }));
+        assert_eq!(decode_current(bytes("1a06080b12020102"), ContentLayout::V20), connect);
+        assert_eq!(decode_current(bytes("1a06080b10011002"), ContentLayout::V19), connect);
     }
 }

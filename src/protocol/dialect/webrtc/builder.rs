@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Candidate, Told, is_sdp, is_text_without};
-use crate::model::Payload;
+use super::{Candidate, WebRtcSignal, is_sdp, is_text_without};
+use crate::protocol::model::Payload;
 
 #[allow(missing_docs)]
 mod netflux1 {
@@ -14,7 +14,7 @@ use netflux1::message::Type;
 use netflux1::{IceCandidate, Message};
 
 /// What the payload tells, if it is such a message.
-pub(super) fn read(payload: &Payload) -> Option<Told> {
+pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let Payload::Bytes(bytes) = payload else { return None };
     if tells_nothing(bytes) { None } else { read_any(bytes) }
 }
@@ -26,13 +26,13 @@ pub(super) fn tells_nothing(bytes: &[u8]) -> bool {
 }
 
 /// The same of any bytes.
-pub(super) fn read_any(bytes: &Bytes) -> Option<Told> {
+pub(super) fn read_any(bytes: &Bytes) -> Option<WebRtcSignal> {
     match Message::decode(bytes.clone()).ok()?.r#type? {
-        Type::Offer(sdp) => is_sdp(&sdp).then_some(Told::Offer(sdp)),
-        Type::Answer(sdp) => is_sdp(&sdp).then_some(Told::Answer(sdp)),
-        Type::Candidate(IceCandidate { candidate, .. }) if candidate.is_empty() => Some(Told::End),
+        Type::Offer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Offer(sdp)),
+        Type::Answer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Answer(sdp)),
+        Type::Candidate(IceCandidate { candidate, .. }) if candidate.is_empty() => Some(WebRtcSignal::End),
         Type::Candidate(IceCandidate { candidate, sdp_mid, sdp_m_line_index }) => {
-            Some(Told::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
+            Some(WebRtcSignal::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
         }
     }
 }
@@ -44,13 +44,13 @@ pub(super) fn is_end(payload: &Payload) -> Option<bool> {
     if !is_one_candidate(bytes) {
         // Fields that come again replace others or are put together with them, and are looked at all the same.
         return match read(payload)? {
-            Told::End => Some(true),
-            Told::Candidate(_) => Some(false),
-            Told::Offer(_) | Told::Answer(_) => None,
+            WebRtcSignal::End => Some(true),
+            WebRtcSignal::Candidate(_) => Some(false),
+            WebRtcSignal::Offer(_) | WebRtcSignal::Answer(_) => None,
         };
     }
     match Peek::decode(bytes.clone()).ok()?.kind? {
-        Kind::Candidate(PeekCandidate { candidate, mid, .. }) => {
+        Kind::Candidate(CandidateView { candidate, mid, .. }) => {
             let texts = [&candidate, &mid].into_iter().all(|text| std::str::from_utf8(text).is_ok());
             texts.then_some(candidate.is_empty())
         }
@@ -102,12 +102,12 @@ enum Kind {
     #[prost(bytes = "bytes", tag = "3")]
     Answer(Bytes),
     #[prost(message, tag = "4")]
-    Candidate(PeekCandidate),
+    Candidate(CandidateView),
 }
 
 /// `IceCandidate`, with bytes for texts.
 #[derive(prost::Message)]
-struct PeekCandidate {
+struct CandidateView {
     #[prost(bytes = "bytes", tag = "1")]
     candidate: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
@@ -117,14 +117,14 @@ struct PeekCandidate {
 }
 
 /// The message that tells it.
-pub(super) fn write(told: Told) -> Payload {
+pub(super) fn write(told: WebRtcSignal) -> Payload {
     let told = match told {
-        Told::Offer(sdp) => Type::Offer(sdp),
-        Told::Answer(sdp) => Type::Answer(sdp),
-        Told::Candidate(Candidate { candidate, mid, line }) => {
+        WebRtcSignal::Offer(sdp) => Type::Offer(sdp),
+        WebRtcSignal::Answer(sdp) => Type::Answer(sdp),
+        WebRtcSignal::Candidate(Candidate { candidate, mid, line }) => {
             Type::Candidate(IceCandidate { candidate, sdp_mid: mid, sdp_m_line_index: line })
         }
-        Told::End => Type::Candidate(IceCandidate::default()),
+        WebRtcSignal::End => Type::Candidate(IceCandidate::default()),
     };
     Payload::Bytes(Message { is_initiator: false, r#type: Some(told) }.encode_to_vec().into())
 }
@@ -137,9 +137,9 @@ mod tests {
 
     fn told(payload: &Payload) -> Option<bool> {
         match read(payload)? {
-            Told::End => Some(true),
-            Told::Candidate(_) => Some(false),
-            Told::Offer(_) | Told::Answer(_) => None,
+            WebRtcSignal::End => Some(true),
+            WebRtcSignal::Candidate(_) => Some(false),
+            WebRtcSignal::Offer(_) | WebRtcSignal::Answer(_) => None,
         }
     }
 
@@ -185,17 +185,17 @@ mod tests {
     fn a_text_that_is_none_is_not_overlooked() {
         let payload = Payload::Bytes(Bytes::from_static(b"\x12\x01\xff\x22\x00"));
         assert_eq!((is_end(&payload), told(&payload)), (None, None));
-        assert_eq!(is_end(&write(Told::End)), Some(true));
+        assert_eq!(is_end(&write(WebRtcSignal::End)), Some(true));
     }
 
     #[test]
     fn usual_candidates_are_not_read() {
         for line in [0, 1, 300] {
             let candidate = Candidate { candidate: "a".repeat(200), mid: "0".to_owned(), line };
-            let Payload::Bytes(bytes) = write(Told::Candidate(candidate)) else { panic!("no bytes") };
+            let Payload::Bytes(bytes) = write(WebRtcSignal::Candidate(candidate)) else { panic!("no bytes") };
             assert!(is_one_candidate(&bytes));
         }
-        let Payload::Bytes(end) = write(Told::End) else { panic!("no bytes") };
+        let Payload::Bytes(end) = write(WebRtcSignal::End) else { panic!("no bytes") };
         assert!(is_one_candidate(&end));
     }
 }

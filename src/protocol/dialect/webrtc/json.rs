@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::{Candidate, Told, is_sdp};
-use crate::model::Payload;
-use crate::model::canonical::{Attributes, write_string};
+use super::{Candidate, WebRtcSignal, is_sdp};
+use crate::protocol::model::Payload;
+use crate::protocol::model::canonical::{Attributes, write_string};
 
 /// What the payload tells, if it is one of the three objects. This is asked of everything that goes to another
 /// generation: to see that a flat content of 64 bytes tells nothing is one look for a brace, which is 1,000
 /// instructions less than to look over its attributes.
-pub(super) fn read(payload: &Payload) -> Option<Told> {
+pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let text = match payload {
-        Payload::Json(text) | Payload::Attributes { text, .. } => text,
+        Payload::Json(text) | Payload::ObjectFrame { text, .. } => text,
         Payload::Bytes(_) => return None,
     };
     // Each of the three is an object in an object.
@@ -47,21 +47,21 @@ fn only<'a>(text: &'a str, name: &str) -> Option<Attributes<'a>> {
     Attributes::of(object.strip_suffix('}')?)
 }
 
-fn told(name: &str, object: &Attributes<'_>) -> Option<Told> {
+fn told(name: &str, object: &Attributes<'_>) -> Option<WebRtcSignal> {
     let sdp = || string(object.get("sdp")?).filter(|sdp| is_sdp(sdp));
     match name {
-        "offer" => return sdp().map(Told::Offer),
-        "answer" => return sdp().map(Told::Answer),
+        "offer" => return sdp().map(WebRtcSignal::Offer),
+        "answer" => return sdp().map(WebRtcSignal::Answer),
         _ => {}
     }
     let candidate = string(object.get("candidate")?)?;
     if candidate.is_empty() {
-        return Some(Told::End);
+        return Some(WebRtcSignal::End);
     }
     let mid = object.get("sdpMid").and_then(string).unwrap_or_default();
     // A number that is negative is none here, as is anything else.
     let line = object.get("sdpMLineIndex").and_then(|line| line.parse::<u64>().ok()).unwrap_or_default();
-    Some(Told::Candidate(Candidate { candidate, mid, line: u32::try_from(line).ok()? }))
+    Some(WebRtcSignal::Candidate(Candidate { candidate, mid, line: u32::try_from(line).ok()? }))
 }
 
 /// The string that is written so, if it is one.
@@ -71,25 +71,25 @@ fn string(text: &str) -> Option<String> {
 }
 
 /// The same of any object.
-fn of_tree(object: &Map<String, Value>) -> Option<Told> {
+fn of_tree(object: &Map<String, Value>) -> Option<WebRtcSignal> {
     let sdp = |name: &str| {
         let sdp = object.get(name)?.get("sdp")?.as_str()?;
         is_sdp(sdp).then(|| sdp.to_owned())
     };
     if let Some(sdp) = sdp("offer") {
-        return Some(Told::Offer(sdp));
+        return Some(WebRtcSignal::Offer(sdp));
     }
     if let Some(sdp) = sdp("answer") {
-        return Some(Told::Answer(sdp));
+        return Some(WebRtcSignal::Answer(sdp));
     }
     let told = object.get("candidate")?;
     let candidate = told.get("candidate")?.as_str()?;
     if candidate.is_empty() {
-        return Some(Told::End);
+        return Some(WebRtcSignal::End);
     }
     let mid = told.get("sdpMid").and_then(Value::as_str).unwrap_or_default();
     let line = told.get("sdpMLineIndex").and_then(Value::as_u64).unwrap_or_default();
-    Some(Told::Candidate(Candidate {
+    Some(WebRtcSignal::Candidate(Candidate {
         candidate: candidate.to_owned(),
         mid: mid.to_owned(),
         line: u32::try_from(line).ok()?,
@@ -98,7 +98,7 @@ fn of_tree(object: &Map<String, Value>) -> Option<Told> {
 
 /// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate from
 /// sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
-pub(super) fn write(told: &Told) -> Option<Payload> {
+pub(super) fn write(told: &WebRtcSignal) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
         let mut text = String::with_capacity(sdp.len() + sdp.len() / 8 + 64);
         for part in ["{\"", name, "\":{\"type\":\"", name, "\",\"sdp\":"] {
@@ -109,9 +109,9 @@ pub(super) fn write(told: &Told) -> Option<Payload> {
         text
     };
     let text = match told {
-        Told::Offer(sdp) => described("offer", sdp),
-        Told::Answer(sdp) => described("answer", sdp),
-        Told::Candidate(Candidate { candidate, mid, line }) => {
+        WebRtcSignal::Offer(sdp) => described("offer", sdp),
+        WebRtcSignal::Answer(sdp) => described("answer", sdp),
+        WebRtcSignal::Candidate(Candidate { candidate, mid, line }) => {
             let mut text = String::with_capacity(candidate.len() + mid.len() + 80);
             text.push_str("{\"candidate\":{\"candidate\":");
             write_string(&mut text, candidate);
@@ -121,7 +121,7 @@ pub(super) fn write(told: &Told) -> Option<Payload> {
             let _ = write!(text, ",\"sdpMLineIndex\":{line}}}}}");
             text
         }
-        Told::End => return None,
+        WebRtcSignal::End => return None,
     };
     Some(Payload::Json(text.into()))
 }
@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::texts;
+    use crate::protocol::model::test_json;
 
     /// What could be one of the three objects, and how clients write them.
     fn telling() -> impl Strategy<Value = String> {
@@ -176,7 +176,7 @@ mod tests {
             inner.clone(),
         )
             .prop_map(|(index, name, object)| format!("{{{index}{name}:{object}}}"));
-        prop_oneof![2 => only, 2 => object(inner), 1 => texts::sent()]
+        prop_oneof![2 => only, 2 => object(inner), 1 => test_json::sent()]
     }
 
     proptest! {
@@ -187,7 +187,7 @@ mod tests {
         fn canonical_text_tells_what_any_text_tells(text in telling()) {
             let tree = serde_json::from_str(&text).ok().and_then(|object| of_tree(&object));
             let binary = false;
-            prop_assert_eq!(read(&Payload::Attributes { text: text.as_str().into(), binary }), tree.clone());
+            prop_assert_eq!(read(&Payload::ObjectFrame { text: text.as_str().into(), binary }), tree.clone());
             prop_assert_eq!(read(&Payload::Json(text.into())), tree);
         }
 
@@ -197,9 +197,9 @@ mod tests {
             let sdp = json!({ "offer": { "type": "offer", "sdp": candidate } });
             let answer = json!({ "answer": { "type": "answer", "sdp": candidate } });
             for (told, tree) in [
-                (Told::Offer(candidate.clone()), sdp),
-                (Told::Answer(candidate.clone()), answer),
-                (Told::Candidate(Candidate { candidate, mid, line }), tree),
+                (WebRtcSignal::Offer(candidate.clone()), sdp),
+                (WebRtcSignal::Answer(candidate.clone()), answer),
+                (WebRtcSignal::Candidate(Candidate { candidate, mid, line }), tree),
             ] {
                 prop_assert_eq!(write(&told), Some(Payload::Json(tree.to_string().into())));
             }

@@ -11,11 +11,11 @@ mod json;
 mod services;
 
 use super::Dialect;
-use crate::model::{LinkId, Payload, Signal};
+use crate::protocol::model::{LinkId, LinkMessage, Payload};
 
 /// How the clients of a dialect encode what builds a data channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Voice {
+pub(super) enum SdpEncoding {
     /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. Nothing says that there are no more candidates.
     Json,
     /// `webRTCBuilder` of netflux 1.1; an empty candidate ends: sigver 15.
@@ -26,8 +26,8 @@ pub(super) enum Voice {
     Services,
 }
 
-impl Voice {
-    pub(super) const fn of(dialect: Dialect) -> Voice {
+impl SdpEncoding {
+    pub(super) const fn of(dialect: Dialect) -> SdpEncoding {
         match dialect {
             Dialect::Sigver1
             | Dialect::Sigver4
@@ -38,17 +38,17 @@ impl Voice {
             | Dialect::Sigver8
             | Dialect::Sigver9
             | Dialect::Sigver11
-            | Dialect::Sigver13 => Voice::Json,
-            Dialect::Sigver15 | Dialect::Sigver15_1 => Voice::Builder,
-            Dialect::Sigver16 | Dialect::Sigver18 => Voice::BuilderWithEnd,
-            Dialect::Sigver19 | Dialect::Sigver20 => Voice::Services,
+            | Dialect::Sigver13 => SdpEncoding::Json,
+            Dialect::Sigver15 | Dialect::Sigver15_1 => SdpEncoding::Builder,
+            Dialect::Sigver16 | Dialect::Sigver18 => SdpEncoding::BuilderWithEnd,
+            Dialect::Sigver19 | Dialect::Sigver20 => SdpEncoding::Services,
         }
     }
 }
 
 /// What is told, whatever the encoding.
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum WebRtcSignal {
     Offer(String),
     Answer(String),
     Candidate(Candidate),
@@ -65,11 +65,11 @@ struct Candidate {
 
 /// A signal on its way from one voice to another.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Translated {
+pub(super) enum Transcoded {
     /// It is none of what is known here: it passes as it is.
-    Unknown(Signal),
+    Unknown(LinkMessage),
     /// It says the same in the other voice.
-    Said(Signal),
+    Said(LinkMessage),
     /// The sender is to be answered by this, and the receiver hears nothing.
     Answered(Payload),
     /// The receiver has no word for it, and needs none.
@@ -97,34 +97,34 @@ fn is_text_without(bytes: &[u8], other: u8) -> bool {
 }
 
 /// Says in the voice `to` what was said in the voice `from` over `link`.
-pub(super) fn translate(signal: Signal, from: Voice, to: Voice, link: LinkId) -> Translated {
+pub(super) fn translate(signal: LinkMessage, from: SdpEncoding, to: SdpEncoding, link: LinkId) -> Transcoded {
     let told = match &signal {
-        Signal::Data { payload, .. } => match from {
-            Voice::Json => json::read(payload),
-            Voice::Builder | Voice::BuilderWithEnd => builder::read(payload),
-            Voice::Services => match services::read(payload, link) {
-                Some(services::Read::Told(told)) => Some(told),
-                Some(services::Read::Asked(answer)) => return Translated::Answered(answer),
-                Some(services::Read::Nothing) => return Translated::Nothing,
+        LinkMessage::Data { payload, .. } => match from {
+            SdpEncoding::Json => json::read(payload),
+            SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::read(payload),
+            SdpEncoding::Services => match services::read(payload, link) {
+                Some(services::Read::WebRtcSignal(told)) => Some(told),
+                Some(services::Read::Asked(answer)) => return Transcoded::Answered(answer),
+                Some(services::Read::Nothing) => return Transcoded::Nothing,
                 None => None,
             },
         },
-        Signal::End if from == Voice::BuilderWithEnd => Some(Told::End),
-        Signal::End | Signal::Fail { .. } | Signal::Empty => None,
+        LinkMessage::End if from == SdpEncoding::BuilderWithEnd => Some(WebRtcSignal::End),
+        LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty => None,
     };
-    let Some(told) = told else { return Translated::Unknown(signal) };
-    let is_end = told == Told::End;
+    let Some(told) = told else { return Transcoded::Unknown(signal) };
+    let is_end = told == WebRtcSignal::End;
     let payload = match to {
-        Voice::Json => match json::write(&told) {
+        SdpEncoding::Json => match json::write(&told) {
             Some(payload) => payload,
-            None => return Translated::Nothing,
+            None => return Transcoded::Nothing,
         },
-        Voice::BuilderWithEnd if is_end => return Translated::Said(Signal::End),
-        Voice::Builder | Voice::BuilderWithEnd => builder::write(told),
-        Voice::Services => services::write(told, link),
+        SdpEncoding::BuilderWithEnd if is_end => return Transcoded::Said(LinkMessage::End),
+        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(told),
+        SdpEncoding::Services => services::write(told, link),
     };
-    let last = to == Voice::Builder && is_end;
-    Translated::Said(Signal::Data { payload, last })
+    let last = to == SdpEncoding::Builder && is_end;
+    Transcoded::Said(LinkMessage::Data { payload, last })
 }
 
 /// Whether a content of sigver 15 that is marked as the last, or is not, is the last one. netflux 1.1.0-beta.7 marks every

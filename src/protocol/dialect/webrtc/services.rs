@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Candidate, Told, is_sdp, is_text_without};
-use crate::model::{LinkId, Payload};
+use super::{Candidate, WebRtcSignal, is_sdp, is_text_without};
+use crate::protocol::model::{LinkId, Payload};
 
 #[allow(missing_docs)]
 mod netflux4 {
@@ -22,7 +22,7 @@ const BUILDER: u32 = 7431;
 /// What a message is for one who speaks no services.
 pub(super) enum Read {
     /// It tells something.
-    Told(Told),
+    WebRtcSignal(WebRtcSignal),
     /// It asks how to connect, and is to be answered by this.
     Asked(Payload),
     /// It goes with the talk about how to connect, and needs no answer.
@@ -43,20 +43,22 @@ pub(super) fn read(payload: &Payload, link: LinkId) -> Option<Read> {
 pub(super) fn read_any(bytes: &Bytes, link: LinkId) -> Option<Read> {
     let message = Message::decode(bytes.clone()).ok()?;
     match message.service_id {
-        BUILDER => built(message.content).map(Read::Told),
+        BUILDER => built(message.content).map(Read::WebRtcSignal),
         FINDER => found(message.content, link),
         _ => None,
     }
 }
 
-fn built(content: Bytes) -> Option<Told> {
-    let Some(told) = DataChannelBuilder::decode(content).ok()?.r#type else { return Some(Told::End) };
+fn built(content: Bytes) -> Option<WebRtcSignal> {
+    let Some(told) = DataChannelBuilder::decode(content).ok()?.r#type else { return Some(WebRtcSignal::End) };
     match told {
-        Building::Offer(sdp) => is_sdp(&sdp).then_some(Told::Offer(sdp)),
-        Building::Answer(sdp) => is_sdp(&sdp).then_some(Told::Answer(sdp)),
-        Building::Candidate(IceCandidate { candidate, .. }) if candidate.is_empty() => Some(Told::End),
+        Building::Offer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Offer(sdp)),
+        Building::Answer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Answer(sdp)),
+        Building::Candidate(IceCandidate { candidate, .. }) if candidate.is_empty() => {
+            Some(WebRtcSignal::End)
+        }
         Building::Candidate(IceCandidate { candidate, sdp_mid, sdp_m_line_index }) => {
-            Some(Told::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
+            Some(WebRtcSignal::Candidate(Candidate { candidate, mid: sdp_mid, line: sdp_m_line_index }))
         }
     }
 }
@@ -78,14 +80,14 @@ fn found(content: Bytes, link: LinkId) -> Option<Read> {
 }
 
 /// The message that tells it. Its ids are those of the content around it, which the clients go by.
-pub(super) fn write(told: Told, link: LinkId) -> Payload {
+pub(super) fn write(told: WebRtcSignal, link: LinkId) -> Payload {
     let told = match told {
-        Told::Offer(sdp) => Some(Building::Offer(sdp)),
-        Told::Answer(sdp) => Some(Building::Answer(sdp)),
-        Told::Candidate(Candidate { candidate, mid, line }) => {
+        WebRtcSignal::Offer(sdp) => Some(Building::Offer(sdp)),
+        WebRtcSignal::Answer(sdp) => Some(Building::Answer(sdp)),
+        WebRtcSignal::Candidate(Candidate { candidate, mid, line }) => {
             Some(Building::Candidate(IceCandidate { candidate, sdp_mid: mid, sdp_m_line_index: line }))
         }
-        Told::End => None,
+        WebRtcSignal::End => None,
     };
     message(BUILDER, DataChannelBuilder { r#type: told }.encode_to_vec(), link)
 }

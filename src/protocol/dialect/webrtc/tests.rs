@@ -4,24 +4,29 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::texts;
+use crate::protocol::model::test_json;
 
 const LINK: LinkId = LinkId(0x7b);
-const VOICES: [Voice; 4] = [Voice::Json, Voice::Builder, Voice::BuilderWithEnd, Voice::Services];
+const VOICES: [SdpEncoding; 4] =
+    [SdpEncoding::Json, SdpEncoding::Builder, SdpEncoding::BuilderWithEnd, SdpEncoding::Services];
 
-fn told() -> Vec<Told> {
+fn told() -> Vec<WebRtcSignal> {
     let candidate =
         Candidate { candidate: "candidate:1 1 udp 2 h 3 typ host".into(), mid: "0".into(), line: 0 };
-    vec![Told::Offer("v=0\r\no=-".into()), Told::Answer("v=0\r\na=x".into()), Told::Candidate(candidate)]
+    vec![
+        WebRtcSignal::Offer("v=0\r\no=-".into()),
+        WebRtcSignal::Answer("v=0\r\na=x".into()),
+        WebRtcSignal::Candidate(candidate),
+    ]
 }
 
-fn write(told: &Told, voice: Voice) -> Signal {
+fn write(told: &WebRtcSignal, voice: SdpEncoding) -> LinkMessage {
     let payload = match voice {
-        Voice::Json => json::write(told).unwrap(),
-        Voice::Builder | Voice::BuilderWithEnd => builder::write(told.clone()),
-        Voice::Services => services::write(told.clone(), LINK),
+        SdpEncoding::Json => json::write(told).unwrap(),
+        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(told.clone()),
+        SdpEncoding::Services => services::write(told.clone(), LINK),
     };
-    Signal::Data { payload, last: false }
+    LinkMessage::Data { payload, last: false }
 }
 
 #[test]
@@ -30,7 +35,7 @@ fn everything_can_be_said_in_every_voice() {
         for from in VOICES {
             for to in VOICES {
                 let translated = translate(write(&said, from), from, to, LINK);
-                assert_eq!(translated, Translated::Said(write(&said, to)), "{said:?} {from:?} {to:?}");
+                assert_eq!(translated, Transcoded::Said(write(&said, to)), "{said:?} {from:?} {to:?}");
             }
         }
     }
@@ -44,24 +49,30 @@ fn recorded_payloads_are_understood() {
             (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
         Payload::Bytes(bytes.into())
     };
-    assert_eq!(builder::read(&bytes("22020a00")), Some(Told::End));
+    assert_eq!(builder::read(&bytes("22020a00")), Some(WebRtcSignal::End));
     let end = bytes("080010e9e8cc820118873a2200");
-    let end = Signal::Data { payload: end, last: false };
+    let end = LinkMessage::Data { payload: end, last: false };
     assert_eq!(
-        translate(end.clone(), Voice::Services, Voice::BuilderWithEnd, LINK),
-        Translated::Said(Signal::End)
+        translate(end.clone(), SdpEncoding::Services, SdpEncoding::BuilderWithEnd, LINK),
+        Transcoded::Said(LinkMessage::End)
     );
-    let last = Signal::Data { payload: builder::write(Told::End), last: true };
-    assert_eq!(translate(end, Voice::Services, Voice::Builder, LINK), Translated::Said(last));
+    let last = LinkMessage::Data { payload: builder::write(WebRtcSignal::End), last: true };
+    assert_eq!(translate(end, SdpEncoding::Services, SdpEncoding::Builder, LINK), Transcoded::Said(last));
 }
 
 #[test]
 fn that_there_are_no_more_candidates_is_said_where_there_is_a_word_for_it() {
-    let end = translate(Signal::End, Voice::BuilderWithEnd, Voice::Services, LINK);
-    assert_eq!(end, Translated::Said(write(&Told::End, Voice::Services)));
-    assert_eq!(translate(Signal::End, Voice::BuilderWithEnd, Voice::Json, LINK), Translated::Nothing);
-    let end = Signal::Data { payload: builder::write(Told::End), last: true };
-    assert_eq!(translate(end, Voice::Builder, Voice::BuilderWithEnd, LINK), Translated::Said(Signal::End));
+    let end = translate(LinkMessage::End, SdpEncoding::BuilderWithEnd, SdpEncoding::Services, LINK);
+    assert_eq!(end, Transcoded::Said(write(&WebRtcSignal::End, SdpEncoding::Services)));
+    assert_eq!(
+        translate(LinkMessage::End, SdpEncoding::BuilderWithEnd, SdpEncoding::Json, LINK),
+        Transcoded::Nothing
+    );
+    let end = LinkMessage::Data { payload: builder::write(WebRtcSignal::End), last: true };
+    assert_eq!(
+        translate(end, SdpEncoding::Builder, SdpEncoding::BuilderWithEnd, LINK),
+        Transcoded::Said(LinkMessage::End)
+    );
 }
 
 /// What the joiner of netflux 4.3.1 says before the offer, and what makes it go on (measured).
@@ -70,12 +81,13 @@ fn a_joiner_of_services_is_answered_in_the_members_stead() {
     let finder = |content: &[u8]| {
         let mut bytes = vec![0x08, 0x0b, 0x10, 0x00, 0x18, 74, 0x22, content.len() as u8];
         bytes.extend_from_slice(content);
-        Signal::Data { payload: Payload::Bytes(bytes.into()), last: false }
+        LinkMessage::Data { payload: Payload::Bytes(bytes.into()), last: false }
     };
-    let answered = |content: &[u8]| match translate(finder(content), Voice::Services, Voice::Json, LINK) {
-        Translated::Answered(Payload::Bytes(bytes)) => bytes,
-        other => panic!("{other:?}"),
-    };
+    let answered =
+        |content: &[u8]| match translate(finder(content), SdpEncoding::Services, SdpEncoding::Json, LINK) {
+            Transcoded::Answered(Payload::Bytes(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        };
     // Asked to connect: yes.
     assert_eq!(answered(&[0x12, 0x00])[..], [0x10, 0x7b, 0x18, 74, 0x22, 0x02, 0x18, 0x01]);
     // Told how it can be reached: this side has tried a data channel.
@@ -86,8 +98,8 @@ fn a_joiner_of_services_is_answered_in_the_members_stead() {
     assert_eq!(answer[..8], [0x10, 0x7b, 0x18, 74, 0x22, 0x12, 0x0a, 0x10]);
     assert_eq!(answer[8..], [&initiator[..], &passive[..]].concat());
     assert_eq!(
-        translate(finder(&[0x18, 0x01]), Voice::Services, Voice::Json, LINK),
-        Translated::Nothing,
+        translate(finder(&[0x18, 0x01]), SdpEncoding::Services, SdpEncoding::Json, LINK),
+        Transcoded::Nothing,
         "and nothing is said to its own answers"
     );
 }
@@ -98,16 +110,16 @@ fn what_is_none_of_these_passes_as_it_is() {
         for to in VOICES {
             for bytes in [&b"offer-J"[..], b"", b"\x12\x03abc", br#"{"offer":"x"}"#, b"\x18\x05"] {
                 let payload = match from {
-                    Voice::Json => Payload::Bytes(Bytes::from_static(bytes)).into_json(),
+                    SdpEncoding::Json => Payload::Bytes(Bytes::from_static(bytes)).into_json(),
                     _ => Default::default(),
                 };
                 let payload = match from {
-                    Voice::Json => Payload::Json(payload),
+                    SdpEncoding::Json => Payload::Json(payload),
                     _ => Payload::Bytes(Bytes::from_static(bytes)),
                 };
-                let signal = Signal::Data { payload, last: false };
+                let signal = LinkMessage::Data { payload, last: false };
                 let passed = translate(signal.clone(), from, to, LINK);
-                assert_eq!(passed, Translated::Unknown(signal), "{bytes:?} {from:?} {to:?}");
+                assert_eq!(passed, Transcoded::Unknown(signal), "{bytes:?} {from:?} {to:?}");
             }
         }
     }
@@ -118,7 +130,7 @@ fn what_is_none_of_these_passes_as_it_is() {
 fn the_last_candidate_is_the_empty_one() {
     let [_, _, candidate] = &told()[..] else { unreachable!() };
     assert!(!is_last(&builder::write(candidate.clone()), true));
-    assert!(is_last(&builder::write(Told::End), false));
+    assert!(is_last(&builder::write(WebRtcSignal::End), false));
     let other = Payload::Bytes(Bytes::from_static(b"bye"));
     assert!(is_last(&other, true) && !is_last(&other, false));
 }
@@ -154,7 +166,7 @@ proptest! {
 
     /// What is left unread would have told nothing.
     #[test]
-    fn text_is_no_message(bytes in prop_oneof![pieces(), texts::sent().prop_map(Bytes::from)]) {
+    fn text_is_no_message(bytes in prop_oneof![pieces(), test_json::sent().prop_map(Bytes::from)]) {
         if is_text_without(&bytes, 0) {
             prop_assert!(services::read_any(&bytes, LINK).is_none());
         }

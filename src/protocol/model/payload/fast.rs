@@ -8,7 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{BYTES, Payload, is_reserved};
-use crate::model::canonical::{self, Attributes};
+use crate::protocol::model::canonical::{self, Attributes};
 
 /// How the JSON form of bytes is written, before and behind the base64. Nothing in base64 is escaped or ends a string.
 const WRAP: (&str, &str) = ("{\"$bytes\":\"", "\"}");
@@ -23,9 +23,9 @@ pub(super) fn bytes(payload: Payload) -> Result<Bytes, Payload> {
             None if text.contains(BYTES) => Err(Payload::Json(text)),
             None => Ok(text.into_bytes()),
         },
-        Payload::Attributes { text, binary } => match json_of_attributes(&text) {
+        Payload::ObjectFrame { text, binary } => match json_of_attributes(&text) {
             Some(json) => Ok(unwrapped(&json).unwrap_or_else(|| json.into_bytes())),
-            None => Err(Payload::Attributes { text, binary }),
+            None => Err(Payload::ObjectFrame { text, binary }),
         },
     }
 }
@@ -39,8 +39,8 @@ pub(super) fn json(payload: Payload) -> Result<ByteString, Payload> {
             _ => Err(Payload::Bytes(bytes)),
         },
         Payload::Json(text) => Ok(text),
-        Payload::Attributes { text, binary } => {
-            json_of_attributes(&text).ok_or(Payload::Attributes { text, binary })
+        Payload::ObjectFrame { text, binary } => {
+            json_of_attributes(&text).ok_or(Payload::ObjectFrame { text, binary })
         }
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn attributes(payload: Payload) -> Result<ByteString, Payload> {
             text(&bytes).and_then(|text| attributes_of_json(text).ok()).ok_or(Payload::Bytes(bytes))
         }
         Payload::Json(text) => attributes_of_json(text).map_err(Payload::Json),
-        Payload::Attributes { .. } => Err(payload),
+        Payload::ObjectFrame { .. } => Err(payload),
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn bytes(payload: Payload) -> Bytes {
             bytes_of_value(&serde_json::from_str(&text).unwrap_or_default())
         }
         Payload::Json(text) => text.into_bytes(),
-        Payload::Attributes { text, .. } => bytes_of_value(&value_of_attributes(object(&text))),
+        Payload::ObjectFrame { text, .. } => bytes_of_value(&value_of_attributes(object(&text))),
     }
 }
 
@@ -25,7 +25,7 @@ pub(super) fn json(payload: Payload) -> ByteString {
     match payload {
         Payload::Bytes(bytes) => value_of_bytes(&bytes).to_string().into(),
         Payload::Json(text) => text,
-        Payload::Attributes { text, .. } => value_of_attributes(object(&text)).to_string().into(),
+        Payload::ObjectFrame { text, .. } => value_of_attributes(object(&text)).to_string().into(),
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn attributes(payload: Payload) -> Map<String, Value> {
     match payload {
         Payload::Bytes(bytes) => attributes_of_value(value_of_bytes(&bytes)),
         Payload::Json(text) => attributes_of_value(serde_json::from_str(&text).unwrap_or_default()),
-        Payload::Attributes { text, .. } => object(&text),
+        Payload::ObjectFrame { text, .. } => object(&text),
     }
 }
 

@@ -173,7 +173,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
                 Ok(frame(CLOSE, None, payload))
             }
             (Refused, Incoming::Closed(Some(1002))) => Err(1002),
-            (&Fail(code, known), Incoming::Violation(close)) if close.code == Some(code) => {
+            (&Fail(code, known), Incoming::ProtocolError(close)) if close.code == Some(code) => {
                 let known = known_after(&case.frames, known);
                 if singly && came != known {
                     return Err(format!("{code} after {came} octets instead of {known}"));
@@ -200,7 +200,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
     }
     for _ in 0..2 {
         let after = socket.poll_next(&mut context);
-        if after != Poll::Ready(Incoming::Gone) {
+        if after != Poll::Ready(Incoming::Disconnected) {
             return Err(format!("{} came after the end", short(&after)));
         }
     }

@@ -22,7 +22,7 @@ const KEPT: usize = 4;
 
 /// Bytes, of which those from `from` to `to` have been read and not looked at yet.
 #[derive(Debug)]
-pub(super) struct Unread {
+pub(super) struct ReadBuffer {
     pub(super) bytes: Vec<u8>,
     pub(super) from: usize,
     pub(super) to: usize,
@@ -30,12 +30,12 @@ pub(super) struct Unread {
 
 /// Bytes, of which those from `from` on have been queued and not sent yet.
 #[derive(Debug, Default)]
-pub(super) struct Unsent {
+pub(super) struct WriteBuffer {
     pub(super) bytes: Vec<u8>,
     pub(super) from: usize,
 }
 
-impl Unsent {
+impl WriteBuffer {
     /// How many bytes are to be sent.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.from
@@ -45,18 +45,18 @@ impl Unsent {
 type Pool<T> = RefCell<Vec<T>>;
 
 thread_local! {
-    static READING: Pool<Box<Unread>> = const { RefCell::new(Vec::new()) };
-    static WRITING: Pool<Box<Unsent>> = const { RefCell::new(Vec::new()) };
+    static READING: Pool<Box<ReadBuffer>> = const { RefCell::new(Vec::new()) };
+    static WRITING: Pool<Box<WriteBuffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer of [`READ`] bytes, whatever they are, of which none is to be looked at.
-pub(super) fn take_reading() -> Box<Unread> {
+pub(super) fn take_reading() -> Box<ReadBuffer> {
     let kept = READING.with_borrow_mut(Vec::pop);
-    kept.unwrap_or_else(|| Box::new(Unread { bytes: vec![0; READ], from: 0, to: 0 }))
+    kept.unwrap_or_else(|| Box::new(ReadBuffer { bytes: vec![0; READ], from: 0, to: 0 }))
 }
 
 /// Takes a buffer for reading back.
-pub(super) fn give_reading(mut buffer: Box<Unread>) {
+pub(super) fn give_reading(mut buffer: Box<ReadBuffer>) {
     if buffer.bytes.len() == READ {
         (buffer.from, buffer.to) = (0, 0);
         give(&READING, buffer);
@@ -64,12 +64,12 @@ pub(super) fn give_reading(mut buffer: Box<Unread>) {
 }
 
 /// An empty buffer with room for much.
-pub(super) fn take_writing() -> Box<Unsent> {
+pub(super) fn take_writing() -> Box<WriteBuffer> {
     WRITING.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Takes a buffer for writing back.
-pub(super) fn give_writing(mut buffer: Box<Unsent>) {
+pub(super) fn give_writing(mut buffer: Box<WriteBuffer>) {
     if (1..=MAX_WRITE).contains(&buffer.bytes.capacity()) {
         buffer.bytes.clear();
         buffer.from = 0;

@@ -31,15 +31,15 @@ pub(super) enum Item {
 
 /// Why what came cannot be read. Nothing can be read after it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum DecodeError {
     TooBig,
     NotUtf8,
     Protocol(ProtocolError),
 }
 
-impl From<ProtocolError> for Fault {
+impl From<ProtocolError> for DecodeError {
     fn from(error: ProtocolError) -> Self {
-        Fault::Protocol(error)
+        DecodeError::Protocol(error)
     }
 }
 
@@ -48,12 +48,12 @@ impl From<ProtocolError> for Fault {
 pub(super) struct Decoder {
     max_message: u64,
     /// What has begun. Boxed: nearly always, nothing has.
-    begun: Option<Box<Begun>>,
+    begun: Option<Box<Partial>>,
 }
 
 /// What has come of a message or frame of which more is to come.
 #[derive(Debug, Default)]
-struct Begun {
+struct Partial {
     /// The first bytes of a head, and how many.
     head: [u8; MAX_HEAD],
     head_len: usize,
@@ -93,7 +93,7 @@ impl Decoder {
     ///
     /// # Errors
     /// It cannot be read; neither can what comes after it.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, Fault> {
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, DecodeError> {
         if self.begun.is_none() {
             if input.is_empty() {
                 return Ok(None);
@@ -120,8 +120,8 @@ impl Decoder {
     }
 }
 
-impl Begun {
-    fn next(&mut self, input: &mut &[u8], max_message: u64) -> Result<Option<Item>, Fault> {
+impl Partial {
+    fn next(&mut self, input: &mut &[u8], max_message: u64) -> Result<Option<Item>, DecodeError> {
         loop {
             let head = match self.frame {
                 Some(head) => head,
@@ -179,9 +179,9 @@ impl Begun {
     }
 
     /// A frame begins. What is wrong with it is found in the order in which the library finds it.
-    fn begin(&mut self, head: Head, max_message: u64) -> Result<(), Fault> {
+    fn begin(&mut self, head: Head, max_message: u64) -> Result<(), DecodeError> {
         if head.length > max_message {
-            return Err(Fault::TooBig);
+            return Err(DecodeError::TooBig);
         }
         if head.mask.is_none() {
             return Err(ProtocolError::UnmaskedFrameFromClient.into());
@@ -196,7 +196,7 @@ impl Begun {
             (OpCode::Data(Data::Continue), None) => Err(ProtocolError::UnexpectedContinueFrame)?,
             (OpCode::Data(Data::Continue), Some(message)) => {
                 if head.length > max_message - message.bytes.len() as u64 {
-                    return Err(Fault::TooBig);
+                    return Err(DecodeError::TooBig);
                 }
             }
             (OpCode::Data(data), Some(_)) => Err(ProtocolError::ExpectedFragment(data))?,
@@ -210,7 +210,7 @@ impl Begun {
     }
 
     /// A frame is all there. What has come with it, unless it is a part of something.
-    fn complete(&mut self, head: Head) -> Result<Option<Item>, Fault> {
+    fn complete(&mut self, head: Head) -> Result<Option<Item>, DecodeError> {
         if let OpCode::Control(control) = head.opcode {
             let payload = std::mem::take(&mut self.control);
             return Ok(Some(match control {
@@ -228,7 +228,7 @@ impl Begun {
                 Ok(_) => message.valid = message.bytes.len(),
                 // A character may go on in the next frame.
                 Err(error) if error.error_len().is_none() => message.valid += error.valid_up_to(),
-                Err(_) => return Err(Fault::NotUtf8),
+                Err(_) => return Err(DecodeError::NotUtf8),
             }
         }
         Ok(None)
@@ -236,8 +236,8 @@ impl Begun {
 }
 
 /// The message at the beginning of `input`, which is cut off, if it is one frame with nothing wrong about it and is there to
-/// its end. Nearly all are, and take a tenth of a message's instructions less than by way of [`Begun`].
-fn whole(input: &mut &[u8], max_message: u64) -> Option<Result<Item, Fault>> {
+/// its end. Nearly all are, and take a tenth of a message's instructions less than by way of [`Partial`].
+fn whole(input: &mut &[u8], max_message: u64) -> Option<Result<Item, DecodeError>> {
     let (head, length) = Head::parse(input).ok()??;
     let Head { last: true, reserved: false, mask: Some(mask), .. } = head else { return None };
     let text = match head.opcode {
@@ -256,10 +256,10 @@ fn whole(input: &mut &[u8], max_message: u64) -> Option<Result<Item, Fault>> {
 }
 
 /// A message that is all there.
-fn message(bytes: Vec<u8>, text: bool) -> Result<Item, Fault> {
+fn message(bytes: Vec<u8>, text: bool) -> Result<Item, DecodeError> {
     let bytes = Bytes::from(bytes);
     if text {
-        ByteString::try_from(bytes).map(Item::Text).map_err(|_| Fault::NotUtf8)
+        ByteString::try_from(bytes).map(Item::Text).map_err(|_| DecodeError::NotUtf8)
     } else {
         Ok(Item::Binary(bytes))
     }
@@ -316,12 +316,12 @@ fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
 }
 
 /// What a close frame says.
-fn close(payload: &[u8]) -> Result<Option<(u16, String)>, Fault> {
+fn close(payload: &[u8]) -> Result<Option<(u16, String)>, DecodeError> {
     match payload {
         [] => Ok(None),
         [_] => Err(ProtocolError::InvalidCloseSequence.into()),
         [high, low, reason @ ..] => {
-            let reason = std::str::from_utf8(reason).map_err(|_| Fault::NotUtf8)?;
+            let reason = std::str::from_utf8(reason).map_err(|_| DecodeError::NotUtf8)?;
             Ok(Some((u16::from_be_bytes([*high, *low]), reason.to_owned())))
         }
     }

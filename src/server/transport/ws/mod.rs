@@ -3,8 +3,8 @@
 //! What is read comes by way of a buffer of the thread's, what is written waits in one that is given back when it is
 //! empty: an idle connection has neither.
 
+mod buffer_pool;
 mod codec;
-mod pool;
 
 use std::future::poll_fn;
 use std::io;
@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::{Incoming, Transport};
-use crate::frame::{Close, Frame};
-use codec::{Decoder, Fault, Item};
-use pool::{Unread, Unsent};
+use crate::protocol::frame::{Close, Frame};
+use buffer_pool::{ReadBuffer, WriteBuffer};
+use codec::{DecodeError, Decoder, Item};
 
 /// What is discarded at most of what a peer sends after we closed, in bytes.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
@@ -34,9 +34,9 @@ pub struct Socket<S> {
     stream: S,
     decoder: Decoder,
     /// What was read and not looked at yet.
-    unread: Option<Box<Unread>>,
+    unread: Option<Box<ReadBuffer>>,
     /// What was queued and not sent yet.
-    unsent: Option<Box<Unsent>>,
+    unsent: Option<Box<WriteBuffer>>,
     /// We sent a close frame, of our own or as an answer: nothing may follow it.
     closed: bool,
     /// There is nothing more to read.
@@ -45,9 +45,9 @@ pub struct Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its upgrade; `early` is what was read beyond the request. Messages of more than
-    /// `max_message` bytes are [`Incoming::TooBig`].
+    /// `max_message` bytes are [`Incoming::MessageTooBig`].
     pub fn new(stream: S, early: Bytes, max_message: usize) -> Self {
-        let unread = Unread { from: 0, to: early.len(), bytes: early.into() };
+        let unread = ReadBuffer { from: 0, to: early.len(), bytes: early.into() };
         Socket {
             stream,
             decoder: Decoder::new(max_message),
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     #[must_use]
     pub fn after(mut self, bytes: Vec<u8>) -> Self {
         if !bytes.is_empty() {
-            self.unsent = Some(Box::new(Unsent { bytes, from: 0 }));
+            self.unsent = Some(Box::new(WriteBuffer { bytes, from: 0 }));
         }
         self
     }
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.closed {
             return;
         }
-        let unsent = self.unsent.get_or_insert_with(pool::take_writing);
+        let unsent = self.unsent.get_or_insert_with(buffer_pool::take_writing);
         codec::encode(opcode, payload, &mut unsent.bytes);
     }
 
@@ -93,14 +93,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         unread.from = unread.to - input.len();
         self.over = matches!(next, Err(_) | Ok(Some(Item::Close(_))));
         if self.over || unread.from == unread.to {
-            self.unread.take().into_iter().for_each(pool::give_reading);
+            self.unread.take().into_iter().for_each(buffer_pool::give_reading);
         }
         match next {
             Ok(item) => item.map(|item| self.incoming(item)),
             Err(fault) => Some(match fault {
-                Fault::TooBig => Incoming::TooBig,
-                Fault::NotUtf8 => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),
-                Fault::Protocol(error) => Incoming::Violation(Close::new(1002, error.to_string())),
+                DecodeError::TooBig => Incoming::MessageTooBig,
+                DecodeError::NotUtf8 => Incoming::ProtocolError(Close::new(1007, "the text is not UTF-8")),
+                DecodeError::Protocol(error) => Incoming::ProtocolError(Close::new(1002, error.to_string())),
             }),
         }
     }
@@ -130,12 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Reads once. Whether there was anything.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut buffer = pool::take_reading();
+        let mut buffer = buffer_pool::take_reading();
         let mut filled = ReadBuf::new(&mut buffer.bytes);
         let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
         let length = filled.filled().len();
         if length == 0 {
-            pool::give_reading(buffer);
+            buffer_pool::give_reading(buffer);
         } else {
             buffer.to = length;
             self.unread = Some(buffer);
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
             if self.over {
-                return Poll::Ready(Incoming::Gone);
+                return Poll::Ready(Incoming::Disconnected);
             }
             if let Some(incoming) = self.next_unread() {
                 return Poll::Ready(incoming);
@@ -199,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 }
             }
         }
-        self.unsent.take().into_iter().for_each(pool::give_writing);
+        self.unsent.take().into_iter().for_each(buffer_pool::give_writing);
         // Under TLS, what was written may still have to be sent.
         Pin::new(&mut self.stream).poll_flush(context)
     }

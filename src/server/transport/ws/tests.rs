@@ -74,7 +74,7 @@ fn ours(wire: Wire, close_after: usize) -> (Heard, Socket<Wire>) {
             let _ = socket.queue(Frame::Close(Close::new(4000, "enough")));
         }
         let Poll::Ready(incoming) = socket.poll_next(&mut context) else { break };
-        let gone = incoming == Incoming::Gone;
+        let gone = incoming == Incoming::Disconnected;
         heard.push(incoming);
         if gone {
             break;
@@ -112,14 +112,14 @@ async fn theirs(wire: Wire, close_after: usize, faulted: bool) -> Heard {
             Some(Ok(Message::Pong(_))) => Incoming::Pong,
             Some(Ok(Message::Close(close))) => Incoming::Closed(close.map(|close| close.code.into())),
             Some(Ok(Message::Frame(_))) => unreachable!(),
-            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::TooBig,
-            Some(Err(Error::Utf8(_))) => Incoming::Violation(Close::new(1007, "the text is not UTF-8")),
+            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::MessageTooBig,
+            Some(Err(Error::Utf8(_))) => Incoming::ProtocolError(Close::new(1007, "the text is not UTF-8")),
             // An end without a close frame breaks no rule of frames.
-            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Gone,
-            Some(Err(Error::Protocol(error))) => Incoming::Violation(Close::new(1002, error.to_string())),
-            Some(Err(_)) | None => Incoming::Gone,
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Disconnected,
+            Some(Err(Error::Protocol(error))) => Incoming::ProtocolError(Close::new(1002, error.to_string())),
+            Some(Err(_)) | None => Incoming::Disconnected,
         };
-        let gone = incoming == Incoming::Gone;
+        let gone = incoming == Incoming::Disconnected;
         heard.push(incoming);
         if gone {
             break;
@@ -205,7 +205,7 @@ proptest! {
     ) {
         let wire = || Wire { pieces: pieces.clone(), ends, ..Wire::default() };
         let (ours, socket) = ours(wire(), close_after);
-        let faulted = ours.0.iter().any(|incoming| matches!(incoming, Incoming::TooBig | Incoming::Violation(_)));
+        let faulted = ours.0.iter().any(|incoming| matches!(incoming, Incoming::MessageTooBig | Incoming::ProtocolError(_)));
         let mut wire = wire();
         wire.ends &= !faulted;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bench::measure::Times;
+use crate::tools::bench::measure::Times;
 
 /// The load is what limits if its threads are busy for more than this share of the time, ...
 const BUSY: f64 = 0.85;

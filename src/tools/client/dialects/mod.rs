@@ -1,20 +1,20 @@
 //! Synthetic clients, one of each dialect: small state machines that say what a real client says, and make of what
 //! comes what the real ones were measured to, also of what was not meant for them. No sockets, tasks or clocks here.
 
-mod current;
-mod envelope;
-mod indexed;
-mod relay;
-mod sigver6;
+mod signaller;
 #[cfg(test)]
 mod tests;
-mod v1;
+mod v15_to_18;
+mod v19_to_20;
+mod v1_to_5;
+mod v6;
+mod v7_to_14;
 
 use serde_json::Value;
 
-use super::parcel::{Got, Parcel};
-use super::tongue::Tongue;
-use crate::dialect::Dialect;
+use super::message::{ReceivedMessage, TestMessage};
+use super::protocol::Protocol;
+use crate::protocol::dialect::Dialect;
 
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +36,18 @@ pub enum Frame {
 
 /// What a client does of its own accord when something comes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Act {
+pub enum ClientAction {
     /// It sends something.
     Send(Frame),
     /// It understands something.
-    Hear(Heard),
+    Hear(ClientEvent),
     /// It closes, with this code if any.
     Close(Option<u16>),
 }
 
 /// What a client understands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum ClientEvent {
     /// It is a member now.
     Member,
     /// It is bound to a member.
@@ -57,11 +57,11 @@ pub enum Heard {
     /// Somebody joins.
     Arrival,
     /// Something from another.
-    Parcel {
+    TestMessage {
         /// From whom, as a member knows its joiners.
         from: Option<Id>,
         /// What.
-        got: Got,
+        got: ReceivedMessage,
     },
     /// The other has nothing more to say.
     End {
@@ -90,16 +90,16 @@ pub struct Id(pub Value);
 /// A client.
 pub trait Client: Send {
     /// The connection is open. A joiner whose request to join carries data sends this.
-    fn opened(&mut self, first: Option<&Parcel>) -> Vec<Act>;
+    fn opened(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction>;
 
     /// A text comes.
-    fn text(&mut self, text: &str) -> Vec<Act>;
+    fn text(&mut self, text: &str) -> Vec<ClientAction>;
 
     /// Bytes come.
-    fn binary(&mut self, bytes: &[u8]) -> Vec<Act>;
+    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction>;
 
     /// How it says this to the other, a member to one of its joiners; `None` if it has no words for it.
-    fn say(&mut self, to: Option<&Id>, parcel: &Parcel) -> Option<Frame>;
+    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame>;
 
     /// How it says that it has nothing more to say.
     fn end(&mut self, _to: Option<&Id>) -> Option<Frame> {
@@ -113,31 +113,31 @@ pub trait Client: Send {
 }
 
 /// A client of this kind, for the room of this key.
-pub fn client(tongue: Tongue, role: Role, key: &str) -> Box<dyn Client> {
-    let Tongue::Sigver(dialect) = tongue else { return Box::new(relay::Relay) };
+pub fn client(tongue: Protocol, role: Role, key: &str) -> Box<dyn Client> {
+    let Protocol::Sigver(dialect) = tongue else { return Box::new(signaller::Relay) };
     match dialect {
         Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-            Box::new(indexed::Indexed::new(dialect, role, key))
+            Box::new(v1_to_5::Indexed::new(dialect, role, key))
         }
-        Dialect::Sigver6 => Box::new(sigver6::Sigver6::new(role, key)),
+        Dialect::Sigver6 => Box::new(v6::Sigver6::new(role, key)),
         Dialect::Sigver7
         | Dialect::Sigver7_6
         | Dialect::Sigver8
         | Dialect::Sigver9
         | Dialect::Sigver11
-        | Dialect::Sigver13 => Box::new(envelope::Envelope::new(dialect, role, key)),
+        | Dialect::Sigver13 => Box::new(v7_to_14::Envelope::new(dialect, role, key)),
         Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
-            Box::new(v1::V1::new(dialect, role))
+            Box::new(v15_to_18::V1::new(dialect, role))
         }
-        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(current::Current::new(dialect, role)),
+        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(v19_to_20::Current::new(dialect, role)),
     }
 }
 
 /// The path that a client of this kind connects to.
-pub fn path(tongue: Tongue, role: Role, key: &str) -> String {
+pub fn path(tongue: Protocol, role: Role, key: &str) -> String {
     match (tongue, role) {
-        (Tongue::Signaller, Role::Member) => format!("/listen/{key}"),
-        (Tongue::Signaller, Role::Joiner) => format!("/connect/{key}"),
+        (Protocol::Signaller, Role::Member) => format!("/listen/{key}"),
+        (Protocol::Signaller, Role::Joiner) => format!("/connect/{key}"),
         _ if tongue.is_json() => "/".to_owned(),
         _ => format!("/{key}"),
     }
@@ -159,13 +159,13 @@ fn text(value: &Value) -> Frame {
     Frame::Text(value.to_string())
 }
 
-fn strange(what: impl Into<String>) -> Act {
-    Act::Hear(Heard::Strange(what.into()))
+fn strange(what: impl Into<String>) -> ClientAction {
+    ClientAction::Hear(ClientEvent::Strange(what.into()))
 }
 
-fn parcel(from: Option<Id>, got: Got) -> Vec<Act> {
+fn parcel(from: Option<Id>, got: ReceivedMessage) -> Vec<ClientAction> {
     if got.is_empty() {
         return Vec::new();
     }
-    vec![Act::Hear(Heard::Parcel { from, got })]
+    vec![ClientAction::Hear(ClientEvent::TestMessage { from, got })]
 }

@@ -1,9 +1,9 @@
 //! A client of sigver 15 to 18: it waits for the server's first word. A frame that it cannot decode is the end.
 
-use super::{Act, Client, Frame, Heard, Id, Role, parcel, strange};
-use crate::compat::parcel::{Got, Parcel};
-use crate::compat::protobufjs::{Fields, Kind, Schema, Value, decode, delimited, number};
-use crate::dialect::Dialect;
+use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange};
+use crate::protocol::dialect::Dialect;
+use crate::tools::client::message::{ReceivedMessage, TestMessage};
+use crate::tools::client::protobuf::{Fields, Kind, Schema, Value, decode, delimited, number};
 
 const CONTENT_A: Schema = &[(1, Kind::Number), (2, Kind::Bytes), (3, Kind::Number), (4, Kind::Number)];
 const CONTENT_B: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Bytes), (4, Kind::Number)];
@@ -38,20 +38,20 @@ impl V1 {
         }
     }
 
-    fn content(&self, content: &Fields) -> Vec<Act> {
+    fn content(&self, content: &Fields) -> Vec<ClientAction> {
         let from = (self.role == Role::Member).then(|| Id::number(content.number(1)));
-        let end = |from| vec![Act::Hear(Heard::End { from })];
-        let gone = |from| vec![Act::Hear(Heard::Gone { from })];
+        let end = |from| vec![ClientAction::Hear(ClientEvent::End { from })];
+        let gone = |from| vec![ClientAction::Hear(ClientEvent::Gone { from })];
         if self.dialect == Dialect::Sigver15 {
             let data = content.bytes(3);
             return match () {
                 () if content.number(4) != 0 => gone(from),
                 () if data.is_empty() || data == NO_MORE => end(from),
-                () => parcel(from, Got::of_bytes(data)),
+                () => parcel(from, ReceivedMessage::of_bytes(data)),
             };
         }
         match content.0.last() {
-            Some((2, Value::Bytes(data))) => parcel(from, Got::of_bytes(data)),
+            Some((2, Value::Bytes(data))) => parcel(from, ReceivedMessage::of_bytes(data)),
             Some((3, _)) => gone(from),
             Some((4, _)) => end(from),
             _ => vec![strange(format!("a content without anything: {content:?}"))],
@@ -66,33 +66,38 @@ impl V1 {
 }
 
 impl Client for V1 {
-    fn opened(&mut self, _first: Option<&Parcel>) -> Vec<Act> {
+    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
         Vec::new()
     }
 
     /// Ignored (measured).
-    fn text(&mut self, _text: &str) -> Vec<Act> {
+    fn text(&mut self, _text: &str) -> Vec<ClientAction> {
         Vec::new()
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<Act> {
+    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
         let Some(message) = decode(bytes, self.schema()) else {
-            return vec![strange(format!("cannot be decoded: {bytes:02x?}")), Act::Close(Some(4010))];
+            return vec![
+                strange(format!("cannot be decoded: {bytes:02x?}")),
+                ClientAction::Close(Some(4010)),
+            ];
         };
         let pings = matches!(self.dialect, Dialect::Sigver15 | Dialect::Sigver15_1);
         match message.0.last() {
             Some((1, Value::Message(content))) => self.content(content),
-            Some((2, Value::Number(0))) => vec![Act::Hear(Heard::Bound)],
-            Some((2, _)) if !std::mem::replace(&mut self.member, true) => vec![Act::Hear(Heard::Member)],
-            Some((4, _)) if pings => {
-                vec![Act::Send(Frame::Binary(vec![0x28, 1])), Act::Hear(Heard::Beat)]
+            Some((2, Value::Number(0))) => vec![ClientAction::Hear(ClientEvent::Bound)],
+            Some((2, _)) if !std::mem::replace(&mut self.member, true) => {
+                vec![ClientAction::Hear(ClientEvent::Member)]
             }
-            Some((4, _)) => vec![Act::Hear(Heard::Beat)],
+            Some((4, _)) if pings => {
+                vec![ClientAction::Send(Frame::Binary(vec![0x28, 1])), ClientAction::Hear(ClientEvent::Beat)]
+            }
+            Some((4, _)) => vec![ClientAction::Hear(ClientEvent::Beat)],
             _ => Vec::new(),
         }
     }
 
-    fn say(&mut self, to: Option<&Id>, parcel: &Parcel) -> Option<Frame> {
+    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
         let data = parcel.bytes();
         let fields = match self.dialect {
             // It always writes whether this is the end.

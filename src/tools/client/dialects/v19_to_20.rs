@@ -1,9 +1,9 @@
 //! A client of sigver 19 or 20: it speaks first, and ignores what it cannot decode.
 
-use super::{Act, Client, Frame, Heard, Id, Role, parcel, strange};
-use crate::compat::parcel::{Got, Parcel};
-use crate::compat::protobufjs::{Fields, Kind, Schema, Value, decode, delimited, number};
-use crate::dialect::Dialect;
+use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange};
+use crate::protocol::dialect::Dialect;
+use crate::tools::client::message::{ReceivedMessage, TestMessage};
+use crate::tools::client::protobuf::{Fields, Kind, Schema, Value, decode, delimited, number};
 
 const CONTENT_C: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Bytes)];
 const CONTENT_D: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Number), (4, Kind::Bytes)];
@@ -36,28 +36,28 @@ impl Current {
         }
     }
 
-    fn connect(&mut self) -> Act {
+    fn connect(&mut self) -> ClientAction {
         self.asked += 1;
-        Act::Send(Frame::Binary(delimited(3, &number(1, self.id()))))
+        ClientAction::Send(Frame::Binary(delimited(3, &number(1, self.id()))))
     }
 
-    fn connected(&mut self, connected: bool) -> Vec<Act> {
+    fn connected(&mut self, connected: bool) -> Vec<ClientAction> {
         if self.asked == 0 {
             return vec![strange("an answer to no question")];
         }
         self.asked -= 1;
         match connected {
-            false => vec![Act::Hear(Heard::Bound)],
+            false => vec![ClientAction::Hear(ClientEvent::Bound)],
             true if self.member => Vec::new(),
             true => {
                 // The group is made, and says so once more (netflux 4.3, measured).
                 self.member = true;
-                vec![Act::Hear(Heard::Member), self.connect()]
+                vec![ClientAction::Hear(ClientEvent::Member), self.connect()]
             }
         }
     }
 
-    fn content(&self, content: &Fields) -> Vec<Act> {
+    fn content(&self, content: &Fields) -> Vec<ClientAction> {
         let (data, ids) = match self.dialect {
             Dialect::Sigver19 => (content.bytes(3), content.number(1)),
             _ => (content.bytes(4), content.number(1).max(content.number(2))),
@@ -68,34 +68,34 @@ impl Current {
         }
         let from = (self.role == Role::Member).then(|| Id::number(content.number(1)));
         match data {
-            [] => vec![Act::Hear(Heard::Gone { from })],
-            data => parcel(from, Got::of_bytes(data)),
+            [] => vec![ClientAction::Hear(ClientEvent::Gone { from })],
+            data => parcel(from, ReceivedMessage::of_bytes(data)),
         }
     }
 }
 
 impl Client for Current {
-    fn opened(&mut self, _first: Option<&Parcel>) -> Vec<Act> {
+    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
         vec![self.connect()]
     }
 
     /// Ignored (measured).
-    fn text(&mut self, _text: &str) -> Vec<Act> {
+    fn text(&mut self, _text: &str) -> Vec<ClientAction> {
         Vec::new()
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<Act> {
+    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
         let schema = if self.dialect == Dialect::Sigver19 { V19 } else { V20 };
         let Some(message) = decode(bytes, schema) else { return Vec::new() };
         match message.0.last() {
-            Some((1, _)) => vec![Act::Hear(Heard::Beat)],
+            Some((1, _)) => vec![ClientAction::Hear(ClientEvent::Beat)],
             Some((2, Value::Message(content))) => self.content(content),
             Some((4, Value::Number(connected))) => self.connected(*connected != 0),
             _ => Vec::new(),
         }
     }
 
-    fn say(&mut self, to: Option<&Id>, parcel: &Parcel) -> Option<Frame> {
+    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
         let data = parcel.bytes();
         let (from, to) = to.map_or((self.id(), 0), |to| (0, to.as_number()));
         // The last field of each message is always written (netflux, measured).

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Act, Client, Frame, Heard, Id, Role, parcel, strange, text};
-use crate::compat::parcel::{Body, Got, Parcel, Shape};
-use crate::dialect::Dialect;
+use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange, text};
+use crate::protocol::dialect::Dialect;
+use crate::tools::client::message::{Body, MessageKind, ReceivedMessage, TestMessage};
 
 /// The client.
 #[derive(Debug)]
@@ -27,10 +27,10 @@ impl Indexed {
         self.dialect == Dialect::Sigver5
     }
 
-    fn got(&self, mut object: Map<String, Value>) -> Got {
+    fn got(&self, mut object: Map<String, Value>) -> ReceivedMessage {
         let shape = match object.remove("type").as_ref().and_then(Value::as_str) {
-            Some("offer") => Some(Shape::Offer),
-            Some("icecandidate") => Some(Shape::Candidate),
+            Some("offer") => Some(MessageKind::Offer),
+            Some("icecandidate") => Some(MessageKind::Candidate),
             _ => None,
         };
         // Typed messages carry their contents in `data`, as in the tests of the originals.
@@ -39,28 +39,28 @@ impl Indexed {
             _ => object.into(),
         };
         match shape {
-            Some(_) => Got { shape, body: Body::Json(body) },
-            None if self.any_object() => Got::of_value(body),
+            Some(_) => ReceivedMessage { shape, body: Body::Json(body) },
+            None if self.any_object() => ReceivedMessage::of_value(body),
             // All that it can do with something that has no type is to look into it.
-            None => Got { shape: None, ..Got::of_value(body) },
+            None => ReceivedMessage { shape: None, ..ReceivedMessage::of_value(body) },
         }
     }
 }
 
 impl Client for Indexed {
-    fn opened(&mut self, _first: Option<&Parcel>) -> Vec<Act> {
+    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
         let kind = if self.role == Role::Member { "open" } else { "join" };
         let key = if self.dialect == Dialect::Sigver1 { "id" } else { "key" };
-        vec![Act::Send(text(&json!({"type": kind, key: self.key})))]
+        vec![ClientAction::Send(text(&json!({"type": kind, key: self.key})))]
     }
 
-    fn text(&mut self, frame: &str) -> Vec<Act> {
+    fn text(&mut self, frame: &str) -> Vec<ClientAction> {
         let Ok(Value::Object(mut object)) = serde_json::from_str(frame) else {
             return vec![strange(format!("not an object: {frame}"))];
         };
         if object.get("type").is_some_and(|kind| kind == "join") {
             self.joiners += 1;
-            return vec![Act::Hear(Heard::Arrival)];
+            return vec![ClientAction::Hear(ClientEvent::Arrival)];
         }
         let index = object.remove("index").filter(|_| self.role == Role::Member);
         let from = match index {
@@ -78,11 +78,11 @@ impl Client for Indexed {
         parcel(from, self.got(object))
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<Act> {
+    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
         vec![strange(format!("{} bytes instead of a text", bytes.len()))]
     }
 
-    fn say(&mut self, to: Option<&Id>, parcel: &Parcel) -> Option<Frame> {
+    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
         let mut object = Map::new();
         if let Some(Id(index)) = to {
             object.insert("index".to_owned(), index.clone());
@@ -91,9 +91,9 @@ impl Client for Indexed {
             object.extend(parcel.value()?.as_object()?.clone());
         } else {
             let kind = match parcel.shape {
-                Shape::Offer => "offer",
-                Shape::Candidate => "icecandidate",
-                Shape::Answer | Shape::Json | Shape::Bytes => return None,
+                MessageKind::Offer => "offer",
+                MessageKind::Candidate => "icecandidate",
+                MessageKind::Answer | MessageKind::Json | MessageKind::Bytes => return None,
             };
             object.insert("type".to_owned(), kind.into());
             object.insert("data".to_owned(), parcel.body());

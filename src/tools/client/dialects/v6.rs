@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Act, Client, Frame, Heard, Id, Role, parcel, strange, text};
-use crate::compat::parcel::{Body, Got, Parcel, Shape};
+use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange, text};
+use crate::tools::client::message::{Body, MessageKind, ReceivedMessage, TestMessage};
 
 /// The client.
 #[derive(Debug)]
@@ -22,34 +22,34 @@ impl Sigver6 {
 }
 
 impl Client for Sigver6 {
-    fn opened(&mut self, _first: Option<&Parcel>) -> Vec<Act> {
+    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
         let key = if self.role == Role::Member { "key" } else { "joinkey" };
-        vec![Act::Send(text(&json!({key: self.key})))]
+        vec![ClientAction::Send(text(&json!({key: self.key})))]
     }
 
-    fn text(&mut self, frame: &str) -> Vec<Act> {
+    fn text(&mut self, frame: &str) -> Vec<ClientAction> {
         let Ok(Value::Object(mut object)) = serde_json::from_str(frame) else {
             return vec![strange(format!("not an object: {frame}"))];
         };
         if object.contains_key("reachable") {
-            return vec![Act::Hear(Heard::Bound)];
+            return vec![ClientAction::Hear(ClientEvent::Bound)];
         }
         let (name, shape) = match self.role {
-            Role::Member => ("offer", Shape::Offer),
-            Role::Joiner => ("answer", Shape::Answer),
+            Role::Member => ("offer", MessageKind::Offer),
+            Role::Joiner => ("answer", MessageKind::Answer),
         };
         // It looks for the one thing it waits for, and for nothing else.
         let Some(body) = object.remove(name) else { return Vec::new() };
         self.may_say |= self.role == Role::Member;
-        parcel(None, Got { shape: Some(shape), body: Body::Json(body) })
+        parcel(None, ReceivedMessage { shape: Some(shape), body: Body::Json(body) })
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<Act> {
+    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
         vec![strange(format!("{} bytes instead of a text", bytes.len()))]
     }
 
-    fn say(&mut self, _to: Option<&Id>, parcel: &Parcel) -> Option<Frame> {
-        let shape = if self.role == Role::Member { Shape::Answer } else { Shape::Offer };
+    fn say(&mut self, _to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
+        let shape = if self.role == Role::Member { MessageKind::Answer } else { MessageKind::Offer };
         (parcel.shape == shape && std::mem::take(&mut self.may_say))
             .then(|| text(&json!({shape.name(): parcel.body()})))
     }

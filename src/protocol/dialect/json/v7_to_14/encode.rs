@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 
-use super::super::sent::digits;
-use super::super::sigver6::said_text;
-use super::{Asked, Envelope, MAX_JOINERS, PROOF, Proof, confirms_keys, from_11, is_7, is_8, is_9, up_to_7};
-use crate::dialect::{Dialect, Family, Release};
-use crate::frame::Frame;
-use crate::model::{Event, LinkId, Payload, Reason, Recipient, Side, Signal};
+use super::super::js_semantics::digits;
+use super::super::v6::said_text;
+use super::{
+    LastRequest, MAX_JOINERS, OpenerConfirmation, PROOF, V7To14Codec, confirms_keys, from_11, is_7, is_8,
+    is_9, up_to_7,
+};
+use crate::protocol::dialect::{Dialect, Family, Release};
+use crate::protocol::frame::Frame;
+use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, Side};
 
 /// The answer to a `{"key":K}` with an offer of nobody in it, which only those of 7.0 answer: the others have heard that
 /// their key is accepted, and look no further (netflux 0.10.3, 0.10.8 and 1.0.0-rc.3, measured).
@@ -46,7 +49,7 @@ impl fmt::Display for Id {
     }
 }
 
-impl Envelope {
+impl V7To14Codec {
     /// The id by which an opener knows a joiner.
     fn id_of(&mut self, link: LinkId) -> Id {
         match &mut self.joiners {
@@ -56,12 +59,12 @@ impl Envelope {
         }
     }
 
-    pub(in crate::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
         match event {
             Event::Admitted { first } => self.admitted(first, out),
-            Event::Settled { .. } => {}
-            Event::Bound { .. } => self.answer(false, true, false, out),
-            Event::JoinerArrived { link } => {
+            Event::BecameMember { .. } => {}
+            Event::LinkedToMember { .. } => self.answer(false, true, false, out),
+            Event::LinkedToJoiner { link } => {
                 if let Some(joiners) = &mut self.joiners {
                     joiners.index_of(link);
                 }
@@ -69,15 +72,18 @@ impl Envelope {
                     self.waiting.push(link);
                 }
             }
-            Event::Relayed { link, side, signal: Signal::Data { payload, .. }, origin } => {
-                let by_json = Dialect::of_origin(origin).is_some_and(|from| from.family() == Family::Json);
-                if self.proof == Proof::Wanted && side == Side::Member && by_json {
-                    self.proof = Proof::WantedBy(now + PROOF);
+            Event::Relayed { link, side, signal: LinkMessage::Data { payload, .. }, origin } => {
+                let by_json = Dialect::from_tag(origin).is_some_and(|from| from.family() == Family::Json);
+                if self.proof == OpenerConfirmation::Wanted && side == Side::Member && by_json {
+                    self.proof = OpenerConfirmation::WantedBy(now + PROOF);
                 }
                 out.push(self.relayed(link, side, payload));
             }
             // The dialects have no words for these.
-            Event::Relayed { signal: Signal::End | Signal::Fail { .. } | Signal::Empty, .. } => {}
+            Event::Relayed {
+                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                ..
+            } => {}
             Event::LinkEnded { link, side, clean } => self.link_ended(link, side, clean, out),
             Event::Undeliverable { to, reason } => self.went_nowhere(to, reason, out),
             Event::Refused(Reason::KeyUnknown) if self.rules.any(from_11) => {
@@ -96,15 +102,15 @@ impl Envelope {
     }
 
     /// The same answer with a question in it.
-    pub(in crate::dialect) fn question(&mut self) -> Option<Frame> {
-        let by_key = self.asked == Asked::Open && self.rules.any(is_7);
+    pub(in crate::protocol::dialect) fn question(&mut self) -> Option<Frame> {
+        let by_key = self.asked == LastRequest::Open && self.rules.any(is_7);
         let unclear = by_key && self.rules.any(|release| release == Release::V7_6_4);
         self.questioned = unclear;
         unclear.then(|| Frame::text(ByteString::from_static(WHO_ARE_YOU)))
     }
 
     fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
-        if self.asked == Asked::Open {
+        if self.asked == LastRequest::Open {
             let first = first || !self.rules.only(Release::V11_0_0);
             if self.rules.all(up_to_7) {
                 return self.key_accepted(out);
@@ -114,7 +120,7 @@ impl Envelope {
         self.opened = true;
         self.joined = false;
         if self.rules.any(confirms_keys) {
-            self.proof = Proof::Wanted;
+            self.proof = OpenerConfirmation::Wanted;
         }
         self.answer(true, false, true, out);
     }
@@ -204,13 +210,13 @@ impl Envelope {
                 let id = self.id_of(link);
                 out.extend(self.undeliverable(&id));
             }
-            Recipient::Member | Recipient::Either(_) if self.rules.all(is_8) => {
+            Recipient::Member | Recipient::JoinerOrMember(_) if self.rules.all(is_8) => {
                 out.push(self.closing(&reason));
             }
-            Recipient::Member | Recipient::Either(_) if self.rules.only(Release::V10_1_0) => {
+            Recipient::Member | Recipient::JoinerOrMember(_) if self.rules.only(Release::V10_1_0) => {
                 out.push(Frame::text(ByteString::from_static("{\"unavailable\":-1}")));
             }
-            Recipient::Member | Recipient::Either(_) => {}
+            Recipient::Member | Recipient::JoinerOrMember(_) => {}
         }
     }
 }

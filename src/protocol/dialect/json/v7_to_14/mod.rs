@@ -4,7 +4,7 @@
 //!
 //! What a client says is read here; what it hears is in [`answers`].
 
-mod answers;
+mod encode;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use super::joiners::Joiners;
-use super::sent::{compact, is_truthy, room_key};
-use super::{Fault, MAX_JOINERS, MAX_KEY, Sigver6, close, text_of};
-use crate::dialect::liveness::{Due, Liveness, Rule};
-use crate::dialect::session::Action;
-use crate::dialect::{Dialect, Family, Release, Releases};
-use crate::frame::{Close, Frame};
-use crate::model::canonical::{self, Attributes};
-use crate::model::{
-    Alone, Command, Join, LinkId, Open, Payload, Pick, Reason, Recipient, Rejoin, RoomKey, Signal,
+use super::joiner_index::JoinerIndex;
+use super::js_semantics::{compact, is_truthy, room_key};
+use super::{JsonError, MAX_JOINERS, MAX_KEY, V6Codec, close, text_of};
+use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::session::Action;
+use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
+use crate::protocol::frame::{Close, Frame};
+use crate::protocol::model::canonical::{self, Attributes};
+use crate::protocol::model::{
+    Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy,
+    RoomKey, WhenEmpty,
 };
 
 /// How long one that may take itself for an opener has to answer its first joiner, before it is known not to.
@@ -35,26 +36,26 @@ const PONG: &str = "{\"pong\":true}";
 
 /// The codec of one connection.
 #[derive(Debug)]
-pub(in crate::dialect) struct Envelope {
+pub(in crate::protocol::dialect) struct V7To14Codec {
     rules: Rules,
     /// The key it asked for last, for words that name it.
     key: ByteString,
-    asked: Asked,
+    asked: LastRequest,
     opened: bool,
     joined: bool,
     /// Of those that call joiners by their place (sigver 7.0 and 7.1).
-    joiners: Option<Joiners>,
+    joiners: Option<JoinerIndex>,
     /// All joiners, as long as it may be an opener of sigver 6, which answers all of them.
     waiting: Vec<LinkId>,
-    proof: Proof,
+    proof: OpenerConfirmation,
     /// It was answered by a question that tells openers of 7.0 from those of 7.6.
     questioned: bool,
-    liveness: Liveness,
+    liveness: KeepaliveTimer,
 }
 
 /// What it asked last.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Asked {
+enum LastRequest {
     Open,
     Join,
 }
@@ -62,7 +63,7 @@ enum Asked {
 /// Whether one that was told that it is the opener after it had asked to join takes itself for one. Those of sigver 9
 /// do, those of 7.6 and 8 take it for a refusal, and stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Proof {
+enum OpenerConfirmation {
     NotNeeded,
     Wanted,
     /// A joiner has been waiting for its answer.
@@ -72,7 +73,7 @@ enum Proof {
 /// What differs between the releases.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    releases: Releases,
+    releases: ReleaseSet,
     /// In whose words errors are told.
     likeliest: Release,
 }
@@ -124,29 +125,29 @@ fn from_11(release: Release) -> bool {
     release >= Release::V11_0_0
 }
 
-impl Envelope {
-    pub(in crate::dialect) fn new(releases: Releases, likeliest: Release) -> Self {
+impl V7To14Codec {
+    pub(in crate::protocol::dialect) fn new(releases: ReleaseSet, likeliest: Release) -> Self {
         let rules = Rules { releases: releases.of_family(Family::Json), likeliest };
-        Envelope {
+        V7To14Codec {
             rules,
             key: ByteString::new(),
-            asked: Asked::Join,
+            asked: LastRequest::Join,
             opened: false,
             joined: false,
-            joiners: rules.all(is_7).then(Joiners::default),
+            joiners: rules.all(is_7).then(JoinerIndex::default),
             waiting: Vec::new(),
-            proof: Proof::NotNeeded,
+            proof: OpenerConfirmation::NotNeeded,
             questioned: false,
-            liveness: Liveness::new(if rules.only(Release::V14_0_0) {
-                Rule::Pings { every: Duration::from_secs(5) }
+            liveness: KeepaliveTimer::new(if rules.only(Release::V14_0_0) {
+                Keepalive::PingPong { every: Duration::from_secs(5) }
             } else {
-                Rule::None
+                Keepalive::None
             }),
         }
     }
 
     /// sigver 13 asks at once whether the client is there.
-    pub(in crate::dialect) fn open(&mut self, opened: Instant) -> Action {
+    pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant) -> Action {
         if self.liveness.start(opened) {
             return Action::Reply(Frame::text(ByteString::from_static(PING)));
         }
@@ -154,32 +155,34 @@ impl Envelope {
     }
 
     /// The set of releases it may be has become smaller. Returns the codec that takes over, if it is another one.
-    pub(in crate::dialect) fn adopt(
+    pub(in crate::protocol::dialect) fn adopt(
         &mut self,
-        releases: Releases,
+        releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
         out: &mut Vec<Frame>,
-    ) -> Option<Sigver6> {
+    ) -> Option<V6Codec> {
         let pinged = self.rules.only(Release::V14_0_0);
         self.rules = Rules { releases, likeliest };
         if !self.rules.any(refuses) {
-            self.proof = Proof::NotNeeded;
+            self.proof = OpenerConfirmation::NotNeeded;
         }
         if self.rules.only(Release::V14_0_0) && !pinged {
-            self.liveness.change(Rule::Pings { every: Duration::from_secs(5) });
+            self.liveness.change(Keepalive::PingPong { every: Duration::from_secs(5) });
             self.ask_now(now, out);
         }
-        self.rules.only(Release::V6_0_0).then(|| Sigver6::of_opener(std::mem::take(&mut self.waiting)))
+        self.rules.only(Release::V6_0_0).then(|| V6Codec::of_opener(std::mem::take(&mut self.waiting)))
     }
 
-    pub(in crate::dialect) fn decode(&mut self, frame: &Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         let text = match frame {
             Frame::Close(_) | Frame::Headed(..) => return Action::Nothing,
-            Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => return self.refuse(Fault::NotJson),
+            Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => {
+                return self.refuse(JsonError::NotJson);
+            }
             Frame::Binary(_) | Frame::Text(_) => text_of(frame),
         };
-        let Some(text) = text else { return self.refuse(Fault::NotJson) };
+        let Some(text) = text else { return self.refuse(JsonError::NotJson) };
         match canonical_data(&text) {
             Some((None, data)) => self.upward(data, &text),
             Some((Some(id), data)) => self.downward(&id, data, &text),
@@ -192,11 +195,11 @@ impl Envelope {
         let value = match serde_json::from_str(text) {
             Ok(Value::Object(object)) => return self.object(object, text),
             Ok(value) => value,
-            Err(_) => return self.refuse(Fault::NotJson),
+            Err(_) => return self.refuse(JsonError::NotJson),
         };
         let likeliest = self.rules.likeliest;
         if is_7(likeliest) && value.is_null() {
-            return self.refuse(Fault::NotJson);
+            return self.refuse(JsonError::NotJson);
         }
         if !value.is_array() && self.rules.all(|release| is_8(release) || is_9(release)) {
             return Action::Nothing;
@@ -204,7 +207,7 @@ impl Envelope {
         if !value.is_array() && from_11(likeliest) {
             return Action::Close(Close::empty());
         }
-        self.refuse(Fault::Unknown(text))
+        self.refuse(JsonError::Unknown(text))
     }
 
     fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
@@ -212,15 +215,15 @@ impl Envelope {
         let exact = !self.rules.any(up_to_7);
         let alone = object.len() == 1;
         if let Some(key) = object.get("key").filter(|_| self.rules.any(up_to_7)) {
-            return self.enter(Asked::Open, &key.clone());
+            return self.enter(LastRequest::Open, &key.clone());
         }
         if let Some(key) = object.get("open").filter(|_| alone && self.rules.any(|release| !up_to_7(release)))
         {
-            return self.enter(Asked::Open, &key.clone());
+            return self.enter(LastRequest::Open, &key.clone());
         }
         if let Some(key) = object.get("join").filter(|_| alone || !exact) {
             let data = object.get("data").cloned();
-            let joining = self.enter(Asked::Join, &key.clone());
+            let joining = self.enter(LastRequest::Join, &key.clone());
             return match (joining, data) {
                 (enter @ Action::Enter(..), Some(data)) => {
                     Action::Several(vec![enter, self.relay(Recipient::Member, compact(data))])
@@ -232,7 +235,7 @@ impl Envelope {
             if is_truthy(ping) {
                 return Action::Reply(Frame::text(ByteString::from_static(PONG)));
             }
-            return self.refuse(Fault::Unknown(text));
+            return self.refuse(JsonError::Unknown(text));
         }
         if alone && object.contains_key("pong") && self.rules.any(pings) {
             self.liveness.answered();
@@ -243,17 +246,17 @@ impl Envelope {
             (None, Some(data)) if object.is_empty() || !exact => self.upward(compact(data), text),
             // A word without data from an opener of these: not for the joiner, and no reason to close the room.
             (Some(_), None) if self.opened && self.rules.any(is_7) => Action::Nothing,
-            _ => self.refuse(Fault::Unknown(text)),
+            _ => self.refuse(JsonError::Unknown(text)),
         }
     }
 
-    fn enter(&mut self, asked: Asked, key: &Value) -> Action {
+    fn enter(&mut self, asked: LastRequest, key: &Value) -> Action {
         let any_key = self.rules.any(up_to_7);
         if any_key {
             if room_key(key).as_str().len() > MAX_KEY {
-                return self.refuse(Fault::KeyTooLong);
+                return self.refuse(JsonError::KeyTooLong);
             }
-        } else if asked == Asked::Open
+        } else if asked == LastRequest::Open
             && !is_truthy(key)
             && self.rules.all(|release| release < Release::V10_1_0)
         {
@@ -261,34 +264,34 @@ impl Envelope {
             return Action::Nothing;
         } else {
             match key {
-                Value::String(key) if key.is_empty() => return self.refuse(Fault::KeyEmpty),
+                Value::String(key) if key.is_empty() => return self.refuse(JsonError::KeyEmpty),
                 Value::String(key) if key.encode_utf16().count() > MAX_UNITS => {
-                    return self.refuse(Fault::KeyTooLong);
+                    return self.refuse(JsonError::KeyTooLong);
                 }
                 Value::String(_) => {}
-                _ => return self.refuse(Fault::KeyType(key)),
+                _ => return self.refuse(JsonError::KeyType(key)),
             }
         }
         let room = room_key(key);
-        self.key = super::sent::in_words(key).into();
+        self.key = super::js_semantics::in_words(key).into();
         self.asked = asked;
         match asked {
-            Asked::Open => self.open_room(room),
-            Asked::Join => self.join(room),
+            LastRequest::Open => self.open_room(room),
+            LastRequest::Join => self.join(room),
         }
     }
 
     fn open_room(&mut self, room: RoomKey) -> Action {
         self.opened = true;
-        self.proof = Proof::NotNeeded;
+        self.proof = OpenerConfirmation::NotNeeded;
         if let Some(joiners) = &mut self.joiners {
-            *joiners = Joiners::default();
+            *joiners = JoinerIndex::default();
         }
-        let open = Open { exclusive: self.rules.all(refuses), keeps_others: !self.rules.any(up_to_7) };
+        let open = Open { exclusive: self.rules.all(refuses), keep_other_rooms: !self.rules.any(up_to_7) };
         let enter = Action::Enter(room, Command::Open(open));
         if self.joined && self.rules.only(Release::V14_0_0) {
             self.joined = false;
-            return Action::Several(vec![Action::Ask(Command::Unbind), enter]);
+            return Action::Several(vec![Action::Ask(Command::Unlink), enter]);
         }
         enter
     }
@@ -297,14 +300,14 @@ impl Envelope {
         self.joined = true;
         let join = Join {
             alone: if self.rules.all(is_9) {
-                Alone::Become
+                WhenEmpty::BecomeMember
             } else if self.rules.any(is_9) {
-                Alone::BecomeUnproven
+                WhenEmpty::BecomeTentativeMember
             } else {
-                Alone::Refuse
+                WhenEmpty::Refuse
             },
-            pick: Pick::Oldest,
-            rejoin: if self.rules.all(from_11) { Rejoin::Reuse } else { Rejoin::KeepHearing },
+            pick: MemberChoice::Oldest,
+            rejoin: if self.rules.all(from_11) { RejoinPolicy::Reuse } else { RejoinPolicy::KeepReceiving },
         };
         Action::Enter(room, Command::Join(join))
     }
@@ -313,19 +316,19 @@ impl Envelope {
     fn downward(&mut self, id: &Value, data: ByteString, text: &str) -> Action {
         let rules = self.rules;
         if rules.all(from_11) && !id.is_string() || rules.all(|r| is_8(r) || is_9(r)) && !id.is_number() {
-            return self.refuse(Fault::BadId);
+            return self.refuse(JsonError::BadId);
         }
         if !self.opened {
             return match rules.likeliest {
                 // Joiners may write an id; it is not looked at.
                 _ if self.joined && rules.any(from_11) => self.relay(Recipient::Member, data),
                 likeliest if from_11(likeliest) => Action::Nothing,
-                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeOpen),
+                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeOpen),
                 likeliest if is_7(likeliest) => self.no_such_joiner(id),
-                _ => self.refuse(Fault::Unknown(text)),
+                _ => self.refuse(JsonError::Unknown(text)),
             };
         }
-        self.proof = Proof::NotNeeded;
+        self.proof = OpenerConfirmation::NotNeeded;
         match self.joiner(id) {
             Some(link) => self.relay(Recipient::Joiner(link), data),
             None if self.joined && rules.all(from_11) => self.relay(Recipient::Member, data),
@@ -339,14 +342,14 @@ impl Envelope {
             return self.relay(Recipient::Member, data);
         }
         match self.rules.likeliest {
-            likeliest if is_7(likeliest) => self.refuse(Fault::Unknown(text)),
-            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(Fault::BeforeJoin),
+            likeliest if is_7(likeliest) => self.refuse(JsonError::Unknown(text)),
+            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeJoin),
             _ => Action::Nothing,
         }
     }
 
     fn relay(&self, to: Recipient, data: ByteString) -> Action {
-        let signal = Signal::Data { payload: Payload::Json(data), last: false };
+        let signal = LinkMessage::Data { payload: Payload::Json(data), last: false };
         Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
     }
 
@@ -369,7 +372,7 @@ impl Envelope {
     /// What is said of an id that is no joiner's.
     fn no_such_joiner(&self, id: &Value) -> Action {
         match self.rules.likeliest {
-            Release::V7_0_0 => self.refuse(Fault::UnknownId),
+            Release::V7_0_0 => self.refuse(JsonError::UnknownId),
             Release::V7_1_0 if self.rules.all(is_7) => {
                 Action::Reply(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")))
             }
@@ -383,33 +386,35 @@ impl Envelope {
     /// What is said to an opener whose joiner has gone, or never was.
     fn undeliverable(&self, id: &impl Display) -> Option<Frame> {
         if self.rules.all(is_8) {
-            return Some(Frame::Close(close(self.rules.likeliest, Fault::JoinerGone)));
+            return Some(Frame::Close(close(self.rules.likeliest, JsonError::JoinerGone)));
         }
         self.rules.only(Release::V10_1_0).then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
     }
 
-    pub(in crate::dialect) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
         let proof = match self.proof {
-            Proof::WantedBy(at) => Some(at),
-            Proof::NotNeeded | Proof::Wanted => None,
+            OpenerConfirmation::WantedBy(at) => Some(at),
+            OpenerConfirmation::NotNeeded | OpenerConfirmation::Wanted => None,
         };
         self.liveness.deadline().into_iter().chain(proof).min()
     }
 
-    pub(in crate::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
-        if let Proof::WantedBy(at) = self.proof
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+        if let OpenerConfirmation::WantedBy(at) = self.proof
             && at <= now
         {
-            self.proof = Proof::NotNeeded;
+            self.proof = OpenerConfirmation::NotNeeded;
             // As the server of those that do not answer would have said at once.
             let refusing = self.rules.releases.iter().find(|release| refuses(*release));
-            let fault = Fault::KeyUnknown(&self.key);
+            let fault = JsonError::KeyUnknown(&self.key);
             return out.push(Frame::Close(close(refusing.unwrap_or(self.rules.likeliest), fault)));
         }
         match self.liveness.poll(now) {
             None => {}
-            Some(Due::Ask) => out.push(Frame::text(ByteString::from_static(PING))),
-            Some(Due::GiveUp | Due::AskAndGiveUp) => out.push(self.closing(&Reason::Unresponsive)),
+            Some(KeepaliveDue::SendPing) => out.push(Frame::text(ByteString::from_static(PING))),
+            Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
+                out.push(self.closing(&Reason::Unresponsive))
+            }
         }
     }
 
@@ -420,10 +425,10 @@ impl Envelope {
     }
 
     fn closing(&self, reason: &Reason) -> Frame {
-        Frame::Close(close(self.rules.likeliest, Fault::of(reason, &self.key)))
+        Frame::Close(close(self.rules.likeliest, JsonError::of(reason, &self.key)))
     }
 
-    fn refuse(&self, fault: Fault<'_>) -> Action {
+    fn refuse(&self, fault: JsonError<'_>) -> Action {
         Action::Close(close(self.rules.likeliest, fault))
     }
 }
@@ -448,7 +453,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::texts;
+    use crate::protocol::model::test_json;
 
     fn json_releases() -> Vec<Release> {
         Release::ALL.into_iter().filter(|release| release.dialect().family() == Family::Json).collect()
@@ -460,7 +465,7 @@ mod tests {
         /// Passed as it is or read into a tree: the same comes of it, whoever says it and wherever it is.
         #[test]
         fn canonical_data_means_what_any_text_means(
-            text in texts::sent(),
+            text in test_json::sent(),
             release in prop::sample::select(json_releases()),
             alone: bool,
             opened: bool,
@@ -468,7 +473,7 @@ mod tests {
         ) {
             let releases = json_releases().into_iter().filter(|other| !alone || *other == release).collect();
             let codec = || {
-                let mut codec = Envelope::new(releases, release);
+                let mut codec = V7To14Codec::new(releases, release);
                 codec.opened = opened;
                 codec.joined = joined;
                 if let Some(joiners) = &mut codec.joiners {

@@ -1,0 +1,7 @@
+//! The matrix: how well members of each dialect and joiners of each other work together on a server.
+
+pub(in crate::tools) mod cli;
+pub mod pair_test;
+pub mod render;
+pub mod result;
+pub mod run;

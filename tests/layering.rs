@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → modules that it may use beside its own. The longest prefix of a file's module path decides.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("protocol::frame", &[]),
     ("protocol::model", &[]),
     ("protocol::dialect", &["protocol::frame", "protocol::model"]),
@@ -16,13 +16,15 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),
     ("tools", &["protocol::dialect", "protocol::detect", "server", "config"]),
+    ("tools::replay::cli", &["tools"]),
+    ("tools::replay::record_cli", &["tools"]),
     ("cli", &["config"]),
 ];
 
 /// Modules that may use nothing of the crate but themselves.
 const ALONE: [&str; 2] = ["config", "tools::replay"];
 
-/// What a tool takes from the gateway and its protocols: names, the server from outside, and no codec.
+/// The program and the crate's first page.
 const ROOTS: [&str; 2] = ["lib", "main"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -99,6 +101,8 @@ fn expand(base: &[String], rest: &str, found: &mut BTreeSet<String>) {
                 _ => {}
             }
         }
+    } else if rest.starts_with('*') {
+        found.insert(base.join("::"));
     } else if !word.is_empty() && word != "self" {
         let mut path = base.to_vec();
         path.push(word.clone());
@@ -180,8 +184,20 @@ fn the_comparison_does_not_use_what_it_tries() {
 fn every_form_of_use_is_seen() {
     let source = "// crate::not\nuse crate::a::B;\nuse crate::{c, d::{E, F}, g::*};\nfn f() { crate::h::i() }\npub(in crate::j) x\n\
                   use super::k::L;\nuse super::super::{m, n::O};\nmod tests {\n    use super::*;\n    use super::super::p::Q;\n}";
-    let expected =
-        ["a::B", "c", "d::E", "d::F", "g", "h::i", "j", "s::t::k::L", "s::m", "s::n::O", "s::t::p::Q"];
+    let expected = [
+        "a::B",
+        "c",
+        "d::E",
+        "d::F",
+        "g",
+        "h::i",
+        "j",
+        "s::t::k::L",
+        "s::m",
+        "s::n::O",
+        "s::t::p::Q",
+        "s::t::u",
+    ];
     let module = ["s", "t", "u"].map(str::to_owned);
     assert_eq!(uses(&module, source), BTreeSet::from(expected.map(str::to_owned)));
 }

@@ -45,7 +45,8 @@ enum Mode {
     /// Joiners that come all at once into one room.
     Storm(StormArgs),
     /// What the server still holds when a message has gone through each connection; needs --pid.
-    RetainedMemoryResult(KeptArgs),
+    #[command(alias = "kept")]
+    RetainedMemory(KeptArgs),
 }
 
 /// What all modes have.
@@ -225,7 +226,7 @@ impl Bench {
                 };
                 args.common.run(async |at| Ok(storm(at.0, &plan, at.1, at.2).await?)).await
             }
-            Mode::RetainedMemoryResult(args) => {
+            Mode::RetainedMemory(args) => {
                 let plan = RetainedMemoryPlan { dialect: args.dialect, rooms: args.rooms, bytes: args.bytes };
                 let measure = async |at: At<'_>| match at.1 {
                     Some(watched) => Ok(kept(at.0, &plan, watched, at.2).await?),

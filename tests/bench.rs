@@ -1,7 +1,7 @@
 //! `sigver bench` against a gateway of ours: every mode, many dialects, and what it says when it cannot. Speed is not
 //! looked at: other things run on the machine.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
 

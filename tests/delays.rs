@@ -2,13 +2,7 @@
 //! finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway has only
 //! the client's behaviour to tell its dialect by.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod common;
 

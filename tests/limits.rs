@@ -1,13 +1,7 @@
 //! What the gateway does not put up with, and that nobody else notices: messages that are too long or broken, peers
 //! that do not read or never say a word, floods of garbage.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod common;
 

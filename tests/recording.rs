@@ -1,13 +1,7 @@
 //! `sigver record` in front of a gateway, and `sigver replay` of what it wrote: equal where nothing changed, different
 //! where something did. The clients are real as to bytes: every frame is written by hand.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod common;
 

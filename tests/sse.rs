@@ -1,13 +1,7 @@
 //! Event streams end to end, and where they differ from those of sigver 8.1, 9 and 10. What is the same, the recordings
 //! show in `tests/sse_recordings.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod common;
 

@@ -2,13 +2,7 @@
 //! the events that came of them, modulo ids. Each rule by which a recording is changed before it is compared is a
 //! difference of `docs/compatibility.md`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod common;
 

@@ -1,6 +1,12 @@
 //! Protocols and rooms as plain state machines: no I/O, clock, randomness or task. Time and random numbers are
 //! arguments.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::disallowed_methods),
+    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
+)]
+
 pub mod detect;
 pub mod dialect;
 pub mod frame;

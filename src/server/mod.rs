@@ -1,10 +1,5 @@
 //! The shell around it all: a listening socket, TLS, HTTP, the control socket, and the end of everything.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 pub mod admin;
 pub mod conn;
 pub mod fd_limit;

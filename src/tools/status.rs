@@ -1,7 +1,5 @@
 //! `sigver status`: asks a server that runs on this machine, over its control socket, and prints what it says.
 
-#![allow(clippy::disallowed_methods, reason = "a program of its own: it has a clock")]
-
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

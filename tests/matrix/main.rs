@@ -1,6 +1,6 @@
 //! Old and new clients in one room, all pairs of them, and proof that what measures them can say no.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -6,8 +6,6 @@
 //! changes with sigver beside it in `auto`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
-#![allow(clippy::disallowed_methods, reason = "a test has a clock and tasks")]
-
 mod auto;
 mod harness;
 mod http;

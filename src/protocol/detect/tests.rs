@@ -1,7 +1,5 @@
 //! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real clients.
 
-#![allow(clippy::disallowed_methods, reason = "a test needs a moment to start from")]
-
 mod json;
 mod properties;
 mod recognised;

@@ -56,9 +56,9 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Codec {
-    V1To5Codec(Box<V1To5Codec>),
-    V6Codec(Box<V6Codec>),
-    V7To14Codec(Box<V7To14Codec>),
+    V1To5(Box<V1To5Codec>),
+    V6(Box<V6Codec>),
+    V7To14(Box<V7To14Codec>),
     V1(Box<V1>),
     V2(Box<V2>),
 }
@@ -89,9 +89,9 @@ impl Session {
     fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
         match likeliest.dialect() {
             Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                Codec::V1To5Codec(Box::new(V1To5Codec::new(likeliest)))
+                Codec::V1To5(Box::new(V1To5Codec::new(likeliest)))
             }
-            Dialect::Sigver6 => Codec::V6Codec(Box::default()),
+            Dialect::Sigver6 => Codec::V6(Box::default()),
             Dialect::Sigver7
             | Dialect::Sigver7_6
             | Dialect::Sigver8
@@ -103,7 +103,7 @@ impl Session {
             | Dialect::Sigver16
             | Dialect::Sigver18
             | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::V7To14Codec(Box::new(V7To14Codec::new(releases, likeliest))),
+            | Dialect::Sigver20 => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
         }
     }
 
@@ -123,8 +123,8 @@ impl Session {
     pub fn open(&mut self, opened: Instant) -> Action {
         match &mut self.codec {
             Codec::V1(codec) => codec.open(),
-            Codec::V7To14Codec(codec) => codec.open(opened),
-            Codec::V1To5Codec(_) | Codec::V6Codec(_) | Codec::V2(_) => Action::Nothing,
+            Codec::V7To14(codec) => codec.open(opened),
+            Codec::V1To5(_) | Codec::V6(_) | Codec::V2(_) => Action::Nothing,
         }
     }
 
@@ -134,10 +134,10 @@ impl Session {
         self.dialect = likeliest.dialect();
         self.voice = self.voice.map(|_| SdpEncoding::of(self.dialect));
         match &mut self.codec {
-            Codec::V1To5Codec(_) | Codec::V6Codec(_) => {}
-            Codec::V7To14Codec(codec) => {
+            Codec::V1To5(_) | Codec::V6(_) => {}
+            Codec::V7To14(codec) => {
                 if let Some(other) = codec.adopt(releases, likeliest, now, out) {
-                    self.codec = Codec::V6Codec(Box::new(other));
+                    self.codec = Codec::V6(Box::new(other));
                 }
             }
             Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
@@ -149,17 +149,17 @@ impl Session {
     /// one.
     pub fn question(&mut self) -> Option<Frame> {
         match &mut self.codec {
-            Codec::V7To14Codec(codec) => codec.question(),
-            Codec::V1To5Codec(_) | Codec::V6Codec(_) | Codec::V1(_) | Codec::V2(_) => None,
+            Codec::V7To14(codec) => codec.question(),
+            Codec::V1To5(_) | Codec::V6(_) | Codec::V1(_) | Codec::V2(_) => None,
         }
     }
 
     /// What a frame from the client means.
     pub fn decode(&mut self, frame: Frame) -> Action {
         let mut action = match &mut self.codec {
-            Codec::V1To5Codec(codec) => codec.decode(&frame),
-            Codec::V6Codec(codec) => codec.decode(&frame),
-            Codec::V7To14Codec(codec) => codec.decode(&frame),
+            Codec::V1To5(codec) => codec.decode(&frame),
+            Codec::V6(codec) => codec.decode(&frame),
+            Codec::V7To14(codec) => codec.decode(&frame),
             Codec::V1(codec) => codec.decode(frame),
             Codec::V2(codec) => codec.decode(frame),
         };
@@ -180,9 +180,9 @@ impl Session {
             Err(answer) => return answer,
         };
         match &mut self.codec {
-            Codec::V1To5Codec(codec) => codec.encode(event, out),
-            Codec::V6Codec(codec) => codec.encode(event, out),
-            Codec::V7To14Codec(codec) => codec.encode(event, now, out),
+            Codec::V1To5(codec) => codec.encode(event, out),
+            Codec::V6(codec) => codec.encode(event, out),
+            Codec::V7To14(codec) => codec.encode(event, now, out),
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::V2(codec) => codec.encode(event, out),
         }
@@ -228,8 +228,8 @@ impl Session {
     /// When [`poll`](Self::poll) is to be called, if nothing comes before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.codec {
-            Codec::V1To5Codec(_) | Codec::V6Codec(_) => None,
-            Codec::V7To14Codec(codec) => codec.deadline(),
+            Codec::V1To5(_) | Codec::V6(_) => None,
+            Codec::V7To14(codec) => codec.deadline(),
             Codec::V1(codec) => codec.deadline(),
             Codec::V2(codec) => codec.deadline(),
         }
@@ -238,8 +238,8 @@ impl Session {
     /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
         match &mut self.codec {
-            Codec::V1To5Codec(_) | Codec::V6Codec(_) => {}
-            Codec::V7To14Codec(codec) => codec.poll(now, out),
+            Codec::V1To5(_) | Codec::V6(_) => {}
+            Codec::V7To14(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
             Codec::V2(codec) => codec.poll(now, out),
         }

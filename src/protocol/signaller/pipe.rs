@@ -234,7 +234,6 @@ mod tests {
     impl Bench {
         fn with(options: &PipeLimits) -> Self {
             // Any instant will do: what counts is what is added to it.
-            #[allow(clippy::disallowed_methods, reason = "the start of a time that the test makes up")]
             let start = Instant::now();
             Bench { start, pipe: Pipe::listen(options, start) }
         }

@@ -3,11 +3,6 @@
 //! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is still locked, so the
 //! order of things in a room is the order on every wire. No two rooms are ever locked at once.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 mod membership;
 mod outbox;
 

@@ -3,11 +3,6 @@
 //! One task holds both connections. So there is no queue between them: neither is read while one of them does not
 //! take what was sent to it.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -4,11 +4,6 @@
 //!
 //! The driver of a connection holds a [`ConnectionGuard`] and reports to it; `report` says it all to people and programs.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 mod counts;
 mod report;
 mod text;

@@ -1,10 +1,5 @@
 //! How frames travel: WebSockets, and event streams with the requests that answer them. No dialect, no room.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 pub mod sse_body;
 pub mod ws;
 

@@ -186,7 +186,6 @@ impl BenchClient {
 
     /// Why nothing more can be written: what the server has said last, if it has said anything.
     #[cold]
-    #[allow(clippy::disallowed_methods, reason = "part of the shell: it has the clock")]
     async fn last_words(&mut self, error: Error) -> Error {
         let (link, mind) = (&mut self.link, &mut self.mind);
         let reading = async {

@@ -1,10 +1,5 @@
 //! `sigver bench`: its options, its progress, and what it prints. What is measured, and how, is in `bench`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,10 +1,5 @@
 //! Members that answer heartbeats and do nothing else, each in a room of its own: what they cost.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::time::{Duration, Instant};
 
 use serde::Serialize;

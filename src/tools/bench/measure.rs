@@ -1,11 +1,6 @@
 //! What all measurements share: many things made some at a time, a window of time that ends early if there is nothing
 //! left to measure, and times in words of percentiles.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::future::Future;
 use std::time::{Duration, Instant};
 

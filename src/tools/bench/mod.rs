@@ -51,7 +51,6 @@ pub use storm::{Storm, StormResult, storm};
 pub use throughput::{Load, Relay, ThroughputResult, relay};
 
 /// Waits for something, but not for ever.
-#[allow(clippy::disallowed_methods, reason = "part of the shell: it has the clock")]
 async fn patiently<T>(
     limit: Duration,
     what: &'static str,

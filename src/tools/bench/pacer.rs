@@ -1,11 +1,6 @@
 //! A steady rate: when each message is due, who says so, and the threads where it happens. Round trips are counted from when a message
 //! was due, not from when it was sent, so that a server which makes its clients wait does not look better for it.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,10 +1,5 @@
 //! What a server still holds for each connection when a message has gone through it both ways.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,11 +1,6 @@
 //! Whole sessions, one after another: a member comes and is one, a joiner comes and is bound, an offer, an answer, and
 //! both leave.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

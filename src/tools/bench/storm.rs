@@ -1,10 +1,5 @@
 //! Joiners that come all at once into one room with one member: how long until each is answered.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,11 +1,6 @@
 //! Messages between members and joiners: as many as the server can, or at a steady rate. How a pair is bound is in
 //! `pair`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 mod load;
 
 use std::collections::VecDeque;

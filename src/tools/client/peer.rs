@@ -1,11 +1,6 @@
 //! A synthetic client on a WebSocket: a task that feeds it what comes, sends what it says, and beats its heart. What
 //! it says and understands is in `client`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

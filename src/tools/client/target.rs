@@ -1,10 +1,5 @@
 //! The server that is looked at: its URL, and connections to it, over TLS or not. No dialects here.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::fmt;
 use std::io;
 use std::pin::Pin;

@@ -1,11 +1,6 @@
 //! One pair of dialects on a server: a member, two joiners, and everything they can do with one another. What is lost
 //! is found by comparing what came with what was sent, and what was told with what there are words for.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

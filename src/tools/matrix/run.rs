@@ -1,10 +1,5 @@
 //! All pairs, some at a time. What is done with one pair is in `cell`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::sync::Arc;
 use std::time::Instant;
 

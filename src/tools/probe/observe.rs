@@ -1,10 +1,5 @@
 //! Connections that say as little as possible, and what is seen on them. What that means is in `fingerprint`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};

@@ -5,11 +5,6 @@
 //! What is seen is in [`observe`]; what each release would show, in [`fingerprint`]; what two clients of one dialect can
 //! do there, in [`session`].
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::fmt::Write as _;
 use std::time::Instant;
 

@@ -1,11 +1,6 @@
 //! Two clients of one dialect on a server: whether they meet, and reach one another. It says nothing that harms an
 //! original: who joins does so only when the key is known to be open, and nothing is sent to who has left.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::time::Duration;
 
 use tokio::time::sleep;

@@ -1,10 +1,5 @@
 //! `sigver replay`: its options, which scenario is played against which server, and what is printed.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -2,11 +2,6 @@
 //!
 //! By itself it answers nothing but WebSocket pings, close frames and what its reflex says; it offers no extension.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::time::Duration;
 
 use anyhow::{Context, Result};

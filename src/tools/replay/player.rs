@@ -5,11 +5,6 @@
 //! for the pongs, does that once more (the first round may have overtaken a message on its way through the server),
 //! and then listens a little while for what should not come. Scenarios about time are played at their recorded times.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -4,11 +4,6 @@
 //! is written anew. What is no WebSocket is passed on and not recorded. A line is written before what it tells of goes
 //! on, so that the lines are in an order in which things can have happened.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::future::Future;
 use std::io;
 use std::sync::Arc;

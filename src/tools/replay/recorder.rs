@@ -3,11 +3,6 @@
 //! Connections that overlap in time are one scenario, and a new one begins when none is open: a server that everybody
 //! left has forgotten them, so a scenario needs nothing of what was before it.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};

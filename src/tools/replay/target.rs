@@ -1,10 +1,5 @@
 //! The server at the other end: its URL, and connections to it, over TLS or not. No WebSockets here.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "part of the shell: it has the clock, the tasks and the randomness"
-)]
-
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ mod reason;
 pub(crate) mod test_json;
 
 pub use command::{Command, Connect, Join, MemberChoice, Open, Recipient, RejoinPolicy, WhenEmpty};
-pub use event::{Event, Side};
+pub use event::{Event, RoomRole, Side};
 pub use ids::{LinkId, NetId, PeerId, RoomKey, SenderTag};
 pub use payload::{LinkMessage, Payload};
 pub use reason::Reason;

@@ -63,8 +63,8 @@ impl V6Codec {
             }
             self.joined = true;
             let join = Join {
-                alone: WhenEmpty::Refuse,
-                pick: MemberChoice::Oldest,
+                when_empty: WhenEmpty::Refuse,
+                choice: MemberChoice::Oldest,
                 rejoin: RejoinPolicy::KeepReceiving,
             };
             return out.enter(key, Command::Join(join));
@@ -103,7 +103,7 @@ impl V6Codec {
                 }
                 self.waiting.push(link);
             }
-            Event::Relayed { side, signal: LinkMessage::Data { payload, .. }, .. } => {
+            Event::Relayed { side, message: LinkMessage::Data { payload, .. }, .. } => {
                 // All that the dialect has words for: one goes up, the other down.
                 let name = match side {
                     Side::Member => "offer",
@@ -132,7 +132,7 @@ impl V6Codec {
             | Event::Admitted { .. }
             | Event::BecameMember { .. }
             | Event::Relayed {
-                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                message: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
                 ..
             }
             | Event::LinkEnded { side: Side::Joiner, .. } => {}
@@ -185,8 +185,8 @@ fn payload(name: &str, value: Value) -> Payload {
 }
 
 fn relay(to: Recipient, payload: Payload, out: &mut dyn OutputSink) {
-    let signal = LinkMessage::Data { payload, last: false };
-    out.ask(Command::Relay { to, signal, origin: Dialect::Sigver6.origin() });
+    let message = LinkMessage::Data { payload, last: false };
+    out.ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() });
 }
 
 fn refuse(fault: JsonError<'_>, out: &mut dyn OutputSink) {

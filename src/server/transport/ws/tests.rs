@@ -230,7 +230,7 @@ proptest! {
             } else {
                 (Received::binary(payload.clone()), Message::binary(payload))
             };
-            prop_assert!(!socket.queue(frame).unwrap());
+            prop_assert!(!socket.queue(frame.into()).unwrap());
             Pin::new(&mut library).start_send(message).unwrap();
         }
         socket.queue_ping().unwrap();

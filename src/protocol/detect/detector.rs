@@ -131,7 +131,8 @@ impl Detector {
             let windows = self.policy.windows;
             *round_trip = Some(now.saturating_duration_since(self.opened));
             // On a fast link the silence window is the longest; a slow one has used it up before.
-            let latest = after(self.opened, windows.silence).max(after(now, windows.margin / 2));
+            let latest = after(self.opened, windows.silence)
+                .max(after(now, windows.margin.checked_div(2).unwrap_or_default()));
             *speak_at = after(now, windows.margin).min(latest);
         }
     }
@@ -191,7 +192,9 @@ impl Detector {
     fn confirm(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
             Phase::Assumed(assumption) => self.encode_events(assumption.confirm(), now, out),
-            phase => self.phase = phase,
+            phase @ (Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_)) => {
+                self.phase = phase
+            }
         }
         if matches!(self.phase, Phase::Confirmed) {
             self.upgrade = None;

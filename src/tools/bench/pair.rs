@@ -187,10 +187,7 @@ mod tests {
         let refused = |member, joiner| {
             PairMessages::opaque(protocol(member), protocol(joiner), 64).unwrap_err().to_string()
         };
-        assert!(
-            refused("sigver-6", "sigver-20")
-                .starts_with("sigver-6 cannot do this: it relays one offer")
-        );
+        assert!(refused("sigver-6", "sigver-20").starts_with("sigver-6 cannot do this: it relays one offer"));
         assert!(refused("sigver-20", "signaller").contains("links signaller clients only"));
         assert!(PairMessages::negotiation(protocol("sigver-6"), protocol("sigver-6")).is_ok());
     }

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
-use super::detector::Output;
 use super::policy::Policy;
-use crate::protocol::dialect::{Dialect, Family, PeerProtocol, ReleaseSet};
+use crate::protocol::dialect::{Dialect, Family, Output, PeerProtocol, ReleaseSet};
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.
@@ -208,7 +207,7 @@ impl Placement {
             steps.push(Output::Leave);
             placed.left = true;
         }
-        steps.push(Output::Enter(key.clone().of(generation.mark()), command.clone()));
+        steps.push(Output::Enter(key.clone().with_partition(generation.mark()), command.clone()));
         self.entered = Some((key, command, generation));
     }
 }
@@ -226,7 +225,7 @@ impl Client {
 impl HeldCommand {
     fn keep(&mut self, command: Command) {
         let payload = match &command {
-            Command::Relay { signal, .. } | Command::ReplyOnBehalf { signal, .. } => signal.len(),
+            Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => message.len(),
             _ => 0,
         };
         let cost = size_of::<Command>() + payload;

@@ -2,7 +2,7 @@
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::senders`]) |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::possible_dialects`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -14,6 +14,8 @@
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
 use std::fmt;
+
+use bytestring::ByteString;
 
 use crate::protocol::dialect::{
     ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
@@ -90,11 +92,11 @@ pub(super) struct FrameFacts<'a> {
 impl<'a> FrameFacts<'a> {
     pub(super) fn of(frame: &'a Frame) -> Self {
         let text = match frame {
-            Frame::Text(text) => Some(&text[..]),
-            Frame::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
+            Frame::Text(text) => Some(text.clone()),
+            Frame::Binary(bytes) if bytes.first() == Some(&b'{') => ByteString::try_from(bytes.clone()).ok(),
             Frame::Binary(_) | Frame::Headed(..) | Frame::Close(_) => None,
         };
-        FrameFacts { frame, shape: text.and_then(MessageShape::of) }
+        FrameFacts { frame, shape: text.and_then(MessageShape::parse) }
     }
 }
 
@@ -104,7 +106,7 @@ impl History {
         match clue.frame {
             Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
             Frame::Text(_) => {
-                if let Some(asked) = clue.shape.and_then(MessageShape::asks_to_join) {
+                if let Some(asked) = clue.shape.and_then(MessageShape::join_or_open) {
                     self.joining = asked;
                 }
             }
@@ -154,10 +156,10 @@ pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet
 /// Those of the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
 fn json(shape: Option<MessageShape>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
-    if context.questioned && shape.answers_nobody() {
+    if context.questioned && shape.answers_identity_probe() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
-    match shape.senders(context.member && context.joining) {
+    match shape.possible_dialects(context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,
     }

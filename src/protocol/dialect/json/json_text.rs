@@ -50,7 +50,10 @@ impl JsonValue {
                 let mut builder = ObjectBuilder::default();
                 for (name, value) in object {
                     let name = Value::from(name).to_string();
-                    builder.push(name.get(1..name.len().saturating_sub(1)).unwrap_or_default(), stringify(value));
+                    builder.push(
+                        name.get(1..name.len().saturating_sub(1)).unwrap_or_default(),
+                        stringify(value),
+                    );
                 }
                 JsonValue::Object(builder.finish())
             }
@@ -61,7 +64,7 @@ impl JsonValue {
     /// Returns the text.
     pub(in crate::protocol::dialect) fn into_text(self) -> ByteString {
         match self {
-            JsonValue::Object(object) => object.text,
+            JsonValue::Object(object) => object.into_text(),
             JsonValue::Other(text) => text,
         }
     }
@@ -88,6 +91,19 @@ impl JsonObject {
             JsonValue::Object(object) => Some(object),
             JsonValue::Other(_) => None,
         }
+    }
+
+    /// Creates an object with one member.
+    pub(in crate::protocol::dialect) fn with_member(name: &str, value: &str) -> Self {
+        let mut builder =
+            ObjectBuilder::with_capacity(name.len().saturating_add(value.len()).saturating_add(5));
+        builder.push(name, value);
+        builder.finish()
+    }
+
+    /// The text.
+    pub(in crate::protocol::dialect) fn into_text(self) -> ByteString {
+        self.text
     }
 
     /// The text.
@@ -420,7 +436,10 @@ mod tests {
     #[test]
     fn other_text_is_written_again() {
         let text = |text: &str| JsonValue::parse(text.into()).map(JsonValue::into_text);
-        assert_eq!(text(r#" {"\u0064ata": 1.50, "a\"": [2.0], "data": 1e3} "#).unwrap(), r#"{"data":1000,"a\"":[2]}"#);
+        assert_eq!(
+            text(r#" {"\u0064ata": 1.50, "a\"": [2.0], "data": 1e3} "#).unwrap(),
+            r#"{"data":1000,"a\"":[2]}"#
+        );
         assert_eq!(text("[ 1 ]").unwrap(), "[1]");
         assert_eq!(text("{ }").unwrap(), "{}");
         assert_eq!(text("{"), None);
@@ -429,7 +448,8 @@ mod tests {
     #[test]
     fn a_small_value_of_a_large_object_is_copied() {
         let shares = |length: usize| {
-            let text = format!("{{\"a\":\"{}\",\"b\":\"{}\"}}", "x".repeat(length), "x".repeat(4096 - length));
+            let text =
+                format!("{{\"a\":\"{}\",\"b\":\"{}\"}}", "x".repeat(length), "x".repeat(4096 - length));
             let object = JsonObject::parse(text.into()).unwrap();
             let part = object.share("a").unwrap();
             object.text().as_bytes().as_ptr_range().contains(&part.as_bytes().as_ptr())

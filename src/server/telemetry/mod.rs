@@ -19,7 +19,8 @@ pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
 pub use report::{Report, RoomsReport, StatusQuery};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::{Evidence, likeliest};
+use crate::protocol::detect::likeliest;
+use crate::protocol::dialect::Evidence;
 use crate::protocol::dialect::{Dialect, ReleaseSet};
 use crate::protocol::model::PeerId;
 

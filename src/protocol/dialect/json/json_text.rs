@@ -140,9 +140,16 @@ impl JsonObject {
     /// Returns the value of this name as a text of its own, which shares the memory of the object unless it is a small
     /// part of it.
     pub(in crate::protocol::dialect) fn share(&self, name: &str) -> Option<ByteString> {
-        let value = self.get(name)?;
-        let share = should_share_buffer(value.len(), self.text.len());
-        Some(if share { self.text.slice_ref(value) } else { value.into() })
+        self.get(name).map(|value| self.share_value(value))
+    }
+
+    /// Returns a part of the text as [`share`](Self::share) does.
+    pub(in crate::protocol::dialect) fn share_value(&self, value: &str) -> ByteString {
+        if should_share_buffer(value.len(), self.text.len()) {
+            self.text.slice_ref(value)
+        } else {
+            value.into()
+        }
     }
 }
 
@@ -319,13 +326,28 @@ impl<'a> Reader<'a> {
 
 /// Returns the number of bytes before the first one that is escaped in a string or ends it.
 fn unescaped_prefix_len(bytes: &[u8]) -> usize {
-    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    // The compiler compares sixteen bytes at once.
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let any = |chunk: &&[u8; 16]| chunk.iter().fold(false, |any, byte| any | special(byte));
-    let length = chunks.iter().take_while(|chunk| !any(chunk)).count().saturating_mul(16);
-    let rest = bytes.get(length..).unwrap_or_default();
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0_usize;
+    for word in words {
+        let mask = special_byte_mask(u64::from_le_bytes(*word));
+        if mask != 0 {
+            return length.saturating_add(mask.trailing_zeros() as usize / 8);
+        }
+        length = length.saturating_add(8);
+    }
+    let special = |byte: &&u8| **byte < 0x20 || **byte == b'"' || **byte == b'\\';
     length.saturating_add(rest.iter().take_while(|byte| !special(byte)).count())
+}
+
+/// Returns a mask with the high bit of the first of eight bytes that is escaped in a string or ends it. Bits of the bytes
+/// after it have no meaning.
+const fn special_byte_mask(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let quote = word ^ (EACH * b'"' as u64);
+    let backslash = word ^ (EACH * b'\\' as u64);
+    let control = word.wrapping_sub(EACH * 0x20) & !word;
+    let zeros = (quote.wrapping_sub(EACH) & !quote) | (backslash.wrapping_sub(EACH) & !backslash);
+    (control | zeros) & (EACH << 7)
 }
 
 /// Appends a string as `JSON.stringify` writes it.

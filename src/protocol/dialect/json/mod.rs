@@ -27,7 +27,7 @@ pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
 pub(super) use v7_to_14::V7To14Codec;
 
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 
 /// Longest key of sigver 1 to 7, in bytes. Those servers have no limit; the limit of the others is 512 UTF-16 units.
 const MAX_KEY_BYTES: usize = 4096;
@@ -35,11 +35,10 @@ const MAX_KEY_BYTES: usize = 4096;
 /// Most joiners that an opener can answer: the latest ones. The Node.js servers have no limit.
 const MAX_JOINERS: usize = 65_536;
 
-/// Returns the text of a frame, text or binary; `None` if it is not UTF-8.
-fn text_of(frame: &Frame) -> Option<ByteString> {
-    match frame {
-        Frame::Text(text) => Some(text.clone()),
-        Frame::Binary(bytes) => ByteString::try_from(bytes.clone()).ok(),
-        Frame::Close(_) | Frame::Headed(..) => None,
+/// Returns the text of a message, text or binary; `None` if it is not UTF-8.
+fn text_of(message: &Message) -> Option<ByteString> {
+    match message {
+        Message::Text(text) => Some(text.clone()),
+        Message::Binary(bytes) => ByteString::try_from(bytes.clone()).ok(),
     }
 }

@@ -7,9 +7,8 @@ use super::joiner_index::JoinerIndex;
 use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::Release;
-use crate::protocol::dialect::session::Action;
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
     Side, WhenEmpty,
@@ -28,19 +27,18 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joined: false }
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        if let Frame::Close(_) = frame {
-            return Action::Nothing;
-        }
-        let Some(text) = text_of(frame) else { return self.refuse(JsonError::NotJson) };
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text.clone()) {
-            Some(JsonValue::Object(object)) => self.object(&object, text, matches!(frame, Frame::Binary(_))),
+            Some(JsonValue::Object(object)) => {
+                self.object(&object, text, matches!(message, Message::Binary(_)), out);
+            }
             Some(JsonValue::Other(value)) if value != "null" => {
                 let error =
                     if self.relays_any_object() { JsonError::BeforeJoin } else { JsonError::Unknown(&text) };
-                self.refuse(error)
+                self.refuse(error, out)
             }
-            Some(JsonValue::Other(_)) | None => self.refuse(JsonError::NotJson),
+            Some(JsonValue::Other(_)) | None => self.refuse(JsonError::NotJson, out),
         }
     }
 
@@ -55,47 +53,47 @@ impl V1To5Codec {
     }
 
     /// Decodes an object. `text` is the frame as received.
-    fn object(&mut self, object: &JsonObject, text: ByteString, binary: bool) -> Action {
+    fn object(&mut self, object: &JsonObject, text: ByteString, binary: bool, out: &mut dyn OutputSink) {
         let message_type = object.get("type").and_then(string_content);
         let key = object.get(self.key_name());
         match (message_type.as_deref(), key) {
             (Some("open" | "join"), Some(key)) if room_key(key).as_str().len() > MAX_KEY_BYTES => {
-                return self.refuse(JsonError::KeyTooLong);
+                return self.refuse(JsonError::KeyTooLong, out);
             }
             (Some("open"), Some(key)) => {
                 self.joiners = JoinerIndex::default();
                 let open = Open { exclusive: true, keep_other_rooms: false };
-                return Action::Enter(room_key(key), Command::Open(open));
+                return out.enter(room_key(key), Command::Open(open));
             }
-            (Some("join"), Some(key)) => return self.join(room_key(key)),
+            (Some("join"), Some(key)) => return self.join(room_key(key), out),
             (Some("open" | "join"), None) if !self.relays_any_object() => {
-                return self.refuse(JsonError::KeyUnknown(""));
+                return self.refuse(JsonError::KeyUnknown(""), out);
             }
             (Some("offer" | "icecandidate"), _) if !self.relays_any_object() => {}
-            _ if !self.relays_any_object() => return self.refuse(JsonError::Unknown(&text)),
-            _ if object.has("type") && key.is_some() => return self.refuse(JsonError::Unknown(&text)),
+            _ if !self.relays_any_object() => return self.refuse(JsonError::Unknown(&text), out),
+            _ if object.has("type") && key.is_some() => return self.refuse(JsonError::Unknown(&text), out),
             _ => {}
         }
         let to = match object.get("index") {
             Some(index) => match self.joiner_at(index) {
                 Some(joiner) => joiner,
-                None => return self.refuse(JsonError::UnknownId),
+                None => return self.refuse(JsonError::UnknownId, out),
             },
             None if self.joined => Recipient::Member,
-            None => return self.refuse(JsonError::BeforeJoin),
+            None => return self.refuse(JsonError::BeforeJoin, out),
         };
         let message = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
-        Action::Ask(Command::Relay { to, message, sender: self.release.dialect().tag() })
+        out.ask(Command::Relay { to, message, sender: self.release.dialect().tag() });
     }
 
-    fn join(&mut self, key: RoomKey) -> Action {
+    fn join(&mut self, key: RoomKey, out: &mut dyn OutputSink) {
         self.joined = true;
         let join = Join {
             when_empty: WhenEmpty::Refuse,
             choice: MemberChoice::Oldest,
             rejoin: RejoinPolicy::KeepReceiving,
         };
-        Action::Enter(key, Command::Join(join))
+        out.enter(key, Command::Join(join));
     }
 
     /// Returns the joiner of an index, which is a number or a string of digits.
@@ -104,32 +102,32 @@ impl V1To5Codec {
         self.joiners.get(index).map(Recipient::Joiner)
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToJoiner { link } => {
                 self.joiners.index_or_insert(link);
-                out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
+                out.static_text("{\"type\":\"join\"}");
             }
             Event::Relayed { link, side, message: LinkMessage::Data { payload, .. }, .. } => {
-                out.push(match (side, payload) {
+                out.send(match (side, payload) {
                     (Side::Joiner, Payload::ObjectFrame { text, binary }) => verbatim(text, binary),
                     (Side::Member, Payload::ObjectFrame { text, binary }) if !self.relays_any_object() => {
                         verbatim(text, binary)
                     }
-                    (Side::Joiner, payload) => Frame::Text(self.object_text(payload, None)),
+                    (Side::Joiner, payload) => Message::Text(self.object_text(payload, None)),
                     (Side::Member, payload) => {
                         let index = self.joiners.index_or_insert(link);
-                        Frame::Text(self.object_text(payload, Some(index)))
+                        Message::Text(self.object_text(payload, Some(index)))
                     }
                 });
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.release, JsonError::from_reason(&reason, ""))));
+                out.close(close(self.release, JsonError::from_reason(&reason, "")));
             }
             // The opener cannot know that a joiner has disconnected: these dialects do not report it.
             Event::Undeliverable { reason: Reason::UnknownRecipient, .. } => {}
             Event::Undeliverable { reason, .. } => {
-                out.push(Frame::Close(close(self.release, JsonError::from_reason(&reason, ""))));
+                out.close(close(self.release, JsonError::from_reason(&reason, "")));
             }
             // These dialects have no message for the rest.
             Event::Admitted { .. }
@@ -162,8 +160,8 @@ impl V1To5Codec {
         }
     }
 
-    fn refuse(&self, error: JsonError<'_>) -> Action {
-        Action::Close(close(self.release, error))
+    fn refuse(&self, error: JsonError<'_>, out: &mut dyn OutputSink) {
+        out.close(close(self.release, error));
     }
 }
 
@@ -191,20 +189,32 @@ fn append_fields(object: JsonObject, message_type: Option<&str>, index: Option<u
     builder.finish().into_text()
 }
 
-/// Returns the sender's frame unchanged.
-fn verbatim(text: ByteString, binary: bool) -> Frame {
-    if binary { Frame::Binary(text.into_bytes()) } else { Frame::Text(text) }
+/// Returns the sender's message unchanged.
+fn verbatim(text: ByteString, binary: bool) -> Message {
+    if binary { Message::Binary(text.into_bytes()) } else { Message::Text(text) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::dialect::Output;
+    use crate::protocol::frame::Outgoing;
     use crate::protocol::model::{LinkId, SenderTag};
 
-    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Frame> {
+    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Output> {
         let mut out = Vec::new();
         codec.encode(event, &mut out);
         out
+    }
+
+    fn decoded(codec: &mut V1To5Codec, text: &str) -> Vec<Output> {
+        let mut out = Vec::new();
+        codec.decode(&Message::text(text), &mut out);
+        out
+    }
+
+    fn text(text: &str) -> Output {
+        Output::Send(Message::text(text).into())
     }
 
     fn relayed(link: u32, side: Side, text: &'static str) -> Event {
@@ -223,7 +233,7 @@ mod tests {
         sent(&mut codec, Event::LinkedToJoiner { link: LinkId(80) });
         assert_eq!(
             sent(&mut codec, relayed(80, Side::Member, OFFER)),
-            [Frame::text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
+            [text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
         );
     }
 
@@ -232,22 +242,23 @@ mod tests {
     fn an_opener_of_4_sees_the_frame_as_it_came() {
         let mut codec = V1To5Codec::new(Release::V4_0_0);
         sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
-        assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [Frame::text(OFFER)]);
+        assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [text(OFFER)]);
     }
 
     #[test]
     fn a_key_without_end_is_refused() {
         let key = "k".repeat(MAX_KEY_BYTES + 1);
-        let frame = Frame::text(format!(r#"{{"type":"open","key":"{key}"}}"#));
-        let refused = V1To5Codec::new(Release::V5_0_0).decode(&frame);
-        assert!(matches!(refused, Action::Close(close) if close.code == Some(1008)));
+        let mut codec = V1To5Codec::new(Release::V5_0_0);
+        let refused = decoded(&mut codec, &format!(r#"{{"type":"open","key":"{key}"}}"#));
+        assert!(matches!(&refused[..], [Output::Send(Outgoing::Close(close))] if close.code == Some(1008)));
     }
 
     #[test]
     fn only_offers_and_candidates_are_relayed_up_to_4() {
         let mut codec = V1To5Codec::new(Release::V4_0_0);
-        codec.decode(&Frame::text(r#"{"type":"join","key":"k"}"#));
-        assert!(matches!(codec.decode(&Frame::text(OFFER)), Action::Ask(Command::Relay { .. })));
-        assert!(matches!(codec.decode(&Frame::text(r#"{"type":"answer"}"#)), Action::Close(_)));
+        decoded(&mut codec, r#"{"type":"join","key":"k"}"#);
+        assert!(matches!(decoded(&mut codec, OFFER)[..], [Output::Ask(Command::Relay { .. })]));
+        let refused = decoded(&mut codec, r#"{"type":"answer"}"#);
+        assert!(matches!(refused[..], [Output::Send(Outgoing::Close(_))]));
     }
 }

@@ -7,9 +7,8 @@ use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue};
 use super::unanswered_joiners::UnansweredJoiners;
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::session::Action;
-use crate::protocol::dialect::{Dialect, Release};
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{Dialect, OutputSink, Release};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, Side,
     WhenEmpty,
@@ -31,28 +30,25 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        if let Frame::Close(_) = frame {
-            return Action::Nothing;
-        }
-        let Some(text) = text_of(frame) else { return refuse(JsonError::NotJson) };
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text) {
-            Some(JsonValue::Object(object)) => self.object(&object),
-            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown("")),
-            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson),
+            Some(JsonValue::Object(object)) => self.object(&object, out),
+            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
+            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson, out),
         }
     }
 
-    fn object(&mut self, object: &JsonObject) -> Action {
+    fn object(&mut self, object: &JsonObject, out: &mut dyn OutputSink) {
         if let Some(key) = object.get("key").or(object.get("joinkey")) {
             let key = room_key(key);
             if key.as_str().len() > MAX_KEY_BYTES {
-                return refuse(JsonError::KeyTooLong);
+                return refuse(JsonError::KeyTooLong, out);
             }
             if object.has("key") {
                 self.opened = true;
                 self.unanswered_joiners = UnansweredJoiners::default();
-                return Action::Enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
+                return out.enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
             }
             self.joined = true;
             let join = Join {
@@ -60,24 +56,29 @@ impl V6Codec {
                 choice: MemberChoice::Oldest,
                 rejoin: RejoinPolicy::KeepReceiving,
             };
-            return Action::Enter(key, Command::Join(join));
+            return out.enter(key, Command::Join(join));
         }
         if let Some(offer) = sole_attribute(object, "offer") {
-            return if self.joined { relay(Recipient::Member, offer) } else { refuse(JsonError::BeforeJoin) };
+            return if self.joined {
+                relay(Recipient::Member, offer, out)
+            } else {
+                refuse(JsonError::BeforeJoin, out)
+            };
         }
-        let Some(answer) = sole_attribute(object, "answer") else { return refuse(JsonError::Unknown("")) };
+        let Some(answer) = sole_attribute(object, "answer") else {
+            return refuse(JsonError::Unknown(""), out);
+        };
         if !self.opened {
-            return refuse(JsonError::BeforeOpen);
+            return refuse(JsonError::BeforeOpen, out);
         }
-        let joiners = self.unanswered_joiners.take().into_iter().map(Recipient::Joiner);
-        Action::Several(joiners.map(|to| relay(to, answer.clone())).collect())
+        for joiner in self.unanswered_joiners.take() {
+            relay(Recipient::Joiner(joiner), answer.clone(), out);
+        }
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
-            Event::LinkedToMember { .. } => {
-                out.push(Frame::text(ByteString::from_static("{\"reachable\":\"true\"}")))
-            }
+            Event::LinkedToMember { .. } => out.static_text("{\"reachable\":\"true\"}"),
             Event::LinkedToJoiner { link } => self.unanswered_joiners.add(link),
             Event::Relayed { side, message: LinkMessage::Data { payload, .. }, .. } => {
                 // The dialect has no other messages.
@@ -85,12 +86,13 @@ impl V6Codec {
                     Side::Member => "offer",
                     Side::Joiner => "answer",
                 };
-                let value = attribute_text(payload, name);
-                out.extend(value.map(|value| Frame::Text(JsonObject::with_member(name, &value).into_text())));
+                if let Some(value) = attribute_text(payload, name) {
+                    out.text(JsonObject::with_member(name, &value).into_text());
+                }
             }
             Event::LinkEnded { link, side: Side::Member, .. } => self.unanswered_joiners.remove(link),
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(RELEASE, JsonError::from_reason(&reason, ""))));
+                out.close(close(RELEASE, JsonError::from_reason(&reason, "")));
             }
             Event::Undeliverable { to: Recipient::Member | Recipient::JoinerOrMember(_), reason } => {
                 // The opener has disconnected, unless the client never joined one.
@@ -99,7 +101,7 @@ impl V6Codec {
                 } else {
                     JsonError::OpenerGone("")
                 };
-                out.push(Frame::Close(close(RELEASE, error)));
+                out.close(close(RELEASE, error));
             }
             // The dialect does not report that a joiner has disconnected.
             Event::Undeliverable { to: Recipient::Joiner(_), .. }
@@ -138,18 +140,19 @@ pub(super) fn attribute_text(payload: Payload, name: &str) -> Option<ByteString>
     (is_offer && matches!(payload, Payload::ObjectFrame { .. })).then(|| payload.into_json())
 }
 
-fn relay(to: Recipient, payload: Payload) -> Action {
+fn relay(to: Recipient, payload: Payload, out: &mut dyn OutputSink) {
     let message = LinkMessage::Data { payload, last: false };
-    Action::Ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() })
+    out.ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() });
 }
 
-fn refuse(error: JsonError<'_>) -> Action {
-    Action::Close(close(RELEASE, error))
+fn refuse(error: JsonError<'_>, out: &mut dyn OutputSink) {
+    out.close(close(RELEASE, error));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::dialect::Output;
     use crate::protocol::model::LinkId;
 
     fn codec() -> V6Codec {
@@ -160,12 +163,10 @@ mod tests {
     }
 
     fn relayed(text: &'static str) -> Vec<(Recipient, ByteString)> {
-        let actions = match codec().decode(&Frame::text(text)) {
-            Action::Several(actions) => actions,
-            action => vec![action],
-        };
-        let relayed = actions.into_iter().map(|action| match action {
-            Action::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. }) => {
+        let mut out = Vec::new();
+        codec().decode(&Message::text(text), &mut out);
+        let relayed = out.into_iter().map(|output| match output {
+            Output::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. }) => {
                 (to, payload.into_json())
             }
             other => panic!("{other:?}"),

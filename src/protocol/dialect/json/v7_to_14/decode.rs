@@ -1,19 +1,16 @@
 //! Messages of a client of sigver 7 to 14.
 
-use std::fmt::Display;
-
 use bytestring::ByteString;
 use serde_json::Value;
 
 use super::capabilities::ErrorStyle;
 use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
-use crate::protocol::dialect::Release;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
 use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
 use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
 use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::session::Action;
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{
     Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey,
     WhenEmpty,
@@ -27,21 +24,20 @@ enum ClientMessage<'a> {
     Open {
         key: &'a str,
     },
-    /// A request to join, with data for the opener (7.0 and 7.1).
+    /// A request to join, which may have data for the opener (7.0 and 7.1).
     Join {
         key: &'a str,
-        data: Option<ByteString>,
     },
     Ping {
         value: &'a str,
     },
     Pong,
     ToMember {
-        data: ByteString,
+        data: &'a str,
     },
     ToJoiner {
         id: &'a str,
-        data: ByteString,
+        data: &'a str,
     },
     /// A message for a joiner that has no data.
     WithoutData,
@@ -49,150 +45,151 @@ enum ClientMessage<'a> {
 }
 
 impl V7To14Codec {
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        let text = match frame {
-            Frame::Close(_) | Frame::Headed(..) => return Action::Nothing,
-            Frame::Binary(_) if !self.capabilities.accepts_binary_json.any => {
-                return self.refuse(JsonError::NotJson);
-            }
-            Frame::Binary(_) | Frame::Text(_) => text_of(frame),
-        };
-        let Some(text) = text else { return self.refuse(JsonError::NotJson) };
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
+            return self.refuse(JsonError::NotJson, out);
+        }
+        let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         let object = match JsonValue::parse(text.clone()) {
             Some(JsonValue::Object(object)) => object,
-            Some(JsonValue::Other(value)) => return self.no_object(&value, &text),
-            None => return self.refuse(JsonError::NotJson),
+            Some(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
+            None => return self.refuse(JsonError::NotJson, out),
         };
-        match self.message(&object) {
-            ClientMessage::Open { key } => self.enter(LastRequest::Open, key),
-            ClientMessage::Join { key, data } => match (self.enter(LastRequest::Join, key), data) {
-                (enter @ Action::Enter(..), Some(data)) => {
-                    Action::Several(vec![enter, self.relay(Recipient::Member, data)])
+        match self.recognize(&object) {
+            ClientMessage::Open { key } => {
+                self.enter(LastRequest::Open, key, out);
+            }
+            ClientMessage::Join { key } => {
+                if self.enter(LastRequest::Join, key, out)
+                    && let Some(data) = object.share("data")
+                {
+                    self.relay(Recipient::Member, data, out);
                 }
-                (action, _) => action,
-            },
-            ClientMessage::Ping { value } if is_truthy(value) => {
-                Action::Reply(Frame::text(ByteString::from_static(PONG)))
             }
-            ClientMessage::Pong => {
-                self.keepalive.answered();
-                Action::Nothing
-            }
-            ClientMessage::ToMember { data } => self.to_member(data, &text),
-            ClientMessage::ToJoiner { id, data } => self.to_joiner(id, data, &text),
+            ClientMessage::Ping { value } if is_truthy(value) => out.static_text(PONG),
+            ClientMessage::Pong => self.keepalive.answered(),
+            ClientMessage::ToMember { data } => self.to_member(object.share_value(data), &text, out),
+            ClientMessage::ToJoiner { id, data } => self.to_joiner(id, object.share_value(data), &text, out),
             // The server forwards it, and the joiner ignores it.
-            ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {
-                Action::Nothing
-            }
+            ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {}
             ClientMessage::Ping { .. } | ClientMessage::WithoutData | ClientMessage::Unknown => {
-                self.refuse(JsonError::Unknown(&text))
+                self.refuse(JsonError::Unknown(&text), out);
             }
         }
     }
 
     /// Recognizes a message: by all of its members from sigver 8 on, by one of them before.
-    fn message<'a>(&self, object: &'a JsonObject) -> ClientMessage<'a> {
+    fn recognize<'a>(&self, object: &'a JsonObject) -> ClientMessage<'a> {
+        let [mut key, mut open, mut join, mut ping, mut pong, mut id, mut data] = [None; 7];
+        for (name, value) in object.iter() {
+            *match name {
+                "key" => &mut key,
+                "open" => &mut open,
+                "join" => &mut join,
+                "ping" => &mut ping,
+                "pong" => &mut pong,
+                "id" => &mut id,
+                "data" => &mut data,
+                _ => continue,
+            } = Some(value);
+        }
         let capabilities = &self.capabilities;
-        let alone = object.len() == 1;
         let ignores_others = capabilities.opens_by_key.any;
-        if ignores_others && let Some(key) = object.get("key") {
-            return ClientMessage::Open { key };
-        }
-        if alone
-            && !capabilities.opens_by_key.all
-            && let Some(key) = object.get("open")
-        {
-            return ClientMessage::Open { key };
-        }
-        if (alone || ignores_others)
-            && let Some(key) = object.get("join")
-        {
-            return ClientMessage::Join { key, data: object.share("data") };
-        }
-        if alone && capabilities.pings.any {
-            if let Some(value) = object.get("ping") {
-                return ClientMessage::Ping { value };
+        let is_whole = |members: usize| ignores_others || object.len() == members;
+        match (id, data) {
+            _ if ignores_others && let Some(key) = key => ClientMessage::Open { key },
+            _ if object.len() == 1
+                && !capabilities.opens_by_key.all
+                && let Some(key) = open =>
+            {
+                ClientMessage::Open { key }
             }
-            if object.has("pong") {
-                return ClientMessage::Pong;
+            _ if is_whole(1)
+                && let Some(key) = join =>
+            {
+                ClientMessage::Join { key }
             }
-        }
-        match (object.get("id"), object.share("data")) {
-            (Some(id), Some(data)) if object.len() == 2 || ignores_others => {
-                ClientMessage::ToJoiner { id, data }
+            _ if object.len() == 1
+                && capabilities.pings.any
+                && let Some(value) = ping =>
+            {
+                ClientMessage::Ping { value }
             }
-            (None, Some(data)) if alone || ignores_others => ClientMessage::ToMember { data },
+            _ if object.len() == 1 && capabilities.pings.any && pong.is_some() => ClientMessage::Pong,
+            (Some(id), Some(data)) if is_whole(2) => ClientMessage::ToJoiner { id, data },
+            (None, Some(data)) if is_whole(1) => ClientMessage::ToMember { data },
             (Some(_), None) => ClientMessage::WithoutData,
             (Some(_) | None, Some(_)) | (None, None) => ClientMessage::Unknown,
         }
     }
 
-    /// Decodes a JSON value that is no object. `text` is the frame as received.
-    fn no_object(&self, value: &str, text: &str) -> Action {
+    /// Decodes a JSON value that is no object. `text` is the message as received.
+    fn no_object(&self, value: &str, text: &str, out: &mut dyn OutputSink) {
         let capabilities = &self.capabilities;
         if capabilities.error_style == ErrorStyle::Sigver7 && value == "null" {
-            return self.refuse(JsonError::NotJson);
+            return self.refuse(JsonError::NotJson, out);
         }
         let is_list = value.starts_with('[');
         if !is_list && capabilities.numeric_ids.all {
-            return Action::Nothing;
+            return;
         }
         if !is_list && capabilities.error_style == ErrorStyle::Sigver11 {
-            return Action::Close(Close::empty());
+            return out.close(Close::empty());
         }
-        self.refuse(JsonError::Unknown(text))
+        self.refuse(JsonError::Unknown(text), out);
     }
 
-    fn enter(&mut self, request: LastRequest, key: &str) -> Action {
-        let capabilities = &self.capabilities;
-        if capabilities.opens_by_key.any {
-            if room_key(key).as_str().len() > MAX_KEY_BYTES {
-                return self.refuse(JsonError::KeyTooLong);
-            }
-        } else if request == LastRequest::Open && !is_truthy(key) && capabilities.ignores_falsy_open.all {
-            return Action::Nothing;
-        } else {
-            match string_content(key).as_deref() {
-                Some("") => return self.refuse(JsonError::KeyEmpty),
-                Some(key) if key.encode_utf16().count() > MAX_KEY_UNITS => {
-                    return self.refuse(JsonError::KeyTooLong);
-                }
-                Some(_) => {}
-                None => return self.refuse(JsonError::KeyType(key)),
-            }
+    /// Enters the room with this key. Returns false if the key is refused or ignored.
+    fn enter(&mut self, request: LastRequest, key: &str, out: &mut dyn OutputSink) -> bool {
+        let any_key = self.capabilities.opens_by_key.any;
+        if !any_key
+            && request == LastRequest::Open
+            && !is_truthy(key)
+            && self.capabilities.ignores_falsy_open.all
+        {
+            return false;
         }
-        self.key = match string_content(key) {
+        let string = string_content(key);
+        let error = match string.as_deref() {
+            _ if any_key => (room_key(key).as_str().len() > MAX_KEY_BYTES).then_some(JsonError::KeyTooLong),
+            Some("") => Some(JsonError::KeyEmpty),
+            Some(key) => (key.encode_utf16().count() > MAX_KEY_UNITS).then_some(JsonError::KeyTooLong),
+            None => Some(JsonError::KeyType(key)),
+        };
+        if let Some(error) = error {
+            self.refuse(error, out);
+            return false;
+        }
+        self.key = match string {
             Some(key) => (&*key).into(),
             None => to_js_string(&serde_json::from_str::<Value>(key).unwrap_or_default()).into(),
         };
         self.last_request = request;
         match request {
-            LastRequest::Open => self.open_room(room_key(key)),
-            LastRequest::Join => self.join(room_key(key)),
+            LastRequest::Open => self.open_room(room_key(key), out),
+            LastRequest::Join => self.join(room_key(key), out),
         }
+        true
     }
 
-    fn open_room(&mut self, room: RoomKey) -> Action {
+    fn open_room(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.opened = true;
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
         if let Some(joiners) = &mut self.joiners {
             *joiners = JoinerIndex::default();
         }
-        let enter = Action::Enter(
-            room,
-            Command::Open(Open {
-                exclusive: self.capabilities.refuses_keys.all,
-                keep_other_rooms: !self.capabilities.opens_by_key.any,
-            }),
-        );
         if self.joined && self.capabilities.pings.all {
             self.joined = false;
-            return Action::Several(vec![Action::Ask(Command::Unlink), enter]);
+            out.ask(Command::Unlink);
         }
-        enter
+        let open = Open {
+            exclusive: self.capabilities.refuses_keys.all,
+            keep_other_rooms: !self.capabilities.opens_by_key.any,
+        };
+        out.enter(room, Command::Open(open));
     }
 
-    fn join(&mut self, room: RoomKey) -> Action {
+    fn join(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.joined = true;
         let capabilities = &self.capabilities;
         let join = Join {
@@ -210,52 +207,52 @@ impl V7To14Codec {
                 RejoinPolicy::KeepReceiving
             },
         };
-        Action::Enter(room, Command::Join(join))
+        out.enter(room, Command::Join(join));
     }
 
     /// Relays data to the joiner of this id.
-    fn to_joiner(&mut self, id: &str, data: ByteString, text: &str) -> Action {
+    fn to_joiner(&mut self, id: &str, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         let capabilities = self.capabilities;
         let is_string = id.starts_with('"');
         let is_number = id.starts_with(|start: char| start == '-' || start.is_ascii_digit());
         if capabilities.string_ids.all && !is_string || capabilities.numeric_ids.all && !is_number {
-            return self.refuse(JsonError::BadId);
+            return self.refuse(JsonError::BadId, out);
         }
         if !self.opened {
             // The id of a message from a joiner is ignored.
             if self.joined && capabilities.string_ids.any {
-                return self.relay(Recipient::Member, data);
+                return self.relay(Recipient::Member, data, out);
             }
             return match capabilities.error_style {
-                ErrorStyle::Sigver7 => self.unknown_joiner(id),
-                ErrorStyle::Sigver7_6 => self.refuse(JsonError::Unknown(text)),
-                ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeOpen),
-                ErrorStyle::Sigver11 => Action::Nothing,
+                ErrorStyle::Sigver7 => self.unknown_joiner(id, out),
+                ErrorStyle::Sigver7_6 => self.refuse(JsonError::Unknown(text), out),
+                ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeOpen, out),
+                ErrorStyle::Sigver11 => {}
             };
         }
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
         match self.joiner(id) {
-            Some(link) => self.relay(Recipient::Joiner(link), data),
-            None if self.joined && capabilities.string_ids.all => self.relay(Recipient::Member, data),
-            None => self.unknown_joiner(id),
+            Some(link) => self.relay(Recipient::Joiner(link), data, out),
+            None if self.joined && capabilities.string_ids.all => self.relay(Recipient::Member, data, out),
+            None => self.unknown_joiner(id, out),
         }
     }
 
     /// Relays data to the opener.
-    fn to_member(&self, data: ByteString, text: &str) -> Action {
+    fn to_member(&self, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         if self.joined {
-            return self.relay(Recipient::Member, data);
+            return self.relay(Recipient::Member, data, out);
         }
         match self.capabilities.error_style {
-            ErrorStyle::Sigver7 => self.refuse(JsonError::Unknown(text)),
-            ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeJoin),
-            ErrorStyle::Sigver7_6 | ErrorStyle::Sigver11 => Action::Nothing,
+            ErrorStyle::Sigver7 => self.refuse(JsonError::Unknown(text), out),
+            ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeJoin, out),
+            ErrorStyle::Sigver7_6 | ErrorStyle::Sigver11 => {}
         }
     }
 
-    fn relay(&self, to: Recipient, data: ByteString) -> Action {
+    fn relay(&self, to: Recipient, data: ByteString, out: &mut dyn OutputSink) {
         let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        Action::Ask(Command::Relay { to, message, sender: self.capabilities.likeliest.dialect().tag() })
+        out.ask(Command::Relay { to, message, sender: self.capabilities.likeliest.dialect().tag() });
     }
 
     /// Returns the joiner of an id.
@@ -272,30 +269,26 @@ impl V7To14Codec {
     }
 
     /// Answers a message for an id that is no joiner's.
-    fn unknown_joiner(&self, id: &str) -> Action {
-        match self.capabilities.likeliest {
-            Release::V7_0_0 => return self.refuse(JsonError::UnknownId),
-            Release::V7_1_0 if self.capabilities.joiner_index.all => {
-                return Action::Reply(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")));
-            }
-            _ => {}
-        }
-        match self.undeliverable(&id) {
-            Some(Frame::Close(close)) => Action::Close(close),
-            Some(frame) => Action::Reply(frame),
-            None => Action::Nothing,
+    fn unknown_joiner(&self, id: &str, out: &mut dyn OutputSink) {
+        if self.capabilities.likeliest == Release::V7_0_0 {
+            self.refuse(JsonError::UnknownId, out);
+        } else if self.capabilities.likeliest == Release::V7_1_0 && self.capabilities.joiner_index.all {
+            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
+        } else {
+            self.undeliverable(id, out);
         }
     }
 
-    /// Returns the frame for an opener whose joiner has disconnected or never was.
-    pub(super) fn undeliverable(&self, id: &impl Display) -> Option<Frame> {
+    /// Reports to an opener that its joiner has disconnected or never was.
+    pub(super) fn undeliverable(&self, id: &str, out: &mut dyn OutputSink) {
         if self.capabilities.closes_if_undeliverable.all {
-            return Some(Frame::Close(close(self.capabilities.likeliest, JsonError::JoinerGone)));
+            self.refuse(JsonError::JoinerGone, out);
+        } else if self.capabilities.reports_undeliverable.all {
+            out.text(format!("{{\"unavailable\":{id}}}"));
         }
-        self.capabilities.reports_undeliverable.all.then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
     }
 
-    fn refuse(&self, error: JsonError<'_>) -> Action {
-        Action::Close(close(self.capabilities.likeliest, error))
+    fn refuse(&self, error: JsonError<'_>, out: &mut dyn OutputSink) {
+        out.close(close(self.capabilities.likeliest, error));
     }
 }

@@ -7,8 +7,8 @@ use bytestring::ByteString;
 use super::{CONFIRMATION_TIMEOUT, LastRequest, OpenerConfirmation, V7To14Codec};
 use crate::protocol::dialect::json::json_text::ObjectBuilder;
 use crate::protocol::dialect::json::v6::attribute_text;
-use crate::protocol::dialect::{Dialect, Family};
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{Dialect, Family, OutputSink};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, Side};
 
 /// The answer to a `{"key":K}` with an offer that no peer made. Only clients of 7.0 answer it: the others see that their
@@ -30,7 +30,12 @@ impl V7To14Codec {
         }
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(
+        &mut self,
+        event: Event,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
         match event {
             Event::Admitted { first } => self.admitted(first, out),
             Event::BecameMember { .. } => {}
@@ -50,7 +55,7 @@ impl V7To14Codec {
                     let until = now.checked_add(CONFIRMATION_TIMEOUT).unwrap_or(now);
                     self.opener_confirmation = OpenerConfirmation::PendingUntil(until);
                 }
-                out.push(self.relayed(link, side, payload));
+                out.text(self.relayed(link, side, payload));
             }
             // These dialects have no such message.
             Event::Relayed {
@@ -68,23 +73,23 @@ impl V7To14Codec {
             }
             Event::Refused(reason) => {
                 if self.capabilities.confirms_keys.any {
-                    out.push(Frame::text(ByteString::from_static("{\"isKeyOk\":false}")));
+                    out.static_text("{\"isKeyOk\":false}");
                 }
-                out.push(self.close_for(&reason));
+                out.close(self.close_for(&reason));
             }
-            Event::Evicted(reason) => out.push(self.close_for(&reason)),
+            Event::Evicted(reason) => out.close(self.close_for(&reason)),
         }
     }
 
     /// Returns the answer that tells an opener of 7.0 from one of 7.6, if the client may be either.
-    pub(in crate::protocol::dialect) fn identity_probe(&mut self) -> Option<Frame> {
+    pub(in crate::protocol::dialect) fn identity_probe(&mut self) -> Option<Message> {
         self.identity_probed = self.last_request == LastRequest::Open
             && self.capabilities.joiner_index.any
             && self.capabilities.confirms_open.any;
-        self.identity_probed.then(|| Frame::text(ByteString::from_static(IDENTITY_PROBE)))
+        self.identity_probed.then(|| Message::text(ByteString::from_static(IDENTITY_PROBE)))
     }
 
-    fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
+    fn admitted(&mut self, first: bool, out: &mut dyn OutputSink) {
         if self.last_request == LastRequest::Open {
             let first = first || !self.capabilities.counts_members.all;
             if self.capabilities.opens_by_key.all {
@@ -102,7 +107,7 @@ impl V7To14Codec {
 
     /// Answers a `{"key":K}`. An opener of 6, 7.0 or 7.1 gets no answer, unless the client may be one of 7.6. Openers of 7
     /// close on an answer without id and data (netflux 0.10.3, measured); no joiner ever has the id 0.
-    fn key_accepted(&self, out: &mut Vec<Frame>) {
+    fn key_accepted(&self, out: &mut dyn OutputSink) {
         if self.identity_probed || !self.capabilities.confirms_open.any {
             return;
         }
@@ -111,11 +116,11 @@ impl V7To14Codec {
         } else {
             "{\"isKeyOk\":true}"
         };
-        out.push(Frame::text(ByteString::from_static(answer)));
+        out.static_text(answer);
     }
 
     /// Sends one answer with the member that each release looks for.
-    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut Vec<Frame>) {
+    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut dyn OutputSink) {
         let mut answer = ObjectBuilder::default();
         let mut push = |name: &str, value: bool| answer.push(name, if value { "true" } else { "false" });
         if self.capabilities.joiner_becomes_member.any {
@@ -129,26 +134,26 @@ impl V7To14Codec {
         }
         let answer = answer.finish();
         if answer.len() > 0 {
-            out.push(Frame::Text(answer.into_text()));
+            out.text(answer.into_text());
         }
     }
 
-    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
+    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> ByteString {
         // An opener of sigver 6 reads the offer itself.
         let may_be_6 = side == Side::Member && self.capabilities.sigver_6.any;
         let offer = may_be_6.then(|| attribute_text(payload.clone(), "offer")).flatten();
         let data = payload.into_json();
         if side == Side::Joiner {
-            return Frame::text(["{\"data\":", &data, "}"].concat());
+            return ["{\"data\":", &data, "}"].concat().into();
         }
         let id = self.id_of(link);
         if let Some(offer) = offer {
-            return Frame::text(["{\"id\":", &id, ",\"data\":", &data, ",\"offer\":", &offer, "}"].concat());
+            return ["{\"id\":", &id, ",\"data\":", &data, ",\"offer\":", &offer, "}"].concat().into();
         }
-        Frame::text(["{\"id\":", &id, ",\"data\":", &data, "}"].concat())
+        ["{\"id\":", &id, ",\"data\":", &data, "}"].concat().into()
     }
 
-    fn link_ended(&mut self, link: LinkId, side: Side, normal_closure: bool, out: &mut Vec<Frame>) {
+    fn link_ended(&mut self, link: LinkId, side: Side, normal_closure: bool, out: &mut dyn OutputSink) {
         if let Some(joiners) = &mut self.unanswered_joiners {
             joiners.remove(link);
         }
@@ -156,31 +161,31 @@ impl V7To14Codec {
             // Up to 12 the close code 1000 of a peer is not reported.
             if !normal_closure || self.capabilities.pings.all {
                 let id = self.id_of(link);
-                out.push(Frame::text(format!("{{\"unavailable\":{id}}}")));
+                out.text(format!("{{\"unavailable\":{id}}}"));
             }
         } else if side == Side::Joiner && self.capabilities.opens_by_key.all {
-            out.push(self.close_for(&Reason::RecipientGone));
+            out.close(self.close_for(&Reason::RecipientGone));
         } else if side == Side::Member && self.capabilities.confirms_open.all {
             let id = self.id_of(link);
-            out.push(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")));
+            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
         }
     }
 
-    fn message_undeliverable(&mut self, to: Recipient, reason: &Reason, out: &mut Vec<Frame>) {
+    fn message_undeliverable(&mut self, to: Recipient, reason: &Reason, out: &mut dyn OutputSink) {
         match to {
             Recipient::Joiner(link) => {
                 let id = self.id_of(link);
-                out.extend(self.undeliverable(&id));
+                self.undeliverable(&id, out);
             }
             Recipient::Member | Recipient::JoinerOrMember(_)
                 if self.capabilities.closes_if_undeliverable.all =>
             {
-                out.push(self.close_for(reason));
+                out.close(self.close_for(reason));
             }
             Recipient::Member | Recipient::JoinerOrMember(_)
                 if self.capabilities.reports_undeliverable.all =>
             {
-                out.push(Frame::text(ByteString::from_static("{\"unavailable\":-1}")));
+                out.static_text("{\"unavailable\":-1}");
             }
             Recipient::Member | Recipient::JoinerOrMember(_) => {}
         }

@@ -16,9 +16,8 @@ use super::joiner_index::JoinerIndex;
 use super::unanswered_joiners::UnansweredJoiners;
 use super::{JsonError, V6Codec, close};
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::session::Action;
-use crate::protocol::dialect::{Family, Release, ReleaseSet};
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{Family, OutputSink, Release, ReleaseSet};
+use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 
 /// Time in which an [`OpenerConfirmation`] must arrive after the first message of a joiner.
@@ -88,11 +87,10 @@ impl V7To14Codec {
     }
 
     /// Starts the keepalive: sigver 13 sends a ping at once.
-    pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant) -> Action {
+    pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
         if self.keepalive.start(opened) {
-            return Action::Reply(Frame::text(ByteString::from_static(PING)));
+            out.static_text(PING);
         }
-        Action::Nothing
     }
 
     /// Narrows the releases that the client may speak. Returns the codec that replaces this one, if the client speaks
@@ -102,7 +100,7 @@ impl V7To14Codec {
         releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
-        out: &mut Vec<Frame>,
+        out: &mut dyn OutputSink,
     ) -> Option<V6Codec> {
         let had_pings = self.capabilities.pings.all;
         self.capabilities = Capabilities::new(releases, likeliest);
@@ -112,7 +110,7 @@ impl V7To14Codec {
         if self.capabilities.pings.all && !had_pings {
             self.keepalive.change(Keepalive::PingPong { every: PING_INTERVAL });
             if self.keepalive.start(now) {
-                out.push(Frame::text(ByteString::from_static(PING)));
+                out.static_text(PING);
             }
         }
         let unanswered_joiners = self
@@ -129,25 +127,25 @@ impl V7To14Codec {
         self.keepalive.deadline().into_iter().chain(confirmation).min()
     }
 
-    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if let OpenerConfirmation::PendingUntil(at) = self.opener_confirmation
             && at <= now
         {
             self.opener_confirmation = OpenerConfirmation::NotNeeded;
             // The server of a client that does not answer would have refused the key at once.
             let release = self.capabilities.refusing_release.unwrap_or(self.capabilities.likeliest);
-            return out.push(Frame::Close(close(release, JsonError::KeyUnknown(&self.key))));
+            return out.close(close(release, JsonError::KeyUnknown(&self.key)));
         }
         match self.keepalive.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.push(Frame::text(ByteString::from_static(PING))),
+            Some(KeepaliveDue::SendPing) => out.static_text(PING),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.push(self.close_for(&Reason::Unresponsive))
+                out.close(self.close_for(&Reason::Unresponsive))
             }
         }
     }
 
-    fn close_for(&self, reason: &Reason) -> Frame {
-        Frame::Close(close(self.capabilities.likeliest, JsonError::from_reason(reason, &self.key)))
+    fn close_for(&self, reason: &Reason) -> Close {
+        close(self.capabilities.likeliest, JsonError::from_reason(reason, &self.key))
     }
 }

@@ -6,7 +6,6 @@
 //! may reject text that is in the form after all (fractions, integers over 15 digits, `\u` escapes, deep nesting,
 //! many names): the result is the same.
 
-use std::fmt::Display;
 use std::fmt::Write as _;
 
 use bytestring::ByteString;
@@ -38,11 +37,9 @@ impl JsonValue {
     /// Parses a text, and rewrites it if it is not in `JSON.stringify` form. Returns `None` if it is not JSON.
     pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
         if let Some(members) = Reader::read(&text) {
-            let is_object = text.starts_with('{');
-            return Some(if is_object {
-                JsonValue::Object(JsonObject { text, members })
-            } else {
-                JsonValue::Other(text)
+            return Some(match text.starts_with('{') {
+                true => JsonValue::Object(JsonObject { text, members }),
+                false => JsonValue::Other(text),
             });
         }
         Some(match serde_json::from_str(&text).ok()? {
@@ -52,7 +49,7 @@ impl JsonValue {
                     let name = Value::from(name).to_string();
                     builder.push(
                         name.get(1..name.len().saturating_sub(1)).unwrap_or_default(),
-                        stringify(value),
+                        &stringify(value),
                     );
                 }
                 JsonValue::Object(builder.finish())
@@ -93,6 +90,12 @@ impl JsonObject {
         }
     }
 
+    /// Returns the object that this text is, if the text is recognized to be in `JSON.stringify` form.
+    pub(in crate::protocol::dialect) fn recognize(text: ByteString) -> Option<Self> {
+        let members = Reader::read(&text).filter(|_| text.starts_with('{'))?;
+        Some(JsonObject { text, members })
+    }
+
     /// Creates an object with one member.
     pub(in crate::protocol::dialect) fn with_member(name: &str, value: &str) -> Self {
         let mut builder =
@@ -124,7 +127,9 @@ impl JsonObject {
 
     /// Returns the text of the value of this name.
     pub(in crate::protocol::dialect) fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+        let bytes = self.text.as_bytes();
+        let is_named = |member: &&Member| bytes.get(member.name.0..member.name.1) == Some(name.as_bytes());
+        self.members.iter().find(is_named).and_then(|member| self.text.get(member.value.0..member.value.1))
     }
 
     /// Returns true if the object has a member of this name.
@@ -167,15 +172,14 @@ impl ObjectBuilder {
     }
 
     /// Appends a member. `name` is written between quotes as it is.
-    pub(in crate::protocol::dialect) fn push(&mut self, name: &str, value: impl Display) {
+    pub(in crate::protocol::dialect) fn push(&mut self, name: &str, value: &str) {
         self.text.push_str(if self.text.is_empty() { "{\"" } else { ",\"" });
         let start = self.text.len();
         self.text.push_str(name);
         let name = (start, self.text.len());
         self.text.push_str("\":");
         let start = self.text.len();
-        // Writing to a string does not fail.
-        let _ = write!(self.text, "{value}");
+        self.text.push_str(value);
         self.members.push(Member { name, value: (start, self.text.len()) });
     }
 
@@ -310,8 +314,10 @@ impl<'a> Reader<'a> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
-            self.advance(unescaped_prefix_len(self.rest()));
-            match self.rest() {
+            let rest = self.rest();
+            let length = unescaped_prefix_len(rest);
+            self.advance(length);
+            match rest.get(length..)? {
                 [b'"', ..] => break,
                 // `JSON.stringify` escapes only what must be escaped, in the short form if there is one.
                 [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.advance(2),

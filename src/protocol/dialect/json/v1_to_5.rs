@@ -148,15 +148,15 @@ impl V1To5Codec {
         append_fields(object, message_type, index)
     }
 
-    /// Returns the type of an object without one. Up to sigver 4 each offer and candidate has a type, and an answer is
+    /// Returns the type of an object without one, as JSON text. Up to sigver 4 each offer and candidate has a type, and an answer is
     /// sent as an offer.
     fn missing_type(&self, object: &JsonObject) -> Option<&'static str> {
         if self.relays_any_object() || object.has("type") {
             None
         } else if object.has("offer") || object.has("answer") {
-            Some("offer")
+            Some("\"offer\"")
         } else {
-            object.has("candidate").then_some("icecandidate")
+            object.has("candidate").then_some("\"icecandidate\"")
         }
     }
 
@@ -167,24 +167,23 @@ impl V1To5Codec {
 
 /// Returns the text of an object with a type and an index, which replaces the index it has.
 fn append_fields(object: JsonObject, message_type: Option<&str>, index: Option<usize>) -> ByteString {
+    let index = index.map(|index| format!("\"{index}\""));
     if message_type.is_none() && index.is_none() {
         return object.into_text();
     }
-    let message_type = message_type.map(|name| format!("\"{name}\""));
-    let index = index.map(|index| format!("\"{index}\""));
-    let added = [("type", &message_type), ("index", &index)];
-    let length: usize =
-        added.iter().flat_map(|(name, value)| value.as_ref().map(|value| name.len() + value.len() + 4)).sum();
-    let mut builder = ObjectBuilder::with_capacity(object.text().len() + length);
+    let added = message_type.map_or(0, |name| r#","type":"#.len() + name.len())
+        + index.as_ref().map_or(0, |index| r#","index":"#.len() + index.len());
+    let mut builder = ObjectBuilder::with_capacity(object.text().len() + added);
     for (name, value) in object.iter() {
         builder.push(name, index.as_deref().filter(|_| name == "index").unwrap_or(value));
     }
-    for (name, value) in added {
-        if let Some(value) = value
-            && !object.has(name)
-        {
-            builder.push(name, value);
-        }
+    if let Some(message_type) = message_type {
+        builder.push("type", message_type);
+    }
+    if let Some(index) = index
+        && !object.has("index")
+    {
+        builder.push("index", &index);
     }
     builder.finish().into_text()
 }

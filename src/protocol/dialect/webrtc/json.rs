@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use bytestring::ByteString;
+
 use super::{Candidate, WebRtcSignal, is_sdp};
 use crate::protocol::dialect::json::{JsonObject, string_content, write_string};
 use crate::protocol::model::Payload;
@@ -16,10 +18,26 @@ pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     if !text.as_bytes().get(1..).is_some_and(|inner| inner.contains(&b'{')) {
         return None;
     }
+    for name in NAMES {
+        if let Some(object) = sole_object(text, name) {
+            return signal(name, &object);
+        }
+    }
     let object = JsonObject::parse(text.clone())?;
-    ["offer", "answer", "candidate"]
-        .into_iter()
-        .find_map(|name| signal(name, &JsonObject::parse(object.share(name)?)?))
+    NAMES.into_iter().find_map(|name| signal(name, &JsonObject::parse(object.share(name)?)?))
+}
+
+const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
+
+/// Returns the object of this name, if the text is as clients write it: without other members, except for an index in
+/// front of it. The text around the object need not be parsed.
+fn sole_object(text: &ByteString, name: &str) -> Option<JsonObject> {
+    let mut rest = text.strip_prefix('{')?;
+    if let Some(index) = rest.strip_prefix("\"index\":\"") {
+        rest = index.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("\",")?;
+    }
+    let object = rest.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\":")?.strip_suffix('}')?;
+    JsonObject::recognize(text.slice_ref(object))
 }
 
 fn signal(name: &str, object: &JsonObject) -> Option<WebRtcSignal> {

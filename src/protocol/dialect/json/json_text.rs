@@ -54,7 +54,10 @@ impl JsonValue {
                 }
                 JsonValue::Object(builder.finish())
             }
-            value => JsonValue::Other(stringify(value)),
+            value
+            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                JsonValue::Other(stringify(value))
+            }
         })
     }
 
@@ -171,15 +174,24 @@ impl ObjectBuilder {
         ObjectBuilder { text: String::with_capacity(length), members: SmallVec::new() }
     }
 
-    /// Appends a member. `name` is written between quotes as it is.
+    /// Appends a member whose value is this JSON text. `name` is written between quotes as it is.
     pub(in crate::protocol::dialect) fn push(&mut self, name: &str, value: &str) {
+        self.push_with(name, |text| text.push_str(value));
+    }
+
+    /// Appends a member whose value is this string.
+    pub(in crate::protocol::dialect) fn push_string(&mut self, name: &str, value: &str) {
+        self.push_with(name, |text| write_string(text, value));
+    }
+
+    fn push_with(&mut self, name: &str, write_value: impl FnOnce(&mut String)) {
         self.text.push_str(if self.text.is_empty() { "{\"" } else { ",\"" });
         let start = self.text.len();
         self.text.push_str(name);
         let name = (start, self.text.len());
         self.text.push_str("\":");
         let start = self.text.len();
-        self.text.push_str(value);
+        write_value(&mut self.text);
         self.members.push(Member { name, value: (start, self.text.len()) });
     }
 
@@ -348,12 +360,12 @@ fn unescaped_prefix_len(bytes: &[u8]) -> usize {
 /// Returns a mask with the high bit of the first of eight bytes that is escaped in a string or ends it. Bits of the bytes
 /// after it have no meaning.
 const fn special_byte_mask(word: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let quote = word ^ (EACH * b'"' as u64);
-    let backslash = word ^ (EACH * b'\\' as u64);
-    let control = word.wrapping_sub(EACH * 0x20) & !word;
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let quote = word ^ u64::from_le_bytes([b'"'; 8]);
+    let backslash = word ^ u64::from_le_bytes([b'\\'; 8]);
+    let control = word.wrapping_sub(u64::from_le_bytes([b' '; 8])) & !word;
     let zeros = (quote.wrapping_sub(EACH) & !quote) | (backslash.wrapping_sub(EACH) & !backslash);
-    (control | zeros) & (EACH << 7)
+    (control | zeros) & u64::from_le_bytes([0x80; 8])
 }
 
 /// Appends a string as `JSON.stringify` writes it.

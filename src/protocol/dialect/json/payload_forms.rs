@@ -44,7 +44,9 @@ impl Payload {
             {
                 object
             }
-            value => JsonObject::with_member("data", &value.into_text()),
+            value @ (JsonValue::Object(_) | JsonValue::Other(_)) => {
+                JsonObject::with_member("data", &value.into_text())
+            }
         }
     }
 }

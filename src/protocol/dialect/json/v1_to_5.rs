@@ -144,19 +144,21 @@ impl V1To5Codec {
     /// Returns the text of a payload for this client, with the index of the joiner that sent it.
     fn object_text(&self, payload: Payload, index: Option<usize>) -> ByteString {
         let object = payload.into_object();
-        let message_type = self.missing_type(&object);
-        append_fields(object, message_type, index)
+        match self.missing_type(&object) {
+            None if index.is_none() => object.into_text(),
+            message_type => append_fields(&object, message_type, index),
+        }
     }
 
-    /// Returns the type of an object without one, as JSON text. Up to sigver 4 each offer and candidate has a type, and an answer is
+    /// Returns the type of an object without one. Up to sigver 4 each offer and candidate has a type, and an answer is
     /// sent as an offer.
     fn missing_type(&self, object: &JsonObject) -> Option<&'static str> {
         if self.relays_any_object() || object.has("type") {
             None
         } else if object.has("offer") || object.has("answer") {
-            Some("\"offer\"")
+            Some("offer")
         } else {
-            object.has("candidate").then_some("\"icecandidate\"")
+            object.has("candidate").then_some("icecandidate")
         }
     }
 
@@ -166,24 +168,24 @@ impl V1To5Codec {
 }
 
 /// Returns the text of an object with a type and an index, which replaces the index it has.
-fn append_fields(object: JsonObject, message_type: Option<&str>, index: Option<usize>) -> ByteString {
-    let index = index.map(|index| format!("\"{index}\""));
-    if message_type.is_none() && index.is_none() {
-        return object.into_text();
-    }
-    let added = message_type.map_or(0, |name| r#","type":"#.len() + name.len())
-        + index.as_ref().map_or(0, |index| r#","index":"#.len() + index.len());
-    let mut builder = ObjectBuilder::with_capacity(object.text().len() + added);
+fn append_fields(object: &JsonObject, message_type: Option<&str>, index: Option<usize>) -> ByteString {
+    let index = index.map(|index| index.to_string());
+    let added = [("type", message_type), ("index", index.as_deref())];
+    let lengths =
+        added.iter().filter_map(|(name, value)| Some(r#","":"""#.len() + name.len() + value.as_ref()?.len()));
+    let mut builder = ObjectBuilder::with_capacity(lengths.fold(object.text().len(), usize::saturating_add));
     for (name, value) in object.iter() {
-        builder.push(name, index.as_deref().filter(|_| name == "index").unwrap_or(value));
+        match &index {
+            Some(index) if name == "index" => builder.push_string(name, index),
+            _ => builder.push(name, value),
+        }
     }
-    if let Some(message_type) = message_type {
-        builder.push("type", message_type);
-    }
-    if let Some(index) = index
-        && !object.has("index")
-    {
-        builder.push("index", &index);
+    for (name, value) in added {
+        if let Some(value) = value
+            && !object.has(name)
+        {
+            builder.push_string(name, value);
+        }
     }
     builder.finish().into_text()
 }

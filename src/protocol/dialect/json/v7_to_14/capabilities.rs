@@ -72,11 +72,14 @@ impl Capabilities {
         let is_refusing = |release: Release| release < Release::V9_1_0;
         Capabilities {
             likeliest,
-            error_style: match likeliest {
-                Release::V7_0_0 | Release::V7_1_0 => ErrorStyle::Sigver7,
-                release if release < Release::V8_0_2 => ErrorStyle::Sigver7_6,
-                release if release < Release::V11_0_0 => ErrorStyle::Sigver8,
-                _ => ErrorStyle::Sigver11,
+            error_style: if likeliest.dialect() == Dialect::Sigver7 {
+                ErrorStyle::Sigver7
+            } else if likeliest < Release::V8_0_2 {
+                ErrorStyle::Sigver7_6
+            } else if likeliest < Release::V11_0_0 {
+                ErrorStyle::Sigver8
+            } else {
+                ErrorStyle::Sigver11
             },
             accepts_binary_json: fold(Release::takes_bytes),
             opens_by_key: fold(|release| release < Release::V8_0_2),

@@ -171,9 +171,11 @@ impl V1To5Codec {
 fn append_fields(object: &JsonObject, message_type: Option<&str>, index: Option<usize>) -> ByteString {
     let index = index.map(|index| index.to_string());
     let added = [("type", message_type), ("index", index.as_deref())];
+    let overhead = r#","":"""#.len();
     let lengths =
-        added.iter().filter_map(|(name, value)| Some(r#","":"""#.len() + name.len() + value.as_ref()?.len()));
-    let mut builder = ObjectBuilder::with_capacity(lengths.fold(object.text().len(), usize::saturating_add));
+        added.iter().filter_map(|(name, value)| Some([overhead, name.len(), value.as_ref()?.len()]));
+    let capacity = lengths.flatten().fold(object.text().len(), usize::saturating_add);
+    let mut builder = ObjectBuilder::with_capacity(capacity);
     for (name, value) in object.iter() {
         match &index {
             Some(index) if name == "index" => builder.push_string(name, index),

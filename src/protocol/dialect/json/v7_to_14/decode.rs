@@ -68,8 +68,10 @@ impl V7To14Codec {
             }
             ClientMessage::Ping { value } if is_truthy(value) => out.static_text(PONG),
             ClientMessage::Pong => self.keepalive.answered(),
-            ClientMessage::ToMember { data } => self.to_member(object.share_value(data), &text, out),
-            ClientMessage::ToJoiner { id, data } => self.to_joiner(id, object.share_value(data), &text, out),
+            ClientMessage::ToMember { data } => self.relay_to_member(object.share_value(data), &text, out),
+            ClientMessage::ToJoiner { id, data } => {
+                self.relay_to_joiner(id, object.share_value(data), &text, out)
+            }
             // The server forwards it, and the joiner ignores it.
             ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {}
             ClientMessage::Ping { .. } | ClientMessage::WithoutData | ClientMessage::Unknown => {
@@ -211,7 +213,7 @@ impl V7To14Codec {
     }
 
     /// Relays data to the joiner of this id.
-    fn to_joiner(&mut self, id: &str, data: ByteString, text: &str, out: &mut dyn OutputSink) {
+    fn relay_to_joiner(&mut self, id: &str, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         let capabilities = self.capabilities;
         let is_string = id.starts_with('"');
         let is_number = id.starts_with(|start: char| start == '-' || start.is_ascii_digit());
@@ -239,7 +241,7 @@ impl V7To14Codec {
     }
 
     /// Relays data to the opener.
-    fn to_member(&self, data: ByteString, text: &str, out: &mut dyn OutputSink) {
+    fn relay_to_member(&self, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         if self.joined {
             return self.relay(Recipient::Member, data, out);
         }

@@ -251,12 +251,30 @@ impl Dialect {
         }
     }
 
-    /// The mark on what a client of this dialect sends, for codecs that look for a hint.
+    /// Returns the mark on messages of this dialect, which is its name. It must not change, as nodes exchange it.
     pub const fn tag(self) -> SenderTag {
-        SenderTag(self as u8 + 1)
+        let (major, minor) = match self {
+            Dialect::Sigver1 => (1, 0),
+            Dialect::Sigver4 => (4, 0),
+            Dialect::Sigver5 => (5, 0),
+            Dialect::Sigver6 => (6, 0),
+            Dialect::Sigver7 => (7, 0),
+            Dialect::Sigver7_6 => (7, 6),
+            Dialect::Sigver8 => (8, 0),
+            Dialect::Sigver9 => (9, 0),
+            Dialect::Sigver11 => (11, 0),
+            Dialect::Sigver13 => (13, 0),
+            Dialect::Sigver15 => (15, 0),
+            Dialect::Sigver15_1 => (15, 1),
+            Dialect::Sigver16 => (16, 0),
+            Dialect::Sigver18 => (18, 0),
+            Dialect::Sigver19 => (19, 0),
+            Dialect::Sigver20 => (20, 0),
+        };
+        SenderTag::new(major, minor)
     }
 
-    /// The dialect of a mark.
+    /// Returns the dialect of a mark; `None` for the default one.
     pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
     }
@@ -493,8 +511,9 @@ mod tests {
     fn marks_come_back() {
         for dialect in Dialect::ALL {
             assert_eq!(Dialect::from_tag(dialect.tag()), Some(dialect));
+            assert_eq!(dialect.tag().to_string(), dialect.name());
             assert_eq!(dialect.release().dialect(), dialect);
         }
-        assert_eq!(Dialect::from_tag(SenderTag(0)), None);
+        assert_eq!(Dialect::from_tag(SenderTag::default()), None);
     }
 }

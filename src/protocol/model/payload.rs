@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 /// A message that travels over a link.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum LinkMessage {
     /// A payload.
     Data {
@@ -40,7 +43,9 @@ impl LinkMessage {
 }
 
 /// A payload, in the form in which it was sent. The receiver's codec converts it if its dialect needs another form.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Payload {
     /// Bytes, from a protobuf dialect.
     Bytes(Bytes),

@@ -27,6 +27,9 @@ use crate::protocol::room::Room;
 /// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
 
+/// Number of this node in the ids of its connections.
+const NODE: u16 = 0;
+
 /// All rooms.
 #[derive(Debug)]
 pub struct Hub {
@@ -97,7 +100,7 @@ impl Hub {
 
     /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
-        Membership::new(Arc::clone(self), PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed)), outbox)
+        Membership::new(Arc::clone(self), PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed)), outbox)
     }
 
     /// Returns the number of rooms.

@@ -60,7 +60,7 @@ pub(super) fn knock(
     target: Endpoint,
     knock: &SignallerRequest<'_>,
 ) -> Result<Admitted, Rejection> {
-    match (&target, registry.has(target.handle())) {
+    match (&target, registry.has_listener(target.handle())) {
         (Endpoint::Listen(_), true) => return Err(Rejection::HandleTaken),
         (Endpoint::Connect(_), false) => return Err(Rejection::NoListener),
         (Endpoint::Listen(_), false) | (Endpoint::Connect(_), true) => {}
@@ -86,7 +86,7 @@ pub(super) fn knock(
             registry.listen(handle).map(Admitted::Listen).ok_or(Rejection::HandleTaken)
         }
         Endpoint::Connect(handle) => {
-            registry.claim(&handle).map(Admitted::Connect).ok_or(Rejection::NoListener)
+            registry.take_listener(&handle).map(Admitted::Connect).ok_or(Rejection::NoListener)
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::protocol::signaller::handle::Endpoint;
 use crate::server::transport::ws::Socket;
 use admission::{Admitted, Rejection, SignallerRequest};
 use registry::Registry;
-pub use task::{PipeSocket, Stream};
+pub use task::{PipeSocket, PipeStream};
 
 /// What the operator may set, under the names of `signallerd`'s own options and with its defaults.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Signaller {
     /// `stop` is ready. `early` is what was read beyond the request.
     pub async fn serve(
         self: Arc<Self>,
-        stream: Box<dyn Stream>,
+        stream: Box<dyn PipeStream>,
         early: Bytes,
         call: Admitted,
         stop: impl Future<Output = ()> + Send,

@@ -92,7 +92,7 @@ fn connect(net_id: u32, connected_to: &[u32]) -> Command {
 }
 
 fn relay(to: Recipient, message: LinkMessage) -> Command {
-    Command::Relay { to, message, sender: SenderTag(0) }
+    Command::Relay { to, message, sender: SenderTag::default() }
 }
 
 fn data(text: &'static str) -> LinkMessage {
@@ -104,7 +104,7 @@ fn last(text: &'static str) -> LinkMessage {
 }
 
 fn relayed(link: LinkId, side: Side, message: LinkMessage) -> Event {
-    Event::Relayed { link, side, message, sender: SenderTag(0) }
+    Event::Relayed { link, side, message, sender: SenderTag::default() }
 }
 
 fn ended(link: LinkId, side: Side) -> Event {

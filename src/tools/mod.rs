@@ -95,8 +95,7 @@ fn draw_target() -> ProgressDrawTarget {
 fn listed() -> String {
     let mut out = String::new();
     for dialect in Dialect::ALL {
-        let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-        let versions: Vec<String> = of_it.map(Release::in_words).collect();
+        let versions: Vec<String> = dialect.releases().map(Release::version_list).collect();
         out.push_str(&format!("{dialect:<12} {:<12} {}\n", dialect.family().name(), versions.join(", ")));
     }
     out + "signaller                 boramalper/signaller\n"

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Dialect, Family};
 use crate::protocol::model::{Event, Side};
 
 /// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
@@ -94,7 +94,9 @@ impl Assumption {
 /// have answered the probe.
 fn from_silent(event: &Event) -> bool {
     let Event::Relayed { origin, .. } = event else { return false };
-    Dialect::from_tag(*origin).is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
+    Dialect::from_tag(*origin)
+        .map(Dialect::release)
+        .is_some_and(|release| release.family() == Family::ProtobufV1 && !release.has_protobuf_pong())
 }
 
 /// The end of a link is readable where the contents before it were.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::assumption::Assumption;
 use super::evidence::{self, Evidence, FrameFacts, History};
-use super::partition::{Client, Placement, generation};
-use super::policy::{Policy, likeliest};
+use super::partition::{Client, Placement};
+use super::policy::Policy;
 use crate::protocol::dialect::{
-    Action, Dialect, Family, PROBE, ReleaseSet, Session, UpgradeRequest, close, pings,
+    Action, Dialect, Family, PROBE, Release, ReleaseSet, Session, UpgradeRequest, close_frame_for,
 };
 use crate::protocol::frame::{Close, Frame};
 use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey};
@@ -147,7 +147,7 @@ impl Detector {
             mixed: false,
             placing: Placement::new(policy),
         };
-        let family = likeliest(candidates).dialect().family();
+        let family = candidates.most_likely().dialect().family();
         // Of the JSON dialects only one speaks first, and only if it can be no other.
         let decided = family != Family::Json || candidates.len() == 1;
         if decided && candidates.of_family(family) == candidates {
@@ -196,8 +196,8 @@ impl Detector {
     fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Output>) {
         let Some(placing) = &mut self.placing else { return };
         let client = Client {
-            generation: generation(self.candidates),
-            likely: likeliest(self.candidates).dialect(),
+            generation: self.candidates.peer_protocol(),
+            likely: self.candidates.most_likely().dialect(),
             probed: self.doubt.as_ref().is_some_and(|doubt| doubt.context.probed),
         };
         let placed = placing.place(client, from, now, steps);
@@ -225,7 +225,7 @@ impl Detector {
         let possible = evidence::after(clue, History::default(), self.candidates);
         // A frame of a dialect that is not allowed here is judged by one that is.
         let possible = if possible.is_empty() { self.candidates } else { possible };
-        let possible = possible.of_family(likeliest(possible).dialect().family());
+        let possible = possible.of_family(possible.most_likely().dialect().family());
         steps.push(Output::Recognised(possible, Evidence::FirstFrame));
         self.speak(possible, now, steps);
         self.heard(clue, now, steps);
@@ -242,7 +242,7 @@ impl Detector {
                 // It tells nothing, so nothing is proven.
                 return;
             }
-            let family = likeliest(possible).dialect().family();
+            let family = possible.most_likely().dialect().family();
             if !possible.is_empty() && family != Family::ProtobufV1 {
                 return self.take_back(possible.of_family(family), family, steps);
             }
@@ -253,7 +253,7 @@ impl Detector {
             steps.push(Output::Recognised(possible, Evidence::LaterFrame));
             let mut frames = Vec::new();
             if let State::Speaking(session) = &mut self.state {
-                session.adopt(possible, likeliest(possible), now, &mut frames);
+                session.adopt(possible, possible.most_likely(), now, &mut frames);
             }
             steps.extend(frames.into_iter().map(Output::Send));
         } else if guessing && !possible.is_empty() {
@@ -311,7 +311,7 @@ impl Detector {
         self.state = State::Speaking(Session::new(
             upgrade,
             possible,
-            likeliest(possible),
+            possible.most_likely(),
             doubt.policy.transcode,
             doubt.opened,
         ));
@@ -321,12 +321,12 @@ impl Detector {
     fn speak(&mut self, possible: ReleaseSet, now: Instant, steps: &mut Vec<Output>) {
         let Some(doubt) = self.doubt.as_deref_mut() else { return };
         let Some(upgrade) = &doubt.upgrade else { return };
-        let likeliest = likeliest(possible);
+        let likeliest = possible.most_likely();
         let mut session = Session::new(upgrade, possible, likeliest, doubt.policy.transcode, doubt.opened);
         if let Some(close) = Session::key_error(upgrade, likeliest) {
             steps.push(Output::Send(Frame::Close(close)));
         } else {
-            if possible.len() > 1 && possible.iter().any(pings) {
+            if possible.len() > 1 && possible.any(Release::has_protobuf_pong) {
                 steps.push(Output::Send(Frame::Binary(PROBE)));
                 doubt.context.probed = true;
             }
@@ -385,7 +385,7 @@ impl Detector {
         if let Event::Relayed { link, origin, .. } = event
             && !self.mixed
             && let Some(other) = Dialect::from_tag(*origin)
-            && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
+            && self.candidates.all(|release| release.dialect().peer_protocol() != other.peer_protocol())
         {
             self.mixed = true;
             steps.push(Output::Mixed(*link, other));
@@ -435,9 +435,9 @@ impl Detector {
                 {
                     // It had the time to answer the probe. If it does so later, the candidates still have room for it.
                     let mut frames = Vec::new();
-                    let unanswered = self.candidates.filter(|release| !pings(release));
+                    let unanswered = self.candidates.filter(|release| !release.has_protobuf_pong());
                     if !unanswered.is_empty() {
-                        session.adopt(unanswered, likeliest(unanswered), now, &mut frames);
+                        session.adopt(unanswered, unanswered.most_likely(), now, &mut frames);
                     }
                     steps.extend(frames.into_iter().map(Output::Send));
                     show(session, held, now, steps);
@@ -451,7 +451,7 @@ impl Detector {
 
     /// The close frame that says `reason` in the client's words, as far as they are known.
     pub fn close(&self, reason: &Reason) -> Close {
-        close(likeliest(self.candidates), reason)
+        close_frame_for(self.candidates.most_likely(), reason)
     }
 
     /// The releases the client may speak.

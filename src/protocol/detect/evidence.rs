@@ -16,8 +16,7 @@
 use std::fmt;
 
 use crate::protocol::dialect::{
-    ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
-    pings,
+    Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
 };
 use crate::protocol::frame::Frame;
 
@@ -116,7 +115,6 @@ impl History {
 /// Those of the releases that a client may speak which sends this frame.
 pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
-    let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
     let bytes = match clue.frame {
         Frame::Text(_) => return json(clue.shape, context, family(Family::Json)),
         Frame::Binary(bytes) => bytes,
@@ -126,27 +124,25 @@ pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet
     let current = family(Family::ProtobufV2);
     // Whoever pings had answered the probe before it said anything else. If only such are left, it did.
     let unprobed = |set: ReleaseSet| {
-        let rest = set.filter(|release| !(context.probed && pings(release)));
+        let rest = set.filter(|release| !(context.probed && release.has_protobuf_pong()));
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
-        Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::takes_bytes)),
+        Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::accepts_binary_json)),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match detect_v2_layout(bytes) {
-            Some(ContentLayout::V19) => of(current, Dialect::Sigver19),
-            Some(_) => of(current, Dialect::Sigver20),
+            Some(layout) => current.of_content_layout(layout),
             None => current,
         },
         Some(0x0a) => match detect_v1_layout(bytes) {
-            Some(ContentLayout::V15_0) => of(v1, Dialect::Sigver15),
-            Some(_) => unprobed(v1.filter(|release| release.dialect() != Dialect::Sigver15)),
+            Some(layout) => unprobed(v1.of_content_layout(layout)),
             None => v1,
         },
         Some(0x18) => v1,
         Some(0x20) => unprobed(v1),
-        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
-        Some(0x28) => of(v1, Dialect::Sigver18),
+        Some(0x28) if context.member || !context.beaten => v1.filter(Release::has_protobuf_pong),
+        Some(0x28) => v1.filter(Release::has_try_another),
         _ => releases,
     }
 }
@@ -155,7 +151,7 @@ pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet
 fn json(shape: Option<MessageShape>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
     if context.questioned && shape.answers_nobody() {
-        return releases.filter(|release| release.dialect() == Dialect::Sigver7);
+        return releases.of_dialect(Dialect::Sigver7);
     }
     match shape.senders(context.member && context.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),

@@ -9,7 +9,7 @@ mod policy;
 pub use detector::{Detector, Output};
 pub use evidence::Evidence;
 pub use partition::RoomPolicy;
-pub use policy::{DetectionTimeouts, Policy, Protocols, likeliest};
+pub use policy::{DetectionTimeouts, Policy, Protocols};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use regex_lite::Regex;
 
 use super::detector::Output;
 use super::policy::Policy;
-use crate::protocol::dialect::{Dialect, Family, PeerProtocol, ReleaseSet};
+use crate::protocol::dialect::{Dialect, Family, PeerProtocol};
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.
@@ -94,13 +94,6 @@ pub(super) struct Placed {
     pub(super) held: bool,
     /// It has left the room of another generation.
     pub(super) left: bool,
-}
-
-/// The generation of a client that may speak any of these, if they are all of one.
-pub(super) fn generation(releases: ReleaseSet) -> Option<PeerProtocol> {
-    let mut generations = releases.iter().map(|release| release.dialect().generation());
-    let first = generations.next()?;
-    generations.all(|generation| generation == first).then_some(first)
 }
 
 impl Placement {
@@ -208,7 +201,7 @@ impl Placement {
             steps.push(Output::Leave);
             placed.left = true;
         }
-        steps.push(Output::Enter(key.clone().of(generation.mark()), command.clone()));
+        steps.push(Output::Enter(key.clone().of(generation.partition_id()), command.clone()));
         self.entered = Some((key, command, generation));
     }
 }
@@ -219,7 +212,7 @@ impl Client {
     }
 
     fn taken_for(self) -> PeerProtocol {
-        self.generation.unwrap_or(self.likely.generation())
+        self.generation.unwrap_or(self.likely.peer_protocol())
     }
 }
 

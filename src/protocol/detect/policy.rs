@@ -63,35 +63,6 @@ impl Default for DetectionTimeouts {
     }
 }
 
-/// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
-/// speak first, and dialects without a published client last.
-const PRIORITY: [Dialect; 16] = [
-    Dialect::Sigver20,
-    Dialect::Sigver18,
-    Dialect::Sigver15,
-    Dialect::Sigver16,
-    Dialect::Sigver19,
-    Dialect::Sigver9,
-    Dialect::Sigver7_6,
-    Dialect::Sigver7,
-    Dialect::Sigver13,
-    Dialect::Sigver11,
-    Dialect::Sigver5,
-    Dialect::Sigver8,
-    Dialect::Sigver6,
-    Dialect::Sigver4,
-    Dialect::Sigver1,
-    Dialect::Sigver15_1,
-];
-
-/// The likeliest of the candidates; without candidates, the current release.
-pub fn likeliest(candidates: ReleaseSet) -> Release {
-    PRIORITY
-        .into_iter()
-        .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
-        .unwrap_or(Release::V20_1_0)
-}
-
 impl Policy {
     /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
     /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
@@ -109,11 +80,11 @@ impl Policy {
                 broad.extend(Dialect::ALL);
             } else if name == RELAY {
                 relay = true;
-            } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
+            } else if let Ok(family) = name.parse::<Family>() {
                 broad.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
-            } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
+            } else if let Ok(dialect) = name.parse() {
                 broad.push(dialect);
-            } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
+            } else if let Ok(release) = name.parse::<Release>() {
                 if let Some(other) = precise.iter().find(|other| other.dialect() == release.dialect())
                     && *other != release
                 {

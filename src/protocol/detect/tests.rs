@@ -139,7 +139,7 @@ fn verb(command: &Command) -> &'static str {
 
 fn relayed(side: Side, from: Dialect) -> Event {
     let signal = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
-    Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.origin() }
+    Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.tag() }
 }
 
 #[test]

@@ -7,14 +7,15 @@ mod close_frame;
 mod docs_table;
 mod json;
 mod keepalive;
+mod key_limit;
 mod protobuf;
 mod release;
 mod session;
 mod webrtc;
 
-pub use close_frame::close;
+pub use close_frame::close_frame_for;
 pub use docs_table::markdown;
 pub use json::{MessageShape, sse_codec as sse};
-pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout, pings};
-pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet};
+pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout};
+pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};
 pub use session::{Action, Session, UpgradeRequest};

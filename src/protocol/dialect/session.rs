@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::json::{V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
+use super::release::JsonCodec;
 use super::webrtc::{self, SdpEncoding, Transcoded};
-use super::{Dialect, Family, Release, ReleaseSet, close};
+use super::{Dialect, Family, Release, ReleaseSet, close_frame_for, key_limit};
 use crate::protocol::frame::{Close, Frame};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
@@ -35,9 +36,6 @@ pub enum Action {
     /// Several of these, in this order.
     Several(Vec<Action>),
 }
-
-/// The longest key, in UTF-16 units (sigver 8 to 20, measured).
-const MAX_KEY: usize = 512;
 
 /// How many links are known at most over which something was translated. Not every end of a link is told.
 const MAX_TRANSLATED: usize = 4096;
@@ -83,27 +81,14 @@ impl Session {
             }
         };
         let dialect = likeliest.dialect();
-        Session { codec, voice: transcode.then(|| SdpEncoding::of(dialect)), dialect, translated: None }
+        Session { codec, voice: transcode.then(|| dialect.facts().sdp_encoding), dialect, translated: None }
     }
 
     fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
-        match likeliest.dialect() {
-            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                Codec::V1To5(Box::new(V1To5Codec::new(likeliest)))
-            }
-            Dialect::Sigver6 => Codec::V6(Box::default()),
-            Dialect::Sigver7
-            | Dialect::Sigver7_6
-            | Dialect::Sigver8
-            | Dialect::Sigver9
-            | Dialect::Sigver11
-            | Dialect::Sigver13
-            | Dialect::Sigver15
-            | Dialect::Sigver15_1
-            | Dialect::Sigver16
-            | Dialect::Sigver18
-            | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
+        match likeliest.json().map(|facts| facts.codec) {
+            Some(JsonCodec::V1To5) => Codec::V1To5(Box::new(V1To5Codec::new(likeliest))),
+            Some(JsonCodec::V6) => Codec::V6(Box::default()),
+            Some(JsonCodec::V7To14) | None => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
         }
     }
 
@@ -114,9 +99,9 @@ impl Session {
         }
         let key = upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path);
         if key.is_empty() {
-            return Some(close(release, &Reason::KeyEmpty));
+            return Some(close_frame_for(release, &Reason::KeyEmpty));
         }
-        (key.encode_utf16().count() > MAX_KEY).then(|| close(release, &Reason::KeyTooLong))
+        key_limit::is_too_long(key).then(|| close_frame_for(release, &Reason::KeyTooLong))
     }
 
     /// What the server does first, on a connection that was opened then.
@@ -132,7 +117,7 @@ impl Session {
     /// due is appended to `out`.
     pub fn adopt(&mut self, releases: ReleaseSet, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
         self.dialect = likeliest.dialect();
-        self.voice = self.voice.map(|_| SdpEncoding::of(self.dialect));
+        self.voice = self.voice.map(|_| self.dialect.facts().sdp_encoding);
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}
             Codec::V7To14(codec) => {
@@ -198,7 +183,7 @@ impl Session {
         }
         let Event::Relayed { link, side, signal, origin } = event else { return Ok(event) };
         let voice = self.voice;
-        let from = Dialect::from_tag(origin).map(SdpEncoding::of);
+        let from = Dialect::from_tag(origin).map(|from| from.facts().sdp_encoding);
         let (Some(voice), Some(from)) = (voice, from.filter(|from| Some(*from) != voice)) else {
             return Ok(Event::Relayed { link, side, signal, origin });
         };
@@ -215,7 +200,7 @@ impl Session {
                 }
                 links.insert(link);
                 // As one of the client's own generation would have said it.
-                Ok(Event::Relayed { link, side, signal, origin: self.dialect.origin() })
+                Ok(Event::Relayed { link, side, signal, origin: self.dialect.tag() })
             }
             Transcoded::Answered(payload) => {
                 let signal = LinkMessage::Data { payload, last: false };

@@ -100,7 +100,8 @@ pub struct RoomSummary {
 impl RoomSummary {
     /// How many generations of clients are in the room.
     pub fn generations(&self) -> usize {
-        let mut all: Vec<u8> = self.peers.keys().map(|dialect| dialect.generation().mark()).collect();
+        let mut all: Vec<u8> =
+            self.peers.keys().map(|dialect| dialect.peer_protocol().partition_id()).collect();
         all.sort_unstable();
         all.dedup();
         all.len()
@@ -208,7 +209,7 @@ impl Report {
 }
 
 fn connection(live: &ConnectionInfo) -> Value {
-    let releases = live.known.map(|known| known.releases.iter().map(version).collect::<Vec<_>>());
+    let releases = live.known.map(|known| known.releases.iter().map(Release::version).collect::<Vec<_>>());
     json!({
         "id": live.peer.0,
         "since": live.since.to_string(),
@@ -218,13 +219,7 @@ fn connection(live: &ConnectionInfo) -> Value {
     })
 }
 
-/// The versions that speak a dialect, oldest first.
+/// Returns the versions that speak a dialect, oldest first.
 pub(super) fn versions(dialect: Dialect) -> Vec<String> {
-    let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-    of_it.flat_map(|release| release.in_words().split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
-}
-
-/// The version that stands for a release.
-pub(super) fn version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
+    dialect.releases().flat_map(Release::versions).map(|version| (*version).to_owned()).collect()
 }

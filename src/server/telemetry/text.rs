@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Report, version, versions};
+use super::report::{Report, versions};
 use super::{ConnectionCount, ConnectionInfo, UnixSeconds};
 use crate::protocol::detect::Evidence;
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Dialect, Release};
 
 /// How many mixed rooms are listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
@@ -91,7 +91,7 @@ fn connection(live: &ConnectionInfo) -> Vec<String> {
     let id_and_time = [live.peer.0.to_string(), live.since.to_string()];
     let known = match live.known {
         Some(known) => {
-            let releases: Vec<&str> = known.releases.iter().map(version).collect();
+            let releases: Vec<&str> = known.releases.iter().map(Release::version).collect();
             [known.dialect.to_string(), known.evidence.to_string(), releases.join(", ")]
         }
         None => ["?", "", ""].map(str::to_owned),

@@ -126,11 +126,6 @@ fn contains_another(dialect: Dialect, spoken: usize) -> bool {
     spoken == 2 && matches!(dialect, Dialect::Sigver5 | Dialect::Sigver16 | Dialect::Sigver18)
 }
 
-/// The newest version on npm that is this release.
-fn version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
-}
-
 fn weigh(done: &'static str, seen: Observation) -> Evidence {
     Evidence { done, seen: seen.to_string(), fits: fingerprint::fitting(&seen) }
 }
@@ -187,7 +182,7 @@ impl ProbeResult {
 
     /// The versions on npm that behave like this.
     pub fn versions(&self) -> Vec<String> {
-        self.releases.iter().map(|release| release.in_words()).collect()
+        self.releases.iter().map(|release| release.version_list()).collect()
     }
 
     /// One line.
@@ -225,7 +220,7 @@ impl ProbeResult {
             out.push_str("GET /: says that it is a gateway like this one\n");
         }
         for evidence in &self.evidence {
-            let fits: Vec<&str> = evidence.fits.iter().map(|release| version(*release)).collect();
+            let fits: Vec<&str> = evidence.fits.iter().map(|release| release.version()).collect();
             let fits = match (fits.as_slice(), fits.len()) {
                 ([], _) => "no release".to_owned(),
                 ([first, .., last], 5..) => format!("{first} … {last} ({})", fits.len()),
@@ -247,7 +242,7 @@ impl ProbeResult {
             Err(why) => json!({"dialect": tongue.name(), "works": false, "why": why}),
         });
         let evidence = self.evidence.iter().map(|evidence| {
-            let fits: Vec<&str> = evidence.fits.iter().map(|release| version(*release)).collect();
+            let fits: Vec<&str> = evidence.fits.iter().map(|release| release.version()).collect();
             json!({"done": evidence.done, "seen": evidence.seen, "fits": fits})
         });
         let sure = format!("{:?}", self.sure()).to_lowercase();
@@ -256,7 +251,7 @@ impl ProbeResult {
             "summary": self.summary(),
             "sure": sure,
             "gateway": self.gateway,
-            "releases": self.releases.iter().map(|release| version(*release)).collect::<Vec<_>>(),
+            "releases": self.releases.iter().map(|release| release.version()).collect::<Vec<_>>(),
             "versions": self.versions(),
             "dialects": self.spoken().into_iter().map(Protocol::name).collect::<Vec<_>>(),
             "tried": tried.collect::<Vec<_>>(),

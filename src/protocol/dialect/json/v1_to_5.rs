@@ -112,7 +112,7 @@ impl V1To5Codec {
             None => return self.refuse(JsonError::BeforeJoin),
         };
         let signal = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
-        Action::Ask(Command::Relay { to, signal, origin: self.release.dialect().origin() })
+        Action::Ask(Command::Relay { to, signal, origin: self.release.dialect().tag() })
     }
 
     fn join(&mut self, key: RoomKey) -> Action {

@@ -188,7 +188,7 @@ fn payload(name: &str, value: Value) -> Payload {
 
 fn relay(to: Recipient, payload: Payload) -> Action {
     let signal = LinkMessage::Data { payload, last: false };
-    Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver6.origin() })
+    Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver6.tag() })
 }
 
 fn refuse(fault: JsonError<'_>) -> Action {

@@ -7,8 +7,8 @@ mod v2;
 mod wire;
 
 pub(super) use v1::V1;
-pub use v1::pings;
 pub(super) use v2::V2;
+pub(super) use wire::V1Schema;
 pub use wire::{ContentLayout, detect_v1_layout, detect_v2_layout};
 
 use bytes::Bytes;

@@ -6,9 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::wire::{self, ContentLayout, V2Message};
-use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::keepalive::{KeepaliveDue, KeepaliveTimer};
 use crate::protocol::dialect::session::Action;
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close_frame_for};
 use crate::protocol::frame::Frame;
 use crate::protocol::model::{
     Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,
@@ -23,7 +23,7 @@ pub(in crate::protocol::dialect) struct V2 {
     likeliest: Release,
     /// `None` while it may be either.
     layout: Option<ContentLayout>,
-    liveness: KeepaliveTimer,
+    keepalive: KeepaliveTimer,
 }
 
 impl V2 {
@@ -35,9 +35,9 @@ impl V2 {
         likeliest: Release,
         opened: Instant,
     ) -> Self {
-        let mut liveness = KeepaliveTimer::new(Keepalive::Heartbeat { third: false, strict: true });
-        liveness.start(opened);
-        let mut current = V2 { key, favored, likeliest, layout: None, liveness };
+        let mut keepalive = KeepaliveTimer::new(likeliest.keepalive());
+        keepalive.start(opened);
+        let mut current = V2 { key, favored, likeliest, layout: None, keepalive };
         current.adopt(releases, likeliest);
         current
     }
@@ -45,11 +45,11 @@ impl V2 {
     /// The set of releases it may be has become smaller.
     pub(in crate::protocol::dialect) fn adopt(&mut self, releases: ReleaseSet, likeliest: Release) {
         self.likeliest = likeliest;
-        self.layout = releases.layout();
+        self.layout = releases.content_layout();
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
-        let refuse = |reason| Action::Close(close(self.likeliest, &reason));
+        let refuse = |reason| Action::Close(close_frame_for(self.likeliest, &reason));
         let Frame::Binary(bytes) = frame else {
             return refuse(Reason::WrongFrameKind);
         };
@@ -60,29 +60,28 @@ impl V2 {
             Ok(None) => refuse(Reason::UnknownMessage),
             Ok(Some(V2Message::Connected)) => Action::Nothing,
             Ok(Some(V2Message::Heartbeat)) => {
-                self.liveness.answered();
+                self.keepalive.on_reply();
                 Action::Nothing
             }
             Ok(Some(V2Message::Content { recipient, last, data })) => Action::Ask(Command::Relay {
                 to: Recipient::JoinerOrMember(LinkId(recipient)),
                 signal: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
                 origin: match layout {
-                    ContentLayout::V19 => Dialect::Sigver19.origin(),
+                    ContentLayout::V19 => Dialect::Sigver19.tag(),
                     ContentLayout::V15_1 | ContentLayout::V15_0 | ContentLayout::V20 => {
-                        Dialect::Sigver20.origin()
+                        Dialect::Sigver20.tag()
                     }
                 },
             }),
             Ok(Some(V2Message::Connect { id, members })) => {
-                let attach = Connect {
+                let facts = self.likeliest.v2();
+                let connect = Connect {
                     claim: NetId(id),
                     known: members.into_iter().map(NetId).collect(),
-                    // 19.0.0 does not know it (measured).
-                    favored: self.favored && self.likeliest != Release::V19_0_0,
-                    // The library under 20.1.0 closes later than it answers (measured).
-                    admitted_first: self.likeliest == Release::V20_1_0,
+                    favored: self.favored && facts.is_some_and(|facts| facts.prefers_favored),
+                    admitted_first: facts.is_some_and(|facts| facts.admit_before_unlink),
                 };
-                Action::Enter(self.key.clone(), Command::Connect(attach))
+                Action::Enter(self.key.clone(), Command::Connect(connect))
             }
         }
     }
@@ -93,7 +92,7 @@ impl V2 {
             Event::LinkedToMember { .. } => out.push(Frame::Binary(wire::NOT_CONNECTED)),
             Event::BecameMember { .. } | Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.likeliest, &reason)));
+                out.push(Frame::Close(close_frame_for(self.likeliest, &reason)));
             }
             Event::Relayed { link, side, signal, origin } => match signal {
                 LinkMessage::Data { payload, .. } => {
@@ -117,22 +116,22 @@ impl V2 {
             return Frame::Binary(frame);
         }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
-        let company = Dialect::from_tag(origin).and_then(Dialect::layout);
+        let company = Dialect::from_tag(origin).and_then(Dialect::content_layout);
         let company = company.filter(|layout| matches!(layout, ContentLayout::V19 | ContentLayout::V20));
         let layout = self.layout.or(company).unwrap_or(ContentLayout::V20);
         wire::encode_current_content(link.0, side == Side::Member, data, layout)
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
-        self.liveness.deadline()
+        self.keepalive.deadline()
     }
 
     pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
-        match self.liveness.poll(now) {
+        match self.keepalive.poll(now) {
             None => {}
             Some(KeepaliveDue::SendPing) => out.push(Frame::Binary(wire::V2_HEARTBEAT)),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.push(Frame::Close(close(self.likeliest, &Reason::Unresponsive)));
+                out.push(Frame::Close(close_frame_for(self.likeliest, &Reason::Unresponsive)));
             }
         }
     }

@@ -73,7 +73,7 @@ pub(super) const IS_FIRST: Bytes = Bytes::from_static(&[0x10, 0x01]);
 /// `isFirst: false`.
 pub(super) const IS_NOT_FIRST: Bytes = Bytes::from_static(&[0x10, 0x00]);
 /// `ping: true` to sigver 15, `heartbeat: true` to sigver 16 to 18.
-pub(super) const V1_BEAT: Bytes = Bytes::from_static(&[0x20, 0x01]);
+pub(super) const V1_HEARTBEAT: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `pong: true` of sigver 15.
 pub(super) const PONG: Bytes = Bytes::from_static(&[0x28, 0x01]);
 /// `heartbeat: true` of sigver 19 and 20.
@@ -85,7 +85,7 @@ pub(super) const NOT_CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x00]);
 
 /// Which of the four messages of sigver 15 to 18 a frame is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum V1Schema {
+pub(in crate::protocol::dialect) enum V1Schema {
     V15,
     V15_1,
     V16,

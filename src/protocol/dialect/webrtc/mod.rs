@@ -10,7 +10,6 @@ mod builder;
 mod json;
 mod services;
 
-use super::Dialect;
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
 
 /// How the clients of a dialect encode what builds a data channel.
@@ -24,26 +23,6 @@ pub(super) enum SdpEncoding {
     BuilderWithEnd,
     /// Services of netflux 4: sigver 19 and 20.
     Services,
-}
-
-impl SdpEncoding {
-    pub(super) const fn of(dialect: Dialect) -> SdpEncoding {
-        match dialect {
-            Dialect::Sigver1
-            | Dialect::Sigver4
-            | Dialect::Sigver5
-            | Dialect::Sigver6
-            | Dialect::Sigver7
-            | Dialect::Sigver7_6
-            | Dialect::Sigver8
-            | Dialect::Sigver9
-            | Dialect::Sigver11
-            | Dialect::Sigver13 => SdpEncoding::Json,
-            Dialect::Sigver15 | Dialect::Sigver15_1 => SdpEncoding::Builder,
-            Dialect::Sigver16 | Dialect::Sigver18 => SdpEncoding::BuilderWithEnd,
-            Dialect::Sigver19 | Dialect::Sigver20 => SdpEncoding::Services,
-        }
-    }
 }
 
 /// What is told, whatever the encoding.

@@ -139,7 +139,7 @@ impl V7To14Codec {
             proof: OpenerConfirmation::NotNeeded,
             questioned: false,
             liveness: KeepaliveTimer::new(if rules.only(Release::V14_0_0) {
-                Keepalive::PingPong { every: Duration::from_secs(5) }
+                Release::V14_0_0.keepalive()
             } else {
                 Keepalive::None
             }),
@@ -168,7 +168,7 @@ impl V7To14Codec {
             self.proof = OpenerConfirmation::NotNeeded;
         }
         if self.rules.only(Release::V14_0_0) && !pinged {
-            self.liveness.change(Keepalive::PingPong { every: Duration::from_secs(5) });
+            self.liveness.set_policy(Release::V14_0_0.keepalive());
             self.ask_now(now, out);
         }
         self.rules.only(Release::V6_0_0).then(|| V6Codec::of_opener(std::mem::take(&mut self.waiting)))
@@ -177,7 +177,7 @@ impl V7To14Codec {
     pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
         let text = match frame {
             Frame::Close(_) | Frame::Headed(..) => return Action::Nothing,
-            Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => {
+            Frame::Binary(_) if !self.rules.any(Release::accepts_binary_json) => {
                 return self.refuse(JsonError::NotJson);
             }
             Frame::Binary(_) | Frame::Text(_) => text_of(frame),
@@ -238,7 +238,7 @@ impl V7To14Codec {
             return self.refuse(JsonError::Unknown(text));
         }
         if alone && object.contains_key("pong") && self.rules.any(pings) {
-            self.liveness.answered();
+            self.liveness.on_reply();
             return Action::Nothing;
         }
         match (object.remove("id"), object.remove("data")) {
@@ -350,7 +350,7 @@ impl V7To14Codec {
 
     fn relay(&self, to: Recipient, data: ByteString) -> Action {
         let signal = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
+        Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().tag() })
     }
 
     /// The joiner an id names.

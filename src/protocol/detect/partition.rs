@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
-use super::detector::Output;
 use super::policy::Policy;
-use crate::protocol::dialect::{Dialect, Family, PeerProtocol};
+use crate::protocol::dialect::{Dialect, Family, Output, PeerProtocol};
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.
@@ -201,7 +200,7 @@ impl Placement {
             steps.push(Output::Leave);
             placed.left = true;
         }
-        steps.push(Output::Enter(key.clone().of(generation.partition_id()), command.clone()));
+        steps.push(Output::Enter(key.clone().with_partition(generation.partition_id()), command.clone()));
         self.entered = Some((key, command, generation));
     }
 }
@@ -219,7 +218,7 @@ impl Client {
 impl HeldCommand {
     fn keep(&mut self, command: Command) {
         let payload = match &command {
-            Command::Relay { signal, .. } | Command::ReplyOnBehalf { signal, .. } => signal.len(),
+            Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => message.len(),
             _ => 0,
         };
         let cost = size_of::<Command>() + payload;

@@ -19,7 +19,7 @@ pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
 pub use report::{Report, RoomsReport, StatusQuery};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::Evidence;
+use crate::protocol::dialect::Evidence;
 use crate::protocol::dialect::{Dialect, ReleaseSet};
 use crate::protocol::model::PeerId;
 

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use super::report::{Report, versions};
 use super::{ConnectionCount, ConnectionInfo, UnixSeconds};
-use crate::protocol::detect::Evidence;
-use crate::protocol::dialect::{Dialect, Release};
+use crate::protocol::dialect::{Dialect, Evidence, Release};
 
 /// How many mixed rooms are listed where not all are asked for.
 const MAX_ROOMS: usize = 20;

@@ -8,9 +8,8 @@ use super::PROBE;
 use super::wire::{self, ContentLayout, V1Body, V1Message, V1Schema};
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
 use crate::protocol::dialect::release::V1Facts;
-use crate::protocol::dialect::session::Action;
-use crate::protocol::dialect::{Release, ReleaseSet, close_frame_for};
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{OutputSink, Release, ReleaseSet, close_frame_for};
+use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
     RoomKey, SenderTag, Side, WhenEmpty,
@@ -112,7 +111,7 @@ impl V1 {
         releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
-        out: &mut Vec<Frame>,
+        out: &mut dyn OutputSink,
     ) {
         let pinged_before = self.capabilities.all_ping;
         self.capabilities = Capabilities::new(releases, likeliest);
@@ -132,52 +131,43 @@ impl V1 {
         }
     }
 
-    pub(in crate::protocol::dialect) fn open(&mut self) -> Action {
+    pub(in crate::protocol::dialect) fn open(&mut self, out: &mut dyn OutputSink) {
         if self.capabilities.probes_joiners {
             self.keepalive.start(self.opened);
         }
         let join = Join {
-            alone: WhenEmpty::BecomeMember,
-            pick: self.capabilities.member_choice,
+            when_empty: WhenEmpty::BecomeMember,
+            choice: self.capabilities.member_choice,
             rejoin: RejoinPolicy::Replace,
         };
-        Action::Enter(self.key.clone(), Command::Join(join))
+        out.enter(self.key.clone(), Command::Join(join));
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
         self.client_has_spoken = true;
-        let Frame::Binary(bytes) = frame else {
+        let Message::Binary(bytes) = message else {
             // The Node.js servers read text as a message without fields.
-            return Action::Nothing;
+            return;
         };
         let length = bytes.len();
         let (schema, layout) = self.schema_of(&bytes);
         let message = match wire::decode_v1(bytes, schema) {
             Ok(Some(message)) => message,
-            Ok(None) => return Action::Nothing,
+            Ok(None) => return,
             Err(text) => {
                 let reason = Reason::DecodeError(text);
-                return Action::Close(close_frame_for(self.capabilities.likeliest, &reason));
+                return out.close(close_frame_for(self.capabilities.likeliest, &reason));
             }
         };
         match message {
-            V1Message::Content { id, body } => self.relay(id, body, length, layout),
-            V1Message::IsFirst => Action::Nothing,
-            V1Message::JoinedOrStable => Action::Ask(Command::BecomeMember),
-            V1Message::PingOrHeartbeat if self.capabilities.all_ping => {
-                Action::Reply(Frame::Binary(wire::PONG))
-            }
-            V1Message::PingOrHeartbeat => {
-                self.keepalive.on_reply();
-                Action::Nothing
-            }
-            V1Message::PongOrTryAnother if self.capabilities.try_another => Action::Ask(Command::TryAnother),
-            V1Message::PongOrTryAnother => {
-                if self.capabilities.any_pings {
-                    self.keepalive.on_reply();
-                }
-                Action::Nothing
-            }
+            V1Message::Content { id, body } => self.relay(id, body, length, layout, out),
+            V1Message::IsFirst => {}
+            V1Message::JoinedOrStable => out.ask(Command::BecomeMember),
+            V1Message::PingOrHeartbeat if self.capabilities.all_ping => out.binary(wire::PONG),
+            V1Message::PingOrHeartbeat => self.keepalive.on_reply(),
+            V1Message::PongOrTryAnother if self.capabilities.try_another => out.ask(Command::TryAnother),
+            V1Message::PongOrTryAnother if self.capabilities.any_pings => self.keepalive.on_reply(),
+            V1Message::PongOrTryAnother => {}
         }
     }
 
@@ -194,8 +184,8 @@ impl V1 {
         }
     }
 
-    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout) -> Action {
-        let signal = match body {
+    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout, out: &mut dyn OutputSink) {
+        let message = match body {
             V1Body::Data { data, end } => {
                 LinkMessage::Data { payload: Payload::from_frame(data, frame), last: end }
             }
@@ -208,21 +198,23 @@ impl V1 {
         let has_layout = |release: &Release| release.dialect().content_layout() == Some(layout);
         let other = || releases.iter().find(has_layout).unwrap_or(likeliest);
         let sender = if layout == likeliest_layout { likeliest } else { other() };
-        Action::Ask(Command::Relay {
-            to: Recipient::JoinerOrMember(LinkId(id)),
-            signal,
-            origin: sender.dialect().tag(),
-        })
+        let sender = sender.dialect().tag();
+        out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender });
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(
+        &mut self,
+        event: Event,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
         match event {
             Event::Admitted { .. } => {
-                out.push(Frame::Binary(wire::IS_FIRST));
+                out.binary(wire::IS_FIRST);
                 self.become_member(now, out);
             }
             Event::LinkedToMember { .. } => {
-                out.push(Frame::Binary(wire::IS_NOT_FIRST));
+                out.binary(wire::IS_NOT_FIRST);
                 if self.capabilities.pings_joiners {
                     self.start_pings(now, out);
                 }
@@ -230,47 +222,47 @@ impl V1 {
             Event::BecameMember { already } => self.became_member(already, now, out),
             Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close_frame_for(self.capabilities.likeliest, &reason)));
+                out.close(close_frame_for(self.capabilities.likeliest, &reason));
             }
-            Event::Relayed { link, side, signal, origin } => {
-                self.last_sender = origin;
-                let layout = self.layout_for(origin);
+            Event::Relayed { link, side, message, sender } => {
+                self.last_sender = sender;
+                let layout = self.layout_for(sender);
                 // A content of this layout cannot have both data and an end.
                 let then_end =
-                    layout == ContentLayout::V15_1 && matches!(signal, LinkMessage::Data { last: true, .. });
-                out.push(content(link, side, body(signal), layout));
+                    layout == ContentLayout::V15_1 && matches!(message, LinkMessage::Data { last: true, .. });
+                out.send(content(link, side, body(message), layout));
                 if then_end {
-                    out.push(content(link, side, V1Body::End, layout));
+                    out.send(content(link, side, V1Body::End, layout));
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.push(content(link, side, V1Body::Error, self.layout_for(self.last_sender)));
+                out.send(content(link, side, V1Body::Error, self.layout_for(self.last_sender)));
             }
         }
     }
 
     /// Returns the layout that this client reads: the known one, else the sender's if the client may speak the same
     /// dialect, else the likeliest.
-    fn layout_for(&self, origin: SenderTag) -> ContentLayout {
+    fn layout_for(&self, sender: SenderTag) -> ContentLayout {
         let Capabilities { layout, likeliest_layout, releases, .. } = self.capabilities;
-        let sender = || releases.iter().find(|release| release.dialect().tag() == origin);
-        let of_sender = || sender()?.dialect().content_layout();
+        let same_dialect = |release: &Release| release.dialect().tag() == sender;
+        let of_sender = || releases.iter().find(same_dialect)?.dialect().content_layout();
         layout.or_else(of_sender).unwrap_or(likeliest_layout)
     }
 
-    fn became_member(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {
+    fn became_member(&mut self, already: bool, now: Instant, out: &mut dyn OutputSink) {
         match (self.capabilities.confirms_membership, already) {
-            (true, true) => out.push(Frame::Binary(wire::IS_NOT_FIRST)),
+            (true, true) => out.binary(wire::IS_NOT_FIRST),
             (true, false) => {
                 self.is_member = true;
-                out.push(Frame::Binary(wire::IS_FIRST));
+                out.binary(wire::IS_FIRST);
             }
             (false, true) => {}
             (false, false) => self.become_member(now, out),
         }
     }
 
-    fn become_member(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    fn become_member(&mut self, now: Instant, out: &mut dyn OutputSink) {
         self.is_member = true;
         if self.capabilities.all_ping {
             self.start_pings(now, out);
@@ -282,9 +274,9 @@ impl V1 {
         }
     }
 
-    fn start_pings(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    fn start_pings(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if self.keepalive.start(now) {
-            out.push(Frame::Binary(wire::V1_HEARTBEAT));
+            out.binary(wire::V1_HEARTBEAT);
         }
     }
 
@@ -292,21 +284,24 @@ impl V1 {
         self.keepalive.deadline()
     }
 
-    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an answer.
-        let ping = || Frame::Binary(if self.client_has_spoken { wire::V1_HEARTBEAT } else { PROBE });
-        let close = || Frame::Close(close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive));
+        let ping = || Message::Binary(if self.client_has_spoken { wire::V1_HEARTBEAT } else { PROBE });
+        let close = || close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive);
         match self.keepalive.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.push(ping()),
-            Some(KeepaliveDue::Close) => out.push(close()),
-            Some(KeepaliveDue::SendPingThenClose) => out.extend([ping(), close()]),
+            Some(KeepaliveDue::SendPing) => out.send(ping()),
+            Some(KeepaliveDue::Close) => out.close(close()),
+            Some(KeepaliveDue::SendPingThenClose) => {
+                out.send(ping());
+                out.close(close());
+            }
         }
     }
 }
 
-fn body(signal: LinkMessage) -> V1Body {
-    match signal {
+fn body(message: LinkMessage) -> V1Body {
+    match message {
         LinkMessage::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
         LinkMessage::End => V1Body::End,
         LinkMessage::Error { .. } => V1Body::Error,
@@ -314,7 +309,7 @@ fn body(signal: LinkMessage) -> V1Body {
     }
 }
 
-fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Frame {
+fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Outgoing {
     // A joiner receives everything from the id 0 (measured).
     let id = match side {
         Side::Member => link.0,

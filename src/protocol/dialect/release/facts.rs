@@ -46,6 +46,7 @@ pub(in crate::protocol::dialect) enum FamilyFacts {
 
 /// Facts about a JSON release: sigver 1 to 14.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the JSON codecs begin to read them")]
 pub(in crate::protocol::dialect) struct JsonFacts {
     pub(in crate::protocol::dialect) codec: JsonCodec,
     /// Close codes and texts of errors.

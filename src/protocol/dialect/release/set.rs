@@ -69,11 +69,6 @@ impl ReleaseSet {
         self.common(|release| release.dialect().peer_protocol())
     }
 
-    /// Returns the release that a client most likely speaks; the latest release for an empty set.
-    pub fn most_likely(self) -> Release {
-        self.iter().min_by_key(|release| release.dialect().facts().priority).unwrap_or(Release::LATEST)
-    }
-
     /// Returns the releases of the set for which `keep` holds.
     #[must_use]
     pub fn filter(self, mut keep: impl FnMut(Release) -> bool) -> Self {

@@ -1,0 +1,36 @@
+//! Releases that a client may speak, with the one that it is treated as.
+
+use super::{Dialect, Family, Release, ReleaseSet};
+
+/// The releases that a client may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// All of them.
+    pub releases: ReleaseSet,
+    /// The one that the client is treated as: without any, the current release.
+    pub most_likely: Release,
+}
+
+impl Candidates {
+    /// Returns these releases as candidates.
+    pub fn new(releases: ReleaseSet) -> Self {
+        let priority = |release: &Release| release.dialect().facts().priority;
+        let most_likely = releases.iter().min_by_key(priority).unwrap_or(Release::LATEST);
+        Candidates { releases, most_likely }
+    }
+
+    /// Returns the most likely dialect.
+    pub fn dialect(self) -> Dialect {
+        self.most_likely.dialect()
+    }
+
+    /// Returns the family of the most likely dialect.
+    pub fn family(self) -> Family {
+        self.dialect().family()
+    }
+
+    /// Returns the candidates of the most likely family.
+    pub(crate) fn within_family(self) -> Self {
+        Candidates { releases: self.releases.of_family(self.family()), most_likely: self.most_likely }
+    }
+}

@@ -58,7 +58,7 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         | Reason::NotJoined
         | Reason::Unresponsive
         | Reason::Replaced => match &release.facts().family {
-            FamilyFacts::Json(_) => json::close(release, JsonError::of(reason, "")),
+            FamilyFacts::Json(_) => json::close(release, JsonError::from_reason(reason, "")),
             FamilyFacts::ProtobufV1(facts) => facts.close.frame_for(reason),
             FamilyFacts::ProtobufV2(facts) => facts.close.frame_for(reason),
         },

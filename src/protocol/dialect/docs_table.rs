@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ContentLayout, Dialect, Release};
+use super::{Dialect, Release};
 
 /// Facts about a dialect that only the documentation has.
 #[derive(Clone, Copy)]
@@ -15,22 +15,13 @@ pub(super) struct DialectDoc {
     pub(super) clients: &'static str,
 }
 
-fn layout(layout: ContentLayout) -> &'static str {
-    match layout {
-        ContentLayout::V15_1 => "A: id 1, data 2, isError 3, isEnd 4",
-        ContentLayout::V15_0 => "B: id 1, isEnd 2, data 3, isError 4",
-        ContentLayout::V19 => "C: id 1, lastData 2, data 3",
-        ContentLayout::V20 => "D: senderId 1, recipientId 2, lastData 3, data 4",
-    }
-}
-
-/// All dialects as a Markdown text.
+/// Returns all dialects as a Markdown text.
 pub fn markdown() -> String {
     let mut out = String::from(
         "# The dialects\n\nWritten by `sigver dialects --markdown`; a test keeps it so. Facts are measured on the \
-         original servers and clients.\n\nFamilies and dialects are names for `--protocol`, and so is every release: \
-         `--protocol sigver-8.0.2`.\n\n| dialect | family | releases that speak it | a joiner says first | who \
-         speaks first | who is gone | netflux clients |\n|---|---|---|---|---|---|---|\n",
+         Node.js servers and the clients.\n\nFamilies and dialects are names for `--protocol`, and so is every release: \
+         `--protocol sigver-8.0.2`.\n\n| dialect | family | releases that speak it | a joiner sends first | first \
+         to send | keepalive | netflux clients |\n|---|---|---|---|---|---|---|\n",
     );
     for dialect in Dialect::ALL {
         let DialectDoc { first_message, keepalive, clients } = dialect.facts().docs;
@@ -44,13 +35,13 @@ pub fn markdown() -> String {
     }
     out.push_str(
         "| `signaller` | | boramalper/signaller | `GET /connect/<handle>` | either | deadlines | signaller.js \
-         |\n\nReleases that are not in bold are spoken only when named: nothing on the wire tells them from the bold \
-         one. netflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
+         |\n\nReleases that are not in bold are used only when named: no message tells them from the bold one. \
+         netflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
          protobuf dialects\n\n| dialect | fields of a content |\n|---|---|\n",
     );
     for dialect in Dialect::ALL {
         if let Some(known) = dialect.content_layout() {
-            let _ = writeln!(out, "| `{dialect}` | {} |", layout(known));
+            let _ = writeln!(out, "| `{dialect}` | {} |", known.docs());
         }
     }
     out
@@ -67,7 +58,7 @@ fn releases(dialect: Dialect) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_document_is_what_the_program_prints() {
+    fn document_is_output_of_program() {
         let document = include_str!("../../../docs/reference/dialects.md");
         assert_eq!(
             document,

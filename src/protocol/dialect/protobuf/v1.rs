@@ -5,14 +5,15 @@
 use std::time::Instant;
 
 use super::PROBE;
-use super::wire::{self, ContentLayout, V1Body, V1Message, V1Schema};
+use super::layout::{ContentLayout, detect_v1_layout};
+use super::wire::{self, V1Body, V1Message, V1Schema, encode_v1_content};
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
 use crate::protocol::dialect::release::V1Facts;
 use crate::protocol::dialect::{OutputSink, Release, ReleaseSet, close_frame_for};
-use crate::protocol::frame::{Message, Outgoing};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
-    RoomKey, SenderTag, Side, WhenEmpty,
+    RoomKey, SenderTag, WhenEmpty,
 };
 
 /// Codec of one connection.
@@ -175,12 +176,13 @@ impl V1 {
     /// have that layout, else those of another release.
     fn schema_of(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
         let Capabilities { layout, likeliest_layout, likeliest_schema, .. } = self.capabilities;
-        match layout.or_else(|| wire::detect_v1_layout(frame)).unwrap_or(likeliest_layout) {
-            layout if layout == likeliest_layout => (likeliest_schema, layout),
-            ContentLayout::V15_0 => (V1Schema::V15, ContentLayout::V15_0),
-            ContentLayout::V15_1 | ContentLayout::V19 | ContentLayout::V20 => {
-                (V1Schema::V18, ContentLayout::V15_1)
-            }
+        let layout = layout.or_else(|| detect_v1_layout(frame)).unwrap_or(likeliest_layout);
+        if layout == likeliest_layout {
+            (likeliest_schema, layout)
+        } else if layout == ContentLayout::V15_0 {
+            (V1Schema::V15, layout)
+        } else {
+            (V1Schema::V18, layout)
         }
     }
 
@@ -230,13 +232,13 @@ impl V1 {
                 // A content of this layout cannot have both data and an end.
                 let then_end =
                     layout == ContentLayout::V15_1 && matches!(message, LinkMessage::Data { last: true, .. });
-                out.send(content(link, side, body(message), layout));
+                out.send(encode_v1_content(link.0, side, body(message), layout));
                 if then_end {
-                    out.send(content(link, side, V1Body::End, layout));
+                    out.send(encode_v1_content(link.0, side, V1Body::End, layout));
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.send(content(link, side, V1Body::Error, self.layout_for(self.last_sender)));
+                out.send(encode_v1_content(link.0, side, V1Body::Error, self.layout_for(self.last_sender)));
             }
         }
     }
@@ -307,13 +309,4 @@ fn body(message: LinkMessage) -> V1Body {
         LinkMessage::Error { .. } => V1Body::Error,
         LinkMessage::Empty => V1Body::Nothing,
     }
-}
-
-fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Outgoing {
-    // A joiner receives everything from the id 0 (measured).
-    let id = match side {
-        Side::Member => link.0,
-        Side::Joiner => 0,
-    };
-    wire::encode_v1_content(id, body, layout)
 }

@@ -7,7 +7,7 @@ use crate::protocol::dialect::docs_table::DialectDoc;
 use crate::protocol::dialect::keepalive::Keepalive;
 use crate::protocol::dialect::protobuf::{ContentLayout, V1Schema};
 use crate::protocol::dialect::webrtc::SdpEncoding;
-use crate::protocol::model::{MemberChoice, RejoinPolicy, WhenEmpty};
+use crate::protocol::model::MemberChoice;
 
 /// Facts that all releases of a dialect share.
 pub(in crate::protocol::dialect) struct DialectFacts {
@@ -46,42 +46,23 @@ pub(in crate::protocol::dialect) enum FamilyFacts {
 
 /// Facts about a JSON release: sigver 1 to 14.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the JSON codecs begin to read them")]
 pub(in crate::protocol::dialect) struct JsonFacts {
     pub(in crate::protocol::dialect) codec: JsonCodec,
     /// Close codes and texts of errors.
     pub(in crate::protocol::dialect) errors: JsonErrorTexts,
     /// JSON is also accepted in binary frames.
     pub(in crate::protocol::dialect) accepts_binary: bool,
-    /// Attribute that holds the key of an opener.
-    pub(in crate::protocol::dialect) open_attribute: OpenAttribute,
-    /// A message is known by all of its attributes, and not by one of them.
-    pub(in crate::protocol::dialect) exact_attributes: bool,
-    /// Keys are non-empty strings of at most 512 UTF-16 units; otherwise they may be any JSON value.
-    pub(in crate::protocol::dialect) string_keys: bool,
-    /// An opener's key that JavaScript takes for false is ignored.
-    pub(in crate::protocol::dialect) ignores_falsy_key: bool,
-    /// Name of a joiner in messages from and to its opener.
+    /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored.
+    pub(in crate::protocol::dialect) opens_by_key: bool,
+    /// `{"open":K}` whose key JavaScript takes for false is ignored.
+    pub(in crate::protocol::dialect) ignores_falsy_open: bool,
     pub(in crate::protocol::dialect) joiner_id: JoinerId,
     /// Answer to a client whose key is accepted.
     pub(in crate::protocol::dialect) confirmation: Confirmation,
-    /// A key has one opener: another one, and a joiner without an opener, are refused.
-    pub(in crate::protocol::dialect) exclusive_openers: bool,
-    /// An opener stays a member of the rooms that it opened before.
-    pub(in crate::protocol::dialect) keeps_other_rooms: bool,
-    /// Link of a joiner that opens a key ends.
-    pub(in crate::protocol::dialect) open_unlinks: bool,
-    /// Result of joining a key without an opener.
-    pub(in crate::protocol::dialect) join_empty: WhenEmpty,
-    pub(in crate::protocol::dialect) rejoin: RejoinPolicy,
-    /// Message to an opener whose joiner is disconnected.
-    pub(in crate::protocol::dialect) joiner_departure: DepartureNotice,
-    /// Message to a joiner whose opener is disconnected.
-    pub(in crate::protocol::dialect) opener_departure: DepartureNotice,
+    /// A taken key cannot be opened, and an unknown one cannot be joined.
+    pub(in crate::protocol::dialect) refuses_keys: bool,
     /// Answer to an opener's data for an unknown or disconnected joiner.
     pub(in crate::protocol::dialect) unknown_joiner: UnknownJoiner,
-    /// Answer to JSON that is neither an object nor an array.
-    pub(in crate::protocol::dialect) non_object: NonObject,
 }
 
 /// Codec of a JSON release.
@@ -108,21 +89,10 @@ pub(in crate::protocol::dialect) enum JsonErrorTexts {
     V13,
 }
 
-/// Attribute that holds the key of an opener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum OpenAttribute {
-    /// `{"type":"open","id":K}`.
-    Id,
-    /// `{"type":"open","key":K}` of sigver 4 and 5, `{"key":K}` of sigver 6 and 7.
-    Key,
-    /// `{"open":K}`.
-    Open,
-}
-
 /// Name of a joiner in messages from and to its opener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol::dialect) enum JoinerId {
-    /// Not named: everything is for all joiners.
+    /// No name: messages of an opener are for all joiners.
     None,
     /// Number of joiners before it.
     Index,
@@ -138,50 +108,26 @@ pub(in crate::protocol::dialect) enum Confirmation {
     None,
     /// `isKeyOk`.
     IsKeyOk,
-    /// `opened`: true for an opener.
+    /// `opened`: true for an opener. Whoever joins an unknown key becomes its opener.
     Opened,
-    /// `first`: true for the first opener of a key.
+    /// `first`: true for an opener that is the only one.
     FirstOpener,
     /// `first`: true for every opener.
     AnyOpener,
-}
-
-/// Message to a client whose peer is disconnected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum DepartureNotice {
-    None,
-    /// The connection is closed.
-    Close,
-    /// `{"id":N,"unavailable":true}`.
-    IdUnavailable,
-    /// `{"unavailable":N}`, unless the peer closed with 1000.
-    UnavailableIfAbnormal,
-    /// `{"unavailable":N}`.
-    Unavailable,
 }
 
 /// Answer to an opener's data for an unknown or disconnected joiner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol::dialect) enum UnknownJoiner {
     Ignored,
-    /// The connection is closed.
-    Close,
+    /// The connection is closed: the id is unknown.
+    CloseUnknownId,
+    /// The connection is closed: the joiner is no longer available.
+    CloseUnavailable,
     /// `{"id":N,"unavailable":true}`.
     IdUnavailable,
-    /// `{"unavailable":N}`; a joiner whose opener is disconnected receives -1 as N.
+    /// `{"unavailable":N}`.
     Unavailable,
-}
-
-/// Answer to JSON that is neither an object nor an array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum NonObject {
-    /// The connection is closed with the text for an unknown message.
-    UnknownMessage,
-    /// The same, but `null` is answered as a frame that is not JSON.
-    NullIsNotJson,
-    Ignored,
-    /// The connection is closed without a code.
-    EmptyClose,
 }
 
 /// Facts about a release of sigver 15 to 18.

@@ -11,7 +11,10 @@ use std::str::FromStr;
 use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
-pub(super) use facts::{FamilyFacts, JsonCodec, JsonFacts, V1Facts, V2Facts};
+pub(super) use facts::{
+    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, UnknownJoiner, V1Facts,
+    V2Facts,
+};
 pub use set::ReleaseSet;
 
 use super::keepalive::Keepalive;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::facts::{
-    Confirmation, DepartureNotice, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, NonObject,
-    OpenAttribute, ReleaseFacts, UnknownJoiner, V1Facts, V2Facts,
+    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, ReleaseFacts, UnknownJoiner,
+    V1Facts, V2Facts,
 };
 use super::{Dialect, Release};
 use crate::protocol::dialect::close_frame::{CloseFrames, EmptyContentClose};
 use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL, Keepalive};
 use crate::protocol::dialect::protobuf::V1Schema;
-use crate::protocol::model::{MemberChoice, RejoinPolicy, WhenEmpty};
+use crate::protocol::model::MemberChoice;
 
 impl Release {
     /// Returns the row of the release.
@@ -55,21 +55,12 @@ const JSON_1: JsonFacts = JsonFacts {
     codec: JsonCodec::V1To5,
     errors: JsonErrorTexts::V1To4,
     accepts_binary: true,
-    open_attribute: OpenAttribute::Id,
-    exact_attributes: false,
-    string_keys: false,
-    ignores_falsy_key: false,
+    opens_by_key: true,
+    ignores_falsy_open: true,
     joiner_id: JoinerId::Index,
     confirmation: Confirmation::None,
-    exclusive_openers: true,
-    keeps_other_rooms: false,
-    open_unlinks: false,
-    join_empty: WhenEmpty::Refuse,
-    rejoin: RejoinPolicy::KeepReceiving,
-    joiner_departure: DepartureNotice::None,
-    opener_departure: DepartureNotice::None,
-    unknown_joiner: UnknownJoiner::Close,
-    non_object: NonObject::UnknownMessage,
+    refuses_keys: true,
+    unknown_joiner: UnknownJoiner::CloseUnknownId,
 };
 
 const V3_0_0: ReleaseFacts = ReleaseFacts {
@@ -85,7 +76,7 @@ const V4_0_0: ReleaseFacts = ReleaseFacts {
     versions: &["4.0.0"],
     dialect: Dialect::Sigver4,
     keepalive: Keepalive::None,
-    family: FamilyFacts::Json(JsonFacts { open_attribute: OpenAttribute::Key, ..JSON_1 }),
+    family: FamilyFacts::Json(JSON_1),
 };
 
 const V5_0_0: ReleaseFacts = ReleaseFacts {
@@ -93,11 +84,7 @@ const V5_0_0: ReleaseFacts = ReleaseFacts {
     versions: &["5.0.0"],
     dialect: Dialect::Sigver5,
     keepalive: Keepalive::None,
-    family: FamilyFacts::Json(JsonFacts {
-        errors: JsonErrorTexts::V5,
-        open_attribute: OpenAttribute::Key,
-        ..JSON_1
-    }),
+    family: FamilyFacts::Json(JsonFacts { errors: JsonErrorTexts::V5, ..JSON_1 }),
 };
 
 const V6_0_0: ReleaseFacts = ReleaseFacts {
@@ -109,20 +96,12 @@ const V6_0_0: ReleaseFacts = ReleaseFacts {
         codec: JsonCodec::V6,
         errors: JsonErrorTexts::V6,
         joiner_id: JoinerId::None,
-        open_attribute: OpenAttribute::Key,
         ..JSON_1
     }),
 };
 
 /// sigver 7.0.
-const JSON_7: JsonFacts = JsonFacts {
-    codec: JsonCodec::V7To14,
-    errors: JsonErrorTexts::V7_0,
-    open_attribute: OpenAttribute::Key,
-    opener_departure: DepartureNotice::Close,
-    non_object: NonObject::NullIsNotJson,
-    ..JSON_1
-};
+const JSON_7: JsonFacts = JsonFacts { codec: JsonCodec::V7To14, errors: JsonErrorTexts::V7_0, ..JSON_1 };
 
 const V7_0_0: ReleaseFacts = ReleaseFacts {
     version: "7.0.0",
@@ -153,9 +132,7 @@ const V7_6_4: ReleaseFacts = ReleaseFacts {
         errors: JsonErrorTexts::V7_6,
         joiner_id: JoinerId::Number,
         confirmation: Confirmation::IsKeyOk,
-        joiner_departure: DepartureNotice::IdUnavailable,
         unknown_joiner: UnknownJoiner::Ignored,
-        non_object: NonObject::UnknownMessage,
         ..JSON_7
     }),
 };
@@ -164,15 +141,10 @@ const V7_6_4: ReleaseFacts = ReleaseFacts {
 const JSON_8: JsonFacts = JsonFacts {
     errors: JsonErrorTexts::V8_0,
     accepts_binary: false,
-    open_attribute: OpenAttribute::Open,
-    exact_attributes: true,
-    string_keys: true,
-    ignores_falsy_key: true,
+    opens_by_key: false,
     joiner_id: JoinerId::Number,
     confirmation: Confirmation::IsKeyOk,
-    keeps_other_rooms: true,
-    opener_departure: DepartureNotice::None,
-    non_object: NonObject::Ignored,
+    unknown_joiner: UnknownJoiner::CloseUnavailable,
     ..JSON_7
 };
 
@@ -196,8 +168,7 @@ const V8_1_0: ReleaseFacts = ReleaseFacts {
 const JSON_9: JsonFacts = JsonFacts {
     errors: JsonErrorTexts::V9To10,
     confirmation: Confirmation::Opened,
-    exclusive_openers: false,
-    join_empty: WhenEmpty::BecomeMember,
+    refuses_keys: false,
     unknown_joiner: UnknownJoiner::Ignored,
     ..JSON_8
 };
@@ -216,7 +187,7 @@ const V10_1_0: ReleaseFacts = ReleaseFacts {
     dialect: Dialect::Sigver9,
     keepalive: Keepalive::None,
     family: FamilyFacts::Json(JsonFacts {
-        ignores_falsy_key: false,
+        ignores_falsy_open: false,
         unknown_joiner: UnknownJoiner::Unavailable,
         ..JSON_9
     }),
@@ -225,14 +196,9 @@ const V10_1_0: ReleaseFacts = ReleaseFacts {
 /// sigver 11.
 const JSON_11: JsonFacts = JsonFacts {
     errors: JsonErrorTexts::V11,
-    ignores_falsy_key: false,
+    ignores_falsy_open: false,
     joiner_id: JoinerId::Hex,
     confirmation: Confirmation::FirstOpener,
-    join_empty: WhenEmpty::Refuse,
-    rejoin: RejoinPolicy::Reuse,
-    joiner_departure: DepartureNotice::UnavailableIfAbnormal,
-    opener_departure: DepartureNotice::UnavailableIfAbnormal,
-    non_object: NonObject::EmptyClose,
     ..JSON_9
 };
 
@@ -252,9 +218,6 @@ const V14_0_0: ReleaseFacts = ReleaseFacts {
     family: FamilyFacts::Json(JsonFacts {
         errors: JsonErrorTexts::V13,
         confirmation: Confirmation::AnyOpener,
-        open_unlinks: true,
-        joiner_departure: DepartureNotice::Unavailable,
-        opener_departure: DepartureNotice::Unavailable,
         ..JSON_11
     }),
 };

@@ -149,7 +149,7 @@ mod tests {
             assert!(scenarios.len() >= 18, "{} has {}", original.version, scenarios.len());
             assert!(scenarios.iter().all(|s| s.version == original.version));
             for random_choices in original.random_choices {
-                assert!(scenarios.iter().any(|s| s.name == random_choices.scenario), "{lots:?}");
+                assert!(scenarios.iter().any(|s| s.name == random_choices.scenario), "{random_choices:?}");
             }
         }
     }

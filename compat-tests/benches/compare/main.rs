@@ -281,7 +281,7 @@ fn heading(servers: &Servers, shape: &str) -> String {
     });
     let under = under.collect::<Vec<_>>().join(", ");
     let gateway = machine::version(&servers.gateway, "-V");
-    let mut text = format!("Machine: {}. Ours: sigver {ours}.", machine::describe());
+    let mut text = format!("Machine: {}. Ours: sigver {gateway}.", machine::describe());
     if !under.is_empty() {
         text.push_str(&format!(" Originals: {under}."));
     }

@@ -100,12 +100,12 @@ pub fn markdown(lines: &[Line]) -> String {
     let mut work = "";
     for line in lines {
         // The description stands in the first line of a work only.
-        let further = if line.work == work { "″" } else { line.text };
+        let description = if line.work == work { "″" } else { line.text };
         work = line.work;
         let spread = line.ratio.unwrap_or(line.value);
         let _ = writeln!(
             text,
-            "| {told} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
+            "| {description} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
             line.unit,
             digits(line.value.median),
             match (line.busy, line.load_busy) {

@@ -5,10 +5,12 @@ mod detector;
 mod evidence;
 mod partition;
 mod policy;
+mod protocol_set;
 
 pub use detector::Detector;
 pub use partition::RoomPolicy;
-pub use policy::{DetectionTimeouts, Policy, Protocols, likeliest};
+pub use policy::{DetectionTimeouts, Policy, likeliest};
+pub use protocol_set::{ProtocolSet, ProtocolSetError};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
 use super::policy::Policy;
@@ -25,15 +24,19 @@ pub enum RoomPolicy {
     PartitionedFor(Regex),
 }
 
-impl RoomPolicy {
-    /// Rooms by generation under keys that the expression matches.
-    ///
-    /// # Errors
-    /// The expression is none.
-    pub fn by_generation_in(keys: &str) -> Result<Self> {
-        Ok(RoomPolicy::PartitionedFor(Regex::new(keys).context("not an expression for keys")?))
+/// Expressions are equal if their texts are.
+impl PartialEq for RoomPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (RoomPolicy::Shared, RoomPolicy::Shared) => true,
+            (RoomPolicy::Partitioned, RoomPolicy::Partitioned) => true,
+            (RoomPolicy::PartitionedFor(a), RoomPolicy::PartitionedFor(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
     }
+}
 
+impl RoomPolicy {
     /// Whether a key stands for several rooms.
     pub fn splits(&self, key: &str) -> bool {
         match self {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-
 use super::partition::RoomPolicy;
-use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
+use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 
 /// What the operator allows.
 #[derive(Clone, Debug)]
@@ -26,18 +24,6 @@ impl Policy {
         Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
     }
 }
-
-/// What `--protocol` names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protocols {
-    /// Releases of sigver.
-    pub releases: ReleaseSet,
-    /// The path relay of signaller, too.
-    pub relay: bool,
-}
-
-/// The name of the path relay.
-const RELAY: &str = "signaller";
 
 /// How long we wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,58 +76,4 @@ pub fn likeliest(candidates: ReleaseSet) -> Release {
         .into_iter()
         .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
         .unwrap_or(Release::V20_1_0)
-}
-
-impl Policy {
-    /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
-    /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
-    /// variant of sigver-16. The path relay `signaller` is part of auto, and served where it is named.
-    ///
-    /// # Errors
-    /// A name that does not exist, or two releases of one dialect, which nothing on the wire tells apart.
-    pub fn parse(list: &str) -> Result<Protocols> {
-        let mut relay = false;
-        let mut broad = Vec::new();
-        let mut precise: Vec<Release> = Vec::new();
-        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            if name == "auto" {
-                relay = true;
-                broad.extend(Dialect::ALL);
-            } else if name == RELAY {
-                relay = true;
-            } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
-                broad.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
-            } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
-                broad.push(dialect);
-            } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
-                if let Some(other) = precise.iter().find(|other| other.dialect() == release.dialect())
-                    && *other != release
-                {
-                    bail!(
-                        "{other} and {release} are both {}: clients cannot be told apart",
-                        release.dialect()
-                    );
-                }
-                precise.push(release);
-            } else {
-                bail!("unknown protocol '{name}'; known are {}", known());
-            }
-        }
-        let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
-        let rest = broad.iter().filter(|dialect| !named(dialect)).map(|dialect| dialect.release());
-        let releases: ReleaseSet = rest.chain(precise.iter().copied()).collect();
-        if releases.is_empty() && !relay {
-            bail!("no protocol is named; known are {}", known());
-        }
-        Ok(Protocols { releases, relay })
-    }
-}
-
-/// All that can be named, for people.
-fn known() -> String {
-    let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
-    let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
-    let (auto, relay) = (std::iter::once("auto".to_owned()), std::iter::once(RELAY.to_owned()));
-    let names: Vec<String> = auto.chain(families).chain(dialects).chain(relay).collect();
-    format!("{}, and releases such as sigver-15.0.4", names.join(", "))
 }

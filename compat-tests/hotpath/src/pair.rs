@@ -102,7 +102,7 @@ struct Peer {
 
 impl Peer {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
-        let seat = hub.seat(Outbox::new(DEFAULT_MAX_PENDING));
+        let seat = hub.register(Outbox::new(DEFAULT_MAX_PENDING));
         let mut steps = Vec::new();
         let conversation = Detector::open(policy, upgrade, now, &mut steps);
         let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };

@@ -31,7 +31,7 @@ impl Assumption {
         if !matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. }) {
             return vec![event];
         }
-        if self.cost + event.cost() > MAX_KEPT {
+        if self.cost + event.queued_bytes() > MAX_KEPT {
             let mut shown = self.show_held();
             shown.push(event);
             return shown;
@@ -41,7 +41,7 @@ impl Assumption {
         let all_shown = self.shown == self.kept.len();
         let shows = self.hold_until.is_none()
             || (all_shown && (from_silent(&event) || self.shown > 0 && is_end(&event)));
-        self.cost += event.cost();
+        self.cost += event.queued_bytes();
         self.kept.push(event.clone());
         if !shows {
             return Vec::new();
@@ -93,8 +93,8 @@ impl Assumption {
 /// Whether the sender speaks sigver 16 or 18: a member of these says nothing until its first heartbeat. One of 15 would
 /// have answered the probe.
 fn from_silent(event: &Event) -> bool {
-    let Event::Relayed { origin, .. } = event else { return false };
-    Dialect::from_tag(*origin).is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
+    let Event::Relayed { sender, .. } = event else { return false };
+    Dialect::from_tag(*sender).is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
 }
 
 /// The end of a link is readable where the contents before it were.

@@ -102,16 +102,16 @@ struct ReplayBuffer {
 
 impl ReplayBuffer {
     fn new(events: Vec<Event>) -> Self {
-        let cost = events.iter().map(Event::cost).sum();
+        let cost = events.iter().map(Event::queued_bytes).sum();
         ReplayBuffer { events, cost }
     }
 
     /// Takes the event in, or gives it back if there is no room for it.
     fn take(&mut self, event: Event) -> Result<(), Event> {
-        if self.cost + event.cost() > MAX_REPEATED {
+        if self.cost + event.queued_bytes() > MAX_REPEATED {
             return Err(event);
         }
-        self.cost += event.cost();
+        self.cost += event.queued_bytes();
         self.events.push(event);
         Ok(())
     }
@@ -382,9 +382,9 @@ impl Detector {
     }
 
     fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Output>) {
-        if let Event::Relayed { link, origin, .. } = event
+        if let Event::Relayed { link, sender, .. } = event
             && !self.mixed
-            && let Some(other) = Dialect::from_tag(*origin)
+            && let Some(other) = Dialect::from_tag(*sender)
             && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
         {
             self.mixed = true;

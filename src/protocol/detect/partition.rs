@@ -208,7 +208,7 @@ impl Placement {
             steps.push(Output::Leave);
             placed.left = true;
         }
-        steps.push(Output::Enter(key.clone().of(generation.mark()), command.clone()));
+        steps.push(Output::Enter(key.clone().with_partition(generation.mark()), command.clone()));
         self.entered = Some((key, command, generation));
     }
 }
@@ -226,7 +226,7 @@ impl Client {
 impl HeldCommand {
     fn keep(&mut self, command: Command) {
         let payload = match &command {
-            Command::Relay { signal, .. } | Command::ReplyOnBehalf { signal, .. } => signal.len(),
+            Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => message.len(),
             _ => 0,
         };
         let cost = size_of::<Command>() + payload;

@@ -138,8 +138,8 @@ fn verb(command: &Command) -> &'static str {
 }
 
 fn relayed(side: Side, from: Dialect) -> Event {
-    let signal = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
-    Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.origin() }
+    let message = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
+    Event::Relayed { link: LinkId(0x7b), side, message, sender: from.tag() }
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(170).event(172, Event::Admitted { first: true }).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
-    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
+    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, normal_closure: false });
     // The round trip, and two seconds.
     talk.until(2_189);
     assert_eq!(talk.did(), [""; 0]);
@@ -370,7 +370,7 @@ fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true });
     talk.event(200, relayed(Side::Member, Dialect::Sigver20)).frame(300, &hex("1a02080b")).did();
-    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
+    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, normal_closure: false });
     assert_eq!(talk.did(), [""; 0]);
     talk.event(302, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a", "1204087b1000"]);

@@ -164,7 +164,7 @@ impl Session {
             Codec::V2(codec) => codec.decode(frame),
         };
         if self.voice == Some(SdpEncoding::Builder)
-            && let Action::Ask(Command::Relay { signal: LinkMessage::Data { payload, last }, .. }) =
+            && let Action::Ask(Command::Relay { message: LinkMessage::Data { payload, last }, .. }) =
                 &mut action
         {
             *last = webrtc::is_last(payload, *last);
@@ -196,30 +196,30 @@ impl Session {
         {
             translated.remove(&link);
         }
-        let Event::Relayed { link, side, signal, origin } = event else { return Ok(event) };
+        let Event::Relayed { link, side, message, sender } = event else { return Ok(event) };
         let voice = self.voice;
-        let from = Dialect::from_tag(origin).map(SdpEncoding::of);
+        let from = Dialect::from_tag(sender).map(SdpEncoding::of);
         let (Some(voice), Some(from)) = (voice, from.filter(|from| Some(*from) != voice)) else {
-            return Ok(Event::Relayed { link, side, signal, origin });
+            return Ok(Event::Relayed { link, side, message, sender });
         };
-        if signal == LinkMessage::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link))
+        if message == LinkMessage::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link))
         {
-            return Ok(Event::Relayed { link, side, signal, origin });
+            return Ok(Event::Relayed { link, side, message, sender });
         }
-        match webrtc::translate(signal, from, voice, link) {
-            Transcoded::Unknown(signal) => Ok(Event::Relayed { link, side, signal, origin }),
-            Transcoded::Said(signal) => {
+        match webrtc::translate(message, from, voice, link) {
+            Transcoded::Unknown(message) => Ok(Event::Relayed { link, side, message, sender }),
+            Transcoded::Said(message) => {
                 let links = self.translated.get_or_insert_default();
                 if links.len() == MAX_TRANSLATED {
                     links.clear();
                 }
                 links.insert(link);
                 // As one of the client's own generation would have said it.
-                Ok(Event::Relayed { link, side, signal, origin: self.dialect.origin() })
+                Ok(Event::Relayed { link, side, message, sender: self.dialect.tag() })
             }
             Transcoded::Answered(payload) => {
-                let signal = LinkMessage::Data { payload, last: false };
-                Err(Some(Command::ReplyOnBehalf { link, signal, origin }))
+                let message = LinkMessage::Data { payload, last: false };
+                Err(Some(Command::ReplyOnBehalf { link, message, sender }))
             }
             Transcoded::Nothing => Err(None),
         }

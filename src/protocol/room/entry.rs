@@ -13,7 +13,7 @@ pub(super) struct PeerEntry<H> {
     /// How it became a member.
     pub(super) way: AdmittedBy,
     /// The link over which it joined last.
-    pub(super) uplink: Option<LinkId>,
+    pub(super) joined_via: Option<LinkId>,
     pub(super) tried: Vec<Identity>,
     /// All links it has an end of.
     pub(super) links: SmallSet<LinkId>,
@@ -47,9 +47,9 @@ pub(super) struct Link {
     pub(super) joiner: PeerId,
     pub(super) member: PeerId,
     /// Whether the joiner still sends.
-    pub(super) upward: bool,
+    pub(super) joiner_open: bool,
     /// Whether the member still sends.
-    pub(super) downward: bool,
+    pub(super) member_open: bool,
 }
 
 impl<H> PeerEntry<H> {
@@ -58,7 +58,7 @@ impl<H> PeerEntry<H> {
             handle,
             place: None,
             way: AdmittedBy::default(),
-            uplink: None,
+            joined_via: None,
             tried: Vec::new(),
             links: SmallSet::default(),
         }

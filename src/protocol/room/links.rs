@@ -6,7 +6,7 @@ use super::{EventSink, MAX_JOINS_HEARD, Room};
 use crate::protocol::model::{Event, LinkId, PeerId, RejoinPolicy, Side};
 
 impl<H: Clone> Room<H> {
-    pub(super) fn bind(
+    pub(super) fn link(
         &mut self,
         peer: PeerId,
         handle: &H,
@@ -16,27 +16,32 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl EventSink<H>,
     ) {
         if rejoin == RejoinPolicy::Reuse
-            && let Some(id) = self.peers.get(peer).and_then(|peer| peer.uplink)
-            && self.links.get(id).is_some_and(|link| link.member == member && link.upward)
+            && let Some(id) = self.peers.get(peer).and_then(|peer| peer.joined_via)
+            && self.links.get(id).is_some_and(|link| link.member == member && link.joiner_open)
         {
             return deliver(handle, Event::LinkedToMember { link: id });
         }
-        let id = self.fresh_link(rng);
-        self.links.get_or_insert_with(id, || Link { joiner: peer, member, upward: true, downward: true });
+        let id = self.allocate_link_id(rng);
+        self.links.get_or_insert_with(id, || Link {
+            joiner: peer,
+            member,
+            joiner_open: true,
+            member_open: true,
+        });
         let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(handle.clone()));
         entry.links.get_or_insert_with(id, || ());
-        let before = entry.uplink.replace(id);
+        let before = entry.joined_via.replace(id);
         match rejoin {
             RejoinPolicy::Replace | RejoinPolicy::Reuse => {
                 if entry.tried.len() > self.members.len() {
-                    self.members.retain_in(&mut entry.tried);
+                    self.members.prune(&mut entry.tried);
                 }
                 entry.tried.push(identity);
                 before.into_iter().for_each(|link| self.remove_link(link));
             }
             RejoinPolicy::KeepReceiving => {
-                before.into_iter().for_each(|link| self.silence(link));
-                self.forget_old_joins(peer);
+                before.into_iter().for_each(|link| self.half_close(link));
+                self.prune_old_links(peer);
             }
         }
         if let Some(member) = self.peers.get_mut(member) {
@@ -46,7 +51,7 @@ impl<H: Clone> Room<H> {
         deliver(handle, Event::LinkedToMember { link: id });
     }
 
-    fn fresh_link(&self, rng: &mut fastrand::Rng) -> LinkId {
+    fn allocate_link_id(&self, rng: &mut fastrand::Rng) -> LinkId {
         loop {
             let id = LinkId(rng.u32(1..=0x7fff_ffff));
             if !self.links.contains(id) {
@@ -56,18 +61,18 @@ impl<H: Clone> Room<H> {
     }
 
     /// The joiner no longer sends over the link.
-    fn silence(&mut self, id: LinkId) {
+    fn half_close(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        link.upward = false;
-        if !link.downward {
+        link.joiner_open = false;
+        if !link.member_open {
             self.remove_link(id);
         }
     }
 
     /// Bounds what a joiner that joins again and again can make the room remember.
-    fn forget_old_joins(&mut self, peer: PeerId) {
+    fn prune_old_links(&mut self, peer: PeerId) {
         let Some(entry) = self.peers.get(peer).filter(|peer| peer.links.len() > MAX_JOINS_HEARD) else {
             return;
         };
@@ -88,23 +93,29 @@ impl<H: Clone> Room<H> {
             if let Some(peer) = self.peers.get_mut(end) {
                 peer.links.remove(id);
             }
-            self.drop_if_idle(end);
+            self.remove_if_unreferenced(end);
         }
     }
 
     /// Ends a link as `gone` is gone: the other end hears of it, unless `gone` had said its last word already.
-    pub(super) fn end(&mut self, id: LinkId, gone: PeerId, clean: bool, deliver: &mut impl EventSink<H>) {
+    pub(super) fn end(
+        &mut self,
+        id: LinkId,
+        gone: PeerId,
+        normal_closure: bool,
+        deliver: &mut impl EventSink<H>,
+    ) {
         let Some(link) = self.links.get(id) else { return };
         let (spoke_last, other, side) = if link.joiner == gone {
-            (!link.upward, link.member, Side::Member)
+            (!link.joiner_open, link.member, Side::Member)
         } else {
-            (!link.downward, link.joiner, Side::Joiner)
+            (!link.member_open, link.joiner, Side::Joiner)
         };
         if !spoke_last
             && other != gone
             && let Some(other) = self.peers.get(other)
         {
-            deliver(&other.handle, Event::LinkEnded { link: id, side, clean });
+            deliver(&other.handle, Event::LinkEnded { link: id, side, normal_closure });
         }
         self.remove_link(id);
     }

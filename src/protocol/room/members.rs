@@ -32,9 +32,9 @@ pub(super) struct Members {
 #[derive(Debug, Default)]
 struct MemberFlags {
     /// Those to be preferred.
-    favored: BTreeSet<ArrivalSeq>,
+    preferred: BTreeSet<ArrivalSeq>,
     /// Those to be chosen only when there is no other.
-    unproven: BTreeSet<ArrivalSeq>,
+    tentative: BTreeSet<ArrivalSeq>,
 }
 
 impl Members {
@@ -47,48 +47,48 @@ impl Members {
     }
 
     /// Whether none of the members is proven.
-    pub(super) fn none_proven(&self) -> bool {
-        self.by_arrival.len() == self.unproven()
+    pub(super) fn all_tentative(&self) -> bool {
+        self.by_arrival.len() == self.tentative()
     }
 
-    fn unproven(&self) -> usize {
-        self.marks.as_ref().map_or(0, |marks| marks.unproven.len())
+    fn tentative(&self) -> usize {
+        self.marks.as_ref().map_or(0, |marks| marks.tentative.len())
     }
 
     /// Whether there are members that are not proven.
-    pub(super) fn any_unproven(&self) -> bool {
-        self.unproven() > 0
+    pub(super) fn any_tentative(&self) -> bool {
+        self.tentative() > 0
     }
 
     /// The member is to be chosen only when there is no other.
-    pub(super) fn doubt(&mut self, place: ArrivalSeq) {
-        self.marks.get_or_insert_default().unproven.insert(place);
+    pub(super) fn mark_tentative(&mut self, place: ArrivalSeq) {
+        self.marks.get_or_insert_default().tentative.insert(place);
     }
 
     /// The member is one like the others.
-    pub(super) fn prove(&mut self, place: ArrivalSeq) {
+    pub(super) fn confirm(&mut self, place: ArrivalSeq) {
         if let Some(marks) = &mut self.marks {
-            marks.unproven.remove(&place);
+            marks.tentative.remove(&place);
         }
     }
 
     /// Adds a member at the end; returns its place.
-    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, favored: bool) -> ArrivalSeq {
+    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, preferred: bool) -> ArrivalSeq {
         let place = self.by_arrival.last().map_or(ArrivalSeq::MIN, |last| last.0.saturating_add(1));
         self.by_arrival.push((place, peer, identity));
-        if favored {
-            self.marks.get_or_insert_default().favored.insert(place);
+        if preferred {
+            self.marks.get_or_insert_default().preferred.insert(place);
         }
         place
     }
 
     /// A member changes the id it claims, and keeps its place.
-    pub(super) fn rename(&mut self, place: ArrivalSeq, identity: Identity, favored: bool) {
+    pub(super) fn update_identity(&mut self, place: ArrivalSeq, identity: Identity, preferred: bool) {
         if let Ok(at) = self.find(place) {
             self.by_arrival[at].2 = identity;
         }
-        if favored {
-            self.marks.get_or_insert_default().favored.insert(place);
+        if preferred {
+            self.marks.get_or_insert_default().preferred.insert(place);
         }
     }
 
@@ -102,22 +102,22 @@ impl Members {
             self.by_arrival.remove(at);
         }
         if let Some(marks) = &mut self.marks {
-            marks.favored.remove(&place);
-            marks.unproven.remove(&place);
+            marks.preferred.remove(&place);
+            marks.tentative.remove(&place);
         }
     }
 
     /// Forgets what is no member's: who tries again and again does not remember more than there is.
-    pub(super) fn retain_in(&self, tried: &mut Vec<Identity>) {
+    pub(super) fn prune(&self, tried: &mut Vec<Identity>) {
         let here: HashSet<Identity> = self.by_arrival.iter().map(|(_, _, identity)| *identity).collect();
         tried.retain(|identity| here.contains(identity));
     }
 
     /// The members to choose from, in order of arrival: the proven ones, or all if there is none.
-    fn choice(&self) -> impl Iterator<Item = (PeerId, Identity)> {
-        let all = self.none_proven();
+    fn candidates(&self) -> impl Iterator<Item = (PeerId, Identity)> {
+        let all = self.all_tentative();
         let proven =
-            move |place| all || self.marks.as_ref().is_none_or(|marks| !marks.unproven.contains(place));
+            move |place| all || self.marks.as_ref().is_none_or(|marks| !marks.tentative.contains(place));
         self.by_arrival
             .iter()
             .filter(move |(place, ..)| proven(place))
@@ -126,24 +126,24 @@ impl Members {
 
     /// The member that has been here the longest.
     pub(super) fn oldest(&self) -> Option<(PeerId, Identity)> {
-        self.choice().next()
+        self.candidates().next()
     }
 
     /// Any member, each as likely as the other.
     pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<(PeerId, Identity)> {
-        let choice = if self.none_proven() { self.len() } else { self.len() - self.unproven() };
+        let choice = if self.all_tentative() { self.len() } else { self.len() - self.tentative() };
         if choice == 0 {
             return None;
         }
-        self.choice().nth(rng.usize(..choice))
+        self.candidates().nth(rng.usize(..choice))
     }
 
-    /// The first favored, else the first, that is not among the tried.
-    pub(super) fn untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
-        let favored = self.marks.iter().flat_map(|marks| &marks.favored).filter_map(|place| {
+    /// The first preferred, else the first, that is not among the tried.
+    pub(super) fn next_untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
+        let preferred = self.marks.iter().flat_map(|marks| &marks.preferred).filter_map(|place| {
             let (_, peer, identity) = self.by_arrival.get(self.find(*place).ok()?)?;
             Some((*peer, *identity))
         });
-        favored.chain(self.choice()).find(|(_, identity)| !tried.contains(identity))
+        preferred.chain(self.candidates()).find(|(_, identity)| !tried.contains(identity))
     }
 }

@@ -80,44 +80,44 @@ impl<H: Clone> Room<H> {
         match command {
             Command::Open(how) => self.open(peer, handle, how, deliver),
             Command::Join(how) => self.join(peer, handle, how, rng, deliver),
-            Command::Connect(attach) => self.attach(peer, handle, attach, rng, deliver),
-            Command::BecomeMember => self.settle(peer, handle, deliver),
+            Command::Connect(connect) => self.connect(peer, handle, connect, rng, deliver),
+            Command::BecomeMember => self.become_member(peer, handle, deliver),
             Command::TryAnother => self.try_another(peer, handle, rng, deliver),
-            Command::RevertAssumption => self.forget(peer, deliver),
-            Command::Unlink => self.unbind(peer),
-            Command::ReplyOnBehalf { link, signal, origin } => {
-                self.answer(peer, link, signal, origin, deliver)
+            Command::RevertAssumption => self.revert_assumption(peer, deliver),
+            Command::Unlink => self.unlink(peer),
+            Command::ReplyOnBehalf { link, message, sender } => {
+                self.reply_on_behalf(peer, link, message, sender, deliver)
             }
-            Command::Relay { to, signal, origin } => {
+            Command::Relay { to, message, sender } => {
                 // It makes nobody idle that the end of a link does not.
-                return self.relay(peer, handle, to, signal, origin, deliver);
+                return self.relay(peer, handle, to, message, sender, deliver);
             }
         }
-        self.drop_if_idle(peer);
+        self.remove_if_unreferenced(peer);
     }
 
     /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it, and
-    /// whether it went in a `clean` way.
-    pub fn leave(&mut self, peer: PeerId, clean: bool, deliver: &mut impl EventSink<H>) {
-        self.detach(peer, clean, deliver);
+    /// whether it went in a `normal_closure` way.
+    pub fn leave(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
+        self.remove_peer(peer, normal_closure, deliver);
     }
 
     /// Whether the peer is at an end of a link.
-    pub fn has_end(&self, peer: PeerId, link: LinkId) -> bool {
+    pub fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
         self.links.get(link).is_some_and(|link| link.member == peer || link.joiner == peer)
     }
 
     /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
-    pub fn resign(&mut self, peer: PeerId) {
+    pub fn drop_membership(&mut self, peer: PeerId) {
         self.demote(peer);
-        self.drop_if_idle(peer);
+        self.remove_if_unreferenced(peer);
     }
 
     fn open(&mut self, peer: PeerId, handle: &H, how: Open, deliver: &mut impl EventSink<H>) {
-        if how.exclusive && !self.members.none_proven() {
+        if how.exclusive && !self.members.all_tentative() {
             return deliver(handle, Event::Refused(Reason::KeyTaken));
         }
-        let first = self.members.none_proven();
+        let first = self.members.all_tentative();
         self.promote(peer, handle, AdmittedBy::Opened, false);
         deliver(handle, Event::Admitted { first });
     }
@@ -130,19 +130,19 @@ impl<H: Clone> Room<H> {
         rng: &mut fastrand::Rng,
         deliver: &mut impl EventSink<H>,
     ) {
-        let found = match how.pick {
+        let found = match how.choice {
             MemberChoice::Oldest => self.members.oldest(),
             MemberChoice::Random => self.members.random(rng),
         };
-        match (found, how.alone) {
-            (Some(member), _) => self.bind(peer, handle, member, how.rejoin, rng, deliver),
+        match (found, how.when_empty) {
+            (Some(member), _) => self.link(peer, handle, member, how.rejoin, rng, deliver),
             (None, WhenEmpty::Refuse) => deliver(handle, Event::Refused(Reason::KeyUnknown)),
             (None, WhenEmpty::BecomeMember | WhenEmpty::BecomeTentativeMember) => {
                 self.promote(peer, handle, AdmittedBy::Settled, false);
-                if how.alone == WhenEmpty::BecomeTentativeMember
+                if how.when_empty == WhenEmpty::BecomeTentativeMember
                     && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
                 {
-                    self.members.doubt(place);
+                    self.members.mark_tentative(place);
                 }
                 deliver(handle, Event::Admitted { first: true });
             }
@@ -150,40 +150,40 @@ impl<H: Clone> Room<H> {
     }
 
     /// The rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without an id.
-    fn attach(
+    fn connect(
         &mut self,
         peer: PeerId,
         handle: &H,
-        attach: Connect,
+        connect: Connect,
         rng: &mut fastrand::Rng,
         deliver: &mut impl EventSink<H>,
     ) {
-        let Connect { claim, known, favored, admitted_first } = attach;
+        let Connect { net_id, connected_to, preferred, admit_before_unlink } = connect;
         let was_member = self.is_member(peer);
         let first = self.members.is_empty();
-        if first || self.none_to_be_had(peer) {
-            self.promote(peer, handle, AdmittedBy::Attached(claim), favored);
+        if first || self.no_usable_member(peer) {
+            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
             return deliver(handle, Event::Admitted { first });
         }
         if self.members.len() == 1 && was_member {
             if self.peers.get(peer).is_some_and(|peer| peer.way.claim().is_none()) {
-                self.promote(peer, handle, AdmittedBy::Attached(claim), favored);
+                self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
             }
             return deliver(handle, Event::Admitted { first: false });
         }
-        if self.knows_any(peer, &known) {
-            self.promote(peer, handle, AdmittedBy::Attached(claim), favored);
+        if self.is_connected_to_any(peer, &connected_to) {
+            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
             return deliver(handle, Event::Admitted { first: false });
         }
-        if let Some(blocker) = self.sole_member_tried_by(peer, AdmittedBy::Attached(claim)) {
-            self.promote(peer, handle, AdmittedBy::Attached(claim), favored);
-            return self.replace(blocker, peer, handle, admitted_first, deliver);
+        if let Some(blocker) = self.exhausted_sole_member(peer, AdmittedBy::Attached(net_id)) {
+            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
+            return self.evict_and_admit(blocker, peer, handle, admit_before_unlink, deliver);
         }
         self.demote(peer);
-        self.bind_to_untried(peer, handle, rng, deliver);
+        self.link_to_untried(peer, handle, rng, deliver);
     }
 
-    fn settle(&mut self, peer: PeerId, handle: &H, deliver: &mut impl EventSink<H>) {
+    fn become_member(&mut self, peer: PeerId, handle: &H, deliver: &mut impl EventSink<H>) {
         let already = self.is_member(peer);
         if !already {
             self.promote(peer, handle, AdmittedBy::Settled, false);
@@ -200,42 +200,42 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl EventSink<H>,
     ) {
         let first = self.members.is_empty();
-        if first || self.none_to_be_had(peer) {
+        if first || self.no_usable_member(peer) {
             self.promote(peer, handle, AdmittedBy::Settled, false);
             return deliver(handle, Event::Admitted { first });
         }
-        if let Some(blocker) = self.sole_member_tried_by(peer, AdmittedBy::Settled) {
+        if let Some(blocker) = self.exhausted_sole_member(peer, AdmittedBy::Settled) {
             if blocker != peer {
                 self.promote(peer, handle, AdmittedBy::Settled, false);
             }
-            return self.replace(blocker, peer, handle, false, deliver);
+            return self.evict_and_admit(blocker, peer, handle, false, deliver);
         }
-        self.bind_to_untried(peer, handle, rng, deliver);
+        self.link_to_untried(peer, handle, rng, deliver);
     }
 
-    fn forget(&mut self, peer: PeerId, deliver: &mut impl EventSink<H>) {
+    fn revert_assumption(&mut self, peer: PeerId, deliver: &mut impl EventSink<H>) {
         let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
         entry.tried = Vec::new();
-        if let Some(link) = entry.uplink.take() {
+        if let Some(link) = entry.joined_via.take() {
             self.end(link, peer, false, deliver);
         }
     }
 
-    fn unbind(&mut self, peer: PeerId) {
-        if let Some(link) = self.peers.get_mut(peer).and_then(|peer| peer.uplink.take()) {
+    fn unlink(&mut self, peer: PeerId) {
+        if let Some(link) = self.peers.get_mut(peer).and_then(|peer| peer.joined_via.take()) {
             self.remove_link(link);
         }
     }
 
     /// The peer itself has not said anything: that proves nothing, and ends nothing.
-    fn answer(
+    fn reply_on_behalf(
         &mut self,
         peer: PeerId,
         id: LinkId,
-        signal: LinkMessage,
-        origin: SenderTag,
+        message: LinkMessage,
+        sender: SenderTag,
         deliver: &mut impl EventSink<H>,
     ) {
         let Some(link) = self.links.get(id) else { return };
@@ -247,7 +247,7 @@ impl<H: Clone> Room<H> {
             return;
         };
         if let Some(receiver) = self.peers.get(receiver) {
-            deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
+            deliver(&receiver.handle, Event::Relayed { link: id, side, message, sender });
         }
     }
 
@@ -256,27 +256,27 @@ impl<H: Clone> Room<H> {
         peer: PeerId,
         handle: &H,
         to: Recipient,
-        signal: LinkMessage,
-        origin: SenderTag,
+        message: LinkMessage,
+        sender: SenderTag,
         deliver: &mut impl EventSink<H>,
     ) {
-        let uplink = self.peers.get(peer).and_then(|peer| peer.uplink);
+        let joined_via = self.peers.get(peer).and_then(|peer| peer.joined_via);
         let own = |id: LinkId| self.links.get(id).is_some_and(|link| link.member == peer).then_some(id);
         let (id, from, otherwise) = match to {
             Recipient::Joiner(id) => (own(id), Side::Member, Reason::UnknownRecipient),
-            Recipient::Member => (uplink, Side::Joiner, Reason::NotJoined),
+            Recipient::Member => (joined_via, Side::Joiner, Reason::NotJoined),
             Recipient::JoinerOrMember(id) => match own(id) {
                 Some(id) => (Some(id), Side::Member, Reason::UnknownRecipient),
                 // A member that names a joiner which is gone does not mean the member it once joined through. That
                 // one is 0 or, in sigver 19, 1 to those it admitted; joiners may write what they like (measured).
-                None if self.is_member(peer) && id.0 > 1 && uplink != Some(id) => {
+                None if self.is_member(peer) && id.0 > 1 && joined_via != Some(id) => {
                     (None, Side::Member, Reason::UnknownRecipient)
                 }
-                None => (uplink, Side::Joiner, Reason::NotJoined),
+                None => (joined_via, Side::Joiner, Reason::NotJoined),
             },
         };
         let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
-            let reason = if from == Side::Joiner && self.peers.contains(peer) && uplink.is_some() {
+            let reason = if from == Side::Joiner && self.peers.contains(peer) && joined_via.is_some() {
                 Reason::RecipientGone
             } else {
                 otherwise
@@ -284,20 +284,20 @@ impl<H: Clone> Room<H> {
             return deliver(handle, Event::Undeliverable { to, reason });
         };
         let (sending, receiver, side) = match from {
-            Side::Joiner => (&mut link.upward, link.member, Side::Member),
-            Side::Member => (&mut link.downward, link.joiner, Side::Joiner),
+            Side::Joiner => (&mut link.joiner_open, link.member, Side::Member),
+            Side::Member => (&mut link.member_open, link.joiner, Side::Joiner),
         };
         if from == Side::Member
-            && self.members.any_unproven()
+            && self.members.any_tentative()
             && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
         {
-            self.members.prove(place);
+            self.members.confirm(place);
         }
         if !*sending {
             return deliver(handle, Event::Undeliverable { to, reason: Reason::RecipientGone });
         }
         let mut over = false;
-        match signal {
+        match message {
             LinkMessage::Data { last, .. } => *sending = !last,
             LinkMessage::End => *sending = false,
             LinkMessage::Error { closes_both } => {
@@ -309,11 +309,11 @@ impl<H: Clone> Room<H> {
             }
         }
         if over {
-            (link.upward, link.downward) = (false, false);
+            (link.joiner_open, link.member_open) = (false, false);
         }
-        let dead = !link.upward && !link.downward;
+        let dead = !link.joiner_open && !link.member_open;
         if let Some(receiver) = self.peers.get(receiver) {
-            deliver(&receiver.handle, Event::Relayed { link: id, side, signal, origin });
+            deliver(&receiver.handle, Event::Relayed { link: id, side, message, sender });
         }
         if dead {
             self.remove_link(id);
@@ -327,27 +327,27 @@ impl<H: Clone> Room<H> {
 
     /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
     /// lists any: it cannot know that member by another name.
-    fn knows_any(&self, peer: PeerId, known: &[NetId]) -> bool {
-        if known.iter().any(|id| self.claims.contains(*id)) {
+    fn is_connected_to_any(&self, peer: PeerId, connected_to: &[NetId]) -> bool {
+        if connected_to.iter().any(|id| self.claims.contains(*id)) {
             return true;
         }
         let bound_to =
-            self.peers.get(peer).and_then(|peer| peer.uplink).and_then(|link| self.links.get(link));
-        !known.is_empty()
+            self.peers.get(peer).and_then(|peer| peer.joined_via).and_then(|link| self.links.get(link));
+        !connected_to.is_empty()
             && bound_to
                 .and_then(|link| self.peers.get(link.member))
                 .is_some_and(|member| member.place.is_some() && member.way.claim().is_none())
     }
 
     /// Whether only members are here that are not known to take themselves for such, and the peer has tried them.
-    fn none_to_be_had(&self, peer: PeerId) -> bool {
+    fn no_usable_member(&self, peer: PeerId) -> bool {
         let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
-        self.members.none_proven() && self.members.untried(tried).is_none()
+        self.members.all_tentative() && self.members.next_untried(tried).is_none()
     }
 
     /// The only member, if the peer has tried it: nobody gets in through it. A member that came in another way than
     /// `peer` would is left in peace: that the two do not understand one another is no fault of either.
-    fn sole_member_tried_by(&self, peer: PeerId, way: AdmittedBy) -> Option<PeerId> {
+    fn exhausted_sole_member(&self, peer: PeerId, way: AdmittedBy) -> Option<PeerId> {
         let (member, identity) = self.members.oldest()?;
         let tried = self.peers.get(peer)?.tried.contains(&identity);
         let alike = std::mem::discriminant(&self.peers.get(member)?.way) == std::mem::discriminant(&way);
@@ -355,16 +355,16 @@ impl<H: Clone> Room<H> {
     }
 
     /// Makes the peer a member, or gives a member its new claim.
-    fn promote(&mut self, peer: PeerId, handle: &H, way: AdmittedBy, favored: bool) {
+    fn promote(&mut self, peer: PeerId, handle: &H, way: AdmittedBy, preferred: bool) {
         let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(handle.clone()));
         let claim = way.claim();
         let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
         match entry.place {
             Some(place) => {
-                self.members.prove(place);
-                self.members.rename(place, identity, favored);
+                self.members.confirm(place);
+                self.members.update_identity(place, identity, preferred);
             }
-            None => entry.place = Some(self.members.add(peer, identity, favored)),
+            None => entry.place = Some(self.members.add(peer, identity, preferred)),
         }
         if claim.is_some() {
             // sigver 18 goes on where it was, sigver 19 and 20 begin anew (measured).
@@ -394,7 +394,7 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    fn bind_to_untried(
+    fn link_to_untried(
         &mut self,
         peer: PeerId,
         handle: &H,
@@ -402,58 +402,58 @@ impl<H: Clone> Room<H> {
         deliver: &mut impl EventSink<H>,
     ) {
         let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
-        let member = match self.members.untried(tried) {
+        let member = match self.members.next_untried(tried) {
             Some(member) => member,
             None => {
                 // All were tried: begin anew.
                 if let Some(entry) = self.peers.get_mut(peer) {
                     entry.tried.clear();
                 }
-                let Some(member) = self.members.untried(&[]) else {
+                let Some(member) = self.members.next_untried(&[]) else {
                     return;
                 };
                 member
             }
         };
-        self.bind(peer, handle, member, RejoinPolicy::Replace, rng, deliver);
+        self.link(peer, handle, member, RejoinPolicy::Replace, rng, deliver);
     }
 
     /// Puts `blocker` out. The peer at `handle` hears that it was admitted in its place, unless it is the blocker.
-    fn replace(
+    fn evict_and_admit(
         &mut self,
         blocker: PeerId,
         peer: PeerId,
         handle: &H,
-        admitted_first: bool,
+        admit_before_unlink: bool,
         deliver: &mut impl EventSink<H>,
     ) {
         let Some(victim) = self.peers.get(blocker).map(|peer| peer.handle.clone()) else { return };
-        if admitted_first {
+        if admit_before_unlink {
             deliver(handle, Event::Admitted { first: false });
         }
-        self.detach(blocker, false, deliver);
+        self.remove_peer(blocker, false, deliver);
         deliver(&victim, Event::Evicted(Reason::Replaced));
-        if !admitted_first && blocker != peer {
+        if !admit_before_unlink && blocker != peer {
             deliver(handle, Event::Admitted { first: false });
         }
     }
 
-    fn detach(&mut self, peer: PeerId, clean: bool, deliver: &mut impl EventSink<H>) {
+    fn remove_peer(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
         self.demote(peer);
         let Some(entry) = self.peers.remove(peer) else {
             return;
         };
         for link in entry.links.keys() {
-            self.end(link, peer, clean, deliver);
+            self.end(link, peer, normal_closure, deliver);
         }
     }
 
     /// A peer that is neither a member nor at an end of a link has no business here.
-    fn drop_if_idle(&mut self, peer: PeerId) {
+    fn remove_if_unreferenced(&mut self, peer: PeerId) {
         if self
             .peers
             .get(peer)
-            .is_some_and(|peer| peer.place.is_none() && peer.links.is_empty() && peer.uplink.is_none())
+            .is_some_and(|peer| peer.place.is_none() && peer.links.is_empty() && peer.joined_via.is_none())
         {
             self.peers.remove(peer);
         }

@@ -7,13 +7,13 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use indexmap::IndexMap;
 
 /// The longest list, in entries: up to so many are compared as quickly as one is hashed.
-const FEW: usize = 8;
+const INLINE_MAX: usize = 8;
 
 /// A map by such an id. Its order is that of insertion, until something is removed.
 #[derive(Debug)]
 pub(super) enum SmallMap<K, V> {
-    Few(Vec<(K, V)>),
-    Many(Box<IndexMap<K, V, BuildHasherDefault<IdHasher>>>),
+    Inline(Vec<(K, V)>),
+    Hashed(Box<IndexMap<K, V, BuildHasherDefault<IdHasher>>>),
 }
 
 /// A set of such ids.
@@ -21,15 +21,15 @@ pub(super) type SmallSet<K> = SmallMap<K, ()>;
 
 impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
-        SmallMap::Few(Vec::new())
+        SmallMap::Inline(Vec::new())
     }
 }
 
 impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
     pub(super) fn len(&self) -> usize {
         match self {
-            SmallMap::Few(few) => few.len(),
-            SmallMap::Many(many) => many.len(),
+            SmallMap::Inline(few) => few.len(),
+            SmallMap::Hashed(many) => many.len(),
         }
     }
 
@@ -43,28 +43,28 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
 
     pub(super) fn get(&self, key: K) -> Option<&V> {
         match self {
-            SmallMap::Few(few) => few.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
-            SmallMap::Many(many) => many.get(&key),
+            SmallMap::Inline(few) => few.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
+            SmallMap::Hashed(many) => many.get(&key),
         }
     }
 
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         match self {
-            SmallMap::Few(few) => few.iter_mut().find(|entry| entry.0 == key).map(|entry| &mut entry.1),
-            SmallMap::Many(many) => many.get_mut(&key),
+            SmallMap::Inline(few) => few.iter_mut().find(|entry| entry.0 == key).map(|entry| &mut entry.1),
+            SmallMap::Hashed(many) => many.get_mut(&key),
         }
     }
 
     /// The value of the key; if it has none, that which is made.
     pub(super) fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        if let SmallMap::Few(few) = self
-            && few.len() == FEW
+        if let SmallMap::Inline(few) = self
+            && few.len() == INLINE_MAX
             && few.iter().all(|entry| entry.0 != key)
         {
-            *self = SmallMap::Many(Box::new(std::mem::take(few).into_iter().collect()));
+            *self = SmallMap::Hashed(Box::new(std::mem::take(few).into_iter().collect()));
         }
         match self {
-            SmallMap::Few(few) => {
+            SmallMap::Inline(few) => {
                 let at = few.iter().position(|entry| entry.0 == key).unwrap_or_else(|| {
                     if few.is_empty() {
                         // Nearly always it stays alone.
@@ -75,14 +75,14 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
                 });
                 &mut few[at].1
             }
-            SmallMap::Many(many) => many.entry(key).or_insert_with(make),
+            SmallMap::Hashed(many) => many.entry(key).or_insert_with(make),
         }
     }
 
     /// The last entry takes the place of the removed one.
     pub(super) fn remove(&mut self, key: K) -> Option<V> {
         match self {
-            SmallMap::Few(few) => {
+            SmallMap::Inline(few) => {
                 let at = few.iter().position(|entry| entry.0 == key)?;
                 let removed = few.swap_remove(at).1;
                 if few.is_empty() {
@@ -90,11 +90,11 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
                 }
                 Some(removed)
             }
-            SmallMap::Many(many) => {
+            SmallMap::Hashed(many) => {
                 let removed = many.swap_remove(&key);
                 // Not as soon as it could: at the border, each coming and going would be a move.
-                if many.len() <= FEW / 2 {
-                    *self = SmallMap::Few(std::mem::take(&mut **many).into_iter().collect());
+                if many.len() <= INLINE_MAX / 2 {
+                    *self = SmallMap::Inline(std::mem::take(&mut **many).into_iter().collect());
                 }
                 removed
             }
@@ -104,8 +104,8 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
     /// The keys, in order.
     pub(super) fn keys(&self) -> impl DoubleEndedIterator<Item = K> {
         let (few, many) = match self {
-            SmallMap::Few(few) => (Some(few.iter().map(|entry| entry.0)), None),
-            SmallMap::Many(many) => (None, Some(many.keys().copied())),
+            SmallMap::Inline(few) => (Some(few.iter().map(|entry| entry.0)), None),
+            SmallMap::Hashed(many) => (None, Some(many.keys().copied())),
         };
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
@@ -163,7 +163,7 @@ mod tests {
                     prop_assert_eq!(table.get_mut(*key).copied(), Some(*value));
                 }
                 prop_assert!(!table.contains(99));
-                prop_assert!(matches!(table, SmallMap::Few(_)) || list.len() > FEW / 2);
+                prop_assert!(matches!(table, SmallMap::Inline(_)) || list.len() > INLINE_MAX / 2);
             }
         }
     }

@@ -63,33 +63,33 @@ fn nowhere(to: Recipient, reason: Reason) -> Event {
     Event::Undeliverable { to, reason }
 }
 
-fn connect() -> Command {
+fn join18() -> Command {
     Command::Join(Join {
-        alone: WhenEmpty::BecomeMember,
-        pick: MemberChoice::Oldest,
+        when_empty: WhenEmpty::BecomeMember,
+        choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::Replace,
     })
 }
 
 fn join5() -> Command {
     Command::Join(Join {
-        alone: WhenEmpty::Refuse,
-        pick: MemberChoice::Oldest,
+        when_empty: WhenEmpty::Refuse,
+        choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::KeepReceiving,
     })
 }
 
-fn attach(claim: u32, known: &[u32]) -> Command {
+fn connect(claim: u32, connected_to: &[u32]) -> Command {
     Command::Connect(Connect {
-        claim: NetId(claim),
-        known: known.iter().copied().map(NetId).collect(),
-        favored: false,
-        admitted_first: false,
+        net_id: NetId(claim),
+        connected_to: connected_to.iter().copied().map(NetId).collect(),
+        preferred: false,
+        admit_before_unlink: false,
     })
 }
 
-fn relay(to: Recipient, signal: LinkMessage) -> Command {
-    Command::Relay { to, signal, origin: SenderTag(0) }
+fn relay(to: Recipient, message: LinkMessage) -> Command {
+    Command::Relay { to, message, sender: SenderTag(0) }
 }
 
 fn data(text: &'static str) -> LinkMessage {
@@ -100,21 +100,21 @@ fn last(text: &'static str) -> LinkMessage {
     LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(text.as_bytes())), last: true }
 }
 
-fn relayed(link: LinkId, side: Side, signal: LinkMessage) -> Event {
-    Event::Relayed { link, side, signal, origin: SenderTag(0) }
+fn relayed(link: LinkId, side: Side, message: LinkMessage) -> Event {
+    Event::Relayed { link, side, message, sender: SenderTag(0) }
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
-    Event::LinkEnded { link, side, clean: false }
+    Event::LinkEnded { link, side, normal_closure: false }
 }
 
 #[test]
 fn two_joiners_are_kept_apart() {
     let mut stage = Stage::new();
-    stage.ask(A, connect());
+    stage.ask(A, join18());
     assert_eq!(stage.heard(), [(A, Event::Admitted { first: true })]);
-    let b = stage.bound(B, connect(), A);
-    let c = stage.bound(C, connect(), A);
+    let b = stage.bound(B, join18(), A);
+    let c = stage.bound(C, join18(), A);
     assert_ne!(b, c);
     stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), data("from B")));
     stage.ask(A, relay(Recipient::JoinerOrMember(c), data("to C")));
@@ -128,11 +128,16 @@ fn two_joiners_are_kept_apart() {
 #[test]
 fn an_answer_to_a_joiner_leaks_to_nobody() {
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[])).heard();
-    stage.bound(B, attach(22, &[]), A);
-    let favored = Connect { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
-    stage.ask(B, Command::Connect(favored)).heard();
-    let c = stage.bound(C, attach(33, &[]), B);
+    stage.ask(A, connect(11, &[])).heard();
+    stage.bound(B, connect(22, &[]), A);
+    let preferred = Connect {
+        net_id: NetId(22),
+        connected_to: vec![NetId(11)],
+        preferred: true,
+        admit_before_unlink: false,
+    };
+    stage.ask(B, Command::Connect(preferred)).heard();
+    let c = stage.bound(C, connect(33, &[]), B);
     stage.ask(B, relay(Recipient::JoinerOrMember(c), data("to C")));
     assert_eq!(stage.heard(), [(C, relayed(c, Side::Joiner, data("to C")))]);
     // Nor when that joiner has gone, whatever id the member makes up.
@@ -149,13 +154,13 @@ fn an_answer_to_a_joiner_leaks_to_nobody() {
 #[test]
 fn a_member_of_another_kind_is_not_replaced() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
+    stage.ask(A, join18()).heard();
     for _ in 0..3 {
-        stage.bound(B, attach(22, &[]), A);
+        stage.bound(B, connect(22, &[]), A);
     }
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[])).heard();
-    stage.bound(B, connect(), A);
+    stage.ask(A, connect(11, &[])).heard();
+    stage.bound(B, join18(), A);
     for _ in 0..3 {
         stage.bound(B, Command::TryAnother, A);
     }
@@ -166,10 +171,10 @@ fn a_member_of_another_kind_is_not_replaced() {
 #[test]
 fn trying_for_ever_is_forgotten() {
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[])).heard();
-    stage.ask(B, attach(22, &[11])).heard();
+    stage.ask(A, connect(11, &[])).heard();
+    stage.ask(B, connect(22, &[11])).heard();
     for claim in 100..2_000 {
-        stage.ask(C, attach(5, &[])).ask(B, attach(claim, &[11])).heard();
+        stage.ask(C, connect(5, &[])).ask(B, connect(claim, &[11])).heard();
     }
     let remembered = format!("{:?}", stage.room).matches("Claimed").count();
     assert!(remembered < 20, "{remembered}");
@@ -178,8 +183,8 @@ fn trying_for_ever_is_forgotten() {
 #[test]
 fn a_direction_that_ended_carries_nothing_more_and_is_not_mourned() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    let b = stage.bound(B, connect(), A);
+    stage.ask(A, join18()).heard();
+    let b = stage.bound(B, join18(), A);
     stage.heard();
     stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), last("bye")));
     stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), data("more")));
@@ -202,8 +207,8 @@ fn a_direction_that_ended_carries_nothing_more_and_is_not_mourned() {
 #[test]
 fn who_leaves_before_its_last_word_is_mourned_at_the_other_end() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    let (b, c) = (stage.bound(B, connect(), A), stage.bound(C, connect(), A));
+    stage.ask(A, join18()).heard();
+    let (b, c) = (stage.bound(B, join18(), A), stage.bound(C, join18(), A));
     stage.leaves(B);
     assert_eq!(stage.heard(), [(A, ended(b, Side::Member))]);
     stage.leaves(A);
@@ -219,8 +224,8 @@ fn who_leaves_before_its_last_word_is_mourned_at_the_other_end() {
 fn giving_up_ends_one_direction_or_both() {
     for closes_both in [false, true] {
         let mut stage = Stage::new();
-        stage.ask(A, connect()).heard();
-        let b = stage.bound(B, connect(), A);
+        stage.ask(A, join18()).heard();
+        let b = stage.bound(B, join18(), A);
         stage.ask(A, relay(Recipient::JoinerOrMember(b), LinkMessage::Error { closes_both })).heard();
         stage.ask(B, relay(Recipient::Member, data("x")));
         let expected = if closes_both {
@@ -235,10 +240,10 @@ fn giving_up_ends_one_direction_or_both() {
 #[test]
 fn an_empty_content_is_refused_only_on_a_living_link() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
+    stage.ask(A, join18()).heard();
     stage.ask(A, relay(Recipient::JoinerOrMember(LinkId(5)), LinkMessage::Empty));
     assert_eq!(stage.heard(), [(A, nowhere(Recipient::JoinerOrMember(LinkId(5)), Reason::UnknownRecipient))]);
-    let b = stage.bound(B, connect(), A);
+    let b = stage.bound(B, join18(), A);
     stage.ask(B, relay(Recipient::JoinerOrMember(LinkId(0)), LinkMessage::Empty));
     let reason = Reason::EmptyContent { link: b, from: Side::Joiner };
     assert_eq!(stage.heard(), [(B, Event::Refused(reason))]);
@@ -294,10 +299,10 @@ fn joining_for_ever_is_forgotten() {
 #[test]
 fn trying_another_goes_round() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    stage.bound(B, connect(), A);
+    stage.ask(A, join18()).heard();
+    stage.bound(B, join18(), A);
     stage.ask(B, Command::BecomeMember).heard();
-    stage.bound(C, connect(), A);
+    stage.bound(C, join18(), A);
     stage.bound(C, Command::TryAnother, B);
     stage.bound(C, Command::TryAnother, A);
     stage.bound(C, Command::TryAnother, B);
@@ -308,11 +313,11 @@ fn trying_another_goes_round() {
 #[test]
 fn a_member_that_blocks_the_room_is_replaced() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    let b = stage.bound(B, connect(), A);
-    let c = stage.bound(C, connect(), A);
+    stage.ask(A, join18()).heard();
+    let b = stage.bound(B, join18(), A);
+    let c = stage.bound(C, join18(), A);
     stage.ask(B, Command::TryAnother);
-    let gone = |link| Event::LinkEnded { link, side: Side::Joiner, clean: false };
+    let gone = |link| Event::LinkEnded { link, side: Side::Joiner, normal_closure: false };
     let mut heard = stage.heard();
     heard[..2].sort_by_key(|(to, _)| *to);
     assert_eq!(
@@ -332,7 +337,7 @@ fn a_member_that_blocks_the_room_is_replaced() {
 #[test]
 fn a_member_alone_that_tries_another_meets_itself() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
+    stage.ask(A, join18()).heard();
     let echo = stage.bound(A, Command::TryAnother, A);
     stage.ask(A, relay(Recipient::Member, data("echo")));
     assert_eq!(stage.heard(), [(A, relayed(echo, Side::Member, data("echo")))]);
@@ -341,58 +346,64 @@ fn a_member_alone_that_tries_another_meets_itself() {
     assert!(stage.room.is_empty());
 }
 
-/// sigver 19 and 20: whoever is connected to a member is one; others are bound; the favored first.
+/// sigver 19 and 20: whoever is connected to a member is one; others are bound; the preferred first.
 #[test]
 fn attaching_by_acquaintance() {
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[99]));
+    stage.ask(A, connect(11, &[99]));
     assert_eq!(
         stage.heard(),
         [(A, Event::Admitted { first: true })],
         "nobody is there, so the list does not matter"
     );
-    stage.ask(A, attach(12, &[]));
+    stage.ask(A, connect(12, &[]));
     assert_eq!(stage.heard(), [(A, Event::Admitted { first: false })]);
-    stage.ask(B, attach(22, &[12]));
+    stage.ask(B, connect(22, &[12]));
     let heard = stage.heard();
     assert!(matches!(heard[1], (B, Event::LinkedToMember { .. })), "alone, A kept its first id: {heard:?}");
-    stage.ask(B, attach(22, &[11]));
+    stage.ask(B, connect(22, &[11]));
     assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
     // Known to nobody, a member is one no longer, and its joiner stays bound to it.
-    let c = stage.bound(C, attach(33, &[]), A);
-    stage.bound(A, attach(11, &[77]), B);
+    let c = stage.bound(C, connect(33, &[]), A);
+    stage.bound(A, connect(11, &[77]), B);
     stage.ask(C, relay(Recipient::Member, data("x")));
     assert_eq!(stage.heard(), [(A, relayed(c, Side::Member, data("x")))]);
     assert_eq!(stage.room.members(), 1);
     // Its own id counts.
-    stage.ask(B, attach(22, &[22]));
+    stage.ask(B, connect(22, &[22]));
     assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
 }
 
 #[test]
 fn a_favored_member_is_chosen_before_others() {
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[])).heard();
-    let favored = Connect { claim: NetId(22), known: vec![NetId(11)], favored: true, admitted_first: false };
-    stage.ask(B, Command::Connect(favored)).heard();
-    stage.bound(C, attach(33, &[]), B);
-    stage.bound(C, attach(33, &[]), A);
-    stage.bound(C, attach(33, &[]), B);
+    stage.ask(A, connect(11, &[])).heard();
+    let preferred = Connect {
+        net_id: NetId(22),
+        connected_to: vec![NetId(11)],
+        preferred: true,
+        admit_before_unlink: false,
+    };
+    stage.ask(B, Command::Connect(preferred)).heard();
+    stage.bound(C, connect(33, &[]), B);
+    stage.bound(C, connect(33, &[]), A);
+    stage.bound(C, connect(33, &[]), B);
 }
 
 /// sigver 20.1.0 answers before it closes, all others after.
 #[test]
 fn the_order_of_a_replacement_is_the_releases() {
-    for admitted_first in [false, true] {
+    for admit_before_unlink in [false, true] {
         let mut stage = Stage::new();
-        stage.ask(A, attach(11, &[])).heard();
-        let b = stage.bound(B, attach(22, &[]), A);
-        let again = Connect { claim: NetId(22), known: Vec::new(), favored: false, admitted_first };
+        stage.ask(A, connect(11, &[])).heard();
+        let b = stage.bound(B, connect(22, &[]), A);
+        let again =
+            Connect { net_id: NetId(22), connected_to: Vec::new(), preferred: false, admit_before_unlink };
         stage.ask(B, Command::Connect(again));
         let to_b: Vec<Event> =
             stage.heard().into_iter().filter(|(to, _)| *to == B).map(|(_, event)| event).collect();
-        let end = Event::LinkEnded { link: b, side: Side::Joiner, clean: false };
-        let expected = if admitted_first {
+        let end = Event::LinkEnded { link: b, side: Side::Joiner, normal_closure: false };
+        let expected = if admit_before_unlink {
             [Event::Admitted { first: false }, end]
         } else {
             [end, Event::Admitted { first: false }]
@@ -405,9 +416,9 @@ fn the_order_of_a_replacement_is_the_releases() {
 #[test]
 fn a_joiner_of_a_member_without_id_is_believed() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    stage.bound(B, attach(22, &[5]), A);
-    stage.ask(B, attach(22, &[5]));
+    stage.ask(A, join18()).heard();
+    stage.bound(B, connect(22, &[5]), A);
+    stage.ask(B, connect(22, &[5]));
     assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
     assert_eq!(stage.room.members(), 2, "nobody was put out");
 }
@@ -415,19 +426,19 @@ fn a_joiner_of_a_member_without_id_is_believed() {
 #[test]
 fn a_wrong_guess_is_forgotten() {
     let mut stage = Stage::new();
-    stage.ask(A, attach(11, &[])).heard();
-    let b = stage.bound(B, connect(), A);
+    stage.ask(A, connect(11, &[])).heard();
+    let b = stage.bound(B, join18(), A);
     stage.ask(B, Command::RevertAssumption);
     assert_eq!(stage.heard(), [(A, ended(b, Side::Member))]);
-    stage.bound(B, attach(22, &[]), A);
+    stage.bound(B, connect(22, &[]), A);
     assert_eq!(stage.room.members(), 1, "A was not taken for one that blocks");
 }
 
 #[test]
 fn strangers_change_nothing() {
     let mut stage = Stage::new();
-    stage.ask(A, connect()).heard();
-    let b = stage.bound(B, connect(), A);
+    stage.ask(A, join18()).heard();
+    let b = stage.bound(B, join18(), A);
     stage.ask(D, relay(Recipient::Joiner(b), data("x")));
     stage.ask(D, relay(Recipient::JoinerOrMember(b), data("x")));
     stage.leaves(D);
@@ -444,8 +455,8 @@ const BESIDE: Open = Open { exclusive: false, keep_other_rooms: true };
 
 fn lone_join() -> Command {
     Command::Join(Join {
-        alone: WhenEmpty::BecomeTentativeMember,
-        pick: MemberChoice::Oldest,
+        when_empty: WhenEmpty::BecomeTentativeMember,
+        choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::KeepReceiving,
     })
 }
@@ -482,13 +493,13 @@ fn a_lone_joiner_yields_to_a_real_opener() {
 /// sigver 18 to 20 would wait for ever for one that does not know that it is a member.
 #[test]
 fn one_that_tried_a_lone_joiner_in_vain_becomes_a_member() {
-    for again in [attach(22, &[]), Command::TryAnother] {
+    for again in [connect(22, &[]), Command::TryAnother] {
         let mut stage = Stage::new();
         stage.ask(A, lone_join()).heard();
         stage.bound(B, again.clone(), A);
         stage.ask(B, again);
         assert_eq!(stage.heard(), [(B, Event::Admitted { first: false })]);
-        stage.bound(C, connect(), B);
+        stage.bound(C, join18(), B);
     }
 }
 
@@ -507,8 +518,8 @@ fn a_joiner_can_let_go() {
 fn joining_again_can_keep_the_link() {
     let mut stage = Stage::new();
     let join = Command::Join(Join {
-        alone: WhenEmpty::Refuse,
-        pick: MemberChoice::Oldest,
+        when_empty: WhenEmpty::Refuse,
+        choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::Reuse,
     });
     stage.ask(A, Command::Open(BESIDE)).heard();

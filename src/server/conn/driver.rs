@@ -106,7 +106,7 @@ pub fn drive<T: Transport + Send, G: Send>(
     guard: G,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
-    let seat = context.hub.seat(outbox);
+    let seat = context.hub.register(outbox);
     let counted = context.telemetry.register(seat.peer());
     let mut steps = STEPS.take();
     let now = Instant::now();
@@ -223,7 +223,7 @@ impl<T: Transport, G> Driver<T, G> {
         // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
         // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
         let outbox = self.seat.outbox();
-        let waits = if outbox.is_quiet() {
+        let waits = if outbox.is_reader_parked() {
             Poll::Pending
         } else if self.flushing {
             outbox.poll_overflow(context)
@@ -311,7 +311,7 @@ impl<T: Transport, G> Driver<T, G> {
                 }
                 Output::Leave => self.seat.leave(false),
                 Output::Mixed(link, other) => {
-                    if self.seat.first_mixed(link) {
+                    if self.seat.mark_mixed(link) {
                         self.counted.count_mixed_room();
                         tracing::warn!(
                             peer = self.seat.peer().0,

@@ -78,7 +78,7 @@ impl TimerQueue {
     /// Rings everyone, whatever the time.
     pub fn ring_all(&self) {
         for shard in &self.shards {
-            shard.lock().values().for_each(Outbox::ring);
+            shard.lock().values().for_each(Outbox::notify);
         }
     }
 
@@ -111,7 +111,7 @@ impl TimerQueue {
                     next = Some(next.map_or(moment, |next: Tick| next.min(moment)));
                     break;
                 }
-                first.remove().ring();
+                first.remove().notify();
             }
         }
         next

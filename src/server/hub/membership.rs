@@ -79,7 +79,7 @@ impl Membership {
                 self.opened.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
         {
             if !keeps {
-                before.state.lock().room.resign(self.peer);
+                before.state.lock().room.drop_membership(self.peer);
             }
             self.turn_away(before);
         }
@@ -136,32 +136,33 @@ impl Membership {
         let others = self.joined.iter().chain(self.earlier.iter().flat_map(|earlier| earlier.iter().rev()));
         let mut elsewhere = None;
         if self.joined.is_some() || self.earlier.is_some() {
-            let has_end = |cell: &&Arc<RoomCell>| cell.state.lock().room.has_end(self.peer, link);
-            elsewhere = self.opened.iter().chain(others).find(has_end);
+            let is_endpoint_of =
+                |cell: &&Arc<RoomCell>| cell.state.lock().room.is_endpoint_of(self.peer, link);
+            elsewhere = self.opened.iter().chain(others).find(is_endpoint_of);
         }
         elsewhere.or(self.opened.as_ref())
     }
 
     /// Notes that a link connects clients of different generations: whether it is the first in its room.
-    pub fn first_mixed(&mut self, link: LinkId) -> bool {
+    pub fn mark_mixed(&mut self, link: LinkId) -> bool {
         let Some(cell) = self.room_of(link).or(self.joined.as_ref()) else { return false };
         !std::mem::replace(&mut cell.state.lock().mixed, true)
     }
 
-    /// Leaves every room, in a `clean` way or without a word.
-    pub fn leave(&mut self, clean: bool) {
+    /// Leaves every room, in a `normal_closure` way or without a word.
+    pub fn leave(&mut self, normal_closure: bool) {
         let cells = [self.opened.take(), self.joined.take()];
         for cell in
             cells.into_iter().flatten().chain(self.earlier.take().into_iter().flat_map(|earlier| *earlier))
         {
-            self.quit(&cell, clean);
+            self.quit(&cell, normal_closure);
         }
     }
 
-    fn quit(&self, cell: &Arc<RoomCell>, clean: bool) {
+    fn quit(&self, cell: &Arc<RoomCell>, normal_closure: bool) {
         let empty = {
             let mut state = cell.state.lock();
-            state.room.leave(self.peer, clean, &mut deliver);
+            state.room.leave(self.peer, normal_closure, &mut deliver);
             state.room.is_empty()
         };
         if empty {

@@ -93,7 +93,7 @@ impl Hub {
     }
 
     /// A place for a new connection, whose events go to `outbox`.
-    pub fn seat(self: &Arc<Self>, outbox: Outbox) -> Membership {
+    pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
         Membership::new(Arc::clone(self), PeerId(self.peers.fetch_add(1, Ordering::Relaxed)), outbox)
     }
 

@@ -29,7 +29,7 @@ struct Queue {
     waiting: u32,
     overflown: bool,
     /// The reader is to look up, whatever waits.
-    rung: bool,
+    notified: bool,
     reader: Option<Waker>,
 }
 
@@ -54,14 +54,14 @@ impl Outbox {
     /// An empty queue that takes up to `limit` bytes of events.
     pub fn new(limit: usize) -> Self {
         let queue =
-            Queue { events: VecDeque::new(), waiting: 0, overflown: false, rung: false, reader: None };
+            Queue { events: VecDeque::new(), waiting: 0, overflown: false, notified: false, reader: None };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Outbox(Arc::new(Inner { queue: Mutex::new(queue), limit, quiet: AtomicBool::new(false) }))
     }
 
     /// Whether a reader that was told to wait may go on waiting, if its task is the same. It looks several times for each
     /// message: without this, each time would lock the queue (2 % of a message).
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_reader_parked(&self) -> bool {
         self.0.quiet.load(Ordering::Acquire)
     }
 
@@ -91,10 +91,10 @@ impl Outbox {
     }
 
     /// Wakes the reader, once.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
-            queue.rung = true;
+            queue.notified = true;
             self.0.wanted(&mut queue)
         };
         if let Some(reader) = reader {
@@ -102,13 +102,13 @@ impl Outbox {
         }
     }
 
-    /// Ready when the limit was passed, or when it was [rung](Self::ring); what waits is left alone.
+    /// Ready when the limit was passed, or when it was [notified](Self::notify); what waits is left alone.
     pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
         let mut queue = self.0.queue.lock();
         if queue.overflown {
             return Poll::Ready(Err(Overflow));
         }
-        if std::mem::take(&mut queue.rung) {
+        if std::mem::take(&mut queue.notified) {
             return Poll::Ready(Ok(()));
         }
         self.0.register(&mut queue, context);
@@ -124,7 +124,7 @@ impl Outbox {
     }
 
     /// Takes what waits into `events`, which is empty before: all of it, or as much as is to be written at once.
-    /// Pending while nothing waits, unless it was [rung](Self::ring).
+    /// Pending while nothing waits, unless it was [notified](Self::notify).
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -135,7 +135,7 @@ impl Outbox {
             return Poll::Ready(Err(Overflow));
         }
         if queue.events.is_empty() {
-            if std::mem::take(&mut queue.rung) {
+            if std::mem::take(&mut queue.notified) {
                 return Poll::Ready(Ok(()));
             }
             self.0.register(&mut queue, context);
@@ -160,7 +160,7 @@ impl Outbox {
 
 /// In as many bytes as the queue counts with, in a number that is no wider than it must be: there is one per connection.
 fn cost(event: &Event) -> u32 {
-    u32::try_from(event.cost()).unwrap_or(u32::MAX)
+    u32::try_from(event.queued_bytes()).unwrap_or(u32::MAX)
 }
 
 impl Inner {

@@ -25,15 +25,15 @@ fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
 
 fn join() -> Command {
     Command::Join(Join {
-        alone: WhenEmpty::BecomeMember,
-        pick: MemberChoice::Oldest,
+        when_empty: WhenEmpty::BecomeMember,
+        choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::Replace,
     })
 }
 
 fn data(to: Recipient, bytes: usize) -> Command {
     let payload = Payload::Bytes(Bytes::from(vec![7; bytes]));
-    Command::Relay { to, signal: LinkMessage::Data { payload, last: false }, origin: SenderTag(0) }
+    Command::Relay { to, message: LinkMessage::Data { payload, last: false }, sender: SenderTag(0) }
 }
 
 struct Person {
@@ -43,7 +43,7 @@ struct Person {
 
 fn person(hub: &Arc<Hub>) -> Person {
     let outbox = Outbox::new(LIMIT);
-    Person { seat: hub.seat(outbox.clone()), outbox }
+    Person { seat: hub.register(outbox.clone()), outbox }
 }
 
 fn bound(events: &[Event]) -> LinkId {
@@ -105,24 +105,27 @@ fn a_single_event_fits_whatever_its_size() {
 fn it_is_quiet_only_while_a_reader_may_wait() {
     let outbox = Outbox::new(LIMIT);
     let waits = || outbox.poll_overflow(&mut Context::from_waker(Waker::noop())).is_pending();
-    assert!(!outbox.is_quiet(), "nobody waits");
-    assert_eq!((take(&outbox), outbox.is_quiet()), (Ok(Vec::new()), true));
+    assert!(!outbox.is_reader_parked(), "nobody waits");
+    assert_eq!((take(&outbox), outbox.is_reader_parked()), (Ok(Vec::new()), true));
     outbox.push(Event::Admitted { first: true });
-    assert!(!outbox.is_quiet());
-    assert_eq!((waits(), outbox.is_quiet()), (true, false));
-    assert_eq!((take(&outbox).unwrap().len(), outbox.is_quiet()), (1, false));
-    assert_eq!((waits(), outbox.is_quiet()), (true, true));
-    outbox.ring();
-    assert!(!outbox.is_quiet());
-    assert_eq!((waits(), waits(), outbox.is_quiet()), (false, true, true));
+    assert!(!outbox.is_reader_parked());
+    assert_eq!((waits(), outbox.is_reader_parked()), (true, false));
+    assert_eq!((take(&outbox).unwrap().len(), outbox.is_reader_parked()), (1, false));
+    assert_eq!((waits(), outbox.is_reader_parked()), (true, true));
+    outbox.notify();
+    assert!(!outbox.is_reader_parked());
+    assert_eq!((waits(), waits(), outbox.is_reader_parked()), (false, true, true));
 }
 
 #[test]
 fn a_refused_peer_leaves_no_room_behind() {
     let hub = Hub::new();
     let mut person = person(&hub);
-    let refuse =
-        Join { alone: WhenEmpty::Refuse, pick: MemberChoice::Oldest, rejoin: RejoinPolicy::KeepReceiving };
+    let refuse = Join {
+        when_empty: WhenEmpty::Refuse,
+        choice: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::KeepReceiving,
+    };
     person.seat.enter(&RoomKey::from("nowhere"), Command::Join(refuse));
     assert_eq!(hub.rooms(), 0);
     assert!(!person.seat.command(data(Recipient::Member, 1)));
@@ -207,8 +210,8 @@ fn an_answer_in_its_name_does_not_move_a_peer() {
     let mut joiner = person(&hub);
     joiner.seat.enter(&first, join());
     let link = bound(&take(&joiner.outbox).unwrap());
-    let Command::Relay { signal, origin, .. } = data(Recipient::Member, 3) else { unreachable!() };
-    assert!(opener.seat.command(Command::ReplyOnBehalf { link, signal, origin }));
+    let Command::Relay { message, sender, .. } = data(Recipient::Member, 3) else { unreachable!() };
+    assert!(opener.seat.command(Command::ReplyOnBehalf { link, message, sender }));
     assert!(matches!(take(&joiner.outbox).unwrap()[..], [Event::Relayed { side: Side::Joiner, .. }]));
     let mut other = person(&hub);
     other.seat.enter(&second, join());

@@ -70,9 +70,9 @@ fn an_opener_of_6_finds_its_offer_and_answers_it() {
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &Frame::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
     talk.event(3, Event::LinkedToJoiner { link: LinkId(0x7b) }).did();
-    let signal = LinkMessage::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
-    let origin = Dialect::Sigver6.origin();
-    talk.event(4, Event::Relayed { link: LinkId(0x7b), side: Side::Member, signal, origin });
+    let message = LinkMessage::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
+    let sender = Dialect::Sigver6.tag();
+    talk.event(4, Event::Relayed { link: LinkId(0x7b), side: Side::Member, message, sender });
     assert_eq!(talk.did(), [r#"{"id":123,"data":{"offer":"o"},"offer":"o"}"#]);
     talk.frame(5, &Frame::text(r#"{"answer":"a"}"#));
     assert_eq!((talk.did(), talk.may_be()), (vec!["relay".to_owned()], "6".into()));

@@ -65,7 +65,7 @@ proptest! {
             talk.event(now, Event::Admitted { first: true });
             talk.event(now, Event::LinkedToJoiner { link: LinkId(7) });
             talk.event(now, relayed(Side::Member, release.dialect()));
-            talk.event(now, Event::LinkEnded { link: LinkId(7), side: Side::Member, clean: false });
+            talk.event(now, Event::LinkEnded { link: LinkId(7), side: Side::Member, normal_closure: false });
             talk.did();
         }
     }

@@ -19,7 +19,9 @@ fn moves(talk: &mut Talk) -> Vec<String> {
         .filter_map(|step| match step {
             Output::Enter(key, _) => {
                 let all = [Netflux0, Netflux1, Netflux2, Netflux3, Netflux4];
-                let found = all.into_iter().find(|part| RoomKey::from(key.as_str()).of(part.mark()) == key);
+                let found = all
+                    .into_iter()
+                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.mark()) == key);
                 Some(found.map_or("shared".into(), |part| format!("{part:?}")))
             }
             Output::Leave => Some("leave".into()),

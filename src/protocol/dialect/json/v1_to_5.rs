@@ -111,15 +111,15 @@ impl V1To5Codec {
             None if self.joiner => Recipient::Member,
             None => return self.refuse(JsonError::BeforeJoin),
         };
-        let signal = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
-        Action::Ask(Command::Relay { to, signal, origin: self.release.dialect().origin() })
+        let message = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
+        Action::Ask(Command::Relay { to, message, sender: self.release.dialect().tag() })
     }
 
     fn join(&mut self, key: RoomKey) -> Action {
         self.joiner = true;
         let join = Join {
-            alone: WhenEmpty::Refuse,
-            pick: MemberChoice::Oldest,
+            when_empty: WhenEmpty::Refuse,
+            choice: MemberChoice::Oldest,
             rejoin: RejoinPolicy::KeepReceiving,
         };
         Action::Enter(key, Command::Join(join))
@@ -141,7 +141,7 @@ impl V1To5Codec {
                 self.joiners.index_of(link);
                 out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
             }
-            Event::Relayed { link, side, signal: LinkMessage::Data { payload, .. }, .. } => {
+            Event::Relayed { link, side, message: LinkMessage::Data { payload, .. }, .. } => {
                 match (side, payload) {
                     (Side::Joiner, Payload::ObjectFrame { text, binary }) => {
                         out.push(forwarded(text, binary))
@@ -171,7 +171,7 @@ impl V1To5Codec {
             | Event::BecameMember { .. }
             | Event::LinkedToMember { .. }
             | Event::Relayed {
-                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                message: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
                 ..
             }
             | Event::LinkEnded { .. } => {}
@@ -331,8 +331,8 @@ mod tests {
 
     fn relayed(link: u32, side: Side, text: &'static str) -> Event {
         let payload = Payload::ObjectFrame { text: text.into(), binary: false };
-        let signal = LinkMessage::Data { payload, last: false };
-        Event::Relayed { link: LinkId(link), side, signal, origin: SenderTag::default() }
+        let message = LinkMessage::Data { payload, last: false };
+        Event::Relayed { link: LinkId(link), side, message, sender: SenderTag::default() }
     }
 
     const OFFER: &str = r#"{ "type": "offer", "id": 1, "sdp": "v" }"#;

@@ -66,8 +66,8 @@ impl V6Codec {
             }
             self.joined = true;
             let join = Join {
-                alone: WhenEmpty::Refuse,
-                pick: MemberChoice::Oldest,
+                when_empty: WhenEmpty::Refuse,
+                choice: MemberChoice::Oldest,
                 rejoin: RejoinPolicy::KeepReceiving,
             };
             return Action::Enter(key, Command::Join(join));
@@ -107,7 +107,7 @@ impl V6Codec {
                 }
                 self.waiting.push(link);
             }
-            Event::Relayed { side, signal: LinkMessage::Data { payload, .. }, .. } => {
+            Event::Relayed { side, message: LinkMessage::Data { payload, .. }, .. } => {
                 // All that the dialect has words for: one goes up, the other down.
                 let name = match side {
                     Side::Member => "offer",
@@ -134,7 +134,7 @@ impl V6Codec {
             | Event::Admitted { .. }
             | Event::BecameMember { .. }
             | Event::Relayed {
-                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                message: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
                 ..
             }
             | Event::LinkEnded { side: Side::Joiner, .. } => {}
@@ -187,8 +187,8 @@ fn payload(name: &str, value: Value) -> Payload {
 }
 
 fn relay(to: Recipient, payload: Payload) -> Action {
-    let signal = LinkMessage::Data { payload, last: false };
-    Action::Ask(Command::Relay { to, signal, origin: Dialect::Sigver6.origin() })
+    let message = LinkMessage::Data { payload, last: false };
+    Action::Ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() })
 }
 
 fn refuse(fault: JsonError<'_>) -> Action {

@@ -136,12 +136,12 @@ impl V1 {
         if self.rules.asks_joiners && !self.rules.pings {
             self.liveness.start(self.opened);
         }
-        let pick = if self.rules.likeliest == Release::V17_0_1 {
+        let choice = if self.rules.likeliest == Release::V17_0_1 {
             MemberChoice::Random
         } else {
             MemberChoice::Oldest
         };
-        let join = Join { alone: WhenEmpty::BecomeMember, pick, rejoin: RejoinPolicy::Replace };
+        let join = Join { when_empty: WhenEmpty::BecomeMember, choice, rejoin: RejoinPolicy::Replace };
         Action::Enter(self.key.clone(), Command::Join(join))
     }
 
@@ -192,7 +192,7 @@ impl V1 {
     }
 
     fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout) -> Action {
-        let signal = match body {
+        let message = match body {
             V1Body::Data { data, end } => {
                 LinkMessage::Data { payload: Payload::from_frame(data, frame), last: end }
             }
@@ -204,11 +204,11 @@ impl V1 {
         let likely = self.rules.likeliest;
         let speaks = |release: &Release| release.dialect().layout() == Some(layout);
         let spoken = Some(likely).filter(speaks).or_else(|| self.rules.releases.iter().find(speaks));
-        let origin = spoken.unwrap_or(likely).dialect();
+        let sender = spoken.unwrap_or(likely).dialect();
         Action::Ask(Command::Relay {
             to: Recipient::JoinerOrMember(LinkId(id)),
-            signal,
-            origin: origin.origin(),
+            message,
+            sender: sender.tag(),
         })
     }
 
@@ -229,13 +229,13 @@ impl V1 {
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.rules.likeliest, &reason)));
             }
-            Event::Relayed { link, side, signal, origin } => {
-                self.company = origin;
-                let layout = self.layout_for(origin);
+            Event::Relayed { link, side, message, sender } => {
+                self.company = sender;
+                let layout = self.layout_for(sender);
                 // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
                 let then_end =
-                    layout == ContentLayout::V15_1 && matches!(signal, LinkMessage::Data { last: true, .. });
-                out.push(content(link, side, body(signal), layout));
+                    layout == ContentLayout::V15_1 && matches!(message, LinkMessage::Data { last: true, .. });
+                out.push(content(link, side, body(message), layout));
                 if then_end {
                     out.push(content(link, side, V1Body::End, layout));
                 }
@@ -248,8 +248,8 @@ impl V1 {
 
     /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
     /// else the likeliest.
-    fn layout_for(&self, origin: SenderTag) -> ContentLayout {
-        let company = self.rules.releases.iter().find(|release| release.dialect().origin() == origin);
+    fn layout_for(&self, sender: SenderTag) -> ContentLayout {
+        let company = self.rules.releases.iter().find(|release| release.dialect().tag() == sender);
         let likely = company.unwrap_or(self.rules.likeliest);
         self.rules.layout.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1)
     }
@@ -301,8 +301,8 @@ impl V1 {
     }
 }
 
-fn body(signal: LinkMessage) -> V1Body {
-    match signal {
+fn body(message: LinkMessage) -> V1Body {
+    match message {
         LinkMessage::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
         LinkMessage::End => V1Body::End,
         LinkMessage::Error { .. } => V1Body::Error,

@@ -65,22 +65,22 @@ impl V2 {
             }
             Ok(Some(V2Message::Content { recipient, last, data })) => Action::Ask(Command::Relay {
                 to: Recipient::JoinerOrMember(LinkId(recipient)),
-                signal: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
-                origin: match layout {
-                    ContentLayout::V19 => Dialect::Sigver19.origin(),
+                message: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
+                sender: match layout {
+                    ContentLayout::V19 => Dialect::Sigver19.tag(),
                     ContentLayout::V15_1 | ContentLayout::V15_0 | ContentLayout::V20 => {
-                        Dialect::Sigver20.origin()
+                        Dialect::Sigver20.tag()
                     }
                 },
             }),
             Ok(Some(V2Message::Connect { id, members })) => {
                 let attach = Connect {
-                    claim: NetId(id),
-                    known: members.into_iter().map(NetId).collect(),
+                    net_id: NetId(id),
+                    connected_to: members.into_iter().map(NetId).collect(),
                     // 19.0.0 does not know it (measured).
-                    favored: self.favored && self.likeliest != Release::V19_0_0,
+                    preferred: self.favored && self.likeliest != Release::V19_0_0,
                     // The library under 20.1.0 closes later than it answers (measured).
-                    admitted_first: self.likeliest == Release::V20_1_0,
+                    admit_before_unlink: self.likeliest == Release::V20_1_0,
                 };
                 Action::Enter(self.key.clone(), Command::Connect(attach))
             }
@@ -95,13 +95,13 @@ impl V2 {
             Event::Refused(reason) | Event::Evicted(reason) => {
                 out.push(Frame::Close(close(self.likeliest, &reason)));
             }
-            Event::Relayed { link, side, signal, origin } => match signal {
+            Event::Relayed { link, side, message, sender } => match message {
                 LinkMessage::Data { payload, .. } => {
-                    out.push(self.content(link, side, Some(payload.into_bytes()), origin));
+                    out.push(self.content(link, side, Some(payload.into_bytes()), sender));
                 }
                 // That a peer has no more to say is never forwarded in these dialects (measured).
                 LinkMessage::End | LinkMessage::Empty => {}
-                LinkMessage::Error { .. } => out.push(self.content(link, side, None, origin)),
+                LinkMessage::Error { .. } => out.push(self.content(link, side, None, sender)),
             },
             Event::LinkEnded { link, side, .. } => {
                 out.push(self.content(link, side, None, SenderTag::default()));
@@ -109,7 +109,7 @@ impl V2 {
         }
     }
 
-    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: SenderTag) -> Frame {
+    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, sender: SenderTag) -> Frame {
         if self.layout.is_none()
             && side == Side::Member
             && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_either(link.0, data))
@@ -117,7 +117,7 @@ impl V2 {
             return Frame::Binary(frame);
         }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
-        let company = Dialect::from_tag(origin).and_then(Dialect::layout);
+        let company = Dialect::from_tag(sender).and_then(Dialect::layout);
         let company = company.filter(|layout| matches!(layout, ContentLayout::V19 | ContentLayout::V20));
         let layout = self.layout.or(company).unwrap_or(ContentLayout::V20);
         wire::encode_current_content(link.0, side == Side::Member, data, layout)

@@ -117,9 +117,9 @@ fn what_is_none_of_these_passes_as_it_is() {
                     SdpEncoding::Json => Payload::Json(payload),
                     _ => Payload::Bytes(Bytes::from_static(bytes)),
                 };
-                let signal = LinkMessage::Data { payload, last: false };
-                let passed = translate(signal.clone(), from, to, LINK);
-                assert_eq!(passed, Transcoded::Unknown(signal), "{bytes:?} {from:?} {to:?}");
+                let message = LinkMessage::Data { payload, last: false };
+                let passed = translate(message.clone(), from, to, LINK);
+                assert_eq!(passed, Transcoded::Unknown(message), "{bytes:?} {from:?} {to:?}");
             }
         }
     }

@@ -72,8 +72,8 @@ impl V7To14Codec {
                     self.waiting.push(link);
                 }
             }
-            Event::Relayed { link, side, signal: LinkMessage::Data { payload, .. }, origin } => {
-                let by_json = Dialect::from_tag(origin).is_some_and(|from| from.family() == Family::Json);
+            Event::Relayed { link, side, message: LinkMessage::Data { payload, .. }, sender } => {
+                let by_json = Dialect::from_tag(sender).is_some_and(|from| from.family() == Family::Json);
                 if self.proof == OpenerConfirmation::Wanted && side == Side::Member && by_json {
                     self.proof = OpenerConfirmation::WantedBy(now + PROOF);
                 }
@@ -81,10 +81,12 @@ impl V7To14Codec {
             }
             // The dialects have no words for these.
             Event::Relayed {
-                signal: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
+                message: LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty,
                 ..
             } => {}
-            Event::LinkEnded { link, side, clean } => self.link_ended(link, side, clean, out),
+            Event::LinkEnded { link, side, normal_closure } => {
+                self.link_ended(link, side, normal_closure, out)
+            }
             Event::Undeliverable { to, reason } => self.went_nowhere(to, reason, out),
             Event::Refused(Reason::KeyUnknown) if self.rules.any(from_11) => {
                 // It is told that it would be the first, and has to open the key itself.
@@ -188,11 +190,11 @@ impl V7To14Codec {
         Frame::text(text)
     }
 
-    fn link_ended(&mut self, link: LinkId, side: Side, clean: bool, out: &mut Vec<Frame>) {
+    fn link_ended(&mut self, link: LinkId, side: Side, normal_closure: bool, out: &mut Vec<Frame>) {
         self.waiting.retain(|waiting| *waiting != link);
         if self.rules.all(from_11) {
             // Up to 12 a peer that closes with 1000 is not missed.
-            if !clean || self.rules.only(Release::V14_0_0) {
+            if !normal_closure || self.rules.only(Release::V14_0_0) {
                 let id = self.id_of(link);
                 out.push(Frame::text(format!("{{\"unavailable\":{id}}}")));
             }

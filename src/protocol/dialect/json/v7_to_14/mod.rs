@@ -299,14 +299,14 @@ impl V7To14Codec {
     fn join(&mut self, room: RoomKey) -> Action {
         self.joined = true;
         let join = Join {
-            alone: if self.rules.all(is_9) {
+            when_empty: if self.rules.all(is_9) {
                 WhenEmpty::BecomeMember
             } else if self.rules.any(is_9) {
                 WhenEmpty::BecomeTentativeMember
             } else {
                 WhenEmpty::Refuse
             },
-            pick: MemberChoice::Oldest,
+            choice: MemberChoice::Oldest,
             rejoin: if self.rules.all(from_11) { RejoinPolicy::Reuse } else { RejoinPolicy::KeepReceiving },
         };
         Action::Enter(room, Command::Join(join))
@@ -349,8 +349,8 @@ impl V7To14Codec {
     }
 
     fn relay(&self, to: Recipient, data: ByteString) -> Action {
-        let signal = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        Action::Ask(Command::Relay { to, signal, origin: self.rules.likeliest.dialect().origin() })
+        let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
+        Action::Ask(Command::Relay { to, message, sender: self.rules.likeliest.dialect().tag() })
     }
 
     /// The joiner an id names.

@@ -1,19 +1,18 @@
 //! One connection from its first moment to its last: who speaks first, what dialect it is, and the correction of
 //! a wrong guess. Around a [`Session`], which knows nothing of doubt.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assumption::Assumption;
-use super::evidence::{self, Evidence, FrameFacts, History};
+use super::evidence::{self, FrameFacts, History};
 use super::partition::{Client, Placement, generation};
 use super::policy::{Policy, likeliest};
 use crate::protocol::dialect::{
-    Action, Dialect, Family, PROBE, ReleaseSet, Session, UpgradeRequest, close, pings,
+    Dialect, Evidence, Family, Output, OutputSink, PROBE, ReleaseSet, Session, UpgradeRequest, close, pings,
 };
-use crate::protocol::frame::{Close, Frame};
-use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey};
+use crate::protocol::frame::{Close, Message};
+use crate::protocol::model::{Command, Event, Reason};
 
 /// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
 /// others sent is shown to it: pages that are slow at that are rarely slower.
@@ -21,26 +20,6 @@ const HOLD: Duration = Duration::from_secs(2);
 
 /// How much waits at most for the room's answer to a client that was taken for another, in bytes.
 const MAX_REPEATED: usize = 256 * 1024;
-
-/// What the caller is to do, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Send a frame; a close frame is the last.
-    Send(Frame),
-    /// Send a WebSocket ping, and report its pong with [`Detector::on_pong`].
-    Ping,
-    /// Take a command to a room.
-    Enter(RoomKey, Command),
-    /// Take a command to the room where the peer is. If it is in none, that is its answer: nothing.
-    Ask(Command),
-    /// Leave all rooms.
-    Leave,
-    /// For the log and the counts: which releases are left, and by what evidence.
-    Recognised(ReleaseSet, Evidence),
-    /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
-    /// one another, the client itself and one that speaks this dialect.
-    Mixed(LinkId, Dialect),
-}
 
 /// One connection's conversation.
 #[derive(Debug)]
@@ -178,15 +157,15 @@ impl Detector {
     }
 
     /// A frame came.
-    pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Output>) {
+    pub fn on_message(&mut self, message: Message, now: Instant, steps: &mut Vec<Output>) {
         let before = steps.len();
         match &self.state {
-            State::AwaitingFirstFrame(_) => self.hear_first(FrameFacts::of(&frame), now, steps),
-            State::Speaking(_) if self.doubt.is_some() => self.weigh(FrameFacts::of(&frame), now, steps),
+            State::AwaitingFirstFrame(_) => self.hear_first(FrameFacts::new(&message), now, steps),
+            State::Speaking(_) if self.doubt.is_some() => self.weigh(FrameFacts::new(&message), now, steps),
             State::Speaking(_) => {}
         }
         if let State::Speaking(session) = &mut self.state {
-            act(session.decode(frame), steps);
+            session.decode(message, steps);
         }
         self.place(before, now, steps);
     }
@@ -205,7 +184,7 @@ impl Detector {
             && let State::Speaking(session) = &mut self.state
             && let Some(question) = session.question()
         {
-            steps.push(Output::Send(question));
+            steps.push(Output::Send(question.into()));
             self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
         }
         if placed.left {
@@ -251,11 +230,9 @@ impl Detector {
         if !possible.is_empty() && possible != self.candidates {
             self.candidates = possible;
             steps.push(Output::Recognised(possible, Evidence::LaterFrame));
-            let mut frames = Vec::new();
             if let State::Speaking(session) = &mut self.state {
-                session.adopt(possible, likeliest(possible), now, &mut frames);
+                session.adopt(possible, likeliest(possible), now, steps);
             }
-            steps.extend(frames.into_iter().map(Output::Send));
         } else if guessing && !possible.is_empty() {
             steps.push(Output::Recognised(possible, Evidence::LaterFrame));
         }
@@ -324,13 +301,13 @@ impl Detector {
         let likeliest = likeliest(possible);
         let mut session = Session::new(upgrade, possible, likeliest, doubt.policy.transcode, doubt.opened);
         if let Some(close) = Session::key_error(upgrade, likeliest) {
-            steps.push(Output::Send(Frame::Close(close)));
+            steps.push(Output::Send(close.into()));
         } else {
             if possible.len() > 1 && possible.iter().any(pings) {
-                steps.push(Output::Send(Frame::Binary(PROBE)));
+                steps.push(Output::Send(Message::Binary(PROBE).into()));
                 doubt.context.probed = true;
             }
-            act(session.open(doubt.opened), steps);
+            session.open(doubt.opened, steps);
         }
         let windows = doubt.policy.windows;
         if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
@@ -419,7 +396,7 @@ impl Detector {
     fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Output>) {
         match &mut self.state {
             State::AwaitingFirstFrame(listening) if listening.give_up_at <= now => {
-                steps.push(Output::Send(Frame::Close(self.close(&Reason::NoFirstFrame))));
+                steps.push(Output::Send(self.close(&Reason::NoFirstFrame).into()));
             }
             State::AwaitingFirstFrame(listening) => {
                 if listening.speak_at.is_some_and(|at| at <= now) {
@@ -434,17 +411,13 @@ impl Detector {
                     && let Some(held) = guess.release(now)
                 {
                     // It had the time to answer the probe. If it does so later, the candidates still have room for it.
-                    let mut frames = Vec::new();
                     let unanswered = self.candidates.filter(|release| !pings(release));
                     if !unanswered.is_empty() {
-                        session.adopt(unanswered, likeliest(unanswered), now, &mut frames);
+                        session.adopt(unanswered, likeliest(unanswered), now, steps);
                     }
-                    steps.extend(frames.into_iter().map(Output::Send));
                     show(session, held, now, steps);
                 }
-                let mut frames = Vec::new();
-                session.poll(now, &mut frames);
-                steps.extend(frames.into_iter().map(Output::Send));
+                session.poll(now, steps);
             }
         }
     }
@@ -460,37 +433,14 @@ impl Detector {
     }
 }
 
-/// Encodes events and has what comes of it sent.
+/// Encodes events, and puts out what the client is sent of them.
 fn show(
     session: &mut Session,
     events: impl IntoIterator<Item = Event>,
     now: Instant,
-    steps: &mut Vec<Output>,
+    out: &mut dyn OutputSink,
 ) {
-    let mut frames = FRAMES.take();
     for event in events {
-        let answer = session.encode(event, now, &mut frames);
-        // One by one: nearly always it is one, for which a loop is 60 instructions less than `extend`.
-        for frame in frames.drain(..) {
-            steps.push(Output::Send(frame));
-        }
-        steps.extend(answer.map(Output::Ask));
-    }
-    FRAMES.set(frames);
-}
-
-thread_local! {
-    /// What an event becomes, while it does: an allocation less for each.
-    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
-}
-
-fn act(action: Action, steps: &mut Vec<Output>) {
-    match action {
-        Action::Nothing => {}
-        Action::Enter(key, command) => steps.push(Output::Enter(key, command)),
-        Action::Ask(command) => steps.push(Output::Ask(command)),
-        Action::Reply(frame) => steps.push(Output::Send(frame)),
-        Action::Close(close) => steps.push(Output::Send(Frame::Close(close))),
-        Action::Several(actions) => actions.into_iter().for_each(|action| act(action, steps)),
+        session.encode(event, now, out);
     }
 }

@@ -13,56 +13,11 @@
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
-use std::fmt;
-
 use crate::protocol::dialect::{
     ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
     pings,
 };
-use crate::protocol::frame::Frame;
-
-/// By what a client was recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Nothing it did: what else it could speak is not served.
-    Pinned,
-    /// Its first frame.
-    FirstFrame,
-    /// It did not say a word. Whoever connects and says nothing is taken for such a client.
-    Silence,
-    /// A frame after the first, or the first of a client that we spoke to before.
-    LaterFrame,
-    /// Its silence was misread, and its first frame told better.
-    Corrected,
-}
-
-impl Evidence {
-    /// All kinds.
-    pub const ALL: [Evidence; 5] = [
-        Evidence::Pinned,
-        Evidence::FirstFrame,
-        Evidence::Silence,
-        Evidence::LaterFrame,
-        Evidence::Corrected,
-    ];
-
-    /// For people and for the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Evidence::Pinned => "pinned",
-            Evidence::FirstFrame => "first frame",
-            Evidence::Silence => "silence",
-            Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "corrected",
-        }
-    }
-}
-
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use crate::protocol::frame::Message;
 
 /// What happened on the connection before the frame, as far as it bears on what the frame means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,33 +37,32 @@ pub(super) struct History {
 /// A frame to be judged. Its text is read once, whatever is asked about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameFacts<'a> {
-    frame: &'a Frame,
+    message: &'a Message,
     /// Of a text that is a JSON object, or of bytes that may be one.
     shape: Option<MessageShape>,
 }
 
 impl<'a> FrameFacts<'a> {
-    pub(super) fn of(frame: &'a Frame) -> Self {
-        let text = match frame {
-            Frame::Text(text) => Some(&text[..]),
-            Frame::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
-            Frame::Binary(_) | Frame::Headed(..) | Frame::Close(_) => None,
+    pub(super) fn new(message: &'a Message) -> Self {
+        let text = match message {
+            Message::Text(text) => Some(&text[..]),
+            Message::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
+            Message::Binary(_) => None,
         };
-        FrameFacts { frame, shape: text.and_then(MessageShape::of) }
+        FrameFacts { message, shape: text.and_then(MessageShape::of) }
     }
 }
 
 impl History {
     /// Remembers of a frame what bears on later ones.
     pub(super) fn note(&mut self, clue: FrameFacts<'_>) {
-        match clue.frame {
-            Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
-            Frame::Text(_) => {
+        match clue.message {
+            Message::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
+            Message::Text(_) => {
                 if let Some(asked) = clue.shape.and_then(MessageShape::asks_to_join) {
                     self.joining = asked;
                 }
             }
-            Frame::Close(_) | Frame::Headed(..) => {}
         }
     }
 }
@@ -117,10 +71,9 @@ impl History {
 pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
     let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
-    let bytes = match clue.frame {
-        Frame::Text(_) => return json(clue.shape, context, family(Family::Json)),
-        Frame::Binary(bytes) => bytes,
-        Frame::Close(_) | Frame::Headed(..) => return releases,
+    let bytes = match clue.message {
+        Message::Text(_) => return json(clue.shape, context, family(Family::Json)),
+        Message::Binary(bytes) => bytes,
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::ProtobufV2);

@@ -6,8 +6,7 @@ mod evidence;
 mod partition;
 mod policy;
 
-pub use detector::{Detector, Output};
-pub use evidence::Evidence;
+pub use detector::Detector;
 pub use partition::RoomPolicy;
 pub use policy::{DetectionTimeouts, Policy, Protocols, likeliest};
 

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use regex_lite::Regex;
 
-use super::detector::Output;
 use super::policy::Policy;
-use crate::protocol::dialect::{Dialect, Family, PeerProtocol, ReleaseSet};
+use crate::protocol::dialect::{Dialect, Family, Output, PeerProtocol, ReleaseSet};
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Who meets under one key.

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use super::evidence::{FrameFacts, History, after};
 use super::*;
-use crate::protocol::dialect::{Dialect, PROBE, ReleaseSet, UpgradeRequest};
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::dialect::{Dialect, Output, PROBE, ReleaseSet, UpgradeRequest};
+use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Payload, Side};
 use bytes::Bytes;
 
-fn hex(text: &str) -> Frame {
+fn hex(text: &str) -> Message {
     let bytes: Vec<u8> =
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
-    Frame::Binary(bytes.into())
+    Message::Binary(bytes.into())
 }
 
 fn policy(list: &str) -> Arc<Policy> {
@@ -61,7 +61,7 @@ impl Talk {
     /// Lets the time run to `ms`, as the driver would.
     fn until(&mut self, ms: u64) -> &mut Self {
         while let Some(due) = self.conversation.deadline().filter(|due| *due <= self.at(ms)) {
-            if matches!(self.steps.last(), Some(Output::Send(Frame::Close(_)))) {
+            if matches!(self.steps.last(), Some(Output::Send(Outgoing::Close(_)))) {
                 // The driver asks no more after the end.
                 break;
             }
@@ -76,9 +76,9 @@ impl Talk {
         self
     }
 
-    fn frame(&mut self, ms: u64, frame: &Frame) -> &mut Self {
+    fn frame(&mut self, ms: u64, message: &Message) -> &mut Self {
         self.until(ms);
-        self.conversation.on_frame(frame.clone(), self.at(ms), &mut self.steps);
+        self.conversation.on_message(message.clone(), self.at(ms), &mut self.steps);
         self
     }
 
@@ -93,14 +93,11 @@ impl Talk {
         let mut did = Vec::new();
         for step in self.steps.drain(..) {
             did.push(match step {
-                Output::Send(Frame::Binary(bytes)) => {
-                    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-                }
-                Output::Send(Frame::Headed(head, rest)) => {
-                    head.iter().chain(&rest).map(|byte| format!("{byte:02x}")).collect()
-                }
-                Output::Send(Frame::Text(text)) => text.to_string(),
-                Output::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
+                Output::Send(outgoing) => match outgoing.into_message() {
+                    Ok(Message::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    Ok(Message::Text(text)) => text.to_string(),
+                    Err(Close { code, reason }) => format!("close {code:?} {reason}"),
+                },
                 Output::Ping => "ping".into(),
                 Output::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
                 Output::Ask(command) => verb(&command).into(),
@@ -154,13 +151,13 @@ fn the_evidence_table_row_by_row() {
     let everything = format!("{json} {v1} 19 20");
     let lone = History { member: true, joining: true, ..none };
     for (frame, context, expected) in [
-        (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
-        (Frame::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
-        (Frame::text("{\"open\":\"k\"}"), lone, "11 13"),
-        (Frame::text("{\"id\":1,\"data\":1}"), lone, "9"),
-        (Frame::text("garbage"), none, json),
-        (Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "4 5"),
-        (Frame::binary(&b"{\"join\":\"k\"}"[..]), none, "7.6"),
+        (Message::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
+        (Message::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
+        (Message::text("{\"open\":\"k\"}"), lone, "11 13"),
+        (Message::text("{\"id\":1,\"data\":1}"), lone, "9"),
+        (Message::text("garbage"), none, json),
+        (Message::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "4 5"),
+        (Message::binary(&b"{\"join\":\"k\"}"[..]), none, "7.6"),
         (hex("1a02080b"), none, "19 20"),
         (hex("0801"), none, "19 20"),
         (hex("1206080012022a2a"), none, "19 20"),
@@ -180,7 +177,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(FrameFacts::of(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(after(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 
@@ -389,7 +386,7 @@ fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
 fn a_json_client_on_a_path_is_taken_back() {
     let mut talk = Talk::open("auto", "/111111");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
-    talk.frame(900, &Frame::text("{\"type\":\"open\",\"key\":\"k\"}"));
+    talk.frame(900, &Message::text("{\"type\":\"open\",\"key\":\"k\"}"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["leave".to_owned(), "k open".into()], "4 5".into()));
 }
 
@@ -444,6 +441,6 @@ fn keys_are_measured_in_utf_16() {
 #[test]
 fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
     let mut talk = Talk::open("sigver-18,sigver-20", "/k");
-    talk.frame(1, &Frame::text("{}"));
+    talk.frame(1, &Message::text("{}"));
     assert_eq!(talk.did(), ["ping", "close Some(4743) Wrong data type"]);
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::json::{V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
 use super::webrtc::{self, SdpEncoding, Transcoded};
-use super::{Dialect, Family, Release, ReleaseSet, close};
-use crate::protocol::frame::{Close, Frame};
+use super::{Dialect, Family, Output, OutputSink, Release, ReleaseSet, close};
+use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
 /// What the upgrade request says.
@@ -17,23 +17,6 @@ pub struct UpgradeRequest {
     pub path: String,
     /// The query of the URL has an attribute `favored`, whatever its value.
     pub favored: bool,
-}
-
-/// What is to be done about a frame.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Nothing.
-    Nothing,
-    /// Go to a room with a command.
-    Enter(RoomKey, Command),
-    /// Ask the room where the peer is.
-    Ask(Command),
-    /// Answer.
-    Reply(Frame),
-    /// Close.
-    Close(Close),
-    /// Several of these, in this order.
-    Several(Vec<Action>),
 }
 
 /// The longest key, in UTF-16 units (sigver 8 to 20, measured).
@@ -120,17 +103,23 @@ impl Session {
     }
 
     /// What the server does first, on a connection that was opened then.
-    pub fn open(&mut self, opened: Instant) -> Action {
+    pub fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
-            Codec::V1(codec) => codec.open(),
-            Codec::V7To14(codec) => codec.open(opened),
-            Codec::V1To5(_) | Codec::V6(_) | Codec::V2(_) => Action::Nothing,
+            Codec::V1(codec) => codec.open(out),
+            Codec::V7To14(codec) => codec.open(opened, out),
+            Codec::V1To5(_) | Codec::V6(_) | Codec::V2(_) => {}
         }
     }
 
     /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for. What is now
     /// due is appended to `out`.
-    pub fn adopt(&mut self, releases: ReleaseSet, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
+    pub fn adopt(
+        &mut self,
+        releases: ReleaseSet,
+        likeliest: Release,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
         self.dialect = likeliest.dialect();
         self.voice = self.voice.map(|_| SdpEncoding::of(self.dialect));
         match &mut self.codec {
@@ -147,37 +136,27 @@ impl Session {
 
     /// A question to the client that tells generations apart, in place of the answer to what it has asked, if there is
     /// one.
-    pub fn question(&mut self) -> Option<Frame> {
+    pub fn question(&mut self) -> Option<Message> {
         match &mut self.codec {
             Codec::V7To14(codec) => codec.question(),
             Codec::V1To5(_) | Codec::V6(_) | Codec::V1(_) | Codec::V2(_) => None,
         }
     }
 
-    /// What a frame from the client means.
-    pub fn decode(&mut self, frame: Frame) -> Action {
-        let mut action = match &mut self.codec {
-            Codec::V1To5(codec) => codec.decode(&frame),
-            Codec::V6(codec) => codec.decode(&frame),
-            Codec::V7To14(codec) => codec.decode(&frame),
-            Codec::V1(codec) => codec.decode(frame),
-            Codec::V2(codec) => codec.decode(frame),
-        };
-        if self.voice == Some(SdpEncoding::Builder)
-            && let Action::Ask(Command::Relay { message: LinkMessage::Data { payload, last }, .. }) =
-                &mut action
-        {
-            *last = webrtc::is_last(payload, *last);
+    /// Decodes a message from the client, and puts out what follows from it.
+    pub fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
+        if self.voice == Some(SdpEncoding::Builder) {
+            return self.codec.decode(message, &mut LastMarker(out));
         }
-        action
+        self.codec.decode(message, out);
     }
 
-    /// What the client is to see of an event: nothing, or frames, appended to `out`. Returns what its sender is to be
-    /// answered in the client's stead, if anything.
-    pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) -> Option<Command> {
+    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in the client's
+    /// stead.
+    pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         let event = match self.translate(event) {
             Ok(event) => event,
-            Err(answer) => return answer,
+            Err(answer) => return answer.into_iter().for_each(|answer| out.ask(answer)),
         };
         match &mut self.codec {
             Codec::V1To5(codec) => codec.encode(event, out),
@@ -186,7 +165,6 @@ impl Session {
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::V2(codec) => codec.encode(event, out),
         }
-        None
     }
 
     /// The event in the words of the client's generation, or what becomes of it instead.
@@ -236,12 +214,37 @@ impl Session {
     }
 
     /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
-    pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}
             Codec::V7To14(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
             Codec::V2(codec) => codec.poll(now, out),
         }
+    }
+}
+
+impl Codec {
+    fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
+        match self {
+            Codec::V1To5(codec) => codec.decode(&message, out),
+            Codec::V6(codec) => codec.decode(&message, out),
+            Codec::V7To14(codec) => codec.decode(&message, out),
+            Codec::V1(codec) => codec.decode(message, out),
+            Codec::V2(codec) => codec.decode(message, out),
+        }
+    }
+}
+
+/// A filter that marks the last payload of a link, which clients of the binary builder do not mark themselves.
+struct LastMarker<'a>(&'a mut dyn OutputSink);
+
+impl OutputSink for LastMarker<'_> {
+    fn put(&mut self, mut output: Output) {
+        if let Output::Ask(Command::Relay { message: LinkMessage::Data { payload, last }, .. }) = &mut output
+        {
+            *last = webrtc::is_last(payload, *last);
+        }
+        self.0.put(output);
     }
 }

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 
 use super::keepalive::{PingDue, PingTimer};
 use super::timers::{NEVER, Tick, TimerQueue};
-use crate::protocol::detect::{Detector, Output, Policy};
-use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::detect::{Detector, Policy};
+use crate::protocol::dialect::{Output, UpgradeRequest};
+use crate::protocol::frame::{Close, Outgoing};
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Hub, Membership, Outbox, Overflow};
 use crate::server::signaller::Signaller;
@@ -258,11 +258,11 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Incoming(incoming) => {
                 self.idle.heard(now);
                 match incoming {
-                    Incoming::Frame(frame) => self.conversation.on_frame(frame, now, steps),
+                    Incoming::Message(message) => self.conversation.on_message(message, now, steps),
                     Incoming::Ping => self.flushing = true,
                     Incoming::Pong => self.conversation.on_pong(now),
                     Incoming::MessageTooBig => steps.push(close(&self.conversation, &Reason::MessageTooBig)),
-                    Incoming::ProtocolError(close) => steps.push(Output::Send(Frame::Close(close))),
+                    Incoming::ProtocolError(close) => steps.push(Output::Send(close.into())),
                     Incoming::Closed(code) => {
                         self.seat.leave(code == Some(1000));
                         return Some(false);
@@ -288,12 +288,12 @@ impl<T: Transport, G> Driver<T, G> {
     fn perform(&mut self, steps: &mut Vec<Output>) -> Option<bool> {
         for step in steps.drain(..) {
             match step {
-                Output::Send(frame) => {
-                    if let Frame::Close(close) = &frame {
+                Output::Send(outgoing) => {
+                    if let Outgoing::Close(close) = &outgoing {
                         let Close { code, reason } = close;
                         tracing::debug!(peer = self.seat.peer().0, code, %reason, "closing");
                     }
-                    match self.socket.queue(frame) {
+                    match self.socket.queue(outgoing) {
                         Ok(false) => self.flushing = true,
                         Ok(true) => return Some(true),
                         Err(_) => return Some(false),
@@ -333,7 +333,7 @@ impl<T: Transport, G> Driver<T, G> {
 }
 
 fn close(conversation: &Detector, reason: &Reason) -> Output {
-    Output::Send(Frame::Close(conversation.close(reason)))
+    Output::Send(conversation.close(reason).into())
 }
 
 thread_local! {

@@ -1,8 +1,7 @@
 //! Plain counters. Locking is up to [`Telemetry`](super::Telemetry).
 
 use super::{Recognition, UnixSeconds};
-use crate::protocol::detect::Evidence;
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Dialect, Evidence};
 
 /// A number of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

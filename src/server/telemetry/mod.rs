@@ -20,8 +20,8 @@ pub use counts::{ConnectionCount, Counts, DialectUsage, EvidenceCount};
 pub use report::{Report, RoomSummary, RoomsReport, ServerSummary};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::{Evidence, likeliest};
-use crate::protocol::dialect::{Dialect, ReleaseSet};
+use crate::protocol::detect::likeliest;
+use crate::protocol::dialect::{Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
 
 /// Number of independently locked parts, so that connections on several cores rarely wait for one another.

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer};
 
 use super::{ConnectionCount, ConnectionInfo, EvidenceCount, Telemetry, UnixSeconds};
-use crate::protocol::detect::Evidence;
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
+use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
 /// Facts of the server that the counters do not have.
 #[derive(Clone, Debug)]

@@ -21,7 +21,7 @@ pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
 pub(super) use v7_to_14::V7To14Codec;
 
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 
 /// The longest key of the dialects whose originals have no limit (sigver 1 to 7), in bytes. The others' limit is 512
 /// UTF-16 units.
@@ -30,11 +30,10 @@ const MAX_KEY: usize = 4096;
 /// How many joiners an opener can answer: the latest ones. The originals have no limit.
 const MAX_JOINERS: usize = 65_536;
 
-/// The text of a frame, be it one of text or of bytes.
-fn text_of(frame: &Frame) -> Option<ByteString> {
-    match frame {
-        Frame::Text(text) => Some(text.clone()),
-        Frame::Binary(bytes) => ByteString::try_from(bytes.clone()).ok(),
-        Frame::Close(_) | Frame::Headed(..) => None,
+/// Returns the text of a message, be it one of text or of bytes.
+fn text_of(message: &Message) -> Option<ByteString> {
+    match message {
+        Message::Text(text) => Some(text.clone()),
+        Message::Binary(bytes) => ByteString::try_from(bytes.clone()).ok(),
     }
 }

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::joiner_index::JoinerIndex;
 use super::js_semantics::{compact, digits, room_key};
 use super::{JsonError, MAX_KEY, close, text_of};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::Release;
-use crate::protocol::dialect::session::Action;
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 use crate::protocol::model::canonical::Attributes;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
@@ -50,26 +50,25 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joiner: false }
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        if let Frame::Close(_) = frame {
-            return Action::Nothing;
-        }
-        let Some(text) = text_of(frame) else { return self.refuse(JsonError::NotJson) };
-        let binary = matches!(frame, Frame::Binary(_));
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
+        let binary = matches!(message, Message::Binary(_));
         let head = Attributes::of(&text).map(|attributes| Head::of_canonical(&attributes, self.key_name()));
         match head {
-            Some(head) => self.object(head, text, binary),
-            None => self.any_text(text, binary),
+            Some(head) => self.object(head, text, binary, out),
+            None => self.any_text(text, binary, out),
         }
     }
 
     /// What it said, whatever it is: read into a tree.
-    fn any_text(&mut self, text: ByteString, binary: bool) -> Action {
+    fn any_text(&mut self, text: ByteString, binary: bool, out: &mut dyn OutputSink) {
         match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => self.object(Head::of_tree(object, self.key_name()), text, binary),
-            Ok(Value::Null) | Err(_) => self.refuse(JsonError::NotJson),
-            Ok(_) if self.any_object() => self.refuse(JsonError::BeforeJoin),
-            Ok(_) => self.refuse(JsonError::Unknown(&text)),
+            Ok(Value::Object(object)) => {
+                self.object(Head::of_tree(object, self.key_name()), text, binary, out)
+            }
+            Ok(Value::Null) | Err(_) => self.refuse(JsonError::NotJson, out),
+            Ok(_) if self.any_object() => self.refuse(JsonError::BeforeJoin, out),
+            Ok(_) => self.refuse(JsonError::Unknown(&text), out),
         }
     }
 
@@ -83,46 +82,46 @@ impl V1To5Codec {
         self.release >= Release::V5_0_0
     }
 
-    fn object(&mut self, head: Head, text: ByteString, binary: bool) -> Action {
+    fn object(&mut self, head: Head, text: ByteString, binary: bool, out: &mut dyn OutputSink) {
         let Head { kind, key, index } = head;
         match (kind.as_ref().and_then(Value::as_str), &key) {
             (Some("open" | "join"), Some(key)) if room_key(key).as_str().len() > MAX_KEY => {
-                return self.refuse(JsonError::KeyTooLong);
+                return self.refuse(JsonError::KeyTooLong, out);
             }
             (Some("open"), Some(key)) => {
                 self.joiners = JoinerIndex::default();
                 let open = Open { exclusive: true, keep_other_rooms: false };
-                return Action::Enter(room_key(key), Command::Open(open));
+                return out.enter(room_key(key), Command::Open(open));
             }
-            (Some("join"), Some(key)) => return self.join(room_key(key)),
+            (Some("join"), Some(key)) => return self.join(room_key(key), out),
             (Some("open" | "join"), None) if !self.any_object() => {
-                return self.refuse(JsonError::KeyUnknown(""));
+                return self.refuse(JsonError::KeyUnknown(""), out);
             }
             (Some("offer" | "icecandidate"), _) if !self.any_object() => {}
-            _ if !self.any_object() => return self.refuse(JsonError::Unknown(&text)),
-            _ if kind.is_some() && key.is_some() => return self.refuse(JsonError::Unknown(&text)),
+            _ if !self.any_object() => return self.refuse(JsonError::Unknown(&text), out),
+            _ if kind.is_some() && key.is_some() => return self.refuse(JsonError::Unknown(&text), out),
             _ => {}
         }
         let to = match index {
             Some(index) => match self.joiner_at(&index) {
                 Some(link) => link,
-                None => return self.refuse(JsonError::UnknownId),
+                None => return self.refuse(JsonError::UnknownId, out),
             },
             None if self.joiner => Recipient::Member,
-            None => return self.refuse(JsonError::BeforeJoin),
+            None => return self.refuse(JsonError::BeforeJoin, out),
         };
         let message = LinkMessage::Data { payload: Payload::ObjectFrame { text, binary }, last: false };
-        Action::Ask(Command::Relay { to, message, sender: self.release.dialect().tag() })
+        out.ask(Command::Relay { to, message, sender: self.release.dialect().tag() });
     }
 
-    fn join(&mut self, key: RoomKey) -> Action {
+    fn join(&mut self, key: RoomKey, out: &mut dyn OutputSink) {
         self.joiner = true;
         let join = Join {
             when_empty: WhenEmpty::Refuse,
             choice: MemberChoice::Oldest,
             rejoin: RejoinPolicy::KeepReceiving,
         };
-        Action::Enter(key, Command::Join(join))
+        out.enter(key, Command::Join(join));
     }
 
     /// The joiner that an index names, as a number or in digits.
@@ -135,36 +134,36 @@ impl V1To5Codec {
         self.joiners.at(index).map(Recipient::Joiner)
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToJoiner { link } => {
                 self.joiners.index_of(link);
-                out.push(Frame::text(ByteString::from_static("{\"type\":\"join\"}")));
+                out.static_text("{\"type\":\"join\"}");
             }
             Event::Relayed { link, side, message: LinkMessage::Data { payload, .. }, .. } => {
                 match (side, payload) {
                     (Side::Joiner, Payload::ObjectFrame { text, binary }) => {
-                        out.push(forwarded(text, binary))
+                        out.send(forwarded(text, binary))
                     }
                     (Side::Member, Payload::ObjectFrame { text, binary }) if !self.any_object() => {
-                        out.push(forwarded(text, binary));
+                        out.send(forwarded(text, binary));
                     }
                     (Side::Joiner, payload) => {
-                        out.push(Frame::Text(self.object_text(payload)));
+                        out.text(self.object_text(payload));
                     }
                     (Side::Member, payload) => {
                         let index = self.joiners.index_of(link);
-                        out.push(Frame::text(self.with_index(payload, index)));
+                        out.text(self.with_index(payload, index));
                     }
                 }
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.release, JsonError::of(&reason, ""))));
+                out.close(close(self.release, JsonError::of(&reason, "")));
             }
             // An opener cannot know that a joiner is gone: nobody told it, and the others still need it.
             Event::Undeliverable { reason: Reason::UnknownRecipient, .. } => {}
             Event::Undeliverable { reason, .. } => {
-                out.push(Frame::Close(close(self.release, JsonError::of(&reason, ""))));
+                out.close(close(self.release, JsonError::of(&reason, "")));
             }
             // The dialect has no words for these.
             Event::Admitted { .. }
@@ -236,8 +235,8 @@ impl V1To5Codec {
         attributes.and_then(|attributes| self.kind(|name| attributes.get(name).is_some()))
     }
 
-    fn refuse(&self, fault: JsonError<'_>) -> Action {
-        Action::Close(close(self.release, fault))
+    fn refuse(&self, fault: JsonError<'_>, out: &mut dyn OutputSink) {
+        out.close(close(self.release, fault));
     }
 }
 
@@ -262,8 +261,8 @@ fn extended(text: &ByteString, kind: Option<&str>, index: Option<usize>) -> Byte
 }
 
 /// The sender's frame as it is.
-fn forwarded(text: ByteString, binary: bool) -> Frame {
-    if binary { Frame::Binary(text.into_bytes()) } else { Frame::Text(text) }
+fn forwarded(text: ByteString, binary: bool) -> Message {
+    if binary { Message::Binary(text.into_bytes()) } else { Message::Text(text) }
 }
 
 #[cfg(test)]
@@ -271,6 +270,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::dialect::Output;
+    use crate::protocol::frame::Outgoing;
     use crate::protocol::model::test_json;
     use crate::protocol::model::{LinkId, SenderTag};
 
@@ -293,8 +294,11 @@ mod tests {
                 codec.joiners.index_of(LinkId(70));
                 codec
             };
-            let frame = forwarded(text.as_str().into(), binary);
-            prop_assert_eq!(codec().decode(&frame), codec().any_text(text.into(), binary));
+            let message = forwarded(text.as_str().into(), binary);
+            let (mut fast, mut general) = (Vec::<Output>::new(), Vec::<Output>::new());
+            codec().decode(&message, &mut fast);
+            codec().any_text(text.into(), binary, &mut general);
+            prop_assert_eq!(fast, general);
         }
 
         #[test]
@@ -323,10 +327,20 @@ mod tests {
         }
     }
 
-    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Frame> {
+    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Output> {
         let mut out = Vec::new();
         codec.encode(event, &mut out);
         out
+    }
+
+    fn decoded(codec: &mut V1To5Codec, text: &str) -> Vec<Output> {
+        let mut out = Vec::new();
+        codec.decode(&Message::text(text), &mut out);
+        out
+    }
+
+    fn text(text: &str) -> Output {
+        Output::Send(Message::text(text).into())
     }
 
     fn relayed(link: u32, side: Side, text: &'static str) -> Event {
@@ -345,7 +359,7 @@ mod tests {
         sent(&mut codec, Event::LinkedToJoiner { link: LinkId(80) });
         assert_eq!(
             sent(&mut codec, relayed(80, Side::Member, OFFER)),
-            [Frame::text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
+            [text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
         );
     }
 
@@ -354,22 +368,23 @@ mod tests {
     fn an_opener_of_4_sees_the_frame_as_it_came() {
         let mut codec = V1To5Codec::new(Release::V4_0_0);
         sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
-        assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [Frame::text(OFFER)]);
+        assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [text(OFFER)]);
     }
 
     #[test]
     fn a_key_without_end_is_refused() {
         let key = "k".repeat(MAX_KEY + 1);
-        let frame = Frame::text(format!(r#"{{"type":"open","key":"{key}"}}"#));
-        let refused = V1To5Codec::new(Release::V5_0_0).decode(&frame);
-        assert!(matches!(refused, Action::Close(close) if close.code == Some(1008)));
+        let mut codec = V1To5Codec::new(Release::V5_0_0);
+        let refused = decoded(&mut codec, &format!(r#"{{"type":"open","key":"{key}"}}"#));
+        assert!(matches!(&refused[..], [Output::Send(Outgoing::Close(close))] if close.code == Some(1008)));
     }
 
     #[test]
     fn only_offers_and_candidates_are_relayed_up_to_4() {
         let mut codec = V1To5Codec::new(Release::V4_0_0);
-        codec.decode(&Frame::text(r#"{"type":"join","key":"k"}"#));
-        assert!(matches!(codec.decode(&Frame::text(OFFER)), Action::Ask(Command::Relay { .. })));
-        assert!(matches!(codec.decode(&Frame::text(r#"{"type":"answer"}"#)), Action::Close(_)));
+        decoded(&mut codec, r#"{"type":"join","key":"k"}"#);
+        assert!(matches!(decoded(&mut codec, OFFER)[..], [Output::Ask(Command::Relay { .. })]));
+        let refused = decoded(&mut codec, r#"{"type":"answer"}"#);
+        assert!(matches!(refused[..], [Output::Send(Outgoing::Close(_))]));
     }
 }

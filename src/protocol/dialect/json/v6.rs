@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::js_semantics::{compact, room_key};
 use super::{JsonError, MAX_JOINERS, MAX_KEY, close, text_of};
-use crate::protocol::dialect::session::Action;
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::{Dialect, Release};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 use crate::protocol::model::canonical::{self, Attributes};
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy,
@@ -32,37 +32,34 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, waiting }
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        if let Frame::Close(_) = frame {
-            return Action::Nothing;
-        }
-        let Some(text) = text_of(frame) else { return refuse(JsonError::NotJson) };
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
         match canonical::only_name(&text) {
-            Some("offer") => self.offer(Payload::Json(text)),
-            Some("answer") => self.answer(Payload::Json(text)),
-            _ => self.any_text(&text),
+            Some("offer") => self.offer(Payload::Json(text), out),
+            Some("answer") => self.answer(Payload::Json(text), out),
+            _ => self.any_text(&text, out),
         }
     }
 
     /// What it said, whatever it is: read into a tree.
-    fn any_text(&mut self, text: &str) -> Action {
+    fn any_text(&mut self, text: &str, out: &mut dyn OutputSink) {
         match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => self.object(object),
-            Ok(Value::Null) | Err(_) => refuse(JsonError::NotJson),
-            Ok(_) => refuse(JsonError::Unknown(text)),
+            Ok(Value::Object(object)) => self.object(object, out),
+            Ok(Value::Null) | Err(_) => refuse(JsonError::NotJson, out),
+            Ok(_) => refuse(JsonError::Unknown(text), out),
         }
     }
 
-    fn object(&mut self, mut object: Map<String, Value>) -> Action {
+    fn object(&mut self, mut object: Map<String, Value>, out: &mut dyn OutputSink) {
         if let Some(key) = object.get("key").or(object.get("joinkey")) {
             let key = room_key(key);
             if key.as_str().len() > MAX_KEY {
-                return refuse(JsonError::KeyTooLong);
+                return refuse(JsonError::KeyTooLong, out);
             }
             if object.contains_key("key") {
                 self.opened = true;
                 self.waiting = Vec::new();
-                return Action::Enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
+                return out.enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
             }
             self.joined = true;
             let join = Join {
@@ -70,37 +67,36 @@ impl V6Codec {
                 choice: MemberChoice::Oldest,
                 rejoin: RejoinPolicy::KeepReceiving,
             };
-            return Action::Enter(key, Command::Join(join));
+            return out.enter(key, Command::Join(join));
         }
         if let Some(offer) = object.remove("offer") {
-            return self.offer(payload("offer", offer));
+            return self.offer(payload("offer", offer), out);
         }
         if let Some(answer) = object.remove("answer") {
-            return self.answer(payload("answer", answer));
+            return self.answer(payload("answer", answer), out);
         }
-        refuse(JsonError::Unknown(""))
+        refuse(JsonError::Unknown(""), out)
     }
 
-    fn offer(&self, offer: Payload) -> Action {
+    fn offer(&self, offer: Payload, out: &mut dyn OutputSink) {
         if !self.joined {
-            return refuse(JsonError::BeforeJoin);
+            return refuse(JsonError::BeforeJoin, out);
         }
-        relay(Recipient::Member, offer)
+        relay(Recipient::Member, offer, out);
     }
 
-    fn answer(&mut self, answer: Payload) -> Action {
+    fn answer(&mut self, answer: Payload, out: &mut dyn OutputSink) {
         if !self.opened {
-            return refuse(JsonError::BeforeOpen);
+            return refuse(JsonError::BeforeOpen, out);
         }
-        let waiting = std::mem::take(&mut self.waiting).into_iter().map(Recipient::Joiner);
-        Action::Several(waiting.map(|to| relay(to, answer.clone())).collect())
+        for joiner in std::mem::take(&mut self.waiting) {
+            relay(Recipient::Joiner(joiner), answer.clone(), out);
+        }
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
-            Event::LinkedToMember { .. } => {
-                out.push(Frame::text(ByteString::from_static("{\"reachable\":\"true\"}")))
-            }
+            Event::LinkedToMember { .. } => out.static_text("{\"reachable\":\"true\"}"),
             Event::LinkedToJoiner { link } => {
                 if self.waiting.len() == MAX_JOINERS {
                     self.waiting.remove(0);
@@ -113,13 +109,15 @@ impl V6Codec {
                     Side::Member => "offer",
                     Side::Joiner => "answer",
                 };
-                out.extend(only(payload, name).map(Frame::Text));
+                if let Some(text) = only(payload, name) {
+                    out.text(text);
+                }
             }
             Event::LinkEnded { link, side: Side::Member, .. } => {
                 self.waiting.retain(|waiting| *waiting != link);
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(RELEASE, JsonError::of(&reason, ""))));
+                out.close(close(RELEASE, JsonError::of(&reason, "")));
             }
             // The opener is gone, and all that can be said to it.
             Event::Undeliverable { to: Recipient::Member | Recipient::JoinerOrMember(_), reason } => {
@@ -127,7 +125,7 @@ impl V6Codec {
                     Reason::NotJoined => JsonError::BeforeJoin,
                     _ => JsonError::OpenerGone(""),
                 };
-                out.push(Frame::Close(close(RELEASE, fault)));
+                out.close(close(RELEASE, fault));
             }
             // A joiner that has gone misses nothing, and the opener need not know.
             Event::Undeliverable { to: Recipient::Joiner(_), .. }
@@ -186,13 +184,13 @@ fn payload(name: &str, value: Value) -> Payload {
     Payload::Json(compact(attribute(name, value)))
 }
 
-fn relay(to: Recipient, payload: Payload) -> Action {
+fn relay(to: Recipient, payload: Payload, out: &mut dyn OutputSink) {
     let message = LinkMessage::Data { payload, last: false };
-    Action::Ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() })
+    out.ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() });
 }
 
-fn refuse(fault: JsonError<'_>) -> Action {
-    Action::Close(close(RELEASE, fault))
+fn refuse(fault: JsonError<'_>, out: &mut dyn OutputSink) {
+    out.close(close(RELEASE, fault));
 }
 
 #[cfg(test)]
@@ -200,6 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::dialect::Output;
     use crate::protocol::model::test_json;
 
     proptest! {
@@ -209,7 +208,10 @@ mod tests {
         #[test]
         fn canonical_text_means_what_any_text_means(text in test_json::sent(), opened: bool, joined: bool) {
             let codec = || V6Codec { opened, joined, waiting: vec![LinkId(70), LinkId(80)] };
-            prop_assert_eq!(codec().decode(&Frame::text(text.as_str())), codec().any_text(&text));
+            let (mut fast, mut general) = (Vec::<Output>::new(), Vec::<Output>::new());
+            codec().decode(&Message::text(text.as_str()), &mut fast);
+            codec().any_text(&text, &mut general);
+            prop_assert_eq!(fast, general);
         }
 
         #[test]

@@ -11,8 +11,8 @@ use super::{
     LastRequest, MAX_JOINERS, OpenerConfirmation, PROOF, V7To14Codec, confirms_keys, from_11, is_7, is_8,
     is_9, up_to_7,
 };
-use crate::protocol::dialect::{Dialect, Family, Release};
-use crate::protocol::frame::Frame;
+use crate::protocol::dialect::{Dialect, Family, OutputSink, Release};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, Side};
 
 /// The answer to a `{"key":K}` with an offer of nobody in it, which only those of 7.0 answer: the others have heard that
@@ -59,7 +59,12 @@ impl V7To14Codec {
         }
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(
+        &mut self,
+        event: Event,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
         match event {
             Event::Admitted { first } => self.admitted(first, out),
             Event::BecameMember { .. } => {}
@@ -77,7 +82,7 @@ impl V7To14Codec {
                 if self.proof == OpenerConfirmation::Wanted && side == Side::Member && by_json {
                     self.proof = OpenerConfirmation::WantedBy(now + PROOF);
                 }
-                out.push(self.relayed(link, side, payload));
+                out.text(self.relayed(link, side, payload));
             }
             // The dialects have no words for these.
             Event::Relayed {
@@ -95,23 +100,23 @@ impl V7To14Codec {
             }
             Event::Refused(reason) => {
                 if self.rules.any(confirms_keys) {
-                    out.push(Frame::text(ByteString::from_static("{\"isKeyOk\":false}")));
+                    out.static_text("{\"isKeyOk\":false}");
                 }
-                out.push(self.closing(&reason));
+                out.close(self.closing(&reason));
             }
-            Event::Evicted(reason) => out.push(self.closing(&reason)),
+            Event::Evicted(reason) => out.close(self.closing(&reason)),
         }
     }
 
     /// The same answer with a question in it.
-    pub(in crate::protocol::dialect) fn question(&mut self) -> Option<Frame> {
+    pub(in crate::protocol::dialect) fn question(&mut self) -> Option<Message> {
         let by_key = self.asked == LastRequest::Open && self.rules.any(is_7);
         let unclear = by_key && self.rules.any(|release| release == Release::V7_6_4);
         self.questioned = unclear;
-        unclear.then(|| Frame::text(ByteString::from_static(WHO_ARE_YOU)))
+        unclear.then(|| Message::text(ByteString::from_static(WHO_ARE_YOU)))
     }
 
-    fn admitted(&mut self, first: bool, out: &mut Vec<Frame>) {
+    fn admitted(&mut self, first: bool, out: &mut dyn OutputSink) {
         if self.asked == LastRequest::Open {
             let first = first || !self.rules.only(Release::V11_0_0);
             if self.rules.all(up_to_7) {
@@ -129,7 +134,7 @@ impl V7To14Codec {
 
     /// The answer to a `{"key":K}`: nothing to an opener of 6, 7.0 or 7.1, unless it may be one of 7.6. Then those of 7
     /// get an id and data, without which they close (netflux 0.10.3, measured); no joiner ever has that id.
-    fn key_accepted(&self, out: &mut Vec<Frame>) {
+    fn key_accepted(&self, out: &mut dyn OutputSink) {
         if self.questioned || !self.rules.any(|release| release == Release::V7_6_4) {
             return;
         }
@@ -138,11 +143,11 @@ impl V7To14Codec {
         } else {
             "{\"isKeyOk\":true}"
         };
-        out.push(Frame::text(ByteString::from_static(answer)));
+        out.static_text(answer);
     }
 
     /// One answer with the attribute that each release looks for.
-    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut Vec<Frame>) {
+    fn answer(&self, opened: bool, key_ok: bool, first: bool, out: &mut dyn OutputSink) {
         let mut text = String::new();
         let mut attribute = |name: &str, value: bool| {
             let before = if text.is_empty() { '{' } else { ',' };
@@ -160,11 +165,11 @@ impl V7To14Codec {
         }
         if !text.is_empty() {
             text.push('}');
-            out.push(Frame::text(text));
+            out.text(text);
         }
     }
 
-    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> Frame {
+    fn relayed(&mut self, link: LinkId, side: Side, payload: Payload) -> ByteString {
         // An opener of 6 looks for the offer itself.
         let may_be_6 = side == Side::Member && self.rules.any(|release| release == Release::V6_0_0);
         // Bytes are looked into as the text that is shown of them.
@@ -176,47 +181,47 @@ impl V7To14Codec {
         let data = payload.into_json();
         // Put together at once: memory for each frame is had once, and in its size.
         if side == Side::Joiner {
-            return Frame::text(["{\"data\":", &data, "}"].concat());
+            return ["{\"data\":", &data, "}"].concat().into();
         }
         let id = self.id_of(link);
         if let Some(offer) = offer {
-            return Frame::text(format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}"));
+            return format!("{{\"id\":{id},\"data\":{data},\"offer\":{offer}}}").into();
         }
         let mut text = String::with_capacity(r#"{"id":,"data":}"#.len() + id.len() + data.len());
         // Writing to a string does not fail.
         let _ = write!(text, "{{\"id\":{id},\"data\":");
         text.push_str(&data);
         text.push('}');
-        Frame::text(text)
+        text.into()
     }
 
-    fn link_ended(&mut self, link: LinkId, side: Side, normal_closure: bool, out: &mut Vec<Frame>) {
+    fn link_ended(&mut self, link: LinkId, side: Side, normal_closure: bool, out: &mut dyn OutputSink) {
         self.waiting.retain(|waiting| *waiting != link);
         if self.rules.all(from_11) {
             // Up to 12 a peer that closes with 1000 is not missed.
             if !normal_closure || self.rules.only(Release::V14_0_0) {
                 let id = self.id_of(link);
-                out.push(Frame::text(format!("{{\"unavailable\":{id}}}")));
+                out.text(format!("{{\"unavailable\":{id}}}"));
             }
         } else if side == Side::Joiner && self.rules.all(up_to_7) {
-            out.push(self.closing(&Reason::RecipientGone));
+            out.close(self.closing(&Reason::RecipientGone));
         } else if side == Side::Member && self.rules.only(Release::V7_6_4) {
             let id = self.id_of(link);
-            out.push(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")));
+            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
         }
     }
 
-    fn went_nowhere(&mut self, to: Recipient, reason: Reason, out: &mut Vec<Frame>) {
+    fn went_nowhere(&mut self, to: Recipient, reason: Reason, out: &mut dyn OutputSink) {
         match to {
             Recipient::Joiner(link) => {
                 let id = self.id_of(link);
-                out.extend(self.undeliverable(&id));
+                self.undeliverable(&id, out);
             }
             Recipient::Member | Recipient::JoinerOrMember(_) if self.rules.all(is_8) => {
-                out.push(self.closing(&reason));
+                out.close(self.closing(&reason));
             }
             Recipient::Member | Recipient::JoinerOrMember(_) if self.rules.only(Release::V10_1_0) => {
-                out.push(Frame::text(ByteString::from_static("{\"unavailable\":-1}")));
+                out.static_text("{\"unavailable\":-1}");
             }
             Recipient::Member | Recipient::JoinerOrMember(_) => {}
         }

@@ -15,10 +15,10 @@ use serde_json::{Map, Value};
 use super::joiner_index::JoinerIndex;
 use super::js_semantics::{compact, is_truthy, room_key};
 use super::{JsonError, MAX_JOINERS, MAX_KEY, V6Codec, close, text_of};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::session::Action;
 use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::canonical::{self, Attributes};
 use crate::protocol::model::{
     Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy,
@@ -147,11 +147,8 @@ impl V7To14Codec {
     }
 
     /// sigver 13 asks at once whether the client is there.
-    pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant) -> Action {
-        if self.liveness.start(opened) {
-            return Action::Reply(Frame::text(ByteString::from_static(PING)));
-        }
-        Action::Nothing
+    pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
+        self.ask_now(opened, out);
     }
 
     /// The set of releases it may be has become smaller. Returns the codec that takes over, if it is another one.
@@ -160,7 +157,7 @@ impl V7To14Codec {
         releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
-        out: &mut Vec<Frame>,
+        out: &mut dyn OutputSink,
     ) -> Option<V6Codec> {
         let pinged = self.rules.only(Release::V14_0_0);
         self.rules = Rules { releases, likeliest };
@@ -174,129 +171,125 @@ impl V7To14Codec {
         self.rules.only(Release::V6_0_0).then(|| V6Codec::of_opener(std::mem::take(&mut self.waiting)))
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: &Frame) -> Action {
-        let text = match frame {
-            Frame::Close(_) | Frame::Headed(..) => return Action::Nothing,
-            Frame::Binary(_) if !self.rules.any(Release::takes_bytes) => {
-                return self.refuse(JsonError::NotJson);
-            }
-            Frame::Binary(_) | Frame::Text(_) => text_of(frame),
-        };
-        let Some(text) = text else { return self.refuse(JsonError::NotJson) };
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        if matches!(message, Message::Binary(_)) && !self.rules.any(Release::takes_bytes) {
+            return self.refuse(JsonError::NotJson, out);
+        }
+        let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         match canonical_data(&text) {
-            Some((None, data)) => self.upward(data, &text),
-            Some((Some(id), data)) => self.downward(&id, data, &text),
-            None => self.any_text(&text),
+            Some((None, data)) => self.upward(data, &text, out),
+            Some((Some(id), data)) => self.downward(&id, data, &text, out),
+            None => self.any_text(&text, out),
         }
     }
 
     /// What it said, whatever it is: read into a tree.
-    fn any_text(&mut self, text: &str) -> Action {
+    fn any_text(&mut self, text: &str, out: &mut dyn OutputSink) {
         let value = match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => return self.object(object, text),
+            Ok(Value::Object(object)) => return self.object(object, text, out),
             Ok(value) => value,
-            Err(_) => return self.refuse(JsonError::NotJson),
+            Err(_) => return self.refuse(JsonError::NotJson, out),
         };
         let likeliest = self.rules.likeliest;
         if is_7(likeliest) && value.is_null() {
-            return self.refuse(JsonError::NotJson);
+            return self.refuse(JsonError::NotJson, out);
         }
         if !value.is_array() && self.rules.all(|release| is_8(release) || is_9(release)) {
-            return Action::Nothing;
+            return;
         }
         if !value.is_array() && from_11(likeliest) {
-            return Action::Close(Close::empty());
+            return out.close(Close::empty());
         }
-        self.refuse(JsonError::Unknown(text))
+        self.refuse(JsonError::Unknown(text), out)
     }
 
-    fn object(&mut self, mut object: Map<String, Value>, text: &str) -> Action {
+    fn object(&mut self, mut object: Map<String, Value>, text: &str, out: &mut dyn OutputSink) {
         // sigver 8 and later know a message by all of its attributes, those before by one of them.
         let exact = !self.rules.any(up_to_7);
         let alone = object.len() == 1;
         if let Some(key) = object.get("key").filter(|_| self.rules.any(up_to_7)) {
-            return self.enter(LastRequest::Open, &key.clone());
+            self.enter(LastRequest::Open, &key.clone(), out);
+            return;
         }
         if let Some(key) = object.get("open").filter(|_| alone && self.rules.any(|release| !up_to_7(release)))
         {
-            return self.enter(LastRequest::Open, &key.clone());
+            self.enter(LastRequest::Open, &key.clone(), out);
+            return;
         }
         if let Some(key) = object.get("join").filter(|_| alone || !exact) {
             let data = object.get("data").cloned();
-            let joining = self.enter(LastRequest::Join, &key.clone());
-            return match (joining, data) {
-                (enter @ Action::Enter(..), Some(data)) => {
-                    Action::Several(vec![enter, self.relay(Recipient::Member, compact(data))])
-                }
-                (joining, _) => joining,
-            };
+            let entered = self.enter(LastRequest::Join, &key.clone(), out);
+            if let Some(data) = data.filter(|_| entered) {
+                self.relay(Recipient::Member, compact(data), out);
+            }
+            return;
         }
         if let Some(ping) = object.get("ping").filter(|_| alone && self.rules.any(pings)) {
             if is_truthy(ping) {
-                return Action::Reply(Frame::text(ByteString::from_static(PONG)));
+                return out.static_text(PONG);
             }
-            return self.refuse(JsonError::Unknown(text));
+            return self.refuse(JsonError::Unknown(text), out);
         }
         if alone && object.contains_key("pong") && self.rules.any(pings) {
-            self.liveness.answered();
-            return Action::Nothing;
+            return self.liveness.answered();
         }
         match (object.remove("id"), object.remove("data")) {
-            (Some(id), Some(data)) if object.is_empty() || !exact => self.downward(&id, compact(data), text),
-            (None, Some(data)) if object.is_empty() || !exact => self.upward(compact(data), text),
+            (Some(id), Some(data)) if object.is_empty() || !exact => {
+                self.downward(&id, compact(data), text, out)
+            }
+            (None, Some(data)) if object.is_empty() || !exact => self.upward(compact(data), text, out),
             // A word without data from an opener of these: not for the joiner, and no reason to close the room.
-            (Some(_), None) if self.opened && self.rules.any(is_7) => Action::Nothing,
-            _ => self.refuse(JsonError::Unknown(text)),
+            (Some(_), None) if self.opened && self.rules.any(is_7) => {}
+            _ => self.refuse(JsonError::Unknown(text), out),
         }
     }
 
-    fn enter(&mut self, asked: LastRequest, key: &Value) -> Action {
+    /// Enters the room with this key. Returns false if the key is refused or ignored.
+    fn enter(&mut self, asked: LastRequest, key: &Value, out: &mut dyn OutputSink) -> bool {
         let any_key = self.rules.any(up_to_7);
-        if any_key {
-            if room_key(key).as_str().len() > MAX_KEY {
-                return self.refuse(JsonError::KeyTooLong);
-            }
-        } else if asked == LastRequest::Open
+        if !any_key
+            && asked == LastRequest::Open
             && !is_truthy(key)
             && self.rules.all(|release| release < Release::V10_1_0)
         {
-            // Taken for no attribute at all, by sigver 8 and 9.
-            return Action::Nothing;
-        } else {
-            match key {
-                Value::String(key) if key.is_empty() => return self.refuse(JsonError::KeyEmpty),
-                Value::String(key) if key.encode_utf16().count() > MAX_UNITS => {
-                    return self.refuse(JsonError::KeyTooLong);
-                }
-                Value::String(_) => {}
-                _ => return self.refuse(JsonError::KeyType(key)),
-            }
+            // Treated as no attribute at all, by sigver 8 and 9.
+            return false;
+        }
+        let error = match key {
+            _ if any_key => (room_key(key).as_str().len() > MAX_KEY).then_some(JsonError::KeyTooLong),
+            Value::String(key) if key.is_empty() => Some(JsonError::KeyEmpty),
+            Value::String(key) => (key.encode_utf16().count() > MAX_UNITS).then_some(JsonError::KeyTooLong),
+            _ => Some(JsonError::KeyType(key)),
+        };
+        if let Some(error) = error {
+            self.refuse(error, out);
+            return false;
         }
         let room = room_key(key);
         self.key = super::js_semantics::in_words(key).into();
         self.asked = asked;
         match asked {
-            LastRequest::Open => self.open_room(room),
-            LastRequest::Join => self.join(room),
+            LastRequest::Open => self.open_room(room, out),
+            LastRequest::Join => self.join(room, out),
         }
+        true
     }
 
-    fn open_room(&mut self, room: RoomKey) -> Action {
+    fn open_room(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.opened = true;
         self.proof = OpenerConfirmation::NotNeeded;
         if let Some(joiners) = &mut self.joiners {
             *joiners = JoinerIndex::default();
         }
         let open = Open { exclusive: self.rules.all(refuses), keep_other_rooms: !self.rules.any(up_to_7) };
-        let enter = Action::Enter(room, Command::Open(open));
         if self.joined && self.rules.only(Release::V14_0_0) {
             self.joined = false;
-            return Action::Several(vec![Action::Ask(Command::Unlink), enter]);
+            out.ask(Command::Unlink);
         }
-        enter
+        out.enter(room, Command::Open(open));
     }
 
-    fn join(&mut self, room: RoomKey) -> Action {
+    fn join(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.joined = true;
         let join = Join {
             when_empty: if self.rules.all(is_9) {
@@ -309,48 +302,48 @@ impl V7To14Codec {
             choice: MemberChoice::Oldest,
             rejoin: if self.rules.all(from_11) { RejoinPolicy::Reuse } else { RejoinPolicy::KeepReceiving },
         };
-        Action::Enter(room, Command::Join(join))
+        out.enter(room, Command::Join(join));
     }
 
     /// Data for the joiner with this id.
-    fn downward(&mut self, id: &Value, data: ByteString, text: &str) -> Action {
+    fn downward(&mut self, id: &Value, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         let rules = self.rules;
         if rules.all(from_11) && !id.is_string() || rules.all(|r| is_8(r) || is_9(r)) && !id.is_number() {
-            return self.refuse(JsonError::BadId);
+            return self.refuse(JsonError::BadId, out);
         }
         if !self.opened {
             return match rules.likeliest {
                 // Joiners may write an id; it is not looked at.
-                _ if self.joined && rules.any(from_11) => self.relay(Recipient::Member, data),
-                likeliest if from_11(likeliest) => Action::Nothing,
-                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeOpen),
-                likeliest if is_7(likeliest) => self.no_such_joiner(id),
-                _ => self.refuse(JsonError::Unknown(text)),
+                _ if self.joined && rules.any(from_11) => self.relay(Recipient::Member, data, out),
+                likeliest if from_11(likeliest) => {}
+                likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeOpen, out),
+                likeliest if is_7(likeliest) => self.no_such_joiner(id, out),
+                _ => self.refuse(JsonError::Unknown(text), out),
             };
         }
         self.proof = OpenerConfirmation::NotNeeded;
         match self.joiner(id) {
-            Some(link) => self.relay(Recipient::Joiner(link), data),
-            None if self.joined && rules.all(from_11) => self.relay(Recipient::Member, data),
-            None => self.no_such_joiner(id),
+            Some(link) => self.relay(Recipient::Joiner(link), data, out),
+            None if self.joined && rules.all(from_11) => self.relay(Recipient::Member, data, out),
+            None => self.no_such_joiner(id, out),
         }
     }
 
     /// Data for the opener.
-    fn upward(&mut self, data: ByteString, text: &str) -> Action {
+    fn upward(&mut self, data: ByteString, text: &str, out: &mut dyn OutputSink) {
         if self.joined {
-            return self.relay(Recipient::Member, data);
+            return self.relay(Recipient::Member, data, out);
         }
         match self.rules.likeliest {
-            likeliest if is_7(likeliest) => self.refuse(JsonError::Unknown(text)),
-            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeJoin),
-            _ => Action::Nothing,
+            likeliest if is_7(likeliest) => self.refuse(JsonError::Unknown(text), out),
+            likeliest if is_8(likeliest) || is_9(likeliest) => self.refuse(JsonError::BeforeJoin, out),
+            _ => {}
         }
     }
 
-    fn relay(&self, to: Recipient, data: ByteString) -> Action {
+    fn relay(&self, to: Recipient, data: ByteString, out: &mut dyn OutputSink) {
         let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        Action::Ask(Command::Relay { to, message, sender: self.rules.likeliest.dialect().tag() })
+        out.ask(Command::Relay { to, message, sender: self.rules.likeliest.dialect().tag() });
     }
 
     /// The joiner an id names.
@@ -370,25 +363,23 @@ impl V7To14Codec {
     }
 
     /// What is said of an id that is no joiner's.
-    fn no_such_joiner(&self, id: &Value) -> Action {
+    fn no_such_joiner(&self, id: &Value, out: &mut dyn OutputSink) {
         match self.rules.likeliest {
-            Release::V7_0_0 => self.refuse(JsonError::UnknownId),
+            Release::V7_0_0 => self.refuse(JsonError::UnknownId, out),
             Release::V7_1_0 if self.rules.all(is_7) => {
-                Action::Reply(Frame::text(format!("{{\"id\":{id},\"unavailable\":true}}")))
+                out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
             }
-            _ => self.undeliverable(id).map_or(Action::Nothing, |frame| match frame {
-                Frame::Close(close) => Action::Close(close),
-                frame => Action::Reply(frame),
-            }),
+            _ => self.undeliverable(id, out),
         }
     }
 
     /// What is said to an opener whose joiner has gone, or never was.
-    fn undeliverable(&self, id: &impl Display) -> Option<Frame> {
+    fn undeliverable(&self, id: &impl Display, out: &mut dyn OutputSink) {
         if self.rules.all(is_8) {
-            return Some(Frame::Close(close(self.rules.likeliest, JsonError::JoinerGone)));
+            out.close(close(self.rules.likeliest, JsonError::JoinerGone));
+        } else if self.rules.only(Release::V10_1_0) {
+            out.text(format!("{{\"unavailable\":{id}}}"));
         }
-        self.rules.only(Release::V10_1_0).then(|| Frame::text(format!("{{\"unavailable\":{id}}}")))
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
@@ -399,7 +390,7 @@ impl V7To14Codec {
         self.liveness.deadline().into_iter().chain(proof).min()
     }
 
-    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if let OpenerConfirmation::WantedBy(at) = self.proof
             && at <= now
         {
@@ -407,29 +398,29 @@ impl V7To14Codec {
             // As the server of those that do not answer would have said at once.
             let refusing = self.rules.releases.iter().find(|release| refuses(*release));
             let fault = JsonError::KeyUnknown(&self.key);
-            return out.push(Frame::Close(close(refusing.unwrap_or(self.rules.likeliest), fault)));
+            return out.close(close(refusing.unwrap_or(self.rules.likeliest), fault));
         }
         match self.liveness.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.push(Frame::text(ByteString::from_static(PING))),
+            Some(KeepaliveDue::SendPing) => out.static_text(PING),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.push(self.closing(&Reason::Unresponsive))
+                out.close(self.closing(&Reason::Unresponsive))
             }
         }
     }
 
-    fn ask_now(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    fn ask_now(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if self.liveness.start(now) {
-            out.push(Frame::text(ByteString::from_static(PING)));
+            out.static_text(PING);
         }
     }
 
-    fn closing(&self, reason: &Reason) -> Frame {
-        Frame::Close(close(self.rules.likeliest, JsonError::of(reason, &self.key)))
+    fn closing(&self, reason: &Reason) -> Close {
+        close(self.rules.likeliest, JsonError::of(reason, &self.key))
     }
 
-    fn refuse(&self, fault: JsonError<'_>) -> Action {
-        Action::Close(close(self.rules.likeliest, fault))
+    fn refuse(&self, fault: JsonError<'_>, out: &mut dyn OutputSink) {
+        out.close(close(self.rules.likeliest, fault));
     }
 }
 
@@ -453,6 +444,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::dialect::Output;
     use crate::protocol::model::test_json;
 
     fn json_releases() -> Vec<Release> {
@@ -481,8 +473,10 @@ mod tests {
                 }
                 codec
             };
-            let frame = Frame::text(text.as_str());
-            prop_assert_eq!(codec().decode(&frame), codec().any_text(&text));
+            let (mut fast, mut general) = (Vec::<Output>::new(), Vec::<Output>::new());
+            codec().decode(&Message::text(text.as_str()), &mut fast);
+            codec().any_text(&text, &mut general);
+            prop_assert_eq!(fast, general);
         }
     }
 }

@@ -137,7 +137,7 @@ async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
         .with_context(|| format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// As docs/interop.md has it.
+/// As docs/reference/interop.md has it.
 pub fn markdown(found: &[Found]) -> String {
     let mut out = String::from(
         "| original | `sigver probe` says | sure | a member and two joiners of its dialect there |\n|---|---|---|---|\n",

@@ -28,7 +28,7 @@ use status::StatusArgs;
 enum Tool {
     /// List the dialects that are spoken, and the releases that speak them.
     Dialects {
-        /// As docs/dialects.md has it.
+        /// As docs/reference/dialects.md has it.
         #[arg(long)]
         markdown: bool,
     },

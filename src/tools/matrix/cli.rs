@@ -33,7 +33,7 @@ pub struct Matrix {
     /// Print the result for machines.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// Print the result as docs/interop.md has it.
+    /// Print the result as docs/reference/interop.md has it.
     #[arg(long)]
     markdown: bool,
     /// Write the result for CI to this file; `-` prints it in place of the table.

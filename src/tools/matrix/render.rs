@@ -95,7 +95,7 @@ pub fn table(outcome: &Outcome) -> String {
     out
 }
 
-/// For docs/interop.md. Nothing in it differs from run to run.
+/// For docs/reference/interop.md. Nothing in it differs from run to run.
 pub fn markdown(outcome: &Outcome) -> String {
     let legend = legend(outcome);
     let grid = grid(outcome, &legend, "**failed**");

@@ -43,3 +43,6 @@ pub mod config;
 pub mod protocol;
 pub mod server;
 pub mod tools;
+
+pub use config::{Config, ConfigError};
+pub use server::{Gateway, StartError};

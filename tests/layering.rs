@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("protocol::room", &["protocol::model"]),
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),
-    ("tools", &["protocol::dialect", "protocol::detect", "server", "config"]),
+    ("tools", &["protocol::dialect", "protocol::detect", "server", "config", "cli"]),
     ("tools::replay::cli", &["tools"]),
     ("tools::replay::record_cli", &["tools"]),
     ("cli", &["config"]),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::protocol::detect::{Detector, Policy};
+use sigver::protocol::detect::{Detector, Policy, ProtocolSet};
 use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
@@ -38,16 +38,17 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The policy for clients of this dialect.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn policy(self, dialect: Dialect) -> Result<Arc<Policy>> {
-        let protocol = match self {
-            Mode::Auto => "auto",
-            Mode::Pinned => dialect.name(),
-        };
-        Ok(Arc::new(Policy::of(Policy::parse(protocol)?.releases)))
+    /// Returns the protocols that a gateway serves to clients of this dialect.
+    pub fn protocols(self, dialect: Dialect) -> ProtocolSet {
+        let mut protocols = ProtocolSet::default();
+        if self == Mode::Pinned {
+            protocols.releases = std::iter::once(dialect.release()).collect();
+        }
+        protocols
+    }
+
+    fn policy(self, dialect: Dialect) -> Arc<Policy> {
+        Arc::new(Policy::of(self.protocols(dialect).releases))
     }
 }
 
@@ -241,13 +242,13 @@ impl Pair {
     /// # Errors
     /// They cannot.
     pub fn meet(ends: StreamLifecycle, mode: Mode, words: Words) -> Result<Self> {
-        let (hub, policy) = (Hub::new(), mode.policy(ends.member)?);
+        let (hub, policy) = (Hub::new(), mode.policy(ends.member));
         let mut member = Speaker::open(&hub, &policy, ends.member, Role::Member)?;
         for at in LOOKS {
             member.look(at);
             while member.listen(at)? {}
         }
-        let policy = mode.policy(ends.joiner)?;
+        let policy = mode.policy(ends.joiner);
         let mut joiner = Speaker::open(&hub, &policy, ends.joiner, Role::Joiner)?;
         for at in LOOKS {
             joiner.look(at);

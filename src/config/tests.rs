@@ -98,7 +98,7 @@ fn log_filters_are_parsed() {
 
 #[test]
 fn rooms_are_partitioned_by_expression() {
-    let partitioned = |text: &str, key: &str| rooms(text).unwrap().splits(key);
+    let partitioned = |text: &str, key: &str| rooms(text).unwrap().is_partitioned(key);
     assert!(!partitioned("shared", "x") && partitioned("by-generation", "x"));
     assert!(partitioned("by-generation=^a", "ab") && !partitioned("by-generation=^a", "b"));
     assert!(error(rooms("by-generation=(")).starts_with("Not a regular expression: "));

@@ -7,6 +7,7 @@ mod gateway;
 pub mod http;
 pub mod hub;
 pub mod listener;
+mod sharded;
 pub mod signaller;
 pub mod telemetry;
 pub mod tls;

@@ -1,41 +1,76 @@
-//! What the operator allows: the releases a client may speak, and how long we wait for evidence.
+//! The configuration of detection: the releases that a client may speak, how long to wait for evidence, and the rooms.
 
 use std::time::Duration;
 
-use super::partition::RoomPolicy;
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
+use regex_lite::Regex;
 
-/// What the operator allows.
+use crate::protocol::dialect::ReleaseSet;
+
+/// The configuration of detection.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The candidates at the beginning: at most one release of each dialect.
+    /// The releases that a client may speak: at most one of each dialect.
     pub releases: ReleaseSet,
-    /// How long we wait.
+    /// Times to wait for evidence.
     pub windows: DetectionTimeouts,
-    /// Whether what builds a data channel is translated between the generations.
+    /// Session descriptions and candidates are translated between the generations.
     pub transcode: bool,
-    /// Who meets under one key.
+    /// The clients that meet under one key.
     pub rooms: RoomPolicy,
 }
 
 impl Policy {
-    /// Clients may speak these releases; all else is as it is by default.
-    pub fn of(releases: ReleaseSet) -> Self {
+    /// Returns the default policy for these releases.
+    pub fn new(releases: ReleaseSet) -> Self {
         Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
     }
 }
 
-/// How long we wait for evidence.
+/// The clients that meet under one key.
+#[derive(Clone, Debug, Default)]
+pub enum RoomPolicy {
+    /// All of them.
+    #[default]
+    Shared,
+    /// Those of one generation.
+    Partitioned,
+    /// Those of one generation under keys that match, and all of them under the others.
+    PartitionedFor(Regex),
+}
+
+/// Expressions are equal if their texts are.
+impl PartialEq for RoomPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (RoomPolicy::Shared, RoomPolicy::Shared) => true,
+            (RoomPolicy::Partitioned, RoomPolicy::Partitioned) => true,
+            (RoomPolicy::PartitionedFor(a), RoomPolicy::PartitionedFor(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+impl RoomPolicy {
+    /// Returns true if the key stands for several rooms.
+    pub fn is_partitioned(&self, key: &str) -> bool {
+        match self {
+            RoomPolicy::Shared => false,
+            RoomPolicy::Partitioned => true,
+            RoomPolicy::PartitionedFor(keys) => keys.is_match(key),
+        }
+    }
+}
+
+/// Times to wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectionTimeouts {
-    /// After the client answered a WebSocket ping, how much longer it may take to say its first word before it is
-    /// taken for one that waits for ours. Longer: a slower page is not misjudged; shorter: clients of sigver 15 to
-    /// 18 wait less.
+    /// Time after the pong in which a client has to send its first frame, or is treated as one that waits for the server's.
+    /// Longer: a slower page is not misjudged; shorter: clients of sigver 15 to 18 wait less.
     pub margin: Duration,
-    /// The window when the ping is not answered. Four times this long without an answer, a silent client is spoken
-    /// to all the same.
+    /// Longest such time after the upgrade on a fast link. Without a pong, a silent client is sent the first frame after
+    /// four times as long.
     pub silence: Duration,
-    /// How long a client may be silent before it is closed, if speaking first is up to it.
+    /// Time in which a client that has to send the first frame must do so, before it is closed.
     pub first_frame: Duration,
 }
 
@@ -47,33 +82,4 @@ impl Default for DetectionTimeouts {
             first_frame: Duration::from_secs(60),
         }
     }
-}
-
-/// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
-/// speak first, and dialects without a published client last.
-const PRIORITY: [Dialect; 16] = [
-    Dialect::Sigver20,
-    Dialect::Sigver18,
-    Dialect::Sigver15,
-    Dialect::Sigver16,
-    Dialect::Sigver19,
-    Dialect::Sigver9,
-    Dialect::Sigver7_6,
-    Dialect::Sigver7,
-    Dialect::Sigver13,
-    Dialect::Sigver11,
-    Dialect::Sigver5,
-    Dialect::Sigver8,
-    Dialect::Sigver6,
-    Dialect::Sigver4,
-    Dialect::Sigver1,
-    Dialect::Sigver15_1,
-];
-
-/// The likeliest of the candidates; without candidates, the current release.
-pub fn likeliest(candidates: ReleaseSet) -> Release {
-    PRIORITY
-        .into_iter()
-        .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
-        .unwrap_or(Release::V20_1_0)
 }

@@ -8,7 +8,7 @@ mod rooms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{FrameFacts, History, after};
+use super::evidence::{FrameFacts, History, narrow};
 use super::*;
 use crate::protocol::dialect::{Dialect, Output, PROBE, ReleaseSet, UpgradeRequest};
 use crate::protocol::frame::{Close, Message, Outgoing};
@@ -22,7 +22,7 @@ fn hex(text: &str) -> Message {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy::of(list.parse::<ProtocolSet>().unwrap().releases))
+    Arc::new(Policy::new(list.parse::<ProtocolSet>().unwrap().releases))
 }
 
 /// The names of the dialects in the set.
@@ -34,7 +34,7 @@ fn names(releases: ReleaseSet) -> String {
 
 /// One connection, and what it was told to do.
 struct Talk {
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     start: Instant,
     steps: Vec<Output>,
     why: Vec<&'static str>,
@@ -50,7 +50,7 @@ impl Talk {
         let start = Instant::now();
         let mut steps = Vec::new();
         let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
-        let conversation = Detector::open(policy, upgrade, start, &mut steps);
+        let conversation = ConnectionProtocol::open(policy, upgrade, start, &mut steps);
         Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
@@ -65,7 +65,7 @@ impl Talk {
                 // The driver asks no more after the end.
                 break;
             }
-            self.conversation.on_time(due, &mut self.steps);
+            self.conversation.on_timeout(due, &mut self.steps);
         }
         self
     }
@@ -144,7 +144,7 @@ fn the_evidence_table_row_by_row() {
     let auto = policy("auto").releases;
     let none = History::default();
     let probed = History { probed: true, ..none };
-    let beaten = History { beaten: true, ..probed };
+    let beaten = History { heartbeat_seen: true, ..probed };
     let member = History { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     let json = "1 4 5 6 7 7.6 8 9 11 13";
@@ -177,7 +177,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(narrow(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 

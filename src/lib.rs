@@ -61,6 +61,9 @@
 //!
 //! [`cli`] turns arguments and environment variables into a [`Config`]; [`config`] has its types and parsers.
 
+#[cfg(not(unix))]
+compile_error!("sigver runs on Unix systems only: it uses their sockets and signals");
+
 pub mod cli;
 pub mod config;
 pub mod protocol;

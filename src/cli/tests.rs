@@ -379,7 +379,6 @@ fn variables_of_earlier_releases_have_lowest_priority() {
     assert!(refused.contains("option '-p, --port <number>' value 'abc' from env 'NODE_PORT'"), "{refused}");
 }
 
-#[cfg(unix)]
 #[test]
 fn file_names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStringExt as _;

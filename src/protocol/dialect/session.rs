@@ -198,8 +198,8 @@ impl Session {
             return Ok(Event::Relayed { link, side, message, sender });
         }
         match webrtc::translate(message, from, encoding, link) {
-            Transcoded::Unknown(message) => Ok(Event::Relayed { link, side, message, sender }),
-            Transcoded::Said(message) => {
+            Transcoded::Passthrough(message) => Ok(Event::Relayed { link, side, message, sender }),
+            Transcoded::Converted(message) => {
                 let links = self.translated.get_or_insert_default();
                 if links.len() == MAX_TRANSLATED {
                     links.clear();
@@ -208,11 +208,11 @@ impl Session {
                 // As a client of the same generation would have sent it.
                 Ok(Event::Relayed { link, side, message, sender: self.dialect.tag() })
             }
-            Transcoded::Answered(payload) => {
+            Transcoded::ReplyToSender(payload) => {
                 let message = LinkMessage::Data { payload, last: false };
                 Err(Some(Command::ReplyOnBehalf { link, message, sender }))
             }
-            Transcoded::Nothing => Err(None),
+            Transcoded::Dropped => Err(None),
         }
     }
 

@@ -136,8 +136,8 @@ impl Protocol {
                 ProtocolCapabilities { beats_member: true, ..v1 }
             }
             Dialect::Sigver18 => ProtocolCapabilities { beats_member: true, beats_joiner: true, ..v1 },
-            // `lastData` is theirs, too, but no client of theirs ever sets it, and it is never passed on.
-            Dialect::Sigver19 | Dialect::Sigver20 => ProtocolCapabilities {
+            // sigver 19 and newer. No client of theirs ever sets `lastData`, and it is never passed on.
+            _ => ProtocolCapabilities {
                 beats_member: true,
                 beats_joiner: true,
                 leaves_with: Some(1000),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::dialect::{Dialect, Release};
+use crate::protocol::dialect::{Dialect, Family, Release};
 
 /// What was seen of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,17 +120,11 @@ fn object(release: Release) -> Option<(u16, &'static str)> {
         Release::V11_0_0 => (4000, "MESSAGE_ERROR=4000: Unknown message: {}"),
         Release::V14_0_0 => (4000, "MESSAGE_ERROR: Unknown message: {}"),
         // Text is read as a message without fields, and ignored.
-        Release::V15_0_1
-        | Release::V15_0_2
-        | Release::V15_0_4
-        | Release::V15_1_0
-        | Release::V16_0_0
-        | Release::V17_0_1
-        | Release::V18_0_0 => return None,
+        release if release.family() == Family::ProtobufV1 => return None,
         Release::V19_0_0 | Release::V19_1_2 | Release::V20_0_2 => {
             (4743, "Wrong message format or unknown message")
         }
-        Release::V20_1_0 => (4743, "Wrong data type"),
+        _ => (4743, "Wrong data type"),
     })
 }
 

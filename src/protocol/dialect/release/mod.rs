@@ -175,7 +175,7 @@ pub enum Family {
     #[strum(serialize = "protobuf-v1")]
     ProtobufV1,
     /// Protobuf in binary frames; the key is the path; the client sends first.
-    #[strum(serialize = "current")]
+    #[strum(serialize = "protobuf-v2")]
     ProtobufV2,
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::message::{ReceivedMessage, TestMessage};
 use super::protocol::Protocol;
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Dialect, Family};
 
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,21 +115,14 @@ pub trait Client: Send {
 /// A client of this kind, for the room of this key.
 pub fn client(tongue: Protocol, role: Role, key: &str) -> Box<dyn Client> {
     let Protocol::Sigver(dialect) = tongue else { return Box::new(signaller::Relay) };
-    match dialect {
-        Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
+    match (dialect.family(), dialect) {
+        (Family::ProtobufV1, _) => Box::new(v15_to_18::V1::new(dialect, role)),
+        (Family::ProtobufV2, _) => Box::new(v19_to_20::Current::new(dialect, role)),
+        (Family::Json, Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5) => {
             Box::new(v1_to_5::Indexed::new(dialect, role, key))
         }
-        Dialect::Sigver6 => Box::new(v6::Sigver6::new(role, key)),
-        Dialect::Sigver7
-        | Dialect::Sigver7_6
-        | Dialect::Sigver8
-        | Dialect::Sigver9
-        | Dialect::Sigver11
-        | Dialect::Sigver13 => Box::new(v7_to_14::Envelope::new(dialect, role, key)),
-        Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
-            Box::new(v15_to_18::V1::new(dialect, role))
-        }
-        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(v19_to_20::Current::new(dialect, role)),
+        (Family::Json, Dialect::Sigver6) => Box::new(v6::Sigver6::new(role, key)),
+        (Family::Json, _) => Box::new(v7_to_14::Envelope::new(dialect, role, key)),
     }
 }
 

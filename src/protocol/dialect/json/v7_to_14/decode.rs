@@ -154,7 +154,7 @@ impl V7To14Codec {
         let error = match string.as_deref() {
             _ if any_key => (room_key(key).as_str().len() > MAX_KEY_BYTES).then_some(JsonError::KeyTooLong),
             Some("") => Some(JsonError::KeyEmpty),
-            Some(key) => (is_too_long(&key)).then_some(JsonError::KeyTooLong),
+            Some(key) => (is_too_long(key)).then_some(JsonError::KeyTooLong),
             None => Some(JsonError::KeyType(key)),
         };
         if let Some(error) = error {

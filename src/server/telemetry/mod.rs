@@ -19,8 +19,7 @@ pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
 pub use report::{Report, RoomsReport, StatusQuery};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::likeliest;
-use crate::protocol::dialect::Evidence;
+use crate::protocol::dialect::{Candidates, Evidence};
 use crate::protocol::dialect::{Dialect, ReleaseSet};
 use crate::protocol::model::PeerId;
 
@@ -172,7 +171,7 @@ impl ConnectionGuard {
 
     /// It was recognised, or is now known better. What it was counted as before is taken back.
     pub fn recognised(&self, releases: ReleaseSet, evidence: Evidence) {
-        let known = Recognition { releases, dialect: likeliest(releases).dialect(), evidence };
+        let known = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.live.get_mut(&self.peer) {
             shard.counts.take_back(entry.known);

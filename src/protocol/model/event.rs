@@ -81,6 +81,6 @@ impl Event {
             | Event::LinkEnded { .. }
             | Event::Evicted(_) => 0,
         };
-        size_of::<Event>() + payload
+        size_of::<Event>().saturating_add(payload)
     }
 }

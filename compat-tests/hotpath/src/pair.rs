@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::protocol::detect::{Detector, Policy};
+use sigver::protocol::detect::{ConnectionProtocol, Policy};
 use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
@@ -47,7 +47,7 @@ impl Mode {
             Mode::Auto => "auto",
             Mode::Pinned => dialect.name(),
         };
-        Ok(Arc::new(Policy::of(Policy::parse(protocol)?.releases)))
+        Ok(Arc::new(Policy::new(Policy::parse(protocol)?.releases)))
     }
 }
 
@@ -92,7 +92,7 @@ enum Input {
 /// The gateway's end of one connection.
 #[derive(Debug)]
 struct Peer {
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     seat: Membership,
     /// Kept from one turn to the next, as the task of a connection does it.
     steps: Vec<Output>,
@@ -104,7 +104,7 @@ impl Peer {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
         let seat = hub.register(Outbox::new(DEFAULT_MAX_PENDING));
         let mut steps = Vec::new();
-        let conversation = Detector::open(policy, upgrade, now, &mut steps);
+        let conversation = ConnectionProtocol::open(policy, upgrade, now, &mut steps);
         let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };
         peer.perform();
         peer
@@ -113,7 +113,7 @@ impl Peer {
     fn input(&mut self, input: &Input, now: Instant) {
         match input {
             Input::Pong => self.conversation.on_pong(now),
-            Input::Time => self.conversation.on_time(now, &mut self.steps),
+            Input::Time => self.conversation.on_timeout(now, &mut self.steps),
             Input::Message(message) => self.conversation.on_message(fresh(message), now, &mut self.steps),
         }
         self.perform();

@@ -1,4 +1,4 @@
-//! What a frame tells about the dialect of the client that sent it: one table.
+//! Evidence of a frame for the dialect of the client that sent it: one table.
 //!
 //! | frame | the client speaks |
 //! |---|---|
@@ -19,26 +19,26 @@ use crate::protocol::dialect::{
 };
 use crate::protocol::frame::Message;
 
-/// What happened on the connection before the frame, as far as it bears on what the frame means.
+/// Earlier frames of a connection, as far as they bear on the meaning of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// It was sent the probe, which a client of sigver 15 answers at once.
+    /// The client was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
-    /// It sent a ping or heartbeat.
-    pub(super) beaten: bool,
-    /// It is a member.
+    /// The client sent a ping or heartbeat.
+    pub(super) heartbeat_seen: bool,
+    /// The client is a member.
     pub(super) member: bool,
-    /// What it asked last is to join.
+    /// The last request of the client is to join.
     pub(super) joining: bool,
-    /// It was sent an offer of nobody, which only one of sigver 7.0 answers.
-    pub(super) questioned: bool,
+    /// The client was sent an offer of no peer, which only one of sigver 7.0 answers.
+    pub(super) identity_probed: bool,
 }
 
-/// A frame to be judged. Its text is read once, whatever is asked about it.
+/// A message under examination. Its text is parsed once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameFacts<'a> {
     message: &'a Message,
-    /// Of a text that is a JSON object, or of bytes that may be one.
+    /// Shape of a text that is a JSON object, or of bytes that may be one.
     shape: Option<MessageShape>,
 }
 
@@ -54,12 +54,12 @@ impl<'a> FrameFacts<'a> {
 }
 
 impl History {
-    /// Remembers of a frame what bears on later ones.
-    pub(super) fn note(&mut self, clue: FrameFacts<'_>) {
-        match clue.message {
-            Message::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
+    /// Notes what bears on later frames.
+    pub(super) fn note(&mut self, facts: FrameFacts<'_>) {
+        match facts.message {
+            Message::Binary(bytes) => self.heartbeat_seen |= bytes.first() == Some(&0x20),
             Message::Text(_) => {
-                if let Some(asked) = clue.shape.and_then(MessageShape::asks_to_join) {
+                if let Some(asked) = facts.shape.and_then(MessageShape::asks_to_join) {
                     self.joining = asked;
                 }
             }
@@ -67,24 +67,24 @@ impl History {
     }
 }
 
-/// Those of the releases that a client may speak which sends this frame.
-pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet) -> ReleaseSet {
+/// Returns the releases that a client may speak which sends this frame.
+pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
     let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
-    let bytes = match clue.message {
-        Message::Text(_) => return json(clue.shape, context, family(Family::Json)),
+    let bytes = match facts.message {
+        Message::Text(_) => return json(facts.shape, history, family(Family::Json)),
         Message::Binary(bytes) => bytes,
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::ProtobufV2);
-    // Whoever pings had answered the probe before it said anything else. If only such are left, it did.
+    // A client that pings would have answered the probe before it sent anything else. If only such are left, it did.
     let unprobed = |set: ReleaseSet| {
-        let rest = set.filter(|release| !(context.probed && pings(release)));
+        let rest = set.filter(|release| !(history.probed && pings(release)));
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
-        Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::takes_bytes)),
+        Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::takes_bytes)),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match detect_v2_layout(bytes) {
             Some(ContentLayout::V19) => of(current, Dialect::Sigver19),
@@ -98,19 +98,19 @@ pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet
         },
         Some(0x18) => v1,
         Some(0x20) => unprobed(v1),
-        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
+        Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(pings),
         Some(0x28) => of(v1, Dialect::Sigver18),
         _ => releases,
     }
 }
 
-/// Those of the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
-fn json(shape: Option<MessageShape>, context: History, releases: ReleaseSet) -> ReleaseSet {
+/// Returns the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
+fn json(shape: Option<MessageShape>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
-    if context.questioned && shape.answers_nobody() {
+    if history.identity_probed && shape.answers_nobody() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
-    match shape.senders(context.member && context.joining) {
+    match shape.senders(history.member && history.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,
     }

@@ -8,7 +8,7 @@ mod rooms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{FrameFacts, History, after};
+use super::evidence::{FrameFacts, History, narrow};
 use super::*;
 use crate::protocol::dialect::{Dialect, Output, PROBE, ReleaseSet, UpgradeRequest};
 use crate::protocol::frame::{Close, Message, Outgoing};
@@ -22,7 +22,7 @@ fn hex(text: &str) -> Message {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy::of(Policy::parse(list).unwrap().releases))
+    Arc::new(Policy::new(Policy::parse(list).unwrap().releases))
 }
 
 /// The names of the dialects in the set.
@@ -34,7 +34,7 @@ fn names(releases: ReleaseSet) -> String {
 
 /// One connection, and what it was told to do.
 struct Talk {
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     start: Instant,
     steps: Vec<Output>,
     why: Vec<&'static str>,
@@ -50,7 +50,7 @@ impl Talk {
         let start = Instant::now();
         let mut steps = Vec::new();
         let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
-        let conversation = Detector::open(policy, upgrade, start, &mut steps);
+        let conversation = ConnectionProtocol::open(policy, upgrade, start, &mut steps);
         Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
@@ -65,7 +65,7 @@ impl Talk {
                 // The driver asks no more after the end.
                 break;
             }
-            self.conversation.on_time(due, &mut self.steps);
+            self.conversation.on_timeout(due, &mut self.steps);
         }
         self
     }
@@ -144,7 +144,7 @@ fn the_evidence_table_row_by_row() {
     let auto = policy("auto").releases;
     let none = History::default();
     let probed = History { probed: true, ..none };
-    let beaten = History { beaten: true, ..probed };
+    let beaten = History { heartbeat_seen: true, ..probed };
     let member = History { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     let json = "1 4 5 6 7 7.6 8 9 11 13";
@@ -177,7 +177,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(narrow(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 
@@ -192,16 +192,16 @@ fn protocol_lists() {
         "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
     );
     let auto = Policy::parse("auto").unwrap();
-    assert_eq!((auto.releases.len(), auto.relay), (Dialect::ALL.len(), true));
-    let relay = Policy::parse("signaller").unwrap();
-    assert!(relay.relay && relay.releases.is_empty());
+    assert_eq!((auto.releases.len(), auto.signaller), (Dialect::ALL.len(), true));
+    let signaller = Policy::parse("signaller").unwrap();
+    assert!(signaller.signaller && signaller.releases.is_empty());
     for (list, relayed) in [
         ("auto,sigver-17.0.1", true),
         ("sigver-20,signaller", true),
         ("sigver-20", false),
         ("json,protobuf-v1,current", false),
     ] {
-        assert_eq!(Policy::parse(list).unwrap().relay, relayed, "{list}");
+        assert_eq!(Policy::parse(list).unwrap().signaller, relayed, "{list}");
     }
     for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
         assert!(releases(wrong).is_err(), "{wrong}");

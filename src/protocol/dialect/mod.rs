@@ -3,6 +3,7 @@
 //! [`Dialect`] and [`Release`] name what was ever published and hold the facts about it in one table; a
 //! [`Session`] is one connection's codec. Facts are measured on the original servers.
 
+mod candidates;
 mod close_frame;
 mod docs_table;
 mod json;
@@ -13,6 +14,7 @@ mod release;
 mod session;
 mod webrtc;
 
+pub use candidates::Candidates;
 pub use close_frame::close;
 pub use docs_table::markdown;
 pub use json::{MessageShape, sse_codec as sse};

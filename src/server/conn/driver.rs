@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::keepalive::{PingDue, PingTimer};
 use super::timers::{NEVER, Tick, TimerQueue};
-use crate::protocol::detect::{Detector, Policy};
+use crate::protocol::detect::{ConnectionProtocol, Policy};
 use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::{Close, Outgoing};
 use crate::protocol::model::{Event, Reason};
@@ -78,7 +78,7 @@ struct Driver<T, G> {
     // In the order in which they are dropped: others are told that the peer is gone before anything else.
     seat: Membership,
     counted: ConnectionGuard,
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     idle: PingTimer,
     /// When it is rung, if it will be.
     rings: Tick,
@@ -111,7 +111,7 @@ pub fn drive<T: Transport + Send, G: Send>(
     let mut steps = STEPS.take();
     let now = Instant::now();
     let mut driver = Driver {
-        conversation: Detector::open(&policy(&context), upgrade, now, &mut steps),
+        conversation: ConnectionProtocol::open(&policy(&context), upgrade, now, &mut steps),
         idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
         rings: NEVER,
         over: None,
@@ -173,7 +173,7 @@ impl<T: Transport, G> Driver<T, G> {
             let mut over = self.act_on(wake, std::mem::take(&mut events), now, steps);
             // Whatever woke us: a peer that never stops sending must not keep the time from passing.
             if over.is_none() && self.deadline() <= now {
-                self.conversation.on_time(now, steps);
+                self.conversation.on_timeout(now, steps);
                 match self.idle.poll(now) {
                     None => {}
                     Some(PingDue::SendPing) => steps.push(Output::Ping),
@@ -332,7 +332,7 @@ impl<T: Transport, G> Driver<T, G> {
     }
 }
 
-fn close(conversation: &Detector, reason: &Reason) -> Output {
+fn close(conversation: &ConnectionProtocol, reason: &Reason) -> Output {
     Output::Send(conversation.close(reason).into())
 }
 

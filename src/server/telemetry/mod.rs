@@ -20,8 +20,7 @@ pub use counts::{ConnectionCount, Counts, DialectUsage, EvidenceCount};
 pub use report::{Report, RoomSummary, RoomsReport, ServerSummary};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::likeliest;
-use crate::protocol::dialect::{Dialect, Evidence, ReleaseSet};
+use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
 
 /// Number of independently locked parts, so that connections on several cores rarely wait for one another.
@@ -193,7 +192,7 @@ impl ConnectionGuard {
 
     /// Counts the connection under a new result of detection, in place of the previous one.
     pub fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) {
-        let recognition = Recognition { releases, dialect: likeliest(releases).dialect(), evidence };
+        let recognition = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.connections.get_mut(&self.peer) {
             shard.counts.revert(entry.recognition);

@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn evidence_only_narrows(first in any_frame(), second in any_frame()) {
         let auto = policy("auto").releases;
-        let one = |set, frame| after(FrameFacts::new(frame), History::default(), set);
+        let one = |set, frame| narrow(FrameFacts::new(frame), History::default(), set);
         let (a, b) = (one(one(auto, &first), &second), one(one(auto, &second), &first));
         prop_assert_eq!(a, b);
         prop_assert!(a.len() <= one(auto, &first).len());

@@ -23,7 +23,7 @@
 //! | [`negotiate`] | which dialect a client speaks: evidence, policy, the conversation | yes |
 //! | [`router`] | one room as a state machine | yes |
 //! | [`hub`] | all rooms, their locks, the queues to their peers | |
-//! | [`telemetry`] | who speaks what: counts, and how they are told | |
+//! | [`telemetry`] | usage by dialect: counts and their report | |
 //! | [`conn`] | the task that drives one connection | |
 //! | [`transport`] | WebSockets, event streams | |
 //! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |

@@ -10,13 +10,13 @@ use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
 use sigver::config::{self, Config};
 use sigver::protocol::detect::{DetectionTimeouts, Policy, RoomPolicy};
-use sigver::server::admin::StatusService;
 use sigver::server::admin::unix::AdminSocket;
+use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::conn::{Context, TimerQueue};
 use sigver::server::fd_limit;
 use sigver::server::hub::Hub;
 use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::{StatusQuery, Telemetry};
+use sigver::server::telemetry::{Format, Telemetry};
 use sigver::server::{self, listener, tls};
 use sigver::tools;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -137,8 +137,9 @@ fn run(config: &Config) -> Result<()> {
 async fn open_control(config: &Config, port: u16) -> Option<AdminSocket> {
     match AdminSocket::open(&config.control.places(port, &environment)).await {
         Ok(control) => control,
-        Err(why) => {
-            eprintln!("warning: no control socket, so that 'sigver status' does not work: {why}");
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            eprintln!("warning: no control socket, so that 'sigver status' does not work: {error:#}");
             None
         }
     }
@@ -148,7 +149,7 @@ async fn open_control(config: &Config, port: u16) -> Option<AdminSocket> {
 async fn answer(control: Option<&AdminSocket>, mut asked: Signal, status: &StatusService) {
     let by_signal = async {
         while asked.recv().await.is_some() {
-            let text = status.written(StatusQuery::default()).await;
+            let text = status.render(StatusQuery::default(), Format::Text).await;
             // On stderr, whatever the log is: who sends the signal wants to see it. There may be nobody to see it.
             let _ = std::io::stderr().write_all(text.as_bytes());
         }

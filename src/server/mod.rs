@@ -154,7 +154,7 @@ async fn upgrade<S>(
             tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
         }
         UpgradeTarget::Relay(signaller, call) => {
-            let counted = context.telemetry.relayed();
+            let counted = context.telemetry.register_signaller();
             tokio::spawn(async move {
                 signaller.serve(Box::new(stream), early, call, context.stopped()).await;
                 drop((counted, alive));

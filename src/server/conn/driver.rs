@@ -107,7 +107,7 @@ pub fn drive<T: Transport + Send, G: Send>(
 ) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
     let seat = context.hub.register(outbox);
-    let counted = context.telemetry.connection(seat.peer());
+    let counted = context.telemetry.register(seat.peer());
     let mut steps = STEPS.take();
     let now = Instant::now();
     let mut driver = Driver {
@@ -312,7 +312,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Output::Leave => self.seat.leave(false),
                 Output::Mixed(link, other) => {
                     if self.seat.mark_mixed(link) {
-                        self.counted.mixed();
+                        self.counted.count_mixed_room();
                         tracing::warn!(
                             peer = self.seat.peer().0,
                             %other,
@@ -324,7 +324,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Output::Recognised(releases, evidence) => {
                     let evidence_name = evidence.name();
                     tracing::debug!(peer = self.seat.peer().0, %releases, evidence = evidence_name, "recognised");
-                    self.counted.recognised(releases, evidence);
+                    self.counted.set_recognition(releases, evidence);
                 }
             }
         }

@@ -162,7 +162,7 @@ fn json_has_the_documented_names_in_the_documented_order() {
     report.rooms.add(0xab, [Dialect::Sigver9].into_iter());
     report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());
     let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json)).unwrap();
-    let document = include_str!("../../../docs/operating.md");
+    let document = include_str!("../../../docs/reference/status-json.md");
     fn check_names(value: &serde_json::Value, document: &str) {
         if let Some(fields) = value.as_object() {
             for (name, value) in fields {

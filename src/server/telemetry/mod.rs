@@ -24,7 +24,7 @@ use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
 use crate::server::sharded::Sharded;
 
-/// Number of shards over which the connections are spread.
+/// Number of independently locked parts, so that connections on several cores rarely wait for one another.
 const SHARDS: usize = 16;
 
 /// Capacity up to which a table of connections is never shrunk.

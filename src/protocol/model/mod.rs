@@ -10,7 +10,7 @@ mod payload;
 mod reason;
 
 pub use command::{Command, Connect, Join, MemberChoice, Open, Recipient, RejoinPolicy, WhenEmpty};
-pub use event::{Event, Side};
+pub use event::{Event, RoomRole, Side};
 pub use ids::{LinkId, NetId, PeerId, RoomKey, SenderTag};
 pub(crate) use payload::should_share_buffer;
 pub use payload::{LinkMessage, Payload};

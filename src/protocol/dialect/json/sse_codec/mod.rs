@@ -1,5 +1,5 @@
-//! The event streams of sigver 8.1, 9 and 10: messages to a client are events of a stream, and messages from it are in
-//! requests of their own.
+//! The event streams of sigver 8.1, 9 and 10: messages to a client are events of a stream, and messages from
+//! it are in requests of their own.
 
 mod request;
 mod writer;
@@ -9,8 +9,8 @@ pub use writer::{EncodedEvent, EventWriter};
 
 use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 
-/// Id of the last event of a stream that the client must not request again. A browser whose stream ends reconnects on its
-/// own, and sends this id.
+/// Id of the last event of a stream that the client must not request again. A browser whose stream ends
+/// reconnects on its own, and sends this id.
 pub const FINAL_EVENT_ID: &str = "last";
 
 /// Body of the answer to a request that only sends a message.

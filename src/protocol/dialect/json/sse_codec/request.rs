@@ -24,7 +24,8 @@ pub enum SseSender {
     Invalid,
 }
 
-/// Parses the query of a GET. A query of another form has an empty object as its message, which no release knows.
+/// Parses the query of a GET. A query of another form has an empty object as its message, which no release
+/// knows.
 pub fn parse_query(query: &str) -> SseRequest {
     let mut object = Map::new();
     let mut sender = None;
@@ -52,7 +53,8 @@ pub fn parse_query(query: &str) -> SseRequest {
     SseRequest { sender, message: Message::text(text) }
 }
 
-/// Parses the body of a POST. Returns the id of the sender's stream, and the message; `None` if the body has another form.
+/// Parses the body of a POST. Returns the id of the sender's stream, and the message; `None` if the body has
+/// another form.
 pub fn parse_post(body: &Bytes) -> Option<(u64, Message)> {
     let at = body.iter().position(|byte| *byte == b'@')?;
     let mut text = body.clone();

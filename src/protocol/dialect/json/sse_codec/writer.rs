@@ -95,8 +95,8 @@ fn is_non_fatal(code: Option<u16>) -> bool {
     matches!(code, Some(4000 | 4020..=4023))
 }
 
-/// Returns an error in the form of sigver 8.1. Only two of the errors about keys have `isKeyOk`, and a key that is taken
-/// is not in quotes.
+/// Returns an error in the form of sigver 8.1. Only two of the errors about keys have `isKeyOk`, and a key
+/// that is taken is not in quotes.
 fn query_error(close: &Close) -> Value {
     let mut error = Map::new();
     if let Some(4001 | 4010) = close.code {

@@ -8,7 +8,8 @@ use super::{Candidate, WebRtcSignal, is_sdp};
 use crate::protocol::dialect::json::{JsonObject, string_content, write_string};
 use crate::protocol::model::Payload;
 
-/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as well.
+/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as
+/// well.
 pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let text = match payload {
         Payload::Json(text) | Payload::ObjectFrame { text, .. } => text,
@@ -29,8 +30,8 @@ pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
 
 const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
 
-/// Returns the object of this name, if the text is as clients write it: without other members, except for an index in
-/// front of it. The text around the object need not be parsed.
+/// Returns the object of this name, if the text is as clients write it: without other members, except for an
+/// index in front of it. The text around the object need not be parsed.
 fn sole_object(text: &ByteString, name: &str) -> Option<JsonObject> {
     let mut rest = text.strip_prefix('{')?;
     if let Some(index) = rest.strip_prefix("\"index\":\"") {
@@ -60,7 +61,8 @@ fn signal(name: &str, object: &JsonObject) -> Option<WebRtcSignal> {
 /// Room for member names, and for escapes of a session description, in bytes.
 const SPARE: usize = 512;
 
-/// Encodes a signal; there is none for the end of candidates. The text is written directly rather than as a tree, which costs much more.
+/// Encodes a signal; there is no payload for the end of candidates. The text is written without a tree, which would cost
+/// much more.
 pub(super) fn write(signal: &WebRtcSignal) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
         let mut text = String::with_capacity(sdp.len().saturating_add(SPARE));

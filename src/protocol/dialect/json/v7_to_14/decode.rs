@@ -297,6 +297,7 @@ impl V7To14Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::dialect::Release;
     use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
     use crate::protocol::frame::Outgoing;
 

@@ -1,5 +1,5 @@
-//! `sigver probe` and `sigver matrix` against the originals: the probe must name each of them and leave it alive, and
-//! the synthetic clients of the matrix must be at home with the originals of their dialect, or they would judge nothing.
+//! `sigver probe` and `sigver matrix` against the Node.js servers: the probe must recognise each of them and not crash it,
+//! and the synthetic clients of the matrix must work on the servers of their own dialect, or they could not judge others.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,53 +16,53 @@ use tokio::time::timeout;
 use crate::goldens::Original;
 use crate::oracle::Server;
 
-/// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Originals at a time.
+/// Time limit of a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of servers that run concurrently.
 const JOBS: usize = 12;
 
-/// What was found out about an original.
+/// The results of the tools for one Node.js server.
 #[derive(Debug)]
 pub struct Found {
     /// Its version.
     pub version: &'static str,
-    /// What the probe said, in one line.
+    /// The probe's summary.
     pub summary: String,
-    /// How sure it was.
-    pub sure: String,
-    /// How two joiners and a member of its dialect get on there.
+    /// The probe's confidence.
+    pub confidence: String,
+    /// The matrix's verdict on a member and two joiners of the server's dialect.
     pub room: String,
-    /// What is wrong.
+    /// Deviations from what is expected.
     pub problems: Vec<String>,
 }
 
-/// What the probe must say, by the newest versions that behave like it.
+/// Returns the releases that the probe must report, by their newest versions.
 fn expected(version: &'static str, thorough: bool) -> Vec<&'static str> {
     match version {
-        // Only their ways with a client that never answers differ.
+        // They differ in their heartbeat timeouts only.
         "15.0.1" | "15.0.2" if !thorough => vec!["15.0.1", "15.0.2"],
         version => vec![version],
     }
 }
 
-/// What the matrix must say of its own dialect.
+/// Returns the matrix's verdict on the server's own dialect.
 fn expected_room(version: &str) -> &'static str {
     match version {
-        // Shows its opener one index for all joiners (C01).
+        // It sends its opener one index for all joiners (C01).
         "5.0.0" => "failed",
-        // An answer goes to every joiner that waits.
+        // It sends an answer to every waiting joiner.
         "6.0.0" => "degraded",
-        // Has an error of its own where it should say that a peer is gone.
+        // It fails where it should report a departure.
         "9.1.0" => "degraded",
         _ => "ok",
     }
 }
 
-/// Starts the originals, a few at a time, and asks our program about each.
+/// Starts the Node.js servers, some concurrently, and runs the tools of this program on each.
 ///
 /// # Errors
 ///
-/// When an original does not start, or our program says nothing that can be read.
+/// If a server does not start, or a tool prints no JSON.
 pub async fn check(
     originals: &[&'static Original],
     dir: &Path,
@@ -95,55 +95,57 @@ async fn one(original: &'static Original, dir: &Path, bin: &Path, thorough: bool
         probe["releases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let expected = expected(original.version, thorough);
     if releases != expected {
-        problems.push(format!("the probe says {releases:?} instead of {expected:?}"));
+        problems.push(format!("the probe reports {releases:?} instead of {expected:?}"));
     }
     if probe["dialects"] != serde_json::json!([original.dialect]) {
-        problems.push(format!("the probe says {} instead of {}", probe["dialects"], original.dialect));
+        problems.push(format!("the probe reports {} instead of {}", probe["dialects"], original.dialect));
     }
     if server.exit().is_some() {
-        bail!("it died of the probe: {}", server.errors());
+        bail!("the server crashed on the probe: {}", server.errors());
     }
     let matrix = ask(bin, &["matrix", &url, "--json", "--dialects", original.dialect]).await?;
-    let (cell, control) = (&matrix["cells"][0], &matrix["control"][0]);
-    if cell["result"] != expected_room(original.version) {
-        problems.push(format!("the matrix says {cell}"));
+    let (pair, control) = (&matrix["pairs"][0], &matrix["control"][0]);
+    if pair["verdict"] != expected_room(original.version) {
+        problems.push(format!("the matrix reports {pair}"));
     }
-    if control["result"] != "ok" {
-        problems.push(format!("the matrix says {control}"));
+    if control["verdict"] != "ok" {
+        problems.push(format!("the matrix reports {control}"));
     }
     if server.exit().is_some() {
-        problems.push(format!("it died of the matrix: {}", server.errors()));
+        problems.push(format!("the server crashed on the matrix: {}", server.errors()));
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let lost = cell["lost"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-    let room = [text(&cell["result"]), lost.join("; "), text(&cell["why"])];
+    let losses = pair["losses"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let room = [text(&pair["verdict"]), losses.join("; "), text(&pair["reason"])];
     let room: Vec<String> = room.into_iter().filter(|part| !part.is_empty()).collect();
     Ok(Found {
         version: original.version,
         summary: text(&probe["summary"]),
-        sure: text(&probe["sure"]),
+        confidence: text(&probe["confidence"]),
         room: room.join(": "),
         problems,
     })
 }
 
-/// Runs our program, and reads what it says. Its exit code says less.
+/// Runs this program, and parses the JSON that it prints. The exit code is ignored.
 async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
     let mut command = Command::new(bin);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let output =
-        timeout(PATIENCE, command.output()).await.with_context(|| format!("{args:?} takes too long"))??;
+    let output = timeout(COMMAND_TIMEOUT, command.output())
+        .await
+        .with_context(|| format!("{args:?} takes too long"))??;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// As docs/interop.md has it.
+/// Renders the results as Markdown for docs/interop.md.
 pub fn markdown(found: &[Found]) -> String {
     let mut out = String::from(
-        "| original | `sigver probe` says | sure | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
+        "| original | `sigver probe` reports | confidence | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
     );
     for found in found {
-        out += &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.sure, found.room);
+        out +=
+            &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.confidence, found.room);
     }
     out
 }
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_patience_tells_the_first_two_of_15_apart() {
+    fn thorough_probe_tells_first_two_of_15_apart() {
         assert_eq!(expected("15.0.1", false), expected("15.0.2", false));
         assert_ne!(expected("15.0.1", true), expected("15.0.2", true));
         assert_eq!(expected("20.1.0", false), ["20.1.0"]);

@@ -236,7 +236,7 @@ async fn idled(target: &Target, watched: &Process, members: usize, measure: &Mea
 }
 
 fn tongue(name: &str) -> Result<Protocol> {
-    Protocol::of_name(name).with_context(|| format!("no dialect is called {name}"))
+    Protocol::from_name(name).with_context(|| format!("no dialect is called {name}"))
 }
 
 fn cost(server: Option<Cost>) -> Result<Cost> {

@@ -15,7 +15,9 @@ use sigver::protocol::dialect::{Dialect, UpgradeRequest};
 use sigver::protocol::frame::Frame;
 use sigver::protocol::model::{Command, Event};
 use sigver::server::hub::{Hub, Membership, Outbox};
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 
 use crate::words::{self, Words};
@@ -159,7 +161,7 @@ impl Peer {
 
 /// A client and the gateway's end, while they get to know one another.
 struct Speaker {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     peer: Peer,
     start: Instant,
     /// All that came from the client, and when.
@@ -172,11 +174,11 @@ impl Speaker {
         let start = Instant::now();
         let tongue = Protocol::Sigver(dialect);
         let peer = Peer::open(hub, policy, upgrade(dialect, role), start);
-        let client = dialects::client(tongue, role, KEY);
+        let client = dialects::new_client(tongue, role, KEY);
         let mut speaker = Speaker { client, peer, start, script: Vec::new(), heard: Vec::new() };
         speaker.input(Duration::ZERO, Input::Pong);
         let first = words::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(Duration::ZERO, acts)?;
         Ok(speaker)
     }
@@ -190,8 +192,8 @@ impl Speaker {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.input(at, Input::Frame(to_gateway(frame))),
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(heard) => self.heard.push(heard),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
@@ -205,9 +207,9 @@ impl Speaker {
         let any = !sent.is_empty();
         for frame in sent {
             let acts = match frame {
-                Frame::Text(text) => self.client.text(&text),
-                Frame::Binary(bytes) => self.client.binary(&bytes),
-                Frame::Headed(head, rest) => self.client.binary(&[&head[..], &rest].concat()),
+                Frame::Text(text) => self.client.on_text(&text),
+                Frame::Binary(bytes) => self.client.on_binary(&bytes),
+                Frame::Headed(head, rest) => self.client.on_binary(&[&head[..], &rest].concat()),
                 Frame::Close(close) => bail!("a client is closed with {close:?}"),
             };
             self.act(at, acts)?;
@@ -264,10 +266,11 @@ impl Pair {
             joiner.input(at, Input::Frame(up.clone()));
             ensure!(member.listen(at)?, "a member hears nothing");
             let from = member.heard.iter().rev().find_map(|heard| match heard {
-                ClientEvent::TestMessage { from, .. } => Some(from.clone()),
+                ClientEvent::Message { from, .. } => Some(from.clone()),
                 _ => None,
             });
-            let from: Option<Id> = from.with_context(|| format!("a member hears {:?}", member.heard))?;
+            let from: Option<JoinerId> =
+                from.with_context(|| format!("a member hears {:?}", member.heard))?;
             if ends.member == Dialect::Sigver6 {
                 // One answer to each that joins: nothing that could be said again and again.
                 continue;
@@ -334,7 +337,7 @@ impl Pair {
 }
 
 fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
-    UpgradeRequest { path: path(Protocol::Sigver(dialect), role, KEY), favored: false }
+    UpgradeRequest { path: request_path(Protocol::Sigver(dialect), role, KEY), favored: false }
 }
 
 /// How many frames there are for the client, which are gone thereby.
@@ -343,10 +346,10 @@ fn hear(peer: &mut Peer, now: Instant) -> usize {
     peer.sent.drain(..).count()
 }
 
-fn to_gateway(frame: dialects::Frame) -> Frame {
+fn to_gateway(frame: dialects::ClientFrame) -> Frame {
     match frame {
-        dialects::Frame::Text(text) => Frame::text(text),
-        dialects::Frame::Binary(bytes) => Frame::binary(bytes),
+        dialects::ClientFrame::Text(text) => Frame::text(text),
+        dialects::ClientFrame::Binary(bytes) => Frame::binary(bytes),
     }
 }
 

@@ -17,7 +17,9 @@ use sigver::server::hub::Hub;
 use sigver::server::telemetry::Telemetry;
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
@@ -31,7 +33,7 @@ const TURNS: usize = 32;
 
 /// A client and its end of the line.
 struct Speaker {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     stream: DuplexStream,
     heard: Vec<ClientEvent>,
 }
@@ -41,13 +43,13 @@ impl Speaker {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
         let tongue = Protocol::Sigver(dialect);
-        let upgrade = UpgradeRequest { path: path(tongue, role, KEY), favored: false };
+        let upgrade = UpgradeRequest { path: request_path(tongue, role, KEY), favored: false };
         let policy = |context: &Context| Arc::clone(&context.policy);
         tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
-        let client = dialects::client(tongue, role, KEY);
+        let client = dialects::new_client(tongue, role, KEY);
         let mut speaker = Speaker { client, stream: ours, heard: Vec::new() };
         let first = words::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(acts).await?;
         while speaker.listen().await? > 0 {}
         Ok(speaker)
@@ -57,8 +59,8 @@ impl Speaker {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(heard) => self.heard.push(heard),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
@@ -86,8 +88,8 @@ impl Speaker {
             let (first, payload) = (rest[0], &rest[head..end]);
             rest = &rest[end..];
             let acts = match first {
-                frame::TEXT => self.client.text(std::str::from_utf8(payload)?),
-                frame::BINARY => self.client.binary(payload),
+                frame::TEXT => self.client.on_text(std::str::from_utf8(payload)?),
+                frame::BINARY => self.client.on_binary(payload),
                 frame::CLOSE => bail!("a client is closed with {payload:?}"),
                 _ => Vec::new(),
             };
@@ -141,8 +143,8 @@ impl Line {
                 joiner.stream.write_all(&up).await?;
                 length = member.listen().await?;
                 ensure!(length > 0, "a member hears nothing");
-                let from: Option<Id> = member.heard.iter().rev().find_map(|heard| match heard {
-                    ClientEvent::TestMessage { from, .. } => from.clone(),
+                let from: Option<JoinerId> = member.heard.iter().rev().find_map(|heard| match heard {
+                    ClientEvent::Message { from, .. } => from.clone(),
                     _ => None,
                 });
                 let down =
@@ -174,7 +176,7 @@ impl Line {
 }
 
 /// A frame as a client sends it.
-fn masked(said: &dialects::Frame) -> Vec<u8> {
+fn masked(said: &dialects::ClientFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::put_said(&mut bytes, said);
     bytes

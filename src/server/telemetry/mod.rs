@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
 pub use report::{Report, RoomsReport, StatusQuery};
+pub(crate) use text::{CellAlignment, text_table};
 pub use time::UnixSeconds;
 
 use crate::protocol::detect::{Evidence, likeliest};

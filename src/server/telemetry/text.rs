@@ -23,13 +23,13 @@ pub(super) fn text(report: &Report) -> String {
         all.now,
         all.total,
     );
-    out.push_str(&table(&dialects(report)));
+    out.push_str(&text_table(&dialects(report), CellAlignment::Left));
     rooms(&mut out, report);
     if let Some(connections) = &report.connections {
         out.push('\n');
         let head = ["connection", "since", "dialect", "recognised by", "releases left"].map(str::to_owned);
         let rows = std::iter::once(head.to_vec()).chain(connections.iter().map(connection));
-        out.push_str(&table(&rows.collect::<Vec<_>>()));
+        out.push_str(&text_table(&rows.collect::<Vec<_>>(), CellAlignment::Left));
     }
     out
 }
@@ -107,8 +107,15 @@ fn seen(tally: ConnectionCount, time: UnixSeconds) -> String {
     }
 }
 
-/// Columns as wide as the widest of their cells.
-fn table(rows: &[Vec<String>]) -> String {
+/// The alignment of the cells of a text table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CellAlignment {
+    Left,
+    Right,
+}
+
+/// Renders rows as a text table, with columns as wide as the widest of their cells.
+pub(crate) fn text_table(rows: &[Vec<String>], alignment: CellAlignment) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
@@ -116,7 +123,10 @@ fn table(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            let _ = match alignment {
+                CellAlignment::Left => write!(line, "{cell:<width$}  "),
+                CellAlignment::Right => write!(line, "{cell:>width$}  "),
+            };
         }
         out.push_str(line.trim_end());
         out.push('\n');

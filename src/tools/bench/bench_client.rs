@@ -8,11 +8,13 @@ use super::error::Error;
 use super::frame::{BINARY, CLOSE, Frame, PING, PONG, TEXT, closing, put, put_close, put_said};
 use super::patiently;
 use super::ws_connection::WsConnection;
-use crate::tools::client::dialects::{Client, ClientAction, ClientEvent, Id, Role, client, path};
+use crate::tools::client::dialects::{
+    ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, new_client, request_path,
+};
 use crate::tools::client::message::TestMessage;
 use crate::tools::client::peer;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// How long what is to happen may take: what is for a silent member may be held for some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +32,7 @@ pub struct BenchClient {
 
 /// What is made of what comes, apart from the link it comes over.
 struct ClientState {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     heard: VecDeque<ClientEvent>,
     /// What is to be written, because of what came.
     replies: Vec<u8>,
@@ -54,9 +56,9 @@ impl BenchClient {
         role: Role,
         key: &str,
     ) -> Result<BenchClient, Error> {
-        let link = WsConnection::open(target, &path(tongue, role, key)).await?;
+        let link = WsConnection::open(target, &request_path(tongue, role, key)).await?;
         let mind = ClientState {
-            client: client(tongue, role, key),
+            client: new_client(tongue, role, key),
             heard: VecDeque::new(),
             replies: Vec::new(),
             content: None,
@@ -72,12 +74,12 @@ impl BenchClient {
     ///
     /// When the server does not let it be that.
     pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
-        let acts = self.mind.client.opened(first);
+        let acts = self.mind.client.on_open(first);
         self.mind.perform(acts);
-        let words = self.tongue.words();
+        let words = self.tongue.capabilities();
         let told = match self.role {
-            Role::Member => words.admits,
-            Role::Joiner => words.binds,
+            Role::Member => words.confirms_member,
+            Role::Joiner => words.confirms_joiner,
         };
         if !told {
             // What is answered in order was read before.
@@ -86,13 +88,15 @@ impl BenchClient {
         self.reply().await?;
         let (role, relay) = (self.role, self.tongue == Protocol::Signaller);
         self.until("an answer to its first words", |heard| match (heard, role) {
-            (ClientEvent::Fence, _) if !told => Some(Ok(())),
-            (ClientEvent::Bound, _) if relay => Some(Ok(())),
-            (ClientEvent::Member, Role::Member) | (ClientEvent::Bound, Role::Joiner) => Some(Ok(())),
-            (ClientEvent::Member, Role::Joiner) => {
+            (ClientEvent::Synced, _) if !told => Some(Ok(())),
+            (ClientEvent::LinkedToMember, _) if relay => Some(Ok(())),
+            (ClientEvent::BecameMember, Role::Member) | (ClientEvent::LinkedToMember, Role::Joiner) => {
+                Some(Ok(()))
+            }
+            (ClientEvent::BecameMember, Role::Joiner) => {
                 Some(Err(Error::Refused("is told that it is the first".to_owned())))
             }
-            (ClientEvent::Bound, Role::Member) => {
+            (ClientEvent::LinkedToMember, Role::Member) => {
                 Some(Err(Error::Refused("is told that it is bound to another".to_owned())))
             }
             _ => None,
@@ -113,7 +117,7 @@ impl BenchClient {
         patiently(PATIENCE, what, async {
             loop {
                 while let Some(heard) = self.mind.heard.pop_front() {
-                    if let ClientEvent::Refused(words) = heard {
+                    if let ClientEvent::Rejected(words) = heard {
                         return Err(Error::Refused(format!("refused: {words}")));
                     }
                     if let Some(found) = found(heard) {
@@ -132,10 +136,10 @@ impl BenchClient {
     /// # Errors
     ///
     /// When nothing comes.
-    pub async fn parcel(&mut self, what: &'static str) -> Result<Option<Id>, Error> {
+    pub async fn parcel(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
         self.until(what, |heard| match heard {
-            ClientEvent::TestMessage { from, .. } => Some(Ok(from)),
-            ClientEvent::Gone { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
+            ClientEvent::Message { from, .. } => Some(Ok(from)),
+            ClientEvent::PeerLeft { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
             _ => None,
         })
         .await
@@ -146,8 +150,8 @@ impl BenchClient {
     /// # Errors
     ///
     /// When it has no words for it.
-    pub fn frame(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Result<Vec<u8>, Error> {
-        let said = self.mind.client.say(to, parcel);
+    pub fn frame(&mut self, to: Option<&JoinerId>, parcel: &TestMessage) -> Result<Vec<u8>, Error> {
+        let said = self.mind.client.encode(to, parcel);
         let said =
             said.ok_or(Error::Cannot { tongue: self.tongue, why: "it has no words for what is to be sent" })?;
         let mut frame = Vec::new();
@@ -259,7 +263,7 @@ impl BenchClient {
     /// When it does not.
     pub async fn leave(mut self) -> Result<(), Error> {
         let mut close = Vec::new();
-        put_close(&mut close, self.tongue.words().leaves_with);
+        put_close(&mut close, self.tongue.capabilities().close_code);
         // Who has been closed already need not close.
         if self.link.write(&close).await.is_err() {
             return Ok(());
@@ -290,26 +294,26 @@ impl ClientState {
         match frame.first {
             TEXT => match std::str::from_utf8(frame.payload) {
                 Ok(text) => {
-                    let acts = self.client.text(text);
+                    let acts = self.client.on_text(text);
                     self.perform(acts);
                 }
                 Err(_) => self.broken = Some(Error::Closed("a text comes that is none".to_owned())),
             },
             BINARY => {
-                let acts = self.client.binary(frame.payload);
+                let acts = self.client.on_binary(frame.payload);
                 self.perform(acts);
             }
             PING => put(&mut self.replies, PONG, frame.payload),
-            PONG => self.heard.push_back(ClientEvent::Fence),
+            PONG => self.heard.push_back(ClientEvent::Synced),
             CLOSE => {
                 let (code, reason) = closing(frame.payload);
-                self.broken = Some(Error::Closed(peer::closing(code, &reason)));
+                self.broken = Some(Error::Closed(peer::close_text(code, &reason)));
             }
             // No server of sigver does that.
             _ => self.broken = Some(Error::Closed("a message comes in parts".to_owned())),
         }
         let parcels =
-            self.heard.iter().skip(before).filter(|heard| matches!(heard, ClientEvent::TestMessage { .. }));
+            self.heard.iter().skip(before).filter(|heard| matches!(heard, ClientEvent::Message { .. }));
         match parcels.count() {
             0 => 0,
             _ => {
@@ -324,15 +328,15 @@ impl ClientState {
             match act {
                 ClientAction::Send(said) => put_said(&mut self.replies, &said),
                 // Real clients have a clock for this; the server's is as good, and is one for thousands of clients.
-                ClientAction::Hear(ClientEvent::Beat) => {
-                    if let Some(said) = self.client.beat() {
+                ClientAction::Report(ClientEvent::HeartbeatRequest) => {
+                    if let Some(said) = self.client.heartbeat() {
                         put_said(&mut self.replies, &said);
                     }
                 }
-                ClientAction::Hear(heard) => self.heard.push_back(heard),
+                ClientAction::Report(heard) => self.heard.push_back(heard),
                 ClientAction::Close(_) => {
                     let why = match self.heard.back() {
-                        Some(ClientEvent::Strange(what)) => {
+                        Some(ClientEvent::Unexpected(what)) => {
                             format!("it would close, because of what comes: {what}")
                         }
                         _ => "it would close, because of what comes".to_owned(),

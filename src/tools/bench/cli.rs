@@ -12,7 +12,7 @@ use crate::tools::bench::{
     Idle, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target, idle, kept,
     relay, sessions, storm,
 };
-use crate::tools::{draw_target, tongue};
+use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
 
@@ -61,13 +61,13 @@ struct Common {
 #[derive(Debug, Args)]
 struct Dialects {
     /// What all speak: see sigver dialects.
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// What members speak, if it is another.
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Option<Protocol>,
     /// What joiners speak, if it is another.
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Option<Protocol>,
 }
 
@@ -118,10 +118,10 @@ struct CrossArgs {
     #[command(flatten)]
     load: Load,
     /// What members speak: see sigver dialects.
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Protocol,
     /// What joiners speak.
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Protocol,
 }
 
@@ -144,7 +144,7 @@ struct IdleArgs {
     #[command(flatten)]
     common: Common,
     /// What members speak: see sigver dialects.
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// Members, each in a room of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
@@ -176,7 +176,7 @@ struct KeptArgs {
     #[command(flatten)]
     common: Common,
     /// What both speak: see sigver dialects.
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// Rooms, each with a member and a joiner.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::ConnectError;
+use crate::tools::dial::{ConnectError, error_chain};
 
 /// Linux and the BSDs call "too many open files" so, of the process and of the system.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
@@ -25,7 +25,7 @@ pub enum Error {
     #[error("{0}")]
     Senseless(String),
     /// There is no connection.
-    #[error(transparent)]
+    #[error("{}", error_chain(.0))]
     ConnectError(ConnectError),
     /// This process may not have as many files.
     #[error("too many open files: {0}")]
@@ -89,12 +89,16 @@ impl Error {
 impl From<ConnectError> for Error {
     fn from(error: ConnectError) -> Error {
         match &error {
-            ConnectError::Network(error)
+            ConnectError::Network { source: error, .. }
                 if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) =>
             {
                 Error::Files("raise the limit (ulimit -n), or use fewer connections".to_owned())
             }
-            ConnectError::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Error::Ports,
+            ConnectError::Network { source: error, .. }
+                if error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                Error::Ports
+            }
             _ => Error::ConnectError(error),
         }
     }
@@ -106,10 +110,13 @@ mod tests {
 
     #[test]
     fn what_the_machine_lacks_is_told() {
-        let of = |error: io::Error| Error::from(ConnectError::Network(error)).of("a member");
+        let of = |error: io::Error| {
+            let error = ConnectError::Network { server: "ws://h".to_owned(), source: error };
+            Error::from(error).of("a member")
+        };
         assert!(of(io::Error::from_raw_os_error(24)).to_string().contains("ulimit -n"));
         assert!(of(io::ErrorKind::AddrNotAvailable.into()).to_string().contains("ip_local_port_range"));
         let refused = of(io::ErrorKind::ConnectionRefused.into()).to_string();
-        assert!(refused.starts_with("a member: cannot connect: "), "{refused}");
+        assert!(refused.starts_with("a member: cannot connect to ws://h: "), "{refused}");
     }
 }

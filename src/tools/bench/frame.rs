@@ -66,10 +66,10 @@ pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
 }
 
 /// Adds what a client says.
-pub fn put_said(out: &mut Vec<u8>, said: &dialects::Frame) {
+pub fn put_said(out: &mut Vec<u8>, said: &dialects::ClientFrame) {
     match said {
-        dialects::Frame::Text(text) => put(out, TEXT, text.as_bytes()),
-        dialects::Frame::Binary(bytes) => put(out, BINARY, bytes),
+        dialects::ClientFrame::Text(text) => put(out, TEXT, text.as_bytes()),
+        dialects::ClientFrame::Binary(bytes) => put(out, BINARY, bytes),
     }
 }
 

@@ -3,11 +3,11 @@
 use super::bench_client::BenchClient;
 use super::error::Error;
 use crate::protocol::dialect::Dialect;
-use crate::tools::client::dialects::{Id, Role};
+use crate::tools::client::dialects::{JoinerId, Role};
 use crate::tools::client::message::{MessageKind, TestMessage};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::Target;
 
 /// A member and its joiner.
 pub struct Pair {
@@ -16,7 +16,7 @@ pub struct Pair {
     /// The joiner.
     pub joiner: BenchClient,
     /// What the member calls the joiner, once it is told.
-    pub id: Option<Id>,
+    pub id: Option<JoinerId>,
 }
 
 /// What members and joiners send.
@@ -52,7 +52,7 @@ impl Parcels {
             _ if binary => MessageKind::Bytes,
             _ => MessageKind::Json,
         };
-        let sized = |tongue| TestMessage::of_size(of(tongue), bytes);
+        let sized = |tongue| TestMessage::with_size(of(tongue), bytes);
         Ok(Parcels { up: sized(joiner), down: sized(member) })
     }
 
@@ -75,7 +75,7 @@ impl Parcels {
 }
 
 fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
-    match member.meets(joiner) {
+    match member.is_compatible_with(joiner) {
         true => Ok(()),
         false => {
             Err(Error::Cannot { tongue: Protocol::Signaller, why: "the relay carries none but its own" })
@@ -97,7 +97,7 @@ impl Pair {
     ) -> Result<Pair, Error> {
         let key = random_key();
         let member = seat(target, member, Role::Member, &key, None).await?;
-        let joins_with_data = joiner.words().joins_with_data;
+        let joins_with_data = joiner.capabilities().joins_with_data;
         let joiner = seat(target, joiner, Role::Joiner, &key, joins_with_data.then_some(first)).await?;
         let mut pair = Pair { member, joiner, id: None };
         if joins_with_data {
@@ -110,7 +110,8 @@ impl Pair {
     async fn arrive(&mut self) -> Result<(), Error> {
         let told = self.member.parcel("what the joiner sends").await.map_err(|error| error.of("a member"))?;
         // If nothing names the joiner, it is known by its place.
-        self.id = told.or(self.member.tongue.words().addresses.then(|| Id::number(0)));
+        self.id =
+            told.or(self.member.tongue.capabilities().addresses_joiner.then(|| JoinerId::from_number(0)));
         Ok(())
     }
 
@@ -163,14 +164,14 @@ mod tests {
     use super::*;
 
     fn tongue(name: &str) -> Protocol {
-        Protocol::of_name(name).unwrap()
+        Protocol::from_name(name).unwrap()
     }
 
     #[test]
     fn contents_are_what_both_have_words_for() {
         let shapes = |member, joiner| {
             let parcels = Parcels::opaque(tongue(member), tongue(joiner), 64).unwrap();
-            (parcels.up.shape, parcels.down.shape)
+            (parcels.up.kind, parcels.down.kind)
         };
         assert_eq!(shapes("sigver-20", "sigver-15"), (MessageKind::Bytes, MessageKind::Bytes));
         assert_eq!(shapes("sigver-20", "sigver-5"), (MessageKind::Json, MessageKind::Json));

@@ -12,7 +12,7 @@ use super::pair::{Pair, Parcels};
 use super::process_stats::Process;
 use super::progress::{Phase, Progress};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// How long the server has to tidy up.
 const REST: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use super::pair::{Pair, Parcels};
 use super::process_stats::{Cost, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// How long sessions are made before they are counted.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -131,7 +131,7 @@ async fn session(
     parcels: &Parcels,
 ) -> Result<(), Error> {
     let mut pair = Pair::bind(target, member, joiner, &parcels.up).await?;
-    match joiner.words().joins_with_data {
+    match joiner.capabilities().joins_with_data {
         // Its offer has come already.
         true => pair.answer(&parcels.down).await?,
         false => pair.exchange(parcels).await?,

@@ -17,8 +17,8 @@ use crate::protocol::dialect::Family;
 use crate::tools::client::dialects::Role;
 use crate::tools::client::message::{MessageKind, TestMessage};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::Target;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub async fn storm(
                 Some(seat) => seat,
                 None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(of)?,
             };
-            let data = joiner.words().joins_with_data.then_some(&*first);
+            let data = joiner.capabilities().joins_with_data.then_some(&*first);
             seat.begin(data).await.map_err(of)?;
             Ok((Instant::now(), seat))
         });

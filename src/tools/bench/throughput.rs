@@ -28,7 +28,7 @@ use super::pair::{Pair, Parcels};
 use super::process_stats::{Cost, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// How long messages are sent before they are counted.
 const WARM_UP: Duration = Duration::from_millis(300);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
 use super::patiently;
-use crate::tools::client::target::{ConnectError, Stream, Target};
+use crate::tools::dial::{ConnectError, DialedStream, Target};
 
 /// How long the answer to the request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ thread_local! {
 
 /// A WebSocket.
 pub struct WsConnection {
-    stream: Stream,
+    stream: DialedStream,
     /// What has come, and was not looked at yet.
     rest: Vec<u8>,
 }
@@ -42,11 +42,11 @@ impl WsConnection {
     ///
     /// When there is none.
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
-        let mut stream = target.connect().await?;
+        let mut stream = target.dial().await?;
         let request = format!(
-            "GET {}{path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            target.base(),
+            target.path(path),
             target.authority(),
         );
         patiently(PATIENCE, "the answer to its request", async {
@@ -63,7 +63,7 @@ impl WsConnection {
                     rest.shrink_to_fit();
                     return match code {
                         Some(101) => Ok(WsConnection { stream, rest }),
-                        Some(code) => Err(ConnectError::Refused(code).into()),
+                        Some(code) => Err(ConnectError::Status(code).into()),
                         None => Err(ConnectError::Handshake("no answer of HTTP".to_owned()).into()),
                     };
                 }

@@ -88,7 +88,7 @@ fn run(config: &Config) -> Result<()> {
         rooms: match &config.rooms {
             config::Rooms::Shared => RoomPolicy::Shared,
             config::Rooms::ByGeneration => RoomPolicy::Partitioned,
-            config::Rooms::ByGenerationIn(keys) => RoomPolicy::by_generation_in(keys)?,
+            config::Rooms::ByGenerationIn(keys) => RoomPolicy::partitioned_for(keys)?,
         },
     };
     let relay = SignallerOptions::new(&config.relay)?;
@@ -99,7 +99,7 @@ fn run(config: &Config) -> Result<()> {
         policy: Arc::new(policy),
         max_pending: config.max_pending,
         idle: IDLE,
-        signaller: protocols.relay.then(|| Signaller::new(relay, relay_only)),
+        signaller: protocols.signaller.then(|| Signaller::new(relay, relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
         alarm: TimerQueue::default(),

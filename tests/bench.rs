@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sigver::tools::bench::{
-    Error, Idle, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target,
-    idle, kept, relay, sessions, storm,
+    Error, IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
+    ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -22,15 +22,15 @@ use common::Gateway;
 const SHORT: Duration = Duration::from_millis(300);
 
 fn tongue(name: &str) -> Protocol {
-    Protocol::of_name(name).unwrap()
+    Protocol::from_name(name).unwrap()
 }
 
 fn target(address: SocketAddr) -> Target {
     Target::parse(&format!("ws://{address}")).unwrap()
 }
 
-fn plan(member: &str, joiner: &str) -> Relay {
-    Relay {
+fn plan(member: &str, joiner: &str) -> ThroughputPlan {
+    ThroughputPlan {
         member: tongue(member),
         joiner: tongue(joiner),
         rooms: 4,
@@ -48,41 +48,45 @@ async fn bench(arguments: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_dialect_relays_with_itself_and_old_with_new() {
+async fn throughput_works_in_every_dialect_and_across() {
     let gateway = Gateway::start("auto").await;
     let pairs = Protocol::all().map(|tongue| (tongue.name(), tongue.name()));
     let pairs = pairs.filter(|(name, _)| !matches!(*name, "sigver-6" | "sigver-15.1" | "signaller"));
     let crosses = [("sigver-5", "sigver-20"), ("sigver-20", "sigver-5"), ("sigver-1", "sigver-13")];
     for (member, joiner) in pairs.chain(crosses) {
-        let relayed = relay(&target(gateway.address), &plan(member, joiner), None, &Progress::none()).await;
-        let relayed = relayed.unwrap_or_else(|error| panic!("{member} and {joiner}: {error}"));
-        assert!(relayed.messages > 20, "{member} and {joiner}: {relayed:?}");
-        assert!(relayed.round_trip.count > 10, "{member} and {joiner}: {relayed:?}");
-        assert!(relayed.round_trip.p50_us <= relayed.round_trip.max_us, "{relayed:?}");
-        assert_eq!(relayed.lost.count, 0, "{member} and {joiner}: {relayed:?}");
+        let result =
+            throughput(&target(gateway.address), &plan(member, joiner), None, &Progress::none()).await;
+        let result = result.unwrap_or_else(|error| panic!("{member} and {joiner}: {error}"));
+        assert!(result.messages > 20, "{member} and {joiner}: {result:?}");
+        assert!(result.round_trip.count > 10, "{member} and {joiner}: {result:?}");
+        assert!(result.round_trip.p50_us <= result.round_trip.max_us, "{result:?}");
+        assert_eq!(result.lost.count, 0, "{member} and {joiner}: {result:?}");
     }
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_is_kept() {
+async fn open_loop_keeps_the_rate() {
     let gateway = Gateway::start("auto").await;
-    let plan =
-        Relay { rate: Some(400.0), duration: Duration::from_secs(1), ..plan("sigver-20", "sigver-20") };
-    let relayed = relay(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
+    let plan = ThroughputPlan {
+        rate: Some(400.0),
+        duration: Duration::from_secs(1),
+        ..plan("sigver-20", "sigver-20")
+    };
+    let result = throughput(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
     // A round trip is two messages.
-    let expected = relayed.seconds * 400.0 / 2.0;
-    assert!((relayed.round_trip.count as f64 - expected).abs() < 3.0, "{relayed:?}");
-    assert_eq!((relayed.unanswered, relayed.in_flight), (0, None), "{relayed:?}");
-    assert!(relayed.load.sent_late.unwrap().count.abs_diff(relayed.round_trip.count) < 3, "{relayed:?}");
+    let expected = result.seconds * 400.0 / 2.0;
+    assert!((result.round_trip.count as f64 - expected).abs() < 3.0, "{result:?}");
+    assert_eq!((result.unanswered, result.in_flight), (0, None), "{result:?}");
+    assert!(result.load.sent_late.unwrap().count.abs_diff(result.round_trip.count) < 3, "{result:?}");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_come_and_go() {
+async fn sessions_complete() {
     let gateway = Gateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-13", "sigver-7", "sigver-6", "sigver-1", "signaller"] {
-        let plan = Sessions {
+        let plan = SessionsPlan {
             member: tongue(name),
             joiner: tongue(name),
             concurrency: 4,
@@ -97,10 +101,10 @@ async fn sessions_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_may_be_idle() {
+async fn idle_members_stay_connected() {
     let gateway = Gateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-8", "sigver-5"] {
-        let plan = Idle { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
+        let plan = IdlePlan { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
         let done = idle(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
         assert_eq!((done.members, done.lost.count, done.interrupted), (20, 0, false), "{done:?}");
     }
@@ -108,7 +112,7 @@ async fn members_may_be_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storms_are_answered() {
+async fn storm_joiners_are_answered() {
     let gateway = Gateway::start("auto").await;
     for (name, connected) in [
         ("sigver-20", false),
@@ -117,7 +121,7 @@ async fn storms_are_answered() {
         ("sigver-8", true),
         ("sigver-5", true),
     ] {
-        let plan = Storm { member: tongue(name), joiner: tongue(name), joiners: 50, connected };
+        let plan = StormPlan { member: tongue(name), joiner: tongue(name), joiners: 50, connected };
         let done = storm(&target(gateway.address), &plan, None, &Progress::none()).await;
         let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((done.answered, done.answer.count, done.lost.count), (50, 50, 0), "{name}: {done:?}");
@@ -127,48 +131,52 @@ async fn storms_are_answered() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_is_watched() {
+async fn process_cost_is_reported() {
     let gateway = Gateway::start("auto").await;
-    let (target, watched) = (target(gateway.address), Process::of(std::process::id()).unwrap());
+    let (target, process) = (target(gateway.address), Process::new(std::process::id()).unwrap());
     let plan = plan("sigver-20", "sigver-20");
-    let relayed = relay(&target, &plan, Some(&watched), &Progress::none()).await.unwrap();
-    let cost = relayed.server.unwrap();
+    let result = throughput(&target, &plan, Some(&process), &Progress::none()).await.unwrap();
+    let cost = result.server.unwrap();
     assert!(cost.cpu_us_each > 0.0 && cost.memory_after > 0, "{cost:?}");
-    let keep = RetainedMemoryPlan { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
-    assert!(kept(&target, &keep, &watched, &Progress::none()).await.unwrap().memory_after > 0);
+    let memory = RetainedMemoryPlan { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
+    assert!(retained_memory(&target, &memory, &process, &Progress::none()).await.unwrap().memory_after > 0);
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_refused() {
+async fn invalid_plans_are_rejected() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let nobody = target(nobody);
-    let told = |plan: Relay| {
+    let refusal = |plan: ThroughputPlan| {
         let nobody = nobody.clone();
-        async move { relay(&nobody, &plan, None, &Progress::none()).await.unwrap_err().to_string() }
+        async move { throughput(&nobody, &plan, None, &Progress::none()).await.unwrap_err().to_string() }
     };
-    assert!(told(plan("sigver-6", "sigver-6")).await.contains("one offer and one answer"));
-    assert!(told(plan("signaller", "signaller")).await.contains("ends after some messages"));
-    assert!(told(plan("sigver-20", "signaller")).await.contains("signaller cannot do this"));
-    assert!(told(Relay { rooms: 0, ..plan("sigver-20", "sigver-20") }).await.contains("at least one room"));
+    assert!(refusal(plan("sigver-6", "sigver-6")).await.contains("one offer and one answer"));
+    assert!(refusal(plan("signaller", "signaller")).await.contains("ends after a few messages"));
+    assert!(refusal(plan("sigver-20", "signaller")).await.contains("signaller cannot do this"));
+    assert!(
+        refusal(ThroughputPlan { rooms: 0, ..plan("sigver-20", "sigver-20") })
+            .await
+            .contains("at least one room")
+    );
     for rate in [0.0, -1.0, f64::NAN, 1e15, 1e300] {
         assert!(
-            told(Relay { rate: Some(rate), ..plan("sigver-20", "sigver-20") })
+            refusal(ThroughputPlan { rate: Some(rate), ..plan("sigver-20", "sigver-20") })
                 .await
                 .contains("at most 10000000")
         );
     }
-    let much = Relay { in_flight: 80, bytes: 60_000, ..plan("sigver-20", "sigver-20") };
-    assert!(told(much).await.contains("more than 512 KiB"));
-    assert!(told(plan("sigver-20", "sigver-20")).await.starts_with("a member: cannot connect"));
+    let much = ThroughputPlan { in_flight: 80, bytes: 60_000, ..plan("sigver-20", "sigver-20") };
+    assert!(refusal(much).await.contains("exceed 512 KiB"));
+    assert!(refusal(plan("sigver-20", "sigver-20")).await.starts_with("a member: cannot connect"));
     let plan =
-        Storm { member: tongue("sigver-18"), joiner: tongue("sigver-18"), joiners: 5, connected: true };
+        StormPlan { member: tongue("sigver-18"), joiner: tongue("sigver-18"), joiners: 5, connected: true };
     let error = storm(&nobody, &plan, None, &Progress::none()).await.unwrap_err();
-    assert!(matches!(error, Error::Cannot { .. }), "{error}");
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_refuses_or_dies_is_told() {
+async fn rejecting_or_dying_server_is_an_error() {
     let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = refusing.local_addr().unwrap();
     tokio::spawn(async move {
@@ -178,8 +186,8 @@ async fn a_server_that_refuses_or_dies_is_told() {
             let _ = stream.write_all(b"HTTP/1.1 503 Busy\r\n\r\n").await;
         }
     });
-    let plan = Relay { duration: Duration::from_secs(20), ..plan("sigver-20", "sigver-20") };
-    let error = relay(&target(address), &plan, None, &Progress::none()).await.unwrap_err();
+    let plan = ThroughputPlan { duration: Duration::from_secs(20), ..plan("sigver-20", "sigver-20") };
+    let error = throughput(&target(address), &plan, None, &Progress::none()).await.unwrap_err();
     assert_eq!(error.to_string(), "a member: refused with HTTP 503");
 
     let gateway = Gateway::start("auto").await;
@@ -189,7 +197,7 @@ async fn a_server_that_refuses_or_dies_is_told() {
             let _ = tell.send(());
         }
     });
-    let measured = tokio::spawn(async move { relay(&target, &plan, None, &progress).await });
+    let measured = tokio::spawn(async move { throughput(&target, &plan, None, &progress).await });
     common::soon("the window", told.recv()).await.unwrap();
     gateway.stop().await;
     let error = common::soon("the end", measured).await.unwrap().unwrap_err();
@@ -197,28 +205,29 @@ async fn a_server_that_refuses_or_dies_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_measured_until_it_was_stopped_is_told() {
+async fn stopped_measurement_returns_its_result() {
     let gateway = Gateway::start("auto").await;
     let progress = Progress::none();
-    let plan = Relay { duration: Duration::from_secs(60), ..plan("sigver-20", "sigver-20") };
+    let plan = ThroughputPlan { duration: Duration::from_secs(60), ..plan("sigver-20", "sigver-20") };
     let stopper = progress.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         stopper.stop();
     });
-    let relayed = common::soon("the result", relay(&target(gateway.address), &plan, None, &progress)).await;
-    let relayed = relayed.unwrap();
-    assert!(relayed.interrupted && relayed.seconds < 10.0 && relayed.messages > 0, "{relayed:?}");
-    let error = relay(&target(gateway.address), &plan, None, &progress).await.unwrap_err();
+    let result =
+        common::soon("the result", throughput(&target(gateway.address), &plan, None, &progress)).await;
+    let result = result.unwrap();
+    assert!(result.interrupted && result.seconds < 10.0 && result.messages > 0, "{result:?}");
+    let error = throughput(&target(gateway.address), &plan, None, &progress).await.unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error}");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_prints_for_people_and_for_machines() {
+async fn command_prints_text_and_json() {
     let gateway = Gateway::start("auto").await;
     let url = format!("ws://{}", gateway.address);
-    let output = bench(&["relay", &url, "--rooms", "2", "--duration", "0.3", "--json"]).await;
+    let output = bench(&["throughput", &url, "--rooms", "2", "--duration", "0.3", "--json"]).await;
     assert!(output.status.success(), "{output:?}");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
@@ -231,18 +240,18 @@ async fn the_command_prints_for_people_and_for_machines() {
     let arguments = ["cross", &url, "--member", "sigver-5", "--joiner", "sigver-20", "--duration", "0.3"];
     let output = bench(&arguments).await;
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.starts_with("relay, member sigver-5, joiner sigver-20: 50 rooms, 64 bytes"), "{text}");
+    assert!(text.starts_with("throughput, member sigver-5, joiner sigver-20: 50 rooms, 64 bytes"), "{text}");
     assert!(text.contains("messages/s") && text.contains("p99"), "{text}");
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn the_command_refuses_what_it_does_not_know() {
+async fn command_rejects_unknown_arguments() {
     for (arguments, words) in [
         (&["relay", "ws://h", "--dialect", "sigver-99"][..], "there is no dialect 'sigver-99'"),
-        (&["relay", "ws://h", "--duration", "0"], "more than nothing"),
+        (&["relay", "ws://h", "--duration", "0"], "greater than 0"),
         (&["relay", "h:80"], "no URL of a WebSocket server"),
-        (&["kept", "ws://h"], "--pid PID is needed"),
+        (&["kept", "ws://h"], "add --pid PID"),
     ] {
         let output = bench(arguments).await;
         let text = String::from_utf8(output.stderr).unwrap();

@@ -362,7 +362,7 @@ async fn what_cannot_be_played_says_why() {
 
 #[tokio::test]
 async fn every_option_is_documented() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recording.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/howto/record-and-replay.md");
     let docs = std::fs::read_to_string(docs).unwrap();
     for tool in ["record", "replay"] {
         let output = soon("the help", sigver(&[tool, "--help"]).output()).await.unwrap();

@@ -1,6 +1,6 @@
 //! What the originals with event streams did, played again: the requests of the recordings in `tests/fixtures/sse`, and
 //! the events that came of them, modulo ids. Each rule by which a recording is changed before it is compared is a
-//! difference of `docs/compatibility.md`.
+//! difference of `docs/reference/differences.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -145,7 +145,7 @@ fn senders(scenario: &Scenario) -> HashSet<usize> {
     senders
 }
 
-/// Changes what a scenario expects to what this server means to do, by the rules of `docs/compatibility.md`.
+/// Changes what a scenario expects to what this server does by `docs/reference/differences.md`.
 fn change(version: &str, scenario: &mut Scenario) {
     let senders = senders(scenario);
     let changed = scenario.requests().map(|(at, request)| {

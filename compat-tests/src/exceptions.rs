@@ -58,7 +58,7 @@ impl Modes {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
-    /// The id in the table of `docs/compatibility.md`. Several entries may share one.
+    /// The id in the table of `docs/reference/differences.md`. Several entries may share one.
     pub id: String,
     /// Why we differ, in a few words.
     pub why: String,
@@ -217,7 +217,10 @@ pub struct Stale {
 
 /// The ids in the first column of the tables of a Markdown text (`| C03 | ...`).
 pub fn documented_ids(markdown: &str) -> BTreeSet<&str> {
+    // An anchor may stand before the id.
+    let id = |cell: &'_ str| cell.rfind('>').map_or(0, |end| end + 1);
     let first = markdown.lines().filter_map(|l| l.trim().strip_prefix('|')?.split('|').next());
+    let first = first.map(|cell| &cell[id(cell)..]);
     let is_id = |id: &&str| {
         let digits = id.strip_prefix('C').unwrap_or_default();
         !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn ids_are_read_from_tables() {
         let ids = documented_ids(
-            "# Title\n| id | what |\n|---|---|\n| C03 | crash |\n  |C12| x |\n| Cx | y |\nC99\n",
+            "# Title\n| id | what |\n|---|---|\n| <a id=\"c03\"></a>C03 | crash |\n  |C12| x |\n| Cx | y |\nC99\n",
         );
         assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["C03", "C12"]);
     }

@@ -1,5 +1,5 @@
-//! `sigver probe` and `sigver matrix` against the Node.js servers: the probe must recognise each of them and not crash it,
-//! and the synthetic clients of the matrix must work on the servers of their own dialect, or they could not judge others.
+//! `sigver probe` and `sigver matrix` against the originals: the probe must name each of them and leave it alive, and
+//! the synthetic clients of the matrix must be at home with the originals of their dialect, or they would judge nothing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,53 +16,53 @@ use tokio::time::timeout;
 use crate::goldens::Original;
 use crate::oracle::Server;
 
-/// Time limit of a command.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Number of servers that run concurrently.
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Originals at a time.
 const JOBS: usize = 12;
 
-/// The results of the tools for one Node.js server.
+/// What was found out about an original.
 #[derive(Debug)]
 pub struct Found {
     /// Its version.
     pub version: &'static str,
-    /// The probe's summary.
+    /// What the probe said, in one line.
     pub summary: String,
-    /// The probe's confidence.
-    pub confidence: String,
-    /// The matrix's verdict on a member and two joiners of the server's dialect.
+    /// How sure it was.
+    pub sure: String,
+    /// How two joiners and a member of its dialect get on there.
     pub room: String,
-    /// Deviations from what is expected.
+    /// What is wrong.
     pub problems: Vec<String>,
 }
 
-/// Returns the releases that the probe must report, by their newest versions.
+/// What the probe must say, by the newest versions that behave like it.
 fn expected(version: &'static str, thorough: bool) -> Vec<&'static str> {
     match version {
-        // They differ in their heartbeat timeouts only.
+        // Only their ways with a client that never answers differ.
         "15.0.1" | "15.0.2" if !thorough => vec!["15.0.1", "15.0.2"],
         version => vec![version],
     }
 }
 
-/// Returns the matrix's verdict on the server's own dialect.
+/// What the matrix must say of its own dialect.
 fn expected_room(version: &str) -> &'static str {
     match version {
-        // It sends its opener one index for all joiners (C01).
+        // Shows its opener one index for all joiners (C01).
         "5.0.0" => "failed",
-        // It sends an answer to every waiting joiner.
+        // An answer goes to every joiner that waits.
         "6.0.0" => "degraded",
-        // It fails where it should report a departure.
+        // Has an error of its own where it should say that a peer is gone.
         "9.1.0" => "degraded",
         _ => "ok",
     }
 }
 
-/// Starts the Node.js servers, some concurrently, and runs the tools of this program on each.
+/// Starts the originals, a few at a time, and asks our program about each.
 ///
 /// # Errors
 ///
-/// If a server does not start, or a tool prints no JSON.
+/// When an original does not start, or our program says nothing that can be read.
 pub async fn check(
     originals: &[&'static Original],
     dir: &Path,
@@ -95,57 +95,55 @@ async fn one(original: &'static Original, dir: &Path, bin: &Path, thorough: bool
         probe["releases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let expected = expected(original.version, thorough);
     if releases != expected {
-        problems.push(format!("the probe reports {releases:?} instead of {expected:?}"));
+        problems.push(format!("the probe says {releases:?} instead of {expected:?}"));
     }
     if probe["dialects"] != serde_json::json!([original.dialect]) {
-        problems.push(format!("the probe reports {} instead of {}", probe["dialects"], original.dialect));
+        problems.push(format!("the probe says {} instead of {}", probe["dialects"], original.dialect));
     }
     if server.exit().is_some() {
-        bail!("the server crashed on the probe: {}", server.errors());
+        bail!("it died of the probe: {}", server.errors());
     }
     let matrix = ask(bin, &["matrix", &url, "--json", "--dialects", original.dialect]).await?;
     let (pair, control) = (&matrix["pairs"][0], &matrix["control"][0]);
     if pair["verdict"] != expected_room(original.version) {
-        problems.push(format!("the matrix reports {pair}"));
+        problems.push(format!("the matrix says {pair}"));
     }
     if control["verdict"] != "ok" {
-        problems.push(format!("the matrix reports {control}"));
+        problems.push(format!("the matrix says {control}"));
     }
     if server.exit().is_some() {
-        problems.push(format!("the server crashed on the matrix: {}", server.errors()));
+        problems.push(format!("it died of the matrix: {}", server.errors()));
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let losses = pair["losses"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-    let room = [text(&pair["verdict"]), losses.join("; "), text(&pair["reason"])];
+    let lost = pair["losses"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let room = [text(&pair["verdict"]), lost.join("; "), text(&pair["reason"])];
     let room: Vec<String> = room.into_iter().filter(|part| !part.is_empty()).collect();
     Ok(Found {
         version: original.version,
         summary: text(&probe["summary"]),
-        confidence: text(&probe["confidence"]),
+        sure: text(&probe["confidence"]),
         room: room.join(": "),
         problems,
     })
 }
 
-/// Runs this program, and parses the JSON that it prints. The exit code is ignored.
+/// Runs our program, and reads what it says. Its exit code says less.
 async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
     let mut command = Command::new(bin);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(COMMAND_TIMEOUT, command.output())
-        .await
-        .with_context(|| format!("{args:?} takes too long"))??;
+    let output =
+        timeout(PATIENCE, command.output()).await.with_context(|| format!("{args:?} takes too long"))??;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Renders the results as Markdown for docs/interop.md.
+/// As docs/reference/interop.md has it.
 pub fn markdown(found: &[Found]) -> String {
     let mut out = String::from(
         "| original | `sigver probe` reports | confidence | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
     );
     for found in found {
-        out +=
-            &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.confidence, found.room);
+        out += &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.sure, found.room);
     }
     out
 }
@@ -155,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thorough_probe_tells_first_two_of_15_apart() {
+    fn only_patience_tells_the_first_two_of_15_apart() {
         assert_eq!(expected("15.0.1", false), expected("15.0.2", false));
         assert_ne!(expected("15.0.1", true), expected("15.0.2", true));
         assert_eq!(expected("20.1.0", false), ["20.1.0"]);

@@ -355,8 +355,8 @@ async fn with_state(script: &Scenario, mut played: Scenario, server: &Server, sh
 }
 
 /// What real clients do with the probe of our server (measured on netflux 1.1.0-beta.7 to 4.3.1, see C40 in
-/// docs/compatibility.md): those of sigver 15 take it for a ping and answer, those of 16 to 18 for a heartbeat, and those
-/// of 19 and 20 go on as if nothing had come.
+/// docs/reference/differences.md): those of sigver 15 take it for a ping and answer, those of 16 to 18 for a
+/// heartbeat, and those of 19 and 20 go on as if nothing had come.
 fn probe_reflex(version: &str) -> Option<AutoReply> {
     let (pong, heartbeat): (&[u8], &[u8]) = (&[0x28, 0x01], &[0x20, 0x01]);
     let is = |majors: &[&str]| majors.iter().any(|major| version.starts_with(major));

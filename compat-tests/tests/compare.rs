@@ -51,7 +51,7 @@ fn seen(record: &Record) -> bool {
 /// The same with every made-up id replaced consistently, also in close reasons.
 fn renamed(scenario: &Scenario) -> Scenario {
     let layout = Layout::of(&scenario.version);
-    let mut ids: HashMap<Id, JoinerId> = HashMap::new();
+    let mut ids: HashMap<Id, Id> = HashMap::new();
     let mut live = scenario.clone();
     for record in &mut live.records {
         match &mut record.event {

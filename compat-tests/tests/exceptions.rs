@@ -10,15 +10,19 @@ use compat_tests::goldens;
 #[test]
 fn the_documentation_lists_the_same_ids() {
     let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
-    let path = goldens::root().join("../docs/compatibility.md");
+    let path = goldens::root().join("../docs/reference/differences.md");
     let Ok(text) = std::fs::read_to_string(&path) else {
-        assert_eq!(exceptions.ids(), BTreeSet::new(), "listed, but there is no docs/compatibility.md");
+        assert_eq!(
+            exceptions.ids(),
+            BTreeSet::new(),
+            "listed, but there is no docs/reference/differences.md"
+        );
         return;
     };
     assert_eq!(
         exceptions.ids(),
         documented_ids(&text),
-        "exceptions.toml (left) and docs/compatibility.md (right)"
+        "exceptions.toml (left) and docs/reference/differences.md (right)"
     );
 }
 

@@ -1,6 +1,4 @@
-//! What travels over one connection, whatever the transport: text, bytes, and the end of it.
-//!
-//! The only type that transports and dialects share. No meaning lives here.
+//! Messages and close frames of one connection, whatever the transport and the dialect.
 
 use std::borrow::Cow;
 
@@ -8,24 +6,30 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-/// One whole message, or the end of the connection.
-#[derive(Clone, Debug)]
-pub enum Frame {
-    /// UTF-8 text, as the JSON dialects speak.
+/// A whole message, as it is received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8 text, the form of the JSON dialects.
     Text(ByteString),
-    /// Bytes, as the protobuf dialects speak.
+    /// Bytes, the form of the protobuf dialects.
     Binary(Bytes),
-    /// Bytes to a client, in two parts: what is relayed need not be copied to stand behind its head. A client's own are
-    /// never so.
-    Headed(Head, Bytes),
+}
+
+/// A message or close frame, as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A message.
+    Message(Message),
+    /// A binary message in two parts: a relayed payload need not be copied to stand behind its prefix.
+    Prefixed(FramePrefix, Bytes),
     /// The last frame of a connection.
     Close(Close),
 }
 
-/// The first few bytes of a message, in place: the longest head of a content takes 24.
-pub type Head = SmallVec<[u8; 24]>;
+/// The first few bytes of a message, in place: the longest prefix of a content takes 24.
+pub type FramePrefix = SmallVec<[u8; 24]>;
 
-/// Why a connection is closed, in numbers and words the peer gets to see.
+/// Code and reason of a close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     /// The WebSocket close code; `None` sends a close frame without code, which the peer sees as 1005.
@@ -35,10 +39,10 @@ pub struct Close {
 }
 
 impl Close {
-    /// The longest reason a close frame has room for, in bytes (RFC 6455 §5.5: 125 less the code).
+    /// Longest reason of a close frame, in bytes (RFC 6455 §5.5: 125 less the code).
     pub const MAX_REASON: usize = 123;
 
-    /// A close with a code and a reason; a reason that is too long for a close frame is cut.
+    /// Returns a close with a code and a reason; a reason that is too long for a close frame is cut.
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
         if reason.len() > Self::MAX_REASON {
@@ -48,68 +52,75 @@ impl Close {
         Close { code: Some(code), reason }
     }
 
-    /// A close frame with nothing in it.
+    /// Returns a close frame without code and reason.
     pub const fn empty() -> Self {
         Close { code: None, reason: Cow::Borrowed("") }
     }
 }
 
-impl Frame {
-    /// A text frame.
+impl Message {
+    /// Returns a text message.
     pub fn text(text: impl Into<ByteString>) -> Self {
-        Frame::Text(text.into())
+        Message::Text(text.into())
     }
 
-    /// A binary frame.
+    /// Returns a binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Frame::Binary(bytes.into())
+        Message::Binary(bytes.into())
+    }
+
+    /// Length of the payload, in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Returns true if the payload has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
-/// Frames are equal if they are the same on the wire.
-impl PartialEq for Frame {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Frame::Text(one), Frame::Text(other)) => one == other,
-            (Frame::Close(one), Frame::Close(other)) => one == other,
-            (Frame::Binary(_) | Frame::Headed(..), Frame::Binary(_) | Frame::Headed(..)) => {
-                let parts = |frame: &Self| match frame {
-                    Frame::Headed(head, rest) => (head.clone(), rest.clone()),
-                    Frame::Binary(bytes) => (Head::new(), bytes.clone()),
-                    Frame::Text(_) | Frame::Close(_) => (Head::new(), Bytes::new()),
-                };
-                let ((head, rest), (other_head, other_rest)) = (parts(self), parts(other));
-                head.iter().chain(&rest).eq(other_head.iter().chain(&other_rest))
-            }
-            _ => false,
+impl Outgoing {
+    /// Returns the message in one part.
+    ///
+    /// # Errors
+    /// The close frame, if it is one.
+    pub fn into_message(self) -> Result<Message, Close> {
+        match self {
+            Outgoing::Message(message) => Ok(message),
+            Outgoing::Prefixed(prefix, rest) => Ok(Message::binary([&prefix[..], &rest].concat())),
+            Outgoing::Close(close) => Err(close),
         }
     }
 }
 
-impl Eq for Frame {}
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Outgoing::Message(message)
+    }
+}
+
+impl From<Close> for Outgoing {
+    fn from(close: Close) -> Self {
+        Outgoing::Close(close)
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_long_reason_is_cut_between_characters() {
+    fn long_reason_is_cut_between_characters() {
         let close = Close::new(1008, "é".repeat(100));
         assert_eq!(close.reason, "é".repeat(61));
     }
 
     #[test]
-    fn parts_do_not_matter() {
-        let headed = |head: &[u8], rest: &'static [u8]| Frame::Headed(head.into(), Bytes::from_static(rest));
-        assert_eq!(headed(b"ab", b"c"), Frame::binary(&b"abc"[..]));
-        assert_eq!(Frame::binary(&b"abc"[..]), headed(b"", b"abc"));
-        assert_eq!(headed(b"a", b"bc"), headed(b"ab", b"c"));
-        assert_ne!(headed(b"a", b"b"), headed(b"a", b"c"));
-        assert_ne!(headed(b"a", b"b"), Frame::text("ab"));
-    }
-
-    #[test]
-    fn a_short_reason_stays() {
+    fn short_reason_is_kept() {
         assert_eq!(Close::new(1000, "bye").reason, "bye");
         assert_eq!(Close::empty(), Close { code: None, reason: "".into() });
     }

@@ -23,10 +23,10 @@ pub async fn start(protocol: &str) -> Result<SocketAddr> {
     let context = Arc::new(Context {
         hub: Hub::new(),
         telemetry: Telemetry::new(),
-        policy: Arc::new(Policy::of(protocols.releases)),
+        policy: Arc::new(Policy::new(protocols.releases)),
         max_pending: DEFAULT_MAX_PENDING,
         idle: Duration::from_secs(45),
-        signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
+        signaller: protocols.signaller.then(|| Signaller::new(SignallerOptions::default(), relay_only)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
         alarm: TimerQueue::default(),

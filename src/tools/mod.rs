@@ -31,7 +31,7 @@ use status::StatusArgs;
 enum Tool {
     /// List the dialects, and the releases that speak them
     Dialects {
-        /// Print Markdown, like docs/dialects.md
+        /// Print Markdown, like docs/reference/dialects.md
         #[arg(long)]
         markdown: bool,
     },

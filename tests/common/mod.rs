@@ -78,7 +78,7 @@ impl Gateway {
     pub async fn with(settings: Settings) -> Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy::of(protocols.releases);
+        let policy = Policy::new(protocols.releases);
         let hub = Hub::new();
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
@@ -86,7 +86,7 @@ impl Gateway {
             policy: Arc::new(policy),
             max_pending: settings.max_pending,
             idle: Duration::from_secs(45),
-            signaller: protocols.relay.then(|| Signaller::new(SignallerOptions::default(), alone)),
+            signaller: protocols.signaller.then(|| Signaller::new(SignallerOptions::default(), alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
             alarm: TimerQueue::default(),

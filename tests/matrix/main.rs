@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use common::Gateway;
 use faulty::Fault;
 
-/// What is known to be lost in `auto` mode, by its place in docs/compatibility.md; an error if nothing works.
+/// What is known to be lost in `auto` mode, by its place in docs/reference/differences.md; an error if nothing works.
 fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static str> {
     // C48 and C50: which of two layouts a member reads is not known before it has sent a content.
     if member != joiner && (member == "sigver-15.1" || (member, joiner) == ("sigver-15", "sigver-15.1")) {
@@ -167,8 +167,11 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
     let markdown = render::markdown(&outcome);
     let (table, _) = markdown.split_once("\nFailed:").unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = std::fs::read_to_string(folder.join("docs/interop.md")).unwrap();
-    assert!(docs.contains(table), "docs/interop.md is not what sigver matrix --markdown says:\n{table}");
+    let docs = std::fs::read_to_string(folder.join("docs/reference/interop.md")).unwrap();
+    assert!(
+        docs.contains(table),
+        "docs/reference/interop.md is not what sigver matrix --markdown says:\n{table}"
+    );
     gateway.stop().await;
 }
 

@@ -44,14 +44,14 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
-        let policy = Policy::of(protocols.releases);
+        let policy = Policy::new(protocols.releases);
         let context = Arc::new(Context {
             hub: Hub::new(),
             telemetry: Telemetry::new(),
             policy: Arc::new(policy),
             max_pending: 1 << 20,
             idle: Duration::from_secs(45),
-            signaller: protocols.relay.then(|| Signaller::new(options, alone)),
+            signaller: protocols.signaller.then(|| Signaller::new(options, alone)),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
             alarm: TimerQueue::default(),

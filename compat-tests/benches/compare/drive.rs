@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use compat_tests::oracle::Server;
 use futures_util::future::try_join_all;
 use sigver::tools::bench::{
-    Cost, Idle, Lost, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target,
-    ThroughputResult, idle, kept, relay, sessions, storm,
+    Cost, IdlePlan, Lost, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan,
+    Target, ThroughputPlan, ThroughputResult, idle, retained_memory, sessions, storm, throughput,
 };
 use tokio::time::sleep;
 
@@ -51,7 +51,7 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            watched: Process::of(server.pid().context("the server is gone")?)?,
+            watched: Process::new(server.pid().context("the server is gone")?)?,
         })
     }
 }
@@ -66,15 +66,15 @@ pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measur
     let spent = || -> Result<f64> { ends.iter().map(|end| Ok(end.watched.read()?.cpu.as_secs_f64())).sum() };
     let watch = Watch::start(spent()?);
     let sample: Result<Sample> = match load {
-        Load::Relay(shape) => relayed(&ends, shape, None, party.cores(), measure).await,
+        Load::ThroughputPlan(shape) => relayed(&ends, shape, None, party.cores(), measure).await,
         Load::Steady(shape, rate) => relayed(&ends, shape, Some(rate.into()), party.cores(), measure).await,
-        Load::Sessions => signaled(target, watched, measure).await,
-        Load::Storm(joiners, connected) => stormed(target, watched, joiners, connected).await,
-        Load::Idle(members) => idled(target, watched, members, measure).await,
+        Load::SessionsPlan => signaled(target, watched, measure).await,
+        Load::StormPlan(joiners, connected) => stormed(target, watched, joiners, connected).await,
+        Load::IdlePlan(members) => idled(target, watched, members, measure).await,
         Load::RetainedMemoryResult(rooms) => {
             let keep = RetainedMemoryPlan { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
-            let kept = kept(target, &keep, watched, &Progress::none()).await?;
-            Ok(Sample::from([(Figure::RetainedMemoryResult, kept.bytes_per_connection / 1024.0)]))
+            let retained = retained_memory(target, &keep, watched, &Progress::none()).await?;
+            Ok(Sample::from([(Figure::RetainedMemoryResult, retained.bytes_per_connection / 1024.0)]))
         }
         Load::Start => {
             sleep(SETTLED).await;
@@ -95,7 +95,7 @@ pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measur
 /// A relay, by one thread, or by one on each core where the server has both. Each has as much to do with each process.
 async fn relayed(
     ends: &[End],
-    shape: works::Relay,
+    shape: works::ThroughputPlan,
     rate: Option<f64>,
     cores: f64,
     measure: &Measure,
@@ -105,7 +105,7 @@ async fn relayed(
     if !shape.rooms.is_multiple_of(threads * ends.len()) {
         bail!("{} rooms cannot be shared by {threads} threads and {} servers", shape.rooms, ends.len());
     }
-    let shape = works::Relay { rooms: shape.rooms / threads / ends.len(), ..shape };
+    let shape = works::ThroughputPlan { rooms: shape.rooms / threads / ends.len(), ..shape };
     let part = Part { ends: ends.to_vec(), shape, rate, measure: *measure };
     let shares = if threads == 2 {
         let other = part.clone();
@@ -152,7 +152,7 @@ async fn relayed(
 struct Part {
     ends: Vec<End>,
     /// At each of them.
-    shape: works::Relay,
+    shape: works::ThroughputPlan,
     rate: Option<f64>,
     measure: Measure,
 }
@@ -164,7 +164,7 @@ impl Part {
     }
 
     async fn relayed_at(&self, end: &End) -> Result<ThroughputResult> {
-        let mut load = Relay {
+        let mut load = ThroughputPlan {
             member: tongue(self.shape.member)?,
             joiner: tongue(self.shape.joiner)?,
             rooms: self.shape.rooms,
@@ -174,10 +174,10 @@ impl Part {
             rate: self.rate,
         };
         if load.rooms <= WARMED {
-            relay(&end.target, &load, None, &Progress::none()).await?;
+            throughput(&end.target, &load, None, &Progress::none()).await?;
         }
         load.duration = self.measure.window;
-        let relayed = relay(&end.target, &load, Some(&end.watched), &Progress::none()).await?;
+        let relayed = throughput(&end.target, &load, Some(&end.watched), &Progress::none()).await?;
         complete(&relayed.lost)?;
         Ok(relayed)
     }
@@ -185,8 +185,12 @@ impl Part {
 
 async fn signaled(target: &Target, watched: &Process, measure: &Measure) -> Result<Sample> {
     let current = tongue(works::CURRENT)?;
-    let mut load =
-        Sessions { member: current, joiner: current, concurrency: CONCURRENCY, duration: measure.warm_up };
+    let mut load = SessionsPlan {
+        member: current,
+        joiner: current,
+        concurrency: CONCURRENCY,
+        duration: measure.warm_up,
+    };
     sessions(target, &load, None, &Progress::none()).await?;
     load.duration = measure.window;
     let signaled = sessions(target, &load, Some(watched), &Progress::none()).await?;
@@ -201,18 +205,19 @@ async fn signaled(target: &Target, watched: &Process, measure: &Measure) -> Resu
 
 async fn stormed(target: &Target, watched: &Process, joiners: usize, connected: Connected) -> Result<Sample> {
     let current = tongue(works::CURRENT)?;
-    let load = Storm { member: current, joiner: current, joiners, connected: connected == Connected::Before };
+    let load =
+        StormPlan { member: current, joiner: current, joiners, connected: connected == Connected::Before };
     let stormed = storm(target, &load, Some(watched), &Progress::none()).await?;
     complete(&stormed.lost)?;
     Ok(Sample::from([
-        (Figure::Storm, stormed.seconds * 1e3),
+        (Figure::StormPlan, stormed.seconds * 1e3),
         (Figure::StormCost, cost(stormed.server)?.cpu_seconds * 1e3),
     ]))
 }
 
 async fn idled(target: &Target, watched: &Process, members: usize, measure: &Measure) -> Result<Sample> {
     let (settle, duration) = measure.idle;
-    let load = Idle { dialect: tongue(works::CURRENT)?, members, duration, settle };
+    let load = IdlePlan { dialect: tongue(works::CURRENT)?, members, duration, settle };
     // The connections are gone when it is over: the system's memory is looked at meanwhile.
     let (before, most) = (held_by_the_system(), Arc::new(AtomicU64::new(0)));
     let seen = Arc::clone(&most);

@@ -33,7 +33,7 @@ pub enum Figure {
     /// Sessions in a second of the server's processor time.
     SessionsPerCore,
     /// How long it took until all were answered, in ms.
-    Storm,
+    StormPlan,
     /// The server's processor time until then, in ms.
     StormCost,
     /// Resident memory for an idle member, in kB.
@@ -68,7 +68,7 @@ impl Figure {
             Figure::Tail => "ms (p99)",
             Figure::SessionCost => "µs of CPU/session",
             Figure::SessionsPerCore => "sessions/s per core",
-            Figure::Storm => "ms",
+            Figure::StormPlan => "ms",
             Figure::StormCost => "ms of CPU",
             Figure::Kernel => "kB of the system's/member",
             Figure::Held => "MB in all",

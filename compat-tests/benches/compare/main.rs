@@ -32,7 +32,7 @@ use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
 use indicatif::{ProgressBar, ProgressStyle};
 use sigver::server::fd_limit;
-use sigver::tools::bench::idle::FIRST_BEATS;
+use sigver::tools::bench::idle::FIRST_HEARTBEATS;
 
 use crate::drive::Measure;
 use crate::figures::{Figure, Summary};
@@ -152,7 +152,7 @@ fn measure(seconds: f64, quick: bool) -> Result<Measure> {
     let window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     let idle = match quick {
         true => (Duration::from_secs(1), Duration::from_secs(5)),
-        false => (FIRST_BEATS, Duration::from_secs(10)),
+        false => (FIRST_HEARTBEATS, Duration::from_secs(10)),
     };
     Ok(Measure { warm_up: window.min(WARM_UP), window, idle })
 }

@@ -8,15 +8,15 @@ use crate::servers::Party;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Contents to and fro in rooms of a member and a joiner, so many of them on their way at a time in each room.
-    Relay(Relay),
+    ThroughputPlan(ThroughputPlan),
     /// The same at a steady rate, so many in a second in all.
-    Steady(Relay, u32),
+    Steady(ThroughputPlan, u32),
     /// Sessions one after the other, in some rooms at a time: two connects, a join, an offer, an answer, a close.
-    Sessions,
+    SessionsPlan,
     /// So many joiners at once into one room, who connect before the clock starts or after it.
-    Storm(usize, Connected),
+    StormPlan(usize, Connected),
     /// Members that do nothing but answer heartbeats.
-    Idle(usize),
+    IdlePlan(usize),
     /// One content of 16 KiB each way in so many rooms: what is kept of it.
     RetainedMemoryResult(usize),
     /// Nothing: the start is looked at.
@@ -34,7 +34,7 @@ pub enum Connected {
 
 /// The shape of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relay {
+pub struct ThroughputPlan {
     /// Rooms.
     pub rooms: usize,
     /// Contents on their way in a room.
@@ -92,7 +92,7 @@ pub const CURRENT: &str = "sigver-20";
 const ORIGINAL: Party = Party::Original("20.1.0");
 
 /// A relay of sigver 20.
-pub const fn relay(rooms: usize, flight: usize, bytes: usize) -> Relay {
+pub const fn relay(rooms: usize, flight: usize, bytes: usize) -> ThroughputPlan {
     spoken(CURRENT, CURRENT, rooms, flight, bytes)
 }
 
@@ -102,8 +102,8 @@ const fn spoken(
     rooms: usize,
     flight: usize,
     bytes: usize,
-) -> Relay {
-    Relay { rooms, flight, bytes, member, joiner }
+) -> ThroughputPlan {
+    ThroughputPlan { rooms, flight, bytes, member, joiner }
 }
 
 fn row(figure: Figure, beside: Beside, target: Target) -> Row {
@@ -154,9 +154,9 @@ fn older(
     dialect: &'static str,
     rooms: usize,
 ) -> [Work; 2] {
-    let at = |flight| Load::Relay(spoken(dialect, dialect, rooms, flight, 64));
+    let at = |flight| Load::ThroughputPlan(spoken(dialect, dialect, rooms, flight, 64));
     let runs = |flight| {
-        let least = Load::Relay(relay(rooms, flight, 64));
+        let least = Load::ThroughputPlan(relay(rooms, flight, 64));
         vec![(Party::Original(version), at(flight)), (Party::Ours, at(flight)), (Party::Reference, least)]
     };
     let asked = |figure| ratio(figure, Target::AtLeast(2.0));
@@ -185,24 +185,24 @@ fn older(
 pub fn all() -> Vec<Work> {
     use Figure::{
         Cost, Heartbeats, Median, Member, Rate, RatePerCore, RetainedMemoryResult, SessionCost,
-        SessionsPerCore, Size, Start, Storm, StormCost, Tail,
+        SessionsPerCore, Size, Start, StormCost, StormPlan, Tail,
     };
     use Target::{AtLeast, AtMost};
 
-    let flying = Load::Relay(relay(50, 16, 64));
+    let flying = Load::ThroughputPlan(relay(50, 16, 64));
     // As many for each half of the load at each of two servers.
-    let shared = Load::Relay(relay(52, 16, 64));
+    let shared = Load::ThroughputPlan(relay(52, 16, 64));
     let mut works = vec![
         with_reference(
             "relay-50",
             "relay, 50 rooms, 1 in flight, 64 bytes",
-            Load::Relay(relay(50, 1, 64)),
+            Load::ThroughputPlan(relay(50, 1, 64)),
             vec![ratio(Cost, AtMost(0.41)), beside_third(Cost)],
         ),
         with_reference(
             "relay-2000",
             "relay, 2,000 rooms, 1 in flight, 64 bytes",
-            Load::Relay(relay(2_000, 1, 64)),
+            Load::ThroughputPlan(relay(2_000, 1, 64)),
             vec![ratio(RatePerCore, AtLeast(2.6)), beside_third(RatePerCore)],
         ),
         with_reference(
@@ -214,7 +214,7 @@ pub fn all() -> Vec<Work> {
         both(
             "flight-1024",
             "relay, 50 rooms, 16 in flight, 1,024 bytes",
-            Load::Relay(relay(50, 16, 1_024)),
+            Load::ThroughputPlan(relay(50, 16, 1_024)),
             vec![ratio(Rate, AtLeast(10.0)), shown(RatePerCore)],
         ),
         with_reference(
@@ -231,25 +231,25 @@ pub fn all() -> Vec<Work> {
         both(
             "sessions",
             "whole session: 2 connects, join, offer, answer, close",
-            Load::Sessions,
+            Load::SessionsPlan,
             vec![ratio(SessionCost, AtMost(0.23))],
         ),
         with_reference(
             "storm",
             "1,000 joiners at once into one room, until all are answered",
-            Load::Storm(1_000, Connected::After),
-            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), beside_third(Storm)],
+            Load::StormPlan(1_000, Connected::After),
+            vec![ratio(StormPlan, AtMost(0.045)), shown(StormCost), beside_third(StormPlan)],
         ),
         with_reference(
             "storm-connected",
             "4,000 joiners at once that are connected already",
-            Load::Storm(4_000, Connected::Before),
-            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), beside_third(Storm)],
+            Load::StormPlan(4_000, Connected::Before),
+            vec![ratio(StormPlan, AtMost(0.07)), shown(StormCost), beside_third(StormPlan)],
         ),
         with_reference(
             "idle",
             "5,000 idle members, heartbeats both ways",
-            Load::Idle(5_000),
+            Load::IdlePlan(5_000),
             vec![
                 Row { run: 1, ..absolute(Member, AtMost(1.5)) },
                 shown(Member),
@@ -318,7 +318,7 @@ pub fn all() -> Vec<Work> {
         "sigver-16",
         50,
     ));
-    let mixed = |member, joiner| (Party::Ours, Load::Relay(spoken(member, joiner, 50, 16, 64)));
+    let mixed = |member, joiner| (Party::Ours, Load::ThroughputPlan(spoken(member, joiner, 50, 16, 64)));
     works.extend([
         Work {
             name: "cross",
@@ -329,13 +329,13 @@ pub fn all() -> Vec<Work> {
         Work {
             name: "tls-idle",
             text: "TLS: 5,000 idle members",
-            runs: vec![(Party::OursTls, Load::Idle(5_000))],
+            runs: vec![(Party::OursTls, Load::IdlePlan(5_000))],
             rows: vec![absolute(Member, AtMost(10.0))],
         },
         Work {
             name: "tls-sessions",
             text: "TLS: whole sessions, beside a bare relay behind rustls",
-            runs: vec![(Party::ReferenceTls, Load::Sessions), (Party::OursTls, Load::Sessions)],
+            runs: vec![(Party::ReferenceTls, Load::SessionsPlan), (Party::OursTls, Load::SessionsPlan)],
             rows: vec![
                 // Or 3,000 of them: whichever is less on a machine.
                 ratio(SessionsPerCore, AtLeast(0.8)),
@@ -349,11 +349,11 @@ impl Load {
     /// A tenth of it, for a look.
     pub fn smaller(self) -> Load {
         match self {
-            Load::Idle(members) => Load::Idle(members / 10),
-            Load::Storm(joiners, connected) => Load::Storm(joiners / 10, connected),
+            Load::IdlePlan(members) => Load::IdlePlan(members / 10),
+            Load::StormPlan(joiners, connected) => Load::StormPlan(joiners / 10, connected),
             Load::RetainedMemoryResult(rooms) => Load::RetainedMemoryResult(rooms / 10),
-            Load::Relay(relay) if relay.rooms > 100 => {
-                Load::Relay(Relay { rooms: relay.rooms / 10, ..relay })
+            Load::ThroughputPlan(relay) if relay.rooms > 100 => {
+                Load::ThroughputPlan(ThroughputPlan { rooms: relay.rooms / 10, ..relay })
             }
             same => same,
         }

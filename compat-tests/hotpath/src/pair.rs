@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::protocol::detect::{Detector, Output, Policy};
-use sigver::protocol::dialect::{Dialect, UpgradeRequest};
-use sigver::protocol::frame::Frame;
+use sigver::protocol::detect::{ConnectionProtocol, Policy};
+use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
+use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
 use sigver::server::hub::{Hub, Membership, Outbox};
 use sigver::tools::client::dialects::{
@@ -49,7 +49,7 @@ impl Mode {
             Mode::Auto => "auto",
             Mode::Pinned => dialect.name(),
         };
-        Ok(Arc::new(Policy::of(Policy::parse(protocol)?.releases)))
+        Ok(Arc::new(Policy::new(Policy::parse(protocol)?.releases)))
     }
 }
 
@@ -88,25 +88,25 @@ impl fmt::Display for StreamLifecycle {
 enum Input {
     Pong,
     Time,
-    Frame(Frame),
+    Message(Message),
 }
 
 /// The gateway's end of one connection.
 #[derive(Debug)]
 struct Peer {
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     seat: Membership,
     /// Kept from one turn to the next, as the task of a connection does it.
     steps: Vec<Output>,
     /// What the client was sent since it was last looked at.
-    sent: Vec<Frame>,
+    sent: Vec<Outgoing>,
 }
 
 impl Peer {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
-        let seat = hub.seat(Outbox::new(DEFAULT_MAX_PENDING));
+        let seat = hub.register(Outbox::new(DEFAULT_MAX_PENDING));
         let mut steps = Vec::new();
-        let conversation = Detector::open(policy, upgrade, now, &mut steps);
+        let conversation = ConnectionProtocol::open(policy, upgrade, now, &mut steps);
         let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };
         peer.perform();
         peer
@@ -115,14 +115,14 @@ impl Peer {
     fn input(&mut self, input: &Input, now: Instant) {
         match input {
             Input::Pong => self.conversation.on_pong(now),
-            Input::Time => self.conversation.on_time(now, &mut self.steps),
-            Input::Frame(frame) => self.conversation.on_frame(fresh(frame), now, &mut self.steps),
+            Input::Time => self.conversation.on_timeout(now, &mut self.steps),
+            Input::Message(message) => self.conversation.on_message(fresh(message), now, &mut self.steps),
         }
         self.perform();
     }
 
-    fn frame(&mut self, frame: Frame, now: Instant) {
-        self.conversation.on_frame(frame, now, &mut self.steps);
+    fn message(&mut self, message: Message, now: Instant) {
+        self.conversation.on_message(message, now, &mut self.steps);
         self.perform();
     }
 
@@ -147,13 +147,13 @@ impl Peer {
     fn perform(&mut self) {
         for step in self.steps.drain(..) {
             match step {
-                Output::Send(frame) => self.sent.push(frame),
+                Output::Send(outgoing) => self.sent.push(outgoing),
                 Output::Enter(key, command) => self.seat.enter(&key, command),
                 Output::Ask(command) => {
                     self.seat.command(command);
                 }
                 Output::Leave => self.seat.leave(false),
-                Output::Ping | Output::Recognised(..) | Output::Mixed(..) => {}
+                _ => {}
             }
         }
     }
@@ -191,7 +191,7 @@ impl Speaker {
     fn act(&mut self, at: Duration, acts: Vec<ClientAction>) -> Result<()> {
         for act in acts {
             match act {
-                ClientAction::Send(frame) => self.input(at, Input::Frame(to_gateway(frame))),
+                ClientAction::Send(frame) => self.input(at, Input::Message(to_gateway(frame))),
                 ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
                 ClientAction::Report(heard) => self.heard.push(heard),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
@@ -206,11 +206,10 @@ impl Speaker {
         let sent = std::mem::take(&mut self.peer.sent);
         let any = !sent.is_empty();
         for frame in sent {
-            let acts = match frame {
-                Frame::Text(text) => self.client.on_text(&text),
-                Frame::Binary(bytes) => self.client.on_binary(&bytes),
-                Frame::Headed(head, rest) => self.client.on_binary(&[&head[..], &rest].concat()),
-                Frame::Close(close) => bail!("a client is closed with {close:?}"),
+            let acts = match frame.into_message() {
+                Ok(Message::Text(text)) => self.client.on_text(&text),
+                Ok(Message::Binary(bytes)) => self.client.on_binary(&bytes),
+                Err(close) => bail!("a client is closed with {close:?}"),
             };
             self.act(at, acts)?;
         }
@@ -232,8 +231,8 @@ pub struct Pair {
     member: Peer,
     joiner: Peer,
     now: Instant,
-    up: Frame,
-    down: Option<Frame>,
+    up: Message,
+    down: Option<Message>,
     /// How the joiner came in.
     arrival: Vec<(Duration, Input)>,
 }
@@ -263,7 +262,7 @@ impl Pair {
         let mut down = None;
         // What is said tells more about who speaks: by the third time there is no more to be learnt.
         for _ in 0..3 {
-            joiner.input(at, Input::Frame(up.clone()));
+            joiner.input(at, Input::Message(up.clone()));
             ensure!(member.listen(at)?, "a member hears nothing");
             let from = member.heard.iter().rev().find_map(|heard| match heard {
                 ClientEvent::Message { from, .. } => Some(from.clone()),
@@ -277,7 +276,7 @@ impl Pair {
             }
             let said = words::say(ends.member, &mut *member.client, Role::Member, from.as_ref(), words);
             let said = to_gateway(said.context("a member has no words")?);
-            member.input(at, Input::Frame(said.clone()));
+            member.input(at, Input::Message(said.clone()));
             ensure!(joiner.listen(at)?, "a joiner hears nothing");
             down = Some(said);
         }
@@ -287,21 +286,21 @@ impl Pair {
 
     /// The joiner says something to the member: how many frames come of it.
     pub fn up(&mut self) -> usize {
-        self.joiner.frame(fresh(&self.up), self.now);
+        self.joiner.message(fresh(&self.up), self.now);
         hear(&mut self.member, self.now)
     }
 
     /// The member says something to the joiner: how many frames come of it.
     pub fn down(&mut self) -> usize {
         let Some(down) = &self.down else { return 0 };
-        self.member.frame(fresh(down), self.now);
+        self.member.message(fresh(down), self.now);
         hear(&mut self.joiner, self.now)
     }
 
     /// What the joiner says becomes a command.
     pub fn decode(&mut self) -> Option<Command> {
         let Peer { conversation, steps, .. } = &mut self.joiner;
-        conversation.on_frame(fresh(&self.up), self.now, steps);
+        conversation.on_message(fresh(&self.up), self.now, steps);
         steps.drain(..).find_map(|step| if let Output::Ask(command) = step { Some(command) } else { None })
     }
 
@@ -346,19 +345,17 @@ fn hear(peer: &mut Peer, now: Instant) -> usize {
     peer.sent.drain(..).count()
 }
 
-fn to_gateway(frame: dialects::ClientFrame) -> Frame {
+fn to_gateway(frame: dialects::ClientFrame) -> Message {
     match frame {
-        dialects::ClientFrame::Text(text) => Frame::text(text),
-        dialects::ClientFrame::Binary(bytes) => Frame::binary(bytes),
+        dialects::ClientFrame::Text(text) => Message::text(text),
+        dialects::ClientFrame::Binary(bytes) => Message::binary(bytes),
     }
 }
 
-/// The same frame in memory of its own, as one that has just come.
-fn fresh(frame: &Frame) -> Frame {
-    match frame {
-        Frame::Text(text) => Frame::text(String::from(&text[..])),
-        Frame::Binary(bytes) => Frame::Binary(Bytes::copy_from_slice(bytes)),
-        Frame::Headed(..) => frame.clone(),
-        Frame::Close(close) => Frame::Close(close.clone()),
+/// Returns the same message in memory of its own, as one that has just arrived.
+fn fresh(message: &Message) -> Message {
+    match message {
+        Message::Text(text) => Message::text(String::from(&text[..])),
+        Message::Binary(bytes) => Message::Binary(Bytes::copy_from_slice(bytes)),
     }
 }

@@ -178,6 +178,6 @@ impl Line {
 /// A frame as a client sends it.
 fn masked(said: &dialects::ClientFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
-    frame::put_said(&mut bytes, said);
+    frame::put_message(&mut bytes, said);
     bytes
 }

@@ -1,82 +1,84 @@
-//! What came for a client whose dialect is a guess: held until the guess is sure enough to show it, and kept until
-//! it is proven, so that it can be said again in another dialect.
+//! Events for a client whose dialect is assumed: held until the assumption is sure enough to send them, and buffered until
+//! it is confirmed, so that they can be sent again in another dialect.
 
 use std::time::Instant;
 
 use crate::protocol::dialect::Dialect;
 use crate::protocol::model::{Event, Side};
 
-/// How much is kept, in bytes. What does not fit is shown in the guessed dialect, and not again.
-const MAX_KEPT: usize = 256 * 1024;
+/// Limit of the buffer, in bytes. Events above it are sent in the assumed dialect, and not again.
+const MAX_BUFFERED: usize = 256 * 1024;
 
-/// A guess that a client waits for our first word, of which nothing has come yet.
+/// The assumption that a client from which nothing has arrived waits for the server's first message.
 #[derive(Debug)]
 pub(super) struct Assumption {
-    kept: Vec<Event>,
-    cost: usize,
-    /// How many of them were shown.
-    shown: usize,
-    /// Until then its page may still be loading: it may answer the probe, and then speaks a dialect that cannot read
-    /// what the likeliest one says, or turn out to be of another family.
+    buffered: Vec<Event>,
+    bytes: usize,
+    /// Number of the buffered events that were delivered.
+    delivered: usize,
+    /// Time until which the client's page may still be loading: it may answer the probe, and then speaks a dialect that
+    /// cannot read what the most likely one sends, or turn out to be of another family.
     hold_until: Option<Instant>,
 }
 
 impl Assumption {
     pub(super) fn new(hold_until: Instant) -> Self {
-        Assumption { kept: Vec::new(), cost: 0, shown: 0, hold_until: Some(hold_until) }
+        Assumption { buffered: Vec::new(), bytes: 0, delivered: 0, hold_until: Some(hold_until) }
     }
 
-    /// Takes in an event; what is to be shown now.
-    pub(super) fn take(&mut self, event: Event) -> Vec<Event> {
+    /// Takes in an event, and returns those that are to be delivered now.
+    pub(super) fn push(&mut self, event: Event) -> Vec<Event> {
         if !matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. }) {
             return vec![event];
         }
-        if self.cost + event.cost() > MAX_KEPT {
-            let mut shown = self.show_held();
-            shown.push(event);
-            return shown;
+        let bytes = self.bytes.saturating_add(event.queued_bytes());
+        if bytes > MAX_BUFFERED {
+            let mut due = self.deliver_held();
+            due.push(event);
+            return due;
         }
-        // Shown at once if everything before it was, and its sender speaks a dialect whose clients are silent like
-        // this one: rooms are rarely mixed.
-        let all_shown = self.shown == self.kept.len();
-        let shows = self.hold_until.is_none()
-            || (all_shown && (from_silent(&event) || self.shown > 0 && is_end(&event)));
-        self.cost += event.cost();
-        self.kept.push(event.clone());
-        if !shows {
+        // Delivered at once if everything before it was, and its sender is silent at first like this client: rooms are
+        // rarely mixed. The end of a link is readable where the contents before it were.
+        let all_delivered = self.delivered == self.buffered.len();
+        let is_end = matches!(event, Event::LinkEnded { .. });
+        let due = self.hold_until.is_none()
+            || (all_delivered && (sender_is_server_first(&event) || self.delivered > 0 && is_end));
+        self.bytes = bytes;
+        self.buffered.push(event.clone());
+        if !due {
             return Vec::new();
         }
-        self.shown += 1;
+        self.delivered = self.delivered.saturating_add(1);
         vec![event]
     }
 
-    /// When [`release`](Self::release) is to be called.
+    /// Returns when [`release`](Self::release) has to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hold_until
     }
 
-    /// What is to be shown of what was held, if its time has come at `now`. That happens once.
+    /// Returns the held events, if they are due at `now`. That happens once.
     pub(super) fn release(&mut self, now: Instant) -> Option<Vec<Event>> {
         self.hold_until.take_if(|until| *until <= now)?;
-        Some(self.show_held())
+        Some(self.deliver_held())
     }
 
-    /// What was held so far, which is shown from now on and kept all the same.
-    fn show_held(&mut self) -> Vec<Event> {
-        let held = self.kept[self.shown..].to_vec();
-        self.shown = self.kept.len();
+    /// Returns the held events; they stay buffered.
+    fn deliver_held(&mut self) -> Vec<Event> {
+        let held = self.buffered.iter().skip(self.delivered).cloned().collect();
+        self.delivered = self.buffered.len();
         held
     }
 
-    /// The guess was right: what was not shown yet.
-    pub(super) fn proven(mut self) -> Vec<Event> {
-        self.kept.split_off(self.shown)
+    /// Ends a confirmed assumption, and returns the events that were not delivered.
+    pub(super) fn confirm(mut self) -> Vec<Event> {
+        self.buffered.split_off(self.delivered)
     }
 
-    /// The guess was wrong: everything, to be said again, but what came over a link by which the client joined on
-    /// that guess. It does not know that link.
-    pub(super) fn taken_back(mut self) -> Vec<Event> {
-        self.kept.retain(|event| match event {
+    /// Ends a refuted assumption, and returns the events to replay: all but those of a link by which the client joined
+    /// because of the assumption, which it does not know.
+    pub(super) fn revert(mut self) -> Vec<Event> {
+        self.buffered.retain(|event| match event {
             Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Member,
             Event::Admitted { .. }
             | Event::BecameMember { .. }
@@ -86,18 +88,13 @@ impl Assumption {
             | Event::Undeliverable { .. }
             | Event::Evicted(_) => true,
         });
-        self.kept
+        self.buffered
     }
 }
 
-/// Whether the sender speaks sigver 16 or 18: a member of these says nothing until its first heartbeat. One of 15 would
-/// have answered the probe.
-fn from_silent(event: &Event) -> bool {
-    let Event::Relayed { origin, .. } = event else { return false };
-    Dialect::from_tag(*origin).is_some_and(|dialect| matches!(dialect, Dialect::Sigver16 | Dialect::Sigver18))
-}
-
-/// The end of a link is readable where the contents before it were.
-fn is_end(event: &Event) -> bool {
-    matches!(event, Event::LinkEnded { .. })
+/// Returns true if the sender speaks sigver 16 or 18: a member of these sends nothing until its first heartbeat. One of
+/// 15 would have answered the probe.
+fn sender_is_server_first(event: &Event) -> bool {
+    let Event::Relayed { sender, .. } = event else { return false };
+    matches!(Dialect::from_tag(*sender), Some(Dialect::Sigver16 | Dialect::Sigver18))
 }

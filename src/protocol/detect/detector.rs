@@ -1,496 +1,354 @@
-//! One connection from its first moment to its last: who speaks first, what dialect it is, and the correction of
-//! a wrong guess. Around a [`Session`], which knows nothing of doubt.
+//! Detection of the dialect of one client: which side sends first, and the reversal of a wrong assumption.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::after;
 use super::assumption::Assumption;
-use super::evidence::{self, Evidence, FrameFacts, History};
-use super::partition::{Client, Placement, generation};
-use super::policy::{Policy, likeliest};
+use super::evidence::{self, FrameFacts, History};
+use super::policy::Policy;
 use crate::protocol::dialect::{
-    Action, Dialect, Family, PROBE, ReleaseSet, Session, UpgradeRequest, close, pings,
+    Candidates, Evidence, Family, Output, OutputSink, PROBE, ReleaseSet, Session, UpgradeRequest, close,
+    pings,
 };
-use crate::protocol::frame::{Close, Frame};
-use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey};
+use crate::protocol::frame::{Close, Message};
+use crate::protocol::model::{Command, Event, Reason};
 
-/// How long a silent client, for which our first word was a guess, may take over its round trip to prove it, before what
-/// others sent is shown to it: pages that are slow at that are rarely slower.
-const HOLD: Duration = Duration::from_secs(2);
+/// Time that a silent client has to answer the probe, besides its round trip, before it is sent what others said: pages
+/// that are slow to answer are rarely slower.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much waits at most for the room's answer to a client that was taken for another, in bytes.
-const MAX_REPEATED: usize = 256 * 1024;
+/// Limit of the events that wait for the room's answer to a client whose assumption was reverted, in bytes.
+const MAX_REPLAYED: usize = 256 * 1024;
 
-/// What the caller is to do, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Send a frame; a close frame is the last.
-    Send(Frame),
-    /// Send a WebSocket ping, and report its pong with [`Detector::on_pong`].
-    Ping,
-    /// Take a command to a room.
-    Enter(RoomKey, Command),
-    /// Take a command to the room where the peer is. If it is in none, that is its answer: nothing.
-    Ask(Command),
-    /// Leave all rooms.
-    Leave,
-    /// For the log and the counts: which releases are left, and by what evidence.
-    Recognised(ReleaseSet, Evidence),
-    /// For the log, and once at most: over this link, clients are connected whose peer-to-peer layers do not understand
-    /// one another, the client itself and one that speaks this dialect.
-    Mixed(LinkId, Dialect),
+/// The state of a connection whose dialect is not yet certain.
+#[derive(Debug)]
+pub(super) struct Detector {
+    opened: Instant,
+    policy: Arc<Policy>,
+    /// The upgrade, as long as the session may have to be started again: only an assumption is ever reverted.
+    upgrade: Option<Box<UpgradeRequest>>,
+    history: History,
+    candidates: Candidates,
+    phase: Phase,
+    /// The codec of the most likely dialect, once either side has sent something.
+    session: Option<Session>,
 }
 
-/// One connection's conversation.
+/// How far what the server sends rests on what the client sent.
 #[derive(Debug)]
-pub struct Detector {
-    candidates: ReleaseSet,
-    state: State,
-    /// What is needed as long as the dialect is not certain.
-    doubt: Option<Box<Detection>>,
-    /// Whether a link to a client of another generation was told of.
-    mixed: bool,
-    /// Of which of the rooms under its key it is, if there are several.
-    placing: Option<Box<Placement>>,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nothing has been said, by either side. Boxed: it is soon over, and its room would stay (16 bytes a connection).
+enum Phase {
+    /// Neither side has sent anything.
     AwaitingFirstFrame(Box<AwaitingFirstFrame>),
-    /// A dialect is spoken.
-    Speaking(Session),
+    /// The client has sent something, and only its dialect within a family may be open.
+    Confirmed,
+    /// The client has not sent anything, and is treated as one that waits for the server.
+    Assumed(Box<Assumption>),
+    /// An assumption was reverted: these events are replayed after the room's next answer.
+    Replaying(Box<ReplayBuffer>),
 }
 
 #[derive(Debug)]
 struct AwaitingFirstFrame {
-    /// From our ping to its pong.
+    /// Time from the server's ping to the client's pong.
     round_trip: Option<Duration>,
-    /// When the silence is to be taken for an answer, if it can be one.
+    /// End of the time after which silence is evidence, if it can be.
     speak_at: Option<Instant>,
     give_up_at: Instant,
 }
 
-#[derive(Debug)]
-struct Detection {
-    opened: Instant,
-    policy: Arc<Policy>,
-    /// As long as it may have to be begun anew: only what was guessed is ever taken back.
-    upgrade: Option<Box<UpgradeRequest>>,
-    context: History,
-    phase: Phase,
-}
-
-/// How far what we say rests on what the client said.
-#[derive(Debug)]
-enum Phase {
-    /// It has spoken, and only which of a family's dialects it speaks may be open.
-    Confirmed,
-    /// It has not said a word.
-    Assumed(Box<Assumption>),
-    /// A guess was taken back: this is said again after the room's next answer.
-    Replaying(Box<ReplayBuffer>),
-}
-
-/// What waits to be said again.
+/// Events that are replayed in another dialect.
 #[derive(Debug, Default)]
 struct ReplayBuffer {
     events: Vec<Event>,
-    cost: usize,
+    bytes: usize,
 }
 
 impl ReplayBuffer {
     fn new(events: Vec<Event>) -> Self {
-        let cost = events.iter().map(Event::cost).sum();
-        ReplayBuffer { events, cost }
+        let bytes = events.iter().map(Event::queued_bytes).sum();
+        ReplayBuffer { events, bytes }
     }
 
-    /// Takes the event in, or gives it back if there is no room for it.
-    fn take(&mut self, event: Event) -> Result<(), Event> {
-        if self.cost + event.cost() > MAX_REPEATED {
+    /// Takes the event in, or returns it if the buffer is full.
+    fn push(&mut self, event: Event) -> Result<(), Event> {
+        let bytes = self.bytes.saturating_add(event.queued_bytes());
+        if bytes > MAX_REPLAYED {
             return Err(event);
         }
-        self.cost += event.cost();
+        self.bytes = bytes;
         self.events.push(event);
         Ok(())
     }
 }
 
 impl Detector {
-    /// A conversation that begins with the end of the upgrade, at `now`.
-    pub fn open(
-        policy: &Arc<Policy>,
-        upgrade: UpgradeRequest,
-        now: Instant,
-        steps: &mut Vec<Output>,
-    ) -> Self {
+    /// Returns a detector for a connection that was upgraded at `now`.
+    pub(super) fn new(policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
         let windows = policy.windows;
-        let candidates = policy.releases;
-        let silent = candidates.of_family(Family::ProtobufV1);
         let has_key = upgrade.path.len() > 1;
-        let doubt = Detection {
+        let may_be_silent = has_key && !policy.releases.of_family(Family::ProtobufV1).is_empty();
+        Detector {
             opened: now,
             policy: Arc::clone(policy),
             upgrade: Some(Box::new(upgrade)),
-            context: History::default(),
-            phase: Phase::Confirmed,
-        };
-        let mut conversation = Detector {
-            candidates,
-            state: State::AwaitingFirstFrame(Box::new(AwaitingFirstFrame {
+            history: History::default(),
+            candidates: Candidates::new(policy.releases),
+            phase: Phase::AwaitingFirstFrame(Box::new(AwaitingFirstFrame {
                 round_trip: None,
-                speak_at: (has_key && !silent.is_empty()).then(|| now + 4 * windows.silence),
-                give_up_at: now + windows.first_frame,
+                speak_at: may_be_silent.then(|| after(now, windows.silence.saturating_mul(4))),
+                give_up_at: after(now, windows.first_frame),
             })),
-            doubt: Some(Box::new(doubt)),
-            mixed: false,
-            placing: Placement::new(policy),
-        };
-        let family = likeliest(candidates).dialect().family();
-        // Of the JSON dialects only one speaks first, and only if it can be no other.
-        let decided = family != Family::Json || candidates.len() == 1;
-        if decided && candidates.of_family(family) == candidates {
-            steps.push(Output::Recognised(candidates, Evidence::Pinned));
-            conversation.speak(candidates, now, steps);
+            session: None,
+        }
+    }
+
+    /// Starts the session if the configuration leaves no choice, and measures the round trip if not.
+    pub(super) fn open(&mut self, now: Instant, out: &mut dyn OutputSink) {
+        let candidates = self.candidates;
+        let family = candidates.family();
+        // Of the JSON dialects only one sends first, and only if it can be no other.
+        let decided = family != Family::Json || candidates.releases.len() == 1;
+        if decided && candidates.releases.of_family(family) == candidates.releases {
+            out.put(Output::Recognised(candidates.releases, Evidence::Pinned));
+            self.start_session(candidates, now, out);
         } else {
-            steps.push(Output::Ping);
+            out.put(Output::Ping);
         }
-        conversation.place(0, now, steps);
-        conversation
     }
 
-    /// The pong of the ping came.
-    pub fn on_pong(&mut self, now: Instant) {
-        let Some(Detection { policy, opened, .. }) = self.doubt.as_deref() else {
-            return;
-        };
-        if let State::AwaitingFirstFrame(listening) = &mut self.state
+    /// Takes the session out, if there is nothing left to detect.
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        let certain = self.candidates.releases.len() <= 1 && matches!(self.phase, Phase::Confirmed);
+        if certain { self.session.take() } else { None }
+    }
+
+    pub(super) fn on_pong(&mut self, now: Instant) {
+        if let Phase::AwaitingFirstFrame(awaiting) = &mut self.phase
             && let AwaitingFirstFrame { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
-                &mut **listening
+                &mut **awaiting
         {
-            let windows = policy.windows;
-            *round_trip = Some(now - *opened);
+            let windows = self.policy.windows;
+            *round_trip = Some(now.saturating_duration_since(self.opened));
             // On a fast link the silence window is the longest; a slow one has used it up before.
-            let latest = (*opened + windows.silence).max(now + windows.margin / 2);
-            *speak_at = (now + windows.margin).min(latest);
+            let latest = after(self.opened, windows.silence)
+                .max(after(now, windows.margin.checked_div(2).unwrap_or_default()));
+            *speak_at = after(now, windows.margin).min(latest);
         }
     }
 
-    /// A frame came.
-    pub fn on_frame(&mut self, frame: Frame, now: Instant, steps: &mut Vec<Output>) {
-        let before = steps.len();
-        match &self.state {
-            State::AwaitingFirstFrame(_) => self.hear_first(FrameFacts::of(&frame), now, steps),
-            State::Speaking(_) if self.doubt.is_some() => self.weigh(FrameFacts::of(&frame), now, steps),
-            State::Speaking(_) => {}
+    pub(super) fn on_message(&mut self, message: Message, now: Instant, out: &mut dyn OutputSink) {
+        let facts = FrameFacts::new(&message);
+        match self.session {
+            None => self.on_first_frame(facts, now, out),
+            Some(_) => self.narrow(facts, now, out),
         }
-        if let State::Speaking(session) = &mut self.state {
-            act(session.decode(frame), steps);
-        }
-        self.place(before, now, steps);
-    }
-
-    /// Sends it to the room of its generation, where a key stands for several: what was asked from step `from` on, and
-    /// what was asked before if it turned out to be of another generation than it was taken for.
-    fn place(&mut self, from: usize, now: Instant, steps: &mut Vec<Output>) {
-        let Some(placing) = &mut self.placing else { return };
-        let client = Client {
-            generation: generation(self.candidates),
-            likely: likeliest(self.candidates).dialect(),
-            probed: self.doubt.as_ref().is_some_and(|doubt| doubt.context.probed),
-        };
-        let placed = placing.place(client, from, now, steps);
-        if placed.held
-            && let State::Speaking(session) = &mut self.state
-            && let Some(question) = session.question()
-        {
-            steps.push(Output::Send(question));
-            self.doubt.iter_mut().for_each(|doubt| doubt.context.questioned = true);
-        }
-        if placed.left {
-            self.forget_kept();
+        if let Some(session) = &mut self.session {
+            session.decode(message, out);
         }
     }
 
-    /// What came in a room that it has left is not said again.
-    fn forget_kept(&mut self) {
-        if let Some(Phase::Replaying(kept)) = self.doubt.as_mut().map(|doubt| &mut doubt.phase) {
-            **kept = ReplayBuffer::default();
-        }
+    /// Starts the session by the client's first frame, before the server has sent anything.
+    fn on_first_frame(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        let possible = evidence::narrow(facts, History::default(), self.candidates.releases);
+        // A frame of a dialect that is not served is answered in one that is.
+        let possible = if possible.is_empty() { self.candidates } else { Candidates::new(possible) };
+        let possible = possible.within_family();
+        out.put(Output::Recognised(possible.releases, Evidence::FirstFrame));
+        self.start_session(possible, now, out);
+        self.confirm(facts, now, out);
     }
 
-    /// The first word is the client's.
-    fn hear_first(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
-        let possible = evidence::after(clue, History::default(), self.candidates);
-        // A frame of a dialect that is not allowed here is judged by one that is.
-        let possible = if possible.is_empty() { self.candidates } else { possible };
-        let possible = possible.of_family(likeliest(possible).dialect().family());
-        steps.push(Output::Recognised(possible, Evidence::FirstFrame));
-        self.speak(possible, now, steps);
-        self.heard(clue, now, steps);
-    }
-
-    /// A frame may tell more than was known before.
-    fn weigh(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
-        let Some(doubt) = &self.doubt else { return };
-        let guessing = matches!(doubt.phase, Phase::Assumed(_));
-        if guessing {
-            let all = doubt.policy.releases;
-            let possible = evidence::after(clue, doubt.context, all);
-            if possible == all && all != self.candidates {
-                // It tells nothing, so nothing is proven.
+    /// Narrows the candidates by a later frame.
+    fn narrow(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        let assumed = matches!(self.phase, Phase::Assumed(_));
+        if assumed {
+            let all = self.policy.releases;
+            let possible = evidence::narrow(facts, self.history, all);
+            if possible == all && all != self.candidates.releases {
+                // The frame is evidence of nothing, so the assumption is not confirmed.
                 return;
             }
-            let family = likeliest(possible).dialect().family();
-            if !possible.is_empty() && family != Family::ProtobufV1 {
-                return self.take_back(possible.of_family(family), family, steps);
+            let other = Candidates::new(possible).within_family();
+            if !possible.is_empty() && other.family() != Family::ProtobufV1 {
+                return self.revert_assumption(other, out);
             }
         }
-        let possible = evidence::after(clue, doubt.context, self.candidates);
-        if !possible.is_empty() && possible != self.candidates {
-            self.candidates = possible;
-            steps.push(Output::Recognised(possible, Evidence::LaterFrame));
-            let mut frames = Vec::new();
-            if let State::Speaking(session) = &mut self.state {
-                session.adopt(possible, likeliest(possible), now, &mut frames);
+        let possible = evidence::narrow(facts, self.history, self.candidates.releases);
+        let narrower = possible != self.candidates.releases;
+        if !possible.is_empty() && (narrower || assumed) {
+            out.put(Output::Recognised(possible, Evidence::LaterFrame));
+        }
+        if !possible.is_empty() && narrower {
+            self.candidates = Candidates::new(possible);
+            if let Some(session) = &mut self.session {
+                session.adopt(self.candidates, now, out);
             }
-            steps.extend(frames.into_iter().map(Output::Send));
-        } else if guessing && !possible.is_empty() {
-            steps.push(Output::Recognised(possible, Evidence::LaterFrame));
         }
-        self.heard(clue, now, steps);
+        self.confirm(facts, now, out);
     }
 
-    /// The client has said something that fits: what was held is shown, what bears on later evidence is
-    /// remembered, and the doubt ends if there is none left.
-    fn heard(&mut self, clue: FrameFacts<'_>, now: Instant, steps: &mut Vec<Output>) {
-        let (Some(doubt), State::Speaking(session)) = (&mut self.doubt, &mut self.state) else {
-            return;
-        };
-        if let Phase::Assumed(_) = doubt.phase
-            && let Phase::Assumed(guess) = std::mem::replace(&mut doubt.phase, Phase::Confirmed)
-        {
-            show(session, guess.proven(), now, steps);
+    /// Notes that the client sent a frame that fits: an assumption is confirmed, and held events are sent.
+    fn confirm(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Assumed(assumption) => self.encode_events(assumption.confirm(), now, out),
+            phase @ (Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_)) => {
+                self.phase = phase
+            }
         }
-        if matches!(doubt.phase, Phase::Confirmed) {
-            doubt.upgrade = None;
+        if matches!(self.phase, Phase::Confirmed) {
+            self.upgrade = None;
         }
-        doubt.context.note(clue);
-        if self.candidates.len() <= 1 && matches!(doubt.phase, Phase::Confirmed) {
-            self.doubt = None;
-        }
+        self.history.note(facts);
     }
 
-    /// We spoke sigver 15 to 18 to a client that speaks something else. The current clients ignore what we said
-    /// (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
-    fn take_back(&mut self, possible: ReleaseSet, family: Family, steps: &mut Vec<Output>) {
-        let Some(doubt) = self.doubt.as_deref_mut() else { return };
-        let Some(upgrade) = &doubt.upgrade else { return };
-        steps.push(Output::Recognised(possible, Evidence::Corrected));
-        doubt.context = History::default();
-        let mut kept = match std::mem::replace(&mut doubt.phase, Phase::Confirmed) {
-            Phase::Assumed(guess) => guess.taken_back(),
-            Phase::Confirmed | Phase::Replaying(_) => Vec::new(),
+    /// Starts again for a client that was treated as one of sigver 15 to 18, and speaks something else. The current
+    /// clients ignore what they were sent (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
+    fn revert_assumption(&mut self, candidates: Candidates, out: &mut dyn OutputSink) {
+        let Some(upgrade) = &self.upgrade else { return };
+        out.put(Output::Recognised(candidates.releases, Evidence::Corrected));
+        self.history = History::default();
+        let buffered = match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Assumed(assumption) => assumption.revert(),
+            Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_) => Vec::new(),
         };
-        if let Some(placing) = &mut self.placing
-            && placing.forget()
-        {
-            steps.push(Output::Leave);
-            kept.clear();
-        }
-        match family {
+        match candidates.family() {
             Family::ProtobufV2 => {
-                steps.push(Output::Ask(Command::RevertAssumption));
-                doubt.phase = Phase::Replaying(Box::new(ReplayBuffer::new(kept)));
+                out.ask(Command::RevertAssumption);
+                self.phase = Phase::Replaying(Box::new(ReplayBuffer::new(buffered)));
             }
-            // Its room is another one.
-            Family::Json | Family::ProtobufV1 => steps.push(Output::Leave),
+            // The key, and so the room, is another one.
+            Family::Json | Family::ProtobufV1 => out.put(Output::Leave),
         }
-        self.candidates = possible;
-        self.state = State::Speaking(Session::new(
-            upgrade,
-            possible,
-            likeliest(possible),
-            doubt.policy.transcode,
-            doubt.opened,
-        ));
+        self.candidates = candidates;
+        self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
     }
 
-    /// Begins to speak one of `possible`, which are of one family.
-    fn speak(&mut self, possible: ReleaseSet, now: Instant, steps: &mut Vec<Output>) {
-        let Some(doubt) = self.doubt.as_deref_mut() else { return };
-        let Some(upgrade) = &doubt.upgrade else { return };
-        let likeliest = likeliest(possible);
-        let mut session = Session::new(upgrade, possible, likeliest, doubt.policy.transcode, doubt.opened);
-        if let Some(close) = Session::key_error(upgrade, likeliest) {
-            steps.push(Output::Send(Frame::Close(close)));
+    /// Starts a session of the most likely of these candidates, which are of one family.
+    fn start_session(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
+        let Some(upgrade) = &self.upgrade else { return };
+        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
+            out.close(close);
         } else {
-            if possible.len() > 1 && possible.iter().any(pings) {
-                steps.push(Output::Send(Frame::Binary(PROBE)));
-                doubt.context.probed = true;
+            if candidates.releases.len() > 1 && candidates.releases.iter().any(pings) {
+                out.binary(PROBE);
+                self.history.probed = true;
             }
-            act(session.open(doubt.opened), steps);
+            session.open(self.opened, out);
         }
-        let windows = doubt.policy.windows;
-        if likeliest.dialect().family() == Family::ProtobufV1 && doubt.policy.releases.len() > 1 {
-            let round_trip = match &self.state {
-                State::AwaitingFirstFrame(listening) => listening.round_trip,
-                State::Speaking(_) => None,
-            };
-            let round_trip = round_trip.unwrap_or(windows.silence);
-            doubt.phase = Phase::Assumed(Box::new(Assumption::new(now + round_trip + HOLD)));
-        } else if possible.len() == 1 {
-            self.doubt = None;
-        }
-        self.candidates = possible;
-        self.state = State::Speaking(session);
+        let round_trip = match &self.phase {
+            Phase::AwaitingFirstFrame(awaiting) => awaiting.round_trip,
+            Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
+        };
+        self.phase = if candidates.family() == Family::ProtobufV1 && self.policy.releases.len() > 1 {
+            let round_trip = round_trip.unwrap_or(self.policy.windows.silence);
+            Phase::Assumed(Box::new(Assumption::new(after(after(now, round_trip), HOLD_TIMEOUT))))
+        } else {
+            Phase::Confirmed
+        };
+        self.candidates = candidates;
+        self.session = Some(session);
     }
 
-    /// An event came for the client.
-    pub fn on_event(&mut self, event: Event, now: Instant, steps: &mut Vec<Output>) {
-        if self.placing.as_mut().is_some_and(|placing| placing.hides(&event)) {
-            return;
-        }
-        self.notice_mixture(&event, steps);
-        let State::Speaking(session) = &mut self.state else {
-            return;
-        };
-        let Some(doubt) = &mut self.doubt else {
-            return show(session, [event], now, steps);
-        };
+    pub(super) fn on_event(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         let admitted = matches!(event, Event::Admitted { .. } | Event::BecameMember { .. });
-        let bound = matches!(event, Event::LinkedToMember { .. });
-        if admitted || bound {
-            doubt.context.member = admitted;
+        let linked = matches!(event, Event::LinkedToMember { .. });
+        if admitted || linked {
+            self.history.member = admitted;
         }
-        match &mut doubt.phase {
-            Phase::Confirmed => show(session, [event], now, steps),
-            Phase::Assumed(guess) => show(session, guess.take(event), now, steps),
-            Phase::Replaying(kept) if admitted || bound => {
-                let kept = std::mem::take(kept);
-                doubt.phase = Phase::Confirmed;
-                show(session, std::iter::once(event).chain(kept.events), now, steps);
+        match &mut self.phase {
+            Phase::AwaitingFirstFrame(_) | Phase::Confirmed => self.encode_events([event], now, out),
+            Phase::Assumed(assumption) => {
+                let events = assumption.push(event);
+                self.encode_events(events, now, out);
             }
-            // After what came before it.
-            Phase::Replaying(kept) => {
-                if let Err(event) = kept.take(event) {
-                    show(session, [event], now, steps);
+            Phase::Replaying(buffer) if admitted || linked => {
+                let buffer = std::mem::take(buffer);
+                self.phase = Phase::Confirmed;
+                self.encode_events(std::iter::once(event).chain(buffer.events), now, out);
+            }
+            // After the events before it.
+            Phase::Replaying(buffer) => {
+                if let Err(event) = buffer.push(event) {
+                    self.encode_events([event], now, out);
                 }
             }
         }
     }
 
-    fn notice_mixture(&mut self, event: &Event, steps: &mut Vec<Output>) {
-        if let Event::Relayed { link, origin, .. } = event
-            && !self.mixed
-            && let Some(other) = Dialect::from_tag(*origin)
-            && self.candidates.iter().all(|release| release.dialect().generation() != other.generation())
-        {
-            self.mixed = true;
-            steps.push(Output::Mixed(*link, other));
+    fn encode_events(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
+        if let Some(session) = &mut self.session {
+            events.into_iter().for_each(|event| session.encode(event, now, out));
         }
     }
 
-    /// When [`on_time`](Self::on_time) is to be called, if nothing happens before.
-    pub fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::AwaitingFirstFrame(listening) => {
-                listening.speak_at.into_iter().chain([listening.give_up_at]).min()
-            }
-            State::Speaking(session) => {
-                let hold = match self.doubt.as_ref().map(|doubt| &doubt.phase) {
-                    Some(Phase::Assumed(guess)) => guess.deadline(),
-                    Some(Phase::Confirmed | Phase::Replaying(_)) | None => None,
-                };
-                let held = self.placing.as_ref().and_then(|placing| placing.deadline());
-                session.deadline().into_iter().chain(hold).chain(held).min()
-            }
+    /// Asks a client that is held back for its generation, if it can be asked.
+    pub(super) fn ask_identity(&mut self, out: &mut dyn OutputSink) {
+        if let Some(question) = self.session.as_mut().and_then(Session::question) {
+            out.send(question);
+            self.history.identity_probed = true;
         }
     }
 
-    /// The time came.
-    pub fn on_time(&mut self, now: Instant, steps: &mut Vec<Output>) {
-        let before = steps.len();
-        self.act_on_time(now, steps);
-        self.place(before, now, steps);
+    /// Drops the events of a room that the client has left.
+    pub(super) fn forget_replay(&mut self) {
+        if let Phase::Replaying(buffer) = &mut self.phase {
+            **buffer = ReplayBuffer::default();
+        }
     }
 
-    fn act_on_time(&mut self, now: Instant, steps: &mut Vec<Output>) {
-        match &mut self.state {
-            State::AwaitingFirstFrame(listening) if listening.give_up_at <= now => {
-                steps.push(Output::Send(Frame::Close(self.close(&Reason::NoFirstFrame))));
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let session = self.session.as_ref().and_then(Session::deadline);
+        let phase = match &self.phase {
+            Phase::AwaitingFirstFrame(awaiting) => {
+                awaiting.speak_at.into_iter().chain([awaiting.give_up_at]).min()
             }
-            State::AwaitingFirstFrame(listening) => {
-                if listening.speak_at.is_some_and(|at| at <= now) {
-                    let silent = self.candidates.of_family(Family::ProtobufV1);
-                    steps.push(Output::Recognised(silent, Evidence::Silence));
-                    self.speak(silent, now, steps);
+            Phase::Assumed(assumption) => assumption.deadline(),
+            Phase::Confirmed | Phase::Replaying(_) => None,
+        };
+        session.into_iter().chain(phase).min()
+    }
+
+    pub(super) fn on_timeout(&mut self, now: Instant, out: &mut dyn OutputSink) {
+        match &mut self.phase {
+            Phase::AwaitingFirstFrame(awaiting) => {
+                if awaiting.give_up_at <= now {
+                    out.close(self.close(&Reason::NoFirstFrame));
+                } else if awaiting.speak_at.is_some_and(|at| at <= now) {
+                    let silent = Candidates::new(self.candidates.releases.of_family(Family::ProtobufV1));
+                    out.put(Output::Recognised(silent.releases, Evidence::Silence));
+                    self.start_session(silent, now, out);
                 }
+                return;
             }
-            State::Speaking(session) => {
-                if let Some(doubt) = &mut self.doubt
-                    && let Phase::Assumed(guess) = &mut doubt.phase
-                    && let Some(held) = guess.release(now)
-                {
-                    // It had the time to answer the probe. If it does so later, the candidates still have room for it.
-                    let mut frames = Vec::new();
-                    let unanswered = self.candidates.filter(|release| !pings(release));
-                    if !unanswered.is_empty() {
-                        session.adopt(unanswered, likeliest(unanswered), now, &mut frames);
+            Phase::Assumed(assumption) => {
+                if let Some(held) = assumption.release(now) {
+                    // The client had the time to answer the probe. If it does so later, it still is a candidate.
+                    let unanswered = self.candidates.releases.filter(|release| !pings(release));
+                    if let Some(session) = self.session.as_mut().filter(|_| !unanswered.is_empty()) {
+                        session.assume(Candidates::new(unanswered), now, out);
                     }
-                    steps.extend(frames.into_iter().map(Output::Send));
-                    show(session, held, now, steps);
+                    self.encode_events(held, now, out);
                 }
-                let mut frames = Vec::new();
-                session.poll(now, &mut frames);
-                steps.extend(frames.into_iter().map(Output::Send));
             }
+            Phase::Confirmed | Phase::Replaying(_) => {}
+        }
+        if let Some(session) = &mut self.session {
+            session.poll(now, out);
         }
     }
 
-    /// The close frame that says `reason` in the client's words, as far as they are known.
-    pub fn close(&self, reason: &Reason) -> Close {
-        close(likeliest(self.candidates), reason)
+    pub(super) fn close(&self, reason: &Reason) -> Close {
+        close(self.candidates.most_likely, reason)
     }
 
-    /// The releases the client may speak.
-    pub fn candidates(&self) -> ReleaseSet {
-        self.candidates
-    }
-}
-
-/// Encodes events and has what comes of it sent.
-fn show(
-    session: &mut Session,
-    events: impl IntoIterator<Item = Event>,
-    now: Instant,
-    steps: &mut Vec<Output>,
-) {
-    let mut frames = FRAMES.take();
-    for event in events {
-        let answer = session.encode(event, now, &mut frames);
-        // One by one: nearly always it is one, for which a loop is 60 instructions less than `extend`.
-        for frame in frames.drain(..) {
-            steps.push(Output::Send(frame));
-        }
-        steps.extend(answer.map(Output::Ask));
-    }
-    FRAMES.set(frames);
-}
-
-thread_local! {
-    /// What an event becomes, while it does: an allocation less for each.
-    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
-}
-
-fn act(action: Action, steps: &mut Vec<Output>) {
-    match action {
-        Action::Nothing => {}
-        Action::Enter(key, command) => steps.push(Output::Enter(key, command)),
-        Action::Ask(command) => steps.push(Output::Ask(command)),
-        Action::Reply(frame) => steps.push(Output::Send(frame)),
-        Action::Close(close) => steps.push(Output::Send(Frame::Close(close))),
-        Action::Several(actions) => actions.into_iter().for_each(|action| act(action, steps)),
+    pub(super) fn candidates(&self) -> ReleaseSet {
+        self.candidates.releases
     }
 }

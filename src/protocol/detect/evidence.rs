@@ -1,8 +1,8 @@
-//! What a frame tells about the dialect of the client that sent it: one table.
+//! Evidence of a frame for the dialect of the client that sent it: one table.
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::senders`]) |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::possible_dialects`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -13,125 +13,82 @@
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
 
-use std::fmt;
+use bytestring::ByteString;
 
 use crate::protocol::dialect::{
     ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
     pings,
 };
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 
-/// By what a client was recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Nothing it did: what else it could speak is not served.
-    Pinned,
-    /// Its first frame.
-    FirstFrame,
-    /// It did not say a word. Whoever connects and says nothing is taken for such a client.
-    Silence,
-    /// A frame after the first, or the first of a client that we spoke to before.
-    LaterFrame,
-    /// Its silence was misread, and its first frame told better.
-    Corrected,
-}
-
-impl Evidence {
-    /// All kinds.
-    pub const ALL: [Evidence; 5] = [
-        Evidence::Pinned,
-        Evidence::FirstFrame,
-        Evidence::Silence,
-        Evidence::LaterFrame,
-        Evidence::Corrected,
-    ];
-
-    /// For people and for the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Evidence::Pinned => "pinned",
-            Evidence::FirstFrame => "first frame",
-            Evidence::Silence => "silence",
-            Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "taken back",
-        }
-    }
-}
-
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// What happened on the connection before the frame, as far as it bears on what the frame means.
+/// Earlier frames of a connection, as far as they bear on the meaning of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// It was sent the probe, which a client of sigver 15 answers at once.
+    /// The client was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
-    /// It sent a ping or heartbeat.
-    pub(super) beaten: bool,
-    /// It is a member.
+    /// The client sent a ping or heartbeat.
+    pub(super) heartbeat_seen: bool,
+    /// The client is a member.
     pub(super) member: bool,
-    /// What it asked last is to join.
+    /// The last request of the client is to join.
     pub(super) joining: bool,
-    /// It was sent an offer of nobody, which only one of sigver 7.0 answers.
-    pub(super) questioned: bool,
+    /// The client was sent an offer of no peer, which only one of sigver 7.0 answers.
+    pub(super) identity_probed: bool,
 }
 
-/// A frame to be judged. Its text is read once, whatever is asked about it.
+/// A message under examination. Its text is parsed once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameFacts<'a> {
-    frame: &'a Frame,
-    /// Of a text that is a JSON object, or of bytes that may be one.
+    message: &'a Message,
+    /// Shape of a text that is a JSON object, or of bytes that may be one.
     shape: Option<MessageShape>,
 }
 
 impl<'a> FrameFacts<'a> {
-    pub(super) fn of(frame: &'a Frame) -> Self {
-        let text = match frame {
-            Frame::Text(text) => Some(&text[..]),
-            Frame::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
-            Frame::Binary(_) | Frame::Headed(..) | Frame::Close(_) => None,
+    pub(super) fn new(message: &'a Message) -> Self {
+        let text = match message {
+            Message::Text(text) => Some(text.clone()),
+            Message::Binary(bytes) if bytes.first() == Some(&b'{') => {
+                ByteString::try_from(bytes.clone()).ok()
+            }
+            Message::Binary(_) => None,
         };
-        FrameFacts { frame, shape: text.and_then(MessageShape::of) }
+        FrameFacts { message, shape: text.and_then(MessageShape::parse) }
     }
 }
 
 impl History {
-    /// Remembers of a frame what bears on later ones.
-    pub(super) fn note(&mut self, clue: FrameFacts<'_>) {
-        match clue.frame {
-            Frame::Binary(bytes) => self.beaten |= bytes.first() == Some(&0x20),
-            Frame::Text(_) => {
-                if let Some(asked) = clue.shape.and_then(MessageShape::asks_to_join) {
+    /// Notes what bears on later frames.
+    pub(super) fn note(&mut self, facts: FrameFacts<'_>) {
+        match facts.message {
+            Message::Binary(bytes) => self.heartbeat_seen |= bytes.first() == Some(&0x20),
+            Message::Text(_) => {
+                if let Some(asked) = facts.shape.and_then(MessageShape::join_or_open) {
                     self.joining = asked;
                 }
             }
-            Frame::Close(_) | Frame::Headed(..) => {}
         }
     }
 }
 
-/// Those of the releases that a client may speak which sends this frame.
-pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet) -> ReleaseSet {
+/// Returns the releases that a client may speak which sends this frame.
+pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
     let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
-    let bytes = match clue.frame {
-        Frame::Text(_) => return json(clue.shape, context, family(Family::Json)),
-        Frame::Binary(bytes) => bytes,
-        Frame::Close(_) | Frame::Headed(..) => return releases,
+    let bytes = match facts.message {
+        Message::Text(_) => return json(facts.shape, history, family(Family::Json)),
+        Message::Binary(bytes) => bytes,
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::ProtobufV2);
-    // Whoever pings had answered the probe before it said anything else. If only such are left, it did.
+    // A client that pings would have answered the probe before it sent anything else. If only such are left, it did.
     let unprobed = |set: ReleaseSet| {
-        let rest = set.filter(|release| !(context.probed && pings(release)));
+        let rest = set.filter(|release| !(history.probed && pings(release)));
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
-        Some(b'{') => json(clue.shape, context, family(Family::Json).filter(Release::takes_bytes)),
+        Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::takes_bytes)),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match detect_v2_layout(bytes) {
             Some(ContentLayout::V19) => of(current, Dialect::Sigver19),
@@ -145,19 +102,19 @@ pub(super) fn after(clue: FrameFacts<'_>, context: History, releases: ReleaseSet
         },
         Some(0x18) => v1,
         Some(0x20) => unprobed(v1),
-        Some(0x28) if context.member || !context.beaten => v1.filter(pings),
+        Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(pings),
         Some(0x28) => of(v1, Dialect::Sigver18),
         _ => releases,
     }
 }
 
-/// Those of the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
-fn json(shape: Option<MessageShape>, context: History, releases: ReleaseSet) -> ReleaseSet {
+/// Returns the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
+fn json(shape: Option<MessageShape>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
-    if context.questioned && shape.answers_nobody() {
+    if history.identity_probed && shape.answers_identity_probe() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
-    match shape.senders(context.member && context.joining) {
+    match shape.possible_dialects(history.member && history.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,
     }

@@ -1,15 +1,21 @@
-//! Finding out which dialect a client speaks. Pure: frames and the time come in, steps come out.
+//! Detection of the dialect that a client speaks. Pure: messages, events and times come in, outputs are put into a sink.
+
+use std::time::{Duration, Instant};
 
 mod assumption;
+mod connection;
 mod detector;
 mod evidence;
 mod partition;
 mod policy;
 
-pub use detector::{Detector, Output};
-pub use evidence::Evidence;
-pub use partition::RoomPolicy;
-pub use policy::{DetectionTimeouts, Policy, Protocols, likeliest};
+pub use connection::ConnectionProtocol;
+pub use policy::{DetectionTimeouts, Policy, PolicyError, Protocols, RoomPolicy};
+
+/// Returns the time a duration after another; the same time, if the clock ends before it.
+fn after(time: Instant, duration: Duration) -> Instant {
+    time.checked_add(duration).unwrap_or(time)
+}
 
 #[cfg(test)]
 mod tests;

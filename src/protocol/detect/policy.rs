@@ -1,55 +1,108 @@
-//! What the operator allows: the releases a client may speak, and how long we wait for evidence.
+//! The configuration of detection: the releases that a client may speak, how long to wait for evidence, and the rooms.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use regex_lite::Regex;
+use thiserror::Error;
 
-use super::partition::RoomPolicy;
 use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
 
-/// What the operator allows.
+/// The configuration of detection.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The candidates at the beginning: at most one release of each dialect.
+    /// The releases that a client may speak: at most one of each dialect.
     pub releases: ReleaseSet,
-    /// How long we wait.
+    /// Times to wait for evidence.
     pub windows: DetectionTimeouts,
-    /// Whether what builds a data channel is translated between the generations.
+    /// Session descriptions and candidates are translated between the generations.
     pub transcode: bool,
-    /// Who meets under one key.
+    /// The clients that meet under one key.
     pub rooms: RoomPolicy,
 }
 
 impl Policy {
-    /// Clients may speak these releases; all else is as it is by default.
-    pub fn of(releases: ReleaseSet) -> Self {
+    /// Returns the default policy for these releases.
+    pub fn new(releases: ReleaseSet) -> Self {
         Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
     }
 }
 
-/// What `--protocol` names.
+/// The clients that meet under one key.
+#[derive(Clone, Debug, Default)]
+pub enum RoomPolicy {
+    /// All of them.
+    #[default]
+    Shared,
+    /// Those of one generation.
+    Partitioned,
+    /// Those of one generation under keys that match, and all of them under the others.
+    PartitionedFor(Regex),
+}
+
+impl RoomPolicy {
+    /// Returns the policy of rooms by generation under keys that the expression matches.
+    ///
+    /// # Errors
+    /// The text is not a regular expression.
+    pub fn partitioned_for(keys: &str) -> Result<Self, PolicyError> {
+        Ok(RoomPolicy::PartitionedFor(Regex::new(keys)?))
+    }
+
+    /// Returns true if the key stands for several rooms.
+    pub fn is_partitioned(&self, key: &str) -> bool {
+        match self {
+            RoomPolicy::Shared => false,
+            RoomPolicy::Partitioned => true,
+            RoomPolicy::PartitionedFor(keys) => keys.is_match(key),
+        }
+    }
+}
+
+/// An invalid part of the policy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Two releases of one dialect, which nothing on the wire tells apart.
+    #[error("{first} and {second} are both {}: clients cannot be told apart", .second.dialect())]
+    SameDialect {
+        /// The release named first.
+        first: Release,
+        /// The release named later.
+        second: Release,
+    },
+    /// A name of no protocol.
+    #[error("unknown protocol '{0}'; known are {names}", names = protocol_names())]
+    UnknownProtocol(String),
+    /// A list without a name.
+    #[error("no protocol is named; known are {}", protocol_names())]
+    NoProtocol,
+    /// An invalid expression for keys.
+    #[error("not an expression for keys")]
+    KeyExpression(#[from] regex_lite::Error),
+}
+
+/// Protocols named in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
     /// Releases of sigver.
     pub releases: ReleaseSet,
-    /// The path relay of signaller, too.
-    pub relay: bool,
+    /// The protocol of signallerd is served, too.
+    pub signaller: bool,
 }
 
-/// The name of the path relay.
-const RELAY: &str = "signaller";
+/// Name of the protocol of signallerd.
+const SIGNALLER: &str = "signaller";
 
-/// How long we wait for evidence.
+/// Times to wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectionTimeouts {
-    /// After the client answered a WebSocket ping, how much longer it may take to say its first word before it is
-    /// taken for one that waits for ours. Longer: a slower page is not misjudged; shorter: clients of sigver 15 to
-    /// 18 wait less.
+    /// Time after the pong in which a client has to send its first frame, or is treated as one that waits for the server's.
+    /// Longer: a slower page is not misjudged; shorter: clients of sigver 15 to 18 wait less.
     pub margin: Duration,
-    /// The window when the ping is not answered. Four times this long without an answer, a silent client is spoken
-    /// to all the same.
+    /// Longest such time after the upgrade on a fast link. Without a pong, a silent client is sent the first frame after
+    /// four times as long.
     pub silence: Duration,
-    /// How long a client may be silent before it is closed, if speaking first is up to it.
+    /// Time in which a client that has to send the first frame must do so, before it is closed.
     pub first_frame: Duration,
 }
 
@@ -63,85 +116,53 @@ impl Default for DetectionTimeouts {
     }
 }
 
-/// Which of several candidates a client is taken for while nothing tells them apart: what most deployed clients
-/// speak first, and dialects without a published client last.
-const PRIORITY: [Dialect; 16] = [
-    Dialect::Sigver20,
-    Dialect::Sigver18,
-    Dialect::Sigver15,
-    Dialect::Sigver16,
-    Dialect::Sigver19,
-    Dialect::Sigver9,
-    Dialect::Sigver7_6,
-    Dialect::Sigver7,
-    Dialect::Sigver13,
-    Dialect::Sigver11,
-    Dialect::Sigver5,
-    Dialect::Sigver8,
-    Dialect::Sigver6,
-    Dialect::Sigver4,
-    Dialect::Sigver1,
-    Dialect::Sigver15_1,
-];
-
-/// The likeliest of the candidates; without candidates, the current release.
-pub fn likeliest(candidates: ReleaseSet) -> Release {
-    PRIORITY
-        .into_iter()
-        .find_map(|dialect| candidates.iter().find(|release| release.dialect() == dialect))
-        .unwrap_or(Release::V20_1_0)
-}
-
 impl Policy {
-    /// Reads what `--protocol` takes: `auto`, a family, a dialect, a release, or several of them with commas.
-    /// What is named more precisely replaces what is named less so: `auto,sigver-17.0.1` is auto with that inner
-    /// variant of sigver-16. The path relay `signaller` is part of auto, and served where it is named.
+    /// Parses a list of protocols: `auto`, a family, a dialect, a release, or several of them with commas. A more precise
+    /// name replaces a less precise one: `auto,sigver-17.0.1` is auto with that variant of sigver-16. The protocol of
+    /// signallerd, `signaller`, is part of auto, and served where it is named.
     ///
     /// # Errors
-    /// A name that does not exist, or two releases of one dialect, which nothing on the wire tells apart.
-    pub fn parse(list: &str) -> Result<Protocols> {
-        let mut relay = false;
+    /// A name that does not exist, no name, or two releases of one dialect.
+    pub fn parse(list: &str) -> Result<Protocols, PolicyError> {
+        let mut signaller = false;
         let mut broad = Vec::new();
         let mut precise: Vec<Release> = Vec::new();
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             if name == "auto" {
-                relay = true;
+                signaller = true;
                 broad.extend(Dialect::ALL);
-            } else if name == RELAY {
-                relay = true;
+            } else if name == SIGNALLER {
+                signaller = true;
             } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
                 broad.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
             } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
                 broad.push(dialect);
             } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
-                if let Some(other) = precise.iter().find(|other| other.dialect() == release.dialect())
-                    && *other != release
+                if let Some(&other) = precise.iter().find(|other| other.dialect() == release.dialect())
+                    && other != release
                 {
-                    bail!(
-                        "{other} and {release} are both {}: clients cannot be told apart",
-                        release.dialect()
-                    );
+                    return Err(PolicyError::SameDialect { first: other, second: release });
                 }
                 precise.push(release);
             } else {
-                bail!("unknown protocol '{name}'; known are {}", known());
+                return Err(PolicyError::UnknownProtocol(name.to_owned()));
             }
         }
         let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
         let rest = broad.iter().filter(|dialect| !named(dialect)).map(|dialect| dialect.release());
         let releases: ReleaseSet = rest.chain(precise.iter().copied()).collect();
-        if releases.is_empty() && !relay {
-            bail!("no protocol is named; known are {}", known());
+        if releases.is_empty() && !signaller {
+            return Err(PolicyError::NoProtocol);
         }
-        Ok(Protocols { releases, relay })
+        Ok(Protocols { releases, signaller })
     }
 }
 
-/// All that can be named, for people.
-fn known() -> String {
+/// Returns all names of protocols, for messages.
+fn protocol_names() -> String {
     let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
     let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
-    let (auto, relay) = (std::iter::once("auto".to_owned()), std::iter::once(RELAY.to_owned()));
-    let names: Vec<String> = auto.chain(families).chain(dialects).chain(relay).collect();
+    let (auto, signaller) = (std::iter::once("auto".to_owned()), std::iter::once(SIGNALLER.to_owned()));
+    let names: Vec<String> = auto.chain(families).chain(dialects).chain(signaller).collect();
     format!("{}, and releases such as sigver-15.0.4", names.join(", "))
 }

@@ -8,21 +8,21 @@ mod rooms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::evidence::{FrameFacts, History, after};
+use super::evidence::{FrameFacts, History, narrow};
 use super::*;
-use crate::protocol::dialect::{Dialect, PROBE, ReleaseSet, UpgradeRequest};
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::dialect::{Dialect, Output, PROBE, ReleaseSet, UpgradeRequest};
+use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Payload, Side};
 use bytes::Bytes;
 
-fn hex(text: &str) -> Frame {
+fn hex(text: &str) -> Message {
     let bytes: Vec<u8> =
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
-    Frame::Binary(bytes.into())
+    Message::Binary(bytes.into())
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy::of(Policy::parse(list).unwrap().releases))
+    Arc::new(Policy::new(Policy::parse(list).unwrap().releases))
 }
 
 /// The names of the dialects in the set.
@@ -34,7 +34,7 @@ fn names(releases: ReleaseSet) -> String {
 
 /// One connection, and what it was told to do.
 struct Talk {
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     start: Instant,
     steps: Vec<Output>,
     why: Vec<&'static str>,
@@ -50,7 +50,7 @@ impl Talk {
         let start = Instant::now();
         let mut steps = Vec::new();
         let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
-        let conversation = Detector::open(policy, upgrade, start, &mut steps);
+        let conversation = ConnectionProtocol::open(policy, upgrade, start, &mut steps);
         Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }
 
@@ -61,11 +61,11 @@ impl Talk {
     /// Lets the time run to `ms`, as the driver would.
     fn until(&mut self, ms: u64) -> &mut Self {
         while let Some(due) = self.conversation.deadline().filter(|due| *due <= self.at(ms)) {
-            if matches!(self.steps.last(), Some(Output::Send(Frame::Close(_)))) {
+            if matches!(self.steps.last(), Some(Output::Send(Outgoing::Close(_)))) {
                 // The driver asks no more after the end.
                 break;
             }
-            self.conversation.on_time(due, &mut self.steps);
+            self.conversation.on_timeout(due, &mut self.steps);
         }
         self
     }
@@ -76,9 +76,9 @@ impl Talk {
         self
     }
 
-    fn frame(&mut self, ms: u64, frame: &Frame) -> &mut Self {
+    fn frame(&mut self, ms: u64, message: &Message) -> &mut Self {
         self.until(ms);
-        self.conversation.on_frame(frame.clone(), self.at(ms), &mut self.steps);
+        self.conversation.on_message(message.clone(), self.at(ms), &mut self.steps);
         self
     }
 
@@ -93,14 +93,11 @@ impl Talk {
         let mut did = Vec::new();
         for step in self.steps.drain(..) {
             did.push(match step {
-                Output::Send(Frame::Binary(bytes)) => {
-                    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-                }
-                Output::Send(Frame::Headed(head, rest)) => {
-                    head.iter().chain(&rest).map(|byte| format!("{byte:02x}")).collect()
-                }
-                Output::Send(Frame::Text(text)) => text.to_string(),
-                Output::Send(Frame::Close(Close { code, reason })) => format!("close {code:?} {reason}"),
+                Output::Send(outgoing) => match outgoing.into_message() {
+                    Ok(Message::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    Ok(Message::Text(text)) => text.to_string(),
+                    Err(Close { code, reason }) => format!("close {code:?} {reason}"),
+                },
                 Output::Ping => "ping".into(),
                 Output::Enter(key, command) => format!("{} {}", key.as_str(), verb(&command)),
                 Output::Ask(command) => verb(&command).into(),
@@ -138,8 +135,8 @@ fn verb(command: &Command) -> &'static str {
 }
 
 fn relayed(side: Side, from: Dialect) -> Event {
-    let signal = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
-    Event::Relayed { link: LinkId(0x7b), side, signal, origin: from.origin() }
+    let message = LinkMessage::Data { payload: Payload::Bytes(Bytes::from_static(b"offer-J")), last: false };
+    Event::Relayed { link: LinkId(0x7b), side, message, sender: from.tag() }
 }
 
 #[test]
@@ -147,20 +144,20 @@ fn the_evidence_table_row_by_row() {
     let auto = policy("auto").releases;
     let none = History::default();
     let probed = History { probed: true, ..none };
-    let beaten = History { beaten: true, ..probed };
+    let beaten = History { heartbeat_seen: true, ..probed };
     let member = History { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     let json = "1 4 5 6 7 7.6 8 9 11 13";
     let everything = format!("{json} {v1} 19 20");
     let lone = History { member: true, joining: true, ..none };
     for (frame, context, expected) in [
-        (Frame::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
-        (Frame::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
-        (Frame::text("{\"open\":\"k\"}"), lone, "11 13"),
-        (Frame::text("{\"id\":1,\"data\":1}"), lone, "9"),
-        (Frame::text("garbage"), none, json),
-        (Frame::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "4 5"),
-        (Frame::binary(&b"{\"join\":\"k\"}"[..]), none, "7.6"),
+        (Message::text("{\"type\":\"open\",\"key\":\"k\"}"), none, "4 5"),
+        (Message::text("{\"open\":\"k\"}"), none, "8 9 11 13"),
+        (Message::text("{\"open\":\"k\"}"), lone, "11 13"),
+        (Message::text("{\"id\":1,\"data\":1}"), lone, "9"),
+        (Message::text("garbage"), none, json),
+        (Message::binary(&b"{\"type\":\"open\",\"key\":\"k\"}"[..]), none, "4 5"),
+        (Message::binary(&b"{\"join\":\"k\"}"[..]), none, "7.6"),
         (hex("1a02080b"), none, "19 20"),
         (hex("0801"), none, "19 20"),
         (hex("1206080012022a2a"), none, "19 20"),
@@ -180,7 +177,7 @@ fn the_evidence_table_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(after(FrameFacts::of(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(names(narrow(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
 }
 
@@ -195,16 +192,16 @@ fn protocol_lists() {
         "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
     );
     let auto = Policy::parse("auto").unwrap();
-    assert_eq!((auto.releases.len(), auto.relay), (Dialect::ALL.len(), true));
-    let relay = Policy::parse("signaller").unwrap();
-    assert!(relay.relay && relay.releases.is_empty());
+    assert_eq!((auto.releases.len(), auto.signaller), (Dialect::ALL.len(), true));
+    let signaller = Policy::parse("signaller").unwrap();
+    assert!(signaller.signaller && signaller.releases.is_empty());
     for (list, relayed) in [
         ("auto,sigver-17.0.1", true),
         ("sigver-20,signaller", true),
         ("sigver-20", false),
         ("json,protobuf-v1,current", false),
     ] {
-        assert_eq!(Policy::parse(list).unwrap().relay, relayed, "{list}");
+        assert_eq!(Policy::parse(list).unwrap().signaller, relayed, "{list}");
     }
     for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
         assert!(releases(wrong).is_err(), "{wrong}");
@@ -320,7 +317,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(170).event(172, Event::Admitted { first: true }).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
-    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
+    talk.event(201, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, normal_closure: false });
     // The round trip, and two seconds.
     talk.until(2_189);
     assert_eq!(talk.did(), [""; 0]);
@@ -370,7 +367,7 @@ fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true });
     talk.event(200, relayed(Side::Member, Dialect::Sigver20)).frame(300, &hex("1a02080b")).did();
-    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, clean: false });
+    talk.event(301, Event::LinkEnded { link: LinkId(0x7b), side: Side::Member, normal_closure: false });
     assert_eq!(talk.did(), [""; 0]);
     talk.event(302, Event::Admitted { first: true });
     assert_eq!(talk.did(), ["2001", "120d087b100022076f666665722d4a", "1204087b1000"]);
@@ -389,7 +386,7 @@ fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
 fn a_json_client_on_a_path_is_taken_back() {
     let mut talk = Talk::open("auto", "/111111");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
-    talk.frame(900, &Frame::text("{\"type\":\"open\",\"key\":\"k\"}"));
+    talk.frame(900, &Message::text("{\"type\":\"open\",\"key\":\"k\"}"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["leave".to_owned(), "k open".into()], "4 5".into()));
 }
 
@@ -444,6 +441,6 @@ fn keys_are_measured_in_utf_16() {
 #[test]
 fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
     let mut talk = Talk::open("sigver-18,sigver-20", "/k");
-    talk.frame(1, &Frame::text("{}"));
+    talk.frame(1, &Message::text("{}"));
     assert_eq!(talk.did(), ["ping", "close Some(4743) Wrong data type"]);
 }

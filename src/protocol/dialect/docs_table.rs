@@ -1,4 +1,4 @@
-//! The table of dialects for people: what `sigver dialects` prints, and `docs/dialects.md` holds.
+//! The table of dialects for people: what `sigver dialects` prints, and `docs/reference/dialects.md` holds.
 
 use std::fmt::Write as _;
 
@@ -103,7 +103,11 @@ fn releases(dialect: Dialect) -> String {
 mod tests {
     #[test]
     fn the_document_is_what_the_program_prints() {
-        let document = include_str!("../../../docs/dialects.md");
-        assert_eq!(document, super::markdown(), "write docs/dialects.md by `sigver dialects --markdown`");
+        let document = include_str!("../../../docs/reference/dialects.md");
+        assert_eq!(
+            document,
+            super::markdown(),
+            "write docs/reference/dialects.md by `sigver dialects --markdown`"
+        );
     }
 }

@@ -3,18 +3,22 @@
 //! [`Dialect`] and [`Release`] name what was ever published and hold the facts about it in one table; a
 //! [`Session`] is one connection's codec. Facts are measured on the original servers.
 
+mod candidates;
 mod close_frame;
 mod docs_table;
 mod json;
 mod keepalive;
+mod output;
 mod protobuf;
 mod release;
 mod session;
 mod webrtc;
 
+pub use candidates::Candidates;
 pub use close_frame::close;
 pub use docs_table::markdown;
 pub use json::{MessageShape, sse_codec as sse};
+pub use output::{Evidence, Output, OutputSink};
 pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout, pings};
 pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet};
-pub use session::{Action, Session, UpgradeRequest};
+pub use session::{Session, UpgradeRequest};

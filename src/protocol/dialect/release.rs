@@ -252,13 +252,13 @@ impl Dialect {
     }
 
     /// The mark on what a client of this dialect sends, for codecs that look for a hint.
-    pub const fn origin(self) -> SenderTag {
+    pub const fn tag(self) -> SenderTag {
         SenderTag(self as u8 + 1)
     }
 
     /// The dialect of a mark.
-    pub fn from_tag(origin: SenderTag) -> Option<Dialect> {
-        Dialect::ALL.into_iter().find(|dialect| dialect.origin() == origin)
+    pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
+        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
     }
 }
 
@@ -492,7 +492,7 @@ mod tests {
     #[test]
     fn marks_come_back() {
         for dialect in Dialect::ALL {
-            assert_eq!(Dialect::from_tag(dialect.origin()), Some(dialect));
+            assert_eq!(Dialect::from_tag(dialect.tag()), Some(dialect));
             assert_eq!(dialect.release().dialect(), dialect);
         }
         assert_eq!(Dialect::from_tag(SenderTag(0)), None);

@@ -1,4 +1,4 @@
-//! One connection's codec, whatever its dialect: the closed set of them behind one face.
+//! The codec of one connection: the closed set of codecs behind one interface.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -6,11 +6,11 @@ use std::time::Instant;
 use super::json::{V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
 use super::webrtc::{self, SdpEncoding, Transcoded};
-use super::{Dialect, Family, Release, ReleaseSet, close};
-use crate::protocol::frame::{Close, Frame};
+use super::{Candidates, Dialect, Family, Output, OutputSink, Release, ReleaseSet, close};
+use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
-/// What the upgrade request says.
+/// Path and query of an upgrade request, as far as dialects read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpgradeRequest {
     /// The path of the URL, as sent: percent-escapes are not decoded.
@@ -19,37 +19,24 @@ pub struct UpgradeRequest {
     pub favored: bool,
 }
 
-/// What is to be done about a frame.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Nothing.
-    Nothing,
-    /// Go to a room with a command.
-    Enter(RoomKey, Command),
-    /// Ask the room where the peer is.
-    Ask(Command),
-    /// Answer.
-    Reply(Frame),
-    /// Close.
-    Close(Close),
-    /// Several of these, in this order.
-    Several(Vec<Action>),
-}
-
-/// The longest key, in UTF-16 units (sigver 8 to 20, measured).
+/// Longest key, in UTF-16 units (sigver 8 to 20, measured).
 const MAX_KEY: usize = 512;
 
-/// How many links are known at most over which something was translated. Not every end of a link is told.
+/// Limit of the links that are remembered because something was translated on them. Not every end of a link is reported.
 const MAX_TRANSLATED: usize = 4096;
 
-/// One connection's codec.
+/// The codec of one connection, whatever its dialect.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
-    /// How the client encodes what builds a data channel, if that is to be translated.
-    voice: Option<SdpEncoding>,
+    candidates: Candidates,
+    /// The dialect in which the client is addressed.
     dialect: Dialect,
-    /// The links over which something was translated: only there an end means that there are no more candidates.
+    /// The form in which the client expects session descriptions and candidates, if they are translated.
+    encoding: Option<SdpEncoding>,
+    /// A link to a client of another generation was reported.
+    mixed: bool,
+    /// The links on which something was translated: only there an end means that there are no more candidates.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     translated: Option<Box<HashSet<LinkId>>>,
 }
@@ -64,26 +51,21 @@ enum Codec {
 }
 
 impl Session {
-    /// A codec for a client that speaks one of `releases`, all of one family, of which `likeliest` is one. With
-    /// `transcode`, what builds a data channel is translated between the generations.
-    /// `opened` is when the connection was.
-    pub fn new(
-        upgrade: &UpgradeRequest,
-        releases: ReleaseSet,
-        likeliest: Release,
-        transcode: bool,
-        opened: Instant,
-    ) -> Self {
+    /// Returns a codec for a client that speaks one of the candidates, all of one family, on a connection that was opened
+    /// at `opened`. With `transcode`, session descriptions and candidates are translated between the generations.
+    pub fn new(upgrade: &UpgradeRequest, candidates: Candidates, transcode: bool, opened: Instant) -> Self {
+        let Candidates { releases, most_likely } = candidates;
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
-        let codec = match likeliest.dialect().family() {
-            Family::Json => Self::json(releases, likeliest),
-            Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, likeliest, opened))),
+        let codec = match candidates.family() {
+            Family::Json => Self::json(releases, most_likely),
+            Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, most_likely, opened))),
             Family::ProtobufV2 => {
-                Codec::V2(Box::new(V2::new(key, upgrade.favored, releases, likeliest, opened)))
+                Codec::V2(Box::new(V2::new(key, upgrade.favored, releases, most_likely, opened)))
             }
         };
-        let dialect = likeliest.dialect();
-        Session { codec, voice: transcode.then(|| SdpEncoding::of(dialect)), dialect, translated: None }
+        let dialect = candidates.dialect();
+        let encoding = transcode.then(|| SdpEncoding::of(dialect));
+        Session { codec, candidates, dialect, encoding, mixed: false, translated: None }
     }
 
     fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
@@ -107,7 +89,7 @@ impl Session {
         }
     }
 
-    /// What is wrong with the key in the path, in the words of `release`, if its key is there.
+    /// Returns the close frame for a key in the path that `release` refuses, if it does.
     pub fn key_error(upgrade: &UpgradeRequest, release: Release) -> Option<Close> {
         if !release.dialect().family().key_is_path() {
             return None;
@@ -119,65 +101,72 @@ impl Session {
         (key.encode_utf16().count() > MAX_KEY).then(|| close(release, &Reason::KeyTooLong))
     }
 
-    /// What the server does first, on a connection that was opened then.
-    pub fn open(&mut self, opened: Instant) -> Action {
+    /// Puts out what the server sends first, on a connection that was opened at `opened`.
+    pub fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
-            Codec::V1(codec) => codec.open(),
-            Codec::V7To14(codec) => codec.open(opened),
-            Codec::V1To5(_) | Codec::V6(_) | Codec::V2(_) => Action::Nothing,
+            Codec::V1(codec) => codec.open(out),
+            Codec::V7To14(codec) => codec.open(opened, out),
+            Codec::V1To5(_) | Codec::V6(_) | Codec::V2(_) => {}
         }
     }
 
-    /// Fewer releases are possible than before; `likeliest` is of the family the codec was made for. What is now
-    /// due is appended to `out`.
-    pub fn adopt(&mut self, releases: ReleaseSet, likeliest: Release, now: Instant, out: &mut Vec<Frame>) {
-        self.dialect = likeliest.dialect();
-        self.voice = self.voice.map(|_| SdpEncoding::of(self.dialect));
+    /// Adopts fewer candidates than before, of the family the codec was made for, and puts out what is due by that.
+    pub fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
+        self.candidates = candidates;
+        self.assume(candidates, now, out);
+    }
+
+    /// Treats the client as one of these candidates, while it may still turn out to be another one.
+    pub fn assume(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
+        let Candidates { releases, most_likely } = candidates;
+        self.dialect = candidates.dialect();
+        self.encoding = self.encoding.map(|_| SdpEncoding::of(self.dialect));
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}
             Codec::V7To14(codec) => {
-                if let Some(other) = codec.adopt(releases, likeliest, now, out) {
+                if let Some(other) = codec.adopt(releases, most_likely, now, out) {
                     self.codec = Codec::V6(Box::new(other));
                 }
             }
-            Codec::V1(codec) => codec.adopt(releases, likeliest, now, out),
-            Codec::V2(codec) => codec.adopt(releases, likeliest),
+            Codec::V1(codec) => codec.adopt(releases, most_likely, now, out),
+            Codec::V2(codec) => codec.adopt(releases, most_likely),
         }
     }
 
-    /// A question to the client that tells generations apart, in place of the answer to what it has asked, if there is
-    /// one.
-    pub fn question(&mut self) -> Option<Frame> {
+    /// Returns the releases that the client may speak.
+    pub fn candidates(&self) -> ReleaseSet {
+        self.candidates.releases
+    }
+
+    /// Returns the close frame for a reason in the client's dialect.
+    pub fn close(&self, reason: &Reason) -> Close {
+        close(self.candidates.most_likely, reason)
+    }
+
+    /// Returns a question that tells generations apart, to be sent in place of the answer to the client's last request, if
+    /// there is one.
+    pub fn question(&mut self) -> Option<Message> {
         match &mut self.codec {
-            Codec::V7To14(codec) => codec.question(),
+            Codec::V7To14(codec) => codec.identity_probe(),
             Codec::V1To5(_) | Codec::V6(_) | Codec::V1(_) | Codec::V2(_) => None,
         }
     }
 
-    /// What a frame from the client means.
-    pub fn decode(&mut self, frame: Frame) -> Action {
-        let mut action = match &mut self.codec {
-            Codec::V1To5(codec) => codec.decode(&frame),
-            Codec::V6(codec) => codec.decode(&frame),
-            Codec::V7To14(codec) => codec.decode(&frame),
-            Codec::V1(codec) => codec.decode(frame),
-            Codec::V2(codec) => codec.decode(frame),
-        };
-        if self.voice == Some(SdpEncoding::Builder)
-            && let Action::Ask(Command::Relay { signal: LinkMessage::Data { payload, last }, .. }) =
-                &mut action
-        {
-            *last = webrtc::is_last(payload, *last);
+    /// Decodes a message from the client, and puts out what follows from it.
+    pub fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
+        if self.encoding == Some(SdpEncoding::Builder) {
+            return self.codec.decode(message, &mut LastMarker(out));
         }
-        action
+        self.codec.decode(message, out);
     }
 
-    /// What the client is to see of an event: nothing, or frames, appended to `out`. Returns what its sender is to be
-    /// answered in the client's stead, if anything.
-    pub fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) -> Option<Command> {
+    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in the client's
+    /// stead.
+    pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
+        self.report_mixture(&event, out);
         let event = match self.translate(event) {
             Ok(event) => event,
-            Err(answer) => return answer,
+            Err(answer) => return answer.into_iter().for_each(|answer| out.ask(answer)),
         };
         match &mut self.codec {
             Codec::V1To5(codec) => codec.encode(event, out),
@@ -186,46 +175,61 @@ impl Session {
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::V2(codec) => codec.encode(event, out),
         }
-        None
     }
 
-    /// The event in the words of the client's generation, or what becomes of it instead.
+    /// Reports the first link to a client of a generation that this client cannot be of.
+    fn report_mixture(&mut self, event: &Event, out: &mut dyn OutputSink) {
+        if let Event::Relayed { link, sender, .. } = event
+            && !self.mixed
+            && let Some(other) = Dialect::from_tag(*sender)
+            && other != self.dialect
+            && self.candidates().iter().all(|release| release.dialect().generation() != other.generation())
+        {
+            self.mixed = true;
+            out.put(Output::Mixed(*link, other));
+        }
+    }
+
+    /// Translates an event into the form of the client's generation.
+    ///
+    /// # Errors
+    /// There is nothing to send to the client; with the answer to the event's sender, if there is one.
     fn translate(&mut self, event: Event) -> Result<Event, Option<Command>> {
         if let Event::LinkEnded { link, .. } = event
             && let Some(translated) = &mut self.translated
         {
             translated.remove(&link);
         }
-        let Event::Relayed { link, side, signal, origin } = event else { return Ok(event) };
-        let voice = self.voice;
-        let from = Dialect::from_tag(origin).map(SdpEncoding::of);
-        let (Some(voice), Some(from)) = (voice, from.filter(|from| Some(*from) != voice)) else {
-            return Ok(Event::Relayed { link, side, signal, origin });
+        let Event::Relayed { link, side, message, sender } = event else { return Ok(event) };
+        let encoding = self.encoding;
+        let from = Dialect::from_tag(sender).map(SdpEncoding::of);
+        let (Some(encoding), Some(from)) = (encoding, from.filter(|from| Some(*from) != encoding)) else {
+            return Ok(Event::Relayed { link, side, message, sender });
         };
-        if signal == LinkMessage::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link))
+        if message == LinkMessage::End && !self.translated.as_ref().is_some_and(|links| links.contains(&link))
         {
-            return Ok(Event::Relayed { link, side, signal, origin });
+            return Ok(Event::Relayed { link, side, message, sender });
         }
-        match webrtc::translate(signal, from, voice, link) {
-            Transcoded::Unknown(signal) => Ok(Event::Relayed { link, side, signal, origin }),
-            Transcoded::Said(signal) => {
+        match webrtc::translate(message, from, encoding, link) {
+            Transcoded::Unknown(message) => Ok(Event::Relayed { link, side, message, sender }),
+            Transcoded::Said(message) => {
                 let links = self.translated.get_or_insert_default();
                 if links.len() == MAX_TRANSLATED {
                     links.clear();
                 }
                 links.insert(link);
-                // As one of the client's own generation would have said it.
-                Ok(Event::Relayed { link, side, signal, origin: self.dialect.origin() })
+                // As a client of the same generation would have sent it.
+                Ok(Event::Relayed { link, side, message, sender: self.dialect.tag() })
             }
             Transcoded::Answered(payload) => {
-                let signal = LinkMessage::Data { payload, last: false };
-                Err(Some(Command::ReplyOnBehalf { link, signal, origin }))
+                let message = LinkMessage::Data { payload, last: false };
+                Err(Some(Command::ReplyOnBehalf { link, message, sender }))
             }
             Transcoded::Nothing => Err(None),
         }
     }
 
-    /// When [`poll`](Self::poll) is to be called, if nothing comes before.
+    /// Returns when [`poll`](Self::poll) has to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.codec {
             Codec::V1To5(_) | Codec::V6(_) => None,
@@ -235,13 +239,38 @@ impl Session {
         }
     }
 
-    /// Appends to `out` what is due at `now`: questions whether the client is there, or the end.
-    pub fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    /// Puts out what is due at `now`: heartbeats, or the close frame for a client that did not answer them.
+    pub fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}
             Codec::V7To14(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
             Codec::V2(codec) => codec.poll(now, out),
         }
+    }
+}
+
+impl Codec {
+    fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
+        match self {
+            Codec::V1To5(codec) => codec.decode(&message, out),
+            Codec::V6(codec) => codec.decode(&message, out),
+            Codec::V7To14(codec) => codec.decode(&message, out),
+            Codec::V1(codec) => codec.decode(message, out),
+            Codec::V2(codec) => codec.decode(message, out),
+        }
+    }
+}
+
+/// A filter that marks the last payload of a link, which clients of the binary builder do not mark themselves.
+struct LastMarker<'a>(&'a mut dyn OutputSink);
+
+impl OutputSink for LastMarker<'_> {
+    fn put(&mut self, mut output: Output) {
+        if let Output::Ask(Command::Relay { message: LinkMessage::Data { payload, last }, .. }) = &mut output
+        {
+            *last = webrtc::is_last(payload, *last);
+        }
+        self.0.put(output);
     }
 }

@@ -26,18 +26,18 @@ pub enum Command {
         /// The link, of which the peer is one end.
         link: LinkId,
         /// What.
-        signal: LinkMessage,
+        message: LinkMessage,
         /// In what dialect.
-        origin: SenderTag,
+        sender: SenderTag,
     },
     /// Hand something to the other end of a link.
     Relay {
         /// To whom.
         to: Recipient,
         /// What.
-        signal: LinkMessage,
+        message: LinkMessage,
         /// How the sender speaks.
-        origin: SenderTag,
+        sender: SenderTag,
     },
 }
 
@@ -55,9 +55,9 @@ pub struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Join {
     /// What becomes of a joiner that finds nobody.
-    pub alone: WhenEmpty,
+    pub when_empty: WhenEmpty,
     /// Which member it is bound to.
-    pub pick: MemberChoice,
+    pub choice: MemberChoice,
     /// What becomes of the link it had before.
     pub rejoin: RejoinPolicy,
 }
@@ -98,14 +98,14 @@ pub enum RejoinPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connect {
     /// Its own id.
-    pub claim: NetId,
+    pub net_id: NetId,
     /// The members it is connected to.
-    pub known: Vec<NetId>,
+    pub connected_to: Vec<NetId>,
     /// It is to be preferred when a member is chosen for a joiner.
-    pub favored: bool,
+    pub preferred: bool,
     /// When it replaces a member that blocked the room: whether it hears of its own admission (true) or of the
     /// end of its link to that member (false) first.
-    pub admitted_first: bool,
+    pub admit_before_unlink: bool,
 }
 
 /// The other end of a link, as the sender names it.

@@ -34,9 +34,9 @@ pub enum Event {
         /// The end of the link at which the receiver of this event is.
         side: Side,
         /// What came.
-        signal: LinkMessage,
+        message: LinkMessage,
         /// How the sender speaks.
-        origin: SenderTag,
+        sender: SenderTag,
     },
     /// What it sent went nowhere.
     Undeliverable {
@@ -52,7 +52,7 @@ pub enum Event {
         /// The end of the link at which the receiver of this event is.
         side: Side,
         /// The other end closed its connection with the code 1000.
-        clean: bool,
+        normal_closure: bool,
     },
     /// It is out of the room, and its connection is to be closed.
     Evicted(Reason),
@@ -67,11 +67,32 @@ pub enum Side {
     Member,
 }
 
+impl Side {
+    /// Returns the other end.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Side::Joiner => Side::Member,
+            Side::Member => Side::Joiner,
+        }
+    }
+}
+
+/// What a peer is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomRole {
+    /// Not in the room.
+    None,
+    /// An endpoint of links, and not a member.
+    Joiner,
+    /// A member, which may also be an endpoint of links.
+    Member,
+}
+
 impl Event {
     /// What the event costs while it waits for its receiver, in bytes: its payload and a fixed share.
-    pub fn cost(&self) -> usize {
+    pub fn queued_bytes(&self) -> usize {
         let payload = match self {
-            Event::Relayed { signal, .. } => signal.len(),
+            Event::Relayed { message, .. } => message.len(),
             Event::Admitted { .. }
             | Event::BecameMember { .. }
             | Event::LinkedToMember { .. }
@@ -81,6 +102,6 @@ impl Event {
             | Event::LinkEnded { .. }
             | Event::Evicted(_) => 0,
         };
-        size_of::<Event>() + payload
+        size_of::<Event>().saturating_add(payload)
     }
 }

@@ -28,7 +28,7 @@ pub struct SenderTag(pub u8);
 pub struct RoomKey {
     text: Arc<str>,
     /// Which of the rooms under this text, if there are several.
-    part: u8,
+    partition: u8,
 }
 
 impl RoomKey {
@@ -39,14 +39,14 @@ impl RoomKey {
 
     /// Another room under the same text.
     #[must_use]
-    pub fn of(self, part: u8) -> Self {
-        RoomKey { part, ..self }
+    pub fn with_partition(self, partition: u8) -> Self {
+        RoomKey { partition, ..self }
     }
 }
 
 impl From<&str> for RoomKey {
     fn from(key: &str) -> Self {
-        RoomKey { text: key.into(), part: 0 }
+        RoomKey { text: key.into(), partition: 0 }
     }
 }
 

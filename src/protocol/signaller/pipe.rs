@@ -5,7 +5,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::PipeLimits;
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// An end of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum End {
 }
 
 /// A frame for one side. A close frame is the last for it.
-pub type Action = (Side, Frame);
+pub type Action = (Side, Outgoing);
 
 /// How much may wait for a connector, in bytes. With the original limits (8 messages of 1024 bytes) there is room for
 /// all that a listener may ever send. If the operator allows more, a listener that goes on is not read until somebody
@@ -55,7 +55,7 @@ const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 #[derive(Debug)]
 enum State {
     /// Nobody connected yet. What the listener sent is kept.
-    Waiting { early: Vec<Frame>, size: usize },
+    Waiting { early: Vec<Message>, size: usize },
     /// Both are there.
     Open,
     /// Both were told that it is over.
@@ -91,7 +91,7 @@ impl Pipe {
         let State::Waiting { early, .. } = &mut self.state else {
             return;
         };
-        actions.extend(early.drain(..).map(|frame| (Side::Connector, frame)));
+        actions.extend(early.drain(..).map(|message| (Side::Connector, message.into())));
         self.state = State::Open;
         self.deadline = after(now, self.pipe_deadline);
         if self.is_used_up(Side::Listener) {
@@ -100,7 +100,7 @@ impl Pipe {
     }
 
     /// A message came.
-    pub fn on_frame(&mut self, from: Side, frame: Frame, actions: &mut Vec<Action>) {
+    pub fn on_message(&mut self, from: Side, message: Message, actions: &mut Vec<Action>) {
         if self.is_over() {
             return;
         }
@@ -114,12 +114,12 @@ impl Pipe {
                 if too_many {
                     self.end(TOO_MANY, actions);
                 } else {
-                    *size += PER_FRAME + size_of_frame(&frame);
-                    early.push(frame);
+                    *size += PER_FRAME + message.len();
+                    early.push(message);
                 }
             }
             State::Open => {
-                actions.push((from.other(), frame));
+                actions.push((from.other(), message.into()));
                 if self.is_used_up(from) {
                     self.end(TOO_MANY, actions);
                 }
@@ -142,11 +142,11 @@ impl Pipe {
         self.state = State::Over;
         match end {
             End::Closed(_) | End::Gone => {}
-            End::TooBig => actions.push((of, Frame::Close(Close::new(1009, "")))),
-            End::Violation(close) => actions.push((of, Frame::Close(close))),
+            End::TooBig => actions.push((of, Outgoing::Close(Close::new(1009, "")))),
+            End::Violation(close) => actions.push((of, Outgoing::Close(close))),
         }
         if !alone {
-            actions.push((of.other(), Frame::Close(other)));
+            actions.push((of.other(), Outgoing::Close(other)));
         }
     }
 
@@ -193,7 +193,7 @@ impl Pipe {
     /// The same close for whoever is there.
     fn end(&mut self, (code, reason): (u16, &'static str), actions: &mut Vec<Action>) {
         let was = mem::replace(&mut self.state, State::Over);
-        let close = || Frame::Close(Close::new(code, reason));
+        let close = || Outgoing::Close(Close::new(code, reason));
         match was {
             State::Waiting { .. } => actions.push((Side::Listener, close())),
             State::Open => actions.extend([(Side::Listener, close()), (Side::Connector, close())]),
@@ -206,15 +206,6 @@ const TOO_MANY: (u16, &str) = (4002, "Too Many Messages");
 
 /// What a side gets when the other is lost, whatever the reason.
 pub const INTERNAL: Close = Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
-
-fn size_of_frame(frame: &Frame) -> usize {
-    match frame {
-        Frame::Text(text) => text.len(),
-        Frame::Binary(bytes) => bytes.len(),
-        Frame::Headed(head, rest) => head.len() + rest.len(),
-        Frame::Close(_) => 0,
-    }
-}
 
 fn after(now: Instant, duration: Duration) -> Instant {
     now.checked_add(duration).unwrap_or_else(|| now + FOREVER)
@@ -264,7 +255,7 @@ mod tests {
         }
 
         fn says(&mut self, from: Side, text: &str) -> Vec<Action> {
-            self.done(|pipe, actions| pipe.on_frame(from, Frame::text(text), actions))
+            self.done(|pipe, actions| pipe.on_message(from, Message::text(text), actions))
         }
 
         fn ends(&mut self, of: Side, end: End) -> Vec<Action> {
@@ -278,11 +269,11 @@ mod tests {
     }
 
     fn text(to: Side, text: &str) -> Action {
-        (to, Frame::text(text.to_owned()))
+        (to, Message::text(text.to_owned()).into())
     }
 
     fn close(to: Side, code: u16, reason: &'static str) -> Action {
-        (to, Frame::Close(Close::new(code, reason)))
+        (to, Outgoing::Close(Close::new(code, reason)))
     }
 
     fn both(code: u16, reason: &'static str) -> [Action; 2] {
@@ -294,9 +285,9 @@ mod tests {
         let mut bench = Bench::open();
         assert_eq!(bench.says(Connector, "hello"), [text(Listener, "hello")]);
         assert_eq!(bench.says(Connector, ""), [text(Listener, "")]);
-        for frame in [Frame::binary(vec![0, 1, 255]), Frame::binary(vec![])] {
-            let passed = bench.done(|pipe, actions| pipe.on_frame(Listener, frame.clone(), actions));
-            assert_eq!(passed, [(Connector, frame)]);
+        for frame in [Message::binary(vec![0, 1, 255]), Message::binary(vec![])] {
+            let passed = bench.done(|pipe, actions| pipe.on_message(Listener, frame.clone(), actions));
+            assert_eq!(passed, [(Connector, frame.into())]);
         }
         assert!(!bench.pipe.is_over());
     }
@@ -325,7 +316,8 @@ mod tests {
         ] {
             for side in [Listener, Connector] {
                 let mut bench = Bench::open();
-                let mut expected: Vec<_> = own.iter().map(|own| (side, Frame::Close(own.clone()))).collect();
+                let mut expected: Vec<_> =
+                    own.iter().map(|own| (side, Outgoing::Close(own.clone()))).collect();
                 expected.push(close(side.other(), code, reason));
                 assert_eq!(bench.ends(side, end.clone()), expected, "{end:?}");
                 assert_eq!(bench.ends(side.other(), End::Gone), []);

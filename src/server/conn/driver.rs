@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 
 use super::keepalive::{PingDue, PingTimer};
 use super::timers::{NEVER, Tick, TimerQueue};
-use crate::protocol::detect::{Detector, Output, Policy};
-use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::detect::{ConnectionProtocol, Policy};
+use crate::protocol::dialect::{Output, UpgradeRequest};
+use crate::protocol::frame::{Close, Outgoing};
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Hub, Membership, Outbox, Overflow};
 use crate::server::signaller::Signaller;
@@ -78,7 +78,7 @@ struct Driver<T, G> {
     // In the order in which they are dropped: others are told that the peer is gone before anything else.
     seat: Membership,
     counted: ConnectionGuard,
-    conversation: Detector,
+    conversation: ConnectionProtocol,
     idle: PingTimer,
     /// When it is rung, if it will be.
     rings: Tick,
@@ -106,12 +106,12 @@ pub fn drive<T: Transport + Send, G: Send>(
     guard: G,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
-    let seat = context.hub.seat(outbox);
+    let seat = context.hub.register(outbox);
     let counted = context.telemetry.connection(seat.peer());
     let mut steps = STEPS.take();
     let now = Instant::now();
     let mut driver = Driver {
-        conversation: Detector::open(&policy(&context), upgrade, now, &mut steps),
+        conversation: ConnectionProtocol::open(&policy(&context), upgrade, now, &mut steps),
         idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
         rings: NEVER,
         over: None,
@@ -173,7 +173,7 @@ impl<T: Transport, G> Driver<T, G> {
             let mut over = self.act_on(wake, std::mem::take(&mut events), now, steps);
             // Whatever woke us: a peer that never stops sending must not keep the time from passing.
             if over.is_none() && self.deadline() <= now {
-                self.conversation.on_time(now, steps);
+                self.conversation.on_timeout(now, steps);
                 match self.idle.poll(now) {
                     None => {}
                     Some(PingDue::SendPing) => steps.push(Output::Ping),
@@ -223,7 +223,7 @@ impl<T: Transport, G> Driver<T, G> {
         // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
         // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
         let outbox = self.seat.outbox();
-        let waits = if outbox.is_quiet() {
+        let waits = if outbox.is_reader_parked() {
             Poll::Pending
         } else if self.flushing {
             outbox.poll_overflow(context)
@@ -258,11 +258,11 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Incoming(incoming) => {
                 self.idle.heard(now);
                 match incoming {
-                    Incoming::Frame(frame) => self.conversation.on_frame(frame, now, steps),
+                    Incoming::Message(message) => self.conversation.on_message(message, now, steps),
                     Incoming::Ping => self.flushing = true,
                     Incoming::Pong => self.conversation.on_pong(now),
                     Incoming::MessageTooBig => steps.push(close(&self.conversation, &Reason::MessageTooBig)),
-                    Incoming::ProtocolError(close) => steps.push(Output::Send(Frame::Close(close))),
+                    Incoming::ProtocolError(close) => steps.push(Output::Send(close.into())),
                     Incoming::Closed(code) => {
                         self.seat.leave(code == Some(1000));
                         return Some(false);
@@ -288,12 +288,12 @@ impl<T: Transport, G> Driver<T, G> {
     fn perform(&mut self, steps: &mut Vec<Output>) -> Option<bool> {
         for step in steps.drain(..) {
             match step {
-                Output::Send(frame) => {
-                    if let Frame::Close(close) = &frame {
+                Output::Send(outgoing) => {
+                    if let Outgoing::Close(close) = &outgoing {
                         let Close { code, reason } = close;
                         tracing::debug!(peer = self.seat.peer().0, code, %reason, "closing");
                     }
-                    match self.socket.queue(frame) {
+                    match self.socket.queue(outgoing) {
                         Ok(false) => self.flushing = true,
                         Ok(true) => return Some(true),
                         Err(_) => return Some(false),
@@ -311,7 +311,7 @@ impl<T: Transport, G> Driver<T, G> {
                 }
                 Output::Leave => self.seat.leave(false),
                 Output::Mixed(link, other) => {
-                    if self.seat.first_mixed(link) {
+                    if self.seat.mark_mixed(link) {
                         self.counted.mixed();
                         tracing::warn!(
                             peer = self.seat.peer().0,
@@ -332,8 +332,8 @@ impl<T: Transport, G> Driver<T, G> {
     }
 }
 
-fn close(conversation: &Detector, reason: &Reason) -> Output {
-    Output::Send(Frame::Close(conversation.close(reason)))
+fn close(conversation: &ConnectionProtocol, reason: &Reason) -> Output {
+    Output::Send(conversation.close(reason).into())
 }
 
 thread_local! {

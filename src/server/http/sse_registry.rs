@@ -21,7 +21,7 @@ use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Message;
 use crate::server::conn::{self, Context};
 use crate::server::transport::sse_body::{self, EventStream, body, inbox};
 
@@ -48,7 +48,7 @@ pub struct SseRegistry {
     /// Nothing but event streams is served.
     only: bool,
     max_message: usize,
-    streams: Mutex<HashMap<StreamId, mpsc::Sender<Frame>>>,
+    streams: Mutex<HashMap<StreamId, mpsc::Sender<Message>>>,
     random: &'static dyn SecureRandom,
 }
 
@@ -66,9 +66,9 @@ pub(super) enum Route {
     /// Answer it.
     Answer(Response<Body>),
     /// Begin a stream, whose client has said this.
-    Open(SseVariant, Option<Frame>),
+    Open(SseVariant, Option<Message>),
     /// Take a frame to the stream of its sender.
-    Send(Sender, Frame),
+    Send(Sender, Message),
     /// Its body says the rest.
     Post,
 }
@@ -132,8 +132,8 @@ impl SseRegistry {
                     Some(query) if self.query.is_some() => {
                         let asked = asked(query);
                         match asked.sender {
-                            Some(sender) => Route::Send(sender, asked.frame),
-                            None if wanted => Route::Open(SseVariant::Query, Some(asked.frame)),
+                            Some(sender) => Route::Send(sender, asked.message),
+                            None if wanted => Route::Open(SseVariant::Query, Some(asked.message)),
                             None => Route::Pass,
                         }
                     }
@@ -161,7 +161,7 @@ impl SseRegistry {
     pub(super) fn open(
         self: &Arc<Self>,
         style: SseVariant,
-        first: Option<Frame>,
+        first: Option<Message>,
         headers: &HeaderMap,
         ends: &StreamLifecycle,
     ) -> Response<Body> {
@@ -181,8 +181,8 @@ impl SseRegistry {
             // The client is not gone yet.
             let _ = queue.push(piece);
         }
-        let write = move |frame| {
-            let written = writer.write(frame);
+        let write = move |outgoing| {
+            let written = writer.write(outgoing);
             (written.event, written.last)
         };
         let stream = EventStream::new(queue, frames, write);
@@ -201,12 +201,12 @@ impl SseRegistry {
     pub(super) async fn sent(
         self: Arc<Self>,
         sender: Sender,
-        frame: Frame,
+        message: Message,
         headers: HeaderMap,
         ends: StreamLifecycle,
     ) -> Response<Body> {
         if let Sender::Id(id) = sender
-            && self.deliver(SseVariant::Query, id, frame).await.is_err()
+            && self.deliver(SseVariant::Query, id, message).await.is_err()
         {
             return empty(StatusCode::SERVICE_UNAVAILABLE, &headers);
         }
@@ -241,8 +241,8 @@ impl SseRegistry {
             Err(_) => return empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
         };
         let status = match posted(&body) {
-            Some((_, Frame::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, frame)) => match self.deliver(SseVariant::Auth, id, frame).await {
+            Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
+            Some((id, message)) => match self.deliver(SseVariant::Auth, id, message).await {
                 // As in the originals also if there is no such stream: who only guesses ids learns nothing.
                 Ok(()) => StatusCode::OK,
                 Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
@@ -253,12 +253,12 @@ impl SseRegistry {
         empty(status, &head.headers)
     }
 
-    async fn deliver(&self, style: SseVariant, id: u64, frame: Frame) -> Result<(), Congested> {
+    async fn deliver(&self, style: SseVariant, id: u64, message: Message) -> Result<(), Congested> {
         let inbox = self.streams.lock().get(&(style, id)).cloned();
         let Some(inbox) = inbox else {
             return Ok(());
         };
-        match tokio::time::timeout(DELIVERY, inbox.send(frame)).await {
+        match tokio::time::timeout(DELIVERY, inbox.send(message)).await {
             // If the stream has ended meanwhile, that is as if it had never been.
             Ok(Ok(()) | Err(_)) => Ok(()),
             Err(_) => Err(Congested),
@@ -266,7 +266,7 @@ impl SseRegistry {
     }
 
     /// A new stream's place in the list, and both ends of its inbox. `None` if the system has no random numbers.
-    fn list(&self, style: SseVariant) -> Option<(StreamId, mpsc::Sender<Frame>, mpsc::Receiver<Frame>)> {
+    fn list(&self, style: SseVariant) -> Option<(StreamId, mpsc::Sender<Message>, mpsc::Receiver<Message>)> {
         let (inbox, frames) = inbox();
         let mut streams = self.streams.lock();
         loop {

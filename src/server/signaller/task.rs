@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::registry::{ConnectorSlot, ListenerGuard};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::Outgoing;
 use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::pipe::{Action, End, INTERNAL, Pipe, Side};
 use crate::server::transport::ws::Socket;
@@ -45,9 +45,9 @@ impl Peer {
     }
 
     /// An error means that the connection is broken; the next flush says so, to whom it concerns.
-    fn queue(&mut self, frame: Frame) {
-        self.closed |= matches!(frame, Frame::Close(_));
-        let _ = self.line.queue(frame);
+    fn queue(&mut self, outgoing: Outgoing) {
+        self.closed |= matches!(outgoing, Outgoing::Close(_));
+        let _ = self.line.queue(outgoing);
         self.flushing = true;
     }
 
@@ -113,7 +113,7 @@ pub(super) async fn listen(
             }
             Wake::Guest(None) => pipe.on_end(Side::Connector, End::Gone, &mut actions),
             Wake::Incoming(from, incoming) => match incoming {
-                Incoming::Frame(frame) => pipe.on_frame(from, frame, &mut actions),
+                Incoming::Message(message) => pipe.on_message(from, message, &mut actions),
                 Incoming::Ping => match (from, &mut connector) {
                     (Side::Listener, _) => listener.flushing = true,
                     (Side::Connector, Some(connector)) => connector.flushing = true,
@@ -130,10 +130,10 @@ pub(super) async fn listen(
         }
         // At every turn: no traffic puts a deadline off.
         pipe.on_time(now, &mut actions);
-        for (to, frame) in actions.drain(..) {
+        for (to, outgoing) in actions.drain(..) {
             match (to, &mut connector) {
-                (Side::Listener, _) => listener.queue(frame),
-                (Side::Connector, Some(connector)) => connector.queue(frame),
+                (Side::Listener, _) => listener.queue(outgoing),
+                (Side::Connector, Some(connector)) => connector.queue(outgoing),
                 (Side::Connector, None) => {}
             }
         }
@@ -207,7 +207,7 @@ pub(super) async fn connect(line: PipeSocket, claim: ConnectorSlot<PipeSocket>) 
 /// A guest whose listener left after it was admitted.
 fn missed(line: PipeSocket) -> Peer {
     let mut guest = Peer::new(line);
-    guest.queue(Frame::Close(INTERNAL));
+    guest.queue(INTERNAL.into());
     guest
 }
 

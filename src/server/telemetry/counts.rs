@@ -1,8 +1,8 @@
 //! The counts themselves: plain numbers, in and out. Who locks them is in the module above.
 
 use super::{Recognition, UnixSeconds};
-use crate::protocol::detect::Evidence;
 use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::Evidence;
 
 /// How many there are and were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

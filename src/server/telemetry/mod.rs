@@ -20,11 +20,12 @@ pub use report::{Report, RoomsReport, StatusQuery};
 pub(crate) use text::{CellAlignment, text_table};
 pub use time::UnixSeconds;
 
-use crate::protocol::detect::{Evidence, likeliest};
+use crate::protocol::dialect::{Candidates, Evidence};
 use crate::protocol::dialect::{Dialect, ReleaseSet};
 use crate::protocol::model::PeerId;
+use crate::server::sharded::Sharded;
 
-/// How many parts the connections are spread over, so that those on several cores rarely wait for one another.
+/// Number of shards over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// A table of live connections that once was longer gives its memory back when most of it is empty.
@@ -34,7 +35,7 @@ const KEEP_CAPACITY: usize = 64;
 #[derive(Debug)]
 pub struct Telemetry {
     started: UnixSeconds,
-    shards: Vec<Mutex<Shard>>,
+    shards: Sharded<Shard>,
     relay: Mutex<ConnectionCount>,
     /// How many rooms had clients of different generations bound to one another.
     mixtures: AtomicU64,
@@ -92,7 +93,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
             started: UnixSeconds::now(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             relay: Mutex::default(),
             mixtures: AtomicU64::new(0),
         }
@@ -145,7 +146,7 @@ impl Telemetry {
     /// All live connections, oldest first.
     pub fn live(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = shard.lock();
             let list = shard.live.iter();
             all.extend(list.map(|(peer, entry)| ConnectionInfo {
@@ -159,8 +160,7 @@ impl Telemetry {
     }
 
     fn shard(&self, peer: PeerId) -> &Mutex<Shard> {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(peer.0 % SHARDS as u64) as usize]
+        self.shards.get(peer.0)
     }
 }
 
@@ -172,7 +172,7 @@ impl ConnectionGuard {
 
     /// It was recognised, or is now known better. What it was counted as before is taken back.
     pub fn recognised(&self, releases: ReleaseSet, evidence: Evidence) {
-        let known = Recognition { releases, dialect: likeliest(releases).dialect(), evidence };
+        let known = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.live.get_mut(&self.peer) {
             shard.counts.take_back(entry.known);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{ConnectionCount, ConnectionInfo, Counts, UnixSeconds, text};
-use crate::protocol::detect::Evidence;
+use crate::protocol::dialect::Evidence;
 use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 
 /// What somebody asks for. On the control socket it is a line: `status json rooms`.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::report::{Report, version, versions};
 use super::{ConnectionCount, ConnectionInfo, UnixSeconds};
-use crate::protocol::detect::Evidence;
 use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::Evidence;
 
 /// How many mixed rooms are listed where not all are asked for.
 const MAX_ROOMS: usize = 20;

@@ -8,13 +8,13 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// What came from the peer.
 #[derive(Debug, PartialEq)]
 pub enum Incoming {
     /// A message.
-    Frame(Frame),
+    Message(Message),
     /// A sign of life: a ping, which is answered already, or the pong of ours.
     Ping,
     /// The pong of our ping.
@@ -43,7 +43,7 @@ pub trait Transport {
     ///
     /// # Errors
     /// The connection is broken.
-    fn queue(&mut self, frame: Frame) -> io::Result<bool>;
+    fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool>;
 
     /// Queues a ping, as the transport has it.
     ///

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Incoming, Transport};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{Message, Outgoing};
 
 /// How many of a client's frames may wait for its task; who brings more waits.
 const PENDING: usize = 4;
@@ -35,34 +35,36 @@ const COMMENT: Bytes = Bytes::from_static(b":\n");
 #[derive(Debug)]
 pub struct EventStream<W> {
     queue: BodySender,
-    incoming: mpsc::Receiver<Frame>,
+    incoming: mpsc::Receiver<Message>,
     write: W,
 }
 
-impl<W: FnMut(Frame) -> (Option<Bytes>, bool)> EventStream<W> {
+impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool)> EventStream<W> {
     /// An event stream whose events go to `queue`, and whose client's frames come from an [`inbox`].
-    pub fn new(queue: BodySender, incoming: mpsc::Receiver<Frame>, write: W) -> Self {
+    pub fn new(queue: BodySender, incoming: mpsc::Receiver<Message>, write: W) -> Self {
         EventStream { queue, incoming, write }
     }
 }
 
 /// Where a client's frames wait for its task: the end where they arrive, and the end where they are taken.
-pub fn inbox() -> (mpsc::Sender<Frame>, mpsc::Receiver<Frame>) {
+pub fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
     mpsc::channel(PENDING)
 }
 
-impl<W: FnMut(Frame) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
+impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
     const BEAT: Option<Duration> = Some(BEAT);
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         if self.queue.poll_gone(context).is_ready() {
             return Poll::Ready(Incoming::Disconnected);
         }
-        self.incoming.poll_recv(context).map(|frame| frame.map_or(Incoming::Disconnected, Incoming::Frame))
+        self.incoming
+            .poll_recv(context)
+            .map(|message| message.map_or(Incoming::Disconnected, Incoming::Message))
     }
 
-    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
-        let (event, last) = (self.write)(frame);
+    fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool> {
+        let (event, last) = (self.write)(outgoing);
         event.map_or(Ok(()), |event| self.queue.push(event))?;
         Ok(last)
     }
@@ -244,17 +246,17 @@ mod tests {
     use super::*;
     use crate::protocol::frame::Close;
 
-    fn write(frame: Frame) -> (Option<Bytes>, bool) {
-        match frame {
-            Frame::Text(text) => (Some(text.into_bytes()), false),
-            Frame::Binary(_) | Frame::Headed(..) => (None, false),
-            Frame::Close(_) => (None, true),
+    fn write(outgoing: Outgoing) -> (Option<Bytes>, bool) {
+        match outgoing {
+            Outgoing::Message(Message::Text(text)) => (Some(text.into_bytes()), false),
+            Outgoing::Message(Message::Binary(_)) | Outgoing::Prefixed(..) => (None, false),
+            Outgoing::Close(_) => (None, true),
         }
     }
 
-    type Write = fn(Frame) -> (Option<Bytes>, bool);
+    type Write = fn(Outgoing) -> (Option<Bytes>, bool);
 
-    fn stream() -> (EventStream<Write>, mpsc::Sender<Frame>, BodyReceiver, Arc<Notify>) {
+    fn stream() -> (EventStream<Write>, mpsc::Sender<Message>, BodyReceiver, Arc<Notify>) {
         let over = Arc::new(Notify::new());
         let (queue, body) = body(Arc::clone(&over));
         let (sender, frames) = inbox();
@@ -274,9 +276,9 @@ mod tests {
     async fn what_is_queued_is_unsent_until_it_is_taken() {
         let (mut stream, _sender, body, over) = stream();
         assert!(flushed(&mut stream));
-        assert!(!stream.queue(Frame::text("a")).unwrap());
-        assert!(!stream.queue(Frame::binary("unspeakable")).unwrap());
-        stream.queue(Frame::text("b".repeat(MAX_UNSENT))).unwrap();
+        assert!(!stream.queue(Message::text("a").into()).unwrap());
+        assert!(!stream.queue(Message::binary("unspeakable").into()).unwrap());
+        stream.queue(Message::text("b".repeat(MAX_UNSENT)).into()).unwrap();
         // Something waits already.
         stream.queue_ping().unwrap();
         assert!(stream.is_congested() && !flushed(&mut stream));
@@ -286,7 +288,7 @@ mod tests {
         assert!(flushed(&mut stream));
         stream.queue_ping().unwrap();
         assert_eq!(piece(&body).await.unwrap(), ":\n");
-        assert!(stream.queue(Frame::Close(Close::empty())).unwrap());
+        assert!(stream.queue(Close::empty().into()).unwrap());
         assert!(!body.is_over());
         drop(stream);
         assert!(body.is_over());
@@ -297,29 +299,29 @@ mod tests {
     #[tokio::test]
     async fn frames_come_in_and_the_end_of_the_body_is_the_end() {
         let (mut stream, sender, body, _over) = stream();
-        sender.send(Frame::text("x")).await.unwrap();
+        sender.send(Message::text("x")).await.unwrap();
         let next = poll_fn(|context| stream.poll_next(context)).await;
-        assert_eq!(next, Incoming::Frame(Frame::text("x")));
+        assert_eq!(next, Incoming::Message(Message::text("x")));
         let gone = tokio::spawn(async move { poll_fn(|context| stream.poll_next(context)).await });
         tokio::task::yield_now().await;
         drop(body);
         assert_eq!(gone.await.unwrap(), Incoming::Disconnected);
-        assert!(sender.send(Frame::text("y")).await.is_err());
+        assert!(sender.send(Message::text("y")).await.is_err());
     }
 
     #[tokio::test]
     async fn frames_that_nobody_takes_are_few() {
         let (_stream, sender, _body, _over) = stream();
         for _ in 0..PENDING {
-            sender.try_send(Frame::text("x")).unwrap();
+            sender.try_send(Message::text("x")).unwrap();
         }
-        assert!(sender.try_send(Frame::text("y")).is_err());
+        assert!(sender.try_send(Message::text("y")).is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_farewell_has_its_time() {
         let (mut stream, _sender, _body, _over) = stream();
-        stream.queue(Frame::text("x")).unwrap();
+        stream.queue(Message::text("x").into()).unwrap();
         stream.farewell(true, Duration::from_secs(3)).await;
         assert!(!flushed(&mut stream));
     }

@@ -1,12 +1,13 @@
-//! A client of a dialect on a link: what it says and understands is in `compat`, and is asked for whatever is not the
-//! one content that comes again and again.
+//! A client of any protocol on a load generator's connection.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::error::Error;
-use super::frame::{BINARY, CLOSE, Frame, PING, PONG, TEXT, closing, put, put_close, put_said};
-use super::patiently;
+use super::frame::{
+    BINARY, CLOSE, Frame, PING, PONG, TEXT, close_code_and_reason, put, put_close, put_message,
+};
+use super::with_timeout;
 use super::ws_connection::WsConnection;
 use crate::tools::client::dialects::{
     ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, new_client, request_path,
@@ -16,111 +17,111 @@ use crate::tools::client::peer;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
-/// How long what is to happen may take: what is for a silent member may be held for some seconds.
+/// Timeout of set-up and leaving. Above the time that a gateway may hold messages for a silent member.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long what a server said before it has closed is waited for.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Time to wait for the server's final message after a failed write.
+const CLOSE_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A client on a link.
+/// A client on a connection.
 pub struct BenchClient {
-    link: WsConnection,
-    /// What it speaks.
-    pub tongue: Protocol,
+    connection: WsConnection,
+    /// Protocol of the client.
+    pub protocol: Protocol,
     role: Role,
-    mind: ClientState,
+    state: ClientState,
 }
 
-/// What is made of what comes, apart from the link it comes over.
+/// Protocol state, apart from the connection.
 struct ClientState {
     client: Box<dyn SyntheticClient>,
-    heard: VecDeque<ClientEvent>,
-    /// What is to be written, because of what came.
+    events: VecDeque<ClientEvent>,
+    /// Bytes to write in reply to received frames.
     replies: Vec<u8>,
-    /// First byte and length of the last content that was understood. Contents of a measurement are all alike, and
-    /// heartbeats and the like are not as long, so that later ones need not be understood to be counted.
+    /// First byte and length of the last decoded content. Contents of a measurement are alike, and
+    /// heartbeats differ in length, so later contents need no decoding.
     content: Option<(u8, usize)>,
-    /// Whether contents are counted, and no longer understood.
+    /// True if contents are counted without decoding.
     counts: bool,
     broken: Option<Error>,
 }
 
 impl BenchClient {
-    /// Connects, and says nothing yet.
+    /// Connects, without sending a message.
     ///
     /// # Errors
     ///
-    /// When there is no connection.
+    /// The connection fails.
     pub async fn open(
         target: &Target,
-        tongue: Protocol,
+        protocol: Protocol,
         role: Role,
         key: &str,
     ) -> Result<BenchClient, Error> {
-        let link = WsConnection::open(target, &request_path(tongue, role, key)).await?;
-        let mind = ClientState {
-            client: new_client(tongue, role, key),
-            heard: VecDeque::new(),
+        let connection = WsConnection::open(target, &request_path(protocol, role, key)).await?;
+        let state = ClientState {
+            client: new_client(protocol, role, key),
+            events: VecDeque::new(),
             replies: Vec::new(),
             content: None,
             counts: false,
             broken: None,
         };
-        Ok(BenchClient { link, tongue, role, mind })
+        Ok(BenchClient { connection, protocol, role, state })
     }
 
-    /// Says what a client says first, and waits until it is what it wants to be.
+    /// Sends the client's first message, and waits until it is member or joiner.
     ///
     /// # Errors
     ///
-    /// When the server does not let it be that.
+    /// The server rejects the client.
     pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
-        let acts = self.mind.client.on_open(first);
-        self.mind.perform(acts);
-        let words = self.tongue.capabilities();
-        let told = match self.role {
+        let actions = self.state.client.on_open(first);
+        self.state.execute(actions);
+        let words = self.protocol.capabilities();
+        let answered = match self.role {
             Role::Member => words.confirms_member,
             Role::Joiner => words.confirms_joiner,
         };
-        if !told {
-            // What is answered in order was read before.
-            put(&mut self.mind.replies, PING, &[]);
+        if !answered {
+            // A pong arrives after the answers to everything sent before the ping.
+            put(&mut self.state.replies, PING, &[]);
         }
         self.reply().await?;
-        let (role, relay) = (self.role, self.tongue == Protocol::Signaller);
-        self.until("an answer to its first words", |heard| match (heard, role) {
-            (ClientEvent::Synced, _) if !told => Some(Ok(())),
+        let (role, relay) = (self.role, self.protocol == Protocol::Signaller);
+        self.until("answer to the first message", |events| match (events, role) {
+            (ClientEvent::Synced, _) if !answered => Some(Ok(())),
             (ClientEvent::LinkedToMember, _) if relay => Some(Ok(())),
             (ClientEvent::BecameMember, Role::Member) | (ClientEvent::LinkedToMember, Role::Joiner) => {
                 Some(Ok(()))
             }
             (ClientEvent::BecameMember, Role::Joiner) => {
-                Some(Err(Error::Refused("is told that it is the first".to_owned())))
+                Some(Err(Error::Refused("admitted as first member instead of joiner".to_owned())))
             }
             (ClientEvent::LinkedToMember, Role::Member) => {
-                Some(Err(Error::Refused("is told that it is bound to another".to_owned())))
+                Some(Err(Error::Refused("linked to a member instead of admitted".to_owned())))
             }
             _ => None,
         })
         .await
     }
 
-    /// Waits for this, among what it hears.
+    /// Waits for an event for which `found` returns a value.
     ///
     /// # Errors
     ///
-    /// When it does not come, or if `found` says so.
+    /// The event does not arrive in time, or `found` returns an error.
     pub async fn until<T>(
         &mut self,
         what: &'static str,
         mut found: impl FnMut(ClientEvent) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        patiently(PATIENCE, what, async {
+        with_timeout(PATIENCE, what, async {
             loop {
-                while let Some(heard) = self.mind.heard.pop_front() {
-                    if let ClientEvent::Rejected(words) = heard {
+                while let Some(events) = self.state.events.pop_front() {
+                    if let ClientEvent::Rejected(words) = events {
                         return Err(Error::Refused(format!("refused: {words}")));
                     }
-                    if let Some(found) = found(heard) {
+                    if let Some(found) = found(events) {
                         return found;
                     }
                 }
@@ -131,145 +132,150 @@ impl BenchClient {
         .await
     }
 
-    /// Waits for something from another, and tells from whom.
+    /// Waits for a message from another client, and returns the sender's id.
     ///
     /// # Errors
     ///
-    /// When nothing comes.
-    pub async fn parcel(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
-        self.until(what, |heard| match heard {
+    /// No message arrives.
+    pub async fn message(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
+        self.until(what, |events| match events {
             ClientEvent::Message { from, .. } => Some(Ok(from)),
-            ClientEvent::PeerLeft { .. } => Some(Err(Error::Closed("the other is gone".to_owned()))),
+            ClientEvent::PeerLeft { .. } => {
+                Some(Err(Error::Closed("the other peer disconnected".to_owned())))
+            }
             _ => None,
         })
         .await
     }
 
-    /// The frame by which it says this.
+    /// Returns the frame that carries `message`.
     ///
     /// # Errors
     ///
-    /// When it has no words for it.
-    pub fn frame(&mut self, to: Option<&JoinerId>, parcel: &TestMessage) -> Result<Vec<u8>, Error> {
-        let said = self.mind.client.encode(to, parcel);
-        let said =
-            said.ok_or(Error::Cannot { tongue: self.tongue, why: "it has no words for what is to be sent" })?;
+    /// The protocol has no such message.
+    pub fn frame(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Result<Vec<u8>, Error> {
+        let message = self.state.client.encode(to, message);
+        let message =
+            message.ok_or(Error::Unsupported { protocol: self.protocol, why: "it has no such message" })?;
         let mut frame = Vec::new();
-        put_said(&mut frame, &said);
+        put_message(&mut frame, &message);
         Ok(frame)
     }
 
-    /// Writes this.
+    /// Writes `bytes`.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self.link.write(bytes).await {
+        match self.connection.write(bytes).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.last_words(error).await),
+            Err(error) => Err(self.close_reason(error).await),
         }
     }
 
-    /// Writes this, and reads while the server does not take it; counts the contents that come. What is to be written
-    /// because of the rest is left to [`settle`](Self::settle).
+    /// Writes `bytes`, reading while the server does not take them, and returns the number of contents
+    /// received. Other replies are left to [`settle`](Self::settle).
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
-    pub async fn pass(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let mind = &mut self.mind;
+    /// The connection has ended.
+    pub async fn write_while_reading(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let state = &mut self.state;
         let mut contents = 0;
-        let passed = self.link.pass(bytes, |frame| contents += mind.hear(frame)).await;
-        match (self.mind.broken.take(), passed) {
+        let passed =
+            self.connection.write_while_reading(bytes, |frame| contents += state.receive(frame)).await;
+        match (self.state.broken.take(), passed) {
             (Some(error), _) => Err(error),
             (None, Ok(())) => Ok(contents),
-            (None, Err(error)) => Err(self.last_words(error).await),
+            (None, Err(error)) => Err(self.close_reason(error).await),
         }
     }
 
-    /// Why nothing more can be written: what the server has said last, if it has said anything.
+    /// Returns the reason for a failed write: the server's close frame if one arrives, else `error`.
     #[cold]
-    async fn last_words(&mut self, error: Error) -> Error {
-        let (link, mind) = (&mut self.link, &mut self.mind);
+    async fn close_reason(&mut self, error: Error) -> Error {
+        let (connection, state) = (&mut self.connection, &mut self.state);
         let reading = async {
             let mut contents = 0;
-            while mind.broken.is_none() && link.read(|frame| contents += mind.hear(frame)).await.is_ok() {}
+            while state.broken.is_none()
+                && connection.read(|frame| contents += state.receive(frame)).await.is_ok()
+            {}
         };
-        // Who is gone has said it already.
-        let _ = tokio::time::timeout(LAST_WORDS, reading).await;
-        self.mind.broken.take().unwrap_or(error)
+        // An error here is stored in `state.broken` already.
+        let _ = tokio::time::timeout(CLOSE_REASON_TIMEOUT, reading).await;
+        self.state.broken.take().unwrap_or(error)
     }
 
-    /// From now on contents like the last one are only counted.
+    /// Counts contents like the last one without decoding them, from now on.
     pub fn count(&mut self) {
-        self.mind.counts = true;
+        self.state.counts = true;
     }
 
-    /// Reads once, and counts the contents. What is to be written because of the rest is left to
-    /// [`reply`](Self::reply), so that nothing is lost if this is dropped while it waits.
+    /// Reads once, and returns the number of contents. Replies are left to [`reply`](Self::reply), which
+    /// makes this cancel safe.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn read(&mut self) -> Result<usize, Error> {
-        let mind = &mut self.mind;
+        let state = &mut self.state;
         let mut contents = 0;
-        self.link.read(|frame| contents += mind.hear(frame)).await?;
-        match self.mind.broken.take() {
+        self.connection.read(|frame| contents += state.receive(frame)).await?;
+        match self.state.broken.take() {
             None => Ok(contents),
             Some(error) => Err(error),
         }
     }
 
-    /// Writes what is to be written because of what came.
+    /// Writes pending replies.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn reply(&mut self) -> Result<(), Error> {
-        if !self.mind.replies.is_empty() {
-            let replies = std::mem::take(&mut self.mind.replies);
+        if !self.state.replies.is_empty() {
+            let replies = std::mem::take(&mut self.state.replies);
             self.write(&replies).await?;
         }
         Ok(())
     }
 
-    /// Reads, and writes what is to be written because of it; counts the contents.
+    /// Reads once, writes replies, and returns the number of contents.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
-    pub async fn hear(&mut self) -> Result<usize, Error> {
+    /// The connection has ended.
+    pub async fn receive(&mut self) -> Result<usize, Error> {
         let contents = self.read().await?;
         self.settle().await?;
         Ok(contents)
     }
 
-    /// Writes what is to be written because of what came, and forgets the rest of it.
+    /// Writes pending replies, and discards pending events.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn settle(&mut self) -> Result<(), Error> {
-        self.mind.heard.clear();
+        self.state.events.clear();
         self.reply().await
     }
 
-    /// Leaves as its clients do, and waits until the server has ended the connection.
+    /// Leaves the way clients of the protocol do, and waits until the server has closed the connection.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// The server does not close it in time.
     pub async fn leave(mut self) -> Result<(), Error> {
         let mut close = Vec::new();
-        put_close(&mut close, self.tongue.capabilities().close_code);
-        // Who has been closed already need not close.
-        if self.link.write(&close).await.is_err() {
+        put_close(&mut close, self.protocol.capabilities().close_code);
+        // A connection that is closed already needs no close frame.
+        if self.connection.write(&close).await.is_err() {
             return Ok(());
         }
-        patiently(PATIENCE, "the end of the connection", async {
-            self.link.drain().await;
+        with_timeout(PATIENCE, "close of the connection", async {
+            self.connection.drain().await;
             Ok(())
         })
         .await
@@ -277,44 +283,44 @@ impl BenchClient {
 }
 
 impl ClientState {
-    /// What comes; 1 if it is a content.
-    fn hear(&mut self, frame: Frame<'_>) -> usize {
+    /// Handles a frame; returns 1 if it is a content.
+    fn receive(&mut self, frame: Frame<'_>) -> usize {
         match self.content {
             Some((first, length)) if self.counts && frame.first == first && frame.payload.len() == length => {
                 1
             }
-            _ => self.understand(frame),
+            _ => self.decode_frame(frame),
         }
     }
 
-    /// What comes beside the contents that are known already; 1 if it is a content all the same.
+    /// Decodes a frame; returns 1 if it is a content.
     #[cold]
-    fn understand(&mut self, frame: Frame<'_>) -> usize {
-        let before = self.heard.len();
+    fn decode_frame(&mut self, frame: Frame<'_>) -> usize {
+        let before = self.events.len();
         match frame.first {
             TEXT => match std::str::from_utf8(frame.payload) {
                 Ok(text) => {
-                    let acts = self.client.on_text(text);
-                    self.perform(acts);
+                    let actions = self.client.on_text(text);
+                    self.execute(actions);
                 }
-                Err(_) => self.broken = Some(Error::Closed("a text comes that is none".to_owned())),
+                Err(_) => self.broken = Some(Error::Closed("received invalid UTF-8".to_owned())),
             },
             BINARY => {
-                let acts = self.client.on_binary(frame.payload);
-                self.perform(acts);
+                let actions = self.client.on_binary(frame.payload);
+                self.execute(actions);
             }
             PING => put(&mut self.replies, PONG, frame.payload),
-            PONG => self.heard.push_back(ClientEvent::Synced),
+            PONG => self.events.push_back(ClientEvent::Synced),
             CLOSE => {
-                let (code, reason) = closing(frame.payload);
+                let (code, reason) = close_code_and_reason(frame.payload);
                 self.broken = Some(Error::Closed(peer::close_text(code, &reason)));
             }
-            // No server of sigver does that.
-            _ => self.broken = Some(Error::Closed("a message comes in parts".to_owned())),
+            // No sigver server fragments messages.
+            _ => self.broken = Some(Error::Closed("received a fragmented message".to_owned())),
         }
-        let parcels =
-            self.heard.iter().skip(before).filter(|heard| matches!(heard, ClientEvent::Message { .. }));
-        match parcels.count() {
+        let messages =
+            self.events.iter().skip(before).filter(|events| matches!(events, ClientEvent::Message { .. }));
+        match messages.count() {
             0 => 0,
             _ => {
                 self.content = Some((frame.first, frame.payload.len()));
@@ -323,23 +329,24 @@ impl ClientState {
         }
     }
 
-    fn perform(&mut self, acts: Vec<ClientAction>) {
-        for act in acts {
-            match act {
-                ClientAction::Send(said) => put_said(&mut self.replies, &said),
-                // Real clients have a clock for this; the server's is as good, and is one for thousands of clients.
+    fn execute(&mut self, actions: Vec<ClientAction>) {
+        for action in actions {
+            match action {
+                ClientAction::Send(message) => put_message(&mut self.replies, &message),
+                // Real clients use a timer of their own; the server's heartbeat serves thousands of
+                // clients.
                 ClientAction::Report(ClientEvent::HeartbeatRequest) => {
-                    if let Some(said) = self.client.heartbeat() {
-                        put_said(&mut self.replies, &said);
+                    if let Some(message) = self.client.heartbeat() {
+                        put_message(&mut self.replies, &message);
                     }
                 }
-                ClientAction::Report(heard) => self.heard.push_back(heard),
+                ClientAction::Report(events) => self.events.push_back(events),
                 ClientAction::Close(_) => {
-                    let why = match self.heard.back() {
+                    let why = match self.events.back() {
                         Some(ClientEvent::Unexpected(what)) => {
-                            format!("it would close, because of what comes: {what}")
+                            format!("the client would close: {what}")
                         }
-                        _ => "it would close, because of what comes".to_owned(),
+                        _ => "the client would close".to_owned(),
                     };
                     self.broken = Some(Error::Closed(why));
                 }

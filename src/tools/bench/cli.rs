@@ -1,4 +1,4 @@
-//! `sigver bench`: its options, its progress, and what it prints. What is measured, and how, is in `bench`.
+//! Command line of `sigver bench`: options, progress bar, output.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,69 +9,70 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::tools::bench::{
-    Idle, Phase, Process, Progress, Protocol, Relay, RetainedMemoryPlan, Sessions, Storm, Target, idle, kept,
-    relay, sessions, storm,
+    IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
+    ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
 use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
 
-/// The code of a command that Ctrl-C has ended.
+/// Exit code after the second Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 /// Options of `sigver bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(subcommand)]
-    mode: Mode,
+    mode: BenchMode,
 }
 
-/// What is to be measured.
+/// Measurement modes.
 #[derive(Debug, Subcommand)]
-enum Mode {
-    /// Messages between members and joiners: how many, and how long they take.
-    Relay(RelayArgs),
-    /// The same with a member and a joiner of different dialects.
+enum BenchMode {
+    #[command(alias = "relay")]
+    /// Message throughput and round-trip times between members and joiners
+    Throughput(ThroughputArgs),
+    /// Same as throughput, with members and joiners of different dialects
     Cross(CrossArgs),
-    /// Whole sessions: a member and a joiner come, an offer, an answer, both leave.
+    /// Whole sessions: member and joiner connect, offer, answer, disconnect
     Sessions(SessionsArgs),
-    /// Members that answer heartbeats and do nothing else.
+    /// Cost of members that only answer heartbeats
     Idle(IdleArgs),
-    /// Joiners that come all at once into one room.
+    /// Many joiners entering one room at once
     Storm(StormArgs),
-    /// What the server still holds when a message has gone through each connection; needs --pid.
+    /// Memory the server retains per connection after a message; needs --pid
     #[command(alias = "kept")]
-    RetainedMemory(KeptArgs),
+    RetainedMemory(RetainedMemoryArgs),
 }
 
-/// What all modes have.
+/// Options of all modes.
 #[derive(Debug, Args)]
-struct Common {
-    /// The server, ws://… or wss://….
+struct CommonArgs {
+    /// Server URL, ws:// or wss://
     url: String,
-    /// Print the result for machines.
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// The server's process, if it runs on this machine (Linux): its processor time and memory are told, too.
+    /// Process id of the server on this machine (Linux), to report its CPU time and memory
     #[arg(long)]
     pid: Option<u32>,
 }
 
-/// What members and joiners speak.
+/// Dialect options.
 #[derive(Debug, Args)]
-struct Dialects {
-    /// What all speak: see sigver dialects.
+struct DialectArgs {
+    /// Dialect of members and joiners, see 'sigver dialects'
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
-    /// What members speak, if it is another.
+    /// Dialect of the members, if different
     #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Option<Protocol>,
-    /// What joiners speak, if it is another.
+    /// Dialect of the joiners, if different
     #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Option<Protocol>,
 }
 
-impl Dialects {
+impl DialectArgs {
     fn member(&self) -> Protocol {
         self.member.unwrap_or(self.dialect)
     }
@@ -81,46 +82,46 @@ impl Dialects {
     }
 }
 
-/// What relays have, but for the dialects.
+/// Options of throughput measurements, except the dialects.
 #[derive(Debug, Args)]
-struct Load {
-    /// Rooms, each with a member and a joiner.
+struct LoadArgs {
+    /// Number of rooms, each with a member and a joiner
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     rooms: usize,
-    /// Messages of a pair that are under way at any time.
+    /// Messages in flight per pair
     #[arg(long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "rate")]
     in_flight: usize,
-    /// Bytes of a message's content; those of JSON dialects have at least 11.
+    /// Content size in bytes; at least 11 in JSON dialects
     #[arg(long, value_name = "NUMBER", default_value_t = 64)]
     bytes: usize,
-    /// Seconds that are measured.
+    /// Measurement duration after warm-up
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     duration: Duration,
-    /// Messages per second, of all rooms together and both ways, instead of as many as can be.
+    /// Messages per second, both directions of all rooms together (open loop), instead of the maximum
     #[arg(long, value_name = "MSGS_PER_S")]
     rate: Option<f64>,
 }
 
 #[derive(Debug, Args)]
-struct RelayArgs {
+struct ThroughputArgs {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
     #[command(flatten)]
-    load: Load,
+    load: LoadArgs,
     #[command(flatten)]
-    dialects: Dialects,
+    dialects: DialectArgs,
 }
 
 #[derive(Debug, Args)]
 struct CrossArgs {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
     #[command(flatten)]
-    load: Load,
-    /// What members speak: see sigver dialects.
+    load: LoadArgs,
+    /// Dialect of the members, see 'sigver dialects'
     #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Protocol,
-    /// What joiners speak.
+    /// Dialect of the joiners
     #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Protocol,
 }
@@ -128,13 +129,13 @@ struct CrossArgs {
 #[derive(Debug, Args)]
 struct SessionsArgs {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
     #[command(flatten)]
-    dialects: Dialects,
-    /// Sessions at a time.
+    dialects: DialectArgs,
+    /// Concurrent sessions
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     concurrency: usize,
-    /// Seconds that are measured.
+    /// Measurement duration after warm-up
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     duration: Duration,
 }
@@ -142,17 +143,17 @@ struct SessionsArgs {
 #[derive(Debug, Args)]
 struct IdleArgs {
     #[command(flatten)]
-    common: Common,
-    /// What members speak: see sigver dialects.
+    common: CommonArgs,
+    /// Dialect of the members, see 'sigver dialects'
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
-    /// Members, each in a room of its own.
+    /// Number of members, each in a room of its own
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     members: usize,
-    /// Seconds that are measured, once every member has had its first heartbeat; those come every five seconds.
+    /// Measurement duration after warm-up
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     duration: Duration,
-    /// Seconds that are left for the first heartbeats.
+    /// Warm-up: time for the first heartbeats, which are sent every 5 s
     #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = seconds)]
     settle: Duration,
 }
@@ -160,42 +161,42 @@ struct IdleArgs {
 #[derive(Debug, Args)]
 struct StormArgs {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
     #[command(flatten)]
-    dialects: Dialects,
-    /// Joiners.
+    dialects: DialectArgs,
+    /// Number of joiners
     #[arg(long, value_name = "NUMBER", default_value_t = 500)]
     joiners: usize,
-    /// Connect them before; only what they join with is sent at once.
+    /// Connect the joiners first, then send all join messages at once
     #[arg(long)]
     connected: bool,
 }
 
 #[derive(Debug, Args)]
-struct KeptArgs {
+struct RetainedMemoryArgs {
     #[command(flatten)]
-    common: Common,
-    /// What both speak: see sigver dialects.
+    common: CommonArgs,
+    /// Dialect of members and joiners, see 'sigver dialects'
     #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
-    /// Rooms, each with a member and a joiner.
+    /// Number of rooms, each with a member and a joiner
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     rooms: usize,
-    /// Bytes of a message's content.
+    /// Content size in bytes
     #[arg(long, value_name = "NUMBER", default_value_t = 16_384)]
     bytes: usize,
 }
 
 impl Bench {
-    /// Measures, and prints.
+    /// Measures, and prints the result.
     pub async fn run(&self) -> Result<ExitCode> {
         match &self.mode {
-            Mode::Relay(args) => {
+            BenchMode::Throughput(args) => {
                 args.load.run(&args.common, args.dialects.member(), args.dialects.joiner()).await
             }
-            Mode::Cross(args) => args.load.run(&args.common, args.member, args.joiner).await,
-            Mode::Sessions(args) => {
-                let plan = Sessions {
+            BenchMode::Cross(args) => args.load.run(&args.common, args.member, args.joiner).await,
+            BenchMode::Sessions(args) => {
+                let plan = SessionsPlan {
                     member: args.dialects.member(),
                     joiner: args.dialects.joiner(),
                     concurrency: args.concurrency,
@@ -203,8 +204,8 @@ impl Bench {
                 };
                 args.common.run(async |at| Ok(sessions(at.0, &plan, at.1, at.2).await?)).await
             }
-            Mode::Idle(args) => {
-                let plan = Idle {
+            BenchMode::Idle(args) => {
+                let plan = IdlePlan {
                     dialect: args.dialect,
                     members: args.members,
                     duration: args.duration,
@@ -212,8 +213,8 @@ impl Bench {
                 };
                 args.common.run(async |at| Ok(idle(at.0, &plan, at.1, at.2).await?)).await
             }
-            Mode::Storm(args) => {
-                let plan = Storm {
+            BenchMode::Storm(args) => {
+                let plan = StormPlan {
                     member: args.dialects.member(),
                     joiner: args.dialects.joiner(),
                     joiners: args.joiners,
@@ -221,11 +222,11 @@ impl Bench {
                 };
                 args.common.run(async |at| Ok(storm(at.0, &plan, at.1, at.2).await?)).await
             }
-            Mode::RetainedMemory(args) => {
+            BenchMode::RetainedMemory(args) => {
                 let plan = RetainedMemoryPlan { dialect: args.dialect, rooms: args.rooms, bytes: args.bytes };
-                let measure = async |at: At<'_>| match at.1 {
-                    Some(watched) => Ok(kept(at.0, &plan, watched, at.2).await?),
-                    None => bail!("kept looks at the server's memory: --pid PID is needed"),
+                let measure = async |at: Measurement<'_>| match at.1 {
+                    Some(process) => Ok(retained_memory(at.0, &plan, process, at.2).await?),
+                    None => bail!("retained-memory needs the server's process: add --pid PID"),
                 };
                 args.common.run(measure).await
             }
@@ -233,12 +234,12 @@ impl Bench {
     }
 }
 
-/// Where something is measured, and who is told.
-type At<'a> = (&'a Target, Option<&'a Process>, &'a Progress);
+/// Arguments of a measurement.
+type Measurement<'a> = (&'a Target, Option<&'a Process>, &'a Progress);
 
-impl Load {
-    async fn run(&self, common: &Common, member: Protocol, joiner: Protocol) -> Result<ExitCode> {
-        let plan = Relay {
+impl LoadArgs {
+    async fn run(&self, common: &CommonArgs, member: Protocol, joiner: Protocol) -> Result<ExitCode> {
+        let plan = ThroughputPlan {
             member,
             joiner,
             rooms: self.rooms,
@@ -247,36 +248,36 @@ impl Load {
             duration: self.duration,
             rate: self.rate,
         };
-        common.run(async |at| Ok(relay(at.0, &plan, at.1, at.2).await?)).await
+        common.run(async |at| Ok(throughput(at.0, &plan, at.1, at.2).await?)).await
     }
 }
 
-impl Common {
+impl CommonArgs {
     async fn run<T: Serialize + RenderText>(
         &self,
-        measure: impl AsyncFnOnce(At<'_>) -> Result<T>,
+        measure: impl AsyncFnOnce(Measurement<'_>) -> Result<T>,
     ) -> Result<ExitCode> {
         let target = Target::parse(&self.url)?;
-        let watched = self.pid.map(Process::of).transpose()?;
+        let process = self.pid.map(Process::new).transpose()?;
         let bar = bar();
         let progress = {
             let bar = bar.clone();
             Progress::new(move |phase| show(&bar, phase))
         };
         let stopper = tokio::spawn(stop_on_ctrl_c(progress.clone()));
-        let result = measure((&target, watched.as_ref(), &progress)).await;
+        let result = measure((&target, process.as_ref(), &progress)).await;
         stopper.abort();
         bar.finish_and_clear();
         let result = result.with_context(|| target.to_string())?;
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&result)?),
-            false => print!("{}", result.in_words()),
+            false => print!("{}", result.render()),
         }
-        Ok(if result.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if result.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Ends the measurement with what there is at the first Ctrl-C, and the program at the second.
+/// Stops the measurement at the first Ctrl-C, and the program at the second.
 async fn stop_on_ctrl_c(progress: Progress) {
     if tokio::signal::ctrl_c().await.is_ok() {
         progress.stop();
@@ -289,12 +290,12 @@ async fn stop_on_ctrl_c(progress: Progress) {
 fn seconds(text: &str) -> Result<Duration> {
     let seconds: f64 = text.parse()?;
     if seconds.is_nan() || seconds <= 0.0 {
-        bail!("it must be more than nothing");
+        bail!("must be greater than 0");
     }
     Ok(Duration::try_from_secs_f64(seconds)?)
 }
 
-/// A bar on a terminal, and nothing elsewhere.
+/// Returns a progress bar, hidden unless stderr is a terminal.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, draw_target());
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {elapsed}") {
@@ -304,7 +305,7 @@ fn bar() -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, phase: Phase) {
-    let (done, of, words) = match phase {
+    let (done, of, text) = match phase {
         Phase::Connecting { done, of } => (done as u64, of as u64, format!("connecting {done}/{of}")),
         Phase::Exchanging { done, of } => (done as u64, of as u64, format!("exchanging {done}/{of}")),
         Phase::Measuring { seconds, of } => {
@@ -314,6 +315,6 @@ fn show(bar: &ProgressBar, phase: Phase) {
     if !bar.is_hidden() {
         bar.set_length(of);
         bar.set_position(done);
-        bar.set_message(words);
+        bar.set_message(text);
     }
 }

@@ -1,4 +1,4 @@
-//! Why something cannot be measured, in words that tell what to do about it. No I/O here.
+//! Errors of a measurement.
 
 use std::io;
 
@@ -7,81 +7,81 @@ use thiserror::Error;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::{ConnectError, error_chain};
 
-/// Linux and the BSDs call "too many open files" so, of the process and of the system.
+/// Error codes of "too many open files" on Linux and the BSDs: of the process, of the system.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
 
-/// Why something cannot be measured.
+/// Error of a measurement.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A dialect has no words for it.
-    #[error("{tongue} cannot do this: {why}")]
-    Cannot {
-        /// Which dialect.
-        tongue: Protocol,
-        /// What it lacks.
+    /// The dialect lacks a message that the measurement needs.
+    #[error("{protocol} cannot do this: {why}")]
+    Unsupported {
+        /// The dialect.
+        protocol: Protocol,
+        /// The missing capability.
         why: &'static str,
     },
-    /// What is asked for makes no sense.
+    /// The plan cannot be measured.
     #[error("{0}")]
-    Senseless(String),
-    /// There is no connection.
+    InvalidPlan(String),
+    /// The connection failed.
     #[error("{}", error_chain(.0))]
     ConnectError(ConnectError),
-    /// This process may not have as many files.
+    /// The process's limit of open files is too low.
     #[error("too many open files: {0}")]
-    Files(String),
-    /// This machine has no port left.
+    FileLimit(String),
+    /// No local port is left.
     #[error(
         "no local port is left: one address has some 28,000 of them for each address and port of the server \
          (sysctl net.ipv4.ip_local_port_range); use fewer connections, or another client machine"
     )]
-    Ports,
-    /// The server does not let a client in.
+    NoLocalPort,
+    /// The server rejected a client.
     #[error("{0}")]
     Refused(String),
-    /// A connection has ended.
+    /// The connection ended.
     #[error("{0}")]
     Closed(String),
-    /// Something did not come in time.
-    #[error("{what} does not come within {seconds} seconds")]
-    Slow {
-        /// What.
+    /// A deadline passed.
+    #[error("timeout: no {what} within {seconds} s")]
+    Timeout {
+        /// The awaited event.
         what: &'static str,
-        /// How long it was waited for.
+        /// The timeout, in seconds.
         seconds: u64,
     },
-    /// Of a member or a joiner.
-    #[error("{whose}: {error}")]
-    Of {
-        /// Whose error it is.
-        whose: String,
-        /// What it is.
+    /// An error with the client that it belongs to.
+    #[error("{client}: {error}")]
+    Context {
+        /// The client.
+        client: String,
+        /// The error.
         error: Box<Error>,
     },
-    /// The server's process cannot be looked at.
-    #[error("process {pid} cannot be watched: {why}")]
+    /// The server's process cannot be inspected.
+    #[error("cannot inspect process {pid}: {why}")]
     Process {
-        /// Which process.
+        /// The process.
         pid: u32,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Somebody has asked for the end before there was anything to tell.
+    /// The measurement was stopped before there was a result.
     #[error("interrupted before anything was measured")]
     Interrupted,
 }
 
 impl Error {
-    /// Of a connection that the network has ended.
+    /// Returns the error of a connection that failed with `error`.
     pub fn broken(error: io::Error) -> Error {
-        Error::Closed(format!("the connection breaks: {error}"))
+        Error::Closed(format!("connection failed: {error}"))
     }
 
-    /// The same, of somebody.
-    pub fn of(self, whose: &str) -> Error {
+    /// Returns the error with `client` named, unless it concerns the whole measurement.
+    pub fn in_context(self, client: &str) -> Error {
         match self {
-            error @ (Error::Files(_) | Error::Ports | Error::Interrupted) => error,
-            error => Error::Of { whose: whose.to_owned(), error: Box::new(error) },
+            error @ (Error::FileLimit(_) | Error::NoLocalPort | Error::Interrupted) => error,
+            error => Error::Context { client: client.to_owned(), error: Box::new(error) },
         }
     }
 }
@@ -92,12 +92,12 @@ impl From<ConnectError> for Error {
             ConnectError::Network { source: error, .. }
                 if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) =>
             {
-                Error::Files("raise the limit (ulimit -n), or use fewer connections".to_owned())
+                Error::FileLimit("raise the limit (ulimit -n), or use fewer connections".to_owned())
             }
             ConnectError::Network { source: error, .. }
                 if error.kind() == io::ErrorKind::AddrNotAvailable =>
             {
-                Error::Ports
+                Error::NoLocalPort
             }
             _ => Error::ConnectError(error),
         }
@@ -109,14 +109,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_machine_lacks_is_told() {
-        let of = |error: io::Error| {
-            let error = ConnectError::Network { server: "ws://h".to_owned(), source: error };
-            Error::from(error).of("a member")
+    fn machine_limits_are_explained() {
+        let in_context = |source: io::Error| {
+            let server = "ws://h".to_owned();
+            Error::from(ConnectError::Network { server, source }).in_context("a member")
         };
-        assert!(of(io::Error::from_raw_os_error(24)).to_string().contains("ulimit -n"));
-        assert!(of(io::ErrorKind::AddrNotAvailable.into()).to_string().contains("ip_local_port_range"));
-        let refused = of(io::ErrorKind::ConnectionRefused.into()).to_string();
+        assert!(in_context(io::Error::from_raw_os_error(24)).to_string().contains("ulimit -n"));
+        assert!(
+            in_context(io::ErrorKind::AddrNotAvailable.into()).to_string().contains("ip_local_port_range")
+        );
+        let refused = in_context(io::ErrorKind::ConnectionRefused.into()).to_string();
         assert!(refused.starts_with("a member: cannot connect to ws://h: "), "{refused}");
     }
 }

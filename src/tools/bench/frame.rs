@@ -1,32 +1,32 @@
-//! WebSocket frames as a client that has no time writes and reads them: masked once and sent again and again, and only
-//! looked at where their heads are. No I/O here, and nothing that any dialect says.
+//! WebSocket frames for a load generator: masked once and sent repeatedly; of received frames only the head
+//! is parsed.
 
 use crate::tools::client::dialects;
 
-/// The first byte of a text that comes whole.
+/// First byte of an unfragmented text message.
 pub const TEXT: u8 = 0x81;
-/// The first byte of bytes that come whole.
+/// First byte of an unfragmented binary message.
 pub const BINARY: u8 = 0x82;
-/// The first byte of a close.
+/// First byte of a close frame.
 pub const CLOSE: u8 = 0x88;
-/// The first byte of a ping.
+/// First byte of a ping.
 pub const PING: u8 = 0x89;
-/// The first byte of a pong.
+/// First byte of a pong.
 pub const PONG: u8 = 0x8a;
 
-/// Servers must unmask, and some have a shortcut for a mask of zeros.
+/// Masking key. Not zero, because some servers skip unmasking then.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// A frame that came.
+/// A received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its first byte: what kind of frame it is, and whether it is whole.
+    /// First byte: FIN and opcode.
     pub first: u8,
-    /// What is in it.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// Where the payload of the first frame of a server begins and ends, if it is all there.
+/// Returns start and end of the first frame's payload, if `bytes` holds the whole frame.
 pub fn bounds(bytes: &[u8]) -> Option<(usize, usize)> {
     let (head, length): (usize, usize) = match *bytes.get(1)? & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
@@ -37,7 +37,7 @@ pub fn bounds(bytes: &[u8]) -> Option<(usize, usize)> {
     (bytes.len() >= end).then_some((head, end))
 }
 
-/// Gives each whole frame to `each`, and tells how many bytes they have.
+/// Passes each whole frame to `each`, and returns their total length in bytes.
 pub fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
     let mut at = 0;
     while let Some((head, end)) = bounds(&bytes[at..]) {
@@ -47,7 +47,7 @@ pub fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
     at
 }
 
-/// Adds a masked frame.
+/// Appends a masked frame.
 pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     out.push(first);
     match payload.len() {
@@ -65,22 +65,22 @@ pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// Adds what a client says.
-pub fn put_said(out: &mut Vec<u8>, said: &dialects::ClientFrame) {
-    match said {
+/// Appends a client's message.
+pub fn put_message(out: &mut Vec<u8>, message: &dialects::ClientFrame) {
+    match message {
         dialects::ClientFrame::Text(text) => put(out, TEXT, text.as_bytes()),
         dialects::ClientFrame::Binary(bytes) => put(out, BINARY, bytes),
     }
 }
 
-/// Adds a close, with this code if any.
+/// Appends a close frame, with `code` if there is one.
 pub fn put_close(out: &mut Vec<u8>, code: Option<u16>) {
     let code = code.map(u16::to_be_bytes);
     put(out, CLOSE, code.as_ref().map_or(&[], <[u8; 2]>::as_slice));
 }
 
-/// The code and the reason of a close that came.
-pub fn closing(payload: &[u8]) -> (Option<u16>, String) {
+/// Returns code and reason of a close frame's payload.
+pub fn close_code_and_reason(payload: &[u8]) -> (Option<u16>, String) {
     match payload {
         [high, low, reason @ ..] => {
             (Some(u16::from_be_bytes([*high, *low])), String::from_utf8_lossy(reason).into_owned())
@@ -93,7 +93,7 @@ pub fn closing(payload: &[u8]) -> (Option<u16>, String) {
 mod tests {
     use super::*;
 
-    /// As a server would write it.
+    /// Returns the frame as a server sends it.
     fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         put(&mut frame, first, payload);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_length_are_found_again() {
+    fn frames_of_every_length_are_parsed() {
         for length in [0, 1, 125, 126, 127, 0xffff, 0x10000] {
             let payload = vec![7; length];
             let bytes = [unmasked(TEXT, &payload), unmasked(BINARY, b"x"), vec![BINARY]].concat();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_frame_is_none() {
+    fn partial_frame_has_no_bounds() {
         let whole = unmasked(BINARY, &[7; 300]);
         for length in 0..whole.len() {
             assert_eq!(bounds(&whole[..length]), None);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_masked_is_what_was_meant() {
+    fn masked_payload_unmasks() {
         let mut frame = Vec::new();
         put(&mut frame, BINARY, b"hello");
         assert_eq!(frame[..2], [BINARY, 0x85]);
@@ -136,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn closes_are_read() {
-        assert_eq!(closing(&[]), (None, String::new()));
-        assert_eq!(closing(&[0x03, 0xe8]), (Some(1000), String::new()));
-        assert_eq!(closing(b"\x0f\xa1no"), (Some(4001), "no".to_owned()));
+    fn close_frames_are_parsed() {
+        assert_eq!(close_code_and_reason(&[]), (None, String::new()));
+        assert_eq!(close_code_and_reason(&[0x03, 0xe8]), (Some(1000), String::new()));
+        assert_eq!(close_code_and_reason(b"\x0f\xa1no"), (Some(4001), "no".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! Members that answer heartbeats and do nothing else, each in a room of its own: what they cost.
+//! Cost of members that only answer heartbeats, each in a room of its own.
 
 use std::time::{Duration, Instant};
 
@@ -7,91 +7,89 @@ use tokio::task::JoinSet;
 
 use super::bench_client::BenchClient;
 use super::error::Error;
-use super::measure::{Lost, allow, each, window};
-use super::pair::seat;
-use super::process_stats::{Cost, Process};
+use super::measure::{Lost, each, ensure_fd_limit, window};
+use super::pair::connect_client;
+use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::dialects::Role;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::client::random_key;
 use crate::tools::dial::Target;
 
-/// After so long every member has had a heartbeat: they come every five seconds.
-pub const FIRST_BEATS: Duration = Duration::from_secs(6);
+/// Time after which every member has had a heartbeat, which is sent every five seconds.
+pub const FIRST_HEARTBEATS: Duration = Duration::from_secs(6);
 
-/// What is to be measured.
+/// Plan of a measurement with idle members.
 #[derive(Clone, Debug)]
-pub struct Idle {
-    /// What members speak.
+pub struct IdlePlan {
+    /// Protocol of the members.
     pub dialect: Protocol,
-    /// How many there are.
+    /// Number of members.
     pub members: usize,
-    /// How long they are looked at, after [`settle`](Self::settle); at least five seconds, if heartbeats are to count.
+    /// Measurement duration, after [`settle`](Self::settle); at least five seconds, if heartbeats are to
+    /// count.
     pub duration: Duration,
-    /// How long they are left alone first; [`FIRST_BEATS`], if heartbeats are to count.
+    /// Time between the last connection and the measurement; [`FIRST_HEARTBEATS`], if heartbeats are to
+    /// count.
     pub settle: Duration,
 }
 
-/// What was measured.
+/// Result of a measurement with idle members.
 #[derive(Clone, Debug, Serialize)]
 pub struct IdleResult {
-    /// What members speak.
+    /// Protocol of the members.
     pub dialect: &'static str,
-    /// How many there are.
+    /// Number of members.
     pub members: usize,
-    /// How long it took until all were members, in seconds.
+    /// Time until all were members, in seconds.
     pub connecting_seconds: f64,
-    /// How long they were looked at, in seconds.
+    /// Measurement duration, in seconds.
     pub seconds: f64,
-    /// What the server has cost while they were looked at; each is a member in a second.
+    /// Server cost during the measurement, per member and second.
     pub server: Option<Cost>,
-    /// Resident memory of the server for each member, in bytes.
+    /// Resident memory of the server per member, in bytes.
     pub bytes_per_member: Option<f64>,
-    /// Who was lost.
+    /// Lost connections.
     pub lost: Lost,
-    /// Whether it was ended early.
+    /// True if the measurement was stopped early.
     pub interrupted: bool,
 }
 
-/// Measures it.
+/// Measures idle members.
 ///
 /// # Errors
 ///
-/// When the server does not let everybody in, or nobody is left.
+/// The server rejects a member, or no member is left.
 pub async fn idle(
     target: &Target,
-    idle: &Idle,
-    watched: Option<&Process>,
+    idle: &IdlePlan,
+    process: Option<&Process>,
     progress: &Progress,
 ) -> Result<IdleResult, Error> {
     if idle.members == 0 {
-        return Err(Error::Senseless("at least one member is needed".to_owned()));
+        return Err(Error::InvalidPlan("at least one member is needed".to_owned()));
     }
-    allow(idle.members)?;
-    let before = watched.map(Process::read).transpose()?;
+    ensure_fd_limit(idle.members)?;
+    let mut meter = CostMeter::new(process)?;
     let begin = Instant::now();
     let dialect = idle.dialect;
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     let make = |_| {
         let target = target.clone();
-        async move { seat(&target, dialect, Role::Member, &random_key(), None).await }
+        async move { connect_client(&target, dialect, Role::Member, &random_key(), None).await }
     };
-    // Each answers heartbeats while others are still connecting.
+    // Each member answers heartbeats while others still connect.
     each(idle.members, progress, make, |member| drop(tasks.spawn(stay(member)))).await?;
     let connecting_seconds = begin.elapsed().as_secs_f64();
     let settled = window(idle.settle, &mut tasks, &mut lost, progress).await?;
     if settled.interrupted {
         return Err(Error::Interrupted);
     }
-    let begin = watched.map(Process::read).transpose()?;
+    meter.start()?;
     let window = window(idle.duration, &mut tasks, &mut lost, progress).await?;
-    let end = watched.map(Process::read).transpose()?;
-    tasks.shutdown().await;
     let (count, seconds) = (idle.members as f64, window.elapsed.as_secs_f64());
-    let server = before
-        .zip(begin)
-        .zip(end)
-        .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, count * seconds));
+    let server = meter.finish(window.elapsed, count * seconds)?;
+    tasks.shutdown().await;
     Ok(IdleResult {
         dialect: dialect.name(),
         members: idle.members,
@@ -107,6 +105,6 @@ pub async fn idle(
 /// Answers heartbeats until the connection ends.
 async fn stay(mut member: BenchClient) -> Result<(), Error> {
     loop {
-        member.hear().await.map_err(|error| error.of("a member"))?;
+        member.receive().await.map_err(|error| error.in_context("a member"))?;
     }
 }

@@ -1,5 +1,4 @@
-//! What all measurements share: many things made some at a time, a window of time that ends early if there is nothing
-//! left to measure, and times in words of percentiles.
+//! Parts that all measurements share: concurrent set-up, measurement windows, percentiles.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -12,50 +11,49 @@ use super::error::Error;
 use super::progress::{Phase, Progress};
 use crate::server::fd_limit;
 
-/// How many connections are made at a time. Servers let some hundreds wait to be accepted, and who is recognised by its
-/// silence must be silent for some time.
+/// Number of concurrent connection attempts. Below the usual backlog of a server.
 pub const AT_ONCE: usize = 256;
-/// How often it is told how far a window is.
-const TICK: Duration = Duration::from_millis(200);
-/// Files that are needed beside connections.
+/// Interval between progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Open files needed besides connections.
 const OTHER_FILES: u64 = 64;
 
-/// Percentiles of times, in µs.
+/// Percentiles of durations, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Times {
-    /// How many there are.
+pub struct Percentiles {
+    /// Number of durations.
     pub count: u64,
-    /// Half of them are not longer.
+    /// Median.
     pub p50_us: f64,
-    /// 99 of 100 are not longer.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// The longest.
+    /// Maximum.
     pub max_us: f64,
 }
 
-/// Connections that were lost while it was measured.
+/// Connections lost during a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// How many.
+    /// Number of connections.
     pub count: usize,
-    /// Why the first was.
+    /// Reason of the first loss.
     pub first: Option<String>,
 }
 
-/// How a window went.
+/// Result of a measurement window.
 #[derive(Debug)]
 pub struct Window {
-    /// How long it was.
+    /// Duration.
     pub elapsed: Duration,
-    /// Whether somebody has ended it early.
+    /// True if the window was stopped early.
     pub interrupted: bool,
 }
 
-impl Times {
-    /// Of a histogram of nanoseconds.
+impl Percentiles {
+    /// Returns the percentiles of a histogram of nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         let us = |nanos: u64| nanos as f64 / 1e3;
-        Times {
+        Percentiles {
             count: histogram.len(),
             p50_us: us(histogram.value_at_quantile(0.5)),
             p99_us: us(histogram.value_at_quantile(0.99)),
@@ -64,34 +62,34 @@ impl Times {
     }
 }
 
-/// A histogram of nanoseconds, up to minutes, to three digits.
+/// Returns a histogram of nanoseconds, up to five minutes, with three significant digits.
 ///
 /// # Errors
 ///
-/// There is no memory for it.
+/// The histogram cannot be created.
 pub fn histogram() -> Result<Histogram<u64>, Error> {
     Histogram::new_with_bounds(1_000, 300_000_000_000, 3)
-        .map_err(|error| Error::Senseless(format!("no histogram: {error}")))
+        .map_err(|error| Error::InvalidPlan(format!("no histogram: {error}")))
 }
 
 impl Lost {
-    /// One more.
+    /// Records a lost connection.
     pub fn add(&mut self, error: &Error) {
         self.count += 1;
         self.first.get_or_insert_with(|| error.to_string());
     }
 }
 
-/// Sees to it that there may be so many connections.
+/// Raises the limit of open files for `connections` connections.
 ///
 /// # Errors
 ///
-/// When the system does not allow it.
-pub fn allow(connections: usize) -> Result<(), Error> {
+/// The system's limit is lower.
+pub fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
     let needed = connections as u64 + OTHER_FILES;
-    // Where there is no such limit, there is nothing to raise.
+    // Systems without such a limit return an error here.
     match fd_limit::raise() {
-        Ok(allowed) if allowed < needed => Err(Error::Files(format!(
+        Ok(allowed) if allowed < needed => Err(Error::FileLimit(format!(
             "{connections} connections need {needed}, and this process may have {allowed}: raise the hard limit \
              (ulimit -Hn {needed}, LimitNOFILE= or nofile in limits.conf), or use fewer connections"
         ))),
@@ -99,12 +97,12 @@ pub fn allow(connections: usize) -> Result<(), Error> {
     }
 }
 
-/// Makes so many things, some at a time, in no order. The first that cannot be made ends it.
+/// Runs `make` for each index below `total`, some concurrently, and returns the results in no order.
 ///
 /// # Errors
 ///
-/// Why one cannot be made, or that it was interrupted.
-pub async fn many<T, F>(
+/// The first error of `make`, or [`Error::Interrupted`].
+pub async fn spawn_many<T, F>(
     total: usize,
     progress: &Progress,
     make: impl FnMut(usize) -> F,
@@ -118,11 +116,11 @@ where
     Ok(made)
 }
 
-/// Makes so many things, some at a time, and gives each away as soon as it is made.
+/// Runs `make` for each index below `total`, some concurrently, and passes each result to `take` at once.
 ///
 /// # Errors
 ///
-/// Why one cannot be made, or that it was interrupted.
+/// The first error of `make`, or [`Error::Interrupted`].
 pub async fn each<T, F>(
     total: usize,
     progress: &Progress,
@@ -141,27 +139,27 @@ where
         }
         tokio::select! {
             one = making.join_next() => match one {
-                Some(one) => take(finished(one)?),
+                Some(one) => take(task_result(one)?),
                 None => break,
             },
             () = progress.stopped() => return Err(Error::Interrupted),
         }
         done += 1;
-        progress.tell(Phase::Connecting { done, of: total });
+        progress.report(Phase::Connecting { done, of: total });
     }
     Ok(())
 }
 
-/// What a task says; one that panics, or was aborted, has lost its connection.
-pub fn finished<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+/// Returns a task's result; a task that panicked or was aborted counts as a closed connection.
+pub fn task_result<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
     task.unwrap_or_else(|error| Err(Error::Closed(error.to_string())))
 }
 
-/// Waits for so long, or until all `tasks` have ended, or somebody ends it.
+/// Waits for `duration`, until all `tasks` have ended, or until the measurement is stopped.
 ///
 /// # Errors
 ///
-/// Why the last task has ended.
+/// The last task's error, if all tasks have ended.
 pub async fn window(
     duration: Duration,
     tasks: &mut JoinSet<Result<(), Error>>,
@@ -169,7 +167,7 @@ pub async fn window(
     progress: &Progress,
 ) -> Result<Window, Error> {
     let begin = Instant::now();
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     let end = tokio::time::sleep(duration);
     tokio::pin!(end);
     let interrupted = loop {
@@ -178,18 +176,18 @@ pub async fn window(
             () = progress.stopped() => break true,
             task = tasks.join_next() => {
                 let error = match task {
-                    Some(task) => match finished(task) {
+                    Some(task) => match task_result(task) {
                         Ok(()) => continue,
                         Err(error) => error,
                     },
-                    None => Error::Closed("nobody is left".to_owned()),
+                    None => Error::Closed("no connection is left".to_owned()),
                 };
                 lost.add(&error);
                 if tasks.is_empty() {
                     return Err(error);
                 }
             }
-            _ = tick.tick() => progress.tell(Phase::Measuring {
+            _ = tick.tick() => progress.report(Phase::Measuring {
                 seconds: begin.elapsed().as_secs_f64(),
                 of: duration.as_secs_f64(),
             }),

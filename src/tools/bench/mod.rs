@@ -1,22 +1,21 @@
-//! What a server can do, measured from the outside, so that a machine can be sized: how many messages it relays, how
-//! many sessions it makes, what members cost that do nothing, and how it takes a crowd.
+//! Load generator for `sigver bench`: measures a server from outside, so that a machine can be sized.
 //!
-//! It must not be the load that limits, so contents are masked once, and what comes is only counted. Whatever else is
-//! said comes from the synthetic clients of [`compat`](crate::compat), so that each dialect's words exist once.
+//! Contents are masked once and received contents only counted, so that the load is not the limit. Every
+//! other message comes from the synthetic clients of [`client`](crate::tools::client).
 //!
-//! | module | what lives there | pure |
-//! |---|---|---|
-//! | [`relay`](mod@relay) | messages between members and joiners | |
-//! | [`sessions`](mod@sessions) | whole sessions, one after another | |
-//! | [`idle`](mod@idle) | members that do nothing | |
-//! | [`storm`](mod@storm) | joiners that come all at once | |
-//! | [`kept`](mod@kept) | what is still held when messages have gone through | |
-//! | [`watched`] | what the server's process costs | |
-//! | [`measure`] | windows of time, percentiles, many at a time | |
-//! | [`pace`] | a steady rate, and the threads that keep it | partly |
-//! | [`pair`], [`seat`], [`link`] | clients, from both down to the socket | |
-//! | [`frame`] | WebSocket frames | yes |
-//! | [`progress`], [`error`] | what is told meanwhile, and in place of a result | yes |
+//! | module | content |
+//! |---|---|
+//! | [`throughput`](mod@throughput) | messages between members and joiners |
+//! | [`sessions`](mod@sessions) | whole sessions, one after another |
+//! | [`idle`](mod@idle) | members that only answer heartbeats |
+//! | [`storm`](mod@storm) | joiners that arrive at once |
+//! | [`retained_memory`](mod@retained_memory) | memory retained after messages have passed |
+//! | [`process_stats`] | CPU time and memory of the server's process |
+//! | [`measure`] | measurement windows, percentiles, concurrent set-up |
+//! | [`pacer`] | a steady rate, and the threads that keep it |
+//! | [`pair`], [`bench_client`], [`ws_connection`] | clients, from pair to socket |
+//! | [`frame`] | WebSocket frames |
+//! | [`progress`], [`error`] | progress reports, errors |
 
 pub mod bench_client;
 pub(in crate::tools) mod cli;
@@ -41,23 +40,23 @@ use std::time::Duration;
 pub use crate::tools::client::protocol::Protocol;
 pub use crate::tools::dial::Target;
 pub use error::Error;
-pub use idle::{Idle, IdleResult, idle};
-pub use measure::{Lost, Times};
+pub use idle::{IdlePlan, IdleResult, idle};
+pub use measure::{Lost, Percentiles};
 pub use process_stats::{Cost, Process};
 pub use progress::{Phase, Progress};
-pub use retained_memory::{RetainedMemoryPlan, RetainedMemoryResult, kept};
-pub use sessions::{Sessions, SessionsResult, sessions};
-pub use storm::{Storm, StormResult, storm};
-pub use throughput::{Load, Relay, ThroughputResult, relay};
+pub use retained_memory::{RetainedMemoryPlan, RetainedMemoryResult, retained_memory};
+pub use sessions::{SessionsPlan, SessionsResult, sessions};
+pub use storm::{StormPlan, StormResult, storm};
+pub use throughput::{Load, ThroughputPlan, ThroughputResult, throughput};
 
-/// Waits for something, but not for ever.
-async fn patiently<T>(
+/// Awaits `operation`, for at most `limit`.
+async fn with_timeout<T>(
     limit: Duration,
     what: &'static str,
     doing: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, doing).await {
         Ok(done) => done,
-        Err(_) => Err(Error::Slow { what, seconds: limit.as_secs() }),
+        Err(_) => Err(Error::Timeout { what, seconds: limit.as_secs() }),
     }
 }

@@ -1,5 +1,7 @@
-//! A steady rate: when each message is due, who says so, and the threads where it happens. Round trips are counted from when a message
-//! was due, not from when it was sent, so that a server which makes its clients wait does not look better for it.
+//! Open-loop load: a schedule of round trips, and the threads that keep it.
+//!
+//! Round trips are timed from when a message was due, not from when it was sent, so that a server that
+//! delays its clients does not look faster (coordinated omission).
 
 use std::io;
 use std::sync::Arc;
@@ -14,40 +16,41 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
 
-/// The longest sleep of a pace.
-const NAP: Duration = Duration::from_secs(1);
-/// As many round trips are told at once, before others have their turn.
+/// Longest sleep of the pacer.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Number of round trips announced before other tasks run.
 const AT_ONCE: usize = 4096;
 
-/// When each round trip is due, of all rooms in turn.
+/// Due times of round trips, round robin over all rooms.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     rooms: u64,
-    /// Nanoseconds from one to the next.
+    /// Nanoseconds between round trips.
     interval: f64,
 }
 
-/// What is due in one room.
+/// Round trips due in one room.
 #[derive(Debug, Default)]
 pub struct PendingSends {
     due: AtomicU64,
-    /// How many have been answered.
+    /// Number of answered round trips.
     pub answered: AtomicU64,
     notify: Notify,
 }
 
 impl Schedule {
-    /// So many messages per second in so many rooms: a round trip is two of them.
+    /// Returns the schedule of `messages_per_second` messages in `rooms` rooms; a round trip is two
+    /// messages.
     pub fn new(rooms: usize, messages_per_second: f64) -> Self {
         Schedule { rooms: rooms.max(1) as u64, interval: 2e9 / messages_per_second }
     }
 
-    /// When a room's round trip is due.
+    /// Returns the due time of a room's round trip.
     pub fn at(&self, room: usize, trip: u64) -> Duration {
         self.nth(trip * self.rooms + room as u64)
     }
 
-    /// How many round trips of a room are due before this.
+    /// Returns the number of a room's round trips that are due before `elapsed`.
     pub fn before(&self, room: usize, elapsed: Duration) -> u64 {
         let all = self.all_before(elapsed);
         all.saturating_sub(room as u64).div_ceil(self.rooms)
@@ -59,7 +62,7 @@ impl Schedule {
 
     fn all_before(&self, elapsed: Duration) -> u64 {
         let mut all = (elapsed.as_nanos() as f64 / self.interval) as u64;
-        // What was rounded is put right.
+        // Floating-point rounding may be off by one either way.
         while all > 0 && self.nth(all - 1) >= elapsed {
             all -= 1;
         }
@@ -71,7 +74,7 @@ impl Schedule {
 }
 
 impl PendingSends {
-    /// Waits until something is due, and tells how much. Nothing is lost if it is dropped while it waits.
+    /// Waits until round trips are due, and returns their number. Cancel safe.
     pub async fn some(&self) -> u64 {
         loop {
             match self.due.swap(0, Ordering::Relaxed) {
@@ -82,22 +85,22 @@ impl PendingSends {
     }
 }
 
-/// A thread with tasks of its own: what is due in a room is told, sent, answered and counted by the same thread, so that
-/// no time is lost by waking another, which would be taken for the server's.
+/// A thread with a runtime of its own. A room's messages are announced, sent, answered and counted on one
+/// thread: waking another would add to the measured time.
 #[derive(Debug)]
 pub struct LoadThread {
-    /// Where its tasks are made.
+    /// Handle to the thread's runtime.
     pub tasks: tokio::runtime::Handle,
-    /// It ends when this is dropped.
+    /// Ends the thread when dropped.
     _over: oneshot::Sender<()>,
 }
 
 impl LoadThread {
-    /// A thread.
+    /// Starts a thread.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// The thread cannot be started.
     pub fn start() -> io::Result<LoadThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tasks, (over, ended)) = (runtime.handle().clone(), oneshot::channel());
@@ -108,24 +111,24 @@ impl LoadThread {
     }
 }
 
-/// Says in each of these rooms, which have their numbers, what is due, until it is dropped.
+/// Announces due round trips in the given rooms, until dropped.
 ///
 /// # Errors
 ///
-/// When there is no timer.
-pub async fn keep(
+/// The timer cannot be created.
+pub async fn run_pacer(
     schedule: Schedule,
     rooms: Vec<(usize, Arc<PendingSends>)>,
     begin: Instant,
 ) -> io::Result<()> {
-    let alarm = PreciseTimer::new()?;
+    let timer = PreciseTimer::new()?;
     for trip in 0.. {
         for (index, (room, due)) in rooms.iter().enumerate() {
             let at = schedule.at(*room, trip);
             loop {
                 match at.saturating_sub(begin.elapsed()) {
                     Duration::ZERO => break,
-                    early => alarm.sleep(early.min(NAP)).await?,
+                    early => timer.sleep(early.min(MAX_SLEEP)).await?,
                 }
             }
             due.due.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +141,7 @@ pub async fn keep(
     Ok(())
 }
 
-/// A timer that is exact to some µs: those of tasks are exact to a millisecond.
+/// Timer with a resolution of microseconds; Tokio's has a millisecond.
 #[cfg(target_os = "linux")]
 struct PreciseTimer(AsyncFd<std::os::fd::OwnedFd>);
 
@@ -158,7 +161,7 @@ impl PreciseTimer {
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         let once = Timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };
         let when = Itimerspec { it_interval: never, it_value: once };
-        // What has rung before is forgotten with it.
+        // Setting the timer also clears an earlier expiration.
         timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &when)?;
         loop {
             let mut ready = self.0.readable().await?;
@@ -170,7 +173,7 @@ impl PreciseTimer {
     }
 }
 
-/// Exact to a millisecond.
+/// Timer with Tokio's resolution of a millisecond.
 #[cfg(not(target_os = "linux"))]
 struct PreciseTimer;
 
@@ -191,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rooms_take_turns() {
+    fn schedule_is_round_robin() {
         // 500 round trips per second.
         let schedule = Schedule::new(2, 1000.0);
         let ms = Duration::from_millis;
@@ -201,20 +204,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_due_is_told_in_turn() {
+    async fn due_trips_are_announced() {
         let (first, second) = (Arc::new(PendingSends::default()), Arc::new(PendingSends::default()));
         let rooms = vec![(0, Arc::clone(&first)), (1, Arc::clone(&second))];
-        let pace = tokio::spawn(keep(Schedule::new(2, 1e4), rooms, Instant::now()));
-        let mut told = 0;
-        while told < 20 {
-            told += first.some().await + second.some().await;
+        let pace = tokio::spawn(run_pacer(Schedule::new(2, 1e4), rooms, Instant::now()));
+        let mut announced = 0;
+        while announced < 20 {
+            announced += first.some().await + second.some().await;
         }
         pace.abort();
         assert!(pace.await.unwrap_err().is_cancelled());
     }
 
     #[test]
-    fn what_is_before_is_what_comes_earlier() {
+    fn before_agrees_with_at() {
         let schedule = Schedule::new(7, 12_345.6);
         for room in 0..7 {
             for trip in 0..1000 {

@@ -1,4 +1,4 @@
-//! A member and a joiner that are bound to one another, and what they send. What is measured with them is elsewhere.
+//! A member and a joiner that are linked, and the messages they exchange.
 
 use super::bench_client::BenchClient;
 use super::error::Error;
@@ -15,59 +15,57 @@ pub struct Pair {
     pub member: BenchClient,
     /// The joiner.
     pub joiner: BenchClient,
-    /// What the member calls the joiner, once it is told.
+    /// The joiner's id at the member, once known.
     pub id: Option<JoinerId>,
 }
 
-/// What members and joiners send.
+/// Messages of members and joiners.
 #[derive(Clone, Debug)]
-pub struct Parcels {
-    /// To the member.
+pub struct PairMessages {
+    /// From joiner to member.
     pub up: TestMessage,
-    /// To the joiner.
+    /// From member to joiner.
     pub down: TestMessage,
 }
 
-impl Parcels {
-    /// Contents of this size, which no server needs to translate if the two speak the same dialect.
+impl PairMessages {
+    /// Returns contents of `bytes` bytes that need no translation between clients of one dialect.
     ///
     /// # Errors
     ///
-    /// When a dialect has no words for one after the other, or the two cannot meet.
-    pub fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<Parcels, Error> {
+    /// A dialect cannot send several contents, or the two cannot meet.
+    pub fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
-        for tongue in [member, joiner] {
-            let why = match tongue {
-                Protocol::Sigver(Dialect::Sigver6) => {
-                    "it has words for one offer and one answer, and nothing else"
-                }
+        for protocol in [member, joiner] {
+            let why = match protocol {
+                Protocol::Sigver(Dialect::Sigver6) => "it relays one offer and one answer only",
                 _ => continue,
             };
-            return Err(Error::Cannot { tongue, why });
+            return Err(Error::Unsupported { protocol, why });
         }
         let binary = !member.is_json() && !joiner.is_json();
-        let of = |tongue| match tongue {
-            // Nothing but what is called an offer, or a candidate, has words.
+        let of = |protocol| match protocol {
+            // These dialects relay only offers and candidates.
             Protocol::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => MessageKind::Offer,
             _ if binary => MessageKind::Bytes,
             _ => MessageKind::Json,
         };
-        let sized = |tongue| TestMessage::with_size(of(tongue), bytes);
-        Ok(Parcels { up: sized(joiner), down: sized(member) })
+        let sized = |protocol| TestMessage::with_size(of(protocol), bytes);
+        Ok(PairMessages { up: sized(joiner), down: sized(member) })
     }
 
-    /// An offer and an answer, or what is nearest to one.
+    /// Returns an offer and an answer, or the nearest a dialect has.
     ///
     /// # Errors
     ///
-    /// When the two cannot meet.
-    pub fn negotiation(member: Protocol, joiner: Protocol) -> Result<Parcels, Error> {
+    /// The two cannot meet.
+    pub fn negotiation(member: Protocol, joiner: Protocol) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
         let down = match member {
             Protocol::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => MessageKind::Offer,
             _ => MessageKind::Answer,
         };
-        Ok(Parcels {
+        Ok(PairMessages {
             up: TestMessage::new(MessageKind::Offer, "bench"),
             down: TestMessage::new(down, "bench"),
         })
@@ -77,18 +75,20 @@ impl Parcels {
 fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
     match member.is_compatible_with(joiner) {
         true => Ok(()),
-        false => {
-            Err(Error::Cannot { tongue: Protocol::Signaller, why: "the relay carries none but its own" })
-        }
+        false => Err(Error::Unsupported {
+            protocol: Protocol::Signaller,
+            why: "a signaller pipe links signaller clients only",
+        }),
     }
 }
 
 impl Pair {
-    /// A member in a room of its own, and a joiner. If its dialect joins with data, `first` is sent, and has come.
+    /// Connects a member, in a room of its own, and a joiner. In a dialect that joins with data, `first` is
+    /// sent and received.
     ///
     /// # Errors
     ///
-    /// When the server does not bind them.
+    /// The server does not link them.
     pub async fn bind(
         target: &Target,
         member: Protocol,
@@ -96,9 +96,10 @@ impl Pair {
         first: &TestMessage,
     ) -> Result<Pair, Error> {
         let key = random_key();
-        let member = seat(target, member, Role::Member, &key, None).await?;
+        let member = connect_client(target, member, Role::Member, &key, None).await?;
         let joins_with_data = joiner.capabilities().joins_with_data;
-        let joiner = seat(target, joiner, Role::Joiner, &key, joins_with_data.then_some(first)).await?;
+        let joiner =
+            connect_client(target, joiner, Role::Joiner, &key, joins_with_data.then_some(first)).await?;
         let mut pair = Pair { member, joiner, id: None };
         if joins_with_data {
             pair.arrive().await?;
@@ -106,72 +107,76 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Waits at the member for what the joiner has sent.
+    /// Waits until the member receives the joiner's message.
     async fn arrive(&mut self) -> Result<(), Error> {
-        let told = self.member.parcel("what the joiner sends").await.map_err(|error| error.of("a member"))?;
-        // If nothing names the joiner, it is known by its place.
+        let sender = self
+            .member
+            .message("message of the joiner")
+            .await
+            .map_err(|error| error.in_context("a member"))?;
+        // If no message names the joiner, its position does.
         self.id =
-            told.or(self.member.tongue.capabilities().addresses_joiner.then(|| JoinerId::from_number(0)));
+            sender.or(self.member.protocol.capabilities().addresses_joiner.then(|| JoinerId::from_number(0)));
         Ok(())
     }
 
-    /// The joiner sends something, and the member answers.
+    /// Sends a message from the joiner and an answer from the member.
     ///
     /// # Errors
     ///
-    /// When something does not come.
-    pub async fn exchange(&mut self, parcels: &Parcels) -> Result<(), Error> {
-        let frame = self.joiner.frame(None, &parcels.up)?;
-        self.joiner.write(&frame).await.map_err(|error| error.of("a joiner"))?;
+    /// A message does not arrive.
+    pub async fn exchange(&mut self, messages: &PairMessages) -> Result<(), Error> {
+        let frame = self.joiner.frame(None, &messages.up)?;
+        self.joiner.write(&frame).await.map_err(|error| error.in_context("a joiner"))?;
         self.arrive().await?;
-        self.answer(&parcels.down).await
+        self.answer(&messages.down).await
     }
 
-    /// The member answers.
+    /// Sends an answer from the member.
     ///
     /// # Errors
     ///
-    /// When it does not come.
+    /// The answer does not arrive.
     pub async fn answer(&mut self, down: &TestMessage) -> Result<(), Error> {
         let frame = self.member.frame(self.id.as_ref(), down)?;
-        self.member.write(&frame).await.map_err(|error| error.of("a member"))?;
-        self.joiner.parcel("what the member sends").await.map_err(|error| error.of("a joiner"))?;
+        self.member.write(&frame).await.map_err(|error| error.in_context("a member"))?;
+        self.joiner.message("message of the member").await.map_err(|error| error.in_context("a joiner"))?;
         Ok(())
     }
 }
 
-/// A client that is what it wants to be.
+/// Connects a client and waits until it is member or joiner, as `role` says.
 ///
 /// # Errors
 ///
-/// When the server does not let it be that.
-pub async fn seat(
+/// The server rejects the client.
+pub async fn connect_client(
     target: &Target,
-    tongue: Protocol,
+    protocol: Protocol,
     role: Role,
     key: &str,
     first: Option<&TestMessage>,
 ) -> Result<BenchClient, Error> {
-    let whose = if role == Role::Member { "a member" } else { "a joiner" };
-    let of = |error: Error| error.of(whose);
-    let mut seat = BenchClient::open(target, tongue, role, key).await.map_err(of)?;
-    seat.begin(first).await.map_err(of)?;
-    Ok(seat)
+    let name = if role == Role::Member { "a member" } else { "a joiner" };
+    let in_context = |error: Error| error.in_context(name);
+    let mut client = BenchClient::open(target, protocol, role, key).await.map_err(in_context)?;
+    client.begin(first).await.map_err(in_context)?;
+    Ok(client)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tongue(name: &str) -> Protocol {
+    fn protocol(name: &str) -> Protocol {
         Protocol::from_name(name).unwrap()
     }
 
     #[test]
-    fn contents_are_what_both_have_words_for() {
+    fn contents_suit_both_dialects() {
         let shapes = |member, joiner| {
-            let parcels = Parcels::opaque(tongue(member), tongue(joiner), 64).unwrap();
-            (parcels.up.kind, parcels.down.kind)
+            let messages = PairMessages::opaque(protocol(member), protocol(joiner), 64).unwrap();
+            (messages.up.kind, messages.down.kind)
         };
         assert_eq!(shapes("sigver-20", "sigver-15"), (MessageKind::Bytes, MessageKind::Bytes));
         assert_eq!(shapes("sigver-20", "sigver-5"), (MessageKind::Json, MessageKind::Json));
@@ -179,14 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_is_refused() {
-        let refused =
-            |member, joiner| Parcels::opaque(tongue(member), tongue(joiner), 64).unwrap_err().to_string();
-        assert!(
-            refused("sigver-6", "sigver-20")
-                .starts_with("sigver-6 cannot do this: it has words for one offer")
-        );
-        assert!(refused("sigver-20", "signaller").contains("none but its own"));
-        assert!(Parcels::negotiation(tongue("sigver-6"), tongue("sigver-6")).is_ok());
+    fn incapable_dialects_are_rejected() {
+        let refused = |member, joiner| {
+            PairMessages::opaque(protocol(member), protocol(joiner), 64).unwrap_err().to_string()
+        };
+        assert!(refused("sigver-6", "sigver-20").starts_with("sigver-6 cannot do this: it relays one offer"));
+        assert!(refused("sigver-20", "signaller").contains("links signaller clients only"));
+        assert!(PairMessages::negotiation(protocol("sigver-6"), protocol("sigver-6")).is_ok());
     }
 }

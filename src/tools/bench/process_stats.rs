@@ -1,5 +1,4 @@
-//! What a process of this machine costs: its processor time and its memory, as Linux tells them. Nothing about servers
-//! here.
+//! CPU time and memory of a local process, read from Linux's `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -8,29 +7,29 @@ use serde::Serialize;
 
 use super::error::Error;
 
-/// A process of this machine.
+/// A local process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     pid: u32,
 }
 
-/// What a process has cost until now.
+/// Totals of a process since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessSample {
-    /// Its processor time.
+    /// CPU time.
     pub cpu: Duration,
-    /// Its resident memory in bytes.
+    /// Resident memory, in bytes.
     pub memory: u64,
 }
 
-/// What a server has cost.
+/// Cost of a server during a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// Processor time in seconds.
+    /// CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// How many processors were busy with it: 1 is all of one.
+    /// Average number of busy CPUs.
     pub load: f64,
-    /// Processor time in µs for each thing that was done: a message, a session, a member in a second, a joiner.
+    /// CPU time in µs per unit of work: a message, a session, a member and second, a joiner.
     pub cpu_us_each: f64,
     /// Resident memory before the first connection, in bytes.
     pub memory_before: u64,
@@ -39,33 +38,33 @@ pub struct Cost {
 }
 
 impl Process {
-    /// The process of this id.
+    /// Returns the process with this id.
     ///
     /// # Errors
     ///
-    /// When it cannot be looked at.
-    pub fn of(pid: u32) -> Result<Self, Error> {
-        let watched = Process { pid };
-        watched.read().map(|_| watched)
+    /// The process cannot be inspected.
+    pub fn new(pid: u32) -> Result<Self, Error> {
+        let process = Process { pid };
+        process.read().map(|_| process)
     }
 
-    /// What it has cost until now.
+    /// Returns the process's totals.
     ///
     /// # Errors
     ///
-    /// When it is gone.
+    /// The process has ended.
     pub fn read(&self) -> Result<ProcessSample, Error> {
         let wrong = |why: String| Error::Process { pid: self.pid, why };
         if !cfg!(target_os = "linux") {
-            return Err(wrong("only Linux tells what a process costs".to_owned()));
+            return Err(wrong("only supported on Linux".to_owned()));
         }
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))
             .map_err(|error| wrong(error.to_string()))?;
-        let memory = resident(&status).ok_or_else(|| wrong("it has no memory of its own".to_owned()))?;
+        let memory = resident(&status).ok_or_else(|| wrong("it has no memory (kernel thread)".to_owned()))?;
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
         let mut nanos = 0;
         for thread in threads.map_err(|error| wrong(error.to_string()))?.flatten() {
-            // A thread may end meanwhile. The scheduler's clock is finer than the ticks of `stat`.
+            // A thread may have ended since the listing. `schedstat` is finer than the ticks of `stat`.
             let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
             nanos += on_processor(&text).unwrap_or(0);
         }
@@ -74,33 +73,73 @@ impl Process {
 }
 
 impl Cost {
-    /// Of this many things in this time.
-    pub(super) fn of(
+    /// Returns the cost of `units` units of work between two samples.
+    fn between(
         memory_before: u64,
         begin: ProcessSample,
         end: ProcessSample,
         elapsed: Duration,
-        things: f64,
+        units: f64,
     ) -> Cost {
         let cpu = end.cpu.saturating_sub(begin.cpu).as_secs_f64();
         Cost {
             cpu_seconds: cpu,
             load: cpu / elapsed.as_secs_f64().max(1e-9),
-            cpu_us_each: if things > 0.0 { cpu * 1e6 / things } else { 0.0 },
+            cpu_us_each: if units > 0.0 { cpu * 1e6 / units } else { 0.0 },
             memory_before,
             memory_after: end.memory,
         }
     }
 }
 
-/// Resident memory in bytes, from `/proc/PID/status`.
+/// Measures a server's cost over a span of time, if its process can be inspected.
+pub(super) struct CostMeter<'a> {
+    process: Option<&'a Process>,
+    memory_before: u64,
+    begin: Option<ProcessSample>,
+}
+
+impl<'a> CostMeter<'a> {
+    /// Records the memory before the first connection.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub fn new(process: Option<&'a Process>) -> Result<Self, Error> {
+        let begin = process.map(Process::read).transpose()?;
+        Ok(CostMeter { process, memory_before: begin.map_or(0, |sample| sample.memory), begin })
+    }
+
+    /// Starts the measured span.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.begin = self.process.map(Process::read).transpose()?;
+        Ok(())
+    }
+
+    /// Ends the measured span, and returns its cost per unit of work.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub fn finish(&self, elapsed: Duration, units: f64) -> Result<Option<Cost>, Error> {
+        let end = self.process.map(Process::read).transpose()?;
+        let span = self.begin.zip(end);
+        Ok(span.map(|(begin, end)| Cost::between(self.memory_before, begin, end, elapsed, units)))
+    }
+}
+
+/// Returns resident memory in bytes, from `/proc/PID/status`.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().ok()?;
     Some(kib * 1024)
 }
 
-/// Nanoseconds on a processor, from `/proc/PID/task/TID/schedstat`.
+/// Returns nanoseconds of CPU time, from `/proc/PID/task/TID/schedstat`.
 fn on_processor(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
@@ -110,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_linux_tells_is_read() {
+    fn proc_files_are_parsed() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nVmX: 1 kB"), Some(2 << 20));
         assert_eq!(resident("Name:\tkthread"), None);
         assert_eq!(on_processor("123456 78 9\n"), Some(123_456));
@@ -119,15 +158,15 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_costs_something_and_none_is_refused() {
-        assert!(Process::of(std::process::id()).unwrap().read().unwrap().memory > 0);
-        assert!(Process::of(u32::MAX).is_err());
+    fn own_process_is_inspected_and_missing_process_refused() {
+        assert!(Process::new(std::process::id()).unwrap().read().unwrap().memory > 0);
+        assert!(Process::new(u32::MAX).is_err());
     }
 
     #[test]
-    fn a_cost_is_what_was_spent_between() {
+    fn cost_is_difference_of_samples() {
         let reading = |ms, memory| ProcessSample { cpu: Duration::from_millis(ms), memory };
-        let cost = Cost::of(1, reading(100, 2), reading(600, 3), Duration::from_secs(2), 1000.0);
+        let cost = Cost::between(1, reading(100, 2), reading(600, 3), Duration::from_secs(2), 1000.0);
         assert_eq!((cost.load, cost.cpu_us_each), (0.25, 500.0));
         assert_eq!((cost.memory_before, cost.memory_after), (1, 3));
     }

@@ -1,74 +1,74 @@
-//! How far a measurement is, and the wish to end it. What is shown of it is the caller's.
+//! Progress reports of a measurement, and its stop signal.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far it is.
+/// Phase of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
-    /// Connections are made.
+    /// Connections are being opened.
     Connecting {
-        /// How many rooms, or members, there are.
+        /// Rooms or members that are ready.
         done: usize,
-        /// How many there will be.
+        /// Total number.
         of: usize,
     },
-    /// Each room has its messages, one room after another.
+    /// Each room exchanges its messages, one room after another.
     Exchanging {
-        /// How many rooms have had them.
+        /// Rooms that are done.
         done: usize,
-        /// How many there are.
+        /// Total number.
         of: usize,
     },
-    /// What is to be measured happens.
+    /// The measurement window is open.
     Measuring {
-        /// For how many seconds it has.
+        /// Elapsed seconds.
         seconds: f64,
-        /// For how many it will.
+        /// Total seconds.
         of: f64,
     },
 }
 
-/// Whom to tell how far it is, and whether to go on. Clones are one and the same.
+/// Receiver of progress reports, with the stop signal. Clones share both.
 #[derive(Clone)]
 pub struct Progress(Arc<Inner>);
 
 struct Inner {
-    tell: Box<dyn Fn(Phase) + Send + Sync>,
+    report: Box<dyn Fn(Phase) + Send + Sync>,
     stop: watch::Sender<bool>,
 }
 
 impl Progress {
-    /// Tells this.
-    pub fn new(tell: impl Fn(Phase) + Send + Sync + 'static) -> Self {
-        Progress(Arc::new(Inner { tell: Box::new(tell), stop: watch::Sender::new(false) }))
+    /// Returns a progress that passes reports to `report`.
+    pub fn new(report: impl Fn(Phase) + Send + Sync + 'static) -> Self {
+        Progress(Arc::new(Inner { report: Box::new(report), stop: watch::Sender::new(false) }))
     }
 
-    /// Tells nobody.
+    /// Returns a progress that drops reports.
     pub fn none() -> Self {
         Progress::new(|_| {})
     }
 
-    /// Ends the measurement: what has been measured until now is its result.
+    /// Stops the measurement; results so far are kept.
     pub fn stop(&self) {
         self.0.stop.send_replace(true);
     }
 
-    /// Whether it is to end.
+    /// Returns true if the measurement was stopped.
     pub fn is_stopped(&self) -> bool {
         *self.0.stop.borrow()
     }
 
-    /// Waits until it is to end.
+    /// Waits until the measurement is stopped.
     pub async fn stopped(&self) {
-        // The sender lives as long as this.
+        // The sender is not dropped before `self`.
         let _ = self.0.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
-    pub(super) fn tell(&self, phase: Phase) {
-        (self.0.tell)(phase);
+    pub(super) fn report(&self, phase: Phase) {
+        (self.0.report)(phase);
     }
 }
 

@@ -1,32 +1,33 @@
-//! What `sigver bench` prints for people. No I/O here.
+//! Text output of `sigver bench`.
 
 use crate::tools::bench::{
-    Cost, IdleResult, Load, Lost, RetainedMemoryResult, SessionsResult, StormResult, ThroughputResult, Times,
+    Cost, IdleResult, Load, Lost, Percentiles, RetainedMemoryResult, SessionsResult, StormResult,
+    ThroughputResult,
 };
 
-/// A result that can be told.
+/// A result that can be rendered as text.
 pub trait RenderText {
-    /// For people.
-    fn in_words(&self) -> String;
+    /// Returns the result as text.
+    fn render(&self) -> String;
 
-    /// Whether nobody was lost on the way.
-    fn is_whole(&self) -> bool;
+    /// Returns true if no connection was lost and no message stayed unanswered.
+    fn is_complete(&self) -> bool;
 }
 
 impl RenderText for ThroughputResult {
-    fn in_words(&self) -> String {
+    fn render(&self) -> String {
         let how = match (self.rate, self.in_flight) {
-            (Some(rate), _) => format!("{rate} messages/s asked for"),
-            (None, in_flight) => format!("{} in flight each", in_flight.unwrap_or_default()),
+            (Some(rate), _) => format!("{rate} messages/s requested"),
+            (None, in_flight) => format!("{} in flight per pair", in_flight.unwrap_or_default()),
         };
         let mut out = format!(
-            "relay, member {}, joiner {}: {} rooms, {} bytes, {how}, {:.1} s\n",
+            "throughput, member {}, joiner {}: {} rooms, {} bytes, {how}, {:.1} s\n",
             self.member, self.joiner, self.rooms, self.bytes, self.seconds
         );
         line(&mut out, "messages/s", &format!("{:.0}", self.messages_per_second));
         line(&mut out, "round trip", &times(&self.round_trip));
         if self.unanswered > 0 {
-            line(&mut out, "unanswered", &format!("{} that were due", self.unanswered));
+            line(&mut out, "unanswered", &format!("{} of those due", self.unanswered));
         }
         cost(&mut out, self.server.as_ref(), "message");
         load(&mut out, &self.load);
@@ -34,13 +35,13 @@ impl RenderText for ThroughputResult {
         out
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.lost.count == 0 && self.unanswered == 0
     }
 }
 
 impl RenderText for SessionsResult {
-    fn in_words(&self) -> String {
+    fn render(&self) -> String {
         let mut out = format!(
             "sessions, member {}, joiner {}: {} at a time, {:.1} s\n",
             self.member, self.joiner, self.concurrency, self.seconds
@@ -52,13 +53,13 @@ impl RenderText for SessionsResult {
         out
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.lost.count == 0
     }
 }
 
 impl RenderText for IdleResult {
-    fn in_words(&self) -> String {
+    fn render(&self) -> String {
         let mut out = format!("idle, {}: {} members, {:.1} s\n", self.dialect, self.members, self.seconds);
         line(&mut out, "connected in", &format!("{:.2} s", self.connecting_seconds));
         cost(&mut out, self.server.as_ref(), "member and second");
@@ -69,13 +70,13 @@ impl RenderText for IdleResult {
         out
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.lost.count == 0
     }
 }
 
 impl RenderText for StormResult {
-    fn in_words(&self) -> String {
+    fn render(&self) -> String {
         let before = if self.connected { ", connected before" } else { "" };
         let mut out = format!(
             "storm, member {}, joiners {}: {} at once{before}\n",
@@ -89,20 +90,21 @@ impl RenderText for StormResult {
         out
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.lost.count == 0
     }
 }
 
 impl RenderText for RetainedMemoryResult {
-    fn in_words(&self) -> String {
-        let mut out = format!("kept, {}: {} rooms, {} bytes\n", self.dialect, self.rooms, self.bytes);
+    fn render(&self) -> String {
+        let mut out =
+            format!("retained memory, {}: {} rooms, {} bytes\n", self.dialect, self.rooms, self.bytes);
         line(&mut out, "memory", &format!("{:.0} bytes per connection", self.bytes_per_connection));
         line(&mut out, "before, after", &format!("{}, {}", mib(self.memory_before), mib(self.memory_after)));
         out
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         true
     }
 }
@@ -111,7 +113,7 @@ fn line(out: &mut String, name: &str, value: &str) {
     out.push_str(&format!("  {name:<14} {value}\n"));
 }
 
-fn times(times: &Times) -> String {
+fn times(times: &Percentiles) -> String {
     match times.count {
         0 => "none".to_owned(),
         _ => {
@@ -121,7 +123,7 @@ fn times(times: &Times) -> String {
     }
 }
 
-/// A time in µs, in a unit that suits it.
+/// Formats a duration in µs with a suitable unit.
 fn time(us: f64) -> String {
     match us {
         ..1e3 => format!("{us:.1} µs"),
@@ -172,13 +174,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_units() {
+    fn durations_have_units() {
         assert_eq!([12.34, 1234.0, 12_345_678.0].map(time), ["12.3 µs", "1.23 ms", "12.35 s"]);
-        assert_eq!(times(&Times::default()), "none");
+        assert_eq!(times(&Percentiles::default()), "none");
     }
 
     #[test]
-    fn who_is_lost_is_told() {
+    fn lost_connections_are_rendered() {
         let mut out = String::new();
         ends(&mut out, &Lost { count: 2, first: Some("a member: closed with 4000".to_owned()) }, true);
         assert!(out.contains("2, the first: a member: closed with 4000\n"), "{out}");

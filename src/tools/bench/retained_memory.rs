@@ -1,4 +1,4 @@
-//! What a server still holds for each connection when a message has gone through it both ways.
+//! Memory that a server retains per connection after a message has passed both ways.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,82 +7,82 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::error::Error;
-use super::measure::{allow, many};
-use super::pair::{Pair, Parcels};
+use super::measure::{ensure_fd_limit, spawn_many};
+use super::pair::{Pair, PairMessages};
 use super::process_stats::Process;
 use super::progress::{Phase, Progress};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
-/// How long the server has to tidy up.
-const REST: Duration = Duration::from_secs(1);
+/// Time that the server has to release buffers.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
 
-/// What is to be measured.
+/// Plan of a measurement of retained memory.
 #[derive(Clone, Debug)]
 pub struct RetainedMemoryPlan {
-    /// What members and joiners speak.
+    /// Protocol of members and joiners.
     pub dialect: Protocol,
-    /// How many rooms there are, with a member and a joiner each.
+    /// Number of rooms, each with a member and a joiner.
     pub rooms: usize,
-    /// How long a message is.
+    /// Message size, in bytes.
     pub bytes: usize,
 }
 
-/// What was measured.
+/// Result of a measurement of retained memory.
 #[derive(Clone, Debug, Serialize)]
 pub struct RetainedMemoryResult {
-    /// What they speak.
+    /// Protocol of members and joiners.
     pub dialect: &'static str,
-    /// How many rooms there are.
+    /// Number of rooms.
     pub rooms: usize,
-    /// How long a message is.
+    /// Message size, in bytes.
     pub bytes: usize,
     /// Resident memory with all connections, before the first message, in bytes.
     pub memory_before: u64,
-    /// And a second after the last.
+    /// Resident memory one second after the last message, in bytes.
     pub memory_after: u64,
-    /// What is still held for each connection, in bytes.
+    /// Retained memory per connection, in bytes.
     pub bytes_per_connection: f64,
 }
 
-/// Measures it.
+/// Measures retained memory.
 ///
 /// # Errors
 ///
-/// When a dialect cannot do it, the server does not let everybody in, or a message does not come.
-pub async fn kept(
+/// A dialect lacks the messages, the server rejects a client, or a message does not arrive.
+pub async fn retained_memory(
     target: &Target,
-    keep: &RetainedMemoryPlan,
-    watched: &Process,
+    plan: &RetainedMemoryPlan,
+    process: &Process,
     progress: &Progress,
 ) -> Result<RetainedMemoryResult, Error> {
-    let dialect = keep.dialect;
-    let small = Arc::new(Parcels::opaque(dialect, dialect, 1)?);
-    let parcels = Parcels::opaque(dialect, dialect, keep.bytes)?;
-    if keep.rooms == 0 || keep.bytes == 0 {
-        return Err(Error::Senseless("at least one room and one byte are needed".to_owned()));
+    let dialect = plan.dialect;
+    let small = Arc::new(PairMessages::opaque(dialect, dialect, 1)?);
+    let messages = PairMessages::opaque(dialect, dialect, plan.bytes)?;
+    if plan.rooms == 0 || plan.bytes == 0 {
+        return Err(Error::InvalidPlan("at least one room and one byte are needed".to_owned()));
     }
-    allow(2 * keep.rooms)?;
-    let mut pairs = many(keep.rooms, progress, |_| {
+    ensure_fd_limit(2 * plan.rooms)?;
+    let mut pairs = spawn_many(plan.rooms, progress, |_| {
         let (target, small) = (target.clone(), Arc::clone(&small));
         async move { Pair::bind(&target, dialect, dialect, &small.up).await }
     })
     .await?;
-    let before = watched.read()?.memory;
+    let before = process.read()?.memory;
     let count = pairs.len() as f64;
     for (done, pair) in pairs.iter_mut().enumerate() {
         if progress.is_stopped() {
             return Err(Error::Interrupted);
         }
-        pair.exchange(&parcels).await?;
-        progress.tell(Phase::Exchanging { done: done + 1, of: keep.rooms });
+        pair.exchange(&messages).await?;
+        progress.report(Phase::Exchanging { done: done + 1, of: plan.rooms });
     }
-    sleep(REST).await;
-    let after = watched.read()?.memory;
+    sleep(RELEASE_TIME).await;
+    let after = process.read()?.memory;
     Ok(RetainedMemoryResult {
         dialect: dialect.name(),
-        rooms: keep.rooms,
-        bytes: keep.bytes,
+        rooms: plan.rooms,
+        bytes: plan.bytes,
         memory_before: before,
         memory_after: after,
         bytes_per_connection: (after as f64 - before as f64) / (2.0 * count),

@@ -1,5 +1,4 @@
-//! Whole sessions, one after another: a member comes and is one, a joiner comes and is bound, an offer, an answer, and
-//! both leave.
+//! Whole sessions, one after another: member and joiner connect, offer, answer, both disconnect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,86 +11,86 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::error::Error;
-use super::measure::{Lost, Times, allow, histogram, window};
-use super::pair::{Pair, Parcels};
-use super::process_stats::{Cost, Process};
+use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, window};
+use super::pair::{Pair, PairMessages};
+use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
-/// How long sessions are made before they are counted.
+/// Time before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// What is to be measured.
+/// Plan of a measurement of sessions.
 #[derive(Clone, Debug)]
-pub struct Sessions {
-    /// What members speak.
+pub struct SessionsPlan {
+    /// Protocol of the members.
     pub member: Protocol,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: Protocol,
-    /// How many sessions there are at any time.
+    /// Number of concurrent sessions.
     pub concurrency: usize,
-    /// How long they are counted.
+    /// Measurement duration.
     pub duration: Duration,
 }
 
-/// What was measured.
+/// Result of a measurement of sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionsResult {
-    /// What members speak.
+    /// Protocol of the members.
     pub member: &'static str,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: &'static str,
-    /// How many sessions there were at any time.
+    /// Number of concurrent sessions.
     pub concurrency: usize,
-    /// How long they were counted, in seconds.
+    /// Measurement duration, in seconds.
     pub seconds: f64,
-    /// How many ended.
+    /// Number of completed sessions.
     pub sessions: u64,
-    /// How many ended in a second.
+    /// Completed sessions per second.
     pub sessions_per_second: f64,
-    /// How long each took, from its first connection until both have left.
-    pub session: Times,
-    /// What the server has cost; each is a session.
+    /// Session durations, from the first connection attempt until both have disconnected.
+    pub session: Percentiles,
+    /// Server cost per session.
     pub server: Option<Cost>,
-    /// Which were given up; nobody goes on in their place.
+    /// Failed sessions; they are not replaced.
     pub lost: Lost,
-    /// Whether it was ended early.
+    /// True if the measurement was stopped early.
     pub interrupted: bool,
 }
 
-/// What all sessions share.
+/// Counters that all sessions share.
 struct Meter {
     sessions: AtomicU64,
     times: Mutex<Histogram<u64>>,
 }
 
-/// Measures it.
+/// Measures sessions.
 ///
 /// # Errors
 ///
-/// When a dialect cannot do it, or no session succeeds any more.
+/// A dialect lacks the messages, or every session fails.
 pub async fn sessions(
     target: &Target,
-    sessions: &Sessions,
-    watched: Option<&Process>,
+    sessions: &SessionsPlan,
+    process: Option<&Process>,
     progress: &Progress,
 ) -> Result<SessionsResult, Error> {
-    let parcels = Arc::new(Parcels::negotiation(sessions.member, sessions.joiner)?);
+    let messages = Arc::new(PairMessages::negotiation(sessions.member, sessions.joiner)?);
     if sessions.concurrency == 0 {
-        return Err(Error::Senseless("at least one session at a time is needed".to_owned()));
+        return Err(Error::InvalidPlan("at least one session at a time is needed".to_owned()));
     }
-    allow(2 * sessions.concurrency)?;
-    let before = watched.map(Process::read).transpose()?;
+    ensure_fd_limit(2 * sessions.concurrency)?;
+    let mut cost = CostMeter::new(process)?;
     let meter = Arc::new(Meter { sessions: AtomicU64::new(0), times: Mutex::new(histogram()?) });
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     for _ in 0..sessions.concurrency {
-        let (target, parcels, meter) = (target.clone(), Arc::clone(&parcels), Arc::clone(&meter));
+        let (target, messages, meter) = (target.clone(), Arc::clone(&messages), Arc::clone(&meter));
         let (member, joiner) = (sessions.member, sessions.joiner);
         tasks.spawn(async move {
             loop {
                 let begin = Instant::now();
-                session(&target, member, joiner, &parcels).await?;
+                session(&target, member, joiner, &messages).await?;
                 meter.sessions.fetch_add(1, Ordering::Relaxed);
                 let took = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 meter.times.lock().saturating_record(took);
@@ -100,16 +99,13 @@ pub async fn sessions(
     }
     sleep(WARM_UP).await;
     meter.times.lock().reset();
-    let (count, begin) = (meter.sessions.load(Ordering::Relaxed), watched.map(Process::read).transpose()?);
+    let count = meter.sessions.load(Ordering::Relaxed);
+    cost.start()?;
     let window = window(sessions.duration, &mut tasks, &mut lost, progress).await?;
     let count = meter.sessions.load(Ordering::Relaxed) - count;
-    let end = watched.map(Process::read).transpose()?;
+    let server = cost.finish(window.elapsed, count as f64)?;
     tasks.shutdown().await;
-    let server = before
-        .zip(begin)
-        .zip(end)
-        .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, count as f64));
-    let (seconds, session) = (window.elapsed.as_secs_f64(), Times::of(&meter.times.lock()));
+    let (seconds, session) = (window.elapsed.as_secs_f64(), Percentiles::of(&meter.times.lock()));
     Ok(SessionsResult {
         member: sessions.member.name(),
         joiner: sessions.joiner.name(),
@@ -128,15 +124,15 @@ async fn session(
     target: &Target,
     member: Protocol,
     joiner: Protocol,
-    parcels: &Parcels,
+    messages: &PairMessages,
 ) -> Result<(), Error> {
-    let mut pair = Pair::bind(target, member, joiner, &parcels.up).await?;
+    let mut pair = Pair::bind(target, member, joiner, &messages.up).await?;
     match joiner.capabilities().joins_with_data {
-        // Its offer has come already.
-        true => pair.answer(&parcels.down).await?,
-        false => pair.exchange(parcels).await?,
+        // The offer was sent with the join.
+        true => pair.answer(&messages.down).await?,
+        false => pair.exchange(messages).await?,
     }
     let (joiner, member) = tokio::join!(pair.joiner.leave(), pair.member.leave());
-    joiner.map_err(|error| error.of("a joiner"))?;
-    member.map_err(|error| error.of("a member"))
+    joiner.map_err(|error| error.in_context("a joiner"))?;
+    member.map_err(|error| error.in_context("a member"))
 }

@@ -1,4 +1,4 @@
-//! Joiners that come all at once into one room with one member: how long until each is answered.
+//! Joiners that enter a room at once: time until each is answered.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use super::bench_client::BenchClient;
 use super::error::Error;
-use super::measure::{Lost, Times, allow, finished, histogram, many};
-use super::pair::seat;
-use super::process_stats::{Cost, Process};
+use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, spawn_many, task_result};
+use super::pair::connect_client;
+use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::{Phase, Progress};
 use crate::protocol::dialect::Family;
 use crate::tools::client::dialects::Role;
@@ -20,100 +20,100 @@ use crate::tools::client::protocol::Protocol;
 use crate::tools::client::random_key;
 use crate::tools::dial::Target;
 
-/// What is to be measured.
+/// Plan of a join storm.
 #[derive(Clone, Debug)]
-pub struct Storm {
-    /// What the member speaks.
+pub struct StormPlan {
+    /// Protocol of the member.
     pub member: Protocol,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: Protocol,
-    /// How many joiners there are.
+    /// Number of joiners.
     pub joiners: usize,
-    /// Whether they are connected before, and only join at once.
+    /// True if joiners connect first, and only their join messages are sent at once.
     pub connected: bool,
 }
 
-/// What was measured.
+/// Result of a join storm.
 #[derive(Clone, Debug, Serialize)]
 pub struct StormResult {
-    /// What the member speaks.
+    /// Protocol of the member.
     pub member: &'static str,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: &'static str,
-    /// How many joiners there are.
+    /// Number of joiners.
     pub joiners: usize,
-    /// Whether they were connected before.
+    /// True if joiners were connected first.
     pub connected: bool,
-    /// How many were answered.
+    /// Number of answered joiners.
     pub answered: usize,
-    /// How long until all were answered, or lost, in seconds.
+    /// Time until the last answer, in seconds.
     pub seconds: f64,
-    /// How many were answered in a second.
+    /// Answered joiners per second.
     pub joins_per_second: f64,
-    /// How long each waited since all began.
-    pub answer: Times,
-    /// What the server has cost; each is a joiner.
+    /// Time of each answer since the start.
+    pub answer: Percentiles,
+    /// Server cost per joiner.
     pub server: Option<Cost>,
-    /// Who was not answered.
+    /// Joiners that were not answered.
     pub lost: Lost,
 }
 
-/// Measures it.
+/// Measures a join storm.
 ///
 /// # Errors
 ///
-/// When a dialect cannot do it, or no joiner is answered.
+/// A dialect lacks the messages, or no joiner is answered.
 pub async fn storm(
     target: &Target,
-    storm: &Storm,
-    watched: Option<&Process>,
+    storm: &StormPlan,
+    process: Option<&Process>,
     progress: &Progress,
 ) -> Result<StormResult, Error> {
     storm.check()?;
-    allow(storm.joiners + 1)?;
-    let before = watched.map(Process::read).transpose()?;
+    ensure_fd_limit(storm.joiners + 1)?;
+    let mut cost = CostMeter::new(process)?;
     let (key, first) = (random_key(), Arc::new(TestMessage::new(MessageKind::Offer, "bench")));
-    let mut member = seat(target, storm.member, Role::Member, &key, None).await?;
-    // It reads what it is told, so that the server need not keep it.
+    let mut member = connect_client(target, storm.member, Role::Member, &key, None).await?;
+    // The member reads, so that the server does not queue for it.
     let mut listening = JoinSet::new();
     listening.spawn(async move {
         loop {
-            if let Err(error) = member.hear().await {
-                return error.of("the member");
+            if let Err(error) = member.receive().await {
+                return error.in_context("the member");
             }
         }
     });
     let joiner = storm.joiner;
-    let mut seats = Vec::new();
+    let mut clients = Vec::new();
     if storm.connected {
         let open = |_| {
             let (target, key) = (target.clone(), key.clone());
             async move {
-                let seat = BenchClient::open(&target, joiner, Role::Joiner, &key).await;
-                seat.map_err(|error| error.of("a joiner"))
+                let client = BenchClient::open(&target, joiner, Role::Joiner, &key).await;
+                client.map_err(|error| error.in_context("a joiner"))
             }
         };
-        seats = many(storm.joiners, progress, open).await?;
+        clients = spawn_many(storm.joiners, progress, open).await?;
     }
-    // Tasks are made before the clock starts.
+    // Tasks are spawned before the clock starts.
     let gate = Arc::new(Barrier::new(storm.joiners + 1));
     let mut tasks: JoinSet<Result<(Instant, BenchClient), Error>> = JoinSet::new();
     for _ in 0..storm.joiners {
         let (target, key, first, gate) = (target.clone(), key.clone(), Arc::clone(&first), Arc::clone(&gate));
-        let seat = seats.pop();
+        let client = clients.pop();
         tasks.spawn(async move {
             gate.wait().await;
-            let of = |error: Error| error.of("a joiner");
-            let mut seat = match seat {
-                Some(seat) => seat,
-                None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(of)?,
+            let in_context = |error: Error| error.in_context("a joiner");
+            let mut client = match client {
+                Some(client) => client,
+                None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(in_context)?,
             };
             let data = joiner.capabilities().joins_with_data.then_some(&*first);
-            seat.begin(data).await.map_err(of)?;
-            Ok((Instant::now(), seat))
+            client.begin(data).await.map_err(in_context)?;
+            Ok((Instant::now(), client))
         });
     }
-    let begun = watched.map(Process::read).transpose()?;
+    cost.start()?;
     let begin = Instant::now();
     gate.wait().await;
     let (mut answered, mut lost, mut times, mut last) = (Vec::new(), Lost::default(), histogram()?, begin);
@@ -122,13 +122,13 @@ pub async fn storm(
             task = tasks.join_next() => task,
             () = progress.stopped() => return Err(Error::Interrupted),
         };
-        match task.map(finished) {
+        match task.map(task_result) {
             None => break,
-            Some(Ok((at, seat))) => {
+            Some(Ok((at, client))) => {
                 last = last.max(at);
                 times.saturating_record(u64::try_from((at - begin).as_nanos()).unwrap_or(u64::MAX));
-                // Nobody leaves before all are there.
-                answered.push(seat);
+                // All joiners stay until the last is answered.
+                answered.push(client);
             }
             Some(Err(error)) => {
                 lost.add(&error);
@@ -137,16 +137,13 @@ pub async fn storm(
                 }
             }
         }
-        progress.tell(Phase::Connecting { done: answered.len() + lost.count, of: storm.joiners });
+        progress.report(Phase::Connecting { done: answered.len() + lost.count, of: storm.joiners });
     }
-    let (elapsed, end) = (last - begin, watched.map(Process::read).transpose()?);
+    let elapsed = last - begin;
+    let server = cost.finish(elapsed, storm.joiners as f64)?;
     if let Some(Ok(error)) = listening.try_join_next() {
         return Err(error);
     }
-    let server = before
-        .zip(begun)
-        .zip(end)
-        .map(|((before, begun), end)| Cost::of(before.memory, begun, end, elapsed, storm.joiners as f64));
     let seconds = elapsed.as_secs_f64();
     Ok(StormResult {
         member: storm.member.name(),
@@ -156,26 +153,26 @@ pub async fn storm(
         answered: answered.len(),
         seconds,
         joins_per_second: answered.len() as f64 / seconds.max(1e-9),
-        answer: Times::of(&times),
+        answer: Percentiles::of(&times),
         server,
         lost,
     })
 }
 
-impl Storm {
+impl StormPlan {
     fn check(&self) -> Result<(), Error> {
         if self.joiners == 0 {
-            return Err(Error::Senseless("at least one joiner is needed".to_owned()));
+            return Err(Error::InvalidPlan("at least one joiner is needed".to_owned()));
         }
-        let cannot = |tongue, why| Err(Error::Cannot { tongue, why });
-        for tongue in [self.member, self.joiner] {
-            if tongue == Protocol::Signaller {
-                return cannot(tongue, "one joiner has one member");
+        let cannot = |protocol, why| Err(Error::Unsupported { protocol, why });
+        for protocol in [self.member, self.joiner] {
+            if protocol == Protocol::Signaller {
+                return cannot(protocol, "a signaller connector has one listener");
             }
         }
         match self.joiner {
             Protocol::Sigver(dialect) if self.connected && dialect.family() == Family::ProtobufV1 => {
-                cannot(self.joiner, "its joiners join by connecting, so that none is connected before")
+                cannot(self.joiner, "its joiners join by connecting")
             }
             _ => Ok(()),
         }

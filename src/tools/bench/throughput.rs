@@ -1,5 +1,5 @@
-//! Messages between members and joiners: as many as the server can, or at a steady rate. How a pair is bound is in
-//! `pair`.
+//! Messages between members and joiners: as many as the server relays (closed loop), or at a steady rate
+//! (open loop).
 
 mod load;
 
@@ -22,92 +22,93 @@ pub use load::Load;
 
 use super::bench_client::BenchClient;
 use super::error::Error;
-use super::measure::{Lost, Times, allow, finished, histogram, many, window};
+use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, spawn_many, task_result, window};
 use super::pacer::{self, LoadThread, PendingSends, Schedule};
-use super::pair::{Pair, Parcels};
-use super::process_stats::{Cost, Process};
+use super::pair::{Pair, PairMessages};
+use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
-/// How long messages are sent before they are counted.
+/// Time before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// How long an answer that was due in the window is waited for when it is over.
+/// Time to wait after the window for answers that were due in it.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long it is waited for if somebody has asked for the end.
+/// The same after the measurement was stopped.
 const SHORT_GRACE: Duration = Duration::from_millis(200);
-/// As many contents as are written at once have at most so many bytes.
+/// Limit of a single write, in bytes.
 const AT_ONCE: usize = 64 * 1024;
-/// More messages per second are a mistake.
+/// Highest accepted rate, in messages per second.
 const MAX_RATE: f64 = 1e7;
-/// More bytes of a pair under way are what servers close for.
+/// Limit of bytes in flight per pair; servers close connections with more.
 const MAX_IN_FLIGHT: usize = 512 * 1024;
-/// Of so many round trips in a row that have no answer each is counted with a time of its own.
+/// Number of steps in which a run of unanswered round trips is recorded.
 const PIECES: u64 = 1000;
 
-/// What is to be measured.
+/// Plan of a throughput measurement.
 #[derive(Clone, Debug)]
-pub struct Relay {
-    /// What members speak.
+pub struct ThroughputPlan {
+    /// Protocol of the members.
     pub member: Protocol,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: Protocol,
-    /// How many rooms there are, with a member and a joiner each.
+    /// Number of rooms, each with a member and a joiner.
     pub rooms: usize,
-    /// How many messages of a pair are under way at any time; of no meaning with a rate.
+    /// Messages in flight per pair; ignored with a rate.
     pub in_flight: usize,
-    /// How long a message is; one of JSON has at least 11 bytes.
+    /// Content size, in bytes; at least 11 in JSON dialects.
     pub bytes: usize,
-    /// How long they are counted.
+    /// Measurement duration.
     pub duration: Duration,
-    /// How many messages are sent in a second, in all rooms together, both ways; without it, as many as can be.
+    /// Messages per second, both directions of all rooms together (open loop); `None` measures the maximum.
     pub rate: Option<f64>,
 }
 
-/// What was measured.
+/// Result of a throughput measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct ThroughputResult {
-    /// What members speak.
+    /// Protocol of the members.
     pub member: &'static str,
-    /// What joiners speak.
+    /// Protocol of the joiners.
     pub joiner: &'static str,
-    /// How many rooms there are.
+    /// Number of rooms.
     pub rooms: usize,
-    /// How many messages of a pair are under way; `None` with a rate.
+    /// Messages in flight per pair; `None` with a rate.
     pub in_flight: Option<usize>,
-    /// How long a message is.
+    /// Content size, in bytes.
     pub bytes: usize,
-    /// How many messages were to be sent in a second.
+    /// Requested messages per second.
     pub rate: Option<f64>,
-    /// How long they were counted, in seconds.
+    /// Measurement duration, in seconds.
     pub seconds: f64,
-    /// How many came, at members and joiners.
+    /// Messages received by members and joiners.
     pub messages: u64,
-    /// How many came in a second.
+    /// Messages received per second.
     pub messages_per_second: f64,
-    /// From when a joiner sends a message, or is due to, until it has the member's answer.
-    pub round_trip: Times,
-    /// How many of those that were due have no answer two seconds later; their times are counted as they are then.
+    /// Time from a joiner's message, or when it was due, to the member's answer.
+    pub round_trip: Percentiles,
+    /// Round trips without an answer after the grace period; they are included in `round_trip` with the
+    /// time until then.
     pub unanswered: u64,
-    /// What the server has cost; each is a message.
+    /// Server cost per message.
     pub server: Option<Cost>,
-    /// What is to be known of the load.
+    /// State of the load generator.
     pub load: Load,
-    /// Who was lost.
+    /// Lost connections.
     pub lost: Lost,
-    /// Whether it was ended early.
+    /// True if the measurement was stopped early.
     pub interrupted: bool,
 }
 
-/// What all pairs share.
+/// Counters that all pairs share.
 struct Meter {
     messages: AtomicU64,
     trips: Mutex<Histogram<u64>>,
-    /// How late messages are sent.
+    /// Delays of sent messages.
     late: Mutex<Histogram<u64>>,
     begin: Instant,
-    /// From and until when round trips are recorded, in nanoseconds since `begin`: when they come, or when they are due
-    /// if there is a rate.
+    /// Interval in which round trips are recorded, in nanoseconds since `begin`: by arrival, or by due time
+    /// with a rate.
     from: AtomicU64,
     until: AtomicU64,
 }
@@ -136,7 +137,7 @@ impl Meter {
         self.messages.fetch_add(contents as u64, Ordering::Relaxed);
     }
 
-    /// Records how long after they were due this has happened to these trips of a room.
+    /// Records the time since `trips` of a room were due.
     fn passed(
         &self,
         times: &Mutex<Histogram<u64>>,
@@ -153,7 +154,8 @@ impl Meter {
         }
     }
 
-    /// Records the round trips of so many contents: the oldest of those that were `sent`, when and how many at once.
+    /// Records the round trips of `contents` answers, oldest first. `sent` holds send times with the number
+    /// of messages.
     fn answered(&self, sent: &mut VecDeque<(u64, usize)>, mut contents: usize, now: u64) {
         let mut trips = self.counts(now).then(|| self.trips.lock());
         while contents > 0
@@ -176,84 +178,82 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Measures it.
+/// Measures throughput.
 ///
 /// # Errors
 ///
-/// When a dialect cannot do it, the server does not let everybody in, or nobody is left.
-pub async fn relay(
+/// A dialect lacks the messages, the server rejects a client, or no connection is left.
+pub async fn throughput(
     target: &Target,
-    relay: &Relay,
-    watched: Option<&Process>,
+    plan: &ThroughputPlan,
+    process: Option<&Process>,
     progress: &Progress,
 ) -> Result<ThroughputResult, Error> {
-    let parcels = Arc::new(relay.check()?);
-    allow(2 * relay.rooms)?;
-    let before = watched.map(Process::read).transpose()?;
-    let shifts = relay.shifts()?;
-    let homes: Vec<Handle> = match shifts.is_empty() {
+    let messages = Arc::new(plan.check()?);
+    ensure_fd_limit(2 * plan.rooms)?;
+    let mut cost = CostMeter::new(process)?;
+    let load_threads = plan.load_threads()?;
+    let runtimes: Vec<Handle> = match load_threads.is_empty() {
         true => vec![Handle::current()],
-        false => shifts.iter().map(|shift| shift.tasks.clone()).collect(),
+        false => load_threads.iter().map(|thread| thread.tasks.clone()).collect(),
     };
-    let pairs = many(relay.rooms, progress, |room| {
-        let (target, parcels, member, joiner) =
-            (target.clone(), Arc::clone(&parcels), relay.member, relay.joiner);
+    let pairs = spawn_many(plan.rooms, progress, |room| {
+        let (target, messages, member, joiner) =
+            (target.clone(), Arc::clone(&messages), plan.member, plan.joiner);
         let bind = async move {
-            let mut pair = Pair::bind(&target, member, joiner, &parcels.up).await?;
-            pair.exchange(&parcels).await?;
+            let mut pair = Pair::bind(&target, member, joiner, &messages.up).await?;
+            pair.exchange(&messages).await?;
             Ok(pair)
         };
-        let home = room % homes.len();
-        // Who opens a socket is told when something comes.
-        let bound = homes[home].spawn(bind);
-        async move { finished(bound.await).map(|pair| (home, pair)) }
+        let runtime = room % runtimes.len();
+        // A socket's readiness is reported to the runtime that opened it.
+        let bound = runtimes[runtime].spawn(bind);
+        async move { task_result(bound.await).map(|pair| (runtime, pair)) }
     })
     .await?;
 
     let meter = Arc::new(Meter::new()?);
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
-    let dues = relay.start(pairs, &homes, &parcels, &meter, &mut tasks)?;
+    let dues = plan.start(pairs, &runtimes, &messages, &meter, &mut tasks)?;
     sleep(WARM_UP).await;
-    let own = Process::of(std::process::id()).ok();
+    let own = Process::new(std::process::id()).ok();
     let spent = |own: Option<Process>| Some(own?.read().ok()?.cpu);
-    let (messages, begin) = (meter.messages.load(Ordering::Relaxed), watched.map(Process::read).transpose()?);
+    let relayed_before = meter.messages.load(Ordering::Relaxed);
+    cost.start()?;
     let spent_before = spent(own);
     let since = meter.now();
     meter.from.store(since, Ordering::Relaxed);
-    let window = window(relay.duration, &mut tasks, &mut lost, progress).await?;
-    let (messages, end) = (
-        meter.messages.load(Ordering::Relaxed) - messages,
-        // The server may have died with everybody's connection still in its last moments.
-        watched.map(Process::read).transpose()?,
-    );
+    let window = window(plan.duration, &mut tasks, &mut lost, progress).await?;
+    let relayed = meter.messages.load(Ordering::Relaxed) - relayed_before;
+    // Read before the connections are: the server may have died.
+    let server = cost.finish(window.elapsed, relayed as f64)?;
     let busy = spent_before.zip(spent(own)).map(|(before, after)| {
         after.saturating_sub(before).as_secs_f64() / window.elapsed.as_secs_f64().max(1e-9)
     });
     let until = since + nanos(window.elapsed);
     meter.until.store(until, Ordering::Relaxed);
-    let unanswered = match relay.rate {
-        Some(rate) => late(Schedule::new(relay.rooms, rate), &dues, &meter, (since, until), progress).await,
+    let unanswered = match plan.rate {
+        Some(rate) => {
+            await_unanswered(Schedule::new(plan.rooms, rate), &dues, &meter, (since, until), progress).await
+        }
         None => 0,
     };
     tasks.shutdown().await;
-    let server = before
-        .zip(begin)
-        .zip(end)
-        .map(|((before, begin), end)| Cost::of(before.memory, begin, end, window.elapsed, messages as f64));
     let seconds = window.elapsed.as_secs_f64();
-    let round_trip = Times::of(&meter.trips.lock());
-    let threads = if shifts.is_empty() { Handle::current().metrics().num_workers() } else { shifts.len() };
-    let sent_late = relay.rate.map(|_| Times::of(&meter.late.lock()));
+    let round_trip = Percentiles::of(&meter.trips.lock());
+    let threads =
+        if load_threads.is_empty() { Handle::current().metrics().num_workers() } else { load_threads.len() };
+    let sent_late = plan.rate.map(|_| Percentiles::of(&meter.late.lock()));
     Ok(ThroughputResult {
-        member: relay.member.name(),
-        joiner: relay.joiner.name(),
-        rooms: relay.rooms,
-        in_flight: relay.rate.is_none().then_some(relay.in_flight),
-        bytes: relay.bytes,
-        rate: relay.rate,
+        member: plan.member.name(),
+        joiner: plan.joiner.name(),
+        rooms: plan.rooms,
+        in_flight: plan.rate.is_none().then_some(plan.in_flight),
+        bytes: plan.bytes,
+        rate: plan.rate,
         seconds,
-        messages,
-        messages_per_second: messages as f64 / seconds.max(1e-9),
+        messages: relayed,
+        messages_per_second: relayed as f64 / seconds.max(1e-9),
         round_trip,
         unanswered,
         server,
@@ -263,88 +263,88 @@ pub async fn relay(
     })
 }
 
-impl Relay {
-    fn check(&self) -> Result<Parcels, Error> {
+impl ThroughputPlan {
+    fn check(&self) -> Result<PairMessages, Error> {
         if self.rooms == 0 || self.in_flight == 0 || self.bytes == 0 {
-            return Err(Error::Senseless(
+            return Err(Error::InvalidPlan(
                 "at least one room, one message in flight and one byte are needed".to_owned(),
             ));
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
             let words =
-                format!("a rate must be more than nothing, and at most {MAX_RATE:.0} messages per second");
-            return Err(Error::Senseless(words));
+                format!("the rate must be greater than 0 and at most {MAX_RATE:.0} messages per second");
+            return Err(Error::InvalidPlan(words));
         }
         if self.rate.is_none()
             && self.in_flight > 1
             && self.in_flight.saturating_mul(self.bytes) > MAX_IN_FLIGHT
         {
-            return Err(Error::Senseless(format!(
-                "{} messages in flight of {} bytes are more than {} KiB for each pair: a server may close who has so \
-                 much waiting; use more rooms instead",
+            return Err(Error::InvalidPlan(format!(
+                "{} messages in flight of {} bytes exceed {} KiB per pair, for which servers close connections; use more rooms",
                 self.in_flight,
                 self.bytes,
                 MAX_IN_FLIGHT / 1024
             )));
         }
         if [self.member, self.joiner].contains(&Protocol::Signaller) {
-            let why = "a pipe of the relay ends after some messages, or some seconds; `sessions` is for it";
-            return Err(Error::Cannot { tongue: Protocol::Signaller, why });
+            let why = "a signaller pipe ends after a few messages or seconds; use 'sigver bench sessions'";
+            return Err(Error::Unsupported { protocol: Protocol::Signaller, why });
         }
-        Parcels::opaque(self.member, self.joiner, self.bytes)
+        PairMessages::opaque(self.member, self.joiner, self.bytes)
     }
 
-    /// The threads of a steady rate.
-    fn shifts(&self) -> Result<Vec<LoadThread>, Error> {
+    /// Returns the threads for a steady rate.
+    fn load_threads(&self) -> Result<Vec<LoadThread>, Error> {
         if self.rate.is_none() {
             return Ok(Vec::new());
         }
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let shifts = (0..processors.min(self.rooms)).map(|_| LoadThread::start()).collect::<io::Result<_>>();
-        shifts.map_err(|error| Error::Senseless(format!("there is no thread for the load: {error}")))
+        let load_threads =
+            (0..processors.min(self.rooms)).map(|_| LoadThread::start()).collect::<io::Result<_>>();
+        load_threads.map_err(|error| Error::InvalidPlan(format!("cannot start a load thread: {error}")))
     }
 
-    /// Lets all pairs go, each where it is at home; what is due in each, if there is a rate.
+    /// Starts all pairs, each on its runtime. Returns the pending sends of each room, if there is a rate.
     fn start(
         &self,
         pairs: Vec<(usize, Pair)>,
-        homes: &[Handle],
-        parcels: &Parcels,
+        runtimes: &[Handle],
+        messages: &PairMessages,
         meter: &Arc<Meter>,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Vec<Arc<PendingSends>>, Error> {
         let schedule = self.rate.map(|rate| Schedule::new(self.rooms, rate));
-        let (mut dues, mut rooms) = (Vec::new(), vec![Vec::new(); homes.len()]);
-        for (room, (home, mut pair)) in pairs.into_iter().enumerate() {
-            let up = Batch::new(pair.joiner.frame(None, &parcels.up)?, self.in_flight);
-            let down = Batch::new(pair.member.frame(pair.id.as_ref(), &parcels.down)?, self.in_flight);
+        let (mut dues, mut rooms) = (Vec::new(), vec![Vec::new(); runtimes.len()]);
+        for (room, (runtime, mut pair)) in pairs.into_iter().enumerate() {
+            let up = Batch::new(pair.joiner.frame(None, &messages.up)?, self.in_flight);
+            let down = Batch::new(pair.member.frame(pair.id.as_ref(), &messages.down)?, self.in_flight);
             pair.member.count();
             pair.joiner.count();
-            tasks.spawn_on(echo(pair.member, down, Arc::clone(meter)), &homes[home]);
+            tasks.spawn_on(echo(pair.member, down, Arc::clone(meter)), &runtimes[runtime]);
             match schedule {
                 Some(schedule) => {
                     let due = Arc::new(PendingSends::default());
                     dues.push(Arc::clone(&due));
-                    rooms[home].push((room, Arc::clone(&due)));
+                    rooms[runtime].push((room, Arc::clone(&due)));
                     tasks.spawn_on(
-                        steady(pair.joiner, up, Arc::clone(meter), due, schedule, room),
-                        &homes[home],
+                        open_loop(pair.joiner, up, Arc::clone(meter), due, schedule, room),
+                        &runtimes[runtime],
                     );
                 }
-                None => drop(tasks.spawn(circulate(pair.joiner, up, self.in_flight, Arc::clone(meter)))),
+                None => drop(tasks.spawn(closed_loop(pair.joiner, up, self.in_flight, Arc::clone(meter)))),
             }
         }
         if let Some(schedule) = schedule {
-            for (home, rooms) in homes.iter().zip(rooms) {
-                // It ends with its shift.
-                home.spawn(pacer::keep(schedule, rooms, meter.begin));
+            for (runtime, rooms) in runtimes.iter().zip(rooms) {
+                // Ends with its thread.
+                runtime.spawn(pacer::run_pacer(schedule, rooms, meter.begin));
             }
         }
         Ok(dues)
     }
 }
 
-/// One frame, as often as it may be needed at once.
+/// One frame, repeated as often as one write may need.
 struct Batch {
     frames: Vec<u8>,
     length: usize,
@@ -357,63 +357,63 @@ impl Batch {
         Batch { frames: if times == 1 { frame } else { frame.repeat(times) }, length }
     }
 
-    /// Writes so many; contents that came meanwhile.
-    async fn write(&self, seat: &mut BenchClient, times: usize) -> Result<usize, Error> {
+    /// Writes the frame `times` times, and returns the number of contents received while writing.
+    async fn write(&self, client: &mut BenchClient, times: usize) -> Result<usize, Error> {
         let at_once = (AT_ONCE / self.length.max(1)).max(1);
         let (mut left, mut contents, mut more) = (times, 0, Vec::new());
         while left > 0 {
             let part = left.min(at_once);
             let length = part * self.length;
             if length > self.frames.len().max(more.len()) {
-                // With a rate, nobody knows before how much is due at once.
+                // With a rate, the number due at once is not known in advance.
                 more = self.frames[..self.length].repeat(part);
             }
             let frames = if length <= self.frames.len() { &self.frames } else { &more };
-            contents += seat.pass(&frames[..length]).await?;
+            contents += client.write_while_reading(&frames[..length]).await?;
             left -= part;
         }
         Ok(contents)
     }
 }
 
-/// A member that answers each content with one.
+/// Answers each content with one.
 async fn echo(mut member: BenchClient, down: Batch, meter: Arc<Meter>) -> Result<(), Error> {
-    let of = |error: Error| error.of("a member");
+    let in_context = |error: Error| error.in_context("a member");
     loop {
-        let mut contents = member.hear().await.map_err(of)?;
+        let mut contents = member.receive().await.map_err(in_context)?;
         while contents > 0 {
             meter.count(contents);
-            contents = down.write(&mut member, contents).await.map_err(of)?;
-            member.settle().await.map_err(of)?;
+            contents = down.write(&mut member, contents).await.map_err(in_context)?;
+            member.settle().await.map_err(in_context)?;
         }
     }
 }
 
-/// A joiner that keeps so many contents under way.
-async fn circulate(
+/// Keeps `in_flight` contents in flight.
+async fn closed_loop(
     mut joiner: BenchClient,
     up: Batch,
     in_flight: usize,
     meter: Arc<Meter>,
 ) -> Result<(), Error> {
-    let of = |error: Error| error.of("a joiner");
+    let in_context = |error: Error| error.in_context("a joiner");
     let mut sent = VecDeque::from([(meter.now(), in_flight)]);
-    let mut contents = up.write(&mut joiner, in_flight).await.map_err(of)?;
+    let mut contents = up.write(&mut joiner, in_flight).await.map_err(in_context)?;
     loop {
         while contents > 0 {
             meter.count(contents);
             let now = meter.now();
             meter.answered(&mut sent, contents, now);
             sent.push_back((now, contents));
-            contents = up.write(&mut joiner, contents).await.map_err(of)?;
+            contents = up.write(&mut joiner, contents).await.map_err(in_context)?;
         }
-        joiner.settle().await.map_err(of)?;
-        contents = joiner.read().await.map_err(of)?;
+        joiner.settle().await.map_err(in_context)?;
+        contents = joiner.read().await.map_err(in_context)?;
     }
 }
 
-/// A joiner that sends what is due.
-async fn steady(
+/// Sends contents when they are due.
+async fn open_loop(
     mut joiner: BenchClient,
     up: Batch,
     meter: Arc<Meter>,
@@ -421,19 +421,19 @@ async fn steady(
     schedule: Schedule,
     room: usize,
 ) -> Result<(), Error> {
-    let of = |error: Error| error.of("a joiner");
+    let in_context = |error: Error| error.in_context("a joiner");
     let (mut sent, mut answered) = (0, 0);
     loop {
         let contents = tokio::select! {
-            contents = joiner.read() => contents.map_err(of)?,
+            contents = joiner.read() => contents.map_err(in_context)?,
             some = due.some() => {
                 let now = meter.now();
                 meter.passed(&meter.late, (schedule, room), sent..sent + some, now);
                 sent += some;
-                up.write(&mut joiner, some as usize).await.map_err(of)?
+                up.write(&mut joiner, some as usize).await.map_err(in_context)?
             }
         };
-        joiner.settle().await.map_err(of)?;
+        joiner.settle().await.map_err(in_context)?;
         if contents > 0 {
             meter.count(contents);
             let trips = answered..answered + contents as u64;
@@ -444,8 +444,9 @@ async fn steady(
     }
 }
 
-/// Waits for what was due in the window and is not answered yet, and records what is not answered even then: how many.
-async fn late(
+/// Waits for outstanding answers to round trips that were due in the window, and records the rest as
+/// unanswered. Returns their number.
+async fn await_unanswered(
     schedule: Schedule,
     dues: &[Arc<PendingSends>],
     meter: &Meter,
@@ -468,7 +469,7 @@ async fn late(
     for (room, trips) in behind().filter(|(_, trips)| !trips.is_empty()) {
         count += trips.end - trips.start;
         let mut times = meter.trips.lock();
-        // However many there are, they are not counted one by one.
+        // Recorded in steps, because there may be millions.
         let step = (trips.end - trips.start).div_ceil(PIECES);
         for first in trips.clone().step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
             let time = now.saturating_sub(nanos(schedule.at(room, first)));
@@ -483,11 +484,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_not_answered_is_counted_without_end() {
+    async fn unanswered_trips_are_counted_in_bounded_steps() {
         let (schedule, meter) = (Schedule::new(1, MAX_RATE), Meter::new().unwrap());
         let (dues, progress) = ([Arc::new(PendingSends::default())], Progress::none());
         progress.stop();
-        let missing = late(schedule, &dues, &meter, (0, 3_600_000_000_000), &progress).await;
+        let missing = await_unanswered(schedule, &dues, &meter, (0, 3_600_000_000_000), &progress).await;
         let due = schedule.before(0, Duration::from_secs(3600));
         assert_eq!((missing, meter.trips.lock().len()), (due, due));
     }

@@ -1,5 +1,4 @@
-//! A WebSocket that costs as little as can be: a stream, and the part of a frame that has come. What is said over it is
-//! in `seat`.
+//! A minimal WebSocket client connection: a stream, and the received part of a frame.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,35 +11,34 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
-use super::patiently;
+use super::with_timeout;
 use crate::tools::dial::{ConnectError, DialedStream, Target};
 
-/// How long the answer to the request may take.
+/// Timeout of the upgrade.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As much as the answer to the request may have.
+/// Longest response head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// As much as is read at once.
+/// Size of the read buffer, in bytes.
 const SCRATCH_SIZE: usize = 64 * 1024;
 
 thread_local! {
-    /// Where everything is read first: one for all links, so that it stays in the processor's cache, and so that a link
-    /// which waits has no buffer.
+    /// Read buffer shared by all connections of a thread, so that waiting connections have none.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A WebSocket.
+/// A WebSocket connection.
 pub struct WsConnection {
     stream: DialedStream,
-    /// What has come, and was not looked at yet.
+    /// Received bytes that are not parsed yet.
     rest: Vec<u8>,
 }
 
 impl WsConnection {
-    /// A WebSocket on this path.
+    /// Connects and upgrades on `path`.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// The connection or the upgrade fails.
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.dial().await?;
         let request = format!(
@@ -49,13 +47,13 @@ impl WsConnection {
             target.path(path),
             target.authority(),
         );
-        patiently(PATIENCE, "the answer to its request", async {
+        with_timeout(PATIENCE, "upgrade response", async {
             stream.write_all(request.as_bytes()).await.map_err(Error::broken)?;
             stream.flush().await.map_err(Error::broken)?;
             let mut rest = Vec::new();
             loop {
                 if stream.read_buf(&mut rest).await.map_err(Error::broken)? == 0 || rest.len() > MAX_HEAD {
-                    return Err(Error::Closed("closed in place of an answer to its request".to_owned()));
+                    return Err(Error::Closed("closed before the upgrade response".to_owned()));
                 }
                 if let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
                     let code = status(&rest);
@@ -64,7 +62,7 @@ impl WsConnection {
                     return match code {
                         Some(101) => Ok(WsConnection { stream, rest }),
                         Some(code) => Err(ConnectError::Status(code).into()),
-                        None => Err(ConnectError::Handshake("no answer of HTTP".to_owned()).into()),
+                        None => Err(ConnectError::Handshake("no HTTP response".to_owned()).into()),
                     };
                 }
             }
@@ -72,23 +70,27 @@ impl WsConnection {
         .await
     }
 
-    /// Writes this.
+    /// Writes `bytes`.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.stream.write_all(bytes).await.map_err(Error::broken)?;
         self.stream.flush().await.map_err(Error::broken)
     }
 
-    /// Writes this. While the server does not take it, what comes is read, and each whole frame given to `each`: a
-    /// server need not read from who does not.
+    /// Writes `bytes`. While the server does not take them, reads and passes each whole frame to `each`: a
+    /// server need not read from a client that does not.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
-    pub async fn pass(&mut self, bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
+    /// The connection has ended.
+    pub async fn write_while_reading(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(Frame<'_>),
+    ) -> Result<(), Error> {
         let mut left = bytes;
         poll_fn(|context| {
             loop {
@@ -112,11 +114,11 @@ impl WsConnection {
         .await
     }
 
-    /// Reads once, and gives each whole frame to `each`. Nothing is lost if it is dropped while it waits.
+    /// Reads once, and passes each whole frame to `each`. Cancel safe.
     ///
     /// # Errors
     ///
-    /// When the connection has ended.
+    /// The connection has ended.
     pub async fn read(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| self.poll_read(context, scratch, &mut each)))
             .await
@@ -128,7 +130,7 @@ impl WsConnection {
         scratch: &mut Vec<u8>,
         each: &mut impl FnMut(Frame<'_>),
     ) -> Poll<Result<(), Error>> {
-        // What came with the answer to the request is looked at before anything is waited for.
+        // Bytes that arrived with the response head are parsed first.
         if bounds(&self.rest).is_some() {
             let used = each_whole(&self.rest, each);
             self.rest.drain(..used);
@@ -139,7 +141,7 @@ impl WsConnection {
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)).map_err(Error::broken)?;
         let fresh = buffer.filled();
         if fresh.is_empty() {
-            return Poll::Ready(Err(Error::Closed("closed without a word".to_owned())));
+            return Poll::Ready(Err(Error::Closed("closed without a close frame".to_owned())));
         }
         if self.rest.is_empty() {
             let used = each_whole(fresh, each);
@@ -157,14 +159,14 @@ impl WsConnection {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the server has ended the connection: who ends it first is left with its port for a minute, and that
-    /// must not be who opens so many.
+    /// Waits until the server has closed the connection: the side that closes first keeps its port in
+    /// TIME_WAIT.
     pub async fn drain(mut self) {
         while self.read(|_| {}).await.is_ok() {}
     }
 }
 
-/// The code of an answer of HTTP.
+/// Returns the status code of an HTTP response.
 fn status(head: &[u8]) -> Option<u16> {
     let rest = head.strip_prefix(b"HTTP/1.")?;
     std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_is_read() {
+    fn status_code_is_parsed() {
         assert_eq!(status(b"HTTP/1.1 101 Switching Protocols\r\n"), Some(101));
         assert_eq!(status(b"HTTP/1.0 503\r\n"), Some(503));
         assert_eq!(status(b"SSH-2.0-x"), None);

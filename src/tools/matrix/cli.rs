@@ -34,7 +34,7 @@ pub struct MatrixArgs {
     /// Print the result as JSON
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// Print the result as Markdown, like docs/interop.md
+    /// Print the result as Markdown, like docs/reference/interop.md
     #[arg(long)]
     markdown: bool,
     /// Write the result as JUnit XML to this file; `-` prints it instead of the table

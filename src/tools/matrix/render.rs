@@ -88,7 +88,7 @@ pub fn text(result: &MatrixResult) -> String {
     out
 }
 
-/// Renders a result as Markdown for docs/interop.md, without anything that differs from run to run.
+/// Renders a result as Markdown for docs/reference/interop.md, without anything that differs from run to run.
 pub fn markdown(result: &MatrixResult) -> String {
     let legend = legend(result);
     let mut out = String::new();

@@ -19,7 +19,7 @@ use crate::tools::replay::script::steps;
 use crate::tools::replay::transcript::{self, Event, Scenario, glob};
 
 const ABOUT: &str = "\
-FILE is a recording as 'sigver record' makes it; docs/recording.md describes the format. Without a URL, the \
+FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
 recordings are played against a server of this program, for the time of the command.
 
 Ids that a server draws may differ, if they differ consistently. Room keys get a suffix, so that a server can be used \

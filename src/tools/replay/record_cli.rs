@@ -14,7 +14,7 @@ use crate::tools::replay::recorder::{Recorder, make_folder};
 
 const ABOUT: &str = "\
 Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
-written down, in the format of docs/recording.md, for 'sigver replay'. Conversations that overlap in time are one \
+written down, in the format of docs/reference/transcript-format.md, for 'sigver replay'. Conversations that overlap in time are one \
 scenario; a new one begins when nobody is connected. Each line is written at once: stop with Ctrl-C.
 
 A recording holds all that was said, room keys, origins and payloads included. Think before you share it.";

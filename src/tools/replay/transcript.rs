@@ -1,8 +1,8 @@
 //! The transcript format: one JSON object a line, grouped into scenarios. Parsing and printing only.
 //!
 //! A recording and a script are the same thing: the lines of the client (`connect`, `send`, `send-close`,
-//! `tcp-destroy`) are what the player does, the other lines are what came of it. `docs/recording.md` describes every
-//! field.
+//! `tcp-destroy`) are what the player does, the other lines are what came of it. Every field is described in
+//! `docs/reference/transcript-format.md`.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

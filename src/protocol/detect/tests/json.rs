@@ -16,7 +16,7 @@ fn one_answer_suits_all_json_clients_that_it_may_be() {
     ] {
         let mut talk = Talk::open("auto", "/");
         talk.did();
-        talk.frame(1, &Frame::text(said));
+        talk.frame(1, &Message::text(said));
         assert_eq!(talk.did(), [done], "{said}");
         talk.event(2, event);
         assert_eq!(talk.did(), [answer], "{said}");
@@ -28,7 +28,7 @@ fn one_answer_suits_all_json_clients_that_it_may_be() {
 fn one_that_joins_with_data_gets_no_answer_but_the_openers() {
     let mut talk = Talk::open("auto", "/");
     talk.did();
-    talk.frame(1, &Frame::text(r#"{"join":"k","data":{"offer":1}}"#));
+    talk.frame(1, &Message::text(r#"{"join":"k","data":{"offer":1}}"#));
     assert_eq!((talk.did(), talk.may_be()), (vec!["k join".to_owned(), "relay".into()], "7".into()));
     talk.event(2, Event::LinkedToMember { link: LinkId(7) });
     assert_eq!(talk.did(), [""; 0]);
@@ -39,7 +39,7 @@ fn one_that_joins_with_data_gets_no_answer_but_the_openers() {
 fn a_lone_joiner_that_does_not_answer_is_none() {
     let lone = || {
         let mut talk = Talk::open("auto", "/");
-        talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
+        talk.frame(1, &Message::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
         talk.event(3_000, Event::LinkedToJoiner { link: LinkId(0x7b) });
         talk.event(3_001, relayed(Side::Member, Dialect::Sigver7_6)).did();
         talk
@@ -48,19 +48,19 @@ fn a_lone_joiner_that_does_not_answer_is_none() {
     ghost.until(8_001);
     assert_eq!(ghost.did(), ["close Some(4003) Unknown key: k"]);
     let mut opener = lone();
-    opener.frame(3_100, &Frame::text(r#"{"id":123,"data":{"answer":1}}"#)).until(60_000);
+    opener.frame(3_100, &Message::text(r#"{"id":123,"data":{"answer":1}}"#)).until(60_000);
     assert_eq!((opener.did(), opener.may_be()), (vec!["relay".to_owned()], "9".into()));
 }
 
 #[test]
 fn one_that_opens_after_it_was_told_that_it_would_be_the_first_has_ids_of_text() {
     let mut talk = Talk::open("auto", "/");
-    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
-    talk.frame(3, &Frame::text(r#"{"open":"k"}"#)).event(4, Event::Admitted { first: true }).did();
+    talk.frame(1, &Message::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
+    talk.frame(3, &Message::text(r#"{"open":"k"}"#)).event(4, Event::Admitted { first: true }).did();
     assert_eq!(talk.may_be(), "11 13");
     talk.event(5, relayed(Side::Member, Dialect::Sigver13));
     assert_eq!(talk.did(), [r#"{"id":"0000007b","data":{"$bytes":"b2ZmZXItSg=="}}"#]);
-    talk.frame(6, &Frame::text(r#"{"pong":true}"#));
+    talk.frame(6, &Message::text(r#"{"pong":true}"#));
     assert_eq!((talk.did(), talk.may_be()), (vec![r#"{"ping":true}"#.to_owned()], "13".into()));
 }
 
@@ -68,12 +68,12 @@ fn one_that_opens_after_it_was_told_that_it_would_be_the_first_has_ids_of_text()
 #[test]
 fn an_opener_of_6_finds_its_offer_and_answers_it() {
     let mut talk = Talk::open("auto", "/");
-    talk.frame(1, &Frame::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
+    talk.frame(1, &Message::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
     talk.event(3, Event::LinkedToJoiner { link: LinkId(0x7b) }).did();
-    let signal = LinkMessage::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
-    let origin = Dialect::Sigver6.origin();
-    talk.event(4, Event::Relayed { link: LinkId(0x7b), side: Side::Member, signal, origin });
+    let message = LinkMessage::Data { payload: Payload::Json(r#"{"offer":"o"}"#.into()), last: false };
+    let sender = Dialect::Sigver6.tag();
+    talk.event(4, Event::Relayed { link: LinkId(0x7b), side: Side::Member, message, sender });
     assert_eq!(talk.did(), [r#"{"id":123,"data":{"offer":"o"},"offer":"o"}"#]);
-    talk.frame(5, &Frame::text(r#"{"answer":"a"}"#));
+    talk.frame(5, &Message::text(r#"{"answer":"a"}"#));
     assert_eq!((talk.did(), talk.may_be()), (vec!["relay".to_owned()], "6".into()));
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::dialect::Release;
 
-fn any_frame() -> impl Strategy<Value = Frame> {
+fn any_frame() -> impl Strategy<Value = Message> {
     let tags = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, 0x01, 0x00, 0xff, 0x03];
     let bytes = prop::collection::vec(prop_oneof![prop::sample::select(tags.to_vec()), any::<u8>()], 0..24);
     let names = [
@@ -35,11 +35,11 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         format!("{{{}}}", inner.join(","))
     });
     prop_oneof![
-        4 => bytes.prop_map(|bytes| Frame::Binary(bytes.into())),
-        3 => json.clone().prop_map(Frame::text),
-        1 => json.prop_map(|text| Frame::Binary(text.into_bytes().into())),
-        1 => prop::sample::select(vec!["5", "null", "[]", "\"open\""]).prop_map(Frame::text),
-        1 => ".{0,12}".prop_map(Frame::text),
+        4 => bytes.prop_map(|bytes| Message::Binary(bytes.into())),
+        3 => json.clone().prop_map(Message::text),
+        1 => json.prop_map(|text| Message::Binary(text.into_bytes().into())),
+        1 => prop::sample::select(vec!["5", "null", "[]", "\"open\""]).prop_map(Message::text),
+        1 => ".{0,12}".prop_map(Message::text),
     ]
 }
 
@@ -65,7 +65,7 @@ proptest! {
             talk.event(now, Event::Admitted { first: true });
             talk.event(now, Event::LinkedToJoiner { link: LinkId(7) });
             talk.event(now, relayed(Side::Member, release.dialect()));
-            talk.event(now, Event::LinkEnded { link: LinkId(7), side: Side::Member, clean: false });
+            talk.event(now, Event::LinkEnded { link: LinkId(7), side: Side::Member, normal_closure: false });
             talk.did();
         }
     }
@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn evidence_only_narrows(first in any_frame(), second in any_frame()) {
         let auto = policy("auto").releases;
-        let one = |set, frame| after(FrameFacts::of(frame), History::default(), set);
+        let one = |set, frame| narrow(FrameFacts::new(frame), History::default(), set);
         let (a, b) = (one(one(auto, &first), &second), one(one(auto, &second), &first));
         prop_assert_eq!(a, b);
         prop_assert!(a.len() <= one(auto, &first).len());

@@ -30,11 +30,11 @@ fn silence_counts_until_there_is_a_word() {
     // What only clients of that family say, also if it does not tell which of them this is.
     let mut talk = silent();
     let before = talk.may_be();
-    talk.frame(500, &Frame::Binary(Bytes::from_static(&[0x18, 1])));
+    talk.frame(500, &Message::Binary(Bytes::from_static(&[0x18, 1])));
     assert_eq!((why(&mut talk), talk.may_be()), ("later frame".into(), before));
-    talk.frame(600, &Frame::Binary(Bytes::from_static(&[0x18, 1])));
+    talk.frame(600, &Message::Binary(Bytes::from_static(&[0x18, 1])));
     assert_eq!(why(&mut talk), "");
     let mut talk = silent();
-    talk.frame(500, &Frame::Binary(Bytes::from_static(&[0x08, 1])));
+    talk.frame(500, &Message::Binary(Bytes::from_static(&[0x08, 1])));
     assert_eq!(why(&mut talk), "taken back");
 }

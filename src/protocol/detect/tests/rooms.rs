@@ -19,7 +19,9 @@ fn moves(talk: &mut Talk) -> Vec<String> {
         .filter_map(|step| match step {
             Output::Enter(key, _) => {
                 let all = [Netflux0, Netflux1, Netflux2, Netflux3, Netflux4];
-                let found = all.into_iter().find(|part| RoomKey::from(key.as_str()).of(part.mark()) == key);
+                let found = all
+                    .into_iter()
+                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.mark()) == key);
                 Some(found.map_or("shared".into(), |part| format!("{part:?}")))
             }
             Output::Leave => Some("leave".into()),
@@ -62,8 +64,10 @@ fn a_late_client_of_the_current_generation_leaves_the_room_it_was_in() {
 fn an_opener_of_7_tells_itself_from_one_of_7_6() {
     let asked = || {
         let mut talk = open("/");
-        talk.frame(1, &Frame::text(r#"{"key":"k"}"#));
-        let [Output::Recognised(..), Output::Send(Frame::Text(question))] = &talk.steps[..] else {
+        talk.frame(1, &Message::text(r#"{"key":"k"}"#));
+        let [Output::Recognised(..), Output::Send(Outgoing::Message(Message::Text(question)))] =
+            &talk.steps[..]
+        else {
             panic!("{:?}", talk.steps)
         };
         let question: serde_json::Value = serde_json::from_str(question).unwrap();
@@ -71,7 +75,7 @@ fn an_opener_of_7_tells_itself_from_one_of_7_6() {
         talk.steps.clear();
         talk
     };
-    let answer = Frame::text(r#"{"id":0,"data":{"answer":{"type":"answer","sdp":"v=0"}}}"#);
+    let answer = Message::text(r#"{"id":0,"data":{"answer":{"type":"answer","sdp":"v=0"}}}"#);
     let mut talk = asked();
     talk.frame(12, &answer);
     assert_eq!(moves(&mut talk), ["Netflux0"]);
@@ -92,19 +96,19 @@ fn an_opener_of_7_tells_itself_from_one_of_7_6() {
 #[test]
 fn json_clients_meet_their_like() {
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"open":"k"}"#));
+    talk.frame(1, &Message::text(r#"{"open":"k"}"#));
     assert_eq!(moves(&mut talk), ["Netflux1"]);
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"join":"k","data":1}"#)).until(252);
+    talk.frame(1, &Message::text(r#"{"join":"k","data":1}"#)).until(252);
     assert_eq!(moves(&mut talk), ["Netflux0"]);
     // A joiner lets openers be asked first.
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).until(250);
+    talk.frame(1, &Message::text(r#"{"join":"k"}"#)).until(250);
     assert_eq!(moves(&mut talk), [""; 0]);
     talk.until(252).event(253, Event::Admitted { first: true });
     assert_eq!(moves(&mut talk), ["Netflux1"]);
     // It may be one of 11 or 13, which open the key themselves.
-    talk.frame(300, &Frame::text(r#"{"open":"k"}"#));
+    talk.frame(300, &Message::text(r#"{"open":"k"}"#));
     assert_eq!(moves(&mut talk), ["Netflux1"]);
 }
 
@@ -112,14 +116,14 @@ fn json_clients_meet_their_like() {
 #[test]
 fn what_follows_a_held_join_waits_with_it() {
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"join":"k"}"#)).frame(2, &Frame::text(r#"{"data":"early"}"#));
+    talk.frame(1, &Message::text(r#"{"join":"k"}"#)).frame(2, &Message::text(r#"{"data":"early"}"#));
     assert_eq!(talk.did(), [""; 0]);
     talk.until(252);
     assert_eq!(talk.did(), ["k join", "relay"]);
     // Up to a bound.
     let mut talk = open("/");
-    talk.frame(1, &Frame::text(r#"{"join":"k"}"#));
-    let large = Frame::text(format!(r#"{{"data":"{}"}}"#, "x".repeat(40_000)));
+    talk.frame(1, &Message::text(r#"{"join":"k"}"#));
+    let large = Message::text(format!(r#"{{"data":"{}"}}"#, "x".repeat(40_000)));
     talk.frame(2, &large).frame(3, &large).until(252);
     assert_eq!(talk.did(), ["k join", "relay"]);
 }
@@ -127,11 +131,11 @@ fn what_follows_a_held_join_waits_with_it() {
 /// A client that was taken for another one: what was asked in its name is not asked any more.
 #[test]
 fn what_was_held_on_a_wrong_guess_is_forgotten() {
-    let rooms = RoomPolicy::by_generation_in("^team").unwrap();
+    let rooms = RoomPolicy::partitioned_for("^team").unwrap();
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     let mut talk = Talk::with(&policy, "/team1");
     talk.pong(1).until(200).did();
-    talk.frame(210, &Frame::text(r#"{"open":"other"}"#)).until(2_000);
+    talk.frame(210, &Message::text(r#"{"open":"other"}"#)).until(2_000);
     assert_eq!(moves(&mut talk), ["leave", "shared"]);
     let mut late = open("/k");
     late.pong(1).until(200).did();
@@ -141,7 +145,7 @@ fn what_was_held_on_a_wrong_guess_is_forgotten() {
 
 #[test]
 fn keys_that_do_not_match_are_shared() {
-    let rooms = RoomPolicy::by_generation_in("^x").unwrap();
+    let rooms = RoomPolicy::partitioned_for("^x").unwrap();
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     for (path, expected) in [("/xk", "Netflux4"), ("/k", "shared")] {
         let mut talk = Talk::with(&policy, path);

@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
 use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// What a stream begins with, so that the client sees that it is open.
 pub const OPENED: &str = ":ok\n\n";
@@ -72,19 +72,21 @@ impl Writer {
     }
 
     /// Writes a frame.
-    pub fn write(&mut self, frame: Frame) -> EncodedEvent {
-        match (frame, self.style) {
-            (Frame::Text(text), SseVariant::Query) => self.query_text(&text),
-            (Frame::Text(text), SseVariant::Auth) => EncodedEvent::text(&text),
+    pub fn write(&mut self, outgoing: Outgoing) -> EncodedEvent {
+        match (outgoing, self.style) {
+            (Outgoing::Message(Message::Text(text)), SseVariant::Query) => self.query_text(&text),
+            (Outgoing::Message(Message::Text(text)), SseVariant::Auth) => EncodedEvent::text(&text),
             // There are no bytes in these dialects.
-            (Frame::Binary(_) | Frame::Headed(..), _) => EncodedEvent { event: None, last: false },
+            (Outgoing::Message(Message::Binary(_)) | Outgoing::Prefixed(..), _) => {
+                EncodedEvent { event: None, last: false }
+            }
             // A server that stops says nothing, as the originals: the client's browser comes back by itself.
-            (Frame::Close(Close { code: Some(1001), .. }), _) => EncodedEvent { event: None, last: true },
-            (Frame::Close(close), SseVariant::Query) => {
+            (Outgoing::Close(Close { code: Some(1001), .. }), _) => EncodedEvent { event: None, last: true },
+            (Outgoing::Close(close), SseVariant::Query) => {
                 let last = !(self.accepted && ends_nothing(close.code));
                 EncodedEvent { event: Some(event(None, last, &query_error(&close).to_string())), last }
             }
-            (Frame::Close(close), SseVariant::Auth) => {
+            (Outgoing::Close(close), SseVariant::Auth) => {
                 let mut error = Map::new();
                 if let Some(code) = close.code {
                     error.insert("code".to_owned(), code.into());
@@ -161,7 +163,7 @@ pub struct SseRequest {
     /// Who sends it: the stream of this id. `None` if it is the stream itself that is asked for.
     pub sender: Option<Sender>,
     /// What it says.
-    pub frame: Frame,
+    pub message: Message,
 }
 
 /// Who a request says it is from.
@@ -200,7 +202,7 @@ pub fn asked(query: &str) -> SseRequest {
         Some(_) => matches!(names[..], ["data"] | ["data", "id"] | ["id", "data"]),
     };
     let frame = if proper { Value::Object(said).to_string() } else { "{}".to_owned() };
-    SseRequest { sender, frame: Frame::text(frame) }
+    SseRequest { sender, message: Message::text(frame) }
 }
 
 /// The value of a percent-escaped text in a query: what is no escape stays, what is no UTF-8 is replaced, as Node.js
@@ -227,26 +229,26 @@ fn decode(text: &str) -> String {
 }
 
 /// Reads the body of a POST: who sends, and what. `None` if it has not that form.
-pub fn posted(body: &Bytes) -> Option<(u64, Frame)> {
+pub fn posted(body: &Bytes) -> Option<(u64, Message)> {
     let at = body.iter().position(|byte| *byte == b'@')?;
     let id = std::str::from_utf8(&body[..at]).ok()?.trim().parse().ok()?;
     let text = body.slice(at + 1..);
     let text = ByteString::try_from(text.clone())
         .unwrap_or_else(|_| String::from_utf8_lossy(&text).into_owned().into());
-    Some((id, Frame::Text(text)))
+    Some((id, Message::Text(text)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(style: SseVariant, frame: Frame) -> (Option<String>, bool) {
-        let EncodedEvent { event, last } = Writer::new(style, 1438233096).write(frame);
+    fn written(style: SseVariant, outgoing: impl Into<Outgoing>) -> (Option<String>, bool) {
+        let EncodedEvent { event, last } = Writer::new(style, 1438233096).write(outgoing.into());
         (event.map(|event| String::from_utf8(event.to_vec()).unwrap()), last)
     }
 
     fn text(style: SseVariant, text: &'static str) -> Option<String> {
-        let (event, last) = written(style, Frame::text(text));
+        let (event, last) = written(style, Message::text(text));
         assert!(!last);
         event
     }
@@ -268,7 +270,7 @@ mod tests {
         );
         assert_eq!(text(SseVariant::Query, r#"{"data":"x"}"#).unwrap(), "data: {\"data\":\"x\"}\n\n");
         assert_eq!(text(SseVariant::Auth, r#"{"opened":true}"#).unwrap(), "data: {\"opened\":true}\n\n");
-        assert_eq!(written(SseVariant::Auth, Frame::binary("x")), (None, false));
+        assert_eq!(written(SseVariant::Auth, Message::binary("x")), (None, false));
     }
 
     #[test]
@@ -296,20 +298,20 @@ mod tests {
             ),
             (4011, "KEY_UNKNOWN: Unknown key", r#"{"error":4011,"message":"KEY_UNKNOWN: Unknown key"}"#),
         ] {
-            let event = written(SseVariant::Query, Frame::Close(Close::new(code, reason)));
+            let event = written(SseVariant::Query, Close::new(code, reason));
             assert_eq!(event, (Some(format!("id: last\ndata: {expected}\n\n")), true));
         }
         let close = Close::new(4000, "MESSAGE_ERROR=4000: Unknown message");
         assert_eq!(
-            written(SseVariant::Auth, Frame::Close(close)).0.unwrap(),
+            written(SseVariant::Auth, close).0.unwrap(),
             "event: close\nid: last\ndata: {\"code\":4000,\"reason\":\"MESSAGE_ERROR=4000: Unknown message\"}\n\n"
         );
         assert_eq!(
-            written(SseVariant::Auth, Frame::Close(Close::empty())),
+            written(SseVariant::Auth, Close::empty()),
             (Some("event: close\nid: last\ndata: {\"reason\":\"\"}\n\n".to_owned()), true)
         );
         for style in [SseVariant::Query, SseVariant::Auth] {
-            assert_eq!(written(style, Frame::Close(Close::new(1001, "bye"))), (None, true));
+            assert_eq!(written(style, Close::new(1001, "bye")), (None, true));
         }
     }
 
@@ -318,13 +320,13 @@ mod tests {
     fn an_error_about_one_frame_does_not_end_the_stream_of_a_client_that_has_its_key() {
         let gone = "JOINING_NO_LONGER_AVAILABLE: Joining is no longer available";
         let mut writer = Writer::new(SseVariant::Query, 5);
-        assert!(writer.write(Frame::Close(Close::new(4021, gone))).last);
-        writer.write(Frame::text("{\"isKeyOk\":true}"));
-        let written = writer.write(Frame::Close(Close::new(4021, gone)));
+        assert!(writer.write(Outgoing::Close(Close::new(4021, gone))).last);
+        writer.write(Message::text("{\"isKeyOk\":true}").into());
+        let written = writer.write(Outgoing::Close(Close::new(4021, gone)));
         let expected = format!("data: {{\"error\":4021,\"message\":\"{gone}\"}}\n\n");
         assert_eq!(written, EncodedEvent { event: Some(expected.into()), last: false });
         for code in [1008, 1009, 4001] {
-            assert!(writer.write(Frame::Close(Close::new(code, ""))).last);
+            assert!(writer.write(Outgoing::Close(Close::new(code, ""))).last);
         }
     }
 
@@ -349,7 +351,7 @@ mod tests {
             ("open=k&myId=7", Some(Sender::Id(7)), "{}"),
             ("myId=x&data=%7B%22a%22%3A1%7D", Some(Sender::Nobody), r#"{"data":"{\"a\":1}"}"#),
         ] {
-            assert_eq!(asked(query), SseRequest { sender, frame: Frame::text(frame) }, "{query}");
+            assert_eq!(asked(query), SseRequest { sender, message: Message::text(frame) }, "{query}");
         }
     }
 
@@ -367,7 +369,7 @@ mod tests {
             (b"-1@b", None),
             (b"", None),
         ] {
-            let expected = expected.map(|(id, text)| (id, Frame::text(text)));
+            let expected = expected.map(|(id, text)| (id, Message::text(text)));
             assert_eq!(posted(&Bytes::from_static(body)), expected);
         }
     }
@@ -375,7 +377,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn whatever_is_asked_becomes_one_small_text(query in ".{0,300}") {
-            let Frame::Text(text) = asked(&query).frame else { panic!("no text") };
+            let Message::Text(text) = asked(&query).message else { panic!("no text") };
             // An invalid byte may become three, and a control character an escape of six.
             assert!(text.len() <= 6 * query.len() + 32);
             assert!(serde_json::from_str::<Value>(&text).unwrap().is_object());
@@ -386,13 +388,13 @@ mod tests {
             if let Some((id, frame)) = posted(&Bytes::from(body.clone())) {
                 let digits = body.split(|byte| *byte == b'@').next().unwrap();
                 assert!(std::str::from_utf8(digits).unwrap().contains(&id.to_string()));
-                assert!(matches!(frame, Frame::Text(_)));
+                assert!(matches!(frame, Message::Text(_)));
             }
         }
 
         #[test]
         fn whatever_is_written_is_one_event(text in "(.|[\r\n]){0,100}") {
-            let event = Writer::new(SseVariant::Auth, 1).write(Frame::text(text)).event.unwrap();
+            let event = Writer::new(SseVariant::Auth, 1).write(Message::text(text).into()).event.unwrap();
             let event = std::str::from_utf8(&event).unwrap();
             let lines = event.strip_suffix("\n\n").unwrap();
             assert!(lines.split(['\r', '\n']).all(|line| line.starts_with("data: ")));

@@ -6,7 +6,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::wire::ContentLayout;
-use crate::protocol::frame::{Frame, Head};
+use crate::protocol::frame::{FramePrefix, Outgoing};
 
 /// The longest number read here, in bytes; longer ones have bits to spare.
 const MAX_VARINT: usize = 5;
@@ -71,7 +71,7 @@ fn find(frame: &[u8], layout: ContentLayout) -> Option<([u32; 4], usize)> {
 }
 
 /// A frame with a content: these numbers in its first fields, and the data.
-pub(super) fn put_in(layout: ContentLayout, numbers: &[u32], data: Bytes) -> Frame {
+pub(super) fn put_in(layout: ContentLayout, numbers: &[u32], data: Bytes) -> Outgoing {
     let field = |length| 1 + encoded_len_varint(length);
     let before: usize = numbers.iter().map(|number| field(u64::from(*number))).sum();
     let length = data.len() as u64;
@@ -86,7 +86,7 @@ pub(super) fn put_in(layout: ContentLayout, numbers: &[u32], data: Bytes) -> Fra
     rest.put_u8(delimited(layout.data()));
     encode_varint(length, &mut rest);
     let unused = rest.len();
-    Frame::Headed(Head::from_slice(&head[..MAX_HEAD - unused]), data)
+    Outgoing::Prefixed(FramePrefix::from_slice(&head[..MAX_HEAD - unused]), data)
 }
 
 /// The tag of a field that has a length.
@@ -161,8 +161,8 @@ mod tests {
         (numbers, data)
     }
 
-    fn whole(frame: Frame) -> Bytes {
-        let Frame::Headed(head, data) = frame else { panic!("{frame:?}") };
+    fn whole(frame: Outgoing) -> Bytes {
+        let Outgoing::Prefixed(head, data) = frame else { panic!("{frame:?}") };
         [&head[..], &data].concat().into()
     }
 

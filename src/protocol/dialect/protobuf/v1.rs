@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::PROBE;
 use super::wire::{self, ContentLayout, V1Body, V1Message, V1Schema};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::session::Action;
 use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
     RoomKey, SenderTag, Side, WhenEmpty,
@@ -112,7 +112,7 @@ impl V1 {
         releases: ReleaseSet,
         likeliest: Release,
         now: Instant,
-        out: &mut Vec<Frame>,
+        out: &mut dyn OutputSink,
     ) {
         let pinged_before = self.rules.pings;
         self.rules = Rules::of(releases, likeliest);
@@ -132,47 +132,43 @@ impl V1 {
         }
     }
 
-    pub(in crate::protocol::dialect) fn open(&mut self) -> Action {
+    pub(in crate::protocol::dialect) fn open(&mut self, out: &mut dyn OutputSink) {
         if self.rules.asks_joiners && !self.rules.pings {
             self.liveness.start(self.opened);
         }
-        let pick = if self.rules.likeliest == Release::V17_0_1 {
+        let choice = if self.rules.likeliest == Release::V17_0_1 {
             MemberChoice::Random
         } else {
             MemberChoice::Oldest
         };
-        let join = Join { alone: WhenEmpty::BecomeMember, pick, rejoin: RejoinPolicy::Replace };
-        Action::Enter(self.key.clone(), Command::Join(join))
+        let join = Join { when_empty: WhenEmpty::BecomeMember, choice, rejoin: RejoinPolicy::Replace };
+        out.enter(self.key.clone(), Command::Join(join));
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
         self.heard = true;
-        let Frame::Binary(bytes) = frame else {
-            // The originals read text as a message without fields.
-            return Action::Nothing;
+        let Message::Binary(bytes) = message else {
+            // The Node.js servers read text as a message without fields.
+            return;
         };
         let length = bytes.len();
         let (generation, layout) = self.generation(&bytes);
         let message = match wire::decode_v1(bytes, generation) {
             Ok(Some(message)) => message,
-            Ok(None) => return Action::Nothing,
-            Err(text) => return Action::Close(close(self.rules.likeliest, &Reason::DecodeError(text))),
+            Ok(None) => return,
+            Err(text) => return out.close(close(self.rules.likeliest, &Reason::DecodeError(text))),
         };
         match message {
-            V1Message::Content { id, body } => self.relay(id, body, length, layout),
-            V1Message::IsFirst => Action::Nothing,
-            V1Message::JoinedOrStable => Action::Ask(Command::BecomeMember),
-            V1Message::PingOrHeartbeat if self.rules.pings => Action::Reply(Frame::Binary(wire::PONG)),
-            V1Message::PingOrHeartbeat => {
-                self.liveness.answered();
-                Action::Nothing
-            }
-            V1Message::PongOrTryAnother if self.rules.try_another => Action::Ask(Command::TryAnother),
+            V1Message::Content { id, body } => self.relay(id, body, length, layout, out),
+            V1Message::IsFirst => {}
+            V1Message::JoinedOrStable => out.ask(Command::BecomeMember),
+            V1Message::PingOrHeartbeat if self.rules.pings => out.binary(wire::PONG),
+            V1Message::PingOrHeartbeat => self.liveness.answered(),
+            V1Message::PongOrTryAnother if self.rules.try_another => out.ask(Command::TryAnother),
             V1Message::PongOrTryAnother => {
                 if self.rules.releases.iter().any(pings) {
                     self.liveness.answered();
                 }
-                Action::Nothing
             }
         }
     }
@@ -191,8 +187,8 @@ impl V1 {
         }
     }
 
-    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout) -> Action {
-        let signal = match body {
+    fn relay(&self, id: u32, body: V1Body, frame: usize, layout: ContentLayout, out: &mut dyn OutputSink) {
+        let message = match body {
             V1Body::Data { data, end } => {
                 LinkMessage::Data { payload: Payload::from_frame(data, frame), last: end }
             }
@@ -204,22 +200,23 @@ impl V1 {
         let likely = self.rules.likeliest;
         let speaks = |release: &Release| release.dialect().layout() == Some(layout);
         let spoken = Some(likely).filter(speaks).or_else(|| self.rules.releases.iter().find(speaks));
-        let origin = spoken.unwrap_or(likely).dialect();
-        Action::Ask(Command::Relay {
-            to: Recipient::JoinerOrMember(LinkId(id)),
-            signal,
-            origin: origin.origin(),
-        })
+        let sender = spoken.unwrap_or(likely).dialect();
+        out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender: sender.tag() });
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(
+        &mut self,
+        event: Event,
+        now: Instant,
+        out: &mut dyn OutputSink,
+    ) {
         match event {
             Event::Admitted { .. } => {
-                out.push(Frame::Binary(wire::IS_FIRST));
+                out.binary(wire::IS_FIRST);
                 self.become_member(now, out);
             }
             Event::LinkedToMember { .. } => {
-                out.push(Frame::Binary(wire::IS_NOT_FIRST));
+                out.binary(wire::IS_NOT_FIRST);
                 if matches!(self.rules.likeliest, Release::V15_0_1 | Release::V15_0_2) {
                     self.ask_now(now, out);
                 }
@@ -227,46 +224,46 @@ impl V1 {
             Event::BecameMember { already } => self.settled(already, now, out),
             Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.rules.likeliest, &reason)));
+                out.close(close(self.rules.likeliest, &reason));
             }
-            Event::Relayed { link, side, signal, origin } => {
-                self.company = origin;
-                let layout = self.layout_for(origin);
+            Event::Relayed { link, side, message, sender } => {
+                self.company = sender;
+                let layout = self.layout_for(sender);
                 // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
                 let then_end =
-                    layout == ContentLayout::V15_1 && matches!(signal, LinkMessage::Data { last: true, .. });
-                out.push(content(link, side, body(signal), layout));
+                    layout == ContentLayout::V15_1 && matches!(message, LinkMessage::Data { last: true, .. });
+                out.send(content(link, side, body(message), layout));
                 if then_end {
-                    out.push(content(link, side, V1Body::End, layout));
+                    out.send(content(link, side, V1Body::End, layout));
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.push(content(link, side, V1Body::Error, self.layout_for(self.company)));
+                out.send(content(link, side, V1Body::Error, self.layout_for(self.company)));
             }
         }
     }
 
     /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
     /// else the likeliest.
-    fn layout_for(&self, origin: SenderTag) -> ContentLayout {
-        let company = self.rules.releases.iter().find(|release| release.dialect().origin() == origin);
+    fn layout_for(&self, sender: SenderTag) -> ContentLayout {
+        let company = self.rules.releases.iter().find(|release| release.dialect().tag() == sender);
         let likely = company.unwrap_or(self.rules.likeliest);
         self.rules.layout.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1)
     }
 
-    fn settled(&mut self, already: bool, now: Instant, out: &mut Vec<Frame>) {
+    fn settled(&mut self, already: bool, now: Instant, out: &mut dyn OutputSink) {
         match (self.rules.likeliest, already) {
-            (Release::V15_0_1 | Release::V15_0_2, true) => out.push(Frame::Binary(wire::IS_NOT_FIRST)),
+            (Release::V15_0_1 | Release::V15_0_2, true) => out.binary(wire::IS_NOT_FIRST),
             (Release::V15_0_1 | Release::V15_0_2, false) => {
                 self.member = true;
-                out.push(Frame::Binary(wire::IS_FIRST));
+                out.binary(wire::IS_FIRST);
             }
             (_, true) => {}
             (_, false) => self.become_member(now, out),
         }
     }
 
-    fn become_member(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    fn become_member(&mut self, now: Instant, out: &mut dyn OutputSink) {
         self.member = true;
         if self.rules.pings {
             self.ask_now(now, out);
@@ -278,9 +275,9 @@ impl V1 {
         }
     }
 
-    fn ask_now(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    fn ask_now(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if self.liveness.start(now) {
-            out.push(Frame::Binary(wire::V1_BEAT));
+            out.binary(wire::V1_BEAT);
         }
     }
 
@@ -288,21 +285,24 @@ impl V1 {
         self.liveness.deadline()
     }
 
-    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         // Not the plain one to a client that has not said a word: one of sigver 19 or 20 would take it for an answer.
-        let ask = || Frame::Binary(if self.heard { wire::V1_BEAT } else { PROBE });
-        let give_up = || Frame::Close(close(self.rules.likeliest, &Reason::Unresponsive));
+        let ask = || Message::Binary(if self.heard { wire::V1_BEAT } else { PROBE });
+        let give_up = || close(self.rules.likeliest, &Reason::Unresponsive);
         match self.liveness.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.push(ask()),
-            Some(KeepaliveDue::Close) => out.push(give_up()),
-            Some(KeepaliveDue::SendPingThenClose) => out.extend([ask(), give_up()]),
+            Some(KeepaliveDue::SendPing) => out.send(ask()),
+            Some(KeepaliveDue::Close) => out.close(give_up()),
+            Some(KeepaliveDue::SendPingThenClose) => {
+                out.send(ask());
+                out.close(give_up());
+            }
         }
     }
 }
 
-fn body(signal: LinkMessage) -> V1Body {
-    match signal {
+fn body(message: LinkMessage) -> V1Body {
+    match message {
         LinkMessage::Data { payload, last } => V1Body::Data { data: payload.into_bytes(), end: last },
         LinkMessage::End => V1Body::End,
         LinkMessage::Error { .. } => V1Body::Error,
@@ -310,7 +310,7 @@ fn body(signal: LinkMessage) -> V1Body {
     }
 }
 
-fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Frame {
+fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Outgoing {
     // A joiner hears everything from the id 0 (measured).
     let id = match side {
         Side::Member => link.0,

@@ -6,10 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::wire::{self, ContentLayout, V2Message};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::session::Action;
 use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
     Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,
 };
@@ -48,76 +48,74 @@ impl V2 {
         self.layout = releases.layout();
     }
 
-    pub(in crate::protocol::dialect) fn decode(&mut self, frame: Frame) -> Action {
-        let refuse = |reason| Action::Close(close(self.likeliest, &reason));
-        let Frame::Binary(bytes) = frame else {
-            return refuse(Reason::WrongFrameKind);
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
+        let likeliest = self.likeliest;
+        let refuse = |reason, out: &mut dyn OutputSink| out.close(close(likeliest, &reason));
+        let Message::Binary(bytes) = message else {
+            return refuse(Reason::WrongFrameKind, out);
         };
         let length = bytes.len();
         let layout = self.layout.or_else(|| wire::detect_v2_layout(&bytes)).unwrap_or(ContentLayout::V20);
         match wire::decode_current(bytes, layout) {
-            Err(text) => refuse(Reason::DecodeError(text)),
-            Ok(None) => refuse(Reason::UnknownMessage),
-            Ok(Some(V2Message::Connected)) => Action::Nothing,
-            Ok(Some(V2Message::Heartbeat)) => {
-                self.liveness.answered();
-                Action::Nothing
-            }
-            Ok(Some(V2Message::Content { recipient, last, data })) => Action::Ask(Command::Relay {
+            Err(text) => refuse(Reason::DecodeError(text), out),
+            Ok(None) => refuse(Reason::UnknownMessage, out),
+            Ok(Some(V2Message::Connected)) => {}
+            Ok(Some(V2Message::Heartbeat)) => self.liveness.answered(),
+            Ok(Some(V2Message::Content { recipient, last, data })) => out.ask(Command::Relay {
                 to: Recipient::JoinerOrMember(LinkId(recipient)),
-                signal: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
-                origin: match layout {
-                    ContentLayout::V19 => Dialect::Sigver19.origin(),
+                message: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
+                sender: match layout {
+                    ContentLayout::V19 => Dialect::Sigver19.tag(),
                     ContentLayout::V15_1 | ContentLayout::V15_0 | ContentLayout::V20 => {
-                        Dialect::Sigver20.origin()
+                        Dialect::Sigver20.tag()
                     }
                 },
             }),
             Ok(Some(V2Message::Connect { id, members })) => {
                 let attach = Connect {
-                    claim: NetId(id),
-                    known: members.into_iter().map(NetId).collect(),
+                    net_id: NetId(id),
+                    connected_to: members.into_iter().map(NetId).collect(),
                     // 19.0.0 does not know it (measured).
-                    favored: self.favored && self.likeliest != Release::V19_0_0,
+                    preferred: self.favored && self.likeliest != Release::V19_0_0,
                     // The library under 20.1.0 closes later than it answers (measured).
-                    admitted_first: self.likeliest == Release::V20_1_0,
+                    admit_before_unlink: self.likeliest == Release::V20_1_0,
                 };
-                Action::Enter(self.key.clone(), Command::Connect(attach))
+                out.enter(self.key.clone(), Command::Connect(attach));
             }
         }
     }
 
-    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
-            Event::Admitted { .. } => out.push(Frame::Binary(wire::CONNECTED)),
-            Event::LinkedToMember { .. } => out.push(Frame::Binary(wire::NOT_CONNECTED)),
+            Event::Admitted { .. } => out.binary(wire::CONNECTED),
+            Event::LinkedToMember { .. } => out.binary(wire::NOT_CONNECTED),
             Event::BecameMember { .. } | Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.push(Frame::Close(close(self.likeliest, &reason)));
+                out.close(close(self.likeliest, &reason));
             }
-            Event::Relayed { link, side, signal, origin } => match signal {
+            Event::Relayed { link, side, message, sender } => match message {
                 LinkMessage::Data { payload, .. } => {
-                    out.push(self.content(link, side, Some(payload.into_bytes()), origin));
+                    out.send(self.content(link, side, Some(payload.into_bytes()), sender));
                 }
                 // That a peer has no more to say is never forwarded in these dialects (measured).
                 LinkMessage::End | LinkMessage::Empty => {}
-                LinkMessage::Error { .. } => out.push(self.content(link, side, None, origin)),
+                LinkMessage::Error { .. } => out.send(self.content(link, side, None, sender)),
             },
             Event::LinkEnded { link, side, .. } => {
-                out.push(self.content(link, side, None, SenderTag::default()));
+                out.send(self.content(link, side, None, SenderTag::default()));
             }
         }
     }
 
-    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, origin: SenderTag) -> Frame {
+    fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, sender: SenderTag) -> Outgoing {
         if self.layout.is_none()
             && side == Side::Member
             && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_either(link.0, data))
         {
-            return Frame::Binary(frame);
+            return Message::Binary(frame).into();
         }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
-        let company = Dialect::from_tag(origin).and_then(Dialect::layout);
+        let company = Dialect::from_tag(sender).and_then(Dialect::layout);
         let company = company.filter(|layout| matches!(layout, ContentLayout::V19 | ContentLayout::V20));
         let layout = self.layout.or(company).unwrap_or(ContentLayout::V20);
         wire::encode_current_content(link.0, side == Side::Member, data, layout)
@@ -127,12 +125,12 @@ impl V2 {
         self.liveness.deadline()
     }
 
-    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut Vec<Frame>) {
+    pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         match self.liveness.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.push(Frame::Binary(wire::V2_HEARTBEAT)),
+            Some(KeepaliveDue::SendPing) => out.binary(wire::V2_HEARTBEAT),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.push(Frame::Close(close(self.likeliest, &Reason::Unresponsive)));
+                out.close(close(self.likeliest, &Reason::Unresponsive));
             }
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{content_fast, protobufjs_errors};
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{Message, Outgoing};
 
 macro_rules! generated {
     ($($module:ident => $file:literal),*) => {$(
@@ -151,7 +151,7 @@ pub(super) fn decode_v1(frame: Bytes, generation: V1Schema) -> Decoded<V1Message
 }
 
 /// Encodes a content for a client of sigver 15 to 18. `end` with data stops the direction in layout B only.
-pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: ContentLayout) -> Frame {
+pub(super) fn encode_v1_content(id: u32, body: V1Body, layout: ContentLayout) -> Outgoing {
     use v18::content::Type;
     let r#type = match body {
         V1Body::Data { data, .. } => return content_fast::put_in(layout, &[id], data),
@@ -216,7 +216,7 @@ pub(super) fn encode_current_content(
     to_member: bool,
     data: Option<Bytes>,
     layout: ContentLayout,
-) -> Frame {
+) -> Outgoing {
     if layout == ContentLayout::V19 {
         // A joiner hears everything from the id 1 (measured).
         let id = if to_member { link } else { 1 };
@@ -275,8 +275,8 @@ fn is_like_a_content(mut bytes: &[u8]) -> bool {
     }
 }
 
-fn encode(message: &impl prost::Message) -> Frame {
-    Frame::binary(message.encode_to_vec())
+fn encode(message: &impl prost::Message) -> Outgoing {
+    Message::binary(message.encode_to_vec()).into()
 }
 
 /// The layout of a content of sigver 15 to 18, if its fields tell: what is length-delimited in one is a number in
@@ -358,8 +358,11 @@ mod tests {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
-    fn frame(hex: &str) -> Frame {
-        Frame::Binary(bytes(hex))
+    fn whole(outgoing: Outgoing) -> Bytes {
+        match outgoing.into_message() {
+            Ok(Message::Binary(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn data(text: &'static str, end: bool) -> V1Body {
@@ -374,23 +377,17 @@ mod tests {
             decode_v1(b.clone(), V1Schema::V15),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(
-            encode_v1_content(0, data("offer-J", false), ContentLayout::V15_0),
-            Frame::Binary(b.clone())
-        );
+        assert_eq!(whole(encode_v1_content(0, data("offer-J", false), ContentLayout::V15_0)), b.clone());
         let a = bytes("0a0b080012076f666665722d4a");
         assert_eq!(
             decode_v1(a.clone(), V1Schema::V18),
             Ok(Some(V1Message::Content { id: 0, body: data("offer-J", false) }))
         );
-        assert_eq!(
-            encode_v1_content(0, data("offer-J", false), ContentLayout::V15_1),
-            Frame::Binary(a.clone())
-        );
-        assert_eq!(encode_v1_content(0, V1Body::Error, ContentLayout::V15_1), frame("0a0408001801"));
-        assert_eq!(encode_v1_content(0, V1Body::Error, ContentLayout::V15_0), frame("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, ContentLayout::V15_1), frame("0a0408002001"));
-        assert_eq!(encode_v1_content(0, V1Body::End, ContentLayout::V15_0), frame("0a0408001a00"));
+        assert_eq!(whole(encode_v1_content(0, data("offer-J", false), ContentLayout::V15_1)), a.clone());
+        assert_eq!(whole(encode_v1_content(0, V1Body::Error, ContentLayout::V15_1)), bytes("0a0408001801"));
+        assert_eq!(whole(encode_v1_content(0, V1Body::Error, ContentLayout::V15_0)), bytes("0a0408002001"));
+        assert_eq!(whole(encode_v1_content(0, V1Body::End, ContentLayout::V15_1)), bytes("0a0408002001"));
+        assert_eq!(whole(encode_v1_content(0, V1Body::End, ContentLayout::V15_0)), bytes("0a0408001a00"));
         assert_eq!(
             (detect_v1_layout(&a), detect_v1_layout(&b)),
             (Some(ContentLayout::V15_1), Some(ContentLayout::V15_0))
@@ -408,17 +405,17 @@ mod tests {
     fn current_contents_as_recorded() {
         let offer = || Some(Bytes::from_static(b"offer-J"));
         assert_eq!(
-            encode_current_content(1, true, offer(), ContentLayout::V19),
-            frame("120b08011a076f666665722d4a")
+            whole(encode_current_content(1, true, offer(), ContentLayout::V19)),
+            bytes("120b08011a076f666665722d4a")
         );
-        assert_eq!(encode_current_content(77, false, None, ContentLayout::V19), frame("12020801"));
+        assert_eq!(whole(encode_current_content(77, false, None, ContentLayout::V19)), bytes("12020801"));
         assert_eq!(
-            encode_current_content(873_042_195, true, offer(), ContentLayout::V20),
-            frame("12110893a2a6a003100022076f666665722d4a")
+            whole(encode_current_content(873_042_195, true, offer(), ContentLayout::V20)),
+            bytes("12110893a2a6a003100022076f666665722d4a")
         );
         assert_eq!(
-            encode_current_content(1_452_330_232, false, None, ContentLayout::V20),
-            frame("1208080010f899c3b405")
+            whole(encode_current_content(1_452_330_232, false, None, ContentLayout::V20)),
+            bytes("1208080010f899c3b405")
         );
         let answer = bytes("121208001093a2a6a0032208616e737765722d4f");
         assert_eq!(

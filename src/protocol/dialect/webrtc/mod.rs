@@ -63,7 +63,7 @@ struct Candidate {
     line: u32,
 }
 
-/// A signal on its way from one voice to another.
+/// A message on its way from one voice to another.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Transcoded {
     /// It is none of what is known here: it passes as it is.
@@ -97,8 +97,13 @@ fn is_text_without(bytes: &[u8], other: u8) -> bool {
 }
 
 /// Says in the voice `to` what was said in the voice `from` over `link`.
-pub(super) fn translate(signal: LinkMessage, from: SdpEncoding, to: SdpEncoding, link: LinkId) -> Transcoded {
-    let told = match &signal {
+pub(super) fn translate(
+    message: LinkMessage,
+    from: SdpEncoding,
+    to: SdpEncoding,
+    link: LinkId,
+) -> Transcoded {
+    let told = match &message {
         LinkMessage::Data { payload, .. } => match from {
             SdpEncoding::Json => json::read(payload),
             SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::read(payload),
@@ -112,7 +117,7 @@ pub(super) fn translate(signal: LinkMessage, from: SdpEncoding, to: SdpEncoding,
         LinkMessage::End if from == SdpEncoding::BuilderWithEnd => Some(WebRtcSignal::End),
         LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty => None,
     };
-    let Some(told) = told else { return Transcoded::Unknown(signal) };
+    let Some(told) = told else { return Transcoded::Unknown(message) };
     let is_end = told == WebRtcSignal::End;
     let payload = match to {
         SdpEncoding::Json => match json::write(&told) {

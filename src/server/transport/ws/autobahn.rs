@@ -157,12 +157,14 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
         };
         let came = total - socket.stream.pieces.len();
         let answer = match (due, incoming) {
-            (Due::Text(payload), Incoming::Frame(Frame::Text(text))) if text.as_bytes() == &payload[..] => {
-                socket.queue(Frame::Text(text)).unwrap();
+            (Due::Text(payload), Incoming::Message(Message::Text(text)))
+                if text.as_bytes() == &payload[..] =>
+            {
+                socket.queue(Message::Text(text).into()).unwrap();
                 Ok(frame(TEXT, None, payload))
             }
-            (Due::Binary(payload), Incoming::Frame(Frame::Binary(bytes))) if bytes == payload => {
-                socket.queue(Frame::Binary(bytes)).unwrap();
+            (Due::Binary(payload), Incoming::Message(Message::Binary(bytes))) if bytes == payload => {
+                socket.queue(Message::Binary(bytes).into()).unwrap();
                 Ok(frame(BINARY, None, payload))
             }
             (Due::Ping(payload), Incoming::Ping) => Ok(frame(PONG, None, payload)),
@@ -179,7 +181,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
                     return Err(format!("{code} after {came} octets instead of {known}"));
                 }
                 // As the session does.
-                assert!(socket.queue(Frame::Close(close)).unwrap());
+                assert!(socket.queue(close.into()).unwrap());
                 Err(code)
             }
             (_, incoming) => return Err(format!("{} instead of {}", short(&incoming), short(due))),
@@ -204,7 +206,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
             return Err(format!("{} came after the end", short(&after)));
         }
     }
-    if socket.queue(Frame::text("late")).is_ok() {
+    if socket.queue(Message::text("late").into()).is_ok() {
         return Err("a message was queued after the end".to_owned());
     }
     assert!(socket.poll_flush(&mut context).is_ready());

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::{Incoming, Transport};
-use crate::protocol::frame::{Close, Frame};
+use crate::protocol::frame::{Close, Message, Outgoing};
 use buffer_pool::{ReadBuffer, WriteBuffer};
 use codec::{DecodeError, Decoder, Item};
 
@@ -107,8 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     fn incoming(&mut self, item: Item) -> Incoming {
         match item {
-            Item::Text(text) => Incoming::Frame(Frame::Text(text)),
-            Item::Binary(bytes) => Incoming::Frame(Frame::Binary(bytes)),
+            Item::Text(text) => Incoming::Message(Message::Text(text)),
+            Item::Binary(bytes) => Incoming::Message(Message::Binary(bytes)),
             Item::Ping(payload) => {
                 self.write(OpCode::Control(Control::Pong), &[&payload]);
                 Incoming::Ping
@@ -162,16 +162,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         }
     }
 
-    fn queue(&mut self, frame: Frame) -> io::Result<bool> {
-        match frame {
-            Frame::Close(Close { code, reason }) => {
+    fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool> {
+        match outgoing {
+            Outgoing::Close(Close { code, reason }) => {
                 self.write_close(code, &reason);
                 return Ok(true);
             }
             _ if self.closed => return Err(io::ErrorKind::NotConnected.into()),
-            Frame::Text(text) => self.write(OpCode::Data(Data::Text), &[text.as_bytes()]),
-            Frame::Binary(bytes) => self.write(OpCode::Data(Data::Binary), &[&bytes]),
-            Frame::Headed(head, rest) => self.write(OpCode::Data(Data::Binary), &[&head, &rest]),
+            Outgoing::Message(Message::Text(text)) => {
+                self.write(OpCode::Data(Data::Text), &[text.as_bytes()])
+            }
+            Outgoing::Message(Message::Binary(bytes)) => self.write(OpCode::Data(Data::Binary), &[&bytes]),
+            Outgoing::Prefixed(prefix, rest) => self.write(OpCode::Data(Data::Binary), &[&prefix, &rest]),
         }
         Ok(false)
     }
@@ -210,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             while closed
                 && matches!(
                     poll_fn(|context| self.poll_next(context)).await,
-                    Incoming::Frame(_) | Incoming::Ping | Incoming::Pong
+                    Incoming::Message(_) | Incoming::Ping | Incoming::Pong
                 )
             {}
             // Under TLS, what was written may still have to be sent, and the end has a word of its own.

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::*;
+use crate::protocol::frame::Message as Received;
 
 /// The longest message here, in bytes.
 const MAX: usize = 300;
@@ -71,7 +72,7 @@ fn ours(wire: Wire, close_after: usize) -> (Heard, Socket<Wire>) {
     let mut heard = Vec::new();
     loop {
         if heard.len() == close_after {
-            let _ = socket.queue(Frame::Close(Close::new(4000, "enough")));
+            let _ = socket.queue(Close::new(4000, "enough").into());
         }
         let Poll::Ready(incoming) = socket.poll_next(&mut context) else { break };
         let gone = incoming == Incoming::Disconnected;
@@ -106,8 +107,8 @@ async fn theirs(wire: Wire, close_after: usize, faulted: bool) -> Heard {
             Poll::Pending => break,
         };
         let incoming = match next {
-            Some(Ok(Message::Text(text))) => Incoming::Frame(Frame::text(text.as_str())),
-            Some(Ok(Message::Binary(bytes))) => Incoming::Frame(Frame::Binary(bytes)),
+            Some(Ok(Message::Text(text))) => Incoming::Message(Received::text(text.as_str())),
+            Some(Ok(Message::Binary(bytes))) => Incoming::Message(Received::Binary(bytes)),
             Some(Ok(Message::Ping(_))) => Incoming::Ping,
             Some(Ok(Message::Pong(_))) => Incoming::Pong,
             Some(Ok(Message::Close(close))) => Incoming::Closed(close.map(|close| close.code.into())),
@@ -225,22 +226,22 @@ proptest! {
             let payload = vec![b'x'; length];
             let (frame, message) = if text {
                 let text = String::from_utf8(payload).unwrap();
-                (Frame::text(text.clone()), Message::text(text))
+                (Received::text(text.clone()), Message::text(text))
             } else {
-                (Frame::binary(payload.clone()), Message::binary(payload))
+                (Received::binary(payload.clone()), Message::binary(payload))
             };
-            prop_assert!(!socket.queue(frame).unwrap());
+            prop_assert!(!socket.queue(frame.into()).unwrap());
             Pin::new(&mut library).start_send(message).unwrap();
         }
         socket.queue_ping().unwrap();
         Pin::new(&mut library).start_send(Message::Ping(Bytes::new())).unwrap();
-        prop_assert!(socket.queue(Frame::Close(Close::empty())).unwrap());
+        prop_assert!(socket.queue(Close::empty().into()).unwrap());
         Pin::new(&mut library).start_send(Message::Close(None)).unwrap();
         prop_assert!(matches!(socket.poll_flush(&mut context), Poll::Ready(Ok(()))));
         let _ = Pin::new(&mut library).poll_flush(&mut context);
         prop_assert!(socket.stream.written == library.get_ref().written);
         // Nothing follows a close frame.
-        prop_assert!(socket.queue(Frame::text("late")).is_err());
+        prop_assert!(socket.queue(Received::text("late").into()).is_err());
         socket.queue_ping().unwrap();
         prop_assert!(socket.unsent.is_none());
     }
@@ -255,7 +256,7 @@ fn what_was_read_with_the_request_comes_first() {
     for expected in ["early", "late"] {
         assert_eq!(
             socket.poll_next(&mut context),
-            Poll::Ready(Incoming::Frame(Frame::binary(expected.as_bytes())))
+            Poll::Ready(Incoming::Message(Received::binary(expected.as_bytes())))
         );
     }
     assert!(socket.poll_next(&mut context).is_pending());
@@ -267,7 +268,7 @@ fn what_a_slow_peer_has_taken_is_forgotten() {
     let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
     let mut sent = 0;
     while sent < 10 * MAX_UNSENT {
-        socket.queue(Frame::binary(vec![7; 1000])).unwrap();
+        socket.queue(Received::binary(vec![7; 1000]).into()).unwrap();
         // All but a few bytes, and again and again never all.
         let unsent = |socket: &Socket<Wire>| socket.unsent.as_ref().map_or(0, |unsent| unsent.len());
         socket.stream.takes = Some(unsent(&socket) - 10);
@@ -276,7 +277,7 @@ fn what_a_slow_peer_has_taken_is_forgotten() {
         let held = socket.unsent.as_ref().map_or(0, |unsent| unsent.bytes.len());
         assert!(!socket.is_congested() && held < 3000, "{held}");
     }
-    socket.queue(Frame::binary(vec![7; MAX_UNSENT])).unwrap();
+    socket.queue(Received::binary(vec![7; MAX_UNSENT]).into()).unwrap();
     assert!(socket.is_congested());
     socket.stream.takes = None;
     assert!(matches!(socket.poll_flush(&mut context), Poll::Ready(Ok(()))));

@@ -3,9 +3,10 @@
 pub mod admin;
 pub mod conn;
 pub mod fd_limit;
-pub mod http;
+pub(crate) mod http;
 pub mod hub;
 pub mod listener;
+mod scratch;
 pub mod signaller;
 pub mod telemetry;
 pub mod tls;
@@ -25,7 +26,7 @@ use crate::config::EnabledTransports;
 use crate::server::signaller::Stream;
 use crate::server::transport::ws::Socket;
 use conn::Context;
-use http::{Routes, SseRegistry, UpgradeTarget};
+use http::{Routes, SseService, UpgradeTarget, Upgraded};
 
 /// How long a client may take for a TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ pub async fn serve(
     let door = Routes {
         websockets,
         signaller: context.signaller.clone().filter(|_| websockets),
-        events: SseRegistry::new(&context, options.transports, max_message),
+        events: SseService::new(&context, options.transports, max_message),
     };
     if !websockets && door.events.is_none() {
         tracing::warn!("no protocol that is served has event streams, and nothing else is to be served");
@@ -143,20 +144,20 @@ async fn upgrade<S>(
     S: Stream + 'static,
 {
     let upgraded = http::serve(stream, door, alive.clone(), context.stopped()).await;
-    let Some(http::Upgraded { stream, grant, early, wanted }) = upgraded else {
+    let Some(Upgraded { stream, response, prefetched, target }) = upgraded else {
         return;
     };
     // A task of its own: the state of the handshake is larger than all that an idle peer needs, and is freed here.
-    match wanted {
+    match target {
         UpgradeTarget::Room(upgrade) => {
-            let socket = Socket::new(stream, early, max_message).after(grant);
+            let socket = Socket::new(stream, prefetched, max_message).with_response(response);
             let policy = |context: &Context| Arc::clone(&context.policy);
             tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
         }
-        UpgradeTarget::Relay(signaller, call) => {
+        UpgradeTarget::Signaller(signaller, admitted) => {
             let counted = context.telemetry.register_signaller();
             tokio::spawn(async move {
-                signaller.serve(Box::new(stream), early, call, context.stopped()).await;
+                signaller.serve(Box::new(stream), prefetched, admitted, context.stopped()).await;
                 drop((counted, alive));
             });
         }

@@ -112,7 +112,8 @@ pub fn drive<T: Transport + Send, G: Send>(
     let now = Instant::now();
     let mut driver = Driver {
         conversation: ConnectionProtocol::open(&policy(&context), upgrade, now, &mut steps),
-        idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
+        idle: T::KEEPALIVE
+            .map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
         rings: NEVER,
         over: None,
         // What the socket was made with may have to be sent, whatever is said first.
@@ -133,9 +134,9 @@ pub fn drive<T: Transport + Send, G: Send>(
         drop((seat, counted));
         // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
         Box::pin(async move {
-            socket.farewell(closed, CLOSING).await;
+            socket.close_gracefully(closed, CLOSING).await;
             if closed {
-                socket.linger(CLOSING).await;
+                socket.drain(CLOSING).await;
             }
             drop(guard);
         })

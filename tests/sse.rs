@@ -252,7 +252,7 @@ async fn where_only_event_streams_are_served_nobody_has_to_ask_for_them() {
             answer.expect(&[":ok"]).await;
         } else {
             assert_eq!(answer.status, 404);
-            assert!(answer.text().await.starts_with("404 Not Found: this server speaks event streams only"));
+            assert!(answer.text().await.starts_with("404 Not Found: this server serves event streams only"));
         }
     }
     gateway.stop().await;

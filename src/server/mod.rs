@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub mod hub;
 pub mod listener;
 mod scratch;
+mod sharded;
 pub mod signaller;
 pub mod telemetry;
 pub mod tls;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::protocol::model::PeerId;
 use crate::server::hub::Outbox;
+use crate::server::sharded::Sharded;
 
 /// A moment, in milliseconds since the alarm was made.
 pub(super) type Tick = u64;
@@ -18,7 +19,7 @@ pub(super) type Tick = u64;
 /// After every moment.
 pub(super) const NEVER: Tick = Tick::MAX;
 
-/// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
+/// Number of maps over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// The rings of so long are done at once: with thousands of connections, each would wake the timer otherwise. What is
@@ -29,7 +30,7 @@ const TOGETHER: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub struct TimerQueue {
     start: Instant,
-    shards: Vec<Mutex<BTreeMap<(Tick, PeerId), Outbox>>>,
+    shards: Sharded<BTreeMap<(Tick, PeerId), Outbox>>,
     /// When the timer looks again, unless it is notified. Everything is before it while it looks.
     next: AtomicU64,
     earlier: Notify,
@@ -39,7 +40,7 @@ impl Default for TimerQueue {
     fn default() -> Self {
         TimerQueue {
             start: Instant::now(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             next: AtomicU64::new(NEVER),
             earlier: Notify::new(),
         }
@@ -77,7 +78,7 @@ impl TimerQueue {
 
     /// Rings everyone, whatever the time.
     pub fn ring_all(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             shard.lock().values().for_each(Outbox::notify);
         }
     }
@@ -103,7 +104,7 @@ impl TimerQueue {
     fn ring(&self, now: Instant) -> Option<Tick> {
         let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER);
         let mut next = None;
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let mut shard = shard.lock();
             while let Some(first) = shard.first_entry() {
                 let moment = first.key().0;
@@ -118,8 +119,7 @@ impl TimerQueue {
     }
 
     fn shard(&self, peer: PeerId) -> &Mutex<BTreeMap<(Tick, PeerId), Outbox>> {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(peer.0 % SHARDS as u64) as usize]
+        self.shards.get(peer.0)
     }
 }
 

@@ -22,8 +22,9 @@ pub use time::UnixSeconds;
 
 use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
+use crate::server::sharded::Sharded;
 
-/// Number of independently locked parts, so that connections on several cores rarely wait for one another.
+/// Number of shards over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// Capacity up to which a table of connections is never shrunk.
@@ -52,7 +53,7 @@ pub fn render(report: &Report, format: Format) -> String {
 #[derive(Debug)]
 pub struct Telemetry {
     started: UnixSeconds,
-    shards: Vec<Mutex<Shard>>,
+    shards: Sharded<Shard>,
     signaller: Mutex<ConnectionCount>,
     mixed_rooms: AtomicU64,
 }
@@ -108,7 +109,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
             started: UnixSeconds::now(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             signaller: Mutex::default(),
             mixed_rooms: AtomicU64::new(0),
         }
@@ -166,7 +167,7 @@ impl Telemetry {
     /// Returns all open connections, oldest first.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = shard.lock();
             all.extend(shard.connections.iter().map(|(peer, entry)| ConnectionInfo {
                 peer: *peer,
@@ -179,8 +180,7 @@ impl Telemetry {
     }
 
     fn shard(&self, peer: PeerId) -> &Mutex<Shard> {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(peer.0 % SHARDS as u64) as usize]
+        self.shards.get(peer.0)
     }
 }
 

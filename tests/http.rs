@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::ws::{BINARY, Got, Ws, frame, request};
-use common::{Gateway, Settings, hex, soon, tls_files};
+use common::{TestGateway, hex, soon, tls_files};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -107,7 +107,7 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
+async fn tls(gateway: &TestGateway) -> TlsStream<TcpStream> {
     let trust = Trust(CertificateDer::from_pem_file(tls_files().cert).unwrap(), ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -120,8 +120,8 @@ async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
     soon("a TLS handshake", connect).await.unwrap()
 }
 
-async fn secure() -> Gateway {
-    Gateway::with(Settings { tls: true, ..Settings::default() }).await
+async fn secure() -> TestGateway {
+    TestGateway::configured(|config| config.tls = Some(tls_files())).await
 }
 
 /// Sends plain requests on one connection.
@@ -165,7 +165,7 @@ async fn connect_and_be_first<S: AsyncRead + AsyncWrite + Unpin>(mut ws: Ws<S>) 
 
 #[tokio::test]
 async fn one_connection_serves_plain_requests_and_then_an_upgrade() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut stream = gateway.tcp().await;
     plain_requests(&mut stream).await;
     connect_and_be_first(Ws::open(stream, "/k").await).await;
@@ -211,7 +211,7 @@ async fn prefetched<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
 
 #[tokio::test]
 async fn frames_sent_with_the_request_are_received() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     prefetched(gateway.tcp().await).await;
     // More bytes than a request head may have.
     let heartbeats = frame(BINARY, &hex("0801")).repeat(20_000);
@@ -225,7 +225,7 @@ async fn frames_sent_with_the_request_are_received() {
 
 #[tokio::test]
 async fn upgrade_selects_the_first_subprotocol_and_no_extension() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let more = "Sec-WebSocket-Protocol: aaa, bbb\r\nOrigin: https://example.org\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     for (path, upgrade) in [("/k", "Upgrade: websocket"), ("/k?x=y", "upgrade: WebSocket")] {
@@ -246,7 +246,7 @@ async fn upgrade_selects_the_first_subprotocol_and_no_extension() {
 
 #[tokio::test]
 async fn malformed_upgrade_is_rejected() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let good = request("/k");
     for (bad, status) in [
         (good.replace("Version: 13", "Version: 12"), "400 Bad Request"),
@@ -269,7 +269,7 @@ async fn malformed_upgrade_is_rejected() {
 
 #[tokio::test]
 async fn oversized_or_malformed_heads_are_rejected() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let huge_header = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(64 * 1024));
     let huge_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "p".repeat(64 * 1024));
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000));
@@ -306,7 +306,7 @@ async fn oversized_or_malformed_heads_are_rejected() {
 /// Takes the ten seconds of the timeout.
 #[tokio::test]
 async fn request_head_times_out() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut slow = gateway.tcp().await;
     let mut again = gateway.tcp().await;
     assert_eq!(ask(&mut again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, "HTTP/1.1 200 OK");

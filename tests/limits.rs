@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::protobuf::{delimited, number};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
-use common::{Gateway, SOON, Settings, eventually, hex, soon, to_hex};
+use common::{SOON, TestGateway, eventually, hex, soon, to_hex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ fn content(data: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a member and a joiner of sigver 20 that are linked.
-async fn pair(gateway: &Gateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
     let mut first = gateway.ws(path).await;
     assert!(first.binary(&connect(11, &[])).await);
     first.expect(&[Got::binary("2001")]).await;
@@ -63,7 +63,7 @@ async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8]
 
 #[tokio::test]
 async fn message_size_limit_is_exact() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut first, mut joiner) = pair(&gateway, "/size").await;
     let room = MAX - content(&vec![7; MAX - 20]).len() + MAX - 20;
     assert_eq!(content(&vec![7; room]).len(), MAX);
@@ -81,7 +81,7 @@ async fn message_size_limit_is_exact() {
 #[tokio::test]
 async fn close_frame_is_delivered_while_peer_is_sending() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let ws = gateway.ws("/k").await;
         let (mut reading, mut writing) = ws.stream.into_split();
         let send = async move {
@@ -113,7 +113,7 @@ async fn close_frame_is_delivered_while_peer_is_sending() {
 
 #[tokio::test]
 async fn fragments_count_together() {
-    let gateway = Gateway::start("sigver-5").await;
+    let gateway = TestGateway::start("sigver-5").await;
     let mut ws = gateway.ws("/").await;
     let half = vec![b' '; MAX / 2];
     assert!(ws.raw(&frame(TEXT & 0x7f, &half)).await);
@@ -137,7 +137,7 @@ async fn fragments_count_together() {
 #[tokio::test]
 async fn websocket_protocol_errors_close_the_connection() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let unmasked = vec![BINARY, 2, 0x08, 0x01];
         let long_ping = frame(0x89, &[0; 126]);
         for (what, bytes, code) in [
@@ -170,13 +170,12 @@ async fn websocket_protocol_errors_close_the_connection() {
 
 #[tokio::test]
 async fn slow_consumer_is_closed_without_effect_on_others() {
-    let settings = Settings {
-        protocol: "sigver-20".to_owned(),
-        max_message: 64 * 1024,
-        max_pending: 256 * 1024,
-        ..Settings::default()
-    };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-20".parse().unwrap();
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut slow = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
@@ -261,7 +260,7 @@ async fn random_bytes_leave_no_rooms() {
     let mut protocols = JoinSet::new();
     for protocol in PROTOCOLS {
         protocols.spawn(async move {
-            let gateway = Gateway::start(protocol).await;
+            let gateway = TestGateway::start(protocol).await;
             let mut flood = JoinSet::new();
             for seed in 0..60 {
                 let path = ["/k", "/other", "/", "/a/b?favored"][seed as usize % 4];
@@ -270,7 +269,7 @@ async fn random_bytes_leave_no_rooms() {
             while let Some(ended) = soon(protocol, flood.join_next()).await {
                 ended.unwrap();
             }
-            eventually("an empty hub", || gateway.hub.rooms() == 0).await;
+            eventually("an empty hub", || gateway.rooms() == 0).await;
             gateway.stop().await;
         });
     }
@@ -282,7 +281,7 @@ async fn random_bytes_leave_no_rooms() {
 #[tokio::test]
 async fn random_bytes_do_not_affect_other_clients() {
     for protocol in ["auto", "sigver-20"] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let (mut first, mut joiner) = pair(&gateway, "/k").await;
         let link = up(&mut first, &mut joiner, b"offer").await;
         // With a second member, no member is the only one that joiners fail to connect to, which would be evicted.
@@ -313,7 +312,7 @@ async fn random_bytes_do_not_affect_other_clients() {
 
 #[tokio::test]
 async fn keys_have_up_to_512_utf16_units() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // Each character of the second key has two UTF-16 units and four bytes.
     for key in ["k".repeat(512), "\u{1f600}".repeat(256), "%41".repeat(170)] {
         let mut ws = gateway.ws(&format!("/{key}")).await;
@@ -337,7 +336,7 @@ async fn keys_have_up_to_512_utf16_units() {
 
 #[tokio::test]
 async fn data_without_a_receiver_is_ignored_or_closes() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // sigver 20 ignores both.
     let mut ws = gateway.ws("/k").await;
     assert!(ws.binary(&content(b"too early")).await);
@@ -375,7 +374,7 @@ async fn data_without_a_receiver_is_ignored_or_closes() {
 
 #[tokio::test]
 async fn silent_connections_do_not_delay_others() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // Connections without a request, within a request, and with a silent WebSocket.
     let mut silent = Vec::new();
     for number in 0..1000 {

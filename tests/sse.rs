@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use common::sse::{Answer, ask, ask_on};
 use common::ws::{Got, Ws, request};
-use common::{Gateway, Settings, eventually, soon};
+use common::{TestGateway, eventually, soon};
 use sigver::config::EnabledTransports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const EVENTS: (&str, &str) = ("Accept", "text/event-stream");
 const ORIGIN: (&str, &str) = ("Origin", "http://app.example");
 
-impl Gateway {
+impl TestGateway {
     async fn get(&self, path: &str) -> Answer {
         ask(self.address, "GET", path, &[EVENTS, ORIGIN], "").await
     }
@@ -49,9 +49,12 @@ impl Gateway {
         (stream, id)
     }
 
-    async fn only_events(protocol: &str) -> Gateway {
-        let (protocol, transports) = (protocol.to_owned(), EnabledTransports::EventStream);
-        Gateway::with(Settings { protocol, transports, ..Settings::default() }).await
+    async fn only_events(protocol: &str) -> TestGateway {
+        TestGateway::configured(|config| {
+            config.protocol = protocol.parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await
     }
 }
 
@@ -63,7 +66,7 @@ fn joiner(event: &str) -> String {
 
 #[tokio::test]
 async fn sigver_8_clients_exchange_messages_by_get() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut joining, joiner_id) = gateway.query("join=k").await;
     let mut sent = gateway.get(&format!("/?data=a%26b&myId={joiner_id}")).await;
@@ -82,7 +85,7 @@ async fn sigver_8_clients_exchange_messages_by_get() {
 
 #[tokio::test]
 async fn sigver_9_clients_exchange_messages_by_post() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.auth().await;
     let (mut joining, joiner_id) = gateway.auth().await;
     gateway.send(&opener_id, "{\"open\":\"k\"}").await;
@@ -100,7 +103,7 @@ async fn sigver_9_clients_exchange_messages_by_post() {
 
 #[tokio::test]
 async fn both_variants_and_websockets_share_a_room() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut opener = gateway.ws("/").await;
     assert!(opener.text("{\"open\":\"k\"}").await);
     let Got::Text(_) = opener.message().await else { panic!("no answer") };
@@ -120,7 +123,7 @@ async fn both_variants_and_websockets_share_a_room() {
 
 #[tokio::test]
 async fn errors_are_sent_only_to_the_client_concerned() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut bystander, _) = gateway.query("open=other").await;
     let mut late = gateway.get("/?open=k").await;
@@ -162,7 +165,7 @@ async fn errors_are_sent_only_to_the_client_concerned() {
 
 #[tokio::test]
 async fn close_event_ends_the_stream_and_frees_the_key() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
     gateway.send(&id, "{\"open\":\"k\"}").await;
     stream.expect(&["data: {\"opened\":true}"]).await;
@@ -175,13 +178,13 @@ async fn close_event_ends_the_stream_and_frees_the_key() {
     // Messages for the closed stream are ignored.
     gateway.send(&id, "no JSON").await;
     gateway.send(&id, "{\"open\":\"k\"}").await;
-    eventually("an empty hub", || gateway.hub.rooms() == 0).await;
+    eventually("an empty hub", || gateway.rooms() == 0).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn reconnecting_browser_gets_no_content() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, _) = gateway.query("open=k").await;
     let (_joining, id) = gateway.query("join=k").await;
     for path in [&*format!("/?data=x&myId={id}"), "/?open=k", "/"] {
@@ -196,12 +199,12 @@ async fn reconnecting_browser_gets_no_content() {
 
 #[tokio::test]
 async fn event_stream_requires_the_accept_header() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let plain = ask(gateway.address, "GET", "/", &[("Accept", "text/html, */*")], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
     let plain = ask(gateway.address, "GET", "/?open=k", &[], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
-    assert_eq!(gateway.hub.rooms(), 0);
+    assert_eq!(gateway.rooms(), 0);
     let several = ("Accept", "text/html, Text/Event-Stream;q=0.9");
     ask(gateway.address, "GET", "/", &[several], "").await.expect(&[":ok"]).await;
     assert_eq!(gateway.get("/abc").await.status, 426);
@@ -220,7 +223,7 @@ async fn event_streams_require_their_dialects() {
         ("sigver-9.1.0", false, true),
         ("json", true, true),
     ] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let streams =
             |answer: Answer| answer.header("content-type").unwrap().starts_with("text/event-stream");
         assert_eq!(streams(gateway.get("/?open=k").await), query, "{protocol}");
@@ -228,8 +231,7 @@ async fn event_streams_require_their_dialects() {
         assert_eq!(gateway.post("1@{}").await.status, if auth { 200 } else { 404 }, "{protocol}");
         gateway.stop().await;
     }
-    let transports = EnabledTransports::WebSocket;
-    let gateway = Gateway::with(Settings { transports, ..Settings::default() }).await;
+    let gateway = TestGateway::configured(|config| config.transports = EnabledTransports::WebSocket).await;
     assert_eq!(gateway.get("/").await.header("content-type"), Some("text/plain; charset=utf-8"));
     drop(gateway.ws("/k").await);
     gateway.stop().await;
@@ -237,7 +239,7 @@ async fn event_streams_require_their_dialects() {
 
 #[tokio::test]
 async fn exclusive_event_streams_need_no_accept_header() {
-    let gateway = Gateway::only_events("auto").await;
+    let gateway = TestGateway::only_events("auto").await;
     let mut stream = ask(gateway.address, "GET", "/", &[], "").await;
     stream.expect(&[":ok"]).await;
     assert_eq!(stream.header("access-control-allow-origin"), None);
@@ -258,7 +260,7 @@ async fn exclusive_event_streams_need_no_accept_header() {
 
 #[tokio::test]
 async fn preflight_requests_are_answered() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let asked = [
         ORIGIN,
         ("Access-Control-Request-Method", "POST"),
@@ -286,7 +288,7 @@ async fn preflight_requests_are_answered() {
 
 #[tokio::test]
 async fn ids_are_safe_integers_and_valid_for_one_variant() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         let (_stream, id) = gateway.auth().await;
@@ -299,24 +301,23 @@ async fn ids_are_safe_integers_and_valid_for_one_variant() {
     gateway.send(&opener_id, "{\"open\":\"k2\"}").await;
     gateway.get(&format!("/?data=x&myId={id}")).await;
     stream.expect_nothing().await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn disconnect_removes_room() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (stream, _) = gateway.query("open=k").await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     drop(stream);
-    eventually("an empty hub", || gateway.hub.rooms() == 0).await;
+    eventually("an empty hub", || gateway.rooms() == 0).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn oversized_messages_are_rejected() {
-    let settings = Settings { max_message: 1000, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| config.max_message = 1000).await;
     let (mut stream, id) = gateway.auth().await;
     gateway.send(&id, &format!("{:1000}", "{\"open\":\"k\"}")).await;
     stream.expect(&["data: {\"opened\":true}"]).await;
@@ -334,8 +335,11 @@ async fn oversized_messages_are_rejected() {
 
 #[tokio::test]
 async fn slow_consumer_is_closed() {
-    let settings = Settings { max_message: 64 * 1024, max_pending: 256 * 1024, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| {
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let (_opener, opener_id) = gateway.auth().await;
     gateway.send(&opener_id, "{\"open\":\"k\"}").await;
     let (mut joining, joiner_id) = gateway.auth().await;
@@ -363,7 +367,7 @@ async fn slow_consumer_is_closed() {
 
 #[tokio::test]
 async fn shutdown_ends_streams_at_once() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut by_query, id) = gateway.query("open=k").await;
     let (mut by_post, _) = gateway.auth().await;
     let mut sent = gateway.get(&format!("/?data=x&myId={id}")).await;
@@ -386,7 +390,7 @@ async fn shutdown_ends_streams_at_once() {
 /// Takes the twenty seconds of the interval.
 #[tokio::test]
 async fn idle_stream_gets_comments_and_a_get_that_sends_ends() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, _) = gateway.auth().await;
     let (mut opener, id) = gateway.query("open=k").await;
     let mut sent = gateway.get(&format!("/?data=x&id=1&myId={id}")).await;
@@ -406,7 +410,7 @@ async fn idle_stream_gets_comments_and_a_get_that_sends_ends() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
     let post = |message: &str| {
         let body = format!("{id}@{message}");

@@ -11,8 +11,8 @@ use std::future::{Future as _, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
+use common::TestGateway;
 use common::sse::{Answer, ask};
-use common::{Gateway, Settings};
 use serde_json::Value;
 use sigver::config::EnabledTransports;
 
@@ -197,7 +197,7 @@ fn apply_differences(version: &str, scenario: &mut Scenario) {
 }
 
 /// Plays a scenario. Returns the responses, with the ids of the recording.
-async fn play(gateway: &Gateway, scenario: &Scenario) -> Vec<Got> {
+async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
     // From ids of the gateway to those of the recording.
     let mut names: HashMap<String, String> = HashMap::new();
     let mut answers: Vec<Option<Answer>> = Vec::new();
@@ -266,9 +266,11 @@ async fn replay(version: &str) {
     let mut wrong = Vec::new();
     for scenario in &mut scenarios {
         apply_differences(version, scenario);
-        let protocol = format!("sigver-{version}");
-        let transports = EnabledTransports::EventStream;
-        let gateway = Gateway::with(Settings { protocol, transports, ..Settings::default() }).await;
+        let gateway = TestGateway::configured(|config| {
+            config.protocol = format!("sigver-{version}").parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await;
         let got = play(&gateway, scenario).await;
         gateway.stop().await;
         for ((at, request), got) in scenario.requests().zip(&got) {

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::config::{self, AdminSocketPath};
+use crate::config::parse::{self, ValueError};
+use crate::config::{AdminSocketPath, DEFAULT_PORT};
 use crate::server::admin::StatusQuery;
 use crate::server::telemetry::Format;
 
@@ -20,10 +21,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     /// Port of the server, as given by its --port or SIGVER_PORT [default: 8000]
-    #[arg(short, long, value_name = "number", value_parser = config::port)]
+    #[arg(short, long, value_name = "number", value_parser = parse::port)]
     port: Option<u16>,
     /// Control socket of the server, as given by its --control or SIGVER_CONTROL
-    #[arg(long, value_name = "path", value_parser = config::control)]
+    #[arg(long, value_name = "path", value_parser = admin_socket)]
     control: Option<AdminSocketPath>,
     /// Print JSON; docs/operating.md lists the names
     #[arg(long)]
@@ -47,21 +48,28 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn admin_socket(text: &str) -> std::result::Result<AdminSocketPath, ValueError> {
+    parse::admin_socket(text, &AdminSocketPath::auto_for_client(&env))
+}
+
 async fn request(args: &StatusArgs) -> Result<String> {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let port = match (args.port, env("SIGVER_PORT")) {
         (Some(port), _) => port,
         // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
-        (None, Some(text)) if !text.contains("://") => config::port(&text).map_err(Error::msg)?,
-        (None, _) => config::DEFAULT_PORT,
+        (None, Some(text)) if !text.contains("://") => parse::port(&text)?,
+        (None, _) => DEFAULT_PORT,
     };
     let control = match (&args.control, args.port, env("SIGVER_CONTROL")) {
         (Some(control), _, _) => control.clone(),
         // An explicit port does not mean the server of the environment.
-        (None, None, Some(text)) => config::control(&text).map_err(Error::msg)?,
-        (None, _, _) => AdminSocketPath::Auto,
+        (None, None, Some(text)) => admin_socket(&text)?,
+        (None, _, _) => AdminSocketPath::auto_for_client(&env),
     };
-    let paths = control.wanted(port, &env);
+    let paths = control.candidates(port);
     let query = StatusQuery { connections: args.connections, rooms: args.rooms };
     let line = query.to_line(if args.json { Format::Json } else { Format::Text });
     let mut failures = Vec::new();

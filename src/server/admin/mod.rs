@@ -52,6 +52,8 @@ pub struct StatusService {
     pub context: Arc<Context>,
     /// Address that the server listens on.
     pub address: SocketAddr,
+    /// True if the path relay of signallerd is served.
+    pub signaller: bool,
 }
 
 impl StatusService {
@@ -65,11 +67,11 @@ impl StatusService {
 
     /// Returns the status. Blocks for a time that grows with the number of rooms and connections.
     pub fn report(&self, query: StatusQuery) -> Report {
-        let Context { hub, telemetry, policy, signaller, .. } = &*self.context;
+        let Context { hub, telemetry, policy, .. } = &*self.context;
         let server = ServerSummary {
             address: self.address.to_string(),
             releases: policy.releases,
-            signaller: signaller.is_some(),
+            signaller: self.signaller,
         };
         let mut rooms = RoomsReport {
             list_all: query.rooms,

@@ -36,7 +36,7 @@ pub enum AdminSocketError {
     #[error("{}: there is a file that is no socket", .0.display())]
     NotASocket(PathBuf),
     /// The socket cannot be created.
-    #[error("cannot open {}", path.display())]
+    #[error("cannot open {}: {source}", path.display())]
     Io {
         /// Path of the socket.
         path: PathBuf,

@@ -31,11 +31,13 @@ pub(super) struct WriteBuffer {
     pub(super) start: usize,
 }
 
+type Pool<T> = RefCell<Vec<T>>;
+
 /// Unused buffers of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
-    read: RefCell<Vec<Box<ReadBuffer>>>,
-    write: RefCell<Vec<Box<WriteBuffer>>>,
+    read: Pool<Box<ReadBuffer>>,
+    write: Pool<Box<WriteBuffer>>,
 }
 
 impl WriteBuffer {
@@ -73,7 +75,7 @@ pub(super) fn release_write(mut buffer: Box<WriteBuffer>) {
     }
 }
 
-fn keep<T>(pool: &RefCell<Vec<T>>, buffer: T) {
+fn keep<T>(pool: &Pool<T>, buffer: T) {
     let mut pool = pool.borrow_mut();
     if pool.len() < MAX_KEPT {
         pool.push(buffer);

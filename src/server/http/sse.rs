@@ -15,7 +15,9 @@ use super::{StreamLifecycle, cors, upgrade};
 use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
+use crate::protocol::dialect::sse::{
+    EventWriter, FINAL_EVENT_ID, SEND_ACK, SseSender, SseVariant, parse_post, parse_query,
+};
 use crate::protocol::frame::Message;
 use crate::server::conn::{self, Context};
 use crate::server::transport::sse_body::{EventStream, body_channel};
@@ -36,8 +38,8 @@ pub(crate) struct SseService {
     context: Arc<Context>,
     registry: Arc<SseRegistry>,
     /// Policies of the clients of each variant; `None` if the variant is not served.
-    query: Option<Arc<Policy>>,
-    auth: Option<Arc<Policy>>,
+    v8_1: Option<Arc<Policy>>,
+    v9: Option<Arc<Policy>>,
     /// Only event streams are served, and no WebSockets.
     exclusive: bool,
     max_message: usize,
@@ -53,7 +55,7 @@ pub(super) enum SseRoute {
     /// Opens a stream, with the first message of its client.
     Open(SseVariant, Option<Message>),
     /// Delivers a message to the stream of its sender.
-    Send(Sender, Message),
+    Send(SseSender, Message),
     /// The body contains the message.
     Post,
 }
@@ -74,10 +76,10 @@ impl SseService {
             let releases = variant.releases(context.policy.releases);
             (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
         };
-        let (query, auth) = (policy(SseVariant::Query), policy(SseVariant::Auth));
-        (query.is_some() || auth.is_some()).then(|| {
+        let (v8_1, v9) = (policy(SseVariant::V8_1), policy(SseVariant::V9));
+        (v8_1.is_some() || v9.is_some()).then(|| {
             let (context, registry) = (Arc::clone(context), SseRegistry::new());
-            Arc::new(SseService { context, registry, query, auth, exclusive, max_message })
+            Arc::new(SseService { context, registry, v8_1, v9, exclusive, max_message })
         })
     }
 
@@ -91,12 +93,12 @@ impl SseService {
             Method::GET => {
                 let wants_stream = self.exclusive || accepts_event_stream(headers);
                 let route = match request.uri().query() {
-                    None if self.auth.is_some() && wants_stream => SseRoute::Open(SseVariant::Auth, None),
-                    Some(query) if self.query.is_some() => {
-                        let request = asked(query);
+                    None if self.v9.is_some() && wants_stream => SseRoute::Open(SseVariant::V9, None),
+                    Some(query) if self.v8_1.is_some() => {
+                        let request = parse_query(query);
                         match request.sender {
                             Some(sender) => SseRoute::Send(sender, request.message),
-                            None if wants_stream => SseRoute::Open(SseVariant::Query, Some(request.message)),
+                            None if wants_stream => SseRoute::Open(SseVariant::V8_1, Some(request.message)),
                             None => SseRoute::NotAnEventStream,
                         }
                     }
@@ -104,7 +106,7 @@ impl SseService {
                 };
                 match route {
                     SseRoute::Open(..) | SseRoute::Send(..)
-                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == LAST) =>
+                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID) =>
                     {
                         // The browser reconnects on its own after the end of a stream; 204 makes it stop.
                         SseRoute::Respond(cors::empty(StatusCode::NO_CONTENT, headers))
@@ -112,7 +114,7 @@ impl SseService {
                     route => route,
                 }
             }
-            Method::POST if self.auth.is_some() => SseRoute::Post,
+            Method::POST if self.v9.is_some() => SseRoute::Post,
             Method::OPTIONS if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
                 SseRoute::Respond(cors::preflight(headers))
             }
@@ -129,8 +131,8 @@ impl SseService {
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
         let policy = match variant {
-            SseVariant::Query => &self.query,
-            SseVariant::Auth => &self.auth,
+            SseVariant::V8_1 => &self.v8_1,
+            SseVariant::V9 => &self.v9,
         };
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return not_found();
@@ -138,14 +140,14 @@ impl SseService {
         let Some((registration, id, sender, inbox)) = self.registry.register(variant) else {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         };
-        let mut writer = Writer::new(variant, id);
+        let mut writer = EventWriter::new(variant, id);
         let (body, receiver) = body_channel(streams.start());
-        for chunk in writer.greeting() {
+        for chunk in writer.preamble() {
             // Cannot fail: the receiver still exists.
             let _ = body.push(chunk);
         }
         let encode = move |outgoing| {
-            let encoded = writer.write(outgoing);
+            let encoded = writer.encode(outgoing);
             (encoded.event, encoded.last)
         };
         let stream = EventStream::new(body, inbox, encode);
@@ -162,19 +164,19 @@ impl SseService {
     /// Delivers a message that was sent by GET, and returns the response.
     pub(super) async fn deliver_get(
         &self,
-        sender: Sender,
+        sender: SseSender,
         message: Message,
         headers: &HeaderMap,
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
-        if let Sender::Id(id) = sender
-            && self.registry.deliver((SseVariant::Query, id), message).await.is_err()
+        if let SseSender::Id(id) = sender
+            && self.registry.deliver((SseVariant::V8_1, id), message).await.is_err()
         {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         }
         let (body, receiver) = body_channel(streams.start());
         // Cannot fail: the receiver still exists.
-        let _ = body.push(Bytes::from_static(TAKEN.as_bytes()));
+        let _ = body.push(Bytes::from_static(SEND_ACK.as_bytes()));
         let (context, alive) = (Arc::clone(&self.context), streams.alive.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -203,9 +205,9 @@ impl SseService {
             Ok(Err(_)) => return cors::empty(StatusCode::BAD_REQUEST, &head.headers),
             Err(_) => return cors::empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
         };
-        let status = match posted(&body) {
+        let status = match parse_post(&body) {
             Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, message)) => match self.registry.deliver((SseVariant::Auth, id), message).await {
+            Some((id, message)) => match self.registry.deliver((SseVariant::V9, id), message).await {
                 // Also if there is no such stream, as in the Node.js servers: ids cannot be found by trying.
                 Ok(()) => StatusCode::OK,
                 Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,

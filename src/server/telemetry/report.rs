@@ -1,4 +1,5 @@
-//! The status of a server as plain data. Serialised, its field names are stable: docs/reference/status-json.md lists them.
+//! The status of a server as plain data. Serialised, its field names are stable:
+//! docs/reference/status-json.md lists them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +137,8 @@ pub struct RoomsReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RoomSummary {
-    /// Hash of the room's key, in place of the key, by a hash function that is chosen at random at each start.
+    /// Hash of the room's key, in place of the key, by a hash function that is chosen at random at each
+    /// start.
     #[serde(serialize_with = "room_hash")]
     pub room: u32,
     /// Number of peers by dialect.

@@ -16,8 +16,8 @@
 //! hand, and what comes is compared as bytes, so that a mistake of the gateway cannot hide itself. The tests that
 //! compare it with the original servers use this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`raw_protobuf`], [`json_members`], [`ids`], [`rename`], [`compare`],
-//! [`frame_sniffer`]. The others use sockets and files: [`target`], [`peer`], [`player`], [`proxy`], [`recorder`].
+//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`],
+//! [`frame_sniffer`]. The others use sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod compare;

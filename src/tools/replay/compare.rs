@@ -1,34 +1,37 @@
-//! Compares two transcripts of one script: what each client saw in each step, in order, and that it saw nothing else.
+//! Compares two transcripts of one script: what each client received in each step, in order, and that it received nothing
+//! else.
 //!
-//! Made-up ids may differ, but consistently: one id of the one transcript stands for one id of the other, all through
-//! the scenario. In reports they are called `#1`, `#2`, ... in order of their first appearance. In scenarios about
-//! time a client's frames are compared without regard to steps, but each must come at its time.
+//! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other throughout the
+//! scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In scenarios about time a client's
+//! frames are compared regardless of steps, but each must arrive at its time.
 
 use std::collections::HashMap;
+
+use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::ids::{self, Id, Layout, MaskedFrame};
 use super::script::{Observed, Step, steps};
 use super::transcript::Scenario;
 
-/// Observed is different.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Something expected did not come.
+    /// An expected frame did not arrive.
     Missing,
-    /// Something came that was not expected.
+    /// An unexpected frame arrived.
     Extra,
-    /// Something else came in its place.
+    /// Another frame arrived in its place.
     Changed,
-    /// It came at another time.
+    /// The frame arrived at another time.
     Time,
-    /// The server process died in one run and lived in the other.
+    /// The server process crashed in only one of the runs.
     Server,
     /// The two transcripts are not of the same script.
     Script,
 }
 
 impl Kind {
-    /// The word for it in reports and in `exceptions.toml`.
+    /// Returns the kind's name in reports and in `exceptions.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -46,15 +49,15 @@ impl Kind {
 pub struct Difference {
     /// The step, from 1.
     pub step: usize,
-    /// Observed the client did in that step.
+    /// The client's action in that step.
     pub action: String,
-    /// The client that saw it (`server` for the server process).
+    /// The client that received it (`server` for the server process).
     pub peer: String,
-    /// Observed is different.
+    /// The kind of difference.
     pub kind: Kind,
-    /// Observed should have come; empty if nothing.
+    /// The expected frame; empty if none.
     pub expected: String,
-    /// Observed came; empty if nothing.
+    /// The actual frame; empty if none.
     pub actual: String,
 }
 
@@ -70,32 +73,32 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Observed a comparison lets pass.
+/// Tolerances of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// In scenarios about time, how many milliseconds from its time something may come.
+    /// In scenarios about time, the greatest deviation from the recorded time, in milliseconds.
     pub tolerance: u64,
-    /// Clients of which each may see what the transcript shows at another, because lots were drawn among them.
+    /// Clients that may receive one another's frames, because the server chose among them at random.
     pub interchangeable: &'static [&'static str],
-    /// Observed is compared of the order in which things were seen.
+    /// The order that is compared.
     pub order: Sequence,
 }
 
-/// Observed is compared of the order in which things were seen.
+/// The order of events that is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sequence {
-    /// Observed each client saw in each step; in scenarios about time, what it saw when.
+    /// The events of each client in each step; in scenarios about time, with their times.
     #[default]
     Steps,
-    /// Observed each client saw: of real conversations, in which one client may act while another's words are on their way.
+    /// The events of each client: for real conversations, in which a client may act while another's frames are in transit.
     Clients,
-    /// Observed each client saw, and when.
+    /// The events of each client, with their times.
     Times,
 }
 
 impl Sequence {
-    /// Observed it comes to for this scenario.
-    pub fn of(self, scenario: &Scenario) -> Sequence {
+    /// Returns the order that applies to this scenario.
+    pub fn for_scenario(self, scenario: &Scenario) -> Sequence {
         if self == Sequence::Steps && scenario.is_timed() { Sequence::Times } else { self }
     }
 }
@@ -106,16 +109,16 @@ impl Default for Rules {
     }
 }
 
-/// The outcome of a comparison.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// How many frames, openings and closings were expected.
+    /// Number of frames, openings and closings that were expected.
     pub frames: usize,
-    /// Observed was different, in order.
+    /// The differences, in order.
     pub differences: Vec<Difference>,
 }
 
-/// Something seen, cut at its ids.
+/// An event of a client, split at its ids.
 #[derive(Debug)]
 struct Item {
     step: usize,
@@ -132,7 +135,7 @@ fn item(layout: Layout, step: usize, t: u64, what: &Observed) -> Item {
     Item { step, t, masked }
 }
 
-/// Which id of the one transcript stands for which of the other.
+/// The mapping of the ids of one transcript to those of the other.
 #[derive(Default)]
 struct Ids {
     numbers: HashMap<Id, usize>,
@@ -141,7 +144,7 @@ struct Ids {
 }
 
 impl Ids {
-    /// Notes that `live` stands for `expected`, or says that it cannot.
+    /// Maps `expected` to `live`. Returns false if one of them is mapped to another id.
     fn pair(&mut self, expected: &Id, live: &Id) -> bool {
         if !expected.made_up() {
             return expected == live;
@@ -168,11 +171,10 @@ impl Ids {
     }
 }
 
-/// If a client leaves within so many milliseconds of something, what it would have been told of it may have been on its
-/// way, and need not have come.
-const ON_ITS_WAY: u64 = 250;
+/// Time before a client leaves, in milliseconds, in which frames to it may still be in transit, and need not arrive.
+const TRANSIT_TIME: u64 = 250;
 
-/// Compares the transcript of a run with the one it should equal.
+/// Compares the transcript of a run with the expected one.
 pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparison {
     let layout = Layout::of(&expected.version);
     let (golden, live) = (steps(expected), steps(actual));
@@ -183,7 +185,7 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
     }
     let mut comparer = Comparer { layout, rules, ids: Ids::default(), golden: &golden, out };
     comparer.number_ids();
-    match rules.order.of(expected) {
+    match rules.order.for_scenario(expected) {
         Sequence::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
         Sequence::Clients => comparer.group(&golden, &live, 0, None),
         Sequence::Steps => {
@@ -196,7 +198,7 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
     if let (Some(expected), Some(actual)) = (expected.alive(), actual.alive())
         && expected != actual
     {
-        let say = |alive: bool| if alive { "lives" } else { "died" }.to_owned();
+        let say = |alive: bool| if alive { "running" } else { "crashed" }.to_owned();
         out.differences.push(Difference {
             step: golden.len(),
             action: golden.last().map(Step::to_string).unwrap_or_default(),
@@ -246,7 +248,7 @@ impl Comparer<'_> {
         }
     }
 
-    /// Compares what each client saw in these steps.
+    /// Compares the events of each client in these steps.
     fn group(&mut self, golden: &[Step], live: &[Step], first: usize, tolerance: Option<u64>) {
         let same = self.rules.interchangeable;
         let group = |peer: &str| {
@@ -274,7 +276,7 @@ impl Comparer<'_> {
 
     fn sequence(&mut self, peer: &str, expected: &[Item], actual: &[Item], tolerance: Option<u64>) {
         let (mut e, mut a) = (0, 0);
-        for (i, j) in common(expected, actual).into_iter().chain([(expected.len(), actual.len())]) {
+        for (i, j) in common_subsequence(expected, actual).into_iter().chain([(expected.len(), actual.len())]) {
             self.gap(peer, &expected[e..i], &actual[a..j]);
             if let (Some(expected), Some(actual)) = (expected.get(i), actual.get(j)) {
                 self.matched(peer, expected, actual, tolerance);
@@ -283,13 +285,13 @@ impl Comparer<'_> {
         }
     }
 
-    /// Between two frames that match, others may stand that do not.
+    /// Records the frames without a counterpart between two pairs of equal frames.
     fn gap(&mut self, peer: &str, expected: &[Item], actual: &[Item]) {
         for i in 0..expected.len().max(actual.len()) {
             let (kind, step) = match (expected.get(i), actual.get(i)) {
                 (Some(e), Some(_)) => (Kind::Changed, e.step),
                 (Some(e), None) => (Kind::Missing, e.step),
-                (None, Some(a)) if self.was_on_its_way(peer, a.step) => continue,
+                (None, Some(a)) if self.may_have_been_in_transit(peer, a.step) => continue,
                 (None, Some(a)) => (Kind::Extra, a.step),
                 (None, None) => continue,
             };
@@ -299,7 +301,7 @@ impl Comparer<'_> {
         }
     }
 
-    /// Two frames that are equal but for their ids.
+    /// Compares the ids and times of two otherwise equal frames.
     fn matched(&mut self, peer: &str, expected: &Item, actual: &Item, tolerance: Option<u64>) {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
@@ -314,12 +316,13 @@ impl Comparer<'_> {
         }
     }
 
-    /// Whether a client may have left before it could see this, when the transcript was made. Players take more time.
-    fn was_on_its_way(&self, peer: &str, step: usize) -> bool {
+    /// Returns true if the client may have left, when the transcript was made, before it could receive this. A player takes
+    /// more time.
+    fn may_have_been_in_transit(&self, peer: &str, step: usize) -> bool {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());
         self.rules.order != Sequence::Steps
-            && leaves.is_some_and(|end| step <= end && at(end).saturating_sub(at(step)) <= ON_ITS_WAY)
+            && leaves.is_some_and(|end| step <= end && at(end).saturating_sub(at(step)) <= TRANSIT_TIME)
     }
 
     fn differs(&mut self, step: usize, peer: &str, kind: Kind, expected: String, actual: String) {
@@ -329,54 +332,25 @@ impl Comparer<'_> {
     }
 }
 
-/// So many comparisons of one frame with another are worth it; beyond, frames are compared in their places.
-const WORTH: usize = 4_000_000;
+/// Largest product of two sequences' lengths that are aligned; longer ones are compared place by place.
+const MAX_LCS_CELLS: usize = 4_000_000;
 
-/// The longest common subsequence, as pairs of indices. Frames that differ in ids only count as common.
-fn common(expected: &[Item], actual: &[Item]) -> Vec<(usize, usize)> {
-    let same = |i: usize, j: usize| expected[i].masked.parts == actual[j].masked.parts;
+/// Returns the longest common subsequence, as pairs of indices. Frames that differ in ids only are equal.
+fn common_subsequence(expected: &[ComparedItem], actual: &[ComparedItem]) -> Vec<(usize, usize)> {
+    let is_equal = |i: usize, j: usize| expected[i].masked.parts == actual[j].masked.parts;
     let shorter = expected.len().min(actual.len());
-    // Mostly, all is equal, and long conversations are no matter.
-    let head = (0..shorter).take_while(|i| same(*i, *i)).count();
-    let from_end = |i: usize| (expected.len() - 1 - i, actual.len() - 1 - i);
-    let tail = (0..shorter - head).map(from_end).take_while(|(i, j)| same(*i, *j)).count();
-    let (rows, columns) = (expected.len() - tail, actual.len() - tail);
-    let mut pairs: Vec<(usize, usize)> = (0..head).map(|i| (i, i)).collect();
-    if (rows - head) * (columns - head) > WORTH {
-        pairs.extend((head..rows.min(columns)).filter(|i| same(*i, *i)).map(|i| (i, i)));
-    } else {
-        pairs.extend(longest(head, rows, columns, same));
+    let head = (0..shorter).take_while(|i| is_equal(*i, *i)).count();
+    if (expected.len() - head) * (actual.len() - head) > MAX_LCS_CELLS {
+        return (0..shorter).filter(|i| is_equal(*i, *i)).map(|i| (i, i)).collect();
     }
-    pairs.extend((0..tail).rev().map(from_end));
-    pairs
-}
-
-fn longest(
-    head: usize,
-    rows: usize,
-    columns: usize,
-    same: impl Fn(usize, usize) -> bool,
-) -> Vec<(usize, usize)> {
-    let mut length = vec![vec![0usize; columns - head + 1]; rows - head + 1];
-    for i in (head..rows).rev() {
-        for j in (head..columns).rev() {
-            let (x, y) = (i - head, j - head);
-            length[x][y] = match same(i, j) {
-                true => length[x + 1][y + 1] + 1,
-                false => length[x + 1][y].max(length[x][y + 1]),
-            };
+    let parts = |items: &[ComparedItem]| items.iter().map(|item| item.masked.parts.clone()).collect::<Vec<_>>();
+    let (old, new) = (parts(expected), parts(actual));
+    let operations = capture_diff_slices(Algorithm::Lcs, &old, &new);
+    let equal = operations.into_iter().filter_map(|operation| match operation {
+        DiffOp::Equal { old_index, new_index, len } => {
+            Some((old_index..old_index + len).zip(new_index..new_index + len))
         }
-    }
-    let (mut pairs, mut i, mut j) = (Vec::new(), head, head);
-    while i < rows && j < columns {
-        if same(i, j) {
-            pairs.push((i, j));
-            (i, j) = (i + 1, j + 1);
-        } else if length[i - head + 1][j - head] >= length[i - head][j - head + 1] {
-            i += 1;
-        } else {
-            j += 1;
-        }
-    }
-    pairs
+        DiffOp::Delete { .. } | DiffOp::Insert { .. } | DiffOp::Replace { .. } => None,
+    });
+    equal.flatten().collect()
 }

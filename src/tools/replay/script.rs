@@ -1,11 +1,11 @@
-//! A scenario as steps: each is one action of a client, together with everything that clients saw before the next.
+//! A scenario as steps: each is one action of a client, with all events that clients observed before the next.
 
 use super::transcript::{Connect, Event, Op, Payload, Scenario, full_path, to_hex};
 
-/// Observed a client does.
+/// An action of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Opens a connection; the path is whole.
+    /// Opens a connection; the path is not abbreviated.
     Connect(Connect),
     /// Sends a frame.
     Send(Payload),
@@ -21,18 +21,18 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether the action ends a connection.
+    /// Returns true if the action ends a connection.
     pub fn ends(&self) -> bool {
         matches!(self, Action::Close { .. } | Action::Drop)
     }
 }
 
-/// Observed a client saw.
+/// An event that a client observed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Observed {
     /// The connection is open.
     Open,
-    /// A frame came.
+    /// A frame arrived.
     Frame(Payload),
     /// The connection ended.
     Close {
@@ -43,32 +43,32 @@ pub enum Observed {
     },
 }
 
-/// Observed a client saw, with when and which client.
+/// An event, with its time and client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Milliseconds since the scenario began.
     pub t: u64,
     /// The client.
     pub peer: String,
-    /// Observed it saw.
+    /// The event.
     pub what: Observed,
 }
 
 /// One action and what followed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// When the action was taken.
+    /// Time of the action, in milliseconds since the scenario began.
     pub t: u64,
-    /// Who took it.
+    /// The client that acted.
     pub peer: String,
     /// The action.
     pub action: Action,
-    /// Observed any client saw between this action and the next.
+    /// The events of all clients between this action and the next.
     pub seen: Vec<Seen>,
 }
 
 impl Step {
-    /// Whether `peer` saw something here.
+    /// Returns the number of events of `peer` in this step.
     pub fn count(&self, peer: &str) -> usize {
         self.seen.iter().filter(|s| s.peer == peer).count()
     }
@@ -100,7 +100,7 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// The steps of a scenario. Lines that no client did or saw (notes, the state of the server) are left out.
+/// Returns the steps of a scenario, without lines that belong to no client (notes, the state of the server).
 pub fn steps(scenario: &Scenario) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for record in &scenario.records {

@@ -5,9 +5,9 @@
 //! `docs/reference/transcript-format.md`.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -192,23 +192,9 @@ pub fn full_path(path: &str) -> String {
     head.chars().chain(std::iter::repeat_n(last, missing)).collect()
 }
 
-/// Lower-case hex, as in the files.
+/// Returns lower-case hex, as in the files.
 pub fn to_hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for b in bytes {
-        let _ = write!(out, "{b:02x}");
-    }
-    out
-}
-
-fn from_hex(text: &str) -> Result<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        bail!("not hex: {text:?}");
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).with_context(|| format!("not hex: {text:?}")))
-        .collect()
+    HEXLOWER.encode(bytes)
 }
 
 /// The line as it is in the file, in the order of the file's fields.
@@ -263,7 +249,9 @@ impl Line {
         let op = self.op.context("no op")?;
         let bytes = match (self.text.take(), self.hex.take()) {
             (Some(text), None) => text.into_bytes(),
-            (None, Some(hex)) => from_hex(&hex)?,
+            (None, Some(hex)) => {
+                HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).with_context(|| format!("not hex: {hex:?}"))?
+            }
             _ => bail!("a frame has either text or hex"),
         };
         Ok(Payload { op, bytes, msg: self.msg.take() })

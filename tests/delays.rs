@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::clients::{Client, Dialect, Did, Role};
 use common::page::{Delay, Page};
 use common::ws::Got;
-use common::{Gateway, hex};
+use common::{TestGateway, hex};
 use tokio::task::JoinSet;
 
 const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
@@ -127,7 +127,7 @@ fn same_dialect() -> Vec<Case> {
 }
 
 async fn run(cases: Vec<Case>) {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let started = Instant::now();
     let mut running = JoinSet::new();
     let total = cases.len();
@@ -223,7 +223,7 @@ async fn comes_and_goes(gateway: SocketAddr, dialect: Dialect, ms: u64) -> Resul
 
 #[tokio::test]
 async fn a_joiner_may_leave_before_the_page_of_the_member_is_open() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut running = JoinSet::new();
     for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::S5) {
         for ms in [0, 300, 500, 1000] {
@@ -244,7 +244,7 @@ async fn a_joiner_may_leave_before_the_page_of_the_member_is_open() {
 }
 
 /// From the upgrade to the first message, of a client that sends this or nothing.
-async fn wait_for_the_first_word(gateway: &Gateway, path: &str, sends: Option<&[u8]>) -> (Duration, Got) {
+async fn wait_for_the_first_word(gateway: &TestGateway, path: &str, sends: Option<&[u8]>) -> (Duration, Got) {
     let mut ws = gateway.ws(path).await;
     let start = Instant::now();
     if let Some(bytes) = sends {
@@ -262,7 +262,7 @@ async fn wait_for_the_first_word(gateway: &Gateway, path: &str, sends: Option<&[
 
 #[tokio::test]
 async fn who_speaks_first_waits_for_nothing_and_who_is_silent_not_for_long() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut asked, mut silent) = (Vec::new(), Vec::new());
     for number in 0..5 {
         let connect = hex("1a02080b");

@@ -10,6 +10,7 @@ pub mod probe;
 pub mod protobuf;
 pub mod replay;
 mod status;
+mod text_table;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -20,10 +21,11 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory, Parser};
 use indicatif::ProgressDrawTarget;
 
+use crate::cli;
 use crate::protocol::dialect::{Dialect, Release, markdown};
-use crate::server::telemetry::{CellAlignment, text_table};
 use crate::tools::client::protocol::Protocol;
 use status::StatusArgs;
+use text_table::{CellAlignment, text_table};
 
 /// Commands of `sigver` next to serving.
 #[derive(Debug, Parser)]
@@ -35,6 +37,9 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print the options of the gateway, as in docs/reference/configuration.md
+    #[command(hide = true)]
+    Options,
     /// Show the connections, dialects and rooms of a gateway on this machine
     Status(StatusArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server
@@ -59,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", dialect_list()),
+        Ok(Tool::Options) => print!("{}", cli::markdown()),
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn gateway_help_names_every_tool() {
         let help = include_str!("../cli/help.rs");
-        for tool in Tool::command().get_subcommands() {
+        for tool in Tool::command().get_subcommands().filter(|tool| !tool.is_hide_set()) {
             let line = format!("  sigver {} ", tool.get_name());
             assert!(help.contains(&line), "{line}");
         }

@@ -4,17 +4,15 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
+use sigver::config::Config;
+use sigver::config::DEFAULT_MAX_MESSAGE;
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{Context, TimerQueue, drive};
-use sigver::server::hub::Hub;
-use sigver::server::telemetry::Telemetry;
+use sigver::server::conn::{Context, drive};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
 use sigver::tools::client::dialects::{
@@ -23,7 +21,6 @@ use sigver::tools::client::dialects::{
 use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
 
 use crate::messages::{self, MessageSet};
 use crate::pair::{KEY, Mode};
@@ -120,17 +117,10 @@ impl ConnectedPair {
         // Clients that wait for the server to speak first wait less where no other dialect is served.
         let silent = dialect.family() == Family::ProtobufV1;
         let mode = if silent { Mode::Pinned } else { Mode::Auto };
-        let context = Arc::new(Context {
-            hub: Hub::new(),
-            telemetry: Telemetry::new(),
-            policy: mode.policy(dialect)?,
-            max_pending: DEFAULT_MAX_PENDING,
-            idle: Duration::from_secs(3600),
-            signaller: None,
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
+        let mut config = Config::default();
+        config.protocol = mode.protocols(dialect);
+        config.ping_after = Duration::from_secs(3600);
+        let context = Arc::new(Context::new(&config));
         // The timer queue does not run: no heartbeat is sent, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (joiner, member, up, length) = runtime.block_on(async {

@@ -62,7 +62,7 @@ impl Evidence {
             Evidence::FirstFrame => "first frame",
             Evidence::Silence => "silence",
             Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "taken back",
+            Evidence::Corrected => "corrected",
         }
     }
 }

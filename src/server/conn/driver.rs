@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 
 use super::keepalive::{PingDue, PingTimer};
 use super::timers::{NEVER, Tick, TimerQueue};
+use crate::config::Config;
 use crate::protocol::detect::{ConnectionProtocol, Policy};
 use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::{Close, Outgoing};
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Hub, Membership, Outbox, Overflow};
-use crate::server::signaller::Signaller;
 use crate::server::telemetry::{ConnectionGuard, Telemetry};
 use crate::server::transport::{Incoming, Transport};
 
@@ -35,8 +35,6 @@ pub struct Context {
     pub max_pending: usize,
     /// After how long without a word a client is asked whether it is there; after twice as long it is gone.
     pub idle: Duration,
-    /// The path relay of signallerd, if it is spoken here.
-    pub signaller: Option<Arc<Signaller>>,
     /// Set once, when the server stops.
     pub stopping: AtomicBool,
     /// Wakes whatever waits for the server to stop, but connections that are driven: they are rung.
@@ -46,6 +44,20 @@ pub struct Context {
 }
 
 impl Context {
+    /// Returns the state of a server without connections.
+    pub fn new(config: &Config) -> Self {
+        Context {
+            hub: Hub::new(),
+            telemetry: Telemetry::new(),
+            policy: Arc::new(config.policy()),
+            max_pending: config.max_pending,
+            idle: config.ping_after,
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            alarm: TimerQueue::default(),
+        }
+    }
+
     /// Ready when the server stops, also if it does already.
     pub async fn stopped(&self) {
         let mut stop = pin!(self.stop.notified());
@@ -107,7 +119,7 @@ pub fn drive<T: Transport + Send, G: Send>(
 ) -> impl Future<Output = ()> + Send {
     let outbox = Outbox::new(context.max_pending);
     let seat = context.hub.register(outbox);
-    let counted = context.telemetry.connection(seat.peer());
+    let counted = context.telemetry.register(seat.peer());
     let mut steps = STEPS.take();
     let now = Instant::now();
     let mut driver = Driver {
@@ -312,7 +324,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Output::Leave => self.seat.leave(false),
                 Output::Mixed(link, other) => {
                     if self.seat.mark_mixed(link) {
-                        self.counted.mixed();
+                        self.counted.count_mixed_room();
                         tracing::warn!(
                             peer = self.seat.peer().0,
                             %other,
@@ -324,7 +336,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Output::Recognised(releases, evidence) => {
                     let evidence_name = evidence.name();
                     tracing::debug!(peer = self.seat.peer().0, %releases, evidence = evidence_name, "recognised");
-                    self.counted.recognised(releases, evidence);
+                    self.counted.set_recognition(releases, evidence);
                 }
             }
         }

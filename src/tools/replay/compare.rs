@@ -9,13 +9,13 @@ use std::collections::HashMap;
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::ids::{self, Id, Layout, MaskedFrame};
-use super::script::{Observed, Step, steps};
+use super::ids::{self, Id, IdLayout, MaskedFrame};
+use super::script::{Observed, ScriptStep, steps};
 use super::transcript::Scenario;
 
 /// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DifferenceKind {
     /// An expected frame did not arrive.
     Missing,
     /// An unexpected frame arrived.
@@ -30,16 +30,16 @@ pub enum Kind {
     Script,
 }
 
-impl Kind {
+impl DifferenceKind {
     /// Returns the kind's name in reports and in `exceptions.toml`.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Missing => "missing",
-            Kind::Extra => "extra",
-            Kind::Changed => "changed",
-            Kind::Time => "time",
-            Kind::Server => "server",
-            Kind::Script => "script",
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Extra => "extra",
+            DifferenceKind::Changed => "changed",
+            DifferenceKind::Time => "time",
+            DifferenceKind::Server => "server",
+            DifferenceKind::Script => "script",
         }
     }
 }
@@ -54,7 +54,7 @@ pub struct Difference {
     /// The client that received it (`server` for the server process).
     pub peer: String,
     /// The kind of difference.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// The expected frame; empty if none.
     pub expected: String,
     /// The actual frame; empty if none.
@@ -75,18 +75,18 @@ impl std::fmt::Display for Difference {
 
 /// Tolerances of a comparison.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct ComparisonRules {
     /// In scenarios about time, the greatest deviation from the recorded time, in milliseconds.
     pub tolerance: u64,
     /// Clients that may receive one another's frames, because the server chose among them at random.
     pub interchangeable: &'static [&'static str],
     /// The order that is compared.
-    pub order: Sequence,
+    pub order: ComparisonOrder,
 }
 
 /// The order of events that is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sequence {
+pub enum ComparisonOrder {
     /// The events of each client in each step; in scenarios about time, with their times.
     #[default]
     Steps,
@@ -96,16 +96,16 @@ pub enum Sequence {
     Times,
 }
 
-impl Sequence {
+impl ComparisonOrder {
     /// Returns the order that applies to this scenario.
-    pub fn for_scenario(self, scenario: &Scenario) -> Sequence {
-        if self == Sequence::Steps && scenario.is_timed() { Sequence::Times } else { self }
+    pub fn for_scenario(self, scenario: &Scenario) -> ComparisonOrder {
+        if self == ComparisonOrder::Steps && scenario.is_timed() { ComparisonOrder::Times } else { self }
     }
 }
 
-impl Default for Rules {
+impl Default for ComparisonRules {
     fn default() -> Self {
-        Self { tolerance: 400, interchangeable: &[], order: Sequence::Steps }
+        Self { tolerance: 400, interchangeable: &[], order: ComparisonOrder::Steps }
     }
 }
 
@@ -120,33 +120,33 @@ pub struct Comparison {
 
 /// An event of a client, split at its ids.
 #[derive(Debug)]
-struct Item {
+struct ComparedItem {
     step: usize,
     t: u64,
     masked: MaskedFrame,
 }
 
-fn item(layout: Layout, step: usize, t: u64, what: &Observed) -> Item {
+fn item(layout: IdLayout, step: usize, t: u64, what: &Observed) -> ComparedItem {
     let masked = match what {
         Observed::Open => MaskedFrame::literal("open"),
         Observed::Frame(payload) => ids::mask(layout, payload),
         Observed::Close { code, reason } => ids::mask_reason(layout, *code, reason),
     };
-    Item { step, t, masked }
+    ComparedItem { step, t, masked }
 }
 
 /// The mapping of the ids of one transcript to those of the other.
 #[derive(Default)]
-struct Ids {
+struct IdMapping {
     numbers: HashMap<Id, usize>,
     live: HashMap<Id, Id>,
     expected: HashMap<Id, Id>,
 }
 
-impl Ids {
+impl IdMapping {
     /// Maps `expected` to `live`. Returns false if one of them is mapped to another id.
     fn pair(&mut self, expected: &Id, live: &Id) -> bool {
-        if !expected.made_up() {
+        if !expected.is_server_generated() {
             return expected == live;
         }
         live.is_substitute_for(expected)
@@ -163,7 +163,7 @@ impl Ids {
     }
 
     fn actual(&self, masked: &MaskedFrame) -> String {
-        masked.render(|id| match (self.expected.get(id), id.made_up()) {
+        masked.render(|id| match (self.expected.get(id), id.is_server_generated()) {
             (Some(expected), _) => self.name(expected),
             (None, true) => format!("#?{id}"),
             (None, false) => id.to_string(),
@@ -175,20 +175,20 @@ impl Ids {
 const TRANSIT_TIME: u64 = 250;
 
 /// Compares the transcript of a run with the expected one.
-pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparison {
-    let layout = Layout::of(&expected.version);
+pub fn compare(expected: &Scenario, actual: &Scenario, rules: ComparisonRules) -> Comparison {
+    let layout = IdLayout::of(&expected.version);
     let (golden, live) = (steps(expected), steps(actual));
     let mut out = Comparison { frames: golden.iter().map(|s| s.seen.len()).sum(), differences: Vec::new() };
     if let Some(difference) = other_script(&golden, &live) {
         out.differences.push(difference);
         return out;
     }
-    let mut comparer = Comparer { layout, rules, ids: Ids::default(), golden: &golden, out };
+    let mut comparer = Comparer { layout, rules, ids: IdMapping::default(), golden: &golden, out };
     comparer.number_ids();
     match rules.order.for_scenario(expected) {
-        Sequence::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
-        Sequence::Clients => comparer.group(&golden, &live, 0, None),
-        Sequence::Steps => {
+        ComparisonOrder::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
+        ComparisonOrder::Clients => comparer.group(&golden, &live, 0, None),
+        ComparisonOrder::Steps => {
             for step in 0..golden.len() {
                 comparer.group(&golden[step..=step], &live[step..=step], step, None);
             }
@@ -201,9 +201,9 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
         let say = |alive: bool| if alive { "running" } else { "crashed" }.to_owned();
         out.differences.push(Difference {
             step: golden.len(),
-            action: golden.last().map(Step::to_string).unwrap_or_default(),
+            action: golden.last().map(ScriptStep::to_string).unwrap_or_default(),
             peer: "server".into(),
-            kind: Kind::Server,
+            kind: DifferenceKind::Server,
             expected: say(expected),
             actual: say(actual),
         });
@@ -211,37 +211,39 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: Rules) -> Comparis
     out
 }
 
-fn other_script(golden: &[Step], live: &[Step]) -> Option<Difference> {
-    let same = |a: &Step, b: &Step| {
+fn other_script(golden: &[ScriptStep], live: &[ScriptStep]) -> Option<Difference> {
+    let same = |a: &ScriptStep, b: &ScriptStep| {
         a.peer == b.peer && std::mem::discriminant(&a.action) == std::mem::discriminant(&b.action)
     };
     let at = (0..golden.len().max(live.len())).find(|i| match (golden.get(*i), live.get(*i)) {
         (Some(a), Some(b)) => !same(a, b),
         _ => true,
     })?;
-    let say = |steps: &[Step]| steps.get(at).map(Step::to_string).unwrap_or_default();
+    let say = |steps: &[ScriptStep]| steps.get(at).map(ScriptStep::to_string).unwrap_or_default();
     Some(Difference {
         step: at + 1,
         action: say(golden),
         peer: String::new(),
-        kind: Kind::Script,
+        kind: DifferenceKind::Script,
         expected: say(golden),
         actual: say(live),
     })
 }
 
 struct Comparer<'a> {
-    layout: Layout,
-    rules: Rules,
-    ids: Ids,
-    golden: &'a [Step],
+    layout: IdLayout,
+    rules: ComparisonRules,
+    ids: IdMapping,
+    golden: &'a [ScriptStep],
     out: Comparison,
 }
 
 impl Comparer<'_> {
     fn number_ids(&mut self) {
         for seen in self.golden.iter().flat_map(|s| &s.seen) {
-            for id in item(self.layout, 0, 0, &seen.what).masked.ids.into_iter().filter(Id::made_up) {
+            for id in
+                item(self.layout, 0, 0, &seen.what).masked.ids.into_iter().filter(Id::is_server_generated)
+            {
                 let next = self.ids.numbers.len() + 1;
                 self.ids.numbers.entry(id).or_insert(next);
             }
@@ -249,7 +251,7 @@ impl Comparer<'_> {
     }
 
     /// Compares the events of each client in these steps.
-    fn group(&mut self, golden: &[Step], live: &[Step], first: usize, tolerance: Option<u64>) {
+    fn group(&mut self, golden: &[ScriptStep], live: &[ScriptStep], first: usize, tolerance: Option<u64>) {
         let same = self.rules.interchangeable;
         let group = |peer: &str| {
             if same.contains(&peer) { same.join("/") } else { peer.to_owned() }
@@ -261,7 +263,7 @@ impl Comparer<'_> {
             }
         }
         for peer in peers {
-            let items = |steps: &[Step]| -> Vec<Item> {
+            let items = |steps: &[ScriptStep]| -> Vec<ComparedItem> {
                 let seen = steps
                     .iter()
                     .enumerate()
@@ -274,9 +276,16 @@ impl Comparer<'_> {
         }
     }
 
-    fn sequence(&mut self, peer: &str, expected: &[Item], actual: &[Item], tolerance: Option<u64>) {
+    fn sequence(
+        &mut self,
+        peer: &str,
+        expected: &[ComparedItem],
+        actual: &[ComparedItem],
+        tolerance: Option<u64>,
+    ) {
         let (mut e, mut a) = (0, 0);
-        for (i, j) in common_subsequence(expected, actual).into_iter().chain([(expected.len(), actual.len())]) {
+        for (i, j) in common_subsequence(expected, actual).into_iter().chain([(expected.len(), actual.len())])
+        {
             self.gap(peer, &expected[e..i], &actual[a..j]);
             if let (Some(expected), Some(actual)) = (expected.get(i), actual.get(j)) {
                 self.matched(peer, expected, actual, tolerance);
@@ -286,13 +295,13 @@ impl Comparer<'_> {
     }
 
     /// Records the frames without a counterpart between two pairs of equal frames.
-    fn gap(&mut self, peer: &str, expected: &[Item], actual: &[Item]) {
+    fn gap(&mut self, peer: &str, expected: &[ComparedItem], actual: &[ComparedItem]) {
         for i in 0..expected.len().max(actual.len()) {
             let (kind, step) = match (expected.get(i), actual.get(i)) {
-                (Some(e), Some(_)) => (Kind::Changed, e.step),
-                (Some(e), None) => (Kind::Missing, e.step),
+                (Some(e), Some(_)) => (DifferenceKind::Changed, e.step),
+                (Some(e), None) => (DifferenceKind::Missing, e.step),
                 (None, Some(a)) if self.may_have_been_in_transit(peer, a.step) => continue,
-                (None, Some(a)) => (Kind::Extra, a.step),
+                (None, Some(a)) => (DifferenceKind::Extra, a.step),
                 (None, None) => continue,
             };
             let expected = expected.get(i).map(|e| self.ids.expected(&e.masked)).unwrap_or_default();
@@ -302,17 +311,23 @@ impl Comparer<'_> {
     }
 
     /// Compares the ids and times of two otherwise equal frames.
-    fn matched(&mut self, peer: &str, expected: &Item, actual: &Item, tolerance: Option<u64>) {
+    fn matched(
+        &mut self,
+        peer: &str,
+        expected: &ComparedItem,
+        actual: &ComparedItem,
+        tolerance: Option<u64>,
+    ) {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
         if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a) && ok) {
             let texts = (self.ids.expected(&expected.masked), self.ids.actual(&actual.masked));
-            self.differs(expected.step, peer, Kind::Changed, texts.0, texts.1);
+            self.differs(expected.step, peer, DifferenceKind::Changed, texts.0, texts.1);
         }
         if tolerance.is_some_and(|t| expected.t.abs_diff(actual.t) > t) {
             let what = self.ids.expected(&expected.masked);
             let say = |t: u64| format!("{what} at {t} ms");
-            self.differs(expected.step, peer, Kind::Time, say(expected.t), say(actual.t));
+            self.differs(expected.step, peer, DifferenceKind::Time, say(expected.t), say(actual.t));
         }
     }
 
@@ -321,12 +336,12 @@ impl Comparer<'_> {
     fn may_have_been_in_transit(&self, peer: &str, step: usize) -> bool {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());
-        self.rules.order != Sequence::Steps
+        self.rules.order != ComparisonOrder::Steps
             && leaves.is_some_and(|end| step <= end && at(end).saturating_sub(at(step)) <= TRANSIT_TIME)
     }
 
-    fn differs(&mut self, step: usize, peer: &str, kind: Kind, expected: String, actual: String) {
-        let action = self.golden.get(step).map(Step::to_string).unwrap_or_default();
+    fn differs(&mut self, step: usize, peer: &str, kind: DifferenceKind, expected: String, actual: String) {
+        let action = self.golden.get(step).map(ScriptStep::to_string).unwrap_or_default();
         let peer = peer.to_owned();
         self.out.differences.push(Difference { step: step + 1, action, peer, kind, expected, actual });
     }
@@ -343,7 +358,8 @@ fn common_subsequence(expected: &[ComparedItem], actual: &[ComparedItem]) -> Vec
     if (expected.len() - head) * (actual.len() - head) > MAX_LCS_CELLS {
         return (0..shorter).filter(|i| is_equal(*i, *i)).map(|i| (i, i)).collect();
     }
-    let parts = |items: &[ComparedItem]| items.iter().map(|item| item.masked.parts.clone()).collect::<Vec<_>>();
+    let parts =
+        |items: &[ComparedItem]| items.iter().map(|item| item.masked.parts.clone()).collect::<Vec<_>>();
     let (old, new) = (parts(expected), parts(actual));
     let operations = capture_diff_slices(Algorithm::Lcs, &old, &new);
     let equal = operations.into_iter().filter_map(|operation| match operation {

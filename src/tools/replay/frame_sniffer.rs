@@ -46,7 +46,7 @@ pub struct FrameSniffer {
     /// Bytes of an incomplete frame head.
     partial_head: Vec<u8>,
     frame: Option<FrameInProgress>,
-    /// Kind and payload so far of the message whose frames are being received.
+    /// DifferenceKind and payload so far of the message whose frames are being received.
     kind: Option<FrameKind>,
     message: Vec<u8>,
     too_long: bool,
@@ -93,7 +93,8 @@ impl FrameSniffer {
     fn take_payload<'a>(&mut self, frame: &mut FrameInProgress, bytes: &'a [u8]) -> &'a [u8] {
         let length = usize::try_from(frame.missing).unwrap_or(usize::MAX).min(bytes.len());
         let (own, rest) = bytes.split_at(length);
-        let into = if matches!(frame.opcode, OpCode::Control(_)) { &mut self.control } else { &mut self.message };
+        let into =
+            if matches!(frame.opcode, OpCode::Control(_)) { &mut self.control } else { &mut self.message };
         if self.too_long || into.len() + length > MAX_MESSAGE {
             self.too_long = true;
             self.message = Vec::new();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     fn text(text: &str) -> SniffedFrame {
-        SniffedFrame::Frame(Payload::new(Op::Text, text))
+        SniffedFrame::Frame(RecordedFrame::new(FrameKind::Text, text))
     }
 
     #[test]
@@ -204,18 +205,17 @@ mod tests {
         .concat();
         let expected = vec![
             text("hello"),
-            SniffedFrame::Frame(Payload::new(Op::Ping, "?")),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Ping, "?")),
             text("one, two, three"),
-            SniffedFrame::Frame(Payload::new(Op::Binary, vec![9; 300])),
-            SniffedFrame::Frame(Payload::new(Op::Binary, long)),
-            SniffedFrame::Frame(Payload::new(Op::Pong, "")),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Binary, vec![9; 300])),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Binary, long)),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Pong, "")),
             SniffedFrame::Close { code: Some(4321), reason: "w".into() },
             SniffedFrame::Close { code: None, reason: String::new() },
         ];
         for size in [1, 2, 3, 7, 1000, stream.len()] {
             let mut reader = FrameSniffer::default();
-            let found: Vec<SniffedFrame> =
-                stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
+            let found: Vec<SniffedFrame> = stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
             assert!(found == expected, "in pieces of {size}");
         }
     }

@@ -198,7 +198,7 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: ComparisonRules) -
     if let (Some(expected), Some(actual)) = (expected.alive(), actual.alive())
         && expected != actual
     {
-        let say = |alive: bool| if alive { "running" } else { "crashed" }.to_owned();
+        let say = |alive: bool| if alive { "lives" } else { "died" }.to_owned();
         out.differences.push(Difference {
             step: golden.len(),
             action: golden.last().map(ScriptStep::to_string).unwrap_or_default(),

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::admin::unix::{AdminSocket, AdminSocketError};
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, Context};
-use super::http::{self, Routes, SseRegistry, UpgradeTarget};
+use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::signaller::{Signaller, Stream};
 use super::telemetry::Report;
@@ -68,7 +68,7 @@ impl Gateway {
         let address = listener.local_addr().map_err(StartError::LocalAddress)?;
         let context = Arc::new(Context::new(&config));
         let websockets = config.transports != EnabledTransports::EventStream;
-        let sse = SseRegistry::new(&context, config.transports, config.max_message);
+        let sse = SseService::new(&context, config.transports, config.max_message);
         if !websockets && sse.is_none() {
             tracing::warn!(
                 "--type sse, but none of the enabled protocols supports event streams: every request will be rejected"
@@ -203,19 +203,19 @@ impl Frontend {
     async fn serve_http<S: Stream + 'static>(self: Arc<Self>, stream: S, alive: mpsc::Sender<()>) {
         let Frontend { context, routes, max_message, .. } = &*self;
         let upgraded = http::serve(stream, routes.clone(), alive.clone(), context.stopped()).await;
-        let Some(http::Upgraded { stream, grant, early, wanted }) = upgraded else { return };
+        let Some(http::Upgraded { stream, response, prefetched, target }) = upgraded else { return };
         let context = Arc::clone(context);
         // A task of its own, so that the larger state of the HTTP connection is freed now.
-        match wanted {
+        match target {
             UpgradeTarget::Room(upgrade) => {
-                let socket = Socket::new(stream, early, *max_message).after(grant);
+                let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
                 let policy = |context: &Context| Arc::clone(&context.policy);
                 tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
             }
-            UpgradeTarget::Relay(signaller, call) => {
+            UpgradeTarget::Signaller(signaller, admitted) => {
                 let counted = context.telemetry.register_signaller();
                 tokio::spawn(async move {
-                    signaller.serve(Box::new(stream), early, call, context.stopped()).await;
+                    signaller.serve(Box::new(stream), prefetched, admitted, context.stopped()).await;
                     drop((counted, alive));
                 });
             }

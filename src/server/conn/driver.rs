@@ -1,6 +1,5 @@
 //! The task of one connection: it waits, and does what the conversation says. No protocol lives here.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -19,6 +18,7 @@ use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::{Close, Outgoing};
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Hub, Membership, Outbox, Overflow};
+use crate::server::scratch;
 use crate::server::telemetry::{ConnectionGuard, Telemetry};
 use crate::server::transport::{Incoming, Transport};
 
@@ -120,11 +120,12 @@ pub fn drive<T: Transport + Send, G: Send>(
     let outbox = Outbox::new(context.max_pending);
     let seat = context.hub.register(outbox);
     let counted = context.telemetry.register(seat.peer());
-    let mut steps = STEPS.take();
+    let mut steps = scratch::with(|scratch| scratch.outputs.take());
     let now = Instant::now();
     let mut driver = Driver {
         conversation: ConnectionProtocol::open(&policy(&context), upgrade, now, &mut steps),
-        idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
+        idle: T::KEEPALIVE
+            .map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
         rings: NEVER,
         over: None,
         // What the socket was made with may have to be sent, whatever is said first.
@@ -136,7 +137,7 @@ pub fn drive<T: Transport + Send, G: Send>(
         _guard: guard,
     };
     driver.over = driver.perform(&mut steps);
-    STEPS.set(steps);
+    scratch::with(|scratch| scratch.outputs.replace(steps));
     async move {
         let closed = poll_fn(|context| driver.poll(context)).await;
         driver.clear_alarm();
@@ -145,9 +146,9 @@ pub fn drive<T: Transport + Send, G: Send>(
         drop((seat, counted));
         // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
         Box::pin(async move {
-            socket.farewell(closed, CLOSING).await;
+            socket.close_gracefully(closed, CLOSING).await;
             if closed {
-                socket.linger(CLOSING).await;
+                socket.drain(CLOSING).await;
             }
             drop(guard);
         })
@@ -161,11 +162,11 @@ impl<T: Transport, G> Driver<T, G> {
         if let Some(closed) = self.over {
             return Poll::Ready(closed);
         }
-        let mut steps = STEPS.take();
+        let mut steps = scratch::with(|scratch| scratch.outputs.take());
         let over = self.poll_steps(context, &mut steps);
         // Kept by the thread: 0.3 kB that an idle connection need not have, and a busy one need not allocate.
         steps.clear();
-        STEPS.set(steps);
+        scratch::with(|scratch| scratch.outputs.replace(steps));
         over
     }
 
@@ -346,11 +347,6 @@ impl<T: Transport, G> Driver<T, G> {
 
 fn close(conversation: &ConnectionProtocol, reason: &Reason) -> Output {
     Output::Send(conversation.close(reason).into())
-}
-
-thread_local! {
-    /// What the steps of a turn are collected in.
-    static STEPS: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
 }
 
 #[cfg(test)]

@@ -32,15 +32,15 @@ pub enum Incoming {
 
 /// The server's end of one connection.
 pub trait Transport {
-    /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings are
-    /// answered, and so show that the peer is alive.
+    /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings
+    /// are answered, and so show that the peer is alive.
     const KEEPALIVE: Option<Duration>;
 
     /// Receives the next event.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
 
-    /// Queues a message or close frame for the next [`poll_flush`](Self::poll_flush). Returns true if nothing can be
-    /// queued after it.
+    /// Queues a message or close frame for the next [`poll_flush`](Self::poll_flush). Returns true if nothing
+    /// can be queued after it.
     ///
     /// # Errors
     /// The connection is broken or closed.
@@ -52,7 +52,8 @@ pub trait Transport {
     /// The connection is broken.
     fn queue_ping(&mut self) -> io::Result<()>;
 
-    /// Returns true if so much is queued that nothing more should be received before the peer has taken some of it.
+    /// Returns true if so much is queued that nothing more should be received before the peer has taken some
+    /// of it.
     fn is_congested(&self) -> bool;
 
     /// Sends the queue.
@@ -61,8 +62,8 @@ pub trait Transport {
     /// The connection is broken.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame. Gives up after
-    /// `timeout`.
+    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame.
+    /// Gives up after `timeout`.
     fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) -> impl Future<Output = ()> + Send;
 
     /// Lets the close frame arrive: discards what the peer is still sending, up to its end or for `timeout`.

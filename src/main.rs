@@ -3,7 +3,6 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,22 +11,20 @@ use sigver::config::{self, Config};
 use sigver::protocol::detect::{DetectionTimeouts, Policy, RoomPolicy};
 use sigver::server::admin::StatusService;
 use sigver::server::admin::unix::AdminSocket;
-use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::conn::{ConnectionLimits, Shared};
 use sigver::server::fd_limit;
-use sigver::server::hub::Hub;
 use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::{StatusQuery, Telemetry};
+use sigver::server::telemetry::StatusQuery;
 use sigver::server::{self, listener, tls};
 use sigver::tools;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// After this long without a word, a client is asked by a WebSocket ping whether it is there.
-const IDLE: Duration = Duration::from_secs(45);
+/// Time without a frame from a client after which it is sent a WebSocket ping.
+const PING_AFTER: Duration = Duration::from_secs(45);
 
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
@@ -93,17 +90,9 @@ fn run(config: &Config) -> Result<()> {
     };
     let relay = SignallerOptions::new(&config.relay)?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
-    let context = Arc::new(Context {
-        hub: Hub::new(),
-        telemetry: Telemetry::new(),
-        policy: Arc::new(policy),
-        max_pending: config.max_pending,
-        idle: IDLE,
-        signaller: protocols.signaller.then(|| Signaller::new(relay, relay_only)),
-        stopping: AtomicBool::new(false),
-        stop: Notify::new(),
-        alarm: TimerQueue::default(),
-    });
+    let limits = ConnectionLimits { max_pending: config.max_pending, ping_after: PING_AFTER };
+    let shared = Shared::new(policy, limits, config.log_ip);
+    let signaller = protocols.signaller.then(|| Signaller::new(relay, relay_only));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let listener = listener::bind(&config.host, config.port).await?;
@@ -111,7 +100,11 @@ fn run(config: &Config) -> Result<()> {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let asked = signal(SignalKind::user_defined1())?;
-        let status = StatusService { context: Arc::clone(&context), address: listener.local_addr()? };
+        let status = StatusService {
+            shared: Arc::clone(&shared),
+            signaller: signaller.clone(),
+            address: listener.local_addr()?,
+        };
         let control = open_control(config, status.address.port()).await;
         println!("{}", listener::startup_line(listener.local_addr()?));
         tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
@@ -124,7 +117,7 @@ fn run(config: &Config) -> Result<()> {
         };
         let options = server::Options { max_message: config.max_message, transports: config.transports };
         // Among the workers, as are the connections: here, each accept would wake two threads.
-        let serving = tokio::spawn(server::serve(listener, tls, options, context, stop));
+        let serving = tokio::spawn(server::serve(listener, tls, options, shared, signaller, stop));
         tokio::select! {
             served = serving => served?,
             () = answer(control.as_ref(), asked, &status) => {}

@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 
-use crate::config::{self, AdminSocketPath, Config, EnabledTransports, Rooms, SignallerConfig, TlsFiles};
+use crate::config::{
+    self, AdminSocketPath, Config, EnabledTransports, LogIp, Rooms, SignallerConfig, TlsFiles,
+};
 
 /// What the process has to do about its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,6 +98,10 @@ struct Flags {
     #[arg(default_value = config::DEFAULT_LOG, value_parser = config::log_filter)]
     #[arg(help = "What is logged on stderr: a level, or levels by module such as info,sigver=debug")]
     log: String,
+    #[arg(long, value_name = "full|prefix|off", help_heading = GATEWAY)]
+    #[arg(default_value = "off", value_parser = config::log_ip)]
+    #[arg(help = "The part of clients' addresses that is logged: prefix is 24 bits of IPv4 and 48 of IPv6")]
+    log_ip: LogIp,
     #[arg(long, value_name = "path", help_heading = GATEWAY)]
     #[arg(default_value = "auto", value_parser = config::control)]
     #[arg(
@@ -451,6 +457,7 @@ fn configure(command: &Command, mut values: Values) -> Result<Config, String> {
         silence_max: Duration::from_millis(flags.silence_max),
         first_frame_timeout: Duration::from_secs(flags.first_frame_timeout),
         log: flags.log,
+        log_ip: flags.log_ip,
         control: flags.control,
         transports: flags.transports,
         relay: SignallerConfig {

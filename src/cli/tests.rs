@@ -156,6 +156,7 @@ fn every_option_reaches_the_configuration() {
         silence_max: Duration::from_millis(2),
         first_frame_timeout: Duration::from_secs(3),
         log: "debug".into(),
+        log_ip: LogIp::Prefix,
         control: AdminSocketPath::At("s.sock".into()),
         transports: EnabledTransports::EventStream,
         relay: SignallerConfig {
@@ -181,6 +182,7 @@ fn every_option_reaches_the_configuration() {
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
         ("log", "debug"),
+        ("log-ip", "prefix"),
         ("control", "s.sock"),
         ("signaller-origin", "a|b"),
         ("signaller-listen-deadline", "4"),

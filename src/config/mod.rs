@@ -5,6 +5,7 @@
 //! does not check is `protocol`, whose vocabulary belongs to the negotiation.
 
 mod admin_socket;
+mod log_ip;
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
 pub use admin_socket::{AdminSocketPath, control};
+pub use log_ip::LogIp;
 
 /// Listens on every IPv4 interface, as the originals do. IPv6 is not included: that takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -105,6 +107,8 @@ pub struct Config {
     pub first_frame_timeout: Duration,
     /// What is logged, in the syntax of [`Targets`]. See [`DEFAULT_LOG`].
     pub log: String,
+    /// The part of clients' addresses that is logged.
+    pub log_ip: LogIp,
     /// Where the server can be asked for its status.
     pub control: AdminSocketPath,
     /// Over what clients may come.
@@ -128,6 +132,7 @@ impl Default for Config {
             silence_max: Duration::from_millis(DEFAULT_SILENCE_MAX_MS),
             first_frame_timeout: Duration::from_secs(DEFAULT_FIRST_FRAME_TIMEOUT_S),
             log: DEFAULT_LOG.to_owned(),
+            log_ip: LogIp::Off,
             control: AdminSocketPath::default(),
             transports: EnabledTransports::default(),
             relay: SignallerConfig::default(),
@@ -415,6 +420,15 @@ pub fn rooms(text: &str) -> Result<Rooms, String> {
         },
         _ => Err("It is shared, by-generation, or by-generation=<expression for keys>.".to_owned()),
     }
+}
+
+/// Parses the part of clients' addresses that is logged.
+///
+/// # Errors
+///
+/// It is none of the values.
+pub fn log_ip(text: &str) -> Result<LogIp, String> {
+    LogIp::from_name(text).ok_or_else(|| "It is full, prefix, or off.".to_owned())
 }
 
 /// Accepts a log filter, without its empty parts, which [`Targets`] would take for "everything".

@@ -13,18 +13,16 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sigver::config::{EnabledTransports, TlsFiles};
+use sigver::config::{EnabledTransports, LogIp, TlsFiles};
 use sigver::protocol::detect::Policy;
-use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::conn::{ConnectionLimits, Shared};
 use sigver::server::hub::Hub;
 use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::Telemetry;
 use sigver::server::{self, listener, tls};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use ws::Ws;
@@ -79,24 +77,17 @@ impl Gateway {
         let protocols = Policy::parse(&settings.protocol).unwrap();
         let alone = protocols.releases.is_empty();
         let policy = Policy::new(protocols.releases);
-        let hub = Hub::new();
-        let context = Arc::new(Context {
-            hub: Arc::clone(&hub),
-            telemetry: Telemetry::new(),
-            policy: Arc::new(policy),
-            max_pending: settings.max_pending,
-            idle: Duration::from_secs(45),
-            signaller: protocols.signaller.then(|| Signaller::new(SignallerOptions::default(), alone)),
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
+        let limits =
+            ConnectionLimits { max_pending: settings.max_pending, ping_after: Duration::from_secs(45) };
+        let shared = Shared::new(policy, limits, LogIp::Off);
+        let hub = Arc::clone(&shared.hub);
+        let signaller = protocols.signaller.then(|| Signaller::new(SignallerOptions::default(), alone));
         let tls = settings.tls.then(|| tls::load(&tls_files()).unwrap());
         let listener = listener::bind("127.0.0.1", 0).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let options = server::Options { max_message: settings.max_message, transports: settings.transports };
-        let served = tokio::spawn(server::serve(listener, tls, options, context, async {
+        let served = tokio::spawn(server::serve(listener, tls, options, shared, signaller, async {
             let _ = stopped.await;
         }));
         Gateway { address, hub, stop, served }

@@ -1,21 +1,17 @@
 //! A server in this process and clients of it that know what they want to hear. No scenarios here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use sigver::config::EnabledTransports;
+use sigver::config::{EnabledTransports, LogIp};
 use sigver::protocol::detect::Policy;
 use sigver::server;
-use sigver::server::conn::{Context, TimerQueue};
-use sigver::server::hub::Hub;
+use sigver::server::conn::{ConnectionLimits, Shared};
 use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -45,17 +41,9 @@ impl Server {
         let protocols = Policy::parse(protocol).unwrap();
         let alone = protocols.releases.is_empty();
         let policy = Policy::new(protocols.releases);
-        let context = Arc::new(Context {
-            hub: Hub::new(),
-            telemetry: Telemetry::new(),
-            policy: Arc::new(policy),
-            max_pending: 1 << 20,
-            idle: Duration::from_secs(45),
-            signaller: protocols.signaller.then(|| Signaller::new(options, alone)),
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
+        let limits = ConnectionLimits { max_pending: 1 << 20, ping_after: Duration::from_secs(45) };
+        let shared = Shared::new(policy, limits, LogIp::Off);
+        let signaller = protocols.signaller.then(|| Signaller::new(options, alone));
         let options = server::Options { max_message: 1 << 20, transports: EnabledTransports::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
@@ -65,7 +53,7 @@ impl Server {
                     std::future::pending::<()>().await;
                 }
             };
-            server::serve(listener, None, options, context, stopped).await;
+            server::serve(listener, None, options, shared, signaller, stopped).await;
         });
         Server { address, stop: Some(stop), done }
     }

@@ -2,26 +2,23 @@
 //! kernel's part. The network is memory, and there is one thread.
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
+use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, LogIp};
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{Context, TimerQueue, drive};
-use sigver::server::hub::Hub;
-use sigver::server::telemetry::Telemetry;
+use sigver::server::conn::{ClientEndpoint, ConnectionLimits, Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
 use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
 use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
 
 use crate::pair::{KEY, Mode};
 use crate::words::{self, Words};
@@ -37,13 +34,14 @@ struct Speaker {
 }
 
 impl Speaker {
-    async fn open(context: &Arc<Context>, dialect: Dialect, role: Role) -> Result<Self> {
+    async fn open(shared: &Arc<Shared>, dialect: Dialect, role: Role) -> Result<Self> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
         let tongue = Protocol::Sigver(dialect);
         let upgrade = UpgradeRequest { path: path(tongue, role, KEY), favored: false };
-        let policy = |context: &Context| Arc::clone(&context.policy);
-        tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
+        let policy = |shared: &Shared| Arc::clone(&shared.policy);
+        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::client(tongue, role, KEY);
         let mut speaker = Speaker { client, stream: ours, heard: Vec::new() };
         let first = words::first(dialect).filter(|_| role == Role::Joiner);
@@ -117,22 +115,14 @@ impl Line {
         // Those that wait for our first word wait for less of it where nothing else is spoken.
         let silent = dialect.family() == Family::ProtobufV1;
         let mode = if silent { Mode::Pinned } else { Mode::Auto };
-        let context = Arc::new(Context {
-            hub: Hub::new(),
-            telemetry: Telemetry::new(),
-            policy: mode.policy(dialect)?,
-            max_pending: DEFAULT_MAX_PENDING,
-            idle: Duration::from_secs(3600),
-            signaller: None,
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
-        // The alarm does not run: nobody is asked whether it is there, however slow the machine.
+        let limits =
+            ConnectionLimits { max_pending: DEFAULT_MAX_PENDING, ping_after: Duration::from_secs(3600) };
+        let shared = Shared::new((*mode.policy(dialect)?).clone(), limits, LogIp::Off);
+        // The timers do not run: no client is sent a ping, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (joiner, member, up, length) = runtime.block_on(async {
-            let mut member = Speaker::open(&context, dialect, Role::Member).await?;
-            let mut joiner = Speaker::open(&context, dialect, Role::Joiner).await?;
+            let mut member = Speaker::open(&shared, dialect, Role::Member).await?;
+            let mut joiner = Speaker::open(&shared, dialect, Role::Joiner).await?;
             while member.listen().await? + joiner.listen().await? > 0 {}
             let up = words::say(dialect, &mut *joiner.client, Role::Joiner, None, Words::Candidate);
             let up = masked(&up.context("a joiner has no words")?);

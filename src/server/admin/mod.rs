@@ -5,14 +5,17 @@ pub mod unix;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::server::conn::Context;
+use crate::server::conn::Shared;
+use crate::server::signaller::Signaller;
 use crate::server::telemetry::{Report, RoomsReport, StatusQuery, UnixSeconds};
 
 /// What is needed to tell the status.
 #[derive(Clone, Debug)]
 pub struct StatusService {
     /// What the connections share.
-    pub context: Arc<Context>,
+    pub shared: Arc<Shared>,
+    /// The signaller, if it is served.
+    pub signaller: Option<Arc<Signaller>>,
     /// Where the server listens.
     pub address: SocketAddr,
 }
@@ -26,7 +29,7 @@ impl StatusService {
     }
 
     fn report(&self, asked: StatusQuery) -> Report {
-        let Context { hub, telemetry, policy, signaller, .. } = &*self.context;
+        let Shared { hub, telemetry, policy, .. } = &*self.shared;
         let mut rooms = RoomsReport {
             every: asked.rooms,
             generations_ever: telemetry.mixtures(),
@@ -42,9 +45,10 @@ impl StatusService {
             started,
             time: UnixSeconds::now(),
             served: policy.releases,
-            relay_served: signaller.is_some(),
+            relay_served: self.signaller.is_some(),
             counts,
             relay: telemetry.relay(),
+            panics: telemetry.panics(),
             rooms,
             connections: asked.connections.then(|| telemetry.live()),
         }

@@ -24,10 +24,12 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
+use crate::server::conn::ClientEndpoint;
 use crate::server::signaller::Signaller;
 use crate::server::signaller::admission::Admitted;
 use crate::server::transport::sse_body;
@@ -85,8 +87,9 @@ pub struct Routes {
 /// the connection holds a clone of `alive` for as long as it is there.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
+    endpoint: ClientEndpoint,
     door: Routes,
-    alive: mpsc::Sender<()>,
+    alive: TaskTrackerToken,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
     let mut stop = pin!(stop);
@@ -98,18 +101,21 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     match first {
         FirstRead::UpgradeRequest { grant, early, wanted } => Some(Upgraded { stream, grant, early, wanted }),
         // Boxed: its state is many times that of the rest, and few connections come so far.
-        FirstRead::Other(early) => Box::pin(by_hyper(Rewind { early, stream }, door, alive, stop)).await,
+        FirstRead::Other(early) => {
+            Box::pin(by_hyper(Rewind { early, stream }, endpoint, door, alive, stop)).await
+        }
     }
 }
 
 /// The same for a connection that does not begin with the whole request for a WebSocket.
 async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     stream: Rewind<S>,
+    endpoint: ClientEndpoint,
     door: Routes,
-    alive: mpsc::Sender<()>,
+    alive: TaskTrackerToken,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
-    let ends = StreamLifecycle { over: Arc::default(), begun: Arc::default(), alive };
+    let ends = StreamLifecycle { over: Arc::default(), begun: Arc::default(), endpoint, alive };
     let front = HttpService { asked: Arc::default(), door, ends: ends.clone() };
     let asked = Arc::clone(&front.asked);
     let mut connection = http1::Builder::new()
@@ -153,7 +159,8 @@ async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
 struct StreamLifecycle {
     over: Arc<Notify>,
     begun: Arc<AtomicBool>,
-    alive: mpsc::Sender<()>,
+    endpoint: ClientEndpoint,
+    alive: TaskTrackerToken,
 }
 
 impl StreamLifecycle {

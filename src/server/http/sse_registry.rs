@@ -22,7 +22,7 @@ use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, Context};
+use crate::server::conn::{self, Shared};
 use crate::server::transport::sse_body::{self, EventStream, body, inbox};
 
 /// How long a client may take for the body of a request.
@@ -41,7 +41,7 @@ type StreamId = (SseVariant, u64);
 
 /// The event streams of this server.
 pub struct SseRegistry {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     /// What a client of each style may speak; `None` if that style is not served.
     query: Option<Arc<Policy>>,
     auth: Option<Arc<Policy>>,
@@ -90,24 +90,20 @@ struct Congested;
 
 impl SseRegistry {
     /// The event streams, if there can be any.
-    pub fn new(
-        context: &Arc<Context>,
-        transports: EnabledTransports,
-        max_message: usize,
-    ) -> Option<Arc<Self>> {
+    pub fn new(shared: &Arc<Shared>, transports: EnabledTransports, max_message: usize) -> Option<Arc<Self>> {
         let only = match transports {
             EnabledTransports::WebSocket => return None,
             EnabledTransports::All => false,
             EnabledTransports::EventStream => true,
         };
         let policy = |style: SseVariant| {
-            let releases = style.releases(context.policy.releases);
-            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
+            let releases = style.releases(shared.policy.releases);
+            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*shared.policy).clone() }))
         };
         let (query, auth) = (policy(SseVariant::Query), policy(SseVariant::Auth));
         (query.is_some() || auth.is_some()).then(|| {
             Arc::new(SseRegistry {
-                context: Arc::clone(context),
+                shared: Arc::clone(shared),
                 query,
                 auth,
                 only,
@@ -191,9 +187,9 @@ impl SseRegistry {
             let _ = inbox.try_send(first);
         }
         let listed = RegistrationGuard { events: Arc::clone(self), name };
-        let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
+        let (shared, alive) = (Arc::clone(&self.shared), ends.alive.clone());
         let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
-        tokio::spawn(conn::drive(stream, upgrade, |_| policy, context, (listed, alive)));
+        tokio::spawn(conn::run(stream, ends.endpoint, upgrade, |_| policy, shared, (listed, alive)));
         events(body, headers)
     }
 
@@ -217,7 +213,7 @@ impl SseRegistry {
             tokio::select! {
                 () = tokio::time::sleep(HELD) => {}
                 () = queue.gone() => {}
-                () = self.context.stopped() => {}
+                () = self.shared.shutdown.begun() => {}
             }
             drop(queue);
             drop(ends);

@@ -52,9 +52,9 @@ impl Peer {
     }
 
     async fn farewell(mut self) {
-        self.line.farewell(self.closed, CLOSING).await;
+        self.line.close_gracefully(self.closed, CLOSING).await;
         if self.closed {
-            self.line.linger(CLOSING).await;
+            self.line.drain(CLOSING).await;
         }
     }
 }

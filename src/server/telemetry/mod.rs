@@ -37,6 +37,8 @@ pub struct Telemetry {
     relay: Mutex<ConnectionCount>,
     /// How many rooms had clients of different generations bound to one another.
     mixtures: AtomicU64,
+    /// Connections that a panic ended.
+    panics: AtomicU64,
 }
 
 /// Some of the connections, and what they add to the counts.
@@ -94,6 +96,7 @@ impl Default for Telemetry {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             relay: Mutex::default(),
             mixtures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
         }
     }
 }
@@ -115,6 +118,16 @@ impl Telemetry {
     /// How many rooms there were in which clients of different generations were bound to one another.
     pub fn mixtures(&self) -> u64 {
         self.mixtures.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that a panic ended.
+    pub fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many connections a panic ended.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// Counts a new connection of the path relay.

@@ -65,6 +65,8 @@ pub struct Report {
     pub counts: Counts,
     /// Those of the path relay.
     pub relay: ConnectionCount,
+    /// Connections that a panic ended.
+    pub panics: u64,
     /// The rooms.
     pub rooms: RoomsReport,
     /// Every connection, if that was asked for.
@@ -154,6 +156,7 @@ impl Report {
             "dialects": Dialect::ALL.map(|dialect| self.dialect(dialect)).to_vec(),
             "unrecognised": self.tally(self.counts.unrecognised),
             "signaller": self.tally(self.relay),
+            "panics": self.panics,
             "rooms": self.rooms(),
         });
         json["signaller"]["served"] = self.relay_served.into();

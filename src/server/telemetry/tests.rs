@@ -120,6 +120,7 @@ fn report(telemetry: &Telemetry, rooms: RoomsReport) -> Report {
         relay_served: false,
         counts,
         relay: telemetry.relay(),
+        panics: 0,
         rooms,
         connections: None,
     }

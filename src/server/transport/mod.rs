@@ -29,11 +29,37 @@ pub enum Incoming {
     Disconnected,
 }
 
+/// Kind of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of server-sent events, and the requests that answer it.
+    EventStream,
+    /// A WebSocket of a signaller pipe.
+    SignallerPipe,
+}
+
+impl TransportKind {
+    /// Returns the name used in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TransportKind::WebSocket => "websocket",
+            TransportKind::EventStream => "event stream",
+            TransportKind::SignallerPipe => "signaller pipe",
+        }
+    }
+}
+
 /// The server's end of one connection.
 pub trait Transport {
     /// How often a ping is due, if pings only keep the connection in use and nobody answers them. `None` if they are
     /// answered, so that a peer can be asked whether it is there.
-    const BEAT: Option<Duration>;
+    const KEEPALIVE: Option<Duration>;
+
+    /// Kind of the transport, for logs.
+    const KIND: TransportKind;
 
     /// The next thing that came.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
@@ -60,10 +86,13 @@ pub trait Transport {
     /// The connection is broken.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Returns the error that disconnected the client, once, if it was one.
+    fn take_error(&mut self) -> Option<io::Error>;
+
     /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
     /// as `patience` lasts.
-    fn farewell(&mut self, closed: bool, patience: Duration) -> impl Future<Output = ()> + Send;
+    fn close_gracefully(&mut self, closed: bool, patience: Duration) -> impl Future<Output = ()> + Send;
 
     /// Lets a close frame that was sent arrive, for as long as `patience` lasts.
-    fn linger(self, patience: Duration) -> impl Future<Output = ()> + Send;
+    fn drain(self, patience: Duration) -> impl Future<Output = ()> + Send;
 }

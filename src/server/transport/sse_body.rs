@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Message, Outgoing};
 
 /// How many of a client's frames may wait for its task; who brings more waits.
@@ -25,7 +25,7 @@ const PENDING: usize = 4;
 const MAX_UNSENT: usize = 64 * 1024;
 
 /// How often a comment keeps the stream in use (sigver 8.1 to 10.1, measured).
-const BEAT: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A line without a meaning.
 const COMMENT: Bytes = Bytes::from_static(b":\n");
@@ -52,7 +52,8 @@ pub fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
 }
 
 impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
-    const BEAT: Option<Duration> = Some(BEAT);
+    const KEEPALIVE: Option<Duration> = Some(KEEPALIVE_INTERVAL);
+    const KIND: TransportKind = TransportKind::EventStream;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         if self.queue.poll_gone(context).is_ready() {
@@ -74,6 +75,10 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
         if self.queue.unsent() == 0 { self.queue.push(COMMENT) } else { Ok(()) }
     }
 
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
     fn is_congested(&self) -> bool {
         self.queue.unsent() > MAX_UNSENT
     }
@@ -82,13 +87,13 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
         self.queue.poll_taken(context)
     }
 
-    async fn farewell(&mut self, _closed: bool, patience: Duration) {
+    async fn close_gracefully(&mut self, _closed: bool, patience: Duration) {
         self.incoming.close();
         let flush = poll_fn(|context| self.queue.poll_taken(context));
         let _ = tokio::time::timeout(patience, flush).await;
     }
 
-    async fn linger(self, _patience: Duration) {
+    async fn drain(self, _patience: Duration) {
         // The end of the body says it all, and who serves it sees to its arrival.
     }
 }
@@ -322,7 +327,7 @@ mod tests {
     async fn a_farewell_has_its_time() {
         let (mut stream, _sender, _body, _over) = stream();
         stream.queue(Message::text("x").into()).unwrap();
-        stream.farewell(true, Duration::from_secs(3)).await;
+        stream.close_gracefully(true, Duration::from_secs(3)).await;
         assert!(!flushed(&mut stream));
     }
 }

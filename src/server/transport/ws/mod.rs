@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Close, Message, Outgoing};
 use buffer_pool::{ReadBuffer, WriteBuffer};
 use codec::{DecodeError, Decoder, Item};
@@ -41,6 +41,8 @@ pub struct Socket<S> {
     closed: bool,
     /// There is nothing more to read.
     over: bool,
+    /// The error that ended it.
+    error: Option<io::Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -55,6 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             unsent: None,
             closed: false,
             over: false,
+            error: None,
         }
     }
 
@@ -145,7 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
-    const BEAT: Option<Duration> = None;
+    const KEEPALIVE: Option<Duration> = None;
+    const KIND: TransportKind = TransportKind::WebSocket;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
@@ -157,7 +161,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             }
             match ready!(self.poll_read(context)) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => self.over = true,
+                Ok(false) => self.over = true,
+                Err(error) => {
+                    self.over = true;
+                    self.error = Some(error);
+                }
             }
         }
     }
@@ -183,6 +191,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         Ok(())
     }
 
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
+    }
+
     fn is_congested(&self) -> bool {
         self.unsent.as_ref().is_some_and(|unsent| unsent.len() > MAX_UNSENT)
     }
@@ -206,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    async fn farewell(&mut self, closed: bool, patience: Duration) {
+    async fn close_gracefully(&mut self, closed: bool, patience: Duration) {
         let farewell = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
             while closed
@@ -226,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     /// Lets a close frame that was sent arrive: the peer has `patience` to finish what it is sending, which is
     /// discarded, and to hang up. Otherwise the kernel would answer its data with a reset, which can overtake the
     /// close frame.
-    async fn linger(mut self, patience: Duration) {
+    async fn drain(mut self, patience: Duration) {
         let discard = async {
             let _ = self.stream.shutdown().await;
             // On the heap, as every idle connection would carry it in its task otherwise.

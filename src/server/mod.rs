@@ -6,6 +6,7 @@ pub mod fd_limit;
 pub mod http;
 pub mod hub;
 pub mod listener;
+mod sharded;
 pub mod signaller;
 pub mod telemetry;
 pub mod tls;

@@ -2,7 +2,7 @@
 //!
 //! | frame | the client speaks |
 //! |---|---|
-//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::senders`]) |
+//! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::possible_dialects`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
@@ -12,6 +12,8 @@
 //! | any other | nothing |
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
+
+use bytestring::ByteString;
 
 use crate::protocol::dialect::{
     ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
@@ -45,11 +47,13 @@ pub(super) struct FrameFacts<'a> {
 impl<'a> FrameFacts<'a> {
     pub(super) fn new(message: &'a Message) -> Self {
         let text = match message {
-            Message::Text(text) => Some(&text[..]),
-            Message::Binary(bytes) if bytes.first() == Some(&b'{') => std::str::from_utf8(bytes).ok(),
+            Message::Text(text) => Some(text.clone()),
+            Message::Binary(bytes) if bytes.first() == Some(&b'{') => {
+                ByteString::try_from(bytes.clone()).ok()
+            }
             Message::Binary(_) => None,
         };
-        FrameFacts { message, shape: text.and_then(MessageShape::of) }
+        FrameFacts { message, shape: text.and_then(MessageShape::parse) }
     }
 }
 
@@ -59,7 +63,7 @@ impl History {
         match facts.message {
             Message::Binary(bytes) => self.heartbeat_seen |= bytes.first() == Some(&0x20),
             Message::Text(_) => {
-                if let Some(asked) = facts.shape.and_then(MessageShape::asks_to_join) {
+                if let Some(asked) = facts.shape.and_then(MessageShape::join_or_open) {
                     self.joining = asked;
                 }
             }
@@ -107,10 +111,10 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
 /// Returns the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
 fn json(shape: Option<MessageShape>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
-    if history.identity_probed && shape.answers_nobody() {
+    if history.identity_probed && shape.answers_identity_probe() {
         return releases.filter(|release| release.dialect() == Dialect::Sigver7);
     }
-    match shape.senders(history.member && history.joining) {
+    match shape.possible_dialects(history.member && history.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),
         None => releases,
     }

@@ -14,7 +14,7 @@ pub fn close(release: Release, reason: &Reason) -> Close {
         return close;
     }
     match release.dialect().family() {
-        Family::Json => json::close(release, JsonError::of(reason, "")),
+        Family::Json => json::close(release, JsonError::from_reason(reason, "")),
         Family::ProtobufV1 => v1(release, reason),
         Family::ProtobufV2 => current(release, reason),
     }

@@ -147,7 +147,7 @@ impl Session {
     /// there is one.
     pub fn question(&mut self) -> Option<Message> {
         match &mut self.codec {
-            Codec::V7To14(codec) => codec.question(),
+            Codec::V7To14(codec) => codec.identity_probe(),
             Codec::V1To5(_) | Codec::V6(_) | Codec::V1(_) | Codec::V2(_) => None,
         }
     }

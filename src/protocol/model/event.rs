@@ -67,6 +67,27 @@ pub enum Side {
     Member,
 }
 
+impl Side {
+    /// Returns the other end.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Side::Joiner => Side::Member,
+            Side::Member => Side::Joiner,
+        }
+    }
+}
+
+/// What a peer is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomRole {
+    /// Not in the room.
+    None,
+    /// An endpoint of links, and not a member.
+    Joiner,
+    /// A member, which may also be an endpoint of links.
+    Member,
+}
+
 impl Event {
     /// What the event costs while it waits for its receiver, in bytes: its payload and a fixed share.
     pub fn queued_bytes(&self) -> usize {
@@ -81,6 +102,6 @@ impl Event {
             | Event::LinkEnded { .. }
             | Event::Evicted(_) => 0,
         };
-        size_of::<Event>() + payload
+        size_of::<Event>().saturating_add(payload)
     }
 }

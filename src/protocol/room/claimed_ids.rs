@@ -1,19 +1,18 @@
-//! The ids that the members of a room claim to have.
+//! The net ids of the members of a room.
 
 use std::collections::HashMap;
 
 use crate::protocol::model::NetId;
 
-/// How many members claim which id. Most rooms have one member for most of the time: a table for it alone would be
-/// 0.1 kB a room.
+/// A multiset of net ids, as several members can claim the same one. The only id of most rooms is stored in place.
 #[derive(Debug, Default)]
 pub(super) enum ClaimedIds {
     #[default]
     None,
     One(NetId),
-    /// Clients choose these ids, so that their hash is a keyed one.
+    /// Hashed with a key, as clients choose their net ids.
     #[allow(clippy::box_collection, reason = "few rooms have one, and it would be the size of all of them")]
-    Many(Box<HashMap<NetId, u32>>),
+    Several(Box<HashMap<NetId, u32>>),
 }
 
 impl ClaimedIds {
@@ -21,11 +20,11 @@ impl ClaimedIds {
         match self {
             ClaimedIds::None => *self = ClaimedIds::One(id),
             ClaimedIds::One(other) => {
-                let mut many = HashMap::from([(*other, 1)]);
-                *many.entry(id).or_default() += 1;
-                *self = ClaimedIds::Many(Box::new(many));
+                let mut counts = HashMap::from([(*other, 1)]);
+                increment(&mut counts, id);
+                *self = ClaimedIds::Several(Box::new(counts));
             }
-            ClaimedIds::Many(many) => *many.entry(id).or_default() += 1,
+            ClaimedIds::Several(counts) => increment(counts, id),
         }
     }
 
@@ -33,14 +32,14 @@ impl ClaimedIds {
         match self {
             ClaimedIds::One(one) if *one == id => *self = ClaimedIds::None,
             ClaimedIds::None | ClaimedIds::One(_) => {}
-            ClaimedIds::Many(many) => {
-                if let Some(count) = many.get_mut(&id) {
-                    *count -= 1;
+            ClaimedIds::Several(counts) => {
+                if let Some(count) = counts.get_mut(&id) {
+                    *count = count.saturating_sub(1);
                     if *count == 0 {
-                        many.remove(&id);
+                        counts.remove(&id);
                     }
                 }
-                if many.is_empty() {
+                if counts.is_empty() {
                     *self = ClaimedIds::None;
                 }
             }
@@ -51,9 +50,14 @@ impl ClaimedIds {
         match self {
             ClaimedIds::None => false,
             ClaimedIds::One(one) => *one == id,
-            ClaimedIds::Many(many) => many.contains_key(&id),
+            ClaimedIds::Several(counts) => counts.contains_key(&id),
         }
     }
+}
+
+fn increment(counts: &mut HashMap<NetId, u32>, id: NetId) {
+    let count = counts.entry(id).or_default();
+    *count = count.saturating_add(1);
 }
 
 #[cfg(test)]
@@ -61,24 +65,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_claimed_until_nobody_claims_it() {
+    fn id_is_claimed_until_its_last_claim_is_removed() {
         let (a, b) = (NetId(1), NetId(2));
-        let mut claims = ClaimedIds::default();
-        claims.remove(a);
+        let mut ids = ClaimedIds::default();
+        ids.remove(a);
         for id in [a, a, b] {
-            claims.add(id);
-            assert!(claims.contains(id));
+            ids.add(id);
+            assert!(ids.contains(id));
         }
-        claims.remove(a);
-        assert!(claims.contains(a) && claims.contains(b));
-        claims.remove(a);
-        assert!(!claims.contains(a) && claims.contains(b));
-        claims.remove(b);
-        assert!(matches!(claims, ClaimedIds::None));
-        claims.add(b);
-        claims.remove(a);
-        assert!(claims.contains(b) && !claims.contains(a));
-        claims.remove(b);
-        assert!(!claims.contains(b));
+        ids.remove(a);
+        assert!(ids.contains(a) && ids.contains(b));
+        ids.remove(a);
+        assert!(!ids.contains(a) && ids.contains(b));
+        ids.remove(b);
+        assert!(matches!(ids, ClaimedIds::None));
+        ids.add(b);
+        ids.remove(a);
+        assert!(ids.contains(b) && !ids.contains(a));
+        ids.remove(b);
+        assert!(!ids.contains(b));
     }
 }

@@ -1,42 +1,41 @@
-//! What a room keeps of a peer and of a link. Data only; the rules are the room's.
+//! Data that a room keeps for each peer and each link.
 
-use super::members::{ArrivalSeq, Identity};
+use super::members::ArrivalSeq;
 use super::small_map::SmallSet;
-use crate::protocol::model::{LinkId, NetId, PeerId};
+use super::tried::TriedMembers;
+use crate::protocol::model::{LinkId, LinkMessage, NetId, PeerId, Side};
 
-/// A peer in the room: a member, an end of links, or both.
+/// A member, an endpoint of links, or both.
 #[derive(Debug)]
 pub(super) struct PeerEntry<H> {
     pub(super) handle: H,
     /// Its place among the members, if it is one.
     pub(super) place: Option<ArrivalSeq>,
-    /// How it became a member.
-    pub(super) way: AdmittedBy,
-    /// The link over which it joined last.
+    pub(super) admitted_by: AdmittedBy,
+    /// The link of its latest join, which may have ended since.
     pub(super) joined_via: Option<LinkId>,
-    pub(super) tried: Vec<Identity>,
-    /// All links it has an end of.
+    pub(super) tried: TriedMembers,
+    /// All links of which it is an endpoint.
     pub(super) links: SmallSet<LinkId>,
 }
 
-/// How a peer becomes a member.
+/// The command by which a peer became a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum AdmittedBy {
-    /// By a key of its own.
-    Opened,
-    /// As the first, or after it had joined.
+    /// `Open`.
+    Open,
+    /// `Join` in an empty room, or `BecomeMember` or `TryAnother` after a join.
     #[default]
-    Settled,
-    /// By saying who it is.
-    Attached(NetId),
+    Join,
+    /// `Connect`, with the peer's id in the peer-to-peer network.
+    Connect(NetId),
 }
 
 impl AdmittedBy {
-    /// The id it claims to have.
-    pub(super) fn claim(self) -> Option<NetId> {
+    pub(super) fn net_id(self) -> Option<NetId> {
         match self {
-            AdmittedBy::Attached(claim) => Some(claim),
-            AdmittedBy::Opened | AdmittedBy::Settled => None,
+            AdmittedBy::Connect(net_id) => Some(net_id),
+            AdmittedBy::Open | AdmittedBy::Join => None,
         }
     }
 }
@@ -46,10 +45,60 @@ impl AdmittedBy {
 pub(super) struct Link {
     pub(super) joiner: PeerId,
     pub(super) member: PeerId,
-    /// Whether the joiner still sends.
+    /// The joiner has not sent its last message.
     pub(super) joiner_open: bool,
-    /// Whether the member still sends.
+    /// The member has not sent its last message.
     pub(super) member_open: bool,
+}
+
+/// The reason why a link does not carry a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkError {
+    /// The sender's direction has ended.
+    Closed,
+    /// The message has no content.
+    Empty,
+}
+
+impl Link {
+    /// Advances the state of the link by a message that the endpoint `from` sends.
+    pub(super) fn advance(&mut self, from: Side, message: &LinkMessage) -> Result<(), LinkError> {
+        let (sender, receiver) = match from {
+            Side::Joiner => (&mut self.joiner_open, &mut self.member_open),
+            Side::Member => (&mut self.member_open, &mut self.joiner_open),
+        };
+        if !*sender {
+            return Err(LinkError::Closed);
+        }
+        match message {
+            LinkMessage::Data { last, .. } => *sender = !last,
+            LinkMessage::End => *sender = false,
+            LinkMessage::Error { closes_both } => {
+                *sender = false;
+                *receiver &= !closes_both;
+            }
+            LinkMessage::Empty => return Err(LinkError::Empty),
+        }
+        Ok(())
+    }
+
+    /// Returns true if neither direction is open.
+    pub(super) fn is_closed(&self) -> bool {
+        !self.joiner_open && !self.member_open
+    }
+
+    /// Returns the endpoint opposite to `from`.
+    pub(super) fn peer_opposite(&self, from: Side) -> PeerId {
+        match from {
+            Side::Joiner => self.member,
+            Side::Member => self.joiner,
+        }
+    }
+
+    /// Returns the side at which `peer` is; that of the member if it is at both.
+    pub(super) fn side_of(&self, peer: PeerId) -> Option<Side> {
+        if self.member == peer { Some(Side::Member) } else { (self.joiner == peer).then_some(Side::Joiner) }
+    }
 }
 
 impl<H> PeerEntry<H> {
@@ -57,9 +106,9 @@ impl<H> PeerEntry<H> {
         PeerEntry {
             handle,
             place: None,
-            way: AdmittedBy::default(),
+            admitted_by: AdmittedBy::default(),
             joined_via: None,
-            tried: Vec::new(),
+            tried: TriedMembers::default(),
             links: SmallSet::default(),
         }
     }

@@ -1,40 +1,49 @@
-//! Which member a joiner is bound to. Only the choice lives here; the binding is the room's.
+//! The members of a room, and the choice of one for a joiner.
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroU64;
+use std::ops::Bound;
 
 use smallvec::SmallVec;
 
+use super::tried::{SearchPosition, TriedMembers};
 use crate::protocol::model::{NetId, PeerId};
 
-/// By what a joiner remembers a member it has tried: the id it claims, as a client that reconnects keeps it, or
-/// else its connection.
+/// The identity by which joiners remember a member. A net id outlives the connection of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Identity {
-    Claimed(NetId),
+    NetId(NetId),
     Connection(PeerId),
 }
 
-/// Where a member is in the order of arrival. Not zero: a peer that has none knows it without a byte more.
+/// Arrival sequence number of a member. Not zero, so that an optional one needs no extra space.
 pub(super) type ArrivalSeq = NonZeroU64;
+
+/// A member of the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) place: ArrivalSeq,
+    pub(super) peer: PeerId,
+    pub(super) identity: Identity,
+}
 
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// With their places, each after the one before. A list, as a tree has room for eleven where there is one (0.3 kB a
-    /// room); of one member, as in most rooms, in place.
-    by_arrival: SmallVec<[(ArrivalSeq, PeerId, Identity); 1]>,
-    /// Boxed: in most rooms no member is marked.
-    marks: Option<Box<MemberFlags>>,
-}
-
-/// Members that are not chosen like the others, by their places.
-#[derive(Debug, Default)]
-struct MemberFlags {
-    /// Those to be preferred.
-    preferred: BTreeSet<ArrivalSeq>,
-    /// Those to be chosen only when there is no other.
-    tentative: BTreeSet<ArrivalSeq>,
+    /// Sorted by place. Most rooms have one member, which is stored in place.
+    by_arrival: SmallVec<[Member; 1]>,
+    /// Number of members that were added. Places are not reused, as searches remember them.
+    arrivals: u64,
+    /// Places of the preferred members. Boxed, as most rooms have none.
+    preferred: Option<Box<BTreeSet<ArrivalSeq>>>,
+    /// Changes when a member that a search has passed may have to be visited again.
+    revision: u32,
+    /// The oldest member is chosen only while it is the only one. No other member can be tentative, as peers become
+    /// tentative members in empty rooms only.
+    oldest_is_tentative: bool,
+    /// Number of members visited by searches.
+    #[cfg(test)]
+    pub(super) visited: std::cell::Cell<usize>,
 }
 
 impl Members {
@@ -46,104 +55,132 @@ impl Members {
         self.by_arrival.is_empty()
     }
 
-    /// Whether none of the members is proven.
+    /// Returns true if no member is a confirmed one.
     pub(super) fn all_tentative(&self) -> bool {
-        self.by_arrival.len() == self.tentative()
+        self.len() == usize::from(self.oldest_is_tentative)
     }
 
-    fn tentative(&self) -> usize {
-        self.marks.as_ref().map_or(0, |marks| marks.tentative.len())
-    }
-
-    /// Whether there are members that are not proven.
     pub(super) fn any_tentative(&self) -> bool {
-        self.tentative() > 0
+        self.oldest_is_tentative
     }
 
-    /// The member is to be chosen only when there is no other.
-    pub(super) fn mark_tentative(&mut self, place: ArrivalSeq) {
-        self.marks.get_or_insert_default().tentative.insert(place);
+    /// Marks the only member as tentative.
+    pub(super) fn mark_tentative(&mut self) {
+        self.oldest_is_tentative = self.len() == 1;
     }
 
-    /// The member is one like the others.
+    /// Removes the tentative mark of a member, if it has it.
     pub(super) fn confirm(&mut self, place: ArrivalSeq) {
-        if let Some(marks) = &mut self.marks {
-            marks.tentative.remove(&place);
+        if self.oldest_is_tentative && self.by_arrival.first().is_some_and(|oldest| oldest.place == place) {
+            self.oldest_is_tentative = false;
+            self.restart_searches();
         }
     }
 
-    /// Adds a member at the end; returns its place.
+    /// Appends a member and returns its place.
     pub(super) fn add(&mut self, peer: PeerId, identity: Identity, preferred: bool) -> ArrivalSeq {
-        let place = self.by_arrival.last().map_or(ArrivalSeq::MIN, |last| last.0.saturating_add(1));
-        self.by_arrival.push((place, peer, identity));
+        let place = ArrivalSeq::MIN.saturating_add(self.arrivals);
+        self.arrivals = self.arrivals.saturating_add(1);
+        self.by_arrival.push(Member { place, peer, identity });
         if preferred {
-            self.marks.get_or_insert_default().preferred.insert(place);
+            self.preferred.get_or_insert_default().insert(place);
         }
         place
     }
 
-    /// A member changes the id it claims, and keeps its place.
+    /// Changes the identity of a member, which keeps its place.
     pub(super) fn update_identity(&mut self, place: ArrivalSeq, identity: Identity, preferred: bool) {
-        if let Ok(at) = self.find(place) {
-            self.by_arrival[at].2 = identity;
-        }
+        let Some(member) = self.index_of(place).and_then(|at| self.by_arrival.get_mut(at)) else { return };
+        let mut changed = std::mem::replace(&mut member.identity, identity) != identity;
         if preferred {
-            self.marks.get_or_insert_default().preferred.insert(place);
+            changed |= self.preferred.get_or_insert_default().insert(place);
         }
-    }
-
-    /// Where in the list a place is.
-    fn find(&self, place: ArrivalSeq) -> Result<usize, usize> {
-        self.by_arrival.binary_search_by_key(&place, |(place, ..)| *place)
+        if changed {
+            self.restart_searches();
+        }
     }
 
     pub(super) fn remove(&mut self, place: ArrivalSeq) {
-        if let Ok(at) = self.find(place) {
-            self.by_arrival.remove(at);
+        let Some(at) = self.index_of(place) else { return };
+        self.by_arrival.remove(at);
+        if let Some(preferred) = &mut self.preferred {
+            preferred.remove(&place);
         }
-        if let Some(marks) = &mut self.marks {
-            marks.preferred.remove(&place);
-            marks.tentative.remove(&place);
+        if at == 0 {
+            self.oldest_is_tentative = false;
+        } else if self.all_tentative() {
+            self.restart_searches();
         }
     }
 
-    /// Forgets what is no member's: who tries again and again does not remember more than there is.
-    pub(super) fn prune(&self, tried: &mut Vec<Identity>) {
-        let here: HashSet<Identity> = self.by_arrival.iter().map(|(_, _, identity)| *identity).collect();
-        tried.retain(|identity| here.contains(identity));
+    fn restart_searches(&mut self) {
+        self.revision = self.revision.wrapping_add(1);
     }
 
-    /// The members to choose from, in order of arrival: the proven ones, or all if there is none.
-    fn candidates(&self) -> impl Iterator<Item = (PeerId, Identity)> {
-        let all = self.all_tentative();
-        let proven =
-            move |place| all || self.marks.as_ref().is_none_or(|marks| !marks.tentative.contains(place));
-        self.by_arrival
-            .iter()
-            .filter(move |(place, ..)| proven(place))
-            .map(|(_, peer, identity)| (*peer, *identity))
+    fn index_of(&self, place: ArrivalSeq) -> Option<usize> {
+        self.by_arrival.binary_search_by_key(&place, |member| member.place).ok()
     }
 
-    /// The member that has been here the longest.
-    pub(super) fn oldest(&self) -> Option<(PeerId, Identity)> {
-        self.candidates().next()
+    /// Removes the identities that no member has, so that a joiner remembers no more of them than there are members.
+    pub(super) fn prune(&self, tried: &mut TriedMembers) {
+        let current: HashSet<Identity> = self.by_arrival.iter().map(|member| member.identity).collect();
+        tried.retain(|identity| current.contains(&identity));
     }
 
-    /// Any member, each as likely as the other.
-    pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<(PeerId, Identity)> {
-        let choice = if self.all_tentative() { self.len() } else { self.len() - self.tentative() };
-        if choice == 0 {
-            return None;
+    /// Returns the members to choose from in order of arrival: the confirmed ones, or all if there is none.
+    fn candidates(&self) -> &[Member] {
+        match self.by_arrival.split_first() {
+            Some((_, confirmed)) if self.oldest_is_tentative && !confirmed.is_empty() => confirmed,
+            Some(_) | None => &self.by_arrival,
         }
-        self.candidates().nth(rng.usize(..choice))
     }
 
-    /// The first preferred, else the first, that is not among the tried.
-    pub(super) fn next_untried(&self, tried: &[Identity]) -> Option<(PeerId, Identity)> {
-        let preferred = self.marks.iter().flat_map(|marks| &marks.preferred).filter_map(|place| {
-            let (_, peer, identity) = self.by_arrival.get(self.find(*place).ok()?)?;
-            Some((*peer, *identity))
-        });
-        preferred.chain(self.candidates()).find(|(_, identity)| !tried.contains(identity))
+    /// Returns the candidate that has been a member the longest.
+    pub(super) fn oldest(&self) -> Option<Member> {
+        self.candidates().first().copied()
+    }
+
+    /// Returns a candidate, each with the same probability.
+    pub(super) fn random(&self, rng: &mut fastrand::Rng) -> Option<Member> {
+        rng.choice(self.candidates()).copied()
+    }
+
+    /// Returns the first preferred member that is not among the tried, else the first such candidate.
+    ///
+    /// The search continues where the last one of the joiner ended, so that repeated searches do not visit all
+    /// members that were tried before.
+    pub(super) fn next_untried(&self, tried: &mut TriedMembers) -> Option<Member> {
+        let mut position = tried.position(self.revision);
+        let found = self.search(&mut position, tried);
+        tried.set_position(position);
+        found
+    }
+
+    fn search(&self, position: &mut SearchPosition, tried: &TriedMembers) -> Option<Member> {
+        if let Some(preferred) = &self.preferred {
+            let begin = position.preferred.map_or(Bound::Unbounded, Bound::Excluded);
+            for place in preferred.range((begin, Bound::Unbounded)) {
+                let member = self.index_of(*place).and_then(|at| self.by_arrival.get(at));
+                if let Some(member) = member.filter(|member| self.is_untried(member, tried)) {
+                    return Some(*member);
+                }
+                position.preferred = Some(*place);
+            }
+        }
+        let candidates = self.candidates();
+        let begin = candidates.partition_point(|member| Some(member.place) <= position.arrival);
+        for member in candidates.iter().skip(begin) {
+            if self.is_untried(member, tried) {
+                return Some(*member);
+            }
+            position.arrival = Some(member.place);
+        }
+        None
+    }
+
+    fn is_untried(&self, member: &Member, tried: &TriedMembers) -> bool {
+        #[cfg(test)]
+        self.visited.set(self.visited.get() + 1);
+        !tried.contains(member.identity)
     }
 }

@@ -1,39 +1,55 @@
 //! One room as a plain state machine: commands in, events out.
 //!
-//! Membership and delivery are decided here; how links are made and end is in [`links`].
+//! Membership is decided here, links are managed in [`links`], payloads are forwarded in [`relay`].
 
 mod claimed_ids;
 mod entry;
 mod links;
 mod members;
+mod relay;
 mod small_map;
 #[cfg(test)]
 mod tests;
+mod tried;
 
 use crate::protocol::model::{
-    Command, Connect, Event, Join, LinkId, LinkMessage, MemberChoice, NetId, Open, PeerId, Reason, Recipient,
-    RejoinPolicy, SenderTag, Side, WhenEmpty,
+    Command, Connect, Event, Join, LinkId, MemberChoice, NetId, Open, PeerId, Reason, RejoinPolicy, RoomRole,
+    WhenEmpty,
 };
 use claimed_ids::ClaimedIds;
 use entry::{AdmittedBy, Link, PeerEntry};
 use members::{Identity, Members};
 use small_map::SmallMap;
 
-/// How many of its earlier joins a joiner still hears the members of (sigver 5 has no limit).
-const MAX_JOINS_HEARD: usize = 64;
+/// Number of earlier joins whose members a joiner still receives from (sigver 5 has no limit).
+const MAX_RECEIVED_JOINS: usize = 64;
 
-/// One room. `H` is whatever the caller needs to reach a peer; the room only keeps it.
+/// One room. `H` is a handle by which the caller reaches a peer; the room stores it and passes it to the sink.
 #[derive(Debug)]
 pub struct Room<H> {
     peers: SmallMap<PeerId, PeerEntry<H>>,
     members: Members,
     links: SmallMap<LinkId, Link>,
-    claims: ClaimedIds,
+    claimed_ids: ClaimedIds,
 }
 
-/// Where a room's events go: one call per event, in the order in which they must arrive.
+/// The receiver of a room's events. It is called once per event, in the order in which they must arrive.
 pub trait EventSink<H>: FnMut(&H, Event) {}
 impl<H, F: FnMut(&H, Event)> EventSink<H> for F {}
+
+/// The peer whose command is applied, and the means to apply it.
+struct Caller<'a, H, D> {
+    peer: PeerId,
+    handle: &'a H,
+    rng: &'a mut fastrand::Rng,
+    deliver: &'a mut D,
+}
+
+impl<H, D: EventSink<H>> Caller<'_, H, D> {
+    fn reply(&mut self, event: Event) {
+        (self.deliver)(self.handle, event);
+    }
+}
 
 impl<H> Default for Room<H> {
     fn default() -> Self {
@@ -41,34 +57,38 @@ impl<H> Default for Room<H> {
             peers: SmallMap::default(),
             members: Members::default(),
             links: SmallMap::default(),
-            claims: ClaimedIds::default(),
+            claimed_ids: ClaimedIds::default(),
         }
     }
 }
 
 impl<H: Clone> Room<H> {
-    /// Whether nobody is left, so that the room can be forgotten.
+    /// Returns true if no peer is left, so that the room can be removed.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
-    /// Whether the peer is in the room, as a member or bound to one.
-    pub fn contains(&self, peer: PeerId) -> bool {
-        self.peers.contains(peer)
-    }
-
-    /// Who is in the room.
+    /// Returns the peers in the room: members and joiners.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.peers.keys()
     }
 
-    /// How many members there are.
-    pub fn members(&self) -> usize {
-        self.members.len()
+    /// Returns what the peer is in the room.
+    pub fn role(&self, peer: PeerId) -> RoomRole {
+        match self.peers.get(peer) {
+            None => RoomRole::None,
+            Some(PeerEntry { place: None, .. }) => RoomRole::Joiner,
+            Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
+        }
     }
 
-    /// Does what `peer` asks. `handle` is kept if the peer is in the room afterwards. Events are delivered in the
-    /// order in which each receiver must see them.
+    /// Returns true if the peer is an endpoint of the link.
+    pub fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
+        self.links.get(link).is_some_and(|link| link.side_of(peer).is_some())
+    }
+
+    /// Applies a command of `peer` and returns its role after that. `handle` is stored if the peer is in the room
+    /// then. Events are delivered in the order in which each receiver must see them.
     pub fn apply(
         &mut self,
         peer: PeerId,
@@ -76,289 +96,184 @@ impl<H: Clone> Room<H> {
         command: Command,
         rng: &mut fastrand::Rng,
         deliver: &mut impl EventSink<H>,
-    ) {
+    ) -> RoomRole {
+        let caller = &mut Caller { peer, handle, rng, deliver };
         match command {
-            Command::Open(how) => self.open(peer, handle, how, deliver),
-            Command::Join(how) => self.join(peer, handle, how, rng, deliver),
-            Command::Connect(connect) => self.connect(peer, handle, connect, rng, deliver),
-            Command::BecomeMember => self.become_member(peer, handle, deliver),
-            Command::TryAnother => self.try_another(peer, handle, rng, deliver),
-            Command::RevertAssumption => self.revert_assumption(peer, deliver),
+            Command::Open(open) => self.open(caller, open),
+            Command::Join(join) => self.join(caller, join),
+            Command::Connect(connect) => self.connect(caller, connect),
+            Command::BecomeMember => self.become_member(caller),
+            Command::TryAnother => self.try_another(caller),
+            Command::RevertAssumption => self.revert_assumption(caller),
             Command::Unlink => self.unlink(peer),
             Command::ReplyOnBehalf { link, message, sender } => {
-                self.reply_on_behalf(peer, link, message, sender, deliver)
+                self.reply_on_behalf(caller, link, message, sender);
             }
-            Command::Relay { to, message, sender } => {
-                // It makes nobody idle that the end of a link does not.
-                return self.relay(peer, handle, to, message, sender, deliver);
-            }
+            Command::Relay { to, message, sender } => self.relay(caller, to, message, sender),
         }
         self.remove_if_unreferenced(peer);
+        self.role(peer)
     }
 
-    /// The peer is gone: its membership and its links end, and whoever was at their other ends hears of it, and
-    /// whether it went in a `normal_closure` way.
+    /// Removes the peer: its membership and its links end, and the other endpoints receive an event that says
+    /// whether it disconnected with a `normal_closure`.
     pub fn leave(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
-        self.remove_peer(peer, normal_closure, deliver);
+        self.demote(peer);
+        let Some(entry) = self.peers.remove(peer) else {
+            return;
+        };
+        for link in entry.links.keys() {
+            self.end_link(link, peer, normal_closure, deliver);
+        }
     }
 
-    /// Whether the peer is at an end of a link.
-    pub fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
-        self.links.get(link).is_some_and(|link| link.member == peer || link.joiner == peer)
-    }
-
-    /// Takes the peer's membership back, and leaves its links alone (an opener that opens another key).
+    /// Ends the peer's membership, but not its links (of an opener that opens another key).
     pub fn drop_membership(&mut self, peer: PeerId) {
         self.demote(peer);
         self.remove_if_unreferenced(peer);
     }
 
-    fn open(&mut self, peer: PeerId, handle: &H, how: Open, deliver: &mut impl EventSink<H>) {
-        if how.exclusive && !self.members.all_tentative() {
-            return deliver(handle, Event::Refused(Reason::KeyTaken));
-        }
+    fn open(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>, open: Open) {
         let first = self.members.all_tentative();
-        self.promote(peer, handle, AdmittedBy::Opened, false);
-        deliver(handle, Event::Admitted { first });
+        if open.exclusive && !first {
+            return caller.reply(Event::Refused(Reason::KeyTaken));
+        }
+        self.promote(caller, AdmittedBy::Open, false);
+        caller.reply(Event::Admitted { first });
     }
 
-    fn join(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        how: Join,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl EventSink<H>,
-    ) {
-        let found = match how.choice {
+    fn join(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>, join: Join) {
+        let found = match join.choice {
             MemberChoice::Oldest => self.members.oldest(),
-            MemberChoice::Random => self.members.random(rng),
+            MemberChoice::Random => self.members.random(caller.rng),
         };
-        match (found, how.when_empty) {
-            (Some(member), _) => self.link(peer, handle, member, how.rejoin, rng, deliver),
-            (None, WhenEmpty::Refuse) => deliver(handle, Event::Refused(Reason::KeyUnknown)),
+        match (found, join.when_empty) {
+            (Some(member), _) => self.link(caller, member, join.rejoin),
+            (None, WhenEmpty::Refuse) => caller.reply(Event::Refused(Reason::KeyUnknown)),
             (None, WhenEmpty::BecomeMember | WhenEmpty::BecomeTentativeMember) => {
-                self.promote(peer, handle, AdmittedBy::Settled, false);
-                if how.when_empty == WhenEmpty::BecomeTentativeMember
-                    && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
-                {
-                    self.members.mark_tentative(place);
+                self.promote(caller, AdmittedBy::Join, false);
+                if join.when_empty == WhenEmpty::BecomeTentativeMember {
+                    self.members.mark_tentative();
                 }
-                deliver(handle, Event::Admitted { first: true });
+                caller.reply(Event::Admitted { first: true });
             }
         }
     }
 
-    /// The rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without an id.
-    fn connect(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        connect: Connect,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl EventSink<H>,
-    ) {
+    /// Applies the rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without a net id.
+    fn connect(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>, connect: Connect) {
         let Connect { net_id, connected_to, preferred, admit_before_unlink } = connect;
-        let was_member = self.is_member(peer);
+        let admitted_by = AdmittedBy::Connect(net_id);
         let first = self.members.is_empty();
-        if first || self.no_usable_member(peer) {
-            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
-            return deliver(handle, Event::Admitted { first });
+        if first || self.no_usable_member(caller.peer) {
+            self.promote(caller, admitted_by, preferred);
+            return caller.reply(Event::Admitted { first });
         }
-        if self.members.len() == 1 && was_member {
-            if self.peers.get(peer).is_some_and(|peer| peer.way.claim().is_none()) {
-                self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
+        if self.members.len() == 1 && self.is_member(caller.peer) {
+            if self.peers.get(caller.peer).is_some_and(|entry| entry.admitted_by.net_id().is_none()) {
+                self.promote(caller, admitted_by, preferred);
             }
-            return deliver(handle, Event::Admitted { first: false });
+            return caller.reply(Event::Admitted { first: false });
         }
-        if self.is_connected_to_any(peer, &connected_to) {
-            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
-            return deliver(handle, Event::Admitted { first: false });
+        if self.is_connected_to_any(caller.peer, &connected_to) {
+            self.promote(caller, admitted_by, preferred);
+            return caller.reply(Event::Admitted { first: false });
         }
-        if let Some(blocker) = self.exhausted_sole_member(peer, AdmittedBy::Attached(net_id)) {
-            self.promote(peer, handle, AdmittedBy::Attached(net_id), preferred);
-            return self.evict_and_admit(blocker, peer, handle, admit_before_unlink, deliver);
+        if let Some(blocker) = self.exhausted_sole_member(caller.peer, admitted_by) {
+            self.promote(caller, admitted_by, preferred);
+            return self.evict_and_admit(caller, blocker, admit_before_unlink);
         }
-        self.demote(peer);
-        self.link_to_untried(peer, handle, rng, deliver);
+        self.demote(caller.peer);
+        self.link_to_untried(caller);
     }
 
-    fn become_member(&mut self, peer: PeerId, handle: &H, deliver: &mut impl EventSink<H>) {
-        let already = self.is_member(peer);
+    fn become_member(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>) {
+        let already = self.is_member(caller.peer);
         if !already {
-            self.promote(peer, handle, AdmittedBy::Settled, false);
+            self.promote(caller, AdmittedBy::Join, false);
         }
-        deliver(handle, Event::BecameMember { already });
+        caller.reply(Event::BecameMember { already });
     }
 
-    /// The rules of sigver 18 (measured on 18.0.0).
-    fn try_another(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl EventSink<H>,
-    ) {
+    /// Applies the rules of sigver 18 (measured on 18.0.0).
+    fn try_another(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>) {
         let first = self.members.is_empty();
-        if first || self.no_usable_member(peer) {
-            self.promote(peer, handle, AdmittedBy::Settled, false);
-            return deliver(handle, Event::Admitted { first });
+        if first || self.no_usable_member(caller.peer) {
+            self.promote(caller, AdmittedBy::Join, false);
+            return caller.reply(Event::Admitted { first });
         }
-        if let Some(blocker) = self.exhausted_sole_member(peer, AdmittedBy::Settled) {
-            if blocker != peer {
-                self.promote(peer, handle, AdmittedBy::Settled, false);
+        if let Some(blocker) = self.exhausted_sole_member(caller.peer, AdmittedBy::Join) {
+            if blocker != caller.peer {
+                self.promote(caller, AdmittedBy::Join, false);
             }
-            return self.evict_and_admit(blocker, peer, handle, false, deliver);
+            return self.evict_and_admit(caller, blocker, false);
         }
-        self.link_to_untried(peer, handle, rng, deliver);
+        self.link_to_untried(caller);
     }
 
-    fn revert_assumption(&mut self, peer: PeerId, deliver: &mut impl EventSink<H>) {
-        let Some(entry) = self.peers.get_mut(peer) else {
+    fn revert_assumption(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>) {
+        let Some(entry) = self.peers.get_mut(caller.peer) else {
             return;
         };
-        entry.tried = Vec::new();
+        entry.tried = Default::default();
         if let Some(link) = entry.joined_via.take() {
-            self.end(link, peer, false, deliver);
+            self.end_link(link, caller.peer, false, caller.deliver);
         }
     }
 
     fn unlink(&mut self, peer: PeerId) {
-        if let Some(link) = self.peers.get_mut(peer).and_then(|peer| peer.joined_via.take()) {
+        if let Some(link) = self.peers.get_mut(peer).and_then(|entry| entry.joined_via.take()) {
             self.remove_link(link);
         }
     }
 
-    /// The peer itself has not said anything: that proves nothing, and ends nothing.
-    fn reply_on_behalf(
-        &mut self,
-        peer: PeerId,
-        id: LinkId,
-        message: LinkMessage,
-        sender: SenderTag,
-        deliver: &mut impl EventSink<H>,
-    ) {
-        let Some(link) = self.links.get(id) else { return };
-        let (receiver, side) = if link.member == peer {
-            (link.joiner, Side::Joiner)
-        } else if link.joiner == peer {
-            (link.member, Side::Member)
-        } else {
-            return;
-        };
-        if let Some(receiver) = self.peers.get(receiver) {
-            deliver(&receiver.handle, Event::Relayed { link: id, side, message, sender });
-        }
+    fn is_member(&self, peer: PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|entry| entry.place.is_some())
     }
 
-    fn relay(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        to: Recipient,
-        message: LinkMessage,
-        sender: SenderTag,
-        deliver: &mut impl EventSink<H>,
-    ) {
-        let joined_via = self.peers.get(peer).and_then(|peer| peer.joined_via);
-        let own = |id: LinkId| self.links.get(id).is_some_and(|link| link.member == peer).then_some(id);
-        let (id, from, otherwise) = match to {
-            Recipient::Joiner(id) => (own(id), Side::Member, Reason::UnknownRecipient),
-            Recipient::Member => (joined_via, Side::Joiner, Reason::NotJoined),
-            Recipient::JoinerOrMember(id) => match own(id) {
-                Some(id) => (Some(id), Side::Member, Reason::UnknownRecipient),
-                // A member that names a joiner which is gone does not mean the member it once joined through. That
-                // one is 0 or, in sigver 19, 1 to those it admitted; joiners may write what they like (measured).
-                None if self.is_member(peer) && id.0 > 1 && joined_via != Some(id) => {
-                    (None, Side::Member, Reason::UnknownRecipient)
-                }
-                None => (joined_via, Side::Joiner, Reason::NotJoined),
-            },
-        };
-        let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
-            let reason = if from == Side::Joiner && self.peers.contains(peer) && joined_via.is_some() {
-                Reason::RecipientGone
-            } else {
-                otherwise
-            };
-            return deliver(handle, Event::Undeliverable { to, reason });
-        };
-        let (sending, receiver, side) = match from {
-            Side::Joiner => (&mut link.joiner_open, link.member, Side::Member),
-            Side::Member => (&mut link.member_open, link.joiner, Side::Joiner),
-        };
-        if from == Side::Member
-            && self.members.any_tentative()
-            && let Some(place) = self.peers.get(peer).and_then(|peer| peer.place)
-        {
-            self.members.confirm(place);
-        }
-        if !*sending {
-            return deliver(handle, Event::Undeliverable { to, reason: Reason::RecipientGone });
-        }
-        let mut over = false;
-        match message {
-            LinkMessage::Data { last, .. } => *sending = !last,
-            LinkMessage::End => *sending = false,
-            LinkMessage::Error { closes_both } => {
-                *sending = false;
-                over = closes_both;
-            }
-            LinkMessage::Empty => {
-                return deliver(handle, Event::Refused(Reason::EmptyContent { link: id, from }));
-            }
-        }
-        if over {
-            (link.joiner_open, link.member_open) = (false, false);
-        }
-        let dead = !link.joiner_open && !link.member_open;
-        if let Some(receiver) = self.peers.get(receiver) {
-            deliver(&receiver.handle, Event::Relayed { link: id, side, message, sender });
-        }
-        if dead {
-            self.remove_link(id);
-        }
-    }
-
-    /// Whether the peer is a member.
-    pub fn is_member(&self, peer: PeerId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.place.is_some())
-    }
-
-    /// Whether one of the ids is a member's. A peer bound to a member whose dialect has no ids is believed when it
-    /// lists any: it cannot know that member by another name.
+    /// Returns true if a member has one of the net ids. A joiner whose member has no net id cannot list it, so that
+    /// any non-empty list is accepted from it.
     fn is_connected_to_any(&self, peer: PeerId, connected_to: &[NetId]) -> bool {
-        if connected_to.iter().any(|id| self.claims.contains(*id)) {
+        if connected_to.iter().any(|id| self.claimed_ids.contains(*id)) {
             return true;
         }
-        let bound_to =
-            self.peers.get(peer).and_then(|peer| peer.joined_via).and_then(|link| self.links.get(link));
+        let joined_via = self.peers.get(peer).and_then(|entry| entry.joined_via);
+        let member = joined_via.and_then(|link| self.links.get(link)).map(|link| link.member);
         !connected_to.is_empty()
-            && bound_to
-                .and_then(|link| self.peers.get(link.member))
-                .is_some_and(|member| member.place.is_some() && member.way.claim().is_none())
+            && member
+                .and_then(|member| self.peers.get(member))
+                .is_some_and(|member| member.place.is_some() && member.admitted_by.net_id().is_none())
     }
 
-    /// Whether only members are here that are not known to take themselves for such, and the peer has tried them.
+    /// Returns true if all members are tentative, and the peer has tried them.
     fn no_usable_member(&self, peer: PeerId) -> bool {
-        let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
-        self.members.all_tentative() && self.members.next_untried(tried).is_none()
+        self.members.all_tentative()
+            && self.members.oldest().is_none_or(|member| {
+                self.peers.get(peer).is_some_and(|entry| entry.tried.contains(member.identity))
+            })
     }
 
-    /// The only member, if the peer has tried it: nobody gets in through it. A member that came in another way than
-    /// `peer` would is left in peace: that the two do not understand one another is no fault of either.
-    fn exhausted_sole_member(&self, peer: PeerId, way: AdmittedBy) -> Option<PeerId> {
-        let (member, identity) = self.members.oldest()?;
-        let tried = self.peers.get(peer)?.tried.contains(&identity);
-        let alike = std::mem::discriminant(&self.peers.get(member)?.way) == std::mem::discriminant(&way);
-        (self.members.len() == 1 && tried && alike).then_some(member)
+    /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command than
+    /// `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking member.
+    fn exhausted_sole_member(&self, peer: PeerId, admitted_by: AdmittedBy) -> Option<PeerId> {
+        let member = self.members.oldest().filter(|_| self.members.len() == 1)?;
+        let tried = self.peers.get(peer)?.tried.contains(member.identity);
+        let alike = std::mem::discriminant(&self.peers.get(member.peer)?.admitted_by)
+            == std::mem::discriminant(&admitted_by);
+        (tried && alike).then_some(member.peer)
     }
 
-    /// Makes the peer a member, or gives a member its new claim.
-    fn promote(&mut self, peer: PeerId, handle: &H, way: AdmittedBy, preferred: bool) {
-        let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(handle.clone()));
-        let claim = way.claim();
-        let identity = claim.map_or(Identity::Connection(peer), Identity::Claimed);
+    /// Makes the caller a member, or updates the net id of a member.
+    fn promote(
+        &mut self,
+        caller: &Caller<'_, H, impl EventSink<H>>,
+        admitted_by: AdmittedBy,
+        preferred: bool,
+    ) {
+        let peer = caller.peer;
+        let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(caller.handle.clone()));
+        let net_id = admitted_by.net_id();
+        let identity = net_id.map_or(Identity::Connection(peer), Identity::NetId);
         match entry.place {
             Some(place) => {
                 self.members.confirm(place);
@@ -366,14 +281,14 @@ impl<H: Clone> Room<H> {
             }
             None => entry.place = Some(self.members.add(peer, identity, preferred)),
         }
-        if claim.is_some() {
-            // sigver 18 goes on where it was, sigver 19 and 20 begin anew (measured).
-            entry.tried = Vec::new();
+        if net_id.is_some() {
+            // sigver 18 continues where it was, sigver 19 and 20 start over (measured).
+            entry.tried = Default::default();
         }
-        let before = std::mem::replace(&mut entry.way, way);
-        self.unclaim(before.claim());
-        if let Some(claim) = claim {
-            self.claims.add(claim);
+        let previous = std::mem::replace(&mut entry.admitted_by, admitted_by);
+        self.release_net_id(previous);
+        if let Some(net_id) = net_id {
+            self.claimed_ids.add(net_id);
         }
     }
 
@@ -384,77 +299,55 @@ impl<H: Clone> Room<H> {
         if let Some(place) = entry.place.take() {
             self.members.remove(place);
         }
-        let before = std::mem::take(&mut entry.way);
-        self.unclaim(before.claim());
+        let previous = std::mem::take(&mut entry.admitted_by);
+        self.release_net_id(previous);
     }
 
-    fn unclaim(&mut self, claim: Option<NetId>) {
-        if let Some(claim) = claim {
-            self.claims.remove(claim);
+    fn release_net_id(&mut self, previous: AdmittedBy) {
+        if let Some(net_id) = previous.net_id() {
+            self.claimed_ids.remove(net_id);
         }
     }
 
-    fn link_to_untried(
-        &mut self,
-        peer: PeerId,
-        handle: &H,
-        rng: &mut fastrand::Rng,
-        deliver: &mut impl EventSink<H>,
-    ) {
-        let tried = self.peers.get(peer).map_or(&[] as &[_], |peer| &peer.tried);
-        let member = match self.members.next_untried(tried) {
-            Some(member) => member,
-            None => {
-                // All were tried: begin anew.
-                if let Some(entry) = self.peers.get_mut(peer) {
-                    entry.tried.clear();
-                }
-                let Some(member) = self.members.next_untried(&[]) else {
-                    return;
-                };
-                member
-            }
-        };
-        self.link(peer, handle, member, RejoinPolicy::Replace, rng, deliver);
+    /// Links the caller to a member that it has not tried; to the first again if it has tried all.
+    fn link_to_untried(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>) {
+        let entry = self.peers.get_mut(caller.peer);
+        let mut tried = entry.map(|entry| std::mem::take(&mut entry.tried)).unwrap_or_default();
+        let untried = self.members.next_untried(&mut tried).or_else(|| {
+            tried = Default::default();
+            self.members.next_untried(&mut tried)
+        });
+        if let Some(entry) = self.peers.get_mut(caller.peer) {
+            entry.tried = tried;
+        }
+        if let Some(member) = untried {
+            self.link(caller, member, RejoinPolicy::Replace);
+        }
     }
 
-    /// Puts `blocker` out. The peer at `handle` hears that it was admitted in its place, unless it is the blocker.
+    /// Evicts `blocker` and admits the caller in its place, unless it is the blocker.
     fn evict_and_admit(
         &mut self,
+        caller: &mut Caller<'_, H, impl EventSink<H>>,
         blocker: PeerId,
-        peer: PeerId,
-        handle: &H,
         admit_before_unlink: bool,
-        deliver: &mut impl EventSink<H>,
     ) {
-        let Some(victim) = self.peers.get(blocker).map(|peer| peer.handle.clone()) else { return };
+        let Some(evicted) = self.peers.get(blocker).map(|entry| entry.handle.clone()) else { return };
         if admit_before_unlink {
-            deliver(handle, Event::Admitted { first: false });
+            caller.reply(Event::Admitted { first: false });
         }
-        self.remove_peer(blocker, false, deliver);
-        deliver(&victim, Event::Evicted(Reason::Replaced));
-        if !admit_before_unlink && blocker != peer {
-            deliver(handle, Event::Admitted { first: false });
-        }
-    }
-
-    fn remove_peer(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
-        self.demote(peer);
-        let Some(entry) = self.peers.remove(peer) else {
-            return;
-        };
-        for link in entry.links.keys() {
-            self.end(link, peer, normal_closure, deliver);
+        self.leave(blocker, false, caller.deliver);
+        (caller.deliver)(&evicted, Event::Evicted(Reason::Replaced));
+        if !admit_before_unlink && blocker != caller.peer {
+            caller.reply(Event::Admitted { first: false });
         }
     }
 
-    /// A peer that is neither a member nor at an end of a link has no business here.
+    /// Removes a peer that is neither a member nor an endpoint of a link.
     fn remove_if_unreferenced(&mut self, peer: PeerId) {
-        if self
-            .peers
-            .get(peer)
-            .is_some_and(|peer| peer.place.is_none() && peer.links.is_empty() && peer.joined_via.is_none())
-        {
+        if self.peers.get(peer).is_some_and(|entry| {
+            entry.place.is_none() && entry.links.is_empty() && entry.joined_via.is_none()
+        }) {
             self.peers.remove(peer);
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::protocol::model::PeerId;
 use crate::server::hub::Outbox;
+use crate::server::sharded::Sharded;
 
 /// A time, in milliseconds since the queue was made.
 pub(super) type Tick = u64;
@@ -17,7 +18,7 @@ pub(super) type Tick = u64;
 /// After every other tick.
 pub(super) const NEVER: Tick = Tick::MAX;
 
-/// How many lists the connections are spread over, so that those on several cores rarely wait for one another.
+/// Number of maps over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// Deadlines within this time fire together: with thousands of connections, each would wake the timer otherwise. The
@@ -28,7 +29,7 @@ const COALESCE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub struct TimerQueue {
     start: Instant,
-    shards: Vec<Mutex<BTreeMap<(Tick, PeerId), Outbox>>>,
+    shards: Sharded<BTreeMap<(Tick, PeerId), Outbox>>,
     /// Time at which the timer looks at the entries again, unless it is notified. Later than all others while it looks.
     next: AtomicU64,
     earlier: Notify,
@@ -38,7 +39,7 @@ impl Default for TimerQueue {
     fn default() -> Self {
         TimerQueue {
             start: Instant::now(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             next: AtomicU64::new(NEVER),
             earlier: Notify::new(),
         }
@@ -76,7 +77,7 @@ impl TimerQueue {
 
     /// Notifies all connections, whatever the time.
     pub(super) fn notify_all(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             shard.lock().values().for_each(Outbox::notify);
         }
     }
@@ -102,7 +103,7 @@ impl TimerQueue {
     fn fire(&self, now: Instant) -> Option<Tick> {
         let now = u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER);
         let mut next = None;
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let mut shard = shard.lock();
             while let Some(first) = shard.first_entry() {
                 let tick = first.key().0;
@@ -117,8 +118,7 @@ impl TimerQueue {
     }
 
     fn shard(&self, peer: PeerId) -> &Mutex<BTreeMap<(Tick, PeerId), Outbox>> {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(peer.0 % SHARDS as u64) as usize]
+        self.shards.get(peer.0)
     }
 }
 

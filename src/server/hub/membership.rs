@@ -1,178 +1,189 @@
-//! One connection's place among the rooms. Dropping it is how a peer leaves: on every path, and once.
+//! The rooms of one connection. Dropping the value is how a peer leaves: on every path, and once.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Hub, Outbox, RoomCell};
-use crate::protocol::model::{Command, Event, LinkId, Open, PeerId, Recipient, RoomKey};
-use crate::protocol::room::Room;
+use super::outbox::WakeList;
+use super::{Hub, Outbox, RoomCell, RoomState};
+use crate::protocol::model::{Command, LinkId, Open, PeerId, Recipient, RoomKey, RoomRole};
 
-/// One connection's place among the rooms.
+/// The rooms of one connection.
 #[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
     peer: PeerId,
     outbox: Outbox,
-    /// The room in which it asked to be a member last.
-    opened: Option<Arc<RoomCell>>,
-    /// The room it joined last. The same as `opened` in the dialects whose key is the path.
+    /// The room in which it became a member last.
+    member_of: Option<Arc<RoomCell>>,
+    /// The room it joined last. The same as `member_of` in the dialects whose key is the path.
     joined: Option<Arc<RoomCell>>,
-    /// Rooms it turned away from, where others may still be at the other end of its links, and where it may still
-    /// be a member.
+    /// Rooms replaced by others in the two fields above, in which it may still be a member or an endpoint of links.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
-    earlier: Option<Box<Vec<Arc<RoomCell>>>>,
+    previous: Option<Box<Vec<Arc<RoomCell>>>>,
 }
 
-thread_local! {
-    /// The lots of all rooms: one of its own would be 8 bytes more for each.
-    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
-}
+/// Maximum number of previous rooms; beyond it, the peer leaves the oldest.
+const MAX_PREVIOUS: usize = 16;
 
-/// How many rooms a connection can have turned away from before it leaves the oldest for good.
-const MAX_EARLIER: usize = 16;
+/// The outcome of a command.
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    role: RoomRole,
+    room_is_empty: bool,
+}
 
 impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Membership { hub, peer, outbox, opened: None, joined: None, earlier: None }
+        Membership { hub, peer, outbox, member_of: None, joined: None, previous: None }
     }
 
-    /// The peer that sits here.
+    /// Returns the id of the connection.
     pub fn peer(&self) -> PeerId {
         self.peer
     }
 
-    /// Where its events go.
+    /// Returns the queue that receives the connection's events.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Takes a command to the room `key`, and stays there. Opening a room gives up the membership of the one
-    /// opened before, unless it is to be kept.
+    /// Applies a command in the room `key`, and stays in it. Opening a room ends the membership in the one opened
+    /// before, unless the command keeps other rooms.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
-        let keeps = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
-        let cell = loop {
+        let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
+        let mut wakes = WakeList::default();
+        let (cell, applied) = loop {
             let cell = self.hub.room(key);
             let mut state = cell.state.lock();
-            if state.retired {
+            if state.removed {
                 continue;
             }
-            self.apply(&mut state.room, command);
-            break Arc::clone(&cell);
+            let applied = self.apply(&mut state, command, &mut wakes);
+            drop(state);
+            break (cell, applied);
         };
-        self.settle_in(cell, keeps);
+        drop(wakes);
+        self.track(cell, applied, keep_other_rooms);
     }
 
-    fn apply(&self, room: &mut Room<Outbox>, command: Command) {
-        RNG.with_borrow_mut(|rng| room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
+    fn apply(&self, state: &mut RoomState, command: Command, wakes: &mut WakeList) -> Applied {
+        let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
+        let rng = &mut fastrand::Rng::new();
+        let role = state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver);
+        Applied { role, room_is_empty: state.room.is_empty() }
     }
 
-    fn settle_in(&mut self, cell: Arc<RoomCell>, keeps: bool) {
-        let (inside, member) = {
-            let state = cell.state.lock();
-            (state.room.contains(self.peer), state.room.is_member(self.peer))
+    /// Records the room under the role that the peer has in it now.
+    fn track(&mut self, cell: Arc<RoomCell>, applied: Applied, keep_other_rooms: bool) {
+        let current = match applied.role {
+            RoomRole::None if applied.room_is_empty => return self.hub.remove_if_empty(&cell),
+            RoomRole::None => return,
+            RoomRole::Member => &mut self.member_of,
+            RoomRole::Joiner => &mut self.joined,
         };
-        if !inside {
-            return self.hub.retire(&cell);
+        let replaced = current.replace(Arc::clone(&cell));
+        let Some(replaced) = replaced.filter(|replaced| !Arc::ptr_eq(replaced, &cell)) else { return };
+        if applied.role == RoomRole::Member && !keep_other_rooms {
+            replaced.state.lock().room.drop_membership(self.peer);
         }
-        if member
-            && let Some(before) =
-                self.opened.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
-        {
-            if !keeps {
-                before.state.lock().room.drop_membership(self.peer);
-            }
-            self.turn_away(before);
-        }
-        if !member
-            && let Some(before) =
-                self.joined.replace(Arc::clone(&cell)).filter(|old| !Arc::ptr_eq(old, &cell))
-        {
-            self.turn_away(before);
-        }
+        self.add_previous(replaced);
     }
 
-    fn turn_away(&mut self, before: Arc<RoomCell>) {
-        let still = [&self.opened, &self.joined].into_iter().flatten().any(|cell| Arc::ptr_eq(cell, &before));
-        if still {
+    fn add_previous(&mut self, replaced: Arc<RoomCell>) {
+        let is_current =
+            [&self.member_of, &self.joined].into_iter().flatten().any(|cell| Arc::ptr_eq(cell, &replaced));
+        if is_current {
             return;
         }
-        let earlier = self.earlier.get_or_insert_default();
-        earlier.retain(|cell| !Arc::ptr_eq(cell, &before));
-        earlier.push(before);
-        if earlier.len() > MAX_EARLIER {
-            let oldest = earlier.remove(0);
-            self.quit(&oldest, false);
+        let previous = self.previous.get_or_insert_default();
+        previous.retain(|cell| !Arc::ptr_eq(cell, &replaced));
+        previous.push(replaced);
+        if previous.len() > MAX_PREVIOUS {
+            let oldest = previous.remove(0);
+            self.leave_room(&oldest, false);
         }
     }
 
-    /// Takes a command to the room it concerns, among those entered; without one, nothing happens and the answer
-    /// is false.
+    /// Applies a command in the room it concerns, among those entered. Returns false, without an effect, if there is
+    /// none.
     pub fn command(&mut self, command: Command) -> bool {
-        let cell = match command {
+        let (link, changes_role) = match &command {
             Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
-                self.room_of(link)
+                (Some(*link), false)
             }
-            _ => self.joined.as_ref().or(self.opened.as_ref()),
+            Command::Relay { to: Recipient::Member | Recipient::JoinerOrMember(_), .. } => (None, false),
+            Command::Open(_)
+            | Command::Join(_)
+            | Command::Connect(_)
+            | Command::BecomeMember
+            | Command::TryAnother
+            | Command::RevertAssumption
+            | Command::Unlink => (None, true),
+        };
+        let cell = match link {
+            Some(link) => self.room_of_link(link),
+            None => self.joined.as_ref().or(self.member_of.as_ref()),
         };
         let Some(cell) = cell else {
             return false;
         };
-        let settles = !matches!(command, Command::Relay { .. } | Command::ReplyOnBehalf { .. });
-        {
+        let mut wakes = WakeList::default();
+        let applied = {
             let mut state = cell.state.lock();
-            if state.room.contains(self.peer) {
-                self.apply(&mut state.room, command);
+            match state.room.role(self.peer) {
+                role @ RoomRole::None => Applied { role, room_is_empty: state.room.is_empty() },
+                RoomRole::Joiner | RoomRole::Member => self.apply(&mut state, command, &mut wakes),
             }
-        }
-        if settles {
+        };
+        drop(wakes);
+        if changes_role {
             let cell = Arc::clone(cell);
-            self.settle_in(cell, false);
+            self.track(cell, applied, false);
         }
         true
     }
 
-    /// The room in which it has an end of a link: the one opened last, unless it is another.
-    fn room_of(&self, link: LinkId) -> Option<&Arc<RoomCell>> {
-        let others = self.joined.iter().chain(self.earlier.iter().flat_map(|earlier| earlier.iter().rev()));
-        let mut elsewhere = None;
-        if self.joined.is_some() || self.earlier.is_some() {
-            let is_endpoint_of =
-                |cell: &&Arc<RoomCell>| cell.state.lock().room.is_endpoint_of(self.peer, link);
-            elsewhere = self.opened.iter().chain(others).find(is_endpoint_of);
+    /// Returns the room in which the peer is an endpoint of the link, or else the one opened last.
+    fn room_of_link(&self, link: LinkId) -> Option<&Arc<RoomCell>> {
+        let others =
+            self.joined.iter().chain(self.previous.iter().flat_map(|previous| previous.iter().rev()));
+        let mut found = None;
+        if self.joined.is_some() || self.previous.is_some() {
+            let has_link = |cell: &&Arc<RoomCell>| cell.state.lock().room.is_endpoint_of(self.peer, link);
+            found = self.member_of.iter().chain(others).find(has_link);
         }
-        elsewhere.or(self.opened.as_ref())
+        found.or(self.member_of.as_ref())
     }
 
-    /// Notes that a link connects clients of different generations: whether it is the first in its room.
+    /// Marks the room of a link as one that connects clients of different generations. Returns true if it was not
+    /// marked before.
     pub fn mark_mixed(&mut self, link: LinkId) -> bool {
-        let Some(cell) = self.room_of(link).or(self.joined.as_ref()) else { return false };
+        let Some(cell) = self.room_of_link(link).or(self.joined.as_ref()) else { return false };
         !std::mem::replace(&mut cell.state.lock().mixed, true)
     }
 
-    /// Leaves every room, in a `normal_closure` way or without a word.
+    /// Leaves every room. The other endpoints of its links are told whether the connection ended with a
+    /// `normal_closure`.
     pub fn leave(&mut self, normal_closure: bool) {
-        let cells = [self.opened.take(), self.joined.take()];
-        for cell in
-            cells.into_iter().flatten().chain(self.earlier.take().into_iter().flat_map(|earlier| *earlier))
-        {
-            self.quit(&cell, normal_closure);
+        let current = [self.member_of.take(), self.joined.take()];
+        let previous = self.previous.take();
+        for cell in current.into_iter().flatten().chain(previous.into_iter().flat_map(|previous| *previous)) {
+            self.leave_room(&cell, normal_closure);
         }
     }
 
-    fn quit(&self, cell: &Arc<RoomCell>, normal_closure: bool) {
-        let empty = {
+    fn leave_room(&self, cell: &Arc<RoomCell>, normal_closure: bool) {
+        let mut wakes = WakeList::default();
+        let is_empty = {
             let mut state = cell.state.lock();
+            let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
             state.room.leave(self.peer, normal_closure, &mut deliver);
             state.room.is_empty()
         };
-        if empty {
-            self.hub.retire(cell);
+        drop(wakes);
+        if is_empty {
+            self.hub.remove_if_empty(cell);
         }
     }
-}
-
-fn deliver(outbox: &Outbox, event: Event) {
-    outbox.push(event);
 }
 
 impl Drop for Membership {

@@ -1,10 +1,13 @@
-//! The rooms of this process, each behind its own short lock, and the queues between a room and its peers.
+//! The rooms of this process, each behind its own lock, and the queues between a room and its peers.
 //!
-//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is still locked, so the
-//! order of things in a room is the order on every wire. No two rooms are ever locked at once.
+//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is locked, so that the order
+//! of events in a room is their order on every connection; the receivers are woken after it is unlocked. No two rooms
+//! are locked at once.
 
 mod membership;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -17,32 +20,32 @@ use parking_lot::Mutex;
 pub use membership::Membership;
 pub use outbox::{Outbox, Overflow};
 
+use super::sharded::Sharded;
 use crate::protocol::model::{PeerId, RoomKey};
 use crate::protocol::room::Room;
 
-/// How many maps the rooms are spread over, so that opening rooms on several cores rarely waits.
+/// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
 
 /// All rooms.
 #[derive(Debug)]
 pub struct Hub {
-    shards: Vec<Shard>,
+    shards: Sharded<HashSet<RoomEntry>>,
     hasher: RandomState,
-    /// Of keys that are told to nobody. Not that of the shards: what is told must tell nothing of these.
-    aliases: RandomState,
-    peers: AtomicU64,
+    /// Hashes room keys for status output. Separate from the shard hasher, so that published hashes reveal nothing
+    /// about it.
+    report_hasher: RandomState,
+    next_peer: AtomicU64,
 }
-
-type Shard = Mutex<HashSet<RoomEntry>>;
 
 /// One room and its lock.
 #[derive(Debug)]
 struct RoomCell {
     key: RoomKey,
-    state: Mutex<State>,
+    state: Mutex<RoomState>,
 }
 
-/// A room in its shard, found by its key. The key is the room's: a copy of it here would be 45 bytes more for each.
+/// A room in its shard, found by the key that the room stores.
 #[derive(Debug)]
 struct RoomEntry(Arc<RoomCell>);
 
@@ -66,88 +69,80 @@ impl Hash for RoomEntry {
     }
 }
 
-#[derive(Debug)]
-struct State {
+#[derive(Debug, Default)]
+struct RoomState {
     room: Room<Outbox>,
-    /// Clients of different generations were connected in it.
+    /// Clients of different generations were linked in it.
     mixed: bool,
-    /// The room is no longer in its shard: whoever comes must look again.
-    retired: bool,
+    /// The room is no longer in its shard; a peer that wants to enter must look it up again.
+    removed: bool,
 }
 
 impl Default for Hub {
     fn default() -> Self {
         Hub {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             hasher: RandomState::new(),
-            aliases: RandomState::new(),
-            peers: AtomicU64::new(0),
+            report_hasher: RandomState::new(),
+            next_peer: AtomicU64::new(0),
         }
     }
 }
 
 impl Hub {
-    /// A hub without rooms.
+    /// Creates a hub without rooms.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// A place for a new connection, whose events go to `outbox`.
+    /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
-        Membership::new(Arc::clone(self), PeerId(self.peers.fetch_add(1, Ordering::Relaxed)), outbox)
+        Membership::new(Arc::clone(self), PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed)), outbox)
     }
 
-    /// How many rooms there are.
+    /// Returns the number of rooms.
     pub fn rooms(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Shows every room, and the peers in it, as they are at some moment during the walk. In place of its key a room
-    /// has a hash of it, by a function that is chosen anew with every hub: who does not know a key cannot find it out
-    /// by trying.
-    pub fn for_each_room(&self, mut see: impl FnMut(u32, &[PeerId])) {
+    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In place of its
+    /// key, a room is shown by a hash that differs between hubs, so that keys cannot be found by trial.
+    pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId])) {
         let mut peers = Vec::new();
-        for shard in &self.shards {
-            // No lock is held while another is taken, or while the caller looks.
+        for shard in self.shards.iter() {
+            // No lock is held while another is taken, or during a visit.
             let cells: Vec<Arc<RoomCell>> = shard.lock().iter().map(|room| Arc::clone(&room.0)).collect();
             for cell in cells {
                 peers.clear();
                 peers.extend(cell.state.lock().room.peers());
                 if !peers.is_empty() {
-                    see((self.aliases.hash_one(&cell.key) >> 32) as u32, &peers);
+                    visit((self.report_hasher.hash_one(&cell.key) >> 32) as u32, &peers);
                 }
             }
         }
     }
 
-    fn shard(&self, key: &RoomKey) -> &Shard {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(self.hasher.hash_one(key) % SHARDS as u64) as usize]
+    fn shard(&self, key: &RoomKey) -> &Mutex<HashSet<RoomEntry>> {
+        self.shards.get(self.hasher.hash_one(key))
     }
 
+    /// Returns the room with this key, which is created if there is none.
     fn room(&self, key: &RoomKey) -> Arc<RoomCell> {
         let mut shard = self.shard(key).lock();
         if let Some(room) = shard.get(key) {
             return Arc::clone(&room.0);
         }
-        let cell = Arc::new(RoomCell {
-            key: key.clone(),
-            state: Mutex::new(State { room: Room::default(), mixed: false, retired: false }),
-        });
+        let cell = Arc::new(RoomCell { key: key.clone(), state: Mutex::default() });
         shard.insert(RoomEntry(Arc::clone(&cell)));
         cell
     }
 
-    /// Forgets the room if nobody is in it.
-    fn retire(&self, cell: &Arc<RoomCell>) {
+    fn remove_if_empty(&self, cell: &Arc<RoomCell>) {
         let mut shard = self.shard(&cell.key).lock();
         let mut state = cell.state.lock();
-        if state.room.is_empty() && !state.retired {
-            state.retired = true;
+        if state.room.is_empty() && !state.removed {
+            state.removed = true;
             shard.remove(&cell.key);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! The queue between the rooms and one connection: bounded in bytes, never waited for by whoever fills it.
+//! The queue between the rooms and one connection. It is bounded in bytes, and pushing to it never waits.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,105 +7,134 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::protocol::model::Event;
 
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]
-pub struct Outbox(Arc<Inner>);
+pub struct Outbox(Arc<OutboxInner>);
 
 #[derive(Debug)]
-struct Inner {
-    queue: Mutex<Queue>,
+struct OutboxInner {
+    queue: Mutex<EventQueue>,
+    /// Maximum of [`EventQueue::queued_bytes`].
     limit: u32,
-    /// There is nothing to be taken, and its reader is to be woken when there is. Changed with the queue locked.
-    quiet: AtomicBool,
+    /// The reader is registered and the queue is empty. Changed with the queue locked.
+    reader_parked: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Queue {
+struct EventQueue {
     events: VecDeque<Event>,
-    /// What waits, in bytes.
-    waiting: u32,
-    overflown: bool,
-    /// The reader is to look up, whatever waits.
+    queued_bytes: u32,
+    overflowed: bool,
+    /// The reader is to be polled once, even if no event is queued.
     notified: bool,
     reader: Option<Waker>,
 }
 
-/// More waited than the limit allows: what did not fit is lost, and the connection cannot go on.
+/// The queue exceeded its limit: events were dropped, and the connection cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// How much is taken at once, in bytes. What is taken no longer counts as waiting, and ends up in the socket's write
-/// buffer, which never shrinks.
-const TURN: u32 = 64 * 1024;
+/// Readers to wake when no lock is held. They are woken when the list is dropped.
+#[derive(Debug, Default)]
+pub(super) struct WakeList(SmallVec<[Waker; 4]>);
 
-/// The longest list that a thread keeps, in events.
-const KEEP_CAPACITY: usize = 1024;
+impl WakeList {
+    /// Pushes an event, and adds its reader to the list.
+    pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
+        self.0.extend(outbox.enqueue(event));
+    }
+}
+
+impl Drop for WakeList {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// Maximum number of bytes taken at once. Taken events no longer count as queued, and end up in the write buffer of
+/// the socket, which never shrinks.
+const MAX_BATCH_BYTES: u32 = 64 * 1024;
+
+/// Maximum capacity of a list that is kept for reuse, in events.
+const MAX_SPARE_CAPACITY: usize = 1024;
 
 thread_local! {
-    /// A list that nobody uses, for the next queue that is not empty: an empty one has none (0.2 kB for every idle
-    /// connection), and a busy one need not allocate.
-    static SPARE: RefCell<VecDeque<Event>> = const { RefCell::new(VecDeque::new()) };
+    /// A list for the next queue that is not empty. Empty queues have none, so that idle connections need no memory
+    /// for it and busy ones need not allocate.
+    static SPARE_QUEUE: RefCell<VecDeque<Event>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl Outbox {
-    /// An empty queue that takes up to `limit` bytes of events.
+    /// Creates an empty queue for up to `limit` bytes of events.
     pub fn new(limit: usize) -> Self {
-        let queue =
-            Queue { events: VecDeque::new(), waiting: 0, overflown: false, notified: false, reader: None };
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        Outbox(Arc::new(Inner { queue: Mutex::new(queue), limit, quiet: AtomicBool::new(false) }))
-    }
-
-    /// Whether a reader that was told to wait may go on waiting, if its task is the same. It looks several times for each
-    /// message: without this, each time would lock the queue (2 % of a message).
-    pub fn is_reader_parked(&self) -> bool {
-        self.0.quiet.load(Ordering::Acquire)
-    }
-
-    /// Adds an event and wakes the reader. Once the limit is passed, this and all later events are dropped, and
-    /// the reader learns it.
-    pub fn push(&self, event: Event) {
-        let reader = {
-            let mut queue = self.0.queue.lock();
-            // A single event always fits, as its size is bounded by the largest message.
-            let (before, limit) = (queue.waiting, self.0.limit);
-            let waiting = before.checked_add(cost(&event)).filter(|waiting| before == 0 || *waiting <= limit);
-            match waiting.filter(|_| !queue.overflown) {
-                Some(waiting) => {
-                    queue.waiting = waiting;
-                    if queue.events.capacity() == 0 {
-                        queue.events = SPARE.take();
-                    }
-                    queue.events.push_back(event);
-                }
-                None => queue.overflown = true,
-            }
-            self.0.wanted(&mut queue)
+        let queue = EventQueue {
+            events: VecDeque::new(),
+            queued_bytes: 0,
+            overflowed: false,
+            notified: false,
+            reader: None,
         };
-        if let Some(reader) = reader {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Outbox(Arc::new(OutboxInner {
+            queue: Mutex::new(queue),
+            limit,
+            reader_parked: AtomicBool::new(false),
+        }))
+    }
+
+    /// Returns true if the reader is registered and the queue is still empty, so that polling again from the same task
+    /// is unnecessary. Saves a lock per poll.
+    pub fn is_reader_parked(&self) -> bool {
+        self.0.reader_parked.load(Ordering::Acquire)
+    }
+
+    /// Adds an event and wakes the reader. Once the limit is exceeded, this and all later events are dropped, and
+    /// polling reports it.
+    pub fn push(&self, event: Event) {
+        if let Some(reader) = self.enqueue(event) {
             reader.wake();
         }
     }
 
-    /// Wakes the reader, once.
+    /// Adds an event, as [`push`](Self::push) does. Returns the reader, which the caller must wake.
+    fn enqueue(&self, event: Event) -> Option<Waker> {
+        let mut queue = self.0.queue.lock();
+        // A single event always fits, as its size is bounded by the largest message.
+        let (before, limit) = (queue.queued_bytes, self.0.limit);
+        let after = before.checked_add(queued_bytes(&event)).filter(|after| before == 0 || *after <= limit);
+        match after.filter(|_| !queue.overflowed) {
+            Some(after) => {
+                queue.queued_bytes = after;
+                if queue.events.capacity() == 0 {
+                    queue.events = SPARE_QUEUE.take();
+                }
+                queue.events.push_back(event);
+            }
+            None => queue.overflowed = true,
+        }
+        self.0.take_reader(&mut queue)
+    }
+
+    /// Wakes the reader, whose next poll is ready once.
     pub fn notify(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
             queue.notified = true;
-            self.0.wanted(&mut queue)
+            self.0.take_reader(&mut queue)
         };
         if let Some(reader) = reader {
             reader.wake();
         }
     }
 
-    /// Ready when the limit was passed, or when it was [notified](Self::notify); what waits is left alone.
+    /// Returns ready if the limit was exceeded or the queue was [notified](Self::notify). Takes no events.
     pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
         let mut queue = self.0.queue.lock();
-        if queue.overflown {
+        if queue.overflowed {
             return Poll::Ready(Err(Overflow));
         }
         if std::mem::take(&mut queue.notified) {
@@ -115,23 +144,23 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Takes back the list of events that were taken: they are done with.
+    /// Keeps the list of events that were taken for reuse.
     pub fn recycle(mut events: VecDeque<Event>) {
         events.clear();
-        if (1..=KEEP_CAPACITY).contains(&events.capacity()) {
-            SPARE.set(events);
+        if (1..=MAX_SPARE_CAPACITY).contains(&events.capacity()) {
+            SPARE_QUEUE.set(events);
         }
     }
 
-    /// Takes what waits into `events`, which is empty before: all of it, or as much as is to be written at once.
-    /// Pending while nothing waits, unless it was [notified](Self::notify).
+    /// Takes the queued events into `events`, which must be empty: all of them, or as many as may be taken at once.
+    /// Pending while the queue is empty, unless it was [notified](Self::notify).
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<(), Overflow>> {
         let mut queue = self.0.queue.lock();
-        if queue.overflown {
+        if queue.overflowed {
             return Poll::Ready(Err(Overflow));
         }
         if queue.events.is_empty() {
@@ -141,40 +170,40 @@ impl Outbox {
             self.0.register(&mut queue, context);
             return Poll::Pending;
         }
-        if queue.waiting <= TURN {
+        if queue.queued_bytes <= MAX_BATCH_BYTES {
             *events = std::mem::take(&mut queue.events);
-            queue.waiting = 0;
+            queue.queued_bytes = 0;
             return Poll::Ready(Ok(()));
         }
         let mut taken = 0;
-        while taken < TURN
+        while taken < MAX_BATCH_BYTES
             && let Some(event) = queue.events.pop_front()
         {
-            taken += cost(&event);
+            taken += queued_bytes(&event);
             events.push_back(event);
         }
-        queue.waiting -= taken;
+        queue.queued_bytes -= taken;
         Poll::Ready(Ok(()))
     }
 }
 
-/// In as many bytes as the queue counts with, in a number that is no wider than it must be: there is one per connection.
-fn cost(event: &Event) -> u32 {
+/// Returns the size of an event in the queue's unit, which is narrow as there is a queue per connection.
+fn queued_bytes(event: &Event) -> u32 {
     u32::try_from(event.queued_bytes()).unwrap_or(u32::MAX)
 }
 
-impl Inner {
-    /// The reader, who is to look at the queue.
-    fn wanted(&self, queue: &mut Queue) -> Option<Waker> {
-        self.quiet.store(false, Ordering::Release);
+impl OutboxInner {
+    /// Returns the registered reader, which is to be woken.
+    fn take_reader(&self, queue: &mut EventQueue) -> Option<Waker> {
+        self.reader_parked.store(false, Ordering::Release);
         queue.reader.take()
     }
 
-    fn register(&self, queue: &mut Queue, context: &mut Context<'_>) {
+    fn register(&self, queue: &mut EventQueue, context: &mut Context<'_>) {
         match &mut queue.reader {
             Some(reader) => reader.clone_from(context.waker()),
             empty => *empty = Some(context.waker().clone()),
         }
-        self.quiet.store(queue.events.is_empty(), Ordering::Release);
+        self.reader_parked.store(queue.events.is_empty(), Ordering::Release);
     }
 }

@@ -1,7 +1,8 @@
-//! The hub from the outside: seats come and go, and nothing is left behind.
+//! Connections that enter and leave rooms of a hub.
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::AtomicU32;
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
@@ -36,36 +37,36 @@ fn data(to: Recipient, bytes: usize) -> Command {
     Command::Relay { to, message: LinkMessage::Data { payload, last: false }, sender: SenderTag(0) }
 }
 
-struct Person {
-    seat: Membership,
+struct TestPeer {
+    membership: Membership,
     outbox: Outbox,
 }
 
-fn person(hub: &Arc<Hub>) -> Person {
+fn peer(hub: &Arc<Hub>) -> TestPeer {
     let outbox = Outbox::new(LIMIT);
-    Person { seat: hub.register(outbox.clone()), outbox }
+    TestPeer { membership: hub.register(outbox.clone()), outbox }
 }
 
-fn bound(events: &[Event]) -> LinkId {
+fn linked(events: &[Event]) -> LinkId {
     match events {
         [Event::LinkedToMember { link }] => *link,
-        other => panic!("not bound: {other:?}"),
+        other => panic!("not linked: {other:?}"),
     }
 }
 
 #[test]
-fn two_meet_and_part() {
+fn disconnect_ends_the_link_and_removes_the_room() {
     let hub = Hub::new();
     let key = RoomKey::from("k");
-    let (mut first, mut second) = (person(&hub), person(&hub));
-    first.seat.enter(&key, join());
-    second.seat.enter(&key, join());
-    bound(&take(&second.outbox).unwrap());
+    let (mut first, mut second) = (peer(&hub), peer(&hub));
+    first.membership.enter(&key, join());
+    second.membership.enter(&key, join());
+    linked(&take(&second.outbox).unwrap());
     let arrived = take(&first.outbox).unwrap();
     let [Event::Admitted { first: true }, Event::LinkedToJoiner { link }] = arrived[..] else {
         panic!("{arrived:?}")
     };
-    assert!(second.seat.command(data(Recipient::Member, 3)));
+    assert!(second.membership.command(data(Recipient::Member, 3)));
     let events = take(&first.outbox).unwrap();
     assert!(
         matches!(events[..], [Event::Relayed { link: l, side: Side::Member, .. }] if l == link),
@@ -80,32 +81,32 @@ fn two_meet_and_part() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_overflows_alone() {
+fn slow_reader_overflows_alone() {
     let hub = Hub::new();
     let key = RoomKey::from("k");
-    let (mut first, mut second) = (person(&hub), person(&hub));
-    first.seat.enter(&key, join());
-    second.seat.enter(&key, join());
+    let (mut first, mut second) = (peer(&hub), peer(&hub));
+    first.membership.enter(&key, join());
+    second.membership.enter(&key, join());
     for _ in 0..20 {
-        second.seat.command(data(Recipient::Member, 1_000));
+        second.membership.command(data(Recipient::Member, 1_000));
     }
     assert_eq!(take(&first.outbox), Err(Overflow));
     assert!(take(&second.outbox).is_ok());
 }
 
 #[test]
-fn a_single_event_fits_whatever_its_size() {
+fn single_event_fits_any_limit() {
     let outbox = Outbox::new(10);
     outbox.push(Event::Admitted { first: true });
     assert_eq!(take(&outbox), Ok(vec![Event::Admitted { first: true }]));
 }
 
-/// A reader that takes nothing for a while has things waiting that nobody will wake it for again.
+/// A reader that registers without taking the queued events is not woken for them again.
 #[test]
-fn it_is_quiet_only_while_a_reader_may_wait() {
+fn reader_is_parked_only_while_the_queue_is_empty() {
     let outbox = Outbox::new(LIMIT);
     let waits = || outbox.poll_overflow(&mut Context::from_waker(Waker::noop())).is_pending();
-    assert!(!outbox.is_reader_parked(), "nobody waits");
+    assert!(!outbox.is_reader_parked(), "no reader is registered");
     assert_eq!((take(&outbox), outbox.is_reader_parked()), (Ok(Vec::new()), true));
     outbox.push(Event::Admitted { first: true });
     assert!(!outbox.is_reader_parked());
@@ -118,27 +119,27 @@ fn it_is_quiet_only_while_a_reader_may_wait() {
 }
 
 #[test]
-fn a_refused_peer_leaves_no_room_behind() {
+fn refused_peer_leaves_no_room() {
     let hub = Hub::new();
-    let mut person = person(&hub);
+    let mut peer = peer(&hub);
     let refuse = Join {
         when_empty: WhenEmpty::Refuse,
         choice: MemberChoice::Oldest,
         rejoin: RejoinPolicy::KeepReceiving,
     };
-    person.seat.enter(&RoomKey::from("nowhere"), Command::Join(refuse));
+    peer.membership.enter(&RoomKey::from("nowhere"), Command::Join(refuse));
     assert_eq!(hub.rooms(), 0);
-    assert!(!person.seat.command(data(Recipient::Member, 1)));
+    assert!(!peer.membership.command(data(Recipient::Member, 1)));
 }
 
 #[test]
-fn opening_another_key_gives_up_the_first() {
+fn opening_another_key_ends_the_first_membership() {
     let hub = Hub::new();
     let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
-    let (mut first, mut second) = (person(&hub), person(&hub));
-    first.seat.enter(&a, Command::Open(OPEN));
-    first.seat.enter(&b, Command::Open(OPEN));
-    second.seat.enter(&a, Command::Open(OPEN));
+    let (mut first, mut second) = (peer(&hub), peer(&hub));
+    first.membership.enter(&a, Command::Open(OPEN));
+    first.membership.enter(&b, Command::Open(OPEN));
+    second.membership.enter(&a, Command::Open(OPEN));
     assert_eq!(take(&second.outbox), Ok(vec![Event::Admitted { first: true }]), "the key is free again");
     drop(first);
     assert_eq!(hub.rooms(), 1);
@@ -146,20 +147,20 @@ fn opening_another_key_gives_up_the_first() {
 
 /// sigver 8 to 14: an opener serves several keys, and answers the joiners of each.
 #[test]
-fn opening_beside_keeps_the_latest_keys() {
+fn opener_that_keeps_other_rooms_serves_the_latest_keys() {
     let hub = Hub::new();
     let beside = Open { exclusive: false, keep_other_rooms: true };
-    let mut opener = person(&hub);
+    let mut opener = peer(&hub);
     for number in 0..20 {
-        opener.seat.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(beside));
+        opener.membership.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(beside));
     }
     assert_eq!(hub.rooms(), 17);
     take(&opener.outbox).unwrap();
     for key in ["k3", "k19"] {
-        let mut joiner = person(&hub);
-        joiner.seat.enter(&RoomKey::from(key), join());
-        let link = bound(&take(&joiner.outbox).unwrap());
-        assert!(opener.seat.command(data(Recipient::Joiner(link), 3)));
+        let mut joiner = peer(&hub);
+        joiner.membership.enter(&RoomKey::from(key), join());
+        let link = linked(&take(&joiner.outbox).unwrap());
+        assert!(opener.membership.command(data(Recipient::Joiner(link), 3)));
         let events = take(&joiner.outbox).unwrap();
         assert!(matches!(events[..], [Event::Relayed { side: Side::Joiner, .. }]), "{key} {events:?}");
     }
@@ -168,52 +169,95 @@ fn opening_beside_keeps_the_latest_keys() {
 }
 
 #[test]
-fn rooms_are_shown_without_their_keys() {
+fn rooms_are_reported_without_their_keys() {
     let hub = Hub::new();
     let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
-    let mut people = [person(&hub), person(&hub), person(&hub)];
-    for (person, key) in people.iter_mut().zip([&a, &a, &b]) {
-        person.seat.enter(key, join());
+    let mut peers = [peer(&hub), peer(&hub), peer(&hub)];
+    for (peer, key) in peers.iter_mut().zip([&a, &a, &b]) {
+        peer.membership.enter(key, join());
     }
     let rooms = || {
         let mut rooms = Vec::new();
         hub.for_each_room(|hash, peers| {
-            let mut peers: Vec<u64> = peers.iter().map(|peer| peer.0).collect();
-            peers.sort_unstable();
-            rooms.push((hash, peers));
+            let mut ids: Vec<u64> = peers.iter().map(|peer| peer.0).collect();
+            ids.sort_unstable();
+            rooms.push((hash, ids));
         });
-        rooms.sort_by_key(|(_, peers)| peers[0]);
+        rooms.sort_by_key(|(_, ids)| ids[0]);
         rooms
     };
     let first = rooms();
-    assert_eq!(first.iter().map(|(_, peers)| peers.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
-    // The same each time here, and something else elsewhere.
+    assert_eq!(first.iter().map(|(_, ids)| ids.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+    // The hashes are stable in one hub, and differ in another.
     assert_eq!(rooms(), first);
     let other = Hub::new();
-    let mut there = person(&other);
-    there.seat.enter(&b, join());
+    let mut elsewhere = peer(&other);
+    elsewhere.membership.enter(&b, join());
     other.for_each_room(|hash, _| assert_ne!(hash, first[1].0));
-    drop(people);
+    drop(peers);
     assert_eq!(rooms(), []);
 }
 
-/// What is answered in a peer's name is nothing that it asks: it stays where it is.
 #[test]
-fn an_answer_in_its_name_does_not_move_a_peer() {
+fn reply_on_behalf_does_not_change_the_room_of_a_peer() {
     let hub = Hub::new();
     let (first, second) = (RoomKey::from("first"), RoomKey::from("second"));
     let beside = Open { exclusive: false, keep_other_rooms: true };
-    let mut opener = person(&hub);
-    opener.seat.enter(&first, Command::Open(beside));
-    opener.seat.enter(&second, Command::Open(beside));
+    let mut opener = peer(&hub);
+    opener.membership.enter(&first, Command::Open(beside));
+    opener.membership.enter(&second, Command::Open(beside));
     take(&opener.outbox).unwrap();
-    let mut joiner = person(&hub);
-    joiner.seat.enter(&first, join());
-    let link = bound(&take(&joiner.outbox).unwrap());
+    let mut joiner = peer(&hub);
+    joiner.membership.enter(&first, join());
+    let link = linked(&take(&joiner.outbox).unwrap());
     let Command::Relay { message, sender, .. } = data(Recipient::Member, 3) else { unreachable!() };
-    assert!(opener.seat.command(Command::ReplyOnBehalf { link, message, sender }));
+    assert!(opener.membership.command(Command::ReplyOnBehalf { link, message, sender }));
     assert!(matches!(take(&joiner.outbox).unwrap()[..], [Event::Relayed { side: Side::Joiner, .. }]));
-    let mut other = person(&hub);
-    other.seat.enter(&second, join());
-    bound(&take(&other.outbox).unwrap());
+    let mut other = peer(&hub);
+    other.membership.enter(&second, join());
+    linked(&take(&other.outbox).unwrap());
+}
+
+/// A reader that counts how often it is woken while its room is locked, and while it is not.
+struct RoomLockProbe {
+    hub: Arc<Hub>,
+    key: RoomKey,
+    locked: AtomicU32,
+    unlocked: AtomicU32,
+}
+
+impl Wake for RoomLockProbe {
+    fn wake(self: Arc<Self>) {
+        let cell = self.hub.room(&self.key);
+        let count = if cell.state.is_locked() { &self.locked } else { &self.unlocked };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn receivers_are_woken_after_the_room_is_unlocked() {
+    let hub = Hub::new();
+    let key = RoomKey::from("k");
+    let probe = Arc::new(RoomLockProbe {
+        hub: Arc::clone(&hub),
+        key: key.clone(),
+        locked: AtomicU32::new(0),
+        unlocked: AtomicU32::new(0),
+    });
+    let (mut member, mut joiner) = (peer(&hub), peer(&hub));
+    let park = |outbox: &Outbox| {
+        take(outbox).unwrap();
+        let waker = Waker::from(Arc::clone(&probe));
+        assert!(outbox.poll_take(&mut Context::from_waker(&waker), &mut VecDeque::new()).is_pending());
+    };
+    park(&member.outbox);
+    member.membership.enter(&key, join());
+    park(&member.outbox);
+    joiner.membership.enter(&key, join());
+    park(&member.outbox);
+    assert!(joiner.membership.command(data(Recipient::Member, 3)));
+    park(&member.outbox);
+    joiner.membership.leave(true);
+    let woken = [&probe.locked, &probe.unlocked].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(woken, [0, 4]);
 }

@@ -22,8 +22,9 @@ pub use time::UnixSeconds;
 use crate::protocol::dialect::{Candidates, Evidence};
 use crate::protocol::dialect::{Dialect, ReleaseSet};
 use crate::protocol::model::PeerId;
+use crate::server::sharded::Sharded;
 
-/// How many parts the connections are spread over, so that those on several cores rarely wait for one another.
+/// Number of shards over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// A table of live connections that once was longer gives its memory back when most of it is empty.
@@ -33,7 +34,7 @@ const KEEP_CAPACITY: usize = 64;
 #[derive(Debug)]
 pub struct Telemetry {
     started: UnixSeconds,
-    shards: Vec<Mutex<Shard>>,
+    shards: Sharded<Shard>,
     relay: Mutex<ConnectionCount>,
     /// How many rooms had clients of different generations bound to one another.
     mixtures: AtomicU64,
@@ -93,7 +94,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
             started: UnixSeconds::now(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::new(SHARDS),
             relay: Mutex::default(),
             mixtures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -157,7 +158,7 @@ impl Telemetry {
     /// All live connections, oldest first.
     pub fn live(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = shard.lock();
             let list = shard.live.iter();
             all.extend(list.map(|(peer, entry)| ConnectionInfo {
@@ -171,8 +172,7 @@ impl Telemetry {
     }
 
     fn shard(&self, peer: PeerId) -> &Mutex<Shard> {
-        // The remainder is below SHARDS, and so a valid index.
-        &self.shards[(peer.0 % SHARDS as u64) as usize]
+        self.shards.get(peer.0)
     }
 }
 

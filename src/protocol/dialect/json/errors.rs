@@ -1,51 +1,52 @@
-//! What is wrong, in the numbers and words of each JSON release. Texts are measured on the originals, their slips of
-//! the pen included; where an original crashed or told of an accident of its own, ours say so in its code.
+//! The errors of the JSON dialects, with the close code and text of each release. Texts are byte for byte those of the
+//! Node.js servers, typos included. Where a server crashed or reported an internal error, the text is ours, under the
+//! nearest code.
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
-use super::js_semantics::in_words;
+use super::js_semantics::to_js_string;
 use crate::protocol::dialect::Release;
 use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 
-/// What is wrong.
+/// An error of a client, or of the room it asked for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::protocol::dialect) enum JsonError<'a> {
     /// The frame is not JSON.
     NotJson,
-    /// It is, and means nothing; the text.
+    /// No message of the dialect; the text of the frame.
     Unknown(&'a str),
     /// The id is not of the type that ids have.
     BadId,
-    /// The key is not a string.
-    KeyType(&'a Value),
+    /// The key is not a string; its JSON text.
+    KeyType(&'a str),
+    /// The key is empty.
     KeyEmpty,
+    /// The key exceeds the limit of the release.
     KeyTooLong,
-    /// Somebody has opened the key.
+    /// The key is opened by another client.
     KeyTaken(&'a str),
-    /// Nobody has.
+    /// No client has opened the key.
     KeyUnknown(&'a str),
-    /// No joiner has, or ever had, this id.
+    /// No joiner has or had this id.
     UnknownId,
-    /// The joiner has gone.
+    /// The joiner has disconnected.
     JoinerGone,
-    /// The opener of this key has gone.
+    /// The opener of this key has disconnected.
     OpenerGone(&'a str),
-    /// Data for a joiner from one who has not opened.
+    /// Data for a joiner before the client has opened a key.
     BeforeOpen,
-    /// Data for an opener from one who has not joined.
+    /// Data for an opener before the client has joined.
     BeforeJoin,
     /// A ping was not answered.
     Unresponsive,
-    /// A joiner that could not join through it took its place.
+    /// A joiner that could not join through the client took its place.
     Replaced,
 }
 
 impl<'a> JsonError<'a> {
-    /// What a room's reason is to the client that asked for `key`.
-    pub(in crate::protocol::dialect) fn of(reason: &Reason, key: &'a str) -> Self {
+    /// Converts the reason of a room, for the client that asked for `key`.
+    pub(in crate::protocol::dialect) fn from_reason(reason: &Reason, key: &'a str) -> Self {
         match reason {
             Reason::KeyTaken => JsonError::KeyTaken(key),
             Reason::KeyUnknown => JsonError::KeyUnknown(key),
@@ -70,16 +71,18 @@ impl<'a> JsonError<'a> {
 const REPLACED: &str = "A joining peer could not join through this peer, and replaced it";
 const TOO_LONG: &str = "The key is longer than 4096 bytes";
 
-/// The close frame that says what is wrong in the words of `release`, which is of the JSON family.
-pub(in crate::protocol::dialect) fn close(release: Release, fault: JsonError<'_>) -> Close {
+/// Returns the close frame by which `release`, one of the JSON family, reports an error.
+pub(in crate::protocol::dialect) fn close(release: Release, error: JsonError<'_>) -> Close {
     match release {
-        Release::V3_0_0 | Release::V4_0_0 => first(fault),
-        Release::V5_0_0 => five(fault),
-        Release::V6_0_0 => six(fault),
-        Release::V7_0_0 | Release::V7_1_0 => seven(release, fault),
-        Release::V7_6_4 => seven_six(fault),
-        Release::V8_0_2 | Release::V8_1_0 => eight(release, fault),
-        Release::V9_1_0 | Release::V10_1_0 | Release::V11_0_0 | Release::V14_0_0 => nine(release, fault),
+        Release::V3_0_0 | Release::V4_0_0 => close_1_to_4(error),
+        Release::V5_0_0 => close_5(error),
+        Release::V6_0_0 => close_6(error),
+        Release::V7_0_0 | Release::V7_1_0 => close_7(release, error),
+        Release::V7_6_4 => close_7_6(error),
+        Release::V8_0_2 | Release::V8_1_0 => close_8(release, error),
+        Release::V9_1_0 | Release::V10_1_0 | Release::V11_0_0 | Release::V14_0_0 => {
+            close_9_to_14(release, error)
+        }
         Release::V15_0_1
         | Release::V15_0_2
         | Release::V15_0_4
@@ -94,11 +97,11 @@ pub(in crate::protocol::dialect) fn close(release: Release, fault: JsonError<'_>
     }
 }
 
-/// sigver 1 to 4 closed with 1000 and no words, or crashed: then ours has words.
-fn first(fault: JsonError<'_>) -> Close {
+/// sigver 1 to 4 closed with 1000 and no text, or crashed: then the text is ours.
+fn close_1_to_4(error: JsonError<'_>) -> Close {
     Close::new(
         1000,
-        match fault {
+        match error {
             JsonError::Unknown(_) | JsonError::KeyTaken(_) | JsonError::KeyUnknown(_) => "",
             JsonError::NotJson => "the message is not a JSON object",
             JsonError::UnknownId | JsonError::JoinerGone | JsonError::BadId => {
@@ -114,11 +117,11 @@ fn first(fault: JsonError<'_>) -> Close {
     )
 }
 
-/// sigver 5. It crashed where it says 1007 for a frame that is no JSON object, and for unknown indexes.
-fn five(fault: JsonError<'_>) -> Close {
+/// sigver 5. It crashed on frames that are no JSON object, and on unknown indexes.
+fn close_5(error: JsonError<'_>) -> Close {
     const FIRST: &str =
         "The first message received from any socket must contain \"type\" and \"key\" attributes";
-    match fault {
+    match error {
         JsonError::KeyTaken(_) => Close::new(1008, "Another web socket with the same key has been created"),
         JsonError::KeyUnknown(_) | JsonError::OpenerGone(_) => {
             Close::new(1008, "The provided key is not available")
@@ -137,8 +140,8 @@ fn five(fault: JsonError<'_>) -> Close {
     }
 }
 
-fn six(fault: JsonError<'_>) -> Close {
-    match fault {
+fn close_6(error: JsonError<'_>) -> Close {
+    match error {
         JsonError::KeyTaken(_) => Close::new(1008, "The key already exists"),
         JsonError::KeyUnknown(_) => Close::new(1008, "The key does not exist"),
         JsonError::BeforeJoin => Close::new(1008, "Joinkey request has not been sent"),
@@ -147,7 +150,7 @@ fn six(fault: JsonError<'_>) -> Close {
         JsonError::Unknown(_) | JsonError::KeyType(_) | JsonError::KeyEmpty => {
             Close::new(1007, "Unsupported message format")
         }
-        // What it says whenever something goes wrong inside it.
+        // Sent for every internal error.
         JsonError::NotJson
         | JsonError::BadId
         | JsonError::UnknownId
@@ -159,8 +162,8 @@ fn six(fault: JsonError<'_>) -> Close {
 }
 
 /// sigver 7.0, with the codes of the RFC, and 7.1, with its own.
-fn seven(release: Release, fault: JsonError<'_>) -> Close {
-    let (old, new, text) = match fault {
+fn close_7(release: Release, error: JsonError<'_>) -> Close {
+    let (old, new, text) = match error {
         JsonError::NotJson => (1003, 4000, "Server accepts only JSON"),
         JsonError::Unknown(_)
         | JsonError::BadId
@@ -179,8 +182,8 @@ fn seven(release: Release, fault: JsonError<'_>) -> Close {
     Close::new(if release == Release::V7_0_0 { old } else { new }, text)
 }
 
-fn seven_six(fault: JsonError<'_>) -> Close {
-    match fault {
+fn close_7_6(error: JsonError<'_>) -> Close {
+    match error {
         JsonError::NotJson => Close::new(4000, "Server accepts only JSON string"),
         JsonError::Unknown(text) => Close::new(4001, format!("Unknown JSON attribute: {text}")),
         JsonError::BadId
@@ -199,30 +202,28 @@ fn seven_six(fault: JsonError<'_>) -> Close {
 }
 
 const NOT_JSON: &str = "The message is not a JSON string";
+const KEY_EMPTY: &str = "The key  is an empty string";
 const TOO_LONG_512: &str = "The key length exceeds the limit of 512 characters";
 
-/// What is wrong with a key, in the words of sigver 8 to 14.
-fn about_key(fault: JsonError<'_>) -> Cow<'static, str> {
-    match fault {
-        JsonError::KeyType(key) => format!("The key {} is not a string", in_words(key)).into(),
-        JsonError::KeyEmpty => "The key  is an empty string".into(),
-        _ => TOO_LONG_512.into(),
-    }
+/// Returns the text of sigver 8 to 14 about a key that is no string.
+fn key_type_text(key: &str) -> String {
+    let key = to_js_string(&serde_json::from_str(key).unwrap_or_default());
+    format!("The key {key} is not a string")
 }
 
-/// sigver 8.0, and 8.1, which named and numbered its errors anew.
-fn eight(release: Release, fault: JsonError<'_>) -> Close {
+/// sigver 8.0, and 8.1, which renamed and renumbered its errors.
+fn close_8(release: Release, error: JsonError<'_>) -> Close {
     let old = release == Release::V8_0_2;
     let message = if old { "MESSAGE_FORMAT_ERROR" } else { "MESSAGE_ERROR" };
-    let (code, name, text): (u16, &str, Cow<'_, str>) = match fault {
+    let (key_code, key_name) = if old { (4011, "KEY_FORMAT_ERROR") } else { (4001, "KEY_ERROR") };
+    let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, message, NOT_JSON.into()),
         JsonError::Unknown(_) => (4000, message, "Unknown message".into()),
         JsonError::BadId => (4000, message, "The joining id is not a number".into()),
         JsonError::KeyTooLong if old => (4010, "KEY_TOO_LONG", TOO_LONG_512.into()),
-        JsonError::KeyType(_) | JsonError::KeyEmpty if old => (4011, "KEY_FORMAT_ERROR", about_key(fault)),
-        JsonError::KeyType(_) | JsonError::KeyEmpty | JsonError::KeyTooLong => {
-            (4001, "KEY_ERROR", about_key(fault))
-        }
+        JsonError::KeyTooLong => (4001, "KEY_ERROR", TOO_LONG_512.into()),
+        JsonError::KeyType(key) => (key_code, key_name, key_type_text(key).into()),
+        JsonError::KeyEmpty => (key_code, key_name, KEY_EMPTY.into()),
         JsonError::KeyTaken(key) if old => {
             (4012, "KEY_EXISTS", format!("The key \"{key}\"\" exists already").into())
         }
@@ -244,10 +245,10 @@ fn eight(release: Release, fault: JsonError<'_>) -> Close {
     Close::new(code, format!("{name}: {text}"))
 }
 
-/// sigver 9 to 14: the code is part of the text up to 11.
-fn nine(release: Release, fault: JsonError<'_>) -> Close {
+/// sigver 9 to 14. Up to 11 the code is part of the text.
+fn close_9_to_14(release: Release, error: JsonError<'_>) -> Close {
     let with_text = release >= Release::V11_0_0;
-    let (code, name, text): (u16, &str, Cow<'_, str>) = match fault {
+    let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, "MESSAGE_ERROR", NOT_JSON.into()),
         JsonError::Unknown(text) if with_text => {
             (4000, "MESSAGE_ERROR", format!("Unknown message: {text}").into())
@@ -255,12 +256,12 @@ fn nine(release: Release, fault: JsonError<'_>) -> Close {
         JsonError::Unknown(_) => (4000, "MESSAGE_ERROR", "Unknown message".into()),
         JsonError::BadId if with_text => (4000, "MESSAGE_ERROR", "The joining id is not a string".into()),
         JsonError::BadId => (4000, "MESSAGE_ERROR", "The joining id is not a number".into()),
-        JsonError::KeyType(_) | JsonError::KeyEmpty | JsonError::KeyTooLong => {
-            (4001, "KEY_ERROR", about_key(fault))
-        }
+        JsonError::KeyType(key) => (4001, "KEY_ERROR", key_type_text(key).into()),
+        JsonError::KeyEmpty => (4001, "KEY_ERROR", KEY_EMPTY.into()),
+        JsonError::KeyTooLong => (4001, "KEY_ERROR", TOO_LONG_512.into()),
         JsonError::BeforeOpen => (4010, "TRANSMIT_BEFORE_OPEN", "Transmitting data before open".into()),
         JsonError::BeforeJoin => (4011, "TRANSMIT_BEFORE_JOIN", "Transmitting data before join".into()),
-        // From here on the originals had no words.
+        // The Node.js servers had no text for the rest.
         JsonError::KeyTaken(_) => (4001, "KEY_ERROR", "The key is taken".into()),
         JsonError::KeyUnknown(_) => (4001, "KEY_ERROR", "Unknown key".into()),
         JsonError::UnknownId | JsonError::JoinerGone | JsonError::OpenerGone(_) => {

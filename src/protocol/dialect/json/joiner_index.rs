@@ -1,4 +1,4 @@
-//! An opener's joiners by index: their places in the order in which they came, never reused (sigver 1 to 7.1).
+//! An opener's joiners by index, which counts them in the order of arrival and is never reused (sigver 1 to 7.1).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,13 +10,13 @@ use crate::protocol::model::LinkId;
 pub(super) struct JoinerIndex {
     latest: VecDeque<LinkId>,
     index: HashMap<LinkId, usize>,
-    /// How many came before the latest.
+    /// Number of joiners before the latest ones.
     forgotten: usize,
 }
 
 impl JoinerIndex {
-    /// The index of a joiner, which is a new one if it is not known.
-    pub(super) fn index_of(&mut self, link: LinkId) -> usize {
+    /// Returns the index of a joiner, and gives it one if it has none.
+    pub(super) fn index_or_insert(&mut self, link: LinkId) -> usize {
         if let Some(index) = self.index.get(&link) {
             return *index;
         }
@@ -24,16 +24,16 @@ impl JoinerIndex {
             && let Some(oldest) = self.latest.pop_front()
         {
             self.index.remove(&oldest);
-            self.forgotten += 1;
+            self.forgotten = self.forgotten.saturating_add(1);
         }
-        let index = self.forgotten + self.latest.len();
+        let index = self.forgotten.saturating_add(self.latest.len());
         self.latest.push_back(link);
         self.index.insert(link, index);
         index
     }
 
-    /// The joiner of an index.
-    pub(super) fn at(&self, index: usize) -> Option<LinkId> {
+    /// Returns the joiner of an index.
+    pub(super) fn get(&self, index: usize) -> Option<LinkId> {
         self.latest.get(index.checked_sub(self.forgotten)?).copied()
     }
 }
@@ -43,14 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_of_too_many_joiners_is_forgotten() {
+    fn oldest_joiner_is_forgotten_at_the_limit() {
         let mut joiners = JoinerIndex::default();
         for link in 1..=MAX_JOINERS as u32 + 2 {
-            joiners.index_of(LinkId(link));
+            joiners.index_or_insert(LinkId(link));
         }
-        assert_eq!((joiners.at(0), joiners.at(1)), (None, None));
-        assert_eq!(joiners.at(2), Some(LinkId(3)));
-        assert_eq!(joiners.at(MAX_JOINERS + 1), Some(LinkId(MAX_JOINERS as u32 + 2)));
-        assert_eq!(joiners.at(MAX_JOINERS + 2), None);
+        assert_eq!((joiners.get(0), joiners.get(1)), (None, None));
+        assert_eq!(joiners.get(2), Some(LinkId(3)));
+        assert_eq!(joiners.get(MAX_JOINERS + 1), Some(LinkId(MAX_JOINERS as u32 + 2)));
+        assert_eq!(joiners.get(MAX_JOINERS + 2), None);
     }
 }

@@ -1,14 +1,18 @@
-//! The dialects of JSON text: three codecs for ten dialects, what they share, and how two of them
-//! were written as events.
+//! The dialects of JSON text: three codecs for ten dialects, and the event streams in which two of them were also sent.
 //!
-//! Within a codec, dialects differ by a set of releases: pinned, the set has one; in negotiation it may have several,
-//! and then one answer holds the attributes that each of them looks for.
+//! Within a codec, dialects differ by a set of releases: one release if the dialect is pinned, several while it is being
+//! detected. Then one answer has the members that each of them looks for.
 
 mod errors;
 mod joiner_index;
 mod js_semantics;
+mod json_text;
 mod message_shape;
+mod payload_forms;
 pub mod sse_codec;
+#[cfg(test)]
+pub(super) mod test_json;
+mod unanswered_joiners;
 mod v1_to_5;
 mod v6;
 mod v7_to_14;
@@ -16,6 +20,8 @@ mod v7_to_14;
 use bytestring::ByteString;
 
 pub(super) use errors::{JsonError, close};
+pub(super) use js_semantics::string_content;
+pub(super) use json_text::{JsonObject, write_string};
 pub use message_shape::MessageShape;
 pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
@@ -23,14 +29,13 @@ pub(super) use v7_to_14::V7To14Codec;
 
 use crate::protocol::frame::Message;
 
-/// The longest key of the dialects whose originals have no limit (sigver 1 to 7), in bytes. The others' limit is 512
-/// UTF-16 units.
-const MAX_KEY: usize = 4096;
+/// Longest key of sigver 1 to 7, in bytes. Those servers have no limit; the limit of the others is 512 UTF-16 units.
+const MAX_KEY_BYTES: usize = 4096;
 
-/// How many joiners an opener can answer: the latest ones. The originals have no limit.
+/// Most joiners that an opener can answer: the latest ones. The Node.js servers have no limit.
 const MAX_JOINERS: usize = 65_536;
 
-/// Returns the text of a message, be it one of text or of bytes.
+/// Returns the text of a message, text or binary; `None` if it is not UTF-8.
 fn text_of(message: &Message) -> Option<ByteString> {
     match message {
         Message::Text(text) => Some(text.clone()),

@@ -1,18 +1,17 @@
-//! sigver 6: `{"key":K}` opens, `{"joinkey":K}` joins, an `{"offer":X}` goes up and an `{"answer":Y}` down, to every
-//! joiner that waits for one.
+//! sigver 6: `{"key":K}` opens and `{"joinkey":K}` joins. A joiner sends `{"offer":X}`, and the opener answers all
+//! joiners that wait for it with one `{"answer":Y}`.
 
 use bytestring::ByteString;
-use serde_json::{Map, Value};
 
-use super::js_semantics::{compact, room_key};
-use super::{JsonError, MAX_JOINERS, MAX_KEY, close, text_of};
-use crate::protocol::dialect::OutputSink;
-use crate::protocol::dialect::{Dialect, Release};
+use super::js_semantics::{room_key, string_content};
+use super::json_text::{JsonObject, JsonValue};
+use super::unanswered_joiners::UnansweredJoiners;
+use super::{JsonError, MAX_KEY_BYTES, close, text_of};
+use crate::protocol::dialect::{Dialect, OutputSink, Release};
 use crate::protocol::frame::Message;
-use crate::protocol::model::canonical::{self, Attributes};
 use crate::protocol::model::{
-    Command, Event, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy,
-    Side, WhenEmpty,
+    Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, Side,
+    WhenEmpty,
 };
 
 const RELEASE: Release = Release::V6_0_0;
@@ -22,43 +21,33 @@ const RELEASE: Release = Release::V6_0_0;
 pub(in crate::protocol::dialect) struct V6Codec {
     opened: bool,
     joined: bool,
-    /// Joiners to whom the next answer goes.
-    waiting: Vec<LinkId>,
+    unanswered_joiners: UnansweredJoiners,
 }
 
 impl V6Codec {
-    /// The codec of an opener that was spoken to as one of several dialects so far, with the joiners it has.
-    pub(super) fn of_opener(waiting: Vec<LinkId>) -> Self {
-        V6Codec { opened: true, joined: false, waiting }
+    /// Creates the codec of an opener that could also have been one of another dialect until now.
+    pub(super) fn from_opener(unanswered_joiners: UnansweredJoiners) -> Self {
+        V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
-        match canonical::only_name(&text) {
-            Some("offer") => self.offer(Payload::Json(text), out),
-            Some("answer") => self.answer(Payload::Json(text), out),
-            _ => self.any_text(&text, out),
+        match JsonValue::parse(text) {
+            Some(JsonValue::Object(object)) => self.object(&object, out),
+            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
+            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson, out),
         }
     }
 
-    /// What it said, whatever it is: read into a tree.
-    fn any_text(&mut self, text: &str, out: &mut dyn OutputSink) {
-        match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => self.object(object, out),
-            Ok(Value::Null) | Err(_) => refuse(JsonError::NotJson, out),
-            Ok(_) => refuse(JsonError::Unknown(text), out),
-        }
-    }
-
-    fn object(&mut self, mut object: Map<String, Value>, out: &mut dyn OutputSink) {
+    fn object(&mut self, object: &JsonObject, out: &mut dyn OutputSink) {
         if let Some(key) = object.get("key").or(object.get("joinkey")) {
             let key = room_key(key);
-            if key.as_str().len() > MAX_KEY {
+            if key.as_str().len() > MAX_KEY_BYTES {
                 return refuse(JsonError::KeyTooLong, out);
             }
-            if object.contains_key("key") {
+            if object.has("key") {
                 self.opened = true;
-                self.waiting = Vec::new();
+                self.unanswered_joiners = UnansweredJoiners::default();
                 return out.enter(key, Command::Open(Open { exclusive: true, keep_other_rooms: false }));
             }
             self.joined = true;
@@ -69,27 +58,20 @@ impl V6Codec {
             };
             return out.enter(key, Command::Join(join));
         }
-        if let Some(offer) = object.remove("offer") {
-            return self.offer(payload("offer", offer), out);
+        if let Some(offer) = sole_attribute(object, "offer") {
+            return if self.joined {
+                relay(Recipient::Member, offer, out)
+            } else {
+                refuse(JsonError::BeforeJoin, out)
+            };
         }
-        if let Some(answer) = object.remove("answer") {
-            return self.answer(payload("answer", answer), out);
-        }
-        refuse(JsonError::Unknown(""), out)
-    }
-
-    fn offer(&self, offer: Payload, out: &mut dyn OutputSink) {
-        if !self.joined {
-            return refuse(JsonError::BeforeJoin, out);
-        }
-        relay(Recipient::Member, offer, out);
-    }
-
-    fn answer(&mut self, answer: Payload, out: &mut dyn OutputSink) {
+        let Some(answer) = sole_attribute(object, "answer") else {
+            return refuse(JsonError::Unknown(""), out);
+        };
         if !self.opened {
             return refuse(JsonError::BeforeOpen, out);
         }
-        for joiner in std::mem::take(&mut self.waiting) {
+        for joiner in self.unanswered_joiners.take() {
             relay(Recipient::Joiner(joiner), answer.clone(), out);
         }
     }
@@ -97,37 +79,31 @@ impl V6Codec {
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToMember { .. } => out.static_text("{\"reachable\":\"true\"}"),
-            Event::LinkedToJoiner { link } => {
-                if self.waiting.len() == MAX_JOINERS {
-                    self.waiting.remove(0);
-                }
-                self.waiting.push(link);
-            }
+            Event::LinkedToJoiner { link } => self.unanswered_joiners.add(link),
             Event::Relayed { side, message: LinkMessage::Data { payload, .. }, .. } => {
-                // All that the dialect has words for: one goes up, the other down.
+                // The dialect has no other messages.
                 let name = match side {
                     Side::Member => "offer",
                     Side::Joiner => "answer",
                 };
-                if let Some(text) = only(payload, name) {
-                    out.text(text);
+                if let Some(value) = attribute_text(payload, name) {
+                    out.text(JsonObject::with_member(name, &value).into_text());
                 }
             }
-            Event::LinkEnded { link, side: Side::Member, .. } => {
-                self.waiting.retain(|waiting| *waiting != link);
-            }
+            Event::LinkEnded { link, side: Side::Member, .. } => self.unanswered_joiners.remove(link),
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close(RELEASE, JsonError::of(&reason, "")));
+                out.close(close(RELEASE, JsonError::from_reason(&reason, "")));
             }
-            // The opener is gone, and all that can be said to it.
             Event::Undeliverable { to: Recipient::Member | Recipient::JoinerOrMember(_), reason } => {
-                let fault = match reason {
-                    Reason::NotJoined => JsonError::BeforeJoin,
-                    _ => JsonError::OpenerGone(""),
+                // The opener has disconnected, unless the client never joined one.
+                let error = if reason == Reason::NotJoined {
+                    JsonError::BeforeJoin
+                } else {
+                    JsonError::OpenerGone("")
                 };
-                out.close(close(RELEASE, fault));
+                out.close(close(RELEASE, error));
             }
-            // A joiner that has gone misses nothing, and the opener need not know.
+            // The dialect does not report that a joiner has disconnected.
             Event::Undeliverable { to: Recipient::Joiner(_), .. }
             | Event::Admitted { .. }
             | Event::BecameMember { .. }
@@ -140,48 +116,28 @@ impl V6Codec {
     }
 }
 
-/// An object of nothing but what a payload says that goes by this name.
-fn only(payload: Payload, name: &str) -> Option<ByteString> {
-    match payload {
-        Payload::Json(text) if canonical::only_name(&text) == Some(name) => Some(text),
-        payload => said(payload, name).map(|said| compact(attribute(name, said))),
-    }
+/// Returns the member of this name as an object of its own.
+fn sole_attribute(object: &JsonObject, name: &str) -> Option<Payload> {
+    let value = object.get(name)?;
+    Some(Payload::Json(if object.has_only(name) {
+        object.text().clone()
+    } else {
+        JsonObject::with_member(name, value).into_text()
+    }))
 }
 
-/// The text of what a payload says that goes by this name.
-pub(super) fn said_text(payload: &Payload, name: &str) -> Option<ByteString> {
-    if let Payload::Json(text) = payload
-        && let Some(attributes) = Attributes::of(text)
-    {
-        return attributes.get(name).map(|said| canonical::part(text, said));
+/// Returns the value of the member of this name in a payload. Up to sigver 4, offer and answer are the members of an
+/// object of the type `offer`.
+pub(super) fn attribute_text(payload: Payload, name: &str) -> Option<ByteString> {
+    let object = JsonObject::parse(match &payload {
+        Payload::ObjectFrame { text, .. } => text.clone(),
+        Payload::Json(_) | Payload::Bytes(_) => payload.clone().into_json(),
+    })?;
+    if let Some(value) = object.share(name) {
+        return Some(value);
     }
-    said(payload.clone(), name).map(|said| said.to_string().into())
-}
-
-/// What a payload says that goes by this name. Up to sigver 4, both sides say it in an object of the type `offer`.
-fn said(payload: Payload, name: &str) -> Option<Value> {
-    if let Payload::ObjectFrame { .. } = payload {
-        let mut attributes = payload.clone().into_attributes();
-        let typed = attributes.get("type").is_some_and(|kind| kind == "offer");
-        return match attributes.remove(name) {
-            None if typed => serde_json::from_str(&payload.into_json()).ok(),
-            said => said,
-        };
-    }
-    match serde_json::from_str(&payload.into_json()) {
-        Ok(Value::Object(mut object)) => object.remove(name),
-        _ => None,
-    }
-}
-
-fn attribute(name: &str, value: Value) -> Value {
-    let mut object = Map::new();
-    object.insert(name.to_owned(), value);
-    object.into()
-}
-
-fn payload(name: &str, value: Value) -> Payload {
-    Payload::Json(compact(attribute(name, value)))
+    let is_offer = object.get("type").and_then(string_content).is_some_and(|name| name == "offer");
+    (is_offer && matches!(payload, Payload::ObjectFrame { .. })).then(|| payload.into_json())
 }
 
 fn relay(to: Recipient, payload: Payload, out: &mut dyn OutputSink) {
@@ -189,38 +145,66 @@ fn relay(to: Recipient, payload: Payload, out: &mut dyn OutputSink) {
     out.ask(Command::Relay { to, message, sender: Dialect::Sigver6.tag() });
 }
 
-fn refuse(fault: JsonError<'_>, out: &mut dyn OutputSink) {
-    out.close(close(RELEASE, fault));
+fn refuse(error: JsonError<'_>, out: &mut dyn OutputSink) {
+    out.close(close(RELEASE, error));
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::protocol::dialect::Output;
-    use crate::protocol::model::test_json;
+    use crate::protocol::model::LinkId;
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
+    fn codec() -> V6Codec {
+        let mut codec = V6Codec { opened: true, joined: true, ..V6Codec::default() };
+        codec.unanswered_joiners.add(LinkId(70));
+        codec.unanswered_joiners.add(LinkId(80));
+        codec
+    }
 
-        /// Looked over or read into a tree: the same comes of it.
-        #[test]
-        fn canonical_text_means_what_any_text_means(text in test_json::sent(), opened: bool, joined: bool) {
-            let codec = || V6Codec { opened, joined, waiting: vec![LinkId(70), LinkId(80)] };
-            let (mut fast, mut general) = (Vec::<Output>::new(), Vec::<Output>::new());
-            codec().decode(&Message::text(text.as_str()), &mut fast);
-            codec().any_text(&text, &mut general);
-            prop_assert_eq!(fast, general);
+    fn relayed(text: &'static str) -> Vec<(Recipient, ByteString)> {
+        let mut out = Vec::new();
+        codec().decode(&Message::text(text), &mut out);
+        let relayed = out.into_iter().map(|output| match output {
+            Output::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. }) => {
+                (to, payload.into_json())
+            }
+            other => panic!("{other:?}"),
+        });
+        relayed.collect()
+    }
+
+    #[test]
+    fn offers_and_answers_are_relayed_without_other_members() {
+        for text in
+            [r#"{"offer":{"a":1}}"#, r#"{ "offer": {"a": 1.0}, "x": 2 }"#, r#"{"x":2,"offer":{"a":1}}"#]
+        {
+            assert_eq!(
+                relayed(text),
+                [(Recipient::Member, ByteString::from(r#"{"offer":{"a":1}}"#))],
+                "{text}"
+            );
         }
+        for text in [r#"{"answer":1}"#, r#"{"answer": 1, "offers": 2}"#] {
+            let answer = ByteString::from(r#"{"answer":1}"#);
+            let to = |link| Recipient::Joiner(LinkId(link));
+            assert_eq!(relayed(text), [(to(70), answer.clone()), (to(80), answer)], "{text}");
+        }
+    }
 
-        #[test]
-        fn canonical_text_is_what_it_says(text in test_json::sent()) {
-            let payload = Payload::Json(text.into());
-            let tree = said(payload.clone(), "offer").map(|said| compact(attribute("offer", said)));
-            let part = said(payload.clone(), "offer").map(|said| said.to_string().into());
-            prop_assert_eq!(said_text(&payload, "offer"), part);
-            prop_assert_eq!(only(payload, "offer"), tree);
+    #[test]
+    fn offers_are_found_in_payloads_of_other_dialects() {
+        let frame = |text: &str| Payload::ObjectFrame { text: text.into(), binary: false };
+        for (payload, expected) in [
+            (Payload::Json(r#"{"offer":"x","a":1}"#.into()), Some(r#""x""#)),
+            (Payload::Json("[1]".into()), None),
+            (Payload::Bytes(r#"{ "offer" : [ 1 ] }"#.into()), Some("[1]")),
+            (Payload::Bytes("\u{8}".into()), None),
+            (frame(r#"{"type":"offer","offer":1}"#), Some("1")),
+            (frame(r#"{"type":"offer","index":"0","sdp":"v"}"#), Some(r#"{"sdp":"v"}"#)),
+            (frame(r#"{"type":"icecandidate","candidate":{}}"#), None),
+        ] {
+            assert_eq!(attribute_text(payload.clone(), "offer").as_deref(), expected, "{payload:?}");
         }
     }
 }

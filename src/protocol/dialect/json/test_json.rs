@@ -1,8 +1,8 @@
-//! Texts for tests: JSON in all the ways it can be written, and what is nearly JSON.
+//! Strategies for JSON texts: valid JSON in every notation, and near misses.
 
 use proptest::prelude::*;
 
-/// Names that mean something in some dialect, or to the reader of trees.
+/// Names that mean something in some dialect, or to `serde_json`.
 const NAMES: [&str; 18] = [
     "data",
     "data",
@@ -62,7 +62,7 @@ const SCALARS: [&str; 16] = [
     "nul",
 ];
 
-/// A name in quotes, at times written in an unusual way.
+/// A name in quotes, sometimes with escapes.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         20 => prop::sample::select(&NAMES[..]).prop_map(|name| format!("\"{name}\"")),
@@ -104,7 +104,7 @@ fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
     })
 }
 
-/// Objects as clients of one dialect or another send them, with any value.
+/// Messages as clients of the dialects send them, with any value.
 fn message() -> impl Strategy<Value = String> {
     let id = || prop::sample::select(&["0", "7", "-1", "1.0", "\"0\"", "\"00000007\"", "\"x\"", "null"][..]);
     prop_oneof![
@@ -117,8 +117,8 @@ fn message() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any text: mostly JSON, mostly objects, some with a byte too few, or one too many.
-pub(crate) fn sent() -> impl Strategy<Value = String> {
+/// Any text: mostly JSON objects, some with a byte too few or too many.
+pub(in crate::protocol::dialect) fn any_json_text() -> impl Strategy<Value = String> {
     let whole = prop_oneof![2 => message(), 2 => object(value()), 1 => value()];
     prop_oneof![
         8 => whole.clone().boxed(),
@@ -133,8 +133,8 @@ pub(crate) fn sent() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Objects of nothing that is left to the tree.
-pub(crate) fn simple() -> impl Strategy<Value = String> {
+/// Objects that `JsonValue::parse` recognizes without `serde_json`.
+pub(in crate::protocol::dialect) fn canonical_object() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         "[ -~é\r\n\t\"]{0,40}".prop_map(serde_json::Value::from),
         (-999_999_999_999_999_i64..=999_999_999_999_999).prop_map(serde_json::Value::from),

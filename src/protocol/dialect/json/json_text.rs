@@ -1,0 +1,541 @@
+//! JSON text in the form `JSON.stringify` gives it. The Node.js servers parse and stringify every message, so what
+//! they forward has that form whatever the sender wrote.
+//!
+//! Clients send the output of `JSON.stringify`, which a second pass would not change: [`Reader`] recognizes such text
+//! and finds its members without building a tree. Any other text is parsed by `serde_json` and written again. `Reader`
+//! may reject text that is in the form after all (fractions, integers over 15 digits, `\u` escapes, deep nesting,
+//! many names): the result is the same.
+
+use std::fmt::Write as _;
+
+use bytestring::ByteString;
+use serde_json::Value;
+use smallvec::SmallVec;
+
+use super::js_semantics::stringify;
+use crate::protocol::model::should_share_buffer;
+
+/// Deepest nesting of objects and lists that [`Reader`] follows. Messages of clients are 4 deep.
+const MAX_DEPTH: usize = 16;
+
+/// Most names that [`Reader`] keeps, of an object and those around it: each new one is compared with them.
+const MAX_NAMES: usize = 16;
+
+/// Longest integer that [`Reader`] accepts, in digits: JavaScript holds each of that length exactly.
+const MAX_DIGITS: usize = 15;
+
+/// A JSON value as `JSON.stringify` text.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::protocol::dialect) enum JsonValue {
+    /// An object.
+    Object(JsonObject),
+    /// The text of any other value.
+    Other(ByteString),
+}
+
+impl JsonValue {
+    /// Parses a text, and rewrites it if it is not in `JSON.stringify` form. Returns `None` if it is not JSON.
+    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
+        if let Some(members) = Reader::read(&text) {
+            return Some(match text.starts_with('{') {
+                true => JsonValue::Object(JsonObject { text, members }),
+                false => JsonValue::Other(text),
+            });
+        }
+        Some(match serde_json::from_str(&text).ok()? {
+            Value::Object(object) => {
+                let mut builder = ObjectBuilder::default();
+                for (name, value) in object {
+                    let name = Value::from(name).to_string();
+                    builder.push(
+                        name.get(1..name.len().saturating_sub(1)).unwrap_or_default(),
+                        &stringify(value),
+                    );
+                }
+                JsonValue::Object(builder.finish())
+            }
+            value
+            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                JsonValue::Other(stringify(value))
+            }
+        })
+    }
+
+    /// Returns the text.
+    pub(in crate::protocol::dialect) fn into_text(self) -> ByteString {
+        match self {
+            JsonValue::Object(object) => object.into_text(),
+            JsonValue::Other(text) => text,
+        }
+    }
+}
+
+/// A JSON object as `JSON.stringify` text, with the places of its members.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::protocol::dialect) struct JsonObject {
+    text: ByteString,
+    members: SmallVec<[Member; 4]>,
+}
+
+/// The place of a member in the text of an object, `name` without its quotes.
+#[derive(Clone, Debug, PartialEq)]
+struct Member {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
+impl JsonObject {
+    /// Parses a text as [`JsonValue::parse`] does. Returns `None` if it is not a JSON object.
+    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
+        match JsonValue::parse(text)? {
+            JsonValue::Object(object) => Some(object),
+            JsonValue::Other(_) => None,
+        }
+    }
+
+    /// Returns the object that this text is, if the text is recognized to be in `JSON.stringify` form.
+    pub(in crate::protocol::dialect) fn recognize(text: ByteString) -> Option<Self> {
+        let members = Reader::read(&text).filter(|_| text.starts_with('{'))?;
+        Some(JsonObject { text, members })
+    }
+
+    /// Creates an object with one member.
+    pub(in crate::protocol::dialect) fn with_member(name: &str, value: &str) -> Self {
+        let mut builder =
+            ObjectBuilder::with_capacity(name.len().saturating_add(value.len()).saturating_add(5));
+        builder.push(name, value);
+        builder.finish()
+    }
+
+    /// The text.
+    pub(in crate::protocol::dialect) fn into_text(self) -> ByteString {
+        self.text
+    }
+
+    /// The text.
+    pub(in crate::protocol::dialect) fn text(&self) -> &ByteString {
+        &self.text
+    }
+
+    /// Number of members.
+    pub(in crate::protocol::dialect) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The members in their order: names without quotes, and the text of the values.
+    pub(in crate::protocol::dialect) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let part = |(start, end): (usize, usize)| self.text.get(start..end).unwrap_or_default();
+        self.members.iter().map(move |member| (part(member.name), part(member.value)))
+    }
+
+    /// Returns the text of the value of this name.
+    pub(in crate::protocol::dialect) fn get(&self, name: &str) -> Option<&str> {
+        let bytes = self.text.as_bytes();
+        let is_named = |member: &&Member| bytes.get(member.name.0..member.name.1) == Some(name.as_bytes());
+        self.members.iter().find(is_named).and_then(|member| self.text.get(member.value.0..member.value.1))
+    }
+
+    /// Returns true if the object has a member of this name.
+    pub(in crate::protocol::dialect) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Returns true if the object has a member of this name and no other.
+    pub(in crate::protocol::dialect) fn has_only(&self, name: &str) -> bool {
+        self.len() == 1 && self.has(name)
+    }
+
+    /// Returns the value of this name as a text of its own, which shares the memory of the object unless it is a small
+    /// part of it.
+    pub(in crate::protocol::dialect) fn share(&self, name: &str) -> Option<ByteString> {
+        self.get(name).map(|value| self.share_value(value))
+    }
+
+    /// Returns a part of the text as [`share`](Self::share) does.
+    pub(in crate::protocol::dialect) fn share_value(&self, value: &str) -> ByteString {
+        if should_share_buffer(value.len(), self.text.len()) {
+            self.text.slice_ref(value)
+        } else {
+            value.into()
+        }
+    }
+}
+
+/// Writes the text of an object.
+#[derive(Debug, Default)]
+pub(in crate::protocol::dialect) struct ObjectBuilder {
+    text: String,
+    members: SmallVec<[Member; 4]>,
+}
+
+impl ObjectBuilder {
+    /// A builder with memory for a text of this length.
+    pub(in crate::protocol::dialect) fn with_capacity(length: usize) -> Self {
+        ObjectBuilder { text: String::with_capacity(length), members: SmallVec::new() }
+    }
+
+    /// Appends a member whose value is this JSON text. `name` is written between quotes as it is.
+    pub(in crate::protocol::dialect) fn push(&mut self, name: &str, value: &str) {
+        self.push_with(name, |text| text.push_str(value));
+    }
+
+    /// Appends a member whose value is this string.
+    pub(in crate::protocol::dialect) fn push_string(&mut self, name: &str, value: &str) {
+        self.push_with(name, |text| write_string(text, value));
+    }
+
+    fn push_with(&mut self, name: &str, write_value: impl FnOnce(&mut String)) {
+        self.text.push_str(if self.text.is_empty() { "{\"" } else { ",\"" });
+        let start = self.text.len();
+        self.text.push_str(name);
+        let name = (start, self.text.len());
+        self.text.push_str("\":");
+        let start = self.text.len();
+        write_value(&mut self.text);
+        self.members.push(Member { name, value: (start, self.text.len()) });
+    }
+
+    /// Returns the object.
+    pub(in crate::protocol::dialect) fn finish(mut self) -> JsonObject {
+        self.text.push_str(if self.text.is_empty() { "{}" } else { "}" });
+        JsonObject { text: self.text.into(), members: self.members }
+    }
+}
+
+/// Reads text that is in `JSON.stringify` form. Each function returns `None` if what it reads is not there.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    /// Names of the objects that are open, for finding duplicates.
+    names: SmallVec<[&'a str; MAX_NAMES]>,
+    /// Members of the outermost object.
+    members: SmallVec<[Member; 4]>,
+}
+
+impl<'a> Reader<'a> {
+    /// Returns the members of the object that the text is; none for any other value.
+    fn read(text: &'a str) -> Option<SmallVec<[Member; 4]>> {
+        let mut reader = Reader { text, at: 0, names: SmallVec::new(), members: SmallVec::new() };
+        reader.value(0)?;
+        (reader.at == text.len()).then_some(reader.members)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Consumes this byte. Returns false if another one is next.
+    fn consume(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        self.advance(usize::from(is_next));
+        is_next
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.consume(byte).then_some(())
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.at = self.at.saturating_add(count);
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn value(&mut self, depth: usize) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string().map(drop),
+            b'{' => self.object(depth),
+            b'[' => self.list(depth),
+            b't' => self.literal("true"),
+            b'f' => self.literal("false"),
+            b'n' => self.literal("null"),
+            _ => self.integer(),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<()> {
+        self.expect(b'{')?;
+        if depth == MAX_DEPTH {
+            return None;
+        }
+        if self.consume(b'}') {
+            return Some(());
+        }
+        let outer = self.names.len();
+        loop {
+            let name = self.string()?;
+            let text = self.text.get(name.0..name.1)?;
+            // By a name with `$`, serde_json marks values of its own (feature `raw_value`).
+            if text.starts_with("$serde")
+                || self.names.len() == MAX_NAMES
+                || self.names.iter().skip(outer).any(|other| *other == text)
+            {
+                return None;
+            }
+            self.names.push(text);
+            self.expect(b':')?;
+            let start = self.at;
+            self.value(depth.saturating_add(1))?;
+            if depth == 0 {
+                self.members.push(Member { name, value: (start, self.at) });
+            }
+            if !self.consume(b',') {
+                break;
+            }
+        }
+        self.names.truncate(outer);
+        self.expect(b'}')
+    }
+
+    fn list(&mut self, depth: usize) -> Option<()> {
+        self.expect(b'[')?;
+        if depth == MAX_DEPTH {
+            return None;
+        }
+        if self.consume(b']') {
+            return Some(());
+        }
+        loop {
+            self.value(depth.saturating_add(1))?;
+            if !self.consume(b',') {
+                return self.expect(b']');
+            }
+        }
+    }
+
+    fn literal(&mut self, word: &str) -> Option<()> {
+        self.rest().starts_with(word.as_bytes()).then(|| self.advance(word.len()))
+    }
+
+    /// An integer. The fraction or exponent that may follow is rejected by what reads on.
+    fn integer(&mut self) -> Option<()> {
+        let negative = self.consume(b'-');
+        if self.consume(b'0') {
+            // JavaScript writes -0 as 0.
+            return (!negative).then_some(());
+        }
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.advance(digits);
+        (1..=MAX_DIGITS).contains(&digits).then_some(())
+    }
+
+    /// A string. Returns the place of what is between its quotes.
+    fn string(&mut self) -> Option<(usize, usize)> {
+        self.expect(b'"')?;
+        let start = self.at;
+        loop {
+            let rest = self.rest();
+            let length = unescaped_prefix_len(rest);
+            self.advance(length);
+            match rest.get(length..)? {
+                [b'"', ..] => break,
+                // `JSON.stringify` escapes only what must be escaped, in the short form if there is one.
+                [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.advance(2),
+                _ => return None,
+            }
+        }
+        let end = self.at;
+        self.advance(1);
+        Some((start, end))
+    }
+}
+
+/// Returns the number of bytes before the first one that is escaped in a string or ends it.
+fn unescaped_prefix_len(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0_usize;
+    for word in words {
+        let mask = special_byte_mask(u64::from_le_bytes(*word));
+        if mask != 0 {
+            return length.saturating_add(mask.trailing_zeros() as usize / 8);
+        }
+        length = length.saturating_add(8);
+    }
+    let special = |byte: &&u8| **byte < 0x20 || **byte == b'"' || **byte == b'\\';
+    length.saturating_add(rest.iter().take_while(|byte| !special(byte)).count())
+}
+
+/// Returns a mask with the high bit of the first of eight bytes that is escaped in a string or ends it. Bits of the bytes
+/// after it have no meaning.
+const fn special_byte_mask(word: u64) -> u64 {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let quote = word ^ u64::from_le_bytes([b'"'; 8]);
+    let backslash = word ^ u64::from_le_bytes([b'\\'; 8]);
+    let control = word.wrapping_sub(u64::from_le_bytes([b' '; 8])) & !word;
+    let zeros = (quote.wrapping_sub(EACH) & !quote) | (backslash.wrapping_sub(EACH) & !backslash);
+    (control | zeros) & u64::from_le_bytes([0x80; 8])
+}
+
+/// Appends a string as `JSON.stringify` writes it.
+pub(in crate::protocol::dialect) fn write_string(out: &mut String, string: &str) {
+    out.push('"');
+    let mut rest = string;
+    loop {
+        let (copied, special) =
+            rest.split_at_checked(unescaped_prefix_len(rest.as_bytes())).unwrap_or((rest, ""));
+        out.push_str(copied);
+        let mut behind = special.chars();
+        match behind.next() {
+            None => break,
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some('\u{8}') => out.push_str("\\b"),
+            Some('\u{c}') => out.push_str("\\f"),
+            Some(control) => {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
+        }
+        rest = behind.as_str();
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::test_json;
+    use super::*;
+
+    fn is_recognized(text: &str) -> bool {
+        Reader::read(text).is_some()
+    }
+
+    #[test]
+    fn client_messages_are_recognized() {
+        for text in [
+            r#"{}"#,
+            "5",
+            "[]",
+            r#"{"candidate":"candidate:8 1 udp 16 203.0.113.7 46154 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
+            r#"{"id":"5f0e","data":{"offer":{"type":"offer","sdp":"v=0\r\no=- 46 2 IN IP4 127.0.0.1\r\n"}}}"#,
+            r#"{"é":[1,-20,999999999999999,true,false,null,"\"\\\b\f\n\r\t/"],"e":[],"o":{"é":{}}}"#,
+        ] {
+            assert!(is_recognized(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_stringify_would_change_is_not_recognized() {
+        for text in [
+            "",
+            "{",
+            "{}x",
+            "{} ",
+            r#"{"a" :1}"#,
+            r#"{"a": 1}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":-}"#,
+            r#"{"a":01}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":1e3}"#,
+            r#"{"a":1000000000000000}"#,
+            r#"{"a":nul}"#,
+            r#"{"a":"\/"}"#,
+            r#"{"a":"\u0041"}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":"b"#,
+            r#"{"a":"b\"#,
+            r#"{"a":1,"b":2,"a":3}"#,
+            r#"{"x":[{"a":1,"a":3}]}"#,
+            r#"{"$serde_json::private::RawValue":"[ ]"}"#,
+        ] {
+            assert!(!is_recognized(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_count_while_their_object_is_open() {
+        let one = |count: usize| {
+            let names: Vec<_> = (0..count).map(|name| format!("\"{name}\":0")).collect();
+            format!("{{{}}}", names.join(","))
+        };
+        let two = |count| format!(r#"{{"a":{0},"b":{0}}}"#, one(count));
+        assert!(is_recognized(&one(MAX_NAMES)));
+        assert!(!is_recognized(&one(MAX_NAMES + 1)));
+        assert!(is_recognized(&two(MAX_NAMES - 2)));
+        assert!(!is_recognized(&two(MAX_NAMES)));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        assert!(is_recognized(&nested(MAX_DEPTH)));
+        assert!(!is_recognized(&nested(MAX_DEPTH + 1)));
+        assert!(JsonValue::parse(nested(MAX_DEPTH + 1).into()).is_some());
+        assert!(JsonValue::parse(nested(1_000_000).into()).is_none());
+    }
+
+    #[test]
+    fn other_text_is_written_again() {
+        let text = |text: &str| JsonValue::parse(text.into()).map(JsonValue::into_text);
+        assert_eq!(
+            text(r#" {"\u0064ata": 1.50, "a\"": [2.0], "data": 1e3} "#).unwrap(),
+            r#"{"data":1000,"a\"":[2]}"#
+        );
+        assert_eq!(text("[ 1 ]").unwrap(), "[1]");
+        assert_eq!(text("{ }").unwrap(), "{}");
+        assert_eq!(text("{"), None);
+    }
+
+    #[test]
+    fn a_small_value_of_a_large_object_is_copied() {
+        let shares = |length: usize| {
+            let text =
+                format!("{{\"a\":\"{}\",\"b\":\"{}\"}}", "x".repeat(length), "x".repeat(4096 - length));
+            let object = JsonObject::parse(text.into()).unwrap();
+            let part = object.share("a").unwrap();
+            object.text().as_bytes().as_ptr_range().contains(&part.as_bytes().as_ptr())
+        };
+        assert!(shares(2060));
+        assert!(!shares(2040));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// The reader and `serde_json` agree on every text.
+        #[test]
+        fn parsing_equals_parsing_by_serde_json(text in prop_oneof![test_json::any_json_text(), test_json::canonical_object()]) {
+            let tree: Option<Value> = serde_json::from_str(&text).ok();
+            let value = JsonValue::parse(text.as_str().into());
+            prop_assert_eq!(value.clone().map(JsonValue::into_text), tree.clone().map(stringify));
+            if is_recognized(&text) {
+                prop_assert_eq!(value.clone().map(JsonValue::into_text), Some(text.into()));
+            }
+            let (Some(JsonValue::Object(object)), Some(Value::Object(tree))) = (value, tree) else { return Ok(()) };
+            let members: Vec<_> = object.iter().map(|(name, value)| (format!("\"{name}\""), value)).collect();
+            let expected: Vec<_> =
+                tree.into_iter().map(|(name, value)| (Value::from(name).to_string(), stringify(value))).collect();
+            prop_assert_eq!(members.len(), expected.len());
+            for ((name, value), (expected_name, expected_value)) in members.iter().zip(&expected) {
+                prop_assert_eq!((name, *value), (expected_name, &expected_value[..]));
+            }
+        }
+
+        #[test]
+        fn stringified_objects_are_recognized(text in test_json::canonical_object()) {
+            prop_assert!(is_recognized(&text), "{text}");
+        }
+
+        #[test]
+        fn strings_are_written_as_serde_json_writes_them(string in "[ -~\u{0}-\u{1f}\u{7f}-\u{a0}é\u{2028}😀]{0,30}|[a-z]{0,40}") {
+            let mut written = String::new();
+            write_string(&mut written, &string);
+            prop_assert_eq!(written, Value::from(string).to_string());
+        }
+
+        #[test]
+        fn unescaped_bytes_are_counted(bytes in prop::collection::vec(prop_oneof![20 => b' '..=b'!', 1 => any::<u8>()], 0..80)) {
+            let special = bytes.iter().position(|byte| *byte < 0x20 || b"\"\\".contains(byte));
+            prop_assert_eq!(unescaped_prefix_len(&bytes), special.unwrap_or(bytes.len()));
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Messages of a client of sigver 7 to 14.
+
+use bytestring::ByteString;
+use serde_json::Value;
+
+use super::capabilities::ErrorStyle;
+use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
+use crate::protocol::dialect::json::joiner_index::JoinerIndex;
+use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
+use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
+use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
+use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::frame::{Close, Message};
+use crate::protocol::model::{
+    Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey,
+    WhenEmpty,
+};
+
+/// Longest key of sigver 8 to 14, in UTF-16 units.
+const MAX_KEY_UNITS: usize = 512;
+
+/// A message of a client. Values are JSON texts.
+enum ClientMessage<'a> {
+    Open {
+        key: &'a str,
+    },
+    /// A request to join, which may have data for the opener (7.0 and 7.1).
+    Join {
+        key: &'a str,
+    },
+    Ping {
+        value: &'a str,
+    },
+    Pong,
+    ToMember {
+        data: &'a str,
+    },
+    ToJoiner {
+        id: &'a str,
+        data: &'a str,
+    },
+    /// A message for a joiner that has no data.
+    WithoutData,
+    Unknown,
+}
+
+impl V7To14Codec {
+    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+        if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
+            return self.refuse(JsonError::NotJson, out);
+        }
+        let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
+        let object = match JsonValue::parse(text.clone()) {
+            Some(JsonValue::Object(object)) => object,
+            Some(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
+            None => return self.refuse(JsonError::NotJson, out),
+        };
+        match self.recognize(&object) {
+            ClientMessage::Open { key } => {
+                self.enter(LastRequest::Open, key, out);
+            }
+            ClientMessage::Join { key } => {
+                if self.enter(LastRequest::Join, key, out)
+                    && let Some(data) = object.share("data")
+                {
+                    self.relay(Recipient::Member, data, out);
+                }
+            }
+            ClientMessage::Ping { value } if is_truthy(value) => out.static_text(PONG),
+            ClientMessage::Pong => self.keepalive.answered(),
+            ClientMessage::ToMember { data } => self.relay_to_member(object.share_value(data), &text, out),
+            ClientMessage::ToJoiner { id, data } => {
+                self.relay_to_joiner(id, object.share_value(data), &text, out)
+            }
+            // The server forwards it, and the joiner ignores it.
+            ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {}
+            ClientMessage::Ping { .. } | ClientMessage::WithoutData | ClientMessage::Unknown => {
+                self.refuse(JsonError::Unknown(&text), out);
+            }
+        }
+    }
+
+    /// Recognizes a message: by all of its members from sigver 8 on, by one of them before.
+    fn recognize<'a>(&self, object: &'a JsonObject) -> ClientMessage<'a> {
+        let [mut key, mut open, mut join, mut ping, mut pong, mut id, mut data] = [None; 7];
+        for (name, value) in object.iter() {
+            *match name {
+                "key" => &mut key,
+                "open" => &mut open,
+                "join" => &mut join,
+                "ping" => &mut ping,
+                "pong" => &mut pong,
+                "id" => &mut id,
+                "data" => &mut data,
+                _ => continue,
+            } = Some(value);
+        }
+        let capabilities = &self.capabilities;
+        let ignores_others = capabilities.opens_by_key.any;
+        let is_whole = |members: usize| ignores_others || object.len() == members;
+        match (id, data) {
+            _ if ignores_others && let Some(key) = key => ClientMessage::Open { key },
+            _ if object.len() == 1
+                && !capabilities.opens_by_key.all
+                && let Some(key) = open =>
+            {
+                ClientMessage::Open { key }
+            }
+            _ if is_whole(1)
+                && let Some(key) = join =>
+            {
+                ClientMessage::Join { key }
+            }
+            _ if object.len() == 1
+                && capabilities.pings.any
+                && let Some(value) = ping =>
+            {
+                ClientMessage::Ping { value }
+            }
+            _ if object.len() == 1 && capabilities.pings.any && pong.is_some() => ClientMessage::Pong,
+            (Some(id), Some(data)) if is_whole(2) => ClientMessage::ToJoiner { id, data },
+            (None, Some(data)) if is_whole(1) => ClientMessage::ToMember { data },
+            (Some(_), None) => ClientMessage::WithoutData,
+            (Some(_) | None, Some(_)) | (None, None) => ClientMessage::Unknown,
+        }
+    }
+
+    /// Decodes a JSON value that is no object. `text` is the message as received.
+    fn no_object(&self, value: &str, text: &str, out: &mut dyn OutputSink) {
+        let capabilities = &self.capabilities;
+        if capabilities.error_style == ErrorStyle::Sigver7 && value == "null" {
+            return self.refuse(JsonError::NotJson, out);
+        }
+        let is_list = value.starts_with('[');
+        if !is_list && capabilities.numeric_ids.all {
+            return;
+        }
+        if !is_list && capabilities.error_style == ErrorStyle::Sigver11 {
+            return out.close(Close::empty());
+        }
+        self.refuse(JsonError::Unknown(text), out);
+    }
+
+    /// Enters the room with this key. Returns false if the key is refused or ignored.
+    fn enter(&mut self, request: LastRequest, key: &str, out: &mut dyn OutputSink) -> bool {
+        let any_key = self.capabilities.opens_by_key.any;
+        if !any_key
+            && request == LastRequest::Open
+            && !is_truthy(key)
+            && self.capabilities.ignores_falsy_open.all
+        {
+            return false;
+        }
+        let string = string_content(key);
+        let error = match string.as_deref() {
+            _ if any_key => (room_key(key).as_str().len() > MAX_KEY_BYTES).then_some(JsonError::KeyTooLong),
+            Some("") => Some(JsonError::KeyEmpty),
+            Some(key) => (key.encode_utf16().count() > MAX_KEY_UNITS).then_some(JsonError::KeyTooLong),
+            None => Some(JsonError::KeyType(key)),
+        };
+        if let Some(error) = error {
+            self.refuse(error, out);
+            return false;
+        }
+        self.key = match string {
+            Some(key) => (&*key).into(),
+            None => to_js_string(&serde_json::from_str::<Value>(key).unwrap_or_default()).into(),
+        };
+        self.last_request = request;
+        match request {
+            LastRequest::Open => self.open_room(room_key(key), out),
+            LastRequest::Join => self.join(room_key(key), out),
+        }
+        true
+    }
+
+    fn open_room(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
+        self.opened = true;
+        self.opener_confirmation = OpenerConfirmation::NotNeeded;
+        if let Some(joiners) = &mut self.joiners {
+            *joiners = JoinerIndex::default();
+        }
+        if self.joined && self.capabilities.pings.all {
+            self.joined = false;
+            out.ask(Command::Unlink);
+        }
+        let open = Open {
+            exclusive: self.capabilities.refuses_keys.all,
+            keep_other_rooms: !self.capabilities.opens_by_key.any,
+        };
+        out.enter(room, Command::Open(open));
+    }
+
+    fn join(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
+        self.joined = true;
+        let capabilities = &self.capabilities;
+        let join = Join {
+            when_empty: if capabilities.joiner_becomes_member.all {
+                WhenEmpty::BecomeMember
+            } else if capabilities.joiner_becomes_member.any {
+                WhenEmpty::BecomeTentativeMember
+            } else {
+                WhenEmpty::Refuse
+            },
+            choice: MemberChoice::Oldest,
+            rejoin: if capabilities.string_ids.all {
+                RejoinPolicy::Reuse
+            } else {
+                RejoinPolicy::KeepReceiving
+            },
+        };
+        out.enter(room, Command::Join(join));
+    }
+
+    /// Relays data to the joiner of this id.
+    fn relay_to_joiner(&mut self, id: &str, data: ByteString, text: &str, out: &mut dyn OutputSink) {
+        let capabilities = self.capabilities;
+        let is_string = id.starts_with('"');
+        let is_number = id.starts_with(|start: char| start == '-' || start.is_ascii_digit());
+        if capabilities.string_ids.all && !is_string || capabilities.numeric_ids.all && !is_number {
+            return self.refuse(JsonError::BadId, out);
+        }
+        if !self.opened {
+            // The id of a message from a joiner is ignored.
+            if self.joined && capabilities.string_ids.any {
+                return self.relay(Recipient::Member, data, out);
+            }
+            return match capabilities.error_style {
+                ErrorStyle::Sigver7 => self.unknown_joiner(id, out),
+                ErrorStyle::Sigver7_6 => self.refuse(JsonError::Unknown(text), out),
+                ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeOpen, out),
+                ErrorStyle::Sigver11 => {}
+            };
+        }
+        self.opener_confirmation = OpenerConfirmation::NotNeeded;
+        match self.joiner(id) {
+            Some(link) => self.relay(Recipient::Joiner(link), data, out),
+            None if self.joined && capabilities.string_ids.all => self.relay(Recipient::Member, data, out),
+            None => self.unknown_joiner(id, out),
+        }
+    }
+
+    /// Relays data to the opener.
+    fn relay_to_member(&self, data: ByteString, text: &str, out: &mut dyn OutputSink) {
+        if self.joined {
+            return self.relay(Recipient::Member, data, out);
+        }
+        match self.capabilities.error_style {
+            ErrorStyle::Sigver7 => self.refuse(JsonError::Unknown(text), out),
+            ErrorStyle::Sigver8 => self.refuse(JsonError::BeforeJoin, out),
+            ErrorStyle::Sigver7_6 | ErrorStyle::Sigver11 => {}
+        }
+    }
+
+    fn relay(&self, to: Recipient, data: ByteString, out: &mut dyn OutputSink) {
+        let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
+        out.ask(Command::Relay { to, message, sender: self.capabilities.likeliest.dialect().tag() });
+    }
+
+    /// Returns the joiner of an id.
+    fn joiner(&self, id: &str) -> Option<LinkId> {
+        let string = string_content(id);
+        if let Some(joiners) = &self.joiners {
+            return joiners.get(string.as_deref().unwrap_or(id).parse().ok()?);
+        }
+        let link = match string {
+            Some(digits) => u32::from_str_radix(&digits, 16),
+            None => id.parse(),
+        };
+        link.ok().map(LinkId)
+    }
+
+    /// Answers a message for an id that is no joiner's.
+    fn unknown_joiner(&self, id: &str, out: &mut dyn OutputSink) {
+        if self.capabilities.likeliest == Release::V7_0_0 {
+            self.refuse(JsonError::UnknownId, out);
+        } else if self.capabilities.likeliest == Release::V7_1_0 && self.capabilities.joiner_index.all {
+            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
+        } else {
+            self.undeliverable(id, out);
+        }
+    }
+
+    /// Reports to an opener that its joiner has disconnected or never was.
+    pub(super) fn undeliverable(&self, id: &str, out: &mut dyn OutputSink) {
+        if self.capabilities.closes_if_undeliverable.all {
+            self.refuse(JsonError::JoinerGone, out);
+        } else if self.capabilities.reports_undeliverable.all {
+            out.text(format!("{{\"unavailable\":{id}}}"));
+        }
+    }
+
+    fn refuse(&self, error: JsonError<'_>, out: &mut dyn OutputSink) {
+        out.close(close(self.capabilities.likeliest, error));
+    }
+}

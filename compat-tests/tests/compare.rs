@@ -1,5 +1,5 @@
-//! The comparison finds every kind of difference, in hand-made transcripts and in every recorded one, and nothing
-//! where there is none.
+//! Tests of the comparison: it finds every kind of difference, in hand-made transcripts and in every
+//! recorded one, and reports none where there is none.
 
 #![cfg(test)]
 
@@ -35,7 +35,7 @@ fn differences(live: &Scenario) -> Vec<Difference> {
     compare(&golden(), live, Rules::default()).differences
 }
 
-/// The one difference that a change to the text of the golden makes.
+/// Returns the only difference that a change to the golden's text makes.
 fn one(from: &str, to: &str) -> Difference {
     assert!(GOLDEN.contains(from), "{from}");
     let live = parse(&GOLDEN.replacen(from, to, 1)).unwrap().remove(0);
@@ -48,7 +48,7 @@ fn seen(record: &Record) -> bool {
     matches!(record.event, Event::Open | Event::Recv(_) | Event::RecvClose { .. })
 }
 
-/// The same with every made-up id replaced consistently, also in close reasons.
+/// Returns the scenario with every server-made id replaced consistently, also in close reasons.
 fn renamed(scenario: &Scenario) -> Scenario {
     let layout = Layout::of(&scenario.version);
     let mut ids: HashMap<Id, Id> = HashMap::new();
@@ -86,14 +86,14 @@ fn equal_transcripts_have_no_differences() {
 }
 
 #[test]
-fn the_order_among_clients_does_not_matter() {
+fn order_among_clients_is_ignored() {
     let mut live = golden();
     live.records.swap(12, 13);
     assert_eq!(differences(&live), []);
 }
 
 #[test]
-fn a_changed_frame_is_found() {
+fn changed_frame_is_reported() {
     let d = one(r#""hex":"0a0908f3b89ba603120179""#, r#""hex":"0a0908f3b89ba60312017a""#);
     assert_eq!((d.kind, d.step, d.peer.as_str()), (Kind::Changed, 4, "O"));
     assert_eq!(
@@ -104,7 +104,7 @@ fn a_changed_frame_is_found() {
 }
 
 #[test]
-fn another_id_for_the_same_thing_is_found() {
+fn second_id_for_one_peer_is_reported() {
     let d = one(r#""hex":"0a0908f3b89ba603120179""#, r#""hex":"0a0908f4b89ba603120179""#);
     assert_eq!((d.kind, d.step), (Kind::Changed, 4));
     assert_eq!(d.actual, "binary 0a{08:#?885447796;120179}");
@@ -113,7 +113,7 @@ fn another_id_for_the_same_thing_is_found() {
 }
 
 #[test]
-fn one_id_for_two_things_is_found() {
+fn one_id_for_two_peers_is_reported() {
     let two = GOLDEN.replacen("0a0908f3b89ba603120179", "0a0908f4b89ba603120179", 1);
     let expected = parse(&two).unwrap().remove(0);
     let found = compare(&expected, &golden(), Rules::default()).differences;
@@ -122,7 +122,7 @@ fn one_id_for_two_things_is_found() {
 }
 
 #[test]
-fn a_literal_id_must_be_the_same() {
+fn literal_ids_must_be_equal() {
     let zero = GOLDEN.replace("0a0908f3b89ba603120178", "0a050800120178");
     let expected = parse(&zero).unwrap().remove(0);
     assert_eq!(compare(&expected, &golden(), Rules::default()).differences.len(), 1);
@@ -133,7 +133,7 @@ fn a_literal_id_must_be_the_same() {
 }
 
 #[test]
-fn a_missing_frame_is_found() {
+fn missing_frame_is_reported() {
     let mut live = golden();
     live.records.remove(3);
     let found = differences(&live);
@@ -143,7 +143,7 @@ fn a_missing_frame_is_found() {
 }
 
 #[test]
-fn an_extra_frame_is_found() {
+fn extra_frame_is_reported() {
     for at in [3, 4, 5, 8] {
         let mut live = golden();
         let event = Event::Recv(Payload::new(Op::Binary, [0x28, 1]));
@@ -155,7 +155,7 @@ fn an_extra_frame_is_found() {
 }
 
 #[test]
-fn swapped_frames_are_found() {
+fn swapped_frames_are_reported() {
     let mut live = golden();
     live.records.swap(2, 3);
     let kinds: Vec<Kind> = differences(&live).iter().map(|d| d.kind).collect();
@@ -163,7 +163,7 @@ fn swapped_frames_are_found() {
 }
 
 #[test]
-fn a_frame_that_comes_a_step_late_is_found() {
+fn frame_one_step_late_is_reported() {
     let mut live = golden();
     let late = live.records.remove(3);
     live.records.insert(6, late);
@@ -181,13 +181,13 @@ fn opcode_close_code_and_reason_are_compared() {
 }
 
 #[test]
-fn the_death_of_the_server_is_found() {
+fn server_exit_is_reported() {
     let d = one(r#""alive":true"#, r#""alive":false"#);
     assert_eq!((d.kind, d.peer.as_str(), d.expected.as_str()), (Kind::Server, "server", "lives"));
 }
 
 #[test]
-fn another_script_is_found() {
+fn different_script_is_reported() {
     let mut live = golden();
     live.records.truncate(9);
     let found = differences(&live);
@@ -195,7 +195,7 @@ fn another_script_is_found() {
 }
 
 #[test]
-fn lots_may_fall_on_another_member_but_not_on_two() {
+fn random_choice_may_pick_another_member_but_not_two() {
     let rules = Rules { interchangeable: &["O", "M"], ..Rules::default() };
     let mut live = golden();
     live.records[8].peer = Some("M".into());
@@ -209,7 +209,7 @@ fn lots_may_fall_on_another_member_but_not_on_two() {
 }
 
 #[test]
-fn in_scenarios_about_time_each_frame_must_come_at_its_time() {
+fn timed_frames_must_arrive_on_time() {
     let timed = |text: &str| parse(&text.replace("session", "timed_session")).unwrap().remove(0);
     let live = timed(&GOLDEN.replacen(r#""t":402"#, r#""t":802"#, 1));
     assert_eq!(compare(&timed(GOLDEN), &live, Rules::default()).differences, []);
@@ -220,7 +220,7 @@ fn in_scenarios_about_time_each_frame_must_come_at_its_time() {
 }
 
 #[test]
-fn no_change_to_any_golden_goes_unnoticed() {
+fn every_change_to_a_golden_is_reported() {
     for original in ORIGINALS {
         for golden in goldens::load(&goldens::dir(), original.version).unwrap() {
             let found = |live: &Scenario| compare(&golden, live, Rules::default()).differences;
@@ -246,7 +246,7 @@ fn no_change_to_any_golden_goes_unnoticed() {
     }
 }
 
-/// J's words reach O after J's next; J leaves while O's are on their way.
+/// J's messages reach O after J's next; J disconnects while O's are in transit.
 const REAL: &str = r#"
 {"v":"any","sc":"s","t":0,"peer":"O","dir":"connect","path":"/k1"}
 {"v":"any","sc":"s","t":1,"peer":"J","dir":"connect","path":"/k1"}
@@ -260,10 +260,10 @@ const REAL: &str = r#"
 "#;
 
 #[test]
-fn of_a_real_conversation_only_what_each_client_saw_counts() {
+fn per_client_order_ignores_interleaving() {
     let real = parse(REAL).unwrap().remove(0);
     let mut lines: Vec<&str> = REAL.trim().lines().collect();
-    // As it is when it is played: one after the other.
+    // In the order in which it is played: one after the other.
     lines.swap(3, 4);
     let came = r#"{"v":"any","sc":"s","t":20,"peer":"J","dir":"recv","op":"text","text":"c"}"#;
     lines.insert(7, came);

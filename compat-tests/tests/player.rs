@@ -1,5 +1,5 @@
-//! The player against a small server of our own: it does what the script says, with the ids and keys of the run, and
-//! writes down what really came.
+//! Tests of the player against a small hand-written server: it plays the script with the ids and keys of
+//! the run, and records what arrives.
 
 #![cfg(test)]
 
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// O connects and gets an id, answers with it, pings, and closes; P just drops.
+/// O connects and gets an id, answers with it, pings, and closes; P drops its connection.
 const SCRIPT: &str = r#"
 {"v":"18.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/k1?x"}
 {"v":"18.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
@@ -34,7 +34,7 @@ const SCRIPT: &str = r#"
 {"v":"18.0.0","sc":"s","t":600,"peer":"O","dir":"send","op":"binary","hex":"ffffff"}
 "#;
 
-/// What the server does wrong, if anything.
+/// The server's fault, if any.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -43,7 +43,8 @@ enum Fault {
     OtherCode,
 }
 
-/// Content with the id 99999 on connection, then `1001` for every binary frame; it tells what it got.
+/// Sends a content with the id 99999 on connection, then `1001` for every binary frame; reports received
+/// frames.
 async fn serve(stream: TcpStream, fault: Fault, tell: mpsc::UnboundedSender<String>) {
     let paths = tell.clone();
     #[allow(clippy::result_large_err)]
@@ -110,7 +111,7 @@ async fn kinds(fault: Fault) -> Vec<(Kind, usize)> {
 }
 
 #[tokio::test]
-async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
+async fn player_maps_ids_and_keys() {
     let (addr, mut told) = start(Fault::None).await;
     let live = play(&script(), &options(addr)).await;
     assert_eq!(compare(&script(), &live, Rules::default()).differences, []);
@@ -126,23 +127,23 @@ async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
 }
 
 #[tokio::test]
-async fn what_does_not_come_is_missing() {
+async fn absent_frame_is_missing() {
     assert_eq!(kinds(Fault::Silent).await, [(Kind::Missing, 2)]);
 }
 
 #[tokio::test]
-async fn what_comes_too_much_is_extra_and_in_its_step() {
+async fn surplus_frame_is_extra_in_its_step() {
     assert_eq!(kinds(Fault::Babbles).await, [(Kind::Extra, 2)]);
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_early_is_noticed() {
+async fn early_close_is_reported() {
     let expected = [(Kind::Extra, 2), (Kind::Missing, 3), (Kind::Missing, 6)];
     assert_eq!(kinds(Fault::OtherCode).await, expected);
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_noticed() {
+async fn unreachable_server_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
@@ -152,7 +153,7 @@ async fn a_server_that_is_not_there_is_noticed() {
 }
 
 #[tokio::test]
-async fn scenarios_about_time_keep_the_recorded_times() {
+async fn timed_scenarios_keep_recorded_times() {
     let timed = SCRIPT.replace(r#""sc":"s""#, r#""sc":"timed_s""#);
     let timed = parse(&timed).unwrap().remove(0);
     let (addr, _told) = start(Fault::None).await;
@@ -167,7 +168,7 @@ async fn scenarios_about_time_keep_the_recorded_times() {
     }
 }
 
-/// O is told an index that begins at 0 for each key, J a made-up id; both answer by what they were shown.
+/// O receives an index that begins at 0 for each key, J a made-up id; both answer with it.
 const JSON: &str = r#"
 {"v":"7.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/"}
 {"v":"7.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
@@ -182,7 +183,7 @@ const JSON: &str = r#"
 "#;
 
 #[tokio::test]
-async fn ids_and_keys_in_json_are_those_of_the_run() {
+async fn json_ids_and_keys_are_mapped_to_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
-pub mod page;
+pub mod simulation;
 pub use sigver::tools::client::protobuf;
 pub mod sse;
 pub mod ws;

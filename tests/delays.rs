@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::clients::{Client, Dialect, Did, Role};
 use common::simulation::{Delay, PageId, Simulation};
 use common::ws::Got;
-use common::{Gateway, hex, to_hex};
+use common::{TestGateway, hex, to_hex};
 use sigver::protocol::frame::Message;
 
 const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
@@ -236,7 +236,7 @@ fn only_a_silent_client_waits_for_its_first_message() {
 /// The same over sockets, whatever the time it takes.
 #[tokio::test]
 async fn gateway_answers_clients_that_send_first_and_silent_ones() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     for (sends, expected) in [(Some(hex("1a02080b")), "2001"), (None, "1001")] {
         let mut ws = gateway.ws(&format!("/{expected}")).await;
         if let Some(bytes) = sends {

@@ -2,30 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::ffi::{OsStr, OsString};
 use std::path::Path;
-
-use sigver::cli::{self, Outcome};
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
 #[test]
-fn configuration_reference_lists_every_option() {
-    let Outcome::Print(help) = cli::parse(OsStr::new("sigver"), [OsString::from("--help")], &|_| None) else {
-        panic!("no help");
-    };
-    let reference = read("docs/reference/configuration.md");
-    let options = help.lines().filter(|line| line.starts_with("  -"));
-    let options: Vec<&str> = options
-        .flat_map(str::split_whitespace)
-        .filter(|word| word.starts_with("--") && word.len() > 2)
-        .collect();
-    assert!(options.len() > 20, "{options:?}");
-    for option in options {
-        assert!(reference.contains(option), "{option} is not in docs/reference/configuration.md");
-    }
+fn configuration_reference_is_that_of_the_program() {
+    assert!(
+        read("docs/reference/configuration.md").contains(&sigver::cli::markdown()),
+        "docs/reference/configuration.md does not have the tables that 'sigver options' prints"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::ws::{BINARY, Got, Ws, frame, request};
-use common::{Gateway, Settings, hex, soon, tls_files};
+use common::{TestGateway, hex, soon, tls_files};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -107,7 +107,7 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
+async fn tls(gateway: &TestGateway) -> TlsStream<TcpStream> {
     let trust = Trust(CertificateDer::from_pem_file(tls_files().cert).unwrap(), ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -120,8 +120,8 @@ async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
     soon("a TLS handshake", connect).await.unwrap()
 }
 
-async fn secure() -> Gateway {
-    Gateway::with(Settings { tls: true, ..Settings::default() }).await
+async fn secure() -> TestGateway {
+    TestGateway::configured(|config| config.tls = Some(tls_files())).await
 }
 
 /// Requests that are no upgrade, all on one connection.
@@ -165,7 +165,7 @@ async fn connect_and_be_first<S: AsyncRead + AsyncWrite + Unpin>(mut ws: Ws<S>) 
 
 #[tokio::test]
 async fn plain_requests_are_answered_on_one_connection() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut stream = gateway.tcp().await;
     plain_requests(&mut stream).await;
     // And then it may still become a WebSocket.
@@ -212,7 +212,7 @@ async fn early<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
 
 #[tokio::test]
 async fn frames_right_behind_the_request_are_not_lost() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     early(gateway.tcp().await).await;
     // More of them than a head may have bytes.
     let heartbeats = frame(BINARY, &hex("0801")).repeat(20_000);
@@ -226,7 +226,7 @@ async fn frames_right_behind_the_request_are_not_lost() {
 
 #[tokio::test]
 async fn an_upgrade_takes_the_first_subprotocol_and_no_extension() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let more = "Sec-WebSocket-Protocol: aaa, bbb\r\nOrigin: https://example.org\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     for (path, upgrade) in [("/k", "Upgrade: websocket"), ("/k?x=y", "upgrade: WebSocket")] {
@@ -247,7 +247,7 @@ async fn an_upgrade_takes_the_first_subprotocol_and_no_extension() {
 
 #[tokio::test]
 async fn a_broken_upgrade_is_a_bad_request() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let good = request("/k");
     for (bad, status) in [
         (good.replace("Version: 13", "Version: 12"), "400 Bad Request"),
@@ -270,7 +270,7 @@ async fn a_broken_upgrade_is_a_bad_request() {
 
 #[tokio::test]
 async fn what_is_no_http_or_too_much_of_it_is_refused() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let huge_header = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(64 * 1024));
     let huge_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "p".repeat(64 * 1024));
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000));
@@ -307,7 +307,7 @@ async fn what_is_no_http_or_too_much_of_it_is_refused() {
 /// Ten seconds, which the tests beside it need no less of.
 #[tokio::test]
 async fn who_takes_too_long_for_a_request_is_sent_away() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut slow = gateway.tcp().await;
     let mut again = gateway.tcp().await;
     assert_eq!(ask(&mut again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, "HTTP/1.1 200 OK");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::protobuf::{delimited, number};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
-use common::{Gateway, SOON, Settings, hex, soon, to_hex};
+use common::{SOON, TestGateway, hex, soon, to_hex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ fn content(data: &[u8]) -> Vec<u8> {
 }
 
 /// A first member of sigver 20, and a joiner bound to it.
-async fn pair(gateway: &Gateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
     let mut first = gateway.ws(path).await;
     assert!(first.binary(&connect(11, &[])).await);
     first.expect(&[Got::binary("2001")]).await;
@@ -63,7 +63,7 @@ async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8]
 
 #[tokio::test]
 async fn a_message_of_the_largest_size_is_relayed_and_one_of_a_byte_more_is_not() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut first, mut joiner) = pair(&gateway, "/size").await;
     let room = MAX - content(&vec![7; MAX - 20]).len() + MAX - 20;
     assert_eq!(content(&vec![7; room]).len(), MAX);
@@ -81,7 +81,7 @@ async fn a_message_of_the_largest_size_is_relayed_and_one_of_a_byte_more_is_not(
 #[tokio::test]
 async fn who_still_sends_gets_the_close_frame_all_the_same() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let ws = gateway.ws("/k").await;
         let (mut reading, mut writing) = ws.stream.into_split();
         let send = async move {
@@ -113,7 +113,7 @@ async fn who_still_sends_gets_the_close_frame_all_the_same() {
 
 #[tokio::test]
 async fn pieces_count_together() {
-    let gateway = Gateway::start("sigver-5").await;
+    let gateway = TestGateway::start("sigver-5").await;
     let mut ws = gateway.ws("/").await;
     let half = vec![b' '; MAX / 2];
     assert!(ws.raw(&frame(TEXT & 0x7f, &half)).await);
@@ -137,7 +137,7 @@ async fn pieces_count_together() {
 #[tokio::test]
 async fn what_is_no_websocket_protocol_is_refused() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let unmasked = vec![BINARY, 2, 0x08, 0x01];
         let long_ping = frame(0x89, &[0; 126]);
         for (what, bytes, code) in [
@@ -170,13 +170,12 @@ async fn what_is_no_websocket_protocol_is_refused() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
-    let settings = Settings {
-        protocol: "sigver-20".to_owned(),
-        max_message: 64 * 1024,
-        max_pending: 256 * 1024,
-        ..Settings::default()
-    };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-20".parse().unwrap();
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut deaf = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
@@ -261,7 +260,7 @@ async fn garbage_harms_only_its_senders() {
     let mut protocols = JoinSet::new();
     for protocol in PROTOCOLS {
         protocols.spawn(async move {
-            let gateway = Gateway::start(protocol).await;
+            let gateway = TestGateway::start(protocol).await;
             let mut flood = JoinSet::new();
             for seed in 0..60 {
                 let path = ["/k", "/other", "/", "/a/b?favored"][seed as usize % 4];
@@ -272,7 +271,7 @@ async fn garbage_harms_only_its_senders() {
             }
             // Nobody is left, and nothing of them.
             soon("an empty hub", async {
-                while gateway.hub.rooms() != 0 {
+                while gateway.rooms() != 0 {
                     tokio::task::yield_now().await;
                 }
             })
@@ -288,7 +287,7 @@ async fn garbage_harms_only_its_senders() {
 #[tokio::test]
 async fn garbage_is_not_noticed_by_others_in_the_room_or_in_another() {
     for protocol in ["auto", "sigver-20"] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let (mut first, mut joiner) = pair(&gateway, "/k").await;
         let link = up(&mut first, &mut joiner, b"offer").await;
         // A second member: it is never the only one that bars the way in, and is put out for it.
@@ -319,7 +318,7 @@ async fn garbage_is_not_noticed_by_others_in_the_room_or_in_another() {
 
 #[tokio::test]
 async fn keys_have_up_to_512_units() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // The second needs two units for each of its characters, and four bytes.
     for key in ["k".repeat(512), "\u{1f600}".repeat(256), "%41".repeat(170)] {
         let mut ws = gateway.ws(&format!("/{key}")).await;
@@ -343,7 +342,7 @@ async fn keys_have_up_to_512_units() {
 
 #[tokio::test]
 async fn data_without_a_join_and_for_nobody() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // sigver 20 ignores both.
     let mut ws = gateway.ws("/k").await;
     assert!(ws.binary(&content(b"too early")).await);
@@ -381,7 +380,7 @@ async fn data_without_a_join_and_for_nobody() {
 
 #[tokio::test]
 async fn a_thousand_who_never_say_a_word_are_in_nobodys_way() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     // Some have not even asked for a WebSocket, some hang in the middle of their request.
     let mut silent = Vec::new();
     for number in 0..1000 {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use common::sse::{Answer, ask, ask_on};
 use common::ws::{Got, Ws, request};
-use common::{Gateway, Settings, soon};
+use common::{TestGateway, soon};
 use sigver::config::EnabledTransports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const EVENTS: (&str, &str) = ("Accept", "text/event-stream");
 const ORIGIN: (&str, &str) = ("Origin", "http://app.example");
 
-impl Gateway {
+impl TestGateway {
     async fn get(&self, path: &str) -> Answer {
         ask(self.address, "GET", path, &[EVENTS, ORIGIN], "").await
     }
@@ -49,9 +49,12 @@ impl Gateway {
         (stream, id)
     }
 
-    async fn only_events(protocol: &str) -> Gateway {
-        let (protocol, transports) = (protocol.to_owned(), EnabledTransports::EventStream);
-        Gateway::with(Settings { protocol, transports, ..Settings::default() }).await
+    async fn only_events(protocol: &str) -> TestGateway {
+        TestGateway::configured(|config| {
+            config.protocol = protocol.parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await
     }
 }
 
@@ -63,7 +66,7 @@ fn joiner(event: &str) -> String {
 
 #[tokio::test]
 async fn two_clients_of_sigver_8_talk_by_queries() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut joining, joiner_id) = gateway.query("join=k").await;
     let mut sent = gateway.get(&format!("/?data=a%26b&myId={joiner_id}")).await;
@@ -82,7 +85,7 @@ async fn two_clients_of_sigver_8_talk_by_queries() {
 
 #[tokio::test]
 async fn two_clients_of_sigver_9_talk_by_posts() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.auth().await;
     let (mut joining, joiner_id) = gateway.auth().await;
     gateway.say(&opener_id, "{\"open\":\"k\"}").await;
@@ -100,7 +103,7 @@ async fn two_clients_of_sigver_9_talk_by_posts() {
 
 #[tokio::test]
 async fn both_styles_and_websockets_meet_in_one_room() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut opener = gateway.ws("/").await;
     assert!(opener.text("{\"open\":\"k\"}").await);
     let Got::Text(_) = opener.message().await else { panic!("no answer") };
@@ -120,7 +123,7 @@ async fn both_styles_and_websockets_meet_in_one_room() {
 
 #[tokio::test]
 async fn errors_are_told_to_whom_they_concern_and_nobody_else() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut bystander, _) = gateway.query("open=other").await;
     let mut late = gateway.get("/?open=k").await;
@@ -162,7 +165,7 @@ async fn errors_are_told_to_whom_they_concern_and_nobody_else() {
 
 #[tokio::test]
 async fn after_a_close_event_the_stream_ends_and_the_key_is_free() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
     gateway.say(&id, "{\"open\":\"k\"}").await;
     stream.expect(&["data: {\"opened\":true}"]).await;
@@ -175,7 +178,7 @@ async fn after_a_close_event_the_stream_ends_and_the_key_is_free() {
     // To err again is no crash, and no news.
     gateway.say(&id, "no JSON").await;
     gateway.say(&id, "{\"open\":\"k\"}").await;
-    while gateway.hub.rooms() > 0 {
+    while gateway.rooms() > 0 {
         tokio::task::yield_now().await;
     }
     gateway.stop().await;
@@ -183,7 +186,7 @@ async fn after_a_close_event_the_stream_ends_and_the_key_is_free() {
 
 #[tokio::test]
 async fn a_browser_that_asks_again_by_itself_is_told_not_to() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, _) = gateway.query("open=k").await;
     let (_joining, id) = gateway.query("join=k").await;
     for path in [&*format!("/?data=x&myId={id}"), "/?open=k", "/"] {
@@ -198,12 +201,12 @@ async fn a_browser_that_asks_again_by_itself_is_told_not_to() {
 
 #[tokio::test]
 async fn only_who_asks_for_events_gets_them() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let plain = ask(gateway.address, "GET", "/", &[("Accept", "text/html, */*")], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
     let plain = ask(gateway.address, "GET", "/?open=k", &[], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
-    assert_eq!(gateway.hub.rooms(), 0);
+    assert_eq!(gateway.rooms(), 0);
     let several = ("Accept", "text/html, Text/Event-Stream;q=0.9");
     ask(gateway.address, "GET", "/", &[several], "").await.expect(&[":ok"]).await;
     assert_eq!(gateway.get("/abc").await.status, 426);
@@ -222,7 +225,7 @@ async fn without_their_dialects_there_are_no_event_streams() {
         ("sigver-9.1.0", false, true),
         ("json", true, true),
     ] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let streams =
             |answer: Answer| answer.header("content-type").unwrap().starts_with("text/event-stream");
         assert_eq!(streams(gateway.get("/?open=k").await), query, "{protocol}");
@@ -230,8 +233,7 @@ async fn without_their_dialects_there_are_no_event_streams() {
         assert_eq!(gateway.post("1@{}").await.status, if auth { 200 } else { 404 }, "{protocol}");
         gateway.stop().await;
     }
-    let transports = EnabledTransports::WebSocket;
-    let gateway = Gateway::with(Settings { transports, ..Settings::default() }).await;
+    let gateway = TestGateway::configured(|config| config.transports = EnabledTransports::WebSocket).await;
     assert_eq!(gateway.get("/").await.header("content-type"), Some("text/plain; charset=utf-8"));
     drop(gateway.ws("/k").await);
     gateway.stop().await;
@@ -239,7 +241,7 @@ async fn without_their_dialects_there_are_no_event_streams() {
 
 #[tokio::test]
 async fn where_only_event_streams_are_served_nobody_has_to_ask_for_them() {
-    let gateway = Gateway::only_events("auto").await;
+    let gateway = TestGateway::only_events("auto").await;
     let mut stream = ask(gateway.address, "GET", "/", &[], "").await;
     stream.expect(&[":ok"]).await;
     assert_eq!(stream.header("access-control-allow-origin"), None);
@@ -260,7 +262,7 @@ async fn where_only_event_streams_are_served_nobody_has_to_ask_for_them() {
 
 #[tokio::test]
 async fn pages_of_other_origins_may_ask_first() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let asked = [
         ORIGIN,
         ("Access-Control-Request-Method", "POST"),
@@ -288,7 +290,7 @@ async fn pages_of_other_origins_may_ask_first() {
 
 #[tokio::test]
 async fn ids_are_long_exact_in_a_page_and_of_one_style() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         let (_stream, id) = gateway.auth().await;
@@ -301,18 +303,18 @@ async fn ids_are_long_exact_in_a_page_and_of_one_style() {
     gateway.say(&opener_id, "{\"open\":\"k2\"}").await;
     gateway.get(&format!("/?data=x&myId={id}")).await;
     stream.expect_nothing().await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn who_goes_is_gone() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (stream, _) = gateway.query("open=k").await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     drop(stream);
     let empty = async {
-        while gateway.hub.rooms() > 0 {
+        while gateway.rooms() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -322,8 +324,7 @@ async fn who_goes_is_gone() {
 
 #[tokio::test]
 async fn messages_have_a_limit() {
-    let settings = Settings { max_message: 1000, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| config.max_message = 1000).await;
     let (mut stream, id) = gateway.auth().await;
     gateway.say(&id, &format!("{:1000}", "{\"open\":\"k\"}")).await;
     stream.expect(&["data: {\"opened\":true}"]).await;
@@ -341,8 +342,11 @@ async fn messages_have_a_limit() {
 
 #[tokio::test]
 async fn who_does_not_read_is_cut_off_and_harms_nobody() {
-    let settings = Settings { max_message: 64 * 1024, max_pending: 256 * 1024, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+    let gateway = TestGateway::configured(|config| {
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let (_opener, opener_id) = gateway.auth().await;
     gateway.say(&opener_id, "{\"open\":\"k\"}").await;
     let (mut joining, joiner_id) = gateway.auth().await;
@@ -372,7 +376,7 @@ async fn who_does_not_read_is_cut_off_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_server_that_stops_ends_its_streams_in_good_order_and_at_once() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut by_query, id) = gateway.query("open=k").await;
     let (mut by_post, _) = gateway.auth().await;
     let mut sent = gateway.get(&format!("/?data=x&myId={id}")).await;
@@ -395,7 +399,7 @@ async fn a_server_that_stops_ends_its_streams_in_good_order_and_at_once() {
 /// Twenty seconds, as in the originals.
 #[tokio::test]
 async fn a_quiet_stream_is_kept_in_use_and_a_sending_one_ends() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, _) = gateway.auth().await;
     let (mut opener, id) = gateway.query("open=k").await;
     let mut sent = gateway.get(&format!("/?data=x&id=1&myId={id}")).await;
@@ -415,7 +419,7 @@ async fn a_quiet_stream_is_kept_in_use_and_a_sending_one_ends() {
 
 #[tokio::test]
 async fn requests_on_one_connection_take_turns() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
     let post = |message: &str| {
         let body = format!("{id}@{message}");

@@ -9,8 +9,8 @@ mod common;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use common::TestGateway;
 use common::sse::{Answer, ask};
-use common::{Gateway, Settings};
 use serde_json::Value;
 use sigver::config::EnabledTransports;
 
@@ -192,7 +192,7 @@ fn change(version: &str, scenario: &mut Scenario) {
 }
 
 /// Plays a scenario, and says what each request got, with the ids of the recording.
-async fn play(gateway: &Gateway, scenario: &Scenario) -> Vec<Got> {
+async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
     // Our ids, and those of the recording.
     let mut names: HashMap<String, String> = HashMap::new();
     let mut answers: Vec<Option<Answer>> = Vec::new();
@@ -258,9 +258,11 @@ async fn replay(version: &str) {
     let mut wrong = Vec::new();
     for scenario in &mut scenarios {
         change(version, scenario);
-        let protocol = format!("sigver-{version}");
-        let transports = EnabledTransports::EventStream;
-        let gateway = Gateway::with(Settings { protocol, transports, ..Settings::default() }).await;
+        let gateway = TestGateway::configured(|config| {
+            config.protocol = format!("sigver-{version}").parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await;
         let got = play(&gateway, scenario).await;
         gateway.stop().await;
         for ((at, request), got) in scenario.requests().zip(&got) {

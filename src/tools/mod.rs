@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory, Parser};
 use indicatif::ProgressDrawTarget;
 
+use crate::cli;
 use crate::protocol::dialect::{Dialect, Release, markdown};
 use crate::tools::client::protocol::Protocol;
 use status::StatusArgs;
@@ -32,6 +33,9 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print the options of the gateway, as in docs/reference/configuration.md.
+    #[command(hide = true)]
+    Options,
     /// Tell who speaks what on a server that runs on this machine.
     Status(StatusArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server.
@@ -56,6 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Options) => print!("{}", cli::markdown()),
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
@@ -116,7 +121,7 @@ mod tests {
     #[test]
     fn the_help_of_the_gateway_names_every_tool() {
         let help = include_str!("../cli/help.rs");
-        for tool in Tool::command().get_subcommands() {
+        for tool in Tool::command().get_subcommands().filter(|tool| !tool.is_hide_set()) {
             let line = format!("  sigver {} ", tool.get_name());
             assert!(help.contains(&line), "{line}");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use sigver::protocol::detect::{ConnectionProtocol, Policy};
+use sigver::protocol::detect::{ConnectionProtocol, Policy, ProtocolSet};
 use sigver::protocol::dialect::{Output, UpgradeRequest};
 use sigver::protocol::frame::Message;
 use sigver::server::hub::{Hub, Membership, Outbox};
@@ -91,7 +91,7 @@ pub struct Simulation {
 impl Simulation {
     /// Returns a gateway for all protocols, without clients.
     pub fn new() -> Self {
-        let releases = Policy::parse("auto").unwrap().releases;
+        let releases = "auto".parse::<ProtocolSet>().unwrap().releases;
         Simulation {
             hub: Hub::new(),
             policy: Arc::new(Policy::new(releases)),

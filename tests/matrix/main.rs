@@ -19,7 +19,7 @@ use sigver::tools::matrix::run::{Plan, run};
 use sigver::tools::probe::run::{Confidence, probe};
 use tokio::net::TcpListener;
 
-use common::Gateway;
+use common::TestGateway;
 use faulty::Fault;
 
 /// What is known to be lost in `auto` mode, by its place in docs/reference/differences.md; an error if nothing works.
@@ -155,7 +155,7 @@ fn all() -> Vec<Protocol> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let plan = Plan::of(&all());
     assert_eq!((plan.pairs.len(), plan.control.len()), (16 * 16 + 1, 17));
     let mut outcome = measure(gateway.address, &plan).await;
@@ -229,7 +229,7 @@ async fn an_echo_is_no_signaling_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_one_dialect_serves_no_other() {
-    let gateway = Gateway::start("sigver-20").await;
+    let gateway = TestGateway::start("sigver-20").await;
     let outcome = measure(gateway.address, &quick(&["sigver-5", "sigver-9", "sigver-16", "sigver-20"])).await;
     for cell in &outcome.cells {
         let own = cell.name() == "sigver-20:sigver-20";
@@ -254,7 +254,7 @@ async fn what_is_found_out_about_ourselves_is_true() {
         ("sigver-3.0.0", 1, &["1.0.0, 2.0.0, 3.0.0"]),
         ("current", 2, &[]),
     ] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let target = Target::parse(&format!("ws://{}", gateway.address)).unwrap();
         let answer = probe(&target, false).await.unwrap();
         assert_eq!((answer.spoken().len(), answer.versions()), (spoken, owned(releases)), "{protocol}");

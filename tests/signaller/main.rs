@@ -6,24 +6,22 @@
 //! changes with sigver beside it in `auto`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 mod auto;
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 mod http;
 
 use std::time::{Duration, Instant};
 
-use sigver::protocol::signaller::PipeLimits;
-use sigver::server::signaller::SignallerOptions;
+use sigver::config::PipeLimits;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use harness::{PATIENCE, Server};
-
-fn options(limits: PipeLimits) -> SignallerOptions {
-    SignallerOptions { limits, ..SignallerOptions::default() }
-}
 
 #[tokio::test]
 async fn session() {
@@ -204,9 +202,8 @@ async fn a_listener_that_breaks_the_limits_early_is_closed() {
 #[tokio::test]
 async fn listen_timeout() {
     // The original looks every five seconds only; ours is exact.
-    let options =
-        options(PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() });
-    let server = Server::start(options).await;
+    let limits = PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() };
+    let server = Server::with_limits(limits).await;
     let started = Instant::now();
     let mut l = server.open("/listen/abc").await;
     l.closed(4000, "Listen Timeout").await;
@@ -216,12 +213,12 @@ async fn listen_timeout() {
 
 #[tokio::test]
 async fn pipe_timeout() {
-    let options = options(PipeLimits {
+    let limits = PipeLimits {
         listen_deadline: Duration::from_millis(300),
         pipe_deadline: Duration::from_millis(600),
         ..PipeLimits::default()
-    });
-    let server = Server::start(options).await;
+    };
+    let server = Server::with_limits(limits).await;
     let mut l = server.open("/listen/abc").await;
     let started = Instant::now();
     let mut c = server.open("/connect/abc").await;
@@ -245,13 +242,13 @@ async fn text_that_is_no_text_is_refused() {
 
 #[tokio::test]
 async fn stopping_closes_all() {
-    let mut server = Server::new().await;
+    let server = Server::new().await;
     let (mut l, mut c) = server.pair().await;
     let mut waiting = server.open("/listen/abcd").await;
-    let _ = server.stop.take().unwrap().send(());
+    let stopped = server.begin_stop();
     for client in [&mut l, &mut c, &mut waiting] {
         client.closed(1001, "the server is shutting down").await;
     }
     drop((l, c, waiting));
-    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    timeout(PATIENCE, stopped).await.unwrap().unwrap();
 }

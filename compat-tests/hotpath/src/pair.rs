@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::protocol::detect::{ConnectionProtocol, Policy};
+use sigver::protocol::detect::{ConnectionProtocol, Policy, ProtocolSet};
 use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
@@ -39,17 +39,17 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Returns the policy for clients of this dialect.
-    ///
-    /// # Errors
-    ///
-    /// The dialect's name is unknown to the policy.
-    pub fn policy(self, dialect: Dialect) -> Result<Arc<Policy>> {
-        let protocol = match self {
-            Mode::Auto => "auto",
-            Mode::Pinned => dialect.name(),
-        };
-        Ok(Arc::new(Policy::new(Policy::parse(protocol)?.releases)))
+    /// Returns the protocols that a gateway serves to clients of this dialect.
+    pub fn protocols(self, dialect: Dialect) -> ProtocolSet {
+        let mut protocols = ProtocolSet::default();
+        if self == Mode::Pinned {
+            protocols.releases = std::iter::once(dialect.release()).collect();
+        }
+        protocols
+    }
+
+    fn policy(self, dialect: Dialect) -> Arc<Policy> {
+        Arc::new(Policy::new(self.protocols(dialect).releases))
     }
 }
 
@@ -244,13 +244,13 @@ impl Pair {
     ///
     /// They cannot exchange messages.
     pub fn meet(ends: DialectPair, mode: Mode, messages: MessageSet) -> Result<Self> {
-        let (hub, policy) = (Hub::new(), mode.policy(ends.member)?);
+        let (hub, policy) = (Hub::new(), mode.policy(ends.member));
         let mut member = TestPeer::open(&hub, &policy, ends.member, Role::Member)?;
         for at in POLL_TIMES {
             member.look(at);
             while member.poll(at)? {}
         }
-        let policy = mode.policy(ends.joiner)?;
+        let policy = mode.policy(ends.joiner);
         let mut joiner = TestPeer::open(&hub, &policy, ends.joiner, Role::Joiner)?;
         for at in POLL_TIMES {
             joiner.look(at);

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING, LogIp};
+use sigver::config::Config;
+use sigver::config::DEFAULT_MAX_MESSAGE;
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{ClientEndpoint, ConnectionLimits, Shared, run};
+use sigver::server::conn::{ClientEndpoint, Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
 use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
@@ -116,9 +117,10 @@ impl ConnectedPair {
         // Clients that wait for the server to speak first wait less where no other dialect is served.
         let silent = dialect.family() == Family::ProtobufV1;
         let mode = if silent { Mode::Pinned } else { Mode::Auto };
-        let limits =
-            ConnectionLimits { max_pending: DEFAULT_MAX_PENDING, ping_after: Duration::from_secs(3600) };
-        let shared = Shared::new((*mode.policy(dialect)?).clone(), limits, LogIp::Off);
+        let mut config = Config::default();
+        config.protocol = mode.protocols(dialect);
+        config.ping_after = Duration::from_secs(3600);
+        let shared = Shared::new(&config);
         // The timer queue does not run: no heartbeat is sent, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (joiner, member, up, length) = runtime.block_on(async {

@@ -63,7 +63,7 @@ impl Evidence {
             Evidence::FirstFrame => "first frame",
             Evidence::Silence => "silence",
             Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "taken back",
+            Evidence::Corrected => "corrected",
         }
     }
 }

@@ -277,7 +277,7 @@ impl Family {
         match self {
             Family::Json => "json",
             Family::ProtobufV1 => "protobuf-v1",
-            Family::ProtobufV2 => "current",
+            Family::ProtobufV2 => "protobuf-v2",
         }
     }
 

@@ -79,7 +79,7 @@ pub fn run<T: Transport + Send, G: Send>(
     guard: G,
 ) -> impl Future<Output = ()> + Send {
     let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
-    let telemetry = shared.telemetry.connection(membership.peer());
+    let telemetry = shared.telemetry.register(membership.peer());
     let span = connection_span(Some(membership.peer()), endpoint, T::KIND, shared.log_ip);
     let now = Instant::now();
     let mut outputs = Outputs::new();
@@ -296,7 +296,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Output::Leave => self.membership.leave(false),
                 Output::Mixed(link, other) => {
                     if self.membership.mark_mixed(link) {
-                        self.telemetry.mixed();
+                        self.telemetry.count_mixed_room();
                         tracing::warn!(
                             id = self.membership.peer().0,
                             %other,
@@ -310,7 +310,7 @@ impl<T: Transport, G> Driver<T, G> {
                     let id = self.membership.peer().0;
                     tracing::debug!(id, %releases, evidence = name, "recognised");
                     Span::current().record("dialect", tracing::field::display(releases));
-                    self.telemetry.recognised(releases, evidence);
+                    self.telemetry.set_recognition(releases, evidence);
                 }
             }
         }

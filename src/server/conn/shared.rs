@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::shutdown::Shutdown;
 use super::timers::TimerQueue;
-use crate::config::LogIp;
+use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
 use crate::server::telemetry::Telemetry;
@@ -41,16 +41,22 @@ pub struct ConnectionLimits {
 
 impl Shared {
     /// Returns the state of a new server, without rooms and connections.
-    pub fn new(policy: Policy, limits: ConnectionLimits, log_ip: LogIp) -> Arc<Self> {
+    pub fn new(config: &Config) -> Arc<Self> {
         Arc::new(Shared {
             hub: Hub::new(),
             telemetry: Telemetry::new(),
-            policy: Arc::new(policy),
-            limits,
-            log_ip,
+            policy: Arc::new(config.policy()),
+            limits: ConnectionLimits { max_pending: config.max_pending, ping_after: config.ping_after },
+            log_ip: config.log_ip,
             shutdown: Shutdown::default(),
             timers: TimerQueue::default(),
         })
+    }
+
+    /// Counts and logs a panic that ended a connection before its upgrade, or a pipe.
+    pub(in crate::server) fn count_panic(&self) {
+        self.telemetry.count_panic();
+        tracing::error!("connection ended by a panic: this is a bug of the server");
     }
 
     /// Begins the shutdown: connections close, and no wait for it stays pending.

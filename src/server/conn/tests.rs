@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::*;
-use crate::config::LogIp;
-use crate::protocol::detect::Policy;
+use crate::config::{Config, LogIp};
 use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::frame::{Message, Outgoing};
+use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::server::transport::{Incoming, Transport, TransportKind};
 
 /// An input of a test.
@@ -74,11 +77,16 @@ struct TestClient {
 
 impl TestClient {
     fn open(shared: &Arc<Shared>) -> Self {
+        TestClient::open_path(shared, "/key")
+    }
+
+    fn open_path(shared: &Arc<Shared>, path: &str) -> Self {
         let (inputs, receiver) = mpsc::unbounded_channel();
         let (sender, sent) = mpsc::unbounded_channel();
         let transport = TestTransport { inputs: receiver, sent: sender };
-        let upgrade = UpgradeRequest { path: "/key".to_owned(), favored: false };
-        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
+        let endpoint =
+            ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 77), 1)), tls: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         tokio::spawn(run(transport, endpoint, upgrade, policy, Arc::clone(shared), ()));
         TestClient { inputs, sent }
@@ -103,9 +111,14 @@ impl TestClient {
 }
 
 fn shared() -> Arc<Shared> {
-    let limits = ConnectionLimits { max_pending: 1 << 20, ping_after: Duration::from_secs(45) };
-    let releases = Policy::parse("sigver-20").unwrap().releases;
-    Shared::new(Policy::new(releases), limits, LogIp::Off)
+    shared_with(LogIp::Off)
+}
+
+fn shared_with(log_ip: LogIp) -> Arc<Shared> {
+    let mut config = Config::default();
+    config.log_ip = log_ip;
+    config.protocol = "sigver-20".parse().unwrap();
+    Shared::new(&config)
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +138,7 @@ async fn panic_ends_one_connection_and_leaves_its_room() {
     assert_eq!(shared.telemetry.panics(), 1);
     let end = member.next_message().await.unwrap();
     assert!(end.starts_with(b"\x12") && !end.ends_with(b"offer-J"), "the end of the link: {end:?}");
-    assert_eq!(shared.telemetry.counts().0.all().now, 1);
+    assert_eq!(shared.telemetry.counts().sum().active, 1);
 
     // The other connection goes on.
     let mut next = TestClient::open(&shared);
@@ -155,4 +168,82 @@ async fn shutdown_closes_connections() {
 fn driver_is_small() {
     let size = driver::size_of_driver();
     assert!(size <= 3 * 128 - 112, "{size}");
+}
+
+/// The log of a test, at every level.
+#[derive(Clone, Default)]
+struct TestLog(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for TestLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TestLog {
+    /// Returns a log of all events of this thread, until the guard is dropped.
+    fn capture() -> (Self, DefaultGuard) {
+        let log = TestLog::default();
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        (log, tracing_subscriber::registry().with(layer).set_default())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_end_is_one_line_without_keys_and_payloads() {
+    let (log, _guard) = TestLog::capture();
+    let shared = shared();
+    let violation = || Incoming::ProtocolError(Close::new(1002, "the client's secret"));
+    let ends: [(fn() -> Input, &str); 7] = [
+        (|| Input::Incoming(Incoming::Closed(Some(1000))), "cause=\"close frame\" code=1000"),
+        (|| Input::Incoming(Incoming::Disconnected), "cause=\"disconnected\""),
+        (|| Input::Incoming(Incoming::MessageTooBig), "cause=\"message too big\" code=1009"),
+        (|| Input::Incoming(Incoming::Message(Message::text("secret"))), "cause=\"dialect\" code=4743"),
+        (|| Input::Incoming(Incoming::Message(Message::binary(&b"\x12\x06secret"[..]))), "cause=\"dialect\""),
+        (|| Input::Panic, "ended by a panic"),
+        (|| Input::Incoming(Incoming::Pong), "cause=\"shutdown\" code=1001"),
+    ];
+    for (number, (end, _)) in ends.iter().enumerate() {
+        let mut client = TestClient::open_path(&shared, &format!("/secret-{number}"));
+        client.send(b"\x1a\x02\x08\x0b");
+        assert!(client.next_message().await.is_some());
+        assert!(client.inputs.send(end()).is_ok());
+        if number + 1 == ends.len() {
+            shared.shut_down();
+        }
+        while client.next().await.is_some() {}
+    }
+    let mut client = TestClient::open_path(&shared, "/secret");
+    assert!(client.inputs.send(Input::Incoming(violation())).is_ok());
+    while client.next().await.is_some() {}
+    let text = log.text();
+    let ended: Vec<&str> = text.lines().filter(|line| line.contains("connection ended")).collect();
+    assert_eq!(ended.len(), ends.len() + 1, "{text}");
+    for (line, (_, cause)) in ended.iter().zip(ends) {
+        assert!(line.contains(cause), "{line} without {cause}");
+    }
+    assert!(!text.contains("secret") && !text.contains("192.0.2"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_logged_when_asked_for() {
+    for (log_ip, expected) in [(LogIp::Full, "remote=192.0.2.77 "), (LogIp::Prefix, "remote=192.0.2.0/24 ")] {
+        let (log, _guard) = TestLog::capture();
+        let mut client = TestClient::open(&shared_with(log_ip));
+        assert!(client.inputs.send(Input::Incoming(Incoming::Disconnected)).is_ok());
+        assert_eq!(client.next().await, None);
+        let text = log.text();
+        let line = text.lines().find(|line| line.contains("connection ended")).unwrap();
+        assert!(line.contains(expected) && line.contains("transport=\"websocket\" tls=false"), "{line}");
+    }
 }

@@ -19,63 +19,18 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use regex_lite::Regex;
 
 use crate::config::SignallerConfig;
-use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::handle::Endpoint;
 use crate::server::transport::ws::Socket;
 use admission::{Admitted, Rejection, SignallerRequest};
 use registry::Registry;
 pub use task::{PipeSocket, Stream};
 
-/// What the operator may set, under the names of `signallerd`'s own options and with its defaults.
-#[derive(Clone, Debug)]
-pub struct SignallerOptions {
-    /// Which origins may come: the expression has to match somewhere in the `Origin` header, as in the original, so
-    /// it is the operator who anchors it. Without one, only the origin of the server itself and clients that name
-    /// none, which are no browsers.
-    ///
-    /// It is a `regex_lite` expression: like the original's RE2 it takes linear time and its classes mean ASCII. What
-    /// it has not of RE2, Unicode classes (`\p`) and quotations (`\Q…\E`), is of no use on origins, which are ASCII.
-    pub origin: Option<Regex>,
-    /// Limits of a pipe.
-    pub limits: PipeLimits,
-}
-
-impl Default for SignallerOptions {
-    fn default() -> Self {
-        SignallerOptions::with(&SignallerConfig::default(), None)
-    }
-}
-
-impl SignallerOptions {
-    /// What the operator set.
-    ///
-    /// # Errors
-    /// Its origin expression cannot be read.
-    pub fn new(config: &SignallerConfig) -> Result<Self, regex_lite::Error> {
-        let origin = config.origin.as_deref().map(Regex::new).transpose()?;
-        Ok(SignallerOptions::with(config, origin))
-    }
-
-    fn with(config: &SignallerConfig, origin: Option<Regex>) -> Self {
-        SignallerOptions {
-            origin,
-            limits: PipeLimits {
-                listen_deadline: config.listen_deadline,
-                pipe_deadline: config.pipe_deadline,
-                max_size: config.max_size,
-                max_messages: config.max_messages,
-            },
-        }
-    }
-}
-
 /// The relay: its options, and who is listening.
 #[derive(Debug)]
 pub struct Signaller {
-    options: SignallerOptions,
+    config: SignallerConfig,
     exclusive: bool,
     registry: Arc<Registry<PipeSocket>>,
 }
@@ -83,8 +38,8 @@ pub struct Signaller {
 impl Signaller {
     /// A relay where nobody listens. If it is `exclusive`, no other dialect is spoken on its port: what is none of
     /// its paths is not found. Otherwise all else is left to sigver.
-    pub fn new(options: SignallerOptions, exclusive: bool) -> Arc<Self> {
-        Arc::new(Signaller { options, exclusive, registry: Arc::default() })
+    pub fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
+        Arc::new(Signaller { config, exclusive, registry: Arc::default() })
     }
 
     /// Whether a request with this path, as sent, is the relay's to answer, and if so, what it is for. `Ok(None)`
@@ -104,7 +59,7 @@ impl Signaller {
     /// # Errors
     /// Why it is not admitted.
     pub fn knock(&self, target: Endpoint, knock: &SignallerRequest<'_>) -> Result<Admitted, Rejection> {
-        admission::knock(&self.registry, self.options.origin.as_ref(), target, knock)
+        admission::knock(&self.registry, self.config.origin.as_ref(), target, knock)
     }
 
     /// Serves somebody who was admitted, on the stream of the connection after its upgrade, until the call is over or
@@ -116,9 +71,9 @@ impl Signaller {
         call: Admitted,
         stop: impl Future<Output = ()> + Send,
     ) {
-        let line = Socket::new(stream, early, self.options.limits.max_size);
+        let line = Socket::new(stream, early, self.config.limits.max_size);
         match call {
-            Admitted::Listen(listening) => task::listen(line, listening, &self.options.limits, stop).await,
+            Admitted::Listen(listening) => task::listen(line, listening, &self.config.limits, stop).await,
             Admitted::Connect(claim) => task::connect(line, claim).await,
         }
     }
@@ -132,8 +87,8 @@ mod tests {
 
     #[test]
     fn other_paths_are_left_to_others_unless_there_are_none() {
-        let shared = Signaller::new(SignallerOptions::default(), false);
-        let alone = Signaller::new(SignallerOptions::default(), true);
+        let shared = Signaller::new(SignallerConfig::default(), false);
+        let alone = Signaller::new(SignallerConfig::default(), true);
         for path in ["/", "/listen/ab", "/some-key"] {
             assert_eq!(shared.claims(path), Ok(None), "{path}");
             assert_eq!(alone.claims(path), Err(Rejection::NoSuchPath), "{path}");
@@ -147,29 +102,10 @@ mod tests {
     // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the last).
     #[test]
     fn the_defaults_are_the_original_ones() {
-        let options = SignallerOptions::default();
-        assert!(options.origin.is_none());
-        assert_eq!(options.limits.listen_deadline, Duration::from_secs(60));
-        assert_eq!(options.limits.pipe_deadline, Duration::from_secs(10));
-        assert_eq!((options.limits.max_size, options.limits.max_messages), (1024, 8));
-    }
-
-    #[test]
-    fn what_the_operator_sets_is_what_holds() {
-        let config = SignallerConfig {
-            origin: Some(r"^https://ok\.example$".into()),
-            listen_deadline: Duration::from_secs(1),
-            pipe_deadline: Duration::from_secs(2),
-            max_size: 3,
-            max_messages: 4,
-        };
-        let options = SignallerOptions::new(&config).unwrap();
-        assert!(options.origin.is_some_and(|origin| origin.is_match("https://ok.example")));
-        assert_eq!(
-            (options.limits.listen_deadline, options.limits.pipe_deadline),
-            (config.listen_deadline, config.pipe_deadline)
-        );
-        assert_eq!((options.limits.max_size, options.limits.max_messages), (3, 4));
-        assert!(SignallerOptions::new(&SignallerConfig { origin: Some("(".into()), ..config }).is_err());
+        let config = SignallerConfig::default();
+        assert!(config.origin.is_none());
+        assert_eq!(config.limits.listen_deadline, Duration::from_secs(60));
+        assert_eq!(config.limits.pipe_deadline, Duration::from_secs(10));
+        assert_eq!((config.limits.max_size, config.limits.max_messages), (1024, 8));
     }
 }

@@ -26,7 +26,7 @@ pub struct StatusArgs {
     /// Control socket of the server, as given by its --control or SIGVER_CONTROL
     #[arg(long, value_name = "path", value_parser = admin_socket)]
     control: Option<AdminSocketPath>,
-    /// Print JSON; docs/operating.md lists the names
+    /// Print JSON; docs/reference/status-json.md lists the names
     #[arg(long)]
     json: bool,
     /// List every connection, with its start and the evidence of its dialect

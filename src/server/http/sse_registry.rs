@@ -20,7 +20,9 @@ use super::{Body, NOT_FOUND, StreamLifecycle, plain};
 use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
+use crate::protocol::dialect::sse::{
+    EventWriter, FINAL_EVENT_ID, SEND_ACK, SseSender, SseVariant, parse_post, parse_query,
+};
 use crate::protocol::frame::Message;
 use crate::server::conn::{self, Shared};
 use crate::server::transport::sse_body::{self, EventStream, body, inbox};
@@ -68,7 +70,7 @@ pub(super) enum Route {
     /// Begin a stream, whose client has said this.
     Open(SseVariant, Option<Message>),
     /// Take a frame to the stream of its sender.
-    Send(Sender, Message),
+    Send(SseSender, Message),
     /// Its body says the rest.
     Post,
 }
@@ -100,7 +102,7 @@ impl SseRegistry {
             let releases = style.releases(shared.policy.releases);
             (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*shared.policy).clone() }))
         };
-        let (query, auth) = (policy(SseVariant::Query), policy(SseVariant::Auth));
+        let (query, auth) = (policy(SseVariant::V8_1), policy(SseVariant::V9));
         (query.is_some() || auth.is_some()).then(|| {
             Arc::new(SseRegistry {
                 shared: Arc::clone(shared),
@@ -124,12 +126,12 @@ impl SseRegistry {
             Method::GET => {
                 let wanted = self.only || accepts_events(headers);
                 let route = match request.uri().query() {
-                    None if self.auth.is_some() && wanted => Route::Open(SseVariant::Auth, None),
+                    None if self.auth.is_some() && wanted => Route::Open(SseVariant::V9, None),
                     Some(query) if self.query.is_some() => {
-                        let asked = asked(query);
+                        let asked = parse_query(query);
                         match asked.sender {
                             Some(sender) => Route::Send(sender, asked.message),
-                            None if wanted => Route::Open(SseVariant::Query, Some(asked.message)),
+                            None if wanted => Route::Open(SseVariant::V8_1, Some(asked.message)),
                             None => Route::Pass,
                         }
                     }
@@ -137,7 +139,7 @@ impl SseRegistry {
                 };
                 match route {
                     Route::Open(..) | Route::Send(..)
-                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == LAST) =>
+                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID) =>
                     {
                         // It is the browser that asks again, not the page; this is how it learns not to.
                         Route::Answer(empty(StatusCode::NO_CONTENT, headers))
@@ -162,8 +164,8 @@ impl SseRegistry {
         ends: &StreamLifecycle,
     ) -> Response<Body> {
         let policy = match style {
-            SseVariant::Query => &self.query,
-            SseVariant::Auth => &self.auth,
+            SseVariant::V8_1 => &self.query,
+            SseVariant::V9 => &self.auth,
         };
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return plain(StatusCode::NOT_FOUND, NOT_FOUND).map(Body::Whole);
@@ -171,14 +173,14 @@ impl SseRegistry {
         let Some((name, inbox, frames)) = self.list(style) else {
             return empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         };
-        let mut writer = Writer::new(style, name.1);
+        let mut writer = EventWriter::new(style, name.1);
         let (queue, body) = body(ends.begin());
-        for piece in writer.greeting() {
+        for piece in writer.preamble() {
             // The client is not gone yet.
             let _ = queue.push(piece);
         }
         let write = move |outgoing| {
-            let written = writer.write(outgoing);
+            let written = writer.encode(outgoing);
             (written.event, written.last)
         };
         let stream = EventStream::new(queue, frames, write);
@@ -196,19 +198,19 @@ impl SseRegistry {
     /// Takes a frame to the stream of its sender, and answers a GET that did nothing else.
     pub(super) async fn sent(
         self: Arc<Self>,
-        sender: Sender,
+        sender: SseSender,
         message: Message,
         headers: HeaderMap,
         ends: StreamLifecycle,
     ) -> Response<Body> {
-        if let Sender::Id(id) = sender
-            && self.deliver(SseVariant::Query, id, message).await.is_err()
+        if let SseSender::Id(id) = sender
+            && self.deliver(SseVariant::V8_1, id, message).await.is_err()
         {
             return empty(StatusCode::SERVICE_UNAVAILABLE, &headers);
         }
         let (queue, body) = body(ends.begin());
         // The client is not gone yet.
-        let _ = queue.push(Bytes::from_static(TAKEN.as_bytes()));
+        let _ = queue.push(Bytes::from_static(SEND_ACK.as_bytes()));
         tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(HELD) => {}
@@ -236,9 +238,9 @@ impl SseRegistry {
             Ok(Err(_)) => return empty(StatusCode::BAD_REQUEST, &head.headers),
             Err(_) => return empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
         };
-        let status = match posted(&body) {
+        let status = match parse_post(&body) {
             Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, message)) => match self.deliver(SseVariant::Auth, id, message).await {
+            Some((id, message)) => match self.deliver(SseVariant::V9, id, message).await {
                 // As in the originals also if there is no such stream: who only guesses ids learns nothing.
                 Ok(()) => StatusCode::OK,
                 Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,

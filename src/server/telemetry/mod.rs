@@ -37,7 +37,7 @@ pub enum Format {
     /// Tables for people.
     #[default]
     Text,
-    /// One JSON object, indented. docs/operating.md lists the names.
+    /// One JSON object, indented. docs/reference/status-json.md lists the names.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! The status of a server as plain data. Serialised, its field names are stable: docs/operating.md lists them.
+//! The status of a server as plain data. Serialised, its field names are stable: docs/reference/status-json.md lists them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

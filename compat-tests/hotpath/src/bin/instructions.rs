@@ -58,7 +58,7 @@ fn named(name: &str) -> Result<Vec<Scenario>> {
 
 fn count(name: &str, folder: &Path) -> Result<Vec<(Scenario, u64)>> {
     let scenarios = named(name)?;
-    let counts = callgrind::count(&["--perform", name], &scenarios, folder)?;
+    let counts = callgrind::count(&["--run-scenarios", name], &scenarios, folder)?;
     Ok(scenarios.into_iter().zip(counts).collect())
 }
 

@@ -1,6 +1,6 @@
-//! The errors of the JSON dialects, with the close code and text of each release. Texts are byte for byte those of the
-//! Node.js servers, typos included. Where a server crashed or reported an internal error, the text is ours, under the
-//! nearest code.
+//! The errors of the JSON dialects, with the close code and text of each release. Texts are byte for byte
+//! those of the Node.js servers, typos included. Where a server crashed or reported an internal error, the
+//! text is ours, under the nearest code.
 
 use std::borrow::Cow;
 

@@ -1,10 +1,10 @@
-//! JSON text in the form `JSON.stringify` gives it. The Node.js servers parse and stringify every message, so what
-//! they forward has that form whatever the sender wrote.
+//! JSON text in the form `JSON.stringify` gives it. The Node.js servers parse and stringify every message, so
+//! what they forward has that form whatever the sender wrote.
 //!
-//! Clients send the output of `JSON.stringify`, which a second pass would not change: [`Reader`] recognizes such text
-//! and finds its members without building a tree. Any other text is parsed by `serde_json` and written again. `Reader`
-//! may reject text that is in the form after all (fractions, integers over 15 digits, `\u` escapes, deep nesting,
-//! many names): the result is the same.
+//! Clients send the output of `JSON.stringify`, which a second pass would not change: [`Reader`] recognizes
+//! such text and finds its members without building a tree. Any other text is parsed by `serde_json` and
+//! written again. `Reader` may reject text that is in the form after all (fractions, integers over 15 digits,
+//! `\u` escapes, deep nesting, many names): the result is the same.
 
 use std::fmt::Write as _;
 
@@ -34,7 +34,8 @@ pub(in crate::protocol::dialect) enum JsonValue {
 }
 
 impl JsonValue {
-    /// Parses a text, and rewrites it if it is not in `JSON.stringify` form. Returns `None` if it is not JSON.
+    /// Parses a text, and rewrites it if it is not in `JSON.stringify` form. Returns `None` if it is not
+    /// JSON.
     pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
         if let Some(members) = Reader::read(&text) {
             return Some(match text.starts_with('{') {
@@ -145,8 +146,8 @@ impl JsonObject {
         self.len() == 1 && self.has(name)
     }
 
-    /// Returns the value of this name as a text of its own, which shares the memory of the object unless it is a small
-    /// part of it.
+    /// Returns the value of this name as a text of its own, which shares the memory of the object unless it
+    /// is a small part of it.
     pub(in crate::protocol::dialect) fn share(&self, name: &str) -> Option<ByteString> {
         self.get(name).map(|value| self.share_value(value))
     }
@@ -357,8 +358,8 @@ fn unescaped_prefix_len(bytes: &[u8]) -> usize {
     length.saturating_add(rest.iter().take_while(|byte| !special(byte)).count())
 }
 
-/// Returns a mask with the high bit of the first of eight bytes that is escaped in a string or ends it. Bits of the bytes
-/// after it have no meaning.
+/// Returns a mask with the high bit of the first of eight bytes that is escaped in a string or ends it. Bits
+/// of the bytes after it have no meaning.
 const fn special_byte_mask(word: u64) -> u64 {
     const EACH: u64 = u64::from_le_bytes([1; 8]);
     let quote = word ^ u64::from_le_bytes([b'"'; 8]);

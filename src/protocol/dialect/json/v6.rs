@@ -1,5 +1,5 @@
-//! sigver 6: `{"key":K}` opens and `{"joinkey":K}` joins. A joiner sends `{"offer":X}`, and the opener answers all
-//! joiners that wait for it with one `{"answer":Y}`.
+//! sigver 6: `{"key":K}` opens and `{"joinkey":K}` joins. A joiner sends `{"offer":X}`, and the opener
+//! answers all joiners that wait for it with one `{"answer":Y}`.
 
 use bytestring::ByteString;
 
@@ -126,8 +126,8 @@ fn sole_attribute(object: &JsonObject, name: &str) -> Option<Payload> {
     }))
 }
 
-/// Returns the value of the member of this name in a payload. Up to sigver 4, offer and answer are the members of an
-/// object of the type `offer`.
+/// Returns the value of the member of this name in a payload. Up to sigver 4, offer and answer are the
+/// members of an object of the type `offer`.
 pub(super) fn attribute_text(payload: Payload, name: &str) -> Option<ByteString> {
     let object = JsonObject::parse(match &payload {
         Payload::ObjectFrame { text, .. } => text.clone(),

@@ -8,7 +8,8 @@ use super::{Candidate, WebRtcSignal, is_sdp};
 use crate::protocol::dialect::json::{JsonObject, string_content, write_string};
 use crate::protocol::model::Payload;
 
-/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as well.
+/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as
+/// well.
 pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let text = match payload {
         Payload::Json(text) | Payload::ObjectFrame { text, .. } => text,
@@ -29,8 +30,8 @@ pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
 
 const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
 
-/// Returns the object of this name, if the text is as clients write it: without other members, except for an index in
-/// front of it. The text around the object need not be parsed.
+/// Returns the object of this name, if the text is as clients write it: without other members, except for an
+/// index in front of it. The text around the object need not be parsed.
 fn sole_object(text: &ByteString, name: &str) -> Option<JsonObject> {
     let mut rest = text.strip_prefix('{')?;
     if let Some(index) = rest.strip_prefix("\"index\":\"") {
@@ -57,8 +58,8 @@ fn signal(name: &str, object: &JsonObject) -> Option<WebRtcSignal> {
     Some(WebRtcSignal::Candidate(Candidate { candidate, mid, line: u32::try_from(line).ok()? }))
 }
 
-/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate from
-/// sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
+/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a
+/// candidate from sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
 pub(super) fn write(told: &WebRtcSignal) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
         let mut text = String::with_capacity(sdp.len() + sdp.len() / 8 + 64);

@@ -294,3 +294,86 @@ impl V7To14Codec {
         out.close(close(self.capabilities.likeliest, error));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
+    use crate::protocol::frame::Outgoing;
+
+    const JSON: [Release; 9] = [
+        Release::V7_0_0,
+        Release::V7_1_0,
+        Release::V7_6_4,
+        Release::V8_0_2,
+        Release::V8_1_0,
+        Release::V9_1_0,
+        Release::V10_1_0,
+        Release::V11_0_0,
+        Release::V14_0_0,
+    ];
+
+    fn decoded(release: Release, text: &'static str) -> Vec<Output> {
+        let releases: ReleaseSet = [release].into_iter().collect();
+        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release);
+        codec.opened = true;
+        codec.joined = true;
+        codec.joiners.iter_mut().for_each(|joiners| drop(joiners.index_or_insert(LinkId(70))));
+        let mut out = Vec::new();
+        codec.decode(&Message::text(text), &mut out);
+        out
+    }
+
+    /// Returns the recipient and the data of the message that is relayed.
+    fn relayed(release: Release, text: &'static str) -> Option<(Recipient, String)> {
+        match decoded(release, text).pop() {
+            Some(Output::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. })) => {
+                Some((to, payload.into_json().to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn data_is_relayed_as_stringified() {
+        for release in JSON {
+            for (text, data) in [
+                (r#"{"data":{"a":1}}"#, r#"{"a":1}"#),
+                (r#" { "data" : { "a" : 1.50, "a" : 2.0 } } "#, r#"{"a":2}"#),
+                (r#"{"\u0064ata":"\u00e9\/"}"#, "\"é/\""),
+                (r#"{"data":null}"#, "null"),
+            ] {
+                assert_eq!(
+                    relayed(release, text),
+                    Some((Recipient::Member, data.to_owned())),
+                    "{release} {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn joiners_are_named_by_index_number_or_string() {
+        let joiner = Some((Recipient::Joiner(LinkId(70)), "1".to_owned()));
+        for release in JSON {
+            let text = if release.dialect() == Dialect::Sigver7 {
+                r#"{"id":0,"data":1}"#
+            } else if release < Release::V11_0_0 {
+                r#"{"data":1,"id":70}"#
+            } else {
+                r#"{"id":"00000046", "data":1.0}"#
+            };
+            assert_eq!(relayed(release, text), joiner, "{release}");
+        }
+    }
+
+    #[test]
+    fn unknown_members_are_ignored_up_to_7_6() {
+        for release in JSON {
+            let is_relayed = relayed(release, r#"{"data":1,"x":2}"#).is_some();
+            assert_eq!(is_relayed, release < Release::V8_0_2, "{release}");
+            let is_refused = matches!(decoded(release, r#"{"x":2}"#)[..], [Output::Send(Outgoing::Close(_))]);
+            assert!(is_refused, "{release}");
+        }
+    }
+}

@@ -1,7 +1,8 @@
-//! sigver 7 to 14: a key is opened or joined. Then `{"data":D}` is for the opener and `{"id":N,"data":D}` for a joiner.
+//! sigver 7 to 14: a key is opened or joined. Then `{"data":D}` is for the opener and `{"id":N,"data":D}` for
+//! a joiner.
 //!
-//! While several releases are possible, one answer has the members that each of them looks for, and a message that only
-//! some of them know is not sent. The answers of each release are measured on the Node.js servers.
+//! While several releases are possible, one answer has the members that each of them looks for, and a message
+//! that only some of them know is not sent. The answers of each release are measured on the Node.js servers.
 
 mod capabilities;
 mod decode;
@@ -54,8 +55,8 @@ enum LastRequest {
     Join,
 }
 
-/// Evidence that a client acts as the opener after it sent `join` and was answered `opened`. Clients of sigver 9 do;
-/// those of 7.6 and 8 treat the answer as a refusal but stay connected.
+/// Evidence that a client acts as the opener after it sent `join` and was answered `opened`. Clients of
+/// sigver 9 do; those of 7.6 and 8 treat the answer as a refusal but stay connected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum OpenerConfirmation {
     NotNeeded,
@@ -93,8 +94,8 @@ impl V7To14Codec {
         }
     }
 
-    /// Narrows the releases that the client may speak. Returns the codec that replaces this one, if the client speaks
-    /// sigver 6.
+    /// Narrows the releases that the client may speak. Returns the codec that replaces this one, if the
+    /// client speaks sigver 6.
     pub(in crate::protocol::dialect) fn adopt(
         &mut self,
         releases: ReleaseSet,

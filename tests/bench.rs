@@ -22,7 +22,7 @@ use common::TestGateway;
 const SHORT: Duration = Duration::from_millis(300);
 
 fn tongue(name: &str) -> Protocol {
-    Protocol::of_name(name).unwrap()
+    Protocol::from_name(name).unwrap()
 }
 
 fn target(address: SocketAddr) -> Target {

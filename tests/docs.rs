@@ -27,6 +27,19 @@ fn docker_recipe_is_the_dockerfile() {
     );
 }
 
+#[test]
+fn close_codes_are_those_of_the_program() {
+    let (source, document) =
+        (read("src/protocol/dialect/close_frame.rs"), read("docs/reference/close-codes.md"));
+    let closes = source.split("Close::new(").skip(1).filter_map(|rest| rest.split_once("\")"));
+    let closes: Vec<(&str, &str)> = closes.filter_map(|(close, _)| close.split_once(", \"")).collect();
+    let literal = |code: &&(&str, &str)| code.0.parse::<u16>().is_ok();
+    assert!(closes.iter().filter(literal).count() >= 4, "{closes:?}");
+    for (code, text) in closes.iter().filter(literal) {
+        assert!(document.contains(code) && document.contains(text), "{code} {text} is not in close-codes.md");
+    }
+}
+
 /// Every Markdown file of the repository but those of installed packages.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

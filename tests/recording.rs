@@ -349,7 +349,7 @@ async fn what_cannot_be_played_says_why() {
     for (args, expected) in [
         (&["no-such-file"][..], "cannot read no-such-file: "),
         (&["ws://localhost:1"], "no recording is named"),
-        (&[golden, "wss://"], "\"wss://\" has no host"),
+        (&[golden, "wss://"], "'wss://' is not the URL of a server"),
         (&["ws://a", broken, "ws://b"], "ws://a: the server comes last"),
         (&[golden, "ws://a", "--protocol", "auto"], "--protocol is for the server of this program"),
         (&[golden, "--protocol", "sigver-0"], ""),

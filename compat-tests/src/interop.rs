@@ -105,24 +105,24 @@ async fn one(original: &'static Original, dir: &Path, bin: &Path, thorough: bool
         bail!("it died of the probe: {}", server.errors());
     }
     let matrix = ask(bin, &["matrix", &url, "--json", "--dialects", original.dialect]).await?;
-    let (cell, control) = (&matrix["cells"][0], &matrix["control"][0]);
-    if cell["result"] != expected_room(original.version) {
-        problems.push(format!("the matrix says {cell}"));
+    let (pair, control) = (&matrix["pairs"][0], &matrix["control"][0]);
+    if pair["verdict"] != expected_room(original.version) {
+        problems.push(format!("the matrix says {pair}"));
     }
-    if control["result"] != "ok" {
+    if control["verdict"] != "ok" {
         problems.push(format!("the matrix says {control}"));
     }
     if server.exit().is_some() {
         problems.push(format!("it died of the matrix: {}", server.errors()));
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let lost = cell["lost"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-    let room = [text(&cell["result"]), lost.join("; "), text(&cell["why"])];
+    let lost = pair["losses"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let room = [text(&pair["verdict"]), lost.join("; "), text(&pair["reason"])];
     let room: Vec<String> = room.into_iter().filter(|part| !part.is_empty()).collect();
     Ok(Found {
         version: original.version,
         summary: text(&probe["summary"]),
-        sure: text(&probe["sure"]),
+        sure: text(&probe["confidence"]),
         room: room.join(": "),
         problems,
     })
@@ -142,7 +142,7 @@ async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
 /// Returns the results as `docs/reference/interop.md` shows them.
 pub fn markdown(found: &[Found]) -> String {
     let mut out = String::from(
-        "| original | `sigver probe` says | sure | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
+        "| original | `sigver probe` reports | confidence | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
     );
     for found in found {
         out += &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.sure, found.room);

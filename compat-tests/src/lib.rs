@@ -20,6 +20,5 @@ pub mod oracle;
 pub mod report;
 pub mod runner;
 
-pub use sigver::tools::replay::{
-    compare, ids, json_members, peer, player, raw_protobuf, rename, script, transcript,
-};
+pub use sigver::tools::protobuf;
+pub use sigver::tools::replay::{compare, ids, json_members, peer, player, rename, script, transcript};

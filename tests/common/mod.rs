@@ -5,7 +5,7 @@
 
 pub mod clients;
 pub mod simulation;
-pub use sigver::tools::client::protobuf;
+pub use sigver::tools::protobuf;
 pub mod sse;
 pub mod ws;
 

@@ -257,7 +257,7 @@ async fn idle_figures(
 }
 
 fn protocol(name: &str) -> Result<Protocol> {
-    Protocol::of_name(name).with_context(|| format!("no dialect is called {name}"))
+    Protocol::from_name(name).with_context(|| format!("no dialect is called {name}"))
 }
 
 fn cost(server: Option<Cost>) -> Result<Cost> {

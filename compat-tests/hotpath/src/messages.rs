@@ -2,9 +2,9 @@
 //! sigver 6, which has no candidates, or a content other than WebRTC signaling.
 
 use sigver::protocol::dialect::{Dialect, Family};
-use sigver::tools::client::dialects::{Client, Frame, Id, Role};
+use sigver::tools::client::dialects::{ClientFrame, JoinerId, Role, SyntheticClient};
 use sigver::tools::client::message::{MessageKind, TestMessage};
-use sigver::tools::client::protobuf::{delimited, number};
+use sigver::tools::protobuf::{delimited, number};
 
 const CANDIDATE: &str = "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0 \
                          generation 0 ufrag EEtu network-id 1 network-cost 999";
@@ -41,32 +41,32 @@ pub fn first(dialect: Dialect) -> Option<TestMessage> {
 /// A member addresses its only joiner, which it knows as `from`.
 pub fn frame(
     dialect: Dialect,
-    client: &mut dyn Client,
+    client: &mut dyn SyntheticClient,
     role: Role,
-    from: Option<&Id>,
+    from: Option<&JoinerId>,
     messages: MessageSet,
-) -> Option<Frame> {
+) -> Option<ClientFrame> {
     // Messages of these joiners carry no sender: members count their joiners.
     let counted = matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4) && role == Role::Member;
-    let counted = counted.then(|| Id::number(0));
+    let counted = counted.then(|| JoinerId::from_number(0));
     let to = from.or(counted.as_ref());
     if messages == MessageSet::Content {
-        return client.say(to, &TestMessage::of_size(MessageKind::Json, CONTENT));
+        return client.encode(to, &TestMessage::with_size(MessageKind::Json, CONTENT));
     }
     if dialect.family() != Family::Json {
-        return Some(Frame::Binary(content(dialect, role, to)));
+        return Some(ClientFrame::Binary(content(dialect, role, to)));
     }
     let test_message = test_message(dialect);
-    let Frame::Text(text) = client.say(to, &test_message)? else { return None };
+    let ClientFrame::Text(text) = client.encode(to, &test_message)? else { return None };
     let body = match dialect {
         Dialect::Sigver6 => format!(r#"{{"type":"offer","sdp":"{SDP}"}}"#),
         _ => format!(r#"{{"candidate":"{CANDIDATE}","sdpMid":"0","sdpMLineIndex":0}}"#),
     };
-    Some(Frame::Text(text.replace(&test_message.body().to_string(), &body)))
+    Some(ClientFrame::Text(text.replace(&test_message.body().to_string(), &body)))
 }
 
 /// Returns a protobuf content as its clients write it.
-fn content(dialect: Dialect, role: Role, to: Option<&Id>) -> Vec<u8> {
+fn content(dialect: Dialect, role: Role, to: Option<&JoinerId>) -> Vec<u8> {
     let to = to.and_then(|to| to.0.as_u64()).and_then(|to| u32::try_from(to).ok()).unwrap_or(0);
     let from = if role == Role::Joiner { 300_000_012 } else { 0 };
     let candidate = [delimited(1, CANDIDATE.as_bytes()), delimited(2, b"0"), number(3, 0)].concat();

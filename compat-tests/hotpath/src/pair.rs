@@ -16,7 +16,9 @@ use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
 use sigver::server::hub::{Hub, Membership, Outbox};
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 
 use crate::messages::{self, MessageSet};
@@ -161,7 +163,7 @@ impl Peer {
 
 /// A client with the gateway's end of its connection, while they connect.
 struct TestPeer {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     peer: Peer,
     start: Instant,
     /// All input from the client, with its time.
@@ -174,11 +176,11 @@ impl TestPeer {
         let start = Instant::now();
         let protocol = Protocol::Sigver(dialect);
         let peer = Peer::open(hub, policy, upgrade(dialect, role), start);
-        let client = dialects::client(protocol, role, KEY);
+        let client = dialects::new_client(protocol, role, KEY);
         let mut speaker = TestPeer { client, peer, start, script: Vec::new(), received: Vec::new() };
         speaker.input(Duration::ZERO, Input::Pong);
         let first = messages::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(Duration::ZERO, acts)?;
         Ok(speaker)
     }
@@ -192,8 +194,8 @@ impl TestPeer {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.input(at, Input::Message(to_gateway(frame))),
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(received) => self.received.push(received),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
@@ -207,8 +209,8 @@ impl TestPeer {
         let any = !sent.is_empty();
         for frame in sent {
             let acts = match frame.into_message() {
-                Ok(Message::Text(text)) => self.client.text(&text),
-                Ok(Message::Binary(bytes)) => self.client.binary(&bytes),
+                Ok(Message::Text(text)) => self.client.on_text(&text),
+                Ok(Message::Binary(bytes)) => self.client.on_binary(&bytes),
                 Err(close) => bail!("a client is closed with {close:?}"),
             };
             self.act(at, acts)?;
@@ -266,10 +268,11 @@ impl Pair {
             joiner.input(at, Input::Message(up.clone()));
             ensure!(member.poll(at)?, "a member hears nothing");
             let from = member.received.iter().rev().find_map(|received| match received {
-                ClientEvent::TestMessage { from, .. } => Some(from.clone()),
+                ClientEvent::Message { from, .. } => Some(from.clone()),
                 _ => None,
             });
-            let from: Option<Id> = from.with_context(|| format!("a member hears {:?}", member.received))?;
+            let from: Option<JoinerId> =
+                from.with_context(|| format!("a member hears {:?}", member.received))?;
             if ends.member == Dialect::Sigver6 {
                 // A member of this dialect answers a joiner once only.
                 continue;
@@ -337,7 +340,7 @@ impl Pair {
 }
 
 fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
-    UpgradeRequest { path: path(Protocol::Sigver(dialect), role, KEY), favored: false }
+    UpgradeRequest { path: request_path(Protocol::Sigver(dialect), role, KEY), favored: false }
 }
 
 /// Discards the client's frames, and returns their number.
@@ -346,10 +349,10 @@ fn discard_frames(peer: &mut Peer, now: Instant) -> usize {
     peer.sent.drain(..).count()
 }
 
-fn to_gateway(frame: dialects::Frame) -> Message {
+fn to_gateway(frame: dialects::ClientFrame) -> Message {
     match frame {
-        dialects::Frame::Text(text) => Message::text(text),
-        dialects::Frame::Binary(bytes) => Message::binary(bytes),
+        dialects::ClientFrame::Text(text) => Message::text(text),
+        dialects::ClientFrame::Binary(bytes) => Message::binary(bytes),
     }
 }
 

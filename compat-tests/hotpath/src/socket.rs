@@ -16,7 +16,9 @@ use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
 use sigver::server::conn::{ClientEndpoint, Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
@@ -29,7 +31,7 @@ const MAX_TURNS: usize = 32;
 
 /// A client and its end of the connection.
 struct TestPeer {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     stream: DuplexStream,
     received: Vec<ClientEvent>,
 }
@@ -39,14 +41,14 @@ impl TestPeer {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
         let protocol = Protocol::Sigver(dialect);
-        let upgrade = UpgradeRequest { path: path(protocol, role, KEY), favored: false };
+        let upgrade = UpgradeRequest { path: request_path(protocol, role, KEY), favored: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
-        let client = dialects::client(protocol, role, KEY);
+        let client = dialects::new_client(protocol, role, KEY);
         let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };
         let first = messages::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(acts).await?;
         while speaker.poll().await? > 0 {}
         Ok(speaker)
@@ -56,8 +58,8 @@ impl TestPeer {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(received) => self.received.push(received),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
@@ -85,8 +87,8 @@ impl TestPeer {
             let (first, payload) = (rest[0], &rest[head..end]);
             rest = &rest[end..];
             let acts = match first {
-                frame::TEXT => self.client.text(std::str::from_utf8(payload)?),
-                frame::BINARY => self.client.binary(payload),
+                frame::TEXT => self.client.on_text(std::str::from_utf8(payload)?),
+                frame::BINARY => self.client.on_binary(payload),
                 frame::CLOSE => bail!("a client is closed with {payload:?}"),
                 _ => Vec::new(),
             };
@@ -134,10 +136,11 @@ impl ConnectedPair {
                 joiner.stream.write_all(&up).await?;
                 length = member.poll().await?;
                 ensure!(length > 0, "a member hears nothing");
-                let from: Option<Id> = member.received.iter().rev().find_map(|received| match received {
-                    ClientEvent::TestMessage { from, .. } => from.clone(),
-                    _ => None,
-                });
+                let from: Option<JoinerId> =
+                    member.received.iter().rev().find_map(|received| match received {
+                        ClientEvent::Message { from, .. } => from.clone(),
+                        _ => None,
+                    });
                 let down = messages::frame(
                     dialect,
                     &mut *member.client,
@@ -173,7 +176,7 @@ impl ConnectedPair {
 }
 
 /// Returns a frame as a client sends it.
-fn masked(said: &dialects::Frame) -> Vec<u8> {
+fn masked(said: &dialects::ClientFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::put_message(&mut bytes, said);
     bytes

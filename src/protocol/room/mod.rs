@@ -1,6 +1,6 @@
 //! One room as a plain state machine: commands in, events out.
 //!
-//! Membership is decided here, links are managed in [`links`], payloads are forwarded in [`relay`].
+//! Membership is decided here, links are managed in `links`, payloads are forwarded in `relay`.
 
 mod claimed_ids;
 mod entry;

@@ -1,15 +1,9 @@
-//! The path relay of `boramalper/signaller` (`signallerd`): somebody listens under a handle, somebody else connects
-//! to it, and from then on a pipe carries every frame of the one to the other.
+//! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects to it, and
+//! a pipe carries every frame of the one to the other.
 //!
-//! It shares the port with sigver and nothing else: no rooms, no model, no negotiation. The rules live in the pure
-//! modules ([`handle`], [`door`], [`pipe`]), who waits where in [`registry`], and the task around them in `task`.
-//! No HTTP here: [`crate::server`] asks at the door and words the answer.
-//!
-//! Where we differ from the original, we say so where it happens; in short:
-//! - a listener that leaves frees its handle at once, where it used to block it until the listen deadline;
-//! - a listener whose early messages break the limits is closed at once, not when somebody connects;
-//! - a request without an `Origin` is refused if there is an origin expression, where the original panicked;
-//! - the listen deadline is exact, where the original looked every five seconds.
+//! It shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules are in
+//! [`crate::protocol::signaller`], admission in [`admission`], the waiting listeners in [`registry`], the task of a pipe
+//! in `task`. Differences from signallerd are C80 to C89 of docs/reference/differences.md.
 
 pub mod admission;
 pub mod registry;

@@ -10,12 +10,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
+use crate::tools::dial::Target;
 use crate::tools::ephemeral_server;
 use crate::tools::replay::compare::{Comparison, Rules, Sequence, compare};
 use crate::tools::replay::player::{Options, play};
 use crate::tools::replay::rename::needs_own_server;
 use crate::tools::replay::script::steps;
-use crate::tools::replay::target::Target;
 use crate::tools::replay::transcript::{self, Event, Scenario, glob};
 
 const ABOUT: &str = "\
@@ -42,7 +42,7 @@ enum Pace {
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct Replay {
+pub struct ReplayArgs {
     /// Recordings, then the server's URL, as ws://HOST:PORT or wss://HOST
     #[arg(required = true, value_name = "FILE... [URL]")]
     what: Vec<String>,
@@ -109,7 +109,7 @@ impl Servers {
     }
 }
 
-impl Replay {
+impl ReplayArgs {
     /// Runs it.
     pub async fn run(mut self) -> Result<ExitCode> {
         let is_url = |what: &String| what.contains("://");

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::json_members::members;
-use super::raw_protobuf::{self, Field, Value};
 use super::transcript::{Op, Payload, to_hex};
+use crate::tools::protobuf::{WireField, WireValue, fields, put_bytes, put_number, put_varint};
 
 /// Numbers below this one are literal, not made up.
 pub const SMALL: u64 = 1000;
@@ -225,16 +225,16 @@ enum Piece {
     Id(u64),
 }
 
-fn id_of(field: &Field<'_>, ids: &[u64]) -> Option<u64> {
+fn id_of(field: &WireField<'_>, ids: &[u64]) -> Option<u64> {
     match field.value {
-        Value::Varint(id) if ids.contains(&field.number) => Some(id),
+        WireValue::Varint(id) if ids.contains(&field.number) => Some(id),
         _ => None,
     }
 }
 
 fn tag(number: u64, wire_type: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    raw_protobuf::put_varint(&mut out, number << 3 | wire_type);
+    put_varint(&mut out, number << 3 | wire_type);
     out
 }
 
@@ -245,10 +245,10 @@ fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
         return None;
     }
     let mut pieces = Vec::new();
-    for field in raw_protobuf::fields(bytes)? {
+    for field in fields(bytes)? {
         match (field.value, layout.content(field.number)) {
-            (Value::Bytes(inner), Some(ids)) => {
-                let inner = raw_protobuf::fields(inner)?;
+            (WireValue::Bytes(inner), Some(ids)) => {
+                let inner = fields(inner)?;
                 if !inner.iter().any(|f| id_of(f, ids).is_some()) {
                     pieces.push(Piece::Raw(field.raw.to_vec()));
                     continue;
@@ -275,9 +275,9 @@ fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
 /// The message with every id for which `new` has an answer written anew; all other bytes stay.
 fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
-    for field in raw_protobuf::fields(bytes)? {
+    for field in fields(bytes)? {
         let inner = match (field.value, layout.content(field.number)) {
-            (Value::Bytes(inner), Some(ids)) => raw_protobuf::fields(inner).zip(Some(ids)),
+            (WireValue::Bytes(inner), Some(ids)) => fields(inner).zip(Some(ids)),
             _ => None,
         };
         let Some((inner, ids)) = inner else {
@@ -289,14 +289,14 @@ fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64
         for field in inner {
             match id_of(&field, ids).and_then(&new) {
                 Some(id) => {
-                    raw_protobuf::put_number(&mut rewritten, field.number, id);
+                    put_number(&mut rewritten, field.number, id);
                     changed = true;
                 }
                 None => rewritten.extend_from_slice(field.raw),
             }
         }
         if changed {
-            raw_protobuf::put_bytes(&mut out, field.number, &rewritten);
+            put_bytes(&mut out, field.number, &rewritten);
         } else {
             out.extend_from_slice(field.raw);
         }

@@ -16,8 +16,8 @@
 //! hand, and what comes is compared as bytes, so that a mistake of the gateway cannot hide itself. The tests that
 //! compare it with the original servers use this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`frames`]. The others touch
-//! sockets and files: [`target`], [`peer`], [`player`], [`relay`], [`tape`].
+//! Pure: [`transcript`], [`script`], [`raw_protobuf`], [`json_members`], [`ids`], [`rename`], [`compare`],
+//! [`frame_sniffer`]. The others use sockets and files: [`target`], [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod compare;
@@ -27,10 +27,8 @@ pub mod json_members;
 pub mod peer;
 pub mod player;
 pub mod proxy;
-pub mod raw_protobuf;
 pub(in crate::tools) mod record_cli;
 pub mod recorder;
 pub mod rename;
 pub mod script;
-pub mod target;
 pub mod transcript;

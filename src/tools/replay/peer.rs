@@ -4,19 +4,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::script::Observed;
-use super::target::{Stream, Target};
 use super::transcript::{Connect, Op, Payload};
+use crate::tools::dial::{DialedSocket, Target};
 
 /// How long a connection attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -126,9 +125,7 @@ impl Link {
     }
 }
 
-type Socket = WebSocketStream<Box<dyn Stream>>;
-
-async fn open(target: &Target, to: &Connect) -> Result<Socket> {
+async fn open(target: &Target, to: &Connect) -> Result<DialedSocket> {
     let url = format!("ws://{}{}", target.authority(), target.path(&to.path));
     let mut request = url.into_client_request()?;
     for (name, value) in [("origin", &to.origin), ("sec-websocket-protocol", &to.protocol)] {
@@ -136,16 +133,12 @@ async fn open(target: &Target, to: &Connect) -> Result<Socket> {
             request.headers_mut().insert(name, HeaderValue::from_str(value)?);
         }
     }
-    let stream = target.dial().await?;
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
-        .await
-        .context("upgrade")?;
-    Ok(socket)
+    Ok(target.upgrade(request, Some(config)).await?.0)
 }
 
 async fn run(
-    mut socket: Socket,
+    mut socket: DialedSocket,
     mut orders: mpsc::UnboundedReceiver<PeerCommand>,
     reflex: Option<AutoReply>,
     link: &Link,

@@ -16,8 +16,8 @@ use super::ids::{self, Id, Layout, MaskedFrame};
 use super::peer::{AutoReply, Peer, PeerCommand, PeerEvent, PeerReport};
 use super::rename::Renamer;
 use super::script::{Action, Observed, Seen, Step, steps};
-use super::target::Target;
 use super::transcript::{Connect, Event, Op, Payload, Record, Scenario};
+use crate::tools::dial::Target;
 
 /// How long to wait for what the script shows.
 const LIMIT: Duration = Duration::from_millis(1500);

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::frame_sniffer::{Reader, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
-use super::target::Target;
 use super::transcript::{Connect, Event, Op};
+use crate::tools::dial::Target;
 
 /// How long the head of a request or an answer may be, in bytes, and how long it may take.
 const MAX_HEAD: usize = 64 * 1024;
@@ -127,7 +127,7 @@ async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Recorder>) -> R
         request.set("Connection", Some("close"));
     }
     let track = websocket.then(|| tape.track(connect));
-    let mut server = match target.dial().await {
+    let mut server = match target.dial().await.map_err(anyhow::Error::from) {
         Ok(server) => server,
         Err(error) => {
             if let Some(track) = track {

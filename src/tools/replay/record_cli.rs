@@ -8,8 +8,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::tools::dial::Target;
+use crate::tools::replay::proxy;
 use crate::tools::replay::recorder::{Recorder, make_folder};
-use crate::tools::replay::{proxy, target::Target};
 
 const ABOUT: &str = "\
 Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
@@ -21,7 +22,7 @@ A recording holds all that was said, room keys, origins and payloads included. T
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct Record {
+pub struct RecordArgs {
     /// The server to pass connections on to, ws://HOST:PORT or wss://HOST
     #[arg(long, value_name = "URL")]
     upstream: String,
@@ -49,7 +50,7 @@ fn named(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-impl Record {
+impl RecordArgs {
     /// Runs it, until it is told to stop.
     pub async fn run(self) -> Result<ExitCode> {
         let target = Target::parse(&self.upstream).context("--upstream")?;

@@ -27,6 +27,7 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joined: false }
     }
 
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text.clone()) {
@@ -102,6 +103,7 @@ impl V1To5Codec {
         self.joiners.get(index).map(Recipient::Joiner)
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToJoiner { link } => {

@@ -30,6 +30,7 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text) {
@@ -76,6 +77,7 @@ impl V6Codec {
         }
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToMember { .. } => out.static_text("{\"reachable\":\"true\"}"),

@@ -1,4 +1,4 @@
-//! The dialects of bytes: sigver 15 to 20. Messages in [`wire`], what they mean in [`v1`] and [`current`].
+//! The dialects of bytes: sigver 15 to 20. Messages in [`wire`], codecs in [`v1`] and [`v2`].
 
 mod content_fast;
 mod protobufjs_errors;

@@ -45,6 +45,7 @@ enum ClientMessage<'a> {
 }
 
 impl V7To14Codec {
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
             return self.refuse(JsonError::NotJson, out);
@@ -72,7 +73,7 @@ impl V7To14Codec {
             ClientMessage::ToJoiner { id, data } => {
                 self.relay_to_joiner(id, object.share_value(data), &text, out)
             }
-            // The server forwards it, and the joiner ignores it.
+            // Not for the joiner, and no reason to close the room.
             ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {}
             ClientMessage::Ping { .. } | ClientMessage::WithoutData | ClientMessage::Unknown => {
                 self.refuse(JsonError::Unknown(&text), out);
@@ -98,26 +99,23 @@ impl V7To14Codec {
         let capabilities = &self.capabilities;
         let ignores_others = capabilities.opens_by_key.any;
         let is_whole = |members: usize| ignores_others || object.len() == members;
+        let alone = object.len() == 1;
+        let by_open = open.filter(|_| alone && !capabilities.opens_by_key.all);
+        if let Some(key) = key.filter(|_| ignores_others).or(by_open) {
+            return ClientMessage::Open { key };
+        }
+        if let Some(key) = join.filter(|_| is_whole(1)) {
+            return ClientMessage::Join { key };
+        }
+        if alone && capabilities.pings.any {
+            if let Some(value) = ping {
+                return ClientMessage::Ping { value };
+            }
+            if pong.is_some() {
+                return ClientMessage::Pong;
+            }
+        }
         match (id, data) {
-            _ if ignores_others && let Some(key) = key => ClientMessage::Open { key },
-            _ if object.len() == 1
-                && !capabilities.opens_by_key.all
-                && let Some(key) = open =>
-            {
-                ClientMessage::Open { key }
-            }
-            _ if is_whole(1)
-                && let Some(key) = join =>
-            {
-                ClientMessage::Join { key }
-            }
-            _ if object.len() == 1
-                && capabilities.pings.any
-                && let Some(value) = ping =>
-            {
-                ClientMessage::Ping { value }
-            }
-            _ if object.len() == 1 && capabilities.pings.any && pong.is_some() => ClientMessage::Pong,
             (Some(id), Some(data)) if is_whole(2) => ClientMessage::ToJoiner { id, data },
             (None, Some(data)) if is_whole(1) => ClientMessage::ToMember { data },
             (Some(_), None) => ClientMessage::WithoutData,
@@ -318,7 +316,9 @@ mod tests {
         let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release);
         codec.opened = true;
         codec.joined = true;
-        codec.joiners.iter_mut().for_each(|joiners| drop(joiners.index_or_insert(LinkId(70))));
+        if let Some(joiners) = &mut codec.joiners {
+            joiners.index_or_insert(LinkId(70));
+        }
         let mut out = Vec::new();
         codec.decode(&Message::text(text), &mut out);
         out

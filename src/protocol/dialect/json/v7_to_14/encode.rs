@@ -30,6 +30,7 @@ impl V7To14Codec {
         }
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(
         &mut self,
         event: Event,

@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::admin::unix::{AdminSocket, AdminSocketError};
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
-use super::http::{self, Routes, SseRegistry, UpgradeTarget};
+use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::signaller::{Signaller, Stream};
 use super::telemetry::Report;
@@ -71,7 +71,7 @@ impl Gateway {
         let address = listener.local_addr().map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
-        let sse = SseRegistry::new(&shared, config.transports, config.max_message);
+        let sse = SseService::new(&shared, config.transports, config.max_message);
         if !websockets && sse.is_none() {
             tracing::warn!(
                 "--type sse, but none of the enabled protocols supports event streams: every request will be rejected"
@@ -238,24 +238,25 @@ impl Frontend {
         let Frontend { shared, routes, max_message, .. } = &*self;
         let upgraded =
             http::serve(stream, endpoint, routes.clone(), alive.clone(), shared.shutdown.begun()).await;
-        let Some(http::Upgraded { stream, grant, early, wanted }) = upgraded else {
+        let Some(http::Upgraded { stream, response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
             return;
         };
         let shared = Arc::clone(shared);
         // A task of its own, so that the larger state of the HTTP connection is freed now.
-        match wanted {
+        match target {
             UpgradeTarget::Room(upgrade) => {
-                let socket = Socket::new(stream, early, *max_message).after(grant);
+                let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
                 let policy = |shared: &Shared| Arc::clone(&shared.policy);
                 tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
             }
-            UpgradeTarget::Relay(signaller, call) => {
+            UpgradeTarget::Signaller(signaller, admitted) => {
                 let span = connection_span(None, endpoint, TransportKind::SignallerPipe, shared.log_ip);
                 let pipe = async move {
                     let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
-                    let pipe = signaller.serve(Box::new(stream), early, call, shared.shutdown.begun());
+                    let pipe =
+                        signaller.serve(Box::new(stream), prefetched, admitted, shared.shutdown.begun());
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(()) => {
                             let lasted_s = began.elapsed().as_secs();

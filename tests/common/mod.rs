@@ -34,6 +34,16 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Waits until `condition` holds, for conditions without a notification.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, poll).await;
+}
+
 /// A gateway in this process, on a free port.
 pub struct TestGateway {
     pub address: SocketAddr,

@@ -5,13 +5,13 @@ use crate::protocol::dialect::{Dialect, Evidence};
 
 /// A number of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionCount {
+pub(crate) struct ConnectionCount {
     /// Connections that are open.
-    pub active: u64,
+    pub(crate) active: u64,
     /// Connections since the start, open or closed.
-    pub total: u64,
+    pub(crate) total: u64,
     /// Time of the most recent close.
-    pub last_closed: Option<UnixSeconds>,
+    pub(crate) last_closed: Option<UnixSeconds>,
 }
 
 /// A number of connections that one kind of evidence identified.
@@ -25,22 +25,22 @@ pub struct EvidenceCount {
 
 /// The use of one dialect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DialectUsage {
+pub(crate) struct DialectUsage {
     /// Connections treated as this dialect.
-    pub assigned: ConnectionCount,
+    pub(crate) assigned: ConnectionCount,
     /// Connections treated as another dialect, which are also consistent with this one.
-    pub possible: ConnectionCount,
+    pub(crate) possible: ConnectionCount,
     /// `assigned` by evidence, in the order of [`Evidence::ALL`].
-    pub by_evidence: [EvidenceCount; Evidence::ALL.len()],
+    pub(crate) by_evidence: [EvidenceCount; Evidence::ALL.len()],
 }
 
 /// The use of all dialects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Usage in the order of [`Dialect::ALL`].
-    pub dialects: [DialectUsage; Dialect::ALL.len()],
+    pub(crate) dialects: [DialectUsage; Dialect::ALL.len()],
     /// Connections without a recognised dialect.
-    pub unrecognised: ConnectionCount,
+    pub(crate) unrecognised: ConnectionCount,
 }
 
 impl ConnectionCount {
@@ -69,13 +69,13 @@ impl ConnectionCount {
 
 impl Counts {
     /// Returns the use of `dialect`.
-    pub fn dialect(&self, dialect: Dialect) -> &DialectUsage {
+    pub(crate) fn dialect(&self, dialect: Dialect) -> &DialectUsage {
         // The discriminants are the positions in `Dialect::ALL`.
         &self.dialects[dialect as usize]
     }
 
     /// Returns the number of all connections, recognised or not.
-    pub fn sum(&self) -> ConnectionCount {
+    pub(crate) fn sum(&self) -> ConnectionCount {
         let mut sum = self.unrecognised;
         self.dialects.iter().for_each(|usage| sum.add(usage.assigned));
         sum

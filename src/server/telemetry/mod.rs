@@ -16,15 +16,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub use counts::{ConnectionCount, Counts, DialectUsage, EvidenceCount};
-pub use report::{Report, RoomSummary, RoomsReport, ServerSummary};
+pub use counts::EvidenceCount;
+pub(crate) use counts::{ConnectionCount, Counts};
+pub(crate) use report::ServerSummary;
+pub use report::{
+    ConnectionReport, CountReport, DialectReport, OverallCount, Report, RoomSummary, RoomsReport,
+    SignallerReport,
+};
 pub use time::UnixSeconds;
 
 use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
 use crate::server::sharded::Sharded;
 
-/// Number of independently locked parts, so that connections on several cores rarely wait for one another.
+/// Number of shards over which the connections are spread.
 const SHARDS: usize = 16;
 
 /// Capacity up to which a table of connections is never shrunk.
@@ -76,36 +81,36 @@ struct Entry {
 
 /// Result of detection for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recognition {
+pub(crate) struct Recognition {
     /// Releases that the client may still be of.
-    pub releases: ReleaseSet,
+    pub(crate) releases: ReleaseSet,
     /// Dialect of the likeliest of `releases`, which is spoken with the client.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// Evidence that led to `releases`.
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
 }
 
 /// An open connection, for a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// Number of the connection, which is also in the log.
-    pub peer: PeerId,
+    pub(crate) peer: PeerId,
     /// Time of the connection's start.
-    pub since: UnixSeconds,
+    pub(crate) since: UnixSeconds,
     /// Result of detection so far.
-    pub recognition: Option<Recognition>,
+    pub(crate) recognition: Option<Recognition>,
 }
 
 /// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionGuard {
+pub(crate) struct ConnectionGuard {
     telemetry: Arc<Telemetry>,
     peer: PeerId,
 }
 
 /// Counts a connection of the path relay `signaller` as open until it is dropped.
 #[derive(Debug)]
-pub struct SignallerGuard(Arc<Telemetry>);
+pub(crate) struct SignallerGuard(Arc<Telemetry>);
 
 impl Default for Telemetry {
     fn default() -> Self {
@@ -126,7 +131,7 @@ impl Telemetry {
     }
 
     /// Counts a new connection. Each `peer` may be registered only once.
-    pub fn register(self: &Arc<Self>, peer: PeerId) -> ConnectionGuard {
+    pub(crate) fn register(self: &Arc<Self>, peer: PeerId) -> ConnectionGuard {
         let mut shard = self.shard(peer).lock();
         shard.connections.insert(peer, Entry { since: UnixSeconds::now(), recognition: None });
         shard.counts.open(None);
@@ -134,7 +139,7 @@ impl Telemetry {
     }
 
     /// Counts a new connection of the path relay `signaller`.
-    pub fn register_signaller(self: &Arc<Self>) -> SignallerGuard {
+    pub(crate) fn register_signaller(self: &Arc<Self>) -> SignallerGuard {
         self.signaller.lock().open();
         SignallerGuard(Arc::clone(self))
     }
@@ -150,35 +155,35 @@ impl Telemetry {
     }
 
     /// Returns the number of rooms so far in which clients of different generations were connected to one another.
-    pub fn mixed_rooms(&self) -> u64 {
+    pub(crate) fn mixed_rooms(&self) -> u64 {
         self.mixed_rooms.load(Ordering::Relaxed)
     }
 
     /// Returns the dialect of an open connection, if it is recognised.
-    pub fn dialect(&self, peer: PeerId) -> Option<Dialect> {
+    pub(crate) fn dialect(&self, peer: PeerId) -> Option<Dialect> {
         let shard = self.shard(peer).lock();
         shard.connections.get(&peer).and_then(|entry| entry.recognition).map(|known| known.dialect)
     }
 
     /// Returns the time at which counting began.
-    pub fn started(&self) -> UnixSeconds {
+    pub(crate) fn started(&self) -> UnixSeconds {
         self.started
     }
 
     /// Returns the counts of all connections but those of `signaller`.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         self.shards.iter().for_each(|shard| sum.add(&shard.lock().counts));
         sum
     }
 
     /// Returns the count of the path relay `signaller`.
-    pub fn signaller(&self) -> ConnectionCount {
+    pub(crate) fn signaller(&self) -> ConnectionCount {
         *self.signaller.lock()
     }
 
     /// Returns all open connections, oldest first.
-    pub fn connections(&self) -> Vec<ConnectionInfo> {
+    pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
         for shard in self.shards.iter() {
             let shard = shard.lock();
@@ -199,12 +204,12 @@ impl Telemetry {
 
 impl ConnectionGuard {
     /// Counts the room of this connection as mixed. To be called once for each room.
-    pub fn count_mixed_room(&self) {
+    pub(crate) fn count_mixed_room(&self) {
         self.telemetry.mixed_rooms.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the connection under a new result of detection, in place of the previous one.
-    pub fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) {
+    pub(crate) fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) {
         let recognition = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.connections.get_mut(&self.peer) {

@@ -10,13 +10,13 @@ use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
 /// Facts of the server that the counters do not have.
 #[derive(Clone, Debug)]
-pub struct ServerSummary {
+pub(crate) struct ServerSummary {
     /// Address that the server listens on.
-    pub address: String,
+    pub(crate) address: String,
     /// Releases that are served.
-    pub releases: ReleaseSet,
+    pub(crate) releases: ReleaseSet,
     /// True if the path relay `signaller` is served.
-    pub signaller: bool,
+    pub(crate) signaller: bool,
 }
 
 /// The status of a server.
@@ -150,7 +150,7 @@ pub struct RoomSummary {
 
 impl Report {
     /// Returns the report of `telemetry` at `time`, without rooms and without a list of connections.
-    pub fn new(server: ServerSummary, telemetry: &Telemetry, time: UnixSeconds) -> Report {
+    pub(crate) fn new(server: ServerSummary, telemetry: &Telemetry, time: UnixSeconds) -> Report {
         let counts = telemetry.counts();
         let all = counts.sum();
         let dialects = Dialect::ALL.into_iter().map(|dialect| {
@@ -205,7 +205,7 @@ impl From<ConnectionInfo> for ConnectionReport {
 
 impl RoomsReport {
     /// Adds a room, identified by the hash of its key, with the dialects of its recognised peers.
-    pub fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
+    pub(crate) fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
         let mut peers = BTreeMap::new();
         dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
         let generations: BTreeSet<u8> = peers.keys().map(|dialect| dialect.generation().mark()).collect();
@@ -220,7 +220,7 @@ impl RoomsReport {
     }
 
     /// Sorts the rooms with the most generations, dialects and peers first.
-    pub fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.list.sort_unstable_by_key(|summary| {
             let size = (summary.generations, summary.peers.len(), summary.peers.values().sum::<usize>());
             (Reverse(size), summary.room)

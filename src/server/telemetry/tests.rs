@@ -1,5 +1,6 @@
 //! Tests of the counts through the life of a connection, and of the renderers.
 
+use super::counts::DialectUsage;
 use super::*;
 use crate::protocol::dialect::Release;
 

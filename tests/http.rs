@@ -1,4 +1,5 @@
-//! HTTP on the port of the gateway, byte by byte: plain requests, and every form of a request for a WebSocket.
+//! HTTP on the port of the gateway, byte by byte: plain requests, and every form of a request for a
+//! WebSocket.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

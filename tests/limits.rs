@@ -1,5 +1,5 @@
-//! Limits, and their isolation from other clients: oversized and malformed messages, slow consumers, silent clients, and
-//! floods of random bytes.
+//! Limits, and their isolation from other clients: oversized and malformed messages, slow consumers, silent
+//! clients, and floods of random bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -284,7 +284,8 @@ async fn random_bytes_do_not_affect_other_clients() {
         let gateway = TestGateway::start(protocol).await;
         let (mut first, mut joiner) = pair(&gateway, "/k").await;
         let link = up(&mut first, &mut joiner, b"offer").await;
-        // With a second member, no member is the only one that joiners fail to connect to, which would be evicted.
+        // With a second member, no member is the only one that joiners fail to connect to, which would be
+        // evicted.
         let mut second = gateway.ws("/k?favored").await;
         assert!(second.binary(&connect(13, &[11])).await);
         second.expect(&[Got::binary("2001")]).await;

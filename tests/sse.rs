@@ -1,5 +1,5 @@
-//! Event streams end to end, and the differences from those of sigver 8.1, 9 and 10. `tests/sse_recordings.rs` compares
-//! with recordings of these.
+//! Event streams end to end, and the differences from those of sigver 8.1, 9 and 10.
+//! `tests/sse_recordings.rs` compares with recordings of these.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

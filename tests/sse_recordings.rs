@@ -1,6 +1,6 @@
-//! Replays of recordings of the Node.js servers with event streams (`tests/fixtures/sse`): the same requests must give the
-//! same events, modulo ids. Each rule that changes a recording before the comparison is a difference of
-//! `docs/reference/differences.md`.
+//! Replays of recordings of the Node.js servers with event streams (`tests/fixtures/sse`): the same requests
+//! must give the same events, modulo ids. Each rule that changes a recording before the comparison is a
+//! difference of `docs/reference/differences.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

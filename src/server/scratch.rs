@@ -1,5 +1,5 @@
-//! Buffers that the connections of one worker thread share, so that an idle connection owns none. They carry no data from
-//! one use to the next.
+//! Buffers that the connections of one worker thread share, so that an idle connection owns none. They carry
+//! no data from one use to the next.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

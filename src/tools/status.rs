@@ -1,4 +1,5 @@
-//! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the answer.
+//! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the
+//! answer.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -65,8 +65,8 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Receives the next event or comment, without the empty line behind it, or `None` at the end. A lone comment ends
-    /// with its line. Cancel safe.
+    /// Receives the next event or comment, without the empty line behind it, or `None` at the end. A lone
+    /// comment ends with its line. Cancel safe.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             let lone = self.body.starts_with(":\n") && !self.body.starts_with(":\n\n");

@@ -57,8 +57,8 @@ pub struct StatusService {
 }
 
 impl StatusService {
-    /// Returns the status in `format`, with a line end. It is computed on a thread of its own, as a walk through many
-    /// rooms would delay the connections.
+    /// Returns the status in `format`, with a line end. It is computed on a thread of its own, as a walk
+    /// through many rooms would delay the connections.
     pub async fn render(&self, query: StatusQuery, format: Format) -> String {
         let service = self.clone();
         let rendered = tokio::task::spawn_blocking(move || telemetry::render(&service.report(query), format));

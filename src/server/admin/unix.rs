@@ -1,5 +1,5 @@
-//! The control socket: a Unix domain socket on which the user who runs the server asks for its status. A client sends one
-//! line, and receives a text up to the end of the connection.
+//! The control socket: a Unix domain socket on which the user who runs the server asks for its status. A
+//! client sends one line, and receives a text up to the end of the connection.
 //!
 //! A failure of this socket never affects the clients of the gateway.
 
@@ -59,8 +59,8 @@ impl AdminSocket {
     /// Opens a control socket at the first usable one of `paths`. Returns `None` if there are no paths.
     ///
     /// # Errors
-    /// No path is usable (the error is that of the first), or a path is in use: a client that finds the other server at
-    /// that path would never get as far as the next one.
+    /// No path is usable (the error is that of the first), or a path is in use: a client that finds the other
+    /// server at that path would never get as far as the next one.
     pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, AdminSocketError> {
         let mut first_error = None;
         for path in paths {
@@ -143,8 +143,8 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Removes the socket of a server that crashed. The default path contains the port, which this process holds: no other
-/// server can take the path between the check and the removal.
+/// Removes the socket of a server that crashed. The default path contains the port, which this process holds:
+/// no other server can take the path between the check and the removal.
 async fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
     let io_error = |source| AdminSocketError::Io { path: path.to_owned(), source };
     if !fs::symlink_metadata(path).map_err(io_error)?.file_type().is_socket() {

@@ -1,4 +1,5 @@
-//! Responses to the requests of event streams, with the CORS headers that let the page of any origin read them.
+//! Responses to the requests of event streams, with the CORS headers that let the page of any origin read
+//! them.
 
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};

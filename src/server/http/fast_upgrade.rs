@@ -1,8 +1,9 @@
-//! The upgrade to a WebSocket without hyper, for the request that nearly every connection begins with. The response is
-//! that of [`upgrade::respond`](super::upgrade::respond), and is sent in one write with the first frame.
+//! The upgrade to a WebSocket without hyper, for the request that nearly every connection begins with. The
+//! response is that of [`upgrade::respond`](super::upgrade::respond), and is sent in one write with the first
+//! frame.
 //!
-//! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is left to hyper:
-//! other requests, and requests that the first read does not contain as a whole.
+//! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is
+//! left to hyper: other requests, and requests that the first read does not contain as a whole.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the port of the gateway: the upgrade to a WebSocket, event streams, and a short text for other requests.
+//! HTTP/1.1 on the port of the gateway: the upgrade to a WebSocket, event streams, and a short text for other
+//! requests.
 
 mod body;
 mod cors;
@@ -78,8 +79,8 @@ pub(crate) struct Routes {
     pub(crate) events: Option<Arc<SseService>>,
 }
 
-/// Serves HTTP until the client upgrades to a WebSocket. Returns `None` if the connection ends otherwise, or when `stop`
-/// is ready. Everything that outlives the call holds a clone of `alive`.
+/// Serves HTTP until the client upgrades to a WebSocket. Returns `None` if the connection ends otherwise, or
+/// when `stop` is ready. Everything that outlives the call holds a clone of `alive`.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     endpoint: ClientEndpoint,

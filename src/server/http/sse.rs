@@ -1,4 +1,5 @@
-//! HTTP of event streams: routes their requests, opens streams, and delivers messages that clients send by GET and POST.
+//! HTTP of event streams: routes their requests, opens streams, and delivers messages that clients send by
+//! GET and POST.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,8 @@ use crate::server::transport::sse_body::{EventStream, body_channel};
 
 /// Longest time for the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for which the response to a GET that sends is kept open: below the timeouts of proxies. The Node.js servers never
-/// end it.
+/// Time for which the response to a GET that sends is kept open: below the timeouts of proxies. The Node.js
+/// servers never end it.
 const GET_HOLD: Duration = Duration::from_secs(15);
 /// Longest id before a message in the body of a POST, in bytes.
 const MAX_ID: usize = 64;

@@ -48,8 +48,8 @@ impl SseRegistry {
         Arc::new(SseRegistry { streams: Mutex::default(), random: ring::default_provider().secure_random })
     }
 
-    /// Registers a stream under a new random id. Returns its registration, its id and both ends of its inbox, or `None`
-    /// if the system has no random numbers.
+    /// Registers a stream under a new random id. Returns its registration, its id and both ends of its inbox,
+    /// or `None` if the system has no random numbers.
     pub(super) fn register(
         self: &Arc<Self>,
         variant: SseVariant,
@@ -82,7 +82,8 @@ impl SseRegistry {
         }
     }
 
-    /// Returns an unpredictable id, which is all that authenticates a client. It is at most `Number.MAX_SAFE_INTEGER`.
+    /// Returns an unpredictable id, which is all that authenticates a client. It is at most
+    /// `Number.MAX_SAFE_INTEGER`.
     fn random_id(&self) -> Option<u64> {
         let mut bytes = [0; 8];
         self.random.fill(&mut bytes).ok()?;

@@ -62,8 +62,8 @@ pub(super) fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> b
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// Returns the response to a request for a WebSocket: that of sigver 20.1.0 (measured), which declines extensions and
-/// selects the first subprotocol offered.
+/// Returns the response to a request for a WebSocket: that of sigver 20.1.0 (measured), which declines
+/// extensions and selects the first subprotocol offered.
 fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response<Full<Bytes>>>> {
     let headers = request.headers();
     let bad_request = |text| {

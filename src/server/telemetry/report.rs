@@ -1,4 +1,5 @@
-//! The status of a server as plain data. Serialised, its field names are stable: docs/reference/status-json.md lists them.
+//! The status of a server as plain data. Serialised, its field names are stable:
+//! docs/reference/status-json.md lists them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,7 +139,8 @@ pub struct RoomsReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RoomSummary {
-    /// Hash of the room's key, in place of the key, by a hash function that is chosen at random at each start.
+    /// Hash of the room's key, in place of the key, by a hash function that is chosen at random at each
+    /// start.
     #[serde(serialize_with = "room_hash")]
     pub room: u32,
     /// Number of peers by dialect.
@@ -198,7 +200,7 @@ impl From<ConnectionInfo> for ConnectionReport {
             since: info.since,
             dialect: info.recognition.map(|known| known.dialect.name()),
             evidence: info.recognition.map(|known| known.evidence),
-            releases: releases.filter_map(|release| release.versions().first().copied()).collect(),
+            releases: releases.map(Release::version).collect(),
         }
     }
 }
@@ -208,7 +210,8 @@ impl RoomsReport {
     pub(crate) fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
         let mut peers = BTreeMap::new();
         dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
-        let generations: BTreeSet<u8> = peers.keys().map(|dialect| dialect.generation().mark()).collect();
+        let generations: BTreeSet<u8> =
+            peers.keys().map(|dialect| dialect.peer_protocol().partition_id()).collect();
         let summary = RoomSummary { room, peers, generations: generations.len() };
         let mixed = summary.peers.len() > 1;
         self.total += 1;
@@ -230,9 +233,7 @@ impl RoomsReport {
 
 /// Returns the versions that speak a dialect, oldest first.
 fn versions(dialect: Dialect) -> Vec<String> {
-    let releases = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-    let lists: Vec<String> = releases.map(Release::in_words).collect();
-    lists.iter().flat_map(|list| list.split(", ")).map(str::to_owned).collect()
+    dialect.releases().flat_map(Release::versions).map(|version| (*version).to_owned()).collect()
 }
 
 fn evidence_key(evidence: Evidence) -> String {

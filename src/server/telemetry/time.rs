@@ -33,7 +33,8 @@ impl fmt::Display for UnixSeconds {
     /// Formats the time by RFC 3339: `2026-05-01T12:00:05Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
-        // Days are counted from 0000-03-01, so that a leap day is the last day of its year and of its 400-year era.
+        // Days are counted from 0000-03-01, so that a leap day is the last day of its year and of its
+        // 400-year era.
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

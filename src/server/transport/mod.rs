@@ -55,8 +55,8 @@ impl TransportKind {
 
 /// The server's end of one connection.
 pub trait Transport {
-    /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings are
-    /// answered, and so show that the peer is alive.
+    /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings
+    /// are answered, and so show that the peer is alive.
     const KEEPALIVE: Option<Duration>;
 
     /// Kind of the transport, for logs.
@@ -65,8 +65,8 @@ pub trait Transport {
     /// Receives the next event.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
 
-    /// Queues a message or close frame for the next [`poll_flush`](Self::poll_flush). Returns true if nothing can be
-    /// queued after it.
+    /// Queues a message or close frame for the next [`poll_flush`](Self::poll_flush). Returns true if nothing
+    /// can be queued after it.
     ///
     /// # Errors
     /// The connection is broken or closed.
@@ -78,7 +78,8 @@ pub trait Transport {
     /// The connection is broken.
     fn queue_ping(&mut self) -> io::Result<()>;
 
-    /// Returns true if so much is queued that nothing more should be received before the peer has taken some of it.
+    /// Returns true if so much is queued that nothing more should be received before the peer has taken some
+    /// of it.
     fn is_congested(&self) -> bool;
 
     /// Sends the queue.

@@ -1,8 +1,8 @@
-//! The server's end of one event stream: messages are sent as events in the body of a response, and received from a queue
-//! that the client's other requests fill. The caller encodes the events.
+//! The server's end of one event stream: messages are sent as events in the body of a response, and received
+//! from a queue that the client's other requests fill. The caller encodes the events.
 //!
-//! The HTTP connection pulls the body, as far as its own write buffer has room: what is queued counts as unsent until the
-//! connection has taken it.
+//! The HTTP connection pulls the body, as far as its own write buffer has room: what is queued counts as
+//! unsent until the connection has taken it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

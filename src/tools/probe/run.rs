@@ -195,7 +195,7 @@ fn is_superset_of_another(dialect: Dialect) -> bool {
 
 /// Returns the newest version on npm of a release.
 fn newest_version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
+    release.version()
 }
 
 impl Observed {
@@ -235,7 +235,7 @@ impl ProbeResult {
         let Observed { findings, is_gateway: gateway, releases, .. } = observed;
         let dialects: Vec<Protocol> =
             trials.iter().filter(|trial| trial.works).map(|trial| trial.dialect).collect();
-        let versions: Vec<String> = releases.iter().map(|release| release.in_words()).collect();
+        let versions: Vec<String> = releases.iter().map(|release| release.version_list()).collect();
         ProbeResult {
             url: target.to_string(),
             summary: summary(gateway, &versions, &dialects),

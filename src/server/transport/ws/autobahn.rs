@@ -1,9 +1,10 @@
-//! The cases of the fuzzing client of Autobahn|Testsuite for a server without compression: sections 1 to 5, 7 and 10 here,
-//! section 6 in `utf8.rs`. Each case is sent to an echo server in four ways of splitting it into reads.
+//! The cases of the fuzzing client of Autobahn|Testsuite for a server without compression: sections 1 to 5, 7
+//! and 10 here, section 6 in `utf8.rs`. Each case is sent to an echo server in four ways of splitting it into
+//! reads.
 //!
-//! The expected bytes are derived from RFC 6455, RFC 3629 and the published descriptions of the cases, and are neither
-//! encoded nor decoded by the codec under test or by the library. Left out are section 9 (load: the same frames, larger and
-//! more of them) and sections 12 and 13 (compression is never negotiated).
+//! The expected bytes are derived from RFC 6455, RFC 3629 and the published descriptions of the cases, and
+//! are neither encoded nor decoded by the codec under test or by the library. Left out are section 9 (load:
+//! the same frames, larger and more of them) and sections 12 and 13 (compression is never negotiated).
 
 mod utf8;
 
@@ -46,7 +47,8 @@ enum Expected {
     Pong,
     /// A close frame, whose payload is sent back.
     Closed(Vec<u8>),
-    /// A close frame with an invalid code, answered with 1002. It is reported as the peer's close with that code.
+    /// A close frame with an invalid code, answered with 1002. It is reported as the peer's close with that
+    /// code.
     InvalidCode,
     /// A violation: this code is sent, exactly when the violation is received.
     Fail(u16, FailPoint),
@@ -277,8 +279,8 @@ fn section_2_pings_and_pongs() {
     play(11, cases);
 }
 
-/// Cases are numbered by the value of the bits. Each value is sent in every place: alone, between a valid message and a
-/// ping, and inside a message.
+/// Cases are numbered by the value of the bits. Each value is sent in every place: alone, between a valid
+/// message and a ping, and inside a message.
 #[test]
 fn section_3_reserved_bits() {
     let numbers = ["3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7"];
@@ -403,7 +405,8 @@ fn section_7_closing() {
         cases.push(good(format!("7.7.{} ({code})", at + 1), closing(code, "")));
         cases.push(good(format!("7.7.{} ({code}, with a reason)", at + 1), closing(code, "é")));
     }
-    // Invalid in older versions of the suite; registered at IANA since (RFC 6455 §7.4.2), and allowed by the library.
+    // Invalid in older versions of the suite; registered at IANA since (RFC 6455 §7.4.2), and allowed by the
+    // library.
     for code in [1012, 1013] {
         cases.push(good(format!("7.9 ({code})"), closing(code, "")));
     }

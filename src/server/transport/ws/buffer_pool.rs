@@ -1,13 +1,14 @@
-//! Buffers shared by all WebSockets of a worker thread. A connection holds one only while bytes are in it, so that an idle
-//! connection has none, and a busy one gets a buffer of full size that is still in the processor's cache and need not be
-//! zeroed. Buffers are boxed with their positions, so that a connection without one stores a pointer only.
+//! Buffers shared by all WebSockets of a worker thread. A connection holds one only while bytes are in it, so
+//! that an idle connection has none, and a busy one gets a buffer of full size that is still in the
+//! processor's cache and need not be zeroed. Buffers are boxed with their positions, so that a connection
+//! without one stores a pointer only.
 
 use std::cell::RefCell;
 
 use crate::server::scratch;
 
-/// Length of a read buffer, in bytes: the most that one read takes, and the most that a connection holds undecoded.
-/// Pages that were never read into take no memory.
+/// Length of a read buffer, in bytes: the most that one read takes, and the most that a connection holds
+/// undecoded. Pages that were never read into take no memory.
 const READ_LEN: usize = 128 * 1024;
 
 /// Largest write buffer that is kept for reuse, in bytes.

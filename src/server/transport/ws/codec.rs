@@ -1,8 +1,8 @@
-//! Frames of RFC 6455: decodes those of a client, and encodes those of a server. A decoder holds memory only while it has
-//! a part of a message.
+//! Frames of RFC 6455: decodes those of a client, and encodes those of a server. A decoder holds memory only
+//! while it has a part of a message.
 //!
-//! The rules, and the order in which they are checked, are those of `tungstenite`, which is the oracle of the tests of
-//! this module. A frame is rejected by its header, before its payload is received.
+//! The rules, and the order in which they are checked, are those of `tungstenite`, which is the oracle of the
+//! tests of this module. A frame is rejected by its header, before its payload is received.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -57,8 +57,8 @@ pub(super) enum WsMessage {
     Close(Option<(u16, String)>),
 }
 
-/// Reason why the input cannot be decoded. Nothing can be decoded after it. The texts are sent as the reasons of close
-/// frames.
+/// Reason why the input cannot be decoded. Nothing can be decoded after it. The texts are sent as the reasons
+/// of close frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum DecodeError {
     #[error("message too big")]
@@ -283,8 +283,8 @@ impl Partial {
     }
 }
 
-/// Decodes the message at the start of `input` if it is one whole, valid frame, and advances `input` behind it. Returns
-/// `None` otherwise. Nearly all messages take this path, which is much cheaper than [`Partial`].
+/// Decodes the message at the start of `input` if it is one whole, valid frame, and advances `input` behind
+/// it. Returns `None` otherwise. Nearly all messages take this path, which is much cheaper than [`Partial`].
 fn parse_unfragmented(input: &mut &[u8], max_message: u64) -> Option<Result<WsMessage, DecodeError>> {
     let (header, length) = FrameHeader::parse(input).ok()??;
     let FrameHeader { fin: true, reserved: false, mask: Some(mask), .. } = header else { return None };
@@ -359,8 +359,8 @@ impl FrameHeader {
     }
 }
 
-/// Unmasks a part of a payload that begins at `offset`. The chunks are as wide as the widest registers, so that the loop
-/// is compiled to vector instructions.
+/// Unmasks a part of a payload that begins at `offset`. The chunks are as wide as the widest registers, so
+/// that the loop is compiled to vector instructions.
 fn unmask(bytes: &mut [u8], mut mask: [u8; 4], offset: u64) {
     mask.rotate_left((offset % 4) as usize);
     let (wide, rest) = bytes.as_chunks_mut::<32>();

@@ -1,5 +1,5 @@
-//! WebSockets (RFC 6455) on streams whose upgrade is done. Buffers are borrowed from a pool while bytes are in them: an
-//! idle connection holds none.
+//! WebSockets (RFC 6455) on streams whose upgrade is done. Buffers are borrowed from a pool while bytes are
+//! in them: an idle connection holds none.
 
 mod buffer_pool;
 mod codec;
@@ -43,8 +43,8 @@ pub struct Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Returns a WebSocket on `stream`. `prefetched` are the bytes that were received after the upgrade request. A
-    /// message of more than `max_message` bytes is reported as [`Incoming::MessageTooBig`].
+    /// Returns a WebSocket on `stream`. `prefetched` are the bytes that were received after the upgrade
+    /// request. A message of more than `max_message` bytes is reported as [`Incoming::MessageTooBig`].
     pub fn new(stream: S, prefetched: Bytes, max_message: usize) -> Self {
         let unread = ReadBuffer { start: 0, end: prefetched.len(), bytes: prefetched.into() };
         Socket {
@@ -200,7 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => unsent.start += count,
                 Poll::Pending => {
-                    // Pongs may be appended faster than a slow peer reads: the sent part must not stay forever.
+                    // Pongs may be appended faster than a slow peer reads: the sent part must not stay
+                    // forever.
                     if unsent.start >= unsent.bytes.len() / 2 {
                         unsent.bytes.drain(..std::mem::take(&mut unsent.start));
                     }
@@ -230,8 +231,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         let _ = tokio::time::timeout(timeout, close).await;
     }
 
-    /// Discards what the peer sends up to its end. Without this, the kernel would answer data of the peer with a reset,
-    /// which can overtake the close frame.
+    /// Discards what the peer sends up to its end. Without this, the kernel would answer data of the peer
+    /// with a reset, which can overtake the close frame.
     async fn drain(mut self, timeout: Duration) {
         let discard = async {
             let _ = self.stream.shutdown().await;

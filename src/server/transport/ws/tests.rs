@@ -1,5 +1,5 @@
-//! Property tests with the WebSocket of `tungstenite` as the oracle: the same bytes in the same pieces, valid or not, must
-//! give the same messages, errors and responses.
+//! Property tests with the WebSocket of `tungstenite` as the oracle: the same bytes in the same pieces, valid
+//! or not, must give the same messages, errors and responses.
 
 use std::collections::VecDeque;
 use std::task::Waker;

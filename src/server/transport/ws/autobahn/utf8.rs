@@ -10,7 +10,8 @@ fn section_6_utf_8_in_fragments() {
     let surrogate = [&kosme[..], &hex("eda080"), edited].concat();
     let beyond = [&kosme[..], &hex("f4908080"), edited].concat();
     let empty: [&[u8]; 3] = [b"", b"", b""];
-    // End of the second frame of 6.4.1, and the octet that is the second frame of 6.4.2: either makes the text invalid.
+    // End of the second frame of 6.4.1, and the octet that is the second frame of 6.4.2: either makes the
+    // text invalid.
     let (after, inside) = (kosme.len() + 4, kosme.len() + 1);
     let cases = vec![
         case("6.1.1", vec![sent(TEXT, "")], vec![text("")]),
@@ -38,16 +39,17 @@ fn section_6_utf_8_in_fragments() {
             fragments([&beyond[..inside], &beyond[inside..=inside], &beyond[inside + 1..]]),
             vec![Fail(1007, AtFrame(1))],
         ),
-        // A frame is validated when all of it is received, which Autobahn accepts as "non-strict": RFC 6455 §8.1 requires
-        // only that the connection fails, and validating each part would cost valid texts a second pass.
+        // A frame is validated when all of it is received, which Autobahn accepts as "non-strict": RFC 6455
+        // §8.1 requires only that the connection fails, and validating each part would cost valid texts a
+        // second pass.
         case("6.4.3", vec![sent(TEXT, &beyond)], vec![Fail(1007, AtFrame(0))]),
         case("6.4.4", vec![sent(TEXT, &beyond)], vec![Fail(1007, AtFrame(0))]),
     ];
     play(13, cases);
 }
 
-/// Returns the octet at which a text is known to be invalid by the grammar of RFC 3629 §4: the last one if a character is
-/// incomplete.
+/// Returns the octet at which a text is known to be invalid by the grammar of RFC 3629 §4: the last one if a
+/// character is incomplete.
 fn invalid_at(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {

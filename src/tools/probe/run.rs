@@ -25,7 +25,7 @@ pub struct ProbeResult {
     pub url: String,
     /// The result in one line.
     pub summary: String,
-    /// How far the result can be trusted.
+    /// Confidence in the result.
     pub confidence: Confidence,
     /// True if the server answers as a gateway like this one.
     pub gateway: bool,
@@ -37,7 +37,7 @@ pub struct ProbeResult {
     pub dialects: Vec<Protocol>,
     /// Protocols that were tried.
     pub trials: Vec<ProtocolTrial>,
-    /// What was observed.
+    /// The observations.
     pub findings: Vec<Finding>,
     /// Duration of the probe, in milliseconds.
     pub duration_ms: u64,
@@ -58,9 +58,9 @@ pub struct ProtocolTrial {
 /// One observation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// What the probe did.
+    /// The action of the probe.
     pub action: &'static str,
-    /// What the server did.
+    /// The reaction of the server.
     pub observed: String,
     /// Releases that do this, by their newest version.
     pub releases: Vec<&'static str>,
@@ -69,7 +69,7 @@ pub struct Finding {
     fits: Vec<Release>,
 }
 
-/// How far a result can be trusted.
+/// Confidence in a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -81,7 +81,7 @@ pub enum Confidence {
     None,
 }
 
-/// What was observed of a server.
+/// The observations of a server.
 struct Observed {
     findings: Vec<Finding>,
     /// The server answers as a gateway like this one.

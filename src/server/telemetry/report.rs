@@ -40,6 +40,8 @@ pub struct Report {
     pub unrecognised: CountReport,
     /// The path relay `signaller`.
     pub signaller: SignallerReport,
+    /// Connections that a bug of the server ended.
+    pub panics: u64,
     /// The rooms.
     pub rooms: RoomsReport,
     /// Every open connection, oldest first, if asked for.
@@ -177,6 +179,7 @@ impl Report {
                 served: server.signaller,
                 count: CountReport::new(telemetry.signaller(), time),
             },
+            panics: telemetry.panics(),
             rooms: RoomsReport::default(),
             connection_list: None,
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::transcript::{Event, Op, Payload, Scenario};
+use crate::transcript::{FrameKind, RecordedEvent, RecordedFrame, Scenario};
 
 /// Returns the attributes that clients of a release read (measured on real clients and their servers).
 fn attributes_read(version: &str) -> Option<&'static [&'static str]> {
@@ -24,13 +24,13 @@ fn attributes_read(version: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn object(payload: &Payload) -> Option<Map<String, Value>> {
+fn object(payload: &RecordedFrame) -> Option<Map<String, Value>> {
     serde_json::from_slice(&payload.bytes).ok()
 }
 
 /// Returns the part of a frame that a client of the release reads. A frame without such attributes stays as
 /// it is.
-pub fn client_view(version: &str, payload: Payload) -> Payload {
+pub fn client_view(version: &str, payload: RecordedFrame) -> RecordedFrame {
     let Some((attributes, mut object)) = attributes_read(version).zip(object(&payload)) else {
         return payload;
     };
@@ -39,7 +39,11 @@ pub fn client_view(version: &str, payload: Payload) -> Payload {
         // The client reads nothing else then.
         object.retain(|name, _| name == "isKeyOk");
     }
-    if object.is_empty() { payload } else { Payload::new(payload.op, Value::Object(object).to_string()) }
+    if object.is_empty() {
+        payload
+    } else {
+        RecordedFrame::new(payload.op, Value::Object(object).to_string())
+    }
 }
 
 /// Returns the script with each server-made id replaced by a number too large to be drawn by chance, in
@@ -51,9 +55,9 @@ pub fn with_numbers(script: &Scenario) -> Scenario {
     }
     let mut numbers: HashMap<String, u64> = HashMap::new();
     for record in &mut script.records {
-        let (Event::Recv(payload) | Event::Send(payload)) = &record.event else { continue };
+        let (RecordedEvent::Recv(payload) | RecordedEvent::Send(payload)) = &record.event else { continue };
         let Some(mut object) = object(payload) else { continue };
-        let given = matches!(record.event, Event::Recv(_));
+        let given = matches!(record.event, RecordedEvent::Recv(_));
         for name in ["id", "unavailable"] {
             let Some(value) = object.get_mut(name).filter(|value| value.is_string() || value.is_u64()) else {
                 continue;
@@ -67,8 +71,9 @@ pub fn with_numbers(script: &Scenario) -> Scenario {
                 *value = (*number).into();
             }
         }
-        let changed = Payload::new(payload.op, Value::Object(object).to_string());
-        if let (Event::Recv(payload) | Event::Send(payload), Op::Text) = (&mut record.event, changed.op)
+        let changed = RecordedFrame::new(payload.op, Value::Object(object).to_string());
+        if let (RecordedEvent::Recv(payload) | RecordedEvent::Send(payload), FrameKind::Text) =
+            (&mut record.event, changed.op)
             && Some(&changed.bytes) != compact(payload).as_ref()
         {
             *payload = changed;
@@ -77,11 +82,11 @@ pub fn with_numbers(script: &Scenario) -> Scenario {
     script
 }
 
-fn payload_has_data(payload: &Payload) -> bool {
+fn payload_has_data(payload: &RecordedFrame) -> bool {
     object(payload).is_some_and(|object| object.contains_key("data"))
 }
 
-fn compact(payload: &Payload) -> Option<Vec<u8>> {
+fn compact(payload: &RecordedFrame) -> Option<Vec<u8>> {
     Some(Value::Object(object(payload)?).to_string().into_bytes())
 }
 
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
 
     fn hears(version: &str, text: &str) -> String {
-        String::from_utf8(client_view(version, Payload::new(Op::Text, text)).bytes).unwrap()
+        String::from_utf8(client_view(version, RecordedFrame::new(FrameKind::Text, text)).bytes).unwrap()
     }
 
     #[test]
@@ -117,7 +122,9 @@ mod tests {
             .records
             .into_iter()
             .filter_map(|record| match record.event {
-                Event::Recv(payload) | Event::Send(payload) => String::from_utf8(payload.bytes).ok(),
+                RecordedEvent::Recv(payload) | RecordedEvent::Send(payload) => {
+                    String::from_utf8(payload.bytes).ok()
+                }
                 _ => None,
             })
             .collect();

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::compare::{Difference, Kind};
+use crate::compare::{Difference, DifferenceKind};
 use crate::transcript::glob;
 
 /// Protocol selection of the gateway in a run.
@@ -70,7 +70,7 @@ pub struct Exception {
     pub scenarios: Vec<String>,
     /// Client that observes the difference (`server` for the server process); any if absent.
     pub peer: Option<String>,
-    /// Step, counted from 1; any if absent.
+    /// ScriptStep, counted from 1; any if absent.
     pub step: Option<usize>,
     /// `missing`, `extra`, `changed`, `time` or `server`; any if absent.
     pub kind: Option<String>,
@@ -197,7 +197,8 @@ impl Exceptions {
                     versions.map(|v| format!("for {v}")).chain(scenarios.map(|s| format!("in {s}")));
                 stale.extend(not_needed.map(|what| Stale {
                     line: format!("{} (entry {}): not needed {what}, {}", entry.id, index + 1, mode.name()),
-                    certain: *mode == Mode::Pinned && entry.kind.as_deref() != Some(Kind::Time.name()),
+                    certain: *mode == Mode::Pinned
+                        && entry.kind.as_deref() != Some(DifferenceKind::Time.name()),
                 }));
             }
         }
@@ -237,7 +238,7 @@ mod tests {
             step: 2,
             action: "O sends x".into(),
             peer: "O".into(),
-            kind: Kind::Changed,
+            kind: DifferenceKind::Changed,
             expected: "close 1006 ".into(),
             actual: "close 1003 Server accepts only JSON".into(),
         }

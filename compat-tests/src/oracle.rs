@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::goldens::{Original, root};
-use crate::transcript::Event;
+use crate::transcript::RecordedEvent;
 
 /// Start timeout of a server.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -211,17 +211,17 @@ impl Server {
 
     /// Returns the final line of a transcript. A server that should have crashed is given a moment to do
     /// so.
-    pub async fn state(&self, should_live: bool) -> Event {
+    pub async fn state(&self, should_live: bool) -> RecordedEvent {
         let deadline = Instant::now() + EXIT_TIMEOUT;
         while !should_live && self.exit().is_none() && Instant::now() < deadline {
             sleep(Duration::from_millis(10)).await;
         }
         let Some(code) = self.exit() else {
-            return Event::Server { alive: true, exit: serde_json::Value::Null, error: None };
+            return RecordedEvent::Server { alive: true, exit: serde_json::Value::Null, error: None };
         };
         sleep(Duration::from_millis(20)).await;
         let error = self.errors().lines().find(|l| l.contains("Error")).map(str::to_owned);
-        Event::Server { alive: false, exit: json!({ "code": code, "sig": null }), error }
+        RecordedEvent::Server { alive: false, exit: json!({ "code": code, "sig": null }), error }
     }
 }
 

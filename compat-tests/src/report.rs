@@ -73,7 +73,7 @@ impl Report {
             let _ = writeln!(self.details, "  {}", difference.to_string().replace('\n', "\n  "));
         }
         for note in outcome.actual.iter().flat_map(|a| &a.records) {
-            if let crate::transcript::Event::Note(note) = &note.event {
+            if let crate::transcript::RecordedEvent::Note(note) = &note.event {
                 let _ = writeln!(self.details, "  note at {} ms: {note}", record_time(outcome, note));
             }
         }
@@ -122,7 +122,8 @@ impl Report {
 
 fn record_time(outcome: &Outcome, note: &str) -> u64 {
     let records = outcome.actual.iter().flat_map(|a| &a.records);
-    let mut times =
-        records.filter(|r| matches!(&r.event, crate::transcript::Event::Note(n) if n == note)).map(|r| r.t);
+    let mut times = records
+        .filter(|r| matches!(&r.event, crate::transcript::RecordedEvent::Note(n) if n == note))
+        .map(|r| r.t);
     times.next().unwrap_or(0)
 }

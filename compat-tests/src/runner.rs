@@ -11,14 +11,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::client_view::{client_view, with_numbers};
-use crate::compare::{Comparison, Difference, Rules, compare};
+use crate::compare::{Comparison, ComparisonRules, Difference, compare};
 use crate::exceptions::{Exceptions, Mode};
 use crate::goldens::Original;
 use crate::oracle::Server;
 use crate::peer::AutoReply;
-use crate::player::{Options, play};
+use crate::player::{PlayOptions, play};
 use crate::rename::needs_own_server;
-use crate::transcript::{Record, Scenario};
+use crate::transcript::{Scenario, TranscriptRecord};
 
 /// Attempts at a scenario with a random choice before it counts as different.
 const MAX_ATTEMPTS: usize = 20;
@@ -243,10 +243,10 @@ async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, sc
     };
     let random_choices = original.random_choices(&script.name);
     let draws = if random_choices.is_some_and(|l| l.members.is_empty()) { MAX_ATTEMPTS } else { 1 };
-    let rules = Rules {
+    let rules = ComparisonRules {
         tolerance: u64::try_from(plan.tolerance.as_millis()).unwrap_or(u64::MAX),
         interchangeable: random_choices.map_or(&[], |l| l.members),
-        ..Rules::default()
+        ..ComparisonRules::default()
     };
     while outcome.plays < draws {
         outcome.plays += 1;
@@ -320,12 +320,12 @@ async fn play_gateway(
 async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<Scenario> {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
-    let mut options = Options::new(server.addr);
+    let mut options = PlayOptions::new(server.addr);
     options.suffix = Some(format!("r{number:x}"));
     if let Target::Ours(Mode::Auto) = plan.target {
         options.eager = true;
-        options.reflex = probe_reply(&script.version);
-        options.heard = Some(client_view);
+        options.auto_reply = probe_reply(&script.version);
+        options.client_view = Some(client_view);
     }
     options.tolerance = plan.tolerance;
     let played = play(script, &options).await;
@@ -338,10 +338,10 @@ pub async fn play_alone(
     dir: &Path,
     original: &Original,
     script: &Scenario,
-    adjust: impl FnOnce(Options) -> Options,
+    adjust: impl FnOnce(PlayOptions) -> PlayOptions,
 ) -> Result<Scenario> {
     let server = Server::original(dir, original).await?;
-    let played = play(script, &adjust(Options::new(server.addr))).await;
+    let played = play(script, &adjust(PlayOptions::new(server.addr))).await;
     Ok(with_state(script, played, &server, script.alive().unwrap_or(true)).await)
 }
 
@@ -350,7 +350,7 @@ async fn with_state(script: &Scenario, mut played: Scenario, server: &Server, sh
     let event = server.state(should_live).await;
     let waited = if script.is_timed() { script.duration() } else { 0 };
     let t = played.duration().max(waited);
-    played.records.push(Record { t, peer: None, event });
+    played.records.push(TranscriptRecord { t, peer: None, event });
     played
 }
 

@@ -5,9 +5,9 @@
 
 use std::net::SocketAddr;
 
-use compat_tests::compare::{Kind, Rules, compare};
-use compat_tests::player::{Options, play};
-use compat_tests::transcript::{Event, Scenario, parse, to_hex};
+use compat_tests::compare::{ComparisonRules, DifferenceKind, compare};
+use compat_tests::player::{PlayOptions, play};
+use compat_tests::transcript::{RecordedEvent, Scenario, parse, to_hex};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -100,21 +100,25 @@ fn script() -> Scenario {
     parse(SCRIPT).unwrap().remove(0)
 }
 
-fn options(addr: SocketAddr) -> Options {
-    Options { suffix: Some("u7".into()), ..Options::new(addr) }
+fn options(addr: SocketAddr) -> PlayOptions {
+    PlayOptions { suffix: Some("u7".into()), ..PlayOptions::new(addr) }
 }
 
-async fn kinds(fault: Fault) -> Vec<(Kind, usize)> {
+async fn kinds(fault: Fault) -> Vec<(DifferenceKind, usize)> {
     let (addr, _told) = start(fault).await;
     let live = play(&script(), &options(addr)).await;
-    compare(&script(), &live, Rules::default()).differences.iter().map(|d| (d.kind, d.step)).collect()
+    compare(&script(), &live, ComparisonRules::default())
+        .differences
+        .iter()
+        .map(|d| (d.kind, d.step))
+        .collect()
 }
 
 #[tokio::test]
 async fn player_maps_ids_and_keys() {
     let (addr, mut told) = start(Fault::None).await;
     let live = play(&script(), &options(addr)).await;
-    assert_eq!(compare(&script(), &live, Rules::default()).differences, []);
+    assert_eq!(compare(&script(), &live, ComparisonRules::default()).differences, []);
     let mut seen = Vec::new();
     while let Ok(told) = told.try_recv() {
         seen.push(told);
@@ -122,23 +126,23 @@ async fn player_maps_ids_and_keys() {
     let long = format!("/{}-u7", "k".repeat(296));
     let expected = ["/k1-u7?x", "0a07089f8d06120179", &long, "dropped", "close Some((4321, \"why\"))"];
     assert_eq!(seen, expected);
-    let notes = live.records.iter().filter(|r| matches!(r.event, Event::Note(_))).count();
+    let notes = live.records.iter().filter(|r| matches!(r.event, RecordedEvent::Note(_))).count();
     assert_eq!(notes, 1, "the frame after the close is not sent: {:?}", live.records);
 }
 
 #[tokio::test]
 async fn absent_frame_is_missing() {
-    assert_eq!(kinds(Fault::Silent).await, [(Kind::Missing, 2)]);
+    assert_eq!(kinds(Fault::Silent).await, [(DifferenceKind::Missing, 2)]);
 }
 
 #[tokio::test]
 async fn surplus_frame_is_extra_in_its_step() {
-    assert_eq!(kinds(Fault::Babbles).await, [(Kind::Extra, 2)]);
+    assert_eq!(kinds(Fault::Babbles).await, [(DifferenceKind::Extra, 2)]);
 }
 
 #[tokio::test]
 async fn early_close_is_reported() {
-    let expected = [(Kind::Extra, 2), (Kind::Missing, 3), (Kind::Missing, 6)];
+    let expected = [(DifferenceKind::Extra, 2), (DifferenceKind::Missing, 3), (DifferenceKind::Missing, 6)];
     assert_eq!(kinds(Fault::OtherCode).await, expected);
 }
 
@@ -148,8 +152,8 @@ async fn unreachable_server_is_reported() {
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let live = play(&script(), &options(addr)).await;
-    let found = compare(&script(), &live, Rules::default()).differences;
-    assert!(!found.is_empty() && found.iter().all(|d| d.kind == Kind::Missing), "{found:?}");
+    let found = compare(&script(), &live, ComparisonRules::default()).differences;
+    assert!(!found.is_empty() && found.iter().all(|d| d.kind == DifferenceKind::Missing), "{found:?}");
 }
 
 #[tokio::test]
@@ -158,9 +162,12 @@ async fn timed_scenarios_keep_recorded_times() {
     let timed = parse(&timed).unwrap().remove(0);
     let (addr, _told) = start(Fault::None).await;
     let live = play(&timed, &options(addr)).await;
-    assert_eq!(compare(&timed, &live, Rules::default()).differences, []);
+    assert_eq!(compare(&timed, &live, ComparisonRules::default()).differences, []);
     let actions = |s: &Scenario| {
-        let sent = s.records.iter().filter(|r| matches!(r.event, Event::Send(_) | Event::SendClose { .. }));
+        let sent = s
+            .records
+            .iter()
+            .filter(|r| matches!(r.event, RecordedEvent::Send(_) | RecordedEvent::SendClose { .. }));
         sent.map(|r| r.t).collect::<Vec<_>>()
     };
     for (recorded, played) in actions(&timed).into_iter().zip(actions(&live)) {
@@ -215,7 +222,7 @@ async fn json_ids_and_keys_are_mapped_to_the_run() {
         r#"{"id":7,"data":"nobody"}"#,
     ];
     assert_eq!(told, expected);
-    let found = compare(&script, &live, Rules::default()).differences;
+    let found = compare(&script, &live, ComparisonRules::default()).differences;
     assert_eq!(found.len(), 1, "only the index, which is compared as it is: {found:?}");
     assert_eq!((found[0].step, found[0].actual.as_str()), (2, r##"text {"id":#?4711,"data":1}"##));
 }

@@ -128,7 +128,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>)
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 26] = [
+pub(super) static OPTIONS: [OptionSpec; 27] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| Ok(d.config.host = v.to_owned()))
         .short('h')
@@ -167,6 +167,8 @@ pub(super) static OPTIONS: [OptionSpec; 26] = [
     .help(Gateway, "Disconnect a client that should send first and has not after this time"),
     set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
         .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
+    set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))
+        .help(Gateway, "Part of clients' addresses that is logged; prefix is 24 bits of IPv4 and 48 of IPv6"),
     set("control", "path", "auto", |d, v| {
         parse::admin_socket(v, &d.auto_admin_socket).map(|v| d.config.admin_socket = v)
     })

@@ -7,7 +7,8 @@ use regex_lite::Regex;
 
 use super::*;
 use crate::config::{
-    AdminSocketPath, DetectionTimeouts, EnabledTransports, PipeLimits, RoomPolicy, SignallerConfig, TlsFiles,
+    AdminSocketPath, DetectionTimeouts, EnabledTransports, LogIp, PipeLimits, RoomPolicy, SignallerConfig,
+    TlsFiles,
 };
 
 /// The text of sigver 20.1.0 (measured), up to the options that it does not have.
@@ -187,6 +188,7 @@ fn every_option_reaches_the_configuration() {
             first_frame: Duration::from_secs(3),
         },
         log: "debug".parse().unwrap(),
+        log_ip: LogIp::Prefix,
         admin_socket: AdminSocketPath::At("s.sock".into()),
         transports: EnabledTransports::EventStream,
         signaller: SignallerConfig {
@@ -215,6 +217,7 @@ fn every_option_reaches_the_configuration() {
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
         ("log", "debug"),
+        ("log-ip", "prefix"),
         ("control", "s.sock"),
         ("signaller-origin", "a|b"),
         ("signaller-listen-deadline", "4"),

@@ -4,6 +4,7 @@
 //! variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod admin_socket;
+mod log_ip;
 pub mod parse;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
+pub use log_ip::LogIp;
 
 /// Every IPv4 interface, as for the Node.js servers. IPv6 takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -71,6 +73,8 @@ pub struct Config {
     pub ping_after: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
     pub log: Targets,
+    /// Part of clients' addresses that is logged. By default none.
+    pub log_ip: LogIp,
     /// Location of the control socket. By default there is none.
     pub admin_socket: AdminSocketPath,
     /// Transports that are served. By default all.
@@ -93,6 +97,7 @@ impl Default for Config {
             detection: DetectionTimeouts::default(),
             ping_after: PING_AFTER,
             log: Targets::new().with_default(LevelFilter::INFO),
+            log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),
             transports: EnabledTransports::default(),
             signaller: SignallerConfig::default(),

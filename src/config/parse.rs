@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::filter::{ParseError, Targets};
 
-use super::{AdminSocketPath, EnabledTransports};
+use super::{AdminSocketPath, EnabledTransports, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
 /// Up to a GiB: a greater length is a mistake rather than a setting.
@@ -205,6 +205,15 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
         "off" => Ok(AdminSocketPath::Off),
         path => Ok(AdminSocketPath::At(path.into())),
     }
+}
+
+/// Parses the part of clients' addresses that is logged.
+///
+/// # Errors
+///
+/// The text is another.
+pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
+    LogIp::from_name(text).ok_or(ValueError::Word("full, prefix or off"))
 }
 
 /// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything".

@@ -4,23 +4,26 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument as _;
 
 use super::admin::unix::{AdminSocket, AdminSocketError};
 use super::admin::{StatusQuery, StatusService};
-use super::conn::{self, Context};
+use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::signaller::{Signaller, Stream};
 use super::telemetry::Report;
 use super::tls::{self, TlsError};
+use super::transport::TransportKind;
 use super::transport::ws::Socket;
 use crate::config::{Config, ConfigError, EnabledTransports};
 
@@ -66,9 +69,9 @@ impl Gateway {
         let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
         let listener = listener::bind(&config.host, config.port).await?;
         let address = listener.local_addr().map_err(StartError::LocalAddress)?;
-        let context = Arc::new(Context::new(&config));
+        let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
-        let sse = SseService::new(&context, config.transports, config.max_message);
+        let sse = SseService::new(&shared, config.transports, config.max_message);
         if !websockets && sse.is_none() {
             tracing::warn!(
                 "--type sse, but none of the enabled protocols supports event streams: every request will be rejected"
@@ -82,9 +85,9 @@ impl Gateway {
             events: sse,
         };
         let status =
-            StatusService { context: Arc::clone(&context), address, signaller: config.protocol.signaller };
+            StatusService { shared: Arc::clone(&shared), address, signaller: config.protocol.signaller };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(address.port())).await;
-        let frontend = Arc::new(Frontend { context, routes, tls, max_message: config.max_message });
+        let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
         Ok(Gateway { listener, frontend, status, admin_socket })
     }
 
@@ -132,14 +135,20 @@ impl Gateway {
 }
 
 async fn serve(listener: TcpListener, frontend: Arc<Frontend>, shutdown: impl Future<Output = ()>) {
-    // Every connection holds a sender: the receiver is closed when the last connection is.
-    let (alive, mut all_closed) = mpsc::channel::<()>(1);
-    let context = Arc::clone(&frontend.context);
+    let shared = Arc::clone(&frontend.shared);
     let accept = async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(Arc::clone(&frontend).handle_tcp(stream, alive.clone()));
+                Ok((stream, remote)) => {
+                    let endpoint = ClientEndpoint { remote, tls: frontend.tls.is_some() };
+                    let task = Arc::clone(&frontend).handle_tcp(stream, endpoint, shared.shutdown.track());
+                    let shared = Arc::clone(&shared);
+                    // A panic before the upgrade ends this connection alone; one after it is caught by the connection's task.
+                    tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
+                        if task.is_err() {
+                            shared.count_panic();
+                        }
+                    }));
                 }
                 Err(error) => {
                     if let Some(pause) = listener::accept_backoff(&error) {
@@ -152,22 +161,19 @@ async fn serve(listener: TcpListener, frontend: Arc<Frontend>, shutdown: impl Fu
     };
     tokio::select! {
         () = accept => {}
-        () = context.alarm.run() => {}
+        () = shared.timers.run() => {}
         () = shutdown => {}
     }
     drop(listener);
-    context.stopping.store(true, Ordering::Release);
-    context.stop.notify_waiters();
-    context.alarm.ring_all();
-    drop(alive);
-    if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_closed.recv()).await.is_err() {
+    shared.shut_down();
+    if !shared.shutdown.wait(SHUTDOWN_TIMEOUT).await {
         tracing::warn!("some connections did not close in time");
     }
 }
 
 /// State that connections share until they are upgraded.
 struct Frontend {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     routes: Routes,
     tls: Option<TlsAcceptor>,
     max_message: usize,
@@ -181,48 +187,91 @@ impl fmt::Debug for Frontend {
 
 impl Frontend {
     /// Serves one connection up to its upgrade.
-    async fn handle_tcp(self: Arc<Self>, stream: TcpStream, alive: mpsc::Sender<()>) {
+    async fn handle_tcp(
+        self: Arc<Self>,
+        stream: TcpStream,
+        endpoint: ClientEndpoint,
+        alive: TaskTrackerToken,
+    ) {
         // Signaling messages are small, and their receivers wait for them.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.serve_http(stream, alive).await,
+            None => self.serve_http(stream, endpoint, alive).await,
             // Boxed: the state of a TLS handshake is many times that of the rest, and would be allocated for plain
             // connections as well.
-            Some(_) => Box::pin(self.accept_tls(stream, alive)).await,
+            Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
         }
     }
 
-    async fn accept_tls(self: Arc<Self>, stream: TcpStream, alive: mpsc::Sender<()>) {
+    async fn accept_tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        endpoint: ClientEndpoint,
+        alive: TaskTrackerToken,
+    ) {
         let Some(acceptor) = self.tls.clone() else { return };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
-            () = self.context.stopped() => return,
+            () = self.shared.shutdown.begun() => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.serve_http(stream, alive).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => tracing::debug!("TLS handshake timed out"),
+            Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Err(error)) => {
+                let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
+                tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+            }
+            Err(_) => {
+                tracing::debug!(
+                    remote = self.remote(endpoint),
+                    "connection ended: the TLS handshake timed out"
+                );
+            }
         }
     }
 
-    async fn serve_http<S: Stream + 'static>(self: Arc<Self>, stream: S, alive: mpsc::Sender<()>) {
-        let Frontend { context, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, routes.clone(), alive.clone(), context.stopped()).await;
-        let Some(http::Upgraded { stream, response, prefetched, target }) = upgraded else { return };
-        let context = Arc::clone(context);
+    /// Returns the part of the client's address that is logged.
+    fn remote(&self, endpoint: ClientEndpoint) -> Option<String> {
+        self.shared.log_ip.format(endpoint.remote.ip())
+    }
+
+    async fn serve_http<S: Stream + 'static>(
+        self: Arc<Self>,
+        stream: S,
+        endpoint: ClientEndpoint,
+        alive: TaskTrackerToken,
+    ) {
+        let Frontend { shared, routes, max_message, .. } = &*self;
+        let upgraded =
+            http::serve(stream, endpoint, routes.clone(), alive.clone(), shared.shutdown.begun()).await;
+        let Some(http::Upgraded { stream, response, prefetched, target }) = upgraded else {
+            let remote = self.remote(endpoint);
+            tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
+            return;
+        };
+        let shared = Arc::clone(shared);
         // A task of its own, so that the larger state of the HTTP connection is freed now.
         match target {
             UpgradeTarget::Room(upgrade) => {
                 let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
-                let policy = |context: &Context| Arc::clone(&context.policy);
-                tokio::spawn(conn::drive(socket, upgrade, policy, context, alive));
+                let policy = |shared: &Shared| Arc::clone(&shared.policy);
+                tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
             }
             UpgradeTarget::Signaller(signaller, admitted) => {
-                let counted = context.telemetry.register_signaller();
-                tokio::spawn(async move {
-                    signaller.serve(Box::new(stream), prefetched, admitted, context.stopped()).await;
+                let span = connection_span(None, endpoint, TransportKind::SignallerPipe, shared.log_ip);
+                let pipe = async move {
+                    let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
+                    let pipe =
+                        signaller.serve(Box::new(stream), prefetched, admitted, shared.shutdown.begun());
+                    match AssertUnwindSafe(pipe).catch_unwind().await {
+                        Ok(()) => {
+                            let lasted_s = began.elapsed().as_secs();
+                            tracing::debug!(lasted_s, "connection ended");
+                        }
+                        Err(_) => shared.count_panic(),
+                    }
                     drop((counted, alive));
-                });
+                };
+                tokio::spawn(pipe.instrument(span));
             }
         }
     }
@@ -234,7 +283,7 @@ mod tests {
 
     #[test]
     fn state_of_a_new_connection_is_small() {
-        fn size<F>(_: impl Fn(Arc<Frontend>, TcpStream, mpsc::Sender<()>) -> F) -> usize {
+        fn size<F>(_: impl Fn(Arc<Frontend>, TcpStream, ClientEndpoint, TaskTrackerToken) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(Frontend::handle_tcp);

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use super::transport::ws::BufferPool;
-use crate::protocol::dialect::Output;
 use crate::protocol::model::Event;
 
 /// The shared buffers of one thread.
@@ -15,8 +14,6 @@ pub(crate) struct Scratch {
     pub(crate) ws_buffers: BufferPool,
     /// Bytes of the first read of a connection.
     pub(crate) first_read: RefCell<Vec<u8>>,
-    /// Outputs of one turn of a connection.
-    pub(crate) outputs: RefCell<Vec<Output>>,
     /// Memory for the next outbox that is not empty: an empty one has none.
     pub(crate) events: RefCell<VecDeque<Event>>,
 }

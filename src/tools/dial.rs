@@ -151,7 +151,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As those of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub async fn upgrade(
         &self,
         request: impl IntoClientRequest + Unpin,

@@ -103,7 +103,7 @@ fn draw_target() -> ProgressDrawTarget {
 fn dialect_list() -> String {
     let row = |dialect: Dialect| {
         let releases = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-        let versions: Vec<String> = releases.map(Release::in_words).collect();
+        let versions: Vec<String> = releases.map(Release::version_list).collect();
         vec![dialect.to_string(), dialect.family().name().to_owned(), versions.join(", ")]
     };
     let signaller = ["signaller", "", "boramalper/signaller"].map(str::to_owned).to_vec();

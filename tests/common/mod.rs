@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
-pub mod page;
+pub mod simulation;
 pub use sigver::tools::protobuf;
 pub mod sse;
 pub mod ws;
@@ -77,7 +77,7 @@ impl TestGateway {
 
     /// Returns the number of rooms.
     pub fn rooms(&self) -> usize {
-        self.status.context.hub.rooms()
+        self.status.shared.hub.rooms()
     }
 
     /// Opens a TCP connection.

@@ -2,6 +2,7 @@
 //! kernel's. The network is memory, and there is one thread.
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use sigver::config::Config;
 use sigver::config::DEFAULT_MAX_MESSAGE;
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{Context, drive};
+use sigver::server::conn::{ClientEndpoint, Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
 use sigver::tools::client::dialects::{
@@ -36,13 +37,14 @@ struct TestPeer {
 }
 
 impl TestPeer {
-    async fn open(context: &Arc<Context>, dialect: Dialect, role: Role) -> Result<Self> {
+    async fn open(shared: &Arc<Shared>, dialect: Dialect, role: Role) -> Result<Self> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
         let protocol = Protocol::Sigver(dialect);
         let upgrade = UpgradeRequest { path: request_path(protocol, role, KEY), favored: false };
-        let policy = |context: &Context| Arc::clone(&context.policy);
-        tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
+        let policy = |shared: &Shared| Arc::clone(&shared.policy);
+        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::new_client(protocol, role, KEY);
         let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };
         let first = messages::first(dialect).filter(|_| role == Role::Joiner);
@@ -120,12 +122,12 @@ impl ConnectedPair {
         let mut config = Config::default();
         config.protocol = mode.protocols(dialect);
         config.ping_after = Duration::from_secs(3600);
-        let context = Arc::new(Context::new(&config));
+        let shared = Shared::new(&config);
         // The timer queue does not run: no heartbeat is sent, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (joiner, member, up, length) = runtime.block_on(async {
-            let mut member = TestPeer::open(&context, dialect, Role::Member).await?;
-            let mut joiner = TestPeer::open(&context, dialect, Role::Joiner).await?;
+            let mut member = TestPeer::open(&shared, dialect, Role::Member).await?;
+            let mut joiner = TestPeer::open(&shared, dialect, Role::Joiner).await?;
             while member.poll().await? + joiner.poll().await? > 0 {}
             let up = messages::frame(dialect, &mut *joiner.client, Role::Joiner, None, MessageSet::Candidate);
             let up = masked(&up.context("a joiner has no words")?);

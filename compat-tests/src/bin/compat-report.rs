@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use compat_tests::compare::{Rules, compare};
+use compat_tests::compare::{ComparisonRules, compare};
 use compat_tests::exceptions::{Exceptions, Mode};
 use compat_tests::goldens::{self, ORIGINALS, Original};
 use compat_tests::interop;
@@ -212,12 +212,12 @@ async fn record(
         scenario.version = original.version.to_owned();
         let mut actual = play_alone(dir, original, &scenario, |options| {
             let pace = if scenario.is_timed() { Duration::ZERO } else { pace };
-            compat_tests::player::Options { pace, ..options }
+            compat_tests::player::PlayOptions { pace, ..options }
         })
         .await
         .with_context(|| scenario.name.clone())?;
         actual.version = original.version.to_owned();
-        for difference in compare(&scenario, &actual, Rules::default()).differences {
+        for difference in compare(&scenario, &actual, ComparisonRules::default()).differences {
             eprintln!("{}: unlike the script: {difference}", scenario.name);
         }
         recorded.push(actual);

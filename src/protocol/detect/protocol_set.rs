@@ -71,7 +71,7 @@ impl FromStr for ProtocolSet {
                 dialects.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
             } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
                 dialects.push(dialect);
-            } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
+            } else if let Ok(release) = name.parse::<Release>() {
                 let other = exact.iter().find(|other| other.dialect() == release.dialect());
                 if let Some(other) = other.filter(|other| **other != release) {
                     return Err(ProtocolSetError::SameDialect(*other, release));

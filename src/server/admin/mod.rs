@@ -5,7 +5,7 @@ pub mod unix;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::server::conn::Context;
+use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, Report, RoomsReport, ServerSummary, UnixSeconds};
 
 /// Optional parts of a status report.
@@ -49,7 +49,7 @@ impl StatusQuery {
 #[derive(Clone, Debug)]
 pub struct StatusService {
     /// State shared by all connections.
-    pub context: Arc<Context>,
+    pub shared: Arc<Shared>,
     /// Address that the server listens on.
     pub address: SocketAddr,
     /// True if the path relay of signallerd is served.
@@ -67,7 +67,7 @@ impl StatusService {
 
     /// Returns the status. Blocks for a time that grows with the number of rooms and connections.
     pub fn report(&self, query: StatusQuery) -> Report {
-        let Context { hub, telemetry, policy, .. } = &*self.context;
+        let Shared { hub, telemetry, policy, .. } = &*self.shared;
         let server = ServerSummary {
             address: self.address.to_string(),
             releases: policy.releases,

@@ -161,10 +161,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 mod tests {
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::protocol::dialect::UpgradeRequest;
+    use crate::server::conn::ClientEndpoint;
 
     const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None };
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -196,7 +196,9 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(bytes).await.unwrap();
         let stream = Rewind { prefetched: Bytes::new(), stream: server };
-        let served = super::super::serve_http(stream, ROUTES, mpsc::channel(1).0, std::future::pending());
+        let endpoint = ClientEndpoint { remote: ([127, 0, 0, 1], 1).into(), tls: false };
+        let alive = tokio_util::task::TaskTracker::new().token();
+        let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
         assert!(upgraded.response.is_empty());
         drop(upgraded.stream);

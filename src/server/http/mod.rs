@@ -25,9 +25,11 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
+use crate::server::conn::ClientEndpoint;
 use crate::server::signaller::Signaller;
 use crate::server::signaller::admission::Admitted;
 use body::ResponseBody;
@@ -81,8 +83,9 @@ pub(crate) struct Routes {
 /// when `stop` is ready. Everything that outlives the call holds a clone of `alive`.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
+    endpoint: ClientEndpoint,
     routes: Routes,
-    alive: mpsc::Sender<()>,
+    alive: TaskTrackerToken,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
     let mut stop = pin!(stop);
@@ -97,7 +100,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
-            Box::pin(serve_http(Rewind { prefetched, stream }, routes, alive, stop)).await
+            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive, stop)).await
         }
     }
 }
@@ -105,11 +108,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 /// Serves HTTP by way of hyper.
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     stream: Rewind<S>,
+    endpoint: ClientEndpoint,
     routes: Routes,
-    alive: mpsc::Sender<()>,
+    alive: TaskTrackerToken,
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
-    let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), alive };
+    let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), endpoint, alive };
     let service = Arc::new(HttpService { pending: Mutex::default(), routes, streams });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -164,7 +168,8 @@ struct StreamLifecycle {
     ended: Arc<Notify>,
     /// True once a stream was started.
     started: Arc<AtomicBool>,
-    alive: mpsc::Sender<()>,
+    endpoint: ClientEndpoint,
+    alive: TaskTrackerToken,
 }
 
 impl StreamLifecycle {

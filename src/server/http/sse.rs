@@ -20,7 +20,7 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, Context};
+use crate::server::conn::{self, Shared};
 use crate::server::transport::sse_body::{EventStream, body_channel};
 
 /// Longest time for the body of a request.
@@ -36,7 +36,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The event streams of a server.
 #[derive(Debug)]
 pub(crate) struct SseService {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     registry: Arc<SseRegistry>,
     /// Policies of the clients of each variant; `None` if the variant is not served.
     v8_1: Option<Arc<Policy>>,
@@ -64,7 +64,7 @@ pub(super) enum SseRoute {
 impl SseService {
     /// Returns the event streams, or `None` if none can be served.
     pub(crate) fn new(
-        context: &Arc<Context>,
+        shared: &Arc<Shared>,
         transports: EnabledTransports,
         max_message: usize,
     ) -> Option<Arc<Self>> {
@@ -74,13 +74,13 @@ impl SseService {
             EnabledTransports::EventStream => true,
         };
         let policy = |variant: SseVariant| {
-            let releases = variant.releases(context.policy.releases);
-            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
+            let releases = variant.releases(shared.policy.releases);
+            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*shared.policy).clone() }))
         };
         let (v8_1, v9) = (policy(SseVariant::V8_1), policy(SseVariant::V9));
         (v8_1.is_some() || v9.is_some()).then(|| {
-            let (context, registry) = (Arc::clone(context), SseRegistry::new());
-            Arc::new(SseService { context, registry, v8_1, v9, exclusive, max_message })
+            let (shared, registry) = (Arc::clone(shared), SseRegistry::new());
+            Arc::new(SseService { shared, registry, v8_1, v9, exclusive, max_message })
         })
     }
 
@@ -156,9 +156,9 @@ impl SseService {
             // Cannot fail: the inbox is empty.
             let _ = sender.try_send(first);
         }
-        let (context, alive) = (Arc::clone(&self.context), streams.alive.clone());
+        let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
         let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
-        tokio::spawn(conn::drive(stream, upgrade, |_| policy, context, (registration, alive)));
+        tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
         cors::event_stream(receiver, headers)
     }
 
@@ -178,12 +178,12 @@ impl SseService {
         let (body, receiver) = body_channel(streams.start());
         // Cannot fail: the receiver still exists.
         let _ = body.push(Bytes::from_static(SEND_ACK.as_bytes()));
-        let (context, alive) = (Arc::clone(&self.context), streams.alive.clone());
+        let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(GET_HOLD) => {}
                 () = body.closed() => {}
-                () = context.stopped() => {}
+                () = shared.shutdown.begun() => {}
             }
             drop(body);
             drop(alive);

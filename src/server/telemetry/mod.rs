@@ -61,6 +61,8 @@ pub struct Telemetry {
     shards: Sharded<Shard>,
     signaller: Mutex<ConnectionCount>,
     mixed_rooms: AtomicU64,
+    /// Connections that a panic ended.
+    panics: AtomicU64,
 }
 
 /// Some of the connections, and their part of the counts.
@@ -117,6 +119,7 @@ impl Default for Telemetry {
             shards: Sharded::new(SHARDS),
             signaller: Mutex::default(),
             mixed_rooms: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
         }
     }
 }
@@ -141,8 +144,17 @@ impl Telemetry {
         SignallerGuard(Arc::clone(self))
     }
 
-    /// Returns the number of rooms so far in which clients of different generations were connected to one
-    /// another.
+    /// Counts a connection that a panic ended.
+    pub(super) fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of connections so far that a panic ended.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of rooms so far in which clients of different generations were connected to one another.
     pub(crate) fn mixed_rooms(&self) -> u64 {
         self.mixed_rooms.load(Ordering::Relaxed)
     }

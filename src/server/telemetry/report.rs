@@ -40,6 +40,8 @@ pub struct Report {
     pub unrecognised: CountReport,
     /// The path relay `signaller`.
     pub signaller: SignallerReport,
+    /// Connections that a bug of the server ended.
+    pub panics: u64,
     /// The rooms.
     pub rooms: RoomsReport,
     /// Every open connection, oldest first, if asked for.
@@ -177,6 +179,7 @@ impl Report {
                 served: server.signaller,
                 count: CountReport::new(telemetry.signaller(), time),
             },
+            panics: telemetry.panics(),
             rooms: RoomsReport::default(),
             connection_list: None,
         }
@@ -197,7 +200,7 @@ impl From<ConnectionInfo> for ConnectionReport {
             since: info.since,
             dialect: info.recognition.map(|known| known.dialect.name()),
             evidence: info.recognition.map(|known| known.evidence),
-            releases: releases.filter_map(|release| release.versions().first().copied()).collect(),
+            releases: releases.map(Release::version).collect(),
         }
     }
 }
@@ -207,7 +210,8 @@ impl RoomsReport {
     pub(crate) fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
         let mut peers = BTreeMap::new();
         dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
-        let generations: BTreeSet<u8> = peers.keys().map(|dialect| dialect.generation().mark()).collect();
+        let generations: BTreeSet<u8> =
+            peers.keys().map(|dialect| dialect.peer_protocol().partition_id()).collect();
         let summary = RoomSummary { room, peers, generations: generations.len() };
         let mixed = summary.peers.len() > 1;
         self.total += 1;
@@ -229,9 +233,7 @@ impl RoomsReport {
 
 /// Returns the versions that speak a dialect, oldest first.
 fn versions(dialect: Dialect) -> Vec<String> {
-    let releases = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-    let lists: Vec<String> = releases.map(Release::in_words).collect();
-    lists.iter().flat_map(|list| list.split(", ")).map(str::to_owned).collect()
+    dialect.releases().flat_map(Release::versions).map(|version| (*version).to_owned()).collect()
 }
 
 fn evidence_key(evidence: Evidence) -> String {

@@ -30,11 +30,37 @@ pub enum Incoming {
     Disconnected,
 }
 
+/// Kind of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of server-sent events, and the requests that answer it.
+    EventStream,
+    /// A WebSocket of a signaller pipe.
+    SignallerPipe,
+}
+
+impl TransportKind {
+    /// Returns the name used in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TransportKind::WebSocket => "websocket",
+            TransportKind::EventStream => "event stream",
+            TransportKind::SignallerPipe => "signaller pipe",
+        }
+    }
+}
+
 /// The server's end of one connection.
 pub trait Transport {
     /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings
     /// are answered, and so show that the peer is alive.
     const KEEPALIVE: Option<Duration>;
+
+    /// Kind of the transport, for logs.
+    const KIND: TransportKind;
 
     /// Receives the next event.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
@@ -62,8 +88,11 @@ pub trait Transport {
     /// The connection is broken.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame.
-    /// Gives up after `timeout`.
+    /// Returns the error that disconnected the client, once, if it was one.
+    fn take_error(&mut self) -> Option<io::Error>;
+
+    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame. Gives up after
+    /// `timeout`.
     fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) -> impl Future<Output = ()> + Send;
 
     /// Lets the close frame arrive: discards what the peer is still sending, up to its end or for `timeout`.

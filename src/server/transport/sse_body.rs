@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Message, Outgoing};
 
 /// Most messages of a client that may wait for its task; a request with another waits.
@@ -52,6 +52,7 @@ pub(crate) fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
 
 impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
     const KEEPALIVE: Option<Duration> = Some(KEEPALIVE_INTERVAL);
+    const KIND: TransportKind = TransportKind::EventStream;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         if self.body.poll_closed(context).is_ready() {
@@ -69,6 +70,10 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
     fn queue_ping(&mut self) -> io::Result<()> {
         // Unsent events keep the stream in use as well.
         if self.body.unsent() == 0 { self.body.push(COMMENT) } else { Ok(()) }
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
     }
 
     fn is_congested(&self) -> bool {

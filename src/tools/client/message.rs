@@ -57,10 +57,10 @@ pub enum MessageBody {
     Bytes(Vec<u8>),
 }
 
-/// How a message arrived.
+/// The delivery of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Delivery {
-    /// As it was sent.
+    /// Unchanged.
     Intact,
     /// Complete, but without its kind.
     KindLost,

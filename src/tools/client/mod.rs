@@ -1,6 +1,6 @@
 //! Synthetic clients of every dialect, written by hand from what was measured on the original servers and clients.
 //!
-//! They use no codec of the gateway, so that they can judge it.
+//! The clients use no codec of the gateway, so that they can judge it.
 
 pub mod dialects;
 pub mod message;

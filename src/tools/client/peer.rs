@@ -27,7 +27,7 @@ pub struct SyntheticPeer {
     pub protocol: Protocol,
     /// Events so far, in order.
     pub log: Vec<ClientEvent>,
-    /// When the client connected.
+    /// Time of the connection.
     pub connected_at: Instant,
     client: Arc<Mutex<Box<dyn SyntheticClient>>>,
     commands: mpsc::UnboundedSender<ConnectionCommand>,

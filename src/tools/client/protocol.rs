@@ -22,11 +22,11 @@ pub enum DepartureNotice {
     Never,
     /// At once.
     Immediate,
-    /// When it sends something to the client that has left.
+    /// On the next message to the client that has left.
     OnNextSend,
 }
 
-/// What a protocol can express.
+/// The capabilities of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolCapabilities {
     /// A member receives a confirmation that it is one.
@@ -41,9 +41,9 @@ pub struct ProtocolCapabilities {
     pub joins_with_data: bool,
     /// A client is notified that the other sends nothing more.
     pub receives_end: bool,
-    /// When a member is notified that a joiner has left.
+    /// Notice to a member of a joiner that has left.
     pub joiner_departure: DepartureNotice,
-    /// When a joiner is notified that its member has left.
+    /// Notice to a joiner of a member that has left.
     pub member_departure: DepartureNotice,
     /// The server sends heartbeats to members.
     pub heartbeats_member: bool,

@@ -46,7 +46,7 @@ pub(crate) struct MatrixArgs {
     /// Number of pairs that are measured concurrently, with three connections each
     #[arg(long, value_name = "NUMBER", default_value_t = 128)]
     jobs: usize,
-    /// How long each pair is held for heartbeats, which are due after five seconds, in milliseconds
+    /// Time for which each pair is held for heartbeats, which are due after five seconds, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5800)]
     hold: u64,
 }

@@ -22,7 +22,7 @@ const LOSS_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time limit of the notice of a departure or of an end.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a pair is measured.
+/// Options of the measurement of a pair.
 #[derive(Clone, Copy, Debug)]
 pub struct PairOptions {
     /// Duration for which the connections are held before the second part, so that heartbeats arrive.
@@ -500,7 +500,7 @@ impl PairRun {
     }
 }
 
-/// What a client received in place of the expected event.
+/// The event that a client received in place of the expected one.
 struct Unconfirmed(String);
 
 /// Waits for an event that confirms the client's role.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tools::client::protocol::Protocol;
 
-/// How well a pair works together.
+/// The verdict on a pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
@@ -14,7 +14,7 @@ pub enum Verdict {
     Ok,
     /// The pair works together, with losses.
     Degraded {
-        /// What is lost.
+        /// The losses.
         losses: Vec<String>,
     },
     /// The pair does not work together.
@@ -39,7 +39,7 @@ pub struct PairResult {
     /// The pair.
     #[serde(flatten)]
     pub pair: PairId,
-    /// How well it works together.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// The server's answer to the joiner, in the negative control.

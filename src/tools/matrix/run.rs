@@ -20,7 +20,7 @@ pub struct MatrixPlan {
     pub control: Vec<Protocol>,
     /// Number of pairs that are measured concurrently, with three connections each.
     pub jobs: usize,
-    /// How each pair is measured.
+    /// Options of each measurement.
     pub options: PairOptions,
 }
 

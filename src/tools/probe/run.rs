@@ -25,7 +25,7 @@ pub struct ProbeResult {
     pub url: String,
     /// The result in one line.
     pub summary: String,
-    /// How far the result can be trusted.
+    /// Confidence in the result.
     pub confidence: Confidence,
     /// True if the server answers as a gateway like this one.
     pub gateway: bool,
@@ -37,7 +37,7 @@ pub struct ProbeResult {
     pub dialects: Vec<Protocol>,
     /// Protocols that were tried.
     pub trials: Vec<ProtocolTrial>,
-    /// What was observed.
+    /// The observations.
     pub findings: Vec<Finding>,
     /// Duration of the probe, in milliseconds.
     pub duration_ms: u64,
@@ -58,9 +58,9 @@ pub struct ProtocolTrial {
 /// One observation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// What the probe did.
+    /// The action of the probe.
     pub action: &'static str,
-    /// What the server did.
+    /// The reaction of the server.
     pub observed: String,
     /// Releases that do this, by their newest version.
     pub releases: Vec<&'static str>,
@@ -69,7 +69,7 @@ pub struct Finding {
     fits: Vec<Release>,
 }
 
-/// How far a result can be trusted.
+/// Confidence in a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -81,7 +81,7 @@ pub enum Confidence {
     None,
 }
 
-/// What was observed of a server.
+/// The observations of a server.
 struct Observed {
     findings: Vec<Finding>,
     /// The server answers as a gateway like this one.
@@ -195,7 +195,7 @@ fn is_superset_of_another(dialect: Dialect) -> bool {
 
 /// Returns the newest version on npm of a release.
 fn newest_version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
+    release.version()
 }
 
 impl Observed {
@@ -235,7 +235,7 @@ impl ProbeResult {
         let Observed { findings, is_gateway: gateway, releases, .. } = observed;
         let dialects: Vec<Protocol> =
             trials.iter().filter(|trial| trial.works).map(|trial| trial.dialect).collect();
-        let versions: Vec<String> = releases.iter().map(|release| release.in_words()).collect();
+        let versions: Vec<String> = releases.iter().map(|release| release.version_list()).collect();
         ProbeResult {
             url: target.to_string(),
             summary: summary(gateway, &versions, &dialects),

@@ -15,7 +15,7 @@ use crate::tools::replay::recorder::{Recorder, make_folder};
 const ABOUT: &str = "\
 Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
 written down, in the format of docs/reference/transcript-format.md, for 'sigver replay'. Conversations that overlap in time are one \
-scenario; a new one begins when nobody is connected. Each line is written at once: stop with Ctrl-C.
+scenario; a new one begins when no client is connected. Each line is written at once: stop with Ctrl-C.
 
 A recording holds all that was said, room keys, origins and payloads included. Think before you share it.";
 
@@ -26,14 +26,14 @@ pub(crate) struct RecordArgs {
     /// The server to pass connections on to, ws://HOST:PORT or wss://HOST
     #[arg(long, value_name = "URL")]
     upstream: String,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     listen: String,
     /// A new file, or a folder (name a new one with a / at its end), which gets a file for each scenario; without it,
     /// standard output
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
-    /// How the scenarios are called: session_1, session_2 ...
+    /// Name of the scenarios: session_1, session_2 ...
     #[arg(long, value_name = "NAME", default_value = "session", value_parser = named)]
     name: String,
     /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise read off
@@ -59,7 +59,7 @@ impl RecordArgs {
         if let Some(out) = &self.out {
             make_folder(out)?;
         }
-        let tape = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
+        let recorder = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         eprintln!("Recording what passes from ws://{} to {target}", listener.local_addr()?);
@@ -69,7 +69,7 @@ impl RecordArgs {
                 _ = terminate.recv() => {}
             }
         };
-        proxy::run(listener, target, tape, stop).await;
+        proxy::run(listener, target, recorder, stop).await;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -23,7 +23,7 @@ fn moves(talk: &mut Talk) -> Vec<String> {
                 let all = [Netflux0, Netflux1, Netflux2, Netflux3, Netflux4];
                 let found = all
                     .into_iter()
-                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.mark()) == key);
+                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.partition_id()) == key);
                 Some(found.map_or("shared".into(), |part| format!("{part:?}")))
             }
             Output::Leave => Some("leave".into()),

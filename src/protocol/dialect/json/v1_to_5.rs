@@ -7,7 +7,7 @@ use super::joiner_index::JoinerIndex;
 use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::dialect::{Dialect, OutputSink, Release};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
@@ -45,12 +45,12 @@ impl V1To5Codec {
 
     /// Name of the member that holds the key.
     fn key_name(&self) -> &'static str {
-        if self.release == Release::V3_0_0 { "id" } else { "key" }
+        if self.release.dialect() == Dialect::Sigver1 { "id" } else { "key" }
     }
 
     /// Returns true if any object is forwarded, not only offers and candidates.
     fn relays_any_object(&self) -> bool {
-        self.release >= Release::V5_0_0
+        self.release.dialect() == Dialect::Sigver5
     }
 
     /// Decodes an object. `text` is the frame as received.

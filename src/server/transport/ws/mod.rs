@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Close, Message, Outgoing};
 pub(crate) use buffer_pool::BufferPool;
 use buffer_pool::{ReadBuffer, WriteBuffer};
@@ -38,6 +38,8 @@ pub struct Socket<S> {
     close_sent: bool,
     /// Nothing more will be received.
     eof: bool,
+    /// The error of the last read.
+    error: Option<io::Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -52,6 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             unsent: None,
             close_sent: false,
             eof: false,
+            error: None,
         }
     }
 
@@ -143,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     const KEEPALIVE: Option<Duration> = None;
+    const KIND: TransportKind = TransportKind::WebSocket;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
@@ -154,7 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             }
             match ready!(self.poll_read(context)) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => self.eof = true,
+                Ok(false) => self.eof = true,
+                Err(error) => {
+                    self.eof = true;
+                    self.error = Some(error);
+                }
             }
         }
     }
@@ -176,6 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     fn queue_ping(&mut self) -> io::Result<()> {
         self.write(Opcode::Ping, &[]);
         Ok(())
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
     }
 
     fn is_congested(&self) -> bool {

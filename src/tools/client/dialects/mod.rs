@@ -45,7 +45,7 @@ pub enum ClientAction {
     Close(Option<u16>),
 }
 
-/// What a client learns.
+/// An event that a client reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientEvent {
     /// The client is a member now.

@@ -5,19 +5,18 @@ use serde_json::Value;
 
 use super::capabilities::ErrorStyle;
 use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
 use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
 use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
 use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::dialect::key_limit::is_too_long;
+use crate::protocol::dialect::release::UnknownJoiner;
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{
     Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey,
     WhenEmpty,
 };
-
-/// Longest key of sigver 8 to 14, in UTF-16 units.
-const MAX_KEY_UNITS: usize = 512;
 
 /// A message of a client. Values are JSON texts.
 enum ClientMessage<'a> {
@@ -68,7 +67,7 @@ impl V7To14Codec {
                 }
             }
             ClientMessage::Ping { value } if is_truthy(value) => out.static_text(PONG),
-            ClientMessage::Pong => self.keepalive.answered(),
+            ClientMessage::Pong => self.keepalive.on_reply(),
             ClientMessage::ToMember { data } => self.relay_to_member(object.share_value(data), &text, out),
             ClientMessage::ToJoiner { id, data } => {
                 self.relay_to_joiner(id, object.share_value(data), &text, out)
@@ -153,7 +152,7 @@ impl V7To14Codec {
         let error = match string.as_deref() {
             _ if any_key => (room_key(key).as_str().len() > MAX_KEY_BYTES).then_some(JsonError::KeyTooLong),
             Some("") => Some(JsonError::KeyEmpty),
-            Some(key) => (key.encode_utf16().count() > MAX_KEY_UNITS).then_some(JsonError::KeyTooLong),
+            Some(key) => (is_too_long(key)).then_some(JsonError::KeyTooLong),
             None => Some(JsonError::KeyType(key)),
         };
         if let Some(error) = error {
@@ -270,12 +269,12 @@ impl V7To14Codec {
 
     /// Answers a message for an id that is no joiner's.
     fn unknown_joiner(&self, id: &str, out: &mut dyn OutputSink) {
-        if self.capabilities.likeliest == Release::V7_0_0 {
-            self.refuse(JsonError::UnknownId, out);
-        } else if self.capabilities.likeliest == Release::V7_1_0 && self.capabilities.joiner_index.all {
-            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
-        } else {
-            self.undeliverable(id, out);
+        match self.capabilities.likeliest_unknown_joiner {
+            Some(UnknownJoiner::CloseUnknownId) => self.refuse(JsonError::UnknownId, out),
+            Some(UnknownJoiner::IdUnavailable) if self.capabilities.joiner_index.all => {
+                out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
+            }
+            _ => self.undeliverable(id, out),
         }
     }
 
@@ -296,6 +295,7 @@ impl V7To14Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::dialect::Release;
     use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
     use crate::protocol::frame::Outgoing;
 

@@ -16,15 +16,13 @@ use self::capabilities::Capabilities;
 use super::joiner_index::JoinerIndex;
 use super::unanswered_joiners::UnansweredJoiners;
 use super::{JsonError, V6Codec, close};
-use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::keepalive::{KeepaliveDue, KeepaliveTimer};
 use crate::protocol::dialect::{Family, OutputSink, Release, ReleaseSet};
 use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 
 /// Time in which an [`OpenerConfirmation`] must arrive after the first message of a joiner.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
-
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 const PING: &str = "{\"ping\":true}";
 const PONG: &str = "{\"pong\":true}";
@@ -79,11 +77,7 @@ impl V7To14Codec {
             unanswered_joiners: capabilities.sigver_6.any.then(Box::default),
             opener_confirmation: OpenerConfirmation::NotNeeded,
             identity_probed: false,
-            keepalive: KeepaliveTimer::new(if capabilities.pings.all {
-                Keepalive::PingPong { every: PING_INTERVAL }
-            } else {
-                Keepalive::None
-            }),
+            keepalive: KeepaliveTimer::new(capabilities.keepalive()),
         }
     }
 
@@ -109,7 +103,7 @@ impl V7To14Codec {
             self.opener_confirmation = OpenerConfirmation::NotNeeded;
         }
         if self.capabilities.pings.all && !had_pings {
-            self.keepalive.change(Keepalive::PingPong { every: PING_INTERVAL });
+            self.keepalive.set_policy(self.capabilities.keepalive());
             if self.keepalive.start(now) {
                 out.static_text(PING);
             }

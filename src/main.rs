@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
 use sigver::server::admin::{StatusQuery, StatusService};
+use sigver::server::fd_limit;
 use sigver::server::telemetry::Format;
-use sigver::server::{fd_limit, listener};
 use sigver::{Config, Gateway, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::fmt;
@@ -71,7 +71,7 @@ async fn serve(config: Config) -> Result<()> {
     if let Some(error) = gateway.admin_socket_error() {
         eprintln!("warning: no control socket, so that 'sigver status' does not work: {error}");
     }
-    println!("{}", listener::startup_line(gateway.local_addr()));
+    println!("{}", gateway.startup_line());
     tracing::info!(protocols, tls, "serving");
     let shutdown = async move {
         tokio::select! {

@@ -11,5 +11,5 @@ pub mod detect;
 pub mod dialect;
 pub mod frame;
 pub mod model;
-pub mod room;
+pub(crate) mod room;
 pub mod signaller;

@@ -96,6 +96,11 @@ impl Gateway {
         self.status.address
     }
 
+    /// Returns the line that the Node.js servers print on stdout when they listen.
+    pub fn startup_line(&self) -> String {
+        listener::startup_line(self.local_addr())
+    }
+
     /// Returns the error because of which there is no control socket, if there should be one. The gateway works without.
     pub fn admin_socket_error(&self) -> Option<&AdminSocketError> {
         self.admin_socket.as_ref().err()

@@ -99,7 +99,7 @@ fn privilege(address: SocketAddr) -> &'static str {
 ///
 /// The name does not resolve, or the address is in use, forbidden, or not of this machine. A port that is in use does not
 /// lead to the next address of a name: the clients may only know the first one.
-pub async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let mut failure = None;
     for address in resolve(host, port).await? {
         match listen(address) {
@@ -120,7 +120,7 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
 
 /// Returns the line that the Node.js servers print on stdout when they listen (measured). IPv6 addresses have no
 /// brackets.
-pub fn startup_line(address: SocketAddr) -> String {
+pub(crate) fn startup_line(address: SocketAddr) -> String {
     let scope = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("%{}", v6.scope_id()),
         _ => String::new(),
@@ -132,7 +132,7 @@ pub fn startup_line(address: SocketAddr) -> String {
 ///
 /// An error of the one connection that was about to be accepted needs no pause. A lack of descriptors or memory does, and
 /// so does any other error, as retrying at once could spin.
-pub fn accept_backoff(error: &io::Error) -> Option<Duration> {
+pub(crate) fn accept_backoff(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
         NetworkDown, NetworkUnreachable, TimedOut, WouldBlock,

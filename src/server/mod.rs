@@ -6,12 +6,14 @@ pub mod fd_limit;
 mod gateway;
 pub(crate) mod http;
 pub mod hub;
-pub mod listener;
+pub(crate) mod listener;
 mod scratch;
 mod sharded;
-pub mod signaller;
+pub(crate) mod signaller;
 pub mod telemetry;
-pub mod tls;
+pub(crate) mod tls;
 pub mod transport;
 
 pub use gateway::{Gateway, StartError};
+pub use listener::ListenError;
+pub use tls::{ContentError, FileRole, TlsError};

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::server::Gateway;
 
 /// Starts a gateway that serves `protocol`, a list as for `--protocol`. It runs as long as the Tokio runtime.
-pub async fn start(protocol: &str) -> Result<SocketAddr> {
+pub(crate) async fn start(protocol: &str) -> Result<SocketAddr> {
     let config = Config { protocol: protocol.parse()?, ..Config::default() };
     let gateway = Gateway::bind(config.with_address("127.0.0.1", 0)).await?;
     let address = gateway.local_addr();

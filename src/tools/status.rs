@@ -20,7 +20,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Arguments of `sigver status`.
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Port of the server, as given by its --port or SIGVER_PORT [default: 8000]
     #[arg(short, long, value_name = "number", value_parser = parse::port)]
     port: Option<u16>,
@@ -42,7 +42,7 @@ pub struct StatusArgs {
 ///
 /// # Errors
 /// No server answers, or it rejects the request.
-pub async fn run(args: StatusArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
     let text = request(&args).await?;
     // The reader of a pipe may have closed it.
     let _ = io::stdout().write_all(text.as_bytes());

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a gateway of their own on a port of its own, and a limit on every wait.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

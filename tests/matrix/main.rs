@@ -1,5 +1,6 @@
 //! Old and new clients in one room, all pairs of them, and proof that what measures them can say no.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "../common/mod.rs"]

@@ -5,6 +5,7 @@
 //! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`, what
 //! changes with sigver beside it in `auto`.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod auto;

@@ -8,6 +8,7 @@
 //! growth ─► drive, plot ─► document
 //! ```
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![cfg(target_os = "linux")]
 
 mod document;

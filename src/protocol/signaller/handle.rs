@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// The name under which somebody listens: `[a-z](?:_?[a-z0-9]){2,31}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Handle(Arc<str>);
+pub(crate) struct Handle(Arc<str>);
 
 /// How many letters and digits a handle has after its first letter, at least and at most. Underscores between them
 /// do not count.
@@ -13,7 +13,7 @@ const LETTERS: std::ops::RangeInclusive<usize> = 2..=31;
 
 impl Handle {
     /// A handle, if `text` is well formed.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
         if !bytes.next()?.is_ascii_lowercase() {
             return None;
@@ -35,7 +35,7 @@ impl Handle {
 
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// `/listen/H`: to wait there.
     Listen(Handle),
     /// `/connect/H`: to be connected to whoever waits there.
@@ -44,7 +44,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// What the path of a URL stands for, if it is one of the relay's: percent-escapes are decoded first.
-    pub fn parse(path: &str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         let path = decode(path)?;
         if let Some(handle) = path.strip_prefix("/listen/") {
             return Handle::parse(handle).map(Endpoint::Listen);
@@ -54,7 +54,7 @@ impl Endpoint {
     }
 
     /// The handle it is about.
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         match self {
             Endpoint::Listen(handle) | Endpoint::Connect(handle) => handle,
         }

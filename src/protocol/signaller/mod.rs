@@ -1,7 +1,7 @@
 //! The rules of the path relay `signallerd`: its handles, and the pipe between a listener and a connector.
 
-pub mod handle;
-pub mod pipe;
+pub(crate) mod handle;
+pub(crate) mod pipe;
 
 use std::time::Duration;
 

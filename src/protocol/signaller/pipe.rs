@@ -9,7 +9,7 @@ use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// An end of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// Who listened.
     Listener,
     /// Who connected.
@@ -18,7 +18,7 @@ pub enum Side {
 
 impl Side {
     /// The one opposite.
-    pub const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Side::Listener => Side::Connector,
             Side::Connector => Side::Listener,
@@ -28,7 +28,7 @@ impl Side {
 
 /// How a side ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// It closed, with this code if it gave one. The WebSocket answers it, with its own code and reason.
     Closed(Option<u16>),
     /// It is gone without a word.
@@ -40,7 +40,7 @@ pub enum End {
 }
 
 /// A frame for one side. A close frame is the last for it.
-pub type Action = (Side, Outgoing);
+pub(crate) type Action = (Side, Outgoing);
 
 /// How much may wait for a connector, in bytes. With the original limits (8 messages of 1024 bytes) there is room for
 /// all that a listener may ever send. If the operator allows more, a listener that goes on is not read until somebody
@@ -64,7 +64,7 @@ enum State {
 
 /// One pipe.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     state: State,
     deadline: Instant,
     pipe_deadline: Duration,
@@ -75,7 +75,7 @@ pub struct Pipe {
 
 impl Pipe {
     /// Somebody listens.
-    pub fn listen(options: &PipeLimits, now: Instant) -> Self {
+    pub(crate) fn listen(options: &PipeLimits, now: Instant) -> Self {
         Pipe {
             state: State::Waiting { early: Vec::new(), size: 0 },
             deadline: after(now, options.listen_deadline),
@@ -87,7 +87,7 @@ impl Pipe {
     }
 
     /// Somebody connected: gets what the listener said already.
-    pub fn on_connect(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(crate) fn on_connect(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let State::Waiting { early, .. } = &mut self.state else {
             return;
         };
@@ -100,7 +100,7 @@ impl Pipe {
     }
 
     /// A message came.
-    pub fn on_message(&mut self, from: Side, message: Message, actions: &mut Vec<Action>) {
+    pub(crate) fn on_message(&mut self, from: Side, message: Message, actions: &mut Vec<Action>) {
         if self.is_over() {
             return;
         }
@@ -129,7 +129,7 @@ impl Pipe {
     }
 
     /// A side ended.
-    pub fn on_end(&mut self, of: Side, end: End, actions: &mut Vec<Action>) {
+    pub(crate) fn on_end(&mut self, of: Side, end: End, actions: &mut Vec<Action>) {
         if self.is_over() {
             return;
         }
@@ -151,7 +151,7 @@ impl Pipe {
     }
 
     /// Time passed: looks whether the deadline is over.
-    pub fn on_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(crate) fn on_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if now < self.deadline {
             return;
         }
@@ -163,22 +163,22 @@ impl Pipe {
     }
 
     /// The server stops.
-    pub fn on_stop(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn on_stop(&mut self, actions: &mut Vec<Action>) {
         self.end((1001, "the server is shutting down"), actions);
     }
 
     /// When to call [`on_time`](Self::on_time).
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Whether it is over: nothing comes out any more.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
     /// Whether a side should be read: not if there is no room for what it sends.
-    pub fn wants(&self, from: Side) -> bool {
+    pub(crate) fn wants(&self, from: Side) -> bool {
         match &self.state {
             State::Waiting { size, .. } => from == Side::Listener && *size < MAX_EARLY,
             State::Open => true,
@@ -205,7 +205,8 @@ impl Pipe {
 const TOO_MANY: (u16, &str) = (4002, "Too Many Messages");
 
 /// What a side gets when the other is lost, whatever the reason.
-pub const INTERNAL: Close = Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
+pub(crate) const INTERNAL: Close =
+    Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
 
 fn after(now: Instant, duration: Duration) -> Instant {
     now.checked_add(duration).unwrap_or_else(|| now + FOREVER)

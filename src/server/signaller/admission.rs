@@ -11,7 +11,7 @@ use crate::protocol::signaller::handle::Endpoint;
 
 /// What matters of a request on one of the relay's paths.
 #[derive(Clone, Copy, Debug)]
-pub struct SignallerRequest<'a> {
+pub(crate) struct SignallerRequest<'a> {
     /// Its method is GET.
     pub get: bool,
     /// It asks for a WebSocket, in HTTP/1.1.
@@ -28,7 +28,7 @@ pub struct SignallerRequest<'a> {
 
 /// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub(crate) enum Rejection {
     /// The path is none of the relay's, or its handle is malformed.
     NoSuchPath,
     /// Somebody else listens there.
@@ -45,7 +45,7 @@ pub enum Rejection {
 
 /// A request that was admitted.
 #[derive(Debug)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     /// It listens.
     Listen(ListenerGuard<PipeSocket>),
     /// It will be the guest of a listener.

@@ -5,8 +5,8 @@
 //! [`crate::protocol::signaller`], admission in [`admission`], the waiting listeners in [`registry`], the task of a pipe
 //! in `task`. Differences from signallerd are C80 to C89 of docs/reference/differences.md.
 
-pub mod admission;
-pub mod registry;
+pub(crate) mod admission;
+pub(crate) mod registry;
 mod task;
 
 use std::future::Future;
@@ -19,11 +19,11 @@ use crate::protocol::signaller::handle::Endpoint;
 use crate::server::transport::ws::Socket;
 use admission::{Admitted, Rejection, SignallerRequest};
 use registry::Registry;
-pub use task::{PipeSocket, Stream};
+pub(crate) use task::{PipeSocket, Stream};
 
 /// The relay: its options, and who is listening.
 #[derive(Debug)]
-pub struct Signaller {
+pub(crate) struct Signaller {
     config: SignallerConfig,
     exclusive: bool,
     registry: Arc<Registry<PipeSocket>>,
@@ -32,7 +32,7 @@ pub struct Signaller {
 impl Signaller {
     /// A relay where nobody listens. If it is `exclusive`, no other dialect is spoken on its port: what is none of
     /// its paths is not found. Otherwise all else is left to sigver.
-    pub fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
+    pub(crate) fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
         Arc::new(Signaller { config, exclusive, registry: Arc::default() })
     }
 
@@ -41,7 +41,7 @@ impl Signaller {
     ///
     /// # Errors
     /// There is nothing but the relay, and the path is none of its.
-    pub fn claims(&self, path: &str) -> Result<Option<Endpoint>, Rejection> {
+    pub(crate) fn claims(&self, path: &str) -> Result<Option<Endpoint>, Rejection> {
         match Endpoint::parse(path) {
             None if self.exclusive => Err(Rejection::NoSuchPath),
             target => Ok(target),
@@ -52,13 +52,17 @@ impl Signaller {
     ///
     /// # Errors
     /// Why it is not admitted.
-    pub fn knock(&self, target: Endpoint, knock: &SignallerRequest<'_>) -> Result<Admitted, Rejection> {
+    pub(crate) fn knock(
+        &self,
+        target: Endpoint,
+        knock: &SignallerRequest<'_>,
+    ) -> Result<Admitted, Rejection> {
         admission::knock(&self.registry, self.config.origin.as_ref(), target, knock)
     }
 
     /// Serves somebody who was admitted, on the stream of the connection after its upgrade, until the call is over or
     /// `stop` is ready. `early` is what was read beyond the request.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self: Arc<Self>,
         stream: Box<dyn Stream>,
         early: Bytes,

@@ -12,14 +12,14 @@ use tokio::sync::oneshot;
 use crate::protocol::signaller::handle::Handle;
 
 /// The listeners that wait, each with the way to hand it its guest: a `T`.
-pub struct Registry<T> {
+pub(crate) struct Registry<T> {
     waiting: Mutex<HashMap<Handle, oneshot::Sender<T>>>,
 }
 
 impl<T> Registry<T> {
     /// Takes a handle; `None` if it is taken already. It is free again when somebody claims the listener, or when the
     /// listener's guard is dropped.
-    pub fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
+    pub(crate) fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
         let (sender, guest) = oneshot::channel();
         match self.waiting.lock().entry(handle.clone()) {
             Entry::Occupied(_) => return None,
@@ -29,12 +29,12 @@ impl<T> Registry<T> {
     }
 
     /// Claims the listener under a handle, which is free from now on; `None` if there is none.
-    pub fn claim(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
+    pub(crate) fn claim(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
         self.waiting.lock().remove(handle).map(ConnectorSlot)
     }
 
     /// Whether somebody listens under a handle.
-    pub fn has(&self, handle: &Handle) -> bool {
+    pub(crate) fn has(&self, handle: &Handle) -> bool {
         self.waiting.lock().contains_key(handle)
     }
 }
@@ -52,7 +52,7 @@ impl<T> fmt::Debug for Registry<T> {
 }
 
 /// A listener's hold on its handle, which its drop frees.
-pub struct ListenerGuard<T> {
+pub(crate) struct ListenerGuard<T> {
     registry: Arc<Registry<T>>,
     handle: Handle,
     guest: oneshot::Receiver<T>,
@@ -60,12 +60,12 @@ pub struct ListenerGuard<T> {
 
 impl<T> ListenerGuard<T> {
     /// The guest, once there is one; `None` if who claimed this listener went away. Not to be polled after that.
-    pub fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
+    pub(crate) fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         Future::poll(std::pin::Pin::new(&mut self.guest), context).map(Result::ok)
     }
 
     /// Stops listening: the handle is free, no guest comes any more. A guest that came at the same moment is returned.
-    pub fn leave(mut self) -> Option<T> {
+    pub(crate) fn leave(mut self) -> Option<T> {
         self.guest.close();
         self.guest.try_recv().ok()
     }
@@ -90,14 +90,14 @@ impl<T> fmt::Debug for ListenerGuard<T> {
 }
 
 /// The right to be a listener's guest. If it is dropped, the listener gets none.
-pub struct ConnectorSlot<T>(oneshot::Sender<T>);
+pub(crate) struct ConnectorSlot<T>(oneshot::Sender<T>);
 
 impl<T> ConnectorSlot<T> {
     /// Hands the guest to the listener.
     ///
     /// # Errors
     /// The listener left in the meantime: here is the guest.
-    pub fn join(self, guest: T) -> Result<(), T> {
+    pub(crate) fn join(self, guest: T) -> Result<(), T> {
         self.0.send(guest)
     }
 }

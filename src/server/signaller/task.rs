@@ -20,12 +20,12 @@ use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
 
 /// What a WebSocket runs on. The streams of a listener and its guest need not be of one type.
-pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> Stream for S {}
 
 /// A connection of the relay.
-pub type PipeSocket = Socket<Box<dyn Stream>>;
+pub(crate) type PipeSocket = Socket<Box<dyn Stream>>;
 
 /// How long a peer has to take notice of a close frame.
 const CLOSING: Duration = Duration::from_secs(3);

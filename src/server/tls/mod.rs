@@ -118,7 +118,7 @@ pub enum ContentError {
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
-pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let pair = certified_key(files, &provider)?;
     let mut config = ServerConfig::builder_with_provider(provider)

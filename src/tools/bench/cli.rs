@@ -21,7 +21,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Options of `sigver bench`.
 #[derive(Debug, Args)]
-pub struct Bench {
+pub(crate) struct Bench {
     #[command(subcommand)]
     mode: BenchMode,
 }
@@ -189,7 +189,7 @@ struct RetainedMemoryArgs {
 
 impl Bench {
     /// Measures, and prints the result.
-    pub async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         match &self.mode {
             BenchMode::Throughput(args) => {
                 args.load.run(&args.common, args.dialects.member(), args.dialects.joiner()).await

@@ -18,7 +18,7 @@ use crate::tools::{draw_target, ephemeral_server, parse_protocol};
 
 /// Options of `sigver matrix`.
 #[derive(Debug, Args)]
-pub struct MatrixArgs {
+pub(crate) struct MatrixArgs {
     /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this command
     url: Option<String>,
     /// Protocols of the server that is started, as --protocol of the gateway
@@ -57,7 +57,7 @@ impl MatrixArgs {
     /// # Errors
     ///
     /// If the options or the expected result cannot be used, or the server cannot be reached.
-    pub async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         let plan = self.plan()?;
         let expected = self.expect.as_deref().map(read_result).transpose()?;
         let (target, server) = match &self.url {

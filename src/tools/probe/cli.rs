@@ -11,7 +11,7 @@ use crate::tools::probe::run::{Confidence, ProbeResult, probe};
 
 /// Options of `sigver probe`.
 #[derive(Debug, Args)]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     /// URL of the server, ws://HOST:PORT or wss://HOST
     url: String,
     /// Also wait for heartbeat timeouts (takes 20 s)
@@ -28,7 +28,7 @@ impl ProbeArgs {
     /// # Errors
     ///
     /// If the server cannot be reached.
-    pub async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         let target = Target::parse(&self.url)?;
         let result = probe(&target, self.thorough).await?;
         match self.json {

@@ -42,7 +42,7 @@ enum Pace {
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     /// Recordings, then the server's URL, as ws://HOST:PORT or wss://HOST
     #[arg(required = true, value_name = "FILE... [URL]")]
     what: Vec<String>,
@@ -111,7 +111,7 @@ impl Servers {
 
 impl ReplayArgs {
     /// Runs it.
-    pub async fn run(mut self) -> Result<ExitCode> {
+    pub(crate) async fn run(mut self) -> Result<ExitCode> {
         let is_url = |what: &String| what.contains("://");
         let url = self.what.pop_if(|last| is_url(last));
         if let Some(url) = self.what.iter().find(|what| is_url(what)) {

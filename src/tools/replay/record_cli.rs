@@ -22,7 +22,7 @@ A recording holds all that was said, room keys, origins and payloads included. T
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct RecordArgs {
+pub(crate) struct RecordArgs {
     /// The server to pass connections on to, ws://HOST:PORT or wss://HOST
     #[arg(long, value_name = "URL")]
     upstream: String,
@@ -52,7 +52,7 @@ fn named(name: &str) -> Result<String> {
 
 impl RecordArgs {
     /// Runs it, until it is told to stop.
-    pub async fn run(self) -> Result<ExitCode> {
+    pub(crate) async fn run(self) -> Result<ExitCode> {
         let target = Target::parse(&self.upstream).context("--upstream")?;
         let listener = TcpListener::bind(&self.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;

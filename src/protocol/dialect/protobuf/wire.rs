@@ -14,7 +14,7 @@ use crate::protocol::model::Side;
 
 macro_rules! generated {
     ($($module:ident => $file:literal),*) => {$(
-        #[allow(missing_docs)]
+        #[allow(missing_docs, unreachable_pub)]
         pub(super) mod $module {
             include!(concat!(env!("OUT_DIR"), "/", $file, ".rs"));
         }

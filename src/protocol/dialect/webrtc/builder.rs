@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::{Candidate, WebRtcSignal, is_sdp, is_text_without};
 use crate::protocol::model::Payload;
 
-#[allow(missing_docs)]
+#[allow(missing_docs, unreachable_pub)]
 mod netflux1 {
     include!(concat!(env!("OUT_DIR"), "/netflux1.rs"));
 }

@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::{Candidate, WebRtcSignal, is_sdp, is_text_without};
 use crate::protocol::model::{LinkId, Payload};
 
-#[allow(missing_docs)]
+#[allow(missing_docs, unreachable_pub)]
 mod netflux4 {
     include!(concat!(env!("OUT_DIR"), "/netflux4.rs"));
 }

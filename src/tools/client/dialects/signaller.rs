@@ -5,7 +5,7 @@ use crate::tools::client::message::{MessageKind, ReceivedMessage, TestMessage};
 
 /// A listener or a connector. A granted upgrade is all that it learns about its handle.
 #[derive(Debug)]
-pub struct SignallerClient;
+pub(crate) struct SignallerClient;
 
 impl SyntheticClient for SignallerClient {
     fn on_open(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {

@@ -19,7 +19,7 @@ const LAST_CANDIDATE: [u8; 4] = [0x22, 2, 0x0a, 0];
 
 /// A client of sigver 15 to 18.
 #[derive(Debug)]
-pub struct V1Client {
+pub(crate) struct V1Client {
     dialect: Dialect,
     role: Role,
     is_member: bool,
@@ -27,7 +27,7 @@ pub struct V1Client {
 
 impl V1Client {
     /// Returns a client that is not connected yet.
-    pub fn new(dialect: Dialect, role: Role) -> Self {
+    pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
         V1Client { dialect, role, is_member: false }
     }
 

@@ -21,7 +21,7 @@ const JOINER_ID: u32 = 300_000_012;
 
 /// A client of sigver 19 or 20.
 #[derive(Debug)]
-pub struct V2Client {
+pub(crate) struct V2Client {
     dialect: Dialect,
     role: Role,
     /// Number of `connect` messages without an answer.
@@ -33,7 +33,7 @@ pub struct V2Client {
 
 impl V2Client {
     /// Returns a client that is not connected yet.
-    pub fn new(dialect: Dialect, role: Role) -> Self {
+    pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
         V2Client { dialect, role, unanswered: 0, is_member: false, is_joining: false }
     }
 

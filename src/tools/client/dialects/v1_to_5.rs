@@ -11,7 +11,7 @@ use crate::tools::client::message::{MessageBody, MessageKind, ReceivedMessage, T
 
 /// A client of sigver 1 to 5.
 #[derive(Debug)]
-pub struct IndexedClient {
+pub(crate) struct IndexedClient {
     dialect: Dialect,
     role: Role,
     key: String,
@@ -21,7 +21,7 @@ pub struct IndexedClient {
 
 impl IndexedClient {
     /// Returns a client that is not connected yet.
-    pub fn new(dialect: Dialect, role: Role, key: &str) -> Self {
+    pub(crate) fn new(dialect: Dialect, role: Role, key: &str) -> Self {
         IndexedClient { dialect, role, key: key.to_owned(), joiners: 0 }
     }
 

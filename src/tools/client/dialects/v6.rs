@@ -9,7 +9,7 @@ use crate::tools::client::message::{MessageBody, MessageKind, ReceivedMessage, T
 
 /// A client of sigver 6.
 #[derive(Debug)]
-pub struct Sigver6Client {
+pub(crate) struct Sigver6Client {
     role: Role,
     key: String,
     /// True while a joiner has not sent its offer, or a member not answered the offers since its last answer.
@@ -18,7 +18,7 @@ pub struct Sigver6Client {
 
 impl Sigver6Client {
     /// Returns a client that is not connected yet.
-    pub fn new(role: Role, key: &str) -> Self {
+    pub(crate) fn new(role: Role, key: &str) -> Self {
         Sigver6Client { role, key: key.to_owned(), may_send: role == Role::Joiner }
     }
 }

@@ -11,7 +11,7 @@ use crate::tools::client::message::{ReceivedMessage, TestMessage};
 
 /// A client of sigver 7 to 14.
 #[derive(Debug)]
-pub struct EnvelopeClient {
+pub(crate) struct EnvelopeClient {
     dialect: Dialect,
     role: Role,
     key: String,
@@ -21,7 +21,7 @@ pub struct EnvelopeClient {
 
 impl EnvelopeClient {
     /// Returns a client that is not connected yet.
-    pub fn new(dialect: Dialect, role: Role, key: &str) -> Self {
+    pub(crate) fn new(dialect: Dialect, role: Role, key: &str) -> Self {
         EnvelopeClient { dialect, role, key: key.to_owned(), awaits_answer: dialect != Dialect::Sigver7 }
     }
 

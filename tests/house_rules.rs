@@ -62,8 +62,8 @@ fn defined_type(line: &str) -> Option<(&str, bool)> {
     };
     let name = KINDS.iter().find_map(|kind| rest.strip_prefix(kind))?;
     let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
-    let is_definition =
-        name.starts_with(|c: char| c.is_uppercase()) && !(line.starts_with("type ") && !public);
+    let is_associated_type = line.starts_with("type ") && !public;
+    let is_definition = name.starts_with(|c: char| c.is_uppercase()) && !is_associated_type;
     is_definition.then_some((&name[..end], public))
 }
 

@@ -4,7 +4,7 @@
 #![cfg_attr(
     not(test),
     deny(clippy::disallowed_methods),
-    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
 )]
 
 pub mod detect;

@@ -274,12 +274,12 @@ impl Simulation {
                 }
                 self.schedule(HEARTBEAT_INTERVAL, page, Event::Heartbeat);
             }
-            Event::ToGateway(frame) => self.to_gateway(page, frame),
-            Event::ToPage(frame) => self.to_page(page, frame),
+            Event::ToGateway(frame) => self.deliver_to_gateway(page, frame),
+            Event::ToPage(frame) => self.deliver_to_page(page, frame),
         }
     }
 
-    fn to_gateway(&mut self, page: usize, frame: Frame) {
+    fn deliver_to_gateway(&mut self, page: usize, frame: Frame) {
         match frame {
             Frame::Message(message) => {
                 self.drive(page, |protocol, now, outputs| protocol.on_message(message, now, outputs));
@@ -300,7 +300,7 @@ impl Simulation {
         self.schedule(self.pages[page].one_way, page, Event::ToPage(frame));
     }
 
-    fn to_page(&mut self, page: usize, frame: Frame) {
+    fn deliver_to_page(&mut self, page: usize, frame: Frame) {
         let state = &mut self.pages[page];
         if state.ended {
             return;

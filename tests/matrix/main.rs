@@ -137,11 +137,11 @@ fn unexpected(outcome: &MatrixResult) -> Vec<String> {
             (Verdict::Ok | Verdict::Degraded { .. }, Err(_)) => false,
         };
         if !fine {
-            found.push(format!("{}: {} instead of {expected:?}", cell.pair.to_string(), cell.verdict));
+            found.push(format!("{}: {} instead of {expected:?}", cell.pair, cell.verdict));
         }
     }
     let failed = outcome.control.iter().filter(|cell| cell.verdict != Verdict::Ok);
-    found.extend(failed.map(|cell| format!("{}: {}", cell.pair.to_string(), cell.verdict)));
+    found.extend(failed.map(|cell| format!("{}: {}", cell.pair, cell.verdict)));
     found
 }
 
@@ -179,9 +179,7 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
 /// Measures the pairs that are not as expected once more, alone.
 async fn measure_again(outcome: &mut MatrixResult, address: SocketAddr) {
     let found = unexpected(outcome);
-    let doubted = |cell: &PairResult| {
-        found.iter().any(|line| line.starts_with(&format!("{}: ", cell.pair.to_string())))
-    };
+    let doubted = |cell: &PairResult| found.iter().any(|line| line.starts_with(&format!("{}: ", cell.pair)));
     let pairs = outcome.pairs.iter().filter(|cell| doubted(cell));
     let pairs: Vec<(Protocol, Protocol)> =
         pairs.map(|cell| (cell.pair.member.unwrap(), cell.pair.joiner)).collect();
@@ -240,10 +238,10 @@ async fn a_server_of_one_dialect_serves_no_other() {
         let lost = ["no heartbeats for the member", "no heartbeats for the joiner"].map(str::to_owned);
         match &cell.verdict {
             Verdict::Degraded { losses: found } => {
-                assert!(own && found == &lost, "{}: {found:?}", cell.pair.to_string())
+                assert!(own && found == &lost, "{}: {found:?}", cell.pair)
             }
             Verdict::Failed { .. } => assert!(!own, "{}", cell.verdict),
-            Verdict::Ok => panic!("{}", cell.pair.to_string()),
+            Verdict::Ok => panic!("{}", cell.pair),
         }
     }
     assert_eq!(outcome.failures().iter().filter(|failure| failure.pair.member.is_some()).count(), 15);

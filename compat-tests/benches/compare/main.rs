@@ -195,12 +195,13 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let steps = works.iter().map(|work| work.runs.len() * turns).sum::<usize>();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?;
     let bar = ProgressBar::new(steps as u64).with_style(style);
-    let (mut lines, mut others): (Vec<Line>, Vec<f64>) = Default::default();
+    let (mut lines, mut others, mut failed): (Vec<Line>, Vec<f64>, Vec<&str>) = Default::default();
     for work in &works {
         if bar.is_hidden() {
             eprintln!("{}", work.name);
         }
         let samples = measured(work, turns, &measure, args.quick, &servers, &bar).await;
+        failed.extend(samples.is_empty().then_some(work.name));
         others.extend(samples.iter().flatten().filter_map(|sample| sample.get(&Figure::Others).copied()));
         lines.extend(table::lines(work, &samples));
     }
@@ -217,6 +218,9 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     }
     if let Some(path) = &args.write {
         document::replace(path, "table", &text)?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured, as every turn failed: {}", failed.join(", "));
     }
     Ok(())
 }

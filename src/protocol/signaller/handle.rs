@@ -18,12 +18,12 @@ impl Handle {
         if !bytes.next()?.is_ascii_lowercase() {
             return None;
         }
-        let (mut letters, mut after_underscore) = (0, false);
+        let (mut letters, mut after_underscore) = (0_usize, false);
         for byte in bytes {
             match byte {
                 b'_' if !after_underscore => after_underscore = true,
                 b'a'..=b'z' | b'0'..=b'9' if letters < *LETTERS.end() => {
-                    letters += 1;
+                    letters = letters.saturating_add(1);
                     after_underscore = false;
                 }
                 _ => return None,

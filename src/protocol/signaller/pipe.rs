@@ -69,8 +69,10 @@ pub(crate) struct Pipe {
     deadline: Instant,
     pipe_deadline: Duration,
     max_messages: u32,
-    /// How many messages came from the listener, and from the connector.
-    counts: [u32; 2],
+    /// Number of messages from the listener.
+    from_listener: u32,
+    /// Number of messages from the connector.
+    from_connector: u32,
 }
 
 impl Pipe {
@@ -82,7 +84,8 @@ impl Pipe {
             pipe_deadline: options.pipe_deadline,
             // A pipe ends with a message: there is no less than one.
             max_messages: options.max_messages.max(1),
-            counts: [0; 2],
+            from_listener: 0,
+            from_connector: 0,
         }
     }
 
@@ -105,7 +108,10 @@ impl Pipe {
             return;
         }
         let too_many = self.is_used_up(from);
-        let count = &mut self.counts[from as usize];
+        let count = match from {
+            Side::Listener => &mut self.from_listener,
+            Side::Connector => &mut self.from_connector,
+        };
         *count = count.saturating_add(1);
         match &mut self.state {
             State::Waiting { early, size } => {
@@ -114,7 +120,7 @@ impl Pipe {
                 if too_many {
                     self.end(TOO_MANY, actions);
                 } else {
-                    *size += PER_FRAME + message.len();
+                    *size = size.saturating_add(PER_FRAME).saturating_add(message.len());
                     early.push(message);
                 }
             }
@@ -187,7 +193,11 @@ impl Pipe {
     }
 
     fn is_used_up(&self, from: Side) -> bool {
-        self.counts[from as usize] >= self.max_messages
+        let count = match from {
+            Side::Listener => self.from_listener,
+            Side::Connector => self.from_connector,
+        };
+        count >= self.max_messages
     }
 
     /// The same close for whoever is there.
@@ -209,7 +219,7 @@ pub(crate) const INTERNAL: Close =
     Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
 
 fn after(now: Instant, duration: Duration) -> Instant {
-    now.checked_add(duration).unwrap_or_else(|| now + FOREVER)
+    now.checked_add(duration).or_else(|| now.checked_add(FOREVER)).unwrap_or(now)
 }
 
 #[cfg(test)]

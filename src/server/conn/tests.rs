@@ -115,10 +115,8 @@ fn shared() -> Arc<Shared> {
 }
 
 fn shared_with(log_ip: LogIp) -> Arc<Shared> {
-    let mut config = Config::default();
-    config.log_ip = log_ip;
-    config.protocol = "sigver-20".parse().unwrap();
-    Shared::new(&config)
+    let protocol = "sigver-20".parse().unwrap();
+    Shared::new(&Config { log_ip, protocol, ..Config::default() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +202,8 @@ async fn every_end_is_one_line_without_keys_and_payloads() {
     let (log, _guard) = TestLog::capture();
     let shared = shared();
     let violation = || Incoming::ProtocolError(Close::new(1002, "the client's secret"));
-    let ends: [(fn() -> Input, &str); 7] = [
+    type End = (fn() -> Input, &'static str);
+    let ends: [End; 7] = [
         (|| Input::Incoming(Incoming::Closed(Some(1000))), "cause=\"close frame\" code=1000"),
         (|| Input::Incoming(Incoming::Disconnected), "cause=\"disconnected\""),
         (|| Input::Incoming(Incoming::MessageTooBig), "cause=\"message too big\" code=1009"),

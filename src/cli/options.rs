@@ -132,7 +132,10 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>)
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
 pub(super) static OPTIONS: [OptionSpec; 27] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
-    set("host", "ip", config::DEFAULT_HOST, |d, v| Ok(d.config.host = v.to_owned()))
+    set("host", "ip", config::DEFAULT_HOST, |d, v| {
+        d.config.host = v.to_owned();
+        Ok(())
+    })
         .short('h')
         .help(Standard, "Select host address to bind to"),
     set("port", "number", "8000", |d, v| parse::port(v).map(|v| d.config.port = v))

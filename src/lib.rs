@@ -2,7 +2,8 @@
 //!
 //! # Embedding
 //!
-//! A [`Config`] says what is served; [`Gateway::bind`] listens, and [`Gateway::run_until`] serves until a future is ready:
+//! A [`Config`] says what is served; [`Gateway::bind`] listens, and [`Gateway::run_until`] serves until a
+//! future is ready:
 //!
 //! ```
 //! use sigver::{Config, Gateway};
@@ -15,7 +16,7 @@
 //! let mut config = Config::default().with_address("127.0.0.1", 0);
 //! config.protocol = "sigver-18,sigver-20".parse()?;
 //! let gateway = Gateway::bind(config).await?;
-//! let (address, status) = (gateway.local_addr(), gateway.status());
+//! let address = gateway.local_addr();
 //!
 //! let (shutdown, requested) = oneshot::channel::<()>();
 //! let running = tokio::spawn(gateway.run_until(async {
@@ -28,7 +29,6 @@
 //! let mut response = String::new();
 //! client.read_to_string(&mut response).await?;
 //! assert!(response.starts_with("HTTP/1.1 200 OK"));
-//! # let _ = status;
 //!
 //! let _ = shutdown.send(());
 //! running.await?;
@@ -38,9 +38,9 @@
 //!
 //! # Architecture
 //!
-//! A connection is bytes in the language of its time. The gateway detects which language, decodes each frame into a small
-//! vocabulary of its own, lets one pure state machine per room decide what follows, and encodes the consequences, each
-//! into its receiver's language:
+//! A connection is bytes in the language of its time. The gateway detects which language, decodes each frame
+//! into a small vocabulary of its own, lets one pure state machine per room decide what follows, and encodes
+//! the consequences, each into its receiver's language:
 //!
 //! ```text
 //! socket → transport (WebSocket, event stream) ─ Message → conn: one task per connection
@@ -50,8 +50,8 @@
 //! receiver's conn: outbox → Session::encode → transport → socket
 //! ```
 //!
-//! Each arrow changes one thing: bytes to messages, messages to meaning, meaning to consequences, consequences to queues.
-//! Three wings, whose dependencies `tests/layering.rs` checks:
+//! Each arrow changes one thing: bytes to messages, messages to meaning, meaning to consequences,
+//! consequences to queues. Three wings, whose dependencies `tests/layering.rs` checks:
 //!
 //! | wing | contents |
 //! |---|---|

@@ -1,8 +1,10 @@
-//! The command line of the gateway: options from arguments and the environment, and the texts that answer them.
+//! The command line of the gateway: options from arguments and the environment, and the texts that answer
+//! them.
 //!
-//! Splitting, the order of errors and their texts are those of the Node.js servers, which scripts rely on: of sigver 20
-//! where releases disagree, with the options that only earlier ones had. The command line of signallerd, with other
-//! names for a part of the options, is in `signallerd`. [`parse`] neither reads the process nor prints.
+//! Splitting, the order of errors and their texts are those of the Node.js servers, which scripts rely on: of
+//! sigver 20 where releases disagree, with the options that only earlier ones had. The command line of
+//! signallerd, with other names for a part of the options, is in `signallerd`. [`parse`] neither reads the
+//! process nor prints.
 
 mod help;
 mod options;
@@ -66,7 +68,8 @@ enum Source {
 /// The winning value of each option, by its long name.
 type Values = BTreeMap<&'static str, (OsString, Source)>;
 
-/// An error in the arguments or the environment. The first field is the option as [`OptionSpec::display`] writes it.
+/// An error in the arguments or the environment. The first field is the option as [`OptionSpec::display`]
+/// writes it.
 #[derive(Debug, Error)]
 enum CliError {
     #[error("option '{0}' argument missing")]
@@ -138,8 +141,8 @@ fn detect_flavor(
     Ok((called.unwrap_or(CliFlavor::Sigver), 0))
 }
 
-/// Parses arguments in the syntax of sigver. An error of splitting comes before `-V`, that before `--help`, and that before
-/// an unknown option.
+/// Parses arguments in the syntax of sigver. An error of splitting comes before `-V`, that before `--help`,
+/// and that before an unknown option.
 fn parse_sigver(
     args: impl Iterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
@@ -190,8 +193,8 @@ fn add_environment(values: &mut Values, env: &dyn Fn(&str) -> Option<String>, wa
     }
 }
 
-/// Adds the variables of sigver 7.6 to 11, with a warning: later releases did not read them, so that they may be set for
-/// another reason.
+/// Adds the variables of sigver 7.6 to 11, with a warning: later releases did not read them, so that they may
+/// be set for another reason.
 fn add_node_environment(
     values: &mut Values,
     env: &dyn Fn(&str) -> Option<String>,
@@ -209,7 +212,8 @@ fn add_node_environment(
     }
 }
 
-/// Adds the value of a variable if the variable is set and the option is absent. Returns the value if it was added.
+/// Adds the value of a variable if the variable is set and the option is absent. Returns the value if it was
+/// added.
 fn add_variable(
     values: &mut Values,
     option: &OptionSpec,

@@ -1,5 +1,5 @@
-//! The options of the gateway: one table, from which the arguments, the environment variables, `--help` and the
-//! reference documentation are derived.
+//! The options of the gateway: one table, from which the arguments, the environment variables, `--help` and
+//! the reference documentation are derived.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,8 @@ pub(super) enum Effect {
     Set(fn(&mut Draft, &str) -> Result<(), ValueError>),
     /// The same; an empty value means that the option is absent.
     SetUnlessEmpty(fn(&mut Draft, &str) -> Result<(), ValueError>),
-    /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca "$CA"`.
+    /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca
+    /// "$CA"`.
     SetFile(fn(&mut Draft) -> &mut Option<PathBuf>),
 }
 
@@ -68,7 +69,8 @@ impl OptionSpec {
         format!("{short}--{}{value}", self.long)
     }
 
-    /// Returns the environment variable of the option, if it has one: `SIGVER_MAX_MESSAGE` for `--max-message`.
+    /// Returns the environment variable of the option, if it has one: `SIGVER_MAX_MESSAGE` for
+    /// `--max-message`.
     pub(super) fn variable(&self) -> Option<String> {
         let name = || format!("SIGVER_{}", self.long.to_uppercase().replace('-', "_"));
         match self.effect {

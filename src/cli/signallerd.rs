@@ -1,4 +1,5 @@
-//! The command line of signallerd: flags in the syntax of Go programs. Each sets one of the gateway's options.
+//! The command line of signallerd: flags in the syntax of Go programs. Each sets one of the gateway's
+//! options.
 
 use std::ffi::OsString;
 
@@ -67,7 +68,8 @@ enum GoFlagError {
     Cli(#[from] CliError),
 }
 
-/// Parses arguments in the syntax of signallerd. Settings without a flag (TLS, the log) come from the environment.
+/// Parses arguments in the syntax of signallerd. Settings without a flag (TLS, the log) come from the
+/// environment.
 pub(super) fn parse(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
     parse_flags(args, env).unwrap_or_else(|error| Outcome::UsageError(format!("{error}\n{}", usage())))
 }
@@ -85,8 +87,8 @@ fn parse_flags(
     Ok(Outcome::Run(configure(values, env)?, warnings))
 }
 
-/// Splits the arguments by the rules of Go: one dash or two, the value after `=` or in the next argument, and no flags
-/// after `--` or the first operand. Returns `None` if they ask for help.
+/// Splits the arguments by the rules of Go: one dash or two, the value after `=` or in the next argument, and
+/// no flags after `--` or the first operand. Returns `None` if they ask for help.
 fn split_flags(args: impl Iterator<Item = OsString>) -> Result<Option<(Values, Vec<String>)>, GoFlagError> {
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     let (mut values, mut operands) = (Values::new(), Vec::new());

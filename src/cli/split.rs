@@ -1,6 +1,6 @@
-//! Splits the arguments of sigver into options and operands, by the rules of commander.js (measured): an option takes the
-//! next argument whatever it looks like, the last of repeated options wins, `-V` ends the arguments, and
-//! abbreviations of long options are unknown options.
+//! Splits the arguments of sigver into options and operands, by the rules of commander.js (measured): an
+//! option takes the next argument whatever it looks like, the last of repeated options wins, `-V` ends the
+//! arguments, and abbreviations of long options are unknown options.
 
 use std::ffi::OsString;
 

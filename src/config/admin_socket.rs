@@ -29,7 +29,8 @@ impl AdminSocketPath {
         Self::in_first_of([service, env("XDG_RUNTIME_DIR"), Some(FALLBACK_DIR.to_owned())])
     }
 
-    /// Returns the location that `auto` means for a client, which may run in another environment than the server.
+    /// Returns the location that `auto` means for a client, which may run in another environment than the
+    /// server.
     pub fn auto_for_client(env: &dyn Fn(&str) -> Option<String>) -> Self {
         Self::in_first_of([
             env("XDG_RUNTIME_DIR"),
@@ -43,7 +44,8 @@ impl AdminSocketPath {
         AdminSocketPath::InFirstOf(absolute.map(PathBuf::from).collect())
     }
 
-    /// Returns the possible paths of the socket of a server on `port`, the best first. None if there is no socket.
+    /// Returns the possible paths of the socket of a server on `port`, the best first. None if there is no
+    /// socket.
     pub fn candidates(&self, port: u16) -> Vec<PathBuf> {
         match self {
             AdminSocketPath::Off => Vec::new(),

@@ -1,7 +1,7 @@
 //! The configuration of a gateway: the [`Config`], its defaults, and the rules for its values.
 //!
-//! The values are typed, and parsed once, by [`parse`]. The names under which an operator sets them (flags, environment
-//! variables) are in `cli`. Nothing here reads the process, a file or the network.
+//! The values are typed, and parsed once, by [`parse`]. The names under which an operator sets them (flags,
+//! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod admin_socket;
 mod log_ip;
@@ -33,10 +33,12 @@ pub const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
 
 /// Longest send queue of a client, in bytes: 4 MiB, which is four messages of the largest size.
 ///
-/// The Node.js servers had no bound: one receiver that stopped reading could exhaust the memory of the process.
+/// The Node.js servers had no bound: one receiver that stopped reading could exhaust the memory of the
+/// process.
 pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
 
-/// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is disconnected.
+/// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is
+/// disconnected.
 pub const PING_AFTER: Duration = Duration::from_secs(45);
 
 /// The settings of one gateway. Each is within its own range; [`Config::check`] relates them to each other.
@@ -49,8 +51,8 @@ pub const PING_AFTER: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// IPv4 or IPv6 address to listen on, or a name to resolve. Empty means every interface of both families. See
-    /// [`DEFAULT_HOST`].
+    /// IPv4 or IPv6 address to listen on, or a name to resolve. Empty means every interface of both families.
+    /// See [`DEFAULT_HOST`].
     pub host: String,
     /// TCP port; 0 lets the system choose one. See [`DEFAULT_PORT`].
     pub port: u16,
@@ -160,8 +162,8 @@ pub enum EnabledTransports {
 /// Settings of the path relay of signallerd, with the defaults of that program.
 #[derive(Debug, Clone, Default)]
 pub struct SignallerConfig {
-    /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so that
-    /// the operator has to anchor it. Without one, the server's own origin and clients that send none.
+    /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so
+    /// that the operator has to anchor it. Without one, the server's own origin and clients that send none.
     ///
     /// `regex_lite` takes linear time and its classes are ASCII, like RE2, which signallerd used. Unicode classes (`\p`)
     /// and quotations (`\Q…\E`) of RE2 are missing; origins are ASCII.

@@ -59,12 +59,13 @@ pub enum ValueError {
     NotUnicode,
 }
 
-/// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers do.
+/// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
+/// do.
 ///
 /// # Errors
 ///
-/// The text is no whole number from 0 to 65535. The Node.js servers took it as the path of a Unix socket; it is far more
-/// often a typing error.
+/// The text is no whole number from 0 to 65535. The Node.js servers took it as the path of a Unix socket; it
+/// is far more often a typing error.
 pub fn port(text: &str) -> Result<u16, ValueError> {
     let text = text.trim();
     let radix = |prefix: [&str; 2], radix| {
@@ -178,7 +179,8 @@ pub fn on_off(text: &str) -> Result<bool, ValueError> {
     }
 }
 
-/// Parses `shared`, `by-generation`, or `by-generation=` with an expression for the keys that are partitioned.
+/// Parses `shared`, `by-generation`, or `by-generation=` with an expression for the keys that are
+/// partitioned.
 ///
 /// # Errors
 ///
@@ -192,8 +194,8 @@ pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
     }
 }
 
-/// Parses the location of the control socket: `off`, a path, or `auto`, which stands for the location in the second
-/// argument.
+/// Parses the location of the control socket: `off`, a path, or `auto`, which stands for the location in the
+/// second argument.
 ///
 /// # Errors
 ///

@@ -2,14 +2,15 @@
 
 use std::io;
 
-/// Number of descriptors for which the table is preallocated. It takes 8 bytes of kernel memory for each; beyond it, the
-/// table grows as usual.
+/// Number of descriptors for which the table is preallocated. It takes 8 bytes of kernel memory for each;
+/// beyond it, the table grows as usual.
 pub const PREALLOCATED: u64 = 65_536;
 
 /// Raises the limit to the hard limit, as Node.js does, and preallocates the table. Returns the new limit.
 ///
-/// It is cheaper before the process has a second thread. Linux doubles the table as it fills; in a process with threads
-/// it then blocks until no processor can be using the old table, which delays all connections for milliseconds.
+/// It is cheaper before the process has a second thread. Linux doubles the table as it fills; in a process
+/// with threads it then blocks until no processor can be using the old table, which delays all connections
+/// for milliseconds.
 ///
 /// # Errors
 ///
@@ -18,8 +19,8 @@ pub fn raise() -> io::Result<u64> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     #[cfg(target_os = "linux")]
     if let Some(last) = limit.min(PREALLOCATED).checked_sub(1) {
-        // A duplicate with a high number grows the table. The table stays when the duplicate is closed; a failure only
-        // means that it grows later.
+        // A duplicate with a high number grows the table. The table stays when the duplicate is closed; a
+        // failure only means that it grows later.
         let last = i32::try_from(last).unwrap_or(i32::MAX);
         drop(rustix::io::fcntl_dupfd_cloexec(io::stdin(), last));
     }

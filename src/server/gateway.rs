@@ -32,7 +32,8 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for connections to close when the gateway shuts down.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// A gateway that listens. Connections wait in the listener's queue until [`run_until`](Gateway::run_until) is polled.
+/// A gateway that listens. Connections wait in the listener's queue until [`run_until`](Gateway::run_until)
+/// is polled.
 #[derive(Debug)]
 pub struct Gateway {
     listener: TcpListener,
@@ -101,7 +102,8 @@ impl Gateway {
         listener::startup_line(self.local_addr())
     }
 
-    /// Returns the error because of which there is no control socket, if there should be one. The gateway works without.
+    /// Returns the error because of which there is no control socket, if there should be one. The gateway
+    /// works without.
     pub fn admin_socket_error(&self) -> Option<&AdminSocketError> {
         self.admin_socket.as_ref().err()
     }
@@ -111,14 +113,14 @@ impl Gateway {
         self.status.clone()
     }
 
-    /// Returns the status: connections by dialect, rooms, and what `query` asks for. Blocks for a time that grows with
-    /// their number.
+    /// Returns the status: connections by dialect, rooms, and what `query` asks for. Blocks for a time that
+    /// grows with their number.
     pub fn report(&self, query: StatusQuery) -> Report {
         self.status.report(query)
     }
 
-    /// Serves connections until `shutdown` is ready; then accepts no more, closes all connections, and returns when they
-    /// are closed, or after seven seconds.
+    /// Serves connections until `shutdown` is ready; then accepts no more, closes all connections, and
+    /// returns when they are closed, or after seven seconds.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Gateway { listener, frontend, status, admin_socket } = self;
         let answer_admin = async {
@@ -143,7 +145,8 @@ async fn serve(listener: TcpListener, frontend: Arc<Frontend>, shutdown: impl Fu
                     let endpoint = ClientEndpoint { remote, tls: frontend.tls.is_some() };
                     let task = Arc::clone(&frontend).handle_tcp(stream, endpoint, shared.shutdown.track());
                     let shared = Arc::clone(&shared);
-                    // A panic before the upgrade ends this connection alone; one after it is caught by the connection's task.
+                    // A panic before the upgrade ends this connection alone; one after it is caught by the
+                    // connection's task.
                     tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
                         if task.is_err() {
                             shared.count_panic();
@@ -197,8 +200,8 @@ impl Frontend {
         let _ = stream.set_nodelay(true);
         match &self.tls {
             None => self.serve_http(stream, endpoint, alive).await,
-            // Boxed: the state of a TLS handshake is many times that of the rest, and would be allocated for plain
-            // connections as well.
+            // Boxed: the state of a TLS handshake is many times that of the rest, and would be allocated for
+            // plain connections as well.
             Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
         }
     }

@@ -8,9 +8,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 
-/// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same time; with the
-/// 511 of the Node.js servers some of them have to retry after a second and more. The system may cap it
-/// (`net.core.somaxconn` on Linux, which is 4096 by default).
+/// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same
+/// time; with the 511 of the Node.js servers some of them have to retry after a second and more. The system
+/// may cap it (`net.core.somaxconn` on Linux, which is 4096 by default).
 const BACKLOG: i32 = 4096;
 
 /// Pause after a failure to accept for lack of resources, during which connections may close.
@@ -97,8 +97,8 @@ fn privilege(address: SocketAddr) -> &'static str {
 ///
 /// # Errors
 ///
-/// The name does not resolve, or the address is in use, forbidden, or not of this machine. A port that is in use does not
-/// lead to the next address of a name: the clients may only know the first one.
+/// The name does not resolve, or the address is in use, forbidden, or not of this machine. A port that is in
+/// use does not lead to the next address of a name: the clients may only know the first one.
 pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let mut failure = None;
     for address in resolve(host, port).await? {
@@ -106,7 +106,8 @@ pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenErr
             Ok(listener) => return Ok(listener),
             Err(source) => {
                 let error = ListenError::new(address, source);
-                // Every other failure may be that of one address: a kernel without IPv6 has no error kind of its own.
+                // Every other failure may be that of one address: a kernel without IPv6 has no error kind of
+                // its own.
                 let is_final = matches!(error, ListenError::InUse { .. } | ListenError::Denied { .. });
                 failure.get_or_insert(error);
                 if is_final {
@@ -118,8 +119,8 @@ pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenErr
     Err(failure.unwrap_or_else(|| unresolved(host, port, io::ErrorKind::NotFound.into())))
 }
 
-/// Returns the line that the Node.js servers print on stdout when they listen (measured). IPv6 addresses have no
-/// brackets.
+/// Returns the line that the Node.js servers print on stdout when they listen (measured). IPv6 addresses have
+/// no brackets.
 pub(crate) fn startup_line(address: SocketAddr) -> String {
     let scope = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("%{}", v6.scope_id()),
@@ -130,8 +131,8 @@ pub(crate) fn startup_line(address: SocketAddr) -> String {
 
 /// Returns the pause before the next attempt after a failure to accept; `None` if there is none.
 ///
-/// An error of the one connection that was about to be accepted needs no pause. A lack of descriptors or memory does, and
-/// so does any other error, as retrying at once could spin.
+/// An error of the one connection that was about to be accepted needs no pause. A lack of descriptors or
+/// memory does, and so does any other error, as retrying at once could spin.
 pub(crate) fn accept_backoff(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,

@@ -52,8 +52,8 @@ impl Default for ProtocolSet {
     }
 }
 
-/// Parses a list of names with commas: `auto`, a family, a dialect, a release, `signaller`. A more precise name
-/// replaces a less precise one: `auto,sigver-17.0.1` is `auto` with that variant of sigver-16.
+/// Parses a list of names with commas: `auto`, a family, a dialect, a release, `signaller`. A more precise
+/// name replaces a less precise one: `auto,sigver-17.0.1` is `auto` with that variant of sigver-16.
 impl FromStr for ProtocolSet {
     type Err = ProtocolSetError;
 

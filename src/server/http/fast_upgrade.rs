@@ -1,5 +1,5 @@
 //! The upgrade to a WebSocket without hyper, for the request that nearly every connection begins with. The
-//! response is that of [`upgrade::respond`](super::upgrade::respond), and is sent in one write with the first
+//! response is that of [`respond`](super::upgrade::respond), and is sent in one write with the first
 //! frame.
 //!
 //! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is

@@ -1,7 +1,7 @@
 //! Usage by dialect: how many connections are and were open, when the last one closed, and by which evidence
 //! each was recognised. Numbers only: no payload, key or address is kept.
 //!
-//! The driver of a connection holds a [`ConnectionGuard`] and updates it. A [`Report`] is plain data, which
+//! The driver of a connection holds a `ConnectionGuard` and updates it. A [`Report`] is plain data, which
 //! [`render`] turns into a [`Format`].
 
 mod counts;

@@ -1,45 +1,79 @@
-//! One WebRTC signaling gateway for every protocol that sigver ever spoke.
+//! A WebRTC signaling gateway for every protocol that sigver ever had.
 //!
-//! A connection is bytes in the language of its time. We learn which language, translate each frame into a small
-//! vocabulary of our own, let one pure state machine per room decide what follows, and translate the consequences
-//! back, each into its receiver's language:
+//! # Embedding
 //!
-//! ```text
-//! socket → transport ─ Frame → conn::driver, one task per connection
-//!   dialect unknown: negotiate::Conversation listens, probes, guesses, and takes a wrong guess back
-//!   dialect known:   dialect::Session::decode → Command → hub: lock the room → router::Room::apply → Events
-//!        each Event is pushed, still under the lock, to its receiver's bounded Outbox
-//! receiver's driver: Outbox → dialect::Session::encode → Frames → transport → socket
+//! A [`Config`] says what is served; [`Gateway::bind`] listens, and [`Gateway::run_until`] serves until a
+//! future is ready:
+//!
+//! ```
+//! use sigver::{Config, Gateway};
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//! use tokio::net::TcpStream;
+//! use tokio::sync::oneshot;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::default().with_address("127.0.0.1", 0);
+//! config.protocol = "sigver-18,sigver-20".parse()?;
+//! let gateway = Gateway::bind(config).await?;
+//! let address = gateway.local_addr();
+//!
+//! let (shutdown, requested) = oneshot::channel::<()>();
+//! let running = tokio::spawn(gateway.run_until(async {
+//!     let _ = requested.await;
+//! }));
+//!
+//! // Clients open WebSockets on ws://{address}/{key}. Other requests are answered as well:
+//! let mut client = TcpStream::connect(address).await?;
+//! client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+//! let mut response = String::new();
+//! client.read_to_string(&mut response).await?;
+//! assert!(response.starts_with("HTTP/1.1 200 OK"));
+//!
+//! let _ = shutdown.send(());
+//! running.await?;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! Each arrow changes one thing: bytes to frames, frames to meaning, meaning to consequences, consequences to
-//! queues. So each kind of change has one home:
+//! # Architecture
 //!
-//! | module | what lives there | pure |
-//! |---|---|---|
-//! | [`frame`] | text, bytes, close: all that transports and dialects share | yes |
-//! | [`model`] | rooms, links, commands, events: what sigver means | yes |
-//! | [`dialect`] | every published dialect: bytes to meaning and back, and the table of releases | yes |
-//! | [`negotiate`] | which dialect a client speaks: evidence, policy, the conversation | yes |
-//! | [`router`] | one room as a state machine | yes |
-//! | [`hub`] | all rooms, their locks, the queues to their peers | |
-//! | [`telemetry`] | who speaks what: counts, and how they are told | |
-//! | [`conn`] | the task that drives one connection | |
-//! | [`transport`] | WebSockets, event streams | |
-//! | [`signaller`] | the path relay of signallerd: handles, pipes, and the task of a pipe | |
-//! | [`server`] | listening, TLS, HTTP, shutting down | |
-//! | [`descriptors`] | how many connections the process may have | |
-//! | [`config`], [`cli`] | what the operator says | yes |
-//! | [`compat`] | synthetic clients of every dialect, the matrix of who works with whom, the probe | partly |
-//! | [`bench`](mod@bench) | what a server can do, measured from the outside, with those clients | partly |
-//! | [`replay`] | recorded conversations: played, compared, recorded; uses none of the others | |
-//! | [`tools`] | what the program can do beside serving | |
+//! A connection is bytes in the language of its time. The gateway detects which language, decodes each frame
+//! into a small vocabulary of its own, lets one pure state machine per room decide what follows, and encodes
+//! the consequences, each into its receiver's language:
 //!
-//! Pure means: no I/O, no clock, no randomness, no tasks; time and random numbers come as arguments. The test
-//! `tests/layering.rs` keeps the modules' dependencies as they are drawn here.
+//! ```text
+//! socket → transport (WebSocket, event stream) ─ Message → conn: one task per connection
+//!     detecting:    detect::Detector: evidence → candidates → a Session; a wrong assumption is reverted
+//!     established:  dialect::Session::decode → commands for the room, replies, a close
+//!                   hub: lock the room → room::Room::apply → events for the receivers' bounded outboxes; unlock, wake
+//! receiver's conn: outbox → Session::encode → transport → socket
+//! ```
+//!
+//! Each arrow changes one thing: bytes to messages, messages to meaning, meaning to consequences,
+//! consequences to queues. Three wings, whose dependencies `tests/layering.rs` checks:
+//!
+//! | wing | contents |
+//! |---|---|
+//! | [`protocol`] | Pure state machines, without I/O, clock, randomness or tasks: `frame`, `model` (commands, events, payloads), `dialect` (every codec, and the facts of each release), `detect`, `room`, and the rules of `signaller` |
+//! | [`server`] | [`Gateway`], and what it consists of: `listener`, `tls`, `http`, `transport`, `conn`, `hub`, `signaller`, `telemetry`, `admin` |
+//! | [`tools`] | The other commands of the program: synthetic clients of every dialect, `matrix`, `probe`, `bench`, `replay` |
+//!
+//! [`cli`] turns arguments and environment variables into a [`Config`]; [`config`] has its types and parsers.
+
+#[cfg(not(unix))]
+compile_error!("sigver runs on Unix systems only: it uses their sockets and signals");
 
 pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod server;
 pub mod tools;
+
+pub use config::{
+    AdminSocketPath, Config, ConfigError, DetectionTimeouts, EnabledTransports, PipeLimits, ProtocolSet,
+    ProtocolSetError, RoomPolicy, SignallerConfig, TlsFiles,
+};
+pub use server::admin::StatusQuery;
+pub use server::telemetry::Report;
+pub use server::{Gateway, StartError};

@@ -1,33 +1,18 @@
-//! The program: reads the command line, opens the port, serves until it is told to stop.
+//! The program: parses the command line, and runs a tool or the gateway.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome};
-use sigver::config::{self, Config};
-use sigver::protocol::detect::{DetectionTimeouts, Policy, RoomPolicy};
-use sigver::server::admin::StatusService;
-use sigver::server::admin::unix::AdminSocket;
-use sigver::server::conn::{Context, TimerQueue};
+use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::fd_limit;
-use sigver::server::hub::Hub;
-use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::{StatusQuery, Telemetry};
-use sigver::server::{self, listener, tls};
-use sigver::tools;
+use sigver::server::telemetry::Format;
+use sigver::{Config, Gateway, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-/// After this long without a word, a client is asked by a WebSocket ping whether it is there.
-const IDLE: Duration = Duration::from_secs(45);
 
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
@@ -55,7 +40,7 @@ fn main() -> ExitCode {
         }
         Outcome::Run(config, warnings) => {
             warnings.iter().for_each(|warning| eprintln!("{warning}"));
-            match run(&config) {
+            match run(config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     eprintln!("error: {error}");
@@ -66,98 +51,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> Result<()> {
-    // Before there is a second thread.
-    if let Err(why) = fd_limit::raise() {
-        eprintln!("warning: the limit of open files stays as it is: {why}");
+fn run(config: Config) -> Result<()> {
+    // Cheaper while there is one thread.
+    if let Err(error) = fd_limit::raise() {
+        eprintln!("warning: the limit of open files was not raised: {error}");
     }
-    let filter: Targets = config.log.parse()?;
-    let colours = std::io::stderr().is_terminal();
-    let written = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-    tracing_subscriber::registry().with(filter).with(written).init();
-    let protocols = Policy::parse(&config.protocol)?;
-    let relay_only = protocols.releases.is_empty();
-    let policy = Policy {
-        releases: protocols.releases,
-        windows: DetectionTimeouts {
-            margin: config.silence_margin,
-            silence: config.silence_max,
-            first_frame: config.first_frame_timeout,
-        },
-        transcode: config.transcode,
-        rooms: match &config.rooms {
-            config::Rooms::Shared => RoomPolicy::Shared,
-            config::Rooms::ByGeneration => RoomPolicy::Partitioned,
-            config::Rooms::ByGenerationIn(keys) => RoomPolicy::partitioned_for(keys)?,
-        },
-    };
-    let relay = SignallerOptions::new(&config.relay)?;
-    let tls = config.tls.as_ref().map(tls::load).transpose()?;
-    let context = Arc::new(Context {
-        hub: Hub::new(),
-        telemetry: Telemetry::new(),
-        policy: Arc::new(policy),
-        max_pending: config.max_pending,
-        idle: IDLE,
-        signaller: protocols.signaller.then(|| Signaller::new(relay, relay_only)),
-        stopping: AtomicBool::new(false),
-        stop: Notify::new(),
-        alarm: TimerQueue::default(),
-    });
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(config.log.clone()).with(log).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
-        let listener = listener::bind(&config.host, config.port).await?;
-        // Before the line that says we are here: whoever reads it may stop us at once.
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let asked = signal(SignalKind::user_defined1())?;
-        let status = StatusService { context: Arc::clone(&context), address: listener.local_addr()? };
-        let control = open_control(config, status.address.port()).await;
-        println!("{}", listener::startup_line(listener.local_addr()?));
-        tracing::info!(protocols = config.protocol, tls = tls.is_some(), "serving");
-        let stop = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            tracing::info!("stopping");
-        };
-        let options = server::Options { max_message: config.max_message, transports: config.transports };
-        // Among the workers, as are the connections: here, each accept would wake two threads.
-        let serving = tokio::spawn(server::serve(listener, tls, options, context, stop));
-        tokio::select! {
-            served = serving => served?,
-            () = answer(control.as_ref(), asked, &status) => {}
-        }
-        Ok(())
-    })
+    runtime.block_on(serve(config))
 }
 
-/// Who asks for the status can do without; the clients cannot do without the server.
-async fn open_control(config: &Config, port: u16) -> Option<AdminSocket> {
-    match AdminSocket::open(&config.control.places(port, &environment)).await {
-        Ok(control) => control,
-        Err(why) => {
-            eprintln!("warning: no control socket, so that 'sigver status' does not work: {why}");
-            None
-        }
+async fn serve(config: Config) -> Result<()> {
+    let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
+    let gateway = Gateway::bind(config).await?;
+    // Before the start-up line: its reader may send a signal at once.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(print_status(signal(SignalKind::user_defined1())?, gateway.status()));
+    if let Some(error) = gateway.admin_socket_error() {
+        eprintln!("warning: no control socket, so that 'sigver status' does not work: {error}");
     }
+    println!("{}", gateway.startup_line());
+    tracing::info!(protocols, tls, "serving");
+    let shutdown = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    // On a worker thread, like the connections: on this one, each accept would wake two threads.
+    Ok(tokio::spawn(gateway.run_until(shutdown)).await?)
 }
 
-/// Tells the status to whoever asks, over the control socket or by a signal, without an end.
-async fn answer(control: Option<&AdminSocket>, mut asked: Signal, status: &StatusService) {
-    let by_signal = async {
-        while asked.recv().await.is_some() {
-            let text = status.written(StatusQuery::default()).await;
-            // On stderr, whatever the log is: who sends the signal wants to see it. There may be nobody to see it.
-            let _ = std::io::stderr().write_all(text.as_bytes());
-        }
-    };
-    let by_socket = async {
-        match control {
-            Some(control) => control.serve(status).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::join!(by_signal, by_socket);
+/// Prints the status at each signal, on stderr whatever the log filter is.
+async fn print_status(mut requests: Signal, status: StatusService) {
+    while requests.recv().await.is_some() {
+        let text = status.render(StatusQuery::default(), Format::Text).await;
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
 }

@@ -17,12 +17,12 @@ use sigver::tools::bench::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use common::Gateway;
+use common::TestGateway;
 
 const SHORT: Duration = Duration::from_millis(300);
 
 fn tongue(name: &str) -> Protocol {
-    Protocol::of_name(name).unwrap()
+    Protocol::from_name(name).unwrap()
 }
 
 fn target(address: SocketAddr) -> Target {
@@ -49,7 +49,7 @@ async fn bench(arguments: &[&str]) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throughput_works_in_every_dialect_and_across() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let pairs = Protocol::all().map(|tongue| (tongue.name(), tongue.name()));
     let pairs = pairs.filter(|(name, _)| !matches!(*name, "sigver-6" | "sigver-15.1" | "signaller"));
     let crosses = [("sigver-5", "sigver-20"), ("sigver-20", "sigver-5"), ("sigver-1", "sigver-13")];
@@ -67,7 +67,7 @@ async fn throughput_works_in_every_dialect_and_across() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_loop_keeps_the_rate() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let plan = ThroughputPlan {
         rate: Some(400.0),
         duration: Duration::from_secs(1),
@@ -84,7 +84,7 @@ async fn open_loop_keeps_the_rate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_complete() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-13", "sigver-7", "sigver-6", "sigver-1", "signaller"] {
         let plan = SessionsPlan {
             member: tongue(name),
@@ -102,7 +102,7 @@ async fn sessions_complete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_members_stay_connected() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-8", "sigver-5"] {
         let plan = IdlePlan { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
         let done = idle(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
@@ -113,7 +113,7 @@ async fn idle_members_stay_connected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storm_joiners_are_answered() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     for (name, connected) in [
         ("sigver-20", false),
         ("sigver-20", true),
@@ -132,7 +132,7 @@ async fn storm_joiners_are_answered() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn process_cost_is_reported() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (target, process) = (target(gateway.address), Process::new(std::process::id()).unwrap());
     let plan = plan("sigver-20", "sigver-20");
     let result = throughput(&target, &plan, Some(&process), &Progress::none()).await.unwrap();
@@ -190,7 +190,7 @@ async fn rejecting_or_dying_server_is_an_error() {
     let error = throughput(&target(address), &plan, None, &Progress::none()).await.unwrap_err();
     assert_eq!(error.to_string(), "a member: refused with HTTP 503");
 
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let (target, (tell, mut told)) = (target(gateway.address), tokio::sync::mpsc::unbounded_channel());
     let progress = Progress::new(move |phase| {
         if matches!(phase, Phase::Measuring { .. }) {
@@ -206,7 +206,7 @@ async fn rejecting_or_dying_server_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_measurement_returns_its_result() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let progress = Progress::none();
     let plan = ThroughputPlan { duration: Duration::from_secs(60), ..plan("sigver-20", "sigver-20") };
     let stopper = progress.clone();
@@ -225,7 +225,7 @@ async fn stopped_measurement_returns_its_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn command_prints_text_and_json() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let url = format!("ws://{}", gateway.address);
     let output = bench(&["throughput", &url, "--rooms", "2", "--duration", "0.3", "--json"]).await;
     assert!(output.status.success(), "{output:?}");

@@ -6,14 +6,13 @@
 
 mod common;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::clients::{Client, Dialect, Did, Role};
-use common::page::{Delay, Page};
+use common::simulation::{Delay, PageId, Simulation};
 use common::ws::Got;
-use common::{Gateway, hex};
-use tokio::task::JoinSet;
+use common::{TestGateway, hex, to_hex};
+use sigver::protocol::frame::Message;
 
 const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
 
@@ -44,27 +43,29 @@ impl Case {
         }
     }
 
-    async fn run(&self, gateway: SocketAddr, key: &str) -> Result<(), String> {
+    fn run(&self) -> Result<(), String> {
+        const KEY: &str = "room";
         let (one, other) = (self.first, self.joiner);
-        let client = Client::new(one.0, Role::First, key);
-        let mut first = Page::open(gateway, &self.path(one.0, key), client, one.1).await;
+        let mut simulation = Simulation::new();
+        let client = Client::new(one.0, Role::First, KEY);
+        let first = simulation.open(&self.path(one.0, KEY), client, one.1);
         match self.comes {
-            Comes::After => first.until(&Did::First).await?,
-            Comes::Between => first.reached().await?,
+            Comes::After => simulation.until(first, &Did::First)?,
+            Comes::Between => simulation.until_reached(first)?,
         }
-        let client = Client::new(other.0, Role::Joiner, key);
-        let mut joiner = Page::open(gateway, &self.path(other.0, key), client, other.1).await;
-        joiner.until(&Did::Answer).await.map_err(|what| format!("joiner: {what}; first: {:?}", first.log))?;
-        first.until(&Did::First).await?;
+        let client = Client::new(other.0, Role::Joiner, KEY);
+        let joiner = simulation.open(&self.path(other.0, KEY), client, other.1);
+        simulation
+            .until(joiner, &Did::Answer)
+            .map_err(|what| format!("joiner: {what}; first: {:?}", simulation.log(first)))?;
+        simulation.until(first, &Did::First)?;
         if matches!(other.0, Dialect::S15 | Dialect::S19 | Dialect::S20) {
-            joiner.until(&Did::Joined).await?;
+            simulation.until(joiner, &Did::Joined)?;
         }
-        joiner.settle().await.map_err(|what| format!("joiner: {what}"))?;
-        first.settle().await.map_err(|what| format!("first: {what}"))?;
-        let expected = self.expected(&joiner);
-        let got = (first.log.clone(), joiner.log.clone());
-        first.close();
-        joiner.close();
+        simulation.settle(joiner).map_err(|what| format!("joiner: {what}"))?;
+        simulation.settle(first).map_err(|what| format!("first: {what}"))?;
+        let expected = self.expected(simulation.was_assumed(joiner));
+        let got = (simulation.log(first).to_vec(), simulation.log(joiner).to_vec());
         if got != expected {
             return Err(format!("{got:?} instead of {expected:?}"));
         }
@@ -72,7 +73,7 @@ impl Case {
     }
 
     /// All that is to happen in the two, and nothing else.
-    fn expected(&self, joiner: &Page) -> (Vec<Did>, Vec<Did>) {
+    fn expected(&self, assumed: bool) -> (Vec<Did>, Vec<Did>) {
         let (one, other) = (self.first.0, self.joiner.0);
         let v1 = |dialect: Dialect| matches!(dialect, Dialect::S15 | Dialect::S16 | Dialect::S18);
         let mut first = vec![Did::First];
@@ -80,7 +81,7 @@ impl Case {
         if one == Dialect::S5 {
             first.push(Did::Join);
         }
-        if other.current() && joiner.was_guessed() {
+        if other.current() && assumed {
             // The place it was given before it had spoken is taken back, which the member may see.
             match one {
                 Dialect::S5 => first.push(Did::Join),
@@ -126,32 +127,16 @@ fn same_dialect() -> Vec<Case> {
     cases
 }
 
-async fn run(cases: Vec<Case>) {
-    let gateway = Gateway::start("auto").await;
-    let started = Instant::now();
-    let mut running = JoinSet::new();
-    let total = cases.len();
-    for (number, case) in cases.into_iter().enumerate() {
-        let address = gateway.address;
-        running.spawn(async move {
-            let result = case.run(address, &format!("room-{number}")).await;
-            result.map_err(|what| format!("{case:?}: {what}"))
-        });
-    }
-    let mut failures = Vec::new();
-    while let Some(result) = running.join_next().await {
-        failures.extend(result.unwrap().err());
-    }
-    failures.sort();
-
-    assert!(failures.is_empty(), "{} of {total} failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(started.elapsed() < Duration::from_secs(25), "took {:?}", started.elapsed());
-    gateway.stop().await;
+fn run(cases: &[Case]) {
+    let result = |case: &Case| case.run().map_err(|what| format!("{case:?}: {what}"));
+    let failures: Vec<String> = cases.iter().filter_map(|case| result(case).err()).collect();
+    assert!(!cases.is_empty());
+    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
-#[tokio::test]
-async fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
-    run(same_dialect()).await;
+#[test]
+fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
+    run(&same_dialect());
 }
 
 /// Which conversations between two dialects are left out: nothing on the wire tells in time what the member reads.
@@ -191,90 +176,80 @@ fn mixed() -> Vec<Case> {
     cases
 }
 
-#[tokio::test]
-async fn clients_of_different_dialects_find_one_another_too() {
-    run(mixed()).await;
+#[test]
+fn clients_of_different_dialects_find_one_another_whatever_the_delay() {
+    run(&mixed());
 }
 
 /// A joiner that leaves, and then one that stays, while the member's page is not open yet.
-async fn comes_and_goes(gateway: SocketAddr, dialect: Dialect, ms: u64) -> Result<(), String> {
-    let key = format!("left-{dialect:?}-{ms}");
-    let path = format!("/{key}");
-    let client = |role| Client::new(dialect, role, &key);
-    let mut first = Page::open(gateway, &path, client(Role::First), Delay::Page(ms)).await;
-    first.reached().await?;
-    let mut leaves = Page::open(gateway, &path, client(Role::Joiner), Delay::Page(0)).await;
-    leaves.until(&Did::Bound).await?;
-    leaves.settle().await?;
-    leaves.leave().await?;
-    let mut stays = Page::open(gateway, &path, client(Role::Joiner), Delay::Page(0)).await;
-    stays.until(&Did::Answer).await.map_err(|what| format!("joiner: {what}"))?;
-    stays.settle().await?;
-    first.settle().await?;
+fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
+    let mut simulation = Simulation::new();
+    let client = |role| Client::new(dialect, role, "room");
+    let first = simulation.open("/room", client(Role::First), Delay::Page(ms));
+    simulation.until_reached(first)?;
+    let leaves = simulation.open("/room", client(Role::Joiner), Delay::Page(0));
+    simulation.until(leaves, &Did::Bound)?;
+    simulation.settle(leaves)?;
+    simulation.leave(leaves)?;
+    let stays = simulation.open("/room", client(Role::Joiner), Delay::Page(0));
+    simulation.until(stays, &Did::Answer).map_err(|what| format!("joiner: {what}"))?;
+    simulation.settle(stays)?;
+    simulation.settle(first)?;
     let expected = match dialect.current() {
         true => [Did::First, Did::Offer, Did::Gone, Did::Offer].to_vec(),
         false => [Did::First, Did::Offer, Did::Gone, Did::Offer, Did::End].to_vec(),
     };
-    match first.log == expected {
+    match simulation.log(first) == expected {
         true => Ok(()),
-        false => Err(format!("{:?} instead of {expected:?}", first.log)),
+        false => Err(format!("{:?} instead of {expected:?}", simulation.log(first))),
     }
 }
 
-#[tokio::test]
-async fn a_joiner_may_leave_before_the_page_of_the_member_is_open() {
-    let gateway = Gateway::start("auto").await;
-    let mut running = JoinSet::new();
+#[test]
+fn joiner_may_leave_before_the_page_of_the_member_is_open() {
     for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::S5) {
         for ms in [0, 300, 500, 1000] {
-            let address = gateway.address;
-            running.spawn(async move {
-                let result = comes_and_goes(address, dialect, ms).await;
-                result.map_err(|what| format!("{dialect:?} {ms}: {what}"))
-            });
+            leave_and_join(dialect, ms).unwrap_or_else(|what| panic!("{dialect:?} {ms}: {what}"));
         }
     }
-    let mut failures = Vec::new();
-    while let Some(result) = running.join_next().await {
-        failures.extend(result.unwrap().err());
-    }
-    failures.sort();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    gateway.stop().await;
 }
 
-/// From the upgrade to the first message, of a client that sends this or nothing.
-async fn wait_for_the_first_word(gateway: &Gateway, path: &str, sends: Option<&[u8]>) -> (Duration, Got) {
-    let mut ws = gateway.ws(path).await;
-    let start = Instant::now();
-    if let Some(bytes) = sends {
-        assert!(ws.binary(bytes).await);
-    }
-    let got = loop {
-        match ws.message().await {
-            // The probe, which is no answer.
-            Got::Binary(bytes) if bytes == hex("10012001") => {}
-            got => break got,
-        }
-    };
-    (start.elapsed(), got)
+/// Returns the first message that a client gets, but for the probe, and how long after the upgrade.
+fn first_message(dialect: Dialect, delay: Delay) -> (Duration, String) {
+    let mut simulation = Simulation::new();
+    let page: PageId = simulation.open("/room", Client::new(dialect, Role::First, "room"), delay);
+    let opened = simulation.now();
+    simulation.until(page, &Did::First).unwrap();
+    let messages = simulation.received(page).iter().filter_map(|(time, message)| match message {
+        Message::Binary(bytes) => Some((*time - opened, to_hex(bytes))),
+        Message::Text(_) => None,
+    });
+    messages.into_iter().find(|(_, hex)| hex != "10012001").unwrap()
 }
 
+#[test]
+fn only_a_silent_client_waits_for_its_first_message() {
+    assert_eq!(first_message(Dialect::S20, Delay::Page(0)), (Duration::ZERO, "2001".to_owned()));
+    assert_eq!(first_message(Dialect::S18, Delay::Page(0)), (Duration::from_millis(150), "1001".to_owned()));
+}
+
+/// The same over sockets, whatever the time it takes.
 #[tokio::test]
-async fn who_speaks_first_waits_for_nothing_and_who_is_silent_not_for_long() {
-    let gateway = Gateway::start("auto").await;
-    let (mut asked, mut silent) = (Vec::new(), Vec::new());
-    for number in 0..5 {
-        let connect = hex("1a02080b");
-        let (time, got) = wait_for_the_first_word(&gateway, &format!("/asks-{number}"), Some(&connect)).await;
-        assert_eq!(got, Got::binary("2001"));
-        asked.push(time);
-        let (time, got) = wait_for_the_first_word(&gateway, &format!("/silent-{number}"), None).await;
-        assert_eq!(got, Got::binary("1001"));
-        silent.push(time);
+async fn gateway_answers_clients_that_send_first_and_silent_ones() {
+    let gateway = TestGateway::start("auto").await;
+    for (sends, expected) in [(Some(hex("1a02080b")), "2001"), (None, "1001")] {
+        let mut ws = gateway.ws(&format!("/{expected}")).await;
+        if let Some(bytes) = sends {
+            assert!(ws.binary(&bytes).await);
+        }
+        let got = loop {
+            match ws.message().await {
+                // The probe, which is no answer.
+                Got::Binary(bytes) if bytes == hex("10012001") => {}
+                got => break got,
+            }
+        };
+        assert_eq!(got, Got::binary(expected));
     }
-    let (asked, silent) = (asked.into_iter().min().unwrap(), silent.into_iter().min().unwrap());
-    assert!(asked * 3 < silent, "{asked:?} for an answer, {silent:?} of silence");
-    assert!(silent < Duration::from_millis(500), "{silent:?}");
     gateway.stop().await;
 }

@@ -2,30 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
-
-use sigver::cli::{self, Outcome};
+use std::path::{Path, PathBuf};
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
 #[test]
-fn configuration_reference_lists_every_option() {
-    let Outcome::Print(help) = cli::parse(OsStr::new("sigver"), [OsString::from("--help")], &|_| None) else {
-        panic!("no help");
-    };
-    let reference = read("docs/reference/configuration.md");
-    let options = help.lines().filter(|line| line.starts_with("  -"));
-    let options: Vec<&str> = options
-        .flat_map(str::split_whitespace)
-        .filter(|word| word.starts_with("--") && word.len() > 2)
-        .collect();
-    assert!(options.len() > 20, "{options:?}");
-    for option in options {
-        assert!(reference.contains(option), "{option} is not in docs/reference/configuration.md");
-    }
+fn configuration_reference_is_that_of_the_program() {
+    assert!(
+        read("docs/reference/configuration.md").contains(&sigver::cli::markdown()),
+        "docs/reference/configuration.md does not have the tables that 'sigver options' prints"
+    );
 }
 
 #[test]
@@ -37,4 +25,68 @@ fn docker_recipe_is_the_dockerfile() {
         read("docs/howto/deploy-docker.md").contains(&format!("```dockerfile\n{instructions}\n```")),
         "{instructions}"
     );
+}
+
+#[test]
+fn close_codes_are_those_of_the_program() {
+    let (source, document) =
+        (read("src/protocol/dialect/close_frame.rs"), read("docs/reference/close-codes.md"));
+    let closes = source.split("Close::new(").skip(1).filter_map(|rest| rest.split_once("\")"));
+    let closes: Vec<(&str, &str)> = closes.filter_map(|(close, _)| close.split_once(", \"")).collect();
+    let literal = |code: &&(&str, &str)| code.0.parse::<u16>().is_ok();
+    assert!(closes.iter().filter(literal).count() >= 4, "{closes:?}");
+    for (code, text) in closes.iter().filter(literal) {
+        assert!(document.contains(code) && document.contains(text), "{code} {text} is not in close-codes.md");
+    }
+}
+
+/// Every Markdown file of the repository but those of installed packages.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut open, mut found) = (vec![root.to_owned()], Vec::new());
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !name.starts_with('.') && !["target", "node_modules"].contains(&name) {
+                open.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The anchor of a heading, as renderers of Markdown derive it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+fn has_anchor(document: &str, wanted: &str) -> bool {
+    let mut headings = document.lines().filter(|line| line.starts_with('#'));
+    headings.any(|line| anchor(line.trim_start_matches('#')) == wanted)
+        || document.contains(&format!("<a id=\"{wanted}\">"))
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 20, "{documents:?}");
+    let mut broken = Vec::new();
+    for file in documents {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (link, _) in links.filter(|(link, _)| !link.contains([':', ' '])) {
+            let (path, anchor) = link.split_once('#').map_or((link, None), |(path, name)| (path, Some(name)));
+            let target = if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            let there = target.exists()
+                && anchor.is_none_or(|name| has_anchor(&std::fs::read_to_string(&target).unwrap(), name));
+            if !there {
+                broken.push(format!("{}: {link}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
 }

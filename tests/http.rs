@@ -1,4 +1,5 @@
-//! The port as HTTP sees it, byte by byte: requests that are no WebSockets, and every way to ask for one.
+//! HTTP on the port of the gateway, byte by byte: plain requests, and every form of a request for a
+//! WebSocket.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -7,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::ws::{BINARY, Got, Ws, frame, request};
-use common::{Gateway, Settings, hex, soon, tls_files};
+use common::{TestGateway, hex, soon, tls_files};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,11 +19,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// An answer, whole.
+/// A whole response.
 #[derive(Debug)]
 struct Answer {
     status: String,
-    /// In lower case, with values as they are.
+    /// Names in lower case, and values.
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -33,11 +34,11 @@ impl Answer {
     }
 }
 
-/// Reads one answer; a HEAD request's has no body, whatever its length says.
+/// Receives one response. That to HEAD has no body, whatever its Content-Length.
 async fn answer<S: AsyncRead + Unpin>(stream: &mut S, head_only: bool) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon("an answer", stream.read_u8()).await.unwrap());
+        head.push(soon("a response", stream.read_u8()).await.unwrap());
     }
     let head = String::from_utf8(head).unwrap();
     let mut lines = head.trim_end().split("\r\n");
@@ -59,7 +60,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, request: &str) -
     answer(stream, request.starts_with("HEAD")).await
 }
 
-/// Sees to it that the gateway hangs up without another word.
+/// Checks that the gateway ends the connection without sending anything.
 async fn ended<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut rest = Vec::new();
     // A reset is an end as well.
@@ -67,7 +68,7 @@ async fn ended<S: AsyncRead + Unpin>(stream: &mut S) {
     assert_eq!(String::from_utf8_lossy(&rest), "");
 }
 
-/// Trusts one certificate, whatever is written in it: that of the fixtures is an authority's.
+/// Trusts one certificate, regardless of its contents: that of the fixtures is one of an authority.
 #[derive(Debug)]
 struct Trust(CertificateDer<'static>, CryptoProvider);
 
@@ -107,7 +108,7 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
+async fn tls(gateway: &TestGateway) -> TlsStream<TcpStream> {
     let trust = Trust(CertificateDer::from_pem_file(tls_files().cert).unwrap(), ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -120,11 +121,11 @@ async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
     soon("a TLS handshake", connect).await.unwrap()
 }
 
-async fn secure() -> Gateway {
-    Gateway::with(Settings { tls: true, ..Settings::default() }).await
+async fn secure() -> TestGateway {
+    TestGateway::configured(|config| config.tls = Some(tls_files())).await
 }
 
-/// Requests that are no upgrade, all on one connection.
+/// Sends plain requests on one connection.
 async fn plain_requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     for (request, status, text) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
@@ -146,12 +147,12 @@ async fn plain_requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     }
 }
 
-/// A request and an upgrade behind it, and both answers.
+/// Sends a plain request and an upgrade in one write.
 async fn pipelined<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let both = format!("GET / HTTP/1.1\r\nHost: x\r\n\r\n{}", request("/k"));
     let first = ask(&mut stream, &both).await;
     assert_eq!(first.status, "HTTP/1.1 200 OK");
-    // The second answer is on its way already.
+    // The second response follows without another request.
     connect_and_be_first(Ws::open_with(stream, b"").await).await;
 }
 
@@ -164,28 +165,27 @@ async fn connect_and_be_first<S: AsyncRead + AsyncWrite + Unpin>(mut ws: Ws<S>) 
 }
 
 #[tokio::test]
-async fn plain_requests_are_answered_on_one_connection() {
-    let gateway = Gateway::start("auto").await;
+async fn one_connection_serves_plain_requests_and_then_an_upgrade() {
+    let gateway = TestGateway::start("auto").await;
     let mut stream = gateway.tcp().await;
     plain_requests(&mut stream).await;
-    // And then it may still become a WebSocket.
     connect_and_be_first(Ws::open(stream, "/k").await).await;
     pipelined(gateway.tcp().await).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn over_tls_all_is_the_same() {
+async fn tls_serves_the_same() {
     let gateway = secure().await;
     let mut stream = tls(&gateway).await;
     plain_requests(&mut stream).await;
     connect_and_be_first(Ws::open(stream, "/k").await).await;
     pipelined(tls(&gateway).await).await;
-    early(tls(&gateway).await).await;
+    prefetched(tls(&gateway).await).await;
     let asked = "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
     let events = ask(&mut tls(&gateway).await, asked).await;
     assert_eq!(events.header("content-type"), Some("text/event-stream;charset=UTF-8"));
-    // One without TLS on the port of TLS is sent away, and disturbs nobody.
+    // A client without TLS is rejected, and others are still served.
     let mut stream = gateway.tcp().await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut rest = Vec::new();
@@ -195,10 +195,10 @@ async fn over_tls_all_is_the_same() {
     gateway.stop().await;
 }
 
-/// Frames in the very segment of the request.
-async fn early<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+/// Sends frames together with the request.
+async fn prefetched<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
     let connect = frame(BINARY, &hex("1a02080b"));
-    // The second frame is not whole yet.
+    // The second frame is incomplete.
     let content = frame(BINARY, &hex("1206 0800 1000 2200"));
     let (now, later) = content.split_at(5);
     let bytes = [request("/early").as_bytes(), &connect, now].concat();
@@ -211,10 +211,10 @@ async fn early<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
 }
 
 #[tokio::test]
-async fn frames_right_behind_the_request_are_not_lost() {
-    let gateway = Gateway::start("auto").await;
-    early(gateway.tcp().await).await;
-    // More of them than a head may have bytes.
+async fn frames_sent_with_the_request_are_received() {
+    let gateway = TestGateway::start("auto").await;
+    prefetched(gateway.tcp().await).await;
+    // More bytes than a request head may have.
     let heartbeats = frame(BINARY, &hex("0801")).repeat(20_000);
     let connect = frame(BINARY, &hex("1a02080b"));
     let bytes = [request("/many").as_bytes(), &heartbeats, &connect].concat();
@@ -225,8 +225,8 @@ async fn frames_right_behind_the_request_are_not_lost() {
 }
 
 #[tokio::test]
-async fn an_upgrade_takes_the_first_subprotocol_and_no_extension() {
-    let gateway = Gateway::start("auto").await;
+async fn upgrade_selects_the_first_subprotocol_and_no_extension() {
+    let gateway = TestGateway::start("auto").await;
     let more = "Sec-WebSocket-Protocol: aaa, bbb\r\nOrigin: https://example.org\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     for (path, upgrade) in [("/k", "Upgrade: websocket"), ("/k?x=y", "upgrade: WebSocket")] {
@@ -246,8 +246,8 @@ async fn an_upgrade_takes_the_first_subprotocol_and_no_extension() {
 }
 
 #[tokio::test]
-async fn a_broken_upgrade_is_a_bad_request() {
-    let gateway = Gateway::start("auto").await;
+async fn malformed_upgrade_is_rejected() {
+    let gateway = TestGateway::start("auto").await;
     let good = request("/k");
     for (bad, status) in [
         (good.replace("Version: 13", "Version: 12"), "400 Bad Request"),
@@ -262,15 +262,15 @@ async fn a_broken_upgrade_is_a_bad_request() {
         assert_eq!(answer.status, format!("HTTP/1.1 {status}"), "{bad}");
         let version = answer.header("sec-websocket-version");
         assert_eq!(version, status.starts_with("400").then_some("13"), "{bad}");
-        // It may try again.
+        // The connection can be used again.
         connect_and_be_first(Ws::open(stream, "/k").await).await;
     }
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_no_http_or_too_much_of_it_is_refused() {
-    let gateway = Gateway::start("auto").await;
+async fn oversized_or_malformed_heads_are_rejected() {
+    let gateway = TestGateway::start("auto").await;
     let huge_header = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(64 * 1024));
     let huge_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "p".repeat(64 * 1024));
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000));
@@ -284,14 +284,14 @@ async fn what_is_no_http_or_too_much_of_it_is_refused() {
         let mut stream = gateway.tcp().await;
         let _ = stream.write_all(bytes).await;
         let mut received = Vec::new();
-        // The answer may be lost in a reset, as the gateway does not read to the end what is too long.
+        // A reset may overtake the response, as the gateway does not read the rest of the request.
         let _ = soon(what, stream.read_to_end(&mut received)).await;
         let received = String::from_utf8(received).unwrap();
         let refused = received.is_empty()
             || statuses.iter().any(|status| received.starts_with(&format!("HTTP/1.1 {status} ")));
         assert!(refused, "{what}: {received}");
     }
-    // A client that hangs up in the middle of its request, and one that says nothing.
+    // Clients that disconnect within a request, and before one.
     let mut stream = gateway.tcp().await;
     stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     stream.shutdown().await.unwrap();
@@ -304,10 +304,10 @@ async fn what_is_no_http_or_too_much_of_it_is_refused() {
     gateway.stop().await;
 }
 
-/// Ten seconds, which the tests beside it need no less of.
+/// Takes the ten seconds of the timeout.
 #[tokio::test]
-async fn who_takes_too_long_for_a_request_is_sent_away() {
-    let gateway = Gateway::start("auto").await;
+async fn request_head_times_out() {
+    let gateway = TestGateway::start("auto").await;
     let mut slow = gateway.tcp().await;
     let mut again = gateway.tcp().await;
     assert_eq!(ask(&mut again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, "HTTP/1.1 200 OK");
@@ -320,24 +320,23 @@ async fn who_takes_too_long_for_a_request_is_sent_away() {
             let mut received = [0; 1];
             let pause = std::time::Duration::from_millis(500);
             match tokio::time::timeout(pause, slow.read(&mut received)).await {
-                // Nothing yet.
                 Err(_) => {}
                 Ok(Ok(0) | Err(_)) => return,
-                Ok(Ok(_)) => panic!("an answer to half a request"),
+                Ok(Ok(_)) => panic!("a response to half a request"),
             }
         }
-        panic!("nobody was in a hurry");
+        panic!("the head did not time out");
     };
     let (first, second) = tokio::join!(
         tokio::time::timeout(limit, trickle),
-        // A connection that was of use before is not kept for ever either.
+        // The timeout also applies to a connection that was used before.
         tokio::time::timeout(limit, async {
             let mut rest = Vec::new();
             let _ = again.read_to_end(&mut rest).await;
             assert_eq!(rest, b"");
         })
     );
-    first.expect("a slow head is sent away");
-    second.expect("an idle connection is sent away");
+    first.expect("a slow head times out");
+    second.expect("an idle connection times out");
     gateway.stop().await;
 }

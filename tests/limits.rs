@@ -1,5 +1,5 @@
-//! What the gateway does not put up with, and that nobody else notices: messages that are too long or broken, peers
-//! that do not read or never say a word, floods of garbage.
+//! Limits, and their isolation from other clients: oversized and malformed messages, slow consumers, silent
+//! clients, and floods of random bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::protobuf::{delimited, number};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
-use common::{Gateway, SOON, Settings, hex, soon, to_hex};
+use common::{SOON, TestGateway, eventually, hex, soon, to_hex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ const MAX: usize = 1 << 20;
 const PROTOCOLS: [&str; 8] =
     ["auto", "sigver-5", "sigver-15", "sigver-15.1", "sigver-16", "sigver-18", "sigver-19", "sigver-20"];
 
-/// A connect of sigver 19 and 20.
+/// Returns a connect message of sigver 19 and 20.
 fn connect(id: u8, members: &[u8]) -> Vec<u8> {
     let mut group = number(1, u32::from(id));
     if !members.is_empty() {
@@ -27,13 +27,13 @@ fn connect(id: u8, members: &[u8]) -> Vec<u8> {
     delimited(3, &group)
 }
 
-/// A content of sigver 20, from a joiner.
+/// Returns a content message of sigver 20 from a joiner.
 fn content(data: &[u8]) -> Vec<u8> {
     delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
 }
 
-/// A first member of sigver 20, and a joiner bound to it.
-async fn pair(gateway: &Gateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+/// Returns a member and a joiner of sigver 20 that are linked.
+async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
     let mut first = gateway.ws(path).await;
     assert!(first.binary(&connect(11, &[])).await);
     first.expect(&[Got::binary("2001")]).await;
@@ -43,18 +43,18 @@ async fn pair(gateway: &Gateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
     (first, joiner)
 }
 
-/// Sends a content upward, and sees to it that it comes; the id of the link.
+/// Sends a content from the joiner to the member. Returns the id of the link.
 async fn up(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, data: &[u8]) -> Vec<u8> {
     assert!(joiner.binary(&content(data)).await);
     let Got::Binary(bytes) = first.message().await else { panic!("no content") };
     let tail = [&number(2, 0)[..], &delimited(4, data)].concat();
     assert!(bytes.ends_with(&tail), "{}", to_hex(&bytes[..bytes.len().min(40)]));
-    // After the tag and the length.
+    // Behind the tag and the length.
     let head = 1 + bytes[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
     bytes[head + 1..bytes.len() - tail.len()].to_vec()
 }
 
-/// Sends a content downward to the joiner of a link, and sees to it that it comes.
+/// Sends a content from the member to the joiner.
 async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8], data: &[u8]) {
     let inner = [&number(1, 0)[..], &[0x10], link, &delimited(4, data)].concat();
     assert!(first.binary(&delimited(2, &inner)).await);
@@ -62,15 +62,15 @@ async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8]
 }
 
 #[tokio::test]
-async fn a_message_of_the_largest_size_is_relayed_and_one_of_a_byte_more_is_not() {
-    let gateway = Gateway::start("auto").await;
+async fn message_size_limit_is_exact() {
+    let gateway = TestGateway::start("auto").await;
     let (mut first, mut joiner) = pair(&gateway, "/size").await;
     let room = MAX - content(&vec![7; MAX - 20]).len() + MAX - 20;
     assert_eq!(content(&vec![7; room]).len(), MAX);
     up(&mut first, &mut joiner, &vec![7; room]).await;
     assert!(joiner.binary(&content(&vec![7; room + 1])).await);
     assert_eq!(joiner.expect_close(1009).await, "the message is longer than this server allows");
-    // All that its peer notices is that it is gone.
+    // Its peer receives only the end of the link.
     let Got::Binary(end) = first.message().await else { panic!("no end of the link") };
     assert_eq!((end[0], end.len() < 16), (0x12, true), "{}", to_hex(&end));
     first.expect_nothing().await;
@@ -79,9 +79,9 @@ async fn a_message_of_the_largest_size_is_relayed_and_one_of_a_byte_more_is_not(
 }
 
 #[tokio::test]
-async fn who_still_sends_gets_the_close_frame_all_the_same() {
+async fn close_frame_is_delivered_while_peer_is_sending() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let ws = gateway.ws("/k").await;
         let (mut reading, mut writing) = ws.stream.into_split();
         let send = async move {
@@ -89,7 +89,7 @@ async fn who_still_sends_gets_the_close_frame_all_the_same() {
             head.extend((1u64 << 30).to_be_bytes());
             head.extend([0; 4]);
             let mut sent = writing.write_all(&head).await;
-            // Less than the gateway discards, and far more than all buffers on the way hold.
+            // Less than the gateway discards, and more than the buffers of the kernel.
             for _ in 0..120 {
                 if sent.is_err() {
                     break;
@@ -112,15 +112,15 @@ async fn who_still_sends_gets_the_close_frame_all_the_same() {
 }
 
 #[tokio::test]
-async fn pieces_count_together() {
-    let gateway = Gateway::start("sigver-5").await;
+async fn fragments_count_together() {
+    let gateway = TestGateway::start("sigver-5").await;
     let mut ws = gateway.ws("/").await;
     let half = vec![b' '; MAX / 2];
     assert!(ws.raw(&frame(TEXT & 0x7f, &half)).await);
     assert!(ws.raw(&frame(0x00, &half)).await);
     ws.raw(&frame(0x80, b" ")).await;
     ws.expect_close(1009).await;
-    // In pieces that are not too long together, with a ping among them, it is a message like any other.
+    // Fragments within the limit, with a ping between them, are one message.
     let mut ws = gateway.ws("/").await;
     assert!(ws.raw(&frame(TEXT & 0x7f, b"{\"type\":\"op")).await);
     assert!(ws.ping(b"between").await);
@@ -135,9 +135,9 @@ async fn pieces_count_together() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_protocol_is_refused() {
+async fn websocket_protocol_errors_close_the_connection() {
     for protocol in PROTOCOLS {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let unmasked = vec![BINARY, 2, 0x08, 0x01];
         let long_ping = frame(0x89, &[0; 126]);
         for (what, bytes, code) in [
@@ -146,13 +146,13 @@ async fn what_is_no_websocket_protocol_is_refused() {
             ("a reserved bit", frame(BINARY | 0x40, &[8, 1]), 1002),
             ("a reserved opcode", frame(0x83, &[8, 1]), 1002),
             ("a reserved control opcode", frame(0x8b, &[]), 1002),
-            ("a ping in pieces", frame(0x09, b"p"), 1002),
+            ("a fragmented ping", frame(0x09, b"p"), 1002),
             ("a ping that is too long", long_ping, 1002),
-            ("the rest of nothing", frame(0x80, b"rest"), 1002),
+            ("a continuation without a start", frame(0x80, b"rest"), 1002),
         ] {
             let mut ws = gateway.ws("/k").await;
             assert!(ws.raw(&bytes).await);
-            // What was due before: who speaks one of sigver 15 to 18 is greeted.
+            // The servers of sigver 15 to 18 send first.
             let closed = loop {
                 match ws.message().await {
                     Got::Binary(bytes) if matches!(bytes[0], 0x10 | 0x20) => {}
@@ -169,23 +169,22 @@ async fn what_is_no_websocket_protocol_is_refused() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
-    let settings = Settings {
-        protocol: "sigver-20".to_owned(),
-        max_message: 64 * 1024,
-        max_pending: 256 * 1024,
-        ..Settings::default()
-    };
-    let gateway = Gateway::with(settings).await;
+async fn slow_consumer_is_closed_without_effect_on_others() {
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-20".parse().unwrap();
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
-    let mut deaf = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
-    assert!(deaf.binary(&connect(11, &[])).await);
-    deaf.expect(&[Got::binary("2001")]).await;
+    let mut slow = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
+    assert!(slow.binary(&connect(11, &[])).await);
+    slow.expect(&[Got::binary("2001")]).await;
     let mut flooding = gateway.ws("/k").await;
     assert!(flooding.binary(&connect(12, &[])).await);
     flooding.expect(&[Got::binary("2000")]).await;
-    // Others, in the same room.
+    // Other clients in the same room.
     let mut member = gateway.ws("/k?favored").await;
     assert!(member.binary(&connect(13, &[11])).await);
     member.expect(&[Got::binary("2001")]).await;
@@ -198,7 +197,7 @@ async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
     let end = loop {
         assert!(flooding.binary(&chunk).await);
         sent += chunk.len();
-        assert!(sent < 32 << 20, "nothing ends it");
+        assert!(sent < 32 << 20, "the slow consumer is never closed");
         if sent % (chunk.len() * 8) == 0 {
             let link = up(&mut member, &mut joiner, b"and others?").await;
             down(&mut member, &mut joiner, &link, b"go on").await;
@@ -211,10 +210,10 @@ async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
     };
     // A content without data is the end of the link.
     assert!(matches!(&end, Got::Binary(bytes) if bytes[0] == 0x12 && bytes.len() < 16), "{end:?}");
-    // Now it reads: what the system had taken for it, and then why it was closed.
+    // It then reads what the kernel had buffered, and the close frame.
     let mut read = 0;
     let closed = loop {
-        match deaf.message().await {
+        match slow.message().await {
             Got::Binary(bytes) => read += bytes.len(),
             got => break got,
         }
@@ -224,14 +223,14 @@ async fn a_peer_that_does_not_read_is_closed_and_others_go_on() {
     assert!(read < sent, "{read} of {sent}");
     let link = up(&mut member, &mut joiner, b"and others?").await;
     down(&mut member, &mut joiner, &link, b"go on").await;
-    drop((deaf, flooding, member, joiner));
+    drop((slow, flooding, member, joiner));
     gateway.stop().await;
 }
 
-/// Sends frames of random bytes, until the gateway has enough of it.
+/// Sends frames of random bytes until the gateway closes the connection.
 async fn garbage(mut ws: Ws<TcpStream>, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    // The first bytes that mean something somewhere.
+    // First bytes that are valid in a dialect.
     let first = [0x08u8, 0x0a, 0x10, 0x12, 0x18, 0x1a, 0x20, 0x22, 0x28, b'{'];
     for _ in 0..40 {
         let length = rng.usize(..64);
@@ -250,18 +249,18 @@ async fn garbage(mut ws: Ws<TcpStream>, seed: u64) {
             return;
         }
     }
-    // The bytes as they are may have been the head of a frame that swallows our close.
+    // The raw bytes may have been the header of a frame that includes this close frame.
     ws.close(1000).await;
     let _ = ws.stream.shutdown().await;
     while ws.message().await != Got::End {}
 }
 
 #[tokio::test]
-async fn garbage_harms_only_its_senders() {
+async fn random_bytes_leave_no_rooms() {
     let mut protocols = JoinSet::new();
     for protocol in PROTOCOLS {
         protocols.spawn(async move {
-            let gateway = Gateway::start(protocol).await;
+            let gateway = TestGateway::start(protocol).await;
             let mut flood = JoinSet::new();
             for seed in 0..60 {
                 let path = ["/k", "/other", "/", "/a/b?favored"][seed as usize % 4];
@@ -270,13 +269,7 @@ async fn garbage_harms_only_its_senders() {
             while let Some(ended) = soon(protocol, flood.join_next()).await {
                 ended.unwrap();
             }
-            // Nobody is left, and nothing of them.
-            soon("an empty hub", async {
-                while gateway.hub.rooms() != 0 {
-                    tokio::task::yield_now().await;
-                }
-            })
-            .await;
+            eventually("an empty hub", || gateway.rooms() == 0).await;
             gateway.stop().await;
         });
     }
@@ -286,12 +279,13 @@ async fn garbage_harms_only_its_senders() {
 }
 
 #[tokio::test]
-async fn garbage_is_not_noticed_by_others_in_the_room_or_in_another() {
+async fn random_bytes_do_not_affect_other_clients() {
     for protocol in ["auto", "sigver-20"] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let (mut first, mut joiner) = pair(&gateway, "/k").await;
         let link = up(&mut first, &mut joiner, b"offer").await;
-        // A second member: it is never the only one that bars the way in, and is put out for it.
+        // With a second member, no member is the only one that joiners fail to connect to, which would be
+        // evicted.
         let mut second = gateway.ws("/k?favored").await;
         assert!(second.binary(&connect(13, &[11])).await);
         second.expect(&[Got::binary("2001")]).await;
@@ -318,9 +312,9 @@ async fn garbage_is_not_noticed_by_others_in_the_room_or_in_another() {
 }
 
 #[tokio::test]
-async fn keys_have_up_to_512_units() {
-    let gateway = Gateway::start("auto").await;
-    // The second needs two units for each of its characters, and four bytes.
+async fn keys_have_up_to_512_utf16_units() {
+    let gateway = TestGateway::start("auto").await;
+    // Each character of the second key has two UTF-16 units and four bytes.
     for key in ["k".repeat(512), "\u{1f600}".repeat(256), "%41".repeat(170)] {
         let mut ws = gateway.ws(&format!("/{key}")).await;
         assert!(ws.binary(&connect(11, &[])).await);
@@ -342,8 +336,8 @@ async fn keys_have_up_to_512_units() {
 }
 
 #[tokio::test]
-async fn data_without_a_join_and_for_nobody() {
-    let gateway = Gateway::start("auto").await;
+async fn data_without_a_receiver_is_ignored_or_closes() {
+    let gateway = TestGateway::start("auto").await;
     // sigver 20 ignores both.
     let mut ws = gateway.ws("/k").await;
     assert!(ws.binary(&content(b"too early")).await);
@@ -352,12 +346,12 @@ async fn data_without_a_join_and_for_nobody() {
     ws.expect(&[Got::binary("2001")]).await;
     assert!(ws.binary(&hex("120c 0800 10959aef3a 2203 616263")).await);
     ws.expect_nothing().await;
-    // sigver 18: the id is nobody's, and what a member without a link of its own sends goes nowhere.
+    // sigver 18 ignores an unknown id, and data of a member without a link.
     let mut ws = gateway.ws("/v1").await;
     ws.expect(&[Got::binary("10012001"), Got::binary("1001")]).await;
     assert!(ws.binary(&hex("0a0a 08959aef3a 1203 616263")).await);
     ws.expect_nothing().await;
-    // The JSON dialects close, each with its own code.
+    // The JSON dialects close with codes of their own.
     for (frames, code, reason) in [
         (&["{\"data\":1}"][..], 4011, "TRANSMIT_BEFORE_JOIN=4011: Transmitting data before join"),
         (&["{\"index\":0,\"data\":1}"], 1008, "The index is not one of a joined peer"),
@@ -380,9 +374,9 @@ async fn data_without_a_join_and_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_thousand_who_never_say_a_word_are_in_nobodys_way() {
-    let gateway = Gateway::start("auto").await;
-    // Some have not even asked for a WebSocket, some hang in the middle of their request.
+async fn silent_connections_do_not_delay_others() {
+    let gateway = TestGateway::start("auto").await;
+    // Connections without a request, within a request, and with a silent WebSocket.
     let mut silent = Vec::new();
     for number in 0..1000 {
         let mut stream = gateway.tcp().await;
@@ -401,7 +395,7 @@ async fn a_thousand_who_never_say_a_word_are_in_nobodys_way() {
         let link = up(&mut first, &mut joiner, b"offer").await;
         down(&mut first, &mut joiner, &link, b"answer").await;
     });
-    limit.await.expect("a conversation among a thousand silent ones");
+    limit.await.expect("messages among a thousand silent connections");
     drop(silent);
     gateway.stop().await;
 }

@@ -188,7 +188,7 @@ async fn what_it_cannot_do_is_one_line_on_stderr() {
                 "error: ",
                 "unknown protocol 'sigver-99'",
                 "auto",
-                "current",
+                "protobuf-v2",
                 "sigver-5",
                 "sigver-18",
                 "sigver-20",

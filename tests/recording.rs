@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::ws::{Got, Ws, request};
-use common::{Gateway, hex, soon, to_hex};
+use common::{TestGateway, hex, soon, to_hex};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -172,7 +172,7 @@ async fn lines(file: &Path, of: &str, count: usize) -> String {
 
 #[tokio::test]
 async fn what_was_recorded_is_played_without_a_difference_until_something_changes() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let file = path("conversations.jsonl");
     let name = file.to_str().unwrap();
     let upstream = format!("ws://{}", gateway.address);
@@ -230,7 +230,7 @@ async fn what_was_recorded_is_played_without_a_difference_until_something_change
 
 #[tokio::test]
 async fn each_scenario_may_have_a_file_and_a_recording_is_never_written_over() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let folder = path("folder");
     let out = format!("{}/", folder.to_str().unwrap());
     let upstream = format!("ws://{}/base", gateway.address);
@@ -291,7 +291,7 @@ async fn over_tls_both_work() {
 
 #[tokio::test]
 async fn nothing_is_lost_when_it_is_killed_and_all_else_is_passed_on() {
-    let gateway = Gateway::start("auto").await;
+    let gateway = TestGateway::start("auto").await;
     let upstream = format!("ws://{}", gateway.address);
     let recorder = Recorder::start(&upstream, &[]).await;
     // What is no WebSocket goes through, and is not recorded.
@@ -349,7 +349,7 @@ async fn what_cannot_be_played_says_why() {
     for (args, expected) in [
         (&["no-such-file"][..], "cannot read no-such-file: "),
         (&["ws://localhost:1"], "no recording is named"),
-        (&[golden, "wss://"], "\"wss://\" has no host"),
+        (&[golden, "wss://"], "'wss://' is not the URL of a server"),
         (&["ws://a", broken, "ws://b"], "ws://a: the server comes last"),
         (&[golden, "ws://a", "--protocol", "auto"], "--protocol is for the server of this program"),
         (&[golden, "--protocol", "sigver-0"], ""),

@@ -1,5 +1,5 @@
-//! Event streams end to end, and where they differ from those of sigver 8.1, 9 and 10. What is the same, the recordings
-//! show in `tests/sse_recordings.rs`.
+//! Event streams end to end, and the differences from those of sigver 8.1, 9 and 10.
+//! `tests/sse_recordings.rs` compares with recordings of these.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use common::sse::{Answer, ask, ask_on};
 use common::ws::{Got, Ws, request};
-use common::{Gateway, Settings, soon};
+use common::{TestGateway, eventually, soon};
 use sigver::config::EnabledTransports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const EVENTS: (&str, &str) = ("Accept", "text/event-stream");
 const ORIGIN: (&str, &str) = ("Origin", "http://app.example");
 
-impl Gateway {
+impl TestGateway {
     async fn get(&self, path: &str) -> Answer {
         ask(self.address, "GET", path, &[EVENTS, ORIGIN], "").await
     }
@@ -25,7 +25,7 @@ impl Gateway {
         ask(self.address, "POST", "/", &[ORIGIN], body).await
     }
 
-    /// A stream in the style of sigver 9, and its id.
+    /// Opens a stream of sigver 9. Returns it and its id.
     async fn auth(&self) -> (Answer, String) {
         let mut stream = self.get("/").await;
         stream.expect(&[":ok"]).await;
@@ -34,12 +34,12 @@ impl Gateway {
         (stream, id)
     }
 
-    async fn say(&self, id: &str, message: &str) {
+    async fn send(&self, id: &str, message: &str) {
         let mut answer = self.post(&format!("{id}@{message}")).await;
         assert_eq!((answer.status, &*answer.text().await), (200, ""));
     }
 
-    /// A stream in the style of sigver 8.1 that got its key, and its id.
+    /// Opens a stream of sigver 8.1, whose key is accepted. Returns it and its id.
     async fn query(&self, query: &str) -> (Answer, String) {
         let mut stream = self.get(&format!("/?{query}")).await;
         stream.expect(&[":ok"]).await;
@@ -49,21 +49,24 @@ impl Gateway {
         (stream, id)
     }
 
-    async fn only_events(protocol: &str) -> Gateway {
-        let (protocol, transports) = (protocol.to_owned(), EnabledTransports::EventStream);
-        Gateway::with(Settings { protocol, transports, ..Settings::default() }).await
+    async fn only_events(protocol: &str) -> TestGateway {
+        TestGateway::configured(|config| {
+            config.protocol = protocol.parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await
     }
 }
 
-/// The id of a joiner in an event that an opener got.
+/// Returns the id of the joiner in an event for an opener.
 fn joiner(event: &str) -> String {
     let rest = event.strip_prefix("data: {\"id\":").expect(event);
     rest.split(',').next().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn two_clients_of_sigver_8_talk_by_queries() {
-    let gateway = Gateway::start("auto").await;
+async fn sigver_8_clients_exchange_messages_by_get() {
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut joining, joiner_id) = gateway.query("join=k").await;
     let mut sent = gateway.get(&format!("/?data=a%26b&myId={joiner_id}")).await;
@@ -81,26 +84,26 @@ async fn two_clients_of_sigver_8_talk_by_queries() {
 }
 
 #[tokio::test]
-async fn two_clients_of_sigver_9_talk_by_posts() {
-    let gateway = Gateway::start("auto").await;
+async fn sigver_9_clients_exchange_messages_by_post() {
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.auth().await;
     let (mut joining, joiner_id) = gateway.auth().await;
-    gateway.say(&opener_id, "{\"open\":\"k\"}").await;
+    gateway.send(&opener_id, "{\"open\":\"k\"}").await;
     opener.expect(&["data: {\"opened\":true}"]).await;
-    gateway.say(&joiner_id, "{\"join\":\"k\"}").await;
+    gateway.send(&joiner_id, "{\"join\":\"k\"}").await;
     joining.expect(&["data: {\"opened\":false}"]).await;
-    gateway.say(&joiner_id, "{\"data\":{\"at\":\"a@b\\n\"}}").await;
+    gateway.send(&joiner_id, "{\"data\":{\"at\":\"a@b\\n\"}}").await;
     let event = opener.event().await;
     let link = joiner(&event);
     assert_eq!(event, format!("data: {{\"id\":{link},\"data\":{{\"at\":\"a@b\\n\"}}}}"));
-    gateway.say(&opener_id, &format!("{{\"id\":{link},\"data\":1}}")).await;
+    gateway.send(&opener_id, &format!("{{\"id\":{link},\"data\":1}}")).await;
     joining.expect(&["data: {\"data\":1}"]).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn both_styles_and_websockets_meet_in_one_room() {
-    let gateway = Gateway::start("auto").await;
+async fn both_variants_and_websockets_share_a_room() {
+    let gateway = TestGateway::start("auto").await;
     let mut opener = gateway.ws("/").await;
     assert!(opener.text("{\"open\":\"k\"}").await);
     let Got::Text(_) = opener.message().await else { panic!("no answer") };
@@ -111,16 +114,16 @@ async fn both_styles_and_websockets_meet_in_one_room() {
     assert!(opener.text(&format!("{{\"id\":{link},\"data\":\"y\"}}")).await);
     by_query.expect(&["data: {\"data\":\"y\"}"]).await;
     let (mut by_post, id) = gateway.auth().await;
-    gateway.say(&id, "{\"join\":\"k\"}").await;
+    gateway.send(&id, "{\"join\":\"k\"}").await;
     by_post.expect(&["data: {\"opened\":false}"]).await;
-    gateway.say(&id, "{\"data\":2}").await;
+    gateway.send(&id, "{\"data\":2}").await;
     assert!(matches!(opener.message().await, Got::Text(text) if text.ends_with(",\"data\":2}")));
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn errors_are_told_to_whom_they_concern_and_nobody_else() {
-    let gateway = Gateway::start("auto").await;
+async fn errors_are_sent_only_to_the_client_concerned() {
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, opener_id) = gateway.query("open=k").await;
     let (mut bystander, _) = gateway.query("open=other").await;
     let mut late = gateway.get("/?open=k").await;
@@ -135,7 +138,7 @@ async fn errors_are_told_to_whom_they_concern_and_nobody_else() {
     let unknown = "id: last\ndata: {\"error\":4011,\"message\":\"KEY_UNKNOWN: Unknown key\"}";
     lost.expect(&[":ok", unknown]).await;
     lost.expect_end().await;
-    // An opener lives on whatever it says: its joiners need it.
+    // An error of an opener does not end its stream, as its joiners need it.
     let mut sent = gateway.get(&format!("/?data=x&id=7&myId={opener_id}")).await;
     opener
         .expect(&["data: {\"error\":4021,\
@@ -161,29 +164,27 @@ async fn errors_are_told_to_whom_they_concern_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn after_a_close_event_the_stream_ends_and_the_key_is_free() {
-    let gateway = Gateway::start("auto").await;
+async fn close_event_ends_the_stream_and_frees_the_key() {
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
-    gateway.say(&id, "{\"open\":\"k\"}").await;
+    gateway.send(&id, "{\"open\":\"k\"}").await;
     stream.expect(&["data: {\"opened\":true}"]).await;
-    gateway.say(&id, "no JSON").await;
+    gateway.send(&id, "no JSON").await;
     stream
         .expect(&["event: close\nid: last\ndata: {\"code\":4000,\
                    \"reason\":\"MESSAGE_ERROR=4000: The message is not a JSON string\"}"])
         .await;
     stream.expect_end().await;
-    // To err again is no crash, and no news.
-    gateway.say(&id, "no JSON").await;
-    gateway.say(&id, "{\"open\":\"k\"}").await;
-    while gateway.hub.rooms() > 0 {
-        tokio::task::yield_now().await;
-    }
+    // Messages for the closed stream are ignored.
+    gateway.send(&id, "no JSON").await;
+    gateway.send(&id, "{\"open\":\"k\"}").await;
+    eventually("an empty hub", || gateway.rooms() == 0).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_again_by_itself_is_told_not_to() {
-    let gateway = Gateway::start("auto").await;
+async fn reconnecting_browser_gets_no_content() {
+    let gateway = TestGateway::start("auto").await;
     let (mut opener, _) = gateway.query("open=k").await;
     let (_joining, id) = gateway.query("join=k").await;
     for path in [&*format!("/?data=x&myId={id}"), "/?open=k", "/"] {
@@ -197,13 +198,13 @@ async fn a_browser_that_asks_again_by_itself_is_told_not_to() {
 }
 
 #[tokio::test]
-async fn only_who_asks_for_events_gets_them() {
-    let gateway = Gateway::start("auto").await;
+async fn event_stream_requires_the_accept_header() {
+    let gateway = TestGateway::start("auto").await;
     let plain = ask(gateway.address, "GET", "/", &[("Accept", "text/html, */*")], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
     let plain = ask(gateway.address, "GET", "/?open=k", &[], "").await.text().await;
     assert!(plain.starts_with("sigver: "), "{plain}");
-    assert_eq!(gateway.hub.rooms(), 0);
+    assert_eq!(gateway.rooms(), 0);
     let several = ("Accept", "text/html, Text/Event-Stream;q=0.9");
     ask(gateway.address, "GET", "/", &[several], "").await.expect(&[":ok"]).await;
     assert_eq!(gateway.get("/abc").await.status, 426);
@@ -214,7 +215,7 @@ async fn only_who_asks_for_events_gets_them() {
 }
 
 #[tokio::test]
-async fn without_their_dialects_there_are_no_event_streams() {
+async fn event_streams_require_their_dialects() {
     for (protocol, query, auth) in [
         ("sigver-20", false, false),
         ("sigver-8.0.2", false, false),
@@ -222,7 +223,7 @@ async fn without_their_dialects_there_are_no_event_streams() {
         ("sigver-9.1.0", false, true),
         ("json", true, true),
     ] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let streams =
             |answer: Answer| answer.header("content-type").unwrap().starts_with("text/event-stream");
         assert_eq!(streams(gateway.get("/?open=k").await), query, "{protocol}");
@@ -230,16 +231,15 @@ async fn without_their_dialects_there_are_no_event_streams() {
         assert_eq!(gateway.post("1@{}").await.status, if auth { 200 } else { 404 }, "{protocol}");
         gateway.stop().await;
     }
-    let transports = EnabledTransports::WebSocket;
-    let gateway = Gateway::with(Settings { transports, ..Settings::default() }).await;
+    let gateway = TestGateway::configured(|config| config.transports = EnabledTransports::WebSocket).await;
     assert_eq!(gateway.get("/").await.header("content-type"), Some("text/plain; charset=utf-8"));
     drop(gateway.ws("/k").await);
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn where_only_event_streams_are_served_nobody_has_to_ask_for_them() {
-    let gateway = Gateway::only_events("auto").await;
+async fn exclusive_event_streams_need_no_accept_header() {
+    let gateway = TestGateway::only_events("auto").await;
     let mut stream = ask(gateway.address, "GET", "/", &[], "").await;
     stream.expect(&[":ok"]).await;
     assert_eq!(stream.header("access-control-allow-origin"), None);
@@ -247,20 +247,20 @@ async fn where_only_event_streams_are_served_nobody_has_to_ask_for_them() {
     for request in [request("/"), request("/k"), "GET /k HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()] {
         let mut answer = ask_on(gateway.tcp().await, &request).await;
         let websocket = answer.status == 200;
-        // An upgrade on the path of the streams is a GET like any other.
+        // On the path of the streams, an upgrade is a plain GET.
         if websocket {
             answer.expect(&[":ok"]).await;
         } else {
             assert_eq!(answer.status, 404);
-            assert!(answer.text().await.starts_with("404 Not Found: this server speaks event streams only"));
+            assert!(answer.text().await.starts_with("404 Not Found: this server serves event streams only"));
         }
     }
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_ask_first() {
-    let gateway = Gateway::start("auto").await;
+async fn preflight_requests_are_answered() {
+    let gateway = TestGateway::start("auto").await;
     let asked = [
         ORIGIN,
         ("Access-Control-Request-Method", "POST"),
@@ -277,7 +277,7 @@ async fn pages_of_other_origins_may_ask_first() {
     ] {
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
-    // Without an origin nothing is allowed, and nothing breaks.
+    // Without an origin, there are no CORS headers.
     let answer = ask(gateway.address, "OPTIONS", "/", &asked[1..], "").await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, None));
     let answer = ask(gateway.address, "POST", "/", &[], "1@{}").await;
@@ -287,8 +287,8 @@ async fn pages_of_other_origins_may_ask_first() {
 }
 
 #[tokio::test]
-async fn ids_are_long_exact_in_a_page_and_of_one_style() {
-    let gateway = Gateway::start("auto").await;
+async fn ids_are_safe_integers_and_valid_for_one_variant() {
+    let gateway = TestGateway::start("auto").await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         let (_stream, id) = gateway.auth().await;
@@ -298,40 +298,34 @@ async fn ids_are_long_exact_in_a_page_and_of_one_style() {
     assert!(ids.iter().any(|id| *id > 1 << 50));
     let (_opener, opener_id) = gateway.query("open=k").await;
     let (mut stream, id) = gateway.auth().await;
-    gateway.say(&opener_id, "{\"open\":\"k2\"}").await;
+    gateway.send(&opener_id, "{\"open\":\"k2\"}").await;
     gateway.get(&format!("/?data=x&myId={id}")).await;
     stream.expect_nothing().await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn who_goes_is_gone() {
-    let gateway = Gateway::start("auto").await;
+async fn disconnect_removes_room() {
+    let gateway = TestGateway::start("auto").await;
     let (stream, _) = gateway.query("open=k").await;
-    assert_eq!(gateway.hub.rooms(), 1);
+    assert_eq!(gateway.rooms(), 1);
     drop(stream);
-    let empty = async {
-        while gateway.hub.rooms() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon("the opener's end", empty).await;
+    eventually("an empty hub", || gateway.rooms() == 0).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn messages_have_a_limit() {
-    let settings = Settings { max_message: 1000, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+async fn oversized_messages_are_rejected() {
+    let gateway = TestGateway::configured(|config| config.max_message = 1000).await;
     let (mut stream, id) = gateway.auth().await;
-    gateway.say(&id, &format!("{:1000}", "{\"open\":\"k\"}")).await;
+    gateway.send(&id, &format!("{:1000}", "{\"open\":\"k\"}")).await;
     stream.expect(&["data: {\"opened\":true}"]).await;
     for length in [1001, 2000, 60_000] {
         let answer = gateway.post(&format!("{id}@{:length$}", "{\"open\":\"k\"}")).await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (413, Some(ORIGIN.1)));
     }
-    // Also if the length is not told beforehand.
+    // Also without a Content-Length.
     let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("800\r\n{:2048}\r\n0\r\n\r\n", format!("{id}@{{}}"));
     assert_eq!(ask_on(gateway.tcp().await, &format!("{head}{chunk}")).await.status, 413);
@@ -340,45 +334,46 @@ async fn messages_have_a_limit() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_cut_off_and_harms_nobody() {
-    let settings = Settings { max_message: 64 * 1024, max_pending: 256 * 1024, ..Settings::default() };
-    let gateway = Gateway::with(settings).await;
+async fn slow_consumer_is_closed() {
+    let gateway = TestGateway::configured(|config| {
+        config.max_message = 64 * 1024;
+        config.max_pending = 256 * 1024;
+    })
+    .await;
     let (_opener, opener_id) = gateway.auth().await;
-    gateway.say(&opener_id, "{\"open\":\"k\"}").await;
+    gateway.send(&opener_id, "{\"open\":\"k\"}").await;
     let (mut joining, joiner_id) = gateway.auth().await;
-    gateway.say(&joiner_id, "{\"join\":\"k\"}").await;
+    gateway.send(&joiner_id, "{\"join\":\"k\"}").await;
     joining.expect(&["data: {\"opened\":false}"]).await;
-    // The opener never reads its stream again. What the kernel keeps for it is some MiB.
+    // The opener reads no more. The kernel buffers some MiB for it.
     let data = format!("{{\"data\":\"{}\"}}", "x".repeat(60 * 1024));
     for _ in 0..200 {
-        gateway.say(&joiner_id, &data).await;
+        gateway.send(&joiner_id, &data).await;
     }
-    let refused = async {
+    let replaced = async {
         loop {
             let (mut fresh, id) = gateway.auth().await;
-            gateway.say(&id, "{\"join\":\"k\"}").await;
-            // Once the opener is closed, whoever joins is the opener.
+            gateway.send(&id, "{\"join\":\"k\"}").await;
+            // Once the opener is closed, the next client to join becomes the opener.
             if fresh.event().await == "data: {\"opened\":true}" {
                 break;
             }
-            drop(fresh);
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    soon("the end of a client that does not read", refused).await;
-    // And the server need not wait for it.
+    soon("the close of the slow consumer", replaced).await;
+    // The shutdown does not wait for the slow consumer.
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_that_stops_ends_its_streams_in_good_order_and_at_once() {
-    let gateway = Gateway::start("auto").await;
+async fn shutdown_ends_streams_at_once() {
+    let gateway = TestGateway::start("auto").await;
     let (mut by_query, id) = gateway.query("open=k").await;
     let (mut by_post, _) = gateway.auth().await;
     let mut sent = gateway.get(&format!("/?data=x&myId={id}")).await;
     sent.expect(&[":ok", "id: last"]).await;
     by_query.event().await;
-    // One in the middle of a request.
+    // A client within a request.
     let mut half = gateway.tcp().await;
     half.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n1@").await.unwrap();
     let begin = Instant::now();
@@ -392,10 +387,10 @@ async fn a_server_that_stops_ends_its_streams_in_good_order_and_at_once() {
     assert_eq!(rest, b"");
 }
 
-/// Twenty seconds, as in the originals.
+/// Takes the twenty seconds of the interval.
 #[tokio::test]
-async fn a_quiet_stream_is_kept_in_use_and_a_sending_one_ends() {
-    let gateway = Gateway::start("auto").await;
+async fn idle_stream_gets_comments_and_a_get_that_sends_ends() {
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, _) = gateway.auth().await;
     let (mut opener, id) = gateway.query("open=k").await;
     let mut sent = gateway.get(&format!("/?data=x&id=1&myId={id}")).await;
@@ -403,7 +398,7 @@ async fn a_quiet_stream_is_kept_in_use_and_a_sending_one_ends() {
     opener.event().await;
     let begin = Instant::now();
     let end = tokio::time::timeout(Duration::from_secs(18), sent.next()).await;
-    assert_eq!(end.expect("a sending stream ends before it would be kept in use"), None);
+    assert_eq!(end.expect("the response ends before the first comment"), None);
     for stream in [&mut stream, &mut opener] {
         let comment = tokio::time::timeout(Duration::from_secs(30), stream.next()).await.unwrap();
         assert_eq!(comment.unwrap(), ":");
@@ -414,8 +409,8 @@ async fn a_quiet_stream_is_kept_in_use_and_a_sending_one_ends() {
 }
 
 #[tokio::test]
-async fn requests_on_one_connection_take_turns() {
-    let gateway = Gateway::start("auto").await;
+async fn pipelined_requests_are_answered_in_order() {
+    let gateway = TestGateway::start("auto").await;
     let (mut stream, id) = gateway.auth().await;
     let post = |message: &str| {
         let body = format!("{id}@{message}");
@@ -430,7 +425,6 @@ async fn requests_on_one_connection_take_turns() {
         answers.push(soon("an answer", tcp.read_u8()).await.unwrap().into());
     }
     assert_eq!(answers.matches("200 OK").count(), 2, "{answers}");
-    // After that it is a WebSocket like any other.
     drop(tcp);
     drop(Ws::open(gateway.tcp().await, "/k").await);
     gateway.stop().await;

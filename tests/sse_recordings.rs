@@ -1,5 +1,5 @@
-//! What the originals with event streams did, played again: the requests of the recordings in `tests/fixtures/sse`, and
-//! the events that came of them, modulo ids. Each rule by which a recording is changed before it is compared is a
+//! Replays of recordings of the Node.js servers with event streams (`tests/fixtures/sse`): the same requests
+//! must give the same events, modulo ids. Each rule that changes a recording before the comparison is a
 //! difference of `docs/reference/differences.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
@@ -7,26 +7,31 @@
 mod common;
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
 
+use common::TestGateway;
 use common::sse::{Answer, ask};
-use common::{Gateway, Settings};
 use serde_json::Value;
 use sigver::config::EnabledTransports;
 
-/// What one request got, as it is compared.
+/// Time without an event after which a step is finished.
+const QUIET: Duration = Duration::from_millis(80);
+
+/// The compared part of the response to one request.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Got {
     head: Vec<String>,
     events: Vec<String>,
 }
 
-/// What a client does.
+/// An action of a client.
 #[derive(Debug)]
 enum Step {
     Request(Request),
-    /// It goes away from the answer to this request.
-    Destroy(usize),
+    /// Disconnects from the response to this request.
+    Disconnect(usize),
 }
 
 #[derive(Debug)]
@@ -40,7 +45,7 @@ struct Request {
 struct Scenario {
     name: String,
     steps: Vec<Step>,
-    /// By request, in order.
+    /// Expected responses, in the order of the requests.
     expected: Vec<Got>,
 }
 
@@ -48,13 +53,13 @@ impl Scenario {
     fn requests(&self) -> impl Iterator<Item = (usize, &Request)> {
         let requests = self.steps.iter().filter_map(|step| match step {
             Step::Request(request) => Some(request),
-            Step::Destroy(_) => None,
+            Step::Disconnect(_) => None,
         });
         requests.enumerate()
     }
 }
 
-/// Headers that are compared, where the original has an event stream.
+/// Headers compared for event streams.
 const HEADERS: [&str; 4] =
     ["access-control-allow-origin", "access-control-allow-credentials", "content-type", "cache-control"];
 
@@ -62,9 +67,9 @@ fn head(status: u64, header: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut head = vec![status.to_string()];
     if status == 200 {
         let values = HEADERS.iter().filter_map(|name| Some((name, header(name)?)));
-        // C77: to a client without an origin, "undefined" was said, where that was no crash.
-        let said = values.filter(|(_, value)| value != "undefined");
-        head.extend(said.map(|(name, value)| format!("{name}: {value}")));
+        // C77: to a client without an origin, the Node.js server sent "undefined", where it did not crash.
+        let sent = values.filter(|(_, value)| value != "undefined");
+        head.extend(sent.map(|(name, value)| format!("{name}: {value}")));
     }
     head
 }
@@ -73,7 +78,7 @@ fn recording(version: &str) -> Vec<Scenario> {
     let file = format!("{}/tests/fixtures/sse/{version}.jsonl", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(file).unwrap();
     let mut scenarios: Vec<Scenario> = Vec::new();
-    // Which request a peer's answers belong to: its latest.
+    // The latest request of each peer, to which its responses belong.
     let mut latest: HashMap<String, usize> = HashMap::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -100,35 +105,35 @@ fn recording(version: &str) -> Vec<Scenario> {
                 scenario.expected[latest[&peer]].head = head(line["status"].as_u64().unwrap(), header);
             }
             "http-data" => scenario.expected[latest[&peer]].events.push(text("text")),
-            "client-destroy" => scenario.steps.push(Step::Destroy(latest[&peer])),
+            "client-destroy" => scenario.steps.push(Step::Disconnect(latest[&peer])),
             _ => {}
         }
     }
-    // What is no request of HTTP's, or takes twenty seconds, is in `tests/sse.rs`.
+    // Scenarios without valid HTTP requests, and that of twenty seconds, are in `tests/sse.rs`.
     scenarios.retain(|scenario| !scenario.steps.is_empty() && scenario.name != "keepalive");
     scenarios
 }
 
-/// The number behind a mark in a text.
+/// Returns the number behind `mark`.
 fn number_after(text: &str, mark: &str) -> Option<String> {
     let rest = &text[text.find(mark)? + mark.len()..];
     let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
     (!number.is_empty()).then_some(number)
 }
 
-/// All ids that a text may tell, in order.
+/// Returns all ids in a text, in order.
 fn ids(text: &str) -> Vec<String> {
     let marks = ["\"id\":", "event: auth\ndata: ", "\"unavailable\":"];
     marks.into_iter().filter_map(|mark| number_after(text, mark)).collect()
 }
 
-/// Whether sigver 8.1 says this of a frame that was sent, and not of the request for a stream.
-fn is_about_a_frame(event: &str) -> bool {
+/// Returns true if sigver 8.1 sends this error for a message, and not for the request for a stream.
+fn is_about_a_message(event: &str) -> bool {
     let marks = ["\"error\":4020", "\"error\":4022", "\"error\":4023", "\"id\":undefined"];
     marks.into_iter().any(|mark| event.contains(mark))
 }
 
-/// The streams by whose clients something was sent.
+/// Returns the streams whose clients sent messages.
 fn senders(scenario: &Scenario) -> HashSet<usize> {
     let mut streams = HashMap::new();
     let mut senders = HashSet::new();
@@ -145,15 +150,15 @@ fn senders(scenario: &Scenario) -> HashSet<usize> {
     senders
 }
 
-/// Changes what a scenario expects to what this server does by `docs/reference/differences.md`.
-fn change(version: &str, scenario: &mut Scenario) {
+/// Applies the differences of `docs/reference/differences.md` to the expected responses of a scenario.
+fn apply_differences(version: &str, scenario: &mut Scenario) {
     let senders = senders(scenario);
     let changed = scenario.requests().map(|(at, request)| {
         let mut got = scenario.expected[at].clone();
         let status = match (&*request.method, version) {
-            // C78: it was 404, so that browsers gave up.
+            // C78: the Node.js server responded 404, so that browsers gave up.
             ("OPTIONS", _) => Some("204"),
-            // C78: it was 403, with a line about CORS.
+            // C78: the Node.js server responded 403, with a text about CORS.
             ("POST", "8.1.0") => Some("404"),
             _ => None,
         };
@@ -164,25 +169,25 @@ fn change(version: &str, scenario: &mut Scenario) {
         let mut before = 0;
         got.events.retain(|event| {
             before += 1;
-            // C70: errors were shown to everybody.
-            let concerns = if is_about_a_frame(event) {
+            // C70: the Node.js server sent errors to all clients.
+            let concerns = if is_about_a_message(event) {
                 senders.contains(&at)
             } else {
                 !event.contains("\"error\":") || (before == 2 && !sends)
             };
-            // C72: errors of the original within itself.
+            // C72: internal errors of the Node.js server.
             concerns && !(event.starts_with("event: close\ndata: {\"reason\":"))
         });
         for event in &mut got.events {
             if event.contains("\"id\":undefined") {
-                // C71: this was no JSON.
+                // C71: the event of the Node.js server was not JSON.
                 *event = "data: {\"error\":4021,\"message\":\"JOINING_NO_LONGER_AVAILABLE: \
                           Joining is no longer available\"}\n\n"
                     .to_owned();
             }
             event.truncate(event.trim_end_matches('\n').len());
         }
-        // C73: after a close event there is nothing more.
+        // C73: nothing follows a close event.
         if let Some(close) = got.events.iter().position(|event| event.starts_with("event: close")) {
             got.events.truncate(close + 1);
         }
@@ -191,15 +196,15 @@ fn change(version: &str, scenario: &mut Scenario) {
     scenario.expected = changed.collect();
 }
 
-/// Plays a scenario, and says what each request got, with the ids of the recording.
-async fn play(gateway: &Gateway, scenario: &Scenario) -> Vec<Got> {
-    // Our ids, and those of the recording.
+/// Plays a scenario. Returns the responses, with the ids of the recording.
+async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
+    // From ids of the gateway to those of the recording.
     let mut names: HashMap<String, String> = HashMap::new();
     let mut answers: Vec<Option<Answer>> = Vec::new();
     let mut got: Vec<Got> = Vec::new();
     for step in &scenario.steps {
         match step {
-            Step::Destroy(at) => answers[*at] = None,
+            Step::Disconnect(at) => answers[*at] = None,
             Step::Request(Request { method, path, headers, body }) => {
                 let ours = |text: &String| {
                     names.iter().fold(text.clone(), |text, (ours, theirs)| text.replace(theirs, ours))
@@ -216,10 +221,10 @@ async fn play(gateway: &Gateway, scenario: &Scenario) -> Vec<Got> {
                 answers.push(Some(answer));
             }
         }
-        listen(&mut answers, &mut got).await;
+        receive(&mut answers, &mut got).await;
         for (theirs, ours) in scenario.expected.iter().zip(&got) {
             for (theirs, ours) in theirs.events.iter().zip(&ours.events) {
-                // A number as short as that was made up by the client.
+                // Shorter numbers were chosen by the client.
                 names.extend(ids(ours).into_iter().zip(ids(theirs)).filter(|(_, id)| id.len() > 3));
             }
         }
@@ -230,25 +235,28 @@ async fn play(gateway: &Gateway, scenario: &Scenario) -> Vec<Got> {
     got
 }
 
-/// Takes in what comes, until nothing came for a moment.
-async fn listen(answers: &mut [Option<Answer>], got: &mut [Got]) {
-    let quiet = Duration::from_millis(80);
-    let mut until = Instant::now() + quiet;
-    while Instant::now() < until {
-        for (answer, got) in answers.iter_mut().zip(got.iter_mut()) {
-            while let Some(stream) = answer
-                && let Ok(next) = tokio::time::timeout(Duration::from_millis(5), stream.next()).await
-            {
-                until = Instant::now() + quiet;
-                match next {
-                    // C74: what tells a browser not to come back is nothing to the page.
-                    Some(event) if event == "id: last" => {}
-                    Some(event) => got.events.push(event.replace("id: last\n", "")),
-                    None => *answer = None,
-                }
-            }
+/// Receives events on all streams until none is received for a moment.
+async fn receive(answers: &mut [Option<Answer>], got: &mut [Got]) {
+    loop {
+        let open = answers.iter_mut().enumerate();
+        let open = open.filter_map(|(at, answer)| answer.as_mut().map(|answer| (at, answer)));
+        let mut next: Vec<_> =
+            open.map(|(at, answer)| Box::pin(async move { (at, answer.next().await) })).collect();
+        let first = poll_fn(|context| {
+            let ready = next.iter_mut().find_map(|next| match next.as_mut().poll(context) {
+                Poll::Ready(event) => Some(event),
+                Poll::Pending => None,
+            });
+            ready.map_or(Poll::Pending, Poll::Ready)
+        });
+        let Ok((at, event)) = tokio::time::timeout(QUIET, first).await else { return };
+        drop(next);
+        match event {
+            // C74: the event that stops a browser from reconnecting is not delivered to the page.
+            Some(event) if event == "id: last" => {}
+            Some(event) => got[at].events.push(event.replace("id: last\n", "")),
+            None => answers[at] = None,
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -257,10 +265,12 @@ async fn replay(version: &str) {
     assert!(scenarios.len() > 10, "{}", scenarios.len());
     let mut wrong = Vec::new();
     for scenario in &mut scenarios {
-        change(version, scenario);
-        let protocol = format!("sigver-{version}");
-        let transports = EnabledTransports::EventStream;
-        let gateway = Gateway::with(Settings { protocol, transports, ..Settings::default() }).await;
+        apply_differences(version, scenario);
+        let gateway = TestGateway::configured(|config| {
+            config.protocol = format!("sigver-{version}").parse().unwrap();
+            config.transports = EnabledTransports::EventStream;
+        })
+        .await;
         let got = play(&gateway, scenario).await;
         gateway.stop().await;
         for ((at, request), got) in scenario.requests().zip(&got) {
@@ -274,16 +284,16 @@ async fn replay(version: &str) {
 }
 
 #[tokio::test]
-async fn as_sigver_8_1_0() {
+async fn replays_sigver_8_1_0() {
     replay("8.1.0").await;
 }
 
 #[tokio::test]
-async fn as_sigver_9_1_0() {
+async fn replays_sigver_9_1_0() {
     replay("9.1.0").await;
 }
 
 #[tokio::test]
-async fn as_sigver_10_1_0() {
+async fn replays_sigver_10_1_0() {
     replay("10.1.0").await;
 }

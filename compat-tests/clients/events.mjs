@@ -1,5 +1,5 @@
-// Event streams in a real browser: an opener, a joiner and one that errs, each in a page of its own, on another origin
-// than the server's. See README.md, or --help.
+// Event streams in a real browser: an opener, a joiner and a misbehaving client, each in a page of its own,
+// from another origin than the server's. See README.md, or --help.
 
 import { parseArgs } from 'node:util'
 import { fileURLToPath } from 'node:url'
@@ -18,7 +18,7 @@ const USAGE = `Usage: node events.mjs --url http://127.0.0.1:PORT [--limit MS]
 const TEXT = 'offer & "Ω" 100% + a@b\nline 2'
 // Longer than a browser waits before it asks again for a stream that ended.
 const RECONNECT_MS = 5000
-// Longer than the gateway holds the answer to a GET that sends, and then a browser waits.
+// Longer than the gateway holds the response to a GET that sends, in which a browser waits.
 const HELD_MS = 25_000
 
 const { values } = parseArgs({
@@ -57,7 +57,8 @@ function expect (actual, expected) {
   }
 }
 
-// A peer is a page with a cookie jar and connections of its own: browsers open six to a server at most.
+// A peer is a page with a cookie jar and connections of its own: browsers open at most six connections to a
+// server.
 async function openPeer (browser, origin, base) {
   const context = await browser.newContext()
   const page = await context.newPage()
@@ -66,7 +67,7 @@ async function openPeer (browser, origin, base) {
   return {
     listen: (name, query) => page.evaluate(([name, url]) => window.listen(name, url), [name, `${base}/${query}`]),
     seen,
-    // Waits for one more thing to be seen that begins so, and returns the rest of it.
+    // Waits for a further entry that begins with `begins`, and returns the rest of it.
     async until (name, begins, patience = limit) {
       const found = ([name, begins]) => window.seen(name).find((text) => text.startsWith(begins))
       try {
@@ -87,7 +88,7 @@ async function openPeer (browser, origin, base) {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 const query = (fields) => `?${new URLSearchParams(fields)}`
 
-// sigver 8.1: everything is said in queries.
+// sigver 8.1: every message is sent in a query.
 async function byQuery (server, ours, peer) {
   const style = 'queries'
   const key = `k ${Math.random()}`
@@ -144,7 +145,7 @@ async function byQuery (server, ours, peer) {
   await Promise.all([opener, joiner, third].map((peer) => peer.leave()))
 }
 
-// sigver 9 and 10: the stream tells an id, and everything is said in posts.
+// sigver 9 and 10: the stream assigns an id, and every message is sent by POST.
 async function byPost (server, ours, peer) {
   const style = 'posts'
   const key = `k ${Math.random()}`

@@ -1,4 +1,4 @@
-// Every netflux client against the original sigver release it was made for: shows that the harness itself is right.
+// Every netflux client against the Node.js sigver release it was made for: verifies the harness itself.
 
 import { fileURLToPath } from 'node:url'
 import { runContest } from './lib/contest.mjs'

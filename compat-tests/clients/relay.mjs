@@ -1,4 +1,5 @@
-// The contract of signallerd's client library, in real pages, against the path relay of our server. See README.md.
+// The contract of signallerd's client library, in real pages, against the gateway's signaller path relay.
+// See README.md.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,7 +14,7 @@ const USAGE = `Usage: node relay.mjs --server-bin FILE [options]
   --server-bin FILE    the server, which is started in each way that serves the relay
   --limit MS           longest wait for anything (default: 8000)`
 
-// The ways to start it, with pages of this origin admitted.
+// Start-up variants, with pages of this origin admitted.
 const WAYS = {
   'in auto': (origin) => ['-h', '127.0.0.1', '-p', '0', '--signaller-origin', origin],
   'as signallerd': (origin) => ['--compat-cli', 'signallerd', '-addr', '127.0.0.1:0', '-originRE', origin]

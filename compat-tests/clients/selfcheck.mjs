@@ -1,4 +1,4 @@
-// Negative control: the harness must fail against servers that do wrong, in time and with a useful log.
+// Negative control: the harness must fail against faulty servers, in time and with a useful log.
 
 import { parseArgs } from 'node:util'
 import { runContest } from './lib/contest.mjs'
@@ -26,7 +26,7 @@ async function run (url, lineUps, scenario, limit) {
   return entries.map(({ name, results: [result] }) => ({ name, ...result }))
 }
 
-// The complaint about one result, if it is not the failure that was asked for.
+// The complaint about a result that is not the expected failure.
 function complaint ({ passed, failures, ms }, { longest, reason }) {
   if (passed) {
     return 'passed although it cannot'
@@ -61,7 +61,7 @@ async function checkMute () {
   }
 }
 
-// Pairs and a crowd, none of which come about, however often they are tried.
+// Pairs and a crowd, none of which succeed, however often they are tried.
 async function checkMuteForMixed () {
   const server = await openMute()
   const options = { signaling: server.url, limit: LIMIT_MS, parallel: 2, onResult: () => {} }

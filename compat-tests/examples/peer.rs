@@ -1,6 +1,6 @@
-//! Two of these talk through the gateway: `cargo run -p compat-tests --example peer -- hello`, twice. One of them may
-//! speak the JSON of 2016 instead (`--json`): they understand each other all the same. Every frame is written by hand,
-//! to be read.
+//! An example peer: `cargo run -p compat-tests --example peer -- hello`, in two terminals. With `--json` a
+//! peer speaks the JSON protocol of 2016 instead; the gateway translates between the two. Frames are
+//! written by hand, as an illustration of the wire.
 
 use std::io::{BufRead, stdin};
 use std::thread;
@@ -38,7 +38,7 @@ async fn connect(server: &str, path: &str) -> Result<Socket> {
     Ok(tokio_tungstenite::client_async(format!("ws://{server}/{path}"), stream).await?.0)
 }
 
-/// The current generation, sigver 20: the key is the path, messages are protobuf.
+/// Runs a sigver-20 peer: the key is the path, messages are protobuf.
 async fn current(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<String>) -> Result<()> {
     let mut socket = connect(server, key).await?;
     // connect { id: 7 }
@@ -69,9 +69,9 @@ async fn current(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<Str
             },
             line = lines.recv() => {
                 let Some(line) = line else { return Ok(()) };
-                // JSON, so that peers of the JSON dialects see more than bytes.
+                // JSON, so that peers of the JSON dialects receive more than bytes.
                 let data = serde_json::Value::from(line).to_string();
-                // To every joiner that was heard of; 0 stands for the member one is bound to.
+                // Sent to every known joiner; 0 addresses the member that the peer is linked to.
                 for other in if others.len() > 1 { &others[1..] } else { &others[..] } {
                     let mut content = vec![0x10];
                     put_varint(&mut content, *other);
@@ -88,7 +88,7 @@ async fn current(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<Str
     }
 }
 
-/// The generation of 2016, sigver 5: the key is in the first message, messages are JSON.
+/// Runs a sigver-5 peer of 2016: the key is in the first message, messages are JSON.
 async fn json(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<String>) -> Result<()> {
     let mut socket = connect(server, "").await?;
     socket.send(Message::text(format!(r#"{{"type":"open","key":"{key}"}}"#))).await?;
@@ -104,7 +104,7 @@ async fn json(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<String
                 }
                 Message::Text(text) => println!("< {text}"),
                 Message::Close(Some(_)) if opener => {
-                    // Somebody was faster: join instead.
+                    // Another peer opened the room first: join instead.
                     opener = false;
                     socket = connect(server, "").await?;
                     socket.send(Message::text(format!(r#"{{"type":"join","key":"{key}"}}"#))).await?;

@@ -1,7 +1,7 @@
-//! `exceptions.toml`: the differences we mean, one entry for each, matched against what a comparison found.
+//! Intended differences from `exceptions.toml`, matched against those that a comparison found.
 //!
-//! An entry must be as narrow as the difference it names, and it must be needed: one that matches nothing in a full
-//! run is stale, which is an error where it does not hang on the speed of the machine.
+//! An entry must be as narrow as its difference, and it must be needed: an entry that matches nothing in a
+//! full run is an error, unless its need depends on the speed of the machine.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,20 +9,20 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::compare::{Difference, Kind};
+use crate::compare::{Difference, DifferenceKind};
 use crate::transcript::glob;
 
-/// How our server was started.
+/// Protocol selection of the gateway in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// Told to be this one version.
+    /// Pinned to one version.
     Pinned,
-    /// Left to find out.
+    /// Automatic detection.
     Auto,
 }
 
 impl Mode {
-    /// The word for it.
+    /// Returns the mode's name.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Pinned => "pinned",
@@ -31,20 +31,20 @@ impl Mode {
     }
 }
 
-/// In which modes an entry holds.
+/// Modes in which an entry applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Modes {
-    /// Only when pinned.
+    /// Pinned only.
     Pinned,
-    /// Only in auto mode.
+    /// Automatic detection only.
     Auto,
-    /// In both, and it must be needed in both.
+    /// Both, and it must be needed in both.
     Both,
 }
 
 impl Modes {
-    /// The modes as a list.
+    /// Returns the modes as a list.
     pub fn list(self) -> &'static [Mode] {
         match self {
             Modes::Pinned => &[Mode::Pinned],
@@ -54,39 +54,39 @@ impl Modes {
     }
 }
 
-/// One listed difference.
+/// An intended difference.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
-    /// The id in the table of `docs/reference/differences.md`. Several entries may share one.
+    /// Id in the table of differences in the documentation. Several entries may share one.
     pub id: String,
-    /// Why we differ, in a few words.
+    /// Reason for the difference, in a few words.
     pub why: String,
-    /// The originals it is about. It must be needed for each.
+    /// Versions concerned. The entry must be needed for each.
     pub versions: Vec<String>,
-    /// The modes it is about.
+    /// Modes concerned.
     pub mode: Modes,
-    /// The scenarios it is about. It must be needed in each.
+    /// Scenarios concerned. The entry must be needed in each.
     pub scenarios: Vec<String>,
-    /// The client that sees it (`server` for the server process); any if absent.
+    /// Client that observes the difference (`server` for the server process); any if absent.
     pub peer: Option<String>,
-    /// The step, from 1; any if absent.
+    /// ScriptStep, counted from 1; any if absent.
     pub step: Option<usize>,
     /// `missing`, `extra`, `changed`, `time` or `server`; any if absent.
     pub kind: Option<String>,
-    /// What the report prints as expected, `*` for any characters; anything if absent.
+    /// Expected side as the report prints it, `*` for any characters; anything if absent.
     pub expected: Option<String>,
-    /// What the report prints as actual, `*` for any characters; anything if absent.
+    /// Actual side as the report prints it, `*` for any characters; anything if absent.
     pub actual: Option<String>,
 }
 
-/// A documented difference that no script shows, and the test that does.
+/// A documented difference that no script shows, with the test that does.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
-    /// The id in the table of the documentation.
+    /// Id in the documentation.
     pub id: String,
-    /// Where it is tested.
+    /// File of the test.
     pub test: String,
 }
 
@@ -99,10 +99,10 @@ struct File {
     elsewhere: Vec<Elsewhere>,
 }
 
-/// What an entry was needed for: its index, the mode, the version and the scenario.
+/// A match of an entry: its index, the mode, the version and the scenario.
 type Use = (usize, Mode, String, String);
 
-/// The listed exceptions, and which of them were needed so far.
+/// All intended differences, and those that were needed so far.
 #[derive(Clone, Debug, Default)]
 pub struct Exceptions {
     entries: Vec<Exception>,
@@ -146,28 +146,28 @@ impl Exceptions {
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
-    /// The listed differences.
+    /// Returns the intended differences.
     pub fn entries(&self) -> &[Exception] {
         &self.entries
     }
 
-    /// The documented differences that no script shows.
+    /// Returns the documented differences that no script shows.
     pub fn elsewhere(&self) -> &[Elsewhere] {
         &self.elsewhere
     }
 
-    /// All ids in the file.
+    /// Returns all ids in the file.
     pub fn ids(&self) -> BTreeSet<&str> {
         let listed = self.entries.iter().map(|e| e.id.as_str());
         listed.chain(self.elsewhere.iter().map(|e| e.id.as_str())).collect()
     }
 
-    /// Whether an exception covers this difference. Nothing counts as needed by that.
+    /// Returns true if an entry covers this difference, without marking the entry as needed.
     pub fn lists(&self, mode: Mode, version: &str, scenario: &str, difference: &Difference) -> bool {
         self.entries.iter().any(|entry| entry.covers(mode, version, scenario, difference))
     }
 
-    /// The id of an exception that covers this difference. Every entry that does counts as needed.
+    /// Returns the id of an entry that covers this difference. Every entry that does is marked as needed.
     pub fn cover(
         &mut self,
         mode: Mode,
@@ -185,7 +185,7 @@ impl Exceptions {
         found
     }
 
-    /// After a full run in these modes: which entries were not needed, and for what.
+    /// Returns the entries that a full run in these modes did not need, with the cases.
     pub fn stale(&self, modes: &[Mode]) -> Vec<Stale> {
         let mut stale = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
@@ -197,7 +197,8 @@ impl Exceptions {
                     versions.map(|v| format!("for {v}")).chain(scenarios.map(|s| format!("in {s}")));
                 stale.extend(not_needed.map(|what| Stale {
                     line: format!("{} (entry {}): not needed {what}, {}", entry.id, index + 1, mode.name()),
-                    certain: *mode == Mode::Pinned && entry.kind.as_deref() != Some(Kind::Time.name()),
+                    certain: *mode == Mode::Pinned
+                        && entry.kind.as_deref() != Some(DifferenceKind::Time.name()),
                 }));
             }
         }
@@ -205,17 +206,17 @@ impl Exceptions {
     }
 }
 
-/// Something an entry says that a full run did not need.
+/// A part of an entry that a full run did not need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stale {
-    /// Which entry, and for what.
+    /// The entry and the case.
     pub line: String,
-    /// It never is needed. Otherwise it may be on a machine of another speed: in auto mode, and where times are
-    /// compared, what happens hangs on when it happens.
+    /// True if the entry is never needed. Otherwise it may be needed on a machine of another speed: timing
+    /// matters in auto mode and where times are compared.
     pub certain: bool,
 }
 
-/// The ids in the first column of the tables of a Markdown text (`| C03 | ...`).
+/// Returns the ids in the first column of a Markdown text's tables (`| C03 | ...`).
 pub fn documented_ids(markdown: &str) -> BTreeSet<&str> {
     // An anchor may stand before the id.
     let id = |cell: &'_ str| cell.rfind('>').map_or(0, |end| end + 1);
@@ -237,7 +238,7 @@ mod tests {
             step: 2,
             action: "O sends x".into(),
             peer: "O".into(),
-            kind: Kind::Changed,
+            kind: DifferenceKind::Changed,
             expected: "close 1006 ".into(),
             actual: "close 1003 Server accepts only JSON".into(),
         }
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_covers_what_it_names_and_nothing_else() {
+    fn entry_covers_only_its_difference() {
         assert!(covers(&entry(""), Mode::Pinned, "5.0.0", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "15.0.1", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "5.0.0", "json_null"));
@@ -268,14 +269,14 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_say_too_little_are_refused() {
+    fn entries_that_match_everything_are_rejected() {
         assert!(Exceptions::parse(&entry("").replace("expected = 'close 1006 *'", "")).is_err());
         assert!(Exceptions::parse(&entry("").replace("['5.0.0']", "[]")).is_err());
         assert!(Exceptions::parse(&entry("colour = 1")).is_err());
     }
 
     #[test]
-    fn what_was_not_needed_is_stale() {
+    fn unneeded_entry_is_stale() {
         let mut list = Exceptions::parse(&entry("")).unwrap();
         let modes = [Mode::Pinned, Mode::Auto];
         assert_eq!(list.stale(&modes).len(), 4);
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read_from_tables() {
+    fn ids_are_parsed_from_tables() {
         let ids = documented_ids(
             "# Title\n| id | what |\n|---|---|\n| <a id=\"c03\"></a>C03 | crash |\n  |C12| x |\n| Cx | y |\nC99\n",
         );

@@ -1,4 +1,4 @@
-//! The recordings in `golden/`, and the originals they were made from.
+//! The recordings in `golden/`, and the Node.js servers they were made from.
 
 use std::path::{Path, PathBuf};
 
@@ -6,49 +6,50 @@ use anyhow::{Context, Result};
 
 use crate::transcript::{self, Scenario};
 
-/// One original release.
+/// A release of the Node.js server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Original {
-    /// Its version on npm.
+    /// Version on npm.
     pub version: &'static str,
-    /// The dialect it speaks, by our name for it.
+    /// Name of its dialect in the gateway.
     pub dialect: &'static str,
-    /// The script that starts it, in its package.
+    /// Script that starts it, in its package.
     pub main: &'static str,
-    /// Whether its address is hard-coded, so that it needs `bind.js`.
+    /// True if its address is hard-coded, so that it needs `bind.js`.
     pub fixed_port: bool,
-    /// Whether a client can crash it, so that every scenario needs an original of its own.
+    /// True if a client can crash it, so that every scenario needs a server of its own.
     pub crashes: bool,
-    /// The scenarios in which it draws lots, so that a run may rightly differ from the recorded one.
-    pub lots: &'static [Lots],
+    /// Scenarios with a random choice, whose outcome may differ from the recorded one.
+    pub random_choices: &'static [RandomChoice],
 }
 
-/// A scenario in which the server draws lots: which member a joiner gets.
+/// A scenario in which the server chooses a joiner's member at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lots {
-    /// Its name.
+pub struct RandomChoice {
+    /// Name of the scenario.
     pub scenario: &'static str,
-    /// The members among whom is drawn, if the outcome has no consequences: what one of them saw may have been seen
-    /// by another. If empty, the scenario is played again until the lots fall as recorded.
+    /// Members among which the server chooses, if the choice has no further consequences: one may observe
+    /// what another did in the recording. If empty, the scenario is played again until the choice matches
+    /// the recording.
     pub members: &'static [&'static str],
 }
 
-const LOTS_OF_17: &[Lots] = &[
-    Lots { scenario: "session", members: &[] },
-    Lots { scenario: "extra_joined_then_opener_leaves_then_all_leave", members: &[] },
-    Lots { scenario: "three_members_selection", members: &["O", "A", "B"] },
+const LOTS_OF_17: &[RandomChoice] = &[
+    RandomChoice { scenario: "session", members: &[] },
+    RandomChoice { scenario: "extra_joined_then_opener_leaves_then_all_leave", members: &[] },
+    RandomChoice { scenario: "three_members_selection", members: &["O", "A", "B"] },
 ];
 
 const fn original(version: &'static str, dialect: &'static str, main: &'static str) -> Original {
-    Original { version, dialect, main, fixed_port: false, crashes: false, lots: &[] }
+    Original { version, dialect, main, fixed_port: false, crashes: false, random_choices: &[] }
 }
 
-/// A release whose port is hard-coded.
+/// Returns a release whose port is hard-coded.
 const fn fixed(version: &'static str, dialect: &'static str, main: &'static str) -> Original {
     Original { fixed_port: true, ..original(version, dialect, main) }
 }
 
-/// Every original that is compared, oldest first: each release whose behaviour on the wire is not that of another.
+/// Every release that is compared, oldest first: each whose wire behaviour is not that of another.
 pub const ORIGINALS: &[Original] = &[
     Original { crashes: true, ..fixed("3.0.0", "sigver-1", "server.js") },
     Original { crashes: true, ..fixed("4.0.0", "sigver-4", "server.js") },
@@ -68,7 +69,7 @@ pub const ORIGINALS: &[Original] = &[
     original("15.0.4", "sigver-15", "server.js"),
     original("15.1.0", "sigver-15.1", "server.js"),
     original("16.0.0", "sigver-16", "server.js"),
-    Original { lots: LOTS_OF_17, ..original("17.0.1", "sigver-16", "server.js") },
+    Original { random_choices: LOTS_OF_17, ..original("17.0.1", "sigver-16", "server.js") },
     original("18.0.0", "sigver-18", "server.js"),
     original("19.0.0", "sigver-19", "dist/server.js"),
     original("19.1.2", "sigver-19", "dist/server.js"),
@@ -77,9 +78,9 @@ pub const ORIGINALS: &[Original] = &[
 ];
 
 impl Original {
-    /// The lots drawn in a scenario.
-    pub fn lots(&self, scenario: &str) -> Option<Lots> {
-        self.lots.iter().find(|l| l.scenario == scenario).copied()
+    /// Returns the random choice of a scenario.
+    pub fn random_choices(&self, scenario: &str) -> Option<RandomChoice> {
+        self.random_choices.iter().find(|l| l.scenario == scenario).copied()
     }
 
     /// Finds a release by its version.
@@ -88,23 +89,23 @@ impl Original {
     }
 }
 
-/// The directory of this crate's data, which is part of its sources.
+/// Returns the directory of this crate's data, which is part of its sources.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The directory of the recordings.
+/// Returns the directory of the recordings.
 pub fn dir() -> PathBuf {
     root().join("golden")
 }
 
-/// Reads one transcript file.
+/// Reads a transcript file.
 pub fn read(path: &Path) -> Result<Vec<Scenario>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     transcript::parse(&text).with_context(|| path.display().to_string())
 }
 
-/// All recorded scenarios of one version that can be played, from `VERSION.jsonl` and every `VERSION-*.jsonl`.
+/// Returns all playable scenarios of a version, from `VERSION.jsonl` and every `VERSION-*.jsonl`.
 pub fn load(dir: &Path, version: &str) -> Result<Vec<Scenario>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_golden_prints_as_it_was_parsed() {
+    fn goldens_survive_a_round_trip() {
         for file in std::fs::read_dir(dir()).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|e| e == "jsonl") {
@@ -142,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn every_original_has_goldens_that_can_be_played() {
+    fn every_release_has_playable_goldens() {
         for original in ORIGINALS {
             let scenarios = load(&dir(), original.version).unwrap();
             assert!(scenarios.len() >= 18, "{} has {}", original.version, scenarios.len());
             assert!(scenarios.iter().all(|s| s.version == original.version));
-            for lots in original.lots {
-                assert!(scenarios.iter().any(|s| s.name == lots.scenario), "{lots:?}");
+            for random_choices in original.random_choices {
+                assert!(scenarios.iter().any(|s| s.name == random_choices.scenario), "{random_choices:?}");
             }
         }
     }

@@ -1,5 +1,6 @@
-//! `sigver probe` and `sigver matrix` against the originals: the probe must name each of them and leave it alive, and
-//! the synthetic clients of the matrix must be at home with the originals of their dialect, or they would judge nothing.
+//! `sigver probe` and `sigver matrix` against the Node.js servers: the probe must name each server and
+//! leave it running, and the matrix's clients must work with the server of their dialect, else their
+//! verdicts mean nothing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,53 +17,53 @@ use tokio::time::timeout;
 use crate::goldens::Original;
 use crate::oracle::Server;
 
-/// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Originals at a time.
+/// Timeout of a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of concurrent servers.
 const JOBS: usize = 12;
 
-/// What was found out about an original.
+/// Result for one server.
 #[derive(Debug)]
 pub struct Found {
-    /// Its version.
+    /// Version of the server.
     pub version: &'static str,
-    /// What the probe said, in one line.
+    /// The probe's result, in one line.
     pub summary: String,
-    /// How sure it was.
+    /// The probe's confidence.
     pub sure: String,
-    /// How two joiners and a member of its dialect get on there.
+    /// Result of two joiners and a member of its dialect.
     pub room: String,
-    /// What is wrong.
+    /// Problems found.
     pub problems: Vec<String>,
 }
 
-/// What the probe must say, by the newest versions that behave like it.
+/// Returns the expected result of the probe, as the newest versions that behave like `version`.
 fn expected(version: &'static str, thorough: bool) -> Vec<&'static str> {
     match version {
-        // Only their ways with a client that never answers differ.
+        // These differ only in the treatment of a client that never answers.
         "15.0.1" | "15.0.2" if !thorough => vec!["15.0.1", "15.0.2"],
         version => vec![version],
     }
 }
 
-/// What the matrix must say of its own dialect.
+/// Returns the expected verdict of the matrix for the server's own dialect.
 fn expected_room(version: &str) -> &'static str {
     match version {
-        // Shows its opener one index for all joiners (C01).
+        // It shows its opener one index for all joiners (C01).
         "5.0.0" => "failed",
-        // An answer goes to every joiner that waits.
+        // An answer goes to every waiting joiner.
         "6.0.0" => "degraded",
-        // Has an error of its own where it should say that a peer is gone.
+        // It reports an error of its own where a peer disconnected.
         "9.1.0" => "degraded",
         _ => "ok",
     }
 }
 
-/// Starts the originals, a few at a time, and asks our program about each.
+/// Starts the servers, a few at a time, and runs our program against each.
 ///
 /// # Errors
 ///
-/// When an original does not start, or our program says nothing that can be read.
+/// A server does not start, or the program's output cannot be parsed.
 pub async fn check(
     originals: &[&'static Original],
     dir: &Path,
@@ -104,43 +105,44 @@ async fn one(original: &'static Original, dir: &Path, bin: &Path, thorough: bool
         bail!("it died of the probe: {}", server.errors());
     }
     let matrix = ask(bin, &["matrix", &url, "--json", "--dialects", original.dialect]).await?;
-    let (cell, control) = (&matrix["cells"][0], &matrix["control"][0]);
-    if cell["result"] != expected_room(original.version) {
-        problems.push(format!("the matrix says {cell}"));
+    let (pair, control) = (&matrix["pairs"][0], &matrix["control"][0]);
+    if pair["verdict"] != expected_room(original.version) {
+        problems.push(format!("the matrix says {pair}"));
     }
-    if control["result"] != "ok" {
+    if control["verdict"] != "ok" {
         problems.push(format!("the matrix says {control}"));
     }
     if server.exit().is_some() {
         problems.push(format!("it died of the matrix: {}", server.errors()));
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let lost = cell["lost"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-    let room = [text(&cell["result"]), lost.join("; "), text(&cell["why"])];
+    let lost = pair["losses"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let room = [text(&pair["verdict"]), lost.join("; "), text(&pair["reason"])];
     let room: Vec<String> = room.into_iter().filter(|part| !part.is_empty()).collect();
     Ok(Found {
         version: original.version,
         summary: text(&probe["summary"]),
-        sure: text(&probe["sure"]),
+        sure: text(&probe["confidence"]),
         room: room.join(": "),
         problems,
     })
 }
 
-/// Runs our program, and reads what it says. Its exit code says less.
+/// Runs the program, and parses its output. Its exit code carries less.
 async fn ask(bin: &Path, args: &[&str]) -> Result<Value> {
     let mut command = Command::new(bin);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let output =
-        timeout(PATIENCE, command.output()).await.with_context(|| format!("{args:?} takes too long"))??;
+    let output = timeout(COMMAND_TIMEOUT, command.output())
+        .await
+        .with_context(|| format!("{args:?} takes too long"))??;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// As docs/reference/interop.md has it.
+/// Returns the results as `docs/reference/interop.md` shows them.
 pub fn markdown(found: &[Found]) -> String {
     let mut out = String::from(
-        "| original | `sigver probe` says | sure | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
+        "| original | `sigver probe` reports | confidence | a member and two joiners of its dialect there |\n|---|---|---|---|\n",
     );
     for found in found {
         out += &format!("| {} | {} | {} | {} |\n", found.version, found.summary, found.sure, found.room);
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_patience_tells_the_first_two_of_15_apart() {
+    fn releases_15_0_1_and_15_0_2_differ_only_when_thorough() {
         assert_eq!(expected("15.0.1", false), expected("15.0.2", false));
         assert_ne!(expected("15.0.1", true), expected("15.0.2", true));
         assert_eq!(expected("20.1.0", false), ["20.1.0"]);

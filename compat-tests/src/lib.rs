@@ -1,24 +1,24 @@
-//! The comparison with the original sigver servers: their recordings, the originals themselves, and the differences
-//! that are meant. How a recording is played and compared is in [`sigver::tools::replay`].
+//! Comparison with the Node.js sigver servers: their recordings, the servers themselves, and the intended
+//! differences. Playing and comparing a recording is the job of [`sigver::tools::replay`].
 //!
 //! ```text
 //! golden/*.jsonl (goldens) ─► runner ─ sigver::tools::replay ─► differences ─ exceptions ─► report
 //!                               │
-//!                               └── starts the servers (oracle): ours, the originals from npm
+//!                               └── starts the servers (oracle): the gateway, the Node.js servers
 //! ```
-//! Pure modules: [`exceptions`], [`hearing`], [`report`]. The others touch files and processes; [`interop`] tries the
-//! product's tools on the originals. Of the product nothing else is used but `sigver::tools::replay`, which uses nothing of the
-//! rest: what is sent was recorded or written by hand, and what is received is compared as bytes. (What costs are compared is
-//! in `benches/compare`, whose load is that of `sigver::tools::bench`.)
+//!
+//! [`exceptions`], [`client_view`] and [`report`] are pure; [`interop`] runs the program's tools against the
+//! Node.js servers. Of the gateway only `sigver::tools::replay` is used, which uses no codec: sent frames
+//! were recorded or written by hand, and received frames are compared as bytes. (Costs are compared in
+//! `benches/compare`, with the load generator of `sigver::tools::bench`.)
 
+pub mod client_view;
 pub mod exceptions;
 pub mod goldens;
-pub mod hearing;
 pub mod interop;
 pub mod oracle;
 pub mod report;
 pub mod runner;
 
-pub use sigver::tools::replay::{
-    compare, ids, json_members, peer, player, raw_protobuf, rename, script, transcript,
-};
+pub use sigver::tools::protobuf;
+pub use sigver::tools::replay::{compare, ids, json_members, peer, player, rename, script, transcript};

@@ -1,4 +1,5 @@
-//! Server processes: the originals from npm, and ours. They listen on 127.0.0.1 and are killed with their handle.
+//! Server processes: the Node.js servers from npm, and the gateway. They listen on 127.0.0.1 and are killed
+//! with their handle.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -16,38 +17,39 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::goldens::{Original, root};
-use crate::transcript::Event;
+use crate::transcript::RecordedEvent;
 
-/// How long a server may take to start.
-const START: Duration = Duration::from_secs(20);
-/// How long a server that should die may take to do so.
-const DEATH: Duration = Duration::from_secs(1);
-/// How often an original that starts is asked whether it listens.
-const POLL: Duration = Duration::from_millis(2);
-/// Ports to try, below the range that the system gives to outgoing connections.
+/// Start timeout of a server.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time in which a server that should crash must do so.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval between connection attempts to a starting Node.js server.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Ports to try, below the range of outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// How far apart processes with neighbouring ids begin in it: more than the servers that one of them starts.
-const APART: u32 = 211;
-/// How much of a server's error output is kept.
-const KEPT: usize = 64 * 1024;
-/// What our server says when it is ready, before the port.
-const READY: &str = "Signaling server is listening on 127.0.0.1:";
+/// Distance between the first ports of processes with neighbouring ids; larger than the number of servers
+/// that one starts.
+const PORT_STRIDE: u32 = 211;
+/// Retained error output of a server, in bytes.
+const MAX_ERROR_OUTPUT: usize = 64 * 1024;
+/// Start-up line of the gateway, up to the port.
+const STARTUP_LINE: &str = "Signaling server is listening on 127.0.0.1:";
 
-/// What an original runs under.
+/// Node.js runtime of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// Node 8 from npm, of the originals' time: all of them run there.
+    /// Node 8 from npm, on which all releases run.
     Eight,
-    /// The system's, where those do not run that need a native module.
+    /// The installed Node.js; releases with a native module do not run on it.
     System,
 }
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Listening address.
     pub addr: SocketAddr,
-    /// How long it took from its start until it listened.
+    /// Time from start until it listened.
     pub start: Duration,
     child: Mutex<Child>,
     errors: Arc<Mutex<String>>,
@@ -56,8 +58,9 @@ pub struct Server {
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let len = PORTS.end - PORTS.start;
-    // Far from the ports of a run that was started a moment ago: some originals share a port that is in use, silently.
-    let offset = u16::try_from(std::process::id().wrapping_mul(APART) % u32::from(len)).unwrap_or(0);
+    // Away from the ports of a run started a moment ago: some releases silently share a port that is in
+    // use.
+    let offset = u16::try_from(std::process::id().wrapping_mul(PORT_STRIDE) % u32::from(len)).unwrap_or(0);
     for _ in 0..len {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let port =
@@ -70,7 +73,7 @@ fn free_port() -> Result<u16> {
 }
 
 fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
-    // They are killed, and would leave their control sockets behind.
+    // The servers are killed, and would leave their status sockets behind.
     let quiet = command.env("SIGVER_CONTROL", "off");
     let piped = quiet.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.kill_on_drop(true).spawn().with_context(|| format!("cannot start {command:?}"))?;
@@ -79,7 +82,7 @@ fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
         let errors = errors.clone();
         lines(stderr, move |line| {
             let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-            if errors.len() < KEPT {
+            if errors.len() < MAX_ERROR_OUTPUT {
                 errors.push_str(&line);
                 errors.push('\n');
             }
@@ -88,7 +91,7 @@ fn spawn(command: &mut Command) -> Result<(Child, Arc<Mutex<String>>)> {
     Ok((child, errors))
 }
 
-/// Reads a stream to its end, so that the process can always write.
+/// Reads a stream to its end, so that the process never blocks on writing.
 fn lines(stream: impl AsyncRead + Send + Unpin + 'static, mut each: impl FnMut(String) + Send + 'static) {
     tokio::spawn(async move {
         let mut reader = BufReader::new(stream);
@@ -101,15 +104,15 @@ fn lines(stream: impl AsyncRead + Send + Unpin + 'static, mut each: impl FnMut(S
 }
 
 impl Server {
-    /// Starts an original, installed in `dir` by `originals/setup`.
+    /// Starts a Node.js server, installed in `dir` by `originals/setup`.
     pub async fn original(dir: &Path, original: &Original) -> Result<Server> {
         Self::original_under(Node::Eight, dir, original).await
     }
 
-    /// The same, under this Node.
+    /// Starts a Node.js server under this runtime.
     pub async fn original_under(node: Node, dir: &Path, original: &Original) -> Result<Server> {
         let mut last = None;
-        // Someone may take the port in between: then the process dies, and another port is tried.
+        // Another process may take the port in between: then the server exits, and another port is tried.
         for _ in 0..3 {
             match Self::original_once(node, dir, original, free_port()?).await {
                 Ok(server) => return Ok(server),
@@ -144,13 +147,13 @@ impl Server {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut server = Server { addr, start: Duration::ZERO, child: Mutex::new(child), errors };
         while TcpStream::connect(addr).await.is_err() {
-            if server.exit().is_some() || begin.elapsed() > START {
+            if server.exit().is_some() || begin.elapsed() > START_TIMEOUT {
                 bail!("it did not listen: {}", server.errors());
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         server.start = begin.elapsed();
-        // Whoever answered may be another process if ours could not have the port.
+        // Another process may have answered if the server did not get the port.
         sleep(Duration::from_millis(50)).await;
         if server.exit().is_some() {
             bail!("it died: {}", server.errors());
@@ -158,18 +161,18 @@ impl Server {
         Ok(server)
     }
 
-    /// The id of its process, while it runs.
+    /// Returns the process id, while the process runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 
-    /// Starts our server, which tells its port.
-    pub async fn ours(bin: &Path, protocol: &str) -> Result<Server> {
-        Self::ours_with(bin, &["--protocol", protocol]).await
+    /// Starts the gateway, which prints its port.
+    pub async fn gateway(bin: &Path, protocol: &str) -> Result<Server> {
+        Self::gateway_with(bin, &["--protocol", protocol]).await
     }
 
-    /// The same, or another program that says so, too, with these arguments first.
-    pub async fn ours_with(bin: &Path, more: &[&str]) -> Result<Server> {
+    /// Starts the gateway, or a program with the same start-up line, with these arguments first.
+    pub async fn gateway_with(bin: &Path, more: &[&str]) -> Result<Server> {
         let mut command = Command::new(bin);
         command.args(more).args(["-h", "127.0.0.1", "-p", "0"]);
         let begin = Instant::now();
@@ -177,12 +180,13 @@ impl Server {
         let (sender, mut ports) = mpsc::unbounded_channel();
         if let Some(stdout) = child.stdout.take() {
             lines(stdout, move |line| {
-                if let Some(port) = line.strip_prefix(READY).and_then(|p| p.trim().parse::<u16>().ok()) {
+                if let Some(port) = line.strip_prefix(STARTUP_LINE).and_then(|p| p.trim().parse::<u16>().ok())
+                {
                     let _ = sender.send(port);
                 }
             });
         }
-        match timeout(START, ports.recv()).await {
+        match timeout(START_TIMEOUT, ports.recv()).await {
             Ok(Some(port)) => {
                 let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 Ok(Server { addr, start: begin.elapsed(), child: Mutex::new(child), errors })
@@ -194,29 +198,30 @@ impl Server {
         }
     }
 
-    /// How the process ended, if it did: its exit code, or none after a signal.
+    /// Returns the exit code if the process ended; none after a signal.
     pub fn exit(&self) -> Option<Option<i32>> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         child.try_wait().ok().flatten().map(|status| status.code())
     }
 
-    /// What it wrote to its error output, up to a limit.
+    /// Returns its error output, up to a limit.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).trim().to_owned()
     }
 
-    /// The line a transcript ends with. If the server should be dead, it is given a moment to die.
-    pub async fn state(&self, should_live: bool) -> Event {
-        let deadline = Instant::now() + DEATH;
+    /// Returns the final line of a transcript. A server that should have crashed is given a moment to do
+    /// so.
+    pub async fn state(&self, should_live: bool) -> RecordedEvent {
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while !should_live && self.exit().is_none() && Instant::now() < deadline {
             sleep(Duration::from_millis(10)).await;
         }
         let Some(code) = self.exit() else {
-            return Event::Server { alive: true, exit: serde_json::Value::Null, error: None };
+            return RecordedEvent::Server { alive: true, exit: serde_json::Value::Null, error: None };
         };
         sleep(Duration::from_millis(20)).await;
         let error = self.errors().lines().find(|l| l.contains("Error")).map(str::to_owned);
-        Event::Server { alive: false, exit: json!({ "code": code, "sig": null }), error }
+        RecordedEvent::Server { alive: false, exit: json!({ "code": code, "sig": null }), error }
     }
 }
 
@@ -232,8 +237,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_does_not_start_is_noticed() {
-        let error = Server::ours(Path::new("/bin/false"), "auto").await.unwrap_err();
+    async fn failed_start_is_an_error() {
+        let error = Server::gateway(Path::new("/bin/false"), "auto").await.unwrap_err();
         assert!(error.to_string().contains("does not start"), "{error}");
     }
 }

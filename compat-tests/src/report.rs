@@ -1,4 +1,4 @@
-//! What is printed at the end: every difference that is not listed, and a table with one line per original.
+//! Text report: every difference that is not intended, and a table with a line per release.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use crate::exceptions::{Exceptions, Mode, Stale};
 use crate::goldens::ORIGINALS;
 use crate::runner::Outcome;
 
-/// The sums for one original in one mode.
+/// Totals of one release in one mode.
 #[derive(Debug, Default)]
 struct Row {
     scripts: usize,
@@ -18,18 +18,18 @@ struct Row {
     failed: usize,
 }
 
-/// The text of the report, and how many scripts passed and failed.
+/// The report's text, and the numbers of passed and failed scripts.
 #[derive(Debug, Default)]
 pub struct Report {
     rows: BTreeMap<(usize, &'static str), Row>,
     details: String,
-    /// What was different once, and not when it was played again.
+    /// Differences that did not occur again on replay.
     passing: String,
     ids: BTreeMap<String, usize>,
 }
 
 impl Report {
-    /// Adds what came of one script; listed differences are taken off.
+    /// Adds the outcome of a script, without the intended differences.
     pub fn add(&mut self, outcome: &Outcome, exceptions: &mut Exceptions) {
         let mode = outcome.mode.map_or("original", Mode::name);
         let age = ORIGINALS.iter().position(|o| o.version == outcome.version).unwrap_or(ORIGINALS.len());
@@ -73,19 +73,19 @@ impl Report {
             let _ = writeln!(self.details, "  {}", difference.to_string().replace('\n', "\n  "));
         }
         for note in outcome.actual.iter().flat_map(|a| &a.records) {
-            if let crate::transcript::Event::Note(note) = &note.event {
-                let _ = writeln!(self.details, "  note at {} ms: {note}", note_time(outcome, note));
+            if let crate::transcript::RecordedEvent::Note(note) = &note.event {
+                let _ = writeln!(self.details, "  note at {} ms: {note}", record_time(outcome, note));
             }
         }
     }
 
-    /// How many scripts passed and failed.
+    /// Returns the numbers of passed and failed scripts.
     pub fn totals(&self) -> (usize, usize) {
         let failed = self.rows.values().map(|r| r.failed).sum();
         (self.rows.values().map(|r| r.scripts).sum::<usize>() - failed, failed)
     }
 
-    /// The whole text. `stale` are the exceptions that were not needed.
+    /// Returns the report. `stale` are the entries that were not needed.
     pub fn print(&self, stale: &[Stale]) -> String {
         let mut out = format!("{}{}", self.passing, self.details);
         if !out.is_empty() {
@@ -120,9 +120,10 @@ impl Report {
     }
 }
 
-fn note_time(outcome: &Outcome, note: &str) -> u64 {
+fn record_time(outcome: &Outcome, note: &str) -> u64 {
     let records = outcome.actual.iter().flat_map(|a| &a.records);
-    let mut times =
-        records.filter(|r| matches!(&r.event, crate::transcript::Event::Note(n) if n == note)).map(|r| r.t);
+    let mut times = records
+        .filter(|r| matches!(&r.event, crate::transcript::RecordedEvent::Note(n) if n == note))
+        .map(|r| r.t);
     times.next().unwrap_or(0)
 }

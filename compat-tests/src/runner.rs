@@ -1,5 +1,4 @@
-//! Runs many scripts at a time: which server each is played against, with what it is compared, and when it is played
-//! again.
+//! Concurrent runs of many scripts: the server for each, the side it is compared with, and repetitions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,85 +10,86 @@ use anyhow::{Context, Result};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::compare::{Comparison, Difference, Rules, compare};
+use crate::client_view::{client_view, with_numbers};
+use crate::compare::{Comparison, ComparisonRules, Difference, compare};
 use crate::exceptions::{Exceptions, Mode};
 use crate::goldens::Original;
-use crate::hearing::{heard, with_numbers};
 use crate::oracle::Server;
 use crate::peer::AutoReply;
-use crate::player::{Options, play};
+use crate::player::{PlayOptions, play};
 use crate::rename::needs_own_server;
-use crate::transcript::{Record, Scenario};
+use crate::transcript::{Scenario, TranscriptRecord};
 
-/// How often a scenario in which the server draws lots is played before it counts as different.
-const DRAWS: usize = 20;
-/// How often a script with a difference that is not listed is played again, once everything else is over and the
-/// machine is quiet: on a busy one, a heartbeat may come in the middle of a script that should be over by then.
-const AGAIN: usize = 2;
-/// If more scripts than this differ, the machine is not what makes them differ.
-const MANY: usize = 60;
-/// How many scripts are played at a time when they are played again. Those about time mostly wait.
-const AGAIN_JOBS: usize = 2;
-/// How many originals are started at a time.
-const STARTS: usize = 3;
+/// Attempts at a scenario with a random choice before it counts as different.
+const MAX_ATTEMPTS: usize = 20;
+/// Repetitions of a script with an unintended difference, after all others are done: on a busy machine a
+/// heartbeat may arrive in the middle of a script.
+const MAX_REPETITIONS: usize = 2;
+/// Number of differing scripts above which nothing is repeated: the machine is not the cause.
+const MAX_REPEATED_SCRIPTS: usize = 60;
+/// Number of concurrent scripts in repetitions. Timed scripts mostly wait.
+const REPETITION_JOBS: usize = 2;
+/// Number of Node.js servers that start concurrently.
+const CONCURRENT_STARTS: usize = 3;
 
-/// Against what the scripts are played.
+/// Target of a run.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// The originals, compared with the recordings.
+    /// The Node.js servers, compared with the recordings.
     Originals,
-    /// Our server, compared with the recordings.
+    /// The gateway, compared with the recordings.
     Ours(Mode),
-    /// Our server, compared with the original at the same time.
+    /// The gateway, compared with the Node.js server at the same time.
     SideBySide,
 }
 
-/// What a run needs to know.
+/// Plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Against what.
+    /// Target.
     pub target: Target,
-    /// Where the originals are installed.
+    /// Directory of the installed Node.js servers.
     pub originals: PathBuf,
-    /// Our server's binary.
+    /// Binary of the gateway.
     pub server: PathBuf,
-    /// Pin our server by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
+    /// True to pin by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
     pub by_dialect: bool,
-    /// How many scripts at a time.
+    /// Number of concurrent scripts.
     pub jobs: usize,
-    /// How many scripts about time at a time; they mostly wait.
+    /// Number of concurrent timed scripts, which mostly wait.
     pub timed_jobs: usize,
-    /// In scripts about time, how far from its time a frame may come.
+    /// Tolerance for the time of a frame in timed scripts.
     pub tolerance: Duration,
-    /// The differences that are meant: where lots are drawn, a play that differs in nothing else is as good as equal.
+    /// Intended differences. Where the server chooses at random, a play without other differences counts as
+    /// equal.
     pub exceptions: Arc<Exceptions>,
 }
 
-/// What came of one script.
+/// Outcome of a script.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The original it is about.
+    /// Version of the Node.js server.
     pub version: &'static str,
-    /// The scenario.
+    /// Name of the scenario.
     pub scenario: String,
-    /// How our server was started, if it was ours.
+    /// Mode of the gateway, if it was the target.
     pub mode: Option<Mode>,
-    /// The comparison of the last time it was played.
+    /// Comparison of the last play.
     pub comparison: Comparison,
-    /// How often it was played.
+    /// Number of plays.
     pub plays: usize,
-    /// What really happened, the last time.
+    /// Transcript of the last play.
     pub actual: Option<Scenario>,
-    /// Why it could not be played.
+    /// Reason for which it could not be played.
     pub error: Option<String>,
-    /// Whether our server died of it, which no other play makes good.
+    /// True if the gateway exited, which no repetition excuses.
     pub died: bool,
-    /// What was different in an earlier play, if a later one was better.
+    /// Differences of an earlier play, if a later one was better.
     pub earlier: Vec<Difference>,
 }
 
 impl Outcome {
-    /// Whether there is nothing but what is listed.
+    /// Returns true if all differences are intended.
     fn is_good(&self, exceptions: &Exceptions) -> bool {
         let meant = |difference| {
             self.mode.is_some_and(|m| exceptions.lists(m, self.version, &self.scenario, difference))
@@ -98,7 +98,7 @@ impl Outcome {
     }
 }
 
-/// Our server must live, whatever the original did.
+/// The gateway must keep running, whatever the Node.js server did.
 #[derive(Debug)]
 struct Died(String);
 
@@ -110,10 +110,10 @@ impl std::fmt::Display for Died {
 
 impl std::error::Error for Died {}
 
-/// The servers that scripts share.
+/// Servers that scripts share.
 struct Servers {
     originals: HashMap<&'static str, Arc<Server>>,
-    ours: HashMap<&'static str, Arc<Server>>,
+    gateway: HashMap<&'static str, Arc<Server>>,
 }
 
 impl Plan {
@@ -134,10 +134,10 @@ impl Plan {
     }
 
     async fn servers(&self, originals: &[&'static Original]) -> Result<Servers> {
-        let mut servers = Servers { originals: HashMap::new(), ours: HashMap::new() };
+        let mut servers = Servers { originals: HashMap::new(), gateway: HashMap::new() };
         let mut starting = JoinSet::new();
-        let starts = Arc::new(Semaphore::new(STARTS));
-        let ours = !matches!(self.target, Target::Originals);
+        let starts = Arc::new(Semaphore::new(CONCURRENT_STARTS));
+        let gateway = !matches!(self.target, Target::Originals);
         let theirs = !matches!(self.target, Target::Ours(_));
         for original in originals.iter().copied().filter(|o| theirs && !o.crashes) {
             let (dir, starts) = (self.originals.clone(), starts.clone());
@@ -151,23 +151,23 @@ impl Plan {
             servers.originals.insert(version, Arc::new(server?));
         }
         let mut by_protocol: HashMap<String, Arc<Server>> = HashMap::new();
-        for original in originals.iter().filter(|_| ours) {
+        for original in originals.iter().filter(|_| gateway) {
             let protocol = self.protocol(original);
             let server = match by_protocol.get(&protocol) {
                 Some(server) => server.clone(),
-                None => Arc::new(Server::ours(&self.server, &protocol).await?),
+                None => Arc::new(Server::gateway(&self.server, &protocol).await?),
             };
             by_protocol.insert(protocol, server.clone());
-            servers.ours.insert(original.version, server);
+            servers.gateway.insert(original.version, server);
         }
         Ok(servers)
     }
 }
 
-/// An original and one of its scripts.
+/// A release and one of its scripts.
 type Script = (&'static Original, Scenario);
 
-/// Plays every script and compares. The order of the outcomes is that of the scripts.
+/// Plays every script and compares. Outcomes are in the order of the scripts.
 pub async fn run(plan: &Plan, scripts: Vec<Script>) -> Result<Vec<Outcome>> {
     let mut originals: Vec<&'static Original> = Vec::new();
     for (original, _) in &scripts {
@@ -180,13 +180,13 @@ pub async fn run(plan: &Plan, scripts: Vec<Script>) -> Result<Vec<Outcome>> {
     let all = (0..scripts.len()).collect();
     let mut outcomes: Vec<Outcome> =
         round(plan, &servers, &scripts, all, plan.jobs).await?.into_values().collect();
-    for _ in 0..AGAIN {
+    for _ in 0..MAX_REPETITIONS {
         let again = |o: &Outcome| !o.died && !o.is_good(&plan.exceptions);
         let doubtful: Vec<usize> = (0..outcomes.len()).filter(|i| again(&outcomes[*i])).collect();
-        if doubtful.is_empty() || doubtful.len() > MANY {
+        if doubtful.is_empty() || doubtful.len() > MAX_REPEATED_SCRIPTS {
             break;
         }
-        for (index, next) in round(plan, &servers, &scripts, doubtful, AGAIN_JOBS).await? {
+        for (index, next) in round(plan, &servers, &scripts, doubtful, REPETITION_JOBS).await? {
             let last = std::mem::replace(&mut outcomes[index], next);
             let outcome = &mut outcomes[index];
             outcome.plays += last.plays;
@@ -197,7 +197,7 @@ pub async fn run(plan: &Plan, scripts: Vec<Script>) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Plays these scripts, so many at a time.
+/// Plays scripts concurrently, at most `jobs` at a time.
 async fn round(
     plan: &Plan,
     servers: &Arc<Servers>,
@@ -241,12 +241,12 @@ async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, sc
         died: false,
         earlier: Vec::new(),
     };
-    let lots = original.lots(&script.name);
-    let draws = if lots.is_some_and(|l| l.members.is_empty()) { DRAWS } else { 1 };
-    let rules = Rules {
+    let random_choices = original.random_choices(&script.name);
+    let draws = if random_choices.is_some_and(|l| l.members.is_empty()) { MAX_ATTEMPTS } else { 1 };
+    let rules = ComparisonRules {
         tolerance: u64::try_from(plan.tolerance.as_millis()).unwrap_or(u64::MAX),
-        interchangeable: lots.map_or(&[], |l| l.members),
-        ..Rules::default()
+        interchangeable: random_choices.map_or(&[], |l| l.members),
+        ..ComparisonRules::default()
     };
     while outcome.plays < draws {
         outcome.plays += 1;
@@ -267,7 +267,7 @@ async fn outcome(plan: &Plan, servers: &Servers, original: &'static Original, sc
     outcome
 }
 
-/// Plays once: what should have happened if that is not the script, and what did.
+/// Plays once. Returns the expected transcript, if it is not the script, and the actual one.
 async fn once(
     plan: &Plan,
     servers: &Servers,
@@ -276,13 +276,13 @@ async fn once(
 ) -> Result<(Option<Scenario>, Scenario)> {
     match plan.target {
         Target::Originals => Ok((None, play_original(plan, servers, original, script).await?)),
-        Target::Ours(_) => Ok((None, play_ours(plan, servers, original, script).await?)),
+        Target::Ours(_) => Ok((None, play_gateway(plan, servers, original, script).await?)),
         Target::SideBySide => {
-            let (theirs, ours) = tokio::join!(
+            let (theirs, gateway) = tokio::join!(
                 play_original(plan, servers, original, script),
-                play_ours(plan, servers, original, script)
+                play_gateway(plan, servers, original, script)
             );
-            Ok((Some(theirs?), ours?))
+            Ok((Some(theirs?), gateway?))
         }
     }
 }
@@ -299,16 +299,16 @@ async fn play_original(
     }
 }
 
-async fn play_ours(
+async fn play_gateway(
     plan: &Plan,
     servers: &Servers,
     original: &'static Original,
     script: &Scenario,
 ) -> Result<Scenario> {
     let server = if needs_own_server(script) {
-        Arc::new(Server::ours(&plan.server, &plan.protocol(original)).await?)
+        Arc::new(Server::gateway(&plan.server, &plan.protocol(original)).await?)
     } else {
-        servers.ours.get(original.version).context("our server was not started")?.clone()
+        servers.gateway.get(original.version).context("our server was not started")?.clone()
     };
     let played = play_shared(plan, &server, script).await?;
     match server.exit() {
@@ -320,44 +320,44 @@ async fn play_ours(
 async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<Scenario> {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
-    let mut options = Options::new(server.addr);
+    let mut options = PlayOptions::new(server.addr);
     options.suffix = Some(format!("r{number:x}"));
     if let Target::Ours(Mode::Auto) = plan.target {
         options.eager = true;
-        options.reflex = probe_reflex(&script.version);
-        options.heard = Some(heard);
+        options.auto_reply = probe_reply(&script.version);
+        options.client_view = Some(client_view);
     }
     options.tolerance = plan.tolerance;
     let played = play(script, &options).await;
-    // A shared server is not expected to die, whatever the original did.
+    // A shared server must not exit, whatever the Node.js server did.
     Ok(with_state(script, played, server, true).await)
 }
 
-/// Plays against a fresh original, with the keys as they are.
+/// Plays against a fresh Node.js server, with unchanged keys.
 pub async fn play_alone(
     dir: &Path,
     original: &Original,
     script: &Scenario,
-    adjust: impl FnOnce(Options) -> Options,
+    adjust: impl FnOnce(PlayOptions) -> PlayOptions,
 ) -> Result<Scenario> {
     let server = Server::original(dir, original).await?;
-    let played = play(script, &adjust(Options::new(server.addr))).await;
+    let played = play(script, &adjust(PlayOptions::new(server.addr))).await;
     Ok(with_state(script, played, &server, script.alive().unwrap_or(true)).await)
 }
 
-/// The transcript with its last line, which also says how long the run went on.
+/// Returns the transcript with its final line, which also records the duration.
 async fn with_state(script: &Scenario, mut played: Scenario, server: &Server, should_live: bool) -> Scenario {
     let event = server.state(should_live).await;
     let waited = if script.is_timed() { script.duration() } else { 0 };
     let t = played.duration().max(waited);
-    played.records.push(Record { t, peer: None, event });
+    played.records.push(TranscriptRecord { t, peer: None, event });
     played
 }
 
-/// What real clients do with the probe of our server (measured on netflux 1.1.0-beta.7 to 4.3.1, see C40 in
-/// docs/reference/differences.md): those of sigver 15 take it for a ping and answer, those of 16 to 18 for a
-/// heartbeat, and those of 19 and 20 go on as if nothing had come.
-fn probe_reflex(version: &str) -> Option<AutoReply> {
+/// Reaction of real clients to the gateway's probe (measured on netflux 1.1.0-beta.7 to 4.3.1, C40 in the
+/// table of differences): those of sigver 15 take it for a ping and answer, those of 16 to 18 for a
+/// heartbeat, those of 19 and 20 ignore it.
+fn probe_reply(version: &str) -> Option<AutoReply> {
     let (pong, heartbeat): (&[u8], &[u8]) = (&[0x28, 0x01], &[0x20, 0x01]);
     let is = |majors: &[&str]| majors.iter().any(|major| version.starts_with(major));
     Some(AutoReply {

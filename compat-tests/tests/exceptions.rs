@@ -1,4 +1,5 @@
-//! `exceptions.toml` can be read, names only what exists, and has the ids that the documentation has.
+//! Tests of `exceptions.toml`: it parses, names only versions and scenarios that exist, and has the
+//! documentation's ids.
 
 #![cfg(test)]
 
@@ -8,7 +9,7 @@ use compat_tests::exceptions::{Exceptions, documented_ids};
 use compat_tests::goldens;
 
 #[test]
-fn the_documentation_lists_the_same_ids() {
+fn documentation_lists_the_same_ids() {
     let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
     let path = goldens::root().join("../docs/reference/differences.md");
     let Ok(text) = std::fs::read_to_string(&path) else {
@@ -27,7 +28,7 @@ fn the_documentation_lists_the_same_ids() {
 }
 
 #[test]
-fn every_entry_names_versions_and_scenarios_that_exist() {
+fn entries_name_existing_versions_and_scenarios() {
     let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
     for entry in exceptions.entries() {
         let mut scenarios = BTreeSet::new();
@@ -42,7 +43,7 @@ fn every_entry_names_versions_and_scenarios_that_exist() {
 }
 
 #[test]
-fn what_is_tested_elsewhere_is() {
+fn tests_named_in_the_list_exist() {
     let exceptions = Exceptions::read(&goldens::root().join("exceptions.toml")).unwrap();
     for entry in exceptions.elsewhere() {
         let path = goldens::root().join("..").join(&entry.test);

@@ -1,13 +1,13 @@
-//! The player against a small server of our own: it does what the script says, with the ids and keys of the run, and
-//! writes down what really came.
+//! Tests of the player against a small hand-written server: it plays the script with the ids and keys of
+//! the run, and records what arrives.
 
 #![cfg(test)]
 
 use std::net::SocketAddr;
 
-use compat_tests::compare::{Kind, Rules, compare};
-use compat_tests::player::{Options, play};
-use compat_tests::transcript::{Event, Scenario, parse, to_hex};
+use compat_tests::compare::{ComparisonRules, DifferenceKind, compare};
+use compat_tests::player::{PlayOptions, play};
+use compat_tests::transcript::{RecordedEvent, Scenario, parse, to_hex};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// O connects and gets an id, answers with it, pings, and closes; P just drops.
+/// O connects and gets an id, answers with it, pings, and closes; P drops its connection.
 const SCRIPT: &str = r#"
 {"v":"18.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/k1?x"}
 {"v":"18.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
@@ -34,7 +34,7 @@ const SCRIPT: &str = r#"
 {"v":"18.0.0","sc":"s","t":600,"peer":"O","dir":"send","op":"binary","hex":"ffffff"}
 "#;
 
-/// What the server does wrong, if anything.
+/// The server's fault, if any.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -43,7 +43,8 @@ enum Fault {
     OtherCode,
 }
 
-/// Content with the id 99999 on connection, then `1001` for every binary frame; it tells what it got.
+/// Sends a content with the id 99999 on connection, then `1001` for every binary frame; reports received
+/// frames.
 async fn serve(stream: TcpStream, fault: Fault, tell: mpsc::UnboundedSender<String>) {
     let paths = tell.clone();
     #[allow(clippy::result_large_err)]
@@ -99,21 +100,25 @@ fn script() -> Scenario {
     parse(SCRIPT).unwrap().remove(0)
 }
 
-fn options(addr: SocketAddr) -> Options {
-    Options { suffix: Some("u7".into()), ..Options::new(addr) }
+fn options(addr: SocketAddr) -> PlayOptions {
+    PlayOptions { suffix: Some("u7".into()), ..PlayOptions::new(addr) }
 }
 
-async fn kinds(fault: Fault) -> Vec<(Kind, usize)> {
+async fn kinds(fault: Fault) -> Vec<(DifferenceKind, usize)> {
     let (addr, _told) = start(fault).await;
     let live = play(&script(), &options(addr)).await;
-    compare(&script(), &live, Rules::default()).differences.iter().map(|d| (d.kind, d.step)).collect()
+    compare(&script(), &live, ComparisonRules::default())
+        .differences
+        .iter()
+        .map(|d| (d.kind, d.step))
+        .collect()
 }
 
 #[tokio::test]
-async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
+async fn player_maps_ids_and_keys() {
     let (addr, mut told) = start(Fault::None).await;
     let live = play(&script(), &options(addr)).await;
-    assert_eq!(compare(&script(), &live, Rules::default()).differences, []);
+    assert_eq!(compare(&script(), &live, ComparisonRules::default()).differences, []);
     let mut seen = Vec::new();
     while let Ok(told) = told.try_recv() {
         seen.push(told);
@@ -121,45 +126,48 @@ async fn it_plays_the_script_with_the_ids_and_keys_of_the_run() {
     let long = format!("/{}-u7", "k".repeat(296));
     let expected = ["/k1-u7?x", "0a07089f8d06120179", &long, "dropped", "close Some((4321, \"why\"))"];
     assert_eq!(seen, expected);
-    let notes = live.records.iter().filter(|r| matches!(r.event, Event::Note(_))).count();
+    let notes = live.records.iter().filter(|r| matches!(r.event, RecordedEvent::Note(_))).count();
     assert_eq!(notes, 1, "the frame after the close is not sent: {:?}", live.records);
 }
 
 #[tokio::test]
-async fn what_does_not_come_is_missing() {
-    assert_eq!(kinds(Fault::Silent).await, [(Kind::Missing, 2)]);
+async fn absent_frame_is_missing() {
+    assert_eq!(kinds(Fault::Silent).await, [(DifferenceKind::Missing, 2)]);
 }
 
 #[tokio::test]
-async fn what_comes_too_much_is_extra_and_in_its_step() {
-    assert_eq!(kinds(Fault::Babbles).await, [(Kind::Extra, 2)]);
+async fn surplus_frame_is_extra_in_its_step() {
+    assert_eq!(kinds(Fault::Babbles).await, [(DifferenceKind::Extra, 2)]);
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_early_is_noticed() {
-    let expected = [(Kind::Extra, 2), (Kind::Missing, 3), (Kind::Missing, 6)];
+async fn early_close_is_reported() {
+    let expected = [(DifferenceKind::Extra, 2), (DifferenceKind::Missing, 3), (DifferenceKind::Missing, 6)];
     assert_eq!(kinds(Fault::OtherCode).await, expected);
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_noticed() {
+async fn unreachable_server_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let live = play(&script(), &options(addr)).await;
-    let found = compare(&script(), &live, Rules::default()).differences;
-    assert!(!found.is_empty() && found.iter().all(|d| d.kind == Kind::Missing), "{found:?}");
+    let found = compare(&script(), &live, ComparisonRules::default()).differences;
+    assert!(!found.is_empty() && found.iter().all(|d| d.kind == DifferenceKind::Missing), "{found:?}");
 }
 
 #[tokio::test]
-async fn scenarios_about_time_keep_the_recorded_times() {
+async fn timed_scenarios_keep_recorded_times() {
     let timed = SCRIPT.replace(r#""sc":"s""#, r#""sc":"timed_s""#);
     let timed = parse(&timed).unwrap().remove(0);
     let (addr, _told) = start(Fault::None).await;
     let live = play(&timed, &options(addr)).await;
-    assert_eq!(compare(&timed, &live, Rules::default()).differences, []);
+    assert_eq!(compare(&timed, &live, ComparisonRules::default()).differences, []);
     let actions = |s: &Scenario| {
-        let sent = s.records.iter().filter(|r| matches!(r.event, Event::Send(_) | Event::SendClose { .. }));
+        let sent = s
+            .records
+            .iter()
+            .filter(|r| matches!(r.event, RecordedEvent::Send(_) | RecordedEvent::SendClose { .. }));
         sent.map(|r| r.t).collect::<Vec<_>>()
     };
     for (recorded, played) in actions(&timed).into_iter().zip(actions(&live)) {
@@ -167,7 +175,7 @@ async fn scenarios_about_time_keep_the_recorded_times() {
     }
 }
 
-/// O is told an index that begins at 0 for each key, J a made-up id; both answer by what they were shown.
+/// O receives an index that begins at 0 for each key, J a made-up id; both answer with it.
 const JSON: &str = r#"
 {"v":"7.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/"}
 {"v":"7.0.0","sc":"s","t":1,"peer":"O","dir":"open"}
@@ -182,7 +190,7 @@ const JSON: &str = r#"
 "#;
 
 #[tokio::test]
-async fn ids_and_keys_in_json_are_those_of_the_run() {
+async fn json_ids_and_keys_are_mapped_to_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -214,7 +222,7 @@ async fn ids_and_keys_in_json_are_those_of_the_run() {
         r#"{"id":7,"data":"nobody"}"#,
     ];
     assert_eq!(told, expected);
-    let found = compare(&script, &live, Rules::default()).differences;
+    let found = compare(&script, &live, ComparisonRules::default()).differences;
     assert_eq!(found.len(), 1, "only the index, which is compared as it is: {found:?}");
     assert_eq!((found[0].step, found[0].actual.as_str()), (2, r##"text {"id":#?4711,"data":1}"##));
 }

@@ -1,30 +1,28 @@
-//! The text of `--help`: that of sigver 20.1.0, and what came since.
+//! The text of `--help`, which begins as that of sigver 20.1.0, and the reference of the options in Markdown.
 
-use clap::{Arg, Command};
+use super::options::{OPTIONS, OptionSpec, Section};
 
-use super::{spelling, takes_value};
-
-/// The columns of the help text, as the originals assume when there is no terminal.
+/// Width of the help text, in columns: that of commander.js when there is no terminal.
 const COLUMNS: usize = 80;
 
 const DESCRIPTION: &str =
     "Signaling server for WebRTC. Used by Netflux API (https://coast-team.github.io/netflux/)";
 
-/// What `tools` has; a test there keeps it complete.
+/// The commands of `tools`; a test there compares the names.
 const COMMANDS: &str = "\
 Commands, each with a --help of its own:
-  sigver status     tell who speaks what on a server that runs
-  sigver dialects   list the dialects that are spoken
-  sigver matrix     measure how well old and new clients work together
-  sigver probe      find out what a server speaks
-  sigver bench      measure what a server can do, to size a machine
-  sigver record     pass connections on to a server, and record them
-  sigver replay     play recordings against a server";
+  sigver status     show the status of a running server, by dialect
+  sigver dialects   list the dialects, and the releases that speak them
+  sigver matrix     test how well old and new clients work together
+  sigver probe      detect the dialects that a server speaks
+  sigver bench      measure the capacity of a server
+  sigver record     forward connections to a server, and record them
+  sigver replay     replay recordings against a server";
 
 const ENVIRONMENT: &str = "\
-Each option may come from the environment too, SIGVER_PORT for --port or
-SIGVER_MAX_MESSAGE for --max-message: the command line wins. NODE_IP and
-NODE_PORT stand for --host and --port if nothing else does, and -v for -V.";
+Each option can be set by an environment variable as well, SIGVER_PORT for --port
+or SIGVER_MAX_MESSAGE for --max-message; the command line wins. NODE_IP and
+NODE_PORT are used for --host and --port if nothing else is set. -v is -V.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,31 +32,37 @@ Examples:
   $ sigver --key ./private.key --cert ./primary.crt --ca ./intermediate.crt --port 443  # Signaling server is listening on 0.0.0.0:443
   $ sigver -h ::                 # Signaling server is listening on :::8000 (IPv4 and IPv6)";
 
-/// The text of `--help`, without a last line end.
-pub(super) fn text(command: &Command) -> String {
-    let mut text = format!("Usage: sigver [options]\n\n{DESCRIPTION}\n\nOptions:\n");
-    let options: Vec<&Arg> = command.get_arguments().collect();
-    for part in options.chunk_by(|a, b| a.get_help_heading() == b.get_help_heading()) {
-        if let Some(heading) = part[0].get_help_heading() {
-            text.push_str(&format!("\n{heading}:\n"));
+impl Section {
+    fn heading(self) -> &'static str {
+        match self {
+            Section::Standard => "Options",
+            Section::Gateway => "More options, which earlier versions did not have",
+            Section::Signaller => "Options of the path relay signaller",
+            Section::Earlier => "Options of earlier versions",
         }
-        list(&mut text, part);
+    }
+}
+
+/// Returns the text of `--help`, without a line end.
+pub(super) fn text() -> String {
+    let mut text = format!("Usage: sigver [options]\n\n{DESCRIPTION}\n");
+    for options in OPTIONS.chunk_by(|a, b| a.section == b.section) {
+        text.push_str(&format!("\n{}:\n", options[0].section.heading()));
+        list(&mut text, options);
     }
     format!("{text}\n{COMMANDS}\n\n{ENVIRONMENT}\n\n{EXAMPLES}")
 }
 
-/// Lists options in two columns, the second one wrapped at [`COLUMNS`].
-fn list(text: &mut String, options: &[&Arg]) {
-    let width = options.iter().map(|option| spelling(option).len()).max().unwrap_or_default();
+/// Lists options in two columns, of which the second is wrapped at [`COLUMNS`].
+fn list(text: &mut String, options: &[OptionSpec]) {
+    let width = options.iter().map(|option| option.display().len()).max().unwrap_or_default();
     for option in options {
-        let mut about = option.get_help().map(ToString::to_string).unwrap_or_default();
-        if let [default] = option.get_default_values()
-            && takes_value(option)
-        {
-            about.push_str(&format!(" (default: \"{}\")", default.to_string_lossy()));
+        let mut help = option.help.to_owned();
+        if !option.default.is_empty() {
+            help.push_str(&format!(" (default: \"{}\")", option.default));
         }
-        let mut line = format!("  {:width$} ", spelling(option));
-        for word in about.split(' ') {
+        let mut line = format!("  {:width$} ", option.display());
+        for word in help.split(' ') {
             if line.len() + 1 + word.len() > COLUMNS {
                 text.push_str(&line);
                 text.push('\n');
@@ -70,4 +74,29 @@ fn list(text: &mut String, options: &[&Arg]) {
         text.push_str(&line);
         text.push('\n');
     }
+}
+
+/// Returns the reference of the options: one Markdown table for each part of the help text.
+pub fn markdown() -> String {
+    let mut text = String::new();
+    for options in OPTIONS.chunk_by(|a, b| a.section == b.section) {
+        text.push_str(&format!("## {}\n\n", options[0].section.heading()));
+        text.push_str("| option | environment | default | meaning |\n|---|---|---|---|\n");
+        for option in options {
+            let code = |text: &str| match text {
+                "" => String::new(),
+                text => format!("`{}`", text.replace('|', "\\|")),
+            };
+            text.push_str(&format!(
+                "| {} | {} | {} | {} |\n",
+                code(&option.display()),
+                code(&option.variable().unwrap_or_default()),
+                code(option.default),
+                option.help.replace('<', "\\<")
+            ));
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
 }

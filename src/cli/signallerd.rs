@@ -1,82 +1,95 @@
-//! The command line of `signallerd`, as its operators know it: flags as programs in Go have them. Each stands for
-//! one of our own options, whose rules it follows.
+//! The command line of signallerd: flags in the syntax of Go programs. Each sets one of the gateway's
+//! options.
 
 use std::ffi::OsString;
 
-use clap::CommandFactory as _;
+use thiserror::Error;
 
-use super::{Flags, Outcome, Source, Values, configure, environment, extra};
-use crate::config;
+use super::options::find_long;
+use super::{CliError, Outcome, Source, Values, add_environment, configure, extra_args_warning};
+use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
 
-/// A flag: its name, what it takes, and our option.
-struct Flag {
+/// One flag.
+struct GoFlag {
     name: &'static str,
-    takes: &'static str,
+    value_type: &'static str,
+    /// Long name of the option that the flag sets.
     option: &'static str,
-    about: &'static str,
+    help: &'static str,
 }
 
-/// All there are, in the order of the usage text.
-const FLAGS: [Flag; 6] = [
-    Flag { name: "addr", takes: "string", option: "host", about: "where to listen, host:port" },
-    Flag {
+/// The flags, in the order of the usage text.
+const FLAGS: [GoFlag; 6] = [
+    GoFlag { name: "addr", value_type: "string", option: "host", help: "address to listen on, host:port" },
+    GoFlag {
         name: "listenDL",
-        takes: "int",
+        value_type: "int",
         option: "signaller-listen-deadline",
-        about: "how long a listener may wait, in seconds",
+        help: "longest wait of a listener for a connector, in seconds",
     },
-    Flag {
+    GoFlag {
         name: "maxMsg",
-        takes: "int",
+        value_type: "int",
         option: "signaller-max-messages",
-        about: "with so many messages in one direction a pipe ends",
+        help: "maximum messages per direction; the pipe closes after the last",
     },
-    Flag {
+    GoFlag {
         name: "maxSize",
-        takes: "int",
+        value_type: "int",
         option: "signaller-max-size",
-        about: "the longest message, in bytes",
+        help: "longest message, in bytes",
     },
-    Flag {
+    GoFlag {
         name: "originRE",
-        takes: "string",
+        value_type: "string",
         option: "signaller-origin",
-        about: "the origins whose pages may come, as a regular expression; without it, only the server's own",
+        help: "origins of the pages that may connect, as a regular expression; without it, only the server's own",
     },
-    Flag {
+    GoFlag {
         name: "pipeDL",
-        takes: "int",
+        value_type: "int",
         option: "signaller-pipe-deadline",
-        about: "how long a pipe may last, in seconds",
+        help: "longest duration of a pipe, in seconds",
     },
 ];
 
-/// What the arguments ask for.
-enum Asked {
-    Help,
-    Serve(Values, Vec<String>),
+/// A mistake in the flags, in the words of Go's `flag` package.
+#[derive(Debug, Error)]
+enum GoFlagError {
+    #[error("bad flag syntax: {0}")]
+    Syntax(String),
+    #[error("flag provided but not defined: -{0}")]
+    Undefined(String),
+    #[error("flag needs an argument: -{0}")]
+    ArgumentMissing(String),
+    #[error("invalid value {0:?} for flag -addr: missing port in address")]
+    PortMissing(String),
+    #[error(transparent)]
+    Cli(#[from] CliError),
 }
 
-/// Reads arguments as `signallerd` did. What it had no flag for (TLS, the log) may come from the environment, as ever.
+/// Parses arguments in the syntax of signallerd. Settings without a flag (TLS, the log) come from the
+/// environment.
 pub(super) fn parse(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
-    let (mut values, operands) = match scan(args) {
-        Ok(Asked::Serve(values, operands)) => (values, operands),
-        Ok(Asked::Help) => return Outcome::Print(usage()),
-        Err(message) => return misused(&message),
-    };
-    let mut warnings: Vec<String> = extra(&operands).into_iter().collect();
-    values.insert("protocol".to_owned(), ("signaller".into(), Source::CommandLine));
-    let command = Flags::command();
-    environment(&command, &mut values, env, &mut warnings);
-    match configure(&command, values) {
-        Ok(config) => Outcome::Run(config, warnings),
-        Err(message) => misused(&message),
-    }
+    parse_flags(args, env).unwrap_or_else(|error| Outcome::UsageError(format!("{error}\n{}", usage())))
 }
 
-/// Splits the arguments by the rules of Go: one dash or two, the value after `=` or in the next argument, and no
-/// flags any more after `--` or the first argument that is none.
-fn scan(args: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+fn parse_flags(
+    args: impl Iterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Outcome, GoFlagError> {
+    let Some((mut values, operands)) = split_flags(args)? else {
+        return Ok(Outcome::Print(usage()));
+    };
+    let mut warnings: Vec<String> = extra_args_warning(&operands).into_iter().collect();
+    values.insert("protocol", ("signaller".into(), Source::CommandLine));
+    add_environment(&mut values, env, &mut warnings);
+    Ok(Outcome::Run(configure(values, env)?, warnings))
+}
+
+/// Splits the arguments by the rules of Go: one dash or two, the value after `=` or in the next argument, and
+/// no flags after `--` or the first operand. Returns `None` if they ask for help.
+fn split_flags(args: impl Iterator<Item = OsString>) -> Result<Option<(Values, Vec<String>)>, GoFlagError> {
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     let (mut values, mut operands) = (Values::new(), Vec::new());
     while let Some(arg) = args.next() {
@@ -89,56 +102,50 @@ fn scan(args: impl Iterator<Item = OsString>) -> Result<Asked, String> {
         }
         let text = text.strip_prefix('-').unwrap_or(text);
         if text.is_empty() || text.starts_with(['-', '=']) {
-            return Err(format!("bad flag syntax: {arg}"));
+            return Err(GoFlagError::Syntax(arg));
         }
-        let (name, attached) = match text.split_once('=') {
+        let (name, inline) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
             if ["h", "help"].contains(&name) {
-                return Ok(Asked::Help);
+                return Ok(None);
             }
-            return Err(format!("flag provided but not defined: -{name}"));
+            return Err(GoFlagError::Undefined(name.to_owned()));
         };
-        let Some(value) = attached.or_else(|| args.next()) else {
-            return Err(format!("flag needs an argument: -{name}"));
+        let Some(value) = inline.or_else(|| args.next()) else {
+            return Err(GoFlagError::ArgumentMissing(name.to_owned()));
         };
-        take(&mut values, flag, &value)?;
+        set(&mut values, flag, &value)?;
     }
     operands.extend(args);
-    Ok(Asked::Serve(values, operands))
+    Ok(Some((values, operands)))
 }
 
-/// Gives our options what a flag says.
-fn take(values: &mut Values, flag: &Flag, value: &str) -> Result<(), String> {
-    let mut set = |option: &str, value: &str| {
-        values.insert(option.to_owned(), (value.into(), Source::Signallerd(flag.name)));
+/// Sets the option of a flag. `-addr` sets two.
+fn set(values: &mut Values, flag: &GoFlag, value: &str) -> Result<(), GoFlagError> {
+    let mut set = |option: &'static str, value: &str| {
+        values.insert(option, (value.into(), Source::Signallerd(flag.name)));
     };
     if flag.name != "addr" {
         set(flag.option, value);
         return Ok(());
     }
-    let Some((host, port)) = value.rsplit_once(':') else {
-        return Err(format!("invalid value {value:?} for flag -addr: missing port in address"));
-    };
+    let (host, port) = value.rsplit_once(':').ok_or_else(|| GoFlagError::PortMissing(value.to_owned()))?;
     set("host", host);
     set("port", port);
     Ok(())
 }
 
-fn misused(message: &str) -> Outcome {
-    Outcome::UsageError(format!("{message}\n{}", usage()))
-}
-
-/// The usage text, in the form that Go gives it, without a last line end.
+/// Returns the usage text, in the form of Go's `flag` package, without a line end.
 fn usage() -> String {
     let mut text = "Usage of signallerd:".to_owned();
-    for Flag { name, takes, option, about } in FLAGS {
-        text.push_str(&format!("\n  -{name} {takes}\n    \t{about}"));
+    for GoFlag { name, value_type, option, help } in FLAGS {
+        text.push_str(&format!("\n  -{name} {value_type}\n    \t{help}"));
         let default = match name {
-            "addr" => format!("\"{}:{}\"", config::DEFAULT_HOST, config::DEFAULT_PORT),
-            _ => default_of(option),
+            "addr" => format!("\"{DEFAULT_HOST}:{DEFAULT_PORT}\""),
+            _ => find_long(option).map(|option| option.default.to_owned()).unwrap_or_default(),
         };
         if !default.is_empty() {
             text.push_str(&format!(" (default {default})"));
@@ -147,19 +154,12 @@ fn usage() -> String {
     text
 }
 
-/// The default of one of our options; nothing if it has none.
-fn default_of(option: &str) -> String {
-    let command = Flags::command();
-    let found = command.get_arguments().find(|known| known.get_long() == Some(option));
-    let defaults = found.map(|option| option.get_default_values()).unwrap_or_default();
-    defaults.first().map(|default| default.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tests::called;
+    use super::super::tests::{called, defaults};
     use super::*;
-    use crate::config::{Config, SignallerConfig};
+    use crate::config::{Config, PipeLimits, SignallerConfig};
+    use regex_lite::Regex;
     use std::time::Duration;
 
     fn run(args: &[&str]) -> (Config, Vec<String>) {
@@ -170,11 +170,11 @@ mod tests {
     }
 
     fn alone() -> Config {
-        Config { protocol: "signaller".into(), ..Config::default() }
+        Config { protocol: "signaller".parse().unwrap(), ..defaults() }
     }
 
     #[test]
-    fn the_name_of_the_program_or_an_argument_says_whose_flags_they_are() {
+    fn flavor_is_chosen_by_argument_variable_or_program_name() {
         let expected = Outcome::Run(Config { port: 80, ..alone() }, vec![]);
         for (program, args, variable) in [
             ("signallerd", &["-addr", "0.0.0.0:80"][..], ""),
@@ -190,7 +190,7 @@ mod tests {
             );
         }
         let ours = called("signallerd", &["--compat-cli", "sigver", "-p", "80"], &[]);
-        assert_eq!(ours, Outcome::Run(Config { port: 80, ..Config::default() }, vec![]));
+        assert_eq!(ours, Outcome::Run(Config { port: 80, ..defaults() }, vec![]));
         for (args, variable, message) in [
             (&["--compat-cli"][..], "", "option '--compat-cli <name>' argument missing"),
             (
@@ -221,12 +221,14 @@ mod tests {
         let expected = Config {
             host: "127.0.0.1".into(),
             port: 8080,
-            relay: SignallerConfig {
-                origin: Some(r"^https://ok\.example$".into()),
-                listen_deadline: Duration::from_secs(6),
-                pipe_deadline: Duration::from_secs(604_800),
-                max_size: 4096,
-                max_messages: 100,
+            signaller: SignallerConfig {
+                origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
+                limits: PipeLimits {
+                    listen_deadline: Duration::from_secs(6),
+                    pipe_deadline: Duration::from_secs(604_800),
+                    max_size: 4096,
+                    max_messages: 100,
+                },
             },
             ..alone()
         };
@@ -251,17 +253,18 @@ mod tests {
             let (config, _) = run(&["-addr", address]);
             assert_eq!((&*config.host, config.port), (host, port));
         }
-        // An expression may well begin with a dash, or hold what separates it from its flag.
-        assert_eq!(run(&["-originRE", "-a=b"]).0.relay.origin.as_deref(), Some("-a=b"));
-        assert_eq!(run(&["-originRE=a=b"]).0.relay.origin.as_deref(), Some("a=b"));
+        // An expression may begin with a dash, and have an equals sign.
+        for args in [&["-originRE", "-a=b"][..], &["-originRE=-a=b"]] {
+            assert_eq!(run(args).0.signaller.origin.unwrap().as_str(), "-a=b");
+        }
         assert_eq!(run(&["-originRE", ""]).0, alone());
-        // TLS and the log have no flag there.
+        // TLS and the log have no flag.
         let log = called("signallerd", &[], &[("SIGVER_LOG", "warn"), ("SIGVER_PROTOCOL", "auto")]);
-        assert_eq!(log, Outcome::Run(Config { log: "warn".into(), ..alone() }, vec![]));
+        assert_eq!(log, Outcome::Run(Config { log: "warn".parse().unwrap(), ..alone() }, vec![]));
     }
 
     #[test]
-    fn flags_end_at_the_first_argument_that_is_none() {
+    fn flags_end_at_the_first_operand() {
         for (args, ignored) in [
             (&["x", "-maxMsg", "1"][..], "'x' '-maxMsg' '1'"),
             (&["-", "-h"], "'-' '-h'"),
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_worded_as_programs_in_go_do() {
+    fn errors_are_those_of_go() {
         for (args, message) in [
             (&["-x"][..], "flag provided but not defined: -x"),
             (&["--port=80"], "flag provided but not defined: -port"),
@@ -305,10 +308,10 @@ mod tests {
         for help in ["-h", "--help"] {
             assert_eq!(called("signallerd", &["-maxMsg", "1", help, "-x"], &[]), Outcome::Print(usage()));
         }
-        assert!(usage().starts_with("Usage of signallerd:\n  -addr string\n    \twhere to listen"));
-        assert!(
-            usage()
-                .contains("\n  -listenDL int\n    \thow long a listener may wait, in seconds (default 60)\n")
-        );
+        let first = "Usage of signallerd:\n  -addr string\n    \taddress to listen on, host:port (default \"0.0.0.0:8000\")\n";
+        assert!(usage().starts_with(first), "{}", usage());
+        let deadline =
+            "\n  -listenDL int\n    \tlongest wait of a listener for a connector, in seconds (default 60)\n";
+        assert!(usage().contains(deadline), "{}", usage());
     }
 }

@@ -1,8 +1,17 @@
-//! What the originals were measured to do, and what this gateway adds. Tests only.
+//! The behavior of the Node.js servers (measured), and what the gateway adds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use regex_lite::Regex;
 
 use super::*;
+use crate::config::{
+    AdminSocketPath, DetectionTimeouts, EnabledTransports, LogIp, PipeLimits, RoomPolicy, SignallerConfig,
+    TlsFiles,
+};
 
-/// What the originals print, measured, up to the options they do not have.
+/// The text of sigver 20.1.0 (measured), up to the options that it does not have.
 const ORIGINAL_HELP: &str = r#"Usage: sigver [options]
 
 Signaling server for WebRTC. Used by Netflux API (https://coast-team.github.io/netflux/)
@@ -19,6 +28,11 @@ Options:
   --help                  display help for command
 
 "#;
+
+/// The configuration without arguments and variables.
+pub(super) fn defaults() -> Config {
+    Config { admin_socket: AdminSocketPath::InFirstOf(vec!["/tmp".into()]), ..Config::default() }
+}
 
 pub(super) fn called(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome {
     parse(OsStr::new(program), args.iter().map(OsString::from), &|name| {
@@ -45,19 +59,35 @@ fn failure(args: &[&str], env: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_table_is_sound() {
-    Flags::command().debug_assert();
-    assert_eq!(config(&[], &[]), Config::default());
+fn names_are_unique_and_defaults_are_those_of_the_configuration() {
+    let names: BTreeSet<&str> = OPTIONS.iter().map(|option| option.long).collect();
+    let shorts: BTreeSet<char> = OPTIONS.iter().filter_map(|option| option.short).collect();
+    assert_eq!(names.len(), OPTIONS.len());
+    assert_eq!(shorts.len(), OPTIONS.iter().filter(|option| option.short.is_some()).count());
+    assert_eq!(config(&[], &[]), defaults());
+    // The defaults in the help text are those of the configuration.
+    let given: Vec<String> = OPTIONS
+        .iter()
+        .filter(|option| !option.default.is_empty())
+        .map(|option| format!("--{}={}", option.long, option.default))
+        .collect();
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    assert_eq!(config(&given, &[]), defaults());
 }
 
 #[test]
-fn help_begins_and_goes_on_as_the_originals() {
+fn help_begins_as_upstream() {
     for args in [&["--help"][..], &["--foo", "--help"], &["extra", "--help"], &["--help", "--foo"]] {
         let Outcome::Print(text) = with_env(args, &[]) else { panic!("{args:?}") };
         assert!(text.starts_with(ORIGINAL_HELP), "{text}");
         assert!(text.contains("\nExamples:\n\n  $ sigver                       # Signaling server"));
-        for option in Flags::command().get_arguments() {
-            assert!(text.contains(&format!("  {}", spelling(option))), "{text}");
+        for option in &OPTIONS {
+            assert!(text.contains(&format!("  {}", option.display())), "{text}");
+            assert!(
+                markdown().contains(&format!("`{}`", option.display().replace('|', "\\|"))),
+                "{}",
+                markdown()
+            );
         }
         let options = text.split("\nExamples:").next().unwrap_or_default();
         assert!(options.lines().all(|line| line.len() <= 88 && line.trim_end() == line), "{text}");
@@ -65,7 +95,7 @@ fn help_begins_and_goes_on_as_the_originals() {
 }
 
 #[test]
-fn version_acts_at_once() {
+fn version_ends_the_arguments() {
     let version = Outcome::Print(env!("CARGO_PKG_VERSION").into());
     for args in [
         &["-V"][..],
@@ -87,7 +117,7 @@ fn version_acts_at_once() {
 }
 
 #[test]
-fn usage_errors_are_worded_as_the_originals() {
+fn usage_errors_are_those_of_upstream() {
     for (args, message) in [
         (&["--foo"][..], "error: unknown option '--foo'"),
         (&["--foo=bar"], "error: unknown option '--foo=bar'"),
@@ -128,13 +158,13 @@ fn usage_errors_are_worded_as_the_originals() {
 }
 
 #[test]
-fn values_are_taken_as_the_originals_do() {
+fn values_are_split_as_upstream() {
     for args in
         [&["-p", "9000"][..], &["-p9000"], &["--port", "9000"], &["--port=9000"], &["-p", "1", "--port=9000"]]
     {
-        assert_eq!(config(args, &[]), Config { port: 9000, ..Config::default() }, "{args:?}");
+        assert_eq!(config(args, &[]), Config { port: 9000, ..defaults() }, "{args:?}");
     }
-    // Only the value that wins has to suit.
+    // Only the winning value is parsed.
     assert_eq!(config(&["-p", "abc", "-p", "9000"], &[]).port, 9000);
     assert_eq!(config(&["-h::1"], &[]).host, "::1");
     assert_eq!(config(&["-h", "-V"], &[]).host, "-V");
@@ -147,24 +177,30 @@ fn every_option_reaches_the_configuration() {
         host: "::".into(),
         port: 443,
         tls: Some(TlsFiles { key: "k.pem".into(), cert: "c.pem".into(), ca: Some("a.pem".into()) }),
-        protocol: "v1,v2".into(),
+        protocol: "sigver-18,sigver-20".parse().unwrap(),
         max_message: 1000,
         max_pending: 2000,
         transcode: false,
-        rooms: Rooms::ByGenerationIn("^x".into()),
-        silence_margin: Duration::from_millis(1),
-        silence_max: Duration::from_millis(2),
-        first_frame_timeout: Duration::from_secs(3),
-        log: "debug".into(),
-        control: AdminSocketPath::At("s.sock".into()),
-        transports: EnabledTransports::EventStream,
-        relay: SignallerConfig {
-            origin: Some("a|b".into()),
-            listen_deadline: Duration::from_secs(4),
-            pipe_deadline: Duration::from_secs(5),
-            max_size: 6,
-            max_messages: 7,
+        rooms: RoomPolicy::PartitionedFor(Regex::new("^x").unwrap()),
+        detection: DetectionTimeouts {
+            margin: Duration::from_millis(1),
+            silence: Duration::from_millis(2),
+            first_frame: Duration::from_secs(3),
         },
+        log: "debug".parse().unwrap(),
+        log_ip: LogIp::Prefix,
+        admin_socket: AdminSocketPath::At("s.sock".into()),
+        transports: EnabledTransports::EventStream,
+        signaller: SignallerConfig {
+            origin: Some(Regex::new("a|b").unwrap()),
+            limits: PipeLimits {
+                listen_deadline: Duration::from_secs(4),
+                pipe_deadline: Duration::from_secs(5),
+                max_size: 6,
+                max_messages: 7,
+            },
+        },
+        ..defaults()
     };
     let table = [
         ("host", "::"),
@@ -172,7 +208,7 @@ fn every_option_reaches_the_configuration() {
         ("key", "k.pem"),
         ("cert", "c.pem"),
         ("ca", "a.pem"),
-        ("protocol", "v1,v2"),
+        ("protocol", "sigver-18,sigver-20"),
         ("max-message", "1000"),
         ("max-pending", "2000"),
         ("transcode", "off"),
@@ -181,6 +217,7 @@ fn every_option_reaches_the_configuration() {
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
         ("log", "debug"),
+        ("log-ip", "prefix"),
         ("control", "s.sock"),
         ("signaller-origin", "a|b"),
         ("signaller-listen-deadline", "4"),
@@ -192,6 +229,7 @@ fn every_option_reaches_the_configuration() {
     let args: Vec<String> = table.iter().map(|(option, value)| format!("--{option}={value}")).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(config(&args, &[]), expected);
+    let variable = |option: &str| find_long(option).and_then(OptionSpec::variable).unwrap();
     let env: Vec<(String, &str)> = table.iter().map(|(option, value)| (variable(option), *value)).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, *value)).collect();
     assert_eq!(env[12].0, "SIGVER_FIRST_FRAME_TIMEOUT");
@@ -200,7 +238,7 @@ fn every_option_reaches_the_configuration() {
 }
 
 #[test]
-fn bad_values_are_named_with_their_source() {
+fn errors_name_the_value_and_its_source() {
     let reason = "A port is a whole number from 0 to 65535.";
     assert_eq!(
         failure(&["-p", "abc"], &[]),
@@ -226,16 +264,16 @@ fn bad_values_are_named_with_their_source() {
 }
 
 #[test]
-fn empty_values_stand_for_no_file_and_no_variable() {
+fn empty_files_and_variables_are_absent() {
     assert_eq!(config(&["-k", "", "--cert=", "-a", ""], &[]).tls, None);
     assert_eq!(config(&["-k", "k", "-c", "c", "-a", ""], &[]).tls.map(|tls| tls.ca), Some(None));
     assert!(failure(&["-k", "k", "-c", ""], &[]).contains("add '-c, --cert <file path>'"));
-    assert_eq!(config(&[], &[("SIGVER_PORT", ""), ("SIGVER_HOST", "")]), Config::default());
+    assert_eq!(config(&[], &[("SIGVER_PORT", ""), ("SIGVER_HOST", "")]), defaults());
 }
 
 #[test]
-fn what_is_ignored_is_said() {
-    let run = |warning: &str| Outcome::Run(Config::default(), vec![warning.to_owned()]);
+fn ignored_arguments_are_warned_about() {
+    let run = |warning: &str| Outcome::Run(defaults(), vec![warning.to_owned()]);
     assert_eq!(
         with_env(&["one", "-", "", "--", "--two", "-p", "80"], &[]),
         run("warning: extra arguments are ignored: 'one' '-' '' '--two' '-p' '80'")
@@ -247,7 +285,7 @@ fn what_is_ignored_is_said() {
     );
 }
 
-/// What starts with warnings: these.
+/// Returns the configuration and the warnings.
 fn warned(args: &[&str], env: &[(&str, &str)]) -> (Config, Vec<String>) {
     match with_env(args, env) {
         Outcome::Run(config, warnings) => (config, warnings),
@@ -255,16 +293,16 @@ fn warned(args: &[&str], env: &[(&str, &str)]) -> (Config, Vec<String>) {
     }
 }
 
-// Taken from what each release says to `--help`, and from what it was seen to do.
+// From the `--help` of each release, and measurements.
 #[test]
-fn every_era_starts_as_it_used_to() {
+fn command_lines_of_every_release_are_accepted() {
     let secure = "warning: '-s, --secure' is not needed any more: a key and a certificate are enough";
     let ws_lib = "warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library";
     let operand = "warning: extra arguments are ignored: 'start'";
     let tls = Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: Some("a".into()) });
-    let at = |host: &str, port| Config { host: host.into(), port, ..Config::default() };
+    let at = |host: &str, port| Config { host: host.into(), port, ..defaults() };
     for (era, args, config, warnings) in [
-        ("1 to 7.1", &[][..], Config::default(), &[][..]),
+        ("1 to 7.1", &[][..], defaults(), &[][..]),
         ("7.6", &["-h", "192.168.0.1", "-p", "9000"], at("192.168.0.1", 9000), &[]),
         ("8.0", &["--host", "127.0.0.1", "start"], at("127.0.0.1", 8000), &[operand]),
         (
@@ -282,7 +320,7 @@ fn every_era_starts_as_it_used_to() {
         (
             "9, 10",
             &["-tws", "-w", "uws"],
-            Config { transports: EnabledTransports::WebSocket, ..Config::default() },
+            Config { transports: EnabledTransports::WebSocket, ..defaults() },
             &[ws_lib],
         ),
         ("13", &["--port", "8034", "--wsLib", "uws"], at("0.0.0.0", 8034), &[ws_lib]),
@@ -298,7 +336,7 @@ fn every_era_starts_as_it_used_to() {
             Config { tls: tls.clone(), ..at("0.0.0.0", 443) },
             &[secure],
         ),
-        ("17 to 21", &["-k", "k", "-c", "c", "-a", "a"], Config { tls, ..Config::default() }, &[]),
+        ("17 to 21", &["-k", "k", "-c", "c", "-a", "a"], Config { tls, ..defaults() }, &[]),
     ] {
         assert_eq!(
             warned(args, &[]),
@@ -309,19 +347,20 @@ fn every_era_starts_as_it_used_to() {
 }
 
 #[test]
-fn what_earlier_options_cannot_do_is_said() {
-    assert_eq!(failure(&["-s"], &[]), NOT_SECURE);
-    assert_eq!(failure(&["--secure", "-k", "", "-c", ""], &[]), NOT_SECURE);
+fn unsupported_uses_of_earlier_options_fail() {
+    let not_secure = format!("error: {}", CliError::NotSecure);
+    assert_eq!(failure(&["-s"], &[]), not_secure);
+    assert_eq!(failure(&["--secure", "-k", "", "-c", ""], &[]), not_secure);
     assert!(failure(&["-s", "-k", "k"], &[]).contains("add '-c, --cert <file path>'"));
     assert_eq!(
         failure(&["-t", "both"], &[]),
         "error: option '-t, --type <value>' argument 'both' is invalid. It is ws, sse or all."
     );
-    assert_eq!(config(&["-t", "all"], &[("SIGVER_TYPE", "sse")]), Config::default());
+    assert_eq!(config(&["-t", "all"], &[("SIGVER_TYPE", "sse")]), defaults());
 }
 
 #[test]
-fn the_variables_of_earlier_versions_come_last() {
+fn variables_of_earlier_releases_have_lowest_priority() {
     let node = [("NODE_IP", "127.0.0.1"), ("NODE_PORT", "9000")];
     let (config, warnings) = warned(&[], &node);
     assert_eq!((&*config.host, config.port), ("127.0.0.1", 9000));
@@ -334,7 +373,7 @@ fn the_variables_of_earlier_versions_come_last() {
     );
     let (config, warnings) = warned(&["-p", "9001"], &[node[0], node[1], ("SIGVER_HOST", "::1")]);
     assert_eq!((&*config.host, config.port, warnings.len()), ("::1", 9001, 0));
-    assert_eq!(warned(&[], &[("NODE_IP", ""), ("NODE_PORT", "")]), (Config::default(), vec![]));
+    assert_eq!(warned(&[], &[("NODE_IP", ""), ("NODE_PORT", "")]), (defaults(), vec![]));
     assert_eq!(
         warned(&[], &[("NODE_PORT", "tcp://10.0.0.1:80")]).1,
         ["warning: NODE_PORT is ignored, 'tcp://10.0.0.1:80' describes a service"]
@@ -343,7 +382,6 @@ fn the_variables_of_earlier_versions_come_last() {
     assert!(refused.contains("option '-p, --port <number>' value 'abc' from env 'NODE_PORT'"), "{refused}");
 }
 
-#[cfg(unix)]
 #[test]
 fn file_names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStringExt as _;

@@ -1,95 +1,93 @@
-//! Where the control socket is: what the operator says, and where it is looked for if nothing is said. Pure: the
-//! environment comes as an argument.
+//! Location of the control socket. The environment is an argument.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Where the server can be asked for its status.
+/// Location of the control socket, on which the server can be asked for its status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AdminSocketPath {
-    /// In the first folder of [`AdminSocketPath::places`] where it can be.
+    /// There is no control socket.
     #[default]
-    Auto,
-    /// Nowhere.
     Off,
-    /// At this path.
+    /// The file `sigver-<port>.sock` in the first of these directories where it can be created.
+    InFirstOf(Vec<PathBuf>),
+    /// This path.
     At(PathBuf),
 }
 
-/// Where there is no folder for such things.
-const LAST_RESORT: &str = "/tmp";
+/// Directory for sockets where there is no other.
+const FALLBACK_DIR: &str = "/tmp";
 
-/// Where systemd makes the folder of a service that has `RuntimeDirectory=sigver`.
-const OF_A_SERVICE: &str = "/run/sigver";
+/// Directory that systemd creates for a service with `RuntimeDirectory=sigver`.
+const SYSTEMD_RUNTIME_DIR: &str = "/run/sigver";
 
 impl AdminSocketPath {
-    /// The paths that a server on `port` tries, the best first. None if it is off.
-    pub fn places(&self, port: u16, env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-        // systemd names the folders of a service, with colons between them.
+    /// Returns the location that `auto` means for a server.
+    pub fn auto_for_server(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        // systemd separates several directories of a service by colons.
         let service =
             env("RUNTIME_DIRECTORY").map(|list| list.split(':').next().unwrap_or_default().to_owned());
-        self.named(port, [service, env("XDG_RUNTIME_DIR"), Some(LAST_RESORT.to_owned())])
+        Self::in_first_of([service, env("XDG_RUNTIME_DIR"), Some(FALLBACK_DIR.to_owned())])
     }
 
-    /// The paths where somebody who looks for the server on `port` finds it.
-    pub fn wanted(&self, port: u16, env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-        let folders = [env("XDG_RUNTIME_DIR"), Some(OF_A_SERVICE.to_owned()), Some(LAST_RESORT.to_owned())];
-        self.named(port, folders)
+    /// Returns the location that `auto` means for a client, which may run in another environment than the
+    /// server.
+    pub fn auto_for_client(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        Self::in_first_of([
+            env("XDG_RUNTIME_DIR"),
+            Some(SYSTEMD_RUNTIME_DIR.to_owned()),
+            Some(FALLBACK_DIR.to_owned()),
+        ])
     }
 
-    fn named<const N: usize>(&self, port: u16, folders: [Option<String>; N]) -> Vec<PathBuf> {
+    fn in_first_of<const N: usize>(dirs: [Option<String>; N]) -> Self {
+        let absolute = dirs.into_iter().flatten().filter(|dir| dir.starts_with('/'));
+        AdminSocketPath::InFirstOf(absolute.map(PathBuf::from).collect())
+    }
+
+    /// Returns the possible paths of the socket of a server on `port`, the best first. None if there is no
+    /// socket.
+    pub fn candidates(&self, port: u16) -> Vec<PathBuf> {
         match self {
             AdminSocketPath::Off => Vec::new(),
             AdminSocketPath::At(path) => vec![path.clone()],
-            AdminSocketPath::Auto => {
-                let folders = folders.into_iter().flatten().filter(|folder| folder.starts_with('/'));
-                folders.map(|folder| Path::new(&folder).join(format!("sigver-{port}.sock"))).collect()
+            AdminSocketPath::InFirstOf(dirs) => {
+                dirs.iter().map(|dir| dir.join(format!("sigver-{port}.sock"))).collect()
             }
         }
-    }
-}
-
-/// Reads where the control socket is to be.
-///
-/// # Errors
-///
-/// Says what there is to say when nothing is said.
-pub fn control(text: &str) -> Result<AdminSocketPath, String> {
-    match text {
-        "" => Err("It is auto, off, or the path of a socket.".to_owned()),
-        "auto" => Ok(AdminSocketPath::Auto),
-        "off" => Ok(AdminSocketPath::Off),
-        path => Ok(AdminSocketPath::At(path.into())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::parse::admin_socket;
 
     #[test]
-    fn the_best_place_comes_first() {
+    fn candidates_are_in_order_of_preference() {
         let env = |name: &str| match name {
             "RUNTIME_DIRECTORY" => Some("/run/sigver:/run/more".to_owned()),
             "XDG_RUNTIME_DIR" => Some("/run/user/7".to_owned()),
             _ => None,
         };
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let server = AdminSocketPath::auto_for_server(&env);
         assert_eq!(
-            AdminSocketPath::Auto.places(80, &env),
+            server.candidates(80),
             paths(&["/run/sigver/sigver-80.sock", "/run/user/7/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
         assert_eq!(
-            AdminSocketPath::Auto.wanted(80, &env),
+            AdminSocketPath::auto_for_client(&env).candidates(80),
             paths(&["/run/user/7/sigver-80.sock", "/run/sigver/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
-        assert_eq!(
-            AdminSocketPath::Auto.places(80, &|_| Some(String::new())),
-            paths(&["/tmp/sigver-80.sock"])
-        );
-        assert_eq!(AdminSocketPath::Auto.places(80, &|_| None), paths(&["/tmp/sigver-80.sock"]));
-        assert_eq!(AdminSocketPath::Off.places(80, &env), paths(&[]));
-        assert_eq!(control("x.sock").unwrap().places(80, &env), paths(&["x.sock"]));
-        assert_eq!((control("off"), control("auto")), (Ok(AdminSocketPath::Off), Ok(AdminSocketPath::Auto)));
-        assert!(control("").is_err());
+        for empty in [None, Some(String::new())] {
+            let server = AdminSocketPath::auto_for_server(&|_| empty.clone());
+            assert_eq!(server.candidates(80), paths(&["/tmp/sigver-80.sock"]));
+        }
+        assert_eq!(AdminSocketPath::Off.candidates(80), paths(&[]));
+        let parse = |text| admin_socket(text, &server);
+        assert_eq!(parse("x.sock").unwrap().candidates(80), paths(&["x.sock"]));
+        assert_eq!(parse("off").unwrap(), AdminSocketPath::Off);
+        assert_eq!(parse("auto").unwrap(), server);
+        assert!(parse("").is_err());
     }
 }

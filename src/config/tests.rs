@@ -1,9 +1,14 @@
-//! Which values the settings take, and which not. Tests only.
+//! Valid and invalid values of the settings.
 
+use super::parse::*;
 use super::*;
 
+fn error<T>(result: Result<T, ValueError>) -> String {
+    result.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
 #[test]
-fn ports_are_read_as_javascript_numbers() {
+fn ports_are_javascript_numbers() {
     for (text, expected) in [
         ("8000", 8000),
         ("0", 0),
@@ -17,7 +22,7 @@ fn ports_are_read_as_javascript_numbers() {
         ("0o17500", 8000),
         ("-0", 0),
     ] {
-        assert_eq!(port(text), Ok(expected), "{text:?}");
+        assert_eq!(port(text).ok(), Some(expected), "{text:?}");
     }
     for text in [
         "",
@@ -39,53 +44,69 @@ fn ports_are_read_as_javascript_numbers() {
         "/run/sigver.sock",
         "99999999999999999999",
     ] {
-        assert_eq!(port(text), Err("A port is a whole number from 0 to 65535.".into()), "{text:?}");
+        assert_eq!(error(port(text)), "A port is a whole number from 0 to 65535.", "{text:?}");
     }
 }
 
 #[test]
 fn quantities_have_a_range() {
-    assert_eq!(bytes("1048576"), Ok(1 << 20));
-    assert_eq!(bytes("0"), Err("It is a whole number of bytes from 1 to 1073741824.".into()));
+    assert_eq!(bytes("1048576").ok(), Some(1 << 20));
+    assert_eq!(error(bytes("0")), "It is a whole number of bytes from 1 to 1073741824.");
     assert!(bytes("1073741825").is_err());
     assert!(bytes("1M").is_err());
-    assert_eq!(milliseconds("0"), Ok(0));
+    assert_eq!(milliseconds("0").ok(), Some(Duration::ZERO));
     assert!(milliseconds("-1").is_err());
-    assert_eq!(seconds("60"), Ok(60));
-    assert_eq!(seconds("0"), Err("It is a whole number of seconds from 1 to 86400.".into()));
+    assert_eq!(seconds("60").ok(), Some(Duration::from_secs(60)));
+    assert_eq!(error(seconds("0")), "It is a whole number of seconds from 1 to 86400.");
 }
 
 #[test]
-fn the_relay_has_ranges_of_its_own() {
-    assert_eq!(deadline("2147483647"), Ok(0x7fff_ffff));
-    assert!(deadline("0").is_err() && deadline("2147483648").is_err() && deadline("10s").is_err());
-    assert_eq!(messages("4294967295"), Ok(u32::MAX));
-    assert_eq!(messages("0"), Err("It is a whole number of messages from 1 to 4294967295.".into()));
-    assert_eq!(origin(r"^https://(a|b)\.example$"), Ok(r"^https://(a|b)\.example$".into()));
-    assert!(origin("(").is_err_and(|e| e.starts_with("Not a regular expression: ")));
+fn signaller_settings_have_their_own_ranges() {
+    assert_eq!(long_seconds("2147483647").ok(), Some(Duration::from_secs(0x7fff_ffff)));
+    assert!(
+        long_seconds("0").is_err() && long_seconds("2147483648").is_err() && long_seconds("10s").is_err()
+    );
+    assert_eq!(messages("4294967295").ok(), Some(u32::MAX));
+    assert_eq!(error(messages("0")), "It is a whole number of messages from 1 to 4294967295.");
+    assert!(regex(r"^https://(a|b)\.example$").unwrap().is_match("https://b.example"));
+    assert!(error(regex("(")).starts_with("Not a regular expression: "));
 }
 
 #[test]
-fn transports_are_spelled_as_in_the_originals() {
-    assert_eq!(transports("ws"), Ok(EnabledTransports::WebSocket));
-    assert_eq!(transports("sse"), Ok(EnabledTransports::EventStream));
-    assert_eq!(transports("all"), Ok(EnabledTransports::All));
+fn transports_have_the_names_of_upstream() {
+    assert_eq!(transports("ws").ok(), Some(EnabledTransports::WebSocket));
+    assert_eq!(transports("sse").ok(), Some(EnabledTransports::EventStream));
+    assert_eq!(transports("all").ok(), Some(EnabledTransports::All));
     for text in ["", "WS", "both", "ws,sse"] {
-        assert_eq!(transports(text), Err("It is ws, sse or all.".into()), "{text}");
+        assert_eq!(error(transports(text)), "It is ws, sse or all.", "{text}");
     }
 }
 
 #[test]
-fn log_filters_are_checked() {
-    assert_eq!(log_filter("info,sigver=debug"), Ok("info,sigver=debug".into()));
-    assert_eq!(log_filter("info,"), Ok("info".into()));
-    assert_eq!(log_filter(" info , ,sigver=debug,"), Ok("info,sigver=debug".into()));
-    assert!(log_filter("sigver[conn{id=1}]=debug").is_err_and(|e| e.contains("not supported")));
-    assert!(log_filter("sigver=loud=1").is_err_and(|e| e.starts_with("Not a log filter: ")));
+fn log_filters_are_parsed() {
+    let filter = |text: &str| text.parse::<Targets>().ok();
+    for (text, same) in [
+        ("info,sigver=debug", "info,sigver=debug"),
+        ("info,", "info"),
+        (" info , ,sigver=debug,", "info,sigver=debug"),
+    ] {
+        assert_eq!(log_filter(text).ok(), filter(same), "{text}");
+    }
+    assert!(error(log_filter("sigver[conn{id=1}]=debug")).contains("not supported"));
+    assert!(error(log_filter("sigver=loud=1")).starts_with("Not a log filter: "));
 }
 
 #[test]
-fn half_a_tls_setup_is_refused() {
+fn rooms_are_partitioned_by_expression() {
+    let partitioned = |text: &str, key: &str| rooms(text).unwrap().is_partitioned(key);
+    assert!(!partitioned("shared", "x") && partitioned("by-generation", "x"));
+    assert!(partitioned("by-generation=^a", "ab") && !partitioned("by-generation=^a", "b"));
+    assert!(error(rooms("by-generation=(")).starts_with("Not a regular expression: "));
+    assert!(error(rooms("other")).starts_with("It is shared, by-generation, or "));
+}
+
+#[test]
+fn incomplete_tls_files_are_rejected() {
     let file = |name: &str| Some(PathBuf::from(name));
     assert_eq!(TlsFiles::from_parts(None, None, None), Ok(None));
     assert_eq!(
@@ -105,11 +126,12 @@ fn half_a_tls_setup_is_refused() {
 }
 
 #[test]
-fn settings_are_checked_against_each_other() {
+fn contradictory_settings_are_rejected() {
     let config = Config::default();
     assert_eq!(config.check(), Ok(()));
     let pending = Config { max_pending: config.max_message - 1, ..config.clone() };
     assert!(pending.check().unwrap_err().to_string().ends_with("add --max-pending 1048576 or more"));
-    let margin = Config { silence_margin: Duration::from_millis(501), ..config };
+    let detection = DetectionTimeouts { margin: Duration::from_millis(501), ..config.detection };
+    let margin = Config { detection, ..config };
     assert!(margin.check().unwrap_err().to_string().ends_with("add --silence-max 501 or more"));
 }

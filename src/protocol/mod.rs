@@ -4,12 +4,12 @@
 #![cfg_attr(
     not(test),
     deny(clippy::disallowed_methods),
-    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
 )]
 
 pub mod detect;
 pub mod dialect;
 pub mod frame;
 pub mod model;
-pub mod room;
+pub(crate) mod room;
 pub mod signaller;

@@ -1,6 +1,4 @@
-//! The listening socket: how it is bound, how it is announced, and what to do when accepting fails.
-//!
-//! No connection is handled here, and no task is started.
+//! The listening socket: binding, the start-up line, and pauses after failures to accept.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,47 +8,109 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 
-/// How many connections may wait to be accepted. After a restart all clients come back at the same time;
-/// the originals' 511 drops some of them into retries of a second and more. The system may cap it
-/// (`net.core.somaxconn` on Linux, which is 4096 by default).
+/// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same
+/// time; with the 511 of the Node.js servers some of them have to retry after a second and more. The system
+/// may cap it (`net.core.somaxconn` on Linux, which is 4096 by default).
 const BACKLOG: i32 = 4096;
 
-/// How long to let connections end when there is no room for new ones.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failure to accept for lack of resources, during which connections may close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the gateway cannot listen, in one line.
+/// Failure to listen, in one line. The address is the one that was tried, with its port.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {reason}")]
-pub struct ListenError {
-    /// The address as it was tried, with its port.
-    pub address: String,
-    /// Why not, and what helps.
-    pub reason: String,
-    /// What the system said.
-    pub source: io::Error,
+#[non_exhaustive]
+pub enum ListenError {
+    /// The host is neither an address nor a name that resolves.
+    #[error(
+        "cannot listen on {host}:{port}: '{host}' is neither an IP address nor a name that resolves ({source})"
+    )]
+    Unresolved {
+        /// Host of the configuration.
+        host: String,
+        /// Port of the configuration.
+        port: u16,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The port is in use.
+    #[error(
+        "cannot listen on {address}: the port is in use; stop what listens there, or choose another one with \
+         '-p, --port <number>'"
+    )]
+    InUse {
+        /// Address that was tried.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The process lacks the permission.
+    #[error("cannot listen on {address}: permission denied{}", privilege(*address))]
+    Denied {
+        /// Address that was tried.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The address is not of this machine.
+    #[error(
+        "cannot listen on {address}: this machine does not have that address; give one of its own to '-h, --host <ip>'"
+    )]
+    NotLocal {
+        /// Address that was tried.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Any other failure.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// Address that was tried.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse { address, source },
+            io::ErrorKind::PermissionDenied => ListenError::Denied { address, source },
+            io::ErrorKind::AddrNotAvailable => ListenError::NotLocal { address, source },
+            _ => ListenError::Io { address, source },
+        }
+    }
+}
+
+fn privilege(address: SocketAddr) -> &'static str {
+    match address.port() {
+        ..1024 => "; ports below 1024 take a privilege (CAP_NET_BIND_SERVICE on Linux)",
+        _ => "",
+    }
 }
 
 /// Listens on `host` and `port`, ready to accept within the current Tokio runtime.
 ///
 /// `host` is an IPv4 address, an IPv6 address (bare or in brackets), or a name; `::` takes connections of
-/// both families. Nothing at all stands for `::`, and for `0.0.0.0` where there is no IPv6. Of the addresses
-/// of a name the first one that this machine has is listened on. Port 0 leaves the choice to the system: ask
-/// the listener.
+/// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name, the first
+/// one that this machine has is used. Port 0 leaves the choice to the system.
 ///
 /// # Errors
 ///
-/// When the name does not resolve, or the address is taken, forbidden or none of this machine's. A port that
-/// is in use does not move on to the next address of a name: the clients may only know the first one.
-pub async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+/// The name does not resolve, or the address is in use, forbidden, or not of this machine. A port that is in
+/// use does not lead to the next address of a name: the clients may only know the first one.
+pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let mut failure = None;
     for address in resolve(host, port).await? {
         match listen(address) {
             Ok(listener) => return Ok(listener),
             Err(source) => {
-                let elsewhere = is_not_ours(&source);
-                let reason = reason(&source, address);
-                failure.get_or_insert(ListenError { address: address.to_string(), reason, source });
-                if !elsewhere {
+                let error = ListenError::new(address, source);
+                // Every other failure may be that of one address: a kernel without IPv6 has no error kind of
+                // its own.
+                let is_final = matches!(error, ListenError::InUse { .. } | ListenError::Denied { .. });
+                failure.get_or_insert(error);
+                if is_final {
                     break;
                 }
             }
@@ -59,9 +119,9 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     Err(failure.unwrap_or_else(|| unresolved(host, port, io::ErrorKind::NotFound.into())))
 }
 
-/// The line which tells that the gateway accepts connections, exactly as the originals print it on stdout:
-/// IPv6 addresses have no brackets.
-pub fn startup_line(address: SocketAddr) -> String {
+/// Returns the line that the Node.js servers print on stdout when they listen (measured). IPv6 addresses have
+/// no brackets.
+pub(crate) fn startup_line(address: SocketAddr) -> String {
     let scope = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("%{}", v6.scope_id()),
         _ => String::new(),
@@ -69,12 +129,11 @@ pub fn startup_line(address: SocketAddr) -> String {
     format!("Signaling server is listening on {}{scope}:{}", address.ip(), address.port())
 }
 
-/// How long to wait before accepting again after a failure; `None` is at once.
+/// Returns the pause before the next attempt after a failure to accept; `None` if there is none.
 ///
-/// At once after what befell the one connection that was about to be accepted: it is gone, the next one may be
-/// fine. After a pause when the process or the system is short of something (descriptors, memory), and after
-/// anything unforeseen, since trying at once would only spin.
-pub fn accept_backoff(error: &io::Error) -> Option<Duration> {
+/// An error of the one connection that was about to be accepted needs no pause. A lack of descriptors or
+/// memory does, and so does any other error, as retrying at once could spin.
+pub(crate) fn accept_backoff(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
         NetworkDown, NetworkUnreachable, TimedOut, WouldBlock,
@@ -83,7 +142,7 @@ pub fn accept_backoff(error: &io::Error) -> Option<Duration> {
     match error.kind() {
         BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable
         | Interrupted | NetworkDown | NetworkUnreachable | TimedOut | WouldBlock => None,
-        _ => Some(PAUSE),
+        _ => Some(ACCEPT_PAUSE),
     }
 }
 
@@ -100,46 +159,21 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> 
 }
 
 fn unresolved(host: &str, port: u16, source: io::Error) -> ListenError {
-    let reason = format!("'{host}' is neither an IP address nor a name that resolves ({source})");
-    ListenError { address: format!("{host}:{port}"), reason, source }
+    ListenError::Unresolved { host: host.to_owned(), port, source }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for the connections of the previous process to expire.
-    #[cfg(unix)]
+    // A restart must not wait until the connections of the previous process expire.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // The system may default to the contrary.
+        // The default of some systems is IPv6 only.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// Whether another address of the same name may do.
-fn is_not_ours(error: &io::Error) -> bool {
-    // A machine without IPv6 says `AddrNotAvailable`, a kernel without it has no kind for what it says.
-    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
-}
-
-fn reason(error: &io::Error, address: SocketAddr) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the port is in use; stop what listens there, or choose another one with '-p, --port <number>'"
-                .to_owned()
-        }
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            "permission denied; ports below 1024 take a privilege (CAP_NET_BIND_SERVICE on Linux)".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; give one of its own to '-h, --host <ip>'".to_owned()
-        }
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -151,7 +185,7 @@ mod tests {
         listener.local_addr().unwrap()
     }
 
-    /// False where the tests run without IPv6.
+    /// Returns false if this machine has no IPv6.
     async fn has_ipv6() -> bool {
         TcpListener::bind("[::1]:0").await.is_ok()
     }
@@ -189,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_in_use_is_one_clear_line() {
+    async fn port_in_use_is_explained_in_one_line() {
         let listener = bind("127.0.0.1", 0).await.unwrap();
         let port = address(&listener).port();
         assert_eq!(
@@ -199,7 +233,7 @@ mod tests {
                  or choose another one with '-p, --port <number>'"
             )
         );
-        // Free again as soon as it is closed, whatever connections it had.
+        // The port is free as soon as the listener is closed, even if it had connections.
         let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         drop(listener.accept().await.unwrap());
         drop((listener, client));
@@ -207,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_of_others_is_refused() {
+    async fn address_of_another_machine_is_rejected() {
         let refused = bind("192.0.2.1", 18019).await.unwrap_err().to_string();
         assert!(refused.starts_with("cannot listen on 192.0.2.1:18019: this machine does not"), "{refused}");
         let refused = bind("no such host", 18019).await.unwrap_err().to_string();
@@ -220,14 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn denials_say_why() {
-        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        assert!(reason(&denied, ([0, 0, 0, 0], 80).into()).contains("ports below 1024 take a privilege"));
-        assert_eq!(reason(&denied, ([0, 0, 0, 0], 8000).into()), "permission denied");
+    fn denied_ports_below_1024_are_explained() {
+        let denied = |port| {
+            ListenError::new(([0, 0, 0, 0], port).into(), io::ErrorKind::PermissionDenied.into()).to_string()
+        };
+        assert!(denied(80).contains("permission denied; ports below 1024 take a privilege"));
+        assert_eq!(denied(8000), "cannot listen on 0.0.0.0:8000: permission denied");
     }
 
     #[test]
-    fn the_startup_line_is_that_of_the_originals() {
+    fn startup_line_is_that_of_upstream() {
         for (address, expected) in [
             ("0.0.0.0:8000", "0.0.0.0:8000"),
             ("[::]:8000", ":::8000"),
@@ -242,7 +278,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn accepting_pauses_only_when_resources_are_short() {
+    fn accepting_pauses_only_for_lack_of_resources() {
         // Numbers of Linux: EINTR, EAGAIN, ENETDOWN, ENETUNREACH, ECONNABORTED, ECONNRESET, ETIMEDOUT,
         // EHOSTUNREACH.
         for ignored in [4, 11, 100, 101, 103, 104, 110, 113] {
@@ -250,7 +286,7 @@ mod tests {
         }
         // EPERM, EBADF, ENOMEM, EINVAL, ENFILE, EMFILE, ENOBUFS.
         for paused in [1, 9, 12, 22, 23, 24, 105] {
-            assert_eq!(accept_backoff(&io::Error::from_raw_os_error(paused)), Some(PAUSE), "{paused}");
+            assert_eq!(accept_backoff(&io::Error::from_raw_os_error(paused)), Some(ACCEPT_PAUSE), "{paused}");
         }
     }
 }

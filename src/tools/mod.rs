@@ -1,13 +1,16 @@
-//! What the program can do beside serving: `sigver dialects` and the like. Each is a command of its own with options of
-//! its own; the gateway's command line is in `cli`.
+//! The commands next to serving: `sigver dialects` and others, each with its own options. The gateway's command line is in
+//! `cli`.
 
 pub mod bench;
 pub mod client;
+pub mod dial;
 mod ephemeral_server;
 pub mod matrix;
 pub mod probe;
+pub mod protobuf;
 pub mod replay;
 mod status;
+mod text_table;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -18,44 +21,50 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory, Parser};
 use indicatif::ProgressDrawTarget;
 
+use crate::cli;
 use crate::protocol::dialect::{Dialect, Release, markdown};
 use crate::tools::client::protocol::Protocol;
 use status::StatusArgs;
+use text_table::{CellAlignment, text_table};
 
-/// Commands of `sigver`, beside serving.
+/// Commands of `sigver` next to serving.
 #[derive(Debug, Parser)]
 #[command(name = "sigver", version, disable_help_subcommand = true)]
 enum Tool {
-    /// List the dialects that are spoken, and the releases that speak them.
+    /// List the dialects, and the releases that speak them
     Dialects {
-        /// As docs/reference/dialects.md has it.
+        /// Print Markdown, like docs/reference/dialects.md
         #[arg(long)]
         markdown: bool,
     },
-    /// Tell who speaks what on a server that runs on this machine.
+    /// Print the options of the gateway, as in docs/reference/configuration.md
+    #[command(hide = true)]
+    Options,
+    /// Show the connections, dialects and rooms of a gateway on this machine
     Status(StatusArgs),
-    /// Measure how well members of each dialect and joiners of each other work together on a server.
-    Matrix(matrix::cli::Matrix),
-    /// Find out which dialects and releases a server speaks.
-    Probe(probe::cli::Probe),
-    /// Measure what a server can do, to size a machine.
+    /// Measure how well members of each dialect and joiners of each other work together on a server
+    Matrix(matrix::cli::MatrixArgs),
+    /// Find out which dialects and releases a server speaks
+    Probe(probe::cli::ProbeArgs),
+    /// Measure the performance of a server, to size a machine
     Bench(bench::cli::Bench),
-    /// Play recorded conversations against a server, and show what is different.
-    Replay(replay::cli::Replay),
-    /// Pass connections on to a server, and record what is said.
-    Record(replay::record_cli::Record),
+    /// Play recorded conversations against a server, and show the differences
+    Replay(replay::cli::ReplayArgs),
+    /// Forward connections to a server, and record their messages
+    Record(replay::record_cli::RecordArgs),
 }
 
-/// Whether this first argument names a command, and not an option of the gateway.
+/// Returns true if this first argument names a command, and is not an option of the gateway.
 pub fn is_named(argument: &OsString) -> bool {
     Tool::command().get_subcommands().any(|tool| tool.get_name() == argument)
 }
 
-/// Runs the command that `arguments`, with the program's name as the first of them, name.
+/// Runs the command that `arguments` name, of which the first is the program's name. Returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
-        Ok(Tool::Dialects { markdown: false }) => print!("{}", listed()),
+        Ok(Tool::Dialects { markdown: false }) => print!("{}", dialect_list()),
+        Ok(Tool::Options) => print!("{}", cli::markdown()),
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
@@ -67,7 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs a command that talks with servers: its code, or 2 if it could not do its work.
+/// Runs a command that connects to servers. Returns its exit code, or 2 after an error.
 fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
@@ -79,12 +88,11 @@ fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
     }
 }
 
-/// The dialect of this name.
-fn tongue(name: &str) -> Result<Protocol> {
-    Protocol::of_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
+fn parse_protocol(name: &str) -> Result<Protocol> {
+    Protocol::from_name(name).with_context(|| format!("there is no dialect '{name}': see sigver dialects"))
 }
 
-/// Where progress is shown: on a terminal, and nowhere else.
+/// Returns the target of progress bars: standard error if it is a terminal, else none.
 fn draw_target() -> ProgressDrawTarget {
     match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
@@ -92,14 +100,15 @@ fn draw_target() -> ProgressDrawTarget {
     }
 }
 
-fn listed() -> String {
-    let mut out = String::new();
-    for dialect in Dialect::ALL {
-        let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-        let versions: Vec<String> = of_it.map(Release::in_words).collect();
-        out.push_str(&format!("{dialect:<12} {:<12} {}\n", dialect.family().name(), versions.join(", ")));
-    }
-    out + "signaller                 boramalper/signaller\n"
+fn dialect_list() -> String {
+    let row = |dialect: Dialect| {
+        let releases = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
+        let versions: Vec<String> = releases.map(Release::version_list).collect();
+        vec![dialect.to_string(), dialect.family().name().to_owned(), versions.join(", ")]
+    };
+    let signaller = ["signaller", "", "boramalper/signaller"].map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = Dialect::ALL.into_iter().map(row).chain([signaller]).collect();
+    text_table(&rows, CellAlignment::Left)
 }
 
 #[cfg(test)]
@@ -107,24 +116,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tools_have_names() {
+    fn tools_are_named() {
         Tool::command().debug_assert();
         assert!(is_named(&"dialects".into()));
         assert!(!is_named(&"--port".into()) && !is_named(&"more".into()));
     }
 
     #[test]
-    fn the_help_of_the_gateway_names_every_tool() {
+    fn gateway_help_names_every_tool() {
         let help = include_str!("../cli/help.rs");
-        for tool in Tool::command().get_subcommands() {
+        for tool in Tool::command().get_subcommands().filter(|tool| !tool.is_hide_set()) {
             let line = format!("  sigver {} ", tool.get_name());
             assert!(help.contains(&line), "{line}");
         }
     }
 
     #[test]
-    fn every_dialect_is_listed() {
-        assert!(listed().contains("sigver-8     json         8.0.2, 8.1.0\n"));
-        assert_eq!(listed().lines().count(), Dialect::ALL.len() + 1);
+    fn every_dialect_is_in_list() {
+        assert!(dialect_list().contains("sigver-8     json         8.0.2, 8.1.0\n"));
+        assert_eq!(dialect_list().lines().count(), Dialect::ALL.len() + 1);
     }
 }

@@ -1,36 +1,39 @@
-//! `sigver status`: asks a server that runs on this machine, over its control socket, and prints what it says.
+//! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the
+//! answer.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::config::{self, AdminSocketPath};
-use crate::server::telemetry::StatusQuery;
+use crate::config::parse::{self, ValueError};
+use crate::config::{AdminSocketPath, DEFAULT_PORT};
+use crate::server::admin::StatusQuery;
+use crate::server::telemetry::Format;
 
-/// How long the server may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest time for the server's answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What `sigver status` is told.
+/// Arguments of `sigver status`.
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
-    /// The port of the server, as `--port` or SIGVER_PORT gave it [default: 8000]
-    #[arg(short, long, value_name = "number", value_parser = config::port)]
+pub(crate) struct StatusArgs {
+    /// Port of the server, as given by its --port or SIGVER_PORT [default: 8000]
+    #[arg(short, long, value_name = "number", value_parser = parse::port)]
     port: Option<u16>,
-    /// Its control socket, as `--control` or SIGVER_CONTROL gave it
-    #[arg(long, value_name = "path", value_parser = config::control)]
+    /// Control socket of the server, as given by its --control or SIGVER_CONTROL
+    #[arg(long, value_name = "path", value_parser = admin_socket)]
     control: Option<AdminSocketPath>,
-    /// For programs: docs/operating.md has the names
+    /// Print JSON; docs/reference/status-json.md lists the names
     #[arg(long)]
     json: bool,
-    /// Every connection: since when it is there, and by what it was recognised
+    /// List every connection, with its start and the evidence of its dialect
     #[arg(long)]
     connections: bool,
-    /// Every room, and not only those that mix dialects
+    /// List every room, and not only those that mix dialects
     #[arg(long)]
     rooms: bool,
 }
@@ -38,81 +41,89 @@ pub struct StatusArgs {
 /// Prints the status.
 ///
 /// # Errors
-/// In one line why there is none.
-pub async fn run(args: StatusArgs) -> Result<ExitCode> {
-    let text = ask(&args).await.map_err(Error::msg)?;
-    // Who reads may have read enough.
+/// No server answers, or it rejects the request.
+pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
+    let text = request(&args).await?;
+    // The reader of a pipe may have closed it.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(args: &StatusArgs) -> Result<String, String> {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn admin_socket(text: &str) -> std::result::Result<AdminSocketPath, ValueError> {
+    parse::admin_socket(text, &AdminSocketPath::auto_for_client(&env))
+}
+
+async fn request(args: &StatusArgs) -> Result<String> {
     let port = match (args.port, env("SIGVER_PORT")) {
         (Some(port), _) => port,
-        // As the gateway does, which is told of a service of this name by Kubernetes.
-        (None, Some(text)) if !text.contains("://") => config::port(&text)?,
-        (None, _) => config::DEFAULT_PORT,
+        // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
+        (None, Some(text)) if !text.contains("://") => parse::port(&text)?,
+        (None, _) => DEFAULT_PORT,
     };
     let control = match (&args.control, args.port, env("SIGVER_CONTROL")) {
         (Some(control), _, _) => control.clone(),
-        // Who names a port does not mean the server of the environment.
-        (None, None, Some(text)) => config::control(&text)?,
-        (None, _, _) => AdminSocketPath::Auto,
+        // An explicit port does not mean the server of the environment.
+        (None, None, Some(text)) => admin_socket(&text)?,
+        (None, _, _) => AdminSocketPath::auto_for_client(&env),
     };
-    let paths = control.wanted(port, &env);
-    let asked = StatusQuery { json: args.json, connections: args.connections, rooms: args.rooms };
-    let mut tried = Vec::new();
+    let paths = control.candidates(port);
+    let query = StatusQuery { connections: args.connections, rooms: args.rooms };
+    let line = query.to_line(if args.json { Format::Json } else { Format::Text });
+    let mut failures = Vec::new();
     for path in &paths {
-        match tokio::time::timeout(PATIENCE, ask_at(path, asked)).await {
-            Ok(Ok(answer)) if answer.starts_with("error: ") => return Err(answer[7..].trim_end().to_owned()),
-            Ok(Ok(answer)) => return Ok(printable(answer)),
-            Ok(Err(error)) => tried.push(format!("{}: {error}", path.display())),
-            Err(_) => tried.push(format!("{}: no answer", path.display())),
+        match tokio::time::timeout(RESPONSE_TIMEOUT, request_at(path, &line)).await {
+            Ok(Ok(response)) => match response.strip_prefix("error: ") {
+                Some(error) => bail!("{}", error.trim_end()),
+                None => return Ok(printable(&response)),
+            },
+            Ok(Err(error)) => failures.push(format!("{}: {error:#}", path.display())),
+            Err(_) => failures.push(format!("{}: timed out", path.display())),
         }
     }
-    let tried = if tried.is_empty() { "the control socket is off".to_owned() } else { tried.join("; ") };
-    let others: Vec<String> = paths.iter().flat_map(neighbours).collect();
-    let others = match &others[..] {
+    let failures =
+        if failures.is_empty() { "the control socket is off".to_owned() } else { failures.join("; ") };
+    let ports: Vec<String> = paths.iter().flat_map(|path| ports_of_other_servers(path)).collect();
+    let others = match &ports[..] {
         [] => String::new(),
         ports => format!(" There are sockets of servers on other ports: {}.", ports.join(", ")),
     };
-    Err(format!(
-        "no server answers ({tried}). Is it running, on this port (--port), and as you (or ask as root)?{others}"
-    ))
+    bail!(
+        "no server answers ({failures}). Is it running, on this port (--port), and as this user (or ask as \
+         root)?{others}"
+    )
 }
 
-async fn ask_at(path: &Path, asked: StatusQuery) -> io::Result<String> {
+async fn request_at(path: &Path, line: &str) -> Result<String> {
     let mut stream = UnixStream::connect(path).await?;
-    // In a folder that all may write to, somebody else may answer in the server's place.
+    // In a directory that all users may write to, another user may have bound the path.
     let (server, me) = (stream.peer_cred()?.uid(), UnixStream::pair()?.0.peer_cred()?.uid());
-    if server != me && server != 0 && me != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "who answers there is another user"));
-    }
-    stream.write_all(format!("{}\n", asked.line()).as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    if answer.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "hung up without an answer"));
-    }
-    Ok(answer)
+    ensure!(server == me || server == 0 || me == 0, "the socket belongs to another user");
+    stream.write_all(format!("{line}\n").as_bytes()).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.context("no answer")?;
+    ensure!(!response.is_empty(), "the connection was closed without an answer");
+    Ok(response)
 }
 
-/// What a terminal does not take for commands.
-fn printable(answer: String) -> String {
-    answer.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+/// Returns `text` without the characters that a terminal may take as commands.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
-/// The ports of which there are sockets beside this one, at which somebody answers.
-fn neighbours(path: &PathBuf) -> Vec<String> {
-    let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let names = entries.into_iter().flatten().flatten().filter(|entry| entry.path() != *path);
+/// Returns the ports of running servers whose sockets are in the same directory as `path`.
+fn ports_of_other_servers(path: &Path) -> Vec<String> {
+    let entries = path.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let entries = entries.into_iter().flatten().flatten().filter(|entry| entry.path() != path);
     let port_of = |entry: &std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
         let port = name.strip_prefix("sigver-")?.strip_suffix(".sock")?.to_owned();
         port.parse::<u16>().is_ok().then_some(port)
     };
     // A server that was killed leaves its socket behind.
-    let answers = |entry: &std::fs::DirEntry| std::os::unix::net::UnixStream::connect(entry.path()).is_ok();
-    names.filter_map(|entry| port_of(&entry).filter(|_| answers(&entry))).collect()
+    let is_live = |entry: &std::fs::DirEntry| std::os::unix::net::UnixStream::connect(entry.path()).is_ok();
+    entries.filter_map(|entry| port_of(&entry).filter(|_| is_live(&entry))).collect()
 }

@@ -5,7 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
 
-use super::protobuf::{Fields, Kind, Schema, Value, decode, delimited, number};
+use super::protobuf::{
+    FieldType as Kind, FieldValue as Value, KnownFields as Fields, Schema, decode, delimited, number,
+};
 
 /// The dialects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

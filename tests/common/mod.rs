@@ -1,30 +1,25 @@
 //! What the end-to-end tests share: a gateway of their own on a port of its own, and a limit on every wait.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
-pub mod page;
-pub use sigver::tools::client::protobuf;
+pub mod simulation;
+pub use sigver::tools::protobuf;
 pub mod sse;
 pub mod ws;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sigver::config::{EnabledTransports, TlsFiles};
-use sigver::protocol::detect::Policy;
-use sigver::server::conn::{Context, TimerQueue};
-use sigver::server::hub::Hub;
-use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::Telemetry;
-use sigver::server::{self, listener, tls};
+use sigver::config::TlsFiles;
+use sigver::server::admin::StatusService;
+use sigver::{Config, Gateway};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use ws::Ws;
@@ -40,84 +35,72 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// What a gateway is started with.
-pub struct Settings {
-    pub protocol: String,
-    pub max_message: usize,
-    pub max_pending: usize,
-    pub tls: bool,
-    pub transports: EnabledTransports,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            protocol: "auto".to_owned(),
-            max_message: sigver::config::DEFAULT_MAX_MESSAGE,
-            max_pending: sigver::config::DEFAULT_MAX_PENDING,
-            tls: false,
-            transports: EnabledTransports::default(),
+/// Waits until `condition` holds, for conditions without a notification.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
+    };
+    soon(what, poll).await;
 }
 
-/// A gateway within this process, behind a real port.
-pub struct Gateway {
+/// A gateway in this process, on a free port.
+pub struct TestGateway {
     pub address: SocketAddr,
-    pub hub: Arc<Hub>,
-    stop: oneshot::Sender<()>,
+    pub status: StatusService,
+    shutdown: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
 
-impl Gateway {
-    /// Starts a gateway that serves these protocols, with defaults for the rest.
-    pub async fn start(protocol: &str) -> Gateway {
-        Gateway::with(Settings { protocol: protocol.to_owned(), ..Settings::default() }).await
+impl TestGateway {
+    /// Starts a gateway for these protocols, with defaults for the rest.
+    pub async fn start(protocol: &str) -> TestGateway {
+        TestGateway::configured(|config| config.protocol = protocol.parse().unwrap()).await
     }
 
-    pub async fn with(settings: Settings) -> Gateway {
-        let protocols = Policy::parse(&settings.protocol).unwrap();
-        let alone = protocols.releases.is_empty();
-        let policy = Policy::new(protocols.releases);
-        let hub = Hub::new();
-        let context = Arc::new(Context {
-            hub: Arc::clone(&hub),
-            telemetry: Telemetry::new(),
-            policy: Arc::new(policy),
-            max_pending: settings.max_pending,
-            idle: Duration::from_secs(45),
-            signaller: protocols.signaller.then(|| Signaller::new(SignallerOptions::default(), alone)),
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
-        let tls = settings.tls.then(|| tls::load(&tls_files()).unwrap());
-        let listener = listener::bind("127.0.0.1", 0).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let options = server::Options { max_message: settings.max_message, transports: settings.transports };
-        let served = tokio::spawn(server::serve(listener, tls, options, context, async {
-            let _ = stopped.await;
+    /// Starts a gateway with changed defaults.
+    pub async fn configured(configure: impl FnOnce(&mut Config)) -> TestGateway {
+        let mut config = Config::default().with_address("127.0.0.1", 0);
+        configure(&mut config);
+        let gateway = Gateway::bind(config).await.unwrap();
+        let (address, status) = (gateway.local_addr(), gateway.status());
+        let (shutdown, requested) = oneshot::channel();
+        let served = tokio::spawn(gateway.run_until(async {
+            // A gateway that was dropped goes on, for clients that are still there.
+            if requested.await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }));
-        Gateway { address, hub, stop, served }
+        TestGateway { address, status, shutdown, served }
     }
 
-    /// A TCP connection.
+    /// Returns the number of rooms.
+    pub fn rooms(&self) -> usize {
+        self.status.shared.hub.rooms()
+    }
+
+    /// Opens a TCP connection.
     pub async fn tcp(&self) -> TcpStream {
         let stream = soon("a connection", TcpStream::connect(self.address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
 
-    /// A WebSocket on this path.
+    /// Opens a WebSocket on this path.
     pub async fn ws(&self, path: &str) -> Ws<TcpStream> {
         Ws::open(self.tcp().await, path).await
     }
 
-    /// Stops the gateway, which must be able to end while clients are connected.
+    /// Begins the shutdown, and returns the task that ends with it.
+    pub fn begin_stop(self) -> JoinHandle<()> {
+        let _ = self.shutdown.send(());
+        self.served
+    }
+
+    /// Shuts the gateway down, also while clients are connected.
     pub async fn stop(self) {
-        let _ = self.stop.send(());
-        soon("the gateway's end", self.served).await.unwrap();
+        soon("the end of the gateway", self.begin_stop()).await.unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client of event streams at the level of HTTP: it sees what arrives as it arrives.
+//! An HTTP client of event streams, which sees each event as it is received.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,22 @@ use tokio::net::TcpStream;
 
 use super::soon;
 
-/// An answer whose body may still be arriving.
+/// A response whose body may be incomplete.
 pub struct Answer {
     stream: TcpStream,
     pub status: u16,
-    /// In lower case, with values as they are.
+    /// Names in lower case, and values.
     pub headers: Vec<(String, String)>,
-    /// What was read and not yet taken apart.
+    /// Received bytes that are not decoded yet.
     raw: Vec<u8>,
-    /// The body as far as it has arrived and was not yet looked at.
+    /// Decoded part of the body that was not returned yet.
     body: String,
-    /// How much of the body is to come; `None` if it comes in chunks.
+    /// Missing length of the body; `None` if it is chunked.
     length: Option<usize>,
     ended: bool,
 }
 
-/// Sends a request of its own connection, and reads the head of the answer.
+/// Sends a request on a new connection, and receives the head of the response.
 pub async fn ask(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n");
     for (name, value) in headers {
@@ -36,7 +36,7 @@ pub async fn ask(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
     ask_on(stream, &format!("{head}\r\n{body}")).await
 }
 
-/// Sends bytes, and reads the head of the answer.
+/// Sends a request as bytes, and receives the head of the response.
 pub async fn ask_on(mut stream: TcpStream, request: &str) -> Answer {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -65,8 +65,8 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The next event, comments included, without the empty line behind it; `None` is the end. A lone comment ends with
-    /// its line. May be dropped at any moment, nothing is lost.
+    /// Receives the next event or comment, without the empty line behind it, or `None` at the end. A lone
+    /// comment ends with its line. Cancel safe.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             let lone = self.body.starts_with(":\n") && !self.body.starts_with(":\n\n");
@@ -84,24 +84,24 @@ impl Answer {
         }
     }
 
-    /// The next event, which is to come at once.
+    /// Receives the next event within the usual time.
     pub async fn event(&mut self) -> String {
         soon("an event", self.next()).await.expect("the stream has ended")
     }
 
-    /// Sees to it that these events come next.
+    /// Checks that these events are received next.
     pub async fn expect(&mut self, events: &[&str]) {
         for event in events {
             assert_eq!(self.event().await, *event);
         }
     }
 
-    /// Sees to it that the stream ends now, and in good order.
+    /// Checks that the stream ends, with a complete body.
     pub async fn expect_end(&mut self) {
         assert_eq!(soon("the end of a stream", self.next()).await, None);
     }
 
-    /// All of a body that ends.
+    /// Receives a whole body.
     pub async fn text(&mut self) -> String {
         while !self.ended {
             soon("a body", self.more()).await;
@@ -109,11 +109,11 @@ impl Answer {
         std::mem::take(&mut self.body)
     }
 
-    /// Sees to it that nothing comes for a while.
+    /// Checks that nothing is received for a while.
     pub async fn expect_nothing(&mut self) {
         let while_ = std::time::Duration::from_millis(200);
         if let Ok(next) = tokio::time::timeout(while_, self.next()).await {
-            panic!("something came: {next:?}");
+            panic!("received {next:?}");
         }
     }
 

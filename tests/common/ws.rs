@@ -1,12 +1,11 @@
-//! A WebSocket client made by hand, byte by byte: nothing in it is the gateway's own code, and it can break every
-//! rule.
+//! A raw WebSocket client, independent of the gateway's codec, which can violate the protocol.
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::soon;
 
-/// The request for a WebSocket on this path.
+/// Returns the request for a WebSocket on `path`.
 pub fn request(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -14,14 +13,14 @@ pub fn request(path: &str) -> String {
     )
 }
 
-/// What came from the server.
+/// A frame from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Got {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame, with its code and reason if it has any.
+    /// A close frame, with its code and reason.
     Close(Option<u16>, String),
     /// The end of the stream.
     End,
@@ -33,7 +32,7 @@ impl Got {
     }
 }
 
-/// A frame of any kind, masked as a client must.
+/// Returns a masked frame with any first byte.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -65,16 +64,16 @@ pub struct Ws<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
-    /// Asks for the WebSocket, and sees to it that it is granted.
+    /// Requests a WebSocket, and checks that it is granted.
     pub async fn open(stream: S, path: &str) -> Self {
         Ws::open_with(stream, request(path).as_bytes()).await
     }
 
-    /// Sends `head`, which may have frames behind it, and reads the answer.
+    /// Sends the request `head`, which may be followed by frames, and checks the response.
     pub async fn open_with(mut stream: S, head: &[u8]) -> Self {
         soon("sending a request", stream.write_all(head)).await.unwrap();
         let mut ws = Ws { stream, received: BytesMut::new() };
-        let head = soon("the upgrade", ws.head()).await;
+        let head = soon("the response", ws.head()).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(
             head.to_ascii_lowercase().contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
@@ -89,11 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
                 return String::from_utf8(self.received.split_to(end + 4).to_vec()).unwrap();
             }
             let count = self.stream.read_buf(&mut self.received).await.unwrap();
-            assert_ne!(count, 0, "the connection ended before the answer");
+            assert_ne!(count, 0, "the connection ended before the response");
         }
     }
 
-    /// Sends bytes as they are; whether the connection took them.
+    /// Sends bytes unchanged. Returns false if the connection is broken.
     pub async fn raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
@@ -118,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         self.raw(&frame(CLOSE, &code.to_be_bytes())).await
     }
 
-    /// The next thing that comes. May be dropped at any moment, nothing is lost.
+    /// Receives the next frame. Cancel safe.
     pub async fn next(&mut self) -> Got {
         loop {
             if let Some(got) = self.take() {
@@ -131,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         }
     }
 
-    /// A whole frame, if it is there. The gateway sends none in pieces.
+    /// Returns the next frame if all of it is received. The gateway never fragments messages.
     fn take(&mut self) -> Option<Got> {
         let [first, second, ..] = self.received[..] else {
             return None;
@@ -161,11 +160,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
                 let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
                 Got::Close(Some(u16::from_be_bytes([payload[0], payload[1]])), reason)
             }
-            other => panic!("a frame of no kind that is expected: {other:02x}"),
+            other => panic!("unexpected frame: {other:02x}"),
         })
     }
 
-    /// The next message or the end; pings are answered.
+    /// Receives the next message, pong or close frame, and answers pings.
     pub async fn message(&mut self) -> Got {
         let next = async {
             loop {
@@ -180,20 +179,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         soon("a message", next).await
     }
 
-    /// Sees to it that these messages come next.
+    /// Checks that these messages are received next.
     pub async fn expect(&mut self, expected: &[Got]) {
         for expected in expected {
             assert_eq!(self.message().await, *expected);
         }
     }
 
-    /// Sees to it that nothing comes before the gateway has heard all that was sent.
+    /// Checks that nothing is received before the gateway has processed all that was sent.
     pub async fn expect_nothing(&mut self) {
         assert!(self.ping(b"nothing?").await);
         self.expect(&[Got::Pong(b"nothing?".to_vec())]).await;
     }
 
-    /// Sees to it that the gateway closes with this code, and then hangs up.
+    /// Checks that the gateway closes with `code` and ends the connection. Returns the reason.
     pub async fn expect_close(&mut self, code: u16) -> String {
         match self.message().await {
             Got::Close(Some(got), reason) if got == code => {

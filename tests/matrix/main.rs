@@ -1,5 +1,6 @@
 //! Old and new clients in one room, all pairs of them, and proof that what measures them can say no.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "../common/mod.rs"]
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use sigver::tools::client::protocol::Protocol;
-use sigver::tools::client::target::Target;
+use sigver::tools::dial::Target;
 use sigver::tools::matrix::render;
-use sigver::tools::matrix::result::{Outcome, PairResult, Verdict};
-use sigver::tools::matrix::run::{Plan, run};
+use sigver::tools::matrix::result::{MatrixResult, PairResult, Verdict};
+use sigver::tools::matrix::run::{MatrixPlan, run};
 use sigver::tools::probe::run::{Confidence, probe};
 use tokio::net::TcpListener;
 
-use common::Gateway;
+use common::TestGateway;
 use faulty::Fault;
 
 /// What is known to be lost in `auto` mode, by its place in docs/reference/differences.md; an error if nothing works.
@@ -35,7 +36,7 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     if typed(member) && joiner == "sigver-6" || member == "sigver-6" && typed(joiner) {
         return Ok(one_offer_of_a_kind(member, joiner));
     }
-    let bytes = |name: &str| Protocol::of_name(name).is_some_and(|tongue| !tongue.is_json());
+    let bytes = |name: &str| Protocol::from_name(name).is_some_and(|tongue| !tongue.is_json());
     let mut lost = Vec::new();
     // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but those of
     // sigver 5 see messages without it.
@@ -67,9 +68,9 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     }
     // sigver 6 has words for one offer and one answer, and they name nobody.
     if member == "sigver-6" {
-        lost.push("an answer reaches every joiner that waits");
+        lost.push("an answer reaches every waiting joiner");
         if joiner != "sigver-6" {
-            lost.push("each joiner gets one answer, the first");
+            lost.push("each joiner receives one answer, the first");
             lost.push(match bytes(joiner) {
                 true => "to the member: answer, candidate, json, bytes lost",
                 false => "to the member: answer, candidate, json lost",
@@ -84,10 +85,10 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     // C63 and C64: their words for a departure would be an error to others that cannot be told from them.
     let mum = |name| matches!(name, "sigver-7.6" | "sigver-8" | "sigver-9" | "sigver-11" | "sigver-13");
     if mum(member) {
-        lost.push("that a joiner has left is not told");
+        lost.push("the departure of a joiner is not reported");
     }
     if mum(joiner) {
-        lost.push("that the member has left is not told");
+        lost.push("the departure of the member is not reported");
     }
     // C57: who is not known to speak 13 is not pinged.
     if member == "sigver-13" {
@@ -112,8 +113,8 @@ fn one_offer_of_a_kind(member: &str, joiner: &str) -> Vec<&'static str> {
     };
     if member == "sigver-6" {
         lost.push("to the member: candidate lost");
-        lost.push("an answer reaches every joiner that waits");
-        lost.push("each joiner gets one answer, the first");
+        lost.push("an answer reaches every waiting joiner");
+        lost.push("each joiner receives one answer, the first");
     } else {
         lost.push("to the joiner: candidate lost");
     }
@@ -121,30 +122,30 @@ fn one_offer_of_a_kind(member: &str, joiner: &str) -> Vec<&'static str> {
     lost
 }
 
-fn unexpected(outcome: &Outcome) -> Vec<String> {
+fn unexpected(outcome: &MatrixResult) -> Vec<String> {
     let mut found = Vec::new();
-    for cell in &outcome.cells {
-        let expected = expected(cell.member.unwrap().name(), cell.joiner.name());
+    for cell in &outcome.pairs {
+        let expected = expected(cell.pair.member.unwrap().name(), cell.pair.joiner.name());
         let fine = match (&cell.verdict, &expected) {
             (Verdict::Ok, Ok(lost)) => lost.is_empty(),
-            (Verdict::Degraded(lost), Ok(expected)) => {
+            (Verdict::Degraded { losses: lost }, Ok(expected)) => {
                 let mut lost: Vec<&str> = lost.iter().map(String::as_str).collect();
                 lost.sort_unstable();
                 lost == *expected
             }
-            (Verdict::Failed(_), expected) => expected.is_err(),
-            (Verdict::Ok | Verdict::Degraded(_), Err(_)) => false,
+            (Verdict::Failed { .. }, expected) => expected.is_err(),
+            (Verdict::Ok | Verdict::Degraded { .. }, Err(_)) => false,
         };
         if !fine {
-            found.push(format!("{}: {} instead of {expected:?}", cell.name(), cell.verdict));
+            found.push(format!("{}: {} instead of {expected:?}", cell.pair, cell.verdict));
         }
     }
     let failed = outcome.control.iter().filter(|cell| cell.verdict != Verdict::Ok);
-    found.extend(failed.map(|cell| format!("{}: {}", cell.name(), cell.verdict)));
+    found.extend(failed.map(|cell| format!("{}: {}", cell.pair, cell.verdict)));
     found
 }
 
-async fn measure(address: SocketAddr, plan: &Plan) -> Outcome {
+async fn measure(address: SocketAddr, plan: &MatrixPlan) -> MatrixResult {
     let target = Target::parse(&format!("ws://{address}")).unwrap();
     run(&target, "a test", plan, |_| {}).await
 }
@@ -155,8 +156,8 @@ fn all() -> Vec<Protocol> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
-    let gateway = Gateway::start("auto").await;
-    let plan = Plan::of(&all());
+    let gateway = TestGateway::start("auto").await;
+    let plan = MatrixPlan::new(&all());
     assert_eq!((plan.pairs.len(), plan.control.len()), (16 * 16 + 1, 17));
     let mut outcome = measure(gateway.address, &plan).await;
     // On a busy machine a client may be late; what is truly different is so again.
@@ -176,23 +177,23 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
 }
 
 /// Measures the pairs that are not as expected once more, alone.
-async fn measure_again(outcome: &mut Outcome, address: SocketAddr) {
+async fn measure_again(outcome: &mut MatrixResult, address: SocketAddr) {
     let found = unexpected(outcome);
-    let doubted =
-        |cell: &PairResult| found.iter().any(|line| line.starts_with(&format!("{}: ", cell.name())));
-    let pairs = outcome.cells.iter().filter(|cell| doubted(cell));
-    let pairs: Vec<(Protocol, Protocol)> = pairs.map(|cell| (cell.member.unwrap(), cell.joiner)).collect();
-    let plan = Plan { pairs, control: Vec::new(), jobs: 8, ..Plan::of(&[]) };
-    for cell in measure(address, &plan).await.cells {
-        let place = outcome.cells.iter_mut().find(|old| old.name() == cell.name()).unwrap();
+    let doubted = |cell: &PairResult| found.iter().any(|line| line.starts_with(&format!("{}: ", cell.pair)));
+    let pairs = outcome.pairs.iter().filter(|cell| doubted(cell));
+    let pairs: Vec<(Protocol, Protocol)> =
+        pairs.map(|cell| (cell.pair.member.unwrap(), cell.pair.joiner)).collect();
+    let plan = MatrixPlan { pairs, control: Vec::new(), jobs: 8, ..MatrixPlan::new(&[]) };
+    for cell in measure(address, &plan).await.pairs {
+        let place = outcome.pairs.iter_mut().find(|old| old.pair == cell.pair).unwrap();
         *place = cell;
     }
 }
 
 /// Some pairs, without waiting for heartbeats.
-fn quick(names: &[&str]) -> Plan {
-    let tongues: Vec<Protocol> = names.iter().map(|name| Protocol::of_name(name).unwrap()).collect();
-    let mut plan = Plan::of(&tongues);
+fn quick(names: &[&str]) -> MatrixPlan {
+    let tongues: Vec<Protocol> = names.iter().map(|name| Protocol::from_name(name).unwrap()).collect();
+    let mut plan = MatrixPlan::new(&tongues);
     plan.options.hold = Duration::ZERO;
     plan
 }
@@ -221,27 +222,29 @@ async fn an_echo_is_no_signaling_server() {
     let address = echo().await;
     let outcome =
         measure(address, &quick(&all().iter().map(|tongue| tongue.name()).collect::<Vec<_>>())).await;
-    let passed = outcome.all().filter(|cell| !matches!(cell.verdict, Verdict::Failed(_)));
-    assert_eq!(passed.map(|cell| cell.name()).collect::<Vec<_>>(), Vec::<String>::new());
+    let passed = outcome.all().filter(|cell| !matches!(cell.verdict, Verdict::Failed { .. }));
+    assert_eq!(passed.map(|cell| cell.pair.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
     let target = Target::parse(&format!("ws://{address}")).unwrap();
-    assert_eq!(probe(&target, false).await.unwrap().sure(), Confidence::Not);
+    assert_eq!(probe(&target, false).await.unwrap().confidence, Confidence::None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_one_dialect_serves_no_other() {
-    let gateway = Gateway::start("sigver-20").await;
+    let gateway = TestGateway::start("sigver-20").await;
     let outcome = measure(gateway.address, &quick(&["sigver-5", "sigver-9", "sigver-16", "sigver-20"])).await;
-    for cell in &outcome.cells {
-        let own = cell.name() == "sigver-20:sigver-20";
+    for cell in &outcome.pairs {
+        let own = cell.pair.to_string() == "sigver-20:sigver-20";
         // Without waiting there are no heartbeats, which is noticed, too.
         let lost = ["no heartbeats for the member", "no heartbeats for the joiner"].map(str::to_owned);
         match &cell.verdict {
-            Verdict::Degraded(found) => assert!(own && found == &lost, "{}: {found:?}", cell.name()),
-            Verdict::Failed(_) => assert!(!own, "{}", cell.verdict),
-            Verdict::Ok => panic!("{}", cell.name()),
+            Verdict::Degraded { losses: found } => {
+                assert!(own && found == &lost, "{}: {found:?}", cell.pair)
+            }
+            Verdict::Failed { .. } => assert!(!own, "{}", cell.verdict),
+            Verdict::Ok => panic!("{}", cell.pair),
         }
     }
-    assert_eq!(outcome.failures().iter().filter(|failure| !failure.starts_with("nobody")).count(), 15);
+    assert_eq!(outcome.failures().iter().filter(|failure| failure.pair.member.is_some()).count(), 15);
     gateway.stop().await;
 }
 
@@ -254,12 +257,12 @@ async fn what_is_found_out_about_ourselves_is_true() {
         ("sigver-3.0.0", 1, &["1.0.0, 2.0.0, 3.0.0"]),
         ("current", 2, &[]),
     ] {
-        let gateway = Gateway::start(protocol).await;
+        let gateway = TestGateway::start(protocol).await;
         let target = Target::parse(&format!("ws://{}", gateway.address)).unwrap();
         let answer = probe(&target, false).await.unwrap();
-        assert_eq!((answer.spoken().len(), answer.versions()), (spoken, owned(releases)), "{protocol}");
-        assert!(answer.gateway && answer.sure() == Confidence::Certain, "{protocol}");
-        assert!(Duration::from_millis(answer.took_ms) < Duration::from_secs(15), "{protocol}");
+        assert_eq!((answer.dialects.len(), answer.versions), (spoken, owned(releases)), "{protocol}");
+        assert!(answer.gateway && answer.confidence == Confidence::Certain, "{protocol}");
+        assert!(Duration::from_millis(answer.duration_ms) < Duration::from_secs(15), "{protocol}");
         gateway.stop().await;
     }
 }
@@ -314,17 +317,18 @@ fn who_asks_for_nonsense_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_found() {
-    const SILENT: &str = "degraded: that a joiner has left is not told; that the member has left is not told";
+    const SILENT: &str =
+        "degraded: the departure of a joiner is not reported; the departure of the member is not reported";
     for (fault, expected) in [
         (Fault::None, SILENT),
-        (Fault::Broadcasts, "failed: what is for one joiner reaches the other, too"),
+        (Fault::Broadcasts, "failed: messages for one joiner reach the other, too"),
         (Fault::OneId, "failed: both joiners have the same id"),
         (Fault::Alters, "degraded: to the member: offer, answer, candidate, json altered; "),
-        (Fault::Forgets, "failed: later: nothing that the member sends reaches the joiner"),
+        (Fault::Forgets, "failed: after the hold: no message of the member reaches the joiner"),
         (Fault::Lies, SILENT),
     ] {
         let outcome = measure(faulty::start(fault).await, &quick(&["sigver-9"])).await;
-        let verdict = outcome.cells[0].verdict.to_string();
+        let verdict = outcome.pairs[0].verdict.to_string();
         assert!(verdict.starts_with(expected), "{fault:?}: {verdict}");
         let refused = outcome.control[0].verdict == Verdict::Ok;
         assert_eq!(refused, fault != Fault::Lies, "{fault:?}");

@@ -1,6 +1,5 @@
 //! The relay where sigver is served too: which paths are its own, and which are keys of rooms as they always were.
 
-use sigver::server::signaller::SignallerOptions;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::harness::{Client, Server};
@@ -42,7 +41,7 @@ async fn is_the_relays(server: &Server, handle: &str) {
 #[tokio::test]
 async fn well_formed_handles_are_the_relays() {
     for protocol in ["auto", "sigver-20,signaller"] {
-        let server = Server::serving(protocol, SignallerOptions::default()).await;
+        let server = Server::serving(protocol).await;
         for handle in ["abc", "a_b_c", "a1b2", "ab%63"] {
             is_the_relays(&server, handle).await;
         }
@@ -51,7 +50,7 @@ async fn well_formed_handles_are_the_relays() {
 
 #[tokio::test]
 async fn any_other_path_is_a_key() {
-    let server = Server::serving("auto", SignallerOptions::default()).await;
+    let server = Server::serving("auto").await;
     let mut open = Vec::new();
     for path in [
         "/listen",
@@ -75,15 +74,15 @@ async fn any_other_path_is_a_key() {
 
 #[tokio::test]
 async fn without_the_relay_every_path_is_a_key() {
-    for protocol in ["sigver-20", "current", "json,protobuf-v1,current"] {
-        let server = Server::serving(protocol, SignallerOptions::default()).await;
+    for protocol in ["sigver-20", "current", "json,protobuf-v1,protobuf-v2"] {
+        let server = Server::serving(protocol).await;
         let _peers = (is_a_room(&server, "/listen/abc").await, is_a_room(&server, "/connect/abc").await);
     }
 }
 
 #[tokio::test]
 async fn its_paths_are_answered_as_the_original_does() {
-    let server = Server::serving("auto", SignallerOptions::default()).await;
+    let server = Server::serving("auto").await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     for (path, status) in [
         ("/", "200 OK"),

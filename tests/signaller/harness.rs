@@ -1,83 +1,61 @@
-//! A server in this process and clients of it that know what they want to hear. No scenarios here.
+//! A gateway in this process, and clients of signaller that assert what they receive.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use sigver::config::EnabledTransports;
-use sigver::protocol::detect::Policy;
-use sigver::server;
-use sigver::server::conn::{Context, TimerQueue};
-use sigver::server::hub::Hub;
-use sigver::server::signaller::{Signaller, SignallerOptions};
-use sigver::server::telemetry::Telemetry;
+use sigver::Config;
+use sigver::config::PipeLimits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::common::TestGateway;
 
 /// Longer than anything takes that happens at all.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Long enough for what should not happen to happen.
 pub const NOTHING: Duration = Duration::from_millis(150);
 
-pub struct Server {
-    address: SocketAddr,
-    pub stop: Option<oneshot::Sender<()>>,
-    pub done: tokio::task::JoinHandle<()>,
-}
+/// A gateway with helpers for the paths of signallerd.
+pub struct Server(TestGateway);
 
 impl Server {
-    /// Serves the relay only, as the original does, with these options.
-    pub async fn start(options: SignallerOptions) -> Self {
-        Server::serving("signaller", options).await
-    }
-
-    /// Serves what `--protocol` names here.
-    pub async fn serving(protocol: &str, options: SignallerOptions) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let protocols = Policy::parse(protocol).unwrap();
-        let alone = protocols.releases.is_empty();
-        let policy = Policy::new(protocols.releases);
-        let context = Arc::new(Context {
-            hub: Hub::new(),
-            telemetry: Telemetry::new(),
-            policy: Arc::new(policy),
-            max_pending: 1 << 20,
-            idle: Duration::from_secs(45),
-            signaller: protocols.signaller.then(|| Signaller::new(options, alone)),
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
-        let options = server::Options { max_message: 1 << 20, transports: EnabledTransports::default() };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let done = tokio::spawn(async move {
-            let stopped = async {
-                // A server that the test let go of goes on: its clients may still be there.
-                if stopped.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            server::serve(listener, None, options, context, stopped).await;
-        });
-        Server { address, stop: Some(stop), done }
-    }
-
-    /// As the original starts: alone on its port, with its defaults.
+    /// Starts a gateway that serves signaller alone with its defaults, as signallerd does.
     pub async fn new() -> Self {
-        Server::start(SignallerOptions::default()).await
+        Server::with_limits(PipeLimits::default()).await
+    }
+
+    /// The same with other limits.
+    pub async fn with_limits(limits: PipeLimits) -> Self {
+        Server::configured(|config| config.signaller.limits = limits).await
+    }
+
+    /// The same with other settings.
+    pub async fn configured(configure: impl FnOnce(&mut Config)) -> Self {
+        let gateway = TestGateway::configured(|config| {
+            config.protocol = "signaller".parse().unwrap();
+            configure(config);
+        });
+        Server(gateway.await)
+    }
+
+    /// Starts a gateway for a list of protocols.
+    pub async fn serving(protocol: &str) -> Self {
+        Server(TestGateway::start(protocol).await)
+    }
+
+    /// Begins the shutdown, and returns the task that ends with it.
+    pub fn begin_stop(self) -> JoinHandle<()> {
+        self.0.begin_stop()
     }
 
     pub async fn try_open(&self, path: &str) -> Result<Client, (u16, String)> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let url = format!("ws://{}{path}", self.address);
+        let stream = TcpStream::connect(self.0.address).await.unwrap();
+        let url = format!("ws://{}{path}", self.0.address);
         match tokio_tungstenite::client_async(url, stream).await {
             Ok((socket, _)) => Ok(Client(socket)),
             Err(Error::Http(response)) => {
@@ -119,7 +97,7 @@ impl Server {
 
     /// What the server answers to a request written by hand, without its `Date`: status line, headers sorted, body.
     pub async fn raw(&self, request: &str) -> (String, Vec<String>, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut stream = TcpStream::connect(self.0.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let read = async {

@@ -1,7 +1,6 @@
 //! What the relay answers before there is a WebSocket: who is admitted, and in which words the others are refused.
 
 use regex_lite::Regex;
-use sigver::server::signaller::SignallerOptions;
 
 use super::harness::Server;
 
@@ -107,11 +106,8 @@ async fn http() {
 
 #[tokio::test]
 async fn origin_re() {
-    let options = SignallerOptions {
-        origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
-        ..SignallerOptions::default()
-    };
-    let server = Server::start(options).await;
+    let origin = Some(Regex::new(r"^https://ok\.example$").unwrap());
+    let server = Server::configured(|config| config.signaller.origin = origin).await;
     let request =
         |handle: &str, header: &str| format!("GET /listen/{handle} HTTP/1.1\r\n{UPGRADE}{header}\r\n");
     let answer = server.raw(&request("abc", "Origin: https://ok.example\r\n")).await;

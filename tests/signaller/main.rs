@@ -5,25 +5,24 @@
 //! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`, what
 //! changes with sigver beside it in `auto`.
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 mod auto;
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 mod http;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sigver::protocol::signaller::PipeLimits;
-use sigver::server::signaller::SignallerOptions;
+use sigver::config::PipeLimits;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use harness::{PATIENCE, Server};
-
-fn options(limits: PipeLimits) -> SignallerOptions {
-    SignallerOptions { limits, ..SignallerOptions::default() }
-}
 
 #[tokio::test]
 async fn session() {
@@ -203,9 +202,8 @@ async fn a_listener_that_breaks_the_limits_early_is_closed() {
 
 #[tokio::test]
 async fn listen_timeout() {
-    let options =
-        options(PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() });
-    let server = Server::start(options).await;
+    let limits = PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() };
+    let server = Server::with_limits(limits).await;
     let mut l = server.open("/listen/abc").await;
     l.closed(4000, "Listen Timeout").await;
     assert_eq!(server.refused("/connect/abc").await, (404, String::new()));
@@ -213,12 +211,12 @@ async fn listen_timeout() {
 
 #[tokio::test]
 async fn pipe_timeout() {
-    let options = options(PipeLimits {
+    let limits = PipeLimits {
         listen_deadline: Duration::from_millis(300),
         pipe_deadline: Duration::from_millis(600),
         ..PipeLimits::default()
-    });
-    let server = Server::start(options).await;
+    };
+    let server = Server::with_limits(limits).await;
     let mut l = server.open("/listen/abc").await;
     let mut c = server.open("/connect/abc").await;
     c.text("mid").await;
@@ -239,13 +237,13 @@ async fn text_that_is_no_text_is_refused() {
 
 #[tokio::test]
 async fn stopping_closes_all() {
-    let mut server = Server::new().await;
+    let server = Server::new().await;
     let (mut l, mut c) = server.pair().await;
     let mut waiting = server.open("/listen/abcd").await;
-    let _ = server.stop.take().unwrap().send(());
+    let stopped = server.begin_stop();
     for client in [&mut l, &mut c, &mut waiting] {
         client.closed(1001, "the server is shutting down").await;
     }
     drop((l, c, waiting));
-    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    timeout(PATIENCE, stopped).await.unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! The generated parts of a document: each stands between two markers, and is replaced by itself.
+//! Generated parts of a document, each between two markers.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 ///
-/// When the document has no such part, or cannot be written.
+/// The document has no such part, or cannot be written.
 pub fn replace(path: &Path, name: &str, text: &str) -> Result<()> {
     let whole = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let new = replaced(&whole, name, text)
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_part_is_replaced() {
+    fn only_the_named_part_is_replaced() {
         let whole = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb <!-- y: begin --><!-- y: end -->\n";
         let new = replaced(whole, "x", "new\n").unwrap();
         assert_eq!(

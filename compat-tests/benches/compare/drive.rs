@@ -1,5 +1,5 @@
-//! Puts a load on a server, and gives what it has shown. The load is that of `sigver bench`; which loads there are is
-//! in `works`.
+//! Puts a load on a server and returns its figures. The load generator is that of `sigver bench`; the list
+//! of loads is in `works`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,31 +19,31 @@ use crate::machine::{self, Cores, Watch, held_by_the_system, pin};
 use crate::servers::Party;
 use crate::works::{self, Connected, Load};
 
-/// How long a server that listens is left alone before its size is looked at.
-const SETTLED: Duration = Duration::from_millis(200);
-/// Sessions at a time.
+/// Time between a server's start and the reading of its size.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// Concurrent sessions.
 const CONCURRENCY: usize = 32;
-/// In more rooms nothing is warmed up: each connection of that would still hold its port.
-const WARMED: usize = 4_000;
-/// Contents after which it is looked at what is kept of them.
+/// Number of rooms above which nothing is warmed up: closed connections would still occupy ports.
+const MAX_WARMED_ROOMS: usize = 4_000;
+/// Content size for the measurement of retained memory, in bytes.
 const LARGE: usize = 16 * 1024;
 
-/// How long is measured.
+/// Durations of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
-    /// The load before that, which does not count: Node compiles what is used often.
+    /// Uncounted load before the window: Node compiles code that is used often.
     pub warm_up: Duration,
-    /// The load that counts.
+    /// Counted load.
     pub window: Duration,
-    /// How long idle members are left alone, and how long they are looked at: heartbeats come every five seconds.
+    /// Settling time and measurement duration of idle members; heartbeats are sent every five seconds.
     pub idle: (Duration, Duration),
 }
 
-/// A process that serves, as its clients and the system see it.
+/// A serving process, as its clients and the system see it.
 #[derive(Clone)]
 struct End {
     target: Target,
-    watched: Process,
+    process: Process,
 }
 
 impl End {
@@ -51,34 +51,37 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            watched: Process::new(server.pid().context("the server is gone")?)?,
+            process: Process::new(server.pid().context("the server is gone")?)?,
         })
     }
 }
 
-/// One turn of one server. If it is several processes, they share a relay; anything else is for the first.
+/// Runs one turn of one server. Several processes share a throughput load; any other load is for the first.
 pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measure) -> Result<Sample> {
     let ends = servers.iter().map(|server| End::of(server, party)).collect::<Result<Vec<_>>>()?;
-    let (Some(server), Some(End { target, watched })) = (servers.first(), ends.first()) else {
+    let (Some(server), Some(End { target, process })) = (servers.first(), ends.first()) else {
         bail!("there is no server");
     };
-    // Where a machine is shared, figures that are no ratios of processor times mean little: that is told.
-    let spent = || -> Result<f64> { ends.iter().map(|end| Ok(end.watched.read()?.cpu.as_secs_f64())).sum() };
+    // Where a machine is shared, only ratios of CPU times mean much: the share of other processes is
+    // reported.
+    let spent = || -> Result<f64> { ends.iter().map(|end| Ok(end.process.read()?.cpu.as_secs_f64())).sum() };
     let watch = Watch::start(spent()?);
     let sample: Result<Sample> = match load {
-        Load::ThroughputPlan(shape) => relayed(&ends, shape, None, party.cores(), measure).await,
-        Load::Steady(shape, rate) => relayed(&ends, shape, Some(rate.into()), party.cores(), measure).await,
-        Load::SessionsPlan => signaled(target, watched, measure).await,
-        Load::StormPlan(joiners, connected) => stormed(target, watched, joiners, connected).await,
-        Load::IdlePlan(members) => idled(target, watched, members, measure).await,
-        Load::RetainedMemoryResult(rooms) => {
-            let keep = RetainedMemoryPlan { dialect: tongue(works::CURRENT)?, rooms, bytes: LARGE };
-            let retained = retained_memory(target, &keep, watched, &Progress::none()).await?;
-            Ok(Sample::from([(Figure::RetainedMemoryResult, retained.bytes_per_connection / 1024.0)]))
+        Load::Throughput(shape) => throughput_figures(&ends, shape, None, party.cores(), measure).await,
+        Load::Steady(shape, rate) => {
+            throughput_figures(&ends, shape, Some(rate.into()), party.cores(), measure).await
+        }
+        Load::Sessions => session_figures(target, process, measure).await,
+        Load::Storm(joiners, connected) => storm_figures(target, process, joiners, connected).await,
+        Load::Idle(members) => idle_figures(target, process, members, measure).await,
+        Load::RetainedMemory(rooms) => {
+            let keep = RetainedMemoryPlan { dialect: protocol(works::CURRENT)?, rooms, bytes: LARGE };
+            let retained = retained_memory(target, &keep, process, &Progress::none()).await?;
+            Ok(Sample::from([(Figure::RetainedMemory, retained.bytes_per_connection / 1024.0)]))
         }
         Load::Start => {
-            sleep(SETTLED).await;
-            let size = watched.read()?.memory as f64 / 1e6;
+            sleep(SETTLE_TIME).await;
+            let size = process.read()?.memory as f64 / 1e6;
             Ok(Sample::from([(Figure::Start, millis(server.start)), (Figure::Size, size)]))
         }
     };
@@ -92,10 +95,11 @@ pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measur
     Ok(sample)
 }
 
-/// A relay, by one thread, or by one on each core where the server has both. Each has as much to do with each process.
-async fn relayed(
+/// Runs a throughput load on one thread, or on one per core where the server has both. Every thread loads
+/// every process equally.
+async fn throughput_figures(
     ends: &[End],
-    shape: works::ThroughputPlan,
+    shape: works::LoadShape,
     rate: Option<f64>,
     cores: f64,
     measure: &Measure,
@@ -105,27 +109,27 @@ async fn relayed(
     if !shape.rooms.is_multiple_of(threads * ends.len()) {
         bail!("{} rooms cannot be shared by {threads} threads and {} servers", shape.rooms, ends.len());
     }
-    let shape = works::ThroughputPlan { rooms: shape.rooms / threads / ends.len(), ..shape };
+    let shape = works::LoadShape { rooms: shape.rooms / threads / ends.len(), ..shape };
     let part = Part { ends: ends.to_vec(), shape, rate, measure: *measure };
     let shares = if threads == 2 {
         let other = part.clone();
         let other = std::thread::spawn(move || -> Result<Vec<ThroughputResult>> {
             pin(Cores::Second)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(other.relayed())
+            runtime.block_on(other.throughput_figures())
         });
-        let first = part.relayed().await;
+        let first = part.throughput_figures().await;
         let other = other.join().map_err(|_| anyhow!("the other half of the load has panicked"))?;
         [first?, other?].concat()
     } else {
-        part.relayed().await?
+        part.throughput_figures().await?
     };
-    // Of all the time, as it has the same to do in all of it but for the connecting.
+    // Averaged over the whole run, of which only connecting differs.
     let busy = (machine::own() - spent) / begin.elapsed().as_secs_f64();
     let (mut per_second, mut load) = (0.0, 0.0);
     for share in &shares {
         per_second += share.messages_per_second;
-        // Each thread has watched every process, in windows that are the same but for the time of connecting.
+        // Each thread has sampled every process, in windows that differ only by the time of connecting.
         load += cost(share.server)?.load / threads as f64;
     }
     let per_core = per_second / load;
@@ -147,44 +151,45 @@ async fn relayed(
     Ok(sample)
 }
 
-/// What one thread has of a relay.
+/// One thread's share of a throughput load.
 #[derive(Clone)]
 struct Part {
     ends: Vec<End>,
-    /// At each of them.
-    shape: works::ThroughputPlan,
+    /// Load on each server.
+    shape: works::LoadShape,
     rate: Option<f64>,
     measure: Measure,
 }
 
 impl Part {
-    /// What was relayed at each end.
-    async fn relayed(&self) -> Result<Vec<ThroughputResult>> {
-        try_join_all(self.ends.iter().map(|end| self.relayed_at(end))).await
+    /// Returns the result of each server.
+    async fn throughput_figures(&self) -> Result<Vec<ThroughputResult>> {
+        try_join_all(self.ends.iter().map(|end| self.throughput_at(end))).await
     }
 
-    async fn relayed_at(&self, end: &End) -> Result<ThroughputResult> {
+    async fn throughput_at(&self, end: &End) -> Result<ThroughputResult> {
         let mut load = ThroughputPlan {
-            member: tongue(self.shape.member)?,
-            joiner: tongue(self.shape.joiner)?,
+            member: protocol(self.shape.member)?,
+            joiner: protocol(self.shape.joiner)?,
             rooms: self.shape.rooms,
             in_flight: self.shape.flight,
             bytes: self.shape.bytes,
             duration: self.measure.warm_up,
             rate: self.rate,
         };
-        if load.rooms <= WARMED {
+        if load.rooms <= MAX_WARMED_ROOMS {
             throughput(&end.target, &load, None, &Progress::none()).await?;
         }
         load.duration = self.measure.window;
-        let relayed = throughput(&end.target, &load, Some(&end.watched), &Progress::none()).await?;
-        complete(&relayed.lost)?;
-        Ok(relayed)
+        let throughput_figures =
+            throughput(&end.target, &load, Some(&end.process), &Progress::none()).await?;
+        complete(&throughput_figures.lost)?;
+        Ok(throughput_figures)
     }
 }
 
-async fn signaled(target: &Target, watched: &Process, measure: &Measure) -> Result<Sample> {
-    let current = tongue(works::CURRENT)?;
+async fn session_figures(target: &Target, process: &Process, measure: &Measure) -> Result<Sample> {
+    let current = protocol(works::CURRENT)?;
     let mut load = SessionsPlan {
         member: current,
         joiner: current,
@@ -193,32 +198,42 @@ async fn signaled(target: &Target, watched: &Process, measure: &Measure) -> Resu
     };
     sessions(target, &load, None, &Progress::none()).await?;
     load.duration = measure.window;
-    let signaled = sessions(target, &load, Some(watched), &Progress::none()).await?;
-    complete(&signaled.lost)?;
-    let cost = cost(signaled.server)?;
+    let session_figures = sessions(target, &load, Some(process), &Progress::none()).await?;
+    complete(&session_figures.lost)?;
+    let cost = cost(session_figures.server)?;
     Ok(Sample::from([
         (Figure::SessionCost, cost.cpu_us_each),
-        (Figure::SessionsPerCore, signaled.sessions as f64 / cost.cpu_seconds),
+        (Figure::SessionsPerCore, session_figures.sessions as f64 / cost.cpu_seconds),
         (Figure::Busy, cost.load * 100.0),
     ]))
 }
 
-async fn stormed(target: &Target, watched: &Process, joiners: usize, connected: Connected) -> Result<Sample> {
-    let current = tongue(works::CURRENT)?;
+async fn storm_figures(
+    target: &Target,
+    process: &Process,
+    joiners: usize,
+    connected: Connected,
+) -> Result<Sample> {
+    let current = protocol(works::CURRENT)?;
     let load =
         StormPlan { member: current, joiner: current, joiners, connected: connected == Connected::Before };
-    let stormed = storm(target, &load, Some(watched), &Progress::none()).await?;
-    complete(&stormed.lost)?;
+    let storm_figures = storm(target, &load, Some(process), &Progress::none()).await?;
+    complete(&storm_figures.lost)?;
     Ok(Sample::from([
-        (Figure::StormPlan, stormed.seconds * 1e3),
-        (Figure::StormCost, cost(stormed.server)?.cpu_seconds * 1e3),
+        (Figure::Storm, storm_figures.seconds * 1e3),
+        (Figure::StormCost, cost(storm_figures.server)?.cpu_seconds * 1e3),
     ]))
 }
 
-async fn idled(target: &Target, watched: &Process, members: usize, measure: &Measure) -> Result<Sample> {
+async fn idle_figures(
+    target: &Target,
+    process: &Process,
+    members: usize,
+    measure: &Measure,
+) -> Result<Sample> {
     let (settle, duration) = measure.idle;
-    let load = IdlePlan { dialect: tongue(works::CURRENT)?, members, duration, settle };
-    // The connections are gone when it is over: the system's memory is looked at meanwhile.
+    let load = IdlePlan { dialect: protocol(works::CURRENT)?, members, duration, settle };
+    // The connections are closed when the call returns: kernel memory is sampled during it.
     let (before, most) = (held_by_the_system(), Arc::new(AtomicU64::new(0)));
     let seen = Arc::clone(&most);
     let progress = Progress::new(move |phase| {
@@ -226,29 +241,30 @@ async fn idled(target: &Target, watched: &Process, members: usize, measure: &Mea
             seen.fetch_max(held_by_the_system(), Ordering::Relaxed);
         }
     });
-    let idled = idle(target, &load, Some(watched), &progress).await?;
+    let idle_figures = idle(target, &load, Some(process), &progress).await?;
     let held = most.load(Ordering::Relaxed).saturating_sub(before) as f64;
-    complete(&idled.lost)?;
-    let (cost, each) = (cost(idled.server)?, idled.bytes_per_member.context("nobody was watched")?);
+    complete(&idle_figures.lost)?;
+    let (cost, each) =
+        (cost(idle_figures.server)?, idle_figures.bytes_per_member.context("nobody was watched")?);
     Ok(Sample::from([
         (Figure::Member, each / 1e3),
         (Figure::Heartbeats, cost.cpu_us_each),
-        // Both ends of a connection are of this machine.
+        // Both ends of a connection are on this machine.
         (Figure::Kernel, held / 2.0 / members as f64 / 1e3),
         (Figure::Held, each * members as f64 / 1e6),
         (Figure::Beats, cost.load * 1e3),
     ]))
 }
 
-fn tongue(name: &str) -> Result<Protocol> {
-    Protocol::of_name(name).with_context(|| format!("no dialect is called {name}"))
+fn protocol(name: &str) -> Result<Protocol> {
+    Protocol::from_name(name).with_context(|| format!("no dialect is called {name}"))
 }
 
 fn cost(server: Option<Cost>) -> Result<Cost> {
     server.context("nobody was watched")
 }
 
-/// Figures of a part of the clients would be compared with those of all.
+/// Returns an error if connections were lost: figures of some clients would be compared with those of all.
 fn complete(lost: &Lost) -> Result<()> {
     match &lost.first {
         Some(why) => bail!("{} clients were lost: {why}", lost.count),

@@ -1,61 +1,61 @@
-//! What is measured, and what the samples of some turns come to: medians, ratios, whether a target is met. Pure.
+//! Figures, and the summaries of their samples: medians, ratios, targets. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// One thing that can be measured. Its unit is the one in which it is shown.
+/// A measured quantity. Its unit is the one in which it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Figure {
-    /// Contents relayed in a second, in thousands.
+    /// Relayed contents per second, in thousands.
     Rate,
-    /// Contents relayed in a second of the server's processor time, in thousands.
+    /// Relayed contents per second of the server's CPU time, in thousands.
     RatePerCore,
-    /// The same, times the cores that the server has: what it could do with them for itself alone.
+    /// The same times the server's cores: its capacity without a load generator on them.
     Capacity,
-    /// The server's processor time for a content, in µs.
+    /// CPU time of the server per content, in µs.
     Cost,
-    /// The same of the bare relay.
+    /// CPU time of the bare relay per content, in µs.
     BareCost,
-    /// How busy the server was, in % of a core.
+    /// Load of the server, in % of a core.
     Busy,
-    /// How busy the load was, in % of a core.
+    /// CPU load of the load generator, in % of a core.
     LoadBusy,
-    /// How much of the machine other processes took meanwhile, in %.
+    /// Share of the machine that other processes used, in %.
     Others,
-    /// Half of the contents came back within this time, in ms.
+    /// Median round trip, in ms.
     Median,
-    /// 99 of 100 did.
+    /// 99th percentile of round trips, in ms.
     Tail,
-    /// The server's processor time for a whole session, in µs.
+    /// CPU time of the server per session, in µs.
     SessionCost,
-    /// Sessions in a second of the server's processor time.
+    /// Sessions per second of the server's CPU time.
     SessionsPerCore,
-    /// How long it took until all were answered, in ms.
-    StormPlan,
-    /// The server's processor time until then, in ms.
+    /// Time until all joiners were answered, in ms.
+    Storm,
+    /// CPU time of the server until then, in ms.
     StormCost,
-    /// Resident memory for an idle member, in kB.
+    /// Resident memory per idle member, in kB.
     Member,
-    /// The server's processor time for an idle member, in µs per second.
+    /// CPU time of the server per idle member, in µs per second.
     Heartbeats,
-    /// Resident memory for all idle members, in MB.
+    /// Resident memory of all idle members, in MB.
     Held,
-    /// The server's processor time for all idle members, in ms per second.
+    /// CPU time of the server for all idle members, in ms per second.
     Beats,
-    /// Memory of the system's for an idle member's connection, in kB.
+    /// Kernel memory per idle member's connection, in kB.
     Kernel,
-    /// Resident memory that is kept for a connection after large messages, in KiB.
-    RetainedMemoryResult,
+    /// Memory retained per connection after large messages, in KiB.
+    RetainedMemory,
     /// Resident memory at start, in MB.
     Size,
-    /// From its start until it listens, in ms.
+    /// Time from start until listening, in ms.
     Start,
 }
 
 impl Figure {
-    /// What the figures of the table are of.
+    /// Returns the unit shown in the table.
     pub fn unit(self) -> &'static str {
         match self {
             Figure::Rate => "1000 messages/s",
@@ -68,34 +68,34 @@ impl Figure {
             Figure::Tail => "ms (p99)",
             Figure::SessionCost => "µs of CPU/session",
             Figure::SessionsPerCore => "sessions/s per core",
-            Figure::StormPlan => "ms",
+            Figure::Storm => "ms",
             Figure::StormCost => "ms of CPU",
             Figure::Kernel => "kB of the system's/member",
             Figure::Held => "MB in all",
             Figure::Beats => "ms of CPU/s",
             Figure::Member => "kB/member",
             Figure::Heartbeats => "µs of CPU/s per member",
-            Figure::RetainedMemoryResult => "KiB/connection",
+            Figure::RetainedMemory => "KiB/connection",
             Figure::Size => "MB",
             Figure::Start => "ms to listening",
         }
     }
 }
 
-/// What one turn of one server has shown.
+/// Figures of one turn of one server.
 pub type Sample = BTreeMap<Figure, f64>;
 
-/// What is asked of a figure, or of its ratio to another.
+/// Target of a figure, or of its ratio to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
-    /// Not more.
+    /// Upper limit.
     AtMost(f64),
-    /// Not less.
+    /// Lower limit.
     AtLeast(f64),
 }
 
 impl Target {
-    /// Whether a value is what is asked for. What could not be measured is not.
+    /// Returns true if `value` meets the target; a value that could not be measured does not.
     pub fn met(self, value: f64) -> bool {
         match self {
             Target::AtMost(limit) => value <= limit,
@@ -103,7 +103,7 @@ impl Target {
         }
     }
 
-    /// As it stands in the table.
+    /// Returns the target as the table shows it.
     pub fn text(self, ratio: bool) -> String {
         let times = if ratio { " ×" } else { "" };
         match self {
@@ -113,19 +113,19 @@ impl Target {
     }
 }
 
-/// The values of some turns.
+/// Summary of several turns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The one in the middle.
+    /// Median.
     pub median: f64,
-    /// The least.
+    /// Minimum.
     pub least: f64,
-    /// The most.
+    /// Maximum.
     pub most: f64,
 }
 
 impl Summary {
-    /// Of values in any order; none of none.
+    /// Returns the summary of values in any order, `None` for no values.
     pub fn of(mut values: Vec<f64>) -> Option<Summary> {
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
@@ -134,7 +134,7 @@ impl Summary {
     }
 }
 
-/// With three digits that mean something, and no more.
+/// Formats a value with three significant digits.
 pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 99.95 => format!("{value:.0}"),
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn summary_has_the_median() {
         let of = |values: &[f64]| Summary::of(values.to_vec()).unwrap();
         assert_eq!(of(&[3.0, 1.0, 2.0]), Summary { median: 2.0, least: 1.0, most: 3.0 });
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_include_their_limit() {
+    fn target_includes_its_limit() {
         assert!(Target::AtMost(0.5).met(0.5) && !Target::AtMost(0.5).met(0.51));
         assert!(Target::AtLeast(2.0).met(2.0) && !Target::AtLeast(2.0).met(1.99));
         assert!(!Target::AtMost(0.5).met(f64::NAN) && !Target::AtLeast(0.5).met(f64::NAN));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn three_digits_are_shown() {
+    fn three_significant_digits_are_shown() {
         let shown: Vec<String> = [1234.5, 99.96, 99.94, 9.996, 1.234, 0.99951, 0.0456].map(digits).into();
         assert_eq!(shown, ["1234", "100", "99.9", "10.0", "1.23", "1.00", "0.046"]);
     }

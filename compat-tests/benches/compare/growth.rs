@@ -1,5 +1,5 @@
-//! How the costs of our server grow: with its connections, its rooms, the joiners of a room, and the size of contents.
-//! Each point has a server of its own, and the median of some turns. What is drawn is in `plot`.
+//! Growth of the gateway's costs with connections, rooms, joiners of a room, and content size. Each point
+//! is the median of several turns, each with a server of its own. Drawing is in `plot`.
 
 use std::path::Path;
 
@@ -12,41 +12,41 @@ use crate::plot::{self, Plot};
 use crate::servers::{Party, Servers};
 use crate::works::{Connected, Load, relay};
 
-/// What grows, and the sizes it is looked at.
+/// A growing quantity, and the sizes at which it is measured.
 struct Series {
     name: &'static str,
     title: &'static str,
     x: &'static str,
     sizes: &'static [usize],
     load: fn(usize) -> Load,
-    /// The figures that are drawn, and what they are called.
+    /// Figures to draw, with their labels.
     drawn: &'static [(Figure, &'static str)],
     y: &'static str,
-    /// What growth should be.
+    /// Expected growth.
     linear: Linear,
-    /// The bare relay at the same sizes, too.
+    /// True if the bare relay is measured at the same sizes.
     bare: bool,
-    /// What stands beside them in the table.
-    told: &'static [(Figure, &'static str)],
+    /// Further figures in the table.
+    further: &'static [(Figure, &'static str)],
 }
 
-/// What a figure does if each thing costs the same.
+/// Growth of a figure if each unit costs the same.
 #[derive(Clone, Copy)]
 enum Linear {
-    /// It is the same at all sizes.
+    /// Constant.
     Same,
-    /// It grows with the size, from what there is without.
+    /// Proportional to the size, plus a constant.
     Affine,
 }
 
-/// What was measured at one size.
+/// Figures at one size.
 #[derive(Clone, Debug, Serialize)]
 pub struct Point {
-    /// The series.
+    /// Name of the series.
     pub series: &'static str,
-    /// The size.
+    /// Size.
     pub size: usize,
-    /// The medians.
+    /// Medians.
     pub figures: Sample,
 }
 
@@ -56,12 +56,12 @@ const SERIES: &[Series] = &[
         title: "Idle members, each in a room of its own",
         x: "members",
         sizes: &[100, 300, 1_000, 3_000, 6_000, 10_000, 14_000, 18_000],
-        load: Load::IdlePlan,
+        load: Load::Idle,
         drawn: &[(Figure::Held, "memory beyond that at start, MB"), (Figure::Beats, "CPU, ms/s")],
         y: "MB, ms/s",
         linear: Linear::Affine,
         bare: false,
-        told: &[
+        further: &[
             (Figure::Member, "kB of memory for each"),
             (Figure::Kernel, "kB of the system's for each"),
             (Figure::Heartbeats, "µs of CPU/s for each"),
@@ -72,43 +72,40 @@ const SERIES: &[Series] = &[
         title: "Relay, 1 in flight in each room, 64 bytes",
         x: "rooms",
         sizes: &[10, 30, 100, 300, 1_000, 3_000, 6_000, 9_000],
-        load: |rooms| Load::ThroughputPlan(relay(rooms, 1, 64)),
+        load: |rooms| Load::Throughput(relay(rooms, 1, 64)),
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Same,
         bare: true,
-        told: &[],
+        further: &[],
     },
     Series {
         name: "joiners",
         title: "Joiners at once into one room",
         x: "joiners",
         sizes: &[1, 10, 30, 100, 300, 1_000, 2_000, 3_000, 5_000],
-        load: |joiners| Load::StormPlan(joiners, Connected::After),
-        drawn: &[
-            (Figure::StormPlan, "until all are answered, ms"),
-            (Figure::StormCost, "CPU of the server, ms"),
-        ],
+        load: |joiners| Load::Storm(joiners, Connected::After),
+        drawn: &[(Figure::Storm, "until all are answered, ms"), (Figure::StormCost, "CPU of the server, ms")],
         y: "ms",
         linear: Linear::Affine,
         bare: false,
-        told: &[],
+        further: &[],
     },
     Series {
         name: "payload",
         title: "Relay, 50 rooms, 1 in flight",
         x: "bytes of a content",
         sizes: &[64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576],
-        load: |bytes| Load::ThroughputPlan(relay(50, 1, bytes)),
+        load: |bytes| Load::Throughput(relay(50, 1, bytes)),
         drawn: &[(Figure::Cost, "CPU for a message, µs")],
         y: "µs",
         linear: Linear::Affine,
         bare: true,
-        told: &[],
+        further: &[],
     },
 ];
 
-/// Measures all series, draws them into this folder, and tells them as Markdown.
+/// Measures all series, draws them into a folder, and returns them as Markdown.
 pub async fn growth(
     servers: &Servers,
     measure: &Measure,
@@ -132,10 +129,10 @@ pub async fn growth(
             }
             own.push(Point { series: series.name, size: *size, figures: medians(&samples) });
         }
-        text.push_str(&told(series, &own));
+        text.push_str(&further(series, &own));
         if let Some(folder) = folder {
             let name = format!("growth-{}.svg", series.name);
-            plotted(&folder.join(&name), series, &own)?;
+            plots(&folder.join(&name), series, &own)?;
             text.push_str(&format!("![{}, by {}]({name})\n\n", series.title, series.x));
         }
         points.extend(own);
@@ -144,7 +141,7 @@ pub async fn growth(
     Ok((text, points))
 }
 
-/// One turn of ours at one size, and of the bare relay where it is compared with that.
+/// Runs one turn of the gateway at one size, and of the bare relay where it is compared.
 async fn sample(servers: &Servers, series: &Series, size: usize, measure: &Measure) -> Result<Sample> {
     let turn = async |party| {
         let started = servers.start(party).await?;
@@ -159,18 +156,18 @@ async fn sample(servers: &Servers, series: &Series, size: usize, measure: &Measu
 }
 
 impl Series {
-    /// The figures that are drawn, in their order.
+    /// Returns the drawn figures, in order.
     fn drawn(&self) -> impl Iterator<Item = (Figure, &'static str)> {
         let bare = self.bare.then_some((Figure::BareCost, "the same of a bare relay, µs"));
         self.drawn.iter().copied().chain(bare)
     }
 }
 
-/// What a million idle members would take, by what each further one took.
+/// Returns the extrapolated memory of a million idle members, from the cost of each further member.
 fn million(points: &[Point]) -> Option<String> {
     let members: Vec<&Point> = points.iter().filter(|point| point.series == "members").collect();
     let most = members.iter().max_by_key(|point| point.size)?;
-    // What a server has for its first connections does not count again for each.
+    // The base cost of the first connections does not count for each.
     let each = |figure| {
         let points: Vec<(f64, f64)> = members
             .iter()
@@ -180,7 +177,7 @@ fn million(points: &[Point]) -> Option<String> {
     };
     let (own, beats) = (each(Figure::Held)?, each(Figure::Beats)?);
     let system = *most.figures.get(&Figure::Kernel)?;
-    // A kB for each of a million is a GB, and a µs is a second.
+    // 1 kB for each of a million is 1 GB, 1 µs is 1 s.
     Some(format!(
         "### A million idle members\n\nBy the line through the figures up to {} members: {} GB of the server's memory ({} kB each), {} GB of \
          the system's ({} kB), and {} cores for heartbeats ({} µs/s).\n",
@@ -204,9 +201,9 @@ fn medians(samples: &[Sample]) -> Sample {
     figures.into_iter().filter_map(median).collect()
 }
 
-/// The figures of a series as a table.
-fn told(series: &Series, points: &[Point]) -> String {
-    let figures: Vec<(Figure, &str)> = series.drawn().chain(series.told.iter().copied()).collect();
+/// Returns the figures of a series as a table.
+fn further(series: &Series, points: &[Point]) -> String {
+    let figures: Vec<(Figure, &str)> = series.drawn().chain(series.further.iter().copied()).collect();
     let mut text = format!("### {}\n\n| {} |", series.title, series.x);
     figures.iter().for_each(|(_, name)| text.push_str(&format!(" {name} |")));
     text.push_str("\n|--:|");
@@ -222,7 +219,7 @@ fn told(series: &Series, points: &[Point]) -> String {
     text
 }
 
-fn plotted(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
+fn plots(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
     let of = |(figure, name): (Figure, &'static str)| {
         let points: Vec<(f64, f64)> = points
             .iter()
@@ -237,7 +234,7 @@ fn plotted(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
     plot::draw(path, &plot)
 }
 
-/// Where the points would be if growth were linear: fitted to their ratios, as the axes are logarithmic.
+/// Returns the points of linear growth, fitted by ratios, as the axes are logarithmic.
 fn line(linear: Linear, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let median = |values: Vec<f64>| Summary::of(values).map_or(0.0, |summary| summary.median);
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
@@ -245,13 +242,13 @@ fn line(linear: Linear, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         Linear::Same => (median(points.iter().map(|point| point.1).collect()), 0.0),
         Linear::Affine => affine(points),
     };
-    // An affine line is none on logarithmic axes: it takes some points.
+    // An affine function is no straight line on logarithmic axes.
     const STEPS: u32 = 60;
     let step = |at: u32| first.0 * (last.0 / first.0).powf(f64::from(at) / f64::from(STEPS));
     (0..=STEPS).map(step).map(|x| (x, fixed + each * x)).filter(|point| point.1 > 0.0).collect()
 }
 
-/// The least squares of relative errors: what a thing costs without size, and for each unit of it.
+/// Returns base cost and cost per unit, by least squares of relative errors.
 fn affine(points: &[(f64, f64)]) -> (f64, f64) {
     let (mut ww, mut wx, mut wxx, mut wy, mut wxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for (x, y) in points {
@@ -274,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_again() {
+    fn counts_are_parsed_from_callgrind_output() {
         let points: Vec<(f64, f64)> = [1.0, 10.0, 1000.0].map(|x| (x, 5.0 + 2.0 * x)).into();
         let (fixed, each) = affine(&points);
         assert!((fixed - 5.0).abs() < 1e-6 && (each - 2.0).abs() < 1e-6, "{fixed} {each}");

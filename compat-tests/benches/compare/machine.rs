@@ -1,5 +1,4 @@
-//! What the machine gives: cores to pin to, descriptors, and what stands above the table. Linux only. Nothing is
-//! measured here.
+//! The machine: cores to pin to, CPU use of other processes, description. Linux only.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,26 +9,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Cores: a server and the load each have their own, so that neither takes time from the other.
+/// Cores. Server and load generator each have their own, so that neither takes time from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cores {
-    /// The first that we may use, for the server.
+    /// First allowed core, for the server.
     First,
-    /// The second, for the load.
+    /// Second allowed core, for the load generator.
     Second,
     /// Both.
     Both,
 }
 
-/// Pins this thread, and what it starts from now on, to these cores. Where there is only one, nothing is pinned.
+/// Pins this thread, and processes started by it, to these cores. Without effect on a machine with one
+/// core.
 pub fn pin(cores: Cores) -> Result<()> {
-    // Those that were ours before anything was pinned.
+    // The allowed cores, read before anything is pinned.
     static OURS: OnceLock<Vec<usize>> = OnceLock::new();
-    let ours = OURS.get_or_init(|| {
+    let gateway = OURS.get_or_init(|| {
         let set = sched_getaffinity(None).unwrap_or_default();
         (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
     });
-    let &[first, second, ..] = &ours[..] else { return Ok(()) };
+    let &[first, second, ..] = &gateway[..] else { return Ok(()) };
     let mut set = CpuSet::new();
     if cores != Cores::Second {
         set.set(first);
@@ -40,7 +40,7 @@ pub fn pin(cores: Cores) -> Result<()> {
     sched_setaffinity(None, &set).context("cannot pin to a core")
 }
 
-/// The machine, in a line.
+/// Returns a description of the machine, in one line.
 pub fn describe() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -48,7 +48,7 @@ pub fn describe() -> String {
         line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // What follows the version names the builder's flavour, which tells nobody anything.
+    // The part after the version names the builder's flavour.
     let kernel = release.trim().split('-').next().unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = kib(&memory, "MemTotal:") as f64 / 1e6;
@@ -60,41 +60,41 @@ pub fn describe() -> String {
     text
 }
 
-/// How much of the machine processes other than this one and a server take.
+/// Measures the CPU use of processes other than this one and a server.
 pub struct Watch {
     whole: f64,
-    ours: f64,
+    gateway: f64,
     begin: Instant,
 }
 
 impl Watch {
-    /// From now on; `server` is the processor time that the server has had, in seconds.
+    /// Starts measuring; `server` is the server's CPU time so far, in seconds.
     pub fn start(server: f64) -> Watch {
-        Watch { whole: busy(), ours: own() + server, begin: Instant::now() }
+        Watch { whole: busy(), gateway: own() + server, begin: Instant::now() }
     }
 
-    /// In % of all cores; none if it is too short a time for the clock that this is told by.
+    /// Returns the use in % of all cores; `None` if the time was too short for the clock.
     pub fn others(&self, server: f64) -> Option<f64> {
         let elapsed = self.begin.elapsed();
-        let others = busy() - self.whole - (own() + server - self.ours);
+        let others = busy() - self.whole - (own() + server - self.gateway);
         let share = others.max(0.0) / (elapsed.as_secs_f64() * cores() as f64);
         (elapsed > Duration::from_secs(1)).then_some(share * 100.0)
     }
 }
 
-/// The tick of `/proc` is 1/100 s on every Linux.
+/// Ticks per second in `/proc`; 100 on every Linux.
 const TICKS: f64 = 100.0;
 
-/// Processor time that was used by anybody, in seconds; what a hypervisor took, too.
+/// Returns the CPU time used by all processes, in seconds, including time taken by a hypervisor.
 fn busy() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // User, nice, system, idle, waiting, interrupts of both kinds, stolen.
+    // User, nice, system, idle, iowait, irq, softirq, steal.
     let ticks = fields.take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
     ticks.filter_map(|(_, field)| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
-/// Processor time of this process, in seconds: of threads that have ended, too.
+/// Returns the CPU time of this process, in seconds, including ended threads.
 pub fn own() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -102,7 +102,7 @@ pub fn own() -> f64 {
     ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
-/// What the system itself holds for all its processes, in bytes: sockets and files, for a great part.
+/// Returns kernel memory in bytes; mostly sockets and files.
 pub fn held_by_the_system() -> u64 {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     kib(&memory, "Slab:") * 1024
@@ -114,12 +114,12 @@ fn kib(memory: &str, name: &str) -> u64 {
 }
 
 fn cores() -> usize {
-    // Not what this process may use: it is pinned.
+    // Not `available_parallelism`: this process is pinned.
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpu.lines().filter(|line| line.starts_with("processor")).count().max(1)
 }
 
-/// What a program says of its version.
+/// Returns the output of a program's version flag.
 pub fn version(program: &std::path::Path, flag: &str) -> String {
     let said = Command::new(program).arg(flag).output();
     said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()

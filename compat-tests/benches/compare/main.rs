@@ -1,13 +1,14 @@
-//! `compare`: what the gateway costs beside the original servers from npm, work by work, in one run on one machine;
-//! and how that grows. Nothing passes or fails here: it prints tables, and draws plots.
+//! `compare`: measures the gateway's cost next to the Node.js servers, in one run on one machine, and its
+//! growth. Nothing passes or fails here: it prints tables and draws plots.
 //!
 //! ```text
-//! works (who does what, what is asked) ─► drive (one turn of one server) ─► figures ─► table ─► document
-//!                                           │
-//!                                           └── servers: the originals, ours, and the least there can be (reference)
+//! works (loads, targets) ─► drive (one turn of one server) ─► figures ─► table ─► document
+//!                              │
+//!                              └── servers: the Node.js servers, the gateway, the bare relay (reference)
 //! growth ─► drive, plot ─► document
 //! ```
 
+#![allow(unreachable_pub, reason = "a crate without users")]
 #![cfg(target_os = "linux")]
 
 mod document;
@@ -41,12 +42,12 @@ use crate::servers::Servers;
 use crate::table::Line;
 use crate::works::Work;
 
-/// Where a release build leaves our server.
+/// Path of the gateway in a release build.
 const SERVER: &str = "target/release/sigver";
-/// How long a load lasts before it counts.
+/// Uncounted load before a window.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Compares the gateway with the original servers
+/// Compares the gateway with the Node.js servers
 #[derive(Parser)]
 #[command(name = "compare")]
 struct Args {
@@ -58,9 +59,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Shows how the costs of ours grow, and draws it
+    /// Measure and draw the growth of the gateway's costs
     Growth(GrowthArgs),
-    /// The least that can stand between two clients
+    /// Run the bare relay
     #[command(hide = true, disable_help_flag = true)]
     Reference {
         #[arg(short = 'h')]
@@ -76,25 +77,25 @@ enum Task {
 
 #[derive(clap::Args)]
 struct TableArgs {
-    /// Our server
+    /// The gateway's binary
     #[arg(long, default_value = SERVER)]
     server_bin: PathBuf,
-    /// Where the originals are installed
+    /// Directory of the installed Node.js servers
     #[arg(long, default_value_os_t = root().join("originals"))]
     originals: PathBuf,
-    /// Works by their name, or by how it begins; all without it
+    /// Names of works, or beginnings of names; all by default
     #[arg(long, value_delimiter = ',')]
     works: Vec<String>,
-    /// List the works, and do nothing
+    /// List the works and exit
     #[arg(long)]
     list: bool,
-    /// How often each server has its turn
+    /// Turns of each server
     #[arg(long, default_value_t = 5)]
     turns: usize,
-    /// How long messages are counted in a turn, in seconds
+    /// Measurement duration of a turn, in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// One turn, short, with a tenth of the members: to see that everything works
+    /// One short turn with a tenth of the members, as a smoke test
     #[arg(long)]
     quick: bool,
     /// Write all figures to this file
@@ -107,22 +108,22 @@ struct TableArgs {
 
 #[derive(clap::Args)]
 struct GrowthArgs {
-    /// Our server
+    /// The gateway's binary
     #[arg(long, default_value = SERVER)]
     server_bin: PathBuf,
-    /// Series by their name: members, rooms, joiners, payload; all without it
+    /// Names of series: members, rooms, joiners, payload; all by default
     #[arg(long, value_delimiter = ',')]
     series: Vec<String>,
-    /// How often each point is measured
+    /// Measurements of each point
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// How long messages are counted in a turn, in seconds
+    /// Measurement duration of a turn, in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Write all figures to this file
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Replace the tables in this document, and draw the plots beside it
+    /// Replace the tables in this document, and draw the plots next to it
     #[arg(long)]
     write: Option<PathBuf>,
 }
@@ -133,9 +134,9 @@ fn main() -> Result<ExitCode> {
         reference::serve(cert.as_deref().zip(key.as_deref()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(tls) = tls::files() else { return tls::again_with_a_certificate() };
+    let Some(tls) = tls::files() else { return tls::run_with_certificate() };
     fd_limit::raise()?;
-    // Before there are threads, which all belong on the load's core.
+    // Before there are threads, all of which belong on the load generator's core.
     machine::pin(Cores::Second)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -147,7 +148,7 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is measured in a turn, with a window of so many seconds.
+/// Returns the durations of a turn with a window of `seconds`.
 fn measure(seconds: f64, quick: bool) -> Result<Measure> {
     let window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     let idle = match quick {
@@ -159,7 +160,7 @@ fn measure(seconds: f64, quick: bool) -> Result<Measure> {
 
 async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let originals = PathBuf::new();
-    let servers = Servers { ours: args.server_bin.clone(), originals, tls, nodes: Default::default() };
+    let servers = Servers { gateway: args.server_bin.clone(), originals, tls, nodes: Default::default() };
     let measure = measure(args.seconds, false)?;
     let folder = args.write.as_deref().and_then(std::path::Path::parent);
     let (text, points) = growth::growth(&servers, &measure, args.turns.max(1), &args.series, folder).await?;
@@ -186,7 +187,7 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let (turns, seconds) = if args.quick { (1, 0.5) } else { (args.turns.max(1), args.seconds) };
     let measure = measure(seconds, args.quick)?;
     let servers = Servers {
-        ours: args.server_bin.clone(),
+        gateway: args.server_bin.clone(),
         originals: args.originals.clone(),
         tls,
         nodes: Default::default(),
@@ -194,12 +195,13 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let steps = works.iter().map(|work| work.runs.len() * turns).sum::<usize>();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?;
     let bar = ProgressBar::new(steps as u64).with_style(style);
-    let (mut lines, mut others): (Vec<Line>, Vec<f64>) = Default::default();
+    let (mut lines, mut others, mut failed): (Vec<Line>, Vec<f64>, Vec<&str>) = Default::default();
     for work in &works {
         if bar.is_hidden() {
             eprintln!("{}", work.name);
         }
         let samples = measured(work, turns, &measure, args.quick, &servers, &bar).await;
+        failed.extend(samples.is_empty().then_some(work.name));
         others.extend(samples.iter().flatten().filter_map(|sample| sample.get(&Figure::Others).copied()));
         lines.extend(table::lines(work, &samples));
     }
@@ -217,10 +219,13 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     if let Some(path) = &args.write {
         document::replace(path, "table", &text)?;
     }
+    if !failed.is_empty() {
+        bail!("not measured, as every turn failed: {}", failed.join(", "));
+    }
     Ok(())
 }
 
-/// The samples of a work. A turn that fails is told and missing: the others count.
+/// Returns the samples of a work. A failed turn is reported and left out.
 async fn measured(
     work: &Work,
     turns: usize,
@@ -264,13 +269,13 @@ fn selected(names: &[String]) -> Result<Vec<Work>> {
     Ok(works)
 }
 
-/// Whether the machine was the comparison's own.
+/// Returns a note on the machine's other processes.
 fn quiet(others: Vec<f64>) -> String {
     let Some(Summary { median, most, .. }) = Summary::of(others) else { return String::new() };
     format!("Other processes took {median:.0} % of the machine meanwhile, {most:.0} % in the worst turn.\n")
 }
 
-/// What the table is of.
+/// Returns the heading of the table.
 fn heading(servers: &Servers, shape: &str) -> String {
     let system = machine::version(std::path::Path::new("node"), "--version");
     let eight = machine::version(&servers.originals.join("node_modules/node8/bin/node"), "--version");
@@ -280,8 +285,8 @@ fn heading(servers: &Servers, shape: &str) -> String {
         format!("sigver@{version} under Node {}", node.trim_start_matches('v'))
     });
     let under = under.collect::<Vec<_>>().join(", ");
-    let ours = machine::version(&servers.ours, "-V");
-    let mut text = format!("Machine: {}. Ours: sigver {ours}.", machine::describe());
+    let gateway = machine::version(&servers.gateway, "-V");
+    let mut text = format!("Machine: {}. Ours: sigver {gateway}.", machine::describe());
     if !under.is_empty() {
         text.push_str(&format!(" Originals: {under}."));
     }

@@ -1,5 +1,5 @@
-//! Plots as SVG: measured points, and the straight line they would be on if each thing cost the same. Both axes are
-//! logarithmic, so that a knee shows wherever it is. The colours can be read on light and on dark pages.
+//! SVG plots of measured points, with the line of linear growth. Both axes are logarithmic. Colours suit
+//! light and dark pages.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,44 +8,44 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 
-/// One plot.
+/// A plot.
 pub struct Plot<'a> {
-    /// What is shown.
+    /// Title.
     pub title: &'a str,
-    /// What grows.
+    /// Label of the growing quantity.
     pub x: &'a str,
-    /// What is measured, and its unit.
+    /// Label and unit of the measured quantity.
     pub y: &'a str,
-    /// What was measured, each with its name.
+    /// Series.
     pub series: Vec<Series<'a>>,
 }
 
-/// Points, and the line that belongs to them.
+/// Points with their line.
 pub struct Series<'a> {
-    /// What they are.
+    /// Label.
     pub name: &'a str,
-    /// What was measured, by what grows.
+    /// Measured points.
     pub points: Vec<(f64, f64)>,
-    /// The same, if growth were linear.
+    /// Points of linear growth.
     pub line: Vec<(f64, f64)>,
 }
 
 const SIZE: (u32, u32) = (720, 420);
-const INK: RGBColor = RGBColor(128, 128, 128);
-const COLOURS: [RGBColor; 3] = [RGBColor(46, 134, 222), RGBColor(230, 126, 34), RGBColor(39, 174, 96)];
+const LINE_COLOUR: RGBColor = RGBColor(128, 128, 128);
+const SERIES_COLOURS: [RGBColor; 3] = [RGBColor(46, 134, 222), RGBColor(230, 126, 34), RGBColor(39, 174, 96)];
 
-/// Draws it into a file.
+/// Draws a plot into a file.
 pub fn draw(path: &Path, plot: &Plot<'_>) -> Result<()> {
-    // The types of the library's errors are those of its backends.
+    // The library's error types depend on its back ends.
     drawn(path, plot).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 fn drawn(path: &Path, plot: &Plot<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let all = || plot.series.iter().flat_map(|series| series.points.iter().chain(&series.line));
     let (x, y) = (around(all().map(|point| point.0), 1.15), around(all().map(|point| point.1), 1.5));
-    // Nothing is painted behind it: it has the page's colour.
+    // No background: it has the page's colour.
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    let text = |size: i32| ("sans-serif", size).into_font().color(&INK);
+    let text = |size: i32| ("sans-serif", size).into_font().color(&LINE_COLOUR);
     let mut chart = ChartBuilder::on(&root)
         .margin(14)
         .caption(plot.title, text(17))
@@ -54,9 +54,9 @@ fn drawn(path: &Path, plot: &Plot<'_>) -> Result<(), Box<dyn std::error::Error>>
         .build_cartesian_2d(x.log_scale(), y.log_scale())?;
     chart
         .configure_mesh()
-        .bold_line_style(INK.mix(0.35))
-        .light_line_style(INK.mix(0.08))
-        .axis_style(INK)
+        .bold_line_style(LINE_COLOUR.mix(0.35))
+        .light_line_style(LINE_COLOUR.mix(0.08))
+        .axis_style(LINE_COLOUR)
         .x_desc(plot.x)
         .y_desc(plot.y)
         .label_style(text(13))
@@ -64,7 +64,7 @@ fn drawn(path: &Path, plot: &Plot<'_>) -> Result<(), Box<dyn std::error::Error>>
         .x_label_formatter(&|value| short(*value))
         .y_label_formatter(&|value| short(*value))
         .draw()?;
-    for (series, colour) in plot.series.iter().zip(COLOURS) {
+    for (series, colour) in plot.series.iter().zip(SERIES_COLOURS) {
         chart.draw_series(LineSeries::new(series.line.iter().copied(), colour.mix(0.45).stroke_width(2)))?;
         chart
             .draw_series(series.points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?
@@ -80,7 +80,7 @@ fn drawn(path: &Path, plot: &Plot<'_>) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// A range with some room around all values.
+/// Returns a range around all values, with a margin.
 fn around(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     let (least, most) = values
         .filter(|value| *value > 0.0)
@@ -88,7 +88,7 @@ fn around(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     if most == 0.0 { 1.0..10.0 } else { least / room..most * room }
 }
 
-/// As an axis has it: 1000 is 1k.
+/// Formats an axis label: 1000 is 1k.
 fn short(value: f64) -> String {
     let (scaled, suffix) = match value {
         value if value >= 999_999.5 => (value / 1e6, "M"),
@@ -104,13 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_are_short() {
+    fn axis_labels_are_short() {
         let shown = [0.05, 1.0, 300.0, 1000.0, 18_000.0, 1_048_576.0].map(short);
         assert_eq!(shown, ["0.05", "1", "300", "1k", "18k", "1.049M"]);
     }
 
     #[test]
-    fn a_plot_has_no_background_and_no_black() {
+    fn plot_has_no_background_and_no_black() {
         let path = std::env::temp_dir().join(format!("plot-{}.svg", std::process::id()));
         let points = vec![(100.0, 1.0), (1_000.0, 11.0), (10_000.0, 95.0)];
         let line = vec![(100.0, 1.0), (10_000.0, 100.0)];

@@ -1,9 +1,9 @@
-//! What the servers are measured against where no original can be: as little as can stand between two clients. It
-//! grants every upgrade with a canned answer, pairs connections by path, answers a connect, and hands contents of
-//! sigver 20 over to the other side: two system calls and a few dozen bytes of work per message. Everybody hears a heartbeat
-//! every five seconds. It has no rooms, no limits, no checks. With a certificate, all of that behind rustls as it comes.
+//! The bare relay: a lower bound for any server. It grants every upgrade with a constant response, pairs
+//! connections by path, answers a connect, and passes sigver-20 contents to the other side: two system
+//! calls and a few dozen bytes of work per message. Every client gets a heartbeat every five seconds. It
+//! has no rooms, no limits and no checks. With a certificate it serves TLS through rustls with defaults.
 //!
-//! It runs as a process of its own: this program, with a hidden argument.
+//! It runs in a process of its own: this program with a hidden argument.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use compat_tests::raw_protobuf::put_varint;
+use compat_tests::protobuf::put_varint;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
@@ -28,43 +28,43 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// The answer to every upgrade, less the end of it.
+/// Response to every upgrade, without its end.
 const UPGRADE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Accept: ";
-/// The first byte of a content of sigver 20, and of its connect: the field of the message.
+/// First byte of a sigver-20 content: the field of the message.
 const CONTENT: u8 = 0x12;
 const CONNECT: u8 = 0x1a;
-/// The field of a content that says who sends it, and the id of everybody.
+/// Sender field of a content, with the one id that is used.
 const SENDER: [u8; 2] = [0x08, 0x01];
 
-/// A heartbeat of sigver 20, in its frame, and how often there is one.
+/// A sigver-20 heartbeat frame.
 const HEARTBEAT: [u8; 4] = [0x82, 2, 0x08, 0x01];
-const BEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The way to a client: its half is missing while it is not there.
+/// Write half of a client, absent while it is in use.
 #[derive(Default)]
 struct Way {
     writer: RefCell<Option<Box<dyn AsyncWrite + Unpin>>>,
     here: Notify,
 }
 
-/// Two clients: which of them has the path to itself so far.
+/// Two clients on a path.
 #[derive(Default)]
 struct Pair {
     ways: [Way; 2],
 }
 
-/// Who waits at a path for the other one, or that two have met there.
+/// Clients that wait at a path, or a mark that two have met there.
 type Waiting = Rc<RefCell<HashMap<String, Option<Rc<Pair>>>>>;
 
-/// Serves until it is killed, and prints what ours prints.
+/// Serves until it is killed. Prints the gateway's start-up line.
 pub fn serve(tls: Option<(&Path, &Path)>) -> Result<()> {
     let tls = tls.map(|(cert, key)| acceptor(cert, key)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(async {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        // As ours: in a storm, who is not accepted at once would come again a second later.
+        // The gateway's backlog: in a storm, a client that is not accepted retries after a second.
         let listener = socket.listen(4096)?;
         println!("Signaling server is listening on {}", listener.local_addr()?);
         let waiting = Waiting::default();
@@ -117,7 +117,7 @@ async fn client(
             break head.split(' ').nth(1).unwrap_or_default().to_owned();
         }
     };
-    // Who comes to a path where two have met, as in a storm, is no first and has nobody.
+    // A client on a path where two have met, as in a storm, stays alone.
     let (pair, me, first) = match waiting.borrow_mut().entry(path.clone()) {
         Entry::Vacant(free) => {
             let pair = Rc::<Pair>::default();
@@ -140,7 +140,7 @@ async fn client(
     done
 }
 
-/// From one client to the other, until either goes.
+/// Relays from one client to the other, until either disconnects.
 async fn relay(
     reader: &mut (impl AsyncRead + Unpin),
     writer: impl AsyncWrite + Unpin + 'static,
@@ -158,13 +158,13 @@ async fn relay(
             match message.first() {
                 Some(&CONTENT) => content(message, &mut out)?,
                 Some(&CONNECT) => {
-                    // From now on this client is written to by the other one's task alone.
+                    // From here on only the other client's task writes to this client.
                     if let Some(mut writer) = own.take() {
                         writer.write_all(&[0x82, 2, 0x20, u8::from(first)]).await?;
                         writer.flush().await?;
                         *pair.ways[me].writer.borrow_mut() = Some(writer);
                         pair.ways[me].here.notify_one();
-                        spawn_local(beat(Rc::downgrade(pair), me));
+                        spawn_local(send_heartbeats(Rc::downgrade(pair), me));
                     }
                 }
                 _ => {}
@@ -193,13 +193,13 @@ async fn relay(
     }
 }
 
-/// Has a client hear a heartbeat now and then, until it goes.
-async fn beat(pair: Weak<Pair>, me: usize) {
+/// Sends heartbeats to a client until it disconnects.
+async fn send_heartbeats(pair: Weak<Pair>, me: usize) {
     loop {
-        sleep(BEAT).await;
+        sleep(HEARTBEAT_INTERVAL).await;
         let Some(pair) = pair.upgrade() else { return };
         let writer = pair.ways[me].writer.borrow_mut().take();
-        // Who is written to by the other one needs none, and who is gone has none.
+        // A client that the other writes to needs no heartbeat.
         let Some(mut writer) = writer else { return };
         if writer.write_all(&HEARTBEAT).await.is_err() || writer.flush().await.is_err() {
             return;
@@ -208,7 +208,7 @@ async fn beat(pair: Weak<Pair>, me: usize) {
     }
 }
 
-/// The first frame of a client, unmasked in place: where its message is, and where it ends.
+/// Parses a client's first frame, unmasked in place. Returns the range of its message, and its end.
 fn frame(bytes: &mut [u8]) -> Result<Option<(std::ops::Range<usize>, usize)>> {
     let Some(&[first, short]) = bytes.first_chunk() else { return Ok(None) };
     let (head, length) = match short & 0x7f {
@@ -230,7 +230,7 @@ fn frame(bytes: &mut [u8]) -> Result<Option<(std::ops::Range<usize>, usize)>> {
         bail!("closed");
     }
     let (mask, message) = bytes[head..end].split_at_mut(4);
-    // As wide as ours: it is to be the least there can be for large messages, too.
+    // As wide as the gateway's unmasking, so that this is a lower bound for large messages, too.
     let (wide, rest) = message.as_chunks_mut::<32>();
     wide.iter_mut().for_each(|wide| unmask(wide, mask));
     unmask(rest, mask);
@@ -241,7 +241,7 @@ fn unmask(bytes: &mut [u8], mask: &[u8]) {
     bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
 }
 
-/// The frame for the receiver of a content: a sender instead of a recipient.
+/// Writes the frame for a content's receiver: sender in place of recipient.
 fn content(message: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let mut at = 1;
     skip_varint(message, &mut at)?;
@@ -280,7 +280,7 @@ fn skip_varint(bytes: &[u8], at: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// The answer to the key in the head of a request.
+/// Returns the accept value for the key in a request head.
 fn accept(head: &str) -> Result<String> {
     let key = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_content_changes_its_recipient_for_a_sender() {
+    fn content_recipient_becomes_sender() {
         const MASK: [u8; 4] = [1, 2, 3, 4];
         let message = [CONTENT, 6, 0x10, 0x05, 0x22, 2, 7, 7];
         let mut masked = vec![0x82, 0x88];
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_answered_as_the_standard_has_it() {
+    fn upgrade_response_matches_rfc_6455() {
         let head = "GET /x HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         assert_eq!(accept(head).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }

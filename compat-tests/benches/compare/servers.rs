@@ -1,5 +1,5 @@
-//! The servers that take part, each a process on its cores: the originals under the Node they run on, ours, and the
-//! references. Nothing is measured here.
+//! Servers of the comparison, each a process on its cores: the Node.js servers, the gateway, the bare
+//! relay.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,57 +11,57 @@ use compat_tests::oracle::{Node, Server};
 
 use crate::machine::{Cores, pin};
 
-/// Room for a content of a MiB, with what is around it.
+/// Message limit with room for a content of 1 MiB.
 const LARGE: &str = "2097152";
 
-/// Who does the work.
+/// A participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
-    /// An original, by its version.
+    /// A Node.js server, by version.
     Original(&'static str),
-    /// Our server as it comes, on one core.
+    /// The gateway with defaults, on one core.
     Ours,
-    /// The same on one core with the load.
+    /// The gateway on one core with the load generator.
     OursSharingOne,
-    /// The same with two workers on two cores, each of which has half of the load, too.
+    /// The gateway with two workers on two cores, each shared with half of the load.
     OursSharingTwo,
-    /// Two of ours, each on a core of its own, that share nothing. The load is that of `OursSharingTwo`: each half of
-    /// it has as much to do with the one as with the other.
+    /// Two gateways that share nothing, each on a core of its own. The load is that of `OursSharingTwo`,
+    /// half of each thread's to each.
     OursApart,
-    /// Ours on one core with room for messages of more than a MiB.
+    /// The gateway on one core, with room for messages above 1 MiB.
     OursForLarge,
-    /// Ours on one core over TLS.
+    /// The gateway on one core, over TLS.
     OursTls,
-    /// The least that can stand between two clients.
+    /// The bare relay.
     Reference,
-    /// The same behind rustls.
+    /// The bare relay behind rustls.
     ReferenceTls,
 }
 
-/// What is needed to start them.
+/// Paths and settings to start servers.
 pub struct Servers {
-    /// Our server.
-    pub ours: PathBuf,
-    /// Where the originals are installed.
+    /// The gateway's binary.
+    pub gateway: PathBuf,
+    /// Directory of the installed Node.js servers.
     pub originals: PathBuf,
-    /// A certificate and its key.
+    /// Certificate and key.
     pub tls: (PathBuf, PathBuf),
-    /// Which Node each original has turned out to run on.
+    /// Node.js runtime on which each release was found to run.
     pub nodes: RefCell<BTreeMap<&'static str, Node>>,
 }
 
 impl Party {
-    /// Whether clients come over TLS.
+    /// Returns true if clients connect over TLS.
     pub fn tls(self) -> bool {
         matches!(self, Party::OursTls | Party::ReferenceTls)
     }
 
-    /// How many cores it has.
+    /// Returns the number of cores.
     pub fn cores(self) -> f64 {
         if matches!(self, Party::OursSharingTwo | Party::OursApart) { 2.0 } else { 1.0 }
     }
 
-    /// Its name in the table.
+    /// Returns the name shown in the table.
     pub fn name(self) -> String {
         match self {
             Party::Original(version) => format!("sigver@{version}"),
@@ -78,12 +78,13 @@ impl Party {
 }
 
 impl Servers {
-    /// Starts one, which is more than one process if it is several. This thread is back on the load's core then.
+    /// Starts a participant, with one process or several. The calling thread is pinned to the load
+    /// generator's core afterwards.
     pub async fn start(&self, party: Party) -> Result<Vec<Server>> {
-        // A process inherits its cores, so that it has as many threads as cores from the beginning.
+        // A process inherits its cores, so that it starts as many threads from the beginning.
         let (processes, load) = match party {
             Party::OursSharingOne => (&[Cores::First][..], Cores::First),
-            // The other half of the load goes to the other core, see `drive`.
+            // The other half of the load is on the other core, see `drive`.
             Party::OursSharingTwo => (&[Cores::Both][..], Cores::First),
             Party::OursApart => (&[Cores::First, Cores::Second][..], Cores::First),
             _ => (&[Cores::First][..], Cores::Second),
@@ -101,23 +102,23 @@ impl Servers {
     async fn started(&self, party: Party) -> Result<Server> {
         let text = |path: &'_ Path| path.to_string_lossy().into_owned();
         let (cert, key) = (text(&self.tls.0), text(&self.tls.1));
-        // The program that runs, even if it has been built again meanwhile.
+        // The running program, even if it was rebuilt since.
         let own = Path::new("/proc/self/exe");
         match party {
             Party::Original(version) => self.original(version).await,
             Party::Ours | Party::OursSharingOne | Party::OursSharingTwo | Party::OursApart => {
-                Server::ours_with(&self.ours, &[]).await
+                Server::gateway_with(&self.gateway, &[]).await
             }
-            Party::OursForLarge => Server::ours_with(&self.ours, &["--max-message", LARGE]).await,
-            Party::OursTls => Server::ours_with(&self.ours, &["--cert", &cert, "--key", &key]).await,
-            Party::Reference => Server::ours_with(own, &["reference"]).await,
+            Party::OursForLarge => Server::gateway_with(&self.gateway, &["--max-message", LARGE]).await,
+            Party::OursTls => Server::gateway_with(&self.gateway, &["--cert", &cert, "--key", &key]).await,
+            Party::Reference => Server::gateway_with(own, &["reference"]).await,
             Party::ReferenceTls => {
-                Server::ours_with(own, &["reference", "--cert", &cert, "--key", &key]).await
+                Server::gateway_with(own, &["reference", "--cert", &cert, "--key", &key]).await
             }
         }
     }
 
-    /// Under the system's Node if it runs there.
+    /// Starts a Node.js server, on the installed Node.js if it runs there.
     async fn original(&self, version: &'static str) -> Result<Server> {
         let original = Original::find(version)?;
         let known = self.nodes.borrow().get(version).copied();

@@ -1,4 +1,4 @@
-//! The table: what the samples of all turns come to, line by line, as Markdown and as JSON. Pure.
+//! The table of results, line by line, as Markdown and as JSON. Pure.
 
 use std::fmt::Write as _;
 
@@ -7,41 +7,41 @@ use serde::Serialize;
 use crate::figures::{Figure, Sample, Summary, Target, digits};
 use crate::works::{Beside, Row, Work};
 
-/// The samples of one work: for each turn, one for each run.
+/// Samples of one work: per turn, one per run.
 pub type Turns = Vec<Vec<Sample>>;
 
 /// A line of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// The name of the work.
+    /// Name of the work.
     pub work: &'static str,
-    /// What is done.
+    /// Description of the work.
     pub text: &'static str,
-    /// What is measured.
+    /// Measured figure.
     pub figure: Figure,
-    /// In which unit.
+    /// Unit.
     pub unit: &'static str,
-    /// Whose figure it is.
+    /// Participant.
     pub whose: String,
     /// Its values.
     pub value: Summary,
-    /// How busy it was, in % of a core.
+    /// CPU load of the participant, in % of a core.
     pub busy: Option<f64>,
-    /// How busy the load was.
+    /// CPU load of the load generator, in % of a core.
     pub load_busy: Option<f64>,
-    /// Beside whom.
+    /// Participant compared with.
     pub beside: Option<String>,
-    /// The other's values.
+    /// Values of the participant compared with.
     pub other: Option<Summary>,
-    /// The ratios, turn by turn.
+    /// Ratios, turn by turn.
     pub ratio: Option<Summary>,
-    /// What is asked for.
+    /// Target.
     pub target: Option<String>,
-    /// Whether it is so.
+    /// True if the target is met.
     pub met: Option<bool>,
 }
 
-/// The lines of one work. What was not measured has none.
+/// Returns the lines of a work, without those that were not measured.
 pub fn lines(work: &Work, turns: &Turns) -> Vec<Line> {
     work.rows.iter().filter_map(|row| line(work, row, turns)).collect()
 }
@@ -59,7 +59,7 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
             (Some(lower.collect()), Some("the slower".into()))
         }
     };
-    // By turn: what disturbs a turn disturbs all that take part in it.
+    // Ratios are taken per turn: a disturbance affects all participants of a turn.
     let ratios = others.as_ref().map(|others: &Vec<f64>| -> Vec<f64> {
         values.iter().zip(others).map(|(value, other)| value / other).collect()
     });
@@ -86,7 +86,7 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     })
 }
 
-/// The values of one figure in one of the runs.
+/// Returns the values of a figure in one run.
 fn column(turns: &Turns, run: usize, figure: Figure) -> Vec<f64> {
     turns.iter().filter_map(|turn| turn.get(run)?.get(&figure).copied()).collect()
 }
@@ -94,18 +94,18 @@ fn column(turns: &Turns, run: usize, figure: Figure) -> Vec<f64> {
 const HEAD: &str = "| work | measured | ours | busy | beside | theirs | ratio | least to most | target | met |\n\
                     |---|---|--:|--:|---|--:|--:|--:|--:|---|\n";
 
-/// The table as Markdown.
+/// Returns the table as Markdown.
 pub fn markdown(lines: &[Line]) -> String {
     let mut text = HEAD.to_owned();
     let mut work = "";
     for line in lines {
-        // A work is told once, though it has several lines.
-        let told = if line.work == work { "″" } else { line.text };
+        // The description stands in the first line of a work only.
+        let description = if line.work == work { "″" } else { line.text };
         work = line.work;
         let spread = line.ratio.unwrap_or(line.value);
         let _ = writeln!(
             text,
-            "| {told} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
+            "| {description} | {} | {} | {} | {} | {} | {} | {} to {} | {} | {} |",
             line.unit,
             digits(line.value.median),
             match (line.busy, line.load_busy) {
@@ -144,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_the_median_of_the_turns_ratios() {
-        // By itself, the median of ours is 2 and theirs 10; but the second turn was disturbed.
+    fn ratio_is_median_of_ratios_per_turn() {
+        // The ratio of medians would be 2/10; the second turn was disturbed.
         let lines =
             lines(&work("relay-50"), &turns(&[&[10.0, 2.0], &[100.0, 30.0], &[8.0, 2.0]], Figure::Cost));
         let ratio = lines[0].ratio.unwrap();
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn the_slower_of_two_counts() {
+    fn lower_of_two_runs_is_compared() {
         let lines = lines(&work("cross"), &turns(&[&[100.0, 200.0, 70.0]], Figure::RatePerCore));
         assert_eq!((lines[0].ratio.unwrap().median, lines[0].met), (0.7, Some(false)));
     }
 
     #[test]
-    fn what_was_not_measured_has_no_line() {
+    fn unmeasured_figure_has_no_line() {
         assert!(lines(&work("cross"), &turns(&[&[1.0, 2.0]], Figure::RatePerCore)).is_empty());
         assert!(lines(&work("start"), &Vec::new()).is_empty());
     }

@@ -1,5 +1,5 @@
-//! A certificate for 127.0.0.1, for as long as the comparison runs. The load trusts whom `SSL_CERT_FILE` names, which a
-//! process must have from its start: so this program starts itself again.
+//! A certificate for 127.0.0.1 during the comparison. The load generator trusts `SSL_CERT_FILE`, which must
+//! be set when a process starts: so this program runs itself again.
 
 use std::env;
 use std::fs;
@@ -8,19 +8,19 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-/// Where the second one finds the folder.
+/// Environment variable that passes the folder on.
 const FOLDER: &str = "COMPARE_CERTIFICATE";
 
-/// A folder with the certificate and its key. It goes when it is dropped.
+/// A folder with certificate and key, removed when dropped.
 struct Folder(PathBuf);
 
-/// The certificate and its key, if this is the program that has one.
+/// Returns certificate and key, if this process has them.
 pub fn files() -> Option<(PathBuf, PathBuf)> {
     env::var_os(FOLDER).map(|folder| within(Path::new(&folder)))
 }
 
-/// Makes a certificate, and runs this program with it: how that went.
-pub fn again_with_a_certificate() -> Result<ExitCode> {
+/// Creates a certificate, and runs this program with it.
+pub fn run_with_certificate() -> Result<ExitCode> {
     let folder = Folder::create()?;
     let mut program = Command::new(env::current_exe().context("this program has no name")?);
     program.args(env::args_os().skip(1)).env(FOLDER, &folder.0).env("SSL_CERT_FILE", within(&folder.0).0);
@@ -33,7 +33,7 @@ fn within(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 impl Folder {
-    /// With a certificate that signs itself.
+    /// Creates a self-signed certificate.
     fn create() -> Result<Folder> {
         let folder = Folder(env::temp_dir().join(format!("compare-{}", std::process::id())));
         fs::create_dir_all(&folder.0)?;
@@ -47,7 +47,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // It is the system's temporary folder: what is left there is cleared some day.
+        // A leftover in the system's temporary folder does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,98 +1,99 @@
-//! The works: who does what, which figures are shown, and what is asked of them. Only the list; how a load is put on
-//! a server is in `drive`, how the figures are shown in `table`.
+//! List of works: loads, participants, figures, targets. Running a load is in `drive`, showing figures in
+//! `table`.
 
 use crate::figures::{Figure, Target};
 use crate::servers::Party;
 
-/// What is asked of a server.
+/// A load on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Contents to and fro in rooms of a member and a joiner, so many of them on their way at a time in each room.
-    ThroughputPlan(ThroughputPlan),
-    /// The same at a steady rate, so many in a second in all.
-    Steady(ThroughputPlan, u32),
-    /// Sessions one after the other, in some rooms at a time: two connects, a join, an offer, an answer, a close.
-    SessionsPlan,
-    /// So many joiners at once into one room, who connect before the clock starts or after it.
-    StormPlan(usize, Connected),
-    /// Members that do nothing but answer heartbeats.
-    IdlePlan(usize),
-    /// One content of 16 KiB each way in so many rooms: what is kept of it.
-    RetainedMemoryResult(usize),
-    /// Nothing: the start is looked at.
+    /// Closed loop: contents both ways, in rooms of a member and a joiner, with a number in flight in each
+    /// room.
+    Throughput(LoadShape),
+    /// Open loop: contents at a steady rate, per second over all rooms.
+    Steady(LoadShape, u32),
+    /// Sessions, several at a time: two connects, a join, an offer, an answer, a close.
+    Sessions,
+    /// Joiners that enter one room at once, connected before the clock starts or after.
+    Storm(usize, Connected),
+    /// Members that only answer heartbeats.
+    Idle(usize),
+    /// One content of 16 KiB each way in each room; memory retained after it.
+    RetainedMemory(usize),
+    /// Start-up only.
     Start,
 }
 
-/// Whether joiners are connected when the clock starts.
+/// Moment of the joiners' connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connected {
-    /// They are.
+    /// Before the clock starts.
     Before,
-    /// They connect then.
+    /// After the clock starts.
     After,
 }
 
-/// The shape of a relay.
+/// Shape of a throughput load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThroughputPlan {
-    /// Rooms.
+pub struct LoadShape {
+    /// Number of rooms.
     pub rooms: usize,
-    /// Contents on their way in a room.
+    /// Contents in flight per room.
     pub flight: usize,
-    /// The length of a content.
+    /// Content size, in bytes.
     pub bytes: usize,
-    /// What the member speaks.
+    /// Dialect of the member.
     pub member: &'static str,
-    /// What the joiner speaks.
+    /// Dialect of the joiner.
     pub joiner: &'static str,
 }
 
-/// One turn of one server.
+/// One turn of one participant.
 pub type Run = (Party, Load);
 
-/// One line of the table.
+/// A line of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// What is measured.
+    /// Measured figure.
     pub figure: Figure,
-    /// In which of the runs.
+    /// Index of the run.
     pub run: usize,
-    /// What it is compared with.
+    /// Comparison.
     pub beside: Beside,
-    /// What is asked of the ratio, or of the figure itself if it is compared with nothing.
+    /// Target of the ratio, or of the figure if it is compared with nothing.
     pub target: Option<Target>,
 }
 
-/// What a figure is compared with.
+/// Comparison of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beside {
-    /// Nothing.
+    /// None.
     Nothing,
     /// The same figure of another run.
     Run(usize),
-    /// The lower of two.
+    /// The lower figure of two other runs.
     Lower(usize, usize),
 }
 
-/// A work: servers that take turns at the same thing.
+/// A work: participants that take turns at one load.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// To select it by.
+    /// Name, for selection.
     pub name: &'static str,
-    /// What is done.
+    /// Description.
     pub text: &'static str,
-    /// Who takes part, in the order of the turns.
+    /// Runs, in the order of a turn.
     pub runs: Vec<Run>,
-    /// What is shown.
+    /// Lines of the table.
     pub rows: Vec<Row>,
 }
 
-/// What today's clients speak.
+/// Dialect of today's clients.
 pub const CURRENT: &str = "sigver-20";
 const ORIGINAL: Party = Party::Original("20.1.0");
 
-/// A relay of sigver 20.
-pub const fn relay(rooms: usize, flight: usize, bytes: usize) -> ThroughputPlan {
+/// Returns a throughput load of sigver 20.
+pub const fn relay(rooms: usize, flight: usize, bytes: usize) -> LoadShape {
     spoken(CURRENT, CURRENT, rooms, flight, bytes)
 }
 
@@ -102,8 +103,8 @@ const fn spoken(
     rooms: usize,
     flight: usize,
     bytes: usize,
-) -> ThroughputPlan {
-    ThroughputPlan { rooms, flight, bytes, member, joiner }
+) -> LoadShape {
+    LoadShape { rooms, flight, bytes, member, joiner }
 }
 
 fn row(figure: Figure, beside: Beside, target: Target) -> Row {
@@ -115,38 +116,38 @@ fn row(figure: Figure, beside: Beside, target: Target) -> Row {
     Row { figure, run, beside, target: Some(target) }
 }
 
-/// The second run beside the first.
+/// Returns a row with the ratio of the second run to the first.
 fn ratio(figure: Figure, target: Target) -> Row {
     row(figure, Beside::Run(0), target)
 }
 
-/// The same for one to look at.
+/// Returns a row with the same ratio and no target.
 fn shown(figure: Figure) -> Row {
     Row { target: None, ..ratio(figure, Target::AtLeast(0.0)) }
 }
 
-/// The first run by itself.
+/// Returns a row with the first run's figure.
 fn absolute(figure: Figure, target: Target) -> Row {
     row(figure, Beside::Nothing, target)
 }
 
-/// The original and ours at the same load.
+/// Returns a work that compares a Node.js server and the gateway at one load.
 fn both(name: &'static str, text: &'static str, load: Load, rows: Vec<Row>) -> Work {
     Work { name, text, runs: vec![(ORIGINAL, load), (Party::Ours, load)], rows }
 }
 
-/// The same, and the least there can be as the third.
+/// Returns the same work, with the bare relay as third participant.
 fn with_reference(name: &'static str, text: &'static str, load: Load, rows: Vec<Row>) -> Work {
     Work { name, text, runs: vec![(ORIGINAL, load), (Party::Ours, load), (Party::Reference, load)], rows }
 }
 
-/// Ours beside the third, for one to look at.
+/// Returns a row with the ratio of the gateway to the bare relay, and no target.
 fn beside_third(figure: Figure) -> Row {
     Row { beside: Beside::Run(2), ..shown(figure) }
 }
 
-/// Two works of an older dialect beside an original of its time. The least there can be speaks that of today, in so many
-/// bytes.
+/// Returns two works that compare an older dialect with a release of its time. The bare relay speaks sigver
+/// 20, with the same content size.
 fn older(
     names: [&'static str; 2],
     texts: [&'static str; 2],
@@ -154,9 +155,9 @@ fn older(
     dialect: &'static str,
     rooms: usize,
 ) -> [Work; 2] {
-    let at = |flight| Load::ThroughputPlan(spoken(dialect, dialect, rooms, flight, 64));
+    let at = |flight| Load::Throughput(spoken(dialect, dialect, rooms, flight, 64));
     let runs = |flight| {
-        let least = Load::ThroughputPlan(relay(rooms, flight, 64));
+        let least = Load::Throughput(relay(rooms, flight, 64));
         vec![(Party::Original(version), at(flight)), (Party::Ours, at(flight)), (Party::Reference, least)]
     };
     let asked = |figure| ratio(figure, Target::AtLeast(2.0));
@@ -181,28 +182,28 @@ fn older(
     ]
 }
 
-/// All of them, in the order of the table.
+/// Returns all works, in the order of the table.
 pub fn all() -> Vec<Work> {
     use Figure::{
-        Cost, Heartbeats, Median, Member, Rate, RatePerCore, RetainedMemoryResult, SessionCost,
-        SessionsPerCore, Size, Start, StormCost, StormPlan, Tail,
+        Cost, Heartbeats, Median, Member, Rate, RatePerCore, RetainedMemory, SessionCost, SessionsPerCore,
+        Size, Start, Storm, StormCost, Tail,
     };
     use Target::{AtLeast, AtMost};
 
-    let flying = Load::ThroughputPlan(relay(50, 16, 64));
-    // As many for each half of the load at each of two servers.
-    let shared = Load::ThroughputPlan(relay(52, 16, 64));
+    let flying = Load::Throughput(relay(50, 16, 64));
+    // Divisible by two halves of a load at two servers.
+    let shared = Load::Throughput(relay(52, 16, 64));
     let mut works = vec![
         with_reference(
             "relay-50",
             "relay, 50 rooms, 1 in flight, 64 bytes",
-            Load::ThroughputPlan(relay(50, 1, 64)),
+            Load::Throughput(relay(50, 1, 64)),
             vec![ratio(Cost, AtMost(0.41)), beside_third(Cost)],
         ),
         with_reference(
             "relay-2000",
             "relay, 2,000 rooms, 1 in flight, 64 bytes",
-            Load::ThroughputPlan(relay(2_000, 1, 64)),
+            Load::Throughput(relay(2_000, 1, 64)),
             vec![ratio(RatePerCore, AtLeast(2.6)), beside_third(RatePerCore)],
         ),
         with_reference(
@@ -214,7 +215,7 @@ pub fn all() -> Vec<Work> {
         both(
             "flight-1024",
             "relay, 50 rooms, 16 in flight, 1,024 bytes",
-            Load::ThroughputPlan(relay(50, 16, 1_024)),
+            Load::Throughput(relay(50, 16, 1_024)),
             vec![ratio(Rate, AtLeast(10.0)), shown(RatePerCore)],
         ),
         with_reference(
@@ -231,25 +232,25 @@ pub fn all() -> Vec<Work> {
         both(
             "sessions",
             "whole session: 2 connects, join, offer, answer, close",
-            Load::SessionsPlan,
+            Load::Sessions,
             vec![ratio(SessionCost, AtMost(0.23))],
         ),
         with_reference(
             "storm",
             "1,000 joiners at once into one room, until all are answered",
-            Load::StormPlan(1_000, Connected::After),
-            vec![ratio(StormPlan, AtMost(0.045)), shown(StormCost), beside_third(StormPlan)],
+            Load::Storm(1_000, Connected::After),
+            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), beside_third(Storm)],
         ),
         with_reference(
             "storm-connected",
             "4,000 joiners at once that are connected already",
-            Load::StormPlan(4_000, Connected::Before),
-            vec![ratio(StormPlan, AtMost(0.07)), shown(StormCost), beside_third(StormPlan)],
+            Load::Storm(4_000, Connected::Before),
+            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), beside_third(Storm)],
         ),
         with_reference(
             "idle",
             "5,000 idle members, heartbeats both ways",
-            Load::IdlePlan(5_000),
+            Load::Idle(5_000),
             vec![
                 Row { run: 1, ..absolute(Member, AtMost(1.5)) },
                 shown(Member),
@@ -261,8 +262,8 @@ pub fn all() -> Vec<Work> {
         both(
             "kept",
             "memory kept after messages of 16 KiB, 1,000 rooms",
-            Load::RetainedMemoryResult(1_000),
-            vec![Row { run: 1, ..absolute(RetainedMemoryResult, AtMost(5.0)) }, shown(RetainedMemoryResult)],
+            Load::RetainedMemory(1_000),
+            vec![Row { run: 1, ..absolute(RetainedMemory, AtMost(5.0)) }, shown(RetainedMemory)],
         ),
         both(
             "start",
@@ -318,7 +319,7 @@ pub fn all() -> Vec<Work> {
         "sigver-16",
         50,
     ));
-    let mixed = |member, joiner| (Party::Ours, Load::ThroughputPlan(spoken(member, joiner, 50, 16, 64)));
+    let mixed = |member, joiner| (Party::Ours, Load::Throughput(spoken(member, joiner, 50, 16, 64)));
     works.extend([
         Work {
             name: "cross",
@@ -329,15 +330,15 @@ pub fn all() -> Vec<Work> {
         Work {
             name: "tls-idle",
             text: "TLS: 5,000 idle members",
-            runs: vec![(Party::OursTls, Load::IdlePlan(5_000))],
+            runs: vec![(Party::OursTls, Load::Idle(5_000))],
             rows: vec![absolute(Member, AtMost(10.0))],
         },
         Work {
             name: "tls-sessions",
             text: "TLS: whole sessions, beside a bare relay behind rustls",
-            runs: vec![(Party::ReferenceTls, Load::SessionsPlan), (Party::OursTls, Load::SessionsPlan)],
+            runs: vec![(Party::ReferenceTls, Load::Sessions), (Party::OursTls, Load::Sessions)],
             rows: vec![
-                // Or 3,000 of them: whichever is less on a machine.
+                // Or 3,000 sessions per second, whichever is less.
                 ratio(SessionsPerCore, AtLeast(0.8)),
             ],
         },
@@ -346,14 +347,14 @@ pub fn all() -> Vec<Work> {
 }
 
 impl Load {
-    /// A tenth of it, for a look.
+    /// Returns a tenth of the load, for a smoke test.
     pub fn smaller(self) -> Load {
         match self {
-            Load::IdlePlan(members) => Load::IdlePlan(members / 10),
-            Load::StormPlan(joiners, connected) => Load::StormPlan(joiners / 10, connected),
-            Load::RetainedMemoryResult(rooms) => Load::RetainedMemoryResult(rooms / 10),
-            Load::ThroughputPlan(relay) if relay.rooms > 100 => {
-                Load::ThroughputPlan(ThroughputPlan { rooms: relay.rooms / 10, ..relay })
+            Load::Idle(members) => Load::Idle(members / 10),
+            Load::Storm(joiners, connected) => Load::Storm(joiners / 10, connected),
+            Load::RetainedMemory(rooms) => Load::RetainedMemory(rooms / 10),
+            Load::Throughput(relay) if relay.rooms > 100 => {
+                Load::Throughput(LoadShape { rooms: relay.rooms / 10, ..relay })
             }
             same => same,
         }
@@ -366,7 +367,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn rows_are_about_runs_that_there_are() {
+    fn rows_refer_to_existing_runs() {
         let works = all();
         let names: BTreeSet<&str> = works.iter().map(|work| work.name).collect();
         assert_eq!(names.len(), works.len());

@@ -1,9 +1,9 @@
-// Starts Chromium so that its pages can reach each other and nothing outside this machine.
+// Starts Chromium so that its pages can reach one another and nothing outside this machine.
 
 import { chromium } from 'playwright-core'
 
-// Chromium heeds the last --disable-features only, so this replaces the list of Playwright: what would send something
-// out of this machine, be it multicast, or turn http into https.
+// Chromium uses the last --disable-features only, so this replaces Playwright's list: features that send
+// anything out of this machine, including multicast, or turn http into https.
 const DISABLED_FEATURES = [
   'WebRtcHideLocalIpsWithMdns',
   'MediaRouter',
@@ -29,7 +29,7 @@ const ARGS = [
   '--allow-loopback-in-peer-connection',
   '--use-fake-ui-for-media-stream',
   `--disable-features=${DISABLED_FEATURES.join(',')}`,
-  // No name is ever looked up: 0.10.x would ask for a STUN server of its own.
+  // No name is looked up: 0.10.x would use a public STUN server.
   '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'
 ]
 

@@ -6,7 +6,7 @@ import { SCENARIOS } from './scenarios.mjs'
 import { openSite } from './site.mjs'
 import { Turns } from './turns.mjs'
 
-// How often a scenario may be tried again if a client tripped over a race of its own.
+// Repetitions of a scenario in which a client failed by a race of its own.
 const RACE_RETRIES = 3
 
 async function attempt (lab, lineUp, scenario, turns) {
@@ -36,11 +36,11 @@ async function attempt (lab, lineUp, scenario, turns) {
   return { ...result, peers: group.everyone.length, channels, delivered, expected, firstChannelMs, errors, ownRaces, ms }
 }
 
-// What the server is for was done: every data channel that the scenario is to open was open at both ends.
+// The server's part was done: every data channel of the scenario was open at both ends.
 const isServed = ({ channels }) => channels.expected > 0 && channels.opened >= channels.expected
 
-// A scenario is tried again only where the client, or (`contestant.retries`) the server is known to fail now and then, and
-// once where the pages did not get on with one another over channels that were all there.
+// A scenario is repeated only where the client or (`contestant.retries`) the server is known to fail at
+// times, and once where the pages failed to exchange messages over open channels.
 async function runScenario (lab, contestant, scenario, turns) {
   const failures = []
   const errors = []
@@ -65,7 +65,7 @@ export async function runContest (contestants, options) {
   const turns = new Turns()
   try {
     const entries = contestants.map((contestant) => ({ ...contestant, results: [] }))
-    // The order in which turns are asked for: each scenario for all contestants, then the next.
+    // Order of turns: each scenario for all contestants, then the next.
     await Promise.all(scenarios.flatMap((scenario) => entries.map(async (entry) => {
       const lab = { context, origin: site.origin, signaling: entry.url, limit, delayOpen, verbose }
       const result = await runScenario(lab, entry, scenario, turns)

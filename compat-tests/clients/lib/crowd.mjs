@@ -7,10 +7,10 @@ import { shortName } from './versions.mjs'
 
 const ATTEMPTS = 2
 
-// Errors that escape in pages although the server does nothing wrong.
+// Uncaught errors of pages for which the server is not at fault.
 const BENIGN = {
-  // The frame that tells openers of the other JSON dialects that their key is good looks like a joiner to 0.10.3, and
-  // that joiner never comes.
+  // 0.10.3 takes the frame that confirms the key to openers of the other JSON dialects for a joiner, which
+  // never arrives.
   '0.10.3': /^rejection: timeout$/
 }
 
@@ -18,7 +18,7 @@ function isBenign ({ version, ownRace }, error) {
   return BENIGN[version]?.test(error) || ownRace?.test(error)
 }
 
-// Unlike Promise.all: nobody is still at work afterwards, and every complaint is told.
+// Unlike Promise.all, waits for all, and reports every error.
 async function everyone (promises) {
   const failed = (await Promise.allSettled(promises)).filter(({ status }) => status === 'rejected')
   if (failed.length > 0) {
@@ -26,14 +26,14 @@ async function everyone (promises) {
   }
 }
 
-// All first clients come at the same time, then all second ones.
+// All first clients connect at the same time, then all second ones.
 async function gather (groups) {
   for (const size of [1, 2]) {
     await everyone(groups.map((group) => group.grow(size)))
   }
 }
 
-// A client may meet its partner, and nobody else.
+// A client may meet its partner and no other client.
 function strangersOf ({ name, spec, joined, left, channelsOpened }, isFirst, partner) {
   const expected = isFirst || spec.hearsJoins ? [partner] : []
   const wrong = []
@@ -93,7 +93,7 @@ async function attempt (lab, specs) {
   }
 }
 
-// Resolves with [{ specs, passed, attempts }], a crowd after the other.
+// Resolves with [{ specs, passed, attempts }], one crowd after another.
 export async function runCrowds (crowds, { signaling, limit, onResult }) {
   const site = await openSite()
   const { browser, context } = await openBrowser()

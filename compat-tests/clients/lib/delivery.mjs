@@ -1,6 +1,6 @@
-// Broadcasts: who must receive what, and what is wrong with what was received.
+// Broadcasts: expected receivers, and errors in what was received.
 
-// Several rounds, because the second also proves that nothing of the first came twice: channels keep the order.
+// Several rounds: the second also proves that nothing of the first arrived twice, as channels are ordered.
 export const ROUNDS = 2
 
 export function makeBroadcasts (senders, nonce) {
@@ -9,7 +9,7 @@ export function makeBroadcasts (senders, nonce) {
   }))
 }
 
-// `received`: what `name` got since the broadcasts began, as [{ from, text }].
+// `received`: messages of `name` since the broadcasts began, as [{ from, text }].
 export function judge (broadcasts, name, received) {
   const expected = broadcasts.filter(({ sender }) => sender !== name)
   const same = (broadcast, message) => message.text === broadcast.text && message.from === broadcast.from

@@ -1,4 +1,4 @@
-// Servers that do wrong, for checking that the harness sees it.
+// Faulty servers, to check that the harness detects faults.
 
 import { createHash } from 'node:crypto'
 import { createServer as createHttpServer } from 'node:http'
@@ -20,7 +20,7 @@ async function listen (server, sockets) {
   }
 }
 
-// Completes the WebSocket handshake, then never says a word.
+// Completes the WebSocket handshake, then sends nothing.
 export function openMute () {
   const sockets = new Set()
   const server = createHttpServer().on('upgrade', (request, socket) => {
@@ -38,7 +38,7 @@ export function openMute () {
   return listen(server, sockets)
 }
 
-// Passes everything on to the server at `url`, but cuts each connection `ms` after it began.
+// Forwards to the server at `url`, and cuts each connection after `ms`.
 export function openCutter (url, ms) {
   const sockets = new Set()
   const { hostname, port } = new URL(url)

@@ -1,4 +1,5 @@
-// What signaling frames carry, whatever the generation: session descriptions and candidates are plain text in all.
+// Contents of signaling frames of every generation: session descriptions and candidates are plain text in
+// all.
 
 function plain ({ opcode, payloadData }) {
   return opcode === 1 ? payloadData : Buffer.from(payloadData, 'base64').toString('latin1')
@@ -24,7 +25,7 @@ function tally (records, arrow) {
   return [...counts].map(([kind, count]) => `${count} ${kind}`).join(', ') || 'nothing'
 }
 
-// How far a peer's signaling came, in one line.
+// Progress of a peer's signaling, in one line.
 export function summarize (trace) {
   return `sent ${tally(trace.records, '->')}; received ${tally(trace.records, '<-')}`
 }

@@ -1,4 +1,4 @@
-// A group of peers under one fresh key: grows, broadcasts, shrinks, and says what went wrong.
+// A group of peers under one fresh key: grows, broadcasts, shrinks, and reports failures.
 
 import { randomBytes } from 'node:crypto'
 import { judge, makeBroadcasts } from './delivery.mjs'
@@ -69,7 +69,7 @@ export class Group {
     }
   }
 
-  // One that the others need not understand: its data channels open, and nothing else matters.
+  // A peer of another p2p protocol: its data channels must open, and nothing else is checked.
   addStranger () {
     return this.#enter([...this.members], (peer) => hasFailed(peer) && peer.channelsOpened === 0)
   }
@@ -126,7 +126,7 @@ export class Group {
     }
   }
 
-  // `how`: 'call' the client's own leave, or 'page': the page goes away without a word.
+  // `how`: 'call' for the client's own leave, or 'page': the page closes without one.
   async remove (peer, how) {
     const id = await peer.id()
     this.members = this.members.filter((member) => member !== peer)
@@ -154,7 +154,7 @@ export class Group {
     this.#throwTroubles()
   }
 
-  // Lets time pass, unless a signaling socket breaks a rule meanwhile.
+  // Waits, unless a signaling socket breaks a rule in the meantime.
   async hold (ms) {
     try {
       await until(this.members, () => {

@@ -1,4 +1,4 @@
-// The report on pairs: what failed and how far it came, and a table with a row per member, a column per joiner.
+// Report on pairs: failures with their progress, and a table with a row per member and a column per joiner.
 
 import { namePair } from './pairs.mjs'
 import { shortName } from './versions.mjs'
@@ -31,7 +31,7 @@ function count (texts) {
   return [...counts].map(([text, times]) => times > 1 ? `${text} (${times} times)` : text)
 }
 
-// What there is to say about a pair that did not pass at once.
+// Report on a pair that did not pass at once.
 export function complaints (result) {
   return result.attempts.filter(({ passed }) => !passed).flatMap(({ reason, signaling, errors, log }, index) => [
     `${result.passed ? 'again ' : 'FAILED'} ${namePair(result)}, attempt ${index + 1}: ${reason}`,

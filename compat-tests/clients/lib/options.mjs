@@ -78,7 +78,7 @@ function read (values) {
   }
 }
 
-// What `read` makes of the values. Ends the program when the command line makes no sense, or only asks for help.
+// Returns `read` of the values. Ends the program on a usage error or after --help.
 export function parse (usage, options, read) {
   if (process.argv.includes('--help') || process.argv.includes('-h')) {
     console.log(usage)

@@ -1,4 +1,4 @@
-// Starts an original sigver release from an installation of them side by side (packages named sigver-VERSION).
+// Starts a Node.js sigver release from an installation of all of them (packages named sigver-VERSION).
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -64,7 +64,7 @@ export async function startOriginal (directory, release, more = []) {
     release,
     url: `ws://127.0.0.1:${port}`,
     output: () => output.join(''),
-    // Why the server is no longer running, if so.
+    // The reason if the server is no longer running.
     failure: () => failure,
     stop: () => child.kill('SIGKILL')
   }

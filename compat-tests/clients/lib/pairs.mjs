@@ -1,4 +1,4 @@
-// Ordered pairs of client versions under one key: the first is a member already when the second joins.
+// Ordered pairs of client versions under one key: the first is a member when the second joins.
 
 import { openBrowser } from './browser.mjs'
 import { dump, summarize } from './frames.mjs'
@@ -15,7 +15,7 @@ export function pairUp (specs) {
   return specs.flatMap((member) => specs.map((joiner) => ({ member, joiner })))
 }
 
-// Versions of one layer must meet and talk; others must open a data channel, and what they say there is theirs.
+// Versions of one layer must exchange messages; others must open a data channel.
 async function meet (group, { member, joiner }) {
   await group.grow(1)
   if (member.layer === joiner.layer) {

@@ -1,4 +1,4 @@
-// One peer: a page with one netflux client in it, what the page has reported so far, and its signaling frames.
+// A peer: a page with one netflux client, the page's reports so far, and its signaling frames.
 
 import { EventEmitter } from 'node:events'
 import { Trace } from './trace.mjs'
@@ -99,7 +99,7 @@ export class Peer extends EventEmitter {
     return this.firstChannelAt && this.firstChannelAt - this.firstSocketAt
   }
 
-  // Did the client trip over itself?
+  // True if the client failed by a race of its own.
   get hitOwnRace () {
     return this.errors.some((text) => this.spec.ownRace?.test(text))
   }
@@ -120,18 +120,18 @@ export class Peer extends EventEmitter {
     return this.#page.evaluate(() => { driver.leave() })
   }
 
-  // The id by which the other members know this peer; netflux may change it while joining.
+  // Id by which other members know this peer; netflux may change it while joining.
   id () {
     return this.#page.evaluate(() => driver.id())
   }
 
-  // The user goes to another page. (Closing the page would kill its process, and the others would only notice when
-  // their ICE consent runs out.)
+  // Navigates to another page. (Closing the page would kill its process, and others would only notice when
+  // their ICE consent expires.)
   goAway () {
     return this.#page.goto('about:blank')
   }
 
-  // Stays quiet about a page that is gone already.
+  // Ignores a page that is closed already.
   close () {
     return this.#page?.close().catch(() => {})
   }

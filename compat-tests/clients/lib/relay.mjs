@@ -1,4 +1,4 @@
-// What pages do with the path relay, and what must come of it. Each scenario has pages and a handle of its own.
+// Scenarios of pages that use the signaller path relay, each with pages and a handle of its own.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -6,7 +6,7 @@ import { Timeout } from './until.mjs'
 
 const NORMAL = { code: 1000, reason: 'Normal Closure' }
 
-// What a promise brings, or an error that says what we waited for in vain.
+// Resolves like `promise`, or rejects with an error that names what was awaited.
 function within (limit, what, promise) {
   let timer
   const late = new Promise((resolve, reject) => {
@@ -15,7 +15,7 @@ function within (limit, what, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-// A page with the client library in it. Each method of `relay`, in page/signaller.js, is one here.
+// A page with the client library. Each method of `relay` in page/signaller.js is one here.
 class RelayPage {
   #page
   #limit
@@ -53,7 +53,7 @@ class RelayPage {
   }
 }
 
-// It must be the server that says no, at once: not a wait in vain.
+// The server must reject at once: a timeout is no rejection.
 async function isRefused (attempt) {
   await assert.rejects(attempt, /was refused/)
 }
@@ -95,7 +95,7 @@ const SCENARIOS = {
       assert.deepEqual(await pages[1 - first].ended(), NORMAL)
       assert.equal((await pages[first].ended()).code, 1000)
     }
-    // The page itself goes.
+    // The page closes.
     const [listener, connector] = [await page(), await page()]
     await listener.listen(handle)
     await connector.connect(handle)
@@ -140,8 +140,8 @@ const SCENARIOS = {
   }
 }
 
-// Plays all scenarios against the server at `signaling`, with pages of one site, which it admits, and of another.
-// Returns how many passed and failed.
+// Plays all scenarios against the server at `signaling`, with pages of one site, which it admits, and of
+// another. Returns the numbers of passed and failed scenarios.
 export async function playRelay ({ context, origin, foreign, signaling, limit, label }) {
   const count = { passed: 0, failed: 0 }
   for (const [name, play] of Object.entries(SCENARIOS)) {

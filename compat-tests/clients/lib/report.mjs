@@ -1,4 +1,5 @@
-// What people and machines get to read: a line per scenario as it ends, the log of a failure, the table, the JSON file.
+// Output for people and machines: a line per finished scenario, the log of a failure, the table, the JSON
+// file.
 
 import { writeFileSync } from 'node:fs'
 
@@ -57,7 +58,7 @@ export function printTable (entries) {
   rows.forEach((cells) => console.log(line(Object.values(cells))))
 }
 
-// Errors that pages let escape are no failures by themselves: old clients have some of their own.
+// Uncaught errors of pages are no failures by themselves: old clients have some of their own.
 export function printErrors (entries) {
   const counts = new Map()
   for (const text of entries.flatMap(({ results }) => results.flatMap(({ errors }) => errors))) {

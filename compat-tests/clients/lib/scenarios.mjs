@@ -10,15 +10,15 @@ async function pair (group) {
   await group.checkSockets()
 }
 
-// Three peers: every broadcast arrives at each of the two others.
+// Three peers: every broadcast arrives at both others.
 async function trio (group) {
   await group.grow(3)
   await group.broadcast()
   await group.checkSockets()
 }
 
-// One of three leaves in words, a new one joins; then one goes without a word, the first peer if the dialect lets the
-// group live on, and again a new one joins.
+// One of three leaves by call, a new one joins; then one closes without leaving, the first peer if the
+// dialect lets the group go on, and a new one joins again.
 async function change (group) {
   await group.grow(3)
   await group.broadcast()
@@ -32,7 +32,7 @@ async function change (group) {
   await group.checkSockets()
 }
 
-// Two peers stay for longer than any client tolerates a server without heartbeats; then a third can still join.
+// Two peers stay longer than any client tolerates a server without heartbeats; then a third can still join.
 async function hold (group, idle) {
   await group.grow(2)
   await group.broadcast()

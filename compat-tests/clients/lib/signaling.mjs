@@ -1,11 +1,11 @@
-// What the signaling sockets of a healthy peer look like.
+// Expected state of a healthy peer's signaling sockets.
 
 function describe (socket) {
   const how = socket.state === 'closed' ? ` ${socket.code}${socket.reason && ` ${JSON.stringify(socket.reason)}`}` : ''
   return `${socket.state}${how}${socket.byClient ? ' by the client' : ''}`
 }
 
-// 'stays' allows nothing but one open socket; 'closes' also allows that the client itself closes it.
+// 'stays' allows exactly one open socket; 'closes' also allows that the client itself closes it.
 export function socketTrouble (peer, expected) {
   const { sockets, name } = peer
   const all = sockets.map(describe).join(', ')
@@ -17,7 +17,7 @@ export function socketTrouble (peer, expected) {
   return fine ? undefined : `the signaling socket of ${name} should have stayed open: ${all}`
 }
 
-// Is a socket that the client closes closed by now?
+// True if a socket that the client closes is closed by now.
 export function socketSettled (peer, expected) {
   return expected === 'stays' || peer.sockets[0]?.state === 'closed'
 }

@@ -1,4 +1,4 @@
-// The web site the pages come from: one page per peer, the bundles and our page scripts, on 127.0.0.1 only.
+// The web site of the pages: one page per peer, the bundles and our page scripts, on 127.0.0.1 only.
 
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -19,7 +19,7 @@ ${scripts.map((script) => `<script src="${script}"></script>`).join('\n')}
 async function answer (url) {
   if (url.pathname === '/peer') {
     const { version } = findVersion(url.searchParams.get('version'))
-    // The watcher goes first, so that it sees all that the bundle does.
+    // The watcher is loaded first, so that it observes all that the bundle does.
     return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/driver.js'])]
   }
   if (url.pathname === '/relay') {

@@ -1,4 +1,4 @@
-// The running signaling server that a program is pointed to.
+// The running signaling server that a program is run against.
 
 import { canConnect } from './ports.mjs'
 
@@ -9,7 +9,7 @@ export function readUrl (text) {
   return text.replace(/\/$/, '')
 }
 
-// Ends the program when nothing is there.
+// Ends the program if nothing listens there.
 export async function requireServer (url) {
   if (!(await canConnect(Number(new URL(url).port)))) {
     console.error(`nothing listens at ${url}`)

@@ -1,5 +1,5 @@
-// The log of one peer: frames on its signaling sockets and what its page reported, in order. People read it shortened
-// when a scenario fails; `records` has all.
+// Log of one peer: frames on its signaling sockets and reports of its page, in order. Printed in shortened
+// form when a scenario fails; `records` has all.
 
 const LONGEST = 160
 const MOST_LINES = 60
@@ -32,7 +32,7 @@ export class Trace {
     this.records.push({ at: Date.now(), event })
   }
 
-  // The beginning and the end are what explains a failure.
+  // The beginning and the end explain a failure.
   print (since) {
     const lines = this.records.map((record) => `${String(record.at - since).padStart(7)} ms  ${describe(record)}`)
     if (lines.length <= MOST_LINES) {

@@ -1,4 +1,4 @@
-// One at a time, first come first served: scenarios share a machine that has little to spare.
+// Mutual exclusion in order of arrival: scenarios share a small machine.
 
 export class Turns {
   #last = Promise.resolve()

@@ -1,9 +1,9 @@
-// Waiting on conditions instead of sleeping.
+// Waiting for conditions instead of sleeping.
 
 export class Timeout extends Error {}
 
-// Resolves with the first truthy value of `test`, which is asked now and at every 'change' of the emitters. A `test`
-// that throws ends the waiting at once.
+// Resolves with the first truthy value of `test`, which is called now and at every 'change' of the
+// emitters. An error of `test` ends the wait.
 export function until (emitters, test, { limit, what }) {
   return new Promise((resolve, reject) => {
     const end = (settle, value) => {

@@ -1,5 +1,5 @@
-// What the harness knows about each published netflux: where its bundle is, which page API it has, which original
-// sigver release it was made for, and what its signaling sockets do when all is well.
+// Facts about each published netflux: location of its bundle, page API, the Node.js sigver release it was
+// made for, and the expected behaviour of its signaling sockets.
 
 // `firstSocket` and `joinerSocket`: 'stays' open for as long as the page, or 'closes' by the client itself once the
 // joiner has its data channel.

@@ -1,6 +1,6 @@
-// Last script of every page: one API, `driver.first/join/send/leave/id`, over the client APIs that netflux had.
-// What happens is reported, never returned: 'ready' (in the group), 'failed', 'joined' and 'left' (another member),
-// 'message'.
+// Last script of every page: one API, `driver.first/join/send/leave/id`, over the client APIs of all
+// netflux versions. Results are reported as events: 'ready' (in the group), 'failed', 'joined' and 'left'
+// (another member), 'message'.
 
 (() => {
   const params = new URLSearchParams(location.search)

@@ -1,9 +1,9 @@
-// A page of the time of sigver 8.1 to 10.1 that uses event streams: EventSource to hear, and EventSource or fetch to
-// speak. It writes down everything that it gets to see.
+// A page of the time of sigver 8.1 to 10.1 that uses event streams: EventSource to receive, and EventSource
+// or fetch to send. It records every event.
 
 window.streams = {}
 
-// `seen` has one text for each thing that happened: open, error, or an event's name and data.
+// `seen` has one text per event: open, error, or an event's name and data.
 window.listen = (name, url) => {
   const source = new EventSource(url)
   const stream = { source, seen: [] }
@@ -23,7 +23,7 @@ window.post = async (url, body) => {
   return `${response.status} ${await response.text()}`
 }
 
-// The answer's body may never end: who only sends does not wait for it.
+// The response's body may never end: a sender does not wait for it.
 window.get = async (url) => {
   const stop = new AbortController()
   const { status } = await fetch(url, { signal: stop.signal })

@@ -1,9 +1,10 @@
-// Script of the pages that use the path relay: the contract of signallerd's client library in our own words, and
-// `relay`, what the scenarios call.
+// Script of the pages that use the signaller path relay: the contract of signallerd's client library,
+// written independently, and `relay`, which the scenarios call.
 
 (() => {
-  // `listen` and `connect` resolve once the server let us in, and reject if it did not. A listener may signal at once:
-  // whoever connects gets it all. `signal` takes text, or bytes. `close` ends it for both.
+  // `listen` and `connect` resolve when the server has admitted the client, and reject otherwise. A
+  // listener may signal at once: the connector receives it all. `signal` takes text or bytes. `close` ends
+  // it for both.
   class Signaller {
     onsignal = () => {}
     onclose = () => {}
@@ -59,7 +60,7 @@
   signaller.onsignal = (data) => take(typeof data === 'string' ? data : [...new Uint8Array(data)])
   signaller.onclose = closed
 
-  // No message of the relay is longer, nor are there more in one direction than a few: candidates share messages.
+  // The relay limits the length of messages and their number in one direction: candidates share messages.
   const LONGEST = 1000
 
   function inBatches (candidates) {
@@ -75,7 +76,8 @@
     return batch.length > 0 ? [...batches, { candidates: batch }] : batches
   }
 
-  // Both ends of a data channel, all of whose signaling goes through the relay. Resolves with what the other end said.
+  // Both ends of a data channel, all of whose signaling passes the relay. Resolves with the other end's
+  // message.
   async function talk (isFirst, text) {
     const connection = new RTCPeerConnection({ iceServers: [] })
     const send = (message) => signaller.signal(JSON.stringify(message))
@@ -138,16 +140,16 @@
     connect: (handle) => signaller.connect(handle),
     signal: (item) => signaller.signal(typeof item === 'string' ? item : new Uint8Array(item)),
     close: () => signaller.close(),
-    // The next signal, as soon as there is one: a text, or an array of bytes.
+    // Resolves with the next signal: a text, or an array of bytes.
     next: () => new Promise((resolve) => {
       waiting.push(resolve)
       if (arrived.length > 0) {
         waiting.shift()(arrived.shift())
       }
     }),
-    // How many came that nobody asked for.
+    // Number of signals that were not taken.
     left: () => arrived.length,
-    // How it ended, once it has.
+    // Reason of the end, once it ended.
     ended: () => ended,
     talk
   }

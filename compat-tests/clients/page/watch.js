@@ -1,7 +1,7 @@
-// First script of every page: reports what the client library does with its sockets and data channels, and what it
-// lets escape as errors. It only looks on, with two exceptions: navigator.onLine is true even on a machine which has
-// nothing but the loopback interface, and ?delay=MS holds back all events of a socket until MS after it opened, as on
-// a slow page.
+// First script of every page: reports the client library's use of sockets and data channels, and uncaught
+// errors. It only observes, with two exceptions: navigator.onLine is true even on a machine with only the
+// loopback interface, and ?delay=MS holds back all events of a socket until MS after it opened, as on a
+// slow page.
 
 (() => {
   const delay = Number(new URLSearchParams(location.search).get('delay') ?? 0)
@@ -71,8 +71,8 @@
     window.WebSocket = WatchedWebSocket
   }
 
-  // Must be called before anyone else can listen to the socket. Every event is held until the delay is over, then
-  // dispatched again, one task each, so that promise callbacks run in between as they would natively.
+  // Must be called before any listener is added to the socket. Every event is held until the delay is over,
+  // then dispatched again, one task each, so that promise callbacks run in between as they would natively.
   function holdBack (socket, setNativeBinaryType) {
     const queue = []
     const passing = new WeakSet()

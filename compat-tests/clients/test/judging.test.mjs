@@ -1,4 +1,4 @@
-// The judgements of the harness, without a browser.
+// Verdicts of the harness, without a browser.
 
 import assert from 'node:assert/strict'
 import { EventEmitter } from 'node:events'

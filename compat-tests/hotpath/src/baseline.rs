@@ -1,4 +1,4 @@
-//! What was counted before, in a file, and what to make of what is counted now. Nothing is counted here.
+//! Recorded instruction counts, and their comparison with new ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,39 +8,38 @@ use serde::Deserialize;
 
 use crate::scenario::{self, Part, Scenario};
 
-/// How far a count may be from what was recorded, as a part of it. From run to run the same program differs by up to
-/// 2.5 % (tables are hashed anew), and with changes elsewhere by up to 1.5 %, as the compiler then divides its work
-/// otherwise; twelve runs of two builds, rustc 1.95.
+/// Accepted deviation from the record. The same program differs between runs, as maps are hashed with other
+/// keys, and between builds, as the compiler divides its work differently.
 pub const TOLERANCE: f64 = 0.05;
 
-/// How many instructions it may be off beyond that, for the smallest of them.
+/// Accepted deviation in instructions beyond that, for the smallest counts.
 pub const SLACK: u64 = 20;
 
-/// Counts as they were recorded.
+/// A record of counts.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
-    /// What they depend on beside the code.
+    /// Compiler, valgrind and processor that the counts depend on.
     pub made_with: String,
-    /// By what the clients speak, and part.
+    /// Counts by pair of dialects and part.
     instructions: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// What a count is beside the recorded one.
+/// Verdict of a count against the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The same, as far as that can be told.
+    /// Equal within the tolerance.
     Same,
-    /// More instructions than were recorded.
+    /// More instructions than recorded.
     Slower,
-    /// Fewer.
+    /// Fewer instructions than recorded.
     Faster,
-    /// It was not recorded.
+    /// Not recorded.
     New,
 }
 
 impl Baseline {
-    /// Counts to be recorded.
+    /// Returns a record of these counts.
     pub fn new(made_with: String, counts: &[(Scenario, u64)]) -> Self {
         let mut instructions: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         for (scenario, count) in counts {
@@ -50,15 +49,16 @@ impl Baseline {
         Baseline { made_with, instructions }
     }
 
-    /// Reads the file.
+    /// Parses a record.
     ///
     /// # Errors
-    /// It is not one of these.
+    ///
+    /// The text is no record.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).context("not a baseline")
     }
 
-    /// Writes the file.
+    /// Renders the record as TOML.
     pub fn write(&self) -> String {
         let mut text = format!(
             "# How many instructions each part of a relayed message takes, by the dialect of both clients,\n\
@@ -82,12 +82,12 @@ impl Baseline {
         text
     }
 
-    /// What was recorded of it.
+    /// Returns the recorded count of a scenario.
     pub fn get(&self, scenario: Scenario) -> Option<u64> {
         self.instructions.get(&scenario.ends.to_string())?.get(scenario.part.name()).copied()
     }
 
-    /// What a count is beside the recorded one.
+    /// Compares a count with the record.
     pub fn judge(&self, scenario: Scenario, count: u64) -> Verdict {
         let Some(before) = self.get(scenario) else { return Verdict::New };
         let room = SLACK + (before as f64 * TOLERANCE) as u64;
@@ -111,13 +111,13 @@ mod tests {
     const ACROSS: Scenario = Scenario { ends: PAIRS[0], part: Part::Up };
 
     #[test]
-    fn what_is_written_is_read() {
+    fn record_survives_a_round_trip() {
         let baseline = Baseline::new("rustc 1".to_owned(), &[(DECODE, 1000), (JOIN, 7), (ACROSS, 9)]);
         assert_eq!(Baseline::parse(&baseline.write()).unwrap(), baseline);
     }
 
     #[test]
-    fn small_differences_are_none() {
+    fn differences_within_tolerance_are_ignored() {
         let baseline = Baseline::new(String::new(), &[(DECODE, 1000)]);
         for (count, verdict) in [
             (1000, Verdict::Same),

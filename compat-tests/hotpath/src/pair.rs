@@ -1,5 +1,6 @@
-//! Two clients in a room, of one dialect or of two, through the pure layers and the rooms: no socket, no task, and a
-//! clock that stands still. What happens per message here is what the task of a connection has done, less the waiting.
+//! Two clients in a room, of one dialect or of two, through the pure layers and the rooms: no socket, no
+//! task, and a clock that stands still. A message takes the path that the connection task gives it, without
+//! the waiting.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,69 +11,72 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use sigver::config::DEFAULT_MAX_PENDING;
-use sigver::protocol::detect::{ConnectionProtocol, Policy};
+use sigver::protocol::detect::{ConnectionProtocol, Policy, ProtocolSet};
 use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
 use sigver::protocol::model::{Command, Event};
 use sigver::server::hub::{Hub, Membership, Outbox};
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 
-use crate::words::{self, Words};
+use crate::messages::{self, MessageSet};
 
-/// Where the two meet.
+/// Key of the room.
 pub const KEY: &str = "hotpath";
 
-/// When clients are looked after while they find their way into the room, since they connected: by then all guesses
-/// about them are made, and no heartbeat is due yet.
-const LOOKS: [Duration; 4] =
+/// Times at which clients are polled while they enter the room: by then their dialects are detected, and no
+/// heartbeat is due.
+const POLL_TIMES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(700), Duration::from_secs(4)];
 
-/// What clients may speak.
+/// Protocol selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Everything: they are recognised, as far as they are.
+    /// Automatic detection.
     Auto,
-    /// The one dialect, of which there is never a doubt.
+    /// A single dialect.
     Pinned,
 }
 
 impl Mode {
-    /// The policy for clients of this dialect.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn policy(self, dialect: Dialect) -> Result<Arc<Policy>> {
-        let protocol = match self {
-            Mode::Auto => "auto",
-            Mode::Pinned => dialect.name(),
-        };
-        Ok(Arc::new(Policy::new(Policy::parse(protocol)?.releases)))
+    /// Returns the protocols that a gateway serves to clients of this dialect.
+    pub fn protocols(self, dialect: Dialect) -> ProtocolSet {
+        let mut protocols = ProtocolSet::default();
+        if self == Mode::Pinned {
+            protocols.releases = std::iter::once(dialect.release()).collect();
+        }
+        protocols
+    }
+
+    fn policy(self, dialect: Dialect) -> Arc<Policy> {
+        Arc::new(Policy::new(self.protocols(dialect).releases))
     }
 }
 
-/// What the two clients speak.
+/// Dialects of the two clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamLifecycle {
-    /// The member.
+pub struct DialectPair {
+    /// The member's.
     pub member: Dialect,
-    /// The joiner.
+    /// The joiner's.
     pub joiner: Dialect,
 }
 
-impl StreamLifecycle {
-    /// Both speak the same.
+impl DialectPair {
+    /// Returns a pair with one dialect for both.
     pub const fn same(dialect: Dialect) -> Self {
-        StreamLifecycle { member: dialect, joiner: dialect }
+        DialectPair { member: dialect, joiner: dialect }
     }
 
-    /// Whether what they say is carried from one dialect to another.
+    /// Returns true if messages are translated between two dialects.
     pub fn cross(self) -> bool {
         self.member != self.joiner
     }
 }
 
-impl fmt::Display for StreamLifecycle {
+impl fmt::Display for DialectPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cross() {
             true => write!(f, "{} with {}", self.member.name(), self.joiner.name()),
@@ -81,7 +85,7 @@ impl fmt::Display for StreamLifecycle {
     }
 }
 
-/// What comes from a client.
+/// Input from a client.
 #[derive(Clone, Debug)]
 enum Input {
     Pong,
@@ -89,14 +93,14 @@ enum Input {
     Message(Message),
 }
 
-/// The gateway's end of one connection.
+/// The gateway's end of a connection.
 #[derive(Debug)]
 struct Peer {
     conversation: ConnectionProtocol,
     seat: Membership,
-    /// Kept from one turn to the next, as the task of a connection does it.
+    /// Reused from turn to turn, as the connection task does.
     steps: Vec<Output>,
-    /// What the client was sent since it was last looked at.
+    /// Outputs for the client since the last poll.
     sent: Vec<Outgoing>,
 }
 
@@ -106,7 +110,7 @@ impl Peer {
         let mut steps = Vec::new();
         let conversation = ConnectionProtocol::open(policy, upgrade, now, &mut steps);
         let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };
-        peer.perform();
+        peer.run_scenarios();
         peer
     }
 
@@ -116,15 +120,15 @@ impl Peer {
             Input::Time => self.conversation.on_timeout(now, &mut self.steps),
             Input::Message(message) => self.conversation.on_message(fresh(message), now, &mut self.steps),
         }
-        self.perform();
+        self.run_scenarios();
     }
 
     fn message(&mut self, message: Message, now: Instant) {
         self.conversation.on_message(message, now, &mut self.steps);
-        self.perform();
+        self.run_scenarios();
     }
 
-    /// What the room has for it.
+    /// Takes the client's events out of its outbox.
     fn events(&mut self) -> VecDeque<Event> {
         let mut events = VecDeque::new();
         match self.seat.outbox().poll_take(&mut Context::from_waker(Waker::noop()), &mut events) {
@@ -134,15 +138,15 @@ impl Peer {
         events
     }
 
-    /// Has the client sent what the room has for it.
+    /// Encodes the client's events.
     fn show(&mut self, now: Instant) {
         let mut events = self.events();
         events.drain(..).for_each(|event| self.conversation.on_event(event, now, &mut self.steps));
         Outbox::recycle(events);
-        self.perform();
+        self.run_scenarios();
     }
 
-    fn perform(&mut self) {
+    fn run_scenarios(&mut self) {
         for step in self.steps.drain(..) {
             match step {
                 Output::Send(outgoing) => self.sent.push(outgoing),
@@ -157,26 +161,26 @@ impl Peer {
     }
 }
 
-/// A client and the gateway's end, while they get to know one another.
-struct Speaker {
-    client: Box<dyn Client>,
+/// A client with the gateway's end of its connection, while they connect.
+struct TestPeer {
+    client: Box<dyn SyntheticClient>,
     peer: Peer,
     start: Instant,
-    /// All that came from the client, and when.
+    /// All input from the client, with its time.
     script: Vec<(Duration, Input)>,
-    heard: Vec<ClientEvent>,
+    received: Vec<ClientEvent>,
 }
 
-impl Speaker {
+impl TestPeer {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, dialect: Dialect, role: Role) -> Result<Self> {
         let start = Instant::now();
-        let tongue = Protocol::Sigver(dialect);
+        let protocol = Protocol::Sigver(dialect);
         let peer = Peer::open(hub, policy, upgrade(dialect, role), start);
-        let client = dialects::client(tongue, role, KEY);
-        let mut speaker = Speaker { client, peer, start, script: Vec::new(), heard: Vec::new() };
+        let client = dialects::new_client(protocol, role, KEY);
+        let mut speaker = TestPeer { client, peer, start, script: Vec::new(), received: Vec::new() };
         speaker.input(Duration::ZERO, Input::Pong);
-        let first = words::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let first = messages::first(dialect).filter(|_| role == Role::Joiner);
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(Duration::ZERO, acts)?;
         Ok(speaker)
     }
@@ -190,23 +194,23 @@ impl Speaker {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.input(at, Input::Message(to_gateway(frame))),
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
         Ok(())
     }
 
-    /// Shows the client what there is for it. Whether there was anything.
-    fn listen(&mut self, at: Duration) -> Result<bool> {
+    /// Passes pending outputs to the client. Returns true if there were any.
+    fn poll(&mut self, at: Duration) -> Result<bool> {
         self.peer.show(self.start + at);
         let sent = std::mem::take(&mut self.peer.sent);
         let any = !sent.is_empty();
         for frame in sent {
             let acts = match frame.into_message() {
-                Ok(Message::Text(text)) => self.client.text(&text),
-                Ok(Message::Binary(bytes)) => self.client.binary(&bytes),
+                Ok(Message::Text(text)) => self.client.on_text(&text),
+                Ok(Message::Binary(bytes)) => self.client.on_binary(&bytes),
                 Err(close) => bail!("a client is closed with {close:?}"),
             };
             self.act(at, acts)?;
@@ -221,9 +225,9 @@ impl Speaker {
     }
 }
 
-/// The two of them, connected to one another.
+/// A member and a joiner that are linked.
 pub struct Pair {
-    ends: StreamLifecycle,
+    ends: DialectPair,
     hub: Arc<Hub>,
     policy: Arc<Policy>,
     member: Peer,
@@ -231,77 +235,80 @@ pub struct Pair {
     now: Instant,
     up: Message,
     down: Option<Message>,
-    /// How the joiner came in.
+    /// Input with which the joiner entered.
     arrival: Vec<(Duration, Input)>,
 }
 
 impl Pair {
-    /// A member and a joiner that have spoken to one another.
+    /// Returns a member and a joiner that have exchanged messages.
     ///
     /// # Errors
-    /// They cannot.
-    pub fn meet(ends: StreamLifecycle, mode: Mode, words: Words) -> Result<Self> {
-        let (hub, policy) = (Hub::new(), mode.policy(ends.member)?);
-        let mut member = Speaker::open(&hub, &policy, ends.member, Role::Member)?;
-        for at in LOOKS {
+    ///
+    /// They cannot exchange messages.
+    pub fn meet(ends: DialectPair, mode: Mode, messages: MessageSet) -> Result<Self> {
+        let (hub, policy) = (Hub::new(), mode.policy(ends.member));
+        let mut member = TestPeer::open(&hub, &policy, ends.member, Role::Member)?;
+        for at in POLL_TIMES {
             member.look(at);
-            while member.listen(at)? {}
+            while member.poll(at)? {}
         }
-        let policy = mode.policy(ends.joiner)?;
-        let mut joiner = Speaker::open(&hub, &policy, ends.joiner, Role::Joiner)?;
-        for at in LOOKS {
+        let policy = mode.policy(ends.joiner);
+        let mut joiner = TestPeer::open(&hub, &policy, ends.joiner, Role::Joiner)?;
+        for at in POLL_TIMES {
             joiner.look(at);
-            while joiner.listen(at)? | member.listen(LOOKS[3])? {}
+            while joiner.poll(at)? | member.poll(POLL_TIMES[3])? {}
         }
         let arrival = joiner.script.clone();
-        let at = LOOKS[3];
-        let up = words::say(ends.joiner, &mut *joiner.client, Role::Joiner, None, words);
+        let at = POLL_TIMES[3];
+        let up = messages::frame(ends.joiner, &mut *joiner.client, Role::Joiner, None, messages);
         let up = to_gateway(up.context("a joiner has no words")?);
         let mut down = None;
-        // What is said tells more about who speaks: by the third time there is no more to be learnt.
+        // Messages may narrow detection; after the third exchange nothing changes any more.
         for _ in 0..3 {
             joiner.input(at, Input::Message(up.clone()));
-            ensure!(member.listen(at)?, "a member hears nothing");
-            let from = member.heard.iter().rev().find_map(|heard| match heard {
-                ClientEvent::TestMessage { from, .. } => Some(from.clone()),
+            ensure!(member.poll(at)?, "a member hears nothing");
+            let from = member.received.iter().rev().find_map(|received| match received {
+                ClientEvent::Message { from, .. } => Some(from.clone()),
                 _ => None,
             });
-            let from: Option<Id> = from.with_context(|| format!("a member hears {:?}", member.heard))?;
+            let from: Option<JoinerId> =
+                from.with_context(|| format!("a member hears {:?}", member.received))?;
             if ends.member == Dialect::Sigver6 {
-                // One answer to each that joins: nothing that could be said again and again.
+                // A member of this dialect answers a joiner once only.
                 continue;
             }
-            let said = words::say(ends.member, &mut *member.client, Role::Member, from.as_ref(), words);
+            let said =
+                messages::frame(ends.member, &mut *member.client, Role::Member, from.as_ref(), messages);
             let said = to_gateway(said.context("a member has no words")?);
             member.input(at, Input::Message(said.clone()));
-            ensure!(joiner.listen(at)?, "a joiner hears nothing");
+            ensure!(joiner.poll(at)?, "a joiner hears nothing");
             down = Some(said);
         }
         let now = member.start + at;
         Ok(Pair { ends, hub, policy, member: member.peer, joiner: joiner.peer, now, up, down, arrival })
     }
 
-    /// The joiner says something to the member: how many frames come of it.
+    /// Sends a message from the joiner, and returns the number of resulting frames.
     pub fn up(&mut self) -> usize {
         self.joiner.message(fresh(&self.up), self.now);
-        hear(&mut self.member, self.now)
+        discard_frames(&mut self.member, self.now)
     }
 
-    /// The member says something to the joiner: how many frames come of it.
+    /// Sends a message from the member, and returns the number of resulting frames.
     pub fn down(&mut self) -> usize {
         let Some(down) = &self.down else { return 0 };
         self.member.message(fresh(down), self.now);
-        hear(&mut self.joiner, self.now)
+        discard_frames(&mut self.joiner, self.now)
     }
 
-    /// What the joiner says becomes a command.
+    /// Decodes the joiner's message to a command.
     pub fn decode(&mut self) -> Option<Command> {
         let Peer { conversation, steps, .. } = &mut self.joiner;
         conversation.on_message(fresh(&self.up), self.now, steps);
         steps.drain(..).find_map(|step| if let Output::Ask(command) = step { Some(command) } else { None })
     }
 
-    /// The joiner's command becomes an event for the member.
+    /// Applies the joiner's command, and returns the member's event.
     pub fn route(&mut self, command: Command) -> Option<Event> {
         self.joiner.seat.command(command);
         let mut events = self.member.events();
@@ -310,42 +317,42 @@ impl Pair {
         event
     }
 
-    /// The event for the member becomes a frame.
+    /// Encodes the member's event, and returns the number of frames.
     pub fn encode(&mut self, event: Event) -> usize {
         self.member.conversation.on_event(event, self.now, &mut self.member.steps);
-        self.member.perform();
+        self.member.run_scenarios();
         self.member.sent.drain(..).count()
     }
 
-    /// Another joiner comes, as far as it is bound, and is gone again.
+    /// Runs the arrival of a further joiner until it is linked, and its departure.
     pub fn join(&mut self) -> usize {
         let upgrade = upgrade(self.ends.joiner, Role::Joiner);
         let mut joiner = Peer::open(&self.hub, &self.policy, upgrade, self.now);
-        let mut heard = 0;
+        let mut received = 0;
         for (at, input) in &self.arrival {
             joiner.input(input, self.now + *at);
-            heard += hear(&mut self.member, self.now);
+            received += discard_frames(&mut self.member, self.now);
             joiner.show(self.now + *at);
         }
         drop(joiner);
-        heard + hear(&mut self.member, self.now)
+        received + discard_frames(&mut self.member, self.now)
     }
 }
 
 fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
-    UpgradeRequest { path: path(Protocol::Sigver(dialect), role, KEY), favored: false }
+    UpgradeRequest { path: request_path(Protocol::Sigver(dialect), role, KEY), favored: false }
 }
 
-/// How many frames there are for the client, which are gone thereby.
-fn hear(peer: &mut Peer, now: Instant) -> usize {
+/// Discards the client's frames, and returns their number.
+fn discard_frames(peer: &mut Peer, now: Instant) -> usize {
     peer.show(now);
     peer.sent.drain(..).count()
 }
 
-fn to_gateway(frame: dialects::Frame) -> Message {
+fn to_gateway(frame: dialects::ClientFrame) -> Message {
     match frame {
-        dialects::Frame::Text(text) => Message::text(text),
-        dialects::Frame::Binary(bytes) => Message::binary(bytes),
+        dialects::ClientFrame::Text(text) => Message::text(text),
+        dialects::ClientFrame::Binary(bytes) => Message::binary(bytes),
     }
 }
 

@@ -1,39 +1,39 @@
-//! What is counted, by name: what the two clients speak, and a part of what is done for a message.
+//! Counted scenarios by name: the dialects of two clients, and a part of a message's path.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 use sigver::protocol::dialect::Dialect;
 
-use crate::pair::{Mode, Pair, StreamLifecycle};
-use crate::socket::Line;
-use crate::words::Words;
+use crate::messages::MessageSet;
+use crate::pair::{DialectPair, Mode, Pair};
+use crate::socket::ConnectedPair;
 
-/// A part of what is done for a message.
+/// A part of a message's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A joiner's frame becomes a command; its dialect is known.
     Decode,
-    /// The command becomes an event in the member's queue, and is taken out.
+    /// The command becomes an event in the member's outbox, and is taken out.
     Route,
     /// The event becomes a frame for the member; its dialect is known.
     Encode,
-    /// All of that, of two clients that were recognised.
+    /// All of these, with detected dialects.
     Up,
-    /// The same from the member to the joiner.
+    /// The same from member to joiner.
     Down,
-    /// As `Up`, and with the WebSockets and the tasks of both connections.
+    /// `Up`, with WebSockets and connection tasks.
     Socket,
-    /// As `Up`, with a content that is none of what builds a data channel.
+    /// `Up`, with a content other than WebRTC signaling.
     ContentUp,
-    /// The same from the member to the joiner.
+    /// The same from member to joiner.
     ContentDown,
-    /// A joiner comes, up to the moment when it is bound, and is gone again.
+    /// A joiner connects, is linked, and disconnects.
     Join,
 }
 
 impl Part {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Part; 9] = [
         Part::Decode,
         Part::Route,
@@ -46,10 +46,10 @@ impl Part {
         Part::ContentDown,
     ];
 
-    /// Those of two dialects: the others are what they are in the one and the other.
+    /// Parts that are counted for pairs of two dialects; the others do not depend on the pair.
     const CROSSING: [Part; 4] = [Part::Up, Part::Down, Part::ContentUp, Part::ContentDown];
 
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Part::Decode => "decode",
@@ -65,34 +65,34 @@ impl Part {
     }
 }
 
-/// What is counted.
+/// A counted scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What the clients speak.
-    pub ends: StreamLifecycle,
-    /// What is done.
+    /// Dialects of the clients.
+    pub ends: DialectPair,
+    /// Part of the path.
     pub part: Part,
 }
 
-/// Pairs of dialects that stand for the others: whole objects of JSON, data in an attribute, and both protobufs, with a
-/// payload in another form at the other end.
-pub const PAIRS: [StreamLifecycle; 3] = [
-    StreamLifecycle { member: Dialect::Sigver5, joiner: Dialect::Sigver20 },
-    StreamLifecycle { member: Dialect::Sigver13, joiner: Dialect::Sigver20 },
-    StreamLifecycle { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
+/// Pairs of dialects that stand for the others: whole JSON objects, data in an attribute, and both protobuf
+/// generations.
+pub const PAIRS: [DialectPair; 3] = [
+    DialectPair { member: Dialect::Sigver5, joiner: Dialect::Sigver20 },
+    DialectPair { member: Dialect::Sigver13, joiner: Dialect::Sigver20 },
+    DialectPair { member: Dialect::Sigver16, joiner: Dialect::Sigver5 },
 ];
 
-/// Whose messages are counted: clients of one dialect, in the order of the dialects, and then of two.
-pub fn ends() -> impl Iterator<Item = StreamLifecycle> {
-    Dialect::ALL.into_iter().map(StreamLifecycle::same).chain(PAIRS)
+/// Returns the counted pairs: one dialect each, in order, then pairs of two.
+pub fn ends() -> impl Iterator<Item = DialectPair> {
+    Dialect::ALL.into_iter().map(DialectPair::same).chain(PAIRS)
 }
 
-/// Whether both clients of this dialect can say what the part needs.
-fn has_words(dialect: Dialect, part: Part) -> bool {
+/// Returns true if clients of this dialect have the messages that the part needs.
+fn can_send(dialect: Dialect, part: Part) -> bool {
     match part {
-        // A member of sigver 6 says one thing to each that joins.
+        // A member of sigver 6 sends one message to each joiner.
         Part::Down => dialect != Dialect::Sigver6,
-        // Sigver 1, 4 and 6 have words only for what builds a data channel.
+        // Sigver 1, 4 and 6 relay WebRTC signaling only.
         Part::ContentUp | Part::ContentDown => {
             !matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver6)
         }
@@ -100,37 +100,38 @@ fn has_words(dialect: Dialect, part: Part) -> bool {
     }
 }
 
-/// Does it this often.
+/// Runs the scenario a number of times.
 type Run = Box<dyn FnMut(u64) -> Result<()>>;
 
 impl Scenario {
-    /// This part of it, between two clients of this dialect.
+    /// Returns the scenario of this part between two clients of one dialect.
     pub const fn same(dialect: Dialect, part: Part) -> Self {
-        Scenario { ends: StreamLifecycle::same(dialect), part }
+        Scenario { ends: DialectPair::same(dialect), part }
     }
 
-    /// All there are, in the order of [`ends`].
+    /// Returns all scenarios, in the order of [`ends`].
     pub fn all() -> impl Iterator<Item = Scenario> {
         ends().flat_map(|ends| {
             let counted = move |part: &Part| match ends.cross() {
                 true => Part::CROSSING.contains(part),
-                false => has_words(ends.member, *part),
+                false => can_send(ends.member, *part),
             };
             Part::ALL.into_iter().filter(counted).map(move |part| Scenario { ends, part })
         })
     }
 
-    /// Everything that comes before: what is returned does it as often as it is told to.
+    /// Does everything that precedes the counted part, and returns the counted part.
     ///
     /// # Errors
-    /// The two clients cannot speak to one another.
+    ///
+    /// The two clients cannot exchange messages.
     pub fn prepare(self) -> Result<Run> {
         let Scenario { ends, part } = self;
-        let words = match part {
-            Part::ContentUp | Part::ContentDown => Words::Content,
-            _ => Words::Candidate,
+        let messages = match part {
+            Part::ContentUp | Part::ContentDown => MessageSet::Content,
+            _ => MessageSet::Candidate,
         };
-        let pair = |mode| Pair::meet(ends, mode, words);
+        let pair = |mode| Pair::meet(ends, mode, messages);
         Ok(match part {
             Part::Decode => {
                 let mut pair = pair(Mode::Pinned)?;
@@ -164,14 +165,14 @@ impl Scenario {
             }
             Part::Socket => {
                 ensure!(!ends.cross(), "the tasks are counted of one dialect");
-                let mut line = Line::meet(ends.member)?;
+                let mut line = ConnectedPair::meet(ends.member)?;
                 Box::new(move |count| line.up(count))
             }
         })
     }
 }
 
-/// Once for each, and each has to go well.
+/// Runs `once` a number of times; each must succeed.
 fn each(mut once: impl FnMut() -> bool + 'static) -> Run {
     Box::new(move |count| {
         let done = (0..count).filter(|_| once()).count() as u64;

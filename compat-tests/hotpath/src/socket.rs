@@ -1,55 +1,56 @@
-//! The same two clients, each behind a WebSocket and the task of a connection: all that is done per message but the
-//! kernel's part. The network is memory, and there is one thread.
+//! The same two clients, each behind a WebSocket and a connection task: the whole path of a message but the
+//! kernel's. The network is memory, and there is one thread.
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sigver::config::{DEFAULT_MAX_MESSAGE, DEFAULT_MAX_PENDING};
+use sigver::config::Config;
+use sigver::config::DEFAULT_MAX_MESSAGE;
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{Context, TimerQueue, drive};
-use sigver::server::hub::Hub;
-use sigver::server::telemetry::Telemetry;
+use sigver::server::conn::{ClientEndpoint, Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
-use sigver::tools::client::dialects::{self, Client, ClientAction, ClientEvent, Id, Role, path};
+use sigver::tools::client::dialects::{
+    self, ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, request_path,
+};
 use sigver::tools::client::protocol::Protocol;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
 
+use crate::messages::{self, MessageSet};
 use crate::pair::{KEY, Mode};
-use crate::words::{self, Words};
 
-/// How often all others have their turn before nothing more is expected of them.
-const TURNS: usize = 32;
+/// Number of turns for all tasks before no further output is expected.
+const MAX_TURNS: usize = 32;
 
-/// A client and its end of the line.
-struct Speaker {
-    client: Box<dyn Client>,
+/// A client and its end of the connection.
+struct TestPeer {
+    client: Box<dyn SyntheticClient>,
     stream: DuplexStream,
-    heard: Vec<ClientEvent>,
+    received: Vec<ClientEvent>,
 }
 
-impl Speaker {
-    async fn open(context: &Arc<Context>, dialect: Dialect, role: Role) -> Result<Self> {
+impl TestPeer {
+    async fn open(shared: &Arc<Shared>, dialect: Dialect, role: Role) -> Result<Self> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
-        let tongue = Protocol::Sigver(dialect);
-        let upgrade = UpgradeRequest { path: path(tongue, role, KEY), favored: false };
-        let policy = |context: &Context| Arc::clone(&context.policy);
-        tokio::spawn(drive(socket, upgrade, policy, Arc::clone(context), ()));
-        let client = dialects::client(tongue, role, KEY);
-        let mut speaker = Speaker { client, stream: ours, heard: Vec::new() };
-        let first = words::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.opened(first.as_ref());
+        let protocol = Protocol::Sigver(dialect);
+        let upgrade = UpgradeRequest { path: request_path(protocol, role, KEY), favored: false };
+        let policy = |shared: &Shared| Arc::clone(&shared.policy);
+        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
+        let client = dialects::new_client(protocol, role, KEY);
+        let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };
+        let first = messages::first(dialect).filter(|_| role == Role::Joiner);
+        let acts = speaker.client.on_open(first.as_ref());
         speaker.act(acts).await?;
-        while speaker.listen().await? > 0 {}
+        while speaker.poll().await? > 0 {}
         Ok(speaker)
     }
 
@@ -57,24 +58,24 @@ impl Speaker {
         for act in acts {
             match act {
                 ClientAction::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
-                ClientAction::Hear(ClientEvent::Strange(what)) => bail!("a client hears {what}"),
-                ClientAction::Hear(heard) => self.heard.push(heard),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
         }
         Ok(())
     }
 
-    /// Hears all that has come: how many bytes.
-    async fn listen(&mut self) -> Result<usize> {
-        for _ in 0..TURNS {
+    /// Reads all received bytes, and returns their number.
+    async fn poll(&mut self) -> Result<usize> {
+        for _ in 0..MAX_TURNS {
             tokio::task::yield_now().await;
         }
         let mut buffer = vec![0; 64 * 1024];
         let count = poll_fn(|context| {
             let mut filled = ReadBuf::new(&mut buffer);
             let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
-            // Pending is an answer, too: there is nothing.
+            // Pending is a result here: nothing was received.
             Poll::Ready(match read {
                 Poll::Ready(read) => read.map(|()| filled.filled().len()),
                 Poll::Pending => Ok(0),
@@ -86,8 +87,8 @@ impl Speaker {
             let (first, payload) = (rest[0], &rest[head..end]);
             rest = &rest[end..];
             let acts = match first {
-                frame::TEXT => self.client.text(std::str::from_utf8(payload)?),
-                frame::BINARY => self.client.binary(payload),
+                frame::TEXT => self.client.on_text(std::str::from_utf8(payload)?),
+                frame::BINARY => self.client.on_binary(payload),
                 frame::CLOSE => bail!("a client is closed with {payload:?}"),
                 _ => Vec::new(),
             };
@@ -98,83 +99,84 @@ impl Speaker {
     }
 }
 
-/// A joiner and its member, connected to one another.
-pub struct Line {
+/// A joiner and its member, linked.
+pub struct ConnectedPair {
     runtime: Runtime,
     joiner: DuplexStream,
     member: DuplexStream,
     up: Vec<u8>,
-    /// As long as what the member hears of it.
-    heard: Vec<u8>,
+    /// Bytes the member receives per message.
+    received: Vec<u8>,
 }
 
-impl Line {
-    /// A member and a joiner that have spoken to one another.
+impl ConnectedPair {
+    /// Returns a member and a joiner that have exchanged messages.
     ///
     /// # Errors
-    /// They cannot.
+    ///
+    /// They cannot exchange messages.
     pub fn meet(dialect: Dialect) -> Result<Self> {
-        // Those that wait for our first word wait for less of it where nothing else is spoken.
+        // Clients that wait for the server to speak first wait less where no other dialect is served.
         let silent = dialect.family() == Family::ProtobufV1;
         let mode = if silent { Mode::Pinned } else { Mode::Auto };
-        let context = Arc::new(Context {
-            hub: Hub::new(),
-            telemetry: Telemetry::new(),
-            policy: mode.policy(dialect)?,
-            max_pending: DEFAULT_MAX_PENDING,
-            idle: Duration::from_secs(3600),
-            signaller: None,
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            alarm: TimerQueue::default(),
-        });
-        // The alarm does not run: nobody is asked whether it is there, however slow the machine.
+        let mut config = Config::default();
+        config.protocol = mode.protocols(dialect);
+        config.ping_after = Duration::from_secs(3600);
+        let shared = Shared::new(&config);
+        // The timer queue does not run: no heartbeat is sent, however slow the machine.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (joiner, member, up, length) = runtime.block_on(async {
-            let mut member = Speaker::open(&context, dialect, Role::Member).await?;
-            let mut joiner = Speaker::open(&context, dialect, Role::Joiner).await?;
-            while member.listen().await? + joiner.listen().await? > 0 {}
-            let up = words::say(dialect, &mut *joiner.client, Role::Joiner, None, Words::Candidate);
+            let mut member = TestPeer::open(&shared, dialect, Role::Member).await?;
+            let mut joiner = TestPeer::open(&shared, dialect, Role::Joiner).await?;
+            while member.poll().await? + joiner.poll().await? > 0 {}
+            let up = messages::frame(dialect, &mut *joiner.client, Role::Joiner, None, MessageSet::Candidate);
             let up = masked(&up.context("a joiner has no words")?);
             let mut length = 0;
             for _ in 0..3 {
                 joiner.stream.write_all(&up).await?;
-                length = member.listen().await?;
+                length = member.poll().await?;
                 ensure!(length > 0, "a member hears nothing");
-                let from: Option<Id> = member.heard.iter().rev().find_map(|heard| match heard {
-                    ClientEvent::TestMessage { from, .. } => from.clone(),
-                    _ => None,
-                });
-                let down =
-                    words::say(dialect, &mut *member.client, Role::Member, from.as_ref(), Words::Candidate);
+                let from: Option<JoinerId> =
+                    member.received.iter().rev().find_map(|received| match received {
+                        ClientEvent::Message { from, .. } => from.clone(),
+                        _ => None,
+                    });
+                let down = messages::frame(
+                    dialect,
+                    &mut *member.client,
+                    Role::Member,
+                    from.as_ref(),
+                    MessageSet::Candidate,
+                );
                 if let Some(down) = down {
                     member.stream.write_all(&masked(&down)).await?;
-                    ensure!(joiner.listen().await? > 0, "a joiner hears nothing");
+                    ensure!(joiner.poll().await? > 0, "a joiner hears nothing");
                 }
             }
             anyhow::Ok((joiner.stream, member.stream, up, length))
         })?;
-        Ok(Line { runtime, joiner, member, up, heard: vec![0; length] })
+        Ok(ConnectedPair { runtime, joiner, member, up, received: vec![0; length] })
     }
 
-    /// The joiner says something to the member, this often, and each is heard before the next.
+    /// Sends messages from the joiner, `count` times, each after the previous one has arrived.
     ///
     /// # Errors
-    /// It is not heard.
+    ///
+    /// A message does not arrive.
     pub fn up(&mut self, count: u64) -> Result<()> {
-        let Line { runtime, joiner, member, up, heard } = self;
+        let ConnectedPair { runtime, joiner, member, up, received } = self;
         runtime.block_on(async {
             for _ in 0..count {
                 joiner.write_all(up).await?;
-                member.read_exact(heard).await?;
+                member.read_exact(received).await?;
             }
             Ok(())
         })
     }
 }
 
-/// A frame as a client sends it.
-fn masked(said: &dialects::Frame) -> Vec<u8> {
+/// Returns a frame as a client sends it.
+fn masked(said: &dialects::ClientFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::put_message(&mut bytes, said);
     bytes

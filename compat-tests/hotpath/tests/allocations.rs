@@ -1,8 +1,8 @@
-//! How often memory is allocated for one relayed message, exactly, dialect by dialect. Counted in steady state, when lists
-//! have grown and buffers are there.
+//! Heap allocations of one relayed message, exactly, dialect by dialect. Counted in steady state, when
+//! tables have grown and buffers exist.
 //!
-//! What a message needs is memory for its bytes as they come: here, a copy of the frame; in the gateway, what the
-//! WebSocket's decoder makes. The frame that goes out is put together in the socket's buffer, which is a thread's.
+//! A message needs memory for its bytes on arrival: here a copy of the frame, in the gateway the memory
+//! that the WebSocket decoder allocates. The sent frame is assembled in the thread's write buffer.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -10,10 +10,10 @@ use allocation_counter::measure;
 use hotpath::scenario::{Part, Scenario};
 use sigver::protocol::dialect::{Dialect, Family};
 
-/// How often each is done.
+/// Repetitions of each scenario.
 const TIMES: u64 = 64;
 
-/// The bytes as they come: the payload is a part of them, and is never copied.
+/// Allocations for the bytes on arrival; the payload shares them.
 const BYTES: u64 = 1;
 
 /// Allocations for a joiner's and a member's message in the JSON dialects, in a test build: the frame as received, the
@@ -33,7 +33,7 @@ const JSON: [(Dialect, u64, Option<u64>); 10] = [
     (Dialect::Sigver13, 4, Some(3)),
 ];
 
-/// For each message, rounded up.
+/// Returns allocations per message, rounded up.
 fn allocations(dialect: Dialect, part: Part) -> u64 {
     let mut run = Scenario::same(dialect, part).prepare().unwrap();
     run(TIMES).unwrap();
@@ -41,9 +41,9 @@ fn allocations(dialect: Dialect, part: Part) -> u64 {
 }
 
 #[test]
-fn bytes_are_relayed_in_the_memory_they_come_in() {
+fn payload_bytes_are_not_copied() {
     for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.family() != Family::Json) {
-        // Of sigver 15 and 15.1 each payload is looked into, which is to share it: the count of who does is made.
+        // Payloads of sigver 15 and 15.1 are inspected for transcoding, which shares them.
         let shared = u64::from(matches!(dialect, Dialect::Sigver15 | Dialect::Sigver15_1));
         for part in [Part::Up, Part::Down, Part::Socket] {
             assert_eq!(allocations(dialect, part), BYTES + shared, "{dialect} {}", part.name());
@@ -53,7 +53,7 @@ fn bytes_are_relayed_in_the_memory_they_come_in() {
 }
 
 #[test]
-fn json_as_clients_write_it_takes_no_tree() {
+fn canonical_json_is_relayed_without_a_tree() {
     let counted = JSON.map(|(dialect, _, down)| {
         (dialect, allocations(dialect, Part::Up), down.map(|_| allocations(dialect, Part::Down)))
     });
@@ -64,7 +64,7 @@ fn json_as_clients_write_it_takes_no_tree() {
 }
 
 #[test]
-fn a_room_has_its_members_messages_without_allocating() {
+fn routing_does_not_allocate() {
     for dialect in Dialect::ALL {
         assert_eq!(allocations(dialect, Part::Route), 0, "{dialect}");
     }

@@ -1,4 +1,5 @@
-//! `compat-report`: plays the recorded scripts against our server or the originals and prints how they compare.
+//! `compat-report`: plays the recorded scripts against the gateway or the Node.js servers, and prints the
+//! differences.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use compat_tests::compare::{Rules, compare};
+use compat_tests::compare::{ComparisonRules, compare};
 use compat_tests::exceptions::{Exceptions, Mode};
 use compat_tests::goldens::{self, ORIGINALS, Original};
 use compat_tests::interop;
@@ -25,69 +26,69 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Commands {
-    /// Play the recordings against our server: pinned to each version, then finding out by itself.
+    /// Play the recordings against the gateway: pinned to each version, then with automatic detection
     Golden {
-        /// Our server.
+        /// The gateway's binary
         #[arg(long)]
         server_bin: PathBuf,
-        /// How to start it.
+        /// Protocol selection of the gateway
         #[arg(long, value_enum, default_value = "both")]
         mode: ModeArg,
-        /// Pin by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
+        /// Pin by dialect (sigver-15) rather than by version (sigver-15.0.2)
         #[arg(long)]
         by_dialect: bool,
         #[command(flatten)]
         common: Common,
     },
-    /// Play the recordings against the live originals: proves the recordings and the player.
+    /// Play the recordings against the Node.js servers: verifies the recordings and the player
     Originals {
         #[command(flatten)]
         common: Common,
     },
-    /// Play the scripts against an original and our server side by side and compare the two.
+    /// Play the scripts against a Node.js server and the gateway side by side, and compare the two
     Live {
-        /// Our server.
+        /// The gateway's binary
         #[arg(long)]
         server_bin: PathBuf,
-        /// Pin by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
+        /// Pin by dialect (sigver-15) rather than by version (sigver-15.0.2)
         #[arg(long)]
         by_dialect: bool,
         #[command(flatten)]
         common: Common,
     },
-    /// Probe the originals, and let the clients of the matrix work with each.
+    /// Probe the Node.js servers, and run the matrix's clients against each
     Interop {
-        /// Our program.
+        /// The sigver binary
         #[arg(long)]
         server_bin: PathBuf,
-        /// Only these versions.
+        /// Only these versions
         #[arg(long)]
         only: Vec<String>,
-        /// Let the probe take its time.
+        /// Also wait for heartbeat timeouts
         #[arg(long)]
         thorough: bool,
-        /// Where the originals are installed.
+        /// Directory of the installed Node.js servers
         #[arg(long, default_value_os_t = goldens::root().join("originals"))]
         originals: PathBuf,
     },
-    /// Play a script against an original and write down what happens.
+    /// Play a script against a Node.js server and record the result
     Record {
-        /// The version of the original.
+        /// Version of the Node.js server
         #[arg(long)]
         original: String,
-        /// The script: a transcript file, or just the client's lines of one.
+        /// The script: a transcript file, or only its client lines
         #[arg(long)]
         script: PathBuf,
-        /// Where to write; standard output if absent.
+        /// Output file; standard output if absent
         #[arg(long)]
         out: Option<PathBuf>,
-        /// Only scenarios whose name fits (`*` for any characters).
+        /// Only scenarios whose name matches ('*' for any characters)
         #[arg(long)]
         scenario: Option<String>,
-        /// Where the originals are installed.
+        /// Directory of the installed Node.js servers
         #[arg(long, default_value_os_t = goldens::root().join("originals"))]
         originals: PathBuf,
-        /// Milliseconds to wait after each action.
+        /// Milliseconds to wait after each action
         #[arg(long, default_value_t = 130)]
         pace: u64,
     },
@@ -95,34 +96,34 @@ enum Commands {
 
 #[derive(Args)]
 struct Common {
-    /// Only these versions.
+    /// Only these versions
     #[arg(long)]
     only: Vec<String>,
-    /// Only scenarios whose name fits (`*` for any characters).
+    /// Only scenarios whose name matches ('*' for any characters)
     #[arg(long)]
     scenario: Option<String>,
-    /// Leave out the scenarios about time.
+    /// Leave out the timed scenarios
     #[arg(long)]
     no_timed: bool,
-    /// Where the recordings are.
+    /// Directory of the recordings
     #[arg(long, default_value_os_t = goldens::dir())]
     golden: PathBuf,
-    /// Where the originals are installed.
+    /// Directory of the installed Node.js servers
     #[arg(long, default_value_os_t = goldens::root().join("originals"))]
     originals: PathBuf,
-    /// The list of differences that are meant.
+    /// The list of intended differences
     #[arg(long, default_value_os_t = goldens::root().join("exceptions.toml"))]
     exceptions: PathBuf,
-    /// Scripts at a time.
+    /// Number of concurrent scripts
     #[arg(long, default_value_t = 16)]
     jobs: usize,
-    /// Scripts about time at a time.
+    /// Number of concurrent timed scripts
     #[arg(long, default_value_t = 80)]
     timed_jobs: usize,
-    /// How many milliseconds from its time a frame may come, in scenarios about time.
+    /// Tolerance for the time of a frame in timed scenarios, in milliseconds
     #[arg(long, default_value_t = 400)]
     tolerance: u64,
-    /// A directory for the transcripts of the scripts that failed.
+    /// Directory for the transcripts of failed scripts
     #[arg(long)]
     keep: Option<PathBuf>,
 }
@@ -159,7 +160,7 @@ impl Common {
         Ok(scripts)
     }
 
-    /// Plays everything against every target and prints the report. Returns whether all is well.
+    /// Plays every script against every target, and prints the report. Returns true if no script failed.
     async fn report(&self, targets: &[Target], server: PathBuf, by_dialect: bool) -> Result<bool> {
         let begin = Instant::now();
         let mut exceptions = Exceptions::read(&self.exceptions)?;
@@ -211,12 +212,12 @@ async fn record(
         scenario.version = original.version.to_owned();
         let mut actual = play_alone(dir, original, &scenario, |options| {
             let pace = if scenario.is_timed() { Duration::ZERO } else { pace };
-            compat_tests::player::Options { pace, ..options }
+            compat_tests::player::PlayOptions { pace, ..options }
         })
         .await
         .with_context(|| scenario.name.clone())?;
         actual.version = original.version.to_owned();
-        for difference in compare(&scenario, &actual, Rules::default()).differences {
+        for difference in compare(&scenario, &actual, ComparisonRules::default()).differences {
             eprintln!("{}: unlike the script: {difference}", scenario.name);
         }
         recorded.push(actual);
@@ -266,7 +267,7 @@ async fn main() -> ExitCode {
     let done = async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // Returning drops the servers, which kills them.
+        // Dropping the servers kills them.
         tokio::select! {
             done = command(Cli::parse().command) => done,
             _ = terminate.recv() => bail!("terminated"),

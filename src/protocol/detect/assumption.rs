@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Dialect, Family};
 use crate::protocol::model::{Event, Side};
 
 /// Limit of the buffer, in bytes. Events above it are sent in the assumed dialect, and not again.
@@ -96,5 +96,7 @@ impl Assumption {
 /// 15 would have answered the probe.
 fn sender_is_server_first(event: &Event) -> bool {
     let Event::Relayed { sender, .. } = event else { return false };
-    matches!(Dialect::from_tag(*sender), Some(Dialect::Sigver16 | Dialect::Sigver18))
+    Dialect::from_tag(*sender)
+        .map(Dialect::release)
+        .is_some_and(|release| release.family() == Family::ProtobufV1 && !release.has_protobuf_pong())
 }

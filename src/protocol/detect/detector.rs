@@ -8,8 +8,8 @@ use super::assumption::Assumption;
 use super::evidence::{self, FrameFacts, History};
 use super::policy::Policy;
 use crate::protocol::dialect::{
-    Candidates, Evidence, Family, Output, OutputSink, PROBE, ReleaseSet, Session, UpgradeRequest, close,
-    pings,
+    Candidates, Evidence, Family, Output, OutputSink, PROBE, Release, ReleaseSet, Session, UpgradeRequest,
+    close_frame_for,
 };
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, Reason};
@@ -231,7 +231,7 @@ impl Detector {
         if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
             out.close(close);
         } else {
-            if candidates.releases.len() > 1 && candidates.releases.iter().any(pings) {
+            if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
                 out.binary(PROBE);
                 self.history.probed = true;
             }
@@ -330,7 +330,7 @@ impl Detector {
             Phase::Assumed(assumption) => {
                 if let Some(held) = assumption.release(now) {
                     // The client had the time to answer the probe. If it does so later, it still is a candidate.
-                    let unanswered = self.candidates.releases.filter(|release| !pings(release));
+                    let unanswered = self.candidates.releases.filter(|release| !release.has_protobuf_pong());
                     if let Some(session) = self.session.as_mut().filter(|_| !unanswered.is_empty()) {
                         session.assume(Candidates::new(unanswered), now, out);
                     }
@@ -345,7 +345,7 @@ impl Detector {
     }
 
     pub(super) fn close(&self, reason: &Reason) -> Close {
-        close(self.candidates.most_likely, reason)
+        close_frame_for(self.candidates.most_likely, reason)
     }
 
     pub(super) fn candidates(&self) -> ReleaseSet {

@@ -16,8 +16,7 @@
 use bytestring::ByteString;
 
 use crate::protocol::dialect::{
-    ContentLayout, Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
-    pings,
+    Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
 };
 use crate::protocol::frame::Message;
 
@@ -74,7 +73,6 @@ impl History {
 /// Returns the releases that a client may speak which sends this frame.
 pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let family = |family| releases.of_family(family);
-    let of = |set: ReleaseSet, dialect| set.filter(|release| release.dialect() == dialect);
     let bytes = match facts.message {
         Message::Text(_) => return json(facts.shape, history, family(Family::Json)),
         Message::Binary(bytes) => bytes,
@@ -83,27 +81,25 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
     let current = family(Family::ProtobufV2);
     // A client that pings would have answered the probe before it sent anything else. If only such are left, it did.
     let unprobed = |set: ReleaseSet| {
-        let rest = set.filter(|release| !(history.probed && pings(release)));
+        let rest = set.filter(|release| !(history.probed && release.has_protobuf_pong()));
         if rest.is_empty() { set } else { rest }
     };
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
-        Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::takes_bytes)),
+        Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::accepts_binary_json)),
         Some(0x1a | 0x08) => current,
         Some(0x12) => match detect_v2_layout(bytes) {
-            Some(ContentLayout::V19) => of(current, Dialect::Sigver19),
-            Some(_) => of(current, Dialect::Sigver20),
+            Some(layout) => current.of_content_layout(layout),
             None => current,
         },
         Some(0x0a) => match detect_v1_layout(bytes) {
-            Some(ContentLayout::V15_0) => of(v1, Dialect::Sigver15),
-            Some(_) => unprobed(v1.filter(|release| release.dialect() != Dialect::Sigver15)),
+            Some(layout) => unprobed(v1.of_content_layout(layout)),
             None => v1,
         },
         Some(0x18) => v1,
         Some(0x20) => unprobed(v1),
-        Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(pings),
-        Some(0x28) => of(v1, Dialect::Sigver18),
+        Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(Release::has_protobuf_pong),
+        Some(0x28) => v1.filter(Release::has_try_another),
         _ => releases,
     }
 }
@@ -112,7 +108,7 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
 fn json(shape: Option<MessageShape>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
     if history.identity_probed && shape.answers_identity_probe() {
-        return releases.filter(|release| release.dialect() == Dialect::Sigver7);
+        return releases.of_dialect(Dialect::Sigver7);
     }
     match shape.possible_dialects(history.member && history.joining) {
         Some(dialects) => releases.filter(|release| dialects.contains(&release.dialect())),

@@ -8,9 +8,11 @@ mod detector;
 mod evidence;
 mod partition;
 mod policy;
+mod protocol_set;
 
 pub use connection::ConnectionProtocol;
-pub use policy::{DetectionTimeouts, Policy, PolicyError, Protocols, RoomPolicy};
+pub use policy::{DetectionTimeouts, Policy, RoomPolicy};
+pub use protocol_set::{ProtocolSet, ProtocolSetError};
 
 /// Returns the time a duration after another; the same time, if the clock ends before it.
 fn after(time: Instant, duration: Duration) -> Instant {

@@ -182,19 +182,17 @@ impl Placement {
             out.put(Output::Leave);
             self.changes.left = true;
         }
-        out.enter(key.clone().with_partition(assumed.mark()), command.clone());
+        out.enter(key.clone().with_partition(assumed.partition_id()), command.clone());
         self.entered = Some((key, command, assumed));
     }
 
     /// Returns the generation of the client, if all that it may speak is of one.
     fn generation(&self) -> Option<PeerProtocol> {
-        let mut generations = self.candidates.releases.iter().map(|release| release.dialect().generation());
-        let first = generations.next()?;
-        generations.all(|generation| generation == first).then_some(first)
+        self.candidates.releases.peer_protocol()
     }
 
     fn assumed_generation(&self) -> PeerProtocol {
-        self.generation().unwrap_or(self.candidates.dialect().generation())
+        self.generation().unwrap_or(self.candidates.dialect().peer_protocol())
     }
 
     fn is_json(&self) -> bool {

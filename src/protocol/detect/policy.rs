@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use regex_lite::Regex;
-use thiserror::Error;
 
-use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
+use crate::protocol::dialect::ReleaseSet;
 
 /// The configuration of detection.
 #[derive(Clone, Debug)]
@@ -39,15 +38,19 @@ pub enum RoomPolicy {
     PartitionedFor(Regex),
 }
 
-impl RoomPolicy {
-    /// Returns the policy of rooms by generation under keys that the expression matches.
-    ///
-    /// # Errors
-    /// The text is not a regular expression.
-    pub fn partitioned_for(keys: &str) -> Result<Self, PolicyError> {
-        Ok(RoomPolicy::PartitionedFor(Regex::new(keys)?))
+/// Expressions are equal if their texts are.
+impl PartialEq for RoomPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (RoomPolicy::Shared, RoomPolicy::Shared) => true,
+            (RoomPolicy::Partitioned, RoomPolicy::Partitioned) => true,
+            (RoomPolicy::PartitionedFor(a), RoomPolicy::PartitionedFor(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
     }
+}
 
+impl RoomPolicy {
     /// Returns true if the key stands for several rooms.
     pub fn is_partitioned(&self, key: &str) -> bool {
         match self {
@@ -57,41 +60,6 @@ impl RoomPolicy {
         }
     }
 }
-
-/// An invalid part of the policy.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// Two releases of one dialect, which nothing on the wire tells apart.
-    #[error("{first} and {second} are both {}: clients cannot be told apart", .second.dialect())]
-    SameDialect {
-        /// The release named first.
-        first: Release,
-        /// The release named later.
-        second: Release,
-    },
-    /// A name of no protocol.
-    #[error("unknown protocol '{0}'; known are {names}", names = protocol_names())]
-    UnknownProtocol(String),
-    /// A list without a name.
-    #[error("no protocol is named; known are {}", protocol_names())]
-    NoProtocol,
-    /// An invalid expression for keys.
-    #[error("not an expression for keys")]
-    KeyExpression(#[from] regex_lite::Error),
-}
-
-/// Protocols named in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protocols {
-    /// Releases of sigver.
-    pub releases: ReleaseSet,
-    /// The protocol of signallerd is served, too.
-    pub signaller: bool,
-}
-
-/// Name of the protocol of signallerd.
-const SIGNALLER: &str = "signaller";
 
 /// Times to wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,55 +82,4 @@ impl Default for DetectionTimeouts {
             first_frame: Duration::from_secs(60),
         }
     }
-}
-
-impl Policy {
-    /// Parses a list of protocols: `auto`, a family, a dialect, a release, or several of them with commas. A more precise
-    /// name replaces a less precise one: `auto,sigver-17.0.1` is auto with that variant of sigver-16. The protocol of
-    /// signallerd, `signaller`, is part of auto, and served where it is named.
-    ///
-    /// # Errors
-    /// A name that does not exist, no name, or two releases of one dialect.
-    pub fn parse(list: &str) -> Result<Protocols, PolicyError> {
-        let mut signaller = false;
-        let mut broad = Vec::new();
-        let mut precise: Vec<Release> = Vec::new();
-        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            if name == "auto" {
-                signaller = true;
-                broad.extend(Dialect::ALL);
-            } else if name == SIGNALLER {
-                signaller = true;
-            } else if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == name) {
-                broad.extend(Dialect::ALL.into_iter().filter(|dialect| dialect.family() == family));
-            } else if let Some(dialect) = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name) {
-                broad.push(dialect);
-            } else if let Some(release) = name.strip_prefix("sigver-").and_then(Release::of_version) {
-                if let Some(&other) = precise.iter().find(|other| other.dialect() == release.dialect())
-                    && other != release
-                {
-                    return Err(PolicyError::SameDialect { first: other, second: release });
-                }
-                precise.push(release);
-            } else {
-                return Err(PolicyError::UnknownProtocol(name.to_owned()));
-            }
-        }
-        let named = |dialect: &Dialect| precise.iter().any(|release| release.dialect() == *dialect);
-        let rest = broad.iter().filter(|dialect| !named(dialect)).map(|dialect| dialect.release());
-        let releases: ReleaseSet = rest.chain(precise.iter().copied()).collect();
-        if releases.is_empty() && !signaller {
-            return Err(PolicyError::NoProtocol);
-        }
-        Ok(Protocols { releases, signaller })
-    }
-}
-
-/// Returns all names of protocols, for messages.
-fn protocol_names() -> String {
-    let families = Family::ALL.into_iter().map(|family| family.name().to_owned());
-    let dialects = Dialect::ALL.into_iter().map(|dialect| dialect.name().to_owned());
-    let (auto, signaller) = (std::iter::once("auto".to_owned()), std::iter::once(SIGNALLER.to_owned()));
-    let names: Vec<String> = auto.chain(families).chain(dialects).chain(signaller).collect();
-    format!("{}, and releases such as sigver-15.0.4", names.join(", "))
 }

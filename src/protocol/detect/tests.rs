@@ -22,7 +22,7 @@ fn hex(text: &str) -> Message {
 }
 
 fn policy(list: &str) -> Arc<Policy> {
-    Arc::new(Policy::new(Policy::parse(list).unwrap().releases))
+    Arc::new(Policy::new(list.parse::<ProtocolSet>().unwrap().releases))
 }
 
 /// The names of the dialects in the set.
@@ -179,36 +179,6 @@ fn the_evidence_table_row_by_row() {
     ] {
         assert_eq!(names(narrow(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
     }
-}
-
-#[test]
-fn protocol_lists() {
-    let releases = |list: &str| Policy::parse(list).map(|protocols| protocols.releases.to_string());
-    assert_eq!(releases("current").unwrap(), "sigver-19.1.2,sigver-20.1.0");
-    assert_eq!(releases("sigver-18").unwrap(), "sigver-18.0.0");
-    assert_eq!(releases("sigver-15.0.4, sigver-17").unwrap(), "sigver-15.0.4,sigver-17.0.1");
-    assert_eq!(
-        releases("protobuf-v1,sigver-17.0.0").unwrap(),
-        "sigver-15.0.4,sigver-15.1.0,sigver-17.0.1,sigver-18.0.0"
-    );
-    let auto = Policy::parse("auto").unwrap();
-    assert_eq!((auto.releases.len(), auto.signaller), (Dialect::ALL.len(), true));
-    let signaller = Policy::parse("signaller").unwrap();
-    assert!(signaller.signaller && signaller.releases.is_empty());
-    for (list, relayed) in [
-        ("auto,sigver-17.0.1", true),
-        ("sigver-20,signaller", true),
-        ("sigver-20", false),
-        ("json,protobuf-v1,current", false),
-    ] {
-        assert_eq!(Policy::parse(list).unwrap().signaller, relayed, "{list}");
-    }
-    for wrong in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
-        assert!(releases(wrong).is_err(), "{wrong}");
-    }
-    assert!(
-        releases("sigver-99").unwrap_err().to_string().contains("protobuf-v1, current, sigver-1, sigver-4")
-    );
 }
 
 #[test]

@@ -2,27 +2,6 @@
 
 use super::{Dialect, Family, Release, ReleaseSet};
 
-/// Dialects in the order in which they are assumed while nothing tells them apart: what most deployed clients speak
-/// first, and dialects without a published client last.
-const PRIORITY: [Dialect; 16] = [
-    Dialect::Sigver20,
-    Dialect::Sigver18,
-    Dialect::Sigver15,
-    Dialect::Sigver16,
-    Dialect::Sigver19,
-    Dialect::Sigver9,
-    Dialect::Sigver7_6,
-    Dialect::Sigver7,
-    Dialect::Sigver13,
-    Dialect::Sigver11,
-    Dialect::Sigver5,
-    Dialect::Sigver8,
-    Dialect::Sigver6,
-    Dialect::Sigver4,
-    Dialect::Sigver1,
-    Dialect::Sigver15_1,
-];
-
 /// The releases that a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidates {
@@ -35,10 +14,8 @@ pub struct Candidates {
 impl Candidates {
     /// Returns these releases as candidates.
     pub fn new(releases: ReleaseSet) -> Self {
-        let most_likely = PRIORITY
-            .into_iter()
-            .find_map(|dialect| releases.iter().find(|release| release.dialect() == dialect))
-            .unwrap_or(Release::V20_1_0);
+        let priority = |release: &Release| release.dialect().facts().priority;
+        let most_likely = releases.iter().min_by_key(priority).unwrap_or(Release::LATEST);
         Candidates { releases, most_likely }
     }
 
@@ -55,17 +32,5 @@ impl Candidates {
     /// Returns the candidates of the most likely family.
     pub(crate) fn within_family(self) -> Self {
         Candidates { releases: self.releases.of_family(self.family()), most_likely: self.most_likely }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_dialect_has_a_priority() {
-        for dialect in Dialect::ALL {
-            assert_eq!(PRIORITY.iter().filter(|other| **other == dialect).count(), 1, "{dialect}");
-        }
     }
 }

@@ -1,145 +1,141 @@
-//! When a peer is asked whether it is still there, and when it is taken for gone. Polled state: the caller brings
-//! the time and sends what is due.
+//! When a peer is asked whether it is still connected, and when it is given up. Polled state: the caller passes the
+//! time and sends what is due.
 
 use std::time::{Duration, Instant};
 
-/// How a dialect finds out that a peer is gone.
+/// Way in which a release finds out that a peer is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keepalive {
-    /// It does not.
+    /// No way.
     None,
-    /// A ping, and the next one only if the pong came in time (sigver 15).
+    /// A ping, and the next one only if the pong arrived in time.
     PingPong {
-        /// From one ping to the next, and the time there is for a pong.
-        every: Duration,
+        /// Time from one ping to the next, and the timeout of a pong.
+        interval: Duration,
     },
-    /// A heartbeat at a fixed rate; three unanswered ones are too many (sigver 16 to 20).
+    /// A heartbeat every [`HEARTBEAT_INTERVAL`]; [`MAX_MISSED_HEARTBEATS`] unanswered ones are too many.
     Heartbeat {
-        /// The heartbeat that would be the third is sent before the peer is given up (sigver 16 and 17).
-        third: bool,
-        /// Whether a peer that never answers is given up at all. Not as long as its dialect may be one in which
-        /// it need not answer.
-        strict: bool,
+        /// The heartbeat that would be one too many is sent before the peer is given up (sigver 16 and 17).
+        send_final: bool,
+        /// A peer that never answers is given up. False while its dialect may be one that need not answer.
+        enforce: bool,
     },
 }
 
-/// From one heartbeat to the next (sigver 16 to 20, measured).
-pub(super) const BEAT: Duration = Duration::from_secs(5);
-const MISSED_BEATS: u32 = 3;
+/// Time from one heartbeat or ping to the next (sigver 13 to 20 except 15.0.2, measured).
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Unanswered heartbeats after which a peer is given up (sigver 16 to 20, measured).
+const MAX_MISSED_HEARTBEATS: u32 = 3;
 
-/// What is due.
+/// Action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeepaliveDue {
-    /// Ask the peer.
     SendPing,
-    /// Give the peer up.
     Close,
-    /// Ask the peer once more, and give it up.
     SendPingThenClose,
 }
 
-/// The state of one connection.
+/// Keepalive state of one connection.
 #[derive(Debug)]
 pub(super) struct KeepaliveTimer {
-    rule: Keepalive,
+    policy: Keepalive,
     next: Option<Instant>,
     unanswered: u32,
-    /// The peer has shown that it knows how to answer.
-    answers: bool,
+    /// The peer has answered at least once.
+    has_replied: bool,
 }
 
 impl KeepaliveTimer {
-    /// Nobody is asked until [`start`](Self::start).
-    pub(super) fn new(rule: Keepalive) -> Self {
-        KeepaliveTimer { rule, next: None, unanswered: 0, answers: false }
+    /// Creates a timer that runs from [`start`](Self::start) on.
+    pub(super) fn new(policy: Keepalive) -> Self {
+        KeepaliveTimer { policy, next: None, unanswered: 0, has_replied: false }
     }
 
-    /// Whether the peer is being asked.
-    pub(super) fn running(&self) -> bool {
+    /// Returns true if the timer is running.
+    pub(super) fn is_running(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Begins to ask, `since` being the beginning of the first interval. Whether the first question is due now.
+    /// Starts the timer, with `since` as the beginning of the first interval. Returns true if a ping is due now.
     pub(super) fn start(&mut self, since: Instant) -> bool {
         self.unanswered = 0;
-        match self.rule {
+        match self.policy {
             Keepalive::None => false,
-            Keepalive::PingPong { every } => {
-                self.next = Some(since + every);
+            Keepalive::PingPong { interval } => {
+                self.next = since.checked_add(interval);
                 self.unanswered = 1;
                 true
             }
             Keepalive::Heartbeat { .. } => {
-                self.next = Some(since + BEAT);
+                self.next = since.checked_add(HEARTBEAT_INTERVAL);
                 false
             }
         }
     }
 
-    /// Another rule holds from now on; what is under way goes on.
-    pub(super) fn change(&mut self, rule: Keepalive) {
-        self.rule = rule;
-        if rule == Keepalive::None {
+    /// Replaces the policy; a running timer keeps its next deadline.
+    pub(super) fn set_policy(&mut self, policy: Keepalive) {
+        self.policy = policy;
+        if policy == Keepalive::None {
             self.next = None;
         }
     }
 
-    /// From now on the peer has to answer; what it missed before does not count.
-    pub(super) fn insist(&mut self) {
-        if let Keepalive::Heartbeat { strict: strict @ false, .. } = &mut self.rule {
-            *strict = true;
+    /// Requires answers to heartbeats from now on; those missed before do not count.
+    pub(super) fn enforce(&mut self) {
+        if let Keepalive::Heartbeat { enforce: enforce @ false, .. } = &mut self.policy {
+            *enforce = true;
             self.unanswered = 0;
         }
     }
 
-    /// Asks no more.
+    /// Stops the timer.
     pub(super) fn stop(&mut self) {
         self.next = None;
     }
 
-    /// The peer answered.
-    pub(super) fn answered(&mut self) {
+    /// Records an answer of the peer.
+    pub(super) fn on_reply(&mut self) {
         self.unanswered = 0;
-        self.answers = true;
+        self.has_replied = true;
     }
 
-    /// When [`poll`](Self::poll) is to be called.
+    /// Returns when [`poll`](Self::poll) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
-    /// What is due at `now`, one thing a call.
+    /// Returns what is due at `now`, one action a call.
     pub(super) fn poll(&mut self, now: Instant) -> Option<KeepaliveDue> {
         let due = self.next.filter(|due| *due <= now)?;
-        match self.rule {
+        match self.policy {
             Keepalive::None => {
                 self.next = None;
                 None
             }
-            Keepalive::PingPong { every } => {
+            Keepalive::PingPong { interval } => {
                 if self.unanswered > 0 {
                     self.next = None;
                     return Some(KeepaliveDue::Close);
                 }
                 self.unanswered = 1;
-                self.next = Some(after(due, every, now));
+                self.next = next_tick(due, interval, now);
                 Some(KeepaliveDue::SendPing)
             }
-            Keepalive::Heartbeat { third, strict } => {
-                self.unanswered += 1;
-                if self.unanswered < MISSED_BEATS || (!strict && !self.answers) {
-                    self.next = Some(after(due, BEAT, now));
+            Keepalive::Heartbeat { send_final, enforce } => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                if self.unanswered < MAX_MISSED_HEARTBEATS || (!enforce && !self.has_replied) {
+                    self.next = next_tick(due, HEARTBEAT_INTERVAL, now);
                     return Some(KeepaliveDue::SendPing);
                 }
                 self.next = None;
-                Some(if third { KeepaliveDue::SendPingThenClose } else { KeepaliveDue::Close })
+                Some(if send_final { KeepaliveDue::SendPingThenClose } else { KeepaliveDue::Close })
             }
         }
     }
 }
 
-/// The next point of a fixed rate, without catching up on points that were slept through.
-fn after(due: Instant, every: Duration, now: Instant) -> Instant {
-    let next = due + every;
-    if next > now { next } else { now + every }
+/// Returns the next point of a fixed rate, without the points that `now` is past.
+fn next_tick(due: Instant, interval: Duration, now: Instant) -> Option<Instant> {
+    due.checked_add(interval).filter(|next| *next > now).or_else(|| now.checked_add(interval))
 }

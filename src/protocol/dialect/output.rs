@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use smallvec::SmallVec;
 
 use super::{Dialect, ReleaseSet};
 use crate::protocol::frame::{Close, Message, Outgoing};
@@ -62,7 +63,7 @@ impl Evidence {
             Evidence::FirstFrame => "first frame",
             Evidence::Silence => "silence",
             Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "taken back",
+            Evidence::Corrected => "corrected",
         }
     }
 }
@@ -80,6 +81,15 @@ pub trait OutputSink {
 }
 
 impl OutputSink for Vec<Output> {
+    fn put(&mut self, output: Output) {
+        self.push(output);
+    }
+}
+
+impl<const N: usize> OutputSink for SmallVec<[Output; N]>
+where
+    [Output; N]: smallvec::Array<Item = Output>,
+{
     fn put(&mut self, output: Output) {
         self.push(output);
     }

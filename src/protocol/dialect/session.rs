@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use super::json::{V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
+use super::release::JsonCodec;
 use super::webrtc::{self, SdpEncoding, Transcoded};
-use super::{Candidates, Dialect, Family, Output, OutputSink, Release, ReleaseSet, close};
+use super::{
+    Candidates, Dialect, Family, Output, OutputSink, Release, ReleaseSet, close_frame_for, key_limit,
+};
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
@@ -18,9 +21,6 @@ pub struct UpgradeRequest {
     /// The query of the URL has an attribute `favored`, whatever its value.
     pub favored: bool,
 }
-
-/// Longest key, in UTF-16 units (sigver 8 to 20, measured).
-const MAX_KEY: usize = 512;
 
 /// Limit of the links that are remembered because something was translated on them. Not every end of a link is reported.
 const MAX_TRANSLATED: usize = 4096;
@@ -64,28 +64,15 @@ impl Session {
             }
         };
         let dialect = candidates.dialect();
-        let encoding = transcode.then(|| SdpEncoding::of(dialect));
+        let encoding = transcode.then(|| dialect.facts().sdp_encoding);
         Session { codec, candidates, dialect, encoding, mixed: false, translated: None }
     }
 
     fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
-        match likeliest.dialect() {
-            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                Codec::V1To5(Box::new(V1To5Codec::new(likeliest)))
-            }
-            Dialect::Sigver6 => Codec::V6(Box::default()),
-            Dialect::Sigver7
-            | Dialect::Sigver7_6
-            | Dialect::Sigver8
-            | Dialect::Sigver9
-            | Dialect::Sigver11
-            | Dialect::Sigver13
-            | Dialect::Sigver15
-            | Dialect::Sigver15_1
-            | Dialect::Sigver16
-            | Dialect::Sigver18
-            | Dialect::Sigver19
-            | Dialect::Sigver20 => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
+        match likeliest.json().map(|facts| facts.codec) {
+            Some(JsonCodec::V1To5) => Codec::V1To5(Box::new(V1To5Codec::new(likeliest))),
+            Some(JsonCodec::V6) => Codec::V6(Box::default()),
+            Some(JsonCodec::V7To14) | None => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
         }
     }
 
@@ -96,9 +83,9 @@ impl Session {
         }
         let key = upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path);
         if key.is_empty() {
-            return Some(close(release, &Reason::KeyEmpty));
+            return Some(close_frame_for(release, &Reason::KeyEmpty));
         }
-        (key.encode_utf16().count() > MAX_KEY).then(|| close(release, &Reason::KeyTooLong))
+        key_limit::is_too_long(key).then(|| close_frame_for(release, &Reason::KeyTooLong))
     }
 
     /// Puts out what the server sends first, on a connection that was opened at `opened`.
@@ -120,7 +107,7 @@ impl Session {
     pub fn assume(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         let Candidates { releases, most_likely } = candidates;
         self.dialect = candidates.dialect();
-        self.encoding = self.encoding.map(|_| SdpEncoding::of(self.dialect));
+        self.encoding = self.encoding.map(|_| self.dialect.facts().sdp_encoding);
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}
             Codec::V7To14(codec) => {
@@ -140,7 +127,7 @@ impl Session {
 
     /// Returns the close frame for a reason in the client's dialect.
     pub fn close(&self, reason: &Reason) -> Close {
-        close(self.candidates.most_likely, reason)
+        close_frame_for(self.candidates.most_likely, reason)
     }
 
     /// Returns a question that tells generations apart, to be sent in place of the answer to the client's last request, if
@@ -183,7 +170,7 @@ impl Session {
             && !self.mixed
             && let Some(other) = Dialect::from_tag(*sender)
             && other != self.dialect
-            && self.candidates().iter().all(|release| release.dialect().generation() != other.generation())
+            && self.candidates().all(|release| release.dialect().peer_protocol() != other.peer_protocol())
         {
             self.mixed = true;
             out.put(Output::Mixed(*link, other));
@@ -202,7 +189,7 @@ impl Session {
         }
         let Event::Relayed { link, side, message, sender } = event else { return Ok(event) };
         let encoding = self.encoding;
-        let from = Dialect::from_tag(sender).map(SdpEncoding::of);
+        let from = Dialect::from_tag(sender).map(|from| from.facts().sdp_encoding);
         let (Some(encoding), Some(from)) = (encoding, from.filter(|from| Some(*from) != encoding)) else {
             return Ok(Event::Relayed { link, side, message, sender });
         };
@@ -211,8 +198,8 @@ impl Session {
             return Ok(Event::Relayed { link, side, message, sender });
         }
         match webrtc::translate(message, from, encoding, link) {
-            Transcoded::Unknown(message) => Ok(Event::Relayed { link, side, message, sender }),
-            Transcoded::Said(message) => {
+            Transcoded::Passthrough(message) => Ok(Event::Relayed { link, side, message, sender }),
+            Transcoded::Converted(message) => {
                 let links = self.translated.get_or_insert_default();
                 if links.len() == MAX_TRANSLATED {
                     links.clear();
@@ -221,11 +208,11 @@ impl Session {
                 // As a client of the same generation would have sent it.
                 Ok(Event::Relayed { link, side, message, sender: self.dialect.tag() })
             }
-            Transcoded::Answered(payload) => {
+            Transcoded::ReplyToSender(payload) => {
                 let message = LinkMessage::Data { payload, last: false };
                 Err(Some(Command::ReplyOnBehalf { link, message, sender }))
             }
-            Transcoded::Nothing => Err(None),
+            Transcoded::Dropped => Err(None),
         }
     }
 

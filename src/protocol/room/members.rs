@@ -34,7 +34,8 @@ pub(super) struct Members {
     by_arrival: SmallVec<[Member; 1]>,
     /// Number of members that were added. Places are not reused, as searches remember them.
     arrivals: u64,
-    /// Places of the preferred members. Boxed, as most rooms have none.
+    /// Places of the preferred members.
+    #[allow(clippy::box_collection, reason = "most rooms have none, and there are many")]
     preferred: Option<Box<BTreeSet<ArrivalSeq>>>,
     /// Changes when a member that a search has passed may have to be visited again.
     revision: u32,

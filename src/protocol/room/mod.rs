@@ -1,6 +1,6 @@
 //! One room as a plain state machine: commands in, events out.
 //!
-//! Membership is decided here, links are managed in [`links`], payloads are forwarded in [`relay`].
+//! Membership is decided here, links are managed in `links`, payloads are forwarded in `relay`.
 
 mod claimed_ids;
 mod entry;
@@ -26,7 +26,7 @@ const MAX_RECEIVED_JOINS: usize = 64;
 
 /// One room. `H` is a handle by which the caller reaches a peer; the room stores it and passes it to the sink.
 #[derive(Debug)]
-pub struct Room<H> {
+pub(crate) struct Room<H> {
     peers: SmallMap<PeerId, PeerEntry<H>>,
     members: Members,
     links: SmallMap<LinkId, Link>,
@@ -34,7 +34,7 @@ pub struct Room<H> {
 }
 
 /// The receiver of a room's events. It is called once per event, in the order in which they must arrive.
-pub trait EventSink<H>: FnMut(&H, Event) {}
+pub(crate) trait EventSink<H>: FnMut(&H, Event) {}
 impl<H, F: FnMut(&H, Event)> EventSink<H> for F {}
 
 /// The peer whose command is applied, and the means to apply it.
@@ -64,17 +64,17 @@ impl<H> Default for Room<H> {
 
 impl<H: Clone> Room<H> {
     /// Returns true if no peer is left, so that the room can be removed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
     /// Returns the peers in the room: members and joiners.
-    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.peers.keys()
     }
 
     /// Returns what the peer is in the room.
-    pub fn role(&self, peer: PeerId) -> RoomRole {
+    pub(crate) fn role(&self, peer: PeerId) -> RoomRole {
         match self.peers.get(peer) {
             None => RoomRole::None,
             Some(PeerEntry { place: None, .. }) => RoomRole::Joiner,
@@ -83,13 +83,13 @@ impl<H: Clone> Room<H> {
     }
 
     /// Returns true if the peer is an endpoint of the link.
-    pub fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
+    pub(crate) fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
         self.links.get(link).is_some_and(|link| link.side_of(peer).is_some())
     }
 
     /// Applies a command of `peer` and returns its role after that. `handle` is stored if the peer is in the room
     /// then. Events are delivered in the order in which each receiver must see them.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         peer: PeerId,
         handle: &H,
@@ -117,7 +117,7 @@ impl<H: Clone> Room<H> {
 
     /// Removes the peer: its membership and its links end, and the other endpoints receive an event that says
     /// whether it disconnected with a `normal_closure`.
-    pub fn leave(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
+    pub(crate) fn leave(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
         self.demote(peer);
         let Some(entry) = self.peers.remove(peer) else {
             return;
@@ -128,7 +128,7 @@ impl<H: Clone> Room<H> {
     }
 
     /// Ends the peer's membership, but not its links (of an opener that opens another key).
-    pub fn drop_membership(&mut self, peer: PeerId) {
+    pub(crate) fn drop_membership(&mut self, peer: PeerId) {
         self.demote(peer);
         self.remove_if_unreferenced(peer);
     }

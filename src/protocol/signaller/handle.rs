@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 /// The name under which a listener waits: `[a-z](?:_?[a-z0-9]){2,31}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Handle(Arc<str>);
+pub(crate) struct Handle(Arc<str>);
 
 /// Number of letters and digits after the first letter of a handle, without the underscores between them.
 const LETTERS: std::ops::RangeInclusive<usize> = 2..=31;
 
 impl Handle {
     /// Parses a handle; `None` if it is malformed.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
         if !bytes.next()?.is_ascii_lowercase() {
             return None;
@@ -34,7 +34,7 @@ impl Handle {
 
 /// The purpose of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// `/listen/H`: wait for a connector.
     Listen(Handle),
     /// `/connect/H`: connect to the listener that waits there.
@@ -43,7 +43,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Parses the path of a URL, with percent-escapes; `None` if it is none of the signaller's.
-    pub fn parse(path: &str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         let path = decode(path)?;
         if let Some(handle) = path.strip_prefix("/listen/") {
             return Handle::parse(handle).map(Endpoint::Listen);
@@ -53,7 +53,7 @@ impl Endpoint {
     }
 
     /// Returns the handle in the path.
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         match self {
             Endpoint::Listen(handle) | Endpoint::Connect(handle) => handle,
         }

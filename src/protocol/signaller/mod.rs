@@ -1,8 +1,8 @@
 //! The rules of the path relay `boramalper/signaller` (`signallerd`): its handles, and the pipe between a listener and
 //! a connector.
 
-pub mod handle;
-pub mod pipe;
+pub(crate) mod handle;
+pub(crate) mod pipe;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// A side of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PipeSide {
+pub(crate) enum PipeSide {
     /// The client that listened.
     Listener,
     /// The client that connected to the listener.
@@ -18,7 +18,7 @@ pub enum PipeSide {
 
 impl PipeSide {
     /// Returns the other side.
-    pub const fn opposite(self) -> Self {
+    pub(crate) const fn opposite(self) -> Self {
         match self {
             PipeSide::Listener => PipeSide::Connector,
             PipeSide::Connector => PipeSide::Listener,
@@ -28,7 +28,7 @@ impl PipeSide {
 
 /// The way in which the connection of a side ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Disconnect {
+pub(crate) enum Disconnect {
     /// It sent a close frame, with this code if it had one. The WebSocket answers it with the same code and reason.
     Closed(Option<u16>),
     /// It was lost without a close frame.
@@ -40,7 +40,7 @@ pub enum Disconnect {
 }
 
 /// A frame for one side. A close frame is the last one for it.
-pub type PipeAction = (PipeSide, Outgoing);
+pub(crate) type PipeAction = (PipeSide, Outgoing);
 
 /// Maximum number of bytes kept for a connector. With the default limits (8 messages of 1024 bytes) it is never
 /// reached. Beyond it the listener is not read until a connector arrives, and only then its end is noticed.
@@ -63,7 +63,7 @@ enum PipeState {
 
 /// One pipe.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     state: PipeState,
     deadline: Instant,
     pipe_deadline: Duration,
@@ -74,7 +74,7 @@ pub struct Pipe {
 
 impl Pipe {
     /// Creates a pipe whose listener waits for a connector.
-    pub fn listen(limits: &PipeLimits, now: Instant) -> Self {
+    pub(crate) fn listen(limits: &PipeLimits, now: Instant) -> Self {
         Pipe {
             state: PipeState::Waiting { buffered: Vec::new(), size: 0 },
             deadline: deadline_after(now, limits.listen_deadline),
@@ -87,7 +87,7 @@ impl Pipe {
     }
 
     /// Connects the connector, which receives the messages that the listener has sent.
-    pub fn on_connect(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
+    pub(crate) fn on_connect(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
         let PipeState::Waiting { buffered, .. } = &mut self.state else {
             return;
         };
@@ -100,7 +100,7 @@ impl Pipe {
     }
 
     /// Handles a message of a side.
-    pub fn on_message(&mut self, from: PipeSide, message: Message, actions: &mut Vec<PipeAction>) {
+    pub(crate) fn on_message(&mut self, from: PipeSide, message: Message, actions: &mut Vec<PipeAction>) {
         if self.is_closed() {
             return;
         }
@@ -132,7 +132,12 @@ impl Pipe {
     }
 
     /// Handles the end of a side's connection.
-    pub fn on_disconnect(&mut self, side: PipeSide, disconnect: Disconnect, actions: &mut Vec<PipeAction>) {
+    pub(crate) fn on_disconnect(
+        &mut self,
+        side: PipeSide,
+        disconnect: Disconnect,
+        actions: &mut Vec<PipeAction>,
+    ) {
         if self.is_closed() {
             return;
         }
@@ -157,7 +162,7 @@ impl Pipe {
     }
 
     /// Closes the pipe if its deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
         if now < self.deadline {
             return;
         }
@@ -169,22 +174,22 @@ impl Pipe {
     }
 
     /// Closes the pipe as the server shuts down.
-    pub fn on_shutdown(&mut self, actions: &mut Vec<PipeAction>) {
+    pub(crate) fn on_shutdown(&mut self, actions: &mut Vec<PipeAction>) {
         self.close((1001, "the server is shutting down"), actions);
     }
 
     /// Returns when to call [`handle_timeout`](Self::handle_timeout).
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Returns true if the pipe is closed: no more frames are sent.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, PipeState::Closed)
     }
 
     /// Returns true if a side should be read: there is room for its messages.
-    pub fn can_read(&self, from: PipeSide) -> bool {
+    pub(crate) fn can_read(&self, from: PipeSide) -> bool {
         match &self.state {
             PipeState::Waiting { size, .. } => from == PipeSide::Listener && *size < MAX_BUFFERED,
             PipeState::Open => true,
@@ -217,7 +222,7 @@ impl Pipe {
 const TOO_MANY_MESSAGES: (u16, &str) = (4002, "Too Many Messages");
 
 /// The close frame for a side whose other side was lost.
-pub const INTERNAL_ERROR: Close =
+pub(crate) const INTERNAL_ERROR: Close =
     Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
 
 fn deadline_after(now: Instant, duration: Duration) -> Instant {
@@ -336,7 +341,11 @@ mod tests {
                 assert_eq!(test.disconnect(side.opposite(), Disconnect::Lost), []);
                 assert_eq!(test.send(side.opposite(), "late"), []);
                 assert_eq!(test.time(100_000), []);
-                assert!(test.pipe.is_closed() && !test.pipe.can_read(side) && !test.pipe.can_read(side.opposite()));
+                assert!(
+                    test.pipe.is_closed()
+                        && !test.pipe.can_read(side)
+                        && !test.pipe.can_read(side.opposite())
+                );
             }
         }
     }

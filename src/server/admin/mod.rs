@@ -1,52 +1,107 @@
-//! The status of a server that runs: the counts and the rooms as they are now. Who may ask is up to `control`.
+//! The status of a running server. Every way to ask for it calls [`StatusService::render`].
 
 pub mod unix;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::server::conn::Context;
-use crate::server::telemetry::{Report, RoomsReport, StatusQuery, UnixSeconds};
+use crate::server::conn::Shared;
+use crate::server::telemetry::{self, Format, Report, RoomsReport, ServerSummary, UnixSeconds};
 
-/// What is needed to tell the status.
+/// Optional parts of a status report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusQuery {
+    /// Includes every connection.
+    pub connections: bool,
+    /// Includes every room, and not only those that mix dialects.
+    pub rooms: bool,
+}
+
+impl StatusQuery {
+    /// Returns the request line for this query on the control socket, without its end: `status json rooms`.
+    pub fn to_line(self, format: Format) -> String {
+        let flags =
+            [(format == Format::Json, " json"), (self.connections, " connections"), (self.rooms, " rooms")];
+        let words = flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word);
+        std::iter::once("status").chain(words).collect()
+    }
+
+    /// Parses a request line of the control socket. Returns `None` if the line is malformed.
+    pub fn parse_line(line: &str) -> Option<(Self, Format)> {
+        let (mut query, mut format) = (StatusQuery::default(), Format::Text);
+        let mut words = line.split_whitespace();
+        if words.next() != Some("status") {
+            return None;
+        }
+        for word in words {
+            match word {
+                "json" => format = Format::Json,
+                "connections" => query.connections = true,
+                "rooms" => query.rooms = true,
+                _ => return None,
+            }
+        }
+        Some((query, format))
+    }
+}
+
+/// Access to the status of the server.
 #[derive(Clone, Debug)]
 pub struct StatusService {
-    /// What the connections share.
-    pub context: Arc<Context>,
-    /// Where the server listens.
+    /// State shared by all connections.
+    pub shared: Arc<Shared>,
+    /// Address that the server listens on.
     pub address: SocketAddr,
+    /// True if the path relay of signallerd is served.
+    pub signaller: bool,
 }
 
 impl StatusService {
-    /// The status as it was asked for, with a line end. It is written where it holds no connection up, however many
-    /// there are to be walked through.
-    pub async fn written(&self, asked: StatusQuery) -> String {
-        let status = self.clone();
-        tokio::task::spawn_blocking(move || status.report(asked).written(asked)).await.unwrap_or_default()
+    /// Returns the status in `format`, with a line end. It is computed on a thread of its own, as a walk
+    /// through many rooms would delay the connections.
+    pub async fn render(&self, query: StatusQuery, format: Format) -> String {
+        let service = self.clone();
+        let rendered = tokio::task::spawn_blocking(move || telemetry::render(&service.report(query), format));
+        rendered.await.unwrap_or_default()
     }
 
-    fn report(&self, asked: StatusQuery) -> Report {
-        let Context { hub, telemetry, policy, signaller, .. } = &*self.context;
+    /// Returns the status. Blocks for a time that grows with the number of rooms and connections.
+    pub fn report(&self, query: StatusQuery) -> Report {
+        let Shared { hub, telemetry, policy, .. } = &*self.shared;
+        let server = ServerSummary {
+            address: self.address.to_string(),
+            releases: policy.releases,
+            signaller: self.signaller,
+        };
         let mut rooms = RoomsReport {
-            every: asked.rooms,
-            generations_ever: telemetry.mixtures(),
+            list_all: query.rooms,
+            mixed_generations_ever: telemetry.mixed_rooms(),
             ..RoomsReport::default()
         };
         hub.for_each_room(|room, peers| {
-            rooms.see(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
+            rooms.add(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
         });
         rooms.sort();
-        let (counts, started) = telemetry.counts();
-        Report {
-            address: self.address.to_string(),
-            started,
-            time: UnixSeconds::now(),
-            served: policy.releases,
-            relay_served: signaller.is_some(),
-            counts,
-            relay: telemetry.relay(),
-            rooms,
-            connections: asked.connections.then(|| telemetry.live()),
+        let mut report = Report::new(server, telemetry, UnixSeconds::now());
+        report.rooms = rooms;
+        report.connection_list =
+            query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_line_round_trips() {
+        for line in ["status", "status json", "status connections rooms", "status json connections rooms"] {
+            let (query, format) = StatusQuery::parse_line(line).unwrap();
+            assert_eq!(query.to_line(format), line);
+        }
+        for line in ["", "json", "status everything", "GET / HTTP/1.1"] {
+            assert_eq!(StatusQuery::parse_line(line), None, "{line}");
         }
     }
 }

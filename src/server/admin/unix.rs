@@ -1,7 +1,7 @@
-//! The control socket: a Unix domain socket where the user who runs the server asks for its status. One line is
-//! asked, the answer is a text, and its end that of the connection.
+//! The control socket: a Unix domain socket on which the user who runs the server asks for its status. A
+//! client sends one line, and receives a text up to the end of the connection.
 //!
-//! It is a convenience: whatever goes wrong with it, the clients are served all the same.
+//! A failure of this socket never affects the clients of the gateway.
 
 use std::fs;
 use std::io;
@@ -9,89 +9,116 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::StatusService;
+use super::{StatusQuery, StatusService};
 use crate::server::listener::accept_backoff;
-use crate::server::telemetry::StatusQuery;
 
-/// How long somebody may take to ask, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time for one request and its response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest line that is read.
+/// Longest request line, in bytes.
 const MAX_LINE: u64 = 200;
 
-/// Root may do everything anyway.
+/// User id of root, which may ask as well.
 const ROOT: u32 = 0;
 
-/// A control socket. Its file goes with it.
+/// Failure to open the control socket.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AdminSocketError {
+    /// A server is using the socket.
+    #[error("{}: another server answers there", .0.display())]
+    InUse(PathBuf),
+    /// The path is that of another file.
+    #[error("{}: there is a file that is no socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The socket cannot be created.
+    #[error("cannot open {}: {source}", path.display())]
+    Io {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// A control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Of the file: its device and number, and whose it is.
-    file: (u64, u64),
+    /// Device and inode of the file.
+    file_id: (u64, u64),
     owner: u32,
 }
 
 impl AdminSocket {
-    /// Opens a control socket at the first of these paths where that can be done.
+    /// Opens a control socket at the first usable one of `paths`. Returns `None` if there are no paths.
     ///
     /// # Errors
-    /// In one line why it cannot be done, at the first of them, or at one where another server answers: whoever asks
-    /// there would not ask us. No paths are no error, and no socket.
-    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, String> {
-        let mut why = None;
+    /// No path is usable (the error is that of the first), or a path is in use: a client that finds the other
+    /// server at that path would never get as far as the next one.
+    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, AdminSocketError> {
+        let mut first_error = None;
         for path in paths {
-            match AdminSocket::at(path).await {
-                Ok(control) => return Ok(Some(control)),
+            match AdminSocket::bind(path).await {
+                Ok(socket) => return Ok(Some(socket)),
                 Err(error) => {
-                    let taken = error.kind() == io::ErrorKind::AddrInUse;
-                    why.get_or_insert(format!("{}: {error}", path.display()));
-                    if taken {
+                    let in_use = !matches!(error, AdminSocketError::Io { .. });
+                    first_error.get_or_insert(error);
+                    if in_use {
                         break;
                     }
                 }
             }
         }
-        why.map_or(Ok(None), Err)
+        first_error.map_or(Ok(None), Err)
     }
 
-    async fn at(path: &Path) -> io::Result<AdminSocket> {
+    async fn bind(path: &Path) -> Result<AdminSocket, AdminSocketError> {
+        let io_error = |source| AdminSocketError::Io { path: path.to_owned(), source };
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_stale(path).await?;
-                UnixListener::bind(path)?
+                UnixListener::bind(path)
             }
-            other => other?,
-        };
-        // Who connects before this is looked at, too, when it is answered.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        let file = fs::symlink_metadata(path)?;
-        Ok(AdminSocket { listener, path: path.to_owned(), file: (file.dev(), file.ino()), owner: file.uid() })
+            other => other,
+        }
+        .map_err(io_error)?;
+        // A client that connects before this is still checked by `is_authorized`.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io_error)?;
+        let file = fs::symlink_metadata(path).map_err(io_error)?;
+        Ok(AdminSocket {
+            listener,
+            path: path.to_owned(),
+            file_id: (file.dev(), file.ino()),
+            owner: file.uid(),
+        })
     }
 
-    /// Where it is.
+    /// Path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Answers whoever asks, without an end.
+    /// Answers requests; never returns.
     pub async fn serve(&self, status: &StatusService) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) if self.may_ask(&stream) => {
+                Ok((stream, _)) if self.is_authorized(&stream) => {
                     let status = status.clone();
-                    // A task of its own: who does not read must not keep others from asking.
+                    // A task for each request, so that a client that does not read delays no other.
                     tokio::spawn(async move {
-                        let _ = tokio::time::timeout(PATIENCE, answer(stream, &status)).await;
+                        let _ = tokio::time::timeout(REQUEST_TIMEOUT, respond(stream, &status)).await;
                     });
                 }
                 Ok(_) => {}
                 Err(error) => {
                     if let Some(pause) = accept_backoff(&error) {
-                        tracing::error!(%error, "cannot answer on the control socket");
+                        tracing::error!(%error, "cannot accept connections on the control socket");
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -99,42 +126,46 @@ impl AdminSocket {
         }
     }
 
-    fn may_ask(&self, stream: &UnixStream) -> bool {
+    /// Returns true if the client is the owner of the socket or root.
+    fn is_authorized(&self, stream: &UnixStream) -> bool {
         stream.peer_cred().is_ok_and(|peer| [self.owner, ROOT].contains(&peer.uid()))
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Somebody may have put another file there.
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if ours {
+        // The file may have been replaced since.
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file_id);
+        if is_ours {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes what a server left that could not clean up. By itself, a path is that of a port, and whoever is here has
-/// that port: no other server comes between the question whether somebody answers and the removal.
-async fn remove_stale(path: &Path) -> io::Result<()> {
-    let taken = |why| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return taken("there is a file that is no socket");
+/// Removes the socket of a server that crashed. The default path contains the port, which this process holds:
+/// no other server can take the path between the check and the removal.
+async fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
+    let io_error = |source| AdminSocketError::Io { path: path.to_owned(), source };
+    if !fs::symlink_metadata(path).map_err(io_error)?.file_type().is_socket() {
+        return Err(AdminSocketError::NotASocket(path.to_owned()));
     }
     match UnixStream::connect(path).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-        Ok(_) => taken("another server answers there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(io_error)
+        }
+        Err(error) => Err(io_error(error)),
+        Ok(_) => Err(AdminSocketError::InUse(path.to_owned())),
     }
 }
 
-async fn answer(stream: UnixStream, status: &StatusService) -> io::Result<()> {
+async fn respond(stream: UnixStream, status: &StatusService) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(MAX_LINE).read_line(&mut line).await?;
-    let text = match StatusQuery::parse(&line) {
-        Some(asked) => status.written(asked).await,
-        None => "error: asked for something else than 'status [json] [connections] [rooms]'\n".to_owned(),
+    let text = match StatusQuery::parse_line(&line) {
+        Some((query, format)) => status.render(query, format).await,
+        None => "error: expected 'status [json] [connections] [rooms]'\n".to_owned(),
     };
     let mut stream = stream.into_inner();
     stream.write_all(text.as_bytes()).await?;
@@ -145,14 +176,14 @@ async fn answer(stream: UnixStream, status: &StatusService) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A folder of one's own that is there as long as this lives.
-    struct Folder(PathBuf);
+    /// A temporary directory, removed when dropped.
+    struct TempDir(PathBuf);
 
-    impl Folder {
-        fn new(name: &str) -> Folder {
+    impl TempDir {
+        fn new(name: &str) -> TempDir {
             let path = std::env::temp_dir().join(format!("sigver-control-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
-            Folder(path)
+            TempDir(path)
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -160,49 +191,50 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TempDir {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[tokio::test]
-    async fn a_socket_is_its_owners_and_goes_with_its_server() {
-        let folder = Folder::new("owner");
-        let path = folder.path("s");
-        let control = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap().unwrap();
+    async fn socket_is_private_and_removed_on_drop() {
+        let dir = TempDir::new("owner");
+        let path = dir.path("s");
+        let socket = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap().unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let refused = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap_err();
-        assert!(refused.ends_with("/s: another server answers there"), "{refused}");
-        drop(control);
+        let error = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap_err();
+        assert!(matches!(&error, AdminSocketError::InUse(at) if *at == path), "{error}");
+        drop(socket);
         assert!(!path.exists());
     }
 
     #[tokio::test]
-    async fn what_was_left_behind_is_replaced_and_nothing_else() {
-        let folder = Folder::new("stale");
-        let stale = folder.path("stale");
-        // Closing does not remove the file: so it is after a crash.
+    async fn only_a_stale_socket_is_replaced() {
+        let dir = TempDir::new("stale");
+        let stale = dir.path("stale");
+        // Closing a listener leaves its file behind, as a crash does.
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
         assert!(stale.exists());
-        let control = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap().unwrap();
-        // A file that somebody else put there is left alone at the end.
+        let socket = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap().unwrap();
+        // A file that replaced the socket is not removed.
         fs::remove_file(&stale).unwrap();
         fs::write(&stale, "").unwrap();
-        drop(control);
+        drop(socket);
         assert!(stale.exists());
-        let refused = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap_err();
-        assert!(refused.ends_with("/stale: there is a file that is no socket"), "{refused}");
+        let error = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap_err();
+        assert!(matches!(&error, AdminSocketError::NotASocket(at) if *at == stale), "{error}");
         assert!(stale.exists());
     }
 
     #[tokio::test]
-    async fn the_next_place_is_taken_where_the_first_is_none() {
-        let folder = Folder::new("places");
-        let (nowhere, here) = (folder.path("nowhere/s"), folder.path("s"));
-        let control = AdminSocket::open(&[nowhere.clone(), here.clone()]).await.unwrap().unwrap();
-        assert_eq!(control.path(), here);
+    async fn next_path_is_used_if_the_first_is_unusable() {
+        let dir = TempDir::new("places");
+        let (missing, usable) = (dir.path("missing/s"), dir.path("s"));
+        let socket = AdminSocket::open(&[missing.clone(), usable.clone()]).await.unwrap().unwrap();
+        assert_eq!(socket.path(), usable);
         assert!(AdminSocket::open(&[]).await.unwrap().is_none());
-        assert!(AdminSocket::open(&[nowhere]).await.unwrap_err().contains("nowhere/s: "));
+        let error = AdminSocket::open(std::slice::from_ref(&missing)).await.unwrap_err();
+        assert!(matches!(&error, AdminSocketError::Io { path, .. } if *path == missing), "{error}");
     }
 }

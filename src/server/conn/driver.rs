@@ -1,141 +1,128 @@
-//! The task of one connection: it waits, and does what the conversation says. No protocol lives here.
+//! The task of one connection: it waits, and does what the protocol puts out. No protocol lives here.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use smallvec::SmallVec;
+use tracing::Span;
 
+use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
-use super::timers::{NEVER, Tick, TimerQueue};
+use super::shared::Shared;
+use super::timers::{NEVER, Tick};
 use crate::protocol::detect::{ConnectionProtocol, Policy};
 use crate::protocol::dialect::{Output, UpgradeRequest};
-use crate::protocol::frame::{Close, Outgoing};
+use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
-use crate::server::hub::{Hub, Membership, Outbox, Overflow};
-use crate::server::signaller::Signaller;
-use crate::server::telemetry::{ConnectionGuard, Telemetry};
+use crate::server::hub::{Membership, Outbox, Overflow};
+use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport};
 
-/// What all connections share.
-#[derive(Debug)]
-pub struct Context {
-    /// The rooms.
-    pub hub: Arc<Hub>,
-    /// Who speaks what.
-    pub telemetry: Arc<Telemetry>,
-    /// What clients may speak.
-    pub policy: Arc<Policy>,
-    /// How many bytes may wait for a client that reads too slowly, before it is closed.
-    pub max_pending: usize,
-    /// After how long without a word a client is asked whether it is there; after twice as long it is gone.
-    pub idle: Duration,
-    /// The path relay of signallerd, if it is spoken here.
-    pub signaller: Option<Arc<Signaller>>,
-    /// Set once, when the server stops.
-    pub stopping: AtomicBool,
-    /// Wakes whatever waits for the server to stop, but connections that are driven: they are rung.
-    pub stop: Notify,
-    /// Wakes connections when their time comes.
-    pub alarm: TimerQueue,
-}
+/// Time that a client has to receive and answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl Context {
-    /// Ready when the server stops, also if it does already.
-    pub async fn stopped(&self) {
-        let mut stop = pin!(self.stop.notified());
-        stop.as_mut().enable();
-        // Looked at after we can be woken: a stop in between is not missed.
-        if !self.stopping.load(Ordering::Acquire) {
-            stop.await;
-        }
-    }
-}
+/// The outputs of one turn, on the stack: rarely more than a few.
+type Outputs = SmallVec<[Output; 4]>;
 
-/// How long a peer has to take notice of a close frame.
-const CLOSING: Duration = Duration::from_secs(3);
-
-/// What woke the task. In the order in which it is looked for: what the rooms say goes out before the peer's own
-/// next word is read, so that a peer who gets an answer to a ping has got all that was sent to it before.
+/// Reason for which the task woke.
 enum Wake {
-    Stop,
+    /// Rooms have events for the client.
     Events,
+    /// Too much waits for the client.
     SlowConsumer,
-    /// The time may have come.
+    /// A deadline may have passed, or the shutdown begun.
     Timer,
+    /// Something arrived from the client.
     Incoming(Incoming),
-    IoError,
+    /// Sending failed.
+    IoError(std::io::Error),
 }
 
-/// What there is of one connection while it lasts. Its task is this and little else, which is most of what an idle
-/// member takes.
+/// The connection, as long as it lasts. Its task is this and little else, which is most of the memory of an idle member.
 struct Driver<T, G> {
-    // In the order in which they are dropped: others are told that the peer is gone before anything else.
-    seat: Membership,
-    counted: ConnectionGuard,
-    conversation: ConnectionProtocol,
-    idle: PingTimer,
-    /// When it is rung, if it will be.
-    rings: Tick,
-    /// It was over at once: whether we closed it.
-    over: Option<bool>,
+    // In the order in which they are dropped: others learn that the peer has left before anything else happens.
+    membership: Membership,
+    telemetry: ConnectionGuard,
+    protocol: ConnectionProtocol,
+    ping_timer: PingTimer,
+    /// Time of the upgrade, in seconds of the timer queue.
+    opened_s: u32,
+    /// The tick for which the timer queue has an entry.
+    armed_at: Tick,
+    /// The connection was over as it was opened.
+    finished: Option<Box<EndCause>>,
     /// Something waits to be sent.
     flushing: bool,
-    socket: T,
-    context: Arc<Context>,
+    transport: T,
+    /// The connection's span, if it is enabled.
+    span: Option<Box<Span>>,
+    shared: Arc<Shared>,
     _guard: G,
 }
 
-/// Drives one connection until it is over. What its conversation begins with is done at once, and what follows while the
-/// future is polled. Its client may speak what `policy` picks: all that the context's policy
-/// has, or a part of it. `guard` is dropped when it is all over. The future is to be polled by the same task from its
-/// beginning to its end.
+/// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the others while the
+/// future is polled. `policy` picks what the client may speak: all of the shared policy, or a part of it. `guard` is
+/// dropped at the very end. A panic ends the connection, and nothing else.
 ///
-/// No `async fn`, and with everything in one place: the task would have room for the arguments beside what is made of
-/// them (0.1 kB).
-pub fn drive<T: Transport + Send, G: Send>(
-    socket: T,
+/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to what is made of
+/// them.
+pub fn run<T: Transport + Send, G: Send>(
+    transport: T,
+    endpoint: ClientEndpoint,
     upgrade: UpgradeRequest,
-    policy: impl FnOnce(&Context) -> Arc<Policy>,
-    context: Arc<Context>,
+    policy: impl FnOnce(&Shared) -> Arc<Policy>,
+    shared: Arc<Shared>,
     guard: G,
 ) -> impl Future<Output = ()> + Send {
-    let outbox = Outbox::new(context.max_pending);
-    let seat = context.hub.register(outbox);
-    let counted = context.telemetry.connection(seat.peer());
-    let mut steps = STEPS.take();
+    let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
+    let telemetry = shared.telemetry.register(membership.peer());
+    let span = connection_span(Some(membership.peer()), endpoint, T::KIND, shared.log_ip);
     let now = Instant::now();
+    let mut outputs = Outputs::new();
     let mut driver = Driver {
-        conversation: ConnectionProtocol::open(&policy(&context), upgrade, now, &mut steps),
-        idle: T::BEAT.map_or_else(|| PingTimer::new(context.idle, now), |every| PingTimer::beat(every, now)),
-        rings: NEVER,
-        over: None,
-        // What the socket was made with may have to be sent, whatever is said first.
+        protocol: ConnectionProtocol::open(&policy(&shared), upgrade, now, &mut outputs),
+        ping_timer: T::KEEPALIVE.map_or_else(
+            || PingTimer::new(shared.limits.ping_after, now),
+            |every| PingTimer::unanswered(every, now),
+        ),
+        opened_s: seconds(shared.timers.tick(now)),
+        armed_at: NEVER,
+        finished: None,
+        // What the transport was made with may have to be sent, whatever is put out first.
         flushing: true,
-        seat,
-        counted,
-        socket,
-        context,
+        membership,
+        telemetry,
+        transport,
+        span: (!span.is_disabled()).then(|| Box::new(span)),
+        shared,
         _guard: guard,
     };
-    driver.over = driver.perform(&mut steps);
-    STEPS.set(steps);
+    driver.finished = driver.execute(&mut outputs, CloseTrigger::Dialect).map(Box::new);
     async move {
-        let closed = poll_fn(|context| driver.poll(context)).await;
-        driver.clear_alarm();
-        let Driver { seat, counted, mut socket, _guard: guard, .. } = driver;
-        // Others are told now, not when the peer has hung up.
-        drop((seat, counted));
-        // Boxed: what the end needs should not weigh on every idle connection's task (0.6 kB).
+        let cause = poll_fn(|context| driver.poll(context)).await;
+        driver.disarm();
+        let lasted_s = seconds(driver.shared.timers.tick(Instant::now())).saturating_sub(driver.opened_s);
+        let id = driver.membership.peer();
+        if matches!(cause, EndCause::Panicked) {
+            driver.shared.telemetry.count_panic();
+        }
+        driver.in_span(|| cause.log(id, lasted_s));
+        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = driver;
+        // Others learn it now, not when the client has disconnected.
+        drop((membership, telemetry));
+        if matches!(cause, EndCause::Panicked) {
+            return;
+        }
+        let closed = cause.is_server_close();
+        // Boxed: what the end needs should not weigh on every idle connection's task.
         Box::pin(async move {
-            socket.farewell(closed, CLOSING).await;
+            transport.close_gracefully(closed, CLOSE_TIMEOUT).await;
             if closed {
-                socket.linger(CLOSING).await;
+                transport.drain(CLOSE_TIMEOUT).await;
             }
             drop(guard);
         })
@@ -144,85 +131,69 @@ pub fn drive<T: Transport + Send, G: Send>(
 }
 
 impl<T: Transport, G> Driver<T, G> {
-    /// Ready when it is over: whether we closed it.
-    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<bool> {
-        if let Some(closed) = self.over {
-            return Poll::Ready(closed);
-        }
-        let mut steps = STEPS.take();
-        let over = self.poll_steps(context, &mut steps);
-        // Kept by the thread: 0.3 kB that an idle connection need not have, and a busy one need not allocate.
-        steps.clear();
-        STEPS.set(steps);
-        over
+    /// Ready when the connection is over.
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
+        // Unwind safe: after a panic, nothing of the driver is used but what its parts' drops clean up.
+        let turn = AssertUnwindSafe(|| match self.span.take() {
+            None => self.poll_turn(context),
+            Some(span) => {
+                let turn = span.in_scope(|| self.poll_turn(context));
+                self.span = Some(span);
+                turn
+            }
+        });
+        catch_unwind(turn).unwrap_or(Poll::Ready(EndCause::Panicked))
     }
 
-    fn poll_steps(&mut self, context: &mut task::Context<'_>, steps: &mut Vec<Output>) -> Poll<bool> {
+    fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
+        if let Some(cause) = self.finished.take() {
+            return Poll::Ready(*cause);
+        }
+        let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
-        // Read once a turn, which is short: what has come since would still have to wait if it had come before.
+        // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived before.
         let now = Instant::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events) else {
-                // Not in each round: its deadlines move with every message (160 instructions less for each).
-                if self.set_alarm() && self.context.stopping.load(Ordering::Acquire) {
-                    // It may have been too late to be rung.
+                // Not in each round: the deadlines move with every message.
+                if self.arm() && self.shared.shutdown.has_begun() {
+                    // The connection may have been too late to be notified.
+                    self.membership.outbox().notify();
                     continue;
                 }
                 return Poll::Pending;
             };
-            let mut over = self.act_on(wake, std::mem::take(&mut events), now, steps);
-            // Whatever woke us: a peer that never stops sending must not keep the time from passing.
-            if over.is_none() && self.deadline() <= now {
-                self.conversation.on_timeout(now, steps);
-                match self.idle.poll(now) {
+            let mut trigger = CloseTrigger::Dialect;
+            let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
+            // For whatever reason the task woke: a client that never stops sending must not keep deadlines from passing.
+            if cause.is_none() && self.deadline() <= now {
+                self.protocol.on_timeout(now, &mut outputs);
+                match self.ping_timer.poll(now) {
                     None => {}
-                    Some(PingDue::SendPing) => steps.push(Output::Ping),
-                    Some(PingDue::TimedOut) => over = Some(false),
+                    Some(PingDue::SendPing) => outputs.push(Output::Ping),
+                    Some(PingDue::TimedOut) => cause = Some(EndCause::PingTimeout),
                 }
             }
-            if let Some(closed) = over.or_else(|| self.perform(steps)) {
-                return Poll::Ready(closed);
+            if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
+                return Poll::Ready(cause);
             }
         }
     }
 
-    /// When something is due.
-    fn deadline(&self) -> Instant {
-        let idle = self.idle.deadline();
-        self.conversation.deadline().map_or(idle, |at| at.min(idle))
-    }
-
-    /// Sees to it that it is rung in time. It may be rung too early: a deadline is put off with every message, and the
-    /// alarm only when it has rung. Whether it was set anew.
-    fn set_alarm(&mut self) -> bool {
-        let alarm = &self.context.alarm;
-        let moment = alarm.moment(self.deadline());
-        let sooner = moment < self.rings;
-        if sooner {
-            alarm.set(self.seat.peer(), self.rings, moment, self.seat.outbox());
-            self.rings = moment;
-        }
-        sooner
-    }
-
-    fn clear_alarm(&mut self) {
-        self.context.alarm.clear(self.seat.peer(), std::mem::replace(&mut self.rings, NEVER));
-    }
-
+    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has got all that
+    /// was sent to it before.
     fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
-        if self.context.stopping.load(Ordering::Acquire) {
-            return Poll::Ready(Wake::Stop);
-        }
+        // What was queued goes out first.
         if self.flushing {
-            match self.socket.poll_flush(context) {
+            match self.transport.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushing = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Wake::IoError),
+                Poll::Ready(Err(error)) => return Poll::Ready(Wake::IoError(error)),
                 Poll::Pending => {}
             }
         }
-        // While the peer does not take what was sent, nothing more is encoded for it; what waits is priced and
-        // bounded. It is still heard, as it may be a slow one that answers our questions meanwhile.
-        let outbox = self.seat.outbox();
+        // Then events of the rooms. While the client does not take what was sent, nothing more is encoded for it; what
+        // waits is bounded. Its frames are still read, as it may be a slow one that answers questions.
+        let outbox = self.membership.outbox();
         let waits = if outbox.is_reader_parked() {
             Poll::Pending
         } else if self.flushing {
@@ -236,85 +207,98 @@ impl<T: Transport, G> Driver<T, G> {
             Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::SlowConsumer),
             Poll::Pending => {}
         }
-        if self.socket.is_congested() {
+        // Last the client's next frame, unless it makes the server send more than it takes.
+        if self.transport.is_congested() {
             return Poll::Pending;
         }
-        self.socket.poll_next(context).map(Wake::Incoming)
+        self.transport.poll_next(context).map(Wake::Incoming)
     }
 
-    /// What follows from what woke us. If it is over: whether we closed it.
-    fn act_on(
+    /// Handles what woke the task. Returns the cause of the end, if it is one.
+    fn handle(
         &mut self,
         wake: Wake,
         mut events: VecDeque<Event>,
         now: Instant,
-        steps: &mut Vec<Output>,
-    ) -> Option<bool> {
+        outputs: &mut Outputs,
+        trigger: &mut CloseTrigger,
+    ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
-                events.drain(..).for_each(|event| self.conversation.on_event(event, now, steps));
+                events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
                 Outbox::recycle(events);
             }
             Wake::Incoming(incoming) => {
-                self.idle.heard(now);
+                self.ping_timer.on_activity(now);
                 match incoming {
-                    Incoming::Message(message) => self.conversation.on_message(message, now, steps),
+                    Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
                     Incoming::Ping => self.flushing = true,
-                    Incoming::Pong => self.conversation.on_pong(now),
-                    Incoming::MessageTooBig => steps.push(close(&self.conversation, &Reason::MessageTooBig)),
-                    Incoming::ProtocolError(close) => steps.push(Output::Send(close.into())),
-                    Incoming::Closed(code) => {
-                        self.seat.leave(code == Some(1000));
-                        return Some(false);
+                    Incoming::Pong => self.protocol.on_pong(now),
+                    Incoming::MessageTooBig => {
+                        *trigger = CloseTrigger::MessageTooBig;
+                        self.close(&Reason::MessageTooBig, outputs);
                     }
-                    Incoming::Disconnected => return Some(false),
+                    Incoming::ProtocolError(close) => {
+                        *trigger = CloseTrigger::ProtocolError;
+                        outputs.push(Output::Send(close.into()));
+                    }
+                    Incoming::Closed(code) => {
+                        self.membership.leave(code == Some(1000));
+                        return Some(EndCause::ClientClosed(code));
+                    }
+                    Incoming::Disconnected => {
+                        return Some(
+                            self.transport.take_error().map_or(EndCause::Disconnected, EndCause::Io),
+                        );
+                    }
                 }
             }
-            Wake::Timer => self.clear_alarm(),
-            Wake::SlowConsumer => {
-                tracing::info!(
-                    peer = self.seat.peer().0,
-                    "closing a client that does not read what it is sent"
-                );
-                steps.push(close(&self.conversation, &Reason::SlowConsumer));
+            Wake::Timer if self.shared.shutdown.has_begun() => {
+                *trigger = CloseTrigger::Shutdown;
+                self.close(&Reason::ShuttingDown, outputs);
             }
-            Wake::Stop => steps.push(close(&self.conversation, &Reason::ShuttingDown)),
-            Wake::IoError => return Some(false),
+            Wake::Timer => self.disarm(),
+            Wake::SlowConsumer => {
+                *trigger = CloseTrigger::SlowConsumer;
+                self.close(&Reason::SlowConsumer, outputs);
+            }
+            Wake::IoError(error) => return Some(EndCause::Io(error)),
         }
         None
     }
 
-    /// Does what the conversation says. If it is over: whether we closed it.
-    fn perform(&mut self, steps: &mut Vec<Output>) -> Option<bool> {
-        for step in steps.drain(..) {
-            match step {
+    fn close(&self, reason: &Reason, outputs: &mut Outputs) {
+        outputs.push(Output::Send(self.protocol.close(reason).into()));
+    }
+
+    /// Does what was put out. Returns the cause of the end, if it is one.
+    fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger) -> Option<EndCause> {
+        for output in outputs.drain(..) {
+            match output {
                 Output::Send(outgoing) => {
-                    if let Outgoing::Close(close) = &outgoing {
-                        let Close { code, reason } = close;
-                        tracing::debug!(peer = self.seat.peer().0, code, %reason, "closing");
-                    }
-                    match self.socket.queue(outgoing) {
+                    let code = if let Outgoing::Close(close) = &outgoing { close.code } else { None };
+                    match self.transport.queue(outgoing) {
                         Ok(false) => self.flushing = true,
-                        Ok(true) => return Some(true),
-                        Err(_) => return Some(false),
+                        Ok(true) => return Some(EndCause::ServerClosed(trigger, code)),
+                        Err(error) => return Some(EndCause::Io(error)),
                     }
                 }
                 Output::Ping => {
-                    if self.socket.queue_ping().is_err() {
-                        return Some(false);
+                    if let Err(error) = self.transport.queue_ping() {
+                        return Some(EndCause::Io(error));
                     }
                     self.flushing = true;
                 }
-                Output::Enter(key, command) => self.seat.enter(&key, command),
+                Output::Enter(key, command) => self.membership.enter(&key, command),
                 Output::Ask(command) => {
-                    self.seat.command(command);
+                    self.membership.command(command);
                 }
-                Output::Leave => self.seat.leave(false),
+                Output::Leave => self.membership.leave(false),
                 Output::Mixed(link, other) => {
-                    if self.seat.mark_mixed(link) {
-                        self.counted.mixed();
+                    if self.membership.mark_mixed(link) {
+                        self.telemetry.count_mixed_room();
                         tracing::warn!(
-                            peer = self.seat.peer().0,
+                            id = self.membership.peer().0,
                             %other,
                             "clients of different generations are in one room: their data channels will not \
                              understand one another (see --rooms by-generation)"
@@ -322,36 +306,56 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                 }
                 Output::Recognised(releases, evidence) => {
-                    let evidence_name = evidence.name();
-                    tracing::debug!(peer = self.seat.peer().0, %releases, evidence = evidence_name, "recognised");
-                    self.counted.recognised(releases, evidence);
+                    let name = evidence.name();
+                    let id = self.membership.peer().0;
+                    tracing::debug!(id, %releases, evidence = name, "recognised");
+                    Span::current().record("dialect", tracing::field::display(releases));
+                    self.telemetry.set_recognition(releases, evidence);
                 }
             }
         }
         None
     }
+
+    /// Returns when something is due.
+    fn deadline(&self) -> Instant {
+        let ping = self.ping_timer.deadline();
+        self.protocol.deadline().map_or(ping, |at| at.min(ping))
+    }
+
+    /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every message, and the
+    /// entry in the timer queue only when it has fired. Returns true if the entry changed.
+    fn arm(&mut self) -> bool {
+        let timers = &self.shared.timers;
+        let tick = timers.tick(self.deadline());
+        let sooner = tick < self.armed_at;
+        if sooner {
+            timers.schedule(self.membership.peer(), self.armed_at, tick, self.membership.outbox());
+            self.armed_at = tick;
+        }
+        sooner
+    }
+
+    fn disarm(&mut self) {
+        let at = std::mem::replace(&mut self.armed_at, NEVER);
+        self.shared.timers.cancel(self.membership.peer(), at);
+    }
+
+    fn in_span(&self, log: impl FnOnce()) {
+        match &self.span {
+            None => log(),
+            Some(span) => span.in_scope(log),
+        }
+    }
 }
 
-fn close(conversation: &ConnectionProtocol, reason: &Reason) -> Output {
-    Output::Send(conversation.close(reason).into())
-}
-
-thread_local! {
-    /// What the steps of a turn are collected in.
-    static STEPS: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
+fn seconds(tick: Tick) -> u32 {
+    u32::try_from(tick / 1000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) fn size_of_driver() -> usize {
     use crate::server::transport::ws::Socket;
-    use tokio::net::TcpStream;
-    use tokio::sync::mpsc;
-
-    /// A task of tokio's is as long as this and 112 bytes, rounded up to 128 of them.
-    #[test]
-    fn what_there_is_of_a_connection_is_small() {
-        let size = size_of::<Driver<Socket<TcpStream>, mpsc::Sender<()>>>();
-        assert!(size <= 3 * 128 - 112, "{size}");
-    }
+    use tokio_util::task::task_tracker::TaskTrackerToken;
+    size_of::<Driver<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
 }

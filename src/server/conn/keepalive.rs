@@ -1,72 +1,72 @@
-//! Whether the other end of a connection still exists, whatever its dialect: WebSocket pings after a silence, which
-//! every client answers without its user's help. Where nobody answers, a beat keeps the path in use. Polled state.
+//! Keepalive below the dialects: WebSocket pings after a silence, which every client answers by itself. Where pings are
+//! not answered, they keep the path in use. Polled state.
 
 use std::time::{Duration, Instant};
 
-/// The state of one connection.
+/// The timer of one connection.
 #[derive(Debug)]
 pub(super) struct PingTimer {
-    /// In milliseconds: there is one for each connection.
-    patience: u32,
-    heard: Instant,
-    asked: bool,
+    /// Time of silence before a ping, in milliseconds: there is one for each connection.
+    timeout: u32,
+    last_activity: Instant,
+    pinged: bool,
     /// Pings are answered.
     answered: bool,
 }
 
-/// What is due.
+/// An action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PingDue {
     /// Send a ping.
     SendPing,
-    /// The connection is dead.
+    /// The client did not answer.
     TimedOut,
 }
 
 impl PingTimer {
-    /// After `patience` without a word the peer is asked, after as long again it is dead.
-    pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        PingTimer { patience: millis(patience), heard: now, asked: false, answered: true }
+    /// Returns a timer that asks for a ping after `timeout` without activity, and times out after as long again.
+    pub(super) fn new(timeout: Duration, now: Instant) -> Self {
+        PingTimer { timeout: millis(timeout), last_activity: now, pinged: false, answered: true }
     }
 
-    /// A ping is due every so often, and nobody answers: the peer is never dead.
-    pub(super) fn beat(every: Duration, now: Instant) -> Self {
-        PingTimer { patience: millis(every), heard: now, asked: false, answered: false }
+    /// Returns a timer of pings that are not answered, one in each interval: it never times out.
+    pub(super) fn unanswered(every: Duration, now: Instant) -> Self {
+        PingTimer { timeout: millis(every), last_activity: now, pinged: false, answered: false }
     }
 
-    /// Something came.
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// Notes that a frame was received.
+    pub(super) fn on_activity(&mut self, now: Instant) {
         if self.answered {
-            self.heard = now;
-            self.asked = false;
+            self.last_activity = now;
+            self.pinged = false;
         }
     }
 
-    /// When [`poll`](Self::poll) is to be called.
+    /// Returns when [`poll`](Self::poll) has to be called.
     pub(super) fn deadline(&self) -> Instant {
-        let patience = Duration::from_millis(self.patience.into());
-        self.heard + if self.asked { 2 * patience } else { patience }
+        let timeout = Duration::from_millis(self.timeout.into());
+        self.last_activity + if self.pinged { 2 * timeout } else { timeout }
     }
 
-    /// What is due at `now`.
+    /// Returns what is due at `now`.
     pub(super) fn poll(&mut self, now: Instant) -> Option<PingDue> {
         if now < self.deadline() {
             return None;
         }
         if !self.answered {
-            self.heard = now;
+            self.last_activity = now;
             return Some(PingDue::SendPing);
         }
-        if self.asked {
+        if self.pinged {
             return Some(PingDue::TimedOut);
         }
-        self.asked = true;
+        self.pinged = true;
         Some(PingDue::SendPing)
     }
 }
 
-fn millis(patience: Duration) -> u32 {
-    u32::try_from(patience.as_millis()).unwrap_or(u32::MAX)
+fn millis(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -74,26 +74,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_once_and_then_gives_up() {
+    fn pings_once_and_then_times_out() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut idle = PingTimer::new(Duration::from_secs(10), start);
-        assert_eq!(idle.poll(at(9)), None);
-        assert_eq!(idle.poll(at(10)), Some(PingDue::SendPing));
-        assert_eq!(idle.poll(at(19)), None);
-        idle.heard(at(19));
-        assert_eq!((idle.poll(at(28)), idle.poll(at(29))), (None, Some(PingDue::SendPing)));
-        assert_eq!((idle.poll(at(38)), idle.poll(at(39))), (None, Some(PingDue::TimedOut)));
+        let mut timer = PingTimer::new(Duration::from_secs(10), start);
+        assert_eq!(timer.poll(at(9)), None);
+        assert_eq!(timer.poll(at(10)), Some(PingDue::SendPing));
+        assert_eq!(timer.poll(at(19)), None);
+        timer.on_activity(at(19));
+        assert_eq!((timer.poll(at(28)), timer.poll(at(29))), (None, Some(PingDue::SendPing)));
+        assert_eq!((timer.poll(at(38)), timer.poll(at(39))), (None, Some(PingDue::TimedOut)));
     }
 
     #[test]
-    fn beats_whatever_is_heard() {
+    fn unanswered_pings_are_sent_in_every_interval() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut idle = PingTimer::beat(Duration::from_secs(20), start);
-        idle.heard(at(15));
-        assert_eq!((idle.poll(at(19)), idle.poll(at(20))), (None, Some(PingDue::SendPing)));
-        assert_eq!((idle.poll(at(39)), idle.poll(at(41))), (None, Some(PingDue::SendPing)));
-        assert_eq!((idle.poll(at(60)), idle.poll(at(61))), (None, Some(PingDue::SendPing)));
+        let mut timer = PingTimer::unanswered(Duration::from_secs(20), start);
+        timer.on_activity(at(15));
+        assert_eq!((timer.poll(at(19)), timer.poll(at(20))), (None, Some(PingDue::SendPing)));
+        assert_eq!((timer.poll(at(39)), timer.poll(at(41))), (None, Some(PingDue::SendPing)));
+        assert_eq!((timer.poll(at(60)), timer.poll(at(61))), (None, Some(PingDue::SendPing)));
     }
 }

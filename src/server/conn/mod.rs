@@ -1,8 +1,17 @@
-//! One connection: the task that drives it, what wakes it when its time comes, and the watch on whether its peer is still there.
+//! Connections: one task for each, the state they share, their deadlines and their end.
 
 mod driver;
+mod identity;
 mod keepalive;
+mod shared;
+mod shutdown;
 mod timers;
 
-pub use driver::{Context, drive};
+pub use driver::run;
+pub use identity::{ClientEndpoint, connection_span};
+pub use shared::{ConnectionLimits, Shared};
+pub use shutdown::Shutdown;
 pub use timers::TimerQueue;
+
+#[cfg(test)]
+mod tests;

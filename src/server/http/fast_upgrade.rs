@@ -1,10 +1,10 @@
-//! The upgrade to a WebSocket, straight from the bytes of its request: what nearly every connection begins with. The answer
-//! is decided where all others are; only reading and writing are done here, by way of a buffer of the thread's.
+//! The upgrade to a WebSocket without hyper, for the request that nearly every connection begins with. The
+//! response is that of [`respond`](super::upgrade::respond), and is sent in one write with the first
+//! frame.
 //!
-//! The answer goes out with the first frame, in one write, and a thousand joiners at once take a sixth less of the processor
-//! than by way of hyper. Whatever is no such request, or not all there with the first read, is hyper's.
+//! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is
+//! left to hyper: other requests, and requests that the first read does not contain as a whole.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,47 +14,46 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Route, Routes, UpgradeTarget, answer, is_upgrade};
+use super::signaller_admission::match_path;
+use super::{Routes, SseRoute, UpgradeTarget, upgrade};
+use crate::server::scratch;
 
-/// How much is read at first, in bytes. A browser's request takes half a KiB to one.
-const FIRST: usize = 4 * 1024;
+/// Length of the first read, in bytes. The request of a browser takes up to 1 KiB.
+const FIRST_READ_LEN: usize = 4 * 1024;
 
-/// The most fields that a request has here.
-const MAX_FIELDS: usize = 32;
+/// Most headers of a request that is accepted here.
+const MAX_HEADERS: usize = 32;
 
-/// What a connection begins with.
+/// Result of the first read.
 #[derive(Debug)]
 pub(super) enum FirstRead {
-    /// A request for a WebSocket in a room, the answer that grants it, and what came after it.
-    UpgradeRequest { grant: Vec<u8>, early: Bytes, wanted: UpgradeTarget },
-    /// Something else.
+    /// A request for a WebSocket in a room, the response that grants it, and the bytes behind the request.
+    Upgrade { response: Vec<u8>, prefetched: Bytes, target: UpgradeTarget },
+    /// Anything else.
     Other(Bytes),
 }
 
-thread_local! {
-    static BUFFER: RefCell<[u8; FIRST]> = const { RefCell::new([0; FIRST]) };
-}
-
-/// Reads once.
-pub(super) fn poll_first<S: AsyncRead + Unpin>(
+/// Reads once, and accepts the request if possible.
+pub(super) fn poll_first_read<S: AsyncRead + Unpin>(
     stream: &mut S,
-    door: &Routes,
+    routes: &Routes,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<FirstRead>> {
-    BUFFER.with_borrow_mut(|buffer| {
-        let mut buffer = ReadBuf::new(buffer);
+    scratch::with(|scratch| {
+        let mut buffer = scratch.first_read.borrow_mut();
+        buffer.resize(FIRST_READ_LEN, 0);
+        let mut buffer = ReadBuf::new(&mut buffer);
         ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
         let bytes = buffer.filled();
-        Poll::Ready(Ok(
-            granted(bytes, door).unwrap_or_else(|| FirstRead::Other(Bytes::copy_from_slice(bytes)))
-        ))
+        let first = try_upgrade(bytes, routes);
+        Poll::Ready(Ok(first.unwrap_or_else(|| FirstRead::Other(Bytes::copy_from_slice(bytes)))))
     })
 }
 
-/// The answer to what is read, if it is a request for a WebSocket in a room and nothing is wrong about it.
-fn granted(bytes: &[u8], door: &Routes) -> Option<FirstRead> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut head = httparse::Request::new(&mut fields);
+/// Accepts the request if it is a whole, valid request for a WebSocket in a room.
+fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for field in head.headers.iter() {
@@ -71,27 +70,31 @@ fn granted(bytes: &[u8], door: &Routes) -> Option<FirstRead> {
     *request.method_mut() = head.method?.parse().ok()?;
     *request.uri_mut() = head.path?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers;
-    if !door.websockets || !is_upgrade(&request) {
+    if !routes.websockets || !upgrade::is_upgrade(&request) {
         return None;
     }
-    if door.signaller.as_ref().is_some_and(|relay| !matches!(relay.claims(request.uri().path()), Ok(None))) {
+    let path = request.uri().path();
+    if routes.signaller.as_ref().is_some_and(|signaller| !matches!(match_path(signaller, path), Ok(None))) {
         return None;
     }
-    if door.events.as_ref().is_some_and(|events| !matches!(events.route(&request), Route::Pass)) {
+    if routes
+        .events
+        .as_ref()
+        .is_some_and(|events| !matches!(events.route(&request), SseRoute::NotAnEventStream))
+    {
         return None;
     }
-    let (response, upgrade) = answer(&request);
-    let wanted =
-        UpgradeTarget::Room(upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)?);
-    Some(FirstRead::UpgradeRequest {
-        grant: written(&response),
-        early: Bytes::copy_from_slice(&bytes[length..]),
-        wanted,
+    let (response, upgrade) = upgrade::respond(&request);
+    let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)?;
+    Some(FirstRead::Upgrade {
+        response: encode(&response),
+        prefetched: Bytes::copy_from_slice(&bytes[length..]),
+        target: UpgradeTarget::Room(upgrade),
     })
 }
 
-/// An answer without a body, as bytes.
-fn written<B>(response: &Response<B>) -> Vec<u8> {
+/// Encodes a response of status 101.
+fn encode<B>(response: &Response<B>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     for (name, value) in response.headers() {
@@ -103,10 +106,10 @@ fn written<B>(response: &Response<B>) -> Vec<u8> {
     out
 }
 
-/// A stream of which something was read already.
+/// A stream whose first bytes were read already, and are read again.
 #[derive(Debug)]
 pub(super) struct Rewind<S> {
-    pub(super) early: Bytes,
+    pub(super) prefetched: Bytes,
     pub(super) stream: S,
 }
 
@@ -116,11 +119,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.early.is_empty() {
+        if self.prefetched.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
-        let length = self.early.len().min(buffer.remaining());
-        buffer.put_slice(&self.early.split_to(length));
+        let length = self.prefetched.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefetched.split_to(length));
         Poll::Ready(Ok(()))
     }
 }
@@ -157,41 +160,83 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::protocol::dialect::UpgradeRequest;
+    use crate::server::conn::ClientEndpoint;
 
-    const DOOR: Routes = Routes { websockets: true, signaller: None, events: None };
-    const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None };
+    const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
+                           Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    fn is_granted(request: &str) -> bool {
-        granted(request.as_bytes(), &DOOR).is_some()
+    /// A granted upgrade: the lines of the response, the request as parsed, and the bytes behind it.
+    type Granted = (Vec<String>, UpgradeRequest, Bytes);
+
+    fn granted(response: Vec<u8>, prefetched: Bytes, target: UpgradeTarget) -> Granted {
+        let UpgradeTarget::Room(upgrade) = target else { panic!("not a room: {target:?}") };
+        let response = String::from_utf8(response).unwrap();
+        assert!(response.ends_with("\r\n\r\n"), "{response}");
+        // Of all headers, only hyper adds this one.
+        let lines = response.split("\r\n").filter(|line| !line.starts_with("date: "));
+        (lines.map(str::to_owned).collect(), upgrade, prefetched)
+    }
+
+    fn by_fast_path(bytes: &[u8]) -> Option<Granted> {
+        match try_upgrade(bytes, &ROUTES)? {
+            FirstRead::Upgrade { response, prefetched, target } => {
+                Some(granted(response, prefetched, target))
+            }
+            FirstRead::Other(_) => None,
+        }
+    }
+
+    async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        client.write_all(bytes).await.unwrap();
+        let stream = Rewind { prefetched: Bytes::new(), stream: server };
+        let endpoint = ClientEndpoint { remote: ([127, 0, 0, 1], 1).into(), tls: false };
+        let alive = tokio_util::task::TaskTracker::new().token();
+        let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
+        let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
+        assert!(upgraded.response.is_empty());
+        drop(upgraded.stream);
+        let mut response = Vec::new();
+        client.read_to_end(&mut response).await.unwrap();
+        Some(granted(response, upgraded.prefetched, upgraded.target))
+    }
+
+    /// Checks the invariant of this module for one input. Returns whether the fast path accepts it.
+    fn check_invariant(bytes: &[u8]) -> bool {
+        let Some(fast) = by_fast_path(bytes) else { return false };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        assert_eq!(Some(fast), runtime.block_on(by_hyper(bytes)), "{:?}", String::from_utf8_lossy(bytes));
+        true
     }
 
     #[test]
-    fn what_is_granted_is_what_is_answered() {
-        let bytes = [REQUEST.as_bytes(), b"early"].concat();
-        let Some(FirstRead::UpgradeRequest { grant, early, wanted: UpgradeTarget::Room(upgrade) }) =
-            granted(&bytes, &DOOR)
-        else {
-            panic!("not granted")
-        };
-        let grant = String::from_utf8(grant).unwrap();
-        assert!(grant.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && grant.ends_with("\r\n\r\n"));
-        assert!(grant.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{grant}");
-        assert_eq!(&early[..], b"early");
+    fn accepted_request_is_answered_like_any_other() {
+        let bytes = [REQUEST.as_bytes(), b"prefetched"].concat();
+        let (response, upgrade, prefetched) = by_fast_path(&bytes).unwrap();
+        assert_eq!(response[0], "HTTP/1.1 101 Switching Protocols");
+        assert!(response.contains(&"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()));
+        assert_eq!(&prefetched[..], b"prefetched");
         assert_eq!((upgrade.path.as_str(), upgrade.favored), ("/room", true));
+        assert!(check_invariant(&bytes));
         let offers = REQUEST.replace("Host: a", "Sec-WebSocket-Protocol: one, two");
-        let Some(FirstRead::UpgradeRequest { grant, .. }) = granted(offers.as_bytes(), &DOOR) else {
-            panic!("not granted")
-        };
-        assert!(String::from_utf8(grant).unwrap().contains("sec-websocket-protocol: one\r\n"));
+        assert!(
+            by_fast_path(offers.as_bytes()).unwrap().0.contains(&"sec-websocket-protocol: one".to_owned())
+        );
     }
 
     #[test]
-    fn anything_else_is_left_to_hyper() {
-        assert!(is_granted(REQUEST));
+    fn other_requests_are_left_to_hyper() {
+        assert!(by_fast_path(REQUEST.as_bytes()).is_some());
         for at in 0..REQUEST.len() {
-            assert!(!is_granted(&REQUEST[..at]), "{at}");
+            assert!(by_fast_path(&REQUEST.as_bytes()[..at]).is_none(), "{at}");
         }
         for (from, to) in [
             ("GET", "POST"),
@@ -204,10 +249,71 @@ mod tests {
             ("Host: a", "no field"),
             ("/room", "/ro om"),
         ] {
-            assert!(REQUEST.contains(from) && !is_granted(&REQUEST.replace(from, to)), "{to}");
+            let changed = REQUEST.replace(from, to);
+            assert!(REQUEST.contains(from) && by_fast_path(changed.as_bytes()).is_none(), "{to}");
         }
-        let many = format!("{}\r\n", "X: y\r\n".repeat(MAX_FIELDS));
-        assert!(!is_granted(&REQUEST.replace("\r\n\r\n", &format!("\r\n{many}"))));
-        assert!(granted(REQUEST.as_bytes(), &Routes { websockets: false, ..DOOR }).is_none());
+        let many = format!("{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
+        assert!(by_fast_path(REQUEST.replace("\r\n\r\n", &format!("\r\n{many}")).as_bytes()).is_none());
+        assert!(try_upgrade(REQUEST.as_bytes(), &Routes { websockets: false, ..ROUTES }).is_none());
+    }
+
+    /// Returns requests that are valid or nearly so.
+    fn requests() -> impl Strategy<Value = Vec<u8>> {
+        let target = prop::sample::select(vec![
+            "/room",
+            "/",
+            "/a/b%20c?favored",
+            "/r?x=1&favored=",
+            "/%zz",
+            "/\u{e9}",
+            "http://host/room",
+            "*",
+            "room",
+            "//x",
+            "/a#b",
+        ]);
+        let header = prop::sample::select(vec![
+            "Host: a",
+            "hOsT:b",
+            "X: \t y ",
+            "X:",
+            "Sec-WebSocket-Protocol: a,b",
+            "Sec-WebSocket-Protocol: , c",
+            "Connection: upgrade",
+            "Upgrade: WebSocket, h2c",
+            "Expect: 100-continue",
+            "X: \u{e9}",
+            "X : y",
+            " folded",
+            "Sec-WebSocket-Version: 13",
+            "Cookie: a=b; c=d",
+            "Origin: null",
+        ]);
+        let line_end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n")];
+        let change = prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>()));
+        let extra = prop::collection::vec(any::<u8>(), 0..8);
+        let headers = prop::collection::vec(header, 0..4);
+        (target, headers, line_end, change, extra).prop_map(|(target, headers, line_end, change, extra)| {
+            let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+            let request = REQUEST.replace("/room?favored", target).replace("Host: a\r\n", &headers);
+            let mut bytes = request.replace("\r\n", line_end).into_bytes();
+            if let Some((at, byte)) = change {
+                *at.get_mut(&mut bytes[..]) = byte;
+            }
+            bytes.extend(extra);
+            bytes
+        })
+    }
+
+    #[test]
+    fn requests_accepted_here_are_accepted_identically_by_hyper() {
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2000));
+        let accepted = std::cell::Cell::new(0);
+        let checked = runner.run(&requests(), |bytes| {
+            accepted.set(accepted.get() + usize::from(check_invariant(&bytes)));
+            Ok(())
+        });
+        checked.unwrap();
+        assert!(accepted.get() > 200, "only {} requests are accepted", accepted.get());
     }
 }

@@ -1,55 +1,55 @@
-//! HTTP on the paths of the relay, in the words of the original. Who is admitted, [`crate::server::signaller`] decides.
+//! HTTP on the paths of the path relay, with the responses of signallerd (measured).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 
-use super::{UpgradeTarget, accept_key, has_token, switching};
+use super::UpgradeTarget;
+use super::signaller_admission::{Rejection, SignallerRequest, admit, match_path};
+use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
 use crate::server::signaller::Signaller;
-use crate::server::signaller::admission::{Rejection, SignallerRequest};
 
-/// The relay's answer to a request; `None` if the request is not the relay's to answer.
-pub(super) fn answer<B>(
+/// Returns the response of the path relay, or `None` if the path is not one of its paths.
+pub(super) fn respond<B>(
     signaller: Option<&Arc<Signaller>>,
     request: &Request<B>,
 ) -> Option<(Response<Full<Bytes>>, Option<UpgradeTarget>)> {
     let signaller = signaller?;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let target = match signaller.claims(request.uri().path()) {
+    let endpoint = match match_path(signaller, request.uri().path()) {
         Ok(None) => return None,
-        Ok(Some(target)) => target,
-        Err(refusal) => return Some((refused(refusal), None)),
+        Ok(Some(endpoint)) => endpoint,
+        Err(rejection) => return Some((reject(rejection), None)),
     };
-    let accepted = accept_key(headers);
-    let knock = SignallerRequest {
+    let accept_key = accept_key(headers);
+    let facts = SignallerRequest {
         get: request.method() == Method::GET,
-        upgrade: request.version() == Version::HTTP_11
-            && has_token(headers, header::CONNECTION, "upgrade")
-            && has_token(headers, header::UPGRADE, "websocket"),
+        upgrade: is_upgrade(request),
         version: has_token(headers, header::SEC_WEBSOCKET_VERSION, "13"),
-        key: accepted.is_some(),
+        key: accept_key.is_some(),
         origin: text(header::ORIGIN),
         host: request
             .uri()
             .authority()
             .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
-    Some(match (signaller.knock(target, &knock), accepted) {
-        (Ok(call), Some(accepted)) => {
-            (switching(accepted), Some(UpgradeTarget::Relay(Arc::clone(signaller), call)))
+    Some(match (admit(signaller, endpoint, &facts), accept_key) {
+        (Ok(admitted), Some(accept_key)) => {
+            let target = UpgradeTarget::Signaller(Arc::clone(signaller), admitted);
+            (switching_protocols(accept_key), Some(target))
         }
-        // Nobody is admitted without a key.
-        (Ok(_), None) => (refused(Rejection::NoUpgrade), None),
-        (Err(refusal), _) => (refused(refusal), None),
+        // Unreachable: a request without a key is rejected.
+        (Ok(_), None) => (reject(Rejection::NoUpgrade), None),
+        (Err(rejection), _) => (reject(rejection), None),
     })
 }
 
-fn refused(refusal: Rejection) -> Response<Full<Bytes>> {
-    let (status, text, is_upgrade) = match refusal {
+fn reject(rejection: Rejection) -> Response<Full<Bytes>> {
+    let (status, text, has_version) = match rejection {
         Rejection::NoSuchPath => (StatusCode::NOT_FOUND, "404 page not found\n", false),
         Rejection::HandleTaken => (StatusCode::CONFLICT, "", false),
         Rejection::NoListener => (StatusCode::NOT_FOUND, "", false),
@@ -64,7 +64,7 @@ fn refused(refusal: Rejection) -> Response<Full<Bytes>> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
-    if is_upgrade {
+    if has_version {
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     response

@@ -1,5 +1,4 @@
-//! HTTP of the event streams: which requests are theirs, who sent them, and what is answered. How frames look in
-//! requests and events, [`crate::protocol::dialect::sse`] says; what they mean, the rooms.
+//! The open event streams, by the id that a client shows with its other requests.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,338 +6,93 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Body as _;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::{SecureRandom, ring};
 
-use super::{Body, NOT_FOUND, StreamLifecycle, plain};
-use crate::config::EnabledTransports;
-use crate::protocol::detect::Policy;
-use crate::protocol::dialect::UpgradeRequest;
-use crate::protocol::dialect::sse::{LAST, Sender, SseVariant, TAKEN, Writer, asked, posted};
+use crate::protocol::dialect::sse::SseVariant;
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, Context};
-use crate::server::transport::sse_body::{self, EventStream, body, inbox};
+use crate::server::transport::sse_body::inbox;
 
-/// How long a client may take for the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a frame may wait for the client's stream to take it.
-const DELIVERY: Duration = Duration::from_secs(10);
-/// How long the answer to a GET that sends is held open, as the originals do for ever: less than a keep-alive.
-const HELD: Duration = Duration::from_secs(15);
-/// Room for the id before a message in the body of a POST, in bytes.
-const MAX_ID: usize = 64;
+/// Longest time that a message may wait for its stream to take it.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The key of a stream: its variant, and its random id.
+pub(super) type StreamId = (SseVariant, u64);
 
-/// By what a client names its stream.
-type StreamId = (SseVariant, u64);
-
-/// The event streams of this server.
-pub struct SseRegistry {
-    context: Arc<Context>,
-    /// What a client of each style may speak; `None` if that style is not served.
-    query: Option<Arc<Policy>>,
-    auth: Option<Arc<Policy>>,
-    /// Nothing but event streams is served.
-    only: bool,
-    max_message: usize,
+/// The open event streams.
+pub(super) struct SseRegistry {
     streams: Mutex<HashMap<StreamId, mpsc::Sender<Message>>>,
     random: &'static dyn SecureRandom,
 }
 
 impl fmt::Debug for SseRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("streams", &self.streams.lock().len()).finish_non_exhaustive()
+        f.debug_struct("SseRegistry").field("streams", &self.streams.lock().len()).finish_non_exhaustive()
     }
 }
 
-/// What is to be done about a request.
+/// A registered stream. Dropping it removes the stream.
+pub(super) struct RegistrationGuard {
+    registry: Arc<SseRegistry>,
+    id: StreamId,
+}
+
+/// A stream did not take a message in time.
 #[derive(Debug)]
-pub(super) enum Route {
-    /// It is none of ours.
-    Pass,
-    /// Answer it.
-    Answer(Response<Body>),
-    /// Begin a stream, whose client has said this.
-    Open(SseVariant, Option<Message>),
-    /// Take a frame to the stream of its sender.
-    Send(Sender, Message),
-    /// Its body says the rest.
-    Post,
-}
-
-/// A stream's place in the list of streams.
-struct RegistrationGuard {
-    events: Arc<SseRegistry>,
-    name: StreamId,
-}
-
-impl Drop for RegistrationGuard {
-    fn drop(&mut self) {
-        self.events.streams.lock().remove(&self.name);
-    }
-}
-
-/// Nothing takes what a client sends, for too long.
-struct Congested;
+pub(super) struct Congested;
 
 impl SseRegistry {
-    /// The event streams, if there can be any.
-    pub fn new(
-        context: &Arc<Context>,
-        transports: EnabledTransports,
-        max_message: usize,
-    ) -> Option<Arc<Self>> {
-        let only = match transports {
-            EnabledTransports::WebSocket => return None,
-            EnabledTransports::All => false,
-            EnabledTransports::EventStream => true,
-        };
-        let policy = |style: SseVariant| {
-            let releases = style.releases(context.policy.releases);
-            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*context.policy).clone() }))
-        };
-        let (query, auth) = (policy(SseVariant::Query), policy(SseVariant::Auth));
-        (query.is_some() || auth.is_some()).then(|| {
-            Arc::new(SseRegistry {
-                context: Arc::clone(context),
-                query,
-                auth,
-                only,
-                max_message,
-                streams: Mutex::default(),
-                random: ring::default_provider().secure_random,
-            })
-        })
+    /// Returns an empty registry.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(SseRegistry { streams: Mutex::default(), random: ring::default_provider().secure_random })
     }
 
-    /// What is to be done about a request.
-    pub(super) fn route<B>(&self, request: &Request<B>) -> Route {
-        let headers = request.headers();
-        if request.uri().path() != "/" {
-            return Route::Pass;
-        }
-        match *request.method() {
-            Method::GET => {
-                let wanted = self.only || accepts_events(headers);
-                let route = match request.uri().query() {
-                    None if self.auth.is_some() && wanted => Route::Open(SseVariant::Auth, None),
-                    Some(query) if self.query.is_some() => {
-                        let asked = asked(query);
-                        match asked.sender {
-                            Some(sender) => Route::Send(sender, asked.message),
-                            None if wanted => Route::Open(SseVariant::Query, Some(asked.message)),
-                            None => Route::Pass,
-                        }
-                    }
-                    None | Some(_) => Route::Pass,
-                };
-                match route {
-                    Route::Open(..) | Route::Send(..)
-                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == LAST) =>
-                    {
-                        // It is the browser that asks again, not the page; this is how it learns not to.
-                        Route::Answer(empty(StatusCode::NO_CONTENT, headers))
-                    }
-                    route => route,
-                }
-            }
-            Method::POST if self.auth.is_some() => Route::Post,
-            Method::OPTIONS if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
-                Route::Answer(preflight(headers))
-            }
-            _ => Route::Pass,
-        }
-    }
-
-    /// Begins a stream, and answers with it.
-    pub(super) fn open(
+    /// Registers a stream under a new random id. Returns its registration, its id and both ends of its inbox,
+    /// or `None` if the system has no random numbers.
+    pub(super) fn register(
         self: &Arc<Self>,
-        style: SseVariant,
-        first: Option<Message>,
-        headers: &HeaderMap,
-        ends: &StreamLifecycle,
-    ) -> Response<Body> {
-        let policy = match style {
-            SseVariant::Query => &self.query,
-            SseVariant::Auth => &self.auth,
-        };
-        let Some(policy) = policy.as_ref().map(Arc::clone) else {
-            return plain(StatusCode::NOT_FOUND, NOT_FOUND).map(Body::Whole);
-        };
-        let Some((name, inbox, frames)) = self.list(style) else {
-            return empty(StatusCode::SERVICE_UNAVAILABLE, headers);
-        };
-        let mut writer = Writer::new(style, name.1);
-        let (queue, body) = body(ends.begin());
-        for piece in writer.greeting() {
-            // The client is not gone yet.
-            let _ = queue.push(piece);
-        }
-        let write = move |outgoing| {
-            let written = writer.write(outgoing);
-            (written.event, written.last)
-        };
-        let stream = EventStream::new(queue, frames, write);
-        if let Some(first) = first {
-            // There is room for one.
-            let _ = inbox.try_send(first);
-        }
-        let listed = RegistrationGuard { events: Arc::clone(self), name };
-        let (context, alive) = (Arc::clone(&self.context), ends.alive.clone());
-        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
-        tokio::spawn(conn::drive(stream, upgrade, |_| policy, context, (listed, alive)));
-        events(body, headers)
-    }
-
-    /// Takes a frame to the stream of its sender, and answers a GET that did nothing else.
-    pub(super) async fn sent(
-        self: Arc<Self>,
-        sender: Sender,
-        message: Message,
-        headers: HeaderMap,
-        ends: StreamLifecycle,
-    ) -> Response<Body> {
-        if let Sender::Id(id) = sender
-            && self.deliver(SseVariant::Query, id, message).await.is_err()
-        {
-            return empty(StatusCode::SERVICE_UNAVAILABLE, &headers);
-        }
-        let (queue, body) = body(ends.begin());
-        // The client is not gone yet.
-        let _ = queue.push(Bytes::from_static(TAKEN.as_bytes()));
-        tokio::spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(HELD) => {}
-                () = queue.gone() => {}
-                () = self.context.stopped() => {}
+        variant: SseVariant,
+    ) -> Option<(RegistrationGuard, u64, mpsc::Sender<Message>, mpsc::Receiver<Message>)> {
+        let (sender, receiver) = inbox();
+        let mut streams = self.streams.lock();
+        loop {
+            let id = (variant, self.random_id()?);
+            if let Entry::Vacant(entry) = streams.entry(id) {
+                entry.insert(sender.clone());
+                let guard = RegistrationGuard { registry: Arc::clone(self), id };
+                return Some((guard, id.1, sender, receiver));
             }
-            drop(queue);
-            drop(ends);
-        });
-        events(body, &headers)
-    }
-
-    /// Takes what a POST says to the stream of its sender.
-    pub(super) async fn post(self: Arc<Self>, request: Request<hyper::body::Incoming>) -> Response<Body> {
-        let (head, body) = request.into_parts();
-        let limit = self.max_message + MAX_ID;
-        if body.size_hint().lower() > limit as u64 {
-            return empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
         }
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
-            }
-            Ok(Err(_)) => return empty(StatusCode::BAD_REQUEST, &head.headers),
-            Err(_) => return empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
-        };
-        let status = match posted(&body) {
-            Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, message)) => match self.deliver(SseVariant::Auth, id, message).await {
-                // As in the originals also if there is no such stream: who only guesses ids learns nothing.
-                Ok(()) => StatusCode::OK,
-                Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
-            },
-            None if self.only => StatusCode::OK,
-            None => return plain(StatusCode::NOT_FOUND, NOT_FOUND).map(Body::Whole),
-        };
-        empty(status, &head.headers)
     }
 
-    async fn deliver(&self, style: SseVariant, id: u64, message: Message) -> Result<(), Congested> {
-        let inbox = self.streams.lock().get(&(style, id)).cloned();
+    /// Delivers a message to a stream. Returns `Ok` also if there is no such stream.
+    ///
+    /// # Errors
+    /// The stream does not take the message in time.
+    pub(super) async fn deliver(&self, id: StreamId, message: Message) -> Result<(), Congested> {
+        let inbox = self.streams.lock().get(&id).cloned();
         let Some(inbox) = inbox else {
             return Ok(());
         };
-        match tokio::time::timeout(DELIVERY, inbox.send(message)).await {
-            // If the stream has ended meanwhile, that is as if it had never been.
+        match tokio::time::timeout(DELIVERY_TIMEOUT, inbox.send(message)).await {
+            // The send fails if the stream has just ended.
             Ok(Ok(()) | Err(_)) => Ok(()),
             Err(_) => Err(Congested),
         }
     }
 
-    /// A new stream's place in the list, and both ends of its inbox. `None` if the system has no random numbers.
-    fn list(&self, style: SseVariant) -> Option<(StreamId, mpsc::Sender<Message>, mpsc::Receiver<Message>)> {
-        let (inbox, frames) = inbox();
-        let mut streams = self.streams.lock();
-        loop {
-            let name = (style, self.draw()?);
-            if let Entry::Vacant(place) = streams.entry(name) {
-                place.insert(inbox.clone());
-                return Some((name, inbox, frames));
-            }
-        }
-    }
-
-    /// An id that nobody can guess: it is all that a client has to show. As large as a number of JavaScript can be
-    /// and still be exact.
-    fn draw(&self) -> Option<u64> {
+    /// Returns an unpredictable id, which is all that authenticates a client. It is at most
+    /// `Number.MAX_SAFE_INTEGER`.
+    fn random_id(&self) -> Option<u64> {
         let mut bytes = [0; 8];
         self.random.fill(&mut bytes).ok()?;
         Some(u64::from_le_bytes(bytes) >> 11)
     }
 }
 
-fn accepts_events(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT);
-    values
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-}
-
-/// Lets the page that asked read the answer.
-fn allow_origin(response: &mut Response<Body>, headers: &HeaderMap) {
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let answer = response.headers_mut();
-        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        answer.insert(header::VARY, HeaderValue::from_static("Origin"));
+impl Drop for RegistrationGuard {
+    fn drop(&mut self) {
+        self.registry.streams.lock().remove(&self.id);
     }
-}
-
-/// An answer without a body.
-fn empty(status: StatusCode, headers: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::Whole(Full::default()));
-    *response.status_mut() = status;
-    allow_origin(&mut response, headers);
-    response
-}
-
-/// The head of an event stream.
-fn events(body: sse_body::BodyReceiver, headers: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::Events(body));
-    allow_origin(&mut response, headers);
-    let answer = response.headers_mut();
-    if headers.contains_key(header::ORIGIN) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream;charset=UTF-8"));
-    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    answer.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
-    response
-}
-
-/// What a browser wants to know before a request that no form could send.
-fn preflight(headers: &HeaderMap) -> Response<Body> {
-    let mut response = empty(StatusCode::NO_CONTENT, headers);
-    let answer = response.headers_mut();
-    if headers.contains_key(header::ORIGIN) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    if let Some(names) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-    }
-    answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-    response
 }

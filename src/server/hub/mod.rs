@@ -100,7 +100,11 @@ impl Hub {
 
     /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
-        Membership::new(Arc::clone(self), PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed)), outbox)
+        Membership::new(
+            Arc::clone(self),
+            PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed)),
+            outbox,
+        )
     }
 
     /// Returns the number of rooms.

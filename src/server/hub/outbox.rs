@@ -1,6 +1,5 @@
 //! The queue between the rooms and one connection. It is bounded in bytes, and pushing to it never waits.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::protocol::model::Event;
+use crate::server::scratch;
 
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]
@@ -62,12 +62,6 @@ const MAX_BATCH_BYTES: u32 = 64 * 1024;
 /// Maximum capacity of a list that is kept for reuse, in events.
 const MAX_SPARE_CAPACITY: usize = 1024;
 
-thread_local! {
-    /// A list for the next queue that is not empty. Empty queues have none, so that idle connections need no memory
-    /// for it and busy ones need not allocate.
-    static SPARE_QUEUE: RefCell<VecDeque<Event>> = const { RefCell::new(VecDeque::new()) };
-}
-
 impl Outbox {
     /// Creates an empty queue for up to `limit` bytes of events.
     pub fn new(limit: usize) -> Self {
@@ -110,7 +104,7 @@ impl Outbox {
             Some(after) => {
                 queue.queued_bytes = after;
                 if queue.events.capacity() == 0 {
-                    queue.events = SPARE_QUEUE.take();
+                    queue.events = scratch::with(|scratch| scratch.events.take());
                 }
                 queue.events.push_back(event);
             }
@@ -148,7 +142,7 @@ impl Outbox {
     pub fn recycle(mut events: VecDeque<Event>) {
         events.clear();
         if (1..=MAX_SPARE_CAPACITY).contains(&events.capacity()) {
-            SPARE_QUEUE.set(events);
+            scratch::with(|scratch| scratch.events.replace(events));
         }
     }
 

@@ -12,14 +12,14 @@ use tokio::sync::oneshot;
 use crate::protocol::signaller::handle::Handle;
 
 /// The waiting listeners, each with the channel that receives its connector, a `T`.
-pub struct Registry<T> {
+pub(crate) struct Registry<T> {
     waiting: Mutex<HashMap<Handle, oneshot::Sender<T>>>,
 }
 
 impl<T> Registry<T> {
     /// Registers a listener; `None` if the handle is taken. It is free again when the listener is taken by a connector,
     /// or when the guard is dropped.
-    pub fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
+    pub(crate) fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
         let (sender, connector) = oneshot::channel();
         match self.waiting.lock().entry(handle.clone()) {
             Entry::Occupied(_) => return None,
@@ -29,12 +29,12 @@ impl<T> Registry<T> {
     }
 
     /// Takes the listener under a handle, which is free after that; `None` if there is none.
-    pub fn take_listener(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
+    pub(crate) fn take_listener(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
         self.waiting.lock().remove(handle).map(ConnectorSlot)
     }
 
     /// Returns true if there is a listener under a handle.
-    pub fn has_listener(&self, handle: &Handle) -> bool {
+    pub(crate) fn has_listener(&self, handle: &Handle) -> bool {
         self.waiting.lock().contains_key(handle)
     }
 }
@@ -52,7 +52,7 @@ impl<T> fmt::Debug for Registry<T> {
 }
 
 /// The registration of a listener. Dropping it frees the handle.
-pub struct ListenerGuard<T> {
+pub(crate) struct ListenerGuard<T> {
     registry: Arc<Registry<T>>,
     handle: Handle,
     connector: oneshot::Receiver<T>,
@@ -60,12 +60,12 @@ pub struct ListenerGuard<T> {
 
 impl<T> ListenerGuard<T> {
     /// Returns the connector once it arrives, or `None` if it was lost. Must not be polled after that.
-    pub fn poll_connector(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
+    pub(crate) fn poll_connector(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         Future::poll(std::pin::Pin::new(&mut self.connector), context).map(Result::ok)
     }
 
     /// Frees the handle. Returns the connector if one arrived before.
-    pub fn leave(mut self) -> Option<T> {
+    pub(crate) fn leave(mut self) -> Option<T> {
         self.connector.close();
         self.connector.try_recv().ok()
     }
@@ -90,14 +90,14 @@ impl<T> fmt::Debug for ListenerGuard<T> {
 }
 
 /// The right to connect to a listener. Dropping it closes the listener.
-pub struct ConnectorSlot<T>(oneshot::Sender<T>);
+pub(crate) struct ConnectorSlot<T>(oneshot::Sender<T>);
 
 impl<T> ConnectorSlot<T> {
     /// Hands the connector to the listener.
     ///
     /// # Errors
     /// The listener left before; the connector is returned.
-    pub fn connect(self, connector: T) -> Result<(), T> {
+    pub(crate) fn connect(self, connector: T) -> Result<(), T> {
         self.0.send(connector)
     }
 }

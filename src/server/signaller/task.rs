@@ -20,12 +20,12 @@ use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
 
 /// The stream under a WebSocket. Those of a listener and its connector need not be of one type.
-pub trait PipeStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+pub(crate) trait PipeStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> PipeStream for S {}
 
 /// The WebSocket of a listener or connector.
-pub type PipeSocket = Socket<Box<dyn PipeStream>>;
+pub(crate) type PipeSocket = Socket<Box<dyn PipeStream>>;
 
 /// Maximum duration of the close handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,9 +67,9 @@ impl PipeEnd {
     }
 
     async fn close_gracefully(mut self) {
-        self.socket.farewell(self.close_sent, CLOSE_TIMEOUT).await;
+        self.socket.close_gracefully(self.close_sent, CLOSE_TIMEOUT).await;
         if self.close_sent {
-            self.socket.linger(CLOSE_TIMEOUT).await;
+            self.socket.drain(CLOSE_TIMEOUT).await;
         }
     }
 }
@@ -128,7 +128,10 @@ async fn await_connector(
         }
         // After each frame, so that a client that never stops sending cannot postpone the deadline.
         pipe.handle_timeout(Instant::now().into_std(), &mut actions);
-        actions.drain(..).filter(|(to, _)| *to == PipeSide::Listener).for_each(|(_, frame)| listener.queue(frame));
+        actions
+            .drain(..)
+            .filter(|(to, _)| *to == PipeSide::Listener)
+            .for_each(|(_, frame)| listener.queue(frame));
     }
     None
 }
@@ -228,7 +231,7 @@ mod tests {
     use std::io;
     use std::pin::Pin;
     use std::sync::Arc;
-    
+
     use bytes::Bytes;
     use futures_util::{Sink, Stream};
     use tokio::io::{DuplexStream, ReadBuf};

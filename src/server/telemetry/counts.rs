@@ -1,142 +1,140 @@
-//! The counts themselves: plain numbers, in and out. Who locks them is in the module above.
+//! Plain counters. Locking is up to [`Telemetry`](super::Telemetry).
 
 use super::{Recognition, UnixSeconds};
-use crate::protocol::dialect::Dialect;
-use crate::protocol::dialect::Evidence;
+use crate::protocol::dialect::{Dialect, Evidence};
 
-/// How many there are and were.
+/// A number of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionCount {
-    /// Connected now.
-    pub now: u64,
-    /// Since the start, those of now among them.
-    pub total: u64,
-    /// When the last of those that are gone went.
-    pub gone: Option<UnixSeconds>,
+pub(crate) struct ConnectionCount {
+    /// Connections that are open.
+    pub(crate) active: u64,
+    /// Connections since the start, open or closed.
+    pub(crate) total: u64,
+    /// Time of the most recent close.
+    pub(crate) last_closed: Option<UnixSeconds>,
 }
 
-/// How many were recognised by one kind of evidence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByEvidence {
-    /// Connected now.
-    pub now: u64,
-    /// Since the start, those of now among them.
+/// A number of connections that one kind of evidence identified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct EvidenceCount {
+    /// Connections that are open.
+    pub active: u64,
+    /// Connections since the start, open or closed.
     pub total: u64,
 }
 
 /// The use of one dialect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DialectUsage {
-    /// The connections that are taken to speak it.
-    pub taken: ConnectionCount,
-    /// Those that are taken for another one, though all they sent could be this one.
-    pub perhaps: ConnectionCount,
-    /// Of `taken`, by what they were recognised, in the order of [`Evidence::ALL`].
-    pub by: [ByEvidence; Evidence::ALL.len()],
+pub(crate) struct DialectUsage {
+    /// Connections treated as this dialect.
+    pub(crate) assigned: ConnectionCount,
+    /// Connections treated as another dialect, which are also consistent with this one.
+    pub(crate) possible: ConnectionCount,
+    /// `assigned` by evidence, in the order of [`Evidence::ALL`].
+    pub(crate) by_evidence: [EvidenceCount; Evidence::ALL.len()],
 }
 
 /// The use of all dialects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// In the order of [`Dialect::ALL`].
-    pub dialects: [DialectUsage; Dialect::ALL.len()],
-    /// Those that were not recognised, or not yet.
-    pub unrecognised: ConnectionCount,
+pub(crate) struct Counts {
+    /// Usage in the order of [`Dialect::ALL`].
+    pub(crate) dialects: [DialectUsage; Dialect::ALL.len()],
+    /// Connections without a recognised dialect.
+    pub(crate) unrecognised: ConnectionCount,
 }
 
 impl ConnectionCount {
-    pub(super) fn enter(&mut self) {
-        self.now += 1;
+    pub(super) fn open(&mut self) {
+        self.active += 1;
         self.total += 1;
     }
 
-    /// As if it had never come.
-    fn take_back(&mut self) {
-        self.now -= 1;
+    /// Reverts `open`, without the trace of a close.
+    fn revert(&mut self) {
+        self.active -= 1;
         self.total -= 1;
     }
 
-    pub(super) fn leave(&mut self, at: UnixSeconds) {
-        self.now -= 1;
-        self.gone = self.gone.max(Some(at));
+    pub(super) fn close(&mut self, at: UnixSeconds) {
+        self.active -= 1;
+        self.last_closed = self.last_closed.max(Some(at));
     }
 
     fn add(&mut self, other: ConnectionCount) {
-        self.now += other.now;
+        self.active += other.active;
         self.total += other.total;
-        self.gone = self.gone.max(other.gone);
-    }
-
-    /// When the last was seen, as of `now`: those that are connected are seen.
-    pub fn seen(&self, now: UnixSeconds) -> Option<UnixSeconds> {
-        if self.now > 0 { Some(now) } else { self.gone }
+        self.last_closed = self.last_closed.max(other.last_closed);
     }
 }
 
 impl Counts {
-    /// The use of a dialect.
-    pub fn of(&self, dialect: Dialect) -> &DialectUsage {
-        // The dialects are numbered as they are listed.
+    /// Returns the use of `dialect`.
+    pub(crate) fn dialect(&self, dialect: Dialect) -> &DialectUsage {
+        // The discriminants are the positions in `Dialect::ALL`.
         &self.dialects[dialect as usize]
     }
 
-    /// All connections, recognised or not.
-    pub fn all(&self) -> ConnectionCount {
-        let mut all = self.unrecognised;
-        self.dialects.iter().for_each(|used| all.add(used.taken));
-        all
+    /// Returns the number of all connections, recognised or not.
+    pub(crate) fn sum(&self) -> ConnectionCount {
+        let mut sum = self.unrecognised;
+        self.dialects.iter().for_each(|usage| sum.add(usage.assigned));
+        sum
     }
 
-    pub(super) fn enter(&mut self, known: Option<Recognition>) {
-        self.each(known, ConnectionCount::enter);
-        self.by(known, |by| {
-            by.now += 1;
-            by.total += 1;
+    pub(super) fn open(&mut self, recognition: Option<Recognition>) {
+        self.for_each_count(recognition, ConnectionCount::open);
+        self.for_evidence(recognition, |count| {
+            count.active += 1;
+            count.total += 1;
         });
     }
 
-    pub(super) fn take_back(&mut self, known: Option<Recognition>) {
-        self.each(known, ConnectionCount::take_back);
-        self.by(known, |by| {
-            by.now -= 1;
-            by.total -= 1;
+    pub(super) fn revert(&mut self, recognition: Option<Recognition>) {
+        self.for_each_count(recognition, ConnectionCount::revert);
+        self.for_evidence(recognition, |count| {
+            count.active -= 1;
+            count.total -= 1;
         });
     }
 
-    pub(super) fn leave(&mut self, known: Option<Recognition>, at: UnixSeconds) {
-        self.each(known, |tally| tally.leave(at));
-        self.by(known, |by| by.now -= 1);
+    pub(super) fn close(&mut self, recognition: Option<Recognition>, at: UnixSeconds) {
+        self.for_each_count(recognition, |count| count.close(at));
+        self.for_evidence(recognition, |count| count.active -= 1);
     }
 
     pub(super) fn add(&mut self, other: &Counts) {
         self.unrecognised.add(other.unrecognised);
-        for (sum, used) in self.dialects.iter_mut().zip(&other.dialects) {
-            sum.taken.add(used.taken);
-            sum.perhaps.add(used.perhaps);
-            for (sum, by) in sum.by.iter_mut().zip(&used.by) {
-                sum.now += by.now;
-                sum.total += by.total;
+        for (sum, usage) in self.dialects.iter_mut().zip(&other.dialects) {
+            sum.assigned.add(usage.assigned);
+            sum.possible.add(usage.possible);
+            for (sum, count) in sum.by_evidence.iter_mut().zip(&usage.by_evidence) {
+                sum.active += count.active;
+                sum.total += count.total;
             }
         }
     }
 
-    /// Every tally in which a connection counts, each once.
-    fn each(&mut self, known: Option<Recognition>, mut change: impl FnMut(&mut ConnectionCount)) {
-        let Some(known) = known else {
+    /// Applies `change` once to each count that includes such a connection.
+    fn for_each_count(
+        &mut self,
+        recognition: Option<Recognition>,
+        mut change: impl FnMut(&mut ConnectionCount),
+    ) {
+        let Some(Recognition { releases, dialect: assigned, .. }) = recognition else {
             return change(&mut self.unrecognised);
         };
-        change(&mut self.dialects[known.dialect as usize].taken);
-        for dialect in Dialect::ALL {
-            let possible = known.releases.iter().any(|release| release.dialect() == dialect);
-            if possible && dialect != known.dialect {
-                change(&mut self.dialects[dialect as usize].perhaps);
+        for (dialect, usage) in Dialect::ALL.into_iter().zip(&mut self.dialects) {
+            if dialect == assigned {
+                change(&mut usage.assigned);
+            } else if releases.iter().any(|release| release.dialect() == dialect) {
+                change(&mut usage.possible);
             }
         }
     }
 
-    fn by(&mut self, known: Option<Recognition>, change: impl FnOnce(&mut ByEvidence)) {
-        if let Some(known) = known {
-            change(&mut self.dialects[known.dialect as usize].by[known.evidence as usize]);
+    fn for_evidence(&mut self, recognition: Option<Recognition>, change: impl FnOnce(&mut EvidenceCount)) {
+        if let Some(Recognition { dialect, evidence, .. }) = recognition {
+            change(&mut self.dialects[dialect as usize].by_evidence[evidence as usize]);
         }
     }
 }

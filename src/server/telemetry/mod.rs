@@ -1,10 +1,11 @@
-//! Who speaks what: for every dialect how many connections there are and were, when the last was seen, and by what it
-//! was recognised. Numbers only: no payload, no key and no address is kept, and nothing here changes what anyone is
-//! told.
+//! Usage by dialect: how many connections are and were open, when the last one closed, and by which evidence
+//! each was recognised. Numbers only: no payload, key or address is kept.
 //!
-//! The driver of a connection holds a [`ConnectionGuard`] and reports to it; `report` says it all to people and programs.
+//! The driver of a connection holds a `ConnectionGuard` and updates it. A [`Report`] is plain data, which
+//! [`render`] turns into a [`Format`].
 
 mod counts;
+mod json;
 mod report;
 mod text;
 mod time;
@@ -15,146 +16,184 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub use counts::{ByEvidence, ConnectionCount, Counts, DialectUsage};
-pub use report::{Report, RoomsReport, StatusQuery};
+pub use counts::EvidenceCount;
+pub(crate) use counts::{ConnectionCount, Counts};
+pub(crate) use report::ServerSummary;
+pub use report::{
+    ConnectionReport, CountReport, DialectReport, OverallCount, Report, RoomSummary, RoomsReport,
+    SignallerReport,
+};
 pub use time::UnixSeconds;
 
-use crate::protocol::dialect::{Candidates, Evidence};
-use crate::protocol::dialect::{Dialect, ReleaseSet};
+use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
 use crate::server::sharded::Sharded;
 
 /// Number of shards over which the connections are spread.
 const SHARDS: usize = 16;
 
-/// A table of live connections that once was longer gives its memory back when most of it is empty.
-const KEEP_CAPACITY: usize = 64;
+/// Capacity up to which a table of connections is never shrunk.
+const MIN_CAPACITY: usize = 64;
 
-/// What is known of all connections.
+/// Form in which a report is rendered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// Tables for people.
+    #[default]
+    Text,
+    /// One JSON object, indented. docs/reference/status-json.md lists the names.
+    Json,
+}
+
+/// Returns `report` in `format`, with a line end.
+pub fn render(report: &Report, format: Format) -> String {
+    match format {
+        Format::Text => text::render(report),
+        Format::Json => json::render(report),
+    }
+}
+
+/// Counters of all connections.
 #[derive(Debug)]
 pub struct Telemetry {
     started: UnixSeconds,
     shards: Sharded<Shard>,
-    relay: Mutex<ConnectionCount>,
-    /// How many rooms had clients of different generations bound to one another.
-    mixtures: AtomicU64,
+    signaller: Mutex<ConnectionCount>,
+    mixed_rooms: AtomicU64,
+    /// Connections that a panic ended.
+    panics: AtomicU64,
 }
 
-/// Some of the connections, and what they add to the counts.
+/// Some of the connections, and their part of the counts.
 #[derive(Debug, Default)]
 struct Shard {
-    live: HashMap<PeerId, Entry>,
+    connections: HashMap<PeerId, Entry>,
     counts: Counts,
 }
 
-/// What is known of a live connection. Every idle one pays for it: 24 bytes with its key, and what the table leaves
-/// free.
+/// Data of an open connection. Every idle connection pays for it, so it is kept small.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     since: UnixSeconds,
-    known: Option<Recognition>,
+    recognition: Option<Recognition>,
 }
 
-/// What a connection was recognised as.
+/// Result of detection for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recognition {
-    /// The releases that are left.
-    pub releases: ReleaseSet,
-    /// That of the likeliest of them: it is spoken with the client.
-    pub dialect: Dialect,
-    /// By what.
-    pub evidence: Evidence,
+pub(crate) struct Recognition {
+    /// Releases that the client may still be of.
+    pub(crate) releases: ReleaseSet,
+    /// Dialect of the likeliest of `releases`, which is spoken with the client.
+    pub(crate) dialect: Dialect,
+    /// Evidence that led to `releases`.
+    pub(crate) evidence: Evidence,
 }
 
-/// A live connection, for a list.
+/// An open connection, for a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionInfo {
-    /// The number that the log has for it.
-    pub peer: PeerId,
-    /// When it came.
-    pub since: UnixSeconds,
-    /// What it is recognised as, if it is.
-    pub known: Option<Recognition>,
+pub(crate) struct ConnectionInfo {
+    /// Number of the connection, which is also in the log.
+    pub(crate) peer: PeerId,
+    /// Time of the connection's start.
+    pub(crate) since: UnixSeconds,
+    /// Result of detection so far.
+    pub(crate) recognition: Option<Recognition>,
 }
 
-/// A connection that is counted as long as this lives.
+/// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionGuard {
+pub(crate) struct ConnectionGuard {
     telemetry: Arc<Telemetry>,
     peer: PeerId,
 }
 
-/// A connection of the path relay that is counted as long as this lives.
+/// Counts a connection of the path relay `signaller` as open until it is dropped.
 #[derive(Debug)]
-pub struct SignallerGuard(Arc<Telemetry>);
+pub(crate) struct SignallerGuard(Arc<Telemetry>);
 
 impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
             started: UnixSeconds::now(),
             shards: Sharded::new(SHARDS),
-            relay: Mutex::default(),
-            mixtures: AtomicU64::new(0),
+            signaller: Mutex::default(),
+            mixed_rooms: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
         }
     }
 }
 
 impl Telemetry {
-    /// Counts that begin now.
+    /// Returns counters that start at zero now.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Counts a new connection. There is at most one of a peer.
-    pub fn connection(self: &Arc<Self>, peer: PeerId) -> ConnectionGuard {
+    /// Counts a new connection. Each `peer` may be registered only once.
+    pub(crate) fn register(self: &Arc<Self>, peer: PeerId) -> ConnectionGuard {
         let mut shard = self.shard(peer).lock();
-        shard.live.insert(peer, Entry { since: UnixSeconds::now(), known: None });
-        shard.counts.enter(None);
+        shard.connections.insert(peer, Entry { since: UnixSeconds::now(), recognition: None });
+        shard.counts.open(None);
         ConnectionGuard { telemetry: Arc::clone(self), peer }
     }
 
-    /// How many rooms there were in which clients of different generations were bound to one another.
-    pub fn mixtures(&self) -> u64 {
-        self.mixtures.load(Ordering::Relaxed)
-    }
-
-    /// Counts a new connection of the path relay.
-    pub fn relayed(self: &Arc<Self>) -> SignallerGuard {
-        self.relay.lock().enter();
+    /// Counts a new connection of the path relay `signaller`.
+    pub(crate) fn register_signaller(self: &Arc<Self>) -> SignallerGuard {
+        self.signaller.lock().open();
         SignallerGuard(Arc::clone(self))
     }
 
-    /// What a live connection speaks, if that is known.
-    pub fn dialect(&self, peer: PeerId) -> Option<Dialect> {
-        let shard = self.shard(peer).lock();
-        shard.live.get(&peer).and_then(|entry| entry.known).map(|known| known.dialect)
+    /// Counts a connection that a panic ended.
+    pub(super) fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All counts, and when they began.
-    pub fn counts(&self) -> (Counts, UnixSeconds) {
+    /// Returns the number of connections so far that a panic ended.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of rooms so far in which clients of different generations were connected to one another.
+    pub(crate) fn mixed_rooms(&self) -> u64 {
+        self.mixed_rooms.load(Ordering::Relaxed)
+    }
+
+    /// Returns the dialect of an open connection, if it is recognised.
+    pub(crate) fn dialect(&self, peer: PeerId) -> Option<Dialect> {
+        let shard = self.shard(peer).lock();
+        shard.connections.get(&peer).and_then(|entry| entry.recognition).map(|known| known.dialect)
+    }
+
+    /// Returns the time at which counting began.
+    pub(crate) fn started(&self) -> UnixSeconds {
+        self.started
+    }
+
+    /// Returns the counts of all connections but those of `signaller`.
+    pub(crate) fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         self.shards.iter().for_each(|shard| sum.add(&shard.lock().counts));
-        (sum, self.started)
+        sum
     }
 
-    /// The counts of the path relay.
-    pub fn relay(&self) -> ConnectionCount {
-        *self.relay.lock()
+    /// Returns the count of the path relay `signaller`.
+    pub(crate) fn signaller(&self) -> ConnectionCount {
+        *self.signaller.lock()
     }
 
-    /// All live connections, oldest first.
-    pub fn live(&self) -> Vec<ConnectionInfo> {
+    /// Returns all open connections, oldest first.
+    pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
         for shard in self.shards.iter() {
             let shard = shard.lock();
-            let list = shard.live.iter();
-            all.extend(list.map(|(peer, entry)| ConnectionInfo {
+            all.extend(shard.connections.iter().map(|(peer, entry)| ConnectionInfo {
                 peer: *peer,
                 since: entry.since,
-                known: entry.known,
+                recognition: entry.recognition,
             }));
         }
-        all.sort_unstable_by_key(|live| live.peer.0);
+        all.sort_unstable_by_key(|connection| connection.peer.0);
         all
     }
 
@@ -164,19 +203,19 @@ impl Telemetry {
 }
 
 impl ConnectionGuard {
-    /// It is the first in its room to be bound to a client of another generation.
-    pub fn mixed(&self) {
-        self.telemetry.mixtures.fetch_add(1, Ordering::Relaxed);
+    /// Counts the room of this connection as mixed. To be called once for each room.
+    pub(crate) fn count_mixed_room(&self) {
+        self.telemetry.mixed_rooms.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It was recognised, or is now known better. What it was counted as before is taken back.
-    pub fn recognised(&self, releases: ReleaseSet, evidence: Evidence) {
-        let known = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
+    /// Counts the connection under a new result of detection, in place of the previous one.
+    pub(crate) fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) {
+        let recognition = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
-        if let Some(entry) = shard.live.get_mut(&self.peer) {
-            shard.counts.take_back(entry.known);
-            entry.known = Some(known);
-            shard.counts.enter(entry.known);
+        if let Some(entry) = shard.connections.get_mut(&self.peer) {
+            shard.counts.revert(entry.recognition);
+            entry.recognition = Some(recognition);
+            shard.counts.open(entry.recognition);
         }
     }
 }
@@ -184,19 +223,19 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let shard = &mut *self.telemetry.shard(self.peer).lock();
-        if let Some(entry) = shard.live.remove(&self.peer) {
-            shard.counts.leave(entry.known, UnixSeconds::now());
+        if let Some(entry) = shard.connections.remove(&self.peer) {
+            shard.counts.close(entry.recognition, UnixSeconds::now());
         }
-        let (length, capacity) = (shard.live.len(), shard.live.capacity());
-        if capacity > KEEP_CAPACITY && length < capacity / 4 {
-            shard.live.shrink_to(2 * length);
+        let (len, capacity) = (shard.connections.len(), shard.connections.capacity());
+        if capacity > MIN_CAPACITY && len < capacity / 4 {
+            shard.connections.shrink_to(2 * len);
         }
     }
 }
 
 impl Drop for SignallerGuard {
     fn drop(&mut self) {
-        self.0.relay.lock().leave(UnixSeconds::now());
+        self.0.signaller.lock().close(UnixSeconds::now());
     }
 }
 

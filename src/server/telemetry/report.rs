@@ -1,230 +1,260 @@
-//! What is told of the counts: put together once, as JSON here and for people in `text`.
-//!
-//! The names in the JSON are stable: docs/operating.md lists them.
+//! The status of a server as plain data. Serialised, its field names are stable:
+//! docs/reference/status-json.md lists them.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
-use super::{ConnectionCount, ConnectionInfo, Counts, UnixSeconds, text};
-use crate::protocol::dialect::Evidence;
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
+use super::{ConnectionCount, ConnectionInfo, EvidenceCount, Telemetry, UnixSeconds};
+use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
-/// What somebody asks for. On the control socket it is a line: `status json rooms`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StatusQuery {
-    /// JSON in place of text.
-    pub json: bool,
-    /// Every connection.
-    pub connections: bool,
-    /// Every room, and not only those that mix dialects.
-    pub rooms: bool,
+/// Facts of the server that the counters do not have.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerSummary {
+    /// Address that the server listens on.
+    pub(crate) address: String,
+    /// Releases that are served.
+    pub(crate) releases: ReleaseSet,
+    /// True if the path relay `signaller` is served.
+    pub(crate) signaller: bool,
 }
 
-impl StatusQuery {
-    /// The line that asks for this, without its end.
-    pub fn line(self) -> String {
-        let words = [(self.json, " json"), (self.connections, " connections"), (self.rooms, " rooms")];
-        let words = words.into_iter().filter(|(asked, _)| *asked).map(|(_, word)| word);
-        std::iter::once("status").chain(words).collect()
-    }
-
-    /// What a line asks for; nothing if it cannot be read.
-    pub fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let mut asked = StatusQuery::default();
-        if words.next() != Some("status") {
-            return None;
-        }
-        for word in words {
-            match word {
-                "json" => asked.json = true,
-                "connections" => asked.connections = true,
-                "rooms" => asked.rooms = true,
-                _ => return None,
-            }
-        }
-        Some(asked)
-    }
-}
-
-/// All that is told.
-#[derive(Debug)]
+/// The status of a server.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
-    /// Where the server listens.
+    /// Version of the program.
+    pub version: &'static str,
+    /// Address that the server listens on.
     pub address: String,
-    /// When the counts began.
+    /// Time at which counting began.
     pub started: UnixSeconds,
-    /// When they were taken.
+    /// Time of the report.
     pub time: UnixSeconds,
-    /// The releases that are served.
-    pub served: ReleaseSet,
-    /// The path relay is served.
-    pub relay_served: bool,
-    /// The counts.
-    pub counts: Counts,
-    /// Those of the path relay.
-    pub relay: ConnectionCount,
+    /// Number of all connections, recognised or not.
+    pub connections: OverallCount,
+    /// Usage of each dialect, in the order of [`Dialect::ALL`].
+    pub dialects: Vec<DialectReport>,
+    /// Connections without a recognised dialect.
+    pub unrecognised: CountReport,
+    /// The path relay `signaller`.
+    pub signaller: SignallerReport,
+    /// Connections that a bug of the server ended.
+    pub panics: u64,
     /// The rooms.
     pub rooms: RoomsReport,
-    /// Every connection, if that was asked for.
-    pub connections: Option<Vec<ConnectionInfo>>,
+    /// Every open connection, oldest first, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_list: Option<Vec<ConnectionReport>>,
 }
 
-/// What there is to tell of rooms.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A number of connections without a time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OverallCount {
+    /// Connections that are open.
+    pub active: u64,
+    /// Connections since the start, open or closed.
+    pub total: u64,
+}
+
+/// A number of connections.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CountReport {
+    /// Connections that are open.
+    pub active: u64,
+    /// Connections since the start, open or closed.
+    pub total: u64,
+    /// Time at which the last connection was open: the time of the report if one still is.
+    pub last_seen: Option<UnixSeconds>,
+}
+
+/// The use of one dialect.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct DialectReport {
+    /// Name of the dialect.
+    pub name: &'static str,
+    /// Name of its family.
+    pub family: &'static str,
+    /// Versions that speak it, oldest first.
+    pub releases: Vec<String>,
+    /// True if clients may speak it.
+    pub served: bool,
+    /// Connections treated as this dialect.
+    pub assigned: CountReport,
+    /// Connections treated as another dialect, which are also consistent with this one.
+    pub possible: CountReport,
+    /// `assigned` by evidence.
+    #[serde(serialize_with = "evidence_counts")]
+    pub by_evidence: Vec<(Evidence, EvidenceCount)>,
+}
+
+/// The path relay `signaller`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SignallerReport {
+    /// True if it is served.
+    pub served: bool,
+    /// Its connections.
+    #[serde(flatten)]
+    pub count: CountReport,
+}
+
+/// One open connection.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct ConnectionReport {
+    /// Number of the connection, which is also in the log.
+    pub id: u64,
+    /// Time of the connection's start.
+    pub since: UnixSeconds,
+    /// Name of the assigned dialect.
+    pub dialect: Option<&'static str>,
+    /// Evidence by which the dialect was recognised.
+    #[serde(serialize_with = "evidence")]
+    pub evidence: Option<Evidence>,
+    /// Versions that the client may still be of.
+    pub releases: Vec<&'static str>,
+}
+
+/// The rooms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RoomsReport {
-    /// All are listed, and not only those that mix dialects.
-    pub every: bool,
-    /// How many there are.
+    /// True if all rooms are listed, and not only those that mix dialects.
+    #[serde(skip)]
+    pub list_all: bool,
+    /// Number of rooms.
     pub total: usize,
-    /// In how many there is more than one dialect.
+    /// Rooms with more than one dialect.
     pub mixed: usize,
-    /// In how many there are clients of more than one generation.
-    pub generations: usize,
-    /// In how many, since the start, clients of different generations were bound to one another.
-    pub generations_ever: u64,
-    /// The mixed ones, or all.
+    /// Rooms with clients of more than one generation.
+    pub mixed_generations: usize,
+    /// Rooms since the start in which clients of different generations were connected to one another.
+    pub mixed_generations_ever: u64,
+    /// The mixed rooms, or all.
     pub list: Vec<RoomSummary>,
 }
 
-/// Who is in a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The clients in a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RoomSummary {
-    /// What stands for its key, which is not told: a hash of which nobody can know the outcome beforehand.
+    /// Hash of the room's key, in place of the key, by a hash function that is chosen at random at each
+    /// start.
+    #[serde(serialize_with = "room_hash")]
     pub room: u32,
-    /// How many peers speak what.
+    /// Number of peers by dialect.
+    #[serde(serialize_with = "peer_counts")]
     pub peers: BTreeMap<Dialect, usize>,
+    /// Number of generations of clients.
+    pub generations: usize,
 }
 
-impl RoomSummary {
-    /// How many generations of clients are in the room.
-    pub fn generations(&self) -> usize {
-        let mut all: Vec<u8> = self.peers.keys().map(|dialect| dialect.generation().mark()).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.len()
+impl Report {
+    /// Returns the report of `telemetry` at `time`, without rooms and without a list of connections.
+    pub(crate) fn new(server: ServerSummary, telemetry: &Telemetry, time: UnixSeconds) -> Report {
+        let counts = telemetry.counts();
+        let all = counts.sum();
+        let dialects = Dialect::ALL.into_iter().map(|dialect| {
+            let usage = counts.dialect(dialect);
+            DialectReport {
+                name: dialect.name(),
+                family: dialect.family().name(),
+                releases: versions(dialect),
+                served: server.releases.iter().any(|release| release.dialect() == dialect),
+                assigned: CountReport::new(usage.assigned, time),
+                possible: CountReport::new(usage.possible, time),
+                by_evidence: Evidence::ALL.into_iter().zip(usage.by_evidence).collect(),
+            }
+        });
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            address: server.address,
+            started: telemetry.started(),
+            time,
+            connections: OverallCount { active: all.active, total: all.total },
+            dialects: dialects.collect(),
+            unrecognised: CountReport::new(counts.unrecognised, time),
+            signaller: SignallerReport {
+                served: server.signaller,
+                count: CountReport::new(telemetry.signaller(), time),
+            },
+            panics: telemetry.panics(),
+            rooms: RoomsReport::default(),
+            connection_list: None,
+        }
+    }
+}
+
+impl CountReport {
+    fn new(ConnectionCount { active, total, last_closed }: ConnectionCount, time: UnixSeconds) -> Self {
+        CountReport { active, total, last_seen: if active > 0 { Some(time) } else { last_closed } }
+    }
+}
+
+impl From<ConnectionInfo> for ConnectionReport {
+    fn from(info: ConnectionInfo) -> Self {
+        let releases = info.recognition.iter().flat_map(|known| known.releases.iter());
+        ConnectionReport {
+            id: info.peer.0,
+            since: info.since,
+            dialect: info.recognition.map(|known| known.dialect.name()),
+            evidence: info.recognition.map(|known| known.evidence),
+            releases: releases.map(Release::version).collect(),
+        }
     }
 }
 
 impl RoomsReport {
-    /// Takes in a room, of whose peers these dialects are known.
-    pub fn see(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
+    /// Adds a room, identified by the hash of its key, with the dialects of its recognised peers.
+    pub(crate) fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
         let mut peers = BTreeMap::new();
         dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
-        let seen = RoomSummary { room, peers };
-        let mixed = seen.peers.len() > 1;
+        let generations: BTreeSet<u8> =
+            peers.keys().map(|dialect| dialect.peer_protocol().partition_id()).collect();
+        let summary = RoomSummary { room, peers, generations: generations.len() };
+        let mixed = summary.peers.len() > 1;
         self.total += 1;
         self.mixed += usize::from(mixed);
-        self.generations += usize::from(seen.generations() > 1);
-        if mixed || self.every {
-            self.list.push(seen);
+        self.mixed_generations += usize::from(summary.generations > 1);
+        if mixed || self.list_all {
+            self.list.push(summary);
         }
     }
 
-    /// Puts the rooms with the most generations, dialects and peers first.
-    pub fn sort(&mut self) {
-        self.list.sort_unstable_by_key(|seen| {
-            let most = (seen.generations(), seen.peers.len(), seen.peers.values().sum::<usize>());
-            (std::cmp::Reverse(most), seen.room)
+    /// Sorts the rooms with the most generations, dialects and peers first.
+    pub(crate) fn sort(&mut self) {
+        self.list.sort_unstable_by_key(|summary| {
+            let size = (summary.generations, summary.peers.len(), summary.peers.values().sum::<usize>());
+            (Reverse(size), summary.room)
         });
     }
 }
 
-impl Report {
-    /// As it was asked for, with a line end.
-    pub fn written(&self, asked: StatusQuery) -> String {
-        if asked.json { format!("{:#}\n", self.json()) } else { text::text(self) }
-    }
-
-    /// Whether clients may speak the dialect.
-    pub fn serves(&self, dialect: Dialect) -> bool {
-        self.served.iter().any(|release| release.dialect() == dialect)
-    }
-
-    /// For programs.
-    pub fn json(&self) -> Value {
-        let all = self.counts.all();
-        let mut json = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "address": self.address,
-            "started": self.started.to_string(),
-            "time": self.time.to_string(),
-            "connections": { "now": all.now, "total": all.total },
-            "dialects": Dialect::ALL.map(|dialect| self.dialect(dialect)).to_vec(),
-            "unrecognised": self.tally(self.counts.unrecognised),
-            "signaller": self.tally(self.relay),
-            "rooms": self.rooms(),
-        });
-        json["signaller"]["served"] = self.relay_served.into();
-        if let Some(connections) = &self.connections {
-            json["connection_list"] = connections.iter().map(connection).collect();
-        }
-        json
-    }
-
-    fn tally(&self, tally: ConnectionCount) -> Value {
-        let seen = tally.seen(self.time).map(|seen| seen.to_string());
-        json!({ "now": tally.now, "total": tally.total, "last_seen": seen })
-    }
-
-    fn dialect(&self, dialect: Dialect) -> Value {
-        let used = self.counts.of(dialect);
-        let by = Evidence::ALL.into_iter().zip(used.by).map(|(evidence, by)| {
-            (evidence.name().replace(' ', "_"), json!({ "now": by.now, "total": by.total }))
-        });
-        let seen = used.taken.seen(self.time).map(|seen| seen.to_string());
-        json!({
-            "name": dialect.name(),
-            "family": dialect.family().name(),
-            "releases": versions(dialect),
-            "served": self.serves(dialect),
-            "now": used.taken.now,
-            "total": used.taken.total,
-            "last_seen": seen,
-            "perhaps": self.tally(used.perhaps),
-            "recognised_by": by.collect::<Map<String, Value>>(),
-        })
-    }
-
-    fn rooms(&self) -> Value {
-        let rooms = &self.rooms;
-        let list = rooms.list.iter().map(|seen| {
-            let peers = seen.peers.iter().map(|(dialect, count)| (dialect.name().to_owned(), json!(count)));
-            json!({
-                "room": format!("{:08x}", seen.room),
-                "peers": peers.collect::<Map<String, Value>>(),
-                "generations": seen.generations(),
-            })
-        });
-        json!({
-            "total": rooms.total,
-            "mixed": rooms.mixed,
-            "mixed_generations": rooms.generations,
-            "mixed_generations_ever": rooms.generations_ever,
-            "list": list.collect::<Value>(),
-        })
-    }
+/// Returns the versions that speak a dialect, oldest first.
+fn versions(dialect: Dialect) -> Vec<String> {
+    dialect.releases().flat_map(Release::versions).map(|version| (*version).to_owned()).collect()
 }
 
-fn connection(live: &ConnectionInfo) -> Value {
-    let releases = live.known.map(|known| known.releases.iter().map(version).collect::<Vec<_>>());
-    json!({
-        "id": live.peer.0,
-        "since": live.since.to_string(),
-        "dialect": live.known.map(|known| known.dialect.name()),
-        "recognised_by": live.known.map(|known| known.evidence.name()),
-        "releases": releases.unwrap_or_default(),
-    })
+fn evidence_key(evidence: Evidence) -> String {
+    evidence.name().replace(' ', "_")
 }
 
-/// The versions that speak a dialect, oldest first.
-pub(super) fn versions(dialect: Dialect) -> Vec<String> {
-    let of_it = Release::ALL.into_iter().filter(|release| release.dialect() == dialect);
-    of_it.flat_map(|release| release.in_words().split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
+fn evidence<S: Serializer>(evidence: &Option<Evidence>, serializer: S) -> Result<S::Ok, S::Error> {
+    evidence.map(evidence_key).serialize(serializer)
 }
 
-/// The version that stands for a release.
-pub(super) fn version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
+fn evidence_counts<S: Serializer>(
+    counts: &[(Evidence, EvidenceCount)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(evidence, count)| (evidence_key(*evidence), count)))
+}
+
+fn room_hash<S: Serializer>(hash: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:08x}"))
+}
+
+fn peer_counts<S: Serializer>(peers: &BTreeMap<Dialect, usize>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(peers.iter().map(|(dialect, count)| (dialect.name(), count)))
 }

@@ -1,5 +1,6 @@
-//! The counts as connections come, are recognised, are known better, and go.
+//! Tests of the counts through the life of a connection, and of the renderers.
 
+use super::counts::DialectUsage;
 use super::*;
 use crate::protocol::dialect::Release;
 
@@ -7,193 +8,184 @@ fn releases(list: &[Release]) -> ReleaseSet {
     list.iter().copied().collect()
 }
 
-/// Dialects that count anything, with (taken now, taken total, perhaps now, perhaps total).
-fn counted(telemetry: &Telemetry) -> Vec<(&'static str, [u64; 4])> {
-    let (counts, _) = telemetry.counts();
+/// Returns [assigned active, assigned total, possible active, possible total] of each dialect with a count.
+fn nonzero(telemetry: &Telemetry) -> Vec<(&'static str, [u64; 4])> {
+    let counts = telemetry.counts();
     let numbers = |dialect| {
-        let DialectUsage { taken, perhaps, .. } = *counts.of(dialect);
-        [taken.now, taken.total, perhaps.now, perhaps.total]
+        let DialectUsage { assigned, possible, .. } = *counts.dialect(dialect);
+        [assigned.active, assigned.total, possible.active, possible.total]
     };
     let all = Dialect::ALL.into_iter().map(|dialect| (dialect.name(), numbers(dialect)));
     all.filter(|(_, numbers)| numbers.iter().any(|number| *number > 0)).collect()
 }
 
-fn by(telemetry: &Telemetry, dialect: Dialect, evidence: Evidence) -> (u64, u64) {
-    let by = telemetry.counts().0.of(dialect).by[evidence as usize];
-    (by.now, by.total)
+fn by_evidence(telemetry: &Telemetry, dialect: Dialect, evidence: Evidence) -> (u64, u64) {
+    let count = telemetry.counts().dialect(dialect).by_evidence[evidence as usize];
+    (count.active, count.total)
 }
 
 #[test]
-fn a_connection_counts_while_it_is_there_and_once() {
+fn connection_counts_as_active_until_dropped() {
     let telemetry = Telemetry::new();
     let before = UnixSeconds::now();
-    let connection = telemetry.connection(PeerId(7));
-    let unrecognised = telemetry.counts().0.unrecognised;
-    assert_eq!(unrecognised, ConnectionCount { now: 1, total: 1, gone: None });
+    let connection = telemetry.register(PeerId(7));
+    let unrecognised = telemetry.counts().unrecognised;
+    assert_eq!(unrecognised, ConnectionCount { active: 1, total: 1, last_closed: None });
     assert_eq!(telemetry.dialect(PeerId(7)), None);
-    connection.recognised(releases(&[Release::V20_1_0]), Evidence::FirstFrame);
-    assert_eq!(telemetry.counts().0.unrecognised, ConnectionCount::default());
-    assert_eq!(counted(&telemetry), [("sigver-20", [1, 1, 0, 0])]);
+    connection.set_recognition(releases(&[Release::V20_1_0]), Evidence::FirstFrame);
+    assert_eq!(telemetry.counts().unrecognised, ConnectionCount::default());
+    assert_eq!(nonzero(&telemetry), [("sigver-20", [1, 1, 0, 0])]);
     assert_eq!(telemetry.dialect(PeerId(7)), Some(Dialect::Sigver20));
-    assert_eq!(by(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (1, 1));
-    let taken = telemetry.counts().0.of(Dialect::Sigver20).taken;
-    assert_eq!(taken.seen(UnixSeconds(5)), Some(UnixSeconds(5)));
+    assert_eq!(by_evidence(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (1, 1));
     drop(connection);
-    assert_eq!(counted(&telemetry), [("sigver-20", [0, 1, 0, 0])]);
-    assert_eq!(by(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (0, 1));
+    assert_eq!(nonzero(&telemetry), [("sigver-20", [0, 1, 0, 0])]);
+    assert_eq!(by_evidence(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (0, 1));
     assert_eq!(telemetry.dialect(PeerId(7)), None);
-    let seen = telemetry.counts().0.of(Dialect::Sigver20).taken.seen(UnixSeconds(5));
-    assert!(seen.is_some_and(|seen| before <= seen && seen <= UnixSeconds::now()), "{seen:?}");
-    assert!(telemetry.live().is_empty());
+    let closed = telemetry.counts().dialect(Dialect::Sigver20).assigned.last_closed;
+    assert!(closed.is_some_and(|closed| before <= closed && closed <= UnixSeconds::now()), "{closed:?}");
+    assert!(telemetry.connections().is_empty());
 }
 
 #[test]
-fn a_correction_moves_it() {
+fn correction_moves_connection_without_trace() {
     let telemetry = Telemetry::new();
-    let connection = telemetry.connection(PeerId(1));
+    let connection = telemetry.register(PeerId(1));
     let silent = [Release::V15_0_4, Release::V15_1_0, Release::V16_0_0, Release::V18_0_0];
-    connection.recognised(releases(&silent), Evidence::Silence);
-    let guessed = [
+    connection.set_recognition(releases(&silent), Evidence::Silence);
+    let assumed = [
         ("sigver-15", [0, 0, 1, 1]),
         ("sigver-15.1", [0, 0, 1, 1]),
         ("sigver-16", [0, 0, 1, 1]),
         ("sigver-18", [1, 1, 0, 0]),
     ];
-    assert_eq!(counted(&telemetry), guessed);
-    connection.recognised(releases(&[Release::V19_1_2, Release::V20_1_0]), Evidence::Corrected);
-    assert_eq!(counted(&telemetry), [("sigver-19", [0, 0, 1, 1]), ("sigver-20", [1, 1, 0, 0])]);
-    // A wrong guess leaves nothing behind, no time either.
-    assert_eq!(*telemetry.counts().0.of(Dialect::Sigver18), DialectUsage::default());
-    connection.recognised(releases(&[Release::V19_1_2]), Evidence::LaterFrame);
+    assert_eq!(nonzero(&telemetry), assumed);
+    connection.set_recognition(releases(&[Release::V19_1_2, Release::V20_1_0]), Evidence::Corrected);
+    assert_eq!(nonzero(&telemetry), [("sigver-19", [0, 0, 1, 1]), ("sigver-20", [1, 1, 0, 0])]);
+    assert_eq!(*telemetry.counts().dialect(Dialect::Sigver18), DialectUsage::default());
+    connection.set_recognition(releases(&[Release::V19_1_2]), Evidence::LaterFrame);
     drop(connection);
-    assert_eq!(counted(&telemetry), [("sigver-19", [0, 1, 0, 0])]);
-    assert_eq!(by(&telemetry, Dialect::Sigver19, Evidence::LaterFrame), (0, 1));
-    assert_eq!(by(&telemetry, Dialect::Sigver19, Evidence::FirstFrame), (0, 0));
+    assert_eq!(nonzero(&telemetry), [("sigver-19", [0, 1, 0, 0])]);
+    assert_eq!(by_evidence(&telemetry, Dialect::Sigver19, Evidence::LaterFrame), (0, 1));
+    assert_eq!(by_evidence(&telemetry, Dialect::Sigver19, Evidence::FirstFrame), (0, 0));
 }
 
 #[test]
-fn who_never_spoke_is_counted_apart() {
+fn connection_without_frame_counts_as_unrecognised() {
     let telemetry = Telemetry::new();
-    drop(telemetry.connection(PeerId(1)));
-    let unrecognised = telemetry.counts().0.unrecognised;
-    assert_eq!((unrecognised.now, unrecognised.total, unrecognised.gone.is_some()), (0, 1, true));
-    assert!(counted(&telemetry).is_empty());
-    assert_eq!(telemetry.counts().0.all().total, 1);
+    drop(telemetry.register(PeerId(1)));
+    let unrecognised = telemetry.counts().unrecognised;
+    assert_eq!((unrecognised.active, unrecognised.total, unrecognised.last_closed.is_some()), (0, 1, true));
+    assert!(nonzero(&telemetry).is_empty());
+    assert_eq!(telemetry.counts().sum().total, 1);
 }
 
 #[test]
-fn the_relay_is_counted() {
+fn signaller_connections_are_counted_apart() {
     let telemetry = Telemetry::new();
-    let pair = (telemetry.relayed(), telemetry.relayed());
+    let pair = (telemetry.register_signaller(), telemetry.register_signaller());
     drop(pair.0);
-    let relay = telemetry.relay();
-    assert_eq!((relay.now, relay.total, relay.gone.is_some()), (1, 2, true));
+    let count = telemetry.signaller();
+    assert_eq!((count.active, count.total, count.last_closed.is_some()), (1, 2, true));
     drop(pair.1);
-    assert_eq!(telemetry.relay().now, 0);
+    assert_eq!(telemetry.signaller().active, 0);
+    assert_eq!(telemetry.counts().sum().total, 0);
 }
 
 #[test]
-fn the_shards_add_up_and_give_memory_back() {
+fn shards_add_up_and_release_memory() {
     let telemetry = Telemetry::new();
-    let mut all: Vec<ConnectionGuard> = (0..5_000).map(|id| telemetry.connection(PeerId(id))).collect();
-    all.iter().for_each(|one| one.recognised(releases(&[Release::V7_1_0]), Evidence::Pinned));
-    assert_eq!(counted(&telemetry), [("sigver-7", [5_000, 5_000, 0, 0])]);
-    let live = telemetry.live();
-    assert!(live.len() == 5_000 && live.iter().zip(0..).all(|(live, id)| live.peer == PeerId(id)));
-    let capacity = || telemetry.shards.iter().map(|shard| shard.lock().live.capacity()).sum::<usize>();
+    let mut all: Vec<ConnectionGuard> = (0..5_000).map(|id| telemetry.register(PeerId(id))).collect();
+    all.iter().for_each(|one| one.set_recognition(releases(&[Release::V7_1_0]), Evidence::Pinned));
+    assert_eq!(nonzero(&telemetry), [("sigver-7", [5_000, 5_000, 0, 0])]);
+    let list = telemetry.connections();
+    assert!(list.len() == 5_000 && list.iter().zip(0..).all(|(info, id)| info.peer == PeerId(id)));
+    let capacity = || telemetry.shards.iter().map(|shard| shard.lock().connections.capacity()).sum::<usize>();
     let most = capacity();
-    // A table is at least 7/16 full when it has grown: so much an idle connection costs at most.
+    // A hash table is at least 7/16 full when it has grown, which bounds the memory of an idle connection.
     assert!(most * (size_of::<(PeerId, Entry)>() + 1) < 5_000 * 60, "{most}");
     all.truncate(100);
     assert!(capacity() < most / 4, "{} of {most}", capacity());
-    assert_eq!(counted(&telemetry), [("sigver-7", [100, 5_000, 0, 0])]);
+    assert_eq!(nonzero(&telemetry), [("sigver-7", [100, 5_000, 0, 0])]);
     assert_eq!(size_of::<(PeerId, Entry)>(), 24);
 }
 
-fn report(telemetry: &Telemetry, rooms: RoomsReport) -> Report {
-    let (counts, _) = telemetry.counts();
-    Report {
+fn report(telemetry: &Telemetry) -> Report {
+    let server = ServerSummary {
         address: "0.0.0.0:8000".into(),
-        started: UnixSeconds(0),
-        time: UnixSeconds(90_000),
-        served: releases(&[Release::V7_6_4, Release::V10_1_0, Release::V20_1_0]),
-        relay_served: false,
-        counts,
-        relay: telemetry.relay(),
-        rooms,
-        connections: None,
-    }
+        releases: releases(&[Release::V7_6_4, Release::V10_1_0, Release::V20_1_0]),
+        signaller: false,
+    };
+    Report { started: UnixSeconds(0), ..Report::new(server, telemetry, UnixSeconds(90_000)) }
 }
 
 #[test]
-fn the_text_is_a_table() {
+fn text_is_tables() {
     let telemetry = Telemetry::new();
-    let connection = telemetry.connection(PeerId(3));
-    connection.recognised(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
-    let mut rooms = RoomsReport { generations_ever: 7, ..RoomsReport::default() };
-    rooms.see(0x12, [Dialect::Sigver9, Dialect::Sigver20, Dialect::Sigver9].into_iter());
-    rooms.see(0x13, [Dialect::Sigver20].into_iter());
-    rooms.see(0x14, [Dialect::Sigver20, Dialect::Sigver19].into_iter());
-    rooms.sort();
-    let mut report = report(&telemetry, rooms);
-    let text = report.written(StatusQuery::default());
+    let connection = telemetry.register(PeerId(3));
+    connection.set_recognition(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
+    let mut report = report(&telemetry);
+    report.rooms.mixed_generations_ever = 7;
+    report.rooms.add(0x12, [Dialect::Sigver9, Dialect::Sigver20, Dialect::Sigver9].into_iter());
+    report.rooms.add(0x13, [Dialect::Sigver20].into_iter());
+    report.rooms.add(0x14, [Dialect::Sigver20, Dialect::Sigver19].into_iter());
+    report.rooms.sort();
+    let text = render(&report, Format::Text);
     let expected = format!(
         "\
 sigver {} on 0.0.0.0:8000, counting since 1970-01-01T00:00:00Z (1 d 1 h ago)
-connections: 1 now, 1 in total
+connections: 1 active, 1 in total
 
-dialect           releases              now  total  last seen  perhaps now  total  last seen  recognised by
-sigver-7.6        7.6.4                 0    0      never      1            1      now
-sigver-9          9.1.0, 10.1.0         1    1      now        0            0      never      first frame 1
-sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0    0      never      0            0      never
-(not recognised)                        0    0      never
+dialect           releases                            active  total  last seen  possible  total  last seen  evidence
+sigver-7.6        7.6.4                               0       0      never      1         1      now
+sigver-9          9.1.0, 10.1.0                       1       1      now        0         0      never      first frame 1
+sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0       0      never      0         0      never
+(not recognised)                                      0       0      never
 
-rooms: 3 now; 2 with more than one dialect, 1 with more than one generation of clients (7 ever)
+rooms: 3; 2 with more than one dialect, 1 with more than one generation of clients (7 ever)
 00000012  sigver-9 2, sigver-20 1 (2 generations)
 00000014  sigver-19 1, sigver-20 1
 ",
         env!("CARGO_PKG_VERSION")
     );
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(words(&text), words(&expected), "{text}");
-    report.connections = Some(telemetry.live());
-    let text = report.written(StatusQuery::default());
-    assert!(text.contains("  sigver-9  first frame    7.6.4, 10.1.0\n"), "{text}");
+    assert_eq!(text, expected, "{text}");
+    report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());
+    let text = render(&report, Format::Text);
+    assert!(text.contains("  sigver-9  first frame  7.6.4, 10.1.0\n"), "{text}");
 }
 
 #[test]
-fn the_json_has_the_names_that_are_documented() {
+fn json_has_the_documented_names_in_the_documented_order() {
     let telemetry = Telemetry::new();
-    let connection = telemetry.connection(PeerId(3));
-    connection.recognised(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
-    let mut report = report(&telemetry, RoomsReport { every: true, ..RoomsReport::default() });
-    report.rooms.see(0xab, [Dialect::Sigver9].into_iter());
-    report.connections = Some(telemetry.live());
-    let json: serde_json::Value =
-        serde_json::from_str(&report.written(StatusQuery { json: true, ..StatusQuery::default() })).unwrap();
-    let document = include_str!("../../../docs/operating.md");
-    fn names(value: &serde_json::Value, document: &str) {
+    let connection = telemetry.register(PeerId(3));
+    connection.set_recognition(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
+    let mut report = report(&telemetry);
+    report.rooms.list_all = true;
+    report.rooms.add(0xab, [Dialect::Sigver9].into_iter());
+    report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());
+    let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json)).unwrap();
+    let document = include_str!("../../../docs/reference/status-json.md");
+    fn check_names(value: &serde_json::Value, document: &str) {
         if let Some(fields) = value.as_object() {
             for (name, value) in fields {
                 let dialect = name.starts_with("sigver-");
                 assert!(dialect || document.contains(&format!("`{name}`")), "{name} is not documented");
-                names(value, document);
+                check_names(value, document);
             }
         }
-        value.as_array().into_iter().flatten().for_each(|value| names(value, document));
+        value.as_array().into_iter().flatten().for_each(|value| check_names(value, document));
     }
-    names(&json, document);
+    check_names(&json, document);
+    // The rows of the table are the top-level names.
+    let rows = document.lines().filter(|line| line.starts_with("| `"));
+    let documented: Vec<&str> =
+        rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), documented);
     assert_eq!(json["rooms"]["list"][0]["room"], "000000ab");
-    assert_eq!(json["dialects"][5]["perhaps"]["now"], 1);
+    assert_eq!(json["dialects"][5]["possible"]["active"], 1);
+    assert_eq!(
+        json["dialects"][7]["by_evidence"]["first_frame"],
+        serde_json::json!({"active": 1, "total": 1})
+    );
+    assert_eq!(json["connection_list"][0]["evidence"], "first_frame");
     assert_eq!(json["connection_list"][0]["releases"], serde_json::json!(["7.6.4", "10.1.0"]));
-}
-
-#[test]
-fn what_is_asked_for_is_a_line() {
-    for line in ["status", "status json", "status connections rooms", "status json connections rooms"] {
-        assert_eq!(StatusQuery::parse(line).unwrap().line(), line);
-    }
-    for line in ["", "json", "status everything", "GET / HTTP/1.1"] {
-        assert_eq!(StatusQuery::parse(line), None, "{line}");
-    }
 }

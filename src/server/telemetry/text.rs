@@ -1,125 +1,128 @@
-//! The report for people: a table of dialects, the rooms, and the connections if asked for. Pure.
+//! The report for people: a table of dialects, the rooms, and the connections if asked for.
 
 use std::fmt::Write as _;
 
-use super::report::{Report, version, versions};
-use super::{ConnectionCount, ConnectionInfo, UnixSeconds};
-use crate::protocol::dialect::Dialect;
-use crate::protocol::dialect::Evidence;
+use super::UnixSeconds;
+use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
 
-/// How many mixed rooms are listed where not all are asked for.
+/// Number of rooms listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
 
-/// The report as a text of lines.
-pub(super) fn text(report: &Report) -> String {
-    let all = report.counts.all();
+/// Returns the report as lines of text.
+pub(super) fn render(report: &Report) -> String {
     // Writing to a string does not fail.
     let mut out = format!(
-        "sigver {} on {}, counting since {} ({} ago)\nconnections: {} now, {} in total\n\n",
-        env!("CARGO_PKG_VERSION"),
+        "sigver {} on {}, counting since {} ({} ago)\nconnections: {} active, {} in total\n\n",
+        report.version,
         report.address,
         report.started,
-        report.started.ago(report.time),
-        all.now,
-        all.total,
+        report.started.age(report.time),
+        report.connections.active,
+        report.connections.total,
     );
-    out.push_str(&table(&dialects(report)));
-    rooms(&mut out, report);
-    if let Some(connections) = &report.connections {
+    push_table(&mut out, &dialect_rows(report));
+    push_rooms(&mut out, &report.rooms);
+    if let Some(connections) = &report.connection_list {
         out.push('\n');
-        let head = ["connection", "since", "dialect", "recognised by", "releases left"].map(str::to_owned);
-        let rows = std::iter::once(head.to_vec()).chain(connections.iter().map(connection));
-        out.push_str(&table(&rows.collect::<Vec<_>>()));
+        let header = ["connection", "since", "dialect", "evidence", "possible releases"].map(str::to_owned);
+        let rows = connections.iter().map(connection_row);
+        push_table(&mut out, &std::iter::once(header).chain(rows).collect::<Vec<_>>());
     }
     out
 }
 
-/// Every dialect that is served or was seen.
-fn dialects(report: &Report) -> Vec<Vec<String>> {
-    let head = ["dialect", "releases", "now", "total", "last seen", "perhaps now", "total", "last seen"];
-    let head = head.into_iter().chain(["recognised by"]);
-    let mut rows = vec![head.map(str::to_owned).collect::<Vec<_>>()];
-    let tally = |tally: ConnectionCount| {
-        [tally.now.to_string(), tally.total.to_string(), seen(tally, report.time)].into_iter()
-    };
-    let none = || ["", "", ""].map(str::to_owned).into_iter();
-    for dialect in Dialect::ALL {
-        let used = report.counts.of(dialect);
-        if !report.serves(dialect) && used.taken.total + used.perhaps.total == 0 {
+/// Returns a row for each dialect that is served or was seen.
+fn dialect_rows(report: &Report) -> Vec<[String; 9]> {
+    let header =
+        ["dialect", "releases", "active", "total", "last seen", "possible", "total", "last seen", "evidence"];
+    let mut rows = vec![header.map(str::to_owned)];
+    for usage in &report.dialects {
+        if !usage.served && usage.assigned.total + usage.possible.total == 0 {
             continue;
         }
-        let by = Evidence::ALL.into_iter().zip(used.by).filter(|(_, by)| by.total > 0);
-        let by: Vec<String> = by.map(|(evidence, by)| format!("{evidence} {}", by.total)).collect();
-        let name = [dialect.name().to_owned(), versions(dialect).join(", ")];
-        let rest = tally(used.taken).chain(tally(used.perhaps)).chain([by.join(", ")]);
-        rows.push(name.into_iter().chain(rest).collect());
+        let evidence = usage.by_evidence.iter().filter(|(_, count)| count.total > 0);
+        let evidence: Vec<String> =
+            evidence.map(|(evidence, count)| format!("{evidence} {}", count.total)).collect();
+        let [active, total, seen] = count_cells(usage.assigned, report.time);
+        let [possible, possible_total, possible_seen] = count_cells(usage.possible, report.time);
+        rows.push([
+            usage.name.to_owned(),
+            usage.releases.join(", "),
+            active,
+            total,
+            seen,
+            possible,
+            possible_total,
+            possible_seen,
+            evidence.join(", "),
+        ]);
     }
-    let unrecognised = report.counts.unrecognised;
-    let others = [("signaller", report.relay_served, report.relay), ("(not recognised)", true, unrecognised)];
-    for (name, served, counted) in others {
-        if served || counted.total > 0 {
-            let name = [name.to_owned(), String::new()];
-            rows.push(name.into_iter().chain(tally(counted)).chain(none()).chain([String::new()]).collect());
+    let others = [
+        ("signaller", report.signaller.served, report.signaller.count),
+        ("(not recognised)", true, report.unrecognised),
+    ];
+    for (name, served, count) in others {
+        if served || count.total > 0 {
+            let [active, total, seen] = count_cells(count, report.time);
+            let mut row = [const { String::new() }; 9];
+            row[0] = name.to_owned();
+            (row[2], row[3], row[4]) = (active, total, seen);
+            rows.push(row);
         }
     }
     rows
 }
 
-fn rooms(out: &mut String, report: &Report) {
-    let rooms = &report.rooms;
+fn count_cells(count: CountReport, time: UnixSeconds) -> [String; 3] {
+    let seen = match count.last_seen {
+        _ if count.active > 0 => "now".to_owned(),
+        None => "never".to_owned(),
+        Some(last_seen) => format!("{} ago", last_seen.age(time)),
+    };
+    [count.active.to_string(), count.total.to_string(), seen]
+}
+
+fn push_rooms(out: &mut String, rooms: &RoomsReport) {
     let _ = writeln!(
         out,
-        "\nrooms: {} now; {} with more than one dialect, {} with more than one generation of clients ({} ever)",
-        rooms.total, rooms.mixed, rooms.generations, rooms.generations_ever
+        "\nrooms: {}; {} with more than one dialect, {} with more than one generation of clients ({} ever)",
+        rooms.total, rooms.mixed, rooms.mixed_generations, rooms.mixed_generations_ever
     );
-    let shown = if rooms.every { rooms.list.len() } else { MAX_ROOMS };
-    for seen in rooms.list.iter().take(shown) {
+    let shown = if rooms.list_all { rooms.list.len() } else { MAX_ROOMS };
+    for summary in rooms.list.iter().take(shown) {
         let peers: Vec<String> =
-            seen.peers.iter().map(|(dialect, count)| format!("{dialect} {count}")).collect();
-        let generations = match seen.generations() {
+            summary.peers.iter().map(|(dialect, count)| format!("{dialect} {count}")).collect();
+        let generations = match summary.generations {
             0 | 1 => String::new(),
             many => format!(" ({many} generations)"),
         };
-        let _ = writeln!(out, "{:08x}  {}{generations}", seen.room, peers.join(", "));
+        let _ = writeln!(out, "{:08x}  {}{generations}", summary.room, peers.join(", "));
     }
     if rooms.list.len() > shown {
         let _ = writeln!(out, "and {} more: sigver status --rooms", rooms.list.len() - shown);
     }
 }
 
-fn connection(live: &ConnectionInfo) -> Vec<String> {
-    let id_and_time = [live.peer.0.to_string(), live.since.to_string()];
-    let known = match live.known {
-        Some(known) => {
-            let releases: Vec<&str> = known.releases.iter().map(version).collect();
-            [known.dialect.to_string(), known.evidence.to_string(), releases.join(", ")]
-        }
-        None => ["?", "", ""].map(str::to_owned),
-    };
-    id_and_time.into_iter().chain(known).collect()
+fn connection_row(connection: &ConnectionReport) -> [String; 5] {
+    [
+        connection.id.to_string(),
+        connection.since.to_string(),
+        connection.dialect.unwrap_or("?").to_owned(),
+        connection.evidence.map(|evidence| evidence.to_string()).unwrap_or_default(),
+        connection.releases.join(", "),
+    ]
 }
 
-fn seen(tally: ConnectionCount, time: UnixSeconds) -> String {
-    match (tally.now, tally.gone) {
-        (0, None) => "never".to_owned(),
-        (0, Some(gone)) => format!("{} ago", gone.ago(time)),
-        _ => "now".to_owned(),
-    }
-}
-
-/// Columns as wide as the widest of their cells.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-    let mut out = String::new();
+/// Appends a table whose columns are as wide as their widest cell.
+fn push_table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(widths) {
             let _ = write!(line, "{cell:<width$}  ");
         }
         out.push_str(line.trim_end());
         out.push('\n');
     }
-    out
 }

@@ -1,21 +1,23 @@
-//! Wall clock times, to the second, and how they are written. The clock is read here and nowhere else.
+//! Wall clock times, in seconds, and their text form.
 
 use std::fmt;
 use std::time::SystemTime;
 
-/// Seconds since 1970, UTC. Four bytes, as every connection has one: they last until 2106.
+use serde::{Serialize, Serializer};
+
+/// Seconds since 1970, UTC, up to 2106. Four bytes only, as every connection stores one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixSeconds(pub u32);
 
 impl UnixSeconds {
-    /// The time.
+    /// Returns the current time.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         UnixSeconds(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// How long before `now` that was, for people: the two largest units.
-    pub fn ago(self, now: UnixSeconds) -> String {
+    /// Returns the time from `self` to `now` in its two largest units, for people.
+    pub fn age(self, now: UnixSeconds) -> String {
         let seconds = now.0.saturating_sub(self.0);
         let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
         match (days, hours, minutes) {
@@ -28,10 +30,11 @@ impl UnixSeconds {
 }
 
 impl fmt::Display for UnixSeconds {
-    /// As RFC 3339 has it: `2026-05-01T12:00:05Z`.
+    /// Formats the time by RFC 3339: `2026-05-01T12:00:05Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
-        // The era of 400 years that began on the 1st of March of the year 0: its years end with the leap day.
+        // Days are counted from 0000-03-01, so that a leap day is the last day of its year and of its
+        // 400-year era.
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -44,13 +47,19 @@ impl fmt::Display for UnixSeconds {
     }
 }
 
+impl Serialize for UnixSeconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // Taken from `date -u -d @N`.
+    // The expected texts are those of `date -u -d @N`.
     #[test]
-    fn times_are_written_as_rfc_3339_has_it() {
+    fn display_is_rfc_3339() {
         for (seconds, written) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
@@ -65,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_have_two_units() {
+    fn age_has_two_units() {
         for (age, written) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -74,8 +83,8 @@ mod tests {
             (3_660, "1 h 1 min"),
             (90_000, "1 d 1 h"),
         ] {
-            assert_eq!(UnixSeconds(1_000).ago(UnixSeconds(1_000 + age)), written);
+            assert_eq!(UnixSeconds(1_000).age(UnixSeconds(1_000 + age)), written);
         }
-        assert_eq!(UnixSeconds(10).ago(UnixSeconds(5)), "0 s");
+        assert_eq!(UnixSeconds(10).age(UnixSeconds(5)), "0 s");
     }
 }

@@ -1,8 +1,6 @@
-//! TLS: from the PEM files of the command line to what `rustls` accepts connections with.
-//!
-//! Reading, checking and explaining what is wrong with the files, and the choices of our TLS. No connection
-//! is handled here.
+//! TLS: reads and checks the PEM files, and sets up `rustls`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,62 +16,109 @@ use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
 use crate::config::TlsFiles;
 
-/// Why TLS cannot be served. Each message is one line, which names the file.
+/// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum TlsError {
-    /// A file is missing, or may not be read.
-    #[error("cannot read the {role} {}: {}", path.display(), reason(source))]
+    /// A file is missing or not readable.
+    #[error("cannot read the {role} {}: {}", path.display(), io_text(source))]
     Read {
-        /// What the file is for.
-        role: &'static str,
-        /// The file.
+        /// Role of the file.
+        role: FileRole,
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Cause.
         source: io::Error,
     },
-    /// The file is there, but does not hold what it should.
-    #[error("cannot use the {role} {}: {reason}", path.display())]
+    /// A file does not contain what it should.
+    #[error("cannot use the {role} {}: {source}", path.display())]
     Content {
-        /// What the file is for.
-        role: &'static str,
-        /// The file.
+        /// Role of the file.
+        role: FileRole,
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
+        /// Cause.
+        source: ContentError,
     },
-    /// Both files are sound, and belong to different pairs.
+    /// The private key is not that of the certificate.
     #[error("the private key {} does not match the first certificate in {}", key.display(), cert.display())]
     Mismatch {
-        /// The file of the private key.
+        /// File of the private key.
         key: PathBuf,
-        /// The file of the certificate.
+        /// File of the certificate.
         cert: PathBuf,
     },
-    /// The system gives no randomness to make keys of.
+    /// The system has no randomness for keys.
     #[error("cannot set up TLS: {0}")]
-    Setup(RustlsError),
+    Setup(#[source] RustlsError),
 }
 
-const KEY: &str = "private key";
-const CERT: &str = "certificate";
-const CA: &str = "intermediate certificates";
+/// Role of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRole {
+    /// The private key.
+    Key,
+    /// The certificate.
+    Cert,
+    /// Intermediate certificates.
+    Ca,
+}
 
-/// Loads the files into a configuration which is shared by all connections.
+impl fmt::Display for FileRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileRole::Key => "private key",
+            FileRole::Cert => "certificate",
+            FileRole::Ca => "intermediate certificates",
+        })
+    }
+}
+
+/// A problem with the content of a file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// A private key instead of a certificate.
+    #[error("it holds a private key and no certificate")]
+    KeyInsteadOfCert,
+    /// A certificate instead of a private key.
+    #[error("it holds a certificate and no private key")]
+    CertInsteadOfKey,
+    /// No certificate in PEM.
+    #[error("there is no PEM certificate in it")]
+    NoCert,
+    /// No private key in PEM.
+    #[error("there is no PEM private key in it")]
+    NoKey,
+    /// An encrypted private key.
+    #[error("it is encrypted; write an unencrypted copy with 'openssl pkey'")]
+    Encrypted,
+    /// A private key of an unsupported kind.
+    #[error("of no supported kind, which are RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519")]
+    UnsupportedKey,
+    /// A certificate that cannot be parsed.
+    #[error("its first certificate is unsound ({0})")]
+    InvalidCert(#[source] RustlsError),
+    /// Invalid PEM.
+    #[error("{}", pem_text(.0))]
+    Pem(#[source] pem::Error),
+}
+
+/// Loads the files into a configuration for all connections.
 ///
-/// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only something else is refused, as the originals
-/// do); keys in PKCS#8, PKCS#1 or SEC1. The chain which is sent is that of `cert`, then what `ca` has more.
-/// The files are read once, blocking: a renewed certificate takes a restart.
+/// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only other protocols is refused, as by the Node.js
+/// servers); keys in PKCS#8, PKCS#1 or SEC1. The chain is that of `cert`, then the certificates that `ca` has
+/// in addition. The files are read once, blocking: a renewed certificate takes a restart.
 ///
-/// Clients resume by tickets which they keep themselves, sealed with keys that change every six hours. A
-/// client that comes back (a lost network, the next room) saves the server a signature, by far the most
-/// expensive part of a handshake, and 2 to 4 kB of certificates on the wire. `rustls` would by default rather
-/// remember the last 256 sessions, which costs memory and serves nobody when thousands are connected. One
-/// ticket is sent instead of two: browsers come back with one connection, and get a new ticket on it.
+/// Sessions are resumed by tickets, whose keys change every six hours. A resumption saves the signature, the
+/// most expensive part of a handshake, and the certificates on the wire. The default of `rustls`, a cache of
+/// 256 sessions, is of no use with thousands of clients. One ticket is sent instead of two: browsers
+/// reconnect with one connection, and receive a new ticket on it.
 ///
 /// # Errors
 ///
-/// [`TlsError`] says which file is at fault, and why.
-pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+/// A file cannot be read, or does not contain what it should.
+pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let pair = certified_key(files, &provider)?;
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -88,83 +133,75 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Reads the files, and checks that key and certificate belong together.
+/// Returns the certificate chain with its key, after checking that they match.
 fn certified_key(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let mut chain = certificates(CERT, &files.cert)?;
+    let mut chain = certificates(FileRole::Cert, &files.cert)?;
     if let Some(ca) = &files.ca {
-        for certificate in certificates(CA, ca)? {
+        for certificate in certificates(FileRole::Ca, ca)? {
             if !chain.contains(&certificate) {
                 chain.push(certificate);
             }
         }
     }
     let key = private_key(&files.key)?;
-    let unusable = |_| {
-        content(
-            KEY,
-            &files.key,
-            "of no supported kind, which are RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519",
-        )
-    };
+    let unusable = |_| content(FileRole::Key, &files.key, ContentError::UnsupportedKey);
     let pair = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).map_err(unusable)?);
     match pair.keys_match() {
         Ok(()) => Ok(pair),
         Err(RustlsError::InconsistentKeys(_)) => {
             Err(TlsError::Mismatch { key: files.key.clone(), cert: files.cert.clone() })
         }
-        Err(error) => Err(content(CERT, &files.cert, format!("its first certificate is unsound ({error})"))),
+        Err(error) => Err(content(FileRole::Cert, &files.cert, ContentError::InvalidCert(error))),
     }
 }
 
-fn certificates(role: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(role: FileRole, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(role, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if found.is_empty() => {
-            let reason = match PrivateKeyDer::from_pem_slice(&text) {
-                Ok(_) => "it holds a private key and no certificate",
-                Err(_) => "there is no PEM certificate in it",
+            let problem = match PrivateKeyDer::from_pem_slice(&text) {
+                Ok(_) => ContentError::KeyInsteadOfCert,
+                Err(_) => ContentError::NoCert,
             };
-            Err(content(role, path, reason))
+            Err(content(role, path, problem))
         }
         Ok(found) => Ok(found),
-        Err(error) => Err(content(role, path, syntax(&error))),
+        Err(error) => Err(content(role, path, ContentError::Pem(error))),
     }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(KEY, path)?;
-    let reason = match PrivateKeyDer::from_pem_slice(&text) {
+    let text = read(FileRole::Key, path)?;
+    let problem = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => return Ok(key),
         Err(pem::Error::NoItemsFound) if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
-            "it is encrypted; write an unencrypted copy with 'openssl pkey'".to_owned()
+            ContentError::Encrypted
         }
         Err(pem::Error::NoItemsFound) if CertificateDer::from_pem_slice(&text).is_ok() => {
-            "it holds a certificate and no private key".to_owned()
+            ContentError::CertInsteadOfKey
         }
-        Err(pem::Error::NoItemsFound) => "there is no PEM private key in it".to_owned(),
-        // A PKCS#1 or SEC1 key whose encryption is told by headers inside the section, which is no base64.
-        Err(_) if contains(&text, b"Proc-Type: 4,ENCRYPTED") => {
-            "it is encrypted; write an unencrypted copy with 'openssl pkey'".to_owned()
-        }
-        Err(error) => syntax(&error),
+        Err(pem::Error::NoItemsFound) => ContentError::NoKey,
+        // A PKCS#1 or SEC1 key with headers inside the section, which are no base64.
+        Err(_) if contains(&text, b"Proc-Type: 4,ENCRYPTED") => ContentError::Encrypted,
+        Err(error) => ContentError::Pem(error),
     };
-    Err(content(KEY, path, reason))
+    Err(content(FileRole::Key, path, problem))
 }
 
-fn read(role: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(role: FileRole, path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { role, path: path.to_owned(), source })
 }
 
-fn content(role: &'static str, path: &Path, reason: impl Into<String>) -> TlsError {
-    TlsError::Content { role, path: path.to_owned(), reason: reason.into() }
+fn content(role: FileRole, path: &Path, source: ContentError) -> TlsError {
+    TlsError::Content { role, path: path.to_owned(), source }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn reason(error: &io::Error) -> String {
+fn io_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
@@ -173,7 +210,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn syntax(error: &pem::Error) -> String {
+fn pem_text(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
             format!(

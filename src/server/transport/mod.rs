@@ -1,6 +1,6 @@
-//! How frames travel: WebSockets, and event streams with the requests that answer them. No dialect, no room.
+//! Transports of messages: WebSockets, and event streams with the requests that carry the other direction.
 
-pub mod sse_body;
+pub(crate) mod sse_body;
 pub mod ws;
 
 use std::future::Future;
@@ -10,60 +10,91 @@ use std::time::Duration;
 
 use crate::protocol::frame::{Close, Message, Outgoing};
 
-/// What came from the peer.
+/// An event on the receiving side of a connection.
 #[derive(Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Incoming {
     /// A message.
     Message(Message),
-    /// A sign of life: a ping, which is answered already, or the pong of ours.
+    /// A ping; its pong is queued already.
     Ping,
-    /// The pong of our ping.
+    /// The pong of a ping that was queued here.
     Pong,
-    /// A frame longer than allowed.
+    /// A message longer than allowed.
     MessageTooBig,
-    /// Something that breaks the transport's protocol; what, and the close that says so.
+    /// A violation of the transport's protocol, and the close frame for it.
     ProtocolError(Close),
-    /// The peer closed, with this code if it gave one; its close frame is answered with the next flush.
+    /// A close frame, with its code; the answer is queued already.
     Closed(Option<u16>),
-    /// The connection is over, without a close frame or after it.
+    /// The end of the connection, after a close frame or without one.
     Disconnected,
+}
+
+/// Kind of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of server-sent events, and the requests that answer it.
+    EventStream,
+    /// A WebSocket of a signaller pipe.
+    SignallerPipe,
+}
+
+impl TransportKind {
+    /// Returns the name used in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TransportKind::WebSocket => "websocket",
+            TransportKind::EventStream => "event stream",
+            TransportKind::SignallerPipe => "signaller pipe",
+        }
+    }
 }
 
 /// The server's end of one connection.
 pub trait Transport {
-    /// How often a ping is due, if pings only keep the connection in use and nobody answers them. `None` if they are
-    /// answered, so that a peer can be asked whether it is there.
-    const BEAT: Option<Duration>;
+    /// Interval of pings that only keep the connection in use, as the transport has no pongs. `None` if pings
+    /// are answered, and so show that the peer is alive.
+    const KEEPALIVE: Option<Duration>;
 
-    /// The next thing that came.
+    /// Kind of the transport, for logs.
+    const KIND: TransportKind;
+
+    /// Receives the next event.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming>;
 
-    /// Queues a frame; it is sent with the next [`poll_flush`](Self::poll_flush). Whether it was the last, after which
-    /// nothing can be queued: a close frame, unless the transport has errors that end nothing.
+    /// Queues a message or close frame for the next [`poll_flush`](Self::poll_flush). Returns true if nothing
+    /// can be queued after it.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// The connection is broken or closed.
     fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool>;
 
-    /// Queues a ping, as the transport has it.
+    /// Queues a ping, in the form that the transport has.
     ///
     /// # Errors
     /// The connection is broken.
     fn queue_ping(&mut self) -> io::Result<()>;
 
-    /// Whether so much is queued that the peer should be heard no more before it has taken it.
+    /// Returns true if so much is queued that nothing more should be received before the peer has taken some
+    /// of it.
     fn is_congested(&self) -> bool;
 
-    /// Sends what is queued.
+    /// Sends the queue.
     ///
     /// # Errors
     /// The connection is broken.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends what is queued, and if a close frame is in it, hears out the peer up to its answer: all that for as long
-    /// as `patience` lasts.
-    fn farewell(&mut self, closed: bool, patience: Duration) -> impl Future<Output = ()> + Send;
+    /// Returns the error that disconnected the client, once, if it was one.
+    fn take_error(&mut self) -> Option<io::Error>;
 
-    /// Lets a close frame that was sent arrive, for as long as `patience` lasts.
-    fn linger(self, patience: Duration) -> impl Future<Output = ()> + Send;
+    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame. Gives up after
+    /// `timeout`.
+    fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Lets the close frame arrive: discards what the peer is still sending, up to its end or for `timeout`.
+    fn drain(self, timeout: Duration) -> impl Future<Output = ()> + Send;
 }

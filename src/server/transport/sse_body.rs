@@ -1,8 +1,8 @@
-//! One event stream on the server's side: frames out as events in the body of an answer, frames in from wherever the
-//! client's other requests arrive. No HTTP, no dialect: how a frame is written is the caller's business.
+//! The server's end of one event stream: messages are sent as events in the body of a response, and received
+//! from a queue that the client's other requests fill. The caller encodes the events.
 //!
-//! The body is pulled by the HTTP connection, which takes no more than its own write buffer has room for. So what was
-//! queued counts as unsent until the connection has taken it.
+//! The HTTP connection pulls the body, as far as its own write buffer has room: what is queued counts as
+//! unsent until the connection has taken it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -15,168 +15,171 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Message, Outgoing};
 
-/// How many of a client's frames may wait for its task; who brings more waits.
-const PENDING: usize = 4;
+/// Most messages of a client that may wait for its task; a request with another waits.
+const INBOX_LEN: usize = 4;
 
-/// How much may be queued while the client does not take it, before it is no longer listened to, in bytes.
+/// Most bytes that may be queued before nothing more is received.
 const MAX_UNSENT: usize = 64 * 1024;
 
-/// How often a comment keeps the stream in use (sigver 8.1 to 10.1, measured).
-const BEAT: Duration = Duration::from_secs(20);
+/// Interval of comments that keep the stream in use (sigver 8.1 to 10.1, measured).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A line without a meaning.
+/// An empty comment.
 const COMMENT: Bytes = Bytes::from_static(b":\n");
 
-/// An event stream. `W` writes a frame as it is to appear in the body, if it is to appear at all, and says whether it is
-/// the last.
+/// An event stream. `W` encodes a message as an event, if it has one, and returns true if it is the last.
 #[derive(Debug)]
-pub struct EventStream<W> {
-    queue: BodySender,
-    incoming: mpsc::Receiver<Message>,
-    write: W,
+pub(crate) struct EventStream<W> {
+    body: BodySender,
+    inbox: mpsc::Receiver<Message>,
+    encode: W,
 }
 
 impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool)> EventStream<W> {
-    /// An event stream whose events go to `queue`, and whose client's frames come from an [`inbox`].
-    pub fn new(queue: BodySender, incoming: mpsc::Receiver<Message>, write: W) -> Self {
-        EventStream { queue, incoming, write }
+    /// Returns an event stream that sends to `body`, and receives from the queue `inbox`.
+    pub(crate) fn new(body: BodySender, inbox: mpsc::Receiver<Message>, encode: W) -> Self {
+        EventStream { body, inbox, encode }
     }
 }
 
-/// Where a client's frames wait for its task: the end where they arrive, and the end where they are taken.
-pub fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
-    mpsc::channel(PENDING)
+/// Returns both ends of a queue for the messages of one client.
+pub(crate) fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
+    mpsc::channel(INBOX_LEN)
 }
 
 impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStream<W> {
-    const BEAT: Option<Duration> = Some(BEAT);
+    const KEEPALIVE: Option<Duration> = Some(KEEPALIVE_INTERVAL);
+    const KIND: TransportKind = TransportKind::EventStream;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
-        if self.queue.poll_gone(context).is_ready() {
+        if self.body.poll_closed(context).is_ready() {
             return Poll::Ready(Incoming::Disconnected);
         }
-        self.incoming
-            .poll_recv(context)
-            .map(|message| message.map_or(Incoming::Disconnected, Incoming::Message))
+        self.inbox.poll_recv(context).map(|message| message.map_or(Incoming::Disconnected, Incoming::Message))
     }
 
     fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool> {
-        let (event, last) = (self.write)(outgoing);
-        event.map_or(Ok(()), |event| self.queue.push(event))?;
+        let (event, last) = (self.encode)(outgoing);
+        event.map_or(Ok(()), |event| self.body.push(event))?;
         Ok(last)
     }
 
     fn queue_ping(&mut self) -> io::Result<()> {
-        // A path on which something waits to be sent is in use.
-        if self.queue.unsent() == 0 { self.queue.push(COMMENT) } else { Ok(()) }
+        // Unsent events keep the stream in use as well.
+        if self.body.unsent() == 0 { self.body.push(COMMENT) } else { Ok(()) }
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
     }
 
     fn is_congested(&self) -> bool {
-        self.queue.unsent() > MAX_UNSENT
+        self.body.unsent() > MAX_UNSENT
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.queue.poll_taken(context)
+        self.body.poll_drained(context)
     }
 
-    async fn farewell(&mut self, _closed: bool, patience: Duration) {
-        self.incoming.close();
-        let flush = poll_fn(|context| self.queue.poll_taken(context));
-        let _ = tokio::time::timeout(patience, flush).await;
+    async fn close_gracefully(&mut self, _close_sent: bool, timeout: Duration) {
+        self.inbox.close();
+        let flush = poll_fn(|context| self.body.poll_drained(context));
+        let _ = tokio::time::timeout(timeout, flush).await;
     }
 
-    async fn linger(self, _patience: Duration) {
-        // The end of the body says it all, and who serves it sees to its arrival.
-    }
+    /// Does nothing: the HTTP connection delivers the end of the body.
+    async fn drain(self, _timeout: Duration) {}
 }
 
-/// The writing end of a body. The body ends when it is dropped.
+/// The sending end of a response body. Dropping it ends the body.
 #[derive(Debug)]
-pub struct BodySender(Arc<BodyChannel>);
+pub(crate) struct BodySender(Arc<BodyChannel>);
 
-/// The body of an answer, as the HTTP connection takes it. Dropping it tells the other end that the client is gone.
+/// The receiving end of a response body. Dropping it reports to the sender that the client is disconnected.
 #[derive(Debug)]
-pub struct BodyReceiver(Arc<BodyChannel>);
+pub(crate) struct BodyReceiver(Arc<BodyChannel>);
 
 #[derive(Debug)]
 struct BodyChannel {
-    state: Mutex<State>,
-    over: Arc<Notify>,
+    state: Mutex<ChannelState>,
+    ended: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Bytes>,
-    /// What waits, in bytes.
+struct ChannelState {
+    queue: VecDeque<Bytes>,
+    /// Length of `queue`, in bytes.
     unsent: usize,
+    /// The sender was dropped.
     ended: bool,
-    gone: bool,
+    /// The receiver was dropped.
+    closed: bool,
     sender: Option<Waker>,
-    body: Option<Waker>,
+    receiver: Option<Waker>,
 }
 
-/// The two ends of a body. `over` is notified when there will be no more of it.
-pub fn body(over: Arc<Notify>) -> (BodySender, BodyReceiver) {
-    let line = Arc::new(BodyChannel { state: Mutex::default(), over });
-    (BodySender(Arc::clone(&line)), BodyReceiver(line))
+/// Returns both ends of a body. `ended` is notified when the sender is dropped.
+pub(crate) fn body_channel(ended: Arc<Notify>) -> (BodySender, BodyReceiver) {
+    let channel = Arc::new(BodyChannel { state: Mutex::default(), ended });
+    (BodySender(Arc::clone(&channel)), BodyReceiver(channel))
 }
 
 impl BodySender {
     /// Appends to the body.
     ///
     /// # Errors
-    /// The client is gone.
-    pub fn push(&self, bytes: Bytes) -> io::Result<()> {
-        let body = {
+    /// The client is disconnected.
+    pub(crate) fn push(&self, bytes: Bytes) -> io::Result<()> {
+        let receiver = {
             let mut state = self.0.state.lock();
-            if state.gone {
+            if state.closed {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             state.unsent += bytes.len();
-            state.waiting.push_back(bytes);
-            state.body.take()
+            state.queue.push_back(bytes);
+            state.receiver.take()
         };
-        body.into_iter().for_each(Waker::wake);
+        receiver.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
-    /// Waits until the client is gone.
-    pub async fn gone(&self) {
-        poll_fn(|context| self.poll_gone(context)).await;
+    /// Waits until the client is disconnected.
+    pub(crate) async fn closed(&self) {
+        poll_fn(|context| self.poll_closed(context)).await;
     }
 
     fn unsent(&self) -> usize {
         self.0.state.lock().unsent
     }
 
-    fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.state.lock();
-        if state.gone {
+        if state.closed {
             return Poll::Ready(());
         }
-        state.await_body(context);
+        state.register_sender(context);
         Poll::Pending
     }
 
-    fn poll_taken(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_drained(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.state.lock();
-        if state.gone {
+        if state.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if state.waiting.is_empty() {
+        if state.queue.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        state.await_body(context);
+        state.register_sender(context);
         Poll::Pending
     }
 }
 
-impl State {
-    /// Has the sender's task woken by the next thing that happens to the body.
-    fn await_body(&mut self, context: &Context<'_>) {
+impl ChannelState {
+    /// Registers the sender's task to be woken when the queue is empty or the client disconnects.
+    fn register_sender(&mut self, context: &Context<'_>) {
         match &mut self.sender {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
@@ -186,46 +189,46 @@ impl State {
 
 impl Drop for BodySender {
     fn drop(&mut self) {
-        let body = {
+        let receiver = {
             let mut state = self.0.state.lock();
             state.ended = true;
-            state.body.take()
+            state.receiver.take()
         };
-        body.into_iter().for_each(Waker::wake);
-        self.0.over.notify_one();
+        receiver.into_iter().for_each(Waker::wake);
+        self.0.ended.notify_one();
     }
 }
 
 impl BodyReceiver {
-    /// The next piece; `None` is the end.
-    pub fn poll_piece(&self, context: &Context<'_>) -> Poll<Option<Bytes>> {
-        let (piece, sender) = {
+    /// Receives the next chunk; `None` at the end.
+    pub(crate) fn poll_chunk(&self, context: &Context<'_>) -> Poll<Option<Bytes>> {
+        let (chunk, sender) = {
             let mut state = self.0.state.lock();
-            let Some(piece) = state.waiting.pop_front() else {
+            let Some(chunk) = state.queue.pop_front() else {
                 if state.ended {
                     return Poll::Ready(None);
                 }
-                state.body = Some(context.waker().clone());
+                state.receiver = Some(context.waker().clone());
                 return Poll::Pending;
             };
-            state.unsent -= piece.len();
-            let sender = if state.waiting.is_empty() {
-                // A stream that once was busy gives its memory back.
-                state.waiting = VecDeque::new();
+            state.unsent -= chunk.len();
+            let sender = if state.queue.is_empty() {
+                // Releases the memory of a stream that was busy once.
+                state.queue = VecDeque::new();
                 state.sender.take()
             } else {
                 None
             };
-            (piece, sender)
+            (chunk, sender)
         };
         sender.into_iter().for_each(Waker::wake);
-        Poll::Ready(Some(piece))
+        Poll::Ready(Some(chunk))
     }
 
-    /// Whether nothing is left, nor will be.
-    pub fn is_over(&self) -> bool {
+    /// Returns true if the body has ended and all of it was received.
+    pub(crate) fn is_finished(&self) -> bool {
         let state = self.0.state.lock();
-        state.ended && state.waiting.is_empty()
+        state.ended && state.queue.is_empty()
     }
 }
 
@@ -233,8 +236,8 @@ impl Drop for BodyReceiver {
     fn drop(&mut self) {
         let sender = {
             let mut state = self.0.state.lock();
-            state.gone = true;
-            state.waiting = VecDeque::new();
+            state.closed = true;
+            state.queue = VecDeque::new();
             state.sender.take()
         };
         sender.into_iter().for_each(Waker::wake);
@@ -246,7 +249,7 @@ mod tests {
     use super::*;
     use crate::protocol::frame::Close;
 
-    fn write(outgoing: Outgoing) -> (Option<Bytes>, bool) {
+    fn encode(outgoing: Outgoing) -> (Option<Bytes>, bool) {
         match outgoing {
             Outgoing::Message(Message::Text(text)) => (Some(text.into_bytes()), false),
             Outgoing::Message(Message::Binary(_)) | Outgoing::Prefixed(..) => (None, false),
@@ -254,75 +257,75 @@ mod tests {
         }
     }
 
-    type Write = fn(Outgoing) -> (Option<Bytes>, bool);
+    type Encode = fn(Outgoing) -> (Option<Bytes>, bool);
 
-    fn stream() -> (EventStream<Write>, mpsc::Sender<Message>, BodyReceiver, Arc<Notify>) {
-        let over = Arc::new(Notify::new());
-        let (queue, body) = body(Arc::clone(&over));
-        let (sender, frames) = inbox();
-        (EventStream::new(queue, frames, write), sender, body, over)
+    fn stream() -> (EventStream<Encode>, mpsc::Sender<Message>, BodyReceiver, Arc<Notify>) {
+        let ended = Arc::new(Notify::new());
+        let (sender, receiver) = body_channel(Arc::clone(&ended));
+        let (inbox, messages) = inbox();
+        (EventStream::new(sender, messages, encode), inbox, receiver, ended)
     }
 
-    async fn piece(body: &BodyReceiver) -> Option<Bytes> {
-        poll_fn(|context| body.poll_piece(context)).await
+    async fn chunk(body: &BodyReceiver) -> Option<Bytes> {
+        poll_fn(|context| body.poll_chunk(context)).await
     }
 
-    fn flushed(stream: &mut EventStream<Write>) -> bool {
+    fn is_flushed(stream: &mut EventStream<Encode>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         matches!(stream.poll_flush(&mut context), Poll::Ready(Ok(())))
     }
 
     #[tokio::test]
-    async fn what_is_queued_is_unsent_until_it_is_taken() {
-        let (mut stream, _sender, body, over) = stream();
-        assert!(flushed(&mut stream));
+    async fn queued_events_are_unsent_until_received() {
+        let (mut stream, _inbox, body, ended) = stream();
+        assert!(is_flushed(&mut stream));
         assert!(!stream.queue(Message::text("a").into()).unwrap());
         assert!(!stream.queue(Message::binary("unspeakable").into()).unwrap());
         stream.queue(Message::text("b".repeat(MAX_UNSENT)).into()).unwrap();
-        // Something waits already.
+        // No comment is added while events are queued.
         stream.queue_ping().unwrap();
-        assert!(stream.is_congested() && !flushed(&mut stream));
-        assert_eq!(piece(&body).await.unwrap(), "a");
-        assert!(!stream.is_congested() && !flushed(&mut stream));
-        assert_eq!(piece(&body).await.unwrap().len(), MAX_UNSENT);
-        assert!(flushed(&mut stream));
+        assert!(stream.is_congested() && !is_flushed(&mut stream));
+        assert_eq!(chunk(&body).await.unwrap(), "a");
+        assert!(!stream.is_congested() && !is_flushed(&mut stream));
+        assert_eq!(chunk(&body).await.unwrap().len(), MAX_UNSENT);
+        assert!(is_flushed(&mut stream));
         stream.queue_ping().unwrap();
-        assert_eq!(piece(&body).await.unwrap(), ":\n");
+        assert_eq!(chunk(&body).await.unwrap(), ":\n");
         assert!(stream.queue(Close::empty().into()).unwrap());
-        assert!(!body.is_over());
+        assert!(!body.is_finished());
         drop(stream);
-        assert!(body.is_over());
-        assert_eq!(piece(&body).await, None);
-        over.notified().await;
+        assert!(body.is_finished());
+        assert_eq!(chunk(&body).await, None);
+        ended.notified().await;
     }
 
     #[tokio::test]
-    async fn frames_come_in_and_the_end_of_the_body_is_the_end() {
-        let (mut stream, sender, body, _over) = stream();
-        sender.send(Message::text("x")).await.unwrap();
+    async fn stream_receives_messages_until_its_body_is_dropped() {
+        let (mut stream, inbox, body, _ended) = stream();
+        inbox.send(Message::text("x")).await.unwrap();
         let next = poll_fn(|context| stream.poll_next(context)).await;
         assert_eq!(next, Incoming::Message(Message::text("x")));
-        let gone = tokio::spawn(async move { poll_fn(|context| stream.poll_next(context)).await });
+        let last = tokio::spawn(async move { poll_fn(|context| stream.poll_next(context)).await });
         tokio::task::yield_now().await;
         drop(body);
-        assert_eq!(gone.await.unwrap(), Incoming::Disconnected);
-        assert!(sender.send(Message::text("y")).await.is_err());
+        assert_eq!(last.await.unwrap(), Incoming::Disconnected);
+        assert!(inbox.send(Message::text("y")).await.is_err());
     }
 
     #[tokio::test]
-    async fn frames_that_nobody_takes_are_few() {
-        let (_stream, sender, _body, _over) = stream();
-        for _ in 0..PENDING {
-            sender.try_send(Message::text("x")).unwrap();
+    async fn inbox_is_bounded() {
+        let (_stream, inbox, _body, _ended) = stream();
+        for _ in 0..INBOX_LEN {
+            inbox.try_send(Message::text("x")).unwrap();
         }
-        assert!(sender.try_send(Message::text("y")).is_err());
+        assert!(inbox.try_send(Message::text("y")).is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_farewell_has_its_time() {
-        let (mut stream, _sender, _body, _over) = stream();
+    async fn close_gracefully_times_out() {
+        let (mut stream, _inbox, _body, _ended) = stream();
         stream.queue(Message::text("x").into()).unwrap();
-        stream.farewell(true, Duration::from_secs(3)).await;
-        assert!(!flushed(&mut stream));
+        stream.close_gracefully(true, Duration::from_secs(3)).await;
+        assert!(!is_flushed(&mut stream));
     }
 }

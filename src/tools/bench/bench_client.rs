@@ -9,11 +9,13 @@ use super::frame::{
 };
 use super::with_timeout;
 use super::ws_connection::WsConnection;
-use crate::tools::client::dialects::{Client, ClientAction, ClientEvent, Id, Role, client, path};
+use crate::tools::client::dialects::{
+    ClientAction, ClientEvent, JoinerId, Role, SyntheticClient, new_client, request_path,
+};
 use crate::tools::client::message::TestMessage;
 use crate::tools::client::peer;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// Timeout of set-up and leaving. Above the time that a gateway may hold messages for a silent member.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +33,7 @@ pub struct BenchClient {
 
 /// Protocol state, apart from the connection.
 struct ClientState {
-    client: Box<dyn Client>,
+    client: Box<dyn SyntheticClient>,
     events: VecDeque<ClientEvent>,
     /// Bytes to write in reply to received frames.
     replies: Vec<u8>,
@@ -55,9 +57,9 @@ impl BenchClient {
         role: Role,
         key: &str,
     ) -> Result<BenchClient, Error> {
-        let connection = WsConnection::open(target, &path(protocol, role, key)).await?;
+        let connection = WsConnection::open(target, &request_path(protocol, role, key)).await?;
         let state = ClientState {
-            client: client(protocol, role, key),
+            client: new_client(protocol, role, key),
             events: VecDeque::new(),
             replies: Vec::new(),
             content: None,
@@ -73,12 +75,12 @@ impl BenchClient {
     ///
     /// The server rejects the client.
     pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
-        let actions = self.state.client.opened(first);
+        let actions = self.state.client.on_open(first);
         self.state.execute(actions);
-        let words = self.protocol.words();
+        let words = self.protocol.capabilities();
         let answered = match self.role {
-            Role::Member => words.admits,
-            Role::Joiner => words.binds,
+            Role::Member => words.confirms_member,
+            Role::Joiner => words.confirms_joiner,
         };
         if !answered {
             // A pong arrives after the answers to everything sent before the ping.
@@ -87,13 +89,15 @@ impl BenchClient {
         self.reply().await?;
         let (role, relay) = (self.role, self.protocol == Protocol::Signaller);
         self.until("answer to the first message", |events| match (events, role) {
-            (ClientEvent::Fence, _) if !answered => Some(Ok(())),
-            (ClientEvent::Bound, _) if relay => Some(Ok(())),
-            (ClientEvent::Member, Role::Member) | (ClientEvent::Bound, Role::Joiner) => Some(Ok(())),
-            (ClientEvent::Member, Role::Joiner) => {
+            (ClientEvent::Synced, _) if !answered => Some(Ok(())),
+            (ClientEvent::LinkedToMember, _) if relay => Some(Ok(())),
+            (ClientEvent::BecameMember, Role::Member) | (ClientEvent::LinkedToMember, Role::Joiner) => {
+                Some(Ok(()))
+            }
+            (ClientEvent::BecameMember, Role::Joiner) => {
                 Some(Err(Error::Refused("admitted as first member instead of joiner".to_owned())))
             }
-            (ClientEvent::Bound, Role::Member) => {
+            (ClientEvent::LinkedToMember, Role::Member) => {
                 Some(Err(Error::Refused("linked to a member instead of admitted".to_owned())))
             }
             _ => None,
@@ -114,7 +118,7 @@ impl BenchClient {
         with_timeout(PATIENCE, what, async {
             loop {
                 while let Some(events) = self.state.events.pop_front() {
-                    if let ClientEvent::Refused(words) = events {
+                    if let ClientEvent::Rejected(words) = events {
                         return Err(Error::Refused(format!("refused: {words}")));
                     }
                     if let Some(found) = found(events) {
@@ -133,10 +137,12 @@ impl BenchClient {
     /// # Errors
     ///
     /// No message arrives.
-    pub async fn message(&mut self, what: &'static str) -> Result<Option<Id>, Error> {
+    pub async fn message(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
         self.until(what, |events| match events {
-            ClientEvent::TestMessage { from, .. } => Some(Ok(from)),
-            ClientEvent::Gone { .. } => Some(Err(Error::Closed("the other peer disconnected".to_owned()))),
+            ClientEvent::Message { from, .. } => Some(Ok(from)),
+            ClientEvent::PeerLeft { .. } => {
+                Some(Err(Error::Closed("the other peer disconnected".to_owned())))
+            }
             _ => None,
         })
         .await
@@ -147,8 +153,8 @@ impl BenchClient {
     /// # Errors
     ///
     /// The protocol has no such message.
-    pub fn frame(&mut self, to: Option<&Id>, message: &TestMessage) -> Result<Vec<u8>, Error> {
-        let message = self.state.client.say(to, message);
+    pub fn frame(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Result<Vec<u8>, Error> {
+        let message = self.state.client.encode(to, message);
         let message =
             message.ok_or(Error::Unsupported { protocol: self.protocol, why: "it has no such message" })?;
         let mut frame = Vec::new();
@@ -263,7 +269,7 @@ impl BenchClient {
     /// The server does not close it in time.
     pub async fn leave(mut self) -> Result<(), Error> {
         let mut close = Vec::new();
-        put_close(&mut close, self.protocol.words().leaves_with);
+        put_close(&mut close, self.protocol.capabilities().close_code);
         // A connection that is closed already needs no close frame.
         if self.connection.write(&close).await.is_err() {
             return Ok(());
@@ -294,29 +300,26 @@ impl ClientState {
         match frame.first {
             TEXT => match std::str::from_utf8(frame.payload) {
                 Ok(text) => {
-                    let actions = self.client.text(text);
+                    let actions = self.client.on_text(text);
                     self.execute(actions);
                 }
                 Err(_) => self.broken = Some(Error::Closed("received invalid UTF-8".to_owned())),
             },
             BINARY => {
-                let actions = self.client.binary(frame.payload);
+                let actions = self.client.on_binary(frame.payload);
                 self.execute(actions);
             }
             PING => put(&mut self.replies, PONG, frame.payload),
-            PONG => self.events.push_back(ClientEvent::Fence),
+            PONG => self.events.push_back(ClientEvent::Synced),
             CLOSE => {
                 let (code, reason) = close_code_and_reason(frame.payload);
-                self.broken = Some(Error::Closed(peer::closing(code, &reason)));
+                self.broken = Some(Error::Closed(peer::close_text(code, &reason)));
             }
             // No sigver server fragments messages.
             _ => self.broken = Some(Error::Closed("received a fragmented message".to_owned())),
         }
-        let messages = self
-            .events
-            .iter()
-            .skip(before)
-            .filter(|events| matches!(events, ClientEvent::TestMessage { .. }));
+        let messages =
+            self.events.iter().skip(before).filter(|events| matches!(events, ClientEvent::Message { .. }));
         match messages.count() {
             0 => 0,
             _ => {
@@ -332,15 +335,15 @@ impl ClientState {
                 ClientAction::Send(message) => put_message(&mut self.replies, &message),
                 // Real clients use a timer of their own; the server's heartbeat serves thousands of
                 // clients.
-                ClientAction::Hear(ClientEvent::Beat) => {
-                    if let Some(message) = self.client.beat() {
+                ClientAction::Report(ClientEvent::HeartbeatRequest) => {
+                    if let Some(message) = self.client.heartbeat() {
                         put_message(&mut self.replies, &message);
                     }
                 }
-                ClientAction::Hear(events) => self.events.push_back(events),
+                ClientAction::Report(events) => self.events.push_back(events),
                 ClientAction::Close(_) => {
                     let why = match self.events.back() {
-                        Some(ClientEvent::Strange(what)) => {
+                        Some(ClientEvent::Unexpected(what)) => {
                             format!("the client would close: {what}")
                         }
                         _ => "the client would close".to_owned(),

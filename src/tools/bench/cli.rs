@@ -12,7 +12,7 @@ use crate::tools::bench::{
     IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
     ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
-use crate::tools::{draw_target, tongue};
+use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
 
@@ -21,7 +21,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Options of `sigver bench`.
 #[derive(Debug, Args)]
-pub struct Bench {
+pub(crate) struct Bench {
     #[command(subcommand)]
     mode: BenchMode,
 }
@@ -62,13 +62,13 @@ struct CommonArgs {
 #[derive(Debug, Args)]
 struct DialectArgs {
     /// Dialect of members and joiners, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// Dialect of the members, if different
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Option<Protocol>,
     /// Dialect of the joiners, if different
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Option<Protocol>,
 }
 
@@ -119,10 +119,10 @@ struct CrossArgs {
     #[command(flatten)]
     load: LoadArgs,
     /// Dialect of the members, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     member: Protocol,
     /// Dialect of the joiners
-    #[arg(long, value_name = "DIALECT", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", value_parser = parse_protocol)]
     joiner: Protocol,
 }
 
@@ -145,7 +145,7 @@ struct IdleArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// Dialect of the members, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// Number of members, each in a room of its own
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
@@ -177,7 +177,7 @@ struct RetainedMemoryArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// Dialect of members and joiners, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = tongue)]
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     dialect: Protocol,
     /// Number of rooms, each with a member and a joiner
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
@@ -189,7 +189,7 @@ struct RetainedMemoryArgs {
 
 impl Bench {
     /// Measures, and prints the result.
-    pub async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         match &self.mode {
             BenchMode::Throughput(args) => {
                 args.load.run(&args.common, args.dialects.member(), args.dialects.joiner()).await

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::ConnectError;
+use crate::tools::dial::{ConnectError, error_chain};
 
 /// Error codes of "too many open files" on Linux and the BSDs: of the process, of the system.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
@@ -25,7 +25,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidPlan(String),
     /// The connection failed.
-    #[error(transparent)]
+    #[error("{}", error_chain(.0))]
     ConnectError(ConnectError),
     /// The process's limit of open files is too low.
     #[error("too many open files: {0}")]
@@ -89,12 +89,14 @@ impl Error {
 impl From<ConnectError> for Error {
     fn from(error: ConnectError) -> Error {
         match &error {
-            ConnectError::Network(error)
+            ConnectError::Network { source: error, .. }
                 if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) =>
             {
                 Error::FileLimit("raise the limit (ulimit -n), or use fewer connections".to_owned())
             }
-            ConnectError::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            ConnectError::Network { source: error, .. }
+                if error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
                 Error::NoLocalPort
             }
             _ => Error::ConnectError(error),
@@ -108,12 +110,15 @@ mod tests {
 
     #[test]
     fn machine_limits_are_explained() {
-        let in_context = |error: io::Error| Error::from(ConnectError::Network(error)).in_context("a member");
+        let in_context = |source: io::Error| {
+            let server = "ws://h".to_owned();
+            Error::from(ConnectError::Network { server, source }).in_context("a member")
+        };
         assert!(in_context(io::Error::from_raw_os_error(24)).to_string().contains("ulimit -n"));
         assert!(
             in_context(io::ErrorKind::AddrNotAvailable.into()).to_string().contains("ip_local_port_range")
         );
         let refused = in_context(io::ErrorKind::ConnectionRefused.into()).to_string();
-        assert!(refused.starts_with("a member: cannot connect: "), "{refused}");
+        assert!(refused.starts_with("a member: cannot connect to ws://h: "), "{refused}");
     }
 }

@@ -66,10 +66,10 @@ pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
 }
 
 /// Appends a client's message.
-pub fn put_message(out: &mut Vec<u8>, message: &dialects::Frame) {
+pub fn put_message(out: &mut Vec<u8>, message: &dialects::ClientFrame) {
     match message {
-        dialects::Frame::Text(text) => put(out, TEXT, text.as_bytes()),
-        dialects::Frame::Binary(bytes) => put(out, BINARY, bytes),
+        dialects::ClientFrame::Text(text) => put(out, TEXT, text.as_bytes()),
+        dialects::ClientFrame::Binary(bytes) => put(out, BINARY, bytes),
     }
 }
 

@@ -13,8 +13,8 @@ use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::dialects::Role;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::Target;
 
 /// Time after which every member has had a heartbeat, which is sent every five seconds.
 pub const FIRST_HEARTBEATS: Duration = Duration::from_secs(6);

@@ -38,7 +38,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use crate::tools::client::protocol::Protocol;
-pub use crate::tools::client::target::Target;
+pub use crate::tools::dial::Target;
 pub use error::Error;
 pub use idle::{IdlePlan, IdleResult, idle};
 pub use measure::{Lost, Percentiles};

@@ -3,11 +3,11 @@
 use super::bench_client::BenchClient;
 use super::error::Error;
 use crate::protocol::dialect::Dialect;
-use crate::tools::client::dialects::{Id, Role};
+use crate::tools::client::dialects::{JoinerId, Role};
 use crate::tools::client::message::{MessageKind, TestMessage};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::Target;
 
 /// A member and its joiner.
 pub struct Pair {
@@ -16,7 +16,7 @@ pub struct Pair {
     /// The joiner.
     pub joiner: BenchClient,
     /// The joiner's id at the member, once known.
-    pub id: Option<Id>,
+    pub id: Option<JoinerId>,
 }
 
 /// Messages of members and joiners.
@@ -50,7 +50,7 @@ impl PairMessages {
             _ if binary => MessageKind::Bytes,
             _ => MessageKind::Json,
         };
-        let sized = |protocol| TestMessage::of_size(of(protocol), bytes);
+        let sized = |protocol| TestMessage::with_size(of(protocol), bytes);
         Ok(PairMessages { up: sized(joiner), down: sized(member) })
     }
 
@@ -73,7 +73,7 @@ impl PairMessages {
 }
 
 fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
-    match member.meets(joiner) {
+    match member.is_compatible_with(joiner) {
         true => Ok(()),
         false => Err(Error::Unsupported {
             protocol: Protocol::Signaller,
@@ -97,7 +97,7 @@ impl Pair {
     ) -> Result<Pair, Error> {
         let key = random_key();
         let member = connect_client(target, member, Role::Member, &key, None).await?;
-        let joins_with_data = joiner.words().joins_with_data;
+        let joins_with_data = joiner.capabilities().joins_with_data;
         let joiner =
             connect_client(target, joiner, Role::Joiner, &key, joins_with_data.then_some(first)).await?;
         let mut pair = Pair { member, joiner, id: None };
@@ -115,7 +115,8 @@ impl Pair {
             .await
             .map_err(|error| error.in_context("a member"))?;
         // If no message names the joiner, its position does.
-        self.id = sender.or(self.member.protocol.words().addresses.then(|| Id::number(0)));
+        self.id =
+            sender.or(self.member.protocol.capabilities().addresses_joiner.then(|| JoinerId::from_number(0)));
         Ok(())
     }
 
@@ -168,14 +169,14 @@ mod tests {
     use super::*;
 
     fn protocol(name: &str) -> Protocol {
-        Protocol::of_name(name).unwrap()
+        Protocol::from_name(name).unwrap()
     }
 
     #[test]
     fn contents_suit_both_dialects() {
         let shapes = |member, joiner| {
             let messages = PairMessages::opaque(protocol(member), protocol(joiner), 64).unwrap();
-            (messages.up.shape, messages.down.shape)
+            (messages.up.kind, messages.down.kind)
         };
         assert_eq!(shapes("sigver-20", "sigver-15"), (MessageKind::Bytes, MessageKind::Bytes));
         assert_eq!(shapes("sigver-20", "sigver-5"), (MessageKind::Json, MessageKind::Json));

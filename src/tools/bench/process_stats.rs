@@ -105,7 +105,7 @@ impl<'a> CostMeter<'a> {
     /// # Errors
     ///
     /// The process has ended.
-    pub fn new(process: Option<&'a Process>) -> Result<Self, Error> {
+    pub(crate) fn new(process: Option<&'a Process>) -> Result<Self, Error> {
         let begin = process.map(Process::read).transpose()?;
         Ok(CostMeter { process, memory_before: begin.map_or(0, |sample| sample.memory), begin })
     }
@@ -115,7 +115,7 @@ impl<'a> CostMeter<'a> {
     /// # Errors
     ///
     /// The process has ended.
-    pub fn start(&mut self) -> Result<(), Error> {
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.begin = self.process.map(Process::read).transpose()?;
         Ok(())
     }
@@ -125,7 +125,7 @@ impl<'a> CostMeter<'a> {
     /// # Errors
     ///
     /// The process has ended.
-    pub fn finish(&self, elapsed: Duration, units: f64) -> Result<Option<Cost>, Error> {
+    pub(crate) fn finish(&self, elapsed: Duration, units: f64) -> Result<Option<Cost>, Error> {
         let end = self.process.map(Process::read).transpose()?;
         let span = self.begin.zip(end);
         Ok(span.map(|(begin, end)| Cost::between(self.memory_before, begin, end, elapsed, units)))

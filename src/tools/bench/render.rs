@@ -6,7 +6,7 @@ use crate::tools::bench::{
 };
 
 /// A result that can be rendered as text.
-pub trait RenderText {
+pub(crate) trait RenderText {
     /// Returns the result as text.
     fn render(&self) -> String;
 

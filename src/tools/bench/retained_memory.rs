@@ -12,7 +12,7 @@ use super::pair::{Pair, PairMessages};
 use super::process_stats::Process;
 use super::progress::{Phase, Progress};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// Time that the server has to release buffers.
 const RELEASE_TIME: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use super::pair::{Pair, PairMessages};
 use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// Time before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -127,7 +127,7 @@ async fn session(
     messages: &PairMessages,
 ) -> Result<(), Error> {
     let mut pair = Pair::bind(target, member, joiner, &messages.up).await?;
-    match joiner.words().joins_with_data {
+    match joiner.capabilities().joins_with_data {
         // The offer was sent with the join.
         true => pair.answer(&messages.down).await?,
         false => pair.exchange(messages).await?,

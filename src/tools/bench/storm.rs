@@ -17,8 +17,8 @@ use crate::protocol::dialect::Family;
 use crate::tools::client::dialects::Role;
 use crate::tools::client::message::{MessageKind, TestMessage};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::Target;
 
 /// Plan of a join storm.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub async fn storm(
                 Some(client) => client,
                 None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(in_context)?,
             };
-            let data = joiner.words().joins_with_data.then_some(&*first);
+            let data = joiner.capabilities().joins_with_data.then_some(&*first);
             client.begin(data).await.map_err(in_context)?;
             Ok((Instant::now(), client))
         });

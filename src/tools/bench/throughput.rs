@@ -28,7 +28,7 @@ use super::pair::{Pair, PairMessages};
 use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
 /// Time before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
 use super::with_timeout;
-use crate::tools::client::target::{ConnectError, Stream, Target};
+use crate::tools::dial::{ConnectError, DialedStream, Target};
 
 /// Timeout of the upgrade.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ thread_local! {
 
 /// A WebSocket connection.
 pub struct WsConnection {
-    stream: Stream,
+    stream: DialedStream,
     /// Received bytes that are not parsed yet.
     rest: Vec<u8>,
 }
@@ -40,11 +40,11 @@ impl WsConnection {
     ///
     /// The connection or the upgrade fails.
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
-        let mut stream = target.connect().await?;
+        let mut stream = target.dial().await?;
         let request = format!(
-            "GET {}{path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            target.base(),
+            target.path(path),
             target.authority(),
         );
         with_timeout(PATIENCE, "upgrade response", async {
@@ -61,7 +61,7 @@ impl WsConnection {
                     rest.shrink_to_fit();
                     return match code {
                         Some(101) => Ok(WsConnection { stream, rest }),
-                        Some(code) => Err(ConnectError::Refused(code).into()),
+                        Some(code) => Err(ConnectError::Status(code).into()),
                         None => Err(ConnectError::Handshake("no HTTP response".to_owned()).into()),
                     };
                 }

@@ -1,74 +1,83 @@
-//! What the clients send one another: each thing has a mark of its own, so that it is known again wherever and in
-//! whatever form it arrives. How a dialect frames it is in `client`.
+//! Test messages: each has a unique marker, so that it is recognised wherever and in whatever form it arrives. How a
+//! dialect frames them is in `dialects`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-/// What kind of thing is sent. The first three are called like what negotiates a connection, for dialects that have
-/// words for nothing else; what is in them is an application's own all the same.
+/// The kind of a message. The first three have the names of a WebRTC negotiation, because some dialects can carry
+/// nothing else; their contents are an application's own anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageKind {
-    /// Called an offer.
+    /// A JSON value named `offer`.
     Offer,
-    /// Called an answer.
+    /// A JSON value named `answer`.
     Answer,
-    /// Called a candidate.
+    /// A JSON value named `candidate`.
     Candidate,
     /// Any JSON value.
     Json,
-    /// Bytes that are no JSON.
+    /// Bytes that are not JSON.
     Bytes,
 }
 
-/// One thing to send.
+/// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestMessage {
-    /// What kind of thing.
-    pub shape: MessageKind,
-    mark: String,
-    filled: bool,
+    /// The kind of message.
+    pub kind: MessageKind,
+    content: Content,
 }
 
-/// What a client made of something that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    /// A marker, with much around it that could be lost on the way.
+    Marked(String),
+    /// Nothing but this filling.
+    Filling(String),
+    /// These bytes.
+    Exact(Vec<u8>),
+}
+
+/// A message as a client received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceivedMessage {
-    /// What kind of thing it is, if that is told.
-    pub shape: Option<MessageKind>,
-    /// What is in it.
-    pub body: Body,
+    /// The kind of message, if the dialect tells it.
+    pub kind: Option<MessageKind>,
+    /// The content.
+    pub body: MessageBody,
 }
 
-/// What is in a thing that came.
+/// The content of a received message.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Body {
+pub enum MessageBody {
     /// A JSON value.
     Json(Value),
-    /// Bytes that are no JSON.
+    /// Bytes that are not JSON.
     Bytes(Vec<u8>),
 }
 
-/// How a parcel came.
+/// The delivery of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Delivery {
-    /// As it was sent.
+    /// Unchanged.
     Intact,
-    /// All of it, but not what kind of thing it is.
-    Untyped,
-    /// Not all of it, or something else.
+    /// Complete, but without its kind.
+    KindLost,
+    /// With another content.
     Altered,
     /// Not at all.
     Lost,
 }
 
-/// The name under which bytes travel in JSON, in base64.
+/// Name of the attribute in which a gateway sends bytes to clients of JSON dialects, in base64.
 const BYTES: &str = "$bytes";
 
-/// What keeps bytes from being JSON.
-const BYTES_AT_LEAST: usize = 1;
+/// Byte that no JSON text begins with.
+const NOT_JSON: u8 = 0xff;
 
 impl MessageKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [MessageKind; 5] = [
         MessageKind::Offer,
         MessageKind::Answer,
@@ -77,7 +86,7 @@ impl MessageKind {
         MessageKind::Bytes,
     ];
 
-    /// Its name: for the first three, the attribute that carries it.
+    /// Returns the kind's name: for the first three, that of the attribute that carries it.
     pub const fn name(self) -> &'static str {
         match self {
             MessageKind::Offer => "offer",
@@ -88,129 +97,143 @@ impl MessageKind {
         }
     }
 
-    fn of_attribute(name: &str) -> Option<MessageKind> {
+    fn from_attribute(name: &str) -> Option<MessageKind> {
         [MessageKind::Offer, MessageKind::Answer, MessageKind::Candidate]
             .into_iter()
-            .find(|shape| shape.name() == name)
+            .find(|kind| kind.name() == name)
     }
 }
 
 impl TestMessage {
-    /// A thing of this kind. Nothing else may have this mark.
-    pub fn new(shape: MessageKind, mark: &str) -> Self {
-        TestMessage { shape, mark: mark.to_owned(), filled: false }
+    /// Returns a message of this kind. No other message may have this marker.
+    pub fn new(kind: MessageKind, marker: &str) -> Self {
+        TestMessage { kind, content: Content::Marked(marker.to_owned()) }
     }
 
-    /// A thing of this kind of which nothing counts but its size: so many bytes, or a JSON value with a text of so many,
-    /// but for what each needs at least.
-    pub fn of_size(shape: MessageKind, size: usize) -> Self {
-        let length = match shape {
-            MessageKind::Bytes => size.saturating_sub(BYTES_AT_LEAST),
-            _ => size.saturating_sub(json!({"note": ""}).to_string().len()),
+    /// Returns a message of which only the size counts: `size` bytes, or a JSON value of `size` bytes, but no fewer
+    /// than each needs.
+    pub fn with_size(kind: MessageKind, size: usize) -> Self {
+        let overhead = match kind {
+            MessageKind::Bytes => 1,
+            _ => json!({"note": ""}).to_string().len(),
         };
-        TestMessage { shape, mark: "7".repeat(length), filled: true }
+        TestMessage { kind, content: Content::Filling("7".repeat(size.saturating_sub(overhead))) }
     }
 
-    /// What is in it: a JSON value with much that could get lost on the way. Of bytes, see [`bytes`](Self::bytes).
+    /// Returns a message of exactly these bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        TestMessage { kind: MessageKind::Bytes, content: Content::Exact(bytes) }
+    }
+
+    /// Returns the content as a JSON value. For the content of bytes, see [`bytes`](Self::bytes).
     pub fn body(&self) -> Value {
-        if self.filled {
-            return json!({"note": self.mark});
-        }
+        let marker = match &self.content {
+            Content::Marked(marker) => marker,
+            Content::Filling(filling) => return json!({"note": filling}),
+            Content::Exact(bytes) => return json!({BYTES: BASE64.encode(bytes)}),
+        };
         // Lengths beyond 127 take two bytes in protobuf; real offers have several hundred bytes.
-        let long = if self.shape == MessageKind::Offer { "v=0\r\n".repeat(80) } else { String::new() };
+        let long = if self.kind == MessageKind::Offer { "v=0\r\n".repeat(80) } else { String::new() };
         json!({
-            "note": self.mark,
+            "note": marker,
             "list": [1, -2.5, true, null, "", {"deep": "\u{e9}\u{1f600} \"quoted\" \\ \u{1}"}],
             "long": long,
         })
     }
 
-    /// As a value of JSON, if it is one.
-    pub fn value(&self) -> Option<Value> {
-        match self.shape {
+    /// Returns the message as a JSON value, if it is one.
+    pub fn to_json(&self) -> Option<Value> {
+        match self.kind {
             MessageKind::Offer | MessageKind::Answer | MessageKind::Candidate => {
-                let mut object = Map::new();
-                object.insert(self.shape.name().to_owned(), self.body());
-                Some(object.into())
+                Some(json!({self.kind.name(): self.body()}))
             }
             MessageKind::Json => Some(self.body()),
             MessageKind::Bytes => None,
         }
     }
 
-    /// As bytes.
+    /// Returns the message as bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        match self.value() {
-            Some(value) => value.to_string().into_bytes(),
-            None if self.filled => [b"\xff".as_slice(), self.mark.as_bytes()].concat(),
-            None => [b"\xff\x00\xfe".as_slice(), self.mark.as_bytes(), b"\x80\x00\x0a"].concat(),
+        match (self.to_json(), &self.content) {
+            (Some(value), _) => value.to_string().into_bytes(),
+            (None, Content::Exact(bytes)) => bytes.clone(),
+            (None, Content::Filling(filling)) => [&[NOT_JSON], filling.as_bytes()].concat(),
+            (None, Content::Marked(marker)) => {
+                [&[NOT_JSON, 0, 0xfe], marker.as_bytes(), b"\x80\x00\x0a"].concat()
+            }
         }
     }
 
-    /// How it came, if this is it.
-    pub fn judge(&self, got: &ReceivedMessage) -> Option<Delivery> {
-        if !got.body.mentions(&self.mark) {
+    /// Returns how this message arrived, if `received` is this message.
+    pub fn compare(&self, received: &ReceivedMessage) -> Option<Delivery> {
+        let is_this = match &self.content {
+            Content::Marked(marker) | Content::Filling(marker) => received.body.contains(marker.as_bytes()),
+            Content::Exact(bytes) => received.body.contains(bytes),
+        };
+        if !is_this {
             return None;
         }
-        Some(match &got.body {
-            Body::Bytes(bytes) if self.shape == MessageKind::Bytes && *bytes == self.bytes() => {
+        Some(match &received.body {
+            MessageBody::Bytes(bytes) if self.kind == MessageKind::Bytes && *bytes == self.bytes() => {
                 Delivery::Intact
             }
-            Body::Json(value) if self.shape != MessageKind::Bytes && *value == self.body() => {
-                if got.shape == Some(self.shape) { Delivery::Intact } else { Delivery::Untyped }
+            MessageBody::Json(value) if self.kind != MessageKind::Bytes && *value == self.body() => {
+                if received.kind == Some(self.kind) {
+                    Delivery::Intact
+                } else {
+                    Delivery::KindLost
+                }
             }
-            Body::Bytes(_) | Body::Json(_) => Delivery::Altered,
+            MessageBody::Bytes(_) | MessageBody::Json(_) => Delivery::Altered,
         })
     }
 }
 
 impl ReceivedMessage {
-    /// A value of JSON: an offer, an answer or a candidate is an object with one attribute of that name.
-    pub fn of_value(value: Value) -> Self {
+    /// Returns the message in a JSON value. Offers, answers and candidates are objects with one attribute of that name.
+    pub fn from_json(value: Value) -> Self {
         if let Value::Object(object) = &value
             && object.len() == 1
             && let Some((name, inner)) = object.iter().next()
         {
-            if let Some(shape) = MessageKind::of_attribute(name) {
-                return ReceivedMessage { shape: Some(shape), body: Body::Json(inner.clone()) };
+            if let Some(kind) = MessageKind::from_attribute(name) {
+                return ReceivedMessage { kind: Some(kind), body: MessageBody::Json(inner.clone()) };
             }
-            // How a gateway shows bytes to those who have no words for them.
             if let (BYTES, Value::String(text)) = (name.as_str(), inner)
                 && let Ok(bytes) = BASE64.decode(text)
             {
-                return ReceivedMessage::of_bytes(&bytes);
+                return ReceivedMessage::from_bytes(&bytes);
             }
         }
-        ReceivedMessage { shape: Some(MessageKind::Json), body: Body::Json(value) }
+        ReceivedMessage { kind: Some(MessageKind::Json), body: MessageBody::Json(value) }
     }
 
-    /// Bytes, which may be the text of a JSON value.
-    pub fn of_bytes(bytes: &[u8]) -> Self {
+    /// Returns the message in bytes, which may be the text of a JSON value.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         match serde_json::from_slice::<Value>(bytes) {
-            Ok(value) if !is_wrapped(&value) => ReceivedMessage::of_value(value),
-            _ => ReceivedMessage { shape: Some(MessageKind::Bytes), body: Body::Bytes(bytes.to_vec()) },
+            // A client that can receive bytes must not get them wrapped in JSON.
+            Ok(value) if value.get(BYTES).is_none() => ReceivedMessage::from_json(value),
+            _ => ReceivedMessage { kind: Some(MessageKind::Bytes), body: MessageBody::Bytes(bytes.to_vec()) },
         }
     }
 
-    /// Whether there is anything in it.
+    /// Returns true if the content is empty.
     pub fn is_empty(&self) -> bool {
         match &self.body {
-            Body::Json(value) => value.as_object().is_some_and(Map::is_empty),
-            Body::Bytes(bytes) => bytes.is_empty(),
+            MessageBody::Json(value) => value.as_object().is_some_and(Map::is_empty),
+            MessageBody::Bytes(bytes) => bytes.is_empty(),
         }
     }
 }
 
-/// Only JSON dialects need bytes to be wrapped: who can send them as they are must not get them so.
-fn is_wrapped(value: &Value) -> bool {
-    value.get(BYTES).is_some()
-}
-
-impl Body {
-    fn mentions(&self, mark: &str) -> bool {
+impl MessageBody {
+    /// Returns true if `marker` stands anywhere in the content.
+    pub fn contains(&self, marker: &[u8]) -> bool {
+        let is_in =
+            |bytes: &[u8]| marker.is_empty() || bytes.windows(marker.len()).any(|window| window == marker);
         match self {
-            Body::Json(value) => value.to_string().contains(mark),
-            Body::Bytes(bytes) => bytes.windows(mark.len()).any(|window| window == mark.as_bytes()),
+            MessageBody::Json(value) => is_in(value.to_string().as_bytes()),
+            MessageBody::Bytes(bytes) => is_in(bytes),
         }
     }
 }
@@ -220,62 +243,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parcel_is_known_again() {
-        for shape in MessageKind::ALL {
-            let parcel = TestMessage::new(shape, "m1");
-            assert_eq!(
-                parcel.judge(&ReceivedMessage::of_bytes(&parcel.bytes())),
-                Some(Delivery::Intact),
-                "{shape:?}"
-            );
-            assert_eq!(
-                TestMessage::new(shape, "m2").judge(&ReceivedMessage::of_bytes(&parcel.bytes())),
-                None
-            );
-            if let Some(value) = parcel.value() {
-                assert_eq!(
-                    parcel.judge(&ReceivedMessage::of_value(value)),
-                    Some(Delivery::Intact),
-                    "{shape:?}"
-                );
+    fn intact_message_is_recognised() {
+        for kind in MessageKind::ALL {
+            let message = TestMessage::new(kind, "m1");
+            let received = ReceivedMessage::from_bytes(&message.bytes());
+            assert_eq!(message.compare(&received), Some(Delivery::Intact), "{kind:?}");
+            assert_eq!(TestMessage::new(kind, "m2").compare(&received), None);
+            if let Some(value) = message.to_json() {
+                let received = ReceivedMessage::from_json(value);
+                assert_eq!(message.compare(&received), Some(Delivery::Intact), "{kind:?}");
             }
         }
     }
 
     #[test]
-    fn a_parcel_of_a_size_has_it() {
+    fn sized_message_has_its_size() {
         for size in [1, 64, 1000] {
-            let bytes = TestMessage::of_size(MessageKind::Bytes, size).bytes();
+            let bytes = TestMessage::with_size(MessageKind::Bytes, size).bytes();
             assert_eq!(bytes.len(), size);
-            assert_eq!(ReceivedMessage::of_bytes(&bytes).shape, Some(MessageKind::Bytes));
-            let json = TestMessage::of_size(MessageKind::Json, size).bytes();
+            assert_eq!(ReceivedMessage::from_bytes(&bytes).kind, Some(MessageKind::Bytes));
+            let json = TestMessage::with_size(MessageKind::Json, size).bytes();
             assert_eq!(json.len(), size.max(11));
-            assert_eq!(ReceivedMessage::of_bytes(&json).shape, Some(MessageKind::Json));
+            assert_eq!(ReceivedMessage::from_bytes(&json).kind, Some(MessageKind::Json));
         }
     }
 
     #[test]
-    fn what_is_lost_of_it_is_noticed() {
-        let parcel = TestMessage::new(MessageKind::Offer, "m1");
-        let untyped = ReceivedMessage::of_value(parcel.body());
-        assert_eq!(parcel.judge(&untyped), Some(Delivery::Untyped));
-        let mut body = parcel.body();
+    fn losses_are_detected() {
+        let message = TestMessage::new(MessageKind::Offer, "m1");
+        let untyped = ReceivedMessage::from_json(message.body());
+        assert_eq!(message.compare(&untyped), Some(Delivery::KindLost));
+        let mut body = message.body();
         body["list"][1] = json!(-2);
-        assert_eq!(parcel.judge(&ReceivedMessage::of_value(body)), Some(Delivery::Altered));
-        let mut bytes = TestMessage::new(MessageKind::Bytes, "m1").bytes();
+        assert_eq!(message.compare(&ReceivedMessage::from_json(body)), Some(Delivery::Altered));
+        let message = TestMessage::new(MessageKind::Bytes, "m1");
+        let mut bytes = message.bytes();
         bytes.pop();
-        assert_eq!(
-            TestMessage::new(MessageKind::Bytes, "m1").judge(&ReceivedMessage::of_bytes(&bytes)),
-            Some(Delivery::Altered)
-        );
+        assert_eq!(message.compare(&ReceivedMessage::from_bytes(&bytes)), Some(Delivery::Altered));
     }
 
     #[test]
-    fn bytes_wrapped_in_json_are_bytes_again_but_not_where_bytes_can_be_sent() {
-        let parcel = TestMessage::new(MessageKind::Bytes, "m1");
-        let wrapped = json!({"$bytes": BASE64.encode(parcel.bytes())});
-        assert_eq!(parcel.judge(&ReceivedMessage::of_value(wrapped.clone())), Some(Delivery::Intact));
-        let got = ReceivedMessage::of_bytes(wrapped.to_string().as_bytes());
-        assert_ne!(parcel.judge(&got), Some(Delivery::Intact));
+    fn wrapped_bytes_are_unwrapped_from_json_only() {
+        let message = TestMessage::new(MessageKind::Bytes, "m1");
+        let wrapped = json!({"$bytes": BASE64.encode(message.bytes())});
+        let received = ReceivedMessage::from_json(wrapped.clone());
+        assert_eq!(message.compare(&received), Some(Delivery::Intact));
+        let received = ReceivedMessage::from_bytes(wrapped.to_string().as_bytes());
+        assert_ne!(message.compare(&received), Some(Delivery::Intact));
     }
 }

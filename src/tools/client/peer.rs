@@ -1,5 +1,5 @@
-//! A synthetic client on a WebSocket: a task that feeds it what comes, sends what it says, and beats its heart. What
-//! it says and understands is in `client`.
+//! A synthetic client on a WebSocket: a task that passes received frames to the client's state machine, writes what
+//! that sends, and sends its heartbeats.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,141 +11,163 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::dialects::{Client, ClientAction, ClientEvent, Frame, Id, Role, client, path};
+use super::dialects::{
+    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client, request_path,
+};
 use super::message::{Delivery, TestMessage};
 use super::protocol::Protocol;
-use super::target::{ConnectError, Socket, Target};
+use crate::tools::dial::{ConnectError, DialedSocket, Target};
 
-/// How often clients with heartbeats send one.
-const BEAT: Duration = Duration::from_secs(5);
+/// Interval of the heartbeats of clients that send them.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A client that is connected.
-pub struct Peer {
-    /// What it speaks.
-    pub tongue: Protocol,
-    /// What it has understood so far.
+/// A connected client.
+pub struct SyntheticPeer {
+    /// The client's protocol.
+    pub protocol: Protocol,
+    /// Events so far, in order.
     pub log: Vec<ClientEvent>,
-    /// When it was connected.
-    pub since: Instant,
-    client: Arc<Mutex<Box<dyn Client>>>,
-    orders: mpsc::UnboundedSender<Order>,
-    heard: mpsc::UnboundedReceiver<ClientEvent>,
+    /// Time of the connection.
+    pub connected_at: Instant,
+    client: Arc<Mutex<Box<dyn SyntheticClient>>>,
+    commands: mpsc::UnboundedSender<ConnectionCommand>,
+    events: mpsc::UnboundedReceiver<ClientEvent>,
 }
 
-enum Order {
-    Say(Frame),
-    Fence,
+enum ConnectionCommand {
+    Send(ClientFrame),
+    /// Find out whether the server has read everything.
+    Sync,
     Close(Option<u16>),
 }
 
-impl Peer {
-    /// Connects, and says what a client of this kind says first.
+impl SyntheticPeer {
+    /// Connects, and sends what a client of this protocol and role sends first. `first` is the message that a joiner
+    /// sends with its request to join, if its protocol has that.
     ///
     /// # Errors
     ///
-    /// When there is no connection.
+    /// The reason why there is no connection.
     pub async fn connect(
         target: &Target,
-        tongue: Protocol,
+        protocol: Protocol,
         role: Role,
         key: &str,
         first: Option<&TestMessage>,
-    ) -> Result<Peer, ConnectError> {
-        let (socket, _) = target.open(&path(tongue, role, key)).await?;
-        let mut client = client(tongue, role, key);
-        let acts = client.opened(first);
+    ) -> Result<SyntheticPeer, ConnectError> {
+        let (socket, _) = target.open(&request_path(protocol, role, key)).await?;
+        let mut client = new_client(protocol, role, key);
+        let actions = client.on_open(first);
         let client = Arc::new(Mutex::new(client));
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let (hears, heard) = mpsc::unbounded_channel();
-        tokio::spawn(drive(socket, Arc::clone(&client), acts, ordered, hears));
-        Ok(Peer { tongue, log: Vec::new(), since: Instant::now(), client, orders, heard })
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (event_sender, events) = mpsc::unbounded_channel();
+        tokio::spawn(run(socket, Arc::clone(&client), actions, command_receiver, event_sender));
+        Ok(SyntheticPeer {
+            protocol,
+            log: Vec::new(),
+            connected_at: Instant::now(),
+            client,
+            commands,
+            events,
+        })
     }
 
-    /// Sends this, if there are words for it.
-    pub fn say(&self, to: Option<&Id>, parcel: &TestMessage) -> bool {
-        let frame = self.client.lock().say(to, parcel);
-        self.order(frame)
+    /// Sends a message, a member's to the joiner `to`. Returns false if the protocol cannot express it.
+    pub fn send(&self, to: Option<&JoinerId>, message: &TestMessage) -> bool {
+        let frame = self.client.lock().encode(to, message);
+        self.send_frame(frame)
     }
 
-    /// Says that nothing more comes.
-    pub fn end(&self, to: Option<&Id>) -> bool {
-        let frame = self.client.lock().end(to);
-        self.order(frame)
+    /// Sends that nothing more follows. Returns false if the protocol cannot express it.
+    pub fn send_end(&self, to: Option<&JoinerId>) -> bool {
+        let frame = self.client.lock().encode_end(to);
+        self.send_frame(frame)
     }
 
-    fn order(&self, frame: Option<Frame>) -> bool {
-        let said = frame.is_some();
+    fn send_frame(&self, frame: Option<ClientFrame>) -> bool {
+        let is_sent = frame.is_some();
         if let Some(frame) = frame {
-            // If the task has ended, the log says so.
-            let _ = self.orders.send(Order::Say(frame));
+            // If the task has ended, the log has the reason.
+            let _ = self.commands.send(ConnectionCommand::Send(frame));
         }
-        said
+        is_sent
     }
 
-    /// Waits until `found` finds something in the log.
-    pub async fn until<T>(
+    /// Returns the first result of `find` in the log; waits for it up to `limit`.
+    pub async fn wait_for<T>(
         &mut self,
         limit: Duration,
-        mut found: impl FnMut(&ClientEvent) -> Option<T>,
+        mut find: impl FnMut(&ClientEvent) -> Option<T>,
     ) -> Option<T> {
-        if let Some(found) = self.log.iter().find_map(&mut found) {
+        if let Some(found) = self.log.iter().find_map(&mut find) {
             return Some(found);
         }
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let heard = timeout(left, self.heard.recv()).await.ok().flatten()?;
-            self.log.push(heard);
-            if let Some(found) = self.log.last().and_then(&mut found) {
+            let event = timeout(left, self.events.recv()).await.ok().flatten()?;
+            self.log.push(event);
+            if let Some(found) = self.log.last().and_then(&mut find) {
                 return Some(found);
             }
         }
     }
 
-    /// Waits until this comes, and says from whom and how.
-    pub async fn receive(&mut self, parcel: &TestMessage, limit: Duration) -> Option<(Option<Id>, Delivery)> {
-        self.until(limit, |heard| match heard {
-            ClientEvent::TestMessage { from, got } => Some((from.clone(), parcel.judge(got)?)),
+    /// Returns the sender and the delivery of a message; waits for it up to `limit`.
+    pub async fn receive(
+        &mut self,
+        message: &TestMessage,
+        limit: Duration,
+    ) -> Option<(Option<JoinerId>, Delivery)> {
+        self.wait_for(limit, |event| match event {
+            ClientEvent::Message { from, message: received } => {
+                Some((from.clone(), message.compare(received)?))
+            }
             _ => None,
         })
         .await
     }
 
-    /// Waits until the server has read all that was sent; whether it has.
-    pub async fn fence(&mut self, limit: Duration) -> bool {
-        self.log.retain(|heard| *heard != ClientEvent::Fence);
-        let _ = self.orders.send(Order::Fence);
-        let done = |heard: &ClientEvent| {
-            matches!(heard, ClientEvent::Fence | ClientEvent::Closed(..)).then(|| heard.clone())
+    /// Waits until the server has read all that was sent, up to `limit`. Returns true if it has.
+    pub async fn sync(&mut self, limit: Duration) -> bool {
+        self.log.retain(|event| *event != ClientEvent::Synced);
+        let _ = self.commands.send(ConnectionCommand::Sync);
+        let done = |event: &ClientEvent| {
+            matches!(event, ClientEvent::Synced | ClientEvent::Closed(..)).then(|| event.clone())
         };
-        self.until(limit, done).await == Some(ClientEvent::Fence)
+        self.wait_for(limit, done).await == Some(ClientEvent::Synced)
     }
 
-    /// Takes in what has come without waiting.
-    pub fn catch_up(&mut self) {
-        while let Ok(heard) = self.heard.try_recv() {
-            self.log.push(heard);
+    /// Moves the events that have arrived into the log, without waiting.
+    pub fn drain_events(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.log.push(event);
         }
     }
 
-    /// How the connection ended, if it has.
-    pub fn closed(&self) -> Option<String> {
-        self.log.iter().find_map(|heard| match heard {
-            ClientEvent::Closed(code, reason) => Some(closing(*code, reason)),
+    /// Returns the next event; `None` after the last.
+    pub async fn next_event(&mut self) -> Option<ClientEvent> {
+        self.events.recv().await
+    }
+
+    /// Returns how the connection was closed, if the log has that.
+    pub fn close_text(&self) -> Option<String> {
+        self.log.iter().find_map(|event| match event {
+            ClientEvent::Closed(code, reason) => Some(close_text(*code, reason)),
             _ => None,
         })
     }
 
-    /// Leaves as its clients do, and waits for the server's farewell.
+    /// Closes as clients of the protocol do, and waits for the server's close frame up to `limit`.
     pub async fn leave(&mut self, limit: Duration) {
-        let _ = self.orders.send(Order::Close(self.tongue.words().leaves_with));
-        let closed = |heard: &ClientEvent| matches!(heard, ClientEvent::Closed(..)).then_some(());
-        self.until(limit, closed).await;
+        let _ = self.commands.send(ConnectionCommand::Close(self.protocol.capabilities().close_code));
+        let closed = |event: &ClientEvent| matches!(event, ClientEvent::Closed(..)).then_some(());
+        self.wait_for(limit, closed).await;
     }
 }
 
-/// A close in words.
-pub fn closing(code: Option<u16>, reason: &str) -> String {
+/// Returns a text for a close code and reason.
+pub fn close_text(code: Option<u16>, reason: &str) -> String {
     match (code, reason) {
         (None, _) => "closed without a code".to_owned(),
         (Some(code), "") => format!("closed with {code}"),
@@ -153,32 +175,33 @@ pub fn closing(code: Option<u16>, reason: &str) -> String {
     }
 }
 
-async fn drive(
-    mut socket: Socket,
-    client: Arc<Mutex<Box<dyn Client>>>,
-    acts: Vec<ClientAction>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    hears: mpsc::UnboundedSender<ClientEvent>,
+/// Runs a client until its connection or its handle ends.
+async fn run(
+    mut socket: DialedSocket,
+    client: Arc<Mutex<Box<dyn SyntheticClient>>>,
+    actions: Vec<ClientAction>,
+    mut commands: mpsc::UnboundedReceiver<ConnectionCommand>,
+    events: mpsc::UnboundedSender<ClientEvent>,
 ) {
-    let mut acts = Some(acts);
-    let mut beats = interval(BEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beats.reset();
+    let mut actions = Some(actions);
+    let mut heartbeats = interval(HEARTBEAT_INTERVAL);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeats.reset();
     let mut end = (Some(1006), String::new());
+    // Failed writes are ignored: the next read reports the end of the connection.
     loop {
-        for act in acts.take().into_iter().flatten() {
-            match act {
-                // If it does not get through, the stream ends, and that is heard.
-                ClientAction::Send(frame) => drop(socket.send(message(frame)).await),
-                ClientAction::Close(code) => drop(socket.close(code.map(farewell)).await),
-                ClientAction::Hear(heard) => drop(hears.send(heard)),
+        for action in actions.take().into_iter().flatten() {
+            match action {
+                ClientAction::Send(frame) => drop(socket.send(to_message(frame)).await),
+                ClientAction::Close(code) => drop(socket.close(code.map(close_frame)).await),
+                ClientAction::Report(event) => drop(events.send(event)),
             }
         }
         tokio::select! {
-            came = socket.next() => match came {
-                Some(Ok(Message::Text(text))) => acts = Some(client.lock().text(&text)),
-                Some(Ok(Message::Binary(bytes))) => acts = Some(client.lock().binary(&bytes)),
-                Some(Ok(Message::Pong(_))) => drop(hears.send(ClientEvent::Fence)),
+            received = socket.next() => match received {
+                Some(Ok(Message::Text(text))) => actions = Some(client.lock().on_text(&text)),
+                Some(Ok(Message::Binary(bytes))) => actions = Some(client.lock().on_binary(&bytes)),
+                Some(Ok(Message::Pong(_))) => drop(events.send(ClientEvent::Synced)),
                 Some(Ok(Message::Close(frame))) => {
                     end = frame.map_or((None, String::new()), |frame| {
                         (Some(frame.code.into()), frame.reason.as_str().to_owned())
@@ -187,34 +210,34 @@ async fn drive(
                 Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
                 Some(Err(_)) | None => break,
             },
-            order = orders.recv() => match order {
-                Some(Order::Say(frame)) => drop(socket.send(message(frame)).await),
-                Some(Order::Fence) => drop(socket.send(Message::Ping(Bytes::new())).await),
-                Some(Order::Close(code)) => drop(socket.close(code.map(farewell)).await),
-                // Nobody is interested any more.
+            command = commands.recv() => match command {
+                Some(ConnectionCommand::Send(frame)) => drop(socket.send(to_message(frame)).await),
+                Some(ConnectionCommand::Sync) => drop(socket.send(Message::Ping(Bytes::new())).await),
+                Some(ConnectionCommand::Close(code)) => drop(socket.close(code.map(close_frame)).await),
+                // The handle was dropped.
                 None => {
                     let _ = socket.close(None).await;
                     break;
                 }
             },
-            _ = beats.tick() => {
-                let beat = client.lock().beat();
-                if let Some(frame) = beat {
-                    let _ = socket.send(message(frame)).await;
+            _ = heartbeats.tick() => {
+                let heartbeat = client.lock().heartbeat();
+                if let Some(frame) = heartbeat {
+                    let _ = socket.send(to_message(frame)).await;
                 }
             }
         }
     }
-    let _ = hears.send(ClientEvent::Closed(end.0, end.1));
+    let _ = events.send(ClientEvent::Closed(end.0, end.1));
 }
 
-fn message(frame: Frame) -> Message {
+fn to_message(frame: ClientFrame) -> Message {
     match frame {
-        Frame::Text(text) => Message::text(text),
-        Frame::Binary(bytes) => Message::binary(bytes),
+        ClientFrame::Text(text) => Message::text(text),
+        ClientFrame::Binary(bytes) => Message::binary(bytes),
     }
 }
 
-fn farewell(code: u16) -> CloseFrame {
+fn close_frame(code: u16) -> CloseFrame {
     CloseFrame { code: code.into(), reason: "".into() }
 }

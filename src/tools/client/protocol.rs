@@ -1,70 +1,73 @@
-//! The seventeen ways of speaking, and what each of them has words for (measured on the originals). No messages here.
+//! The seventeen protocols, and what each of them can express (measured on the Node.js servers). No messages here.
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::protocol::dialect::{Dialect, Family};
 
-/// A way of speaking.
+/// A protocol that a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// A dialect of sigver.
     Sigver(Dialect),
-    /// The path relay.
+    /// boramalper/signaller: a listener and a connector, paired by the path.
     Signaller,
 }
 
-/// When one is told that the other has left.
+/// The moment at which a client learns that the other has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DepartureNotice {
-    /// There are no words for it.
+    /// The protocol has no message for it.
     Never,
     /// At once.
     Immediate,
-    /// When it sends something to who has left.
+    /// On the next message to the client that has left.
     OnNextSend,
 }
 
-/// What a dialect has words for.
+/// The capabilities of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolCapabilities {
-    /// A member is told that it is one.
-    pub admits: bool,
-    /// A joiner is told that it is bound to a member.
-    pub binds: bool,
-    /// A member is told that somebody joins, before the joiner says anything.
-    pub announces: bool,
-    /// A member says which joiner something is for.
-    pub addresses: bool,
+    /// A member receives a confirmation that it is one.
+    pub confirms_member: bool,
+    /// A joiner receives a confirmation that it is linked to a member.
+    pub confirms_joiner: bool,
+    /// A member is notified of a joiner before the joiner's first message.
+    pub announces_joiner: bool,
+    /// A member's message names the joiner that it is for.
+    pub addresses_joiner: bool,
     /// A joiner's first data is part of its request to join.
     pub joins_with_data: bool,
-    /// Its client says that it has nothing more to say.
-    pub says_end: bool,
-    /// Its client is told so of the other.
-    pub hears_end: bool,
-    /// A member is told that a joiner has left.
-    pub joiner_left: DepartureNotice,
-    /// A joiner is told that its member has left.
-    pub member_left: DepartureNotice,
-    /// The server asks members again and again whether they are there.
-    pub beats_member: bool,
-    /// The server asks joiners, too, that have not reached the group yet.
-    pub beats_joiner: bool,
-    /// The code by which its clients close when they leave.
-    pub leaves_with: Option<u16>,
+    /// A client is notified that the other sends nothing more.
+    pub receives_end: bool,
+    /// Notice to a member of a joiner that has left.
+    pub joiner_departure: DepartureNotice,
+    /// Notice to a joiner of a member that has left.
+    pub member_departure: DepartureNotice,
+    /// The server sends heartbeats to members.
+    pub heartbeats_member: bool,
+    /// The server sends heartbeats to joiners that have not reached the group yet.
+    pub heartbeats_joiner: bool,
+    /// Close code by which clients leave.
+    pub close_code: Option<u16>,
 }
 
 impl Protocol {
-    /// All of them, oldest first.
+    /// Number of protocols.
+    pub const COUNT: usize = Dialect::ALL.len() + 1;
+
+    /// Returns all protocols, oldest first.
     pub fn all() -> impl Iterator<Item = Protocol> {
         Dialect::ALL.into_iter().map(Protocol::Sigver).chain([Protocol::Signaller])
     }
 
-    /// The one of this name.
-    pub fn of_name(name: &str) -> Option<Protocol> {
-        Protocol::all().find(|tongue| tongue.name() == name)
+    /// Returns the protocol of this name.
+    pub fn from_name(name: &str) -> Option<Protocol> {
+        Protocol::all().find(|protocol| protocol.name() == name)
     }
 
-    /// Its name.
+    /// Returns the protocol's name.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Sigver(dialect) => dialect.name(),
@@ -72,76 +75,81 @@ impl Protocol {
         }
     }
 
-    /// Its name in a narrow table.
-    pub fn short(self) -> &'static str {
+    /// Returns the protocol's name in a narrow table.
+    pub fn table_label(self) -> &'static str {
         self.name().strip_prefix("sigver-").unwrap_or("sgnl")
     }
 
-    /// Whether a member of one and a joiner of the other can meet at all.
-    pub fn meets(self, other: Protocol) -> bool {
+    /// Returns true if a member of one protocol and a joiner of the other can meet at all.
+    pub fn is_compatible_with(self, other: Protocol) -> bool {
         self == other || (self != Protocol::Signaller && other != Protocol::Signaller)
     }
 
-    /// Whether its frames are JSON.
+    /// Returns true if the protocol's frames are JSON.
     pub fn is_json(self) -> bool {
         matches!(self, Protocol::Sigver(dialect) if dialect.family() == Family::Json)
     }
 
-    /// What it has words for.
-    pub fn words(self) -> ProtocolCapabilities {
+    /// Returns what the protocol can express.
+    pub fn capabilities(self) -> ProtocolCapabilities {
         let silent = ProtocolCapabilities {
-            admits: false,
-            binds: false,
-            announces: false,
-            addresses: true,
+            confirms_member: false,
+            confirms_joiner: false,
+            announces_joiner: false,
+            addresses_joiner: true,
             joins_with_data: false,
-            says_end: false,
-            hears_end: false,
-            joiner_left: DepartureNotice::Never,
-            member_left: DepartureNotice::Never,
-            beats_member: false,
-            beats_joiner: false,
-            leaves_with: None,
+            receives_end: false,
+            joiner_departure: DepartureNotice::Never,
+            member_departure: DepartureNotice::Never,
+            heartbeats_member: false,
+            heartbeats_joiner: false,
+            close_code: None,
         };
-        let answers = ProtocolCapabilities { admits: true, binds: true, ..silent };
-        let told = ProtocolCapabilities {
-            joiner_left: DepartureNotice::Immediate,
-            member_left: DepartureNotice::Immediate,
-            ..answers
+        let confirms = ProtocolCapabilities { confirms_member: true, confirms_joiner: true, ..silent };
+        let notifies = ProtocolCapabilities {
+            joiner_departure: DepartureNotice::Immediate,
+            member_departure: DepartureNotice::Immediate,
+            ..confirms
         };
-        let v1 = ProtocolCapabilities { says_end: true, hears_end: true, leaves_with: Some(1000), ..told };
+        let v1 = ProtocolCapabilities { receives_end: true, close_code: Some(1000), ..notifies };
         let Protocol::Sigver(dialect) = self else {
             // One listener, one connector, and an end that both see.
-            return ProtocolCapabilities { leaves_with: Some(1000), ..told };
+            return ProtocolCapabilities { close_code: Some(1000), ..notifies };
         };
         match dialect {
             Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                ProtocolCapabilities { announces: true, ..silent }
+                ProtocolCapabilities { announces_joiner: true, ..silent }
             }
-            Dialect::Sigver6 => ProtocolCapabilities { binds: true, addresses: false, ..silent },
+            Dialect::Sigver6 => {
+                ProtocolCapabilities { confirms_joiner: true, addresses_joiner: false, ..silent }
+            }
             Dialect::Sigver7 => ProtocolCapabilities {
                 joins_with_data: true,
-                member_left: DepartureNotice::Immediate,
+                member_departure: DepartureNotice::Immediate,
                 ..silent
             },
-            Dialect::Sigver7_6 => told,
+            Dialect::Sigver7_6 => notifies,
             Dialect::Sigver8 | Dialect::Sigver9 => ProtocolCapabilities {
-                joiner_left: DepartureNotice::OnNextSend,
-                member_left: DepartureNotice::OnNextSend,
-                ..answers
+                joiner_departure: DepartureNotice::OnNextSend,
+                member_departure: DepartureNotice::OnNextSend,
+                ..confirms
             },
-            Dialect::Sigver11 => told,
-            Dialect::Sigver13 => ProtocolCapabilities { beats_member: true, beats_joiner: true, ..told },
-            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => {
-                ProtocolCapabilities { beats_member: true, ..v1 }
+            Dialect::Sigver11 => notifies,
+            Dialect::Sigver13 => {
+                ProtocolCapabilities { heartbeats_member: true, heartbeats_joiner: true, ..notifies }
             }
-            Dialect::Sigver18 => ProtocolCapabilities { beats_member: true, beats_joiner: true, ..v1 },
-            // `lastData` is theirs, too, but no client of theirs ever sets it, and it is never passed on.
+            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => {
+                ProtocolCapabilities { heartbeats_member: true, ..v1 }
+            }
+            Dialect::Sigver18 => {
+                ProtocolCapabilities { heartbeats_member: true, heartbeats_joiner: true, ..v1 }
+            }
+            // `lastData` exists here, too, but no client of these releases sets it, and no server forwards it.
             Dialect::Sigver19 | Dialect::Sigver20 => ProtocolCapabilities {
-                beats_member: true,
-                beats_joiner: true,
-                leaves_with: Some(1000),
-                ..told
+                heartbeats_member: true,
+                heartbeats_joiner: true,
+                close_code: Some(1000),
+                ..notifies
             },
         }
     }
@@ -153,24 +161,36 @@ impl fmt::Display for Protocol {
     }
 }
 
+impl Serialize for Protocol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format_args!("there is no protocol '{name}'"));
+        Protocol::from_name(&name).ok_or_else(unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_tongue_has_a_name_of_its_own() {
+    fn names_are_unique() {
         let all: Vec<Protocol> = Protocol::all().collect();
-        assert_eq!(all.len(), 17);
-        assert!(all.iter().all(|tongue| Protocol::of_name(tongue.name()) == Some(*tongue)));
+        assert_eq!(all.len(), Protocol::COUNT);
+        assert!(all.iter().all(|protocol| Protocol::from_name(protocol.name()) == Some(*protocol)));
     }
 
     #[test]
-    fn the_relay_meets_only_itself() {
-        let twenty = Protocol::Sigver(Dialect::Sigver20);
-        assert!(
-            Protocol::Signaller.meets(Protocol::Signaller)
-                && twenty.meets(Protocol::Sigver(Dialect::Sigver1))
-        );
-        assert!(!Protocol::Signaller.meets(twenty) && !twenty.meets(Protocol::Signaller));
+    fn signaller_is_compatible_with_itself_only() {
+        let (signaller, twenty) = (Protocol::Signaller, Protocol::Sigver(Dialect::Sigver20));
+        assert!(signaller.is_compatible_with(signaller));
+        assert!(twenty.is_compatible_with(Protocol::Sigver(Dialect::Sigver1)));
+        assert!(!signaller.is_compatible_with(twenty) && !twenty.is_compatible_with(signaller));
     }
 }

@@ -1,7 +1,7 @@
-//! `sigver matrix`: its options, its progress, and what it prints. What is measured, and how, is in `compat`.
+//! The command line of `sigver matrix`: its options, its progress bar, and what it prints.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,84 +10,86 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 use crate::tools::matrix::render;
-use crate::tools::matrix::result::Outcome;
-use crate::tools::matrix::run::{Plan, run};
-use crate::tools::{draw_target, ephemeral_server, tongue};
+use crate::tools::matrix::result::{MatrixResult, PairFailure};
+use crate::tools::matrix::run::{MatrixPlan, run};
+use crate::tools::{draw_target, ephemeral_server, parse_protocol};
 
 /// Options of `sigver matrix`.
 #[derive(Debug, Args)]
-pub struct Matrix {
-    /// The server, ws://… or wss://…; without it, one is started for the time of this command.
+pub(crate) struct MatrixArgs {
+    /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this command
     url: Option<String>,
-    /// What that one serves.
+    /// Protocols of the server that is started, as --protocol of the gateway
     #[arg(long, value_name = "LIST", default_value = "auto", conflicts_with = "url")]
     protocol: String,
-    /// Only these dialects.
+    /// Measure only these dialects
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     dialects: Vec<String>,
-    /// Only this pair, MEMBER:JOINER; `*` stands for all, and `nobody` for the negative control. May be repeated.
+    /// Measure only this pair, MEMBER:JOINER; `*` stands for all dialects, and `none` for a room without a member (the
+    /// negative control). May be repeated
     #[arg(long, value_name = "PAIR")]
     only: Vec<String>,
-    /// Print the result for machines.
+    /// Print the result as JSON
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// Print the result as docs/reference/interop.md has it.
+    /// Print the result as Markdown, like docs/reference/interop.md
     #[arg(long)]
     markdown: bool,
-    /// Write the result for CI to this file; `-` prints it in place of the table.
+    /// Write the result as JUnit XML to this file; `-` prints it instead of the table
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// A result of `--json`: only what is worse than it is an error.
+    /// A result of --json: fail only for pairs that are worse than there
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
-    /// Pairs at a time; each takes three connections.
+    /// Number of pairs that are measured concurrently, with three connections each
     #[arg(long, value_name = "NUMBER", default_value_t = 128)]
     jobs: usize,
-    /// How long each pair is held for heartbeats, which come after five seconds.
+    /// Time for which each pair is held for heartbeats, which are due after five seconds, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5800)]
     hold: u64,
 }
 
-impl Matrix {
-    /// Measures, prints, and tells by its code whether all is well.
-    pub async fn run(&self) -> Result<ExitCode> {
+impl MatrixArgs {
+    /// Measures and prints. Returns success if no pair failed, or is worse than expected.
+    ///
+    /// # Errors
+    ///
+    /// If the options or the expected result cannot be used, or the server cannot be reached.
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         let plan = self.plan()?;
-        let expected = self.expect.as_ref().map(stored).transpose()?;
-        let (url, name) = match &self.url {
-            Some(url) => (url.clone(), url.clone()),
+        let expected = self.expect.as_deref().map(read_result).transpose()?;
+        let (target, server) = match &self.url {
+            Some(url) => (Target::parse(url)?, url.clone()),
             None => (
-                format!("ws://{}", ephemeral_server::start(&self.protocol).await?),
-                format!("a server of our own, --protocol {}", self.protocol),
+                ephemeral_server::start(&self.protocol).await?.into(),
+                format!("a server of this program, --protocol {}", self.protocol),
             ),
         };
-        let target = Target::parse(&url)?;
-        if let Err(error) = target.connect().await {
-            bail!("{target}: {error}");
-        }
-        let bar = progress(plan.len());
-        let outcome = run(&target, &name, &plan, |cell| {
-            bar.set_message(cell.name());
+        drop(target.dial().await?);
+        let bar = progress_bar(plan.len());
+        let result = run(&target, &server, &plan, |result| {
+            bar.set_message(result.pair.to_string());
             bar.inc(1);
         })
         .await;
         bar.finish_and_clear();
-        let wrong = match &expected {
-            Some(expected) => outcome.regressions(expected),
-            None => outcome.failures(),
+        let failures = match &expected {
+            Some(expected) => result.regressions(expected),
+            None => result.failures(),
         };
-        self.print(&outcome, &wrong)?;
+        self.print(&result, &failures)?;
         if expected.is_some() {
-            wrong.iter().for_each(|wrong| eprintln!("worse than expected: {wrong}"));
+            failures.iter().for_each(|failure| eprintln!("worse than expected: {failure}"));
         }
-        Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn print(&self, outcome: &Outcome, wrong: &[String]) -> Result<()> {
+    fn print(&self, result: &MatrixResult, failures: &[PairFailure]) -> Result<()> {
         let mut junit_printed = false;
         if let Some(path) = &self.junit {
-            let junit = render::junit(outcome, wrong);
+            let junit = render::junit(result, failures);
             junit_printed = path.as_os_str() == "-";
             match junit_printed {
                 true => print!("{junit}"),
@@ -95,25 +97,26 @@ impl Matrix {
             }
         }
         if self.json {
-            println!("{:#}", outcome.to_json());
+            println!("{}", serde_json::to_string_pretty(result)?);
         } else if self.markdown {
-            print!("{}", render::markdown(outcome));
+            print!("{}", render::markdown(result));
         } else if !junit_printed {
-            print!("{}", render::table(outcome));
+            print!("{}", render::text(result));
         }
         Ok(())
     }
 
-    fn plan(&self) -> Result<Plan> {
-        let tongues = match self.dialects.as_slice() {
+    fn plan(&self) -> Result<MatrixPlan> {
+        let protocols = match self.dialects.as_slice() {
             [] => Protocol::all().collect(),
-            names => names.iter().map(|name| tongue(name)).collect::<Result<Vec<_>>>()?,
+            names => names.iter().map(|name| parse_protocol(name)).collect::<Result<Vec<_>>>()?,
         };
-        let mut plan = Plan::of(&tongues);
-        let only = self.only.iter().map(|pair| Only::parse(pair)).collect::<Result<Vec<_>>>()?;
+        let mut plan = MatrixPlan::new(&protocols);
+        let only = self.only.iter().map(|pair| PairPattern::parse(pair)).collect::<Result<Vec<_>>>()?;
         if !only.is_empty() {
-            plan.pairs.retain(|(member, joiner)| only.iter().any(|only| only.is(Some(*member), *joiner)));
-            plan.control.retain(|joiner| only.iter().any(|only| only.is(None, *joiner)));
+            let matches = |member, joiner| only.iter().any(|pattern| pattern.matches(member, joiner));
+            plan.pairs.retain(|(member, joiner)| matches(Some(*member), *joiner));
+            plan.control.retain(|joiner| matches(None, *joiner));
         }
         if plan.is_empty() {
             bail!("there is no such pair");
@@ -124,42 +127,40 @@ impl Matrix {
     }
 }
 
-/// A pattern of pairs.
+/// The pattern of `--only`.
 #[derive(Debug)]
-struct Only {
-    /// `None` for all of them, the inner one for nobody.
+struct PairPattern {
+    /// `None` for all members; the inner one for a room without a member.
     member: Option<Option<Protocol>>,
     joiner: Option<Protocol>,
 }
 
-impl Only {
+impl PairPattern {
     fn parse(pair: &str) -> Result<Self> {
         let (member, joiner) =
             pair.split_once(':').with_context(|| format!("'{pair}' is not MEMBER:JOINER"))?;
-        Ok(Only {
+        Ok(PairPattern {
             member: match member {
                 "*" => None,
-                "nobody" => Some(None),
-                name => Some(Some(tongue(name)?)),
+                "none" => Some(None),
+                name => Some(Some(parse_protocol(name)?)),
             },
-            joiner: if joiner == "*" { None } else { Some(tongue(joiner)?) },
+            joiner: if joiner == "*" { None } else { Some(parse_protocol(joiner)?) },
         })
     }
 
-    fn is(&self, member: Option<Protocol>, joiner: Protocol) -> bool {
+    fn matches(&self, member: Option<Protocol>, joiner: Protocol) -> bool {
         self.member.is_none_or(|only| only == member) && self.joiner.is_none_or(|only| only == joiner)
     }
 }
 
-fn stored(path: &PathBuf) -> Result<Outcome> {
+fn read_result(path: &Path) -> Result<MatrixResult> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    Outcome::of_json(&value)
-        .with_context(|| format!("{} is no result of sigver matrix --json", path.display()))
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a result of sigver matrix --json", path.display()))
 }
 
-/// A bar on a terminal, and nothing elsewhere.
-fn progress(len: usize) -> ProgressBar {
+fn progress_bar(len: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(u64::try_from(len).ok(), draw_target());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}") {
         bar.set_style(style);
@@ -173,15 +174,16 @@ mod tests {
     use crate::protocol::dialect::Dialect;
 
     #[test]
-    fn patterns_choose_pairs() {
+    fn patterns_match_pairs() {
         let (five, twenty) = (Protocol::Sigver(Dialect::Sigver5), Protocol::Sigver(Dialect::Sigver20));
-        assert!(Only::parse("sigver-5:*").unwrap().is(Some(five), twenty));
-        assert!(!Only::parse("sigver-5:*").unwrap().is(None, twenty));
-        assert!(Only::parse("nobody:sigver-20").unwrap().is(None, twenty));
-        assert!(Only::parse("*:*").unwrap().is(None, twenty));
-        assert!(!Only::parse("*:sigver-5").unwrap().is(Some(five), twenty));
+        let parse = |pair| PairPattern::parse(pair).unwrap();
+        assert!(parse("sigver-5:*").matches(Some(five), twenty));
+        assert!(!parse("sigver-5:*").matches(None, twenty));
+        assert!(parse("none:sigver-20").matches(None, twenty));
+        assert!(parse("*:*").matches(None, twenty));
+        assert!(!parse("*:sigver-5").matches(Some(five), twenty));
         for wrong in ["sigver-5", "sigver-5:what", "what:sigver-5"] {
-            assert!(Only::parse(wrong).is_err(), "{wrong}");
+            assert!(PairPattern::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The matrix: how well members of each dialect and joiners of each other work together on a server.
+//! The matrix: how well members of each dialect and joiners of each other dialect work together on a server.
 
 pub(in crate::tools) mod cli;
 pub mod pair_test;

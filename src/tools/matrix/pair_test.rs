@@ -1,181 +1,230 @@
-//! One pair of dialects on a server: a member, two joiners, and everything they can do with one another. What is lost
-//! is found by comparing what came with what was sent, and what was told with what there are words for.
+//! Runs one member and two joiners through every operation that both protocols support, and records what was lost or
+//! altered.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tokio::time::sleep;
 
-use super::result::{PairResult, Verdict};
-use crate::tools::client::dialects::{ClientEvent, Id, Role};
+use super::result::{PairId, PairResult, Verdict};
+use crate::tools::client::dialects::{ClientEvent, JoinerId, Role};
 use crate::tools::client::message::{Delivery, MessageKind, TestMessage};
-use crate::tools::client::peer::Peer;
+use crate::tools::client::peer::{SyntheticPeer, close_text};
 use crate::tools::client::protocol::{DepartureNotice, Protocol};
-use crate::tools::client::target::{ConnectError, Target};
+use crate::tools::client::random_key;
+use crate::tools::dial::{ConnectError, Target, error_chain};
 
-/// How long what is to happen may take: what is for a silent member may be held for some seconds.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// How long what may be lost is waited for, when other things have come.
-const QUIET: Duration = Duration::from_millis(1500);
-/// How long a departure, or an end, may take to be told.
-const TOLD: Duration = Duration::from_secs(3);
+/// Time limit of an event that must happen: a gateway may hold what is for a silent member for some seconds.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time limit of a message that may be lost, after others that were sent with it have arrived.
+const LOSS_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time limit of the notice of a departure or of an end.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a cell is measured.
+/// Options of the measurement of a pair.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How long the connections are held before the second part, for heartbeats to come.
+pub struct PairOptions {
+    /// Duration for which the connections are held before the second part, so that heartbeats arrive.
     pub hold: Duration,
 }
 
-impl Default for Options {
+impl Default for PairOptions {
     fn default() -> Self {
-        // The first heartbeats come after five seconds.
-        Options { hold: Duration::from_millis(5800) }
+        // The first heartbeats are due after five seconds.
+        PairOptions { hold: Duration::from_millis(5800) }
     }
 }
 
-/// A key that no one else has. It suits every dialect, and is a proper handle of the relay.
-pub fn random_key() -> String {
-    format!("m{:015x}", fastrand::u64(..) >> 4)
+/// The reason why a pair does not work together.
+#[derive(Debug, Error)]
+enum PairError {
+    #[error("the {client} cannot connect")]
+    Connect { client: &'static str, source: ConnectError },
+    #[error("the {client} is not {expected}, but {found}")]
+    NotConfirmed { client: &'static str, expected: &'static str, found: String },
+    #[error("the member is not notified of the joiner")]
+    NotAnnounced,
+    #[error("both joiners have the same id")]
+    SharedId,
+    #[error("messages for one joiner reach the other, too")]
+    Misdelivered,
+    #[error("the {client} is {how} {during}")]
+    Closed { client: &'static str, how: String, during: &'static str },
+    #[error("no message of the {} reaches the {}", .0.sender(), .0.receiver())]
+    Unreachable(Direction),
+    #[error("the {client} receives something unexpected: {what}")]
+    Unexpected { client: &'static str, what: String },
+    #[error("two connectors share one listener")]
+    TwoConnectors,
+    #[error("{phase}")]
+    During { phase: &'static str, source: Box<PairError> },
 }
 
-/// Measures how well a member of one dialect and joiners of another work together.
-pub async fn measure(target: &Target, member: Protocol, joiner: Protocol, options: Options) -> PairResult {
-    let mut room = Room { key: random_key(), lost: Vec::new(), payloads: BTreeMap::new(), marks: 0 };
-    let done = match member {
-        Protocol::Signaller => room.relay(target).await,
-        Protocol::Sigver(_) => room.run(target, member, joiner, options).await,
-    };
-    let verdict = match (done, room.losses()) {
-        (Err(why), _) => Verdict::Failed(why),
-        (Ok(()), lost) if lost.is_empty() => Verdict::Ok,
-        (Ok(()), lost) => Verdict::Degraded(lost),
-    };
-    PairResult { member: Some(member), joiner, verdict, told: None }
+impl PairError {
+    /// Returns a function that adds the phase of the measurement to an error.
+    fn during(phase: &'static str) -> impl FnOnce(PairError) -> PairError {
+        move |source| PairError::During { phase, source: Box::new(source) }
+    }
 }
 
-/// The negative control: a joiner of a key that nobody has opened must be refused, or told that it is the first.
+/// Measures how well a member of one protocol and joiners of another work together.
+pub async fn measure(
+    target: &Target,
+    member: Protocol,
+    joiner: Protocol,
+    options: PairOptions,
+) -> PairResult {
+    let mut run = PairRun { key: random_key(), losses: Vec::new(), messages: BTreeMap::new(), markers: 0 };
+    let finished = match member {
+        Protocol::Signaller => run.run_signaller(target).await,
+        Protocol::Sigver(_) => run.run(target, member, joiner, options).await,
+    };
+    let verdict = match (finished, run.losses()) {
+        (Err(error), _) => Verdict::Failed { reason: error_chain(&error) },
+        (Ok(()), losses) if losses.is_empty() => Verdict::Ok,
+        (Ok(()), losses) => Verdict::Degraded { losses },
+    };
+    PairResult { pair: PairId { member: Some(member), joiner }, verdict, answer: None }
+}
+
+/// Runs the negative control: a joiner of a room without a member must be rejected, or become the member.
 pub async fn control(target: &Target, joiner: Protocol) -> PairResult {
-    let first = TestMessage::new(MessageKind::Offer, "nobody");
-    let told = match Peer::connect(target, joiner, Role::Joiner, &random_key(), Some(&first)).await {
-        Err(ConnectError::Refused(status)) if joiner == Protocol::Signaller => Ok(format!("HTTP {status}")),
-        Err(error) => Err(error.to_string()),
+    let first = TestMessage::new(MessageKind::Offer, "control");
+    let peer = SyntheticPeer::connect(target, joiner, Role::Joiner, &random_key(), Some(&first)).await;
+    let answer = match peer {
+        Err(ConnectError::Status(status)) if joiner == Protocol::Signaller => Ok(format!("HTTP {status}")),
+        Err(error) => Err(error_chain(&error)),
         Ok(mut peer) => {
-            let answer = |heard: &ClientEvent| match heard {
-                ClientEvent::Member => Some(Ok("is told that it is the first".to_owned())),
-                ClientEvent::Refused(words) => Some(Ok(format!("refused: {words}"))),
-                ClientEvent::Closed(code, reason) => {
-                    Some(Ok(crate::tools::client::peer::closing(*code, reason)))
-                }
-                ClientEvent::Bound => Some(Err("is told that it is bound to somebody".to_owned())),
+            let answer = |event: &ClientEvent| match event {
+                ClientEvent::BecameMember => Some(Ok("becomes the member".to_owned())),
+                ClientEvent::Rejected(reason) => Some(Ok(format!("rejected: {reason}"))),
+                ClientEvent::Closed(code, reason) => Some(Ok(close_text(*code, reason))),
+                ClientEvent::LinkedToMember => Some(Err("linked to a member that does not exist".to_owned())),
                 _ => None,
             };
-            let nothing = || Err("neither refused nor told that it is the first".to_owned());
-            peer.until(PATIENCE, answer).await.unwrap_or_else(nothing)
+            let nothing = || Err("neither rejected nor made the member".to_owned());
+            peer.wait_for(EVENT_TIMEOUT, answer).await.unwrap_or_else(nothing)
         }
     };
-    let (verdict, told) = match told {
-        Ok(told) => (Verdict::Ok, Some(told)),
-        Err(why) => (Verdict::Failed(why), None),
+    let (verdict, answer) = match answer {
+        Ok(answer) => (Verdict::Ok, Some(answer)),
+        Err(reason) => (Verdict::Failed { reason }, None),
     };
-    PairResult { member: None, joiner, verdict, told }
+    PairResult { pair: PairId { member: None, joiner }, verdict, answer }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Direction {
-    Up,
-    Down,
+    ToMember,
+    ToJoiner,
 }
 
-struct Room {
-    key: String,
-    lost: Vec<String>,
-    /// Which kinds of things came how, if not intact.
-    payloads: BTreeMap<(Direction, Delivery), Vec<MessageKind>>,
-    marks: u32,
-}
-
-/// What was sent, and how it came.
-type Came = Vec<(MessageKind, Option<(Option<Id>, Delivery)>)>;
-
-impl Room {
-    fn parcel(&mut self, shape: MessageKind) -> TestMessage {
-        self.marks += 1;
-        TestMessage::new(shape, &format!("{}-{}-", self.key, self.marks))
-    }
-
-    fn lose(&mut self, what: impl Into<String>) {
-        let what = what.into();
-        if !self.lost.contains(&what) {
-            self.lost.push(what);
+impl Direction {
+    fn sender(self) -> &'static str {
+        match self {
+            Direction::ToMember => "joiner",
+            Direction::ToJoiner => "member",
         }
     }
 
-    /// All that was lost, in a fixed order and without anything that differs from run to run.
+    fn receiver(self) -> &'static str {
+        match self {
+            Direction::ToMember => "member",
+            Direction::ToJoiner => "joiner",
+        }
+    }
+}
+
+/// One pair while it is measured.
+struct PairRun {
+    key: String,
+    losses: Vec<String>,
+    /// Kinds of messages that did not arrive intact.
+    messages: BTreeMap<(Direction, Delivery), Vec<MessageKind>>,
+    /// Number of markers used so far.
+    markers: u32,
+}
+
+/// Kinds of the messages that were sent, with sender and delivery of those that arrived.
+type Deliveries = Vec<(MessageKind, Option<(Option<JoinerId>, Delivery)>)>;
+
+impl PairRun {
+    fn message(&mut self, kind: MessageKind) -> TestMessage {
+        self.markers += 1;
+        TestMessage::new(kind, &format!("{}-{}-", self.key, self.markers))
+    }
+
+    fn add_loss(&mut self, loss: impl Into<String>) {
+        let loss = loss.into();
+        if !self.losses.contains(&loss) {
+            self.losses.push(loss);
+        }
+    }
+
+    /// Returns all losses, in a fixed order and without anything that differs from run to run.
     fn losses(&self) -> Vec<String> {
-        let payloads = self.payloads.iter().map(|((way, state), shapes)| {
-            let way = if *way == Direction::Up { "to the member" } else { "to the joiner" };
-            let state = match state {
+        let messages = self.messages.iter().map(|((direction, delivery), kinds)| {
+            let delivery = match delivery {
                 Delivery::Lost => "lost",
-                Delivery::Untyped => "without its kind",
+                Delivery::KindLost => "without its kind",
                 Delivery::Altered | Delivery::Intact => "altered",
             };
-            let shapes: Vec<&str> = shapes.iter().map(|shape| shape.name()).collect();
-            format!("{way}: {} {state}", shapes.join(", "))
+            let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            format!("to the {}: {} {delivery}", direction.receiver(), kinds.join(", "))
         });
-        payloads.chain(self.lost.iter().cloned()).collect()
+        messages.chain(self.losses.iter().cloned()).collect()
     }
 
-    /// Sends these, as far as there are words for them, after those that were sent already, and waits for them.
-    /// Something must come.
+    /// Sends messages of these kinds, as far as the protocol can express them, after those in `sent`, and waits for all of
+    /// them. At least one must arrive.
     async fn exchange(
         &mut self,
-        from: &Peer,
-        to: &mut Peer,
-        way: Direction,
-        id: Option<&Id>,
+        from: &SyntheticPeer,
+        to: &mut SyntheticPeer,
+        direction: Direction,
+        id: Option<&JoinerId>,
         mut sent: Vec<TestMessage>,
-        shapes: &[MessageKind],
-    ) -> Result<Came, String> {
-        for shape in shapes {
-            let parcel = self.parcel(*shape);
-            if from.say(id, &parcel) {
-                sent.push(parcel);
+        kinds: &[MessageKind],
+    ) -> Result<Deliveries, PairError> {
+        for kind in kinds {
+            let message = self.message(*kind);
+            if from.send(id, &message) {
+                sent.push(message);
             }
         }
-        let mut came = Came::new();
-        // What is sent together comes together, if it comes at all.
-        let mut deadline = Instant::now() + PATIENCE;
-        for parcel in &sent {
-            let how = to.receive(parcel, deadline.saturating_duration_since(Instant::now())).await;
-            if how.is_some() {
-                deadline = Instant::now() + QUIET;
+        let mut deliveries = Deliveries::new();
+        // Messages that are sent together arrive together, if they arrive at all.
+        let mut deadline = Instant::now() + EVENT_TIMEOUT;
+        for message in &sent {
+            let delivery = to.receive(message, deadline.saturating_duration_since(Instant::now())).await;
+            if delivery.is_some() {
+                deadline = Instant::now() + LOSS_TIMEOUT;
             }
-            came.push((parcel.shape, how));
-            if let Some(closed) = to.closed() {
-                let (who, what) =
-                    if way == Direction::Up { ("member", "joiner") } else { ("joiner", "member") };
-                return Err(format!("the {who} is {closed} when the {what} sends"));
+            deliveries.push((message.kind, delivery));
+            if let Some(how) = to.close_text() {
+                let during = match direction {
+                    Direction::ToMember => "when the joiner sends",
+                    Direction::ToJoiner => "when the member sends",
+                };
+                return Err(PairError::Closed { client: direction.receiver(), how, during });
             }
         }
-        if !came.is_empty() && came.iter().all(|(_, how)| how.is_none()) {
-            return Err(match way {
-                Direction::Up => "nothing that the joiner sends reaches the member".to_owned(),
-                Direction::Down => "nothing that the member sends reaches the joiner".to_owned(),
-            });
+        if !deliveries.is_empty() && deliveries.iter().all(|(_, delivery)| delivery.is_none()) {
+            return Err(PairError::Unreachable(direction));
         }
-        Ok(came)
+        Ok(deliveries)
     }
 
-    /// Notes what did not come intact.
-    fn note(&mut self, way: Direction, came: &Came) {
-        for (shape, how) in came {
-            let state = how.as_ref().map_or(Delivery::Lost, |(_, state)| *state);
-            if state != Delivery::Intact {
-                let shapes = self.payloads.entry((way, state)).or_default();
-                if !shapes.contains(shape) {
-                    shapes.push(*shape);
-                    shapes.sort();
+    /// Records the messages that did not arrive intact.
+    fn record(&mut self, direction: Direction, deliveries: &Deliveries) {
+        for (kind, delivery) in deliveries {
+            let delivery = delivery.as_ref().map_or(Delivery::Lost, |(_, delivery)| *delivery);
+            if delivery != Delivery::Intact {
+                let kinds = self.messages.entry((direction, delivery)).or_default();
+                if !kinds.contains(kind) {
+                    kinds.push(*kind);
+                    kinds.sort();
                 }
             }
         }
@@ -186,273 +235,319 @@ impl Room {
         target: &Target,
         member: Protocol,
         joiner: Protocol,
-        options: Options,
-    ) -> Result<(), String> {
-        let mut m = self.admit(target, member).await?;
-        let (mut j1, first1) = self.bind(target, joiner, &mut m, 1).await?;
-        let (mut j2, first2) = self.bind(target, joiner, &mut m, 2).await?;
-        let (id1, id2) = self.talk(&mut m, &mut j1, &mut j2, first1, first2).await?;
+        options: PairOptions,
+    ) -> Result<(), PairError> {
+        let mut m = self.connect_member(target, member).await?;
+        let (mut j1, first1) = self.connect_joiner(target, joiner, &mut m, 1).await?;
+        let (mut j2, first2) = self.connect_joiner(target, joiner, &mut m, 2).await?;
+        let (id1, id2) = self.converse(&mut m, &mut j1, &mut j2, first1, first2).await?;
         let (id1, id2) = (id1.as_ref(), id2.as_ref());
-        sleep((m.since + options.hold).saturating_duration_since(Instant::now())).await;
-        self.beats(&mut m, &mut j1)?;
-        self.late(&mut m, &mut j1, id1).await.map_err(|why| format!("later: {why}"))?;
-        self.ends(&mut m, &mut j1, &mut j2, (id1, id2)).await;
-        self.joiner_leaves(&mut m, &mut j2, id2).await;
-        if m.closed().is_none() {
-            let down = self.once_more(&mut m, &mut j1, id1).await;
-            down.map_err(|why| format!("when another joiner has left: {why}"))?;
+        sleep((m.connected_at + options.hold).saturating_duration_since(Instant::now())).await;
+        self.check_heartbeats(&mut m, &mut j1)?;
+        self.converse_again(&mut m, &mut j1, id1).await.map_err(PairError::during("after the hold"))?;
+        self.check_ends(&mut m, &mut j1, &mut j2, (id1, id2)).await;
+        self.check_joiner_departure(&mut m, &mut j2, id2).await;
+        if m.close_text().is_none() {
+            let answered = self.answer(&mut m, &mut j1, id1).await;
+            answered.map_err(PairError::during("after another joiner left"))?;
         }
-        self.member_leaves(&mut m, &mut j1).await;
-        for (who, peer) in [("member", &m), ("joiner", &j1), ("joiner", &j2)] {
-            let strange = peer.log.iter().find_map(|heard| match heard {
-                ClientEvent::Strange(what) => Some(what),
+        self.check_member_departure(&mut m, &mut j1).await;
+        for (client, peer) in [("member", &m), ("joiner", &j1), ("joiner", &j2)] {
+            let unexpected = peer.log.iter().find_map(|event| match event {
+                ClientEvent::Unexpected(what) => Some(what.clone()),
                 _ => None,
             });
-            if let Some(what) = strange {
-                return Err(format!("the {who} is told what it does not understand: {what}"));
+            if let Some(what) = unexpected {
+                return Err(PairError::Unexpected { client, what });
             }
         }
         Ok(())
     }
 
-    async fn admit(&mut self, target: &Target, tongue: Protocol) -> Result<Peer, String> {
-        let member = Peer::connect(target, tongue, Role::Member, &self.key, None).await;
-        let mut member = member.map_err(|error| format!("the member: {error}"))?;
-        let admitted = match tongue.words().admits {
-            true => expect(&mut member, &ClientEvent::Member).await,
-            false => match member.fence(PATIENCE).await {
-                true => Ok(()),
-                false => Err(member.closed().unwrap_or_else(|| "not answered".to_owned())),
-            },
+    async fn connect_member(
+        &mut self,
+        target: &Target,
+        protocol: Protocol,
+    ) -> Result<SyntheticPeer, PairError> {
+        let member = SyntheticPeer::connect(target, protocol, Role::Member, &self.key, None).await;
+        let mut member = member.map_err(|source| PairError::Connect { client: "member", source })?;
+        let confirmed = match protocol.capabilities().confirms_member {
+            true => expect(&mut member, &ClientEvent::BecameMember).await,
+            false => expect_sync(&mut member).await,
         };
-        admitted.map_err(|why| format!("the member is not admitted, but {why}"))?;
+        confirmed.map_err(|Unconfirmed(found)| PairError::NotConfirmed {
+            client: "member",
+            expected: "admitted",
+            found,
+        })?;
         Ok(member)
     }
 
-    /// A joiner that is bound to the member, and what it sent as it joined.
-    async fn bind(
+    /// Returns a joiner that is linked to the member, and the message that it sent with its request.
+    async fn connect_joiner(
         &mut self,
         target: &Target,
-        tongue: Protocol,
-        member: &mut Peer,
+        protocol: Protocol,
+        member: &mut SyntheticPeer,
         number: usize,
-    ) -> Result<(Peer, Vec<TestMessage>), String> {
-        let first = tongue.words().joins_with_data.then(|| self.parcel(MessageKind::Offer));
-        let joiner = Peer::connect(target, tongue, Role::Joiner, &self.key, first.as_ref()).await;
-        let mut joiner = joiner.map_err(|error| format!("the joiner: {error}"))?;
-        let bound = match tongue.words().binds {
-            true => expect(&mut joiner, &ClientEvent::Bound).await,
-            false => match joiner.fence(PATIENCE).await {
-                true => Ok(()),
-                false => Err(joiner.closed().unwrap_or_else(|| "not answered".to_owned())),
-            },
+    ) -> Result<(SyntheticPeer, Vec<TestMessage>), PairError> {
+        let capabilities = protocol.capabilities();
+        let first = capabilities.joins_with_data.then(|| self.message(MessageKind::Offer));
+        let joiner = SyntheticPeer::connect(target, protocol, Role::Joiner, &self.key, first.as_ref()).await;
+        let mut joiner = joiner.map_err(|source| PairError::Connect { client: "joiner", source })?;
+        let confirmed = match capabilities.confirms_joiner {
+            true => expect(&mut joiner, &ClientEvent::LinkedToMember).await,
+            false => expect_sync(&mut joiner).await,
         };
-        bound.map_err(|why| format!("the joiner is not bound, but {why}"))?;
-        if member.tongue.words().announces {
+        confirmed.map_err(|Unconfirmed(found)| PairError::NotConfirmed {
+            client: "joiner",
+            expected: "linked to the member",
+            found,
+        })?;
+        if member.protocol.capabilities().announces_joiner {
             let mut arrivals = 0;
-            let all = |heard: &ClientEvent| {
-                arrivals += usize::from(*heard == ClientEvent::Arrival);
+            let all = |event: &ClientEvent| {
+                arrivals += usize::from(*event == ClientEvent::JoinerArrived);
                 (arrivals >= number).then_some(())
             };
-            member.until(PATIENCE, all).await.ok_or("the member is not told that somebody joins")?;
+            member.wait_for(EVENT_TIMEOUT, all).await.ok_or(PairError::NotAnnounced)?;
         }
         Ok((joiner, first.into_iter().collect()))
     }
 
-    /// Both joiners talk with the member, which answers each. Returns their ids.
-    async fn talk(
+    /// Lets both joiners send to the member, which answers each. Returns their ids.
+    async fn converse(
         &mut self,
-        m: &mut Peer,
-        j1: &mut Peer,
-        j2: &mut Peer,
+        m: &mut SyntheticPeer,
+        j1: &mut SyntheticPeer,
+        j2: &mut SyntheticPeer,
         first1: Vec<TestMessage>,
         first2: Vec<TestMessage>,
-    ) -> Result<(Option<Id>, Option<Id>), String> {
-        let addresses = m.tongue.words().addresses;
-        // Whose request carries data has sent its offer with it.
+    ) -> Result<(Option<JoinerId>, Option<JoinerId>), PairError> {
+        use Direction::{ToJoiner, ToMember};
+        let addresses = m.protocol.capabilities().addresses_joiner;
+        // A request that carries data has carried the offer.
         let offers = if first1.is_empty() { MessageKind::ALL.as_slice() } else { &MessageKind::ALL[1..] };
-        let up1 = self.exchange(j1, m, Direction::Up, None, first1, offers).await?;
-        self.note(Direction::Up, &up1);
+        let from1 = self.exchange(j1, m, ToMember, None, first1, offers).await?;
+        self.record(ToMember, &from1);
         let offer: &[MessageKind] = if first2.is_empty() { &[MessageKind::Offer] } else { &[] };
-        let up2 = self.exchange(j2, m, Direction::Up, None, first2, offer).await?;
-        self.note(Direction::Up, &up2);
-        // If nothing names the joiner, it is known by its place.
-        let id = |came: &Came, place: u32| {
-            let told = came.iter().find_map(|(_, how)| how.as_ref()?.0.clone());
-            told.or(addresses.then(|| Id::number(place)))
+        let from2 = self.exchange(j2, m, ToMember, None, first2, offer).await?;
+        self.record(ToMember, &from2);
+        // Where no frame names the joiner, it is known by its place.
+        let id = |deliveries: &Deliveries, place: u32| {
+            let named = deliveries.iter().find_map(|(_, delivery)| delivery.as_ref()?.0.clone());
+            named.or(addresses.then(|| JoinerId::from_number(place)))
         };
-        let (id1, id2) = (id(&up1, 0), id(&up2, 1));
+        let (id1, id2) = (id(&from1, 0), id(&from2, 1));
         if addresses && id1 == id2 {
-            return Err("both joiners have the same id".to_owned());
+            return Err(PairError::SharedId);
         }
-        let down1 =
-            self.exchange(m, j1, Direction::Down, id1.as_ref(), Vec::new(), &MessageKind::ALL).await?;
-        self.note(Direction::Down, &down1);
-        let down2 = self.once_more(m, j2, id2.as_ref()).await;
-        down2.map_err(|why| format!("of two joiners: {why}"))?;
-        self.apart(j1, j2, addresses).await?;
+        let to1 = self.exchange(m, j1, ToJoiner, id1.as_ref(), Vec::new(), &MessageKind::ALL).await?;
+        self.record(ToJoiner, &to1);
+        let answered = self.answer(m, j2, id2.as_ref()).await;
+        answered.map_err(PairError::during("with two joiners"))?;
+        self.check_isolation(j1, j2, addresses).await?;
         Ok((id1, id2))
     }
 
-    /// What is for one joiner must not reach the other.
-    async fn apart(&mut self, j1: &mut Peer, j2: &mut Peer, addresses: bool) -> Result<(), String> {
+    /// Checks that messages for one joiner did not reach the other.
+    async fn check_isolation(
+        &mut self,
+        j1: &mut SyntheticPeer,
+        j2: &mut SyntheticPeer,
+        addresses: bool,
+    ) -> Result<(), PairError> {
         let (mut received, mut twice) = (Vec::new(), false);
         for peer in [&mut *j1, &mut *j2] {
-            peer.fence(QUIET).await;
-            peer.catch_up();
-            let parcels = peer.log.iter().filter_map(|heard| match heard {
-                ClientEvent::TestMessage { got, .. } => Some(got.clone()),
+            peer.sync(LOSS_TIMEOUT).await;
+            peer.drain_events();
+            let messages = peer.log.iter().filter_map(|event| match event {
+                ClientEvent::Message { message, .. } => Some(message.clone()),
                 _ => None,
             });
-            let parcels: Vec<_> = parcels.collect();
-            twice |= parcels.iter().any(|got| received.contains(got));
-            received.extend(parcels);
+            let messages: Vec<_> = messages.collect();
+            twice |= messages.iter().any(|message| received.contains(message));
+            received.extend(messages);
         }
         match (twice, addresses) {
             (false, _) => {}
-            (true, true) => return Err("what is for one joiner reaches the other, too".to_owned()),
-            (true, false) => self.lose("an answer reaches every joiner that waits"),
+            (true, true) => return Err(PairError::Misdelivered),
+            (true, false) => self.add_loss("an answer reaches every waiting joiner"),
         }
         Ok(())
     }
 
-    /// Nobody was closed, and everybody was asked whether it is there whose dialect has words for that.
-    fn beats(&mut self, m: &mut Peer, j1: &mut Peer) -> Result<(), String> {
-        for (who, peer) in [("member", &mut *m), ("joiner", &mut *j1)] {
-            peer.catch_up();
-            if let Some(closed) = peer.closed() {
-                return Err(format!("the {who} is {closed} while nothing happens"));
+    /// Checks that no client was closed, and that each received heartbeats if its protocol has them.
+    fn check_heartbeats(&mut self, m: &mut SyntheticPeer, j1: &mut SyntheticPeer) -> Result<(), PairError> {
+        for (client, peer) in [("member", &mut *m), ("joiner", &mut *j1)] {
+            peer.drain_events();
+            if let Some(how) = peer.close_text() {
+                return Err(PairError::Closed { client, how, during: "while it is idle" });
             }
-            let words = peer.tongue.words();
-            let asked = if who == "member" { words.beats_member } else { words.beats_joiner };
-            if asked && !peer.log.contains(&ClientEvent::Beat) {
-                self.lose(format!("no heartbeats for the {who}"));
+            let capabilities = peer.protocol.capabilities();
+            let expected = match client {
+                "member" => capabilities.heartbeats_member,
+                _ => capabilities.heartbeats_joiner,
+            };
+            if expected && !peer.log.contains(&ClientEvent::HeartbeatRequest) {
+                self.add_loss(format!("no heartbeats for the {client}"));
             }
         }
         Ok(())
     }
 
-    /// Both still reach one another.
-    async fn late(&mut self, m: &mut Peer, j1: &mut Peer, id: Option<&Id>) -> Result<(), String> {
-        self.once_more(m, j1, id).await?;
-        let up = self.exchange(j1, m, Direction::Up, None, Vec::new(), &[MessageKind::Offer]).await?;
-        self.note(Direction::Up, &up);
-        Ok(())
-    }
-
-    /// The member still reaches the joiner, with an answer, or with an offer if it has no words for answers.
-    async fn once_more(&mut self, m: &mut Peer, joiner: &mut Peer, id: Option<&Id>) -> Result<(), String> {
-        let answers = [self.parcel(MessageKind::Answer), self.parcel(MessageKind::Offer)];
-        let said: Vec<TestMessage> =
-            answers.into_iter().find(|answer| m.say(id, answer)).into_iter().collect();
-        let down = self.exchange(m, joiner, Direction::Down, id, said, &[]).await;
-        match down {
-            Ok(down) => self.note(Direction::Down, &down),
-            Err(_) if !m.tongue.words().addresses && joiner.closed().is_none() => {
-                self.lose("each joiner gets one answer, the first");
-            }
-            Err(why) => return Err(why),
-        }
-        Ok(())
-    }
-
-    /// One joiner says that it has nothing more to say, and the member says so to the other.
-    async fn ends(
+    /// Checks that both still reach one another.
+    async fn converse_again(
         &mut self,
-        m: &mut Peer,
-        j1: &mut Peer,
-        j2: &mut Peer,
-        (id1, id2): (Option<&Id>, Option<&Id>),
+        m: &mut SyntheticPeer,
+        j1: &mut SyntheticPeer,
+        id: Option<&JoinerId>,
+    ) -> Result<(), PairError> {
+        self.answer(m, j1, id).await?;
+        let offer = [MessageKind::Offer];
+        let deliveries = self.exchange(j1, m, Direction::ToMember, None, Vec::new(), &offer).await?;
+        self.record(Direction::ToMember, &deliveries);
+        Ok(())
+    }
+
+    /// Sends an answer of the member to a joiner, or an offer if the member's protocol has no answers.
+    async fn answer(
+        &mut self,
+        m: &mut SyntheticPeer,
+        joiner: &mut SyntheticPeer,
+        id: Option<&JoinerId>,
+    ) -> Result<(), PairError> {
+        let answers = [self.message(MessageKind::Answer), self.message(MessageKind::Offer)];
+        let sent: Vec<TestMessage> =
+            answers.into_iter().find(|answer| m.send(id, answer)).into_iter().collect();
+        match self.exchange(m, joiner, Direction::ToJoiner, id, sent, &[]).await {
+            Ok(deliveries) => self.record(Direction::ToJoiner, &deliveries),
+            Err(_) if !m.protocol.capabilities().addresses_joiner && joiner.close_text().is_none() => {
+                self.add_loss("each joiner receives one answer, the first");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Checks that the end of one joiner reaches the member, and the member's end the other joiner.
+    async fn check_ends(
+        &mut self,
+        m: &mut SyntheticPeer,
+        j1: &mut SyntheticPeer,
+        j2: &mut SyntheticPeer,
+        (id1, id2): (Option<&JoinerId>, Option<&JoinerId>),
     ) {
-        let hears = |peer: &Peer| peer.tongue.words().hears_end;
-        if j1.end(None) && hears(m) && !is_told(m, |from| from == id1, ended).await {
-            self.lose("the joiner's end is not told");
+        let receives_end = |peer: &SyntheticPeer| peer.protocol.capabilities().receives_end;
+        if j1.send_end(None) && receives_end(m) && !is_notified(m, |from| from == id1, sender_of_end).await {
+            self.add_loss("the joiner's end does not reach the member");
         }
-        if m.end(id2) && hears(j2) && !is_told(j2, |_| true, ended).await {
-            self.lose("the member's end is not told");
-        }
-    }
-
-    async fn joiner_leaves(&mut self, m: &mut Peer, j2: &mut Peer, id: Option<&Id>) {
-        j2.leave(PATIENCE).await;
-        if m.tongue.words().joiner_left == DepartureNotice::OnNextSend {
-            let parcel = self.parcel(MessageKind::Answer);
-            m.say(id, &parcel);
-        }
-        let words = m.tongue.words().joiner_left;
-        if words != DepartureNotice::Never && !is_told(m, |from| from.is_none() || from == id, gone).await {
-            self.lose("that a joiner has left is not told");
+        if m.send_end(id2) && receives_end(j2) && !is_notified(j2, |_| true, sender_of_end).await {
+            self.add_loss("the member's end does not reach the joiner");
         }
     }
 
-    async fn member_leaves(&mut self, m: &mut Peer, j1: &mut Peer) {
-        m.leave(PATIENCE).await;
-        if j1.tongue.words().member_left == DepartureNotice::OnNextSend {
-            let parcel = self.parcel(MessageKind::Offer);
-            j1.say(None, &parcel);
+    async fn check_joiner_departure(
+        &mut self,
+        m: &mut SyntheticPeer,
+        j2: &mut SyntheticPeer,
+        id: Option<&JoinerId>,
+    ) {
+        j2.leave(EVENT_TIMEOUT).await;
+        let notice = m.protocol.capabilities().joiner_departure;
+        if notice == DepartureNotice::OnNextSend {
+            let message = self.message(MessageKind::Answer);
+            m.send(id, &message);
         }
-        if j1.tongue.words().member_left != DepartureNotice::Never && !is_told(j1, |_| true, gone).await {
-            self.lose("that the member has left is not told");
+        if notice != DepartureNotice::Never
+            && !is_notified(m, |from| from.is_none() || from == id, departed_client).await
+        {
+            self.add_loss("the departure of a joiner is not reported");
         }
     }
 
-    /// The path relay: one listener, one connector.
-    async fn relay(&mut self, target: &Target) -> Result<(), String> {
-        let connect = |role, key: String| async move {
-            Peer::connect(target, Protocol::Signaller, role, &key, None)
-                .await
-                .map_err(|error| error.to_string())
+    async fn check_member_departure(&mut self, m: &mut SyntheticPeer, j1: &mut SyntheticPeer) {
+        m.leave(EVENT_TIMEOUT).await;
+        let notice = j1.protocol.capabilities().member_departure;
+        if notice == DepartureNotice::OnNextSend {
+            let message = self.message(MessageKind::Offer);
+            j1.send(None, &message);
+        }
+        if notice != DepartureNotice::Never && !is_notified(j1, |_| true, departed_client).await {
+            self.add_loss("the departure of the member is not reported");
+        }
+    }
+
+    /// Runs signaller: one listener, one connector.
+    async fn run_signaller(&mut self, target: &Target) -> Result<(), PairError> {
+        use Direction::{ToJoiner, ToMember};
+        let key = self.key.clone();
+        let connect = async |role, client| {
+            let peer = SyntheticPeer::connect(target, Protocol::Signaller, role, &key, None).await;
+            peer.map_err(|source| PairError::Connect { client, source })
         };
-        let mut m =
-            connect(Role::Member, self.key.clone()).await.map_err(|why| format!("the listener: {why}"))?;
-        let mut j =
-            connect(Role::Joiner, self.key.clone()).await.map_err(|why| format!("the connector: {why}"))?;
-        if connect(Role::Joiner, self.key.clone()).await.is_ok() {
-            return Err("two connectors have one listener".to_owned());
+        let mut m = connect(Role::Member, "listener").await?;
+        let mut j = connect(Role::Joiner, "connector").await?;
+        if connect(Role::Joiner, "connector").await.is_ok() {
+            return Err(PairError::TwoConnectors);
         }
-        let up = self.exchange(&j, &mut m, Direction::Up, None, Vec::new(), &MessageKind::ALL).await?;
-        self.note(Direction::Up, &up);
-        let down = self.exchange(&m, &mut j, Direction::Down, None, Vec::new(), &MessageKind::ALL).await?;
-        self.note(Direction::Down, &down);
-        self.joiner_leaves(&mut m, &mut j, None).await;
+        let up = self.exchange(&j, &mut m, ToMember, None, Vec::new(), &MessageKind::ALL).await?;
+        self.record(ToMember, &up);
+        let down = self.exchange(&m, &mut j, ToJoiner, None, Vec::new(), &MessageKind::ALL).await?;
+        self.record(ToJoiner, &down);
+        self.check_joiner_departure(&mut m, &mut j, None).await;
         Ok(())
     }
 }
 
-/// Waits for this, and says what came instead.
-async fn expect(peer: &mut Peer, expected: &ClientEvent) -> Result<(), String> {
-    let answer = |heard: &ClientEvent| match heard {
-        heard if heard == expected => Some(Ok(())),
-        ClientEvent::Member => Some(Err("told that it is the first".to_owned())),
-        ClientEvent::Bound => Some(Err("told that it is bound to another".to_owned())),
-        ClientEvent::Refused(words) => Some(Err(format!("refused: {words}"))),
-        ClientEvent::Strange(what) => Some(Err(format!("told what it does not understand: {what}"))),
-        ClientEvent::Closed(code, reason) => Some(Err(crate::tools::client::peer::closing(*code, reason))),
+/// The event that a client received in place of the expected one.
+struct Unconfirmed(String);
+
+/// Waits for an event that confirms the client's role.
+async fn expect(peer: &mut SyntheticPeer, expected: &ClientEvent) -> Result<(), Unconfirmed> {
+    let answer = |event: &ClientEvent| match event {
+        event if event == expected => Some(Ok(())),
+        ClientEvent::BecameMember => Some(Err("made the member".to_owned())),
+        ClientEvent::LinkedToMember => Some(Err("linked to another client".to_owned())),
+        ClientEvent::Rejected(reason) => Some(Err(format!("rejected: {reason}"))),
+        ClientEvent::Unexpected(what) => Some(Err(format!("receives something unexpected: {what}"))),
+        ClientEvent::Closed(code, reason) => Some(Err(close_text(*code, reason))),
         _ => None,
     };
-    peer.until(PATIENCE, answer).await.unwrap_or_else(|| Err("not answered".to_owned()))
+    let answer = peer.wait_for(EVENT_TIMEOUT, answer).await;
+    answer.unwrap_or_else(|| Err("not answered".to_owned())).map_err(Unconfirmed)
 }
 
-fn ended(heard: &ClientEvent) -> Option<Option<&Id>> {
-    match heard {
+/// Waits until the server has read the request of a client that receives no confirmation.
+async fn expect_sync(peer: &mut SyntheticPeer) -> Result<(), Unconfirmed> {
+    match peer.sync(EVENT_TIMEOUT).await {
+        true => Ok(()),
+        false => Err(Unconfirmed(peer.close_text().unwrap_or_else(|| "not answered".to_owned()))),
+    }
+}
+
+fn sender_of_end(event: &ClientEvent) -> Option<Option<&JoinerId>> {
+    match event {
         ClientEvent::End { from } => Some(from.as_ref()),
         _ => None,
     }
 }
 
-/// A close tells it, too.
-fn gone(heard: &ClientEvent) -> Option<Option<&Id>> {
-    match heard {
-        ClientEvent::Gone { from } => Some(from.as_ref()),
+/// Returns the client that has left; a close of the own connection counts, too.
+fn departed_client(event: &ClientEvent) -> Option<Option<&JoinerId>> {
+    match event {
+        ClientEvent::PeerLeft { from } => Some(from.as_ref()),
         ClientEvent::Closed(..) => Some(None),
         _ => None,
     }
 }
 
-async fn is_told(
-    peer: &mut Peer,
-    of: impl Fn(Option<&Id>) -> bool,
-    what: fn(&ClientEvent) -> Option<Option<&Id>>,
+/// Returns true if `peer` receives an event of which `from` returns a client that `matches`.
+async fn is_notified(
+    peer: &mut SyntheticPeer,
+    matches: impl Fn(Option<&JoinerId>) -> bool,
+    from: fn(&ClientEvent) -> Option<Option<&JoinerId>>,
 ) -> bool {
-    peer.until(TOLD, |heard| what(heard).filter(|from| of(*from)).map(|_| ())).await.is_some()
+    let notice = |event: &ClientEvent| from(event).filter(|from| matches(*from)).map(|_| ());
+    peer.wait_for(NOTICE_TIMEOUT, notice).await.is_some()
 }

@@ -1,89 +1,102 @@
-//! What came out of it: per pair of dialects, how well they work together; and how that compares with an older result.
-//! Nothing is measured here.
+//! The result of a matrix: how well each pair of dialects works together, and how that compares with an older result.
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::tools::client::protocol::Protocol;
 
-/// How well a pair works together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The verdict on a pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
-    /// All that the one has words to say and the other to hear gets through.
+    /// Everything that both protocols can express arrives.
     Ok,
-    /// They work together, but this is lost.
-    Degraded(Vec<String>),
-    /// They do not, and why.
-    Failed(String),
+    /// The pair works together, with losses.
+    Degraded {
+        /// The losses.
+        losses: Vec<String>,
+    },
+    /// The pair does not work together.
+    Failed {
+        /// The cause.
+        reason: String,
+    },
 }
 
-/// One pair.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairResult {
-    /// What the member speaks; nobody is there in the negative control.
+/// A member's and a joiner's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairId {
+    /// The member's protocol; `None` in the negative control, in which the room has no member.
     pub member: Option<Protocol>,
-    /// What the joiners speak.
+    /// The joiners' protocol.
     pub joiner: Protocol,
-    /// How well it works.
-    pub verdict: Verdict,
-    /// What the joiner was told, in the negative control.
-    pub told: Option<String>,
 }
 
-/// A whole matrix.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The server's URL, or what it is.
+/// The result of one pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairResult {
+    /// The pair.
+    #[serde(flatten)]
+    pub pair: PairId,
+    /// The verdict.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The server's answer to the joiner, in the negative control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// The result of a whole matrix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MatrixResult {
+    /// The server's URL, or a description.
     pub server: String,
-    /// How long it took, in milliseconds.
-    pub took_ms: u64,
+    /// Duration of the measurement, in milliseconds.
+    pub duration_ms: u64,
     /// The pairs.
-    pub cells: Vec<PairResult>,
-    /// The negative control: joiners of keys that nobody has opened.
+    pub pairs: Vec<PairResult>,
+    /// The negative control: joiners of rooms without a member.
     pub control: Vec<PairResult>,
 }
 
+/// A pair that failed, or that is worse than expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFailure {
+    /// The pair.
+    pub pair: PairId,
+    /// The failure.
+    pub reason: String,
+}
+
 impl Verdict {
-    /// The better the less.
+    /// Returns 0 for the best verdict.
     fn rank(&self) -> u8 {
         match self {
             Verdict::Ok => 0,
-            Verdict::Degraded(_) => 1,
-            Verdict::Failed(_) => 2,
+            Verdict::Degraded { .. } => 1,
+            Verdict::Failed { .. } => 2,
         }
     }
 
-    /// One word.
-    pub fn word(&self) -> &'static str {
+    /// Returns the verdict in one word.
+    pub fn name(&self) -> &'static str {
         match self {
             Verdict::Ok => "ok",
-            Verdict::Degraded(_) => "degraded",
-            Verdict::Failed(_) => "failed",
+            Verdict::Degraded { .. } => "degraded",
+            Verdict::Failed { .. } => "failed",
         }
     }
 
-    fn of_json(value: &Value) -> Option<Verdict> {
-        Some(match value["result"].as_str()? {
-            "ok" => Verdict::Ok,
-            "degraded" => {
-                let lost = value["lost"].as_array()?.iter();
-                Verdict::Degraded(lost.filter_map(|lost| lost.as_str().map(str::to_owned)).collect())
-            }
-            "failed" => Verdict::Failed(value["why"].as_str().unwrap_or_default().to_owned()),
-            _ => return None,
-        })
-    }
-
-    /// What is worse than in `before`.
-    fn worse_than(&self, before: &Verdict) -> Option<String> {
+    /// Returns what is worse than in `before`.
+    fn regression(&self, before: &Verdict) -> Option<String> {
         match (self, before) {
-            (Verdict::Degraded(now), Verdict::Degraded(then)) => {
+            (Verdict::Degraded { losses }, Verdict::Degraded { losses: known }) => {
                 let new: Vec<&str> =
-                    now.iter().filter(|lost| !then.contains(lost)).map(String::as_str).collect();
+                    losses.iter().filter(|loss| !known.contains(loss)).map(String::as_str).collect();
                 (!new.is_empty()).then(|| format!("newly lost: {}", new.join("; ")))
             }
-            _ => (self.rank() > before.rank()).then(|| format!("{self}, was {}", before.word())),
+            _ => (self.rank() > before.rank()).then(|| format!("{self}, was {}", before.name())),
         }
     }
 }
@@ -92,89 +105,48 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Ok => f.write_str("ok"),
-            Verdict::Degraded(lost) => write!(f, "degraded: {}", lost.join("; ")),
-            Verdict::Failed(why) => write!(f, "failed: {why}"),
+            Verdict::Degraded { losses } => write!(f, "degraded: {}", losses.join("; ")),
+            Verdict::Failed { reason } => write!(f, "failed: {reason}"),
         }
     }
 }
 
-impl PairResult {
-    /// Its name: `member:joiner`, `nobody:joiner` in the negative control.
-    pub fn name(&self) -> String {
-        format!("{}:{}", self.member.map_or("nobody", Protocol::name), self.joiner)
-    }
-
-    fn to_json(&self) -> Value {
-        let mut object = json!({"member": self.member.map(Protocol::name), "joiner": self.joiner.name(),
-            "result": self.verdict.word()});
-        match &self.verdict {
-            Verdict::Ok => {}
-            Verdict::Degraded(lost) => object["lost"] = json!(lost),
-            Verdict::Failed(why) => object["why"] = json!(why),
-        }
-        if let Some(told) = &self.told {
-            object["told"] = json!(told);
-        }
-        object
-    }
-
-    fn of_json(value: &Value) -> Option<PairResult> {
-        let member = match &value["member"] {
-            Value::Null => None,
-            name => Some(Protocol::of_name(name.as_str()?)?),
-        };
-        Some(PairResult {
-            member,
-            joiner: Protocol::of_name(value["joiner"].as_str()?)?,
-            verdict: Verdict::of_json(value)?,
-            told: value["told"].as_str().map(str::to_owned),
-        })
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.member.map_or("none", Protocol::name), self.joiner)
     }
 }
 
-impl Outcome {
-    /// For machines, and to be compared with later.
-    pub fn to_json(&self) -> Value {
-        let list = |cells: &[PairResult]| cells.iter().map(PairResult::to_json).collect::<Vec<_>>();
-        json!({"server": self.server, "took_ms": self.took_ms, "cells": list(&self.cells),
-            "control": list(&self.control)})
+impl fmt::Display for PairFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.pair, self.reason)
     }
+}
 
-    /// A result that was stored; `None` if it is none.
-    pub fn of_json(value: &Value) -> Option<Outcome> {
-        let list =
-            |name: &str| value[name].as_array()?.iter().map(PairResult::of_json).collect::<Option<Vec<_>>>();
-        Some(Outcome {
-            server: value["server"].as_str().unwrap_or_default().to_owned(),
-            took_ms: value["took_ms"].as_u64().unwrap_or_default(),
-            cells: list("cells")?,
-            control: list("control")?,
-        })
-    }
-
-    /// All cells, the negative control included.
+impl MatrixResult {
+    /// Returns all pairs, the negative control included.
     pub fn all(&self) -> impl Iterator<Item = &PairResult> {
-        self.cells.iter().chain(&self.control)
+        self.pairs.iter().chain(&self.control)
     }
 
-    /// What failed.
-    pub fn failures(&self) -> Vec<String> {
-        let failed = self.all().filter(|cell| matches!(cell.verdict, Verdict::Failed(_)));
-        failed.map(|cell| format!("{}: {}", cell.name(), cell.verdict)).collect()
+    /// Returns the pairs that failed.
+    pub fn failures(&self) -> Vec<PairFailure> {
+        let failed = self.all().filter(|result| matches!(result.verdict, Verdict::Failed { .. }));
+        failed.map(|result| PairFailure { pair: result.pair, reason: result.verdict.to_string() }).collect()
     }
 
-    /// What is worse than in an older result. What either of them does not have is not compared, but a new pair must
-    /// not fail.
-    pub fn regressions(&self, before: &Outcome) -> Vec<String> {
+    /// Returns the pairs that are worse than in an older result. Pairs that only one of the results has are not compared,
+    /// but a new pair must not fail.
+    pub fn regressions(&self, before: &MatrixResult) -> Vec<PairFailure> {
         let mut found = Vec::new();
-        for cell in self.all() {
-            let then = before.all().find(|then| (then.member, then.joiner) == (cell.member, cell.joiner));
-            let worse = match (then, &cell.verdict) {
-                (Some(then), verdict) => verdict.worse_than(&then.verdict),
-                (None, Verdict::Failed(_)) => Some(format!("{}, and was not measured before", cell.verdict)),
-                (None, Verdict::Ok | Verdict::Degraded(_)) => None,
+        for PairResult { pair, verdict, .. } in self.all() {
+            let old = before.all().find(|old| old.pair == *pair);
+            let reason = match (old, verdict) {
+                (Some(old), verdict) => verdict.regression(&old.verdict),
+                (None, Verdict::Failed { .. }) => Some(format!("{verdict}, and was not measured before")),
+                (None, Verdict::Ok | Verdict::Degraded { .. }) => None,
             };
-            found.extend(worse.map(|worse| format!("{}: {worse}", cell.name())));
+            found.extend(reason.map(|reason| PairFailure { pair: *pair, reason }));
         }
         found
     }
@@ -185,41 +157,53 @@ mod tests {
     use super::*;
     use crate::protocol::dialect::Dialect;
 
-    fn outcome(verdict: Verdict) -> Outcome {
+    fn result(verdict: Verdict) -> MatrixResult {
         let (member, joiner) = (Protocol::Sigver(Dialect::Sigver5), Protocol::Sigver(Dialect::Sigver20));
-        let cell = PairResult { member: Some(member), joiner, verdict, told: None };
-        Outcome { server: "s".into(), took_ms: 1, cells: vec![cell], control: Vec::new() }
+        let pair = PairId { member: Some(member), joiner };
+        let pairs = vec![PairResult { pair, verdict, answer: None }];
+        MatrixResult { server: "s".into(), duration_ms: 1, pairs, control: Vec::new() }
+    }
+
+    fn degraded(losses: &[&str]) -> Verdict {
+        Verdict::Degraded { losses: losses.iter().map(|loss| (*loss).to_owned()).collect() }
+    }
+
+    fn failed() -> MatrixResult {
+        result(Verdict::Failed { reason: "why".into() })
+    }
+
+    fn regressions(now: &MatrixResult, before: &MatrixResult) -> Vec<String> {
+        now.regressions(before).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_stored_result_is_the_same_again() {
-        for verdict in
-            [Verdict::Ok, Verdict::Degraded(vec!["a".into(), "b".into()]), Verdict::Failed("why".into())]
-        {
-            let before = outcome(verdict);
-            let again = Outcome::of_json(&before.to_json()).unwrap();
-            assert_eq!(again.cells, before.cells);
+    fn stored_result_is_read_back() {
+        for before in [result(Verdict::Ok), result(degraded(&["a", "b"])), failed()] {
+            let text = serde_json::to_string(&before).unwrap();
+            let again: MatrixResult = serde_json::from_str(&text).unwrap();
+            assert_eq!(again.pairs, before.pairs);
             assert!(again.regressions(&before).is_empty());
         }
-        assert!(Outcome::of_json(&json!({"cells": [{"member": "x"}]})).is_none());
+        let text = serde_json::to_string(&result(degraded(&["a"])).pairs).unwrap();
+        let expected = r#"[{"member":"sigver-5","joiner":"sigver-20","verdict":"degraded","losses":["a"]}]"#;
+        assert_eq!(text, expected);
+        assert!(serde_json::from_str::<MatrixResult>(r#"{"pairs":[{"member":"x"}]}"#).is_err());
     }
 
     #[test]
-    fn only_what_is_worse_is_a_regression() {
-        let ok = outcome(Verdict::Ok);
-        let lossy = outcome(Verdict::Degraded(vec!["a".into()]));
-        let lossier = outcome(Verdict::Degraded(vec!["a".into(), "b".into()]));
-        let failed = outcome(Verdict::Failed("why".into()));
-        assert!(ok.regressions(&failed).is_empty() && lossy.regressions(&lossier).is_empty());
-        assert_eq!(lossy.regressions(&ok), ["sigver-5:sigver-20: degraded: a, was ok"]);
-        assert_eq!(lossier.regressions(&lossy), ["sigver-5:sigver-20: newly lost: b"]);
-        assert_eq!(failed.regressions(&lossy).len(), 1);
+    fn only_a_worse_verdict_is_a_regression() {
+        let (ok, lossy, lossier) =
+            (result(Verdict::Ok), result(degraded(&["a"])), result(degraded(&["a", "b"])));
+        assert!(ok.regressions(&failed()).is_empty() && lossy.regressions(&lossier).is_empty());
+        assert_eq!(regressions(&lossy, &ok), ["sigver-5:sigver-20: degraded: a, was ok"]);
+        assert_eq!(regressions(&lossier, &lossy), ["sigver-5:sigver-20: newly lost: b"]);
+        assert_eq!(failed().regressions(&lossy).len(), 1);
     }
 
     #[test]
-    fn a_pair_that_was_not_measured_before_must_not_fail() {
-        let nothing = Outcome { cells: Vec::new(), ..outcome(Verdict::Ok) };
-        assert!(outcome(Verdict::Degraded(vec!["a".into()])).regressions(&nothing).is_empty());
-        assert_eq!(outcome(Verdict::Failed("why".into())).regressions(&nothing).len(), 1);
+    fn new_pair_must_not_fail() {
+        let nothing = MatrixResult { pairs: Vec::new(), ..result(Verdict::Ok) };
+        assert!(result(degraded(&["a"])).regressions(&nothing).is_empty());
+        assert_eq!(failed().regressions(&nothing).len(), 1);
     }
 }

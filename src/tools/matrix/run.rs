@@ -1,4 +1,4 @@
-//! All pairs, some at a time. What is done with one pair is in `cell`.
+//! Measures all pairs of a plan, some concurrently. How one pair is measured is in `pair_test`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,83 +6,87 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::pair_test::{self, Options};
-use super::result::{Outcome, PairResult, Verdict};
+use super::pair_test::{self, PairOptions};
+use super::result::{MatrixResult, PairId, PairResult, Verdict};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
+use crate::tools::dial::Target;
 
-/// What is to be measured.
+/// The pairs to measure.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// Members and joiners.
+pub struct MatrixPlan {
+    /// Member and joiner of each pair.
     pub pairs: Vec<(Protocol, Protocol)>,
-    /// Joiners whom nobody awaits.
+    /// Joiners of rooms without a member.
     pub control: Vec<Protocol>,
-    /// How many pairs at a time. Each takes three connections.
+    /// Number of pairs that are measured concurrently, with three connections each.
     pub jobs: usize,
-    /// How each is measured.
-    pub options: Options,
+    /// Options of each measurement.
+    pub options: PairOptions,
 }
 
-impl Plan {
-    /// All pairs of these that can meet.
-    pub fn of(tongues: &[Protocol]) -> Self {
-        let pairs = tongues.iter().flat_map(|member| tongues.iter().map(|joiner| (*member, *joiner)));
-        Plan {
-            pairs: pairs.filter(|(member, joiner)| member.meets(*joiner)).collect(),
-            control: tongues.to_vec(),
+impl MatrixPlan {
+    /// Returns a plan of all pairs of these protocols that can meet, and of all of them as negative control.
+    pub fn new(protocols: &[Protocol]) -> Self {
+        let pairs = protocols.iter().flat_map(|member| protocols.iter().map(|joiner| (*member, *joiner)));
+        MatrixPlan {
+            pairs: pairs.filter(|(member, joiner)| member.is_compatible_with(*joiner)).collect(),
+            control: protocols.to_vec(),
             jobs: 128,
-            options: Options::default(),
+            options: PairOptions::default(),
         }
     }
 
-    /// How many there are to measure.
+    /// Returns the number of measurements.
     pub fn len(&self) -> usize {
         self.pairs.len() + self.control.len()
     }
 
-    /// Whether there is nothing to measure.
+    /// Returns true if there is nothing to measure.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Measures everything; `done` is called after each.
-pub async fn run(target: &Target, name: &str, plan: &Plan, mut done: impl FnMut(&PairResult)) -> Outcome {
+/// Measures all pairs of `plan`; `server` describes the target in the result. Calls `on_result` after each pair.
+pub async fn run(
+    target: &Target,
+    server: &str,
+    plan: &MatrixPlan,
+    mut on_result: impl FnMut(&PairResult),
+) -> MatrixResult {
     let started = Instant::now();
-    let bound = Arc::new(Semaphore::new(plan.jobs.max(1)));
+    let permits = Arc::new(Semaphore::new(plan.jobs.max(1)));
     let mut running = JoinSet::new();
-    let control = plan.control.iter().map(|joiner| (None, *joiner));
-    let pairs = plan.pairs.iter().map(|(member, joiner)| (Some(*member), *joiner));
-    for (place, (member, joiner)) in pairs.chain(control).enumerate() {
-        let (target, bound, options) = (target.clone(), Arc::clone(&bound), plan.options);
+    let pairs = plan.pairs.iter().map(|(member, joiner)| PairId { member: Some(*member), joiner: *joiner });
+    let control = plan.control.iter().map(|joiner| PairId { member: None, joiner: *joiner });
+    for (place, pair) in pairs.chain(control).enumerate() {
+        let (target, permits, options) = (target.clone(), Arc::clone(&permits), plan.options);
         running.spawn(async move {
             // The semaphore is never closed.
-            let _permit = bound.acquire_owned().await.ok();
-            let measured = tokio::spawn(async move {
-                match member {
-                    Some(member) => pair_test::measure(&target, member, joiner, options).await,
-                    None => pair_test::control(&target, joiner).await,
+            let _permit = permits.acquire_owned().await.ok();
+            let measurement = tokio::spawn(async move {
+                match pair.member {
+                    Some(member) => pair_test::measure(&target, member, pair.joiner, options).await,
+                    None => pair_test::control(&target, pair.joiner).await,
                 }
             });
-            let broken = |_| PairResult {
-                member,
-                joiner,
-                verdict: Verdict::Failed("the measurement itself failed".to_owned()),
-                told: None,
+            let panicked = |_| {
+                let reason = "the measurement itself failed".to_owned();
+                PairResult { pair, verdict: Verdict::Failed { reason }, answer: None }
             };
-            (place, measured.await.unwrap_or_else(broken))
+            (place, measurement.await.unwrap_or_else(panicked))
         });
     }
-    let mut cells = Vec::new();
+    let mut results = Vec::new();
     while let Some(finished) = running.join_next().await {
-        if let Ok((place, cell)) = finished {
-            done(&cell);
-            cells.push((place, cell));
+        if let Ok((place, result)) = finished {
+            on_result(&result);
+            results.push((place, result));
         }
     }
-    cells.sort_by_key(|(place, _)| *place);
-    let (control, cells) = cells.into_iter().map(|(_, cell)| cell).partition(|cell| cell.member.is_none());
-    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Outcome { server: name.to_owned(), took_ms, cells, control }
+    results.sort_by_key(|(place, _)| *place);
+    let results = results.into_iter().map(|(_, result)| result);
+    let (control, pairs) = results.partition(|result| result.pair.member.is_none());
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    MatrixResult { server: server.to_owned(), duration_ms, pairs, control }
 }

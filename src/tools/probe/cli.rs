@@ -1,35 +1,67 @@
-//! `sigver probe`: its options, and what it prints. How it is found out is in `compat`.
+//! The command line of `sigver probe`: its options, and what it prints.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 
-use crate::tools::client::target::Target;
-use crate::tools::probe::run::{Confidence, probe};
+use crate::tools::dial::Target;
+use crate::tools::probe::run::{Confidence, ProbeResult, probe};
 
 /// Options of `sigver probe`.
 #[derive(Debug, Args)]
-pub struct Probe {
-    /// The server, ws://… or wss://….
+pub(crate) struct ProbeArgs {
+    /// URL of the server, ws://HOST:PORT or wss://HOST
     url: String,
-    /// Take twenty seconds, for what only patience tells.
+    /// Also wait for heartbeat timeouts (takes 20 s)
     #[arg(long)]
     thorough: bool,
-    /// Print the answer for machines.
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Probe {
-    /// Probes, prints, and tells by its code whether there is an answer.
-    pub async fn run(&self) -> Result<ExitCode> {
+impl ProbeArgs {
+    /// Probes and prints. Returns success if anything was recognised.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached.
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
         let target = Target::parse(&self.url)?;
-        let answer = probe(&target, self.thorough).await.with_context(|| self.url.clone())?;
+        let result = probe(&target, self.thorough).await?;
         match self.json {
-            true => println!("{:#}", answer.to_json()),
-            false => print!("{}", answer.in_words()),
+            true => println!("{}", serde_json::to_string_pretty(&result)?),
+            false => print!("{}", text(&result)),
         }
-        Ok(if answer.sure() == Confidence::Not { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if result.confidence == Confidence::None { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// Renders a result as text.
+fn text(result: &ProbeResult) -> String {
+    let confidence = match result.confidence {
+        Confidence::Certain => "certain",
+        Confidence::Likely => "likely",
+        Confidence::None => "not recognised",
+    };
+    let seconds = result.duration_ms as f64 / 1000.0;
+    let mut out = format!("{}: {}\n{confidence}, after {seconds:.1} s\n\n", result.url, result.summary);
+    if result.gateway {
+        out.push_str("GET /: a gateway like this one\n");
+    }
+    for finding in &result.findings {
+        let releases = match (finding.releases.as_slice(), finding.releases.len()) {
+            ([], _) => "no release".to_owned(),
+            ([first, .., last], 5..) => format!("{first} … {last} ({})", finding.releases.len()),
+            (few, _) => few.join(", "),
+        };
+        let _ = writeln!(out, "{}: {} — fits {releases}", finding.action, finding.observed);
+    }
+    for trial in &result.trials {
+        let outcome = trial.failure.as_deref().unwrap_or("work");
+        let _ = writeln!(out, "two clients of {}: {outcome}", trial.dialect);
+    }
+    out
 }

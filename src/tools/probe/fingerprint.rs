@@ -1,63 +1,63 @@
-//! What each release shows to a client that says little, as measured on the originals: one table. No sockets here.
+//! The behaviour of each release towards a client that sends little, as measured on the Node.js servers. No sockets.
 
 use std::fmt;
 
 use crate::protocol::dialect::{Dialect, Release};
 
-/// What was seen of a server.
+/// An observation of a server's behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// A plain `GET`, answered with this status and line, or never.
+    /// Status and body of the answer to a `GET` without an upgrade; `None` if there is no answer.
     Http(Option<(u16, String)>),
-    /// What a silent client with a key in its path was sent at once.
-    Silent(First),
-    /// How a silent client without a key in its path was closed.
-    Empty(Option<(u16, String)>),
-    /// How a client was closed that said `{}`.
-    Object(Option<(u16, String)>),
-    /// How a client was closed that opened an empty key.
-    EmptyOpen(Option<u16>),
-    /// Whether a joiner is pinged before it has said anything.
+    /// First frames to a silent client with a key in its path.
+    Silent(FirstFrames),
+    /// Close of a silent client without a key in its path.
+    EmptyPath(Option<(u16, String)>),
+    /// Close of a client that sent `{}`.
+    EmptyObject(Option<(u16, String)>),
+    /// Close code of a client that opened an empty key.
+    EmptyKey(Option<u16>),
+    /// True if a joiner is pinged before it has sent anything.
     SecondPinged(bool),
-    /// Whether a favored member is preferred to an older one.
+    /// True if a favored member is preferred to an older one.
     Favored(bool),
-    /// How a client was closed that never answers, and after how many seconds.
-    Fate(Option<(u16, u64)>),
-    /// Nothing: there was no connection, or what came is of no use.
-    Broken(String),
+    /// Close code of a client that never answers, and after how many seconds it was closed.
+    HeartbeatTimeout(Option<(u16, u64)>),
+    /// There was no connection, or the server's reaction cannot be used.
+    Failed(String),
 }
 
-/// What a silent client hears first.
+/// The first frames to a silent client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
-    /// Nothing.
-    Nothing,
+pub enum FirstFrames {
+    /// No frame.
+    None,
     /// `{"ping":true}`.
     JsonPing,
-    /// That it is the first.
+    /// `isFirst`.
     IsFirst,
-    /// The same, and a ping.
+    /// `isFirst`, and a ping.
     IsFirstAndPing,
-    /// Something that no original sends.
+    /// Frames that no Node.js server sends.
     Other,
 }
 
-/// The releases that show this.
-pub fn fitting(seen: &Observation) -> Vec<Release> {
-    Release::ALL.into_iter().filter(|release| fits(seen, *release)).collect()
+/// Returns the releases that behave like this.
+pub fn matching_releases(observation: &Observation) -> Vec<Release> {
+    Release::ALL.into_iter().filter(|release| matches_release(observation, *release)).collect()
 }
 
-fn fits(seen: &Observation, release: Release) -> bool {
-    match seen {
-        Observation::Http(answer) => answer.as_ref().map(|(status, _)| *status) == http(release),
-        Observation::Silent(first) => *first == silent(release),
-        Observation::Empty(closed) => matches(closed.as_ref(), empty(release)),
-        Observation::Object(closed) => matches(closed.as_ref(), object(release)),
-        Observation::EmptyOpen(closed) => *closed == (release == Release::V10_1_0).then_some(4001),
+fn matches_release(observation: &Observation, release: Release) -> bool {
+    match observation {
+        Observation::Http(answer) => answer.as_ref().map(|(status, _)| *status) == http_status(release),
+        Observation::Silent(first) => *first == first_frames(release),
+        Observation::EmptyPath(closed) => is_close(closed.as_ref(), close_of_empty_path(release)),
+        Observation::EmptyObject(closed) => is_close(closed.as_ref(), close_of_empty_object(release)),
+        Observation::EmptyKey(closed) => *closed == (release == Release::V10_1_0).then_some(4001),
         Observation::SecondPinged(pinged) => *pinged == (release <= Release::V15_0_2),
         Observation::Favored(preferred) => *preferred == (release >= Release::V19_1_2),
-        Observation::Fate(closed) => {
-            let expected = fate(release);
+        Observation::HeartbeatTimeout(closed) => {
+            let expected = heartbeat_timeout(release);
             match (closed, expected) {
                 (None, None) => true,
                 (Some((code, after)), Some((expected, seconds))) => {
@@ -66,15 +66,15 @@ fn fits(seen: &Observation, release: Release) -> bool {
                 _ => false,
             }
         }
-        Observation::Broken(_) => false,
+        Observation::Failed(_) => false,
     }
 }
 
-fn matches(closed: Option<&(u16, String)>, expected: Option<(u16, &str)>) -> bool {
+fn is_close(closed: Option<&(u16, String)>, expected: Option<(u16, &str)>) -> bool {
     closed.map(|(code, reason)| (*code, reason.as_str())) == expected
 }
 
-fn http(release: Release) -> Option<u16> {
+fn http_status(release: Release) -> Option<u16> {
     if release <= Release::V7_6_4 {
         Some(426)
     } else if release <= Release::V11_0_0 {
@@ -84,28 +84,41 @@ fn http(release: Release) -> Option<u16> {
     }
 }
 
-fn silent(release: Release) -> First {
+fn first_frames(release: Release) -> FirstFrames {
     match release.dialect() {
-        Dialect::Sigver13 => First::JsonPing,
-        Dialect::Sigver15 | Dialect::Sigver15_1 => First::IsFirstAndPing,
-        Dialect::Sigver16 | Dialect::Sigver18 => First::IsFirst,
-        _ => First::Nothing,
+        Dialect::Sigver13 => FirstFrames::JsonPing,
+        Dialect::Sigver15 | Dialect::Sigver15_1 => FirstFrames::IsFirstAndPing,
+        Dialect::Sigver16 | Dialect::Sigver18 => FirstFrames::IsFirst,
+        Dialect::Sigver1
+        | Dialect::Sigver4
+        | Dialect::Sigver5
+        | Dialect::Sigver6
+        | Dialect::Sigver7
+        | Dialect::Sigver7_6
+        | Dialect::Sigver8
+        | Dialect::Sigver9
+        | Dialect::Sigver11
+        | Dialect::Sigver19
+        | Dialect::Sigver20 => FirstFrames::None,
     }
 }
 
-fn empty(release: Release) -> Option<(u16, &'static str)> {
+fn close_of_empty_path(release: Release) -> Option<(u16, &'static str)> {
     if release <= Release::V14_0_0 {
         return None;
     }
-    Some(match release {
-        Release::V17_0_1 => (4001, "ERR_KEY: The key  is an empty string"),
-        Release::V18_0_0 => (4001, "4001: The key  is an empty string"),
-        release if release >= Release::V19_0_0 => (4741, "4741: The key  is an empty string"),
-        _ => (4001, "KEY_ERROR: The key  is an empty string"),
+    Some(if release >= Release::V19_0_0 {
+        (4741, "4741: The key  is an empty string")
+    } else if release == Release::V18_0_0 {
+        (4001, "4001: The key  is an empty string")
+    } else if release == Release::V17_0_1 {
+        (4001, "ERR_KEY: The key  is an empty string")
+    } else {
+        (4001, "KEY_ERROR: The key  is an empty string")
     })
 }
 
-fn object(release: Release) -> Option<(u16, &'static str)> {
+fn close_of_empty_object(release: Release) -> Option<(u16, &'static str)> {
     Some(match release {
         Release::V3_0_0 | Release::V4_0_0 => (1000, ""),
         Release::V5_0_0 => {
@@ -119,7 +132,7 @@ fn object(release: Release) -> Option<(u16, &'static str)> {
         Release::V9_1_0 | Release::V10_1_0 => (4000, "MESSAGE_ERROR=4000: Unknown message"),
         Release::V11_0_0 => (4000, "MESSAGE_ERROR=4000: Unknown message: {}"),
         Release::V14_0_0 => (4000, "MESSAGE_ERROR: Unknown message: {}"),
-        // Text is read as a message without fields, and ignored.
+        // A text is decoded as a message without fields, and ignored.
         Release::V15_0_1
         | Release::V15_0_2
         | Release::V15_0_4
@@ -134,18 +147,20 @@ fn object(release: Release) -> Option<(u16, &'static str)> {
     })
 }
 
-fn fate(release: Release) -> Option<(u16, u64)> {
-    match release {
-        Release::V15_0_2 => Some((4002, 4)),
-        Release::V15_0_4 | Release::V15_1_0 => Some((4002, 5)),
-        Release::V18_0_0 => Some((4002, 15)),
-        release if release >= Release::V19_0_0 => Some((4742, 15)),
-        _ => None,
+fn heartbeat_timeout(release: Release) -> Option<(u16, u64)> {
+    if release >= Release::V19_0_0 {
+        Some((4742, 15))
+    } else if release == Release::V18_0_0 {
+        Some((4002, 15))
+    } else if matches!(release, Release::V15_0_4 | Release::V15_1_0) {
+        Some((4002, 5))
+    } else {
+        (release == Release::V15_0_2).then_some((4002, 4))
     }
 }
 
 impl Observation {
-    /// Whether the server says that it is a gateway like ours.
+    /// Returns true if the server answers as a gateway like this one.
     pub fn is_ours(&self) -> bool {
         matches!(self, Observation::Http(Some((200, line))) if line.to_lowercase().contains("sigver"))
     }
@@ -155,31 +170,33 @@ impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Observation::Http(Some((status, _))) => write!(f, "HTTP {status}"),
-            Observation::Http(None) => f.write_str("never answered"),
-            Observation::Silent(First::Nothing) => f.write_str("hears nothing"),
-            Observation::Silent(First::JsonPing) => f.write_str("hears {\"ping\":true}"),
-            Observation::Silent(First::IsFirst) => f.write_str("hears isFirst"),
-            Observation::Silent(First::IsFirstAndPing) => f.write_str("hears isFirst and a ping"),
-            Observation::Silent(First::Other) => f.write_str("hears what no original says"),
-            Observation::Empty(Some((code, reason))) | Observation::Object(Some((code, reason)))
+            Observation::Http(None) => f.write_str("no answer"),
+            Observation::Silent(FirstFrames::None) => f.write_str("receives nothing"),
+            Observation::Silent(FirstFrames::JsonPing) => f.write_str("receives {\"ping\":true}"),
+            Observation::Silent(FirstFrames::IsFirst) => f.write_str("receives isFirst"),
+            Observation::Silent(FirstFrames::IsFirstAndPing) => f.write_str("receives isFirst and a ping"),
+            Observation::Silent(FirstFrames::Other) => f.write_str("receives frames of no known release"),
+            Observation::EmptyPath(Some((code, reason))) | Observation::EmptyObject(Some((code, reason)))
                 if reason.is_empty() =>
             {
                 write!(f, "is closed with {code}")
             }
-            Observation::Empty(Some((code, reason))) | Observation::Object(Some((code, reason))) => {
+            Observation::EmptyPath(Some((code, reason))) | Observation::EmptyObject(Some((code, reason))) => {
                 write!(f, "is closed with {code} {reason}")
             }
-            Observation::EmptyOpen(Some(code)) => write!(f, "is closed with {code}"),
-            Observation::Empty(None) | Observation::Object(None) | Observation::EmptyOpen(None) => {
+            Observation::EmptyKey(Some(code)) => write!(f, "is closed with {code}"),
+            Observation::EmptyPath(None) | Observation::EmptyObject(None) | Observation::EmptyKey(None) => {
                 f.write_str("is not closed")
             }
-            Observation::SecondPinged(true) => f.write_str("is pinged before it says anything"),
-            Observation::SecondPinged(false) => f.write_str("is not pinged before it says anything"),
-            Observation::Favored(true) => f.write_str("gets the next joiner"),
-            Observation::Favored(false) => f.write_str("gets no more joiners than others"),
-            Observation::Fate(Some((code, after))) => write!(f, "is closed with {code} after {after} s"),
-            Observation::Fate(None) => f.write_str("is not closed"),
-            Observation::Broken(why) => write!(f, "tells nothing: {why}"),
+            Observation::SecondPinged(true) => f.write_str("is pinged before it sends anything"),
+            Observation::SecondPinged(false) => f.write_str("is not pinged before it sends anything"),
+            Observation::Favored(true) => f.write_str("is linked to the next joiner"),
+            Observation::Favored(false) => f.write_str("is not preferred to others"),
+            Observation::HeartbeatTimeout(Some((code, after))) => {
+                write!(f, "is closed with {code} after {after} s")
+            }
+            Observation::HeartbeatTimeout(None) => f.write_str("is not closed"),
+            Observation::Failed(why) => write!(f, "failed: {why}"),
         }
     }
 }
@@ -188,19 +205,19 @@ impl fmt::Display for Observation {
 mod tests {
     use super::*;
 
-    /// What a server of this release shows at once.
+    /// Returns the immediate observations of a server of this release.
     fn shown(release: Release) -> [Observation; 4] {
         let owned = |closed: Option<(u16, &str)>| closed.map(|(code, reason)| (code, reason.to_owned()));
         [
-            Observation::Http(http(release).map(|status| (status, String::new()))),
-            Observation::Silent(silent(release)),
-            Observation::Empty(owned(empty(release))),
-            Observation::Object(owned(object(release))),
+            Observation::Http(http_status(release).map(|status| (status, String::new()))),
+            Observation::Silent(first_frames(release)),
+            Observation::EmptyPath(owned(close_of_empty_path(release))),
+            Observation::EmptyObject(owned(close_of_empty_object(release))),
         ]
     }
 
     #[test]
-    fn what_is_seen_at_once_leaves_few_releases() {
+    fn immediate_observations_leave_few_releases() {
         let alike: Vec<&[Release]> = vec![
             &[Release::V3_0_0, Release::V4_0_0],
             &[Release::V6_0_0, Release::V7_0_0],
@@ -212,7 +229,7 @@ mod tests {
             let shown = shown(release);
             let left: Vec<Release> = Release::ALL
                 .into_iter()
-                .filter(|other| shown.iter().all(|seen| fits(seen, *other)))
+                .filter(|other| shown.iter().all(|observation| matches_release(observation, *other)))
                 .collect();
             let expected = alike.iter().find(|alike| alike.contains(&release));
             assert_eq!(left, expected.map_or(vec![release], |alike| alike.to_vec()));
@@ -220,16 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn patience_tells_the_first_two_of_15_apart() {
-        assert_ne!(fate(Release::V15_0_1), fate(Release::V15_0_2));
-        assert_eq!(fitting(&Observation::Fate(Some((4002, 4)))), [Release::V15_0_2]);
-        assert!(fitting(&Observation::Fate(Some((4002, 14)))).contains(&Release::V18_0_0));
+    fn heartbeat_timeout_tells_first_two_of_15_apart() {
+        assert_ne!(heartbeat_timeout(Release::V15_0_1), heartbeat_timeout(Release::V15_0_2));
+        assert_eq!(matching_releases(&Observation::HeartbeatTimeout(Some((4002, 4)))), [Release::V15_0_2]);
+        assert!(
+            matching_releases(&Observation::HeartbeatTimeout(Some((4002, 14)))).contains(&Release::V18_0_0)
+        );
     }
 
     #[test]
-    fn what_no_original_does_fits_none() {
-        assert!(fitting(&Observation::Silent(First::Other)).is_empty());
-        assert!(fitting(&Observation::Object(Some((4000, "no".to_owned())))).is_empty());
-        assert!(fitting(&Observation::Broken(String::new())).is_empty());
+    fn unknown_behaviour_matches_no_release() {
+        assert!(matching_releases(&Observation::Silent(FirstFrames::Other)).is_empty());
+        assert!(matching_releases(&Observation::EmptyObject(Some((4000, "no".to_owned())))).is_empty());
+        assert!(matching_releases(&Observation::Failed(String::new())).is_empty());
     }
 }

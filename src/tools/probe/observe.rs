@@ -1,4 +1,4 @@
-//! Connections that say as little as possible, and what is seen on them. What that means is in `fingerprint`.
+//! Connections that send as little as possible, and what they observe. What an observation means is in `fingerprint`.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::fingerprint::{First, Observation};
-use crate::tools::client::target::{ConnectError, Socket, Target};
-use crate::tools::matrix::pair_test::random_key;
+use super::fingerprint::{FirstFrames, Observation};
+use crate::tools::client::random_key;
+use crate::tools::dial::{ConnectError, DialedSocket, Target, error_chain};
 
-/// How long what comes at once may take, above all in a gateway that waits whether the client speaks first.
-const AT_ONCE: Duration = Duration::from_millis(1200);
-/// How long a server may take that closes at the third missed heartbeat.
-const PATIENCE: Duration = Duration::from_millis(17_500);
+/// Time limit of an immediate reaction. A gateway first waits for the client's first frame.
+const REACTION_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Time limit of a close at the third missed heartbeat.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(17_500);
 
-/// What came from the server, until nothing more came.
+/// A message or the close that a server sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Received {
     Text(String),
@@ -24,7 +24,7 @@ enum Received {
     Closed(u16, String),
 }
 
-struct ProbeSocket(Socket);
+struct ProbeSocket(DialedSocket);
 
 impl ProbeSocket {
     async fn open(target: &Target, path: &str) -> Result<ProbeSocket, ConnectError> {
@@ -32,7 +32,7 @@ impl ProbeSocket {
     }
 
     async fn text(&mut self, text: &str) {
-        // If it does not get through, the end of the stream is what comes.
+        // If this fails, the end of the stream is received next.
         let _ = self.0.send(Message::text(text)).await;
     }
 
@@ -40,7 +40,7 @@ impl ProbeSocket {
         let _ = self.0.send(Message::binary(bytes.to_vec())).await;
     }
 
-    /// The next that comes.
+    /// Returns what the server sends next, up to `limit`.
     async fn next(&mut self, limit: Duration) -> Option<Received> {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
@@ -58,7 +58,7 @@ impl ProbeSocket {
         }
     }
 
-    /// How it is closed, if it is.
+    /// Returns the code and reason of the server's close, if it closes within `limit`.
     async fn closed(&mut self, limit: Duration) -> Option<(u16, String)> {
         let deadline = Instant::now() + limit;
         loop {
@@ -79,157 +79,159 @@ fn path() -> String {
     format!("/{}", random_key())
 }
 
-/// A plain `GET`.
+/// Sends a `GET /` without an upgrade.
 pub async fn http(target: &Target) -> Observation {
     let request = format!(
-        "GET {}/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        target.base(),
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        target.path("/"),
         target.authority()
     );
-    let mut stream = match target.connect().await {
+    let mut stream = match target.dial().await {
         Ok(stream) => stream,
-        Err(error) => return Observation::Broken(error.to_string()),
+        Err(error) => return Observation::Failed(error_chain(&error)),
     };
     if let Err(error) = stream.write_all(request.as_bytes()).await {
-        return Observation::Broken(error.to_string());
+        return Observation::Failed(error_chain(&error));
     }
     let mut answer = Vec::new();
-    let _ = timeout(AT_ONCE, (&mut stream).take(64 * 1024).read_to_end(&mut answer)).await;
+    let _ = timeout(REACTION_TIMEOUT, (&mut stream).take(64 * 1024).read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer);
     let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
     match status {
         Some(status) => Observation::Http(Some((status, body.to_owned()))),
         None if answer.is_empty() => Observation::Http(None),
-        None => Observation::Broken("no HTTP".to_owned()),
+        None => Observation::Failed("no HTTP response".to_owned()),
     }
 }
 
-/// A client with a key in its path that says nothing.
+/// Connects with a key in the path, and sends nothing.
 pub async fn silent(target: &Target) -> Observation {
-    let mut line = match ProbeSocket::open(target, &path()).await {
-        Ok(line) => line,
-        Err(error) => return Observation::Broken(error.to_string()),
+    let mut socket = match ProbeSocket::open(target, &path()).await {
+        Ok(socket) => socket,
+        Err(error) => return Observation::Failed(error_chain(&error)),
     };
-    let mut came = Vec::new();
-    let deadline = Instant::now() + AT_ONCE;
-    while let Some(next) = line.next(deadline.saturating_duration_since(Instant::now())).await {
+    let mut received = Vec::new();
+    let deadline = Instant::now() + REACTION_TIMEOUT;
+    while let Some(next) = socket.next(deadline.saturating_duration_since(Instant::now())).await {
         let end = matches!(next, Received::Closed(..));
-        came.push(next);
+        received.push(next);
         if end {
             break;
         }
     }
-    line.close().await;
+    socket.close().await;
     let binary = |bytes: &[u8]| Received::Binary(bytes.to_vec());
-    Observation::Silent(match came.as_slice() {
-        [] => First::Nothing,
-        [Received::Text(text)] if text == "{\"ping\":true}" => First::JsonPing,
-        [first] if *first == binary(&[0x10, 1]) => First::IsFirst,
-        [first, ping] if *first == binary(&[0x10, 1]) && *ping == binary(&[0x20, 1]) => First::IsFirstAndPing,
-        _ => First::Other,
+    Observation::Silent(match received.as_slice() {
+        [] => FirstFrames::None,
+        [Received::Text(text)] if text == "{\"ping\":true}" => FirstFrames::JsonPing,
+        [first] if *first == binary(&[0x10, 1]) => FirstFrames::IsFirst,
+        [first, ping] if *first == binary(&[0x10, 1]) && *ping == binary(&[0x20, 1]) => {
+            FirstFrames::IsFirstAndPing
+        }
+        _ => FirstFrames::Other,
     })
 }
 
-/// A client without a key in its path that says nothing.
-pub async fn empty(target: &Target) -> Observation {
+/// Connects without a key in the path, and sends nothing.
+pub async fn empty_path(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
-        Ok(mut line) => Observation::Empty(line.closed(AT_ONCE).await),
-        Err(error) => Observation::Broken(error.to_string()),
+        Ok(mut socket) => Observation::EmptyPath(socket.closed(REACTION_TIMEOUT).await),
+        Err(error) => Observation::Failed(error_chain(&error)),
     }
 }
 
-/// A client that says `{}`: no message of any dialect, and no harm to any original.
-pub async fn object(target: &Target) -> Observation {
+/// Sends `{}`, which is no message of any dialect, and harms no Node.js server.
+pub async fn empty_object(target: &Target) -> Observation {
     match ProbeSocket::open(target, &path()).await {
-        Ok(mut line) => {
-            line.text("{}").await;
-            Observation::Object(line.closed(AT_ONCE).await)
+        Ok(mut socket) => {
+            socket.text("{}").await;
+            Observation::EmptyObject(socket.closed(REACTION_TIMEOUT).await)
         }
-        Err(error) => Observation::Broken(error.to_string()),
+        Err(error) => Observation::Failed(error_chain(&error)),
     }
 }
 
-/// Whether the paths of the relay are the relay's: nobody listens there.
-pub async fn relay(target: &Target) -> bool {
+/// Returns true if the paths of signaller are served: there is no listener at a random handle.
+pub async fn signaller(target: &Target) -> bool {
     let connecting = target.open(&format!("/connect/{}", random_key())).await;
-    matches!(connecting, Err(ConnectError::Refused(404)))
+    matches!(connecting, Err(ConnectError::Status(404)))
 }
 
-/// sigver 9 or 10: a client that opens an empty key.
-pub async fn empty_open(target: &Target) -> Observation {
+/// Opens an empty key, to tell sigver 9 from 10.
+pub async fn empty_key(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
-        Ok(mut line) => {
-            line.text("{\"open\":\"\"}").await;
-            Observation::EmptyOpen(line.closed(AT_ONCE).await.map(|(code, _)| code))
+        Ok(mut socket) => {
+            socket.text("{\"open\":\"\"}").await;
+            Observation::EmptyKey(socket.closed(REACTION_TIMEOUT).await.map(|(code, _)| code))
         }
-        Err(error) => Observation::Broken(error.to_string()),
+        Err(error) => Observation::Failed(error_chain(&error)),
     }
 }
 
-/// sigver 15: what a second client with the same key hears.
-pub async fn second(target: &Target) -> Observation {
+/// Connects a second client with the same key, to tell releases of sigver 15 apart.
+pub async fn second_client(target: &Target) -> Observation {
     let path = path();
     let opened = async {
         let mut first = ProbeSocket::open(target, &path).await?;
-        first.next(AT_ONCE).await;
+        first.next(REACTION_TIMEOUT).await;
         Ok::<_, ConnectError>((first, ProbeSocket::open(target, &path).await?))
     };
     let (first, mut second) = match opened.await {
         Ok(opened) => opened,
-        Err(error) => return Observation::Broken(error.to_string()),
+        Err(error) => return Observation::Failed(error_chain(&error)),
     };
-    let (told, then) = (second.next(AT_ONCE).await, second.next(AT_ONCE / 2).await);
+    let (reply, then) = (second.next(REACTION_TIMEOUT).await, second.next(REACTION_TIMEOUT / 2).await);
     second.close().await;
     first.close().await;
-    match told {
+    match reply {
         Some(Received::Binary(bytes)) if bytes == [0x10, 0] => {
             Observation::SecondPinged(then == Some(Received::Binary(vec![0x20, 1])))
         }
-        _ => Observation::Broken("it does not hear that it is not the first".to_owned()),
+        _ => Observation::Failed("the second client is not notified that it is not the first".to_owned()),
     }
 }
 
-/// sigver 19: whether a favored member gets a joiner, or the older one.
+/// Lets a joiner choose between a favored member and an older one, to tell releases of sigver 19 apart.
 pub async fn favored(target: &Target) -> Observation {
     let path = path();
     let connected = Some(Received::Binary(vec![0x20, 1]));
     let measured = async {
         let mut old = ProbeSocket::open(target, &path).await?;
         old.binary(&[0x1a, 2, 8, 11]).await;
-        let mut made = old.next(AT_ONCE).await == connected;
+        let mut connected_all = old.next(REACTION_TIMEOUT).await == connected;
         let mut favored = ProbeSocket::open(target, &format!("{path}?favored")).await?;
-        // With the other as one of its members: it becomes one, too.
+        // A client that names a member of the room becomes one, too.
         favored.binary(&[0x1a, 5, 8, 12, 0x12, 1, 11]).await;
-        made &= favored.next(AT_ONCE).await == connected;
+        connected_all &= favored.next(REACTION_TIMEOUT).await == connected;
         let mut joiner = ProbeSocket::open(target, &path).await?;
         joiner.binary(&[0x1a, 2, 8, 13]).await;
-        made &= joiner.next(AT_ONCE).await == Some(Received::Binary(vec![0x20, 0]));
-        // In the layout of 19; 20 finds an end in it.
+        connected_all &= joiner.next(REACTION_TIMEOUT).await == Some(Received::Binary(vec![0x20, 0]));
+        // A content in the layout of 19, which in that of 20 is an end.
         joiner.binary(&[0x12, 7, 8, 0, 0x10, 0, 0x1a, 1, b'x']).await;
-        let (to_old, to_favored) = tokio::join!(old.next(AT_ONCE), favored.next(AT_ONCE));
-        for line in [joiner, favored, old] {
-            line.close().await;
+        let (to_old, to_favored) = tokio::join!(old.next(REACTION_TIMEOUT), favored.next(REACTION_TIMEOUT));
+        for socket in [joiner, favored, old] {
+            socket.close().await;
         }
-        Ok::<_, ConnectError>(match (made, to_old.is_some(), to_favored.is_some()) {
+        Ok::<_, ConnectError>(match (connected_all, to_old.is_some(), to_favored.is_some()) {
             (true, false, true) => Observation::Favored(true),
             (true, true, false) => Observation::Favored(false),
-            _ => Observation::Broken("the joiner reaches neither or both".to_owned()),
+            _ => Observation::Failed("the joiner reaches neither member or both".to_owned()),
         })
     };
-    measured.await.unwrap_or_else(|error| Observation::Broken(error.to_string()))
+    measured.await.unwrap_or_else(|error| Observation::Failed(error_chain(&error)))
 }
 
-/// A client that never answers.
-pub async fn fate(target: &Target) -> Observation {
+/// Answers no heartbeat.
+pub async fn heartbeat_timeout(target: &Target) -> Observation {
     match ProbeSocket::open(target, &path()).await {
-        Ok(mut line) => {
+        Ok(mut socket) => {
             let opened = Instant::now();
-            let closed = line.closed(PATIENCE).await;
-            Observation::Fate(
+            let closed = socket.closed(HEARTBEAT_TIMEOUT).await;
+            Observation::HeartbeatTimeout(
                 closed.map(|(code, _)| (code, (opened.elapsed().as_millis() as u64 + 400) / 1000)),
             )
         }
-        Err(error) => Observation::Broken(error.to_string()),
+        Err(error) => Observation::Failed(error_chain(&error)),
     }
 }

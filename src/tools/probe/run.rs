@@ -1,267 +1,269 @@
-//! What a server speaks: a few connections that say as little as possible, what came of them, and which releases that
-//! fits. Originals of sigver 1 to 5 die of a message that they do not expect, so nothing is said that any of them
-//! could die of: silence, an empty object, and then only what the releases that are left understand.
+//! Finds out what a server speaks: a few connections that send as little as possible, what they observe, and which
+//! releases that fits. The servers of sigver 1 to 5 crash on a message that they do not expect, so nothing is sent that
+//! any of them could crash on: at first only silence and an empty object, and then only what the remaining releases
+//! understand.
 //!
-//! What is seen is in [`observe`]; what each release would show, in [`fingerprint`]; what two clients of one dialect can
-//! do there, in [`session`].
+//! The observations are in [`observe`], what each release would show in [`fingerprint`], and the trial of two clients in
+//! [`session`].
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::fingerprint::Observation;
+use super::session::SessionError;
 use super::{fingerprint, observe, session};
 use crate::protocol::dialect::{Dialect, Release};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::{ConnectError, Target};
+use crate::tools::dial::{ConnectError, Target, error_chain};
 
-/// What was found out.
-#[derive(Clone, Debug)]
+/// The result of a probe.
+#[derive(Clone, Debug, Serialize)]
 pub struct ProbeResult {
     /// The server.
     pub url: String,
-    /// It says that it is a gateway like ours.
+    /// The result in one line.
+    pub summary: String,
+    /// Confidence in the result.
+    pub confidence: Confidence,
+    /// True if the server answers as a gateway like this one.
     pub gateway: bool,
-    /// The releases that behave like this; none if no single release does.
-    pub releases: Vec<Release>,
-    /// The ways of speaking that were tried, and why they do not work if they do not.
-    pub tried: Vec<(Protocol, Result<(), String>)>,
-    /// What was seen, and which releases it fits.
-    pub evidence: Vec<Evidence>,
-    /// How long it took, in milliseconds.
-    pub took_ms: u64,
+    /// Releases that behave like this server, by their newest version; none if no single release does.
+    pub releases: Vec<&'static str>,
+    /// Versions on npm that behave like this server.
+    pub versions: Vec<String>,
+    /// Protocols whose clients work on the server.
+    pub dialects: Vec<Protocol>,
+    /// Protocols that were tried.
+    pub trials: Vec<ProtocolTrial>,
+    /// The observations.
+    pub findings: Vec<Finding>,
+    /// Duration of the probe, in milliseconds.
+    pub duration_ms: u64,
 }
 
-/// One thing that was seen.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// What was done.
-    pub done: &'static str,
-    /// What came of it.
-    pub seen: String,
-    /// Which releases it fits.
-    pub fits: Vec<Release>,
+/// The trial of one protocol.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProtocolTrial {
+    /// The protocol.
+    pub dialect: Protocol,
+    /// True if its clients work on the server.
+    pub works: bool,
+    /// The reason why they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
-/// How sure an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One observation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The action of the probe.
+    pub action: &'static str,
+    /// The reaction of the server.
+    pub observed: String,
+    /// Releases that do this, by their newest version.
+    pub releases: Vec<&'static str>,
+    /// The same releases.
+    #[serde(skip)]
+    fits: Vec<Release>,
+}
+
+/// Confidence in a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// Clients of the dialects work there, and what else was seen fits or explains it.
+    /// Clients of the dialects work on the server, and the observations fit or explain it.
     Certain,
-    /// What was seen fits, but clients do not work there.
+    /// The observations fit, but clients do not work.
     Likely,
     /// Nothing fits.
-    Not,
+    None,
 }
 
-/// Finds out what a server speaks. `thorough` takes twenty seconds, for what only patience tells.
+/// The observations of a server.
+struct Observed {
+    findings: Vec<Finding>,
+    /// The server answers as a gateway like this one.
+    is_gateway: bool,
+    /// The server answers on the paths of signaller.
+    has_signaller: bool,
+    /// Releases that all observations fit.
+    releases: Vec<Release>,
+}
+
+/// Finds out what a server speaks. `thorough` also waits for heartbeat timeouts, which takes 20 seconds.
 ///
 /// # Errors
 ///
-/// When the server cannot be reached at all.
+/// If the server cannot be reached at all.
 pub async fn probe(target: &Target, thorough: bool) -> Result<ProbeResult, ConnectError> {
     let started = Instant::now();
-    target.connect().await?;
-    let (http, silent, empty, object, relay, fate) = tokio::join!(
+    drop(target.dial().await?);
+    let mut observed = observe_server(target, thorough).await;
+    let trials = try_protocols(target, protocols_to_try(&observed)).await;
+    observed.exclude_by(&trials);
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(ProbeResult::new(target, observed, trials, duration_ms))
+}
+
+async fn observe_server(target: &Target, thorough: bool) -> Observed {
+    let (http, silent, empty, object, has_signaller, timeout) = tokio::join!(
         observe::http(target),
         observe::silent(target),
-        observe::empty(target),
-        observe::object(target),
-        observe::relay(target),
-        async { if thorough { Some(observe::fate(target).await) } else { None } },
+        observe::empty_path(target),
+        observe::empty_object(target),
+        observe::signaller(target),
+        async { if thorough { Some(observe::heartbeat_timeout(target).await) } else { None } },
     );
-    let gateway = http.is_ours();
-    let mut evidence = Vec::new();
-    evidence.push(weigh("a client with a key in its path that says nothing", silent));
-    evidence.push(weigh("a client without a key that says nothing", empty));
-    evidence.push(weigh("a client that says {}", object));
-    let only_frail =
-        |seen: &Evidence| !seen.fits.is_empty() && seen.fits.iter().all(|release| dies(*release));
-    let may_die = !gateway && evidence.iter().any(only_frail);
-    let frail: Vec<Release> = Release::ALL.into_iter().filter(|release| dies(*release)).collect();
-    evidence.extend(fate.map(|fate| weigh("a client that never answers", fate)));
-    let mut releases = fitting(&evidence);
-    if !gateway {
+    let is_gateway = http.is_ours();
+    let mut findings = vec![
+        Finding::new("a client with a key in its path that sends nothing", &silent),
+        Finding::new("a client without a key that sends nothing", &empty),
+        Finding::new("a client that sends {}", &object),
+    ];
+    findings.extend(timeout.map(|timeout| Finding::new("a client that never answers", &timeout)));
+    let fits = |release: &Release| findings.iter().all(|finding| finding.fits.contains(release));
+    let mut releases: Vec<Release> = Release::ALL.into_iter().filter(fits).collect();
+    refine(target, &mut releases, &mut findings).await;
+    if !is_gateway {
         // Shown, but not counted: a proxy in front of the server may answer in its place.
-        evidence.push(weigh("GET /", http));
+        findings.push(Finding::new("GET /", &http));
     }
-    refine(target, &mut releases, &mut evidence).await;
-    let candidates: &[Release] = match (releases.as_slice(), may_die) {
-        // No single release behaves like this, or it is a gateway: none that dies of a word.
+    Observed { findings, is_gateway, has_signaller, releases }
+}
+
+/// Observes what differs between the remaining releases.
+async fn refine(target: &Target, releases: &mut Vec<Release>, findings: &mut Vec<Finding>) {
+    let both = |one, other| releases.contains(&one) && releases.contains(&other);
+    let mut more = Vec::new();
+    if both(Release::V9_1_0, Release::V10_1_0) {
+        more.push(Finding::new("a client that opens the key \"\"", &observe::empty_key(target).await));
+    }
+    if both(Release::V15_0_2, Release::V15_0_4) {
+        more.push(Finding::new("a second client with the same key", &observe::second_client(target).await));
+    }
+    if both(Release::V19_0_0, Release::V19_1_2) {
+        more.push(Finding::new("a member whose URL has ?favored", &observe::favored(target).await));
+    }
+    for finding in more {
+        releases.retain(|release| finding.fits.contains(release));
+        findings.push(finding);
+    }
+}
+
+/// Returns the protocols of which no client can crash the server.
+fn protocols_to_try(observed: &Observed) -> Vec<Protocol> {
+    let fits_fragile_only = |finding: &Finding| {
+        !finding.fits.is_empty() && finding.fits.iter().all(|release| is_fragile(*release))
+    };
+    let may_crash = !observed.is_gateway && observed.findings.iter().any(fits_fragile_only);
+    let fragile: Vec<Release> = Release::ALL.into_iter().filter(|release| is_fragile(*release)).collect();
+    let candidates: &[Release] = match (observed.releases.as_slice(), may_crash) {
+        // No single release behaves like this, or it is a gateway: neither crashes.
         ([], false) => &Release::ALL,
-        (_, false) if gateway => &Release::ALL,
-        ([], true) => &frail,
+        (_, false) if observed.is_gateway => &Release::ALL,
+        ([], true) => &fragile,
         (few, _) => few,
     };
     let mut dialects: Vec<Dialect> = candidates.iter().map(|release| release.dialect()).collect();
     dialects.dedup();
-    let mut tongues: Vec<Protocol> = dialects.into_iter().map(Protocol::Sigver).collect();
-    if relay {
-        tongues.push(Protocol::Signaller);
-    }
-    let tried = try_all(target, tongues).await;
-    let works = |release: &Release| {
-        tried.iter().any(|(tongue, done)| *tongue == Protocol::Sigver(release.dialect()) && done.is_ok())
-    };
-    if releases.iter().any(works) {
-        releases.retain(works);
-    }
-    let spoken = tried.iter().filter(|(tongue, done)| *tongue != Protocol::Signaller && done.is_ok()).count();
-    if gateway && spoken > 1 && !releases.iter().any(|release| contains_another(release.dialect(), spoken)) {
-        releases.clear();
-    }
-    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(ProbeResult { url: target.to_string(), gateway, releases, tried, evidence, took_ms })
+    let signaller = observed.has_signaller.then_some(Protocol::Signaller);
+    dialects.into_iter().map(Protocol::Sigver).chain(signaller).collect()
 }
 
-/// Whether a word of another dialect may be the end of this one's server (measured).
-fn dies(release: Release) -> bool {
+async fn try_protocols(target: &Target, protocols: Vec<Protocol>) -> Vec<ProtocolTrial> {
+    let mut running = JoinSet::new();
+    for protocol in protocols {
+        let target = target.clone();
+        running.spawn(async move { ProtocolTrial::new(protocol, session::attempt(&target, protocol).await) });
+    }
+    let mut trials = running.join_all().await;
+    trials.sort_by_key(|trial| trial.dialect);
+    trials
+}
+
+/// Returns true if a message of another dialect may crash the server of this release (measured).
+fn is_fragile(release: Release) -> bool {
     release <= Release::V5_0_0
 }
 
-/// Whether clients of one other dialect, and no more, are at home with this one, too.
-fn contains_another(dialect: Dialect, spoken: usize) -> bool {
-    spoken == 2 && matches!(dialect, Dialect::Sigver5 | Dialect::Sigver16 | Dialect::Sigver18)
+/// Returns true if a server of this dialect serves the clients of exactly one other dialect, too.
+fn is_superset_of_another(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Sigver5 | Dialect::Sigver16 | Dialect::Sigver18)
 }
 
-/// The newest version on npm that is this release.
-fn version(release: Release) -> &'static str {
-    release.versions().first().copied().unwrap_or_default()
+/// Returns the newest version on npm of a release.
+fn newest_version(release: Release) -> &'static str {
+    release.version()
 }
 
-fn weigh(done: &'static str, seen: Observation) -> Evidence {
-    Evidence { done, seen: seen.to_string(), fits: fingerprint::fitting(&seen) }
-}
-
-fn fitting(evidence: &[Evidence]) -> Vec<Release> {
-    let fits = |release: &Release| evidence.iter().all(|evidence| evidence.fits.contains(release));
-    Release::ALL.into_iter().filter(fits).collect()
-}
-
-/// Looks at what differs between the releases that are left.
-async fn refine(target: &Target, releases: &mut Vec<Release>, evidence: &mut Vec<Evidence>) {
-    let both = |one, other| releases.contains(&one) && releases.contains(&other);
-    let mut more = Vec::new();
-    if both(Release::V9_1_0, Release::V10_1_0) {
-        more.push(weigh("a client that opens the key \"\"", observe::empty_open(target).await));
-    }
-    if both(Release::V15_0_2, Release::V15_0_4) {
-        more.push(weigh("a second client with the same key", observe::second(target).await));
-    }
-    if both(Release::V19_0_0, Release::V19_1_2) {
-        more.push(weigh("a member whose URL has ?favored", observe::favored(target).await));
-    }
-    for more in more {
-        releases.retain(|release| more.fits.contains(release));
-        evidence.push(more);
+impl Observed {
+    /// Drops the releases whose clients do not work; all of them, if a gateway serves more than one release would.
+    fn exclude_by(&mut self, trials: &[ProtocolTrial]) {
+        let works = |protocol: Protocol| trials.iter().any(|trial| trial.dialect == protocol && trial.works);
+        let works = |release: &Release| works(Protocol::Sigver(release.dialect()));
+        if self.releases.iter().any(works) {
+            self.releases.retain(works);
+        }
+        let working =
+            trials.iter().filter(|trial| trial.works && trial.dialect != Protocol::Signaller).count();
+        let explains = |release: &Release| working == 2 && is_superset_of_another(release.dialect());
+        if self.is_gateway && working > 1 && !self.releases.iter().any(explains) {
+            self.releases.clear();
+        }
     }
 }
 
-async fn try_all(target: &Target, tongues: Vec<Protocol>) -> Vec<(Protocol, Result<(), String>)> {
-    let mut running = JoinSet::new();
-    for tongue in tongues {
-        let target = target.clone();
-        running.spawn(async move { (tongue, session::attempt(&target, tongue).await) });
+impl Finding {
+    fn new(action: &'static str, observation: &Observation) -> Finding {
+        let fits = fingerprint::matching_releases(observation);
+        let releases = fits.iter().map(|release| newest_version(*release)).collect();
+        Finding { action, observed: observation.to_string(), releases, fits }
     }
-    let mut tried = running.join_all().await;
-    tried.sort_by_key(|(tongue, _)| *tongue);
-    tried
+}
+
+impl ProtocolTrial {
+    fn new(dialect: Protocol, result: Result<(), SessionError>) -> ProtocolTrial {
+        let failure = result.err().map(|error| error_chain(&error));
+        ProtocolTrial { dialect, works: failure.is_none(), failure }
+    }
 }
 
 impl ProbeResult {
-    /// The ways of speaking whose clients work there.
-    pub fn spoken(&self) -> Vec<Protocol> {
-        self.tried.iter().filter(|(_, done)| done.is_ok()).map(|(tongue, _)| *tongue).collect()
-    }
-
-    /// How sure it is.
-    pub fn sure(&self) -> Confidence {
-        match (self.spoken().is_empty(), self.releases.is_empty()) {
-            (false, _) => Confidence::Certain,
-            (true, false) => Confidence::Likely,
-            (true, true) => Confidence::Not,
+    fn new(target: &Target, observed: Observed, trials: Vec<ProtocolTrial>, duration_ms: u64) -> ProbeResult {
+        let Observed { findings, is_gateway: gateway, releases, .. } = observed;
+        let dialects: Vec<Protocol> =
+            trials.iter().filter(|trial| trial.works).map(|trial| trial.dialect).collect();
+        let versions: Vec<String> = releases.iter().map(|release| release.version_list()).collect();
+        ProbeResult {
+            url: target.to_string(),
+            summary: summary(gateway, &versions, &dialects),
+            confidence: match (dialects.is_empty(), releases.is_empty()) {
+                (false, _) => Confidence::Certain,
+                (true, false) => Confidence::Likely,
+                (true, true) => Confidence::None,
+            },
+            gateway,
+            releases: releases.iter().map(|release| newest_version(*release)).collect(),
+            versions,
+            dialects,
+            trials,
+            findings,
+            duration_ms,
         }
     }
+}
 
-    /// The versions on npm that behave like this.
-    pub fn versions(&self) -> Vec<String> {
-        self.releases.iter().map(|release| release.in_words()).collect()
-    }
-
-    /// One line.
-    pub fn summary(&self) -> String {
-        let spoken: Vec<&str> = self.spoken().into_iter().map(Protocol::name).collect();
-        let who = if self.gateway { "a gateway that behaves as " } else { "" };
-        match (self.releases.is_empty(), spoken.len()) {
-            (false, 0) => format!(
-                "likely {who}sigver {}, but its clients do not work there",
-                self.versions().join(" or ")
-            ),
-            (false, _) => {
-                format!("{who}sigver {} ({})", self.versions().join(" or "), spoken.join(", "))
-            }
-            (true, 0) => "nothing that was ever called sigver".to_owned(),
-            (true, 17) => "a gateway that speaks all dialects, and signaller".to_owned(),
-            (true, _) => format!("a server that speaks {}", spoken.join(", ")),
-        }
-    }
-
-    /// For people.
-    pub fn in_words(&self) -> String {
-        let sure = match self.sure() {
-            Confidence::Certain => "certain",
-            Confidence::Likely => "likely",
-            Confidence::Not => "not sure at all",
-        };
-        let mut out = format!(
-            "{}: {}\n{sure}, after {:.1} s\n\n",
-            self.url,
-            self.summary(),
-            self.took_ms as f64 / 1000.0
-        );
-        if self.gateway {
-            out.push_str("GET /: says that it is a gateway like this one\n");
-        }
-        for evidence in &self.evidence {
-            let fits: Vec<&str> = evidence.fits.iter().map(|release| version(*release)).collect();
-            let fits = match (fits.as_slice(), fits.len()) {
-                ([], _) => "no release".to_owned(),
-                ([first, .., last], 5..) => format!("{first} … {last} ({})", fits.len()),
-                (few, _) => few.join(", "),
-            };
-            let _ = writeln!(out, "{}: {} — fits {fits}", evidence.done, evidence.seen);
-        }
-        for (tongue, done) in &self.tried {
-            let done = done.as_ref().map_or_else(Clone::clone, |()| "work".to_owned());
-            let _ = writeln!(out, "two clients of {tongue}: {done}");
-        }
-        out
-    }
-
-    /// For machines.
-    pub fn to_json(&self) -> Value {
-        let tried = self.tried.iter().map(|(tongue, done)| match done {
-            Ok(()) => json!({"dialect": tongue.name(), "works": true}),
-            Err(why) => json!({"dialect": tongue.name(), "works": false, "why": why}),
-        });
-        let evidence = self.evidence.iter().map(|evidence| {
-            let fits: Vec<&str> = evidence.fits.iter().map(|release| version(*release)).collect();
-            json!({"done": evidence.done, "seen": evidence.seen, "fits": fits})
-        });
-        let sure = format!("{:?}", self.sure()).to_lowercase();
-        json!({
-            "url": self.url,
-            "summary": self.summary(),
-            "sure": sure,
-            "gateway": self.gateway,
-            "releases": self.releases.iter().map(|release| version(*release)).collect::<Vec<_>>(),
-            "versions": self.versions(),
-            "dialects": self.spoken().into_iter().map(Protocol::name).collect::<Vec<_>>(),
-            "tried": tried.collect::<Vec<_>>(),
-            "evidence": evidence.collect::<Vec<_>>(),
-            "took_ms": self.took_ms,
-        })
+fn summary(gateway: bool, versions: &[String], dialects: &[Protocol]) -> String {
+    let subject = if gateway { "a gateway that behaves as " } else { "" };
+    let versions = versions.join(" or ");
+    let names: Vec<&str> = dialects.iter().map(|dialect| dialect.name()).collect();
+    match (versions.is_empty(), dialects.len()) {
+        (false, 0) => format!("likely {subject}sigver {versions}, but its clients do not work there"),
+        (false, _) => format!("{subject}sigver {versions} ({})", names.join(", ")),
+        (true, 0) => "no known release of sigver".to_owned(),
+        (true, Protocol::COUNT) => "a gateway that speaks all dialects, and signaller".to_owned(),
+        (true, _) => format!("a server that speaks {}", names.join(", ")),
     }
 }

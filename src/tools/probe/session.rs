@@ -1,112 +1,135 @@
-//! Two clients of one dialect on a server: whether they meet, and reach one another. It says nothing that harms an
-//! original: who joins does so only when the key is known to be open, and nothing is sent to who has left.
+//! Tries whether two clients of one protocol can meet on a server, and reach one another. It sends nothing that harms a
+//! Node.js server: a joiner joins only when the room is known to be open, and nothing is sent to a client that left.
 
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::time::sleep;
 
-use crate::tools::client::dialects::{ClientEvent, Id, Role};
+use crate::protocol::dialect::Dialect;
+use crate::tools::client::dialects::{ClientEvent, JoinerId, Role};
 use crate::tools::client::message::{Delivery, MessageKind, TestMessage};
-use crate::tools::client::peer::Peer;
+use crate::tools::client::peer::SyntheticPeer;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::client::target::Target;
-use crate::tools::matrix::pair_test::random_key;
+use crate::tools::client::random_key;
+use crate::tools::dial::{ConnectError, Target};
 
-/// How long each step may take.
-const STEP: Duration = Duration::from_secs(3);
-/// How long a server may take to close a connection whose first word it does not understand.
-const SECOND_THOUGHTS: Duration = Duration::from_millis(250);
+/// Time limit of each step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after which a server has closed a connection whose first message it does not understand.
+const REJECTION_DELAY: Duration = Duration::from_millis(250);
 
-/// Lets two clients talk; why they cannot.
+/// The reason why two clients cannot meet.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A client cannot connect.
+    #[error("cannot connect")]
+    Connect(#[from] ConnectError),
+    /// The first client was closed.
+    #[error("the first is {0}")]
+    Closed(String),
+    /// The first client's request is not answered.
+    #[error("the first receives nothing")]
+    NotAnswered,
+    /// The second client receives no confirmation.
+    #[error("the second is not linked to the first")]
+    NotLinked,
+    /// The first client is not notified of the second.
+    #[error("the first is not notified of the second")]
+    NotAnnounced,
+    /// The second client's message does not arrive.
+    #[error("messages of the second do not reach the first")]
+    OfferLost,
+    /// The first client's protocol has no answers.
+    #[error("the first cannot answer")]
+    CannotAnswer,
+    /// The first client's answer does not arrive.
+    #[error("messages of the first do not reach the second")]
+    AnswerLost,
+    /// The first client receives no ping.
+    #[error("the first is not pinged at once")]
+    NotPinged,
+}
+
+/// Lets two clients of one protocol exchange a message in each direction.
 ///
 /// # Errors
 ///
-/// Why they cannot.
-pub async fn attempt(target: &Target, tongue: Protocol) -> Result<(), String> {
+/// The reason why they cannot.
+pub async fn attempt(target: &Target, protocol: Protocol) -> Result<(), SessionError> {
     let key = random_key();
-    let words = tongue.words();
-    let mut member = connect(target, tongue, Role::Member, &key, None).await?;
-    let admitted = match words.admits && tongue != Protocol::Signaller {
-        true => heard(&mut member, &ClientEvent::Member).await,
-        false => member.fence(STEP).await,
+    let capabilities = protocol.capabilities();
+    let mut member = SyntheticPeer::connect(target, protocol, Role::Member, &key, None).await?;
+    let admitted = match capabilities.confirms_member && protocol != Protocol::Signaller {
+        true => receives(&mut member, &ClientEvent::BecameMember).await,
+        false => member.sync(STEP_TIMEOUT).await,
     };
-    sleep(SECOND_THOUGHTS).await;
-    member.catch_up();
-    if let Some(closed) = member.closed() {
-        return Err(format!("the first is {closed}"));
+    sleep(REJECTION_DELAY).await;
+    member.drain_events();
+    if let Some(how) = member.close_text() {
+        return Err(SessionError::Closed(how));
     }
     if !admitted {
-        return Err("the first hears nothing".to_owned());
+        return Err(SessionError::NotAnswered);
     }
-    let first = words.joins_with_data.then(|| TestMessage::new(MessageKind::Offer, &key));
-    let mut joiner = connect(target, tongue, Role::Joiner, &key, first.as_ref()).await?;
-    let done = talk(&mut member, &mut joiner, first, &key).await;
-    // The joiner first: some originals let a joiner that remains die of its next word.
-    joiner.leave(STEP).await;
-    member.leave(STEP).await;
-    done
+    let first = capabilities.joins_with_data.then(|| TestMessage::new(MessageKind::Offer, &key));
+    let mut joiner = SyntheticPeer::connect(target, protocol, Role::Joiner, &key, first.as_ref()).await?;
+    let result = exchange(&mut member, &mut joiner, first, &key).await;
+    // The joiner leaves first: some Node.js servers crash on the next message of a joiner whose member has left.
+    joiner.leave(STEP_TIMEOUT).await;
+    member.leave(STEP_TIMEOUT).await;
+    result
 }
 
-async fn connect(
-    target: &Target,
-    tongue: Protocol,
-    role: Role,
-    key: &str,
-    first: Option<&TestMessage>,
-) -> Result<Peer, String> {
-    Peer::connect(target, tongue, role, key, first).await.map_err(|error| error.to_string())
+/// Returns true if `peer` receives this event before its connection or its request ends.
+async fn receives(peer: &mut SyntheticPeer, expected: &ClientEvent) -> bool {
+    let end = |event: &ClientEvent| (event == expected || is_end(event)).then(|| event == expected);
+    peer.wait_for(STEP_TIMEOUT, end).await.unwrap_or(false)
 }
 
-async fn heard(peer: &mut Peer, expected: &ClientEvent) -> bool {
-    let end = |heard: &ClientEvent| (heard == expected || is_end(heard)).then(|| heard == expected);
-    peer.until(STEP, end).await.unwrap_or(false)
+fn is_end(event: &ClientEvent) -> bool {
+    matches!(event, ClientEvent::Closed(..) | ClientEvent::Rejected(_) | ClientEvent::Unexpected(_))
 }
 
-fn is_end(heard: &ClientEvent) -> bool {
-    matches!(heard, ClientEvent::Closed(..) | ClientEvent::Refused(_) | ClientEvent::Strange(_))
-}
-
-async fn talk(
-    member: &mut Peer,
-    joiner: &mut Peer,
+async fn exchange(
+    member: &mut SyntheticPeer,
+    joiner: &mut SyntheticPeer,
     first: Option<TestMessage>,
     key: &str,
-) -> Result<(), String> {
-    let words = member.tongue.words();
-    if words.binds && !heard(joiner, &ClientEvent::Bound).await {
-        return Err("the second is not told that it is bound".to_owned());
+) -> Result<(), SessionError> {
+    let capabilities = member.protocol.capabilities();
+    if capabilities.confirms_joiner && !receives(joiner, &ClientEvent::LinkedToMember).await {
+        return Err(SessionError::NotLinked);
     }
-    if words.announces && !heard(member, &ClientEvent::Arrival).await {
-        return Err("the first is not told of the second".to_owned());
+    if capabilities.announces_joiner && !receives(member, &ClientEvent::JoinerArrived).await {
+        return Err(SessionError::NotAnnounced);
     }
     let offer = match first {
         Some(offer) => offer,
         None => {
             let offer = TestMessage::new(MessageKind::Offer, key);
-            joiner.say(None, &offer);
+            joiner.send(None, &offer);
             offer
         }
     };
-    let Some((id, Delivery::Intact)) = member.receive(&offer, STEP).await else {
-        return Err("what the second says does not reach the first".to_owned());
+    let Some((id, Delivery::Intact)) = member.receive(&offer, STEP_TIMEOUT).await else {
+        return Err(SessionError::OfferLost);
     };
-    // Without an id it is the only one.
-    let id = id.or(words.addresses.then(|| Id::number(0)));
-    let id = id.filter(|_| member.tongue != Protocol::Signaller);
+    // A joiner that no frame names is the only one.
+    let id = id.or(capabilities.addresses_joiner.then(|| JoinerId::from_number(0)));
+    let id = id.filter(|_| member.protocol != Protocol::Signaller);
     let answers = [TestMessage::new(MessageKind::Answer, key), TestMessage::new(MessageKind::Offer, key)];
-    let said = answers.into_iter().find(|answer| member.say(id.as_ref(), answer));
-    let said = said.ok_or("the first has no words for an answer")?;
-    let Some((_, Delivery::Intact)) = joiner.receive(&said, STEP).await else {
-        return Err("what the first says does not reach the second".to_owned());
+    let sent = answers.into_iter().find(|answer| member.send(id.as_ref(), answer));
+    let sent = sent.ok_or(SessionError::CannotAnswer)?;
+    let Some((_, Delivery::Intact)) = joiner.receive(&sent, STEP_TIMEOUT).await else {
+        return Err(SessionError::AnswerLost);
     };
-    if words.beats_member && is_v15(member.tongue) && !heard(member, &ClientEvent::Beat).await {
-        return Err("the first is not pinged at once".to_owned());
+    // Other heartbeats are due after five seconds.
+    let is_pinged_at_once =
+        matches!(member.protocol, Protocol::Sigver(Dialect::Sigver15 | Dialect::Sigver15_1));
+    if is_pinged_at_once && !receives(member, &ClientEvent::HeartbeatRequest).await {
+        return Err(SessionError::NotPinged);
     }
     Ok(())
-}
-
-/// Only these are pinged at once, and not after five seconds.
-fn is_v15(tongue: Protocol) -> bool {
-    use crate::protocol::dialect::Dialect;
-    matches!(tongue, Protocol::Sigver(Dialect::Sigver15 | Dialect::Sigver15_1))
 }

@@ -10,24 +10,24 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
+use crate::tools::dial::Target;
 use crate::tools::ephemeral_server;
-use crate::tools::replay::compare::{Comparison, Rules, Sequence, compare};
-use crate::tools::replay::player::{Options, play};
+use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
+use crate::tools::replay::player::{PlayOptions, play};
 use crate::tools::replay::rename::needs_own_server;
 use crate::tools::replay::script::steps;
-use crate::tools::replay::target::Target;
-use crate::tools::replay::transcript::{self, Event, Scenario, glob};
+use crate::tools::replay::transcript::{self, RecordedEvent, Scenario, glob};
 
 const ABOUT: &str = "\
 FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
 recordings are played against a server of this program, for the time of the command.
 
-Ids that a server draws may differ, if they differ consistently. Room keys get a suffix, so that a server can be used \
+IdMapping that a server draws may differ, if they differ consistently. Room keys get a suffix, so that a server can be used \
 again and again.
 
 Exit code: 0 if nothing is different, 1 if something is, 2 if it could not be tried.";
 
-/// When the clients of a recording act.
+/// The time at which the clients of a recording act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pace {
     /// At the recorded times, if the server did something by itself in a conversation of some seconds, such as a
@@ -35,14 +35,14 @@ enum Pace {
     Auto,
     /// At the recorded times, and what comes must come at its time.
     Recorded,
-    /// As soon as nothing more can come of what they did before.
+    /// As soon as no more consequences of the last action can arrive.
     Quick,
 }
 
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct Replay {
+pub(crate) struct ReplayArgs {
     /// Recordings, then the server's URL, as ws://HOST:PORT or wss://HOST
     #[arg(required = true, value_name = "FILE... [URL]")]
     what: Vec<String>,
@@ -52,30 +52,30 @@ pub struct Replay {
     /// One JSON object, for programs
     #[arg(long)]
     json: bool,
-    /// What the server of this program speaks, as --protocol of the gateway [default: auto]
+    /// Protocols of the server of this program, as --protocol of the gateway [default: auto]
     #[arg(long, value_name = "LIST")]
     protocol: Option<String>,
-    /// When clients act
+    /// Times at which clients act
     #[arg(long, value_enum, default_value = "auto")]
     pace: Pace,
     /// At the recorded times, how much earlier or later something may come, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 400)]
     tolerance: u64,
     /// Compare what each client saw after each step, and not only what it saw in which order: for scripted
-    /// conversations, in which nobody acts while something is on its way
+    /// conversations, in which no client acts while a frame is in transit
     #[arg(long)]
     steps: bool,
     /// Leave room keys as they are; scenarios are then played one after the other
     #[arg(long)]
     keep_keys: bool,
-    /// How many scenarios to play at a time
+    /// Number of scenarios that are played concurrently
     #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
 }
 
 /// In a conversation longer than this, in milliseconds, a server may do something by itself.
 const LONG: u64 = 3000;
-/// What comes so much later than anybody's action, in milliseconds, is not taken for its consequence.
+/// Delay after an action, in milliseconds, beyond which a frame is not its consequence.
 const BY_ITSELF: u64 = 300;
 
 /// A scenario that was played.
@@ -90,7 +90,7 @@ struct Played {
 enum Servers {
     /// The user's.
     Given(Target),
-    /// Of our own: this one, and fresh ones for scenarios that need one to themselves.
+    /// Servers of this program: a shared one, and new ones for scenarios that need their own.
     Own { shared: Target, protocol: String },
 }
 
@@ -109,9 +109,9 @@ impl Servers {
     }
 }
 
-impl Replay {
+impl ReplayArgs {
     /// Runs it.
-    pub async fn run(mut self) -> Result<ExitCode> {
+    pub(crate) async fn run(mut self) -> Result<ExitCode> {
         let is_url = |what: &String| what.contains("://");
         let url = self.what.pop_if(|last| is_url(last));
         if let Some(url) = self.what.iter().find(|what| is_url(what)) {
@@ -127,7 +127,7 @@ impl Replay {
             }
             (Some(url), None) => {
                 let target = Target::parse(url)?;
-                // If nobody is there, nothing can be different.
+                // A server that cannot be reached is an error, not a difference.
                 drop(target.dial().await?);
                 Servers::Given(target)
             }
@@ -187,31 +187,31 @@ impl Replay {
         Ok((scripts, skipped))
     }
 
-    fn order(&self, script: &Scenario) -> Sequence {
+    fn order(&self, script: &Scenario) -> ComparisonOrder {
         let timed = match self.pace {
             Pace::Auto => script.is_timed() || acts_by_itself(script),
             Pace::Recorded => true,
             Pace::Quick => false,
         };
         match (timed, self.steps && !script.is_timed()) {
-            (true, _) => Sequence::Times,
-            (false, true) => Sequence::Steps,
-            (false, false) => Sequence::Clients,
+            (true, _) => ComparisonOrder::Times,
+            (false, true) => ComparisonOrder::Steps,
+            (false, false) => ComparisonOrder::Clients,
         }
     }
 
     async fn play(&self, file: String, script: Scenario, target: Target) -> Played {
         let order = self.order(&script);
-        let mut options = Options::new(target);
+        let mut options = PlayOptions::new(target);
         options.suffix = (!self.keep_keys).then(|| format!("r{:08x}", fastrand::u32(..)));
         options.eager = true;
         options.order = order;
         options.tolerance = Duration::from_millis(self.tolerance);
         let actual = play(&script, &options).await;
-        let rules = Rules { tolerance: self.tolerance, order, ..Rules::default() };
+        let rules = ComparisonRules { tolerance: self.tolerance, order, ..ComparisonRules::default() };
         let comparison = compare(&script, &actual, rules);
         let notes = actual.records.into_iter().filter_map(|record| match record.event {
-            Event::Note(note) => Some(format!("note at {} ms: {note}", record.t)),
+            RecordedEvent::Note(note) => Some(format!("note at {} ms: {note}", record.t)),
             _ => None,
         });
         let notes = notes.collect();
@@ -219,7 +219,7 @@ impl Replay {
     }
 }
 
-/// Whether the server seems to have done something that nobody asked for.
+/// Returns true if the server seems to have sent frames without an action of a client.
 fn acts_by_itself(script: &Scenario) -> bool {
     let late = |t: u64, steps_t: u64| t.saturating_sub(steps_t) > BY_ITSELF;
     script.duration() > LONG
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_makes_times_count() {
+    fn unprompted_frames_make_times_count() {
         assert!(!acts_by_itself(&script(5, 9000)), "the client thought for long");
         assert!(!acts_by_itself(&script(800, 900)), "it is short");
         assert!(acts_by_itself(&script(5000, 9000)));

@@ -1,127 +1,135 @@
-//! WebSocket frames, read from bytes that pass by: what a listener understands of them, which changes nothing about
-//! them. Pure.
+//! Reassembles WebSocket messages from bytes that are forwarded unchanged, however they were split. Pure.
 
-use super::transcript::{Op, Payload};
+use std::io::Cursor;
 
-/// The longest message that is kept, in bytes: so much memory a direction of a connection takes at most, about.
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::transcript::{FrameKind, RecordedFrame};
+
+/// Longest message that is kept, in bytes: the bound of the memory that one direction of a connection takes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
-/// What passed by.
+/// A message or frame found in the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SniffedFrame {
-    /// A whole message, whatever frames it was in, or a ping or pong.
-    Frame(Payload),
+    /// A complete message, reassembled from its frames, or a ping or pong.
+    Frame(RecordedFrame),
     /// A close frame.
     Close {
-        /// `None`: without a code.
+        /// The close code; `None` if the frame has none.
         code: Option<u16>,
         /// The reason text.
         reason: String,
     },
     /// A message that is too long to be kept.
     TooLong,
-    /// From here on this is no WebSocket that can be understood, for this reason. Nothing follows.
-    Garbled(&'static str),
+    /// Bytes that are not WebSocket frames, with the reason. The sniffer reports nothing after this.
+    Unparseable(&'static str),
 }
 
-/// Of the frame at which we are.
+/// The frame whose payload is being received.
 #[derive(Clone, Copy, Debug)]
-struct Head {
-    fin: bool,
-    opcode: u8,
+struct FrameInProgress {
+    is_final: bool,
+    opcode: OpCode,
     mask: Option<[u8; 4]>,
-    /// How much of its payload was there, and how much is to come.
-    taken: usize,
+    /// Position in the mask of the next byte.
+    mask_offset: usize,
+    /// Number of payload bytes that have not arrived.
     missing: u64,
 }
 
-/// One direction of a connection.
+/// A sniffer for one direction of a connection.
 #[derive(Debug, Default)]
-pub struct Reader {
-    /// The bytes of a frame's head that are not yet all there.
-    begun: Vec<u8>,
-    head: Option<Head>,
-    /// Of the message whose frames are coming: what it is, and what is in it so far.
-    op: Option<Op>,
+pub struct FrameSniffer {
+    /// Bytes of an incomplete frame head.
+    partial_head: Vec<u8>,
+    frame: Option<FrameInProgress>,
+    /// Kind and payload so far of the message whose frames are being received.
+    kind: Option<FrameKind>,
     message: Vec<u8>,
     too_long: bool,
     control: Vec<u8>,
-    garbled: bool,
+    has_given_up: bool,
 }
 
-impl Reader {
-    /// Takes the next bytes, however they were cut, and tells what came to its end in them.
+impl FrameSniffer {
+    /// Processes the next bytes. Returns the messages and frames that they complete.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<SniffedFrame> {
-        let mut passed = Vec::new();
-        while !self.garbled {
-            if self.head.is_none() {
+        let mut found = Vec::new();
+        while !self.has_given_up {
+            if self.frame.is_none() {
                 let Some((byte, rest)) = bytes.split_first() else { break };
                 bytes = rest;
-                self.begun.push(*byte);
-                match parse(&self.begun) {
-                    Ok(Some(head)) => {
-                        self.begun.clear();
-                        self.head = Some(head);
+                self.partial_head.push(*byte);
+                match parse_head(&self.partial_head) {
+                    Ok(Some(frame)) => {
+                        self.partial_head.clear();
+                        self.frame = Some(frame);
                     }
                     Ok(None) => continue,
-                    Err(why) => passed.push(self.give_up(why)),
+                    Err(reason) => found.push(self.give_up(reason)),
                 }
             }
-            if let Some(mut head) = self.head.take() {
-                bytes = self.payload(&mut head, bytes);
-                if head.missing > 0 {
-                    self.head = Some(head);
+            if let Some(mut frame) = self.frame.take() {
+                bytes = self.take_payload(&mut frame, bytes);
+                if frame.missing > 0 {
+                    self.frame = Some(frame);
                     break;
                 }
-                passed.extend(self.ended(head));
+                found.extend(self.finish(&frame));
             }
         }
-        passed
+        found
     }
 
-    fn give_up(&mut self, why: &'static str) -> SniffedFrame {
-        *self = Reader { garbled: true, ..Reader::default() };
-        SniffedFrame::Garbled(why)
+    fn give_up(&mut self, reason: &'static str) -> SniffedFrame {
+        *self = FrameSniffer { has_given_up: true, ..FrameSniffer::default() };
+        SniffedFrame::Unparseable(reason)
     }
 
-    /// Takes what belongs to the frame, and returns the rest.
-    fn payload<'a>(&mut self, head: &mut Head, bytes: &'a [u8]) -> &'a [u8] {
-        let length = usize::try_from(head.missing).unwrap_or(usize::MAX).min(bytes.len());
+    /// Takes the payload of the frame from the front of `bytes`, and returns the rest.
+    fn take_payload<'a>(&mut self, frame: &mut FrameInProgress, bytes: &'a [u8]) -> &'a [u8] {
+        let length = usize::try_from(frame.missing).unwrap_or(usize::MAX).min(bytes.len());
         let (own, rest) = bytes.split_at(length);
-        let into = if head.opcode >= 8 { &mut self.control } else { &mut self.message };
+        let into =
+            if matches!(frame.opcode, OpCode::Control(_)) { &mut self.control } else { &mut self.message };
         if self.too_long || into.len() + length > MAX_MESSAGE {
             self.too_long = true;
             self.message = Vec::new();
         } else {
-            let mask = head.mask.unwrap_or_default();
-            into.extend(own.iter().enumerate().map(|(i, byte)| byte ^ mask[(head.taken + i) % 4]));
+            let mask = frame.mask.unwrap_or_default();
+            into.extend(own.iter().enumerate().map(|(i, byte)| byte ^ mask[(frame.mask_offset + i) % 4]));
         }
-        head.taken = (head.taken + length) % 4;
-        head.missing -= length as u64;
+        frame.mask_offset = (frame.mask_offset + length) % 4;
+        frame.missing -= length as u64;
         rest
     }
 
-    fn ended(&mut self, head: Head) -> Option<SniffedFrame> {
-        match head.opcode {
-            0x0..=0x2 => {
-                match (head.opcode, self.op) {
-                    (0, None) => return Some(self.give_up("the rest of no message")),
-                    (1 | 2, Some(_)) => return Some(self.give_up("a message within a message")),
-                    (1, None) => self.op = Some(Op::Text),
-                    (2, None) => self.op = Some(Op::Binary),
-                    _ => {}
+    fn finish(&mut self, frame: &FrameInProgress) -> Option<SniffedFrame> {
+        match frame.opcode {
+            OpCode::Data(data) => {
+                match (data, self.kind) {
+                    (Data::Continue, None) => return Some(self.give_up("a continuation of no message")),
+                    (Data::Text | Data::Binary, Some(_)) => {
+                        return Some(self.give_up("a message within a message"));
+                    }
+                    (Data::Text, None) => self.kind = Some(FrameKind::Text),
+                    (Data::Binary, None) => self.kind = Some(FrameKind::Binary),
+                    (Data::Continue, Some(_)) | (Data::Reserved(_), _) => {}
                 }
-                if !head.fin {
+                if !frame.is_final {
                     return None;
                 }
                 let bytes = std::mem::take(&mut self.message);
-                let op = self.op.take()?;
+                let kind = self.kind.take()?;
                 Some(match std::mem::take(&mut self.too_long) {
                     true => SniffedFrame::TooLong,
-                    false => SniffedFrame::Frame(Payload::new(op, bytes)),
+                    false => SniffedFrame::Frame(RecordedFrame::new(kind, bytes)),
                 })
             }
-            0x8 => {
+            OpCode::Control(Control::Close) => {
                 let control = std::mem::take(&mut self.control);
                 let (code, reason) = match control.split_first_chunk() {
                     Some((code, reason)) => (Some(u16::from_be_bytes(*code)), reason),
@@ -129,44 +137,26 @@ impl Reader {
                 };
                 Some(SniffedFrame::Close { code, reason: String::from_utf8_lossy(reason).into_owned() })
             }
-            opcode => {
-                let op = if opcode == 0x9 { Op::Ping } else { Op::Pong };
-                Some(SniffedFrame::Frame(Payload::new(op, std::mem::take(&mut self.control))))
+            OpCode::Control(control) => {
+                let kind = if control == Control::Ping { FrameKind::Ping } else { FrameKind::Pong };
+                Some(SniffedFrame::Frame(RecordedFrame::new(kind, std::mem::take(&mut self.control))))
             }
         }
     }
 }
 
-/// The head of a frame, if it is all there.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    let (opcode, masked) = (first & 0x0f, second & 0x80 != 0);
-    if first & 0x70 != 0 {
+/// Parses the head of a frame; `None` if it is not complete.
+fn parse_head(bytes: &[u8]) -> Result<Option<FrameInProgress>, &'static str> {
+    let head = FrameHeader::parse(&mut Cursor::new(bytes)).map_err(|_| "a frame of an unknown kind")?;
+    let Some((head, length)) = head else { return Ok(None) };
+    if head.rsv1 || head.rsv2 || head.rsv3 {
         return Err("a frame of an extension");
     }
-    if !matches!(opcode, 0x0..=0x2 | 0x8..=0xa) {
-        return Err("a frame of an unknown kind");
+    if matches!(head.opcode, OpCode::Control(_)) && (length > 125 || !head.is_final) {
+        return Err("a control frame that is too long or fragmented");
     }
-    let (length, rest) = match second & 0x7f {
-        126 => match rest.split_first_chunk() {
-            Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
-            None => return Ok(None),
-        },
-        127 => match rest.split_first_chunk() {
-            Some((length, rest)) => (u64::from_be_bytes(*length), rest),
-            None => return Ok(None),
-        },
-        short => (u64::from(short), rest),
-    };
-    if opcode >= 8 && (length > 125 || first & 0x80 == 0) {
-        return Err("a control frame that is too long, or in pieces");
-    }
-    let mask = match (masked, rest.first_chunk()) {
-        (true, None) => return Ok(None),
-        (true, mask) => mask.copied(),
-        (false, _) => None,
-    };
-    Ok(Some(Head { fin: first & 0x80 != 0, opcode, mask, taken: 0, missing: length }))
+    let FrameHeader { is_final, opcode, mask, .. } = head;
+    Ok(Some(FrameInProgress { is_final, opcode, mask, mask_offset: 0, missing: length }))
 }
 
 #[cfg(test)]
@@ -193,11 +183,11 @@ mod tests {
     }
 
     fn text(text: &str) -> SniffedFrame {
-        SniffedFrame::Frame(Payload::new(Op::Text, text))
+        SniffedFrame::Frame(RecordedFrame::new(FrameKind::Text, text))
     }
 
     #[test]
-    fn frames_are_understood_however_they_are_cut() {
+    fn messages_are_reassembled_however_split() {
         let mask = Some([1, 2, 3, 250]);
         let long = vec![7u8; 70_000];
         let stream = [
@@ -215,25 +205,24 @@ mod tests {
         .concat();
         let expected = vec![
             text("hello"),
-            SniffedFrame::Frame(Payload::new(Op::Ping, "?")),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Ping, "?")),
             text("one, two, three"),
-            SniffedFrame::Frame(Payload::new(Op::Binary, vec![9; 300])),
-            SniffedFrame::Frame(Payload::new(Op::Binary, long)),
-            SniffedFrame::Frame(Payload::new(Op::Pong, "")),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Binary, vec![9; 300])),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Binary, long)),
+            SniffedFrame::Frame(RecordedFrame::new(FrameKind::Pong, "")),
             SniffedFrame::Close { code: Some(4321), reason: "w".into() },
             SniffedFrame::Close { code: None, reason: String::new() },
         ];
         for size in [1, 2, 3, 7, 1000, stream.len()] {
-            let mut reader = Reader::default();
-            let passed: Vec<SniffedFrame> =
-                stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
-            assert!(passed == expected, "in pieces of {size}");
+            let mut reader = FrameSniffer::default();
+            let found: Vec<SniffedFrame> = stream.chunks(size).flat_map(|chunk| reader.feed(chunk)).collect();
+            assert!(found == expected, "in pieces of {size}");
         }
     }
 
     #[test]
-    fn what_is_too_long_is_not_kept_and_what_follows_is() {
-        let mut reader = Reader::default();
+    fn too_long_message_is_dropped_and_next_is_kept() {
+        let mut reader = FrameSniffer::default();
         let mut head = vec![0x82, 127];
         head.extend((MAX_MESSAGE as u64 + 1).to_be_bytes());
         assert_eq!(reader.feed(&head), []);
@@ -246,21 +235,45 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_said_once() {
+    fn garbage_is_reported_once() {
         for garbage in [&b"\xc1\x00"[..], b"\x83\x00", b"\x80\x00", b"\x09\x00", b"\x89\x7e\x00\x7e"] {
-            let mut reader = Reader::default();
-            assert!(matches!(reader.feed(garbage)[..], [SniffedFrame::Garbled(_)]), "{garbage:?}");
+            let mut reader = FrameSniffer::default();
+            assert!(matches!(reader.feed(garbage)[..], [SniffedFrame::Unparseable(_)]), "{garbage:?}");
             assert_eq!(reader.feed(&frame(0x81, b"x", None)), []);
         }
     }
 
     proptest::proptest! {
+        /// Any bytes give the same result however they are split, and nothing after they are unparseable.
         #[test]
-        fn nothing_makes_it_panic(bytes: Vec<u8>, cut in 0usize..64) {
-            let mut reader = Reader::default();
+        fn result_does_not_depend_on_split(bytes: Vec<u8>, cut in 0usize..64) {
             let (a, b) = bytes.split_at(cut.min(bytes.len()));
-            reader.feed(a);
-            reader.feed(b);
+            let mut whole = FrameSniffer::default();
+            let expected = whole.feed(&bytes);
+            let mut split = FrameSniffer::default();
+            let found = [split.feed(a), split.feed(b)].concat();
+            proptest::prop_assert_eq!(&found, &expected);
+            let end = found.iter().position(|frame| matches!(frame, SniffedFrame::Unparseable(_)));
+            proptest::prop_assert!(end.is_none_or(|end| end + 1 == found.len() && split.feed(b"\x81\x00").is_empty()));
+        }
+
+        #[test]
+        fn written_messages_are_found(
+            messages in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(0u8.., 0..300)), 0..6),
+            mask in proptest::option::of(proptest::array::uniform4(0u8..)),
+            size in 1usize..64,
+        ) {
+            let first = |is_text| if is_text { 0x81 } else { 0x82 };
+            let bytes: Vec<u8> =
+                messages.iter().flat_map(|(is_text, payload)| frame(first(*is_text), payload, mask)).collect();
+            let kind = |is_text| if is_text { FrameKind::Text } else { FrameKind::Binary };
+            let expected: Vec<SniffedFrame> = messages
+                .iter()
+                .map(|(is_text, payload)| SniffedFrame::Frame(RecordedFrame::new(kind(*is_text), payload.clone())))
+                .collect();
+            let mut sniffer = FrameSniffer::default();
+            let found: Vec<SniffedFrame> = bytes.chunks(size).flat_map(|chunk| sniffer.feed(chunk)).collect();
+            proptest::prop_assert_eq!(found, expected);
         }
     }
 }

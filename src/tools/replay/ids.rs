@@ -1,23 +1,22 @@
-//! Ids that the servers make up: where they stand in a frame, how a frame looks without them, and how one is
-//! replaced by another.
+//! Server-generated ids: their positions in a frame, a frame without them, and the replacement of one by another.
 //!
-//! They differ at each run, so a comparison must hold for every renaming of them. No server ever draws a small one
-//! by chance worth mentioning, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an index in
-//! a list) is taken literally, and a larger one is an id that was made up.
+//! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically never draws a
+//! small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an index in a list) is literal,
+//! and a larger one is server-generated.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::json_members::members;
-use super::raw_protobuf::{self, Field, Value};
-use super::transcript::{Op, Payload, to_hex};
+use super::transcript::{FrameKind, RecordedFrame, to_hex};
+use crate::tools::protobuf::{WireField, WireValue, fields, put_bytes, put_number, put_varint};
 
-/// Numbers below this one are literal, not made up.
+/// Numbers below this one are literal, not server-generated.
 pub const SMALL: u64 = 1000;
 
-/// Where a version puts ids.
+/// The positions of ids in the frames of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum IdLayout {
     /// In attributes of a JSON object.
     Json {
         /// The attributes that hold a room key.
@@ -36,40 +35,40 @@ pub enum Layout {
     Any,
 }
 
-/// The attributes of [`Layout::Json`] for a room key and for an id, in all but the oldest releases.
+/// The attributes of [`IdLayout::Json`] for a room key and for an id, in all but the oldest releases.
 const JSON_KEYS: &[&str] = &["key", "joinkey", "open", "join"];
 const JSON_IDS: &[&str] = &["id", "index", "unavailable"];
 
-impl Layout {
+impl IdLayout {
     /// The layout of an original release, by its version. What is no version stands for all of them.
-    pub fn of(version: &str) -> Layout {
+    pub fn of(version: &str) -> IdLayout {
         let Some(major) = version.split('.').next().and_then(|m| m.parse::<u32>().ok()) else {
-            return Layout::Any;
+            return IdLayout::Any;
         };
         match major {
-            0..=3 => Layout::Json { keys: &["id"], ids: &[] },
-            4..=14 => Layout::Json { keys: JSON_KEYS, ids: JSON_IDS },
-            15..=18 => Layout::Protobuf { content: 1, ids: &[1] },
-            19 => Layout::Protobuf { content: 2, ids: &[1] },
-            _ => Layout::Protobuf { content: 2, ids: &[1, 2] },
+            0..=3 => IdLayout::Json { keys: &["id"], ids: &[] },
+            4..=14 => IdLayout::Json { keys: JSON_KEYS, ids: JSON_IDS },
+            15..=18 => IdLayout::Protobuf { content: 1, ids: &[1] },
+            19 => IdLayout::Protobuf { content: 2, ids: &[1] },
+            _ => IdLayout::Protobuf { content: 2, ids: &[1, 2] },
         }
     }
 
     /// The attributes of a JSON object that hold a room key.
     pub fn keys(self) -> Option<&'static [&'static str]> {
         match self {
-            Layout::Json { keys, .. } => Some(keys),
-            Layout::Protobuf { .. } => None,
-            Layout::Any => Some(JSON_KEYS),
+            IdLayout::Json { keys, .. } => Some(keys),
+            IdLayout::Protobuf { .. } => None,
+            IdLayout::Any => Some(JSON_KEYS),
         }
     }
 
     /// The attributes of a JSON object that hold an id.
     fn attributes(self) -> Option<&'static [&'static str]> {
         match self {
-            Layout::Json { ids, .. } => Some(ids),
-            Layout::Protobuf { .. } => None,
-            Layout::Any => Some(JSON_IDS),
+            IdLayout::Json { ids, .. } => Some(ids),
+            IdLayout::Protobuf { .. } => None,
+            IdLayout::Any => Some(JSON_IDS),
         }
     }
 
@@ -77,23 +76,23 @@ impl Layout {
     /// message in a field that is the content of another release's.
     fn content(self, number: u64) -> Option<&'static [u64]> {
         match (self, number) {
-            (Layout::Protobuf { content, ids }, _) if number == content => Some(ids),
-            (Layout::Any, 1) => Some(&[1]),
-            (Layout::Any, 2) => Some(&[1, 2]),
+            (IdLayout::Protobuf { content, ids }, _) if number == content => Some(ids),
+            (IdLayout::Any, 1) => Some(&[1]),
+            (IdLayout::Any, 2) => Some(&[1, 2]),
             _ => None,
         }
     }
 
     fn has_protobuf(self) -> bool {
-        !matches!(self, Layout::Json { .. })
+        !matches!(self, IdLayout::Json { .. })
     }
 }
 
-/// The text of a frame in which a layout may have JSON attributes: for [`Layout::Any`], an object.
-fn json_text(layout: Layout, payload: &Payload) -> Option<&str> {
+/// The text of a frame in which a layout may have JSON attributes: for [`IdLayout::Any`], an object.
+fn json_text(layout: IdLayout, payload: &RecordedFrame) -> Option<&str> {
     let text = std::str::from_utf8(&payload.bytes).ok()?;
-    let data = matches!(payload.op, Op::Text | Op::Binary);
-    (data && (layout != Layout::Any || members(text).is_some())).then_some(text)
+    let data = matches!(payload.op, FrameKind::Text | FrameKind::Binary);
+    (data && (layout != IdLayout::Any || members(text).is_some())).then_some(text)
 }
 
 /// An id on the wire.
@@ -106,8 +105,8 @@ pub enum Id {
 }
 
 impl Id {
-    /// Whether a server made it up, so that it means the same as any other value in its place.
-    pub fn made_up(&self) -> bool {
+    /// Returns true if a server generated the id, so that it means the same as any other value in its place.
+    pub fn is_server_generated(&self) -> bool {
         match self {
             Id::Number(n) => *n >= SMALL,
             Id::Text(t) => {
@@ -117,7 +116,7 @@ impl Id {
         }
     }
 
-    /// Whether another server may answer with this where an original answered with a made-up id.
+    /// Returns true if another server may send this id where the recorded one sent a server-generated id.
     pub fn is_substitute_for(&self, original: &Id) -> bool {
         match (self, original) {
             (Id::Number(n), Id::Number(_)) => *n != 0,
@@ -139,7 +138,7 @@ impl std::fmt::Display for Id {
 /// A frame or text cut at its ids: `parts` has one element more than `ids`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaskedFrame {
-    /// What stands around the ids. Two frames that differ in nothing but ids have equal parts.
+    /// The text around the ids. Frames that differ in ids only have equal parts.
     pub parts: Vec<String>,
     /// The ids in order.
     pub ids: Vec<Id>,
@@ -198,86 +197,86 @@ fn cut(masked: &mut MaskedFrame, text: &str, attributes: &[&str]) {
 }
 
 /// Cuts a frame at its ids.
-pub fn mask(layout: Layout, payload: &Payload) -> MaskedFrame {
+pub fn mask(layout: IdLayout, payload: &RecordedFrame) -> MaskedFrame {
     let mut masked = MaskedFrame::literal(format!("{} ", payload.op.name()));
     if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
         cut(&mut masked, text, ids);
         return masked;
     }
     match (payload.op, std::str::from_utf8(&payload.bytes)) {
-        (Op::Binary, _) if layout.has_protobuf() => match mask_content(layout, &payload.bytes) {
+        (FrameKind::Binary, _) if layout.has_protobuf() => match mask_content(layout, &payload.bytes) {
             Some(inner) => inner.into_iter().for_each(|piece| match piece {
-                Piece::Raw(raw) => masked.text(&to_hex(&raw)),
-                Piece::Mark(mark) => masked.text(mark),
-                Piece::Id(id) => masked.push(Id::Number(id)),
+                MaskPiece::Raw(raw) => masked.text(&to_hex(&raw)),
+                MaskPiece::Mark(mark) => masked.text(mark),
+                MaskPiece::Id(id) => masked.push(Id::Number(id)),
             }),
             None => masked.text(&to_hex(&payload.bytes)),
         },
-        (Op::Text, Ok(text)) => masked.text(text),
+        (FrameKind::Text, Ok(text)) => masked.text(text),
         _ => masked.text(&to_hex(&payload.bytes)),
     }
     masked
 }
 
-enum Piece {
+enum MaskPiece {
     Raw(Vec<u8>),
     Mark(&'static str),
     Id(u64),
 }
 
-fn id_of(field: &Field<'_>, ids: &[u64]) -> Option<u64> {
+fn id_of(field: &WireField<'_>, ids: &[u64]) -> Option<u64> {
     match field.value {
-        Value::Varint(id) if ids.contains(&field.number) => Some(id),
+        WireValue::Varint(id) if ids.contains(&field.number) => Some(id),
         _ => None,
     }
 }
 
 fn tag(number: u64, wire_type: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    raw_protobuf::put_varint(&mut out, number << 3 | wire_type);
+    put_varint(&mut out, number << 3 | wire_type);
     out
 }
 
 /// `None`: show the frame as it is, because it is no message, has no content, or is not encoded the usual way (so
 /// that cutting it would hide a difference).
-fn mask_content(layout: Layout, bytes: &[u8]) -> Option<Vec<Piece>> {
+fn mask_content(layout: IdLayout, bytes: &[u8]) -> Option<Vec<MaskPiece>> {
     if replace_content(layout, bytes, Some)? != bytes {
         return None;
     }
     let mut pieces = Vec::new();
-    for field in raw_protobuf::fields(bytes)? {
+    for field in fields(bytes)? {
         match (field.value, layout.content(field.number)) {
-            (Value::Bytes(inner), Some(ids)) => {
-                let inner = raw_protobuf::fields(inner)?;
+            (WireValue::Bytes(inner), Some(ids)) => {
+                let inner = fields(inner)?;
                 if !inner.iter().any(|f| id_of(f, ids).is_some()) {
-                    pieces.push(Piece::Raw(field.raw.to_vec()));
+                    pieces.push(MaskPiece::Raw(field.raw.to_vec()));
                     continue;
                 }
-                pieces.push(Piece::Raw(tag(field.number, 2)));
-                pieces.push(Piece::Mark("{"));
+                pieces.push(MaskPiece::Raw(tag(field.number, 2)));
+                pieces.push(MaskPiece::Mark("{"));
                 for field in inner {
                     match id_of(&field, ids) {
                         Some(id) => {
-                            pieces.push(Piece::Raw(tag(field.number, 0)));
-                            pieces.extend([Piece::Mark(":"), Piece::Id(id), Piece::Mark(";")]);
+                            pieces.push(MaskPiece::Raw(tag(field.number, 0)));
+                            pieces.extend([MaskPiece::Mark(":"), MaskPiece::Id(id), MaskPiece::Mark(";")]);
                         }
-                        None => pieces.push(Piece::Raw(field.raw.to_vec())),
+                        None => pieces.push(MaskPiece::Raw(field.raw.to_vec())),
                     }
                 }
-                pieces.push(Piece::Mark("}"));
+                pieces.push(MaskPiece::Mark("}"));
             }
-            _ => pieces.push(Piece::Raw(field.raw.to_vec())),
+            _ => pieces.push(MaskPiece::Raw(field.raw.to_vec())),
         }
     }
     Some(pieces)
 }
 
 /// The message with every id for which `new` has an answer written anew; all other bytes stay.
-fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
+fn replace_content(layout: IdLayout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
-    for field in raw_protobuf::fields(bytes)? {
+    for field in fields(bytes)? {
         let inner = match (field.value, layout.content(field.number)) {
-            (Value::Bytes(inner), Some(ids)) => raw_protobuf::fields(inner).zip(Some(ids)),
+            (WireValue::Bytes(inner), Some(ids)) => fields(inner).zip(Some(ids)),
             _ => None,
         };
         let Some((inner, ids)) = inner else {
@@ -289,14 +288,14 @@ fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64
         for field in inner {
             match id_of(&field, ids).and_then(&new) {
                 Some(id) => {
-                    raw_protobuf::put_number(&mut rewritten, field.number, id);
+                    put_number(&mut rewritten, field.number, id);
                     changed = true;
                 }
                 None => rewritten.extend_from_slice(field.raw),
             }
         }
         if changed {
-            raw_protobuf::put_bytes(&mut out, field.number, &rewritten);
+            put_bytes(&mut out, field.number, &rewritten);
         } else {
             out.extend_from_slice(field.raw);
         }
@@ -306,7 +305,7 @@ fn replace_content(layout: Layout, bytes: &[u8], new: impl Fn(u64) -> Option<u64
 
 /// The bytes of a recorded frame with the ids of the recorded run replaced by those of this run. Everything else
 /// stays byte for byte, and a frame that cannot be understood stays as it is.
-pub fn substitute(layout: Layout, payload: &Payload, live: &HashMap<Id, Id>) -> Vec<u8> {
+pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, Id>) -> Vec<u8> {
     let original = || payload.bytes.clone();
     if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
         let mut out = String::new();
@@ -321,11 +320,11 @@ pub fn substitute(layout: Layout, payload: &Payload, live: &HashMap<Id, Id>) -> 
         out.push_str(&text[done..]);
         return out.into_bytes();
     }
-    if payload.op != Op::Binary || !layout.has_protobuf() {
+    if payload.op != FrameKind::Binary || !layout.has_protobuf() {
         return original();
     }
     // The small ones that are learned are places in a list, of JSON.
-    let new = |id| match live.get(&Id::Number(id)).filter(|_| Id::Number(id).made_up()) {
+    let new = |id| match live.get(&Id::Number(id)).filter(|_| Id::Number(id).is_server_generated()) {
         Some(Id::Number(n)) if *n != id => Some(*n),
         _ => None,
     };
@@ -343,7 +342,7 @@ fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
 }
 
 /// Cuts a close reason at the ids in it: `... from the 12345 joining peer`, or a message quoted at its end.
-pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> MaskedFrame {
+pub fn mask_reason(layout: IdLayout, code: u16, reason: &str) -> MaskedFrame {
     let mut masked = MaskedFrame::literal(format!("close {code} "));
     if let (Some(ids), Some(start)) = (layout.attributes(), reason.find('{')) {
         masked.text(&reason[..start]);
@@ -371,11 +370,11 @@ pub fn mask_reason(layout: Layout, code: u16, reason: &str) -> MaskedFrame {
 mod tests {
     use super::*;
 
-    const V18: Layout = Layout::Protobuf { content: 1, ids: &[1] };
+    const V18: IdLayout = IdLayout::Protobuf { content: 1, ids: &[1] };
 
-    fn binary(hex: &str) -> Payload {
+    fn binary(hex: &str) -> RecordedFrame {
         let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
-        Payload::new(Op::Binary, bytes.collect::<Vec<_>>())
+        RecordedFrame::new(FrameKind::Binary, bytes.collect::<Vec<_>>())
     }
 
     fn numbers(pairs: &[(u64, u64)]) -> HashMap<Id, Id> {
@@ -384,10 +383,10 @@ mod tests {
 
     #[test]
     fn layouts_follow_the_generations() {
-        assert_eq!(Layout::of("18.0.0"), V18);
-        assert_eq!(Layout::of("19.1.2"), Layout::Protobuf { content: 2, ids: &[1] });
-        assert_eq!(Layout::of("20.1.0"), Layout::Protobuf { content: 2, ids: &[1, 2] });
-        assert!(matches!(Layout::of("5.0.0"), Layout::Json { .. }));
+        assert_eq!(IdLayout::of("18.0.0"), V18);
+        assert_eq!(IdLayout::of("19.1.2"), IdLayout::Protobuf { content: 2, ids: &[1] });
+        assert_eq!(IdLayout::of("20.1.0"), IdLayout::Protobuf { content: 2, ids: &[1, 2] });
+        assert!(matches!(IdLayout::of("5.0.0"), IdLayout::Json { .. }));
     }
 
     #[test]
@@ -420,7 +419,7 @@ mod tests {
 
     #[test]
     fn version_20_has_two_ids() {
-        let layout = Layout::of("20.1.0");
+        let layout = IdLayout::of("20.1.0");
         let masked = mask(layout, &binary("120a080010c0c40722026869"));
         assert_eq!(masked.ids, [Id::Number(0), Id::Number(123_456)]);
         let sent = substitute(layout, &binary("120a080010c0c40722026869"), &numbers(&[(123_456, 7)]));
@@ -429,38 +428,45 @@ mod tests {
 
     #[test]
     fn json_ids_are_replaced_in_place() {
-        let layout = Layout::of("8.0.2");
-        let payload = Payload::new(Op::Text, r#"{ "id" : 123456, "data":{"id":123456,"x":1.50}}"#);
+        let layout = IdLayout::of("8.0.2");
+        let payload =
+            RecordedFrame::new(FrameKind::Text, r#"{ "id" : 123456, "data":{"id":123456,"x":1.50}}"#);
         let sent = substitute(layout, &payload, &numbers(&[(123_456, 99)]));
         assert_eq!(String::from_utf8(sent).unwrap(), r#"{ "id" : 99, "data":{"id":123456,"x":1.50}}"#);
         let masked = mask(layout, &payload);
         assert_eq!(masked.render(|_| "#1".into()), r##"text { "id" : #1, "data":{"id":123456,"x":1.50}}"##);
-        let string = Payload::new(Op::Text, r#"{"id":"123456","data":1}"#);
+        let string = RecordedFrame::new(FrameKind::Text, r#"{"id":"123456","data":1}"#);
         assert_eq!(substitute(layout, &string, &numbers(&[(123_456, 99)])), br#"{"id":"99","data":1}"#);
-        let text = Payload::new(Op::Text, r#"{"id":"SkX_9-abc","data":1}"#);
+        let text = RecordedFrame::new(FrameKind::Text, r#"{"id":"SkX_9-abc","data":1}"#);
         let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
-        assert_eq!(substitute(Layout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
+        assert_eq!(substitute(IdLayout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
     }
 
     #[test]
     fn where_any_release_may_speak_each_frame_is_read_as_what_it_is() {
-        let ids = |payload: &Payload| mask(Layout::of("any"), payload).ids;
+        let ids = |payload: &RecordedFrame| mask(IdLayout::of("any"), payload).ids;
         assert_eq!(ids(&binary("0a0f08f3b89ba60312076f666665722d4a")), [Id::Number(885_447_795)]);
         assert_eq!(ids(&binary("120a080010c0c40722026869")), [Id::Number(0), Id::Number(123_456)]);
         assert_eq!(ids(&binary("1001")), [], "the field of a content, and a number");
-        assert_eq!(ids(&Payload::new(Op::Text, r#"{"id":123456}"#)), [Id::Number(123_456)]);
-        assert_eq!(ids(&Payload::new(Op::Text, "hello")), []);
+        assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, r#"{"id":123456}"#)), [Id::Number(123_456)]);
+        assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, "hello")), []);
         let live = numbers(&[(0, 70_000), (123_456, 7)]);
-        let sent = substitute(Layout::Any, &binary("120a080010c0c40722026869"), &live);
+        let sent = substitute(IdLayout::Any, &binary("120a080010c0c40722026869"), &live);
         assert_eq!(to_hex(&sent), "12080800100722026869", "0 is a place in a list, which is of JSON");
-        let sent = substitute(Layout::Any, &Payload::new(Op::Text, r#"{"id":0}"#), &live);
+        let sent = substitute(IdLayout::Any, &RecordedFrame::new(FrameKind::Text, r#"{"id":0}"#), &live);
         assert_eq!(sent, br#"{"id":70000}"#);
     }
 
     #[test]
     fn small_numbers_are_literal() {
-        assert!(!Id::Number(0).made_up() && !Id::Number(77).made_up() && Id::Number(70_000).made_up());
-        assert!(Id::Text("SkX_9-abc".into()).made_up() && !Id::Text("0".into()).made_up());
+        assert!(
+            !Id::Number(0).is_server_generated()
+                && !Id::Number(77).is_server_generated()
+                && Id::Number(70_000).is_server_generated()
+        );
+        assert!(
+            Id::Text("SkX_9-abc".into()).is_server_generated() && !Id::Text("0".into()).is_server_generated()
+        );
     }
 
     #[test]
@@ -469,9 +475,9 @@ mod tests {
         assert_eq!(mask_reason(V18, 4003, reason).ids, [Id::Number(12345)]);
         assert_eq!(mask_reason(V18, 4001, "4001: The key  is an empty string").ids, []);
         let reason = r#"Unknown JSON attribute: {"id":120321834}"#;
-        let masked = mask_reason(Layout::of("7.6.4"), 4001, reason);
+        let masked = mask_reason(IdLayout::of("7.6.4"), 4001, reason);
         assert_eq!(masked.render(|_| "#1".into()), r##"close 4001 Unknown JSON attribute: {"id":#1}"##);
         let literal = MaskedFrame::literal("close 4000 Unknown message: {\"foo\":1}");
-        assert_eq!(mask_reason(Layout::of("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#), literal);
+        assert_eq!(mask_reason(IdLayout::of("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#), literal);
     }
 }

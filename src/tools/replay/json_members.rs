@@ -1,4 +1,4 @@
-//! Where the values of a JSON object stand in its text, so that one can be replaced and all the rest stays as it is.
+//! Positions of the values of a JSON object in its text, so that one can be replaced without changing the rest.
 
 use std::ops::Range;
 

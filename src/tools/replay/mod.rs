@@ -1,23 +1,22 @@
-//! Recorded conversations: their format, playing one against a server, and comparing what comes back.
+//! Recorded conversations: their format, playing one against a server, and comparing the result.
 //!
 //! ```text
-//! *.jsonl ─ transcript ─► script (steps: one client action + what followed it)
+//! *.jsonl ─ transcript ─► script (steps: one client action + the events that followed)
 //!                            │
-//!             player ◄───────┘   plays the actions over real sockets (peer, target), renames room keys (rename),
-//!               │                replaces server-made ids by the live ones (ids, wire)
+//!             player ◄───────┘   plays the actions over real sockets (peer), renames room keys (rename), replaces
+//!               │                server-generated ids by those of the run (ids)
 //!               ▼
-//!          transcript of what happened ─► compare ─► differences
+//!          transcript of the run ─► compare ─► differences
 //!
-//! client ─ relay ─► server      every byte goes on as it came; frames looks at it on its way,
-//!            └────► tape        and what it saw becomes lines of a transcript
+//! client ─ proxy ─► server      every byte is forwarded unchanged; frame_sniffer reassembles the messages,
+//!            └────► recorder    which become lines of a transcript
 //! ```
 //!
-//! Nothing here uses any other module of the gateway, least of all its codecs: what is sent was recorded or written by
-//! hand, and what comes is compared as bytes, so that a mistake of the gateway cannot hide itself. The tests that
-//! compare it with the original servers use this, too.
+//! Nothing here uses the gateway's codecs: what is sent was recorded or written by hand, and what is received is compared
+//! as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js servers uses this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`wire`], [`json`], [`ids`], [`rename`], [`compare`], [`frames`]. The others touch
-//! sockets and files: [`target`], [`peer`], [`player`], [`relay`], [`tape`].
+//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`]. Sockets and
+//! files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod compare;
@@ -27,10 +26,8 @@ pub mod json_members;
 pub mod peer;
 pub mod player;
 pub mod proxy;
-pub mod raw_protobuf;
 pub(in crate::tools) mod record_cli;
 pub mod recorder;
 pub mod rename;
 pub mod script;
-pub mod target;
 pub mod transcript;

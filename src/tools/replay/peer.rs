@@ -1,44 +1,43 @@
-//! One scripted WebSocket client: a task that does what it is told and reports what it sees.
+//! A scripted WebSocket client: a task that executes commands and reports events.
 //!
-//! By itself it answers nothing but WebSocket pings, close frames and what its reflex says; it offers no extension.
+//! A client answers only WebSocket pings, close frames, and the frame of its automatic reply; it offers no extension.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::script::Observed;
-use super::target::{Stream, Target};
-use super::transcript::{Connect, Op, Payload};
+use super::transcript::{ConnectRequest, FrameKind, RecordedFrame};
+use crate::tools::dial::{DialedSocket, Target};
 
-/// How long a connection attempt may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long a closed connection is read on, for the server to end it.
-const LINGER: Duration = Duration::from_secs(2);
+/// Time limit of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the server to end a closed connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a client does by itself when a certain frame comes.
+/// An automatic reply to a certain frame.
 #[derive(Clone, Copy, Debug)]
 pub struct AutoReply {
     /// The frame.
     pub frame: &'static [u8],
-    /// It answers so, if at all.
+    /// The answer, if any.
     pub answer: Option<&'static [u8]>,
-    /// The first such frame goes unnoticed; later ones are seen as this, if at all.
+    /// The event that later such frames are reported as, if any. The first is not reported.
     pub later: Option<&'static [u8]>,
 }
 
-/// What a client is told to do.
+/// A command to a client.
 #[derive(Debug)]
 pub enum PeerCommand {
     /// Send this frame.
-    Send(Payload),
+    Send(RecordedFrame),
     /// Send a close frame.
     Close {
         /// `None`: no code in the frame.
@@ -50,85 +49,83 @@ pub enum PeerCommand {
     Drop,
 }
 
-/// What a client saw.
+/// A report of a client.
 #[derive(Debug)]
 pub struct PeerReport {
-    /// Who.
+    /// The client.
     pub peer: String,
-    /// When.
+    /// The time of the event.
     pub at: Instant,
-    /// What.
-    pub news: PeerEvent,
+    /// The event.
+    pub event: PeerEvent,
 }
 
-/// The kinds of reports.
+/// An event in a client.
 #[derive(Debug)]
 pub enum PeerEvent {
-    /// Something that belongs in the transcript.
-    Saw(Observed),
-    /// There is no connection, and why. A `Saw(Close)` follows if there was one.
+    /// An event that belongs in the transcript.
+    Observed(Observed),
+    /// The reason why there is no connection. A close is reported next if there was one.
     Failed(String),
 }
 
 /// The handle of a client's task; the connection is dropped with it.
 #[derive(Debug)]
-pub struct Peer {
-    orders: mpsc::UnboundedSender<PeerCommand>,
+pub struct ScriptedPeer {
+    commands: mpsc::UnboundedSender<PeerCommand>,
 }
 
-impl Peer {
+impl ScriptedPeer {
     /// Starts a client that connects at once.
     pub fn connect(
         name: &str,
         target: &Target,
-        to: Connect,
-        reflex: Option<AutoReply>,
+        to: ConnectRequest,
+        auto_reply: Option<AutoReply>,
         reports: mpsc::UnboundedSender<PeerReport>,
-    ) -> Peer {
-        let (orders, inbox) = mpsc::unbounded_channel();
-        let link = Link { peer: name.to_owned(), reports };
+    ) -> ScriptedPeer {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let link = Reporter { peer: name.to_owned(), reports };
         let target = target.clone();
         tokio::spawn(async move {
-            match timeout(CONNECT, open(&target, &to)).await {
+            match timeout(CONNECT_TIMEOUT, open(&target, &to)).await {
                 Ok(Ok(socket)) => {
-                    link.saw(Observed::Open);
-                    run(socket, inbox, reflex, &link).await;
+                    link.observed(Observed::Open);
+                    run(socket, inbox, auto_reply, &link).await;
                 }
-                Ok(Err(error)) => link.tell(PeerEvent::Failed(format!("{error:#}"))),
-                Err(_) => link.tell(PeerEvent::Failed("no answer to the upgrade request".into())),
+                Ok(Err(error)) => link.report(PeerEvent::Failed(format!("{error:#}"))),
+                Err(_) => link.report(PeerEvent::Failed("no answer to the upgrade request".into())),
             }
         });
-        Peer { orders }
+        ScriptedPeer { commands }
     }
 
-    /// Gives an order; it is lost if the connection is gone, which was reported then.
-    pub fn order(&self, order: PeerCommand) {
-        let _ = self.orders.send(order);
+    /// Sends a command; it is dropped after the connection has ended, which was reported.
+    pub fn send(&self, command: PeerCommand) {
+        let _ = self.commands.send(command);
     }
 }
 
-struct Link {
+struct Reporter {
     peer: String,
     reports: mpsc::UnboundedSender<PeerReport>,
 }
 
-impl Link {
-    fn tell(&self, news: PeerEvent) {
-        let _ = self.reports.send(PeerReport { peer: self.peer.clone(), at: Instant::now(), news });
+impl Reporter {
+    fn report(&self, event: PeerEvent) {
+        let _ = self.reports.send(PeerReport { peer: self.peer.clone(), at: Instant::now(), event });
     }
 
-    fn saw(&self, what: Observed) {
-        self.tell(PeerEvent::Saw(what));
+    fn observed(&self, what: Observed) {
+        self.report(PeerEvent::Observed(what));
     }
 
     fn closed(&self, code: u16, reason: &str) {
-        self.saw(Observed::Close { code, reason: reason.to_owned() });
+        self.observed(Observed::Close { code, reason: reason.to_owned() });
     }
 }
 
-type Socket = WebSocketStream<Box<dyn Stream>>;
-
-async fn open(target: &Target, to: &Connect) -> Result<Socket> {
+async fn open(target: &Target, to: &ConnectRequest) -> Result<DialedSocket> {
     let url = format!("ws://{}{}", target.authority(), target.path(&to.path));
     let mut request = url.into_client_request()?;
     for (name, value) in [("origin", &to.origin), ("sec-websocket-protocol", &to.protocol)] {
@@ -136,30 +133,26 @@ async fn open(target: &Target, to: &Connect) -> Result<Socket> {
             request.headers_mut().insert(name, HeaderValue::from_str(value)?);
         }
     }
-    let stream = target.dial().await?;
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
-        .await
-        .context("upgrade")?;
-    Ok(socket)
+    Ok(target.upgrade(request, Some(config)).await?.0)
 }
 
 async fn run(
-    mut socket: Socket,
-    mut orders: mpsc::UnboundedReceiver<PeerCommand>,
-    reflex: Option<AutoReply>,
-    link: &Link,
+    mut socket: DialedSocket,
+    mut commands: mpsc::UnboundedReceiver<PeerCommand>,
+    auto_reply: Option<AutoReply>,
+    link: &Reporter,
 ) {
     let mut noticed = false;
     loop {
         tokio::select! {
-            order = orders.recv() => {
+            order = commands.recv() => {
                 let Some(order) = order else { return };
                 let done = match order {
                     PeerCommand::Send(payload) => match message(&payload) {
                         Ok(message) => socket.send(message).await,
                         Err(reason) => {
-                            link.tell(PeerEvent::Failed(reason));
+                            link.report(PeerEvent::Failed(reason));
                             Ok(())
                         }
                     },
@@ -173,24 +166,24 @@ async fn run(
                     }
                 };
                 if let Err(error) = done {
-                    link.tell(PeerEvent::Failed(format!("cannot send: {error}")));
+                    link.report(PeerEvent::Failed(format!("cannot send: {error}")));
                     return link.closed(1006, "");
                 }
             }
             message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => saw(link, Op::Text, text.as_bytes()),
-                Some(Ok(Message::Binary(bytes))) if reflex.is_some_and(|reflex| reflex.frame == bytes) => {
-                    let Some(AutoReply { answer, later, .. }) = reflex else { continue };
+                Some(Ok(Message::Text(text))) => saw(link, FrameKind::Text, text.as_bytes()),
+                Some(Ok(Message::Binary(bytes))) if auto_reply.is_some_and(|auto_reply| auto_reply.frame == bytes) => {
+                    let Some(AutoReply { answer, later, .. }) = auto_reply else { continue };
                     if let Some(answer) = answer {
                         // A connection that broke is reported by the next read.
                         let _ = socket.send(Message::binary(answer)).await;
                     }
                     if let Some(seen) = later.filter(|_| std::mem::replace(&mut noticed, true)) {
-                        saw(link, Op::Binary, seen);
+                        saw(link, FrameKind::Binary, seen);
                     }
                 }
-                Some(Ok(Message::Binary(bytes))) => saw(link, Op::Binary, &bytes),
-                Some(Ok(Message::Pong(bytes))) => saw(link, Op::Pong, &bytes),
+                Some(Ok(Message::Binary(bytes))) => saw(link, FrameKind::Binary, &bytes),
+                Some(Ok(Message::Pong(bytes))) => saw(link, FrameKind::Pong, &bytes),
                 Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
                     match frame {
@@ -198,12 +191,12 @@ async fn run(
                         None => link.closed(1005, ""),
                     }
                     // The library has queued the answer; reading on sends it and waits for the end of TCP.
-                    let _ = timeout(LINGER, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+                    let _ = timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
                     return;
                 }
                 Some(Err(error)) => {
                     if !is_end(&error) {
-                        link.tell(PeerEvent::Failed(format!("cannot read: {error}")));
+                        link.report(PeerEvent::Failed(format!("cannot read: {error}")));
                     }
                     return link.closed(1006, "");
                 }
@@ -213,24 +206,24 @@ async fn run(
     }
 }
 
-fn saw(link: &Link, op: Op, bytes: &[u8]) {
-    link.saw(Observed::Frame(Payload::new(op, bytes)));
+fn saw(link: &Reporter, op: FrameKind, bytes: &[u8]) {
+    link.observed(Observed::Frame(RecordedFrame::new(op, bytes)));
 }
 
-/// The ways a connection ends without a close frame that need no remark.
+/// Returns true if this error is an ordinary end of a connection without a close frame.
 fn is_end(error: &Error) -> bool {
     use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     matches!(error, Error::ConnectionClosed | Error::Io(_) | Error::Protocol(ResetWithoutClosingHandshake))
 }
 
-fn message(payload: &Payload) -> Result<Message, String> {
+fn message(payload: &RecordedFrame) -> Result<Message, String> {
     let bytes = payload.bytes.clone();
     Ok(match payload.op {
-        Op::Text => {
+        FrameKind::Text => {
             Message::text(String::from_utf8(bytes).map_err(|e| format!("a text frame must be UTF-8: {e}"))?)
         }
-        Op::Binary => Message::binary(bytes),
-        Op::Ping => Message::Ping(bytes.into()),
-        Op::Pong => Message::Pong(bytes.into()),
+        FrameKind::Binary => Message::binary(bytes),
+        FrameKind::Ping => Message::Ping(bytes.into()),
+        FrameKind::Pong => Message::Pong(bytes.into()),
     })
 }

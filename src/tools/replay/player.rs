@@ -1,9 +1,9 @@
-//! Plays the client side of a scenario against a server and records what really happens.
+//! Plays the clients of a scenario against a server, and records what happens.
 //!
-//! Instead of sleeping as the recorder did, it goes on as soon as nothing more can come: when everything the script
-//! shows for a step has arrived (or a limit has passed), it sends a WebSocket ping on every open connection, waits
-//! for the pongs, does that once more (the first round may have overtaken a message on its way through the server),
-//! and then listens a little while for what should not come. Scenarios about time are played at their recorded times.
+//! The player does not keep the recorded pauses: when all events of a step have arrived (or a timeout has passed), it sends a
+//! WebSocket ping on every open connection, waits for the pongs, does that again (the first ping may have overtaken a
+//! message on its way through the server), and waits a short time for unexpected frames. Scenarios about time are played
+//! at their recorded times.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,78 +11,79 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::compare::Sequence;
-use super::ids::{self, Id, Layout, MaskedFrame};
-use super::peer::{AutoReply, Peer, PeerCommand, PeerEvent, PeerReport};
-use super::rename::Renamer;
-use super::script::{Action, Observed, Seen, Step, steps};
-use super::target::Target;
-use super::transcript::{Connect, Event, Op, Payload, Record, Scenario};
+use super::compare::ComparisonOrder;
+use super::ids::{self, Id, IdLayout, MaskedFrame};
+use super::peer::{AutoReply, PeerCommand, PeerEvent, PeerReport, ScriptedPeer};
+use super::rename::KeyRenamer;
+use super::script::{Observed, ScriptAction, ScriptStep, Seen, steps};
+use super::transcript::{
+    ConnectRequest, FrameKind, RecordedEvent, RecordedFrame, Scenario, TranscriptRecord,
+};
+use crate::tools::dial::Target;
 
-/// How long to wait for what the script shows.
-const LIMIT: Duration = Duration::from_millis(1500);
-/// How long to listen for more after a message.
-const QUIET: Duration = Duration::from_millis(15);
-/// The same after a connection ended, which servers may take longer to notice.
-const QUIET_AFTER_END: Duration = Duration::from_millis(60);
-/// How often all connections are pinged after a step.
+/// Time limit of the events of a step.
+const STEP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time to wait for unexpected frames after a message.
+const SETTLE_TIME: Duration = Duration::from_millis(15);
+/// Time to wait for unexpected frames after a connection ended, which servers may take longer to notice.
+const SETTLE_TIME_AFTER_END: Duration = Duration::from_millis(60);
+/// Number of pings on each connection after a step.
 const ROUNDS: usize = 2;
 
-/// How to play.
+/// Options of a player.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PlayOptions {
     /// The server.
     pub target: Target,
-    /// Appended to room keys; `None` leaves them as they are, for a server of one's own.
+    /// Suffix of room keys; `None` leaves them unchanged, which needs a server that no other scenario uses.
     pub suffix: Option<String>,
     /// Send a client's first frame at once after its connection opened, as real clients do, where the script shows
-    /// that it sends first. A server that must find out the protocol goes by that.
+    /// that it sends first. A server that must find out the protocol depends on it.
     pub eager: bool,
-    /// Answer this frame with that one, as the real clients of the dialect do by themselves; neither is recorded.
-    /// A server that must find out the protocol goes by that.
-    pub reflex: Option<AutoReply>,
-    /// What a client of a release makes of a frame, where the server does not know the release.
-    pub heard: Option<fn(&str, Payload) -> Payload>,
-    /// What will be compared of the order in which things are seen: when a step is over, and which frame is whose
-    /// counterpart, goes by that.
-    pub order: Sequence,
-    /// In scenarios about time, how much later than recorded a frame may come.
+    /// An answer that the real clients of the dialect send without their application; frame and answer are not recorded.
+    /// A server that must find out the protocol depends on it.
+    pub auto_reply: Option<AutoReply>,
+    /// Returns what a client of a release receives in a frame, where the server does not know the release.
+    pub client_view: Option<fn(&str, RecordedFrame) -> RecordedFrame>,
+    /// The order that will be compared: the end of a step, and the counterpart of a frame, depends on it.
+    pub order: ComparisonOrder,
+    /// In scenarios about time, the greatest delay of a frame.
     pub tolerance: Duration,
-    /// Wait at least this long after each action: to record from a script that does not show what comes.
+    /// Least time between actions, for scripts without the events that follow.
     pub pace: Duration,
 }
 
-impl Options {
-    /// The usual way to play against a server.
+impl PlayOptions {
+    /// Returns the default options for a server.
     pub fn new(target: impl Into<Target>) -> Self {
         Self {
             target: target.into(),
             suffix: None,
             eager: false,
-            reflex: None,
-            heard: None,
-            order: Sequence::Steps,
+            auto_reply: None,
+            client_view: None,
+            order: ComparisonOrder::Steps,
             tolerance: Duration::from_millis(400),
             pace: Duration::ZERO,
         }
     }
 }
 
-/// Plays the scenario and returns the transcript of what happened, with the script's room keys.
-pub async fn play(script: &Scenario, options: &Options) -> Scenario {
+/// Plays the scenario. Returns the transcript of the run, with the script's room keys.
+pub async fn play(script: &Scenario, options: &PlayOptions) -> Scenario {
     let (sender, reports) = mpsc::unbounded_channel();
     let steps = steps(script);
-    let layout = Layout::of(&script.version);
+    let layout = IdLayout::of(&script.version);
     let mut player = Player {
         options,
         version: &script.version,
         layout,
         counterparts: counterparts(layout, &steps),
         steps: &steps,
-        keys: Renamer::new(options.suffix.clone()),
+        keys: KeyRenamer::new(options.suffix.clone()),
         begin: Instant::now(),
         sync: format!("~{:08x}-", fastrand::u32(..)).into_bytes(),
-        order: options.order.of(script),
+        order: options.order.for_scenario(script),
         now: 0,
         arrived: HashMap::new(),
         connections: HashMap::new(),
@@ -98,13 +99,13 @@ pub async fn play(script: &Scenario, options: &Options) -> Scenario {
     Scenario { version: script.version.clone(), name: script.name.clone(), records: player.records }
 }
 
-/// A frame of the script that waits for its counterpart in this run.
+/// A frame of the script without a counterpart in this run so far.
 struct Counterpart {
     step: usize,
     masked: MaskedFrame,
 }
 
-fn masked(layout: Layout, what: &Observed) -> Option<MaskedFrame> {
+fn masked(layout: IdLayout, what: &Observed) -> Option<MaskedFrame> {
     match what {
         Observed::Open => None,
         Observed::Frame(payload) => Some(ids::mask(layout, payload)),
@@ -112,7 +113,7 @@ fn masked(layout: Layout, what: &Observed) -> Option<MaskedFrame> {
     }
 }
 
-fn counterparts(layout: Layout, steps: &[Step]) -> HashMap<String, Vec<Counterpart>> {
+fn counterparts(layout: IdLayout, steps: &[ScriptStep]) -> HashMap<String, Vec<Counterpart>> {
     let mut all: HashMap<String, Vec<Counterpart>> = HashMap::new();
     for (step, seen) in steps.iter().enumerate().flat_map(|(i, s)| s.seen.iter().map(move |seen| (i, seen))) {
         if let Some(masked) = masked(layout, &seen.what) {
@@ -122,8 +123,8 @@ fn counterparts(layout: Layout, steps: &[Step]) -> HashMap<String, Vec<Counterpa
     all
 }
 
-/// How much each client saw in these steps.
-fn shown_until(steps: &[Step]) -> HashMap<&str, usize> {
+/// Returns the number of events of each client in these steps.
+fn events_until(steps: &[ScriptStep]) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
     for seen in steps.iter().flat_map(|s| &s.seen) {
         *counts.entry(seen.peer.as_str()).or_default() += 1;
@@ -132,66 +133,68 @@ fn shown_until(steps: &[Step]) -> HashMap<&str, usize> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ConnectionState {
     Connecting,
     Open,
-    /// We sent a close frame.
+    /// A close frame was sent.
     Closing,
-    Gone,
+    Closed,
 }
 
 struct Connection {
-    peer: Peer,
-    state: State,
-    /// The number of the last of our own pings that was answered.
+    peer: ScriptedPeer,
+    state: ConnectionState,
+    /// Number of the last answered ping of the player.
     synced: usize,
 }
 
 struct Player<'a> {
-    options: &'a Options,
+    options: &'a PlayOptions,
     version: &'a str,
-    layout: Layout,
-    steps: &'a [Step],
+    layout: IdLayout,
+    steps: &'a [ScriptStep],
     counterparts: HashMap<String, Vec<Counterpart>>,
-    keys: Renamer,
+    keys: KeyRenamer,
     begin: Instant,
-    /// The payload of our own pings starts like this, and of nobody else's, not even in a recording of us.
+    /// Prefix of the payloads of the player's own pings.
     sync: Vec<u8>,
-    order: Sequence,
+    order: ComparisonOrder,
     /// The current step.
     now: usize,
-    /// What arrived per client: in the current step if steps are compared, else since the beginning.
+    /// Number of events per client: in the current step if steps are compared, else since the beginning.
     arrived: HashMap<String, usize>,
     connections: HashMap<String, Connection>,
     sender: mpsc::UnboundedSender<PeerReport>,
     reports: mpsc::UnboundedReceiver<PeerReport>,
     live_ids: HashMap<Id, Id>,
-    records: Vec<Record>,
+    records: Vec<TranscriptRecord>,
 }
 
 impl<'a> Player<'a> {
     async fn step(&mut self, now: usize) {
-        let steps: &'a [Step] = self.steps;
+        let steps: &'a [ScriptStep] = self.steps;
         let step = &steps[now];
         match self.order {
-            Sequence::Times => {
+            ComparisonOrder::Times => {
                 self.listen_until(self.begin + Duration::from_millis(step.t), |_| false).await;
                 self.await_timed(now).await;
             }
-            Sequence::Steps => self.arrived.clear(),
-            Sequence::Clients => {}
+            ComparisonOrder::Steps => self.arrived.clear(),
+            ComparisonOrder::Clients => {}
         }
         self.now = now;
         self.act(step);
         let until = Instant::now();
         match self.order {
-            Sequence::Times => return,
-            Sequence::Steps => self.listen_until(until + LIMIT, |p| p.step_complete(step)).await,
-            Sequence::Clients => {
-                let shown = shown_until(&self.steps[..=now]);
+            ComparisonOrder::Times => return,
+            ComparisonOrder::Steps => {
+                self.listen_until(until + STEP_TIMEOUT, |p| p.step_complete(step)).await
+            }
+            ComparisonOrder::Clients => {
+                let shown = events_until(&self.steps[..=now]);
                 let all = |p: &Self| shown.iter().all(|(peer, count)| p.has(peer, *count));
-                self.listen_until(until + LIMIT, all).await;
-                // What did not come now is not waited for again.
+                self.listen_until(until + STEP_TIMEOUT, all).await;
+                // Missing events are not awaited again.
                 for (peer, count) in shown {
                     let arrived = self.arrived.entry(peer.to_owned()).or_default();
                     *arrived = count.max(*arrived);
@@ -206,85 +209,86 @@ impl<'a> Player<'a> {
             self.sync(now * ROUNDS + round + 1).await;
         }
         let ended = step.action.ends() || step.seen.iter().any(|s| matches!(s.what, Observed::Close { .. }));
-        let quiet = if ended { QUIET_AFTER_END } else { QUIET };
+        let quiet = if ended { SETTLE_TIME_AFTER_END } else { SETTLE_TIME };
         self.listen_until(Instant::now() + quiet, |_| false).await;
     }
 
     async fn finish(&mut self, duration: u64) {
-        if self.order == Sequence::Times {
+        if self.order == ComparisonOrder::Times {
             self.listen_until(self.begin + Duration::from_millis(duration), |_| false).await;
             self.await_timed(self.steps.len()).await;
         } else {
-            self.listen_until(Instant::now() + QUIET_AFTER_END, |_| false).await;
+            self.listen_until(Instant::now() + SETTLE_TIME_AFTER_END, |_| false).await;
         }
     }
 
     fn goes_on_at_once(&self, now: usize) -> bool {
         let step = &self.steps[now];
         let next = self.steps.get(now + 1);
-        matches!(step.action, Action::Connect(_))
+        matches!(step.action, ScriptAction::Connect(_))
             && step.seen.iter().all(|s| s.what == Observed::Open)
-            && next.is_some_and(|n| n.peer == step.peer && matches!(n.action, Action::Send(_)))
+            && next.is_some_and(|n| n.peer == step.peer && matches!(n.action, ScriptAction::Send(_)))
     }
 
-    fn record(&mut self, peer: Option<&str>, event: Event) {
+    fn record(&mut self, peer: Option<&str>, event: RecordedEvent) {
         let t = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.records.push(Record { t, peer: peer.map(str::to_owned), event });
+        self.records.push(TranscriptRecord { t, peer: peer.map(str::to_owned), event });
     }
 
-    fn act(&mut self, step: &Step) {
+    fn act(&mut self, step: &ScriptStep) {
         let peer = step.peer.as_str();
         let order = match &step.action {
-            Action::Connect(to) => {
-                self.record(Some(peer), Event::Connect(to.clone()));
-                let to = Connect { path: self.keys.path(&to.path), ..to.clone() };
-                let Options { target, reflex, .. } = self.options;
-                let peer = Peer::connect(peer, target, to, *reflex, self.sender.clone());
-                let connection = Connection { peer, state: State::Connecting, synced: 0 };
+            ScriptAction::Connect(to) => {
+                self.record(Some(peer), RecordedEvent::Connect(to.clone()));
+                let to = ConnectRequest { path: self.keys.path(&to.path), ..to.clone() };
+                let PlayOptions { target, auto_reply, .. } = self.options;
+                let peer = ScriptedPeer::connect(peer, target, to, *auto_reply, self.sender.clone());
+                let connection = Connection { peer, state: ConnectionState::Connecting, synced: 0 };
                 self.connections.insert(step.peer.clone(), connection);
                 return;
             }
-            Action::Send(payload) => {
+            ScriptAction::Send(payload) => {
                 let bytes = ids::substitute(self.layout, payload, &self.live_ids);
                 let msg = payload.msg.clone().filter(|_| bytes == payload.bytes);
-                let sent = Payload { op: payload.op, bytes, msg };
-                self.record(Some(peer), Event::Send(sent.clone()));
+                let sent = RecordedFrame { op: payload.op, bytes, msg };
+                self.record(Some(peer), RecordedEvent::Send(sent.clone()));
                 let bytes = self.keys.frame(self.layout, sent.bytes);
-                PeerCommand::Send(Payload::new(payload.op, bytes))
+                PeerCommand::Send(RecordedFrame::new(payload.op, bytes))
             }
-            Action::Close { code, reason } => {
-                self.record(Some(peer), Event::SendClose { code: *code, reason: reason.clone() });
+            ScriptAction::Close { code, reason } => {
+                self.record(Some(peer), RecordedEvent::SendClose { code: *code, reason: reason.clone() });
                 PeerCommand::Close { code: *code, reason: reason.clone() }
             }
-            Action::Drop => {
-                self.record(Some(peer), Event::TcpDestroy);
+            ScriptAction::Drop => {
+                self.record(Some(peer), RecordedEvent::TcpDestroy);
                 PeerCommand::Drop
             }
         };
         match self.connections.get_mut(peer) {
-            Some(connection) if connection.state == State::Open => {
+            Some(connection) if connection.state == ConnectionState::Open => {
                 if let PeerCommand::Close { .. } = order {
-                    connection.state = State::Closing;
+                    connection.state = ConnectionState::Closing;
                 }
-                connection.peer.order(order);
+                connection.peer.send(order);
             }
-            _ => self.record(None, Event::Note(format!("{peer}: not sent, the connection is not open"))),
+            _ => self
+                .record(None, RecordedEvent::Note(format!("{peer}: not sent, the connection is not open"))),
         }
     }
 
-    /// Whether as much came in this step as the script shows, be it to others. A client whose connection is gone gets
-    /// nothing more.
-    fn step_complete(&self, step: &Step) -> bool {
+    /// Returns true if as many events arrived in this step as the script has, at whichever client. A closed connection
+    /// receives nothing more.
+    fn step_complete(&self, step: &ScriptStep) -> bool {
         self.arrived.values().sum::<usize>() >= step.seen.len()
             || step.seen.iter().all(|s| self.has(&s.peer, step.count(&s.peer)))
     }
 
     fn has(&self, peer: &str, count: usize) -> bool {
-        let gone = self.connections.get(peer).is_none_or(|c| c.state == State::Gone);
+        let gone = self.connections.get(peer).is_none_or(|c| c.state == ConnectionState::Closed);
         gone || self.arrived.get(peer).copied().unwrap_or(0) >= count
     }
 
-    /// Waits for what the script shows before step `next`, but for no frame longer than it may be late.
+    /// Waits for the events before step `next`, for each up to its time and the tolerance.
     async fn await_timed(&mut self, next: usize) {
         let steps = self.steps;
         let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -297,22 +301,24 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// A ping on every open connection, and all the pongs.
+    /// Sends a ping on every open connection, and waits for the pongs.
     async fn sync(&mut self, number: usize) {
-        let connecting = |c: &Connection| c.state == State::Connecting;
-        self.listen_until(Instant::now() + LIMIT, |p| !p.connections.values().any(connecting)).await;
+        let connecting = |c: &Connection| c.state == ConnectionState::Connecting;
+        self.listen_until(Instant::now() + STEP_TIMEOUT, |p| !p.connections.values().any(connecting)).await;
         let payload = [&self.sync, number.to_string().as_bytes()].concat();
-        let open = self.connections.values().filter(|c| c.state == State::Open);
-        open.for_each(|c| c.peer.order(PeerCommand::Send(Payload::new(Op::Ping, payload.clone()))));
-        let answered = |c: &Connection| c.state != State::Open || c.synced >= number;
-        self.listen_until(Instant::now() + LIMIT, |p| p.connections.values().all(answered)).await;
+        let open = self.connections.values().filter(|c| c.state == ConnectionState::Open);
+        open.for_each(|c| {
+            c.peer.send(PeerCommand::Send(RecordedFrame::new(FrameKind::Ping, payload.clone())))
+        });
+        let answered = |c: &Connection| c.state != ConnectionState::Open || c.synced >= number;
+        self.listen_until(Instant::now() + STEP_TIMEOUT, |p| p.connections.values().all(answered)).await;
         let silent = self.connections.iter().filter(|(_, c)| !answered(c)).map(|(name, _)| name.clone());
         for name in silent.collect::<Vec<_>>() {
-            self.record(None, Event::Note(format!("{name}: no answer to a WebSocket ping")));
+            self.record(None, RecordedEvent::Note(format!("{name}: no answer to a WebSocket ping")));
         }
     }
 
-    /// Takes reports until `done` or the deadline.
+    /// Handles reports until `done` returns true or the deadline has passed.
     async fn listen_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             match timeout_at(deadline, self.reports.recv()).await {
@@ -327,49 +333,53 @@ impl<'a> Player<'a> {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return;
         };
-        let mut what = match report.news {
-            PeerEvent::Saw(Observed::Frame(Payload { op: Op::Pong, bytes, .. }))
+        let mut what = match report.event {
+            PeerEvent::Observed(Observed::Frame(RecordedFrame { op: FrameKind::Pong, bytes, .. }))
                 if bytes.starts_with(&self.sync) =>
             {
                 let number = std::str::from_utf8(&bytes[self.sync.len()..]).ok().and_then(|n| n.parse().ok());
                 connection.synced = number.unwrap_or(0).max(connection.synced);
                 return;
             }
-            PeerEvent::Saw(what) => what,
+            PeerEvent::Observed(what) => what,
             PeerEvent::Failed(why) => {
-                if connection.state == State::Connecting {
-                    connection.state = State::Gone;
+                if connection.state == ConnectionState::Connecting {
+                    connection.state = ConnectionState::Closed;
                 }
-                return self.record(None, Event::Note(format!("{peer}: {why}")));
+                return self.record(None, RecordedEvent::Note(format!("{peer}: {why}")));
             }
         };
         match &mut what {
-            Observed::Open => connection.state = State::Open,
+            Observed::Open => connection.state = ConnectionState::Open,
             Observed::Close { reason, .. } => {
-                connection.state = State::Gone;
+                connection.state = ConnectionState::Closed;
                 *reason = self.keys.restore(reason);
             }
             Observed::Frame(payload) => {
                 if let (Some(_), Ok(text)) = (self.layout.keys(), std::str::from_utf8(&payload.bytes)) {
                     payload.bytes = self.keys.restore(text).into_bytes();
                 }
-                if let Some(heard) = self.options.heard {
-                    *payload = heard(self.version, payload.clone());
+                if let Some(client_view) = self.options.client_view {
+                    *payload = client_view(self.version, payload.clone());
                 }
             }
         }
         *self.arrived.entry(peer.clone()).or_default() += 1;
         self.learn(&peer, &what);
         let event = match what {
-            Observed::Open => Event::Open,
-            Observed::Frame(payload) => Event::Recv(payload),
-            Observed::Close { code, reason } => Event::RecvClose { code, reason },
+            Observed::Open => RecordedEvent::Open,
+            Observed::Frame(payload) => RecordedEvent::Recv(payload),
+            Observed::Close { code, reason } => RecordedEvent::RecvClose { code, reason },
         };
         let t = report.at.saturating_duration_since(self.begin).as_millis();
-        self.records.push(Record { t: u64::try_from(t).unwrap_or(u64::MAX), peer: Some(peer), event });
+        self.records.push(TranscriptRecord {
+            t: u64::try_from(t).unwrap_or(u64::MAX),
+            peer: Some(peer),
+            event,
+        });
     }
 
-    /// Finds the frame's counterpart in the script and notes which live id stands for which recorded one.
+    /// Finds the frame's counterpart in the script, and maps recorded ids to those of this run.
     fn learn(&mut self, peer: &str, what: &Observed) {
         let Some(live) = masked(self.layout, what) else {
             return;
@@ -378,25 +388,25 @@ impl<'a> Player<'a> {
             return;
         };
         let latest = match self.order {
-            Sequence::Steps => self.now,
-            Sequence::Times if self.options.order == Sequence::Steps => self.now + 1,
-            // Whatever is first: what one client is told of another's step may have been recorded after a later step.
-            Sequence::Times | Sequence::Clients => usize::MAX,
+            ComparisonOrder::Steps => self.now,
+            ComparisonOrder::Times if self.options.order == ComparisonOrder::Steps => self.now + 1,
+            // A frame about another client's step may have been recorded after a later step.
+            ComparisonOrder::Times | ComparisonOrder::Clients => usize::MAX,
         };
         let found = waiting.iter().position(|c| c.step <= latest && c.masked.parts == live.parts);
         let Some(found) = found else { return };
         let script = waiting.remove(found).masked;
         let json = match (self.layout, what) {
-            (Layout::Json { .. }, _) => true,
-            (Layout::Any, Observed::Frame(payload)) => payload.bytes.starts_with(b"{"),
+            (IdLayout::Json { .. }, _) => true,
+            (IdLayout::Any, Observed::Frame(payload)) => payload.bytes.starts_with(b"{"),
             _ => false,
         };
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {
-            if recorded.made_up() && live.is_substitute_for(&recorded) {
+            if recorded.is_server_generated() && live.is_substitute_for(&recorded) {
                 self.live_ids.entry(recorded).or_insert(live);
             } else if let (true, Id::Number(_), Id::Number(_)) = (json, &recorded, &live) {
-                // Clients answer by the number they were shown, also where the original counts from 0 for each key and
-                // another server does not: the last one shown is the one that is meant.
+                // Clients answer by the last number they received, also where one server counts from 0 for each key and
+                // the other does not.
                 self.live_ids.insert(recorded, live);
             }
         }

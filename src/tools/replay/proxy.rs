@@ -1,8 +1,8 @@
-//! In front of a server: every byte goes on as it came, and what it meant is recorded on its way.
+//! A recording proxy: forwards every byte unchanged, and records the messages on the way.
 //!
-//! Of a request only the address of the server, and that there be no extensions (compressed frames could not be read),
-//! is written anew. What is no WebSocket is passed on and not recorded. A line is written before what it tells of goes
-//! on, so that the lines are in an order in which things can have happened.
+//! Only the server's address in a request is replaced, and extensions are removed (compressed frames could not be read).
+//! Connections without an upgrade are forwarded and not recorded. A line is written before its bytes are forwarded, so
+//! that the order of the lines is one in which the events can have happened.
 
 use std::future::Future;
 use std::io;
@@ -15,32 +15,37 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::frame_sniffer::{Reader, SniffedFrame};
+use super::frame_sniffer::{FrameSniffer, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
-use super::target::Target;
-use super::transcript::{Connect, Event, Op};
+use super::transcript::{ConnectRequest, FrameKind, RecordedEvent};
+use crate::tools::dial::Target;
 
-/// How long the head of a request or an answer may be, in bytes, and how long it may take.
+/// Longest head of a request or an answer, in bytes, and its timeout.
 const MAX_HEAD: usize = 64 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one side is listened to after the other has ended: a server answers a close frame after all.
+/// Time for one side to finish after the other has ended: a server answers a close frame.
 const LINGER: Duration = Duration::from_secs(2);
-/// What is read at a time, in bytes.
+/// Size of a read, in bytes.
 const CHUNK: usize = 16 * 1024;
-/// How long to wait when no connection can be accepted.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Passes connections on to `target` and records them, until `stop`.
-pub async fn run(listener: TcpListener, target: Target, tape: Arc<Recorder>, stop: impl Future<Output = ()>) {
+pub async fn run(
+    listener: TcpListener,
+    target: Target,
+    recorder: Arc<Recorder>,
+    stop: impl Future<Output = ()>,
+) {
     let accept = async {
         loop {
             let Ok((client, _)) = listener.accept().await else {
                 sleep(PAUSE).await;
                 continue;
             };
-            let (target, tape) = (target.clone(), Arc::clone(&tape));
+            let (target, recorder) = (target.clone(), Arc::clone(&recorder));
             tokio::spawn(async move {
-                if let Err(error) = pass(client, &target, &tape).await {
+                if let Err(error) = pass(client, &target, &recorder).await {
                     eprintln!("{error:#}");
                 }
             });
@@ -53,15 +58,15 @@ pub async fn run(listener: TcpListener, target: Target, tape: Arc<Recorder>, sto
 }
 
 /// The head of a request or an answer: its first line, and its headers as they were written.
-struct Head {
+struct HttpHead {
     first: String,
     headers: Vec<(String, String)>,
-    /// What was read beyond it.
+    /// Bytes that were read beyond the head.
     rest: Vec<u8>,
 }
 
-impl Head {
-    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Head> {
+impl HttpHead {
+    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<HttpHead> {
         let mut bytes = Vec::new();
         let end = loop {
             if stream.read_buf(&mut bytes).await? == 0 {
@@ -80,7 +85,7 @@ impl Head {
         let (first, headers) = text.split_once("\r\n").unwrap_or((&text, ""));
         let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
         let headers = headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-        Ok(Head { first: first.to_owned(), headers, rest })
+        Ok(HttpHead { first: first.to_owned(), headers, rest })
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -93,7 +98,7 @@ impl Head {
         self.headers.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
-    /// As it is sent, with what was read beyond it.
+    /// Returns the bytes of the head, with those that were read beyond it.
     fn bytes(&self) -> Vec<u8> {
         let headers: String =
             self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -101,20 +106,20 @@ impl Head {
     }
 }
 
-async fn in_time<T>(head: impl Future<Output = Result<T>>) -> Result<T> {
+async fn with_head_timeout<T>(head: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(HEAD_TIMEOUT, head).await.context("no head of HTTP came in time")?
 }
 
 /// One connection, from its request to its end.
-async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Recorder>) -> Result<()> {
+async fn pass(mut client: TcpStream, target: &Target, recorder: &Arc<Recorder>) -> Result<()> {
     client.set_nodelay(true)?;
-    let mut request = in_time(Head::read(&mut client)).await.context("a client")?;
+    let mut request = with_head_timeout(HttpHead::read(&mut client)).await.context("a client")?;
     let mut words = request.first.split(' ');
     let (Some(method), Some(path), Some(version)) = (words.next(), words.next(), words.next()) else {
         bail!("a client: no request of HTTP: {:?}", request.first);
     };
     let websocket = request.get("upgrade").is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
-    let connect = Connect {
+    let connect = ConnectRequest {
         path: path.to_owned(),
         origin: request.get("origin").map(str::to_owned),
         protocol: request.get("sec-websocket-protocol").map(str::to_owned),
@@ -126,12 +131,12 @@ async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Recorder>) -> R
         // Another request on the same connection would go on as it is.
         request.set("Connection", Some("close"));
     }
-    let track = websocket.then(|| tape.track(connect));
-    let mut server = match target.dial().await {
+    let connection = websocket.then(|| recorder.connection(connect));
+    let mut server = match target.dial().await.map_err(anyhow::Error::from) {
         Ok(server) => server,
         Err(error) => {
-            if let Some(track) = track {
-                track.note(&format!("{error:#}"));
+            if let Some(connection) = connection {
+                connection.note(&format!("{error:#}"));
             }
             let answer = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             // If the client is gone, it needs no answer.
@@ -140,34 +145,34 @@ async fn pass(mut client: TcpStream, target: &Target, tape: &Arc<Recorder>) -> R
         }
     };
     server.write_all(&request.bytes()).await?;
-    let Some(track) = track else {
+    let Some(connection) = connection else {
         copy_bidirectional(&mut client, &mut server).await?;
         return Ok(());
     };
-    let answer = match in_time(Head::read(&mut server)).await {
+    let answer = match with_head_timeout(HttpHead::read(&mut server)).await {
         Ok(answer) => answer,
         Err(error) => {
-            track.note(&format!("{error:#}"));
+            connection.note(&format!("{error:#}"));
             return Err(error.context(target.to_string()));
         }
     };
     if answer.first.split(' ').nth(1) != Some("101") {
-        track.note(&format!("refused: {}", answer.first));
-        drop(track);
+        connection.note(&format!("refused: {}", answer.first));
+        drop(connection);
         client.write_all(&answer.bytes()).await?;
         // What is left of the answer; either may end first.
         let _ = copy_bidirectional(&mut client, &mut server).await;
         return Ok(());
     }
-    track.write(Event::Open);
+    connection.write(RecordedEvent::Open);
     let early = request.rest.clone();
-    converse(client, server, &early, &answer, track).await;
+    converse(client, server, &early, &answer, connection).await;
     Ok(())
 }
 
-/// How far a conversation is.
+/// The phase of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Stage {
+enum Phase {
     Open,
     /// The client sent a close frame.
     Closing,
@@ -175,37 +180,37 @@ enum Stage {
     Over,
 }
 
-/// What is recorded of one connection.
+/// The recording of one connection.
 struct ConnectionTap {
-    track: ConnectionRecorder,
-    stage: Stage,
-    client: Reader,
-    server: Reader,
+    connection: ConnectionRecorder,
+    phase: Phase,
+    client: FrameSniffer,
+    server: FrameSniffer,
 }
 
 impl ConnectionTap {
-    fn client_says(&mut self, bytes: &[u8]) {
+    fn on_client_bytes(&mut self, bytes: &[u8]) {
         for passed in self.client.feed(bytes) {
             match passed {
-                _ if self.stage > Stage::Open => {}
+                _ if self.phase > Phase::Open => {}
                 // It only answers, as any client does by itself.
-                SniffedFrame::Frame(payload) if payload.op == Op::Pong => {}
-                SniffedFrame::Frame(payload) => self.track.write(Event::Send(payload)),
+                SniffedFrame::Frame(payload) if payload.op == FrameKind::Pong => {}
+                SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Send(payload)),
                 SniffedFrame::Close { code, reason } => {
-                    self.stage = Stage::Closing;
-                    self.track.write(Event::SendClose { code, reason });
+                    self.phase = Phase::Closing;
+                    self.connection.write(RecordedEvent::SendClose { code, reason });
                 }
                 other => self.lost("sent", &other),
             }
         }
     }
 
-    fn server_says(&mut self, bytes: &[u8]) {
+    fn on_server_bytes(&mut self, bytes: &[u8]) {
         for passed in self.server.feed(bytes) {
             match passed {
-                _ if self.stage == Stage::Over => {}
-                SniffedFrame::Frame(payload) if payload.op == Op::Ping => {}
-                SniffedFrame::Frame(payload) => self.track.write(Event::Recv(payload)),
+                _ if self.phase == Phase::Over => {}
+                SniffedFrame::Frame(payload) if payload.op == FrameKind::Ping => {}
+                SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Recv(payload)),
                 SniffedFrame::Close { code, reason } => self.over(code.unwrap_or(1005), reason),
                 other => self.lost("received", &other),
             }
@@ -215,32 +220,32 @@ impl ConnectionTap {
     fn lost(&self, how: &str, what: &SniffedFrame) {
         match what {
             SniffedFrame::TooLong => {
-                self.track.note(&format!("{how} a message that is too long to be recorded"))
+                self.connection.note(&format!("{how} a message that is too long to be recorded"))
             }
-            SniffedFrame::Garbled(why) => {
-                self.track.note(&format!("{how} {why}; nothing more of it is recorded"))
+            SniffedFrame::Unparseable(why) => {
+                self.connection.note(&format!("{how} {why}; nothing more of it is recorded"))
             }
             _ => {}
         }
     }
 
     fn over(&mut self, code: u16, reason: String) {
-        if self.stage != Stage::Over {
-            self.stage = Stage::Over;
-            self.track.write(Event::RecvClose { code, reason });
+        if self.phase != Phase::Over {
+            self.phase = Phase::Over;
+            self.connection.write(RecordedEvent::RecvClose { code, reason });
         }
     }
 
     /// The client ended its connection.
-    fn client_left(&mut self) {
-        if self.stage == Stage::Open {
-            self.track.write(Event::TcpDestroy);
+    fn on_client_end(&mut self) {
+        if self.phase == Phase::Open {
+            self.connection.write(RecordedEvent::TcpDestroy);
             self.over(1006, String::new());
         }
     }
 
     /// The server ended the connection.
-    fn server_left(&mut self) {
+    fn on_server_end(&mut self) {
         self.over(1006, String::new());
     }
 }
@@ -249,38 +254,38 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     client: TcpStream,
     server: S,
     early: &[u8],
-    answer: &Head,
-    track: ConnectionRecorder,
+    answer: &HttpHead,
+    connection: ConnectionRecorder,
 ) {
-    let ear = Mutex::new(ConnectionTap {
-        track,
-        stage: Stage::Open,
-        client: Reader::default(),
-        server: Reader::default(),
+    let tap = Mutex::new(ConnectionTap {
+        connection,
+        phase: Phase::Open,
+        client: FrameSniffer::default(),
+        server: FrameSniffer::default(),
     });
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = split(server);
     // These came with the request, and went on with it.
-    ear.lock().client_says(early);
-    ear.lock().server_says(&answer.rest);
+    tap.lock().on_client_bytes(early);
+    tap.lock().on_server_bytes(&answer.rest);
     let up = async {
-        let listen = |bytes: &[u8]| ear.lock().client_says(bytes);
+        let listen = |bytes: &[u8]| tap.lock().on_client_bytes(bytes);
         relay(&mut from_client, &mut to_server, listen).await;
-        ear.lock().client_left();
+        tap.lock().on_client_end();
     };
     let down = async {
-        let listen = |bytes: &[u8]| ear.lock().server_says(bytes);
+        let listen = |bytes: &[u8]| tap.lock().on_server_bytes(bytes);
         if to_client.write_all(&answer.bytes()).await.is_ok() {
             relay(&mut from_server, &mut to_client, listen).await;
         }
-        ear.lock().server_left();
+        tap.lock().on_server_end();
     };
     tokio::pin!(up, down);
     tokio::select! {
         () = &mut up => {
-            let over = ear.lock().stage == Stage::Over;
+            let over = tap.lock().phase == Phase::Over;
             if !over && timeout(LINGER, &mut down).await.is_err() {
-                ear.lock().server_left();
+                tap.lock().on_server_end();
             }
         }
         () = &mut down => {

@@ -8,31 +8,32 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::tools::dial::Target;
+use crate::tools::replay::proxy;
 use crate::tools::replay::recorder::{Recorder, make_folder};
-use crate::tools::replay::{proxy, target::Target};
 
 const ABOUT: &str = "\
 Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
 written down, in the format of docs/reference/transcript-format.md, for 'sigver replay'. Conversations that overlap in time are one \
-scenario; a new one begins when nobody is connected. Each line is written at once: stop with Ctrl-C.
+scenario; a new one begins when no client is connected. Each line is written at once: stop with Ctrl-C.
 
 A recording holds all that was said, room keys, origins and payloads included. Think before you share it.";
 
 /// The options.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
-pub struct Record {
+pub(crate) struct RecordArgs {
     /// The server to pass connections on to, ws://HOST:PORT or wss://HOST
     #[arg(long, value_name = "URL")]
     upstream: String,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     listen: String,
     /// A new file, or a folder (name a new one with a / at its end), which gets a file for each scenario; without it,
     /// standard output
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
-    /// How the scenarios are called: session_1, session_2 ...
+    /// Name of the scenarios: session_1, session_2 ...
     #[arg(long, value_name = "NAME", default_value = "session", value_parser = named)]
     name: String,
     /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise read off
@@ -49,16 +50,16 @@ fn named(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-impl Record {
+impl RecordArgs {
     /// Runs it, until it is told to stop.
-    pub async fn run(self) -> Result<ExitCode> {
+    pub(crate) async fn run(self) -> Result<ExitCode> {
         let target = Target::parse(&self.upstream).context("--upstream")?;
         let listener = TcpListener::bind(&self.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
         if let Some(out) = &self.out {
             make_folder(out)?;
         }
-        let tape = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
+        let recorder = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         eprintln!("Recording what passes from ws://{} to {target}", listener.local_addr()?);
@@ -68,7 +69,7 @@ impl Record {
                 _ = terminate.recv() => {}
             }
         };
-        proxy::run(listener, target, tape, stop).await;
+        proxy::run(listener, target, recorder, stop).await;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,4 +1,4 @@
-//! Where a recording goes: lines of a transcript, each written at once, in scenarios that can be replayed.
+//! The output of a recording: lines of a transcript, each written at once, in scenarios that can be replayed.
 //!
 //! Connections that overlap in time are one scenario, and a new one begins when none is open: a server that everybody
 //! left has forgotten them, so a scenario needs nothing of what was before it.
@@ -12,27 +12,27 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 
-use super::transcript::{Connect, Event, Record, print_line};
+use super::transcript::{ConnectRequest, RecordedEvent, TranscriptRecord, print_line};
 
-/// Where the lines go.
-enum Out {
+/// The destination of the lines.
+enum RecordingOutput {
     One(Box<dyn Write + Send>),
     /// To a file for each scenario.
     Folder(PathBuf),
 }
 
-/// What is being recorded.
+/// The state of a recording.
 struct RecorderState {
-    out: Out,
+    out: RecordingOutput,
     /// The file of the scenario, if each has one.
     file: Option<File>,
     scenarios: usize,
-    /// When the scenario began, its name, and how many clients it has had.
+    /// Start time of the scenario, its name, and its number of clients.
     begin: Instant,
     name: String,
     peers: usize,
     open: usize,
-    /// What went wrong when something was last written, if it is not yet told.
+    /// True if the last write failed, which was reported.
     failed: bool,
 }
 
@@ -40,12 +40,12 @@ struct RecorderState {
 pub struct Recorder {
     version: String,
     prefix: String,
-    reel: Mutex<RecorderState>,
+    state: Mutex<RecorderState>,
 }
 
 /// The recording of one connection. With the last there is, a scenario ends.
 pub struct ConnectionRecorder {
-    tape: Arc<Recorder>,
+    recorder: Arc<Recorder>,
     peer: String,
 }
 
@@ -55,18 +55,18 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When there is such a file already, or none can be made.
+    /// If the file exists already, or cannot be created.
     pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>> {
         let out = match out {
-            None => Out::One(Box::new(io::stdout())),
-            Some(path) if path.is_dir() => Out::Folder(path.to_owned()),
+            None => RecordingOutput::One(Box::new(io::stdout())),
+            Some(path) if path.is_dir() => RecordingOutput::Folder(path.to_owned()),
             Some(path) => {
                 let file =
                     File::create_new(path).with_context(|| format!("cannot create {}", path.display()));
-                Out::One(Box::new(file?))
+                RecordingOutput::One(Box::new(file?))
             }
         };
-        let reel = RecorderState {
+        let state = RecorderState {
             out,
             file: None,
             scenarios: 0,
@@ -79,59 +79,59 @@ impl Recorder {
         Ok(Arc::new(Recorder {
             version: version.to_owned(),
             prefix: prefix.to_owned(),
-            reel: Mutex::new(reel),
+            state: Mutex::new(state),
         }))
     }
 
     /// A client connects.
-    pub fn track(self: &Arc<Self>, connect: Connect) -> ConnectionRecorder {
-        let mut reel = self.reel.lock();
-        if reel.open == 0 {
-            self.next_scenario(&mut reel);
+    pub fn connection(self: &Arc<Self>, connect: ConnectRequest) -> ConnectionRecorder {
+        let mut state = self.state.lock();
+        if state.open == 0 {
+            self.next_scenario(&mut state);
         }
-        reel.open += 1;
-        reel.peers += 1;
-        let peer = format!("P{}", reel.peers);
-        self.write(&mut reel, Some(&peer), Event::Connect(connect));
-        drop(reel);
-        ConnectionRecorder { tape: Arc::clone(self), peer }
+        state.open += 1;
+        state.peers += 1;
+        let peer = format!("P{}", state.peers);
+        self.write(&mut state, Some(&peer), RecordedEvent::Connect(connect));
+        drop(state);
+        ConnectionRecorder { recorder: Arc::clone(self), peer }
     }
 
-    fn next_scenario(&self, reel: &mut RecorderState) {
-        (reel.begin, reel.peers) = (Instant::now(), 0);
+    fn next_scenario(&self, state: &mut RecorderState) {
+        (state.begin, state.peers) = (Instant::now(), 0);
         loop {
-            reel.scenarios += 1;
-            reel.name = format!("{}_{}", self.prefix, reel.scenarios);
-            let Out::Folder(folder) = &reel.out else { return };
-            match File::create_new(folder.join(format!("{}.jsonl", reel.name))) {
-                Ok(file) => return reel.file = Some(file),
+            state.scenarios += 1;
+            state.name = format!("{}_{}", self.prefix, state.scenarios);
+            let RecordingOutput::Folder(folder) = &state.out else { return };
+            match File::create_new(folder.join(format!("{}.jsonl", state.name))) {
+                Ok(file) => return state.file = Some(file),
                 // Of an earlier recording.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
-                    reel.file = None;
-                    return reel.complain(&error);
+                    state.file = None;
+                    return state.complain(&error);
                 }
             }
         }
     }
 
-    fn write(&self, reel: &mut RecorderState, peer: Option<&str>, event: Event) {
-        let t = u64::try_from(reel.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let record = Record { t, peer: peer.map(str::to_owned), event };
-        let written = print_line(&self.version, &reel.name, &record).map_err(io::Error::other);
+    fn write(&self, state: &mut RecorderState, peer: Option<&str>, event: RecordedEvent) {
+        let t = u64::try_from(state.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let record = TranscriptRecord { t, peer: peer.map(str::to_owned), event };
+        let written = print_line(&self.version, &state.name, &record).map_err(io::Error::other);
         let written = written.and_then(|line| {
-            let out: &mut dyn Write = match (&mut reel.out, &mut reel.file) {
-                (Out::One(out), _) => out,
-                (Out::Folder(_), Some(file)) => file,
+            let out: &mut dyn Write = match (&mut state.out, &mut state.file) {
+                (RecordingOutput::One(out), _) => out,
+                (RecordingOutput::Folder(_), Some(file)) => file,
                 // That there is no file was told.
-                (Out::Folder(_), None) => return Ok(()),
+                (RecordingOutput::Folder(_), None) => return Ok(()),
             };
             out.write_all(line.as_bytes())?;
             out.flush()
         });
         match written {
-            Ok(()) => reel.failed = false,
-            Err(error) => reel.complain(&error),
+            Ok(()) => state.failed = false,
+            Err(error) => state.complain(&error),
         }
     }
 }
@@ -147,20 +147,20 @@ impl RecorderState {
 
 impl ConnectionRecorder {
     /// Something that the client did or saw.
-    pub fn write(&self, event: Event) {
-        self.tape.write(&mut self.tape.reel.lock(), Some(&self.peer), event);
+    pub fn write(&self, event: RecordedEvent) {
+        self.recorder.write(&mut self.recorder.state.lock(), Some(&self.peer), event);
     }
 
     /// A remark about the client.
     pub fn note(&self, remark: &str) {
-        let note = Event::Note(format!("{}: {remark}", self.peer));
-        self.tape.write(&mut self.tape.reel.lock(), None, note);
+        let note = RecordedEvent::Note(format!("{}: {remark}", self.peer));
+        self.recorder.write(&mut self.recorder.state.lock(), None, note);
     }
 }
 
 impl Drop for ConnectionRecorder {
     fn drop(&mut self) {
-        self.tape.reel.lock().open -= 1;
+        self.recorder.state.lock().open -= 1;
     }
 }
 
@@ -168,7 +168,7 @@ impl Drop for ConnectionRecorder {
 ///
 /// # Errors
 ///
-/// When it cannot be made.
+/// If the folder cannot be created.
 pub fn make_folder(path: &Path) -> Result<()> {
     if path.as_os_str().to_string_lossy().ends_with('/') {
         fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;

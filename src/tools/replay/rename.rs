@@ -5,14 +5,14 @@
 //! digit (the empty one), and those that are no plain JSON string, stay as they are: a script that uses one needs a
 //! server of its own.
 
-use super::ids::Layout;
+use super::ids::IdLayout;
 use super::json_members::members;
-use super::transcript::{Event, Scenario};
+use super::transcript::{RecordedEvent, Scenario};
 
 /// Keys longer than this keep their length, because their length is what they test.
 const LONG: usize = 256;
 
-/// Where a new name goes in: after the last letter or digit.
+/// Returns the position for the suffix: after the last letter or digit.
 fn place(key: &str) -> Option<usize> {
     key.rfind(|c: char| c.is_ascii_alphanumeric()).map(|last| last + 1)
 }
@@ -23,15 +23,15 @@ fn plain(value: &str) -> Option<&str> {
     inner.filter(|key| !key.contains('\\'))
 }
 
-/// Whether the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
+/// Returns true if the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
 /// oldest releases take for a key, too), so that no other script may use the server meanwhile.
 pub fn needs_own_server(script: &Scenario) -> bool {
-    let Some(keys) = Layout::of(&script.version).keys() else {
+    let Some(keys) = IdLayout::of(&script.version).keys() else {
         // Here an empty path is refused.
         return false;
     };
     script.records.iter().any(|record| {
-        let Event::Send(payload) = &record.event else { return false };
+        let RecordedEvent::Send(payload) = &record.event else { return false };
         let Ok(text) = std::str::from_utf8(&payload.bytes) else { return false };
         let Some(members) = members(text) else { return false };
         let is_key = |name: &str| keys.contains(&name);
@@ -45,13 +45,13 @@ pub fn needs_own_server(script: &Scenario) -> bool {
 
 /// The names given in one run.
 #[derive(Debug, Default)]
-pub struct Renamer {
+pub struct KeyRenamer {
     suffix: Option<String>,
     /// Renamed and original, to translate what the server says back.
     names: Vec<(String, String)>,
 }
 
-impl Renamer {
+impl KeyRenamer {
     /// With `None`, keys stay as they are.
     pub fn new(suffix: Option<String>) -> Self {
         Self { suffix, names: Vec::new() }
@@ -89,7 +89,7 @@ impl Renamer {
     }
 
     /// Renames the key in a JSON message; any other frame stays as it is.
-    pub fn frame(&mut self, layout: Layout, bytes: Vec<u8>) -> Vec<u8> {
+    pub fn frame(&mut self, layout: IdLayout, bytes: Vec<u8>) -> Vec<u8> {
         let (Some(keys), true) = (layout.keys(), self.suffix.is_some()) else {
             return bytes;
         };
@@ -124,10 +124,10 @@ impl Renamer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::replay::transcript::{Op, Payload, Record};
+    use crate::tools::replay::transcript::{FrameKind, RecordedFrame, TranscriptRecord};
 
-    fn renamer() -> Renamer {
-        Renamer::new(Some("u7".into()))
+    fn renamer() -> KeyRenamer {
+        KeyRenamer::new(Some("u7".into()))
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
             "/listen/abc_u7",
         ];
         assert_eq!(new, expected);
-        assert_eq!(Renamer::new(None).path("/k1"), "/k1");
+        assert_eq!(KeyRenamer::new(None).path("/k1"), "/k1");
     }
 
     #[test]
@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn keys_that_stay_need_a_server_of_their_own() {
         let needs = |version: &str, text: &str| {
-            let event = Event::Send(Payload::new(Op::Text, text));
-            let records = vec![Record { t: 0, peer: Some("O".into()), event }];
+            let event = RecordedEvent::Send(RecordedFrame::new(FrameKind::Text, text));
+            let records = vec![TranscriptRecord { t: 0, peer: Some("O".into()), event }];
             needs_own_server(&Scenario { version: version.into(), name: "s".into(), records })
         };
         for (version, text) in [
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn room_keys_of_the_oldest_are_in_the_attribute_id() {
         let frame = |version: &str, text: &str| {
-            let frame = renamer().frame(Layout::of(version), text.into());
+            let frame = renamer().frame(IdLayout::of(version), text.into());
             String::from_utf8(frame).unwrap()
         };
         assert_eq!(frame("3.0.0", r#"{"type":"open","id":"k1"}"#), r#"{"type":"open","id":"k1-u7"}"#);
@@ -214,14 +214,14 @@ mod tests {
     #[test]
     fn keys_in_json_are_renamed_and_restored() {
         let mut renamer = renamer();
-        let layout = Layout::of("5.0.0");
+        let layout = IdLayout::of("5.0.0");
         let mut frame = |text: &str| String::from_utf8(renamer.frame(layout, text.into())).unwrap();
         assert_eq!(frame(r#"{ "type":"open", "key" : "k1"}"#), r#"{ "type":"open", "key" : "k1-u7"}"#);
         for same in [r#"{"data":{"key":"k1"}}"#, r#"{"key":5}"#, r#"{"key":""}"#, "not json", "null"] {
             assert_eq!(frame(same), same);
         }
         assert_eq!(renamer.restore("The key k1-u7 exists"), "The key k1 exists");
-        assert_eq!(renamer.frame(Layout::of("18.0.0"), b"{\"key\":\"k1\"}".to_vec()), b"{\"key\":\"k1\"}");
+        assert_eq!(renamer.frame(IdLayout::of("18.0.0"), b"{\"key\":\"k1\"}".to_vec()), b"{\"key\":\"k1\"}");
         assert_eq!(renamer.frame(layout, vec![0xff]), [0xff]);
     }
 }

@@ -1,14 +1,16 @@
-//! A scenario as steps: each is one action of a client, together with everything that clients saw before the next.
+//! A scenario as steps: each is one action of a client, with all events that clients observed before the next.
 
-use super::transcript::{Connect, Event, Op, Payload, Scenario, full_path, to_hex};
+use super::transcript::{
+    ConnectRequest, FrameKind, RecordedEvent, RecordedFrame, Scenario, full_path, to_hex,
+};
 
-/// Observed a client does.
+/// An action of a client.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Opens a connection; the path is whole.
-    Connect(Connect),
+pub enum ScriptAction {
+    /// Opens a connection; the path is not abbreviated.
+    Connect(ConnectRequest),
     /// Sends a frame.
-    Send(Payload),
+    Send(RecordedFrame),
     /// Sends a close frame.
     Close {
         /// `None`: no code in the frame.
@@ -20,20 +22,20 @@ pub enum Action {
     Drop,
 }
 
-impl Action {
-    /// Whether the action ends a connection.
+impl ScriptAction {
+    /// Returns true if the action ends a connection.
     pub fn ends(&self) -> bool {
-        matches!(self, Action::Close { .. } | Action::Drop)
+        matches!(self, ScriptAction::Close { .. } | ScriptAction::Drop)
     }
 }
 
-/// Observed a client saw.
+/// An event that a client observed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Observed {
     /// The connection is open.
     Open,
-    /// A frame came.
-    Frame(Payload),
+    /// A frame arrived.
+    Frame(RecordedFrame),
     /// The connection ended.
     Close {
         /// The close code, 1005 or 1006 where there was none.
@@ -43,32 +45,32 @@ pub enum Observed {
     },
 }
 
-/// Observed a client saw, with when and which client.
+/// An event, with its time and client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Milliseconds since the scenario began.
     pub t: u64,
     /// The client.
     pub peer: String,
-    /// Observed it saw.
+    /// The event.
     pub what: Observed,
 }
 
 /// One action and what followed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    /// When the action was taken.
+pub struct ScriptStep {
+    /// Time of the action, in milliseconds since the scenario began.
     pub t: u64,
-    /// Who took it.
+    /// The client that acted.
     pub peer: String,
     /// The action.
-    pub action: Action,
-    /// Observed any client saw between this action and the next.
+    pub action: ScriptAction,
+    /// The events of all clients between this action and the next.
     pub seen: Vec<Seen>,
 }
 
-impl Step {
-    /// Whether `peer` saw something here.
+impl ScriptStep {
+    /// Returns the number of events of `peer` in this step.
     pub fn count(&self, peer: &str) -> usize {
         self.seen.iter().filter(|s| s.peer == peer).count()
     }
@@ -81,47 +83,53 @@ fn shortened(text: &str) -> String {
     }
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for ScriptStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let peer = &self.peer;
         match &self.action {
-            Action::Connect(to) => write!(f, "{peer} connects to {}", shortened(&to.path)),
-            Action::Send(p) => match (&p.msg, std::str::from_utf8(&p.bytes)) {
+            ScriptAction::Connect(to) => write!(f, "{peer} connects to {}", shortened(&to.path)),
+            ScriptAction::Send(p) => match (&p.msg, std::str::from_utf8(&p.bytes)) {
                 (Some(msg), _) => write!(f, "{peer} sends {msg}"),
-                (None, Ok(text)) if p.op == Op::Text => write!(f, "{peer} sends text {}", shortened(text)),
+                (None, Ok(text)) if p.op == FrameKind::Text => {
+                    write!(f, "{peer} sends text {}", shortened(text))
+                }
                 _ => write!(f, "{peer} sends {} {}", p.op.name(), shortened(&to_hex(&p.bytes))),
             },
-            Action::Close { code, reason } => match code {
+            ScriptAction::Close { code, reason } => match code {
                 Some(code) => write!(f, "{peer} closes with {code} {reason:?}"),
                 None => write!(f, "{peer} closes without a code"),
             },
-            Action::Drop => write!(f, "{peer} drops its TCP connection"),
+            ScriptAction::Drop => write!(f, "{peer} drops its TCP connection"),
         }
     }
 }
 
-/// The steps of a scenario. Lines that no client did or saw (notes, the state of the server) are left out.
-pub fn steps(scenario: &Scenario) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
+/// Returns the steps of a scenario, without lines that belong to no client (notes, the state of the server).
+pub fn steps(scenario: &Scenario) -> Vec<ScriptStep> {
+    let mut steps: Vec<ScriptStep> = Vec::new();
     for record in &scenario.records {
         let Some(peer) = record.peer.clone() else { continue };
         let action = match &record.event {
-            Event::Connect(to) => Some(Action::Connect(Connect { path: full_path(&to.path), ..to.clone() })),
-            Event::Send(payload) => Some(Action::Send(payload.clone())),
-            Event::SendClose { code, reason } => Some(Action::Close { code: *code, reason: reason.clone() }),
-            Event::TcpDestroy => Some(Action::Drop),
+            RecordedEvent::Connect(to) => {
+                Some(ScriptAction::Connect(ConnectRequest { path: full_path(&to.path), ..to.clone() }))
+            }
+            RecordedEvent::Send(payload) => Some(ScriptAction::Send(payload.clone())),
+            RecordedEvent::SendClose { code, reason } => {
+                Some(ScriptAction::Close { code: *code, reason: reason.clone() })
+            }
+            RecordedEvent::TcpDestroy => Some(ScriptAction::Drop),
             _ => None,
         };
         let what = match &record.event {
-            Event::Open => Some(Observed::Open),
-            Event::Recv(payload) => Some(Observed::Frame(payload.clone())),
-            Event::RecvClose { code, reason } => {
+            RecordedEvent::Open => Some(Observed::Open),
+            RecordedEvent::Recv(payload) => Some(Observed::Frame(payload.clone())),
+            RecordedEvent::RecvClose { code, reason } => {
                 Some(Observed::Close { code: *code, reason: reason.clone() })
             }
             _ => None,
         };
         match (action, what, steps.last_mut()) {
-            (Some(action), _, _) => steps.push(Step { t: record.t, peer, action, seen: Vec::new() }),
+            (Some(action), _, _) => steps.push(ScriptStep { t: record.t, peer, action, seen: Vec::new() }),
             (None, Some(what), Some(step)) => step.seen.push(Seen { t: record.t, peer, what }),
             (None, _, _) => {}
         }

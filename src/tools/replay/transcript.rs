@@ -5,16 +5,16 @@
 //! `docs/reference/transcript-format.md`.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// What a frame was on the wire.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Op {
+pub enum FrameKind {
     /// A text message.
     Text,
     /// A binary message.
@@ -25,39 +25,39 @@ pub enum Op {
     Pong,
 }
 
-impl Op {
+impl FrameKind {
     /// The word the format uses.
     pub fn name(self) -> &'static str {
         match self {
-            Op::Text => "text",
-            Op::Binary => "binary",
-            Op::Ping => "ping",
-            Op::Pong => "pong",
+            FrameKind::Text => "text",
+            FrameKind::Binary => "binary",
+            FrameKind::Ping => "ping",
+            FrameKind::Pong => "pong",
         }
     }
 }
 
 /// One frame: its kind and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload {
+pub struct RecordedFrame {
     /// The kind of frame.
-    pub op: Op,
+    pub op: FrameKind,
     /// The bytes, UTF-8 for a text frame.
     pub bytes: Vec<u8>,
     /// A decoding for human readers (`msg`), not looked at by anything.
     pub msg: Option<String>,
 }
 
-impl Payload {
+impl RecordedFrame {
     /// A frame without the decoding for readers.
-    pub fn new(op: Op, bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn new(op: FrameKind, bytes: impl Into<Vec<u8>>) -> Self {
         Self { op, bytes: bytes.into(), msg: None }
     }
 }
 
-/// What a client asks for when it connects.
+/// The request by which a client connects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connect {
+pub struct ConnectRequest {
     /// Path and query. In a file, long paths may be abbreviated, see [`full_path`].
     pub path: String,
     /// The header `Origin`, if there was one.
@@ -66,17 +66,17 @@ pub struct Connect {
     pub protocol: Option<String>,
 }
 
-/// What happened, or is to happen.
+/// An event, or an action to play.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum RecordedEvent {
     /// The client opens a connection.
-    Connect(Connect),
+    Connect(ConnectRequest),
     /// The WebSocket handshake succeeded.
     Open,
     /// The client sends a frame.
-    Send(Payload),
+    Send(RecordedFrame),
     /// The client receives a frame.
-    Recv(Payload),
+    Recv(RecordedFrame),
     /// The client sends a close frame.
     SendClose {
         /// `None`: a close frame without a code.
@@ -97,9 +97,9 @@ pub enum Event {
     Note(String),
     /// The state of the server process at the end of the scenario.
     Server {
-        /// Whether it still runs.
+        /// True if the process is running.
         alive: bool,
-        /// How it ended.
+        /// The exit status.
         exit: Value,
         /// The error text it died with.
         error: Option<String>,
@@ -113,20 +113,20 @@ pub enum Event {
     RawRecv {
         /// The answer.
         text: String,
-        /// How the connection was after it.
+        /// The state of the connection after the answer.
         end: Option<String>,
     },
 }
 
 /// One line of a transcript, without the version and scenario that its [`Scenario`] holds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct TranscriptRecord {
     /// Milliseconds since the scenario began.
     pub t: u64,
     /// Which client; none for lines about the server.
     pub peer: Option<String>,
-    /// What happened.
-    pub event: Event,
+    /// The event.
+    pub event: RecordedEvent,
 }
 
 /// All lines of one scenario.
@@ -137,26 +137,27 @@ pub struct Scenario {
     /// The scenario's name.
     pub name: String,
     /// Its lines in order.
-    pub records: Vec<Record>,
+    pub records: Vec<TranscriptRecord>,
 }
 
 impl Scenario {
-    /// Whether the recorded times matter (pings, heartbeats, time-outs).
+    /// Returns true if the recorded times matter (pings, heartbeats, timeouts).
     pub fn is_timed(&self) -> bool {
         self.name.starts_with("timed_")
     }
 
-    /// Whether the player can play it: raw TCP scenarios are kept in the files, but not played.
+    /// Returns true if the player can play the scenario: raw TCP scenarios are kept in the files, but not played.
     pub fn is_playable(&self) -> bool {
-        let raw = |e: &Event| matches!(e, Event::RawSend { .. } | Event::RawRecv { .. });
+        let raw =
+            |e: &RecordedEvent| matches!(e, RecordedEvent::RawSend { .. } | RecordedEvent::RawRecv { .. });
         !self.records.iter().any(|r| raw(&r.event))
-            && self.records.iter().any(|r| matches!(r.event, Event::Connect(_)))
+            && self.records.iter().any(|r| matches!(r.event, RecordedEvent::Connect(_)))
     }
 
-    /// Whether the server process lived at the end, where the transcript says so.
+    /// Returns true if the server process was running at the end, if the transcript has that.
     pub fn alive(&self) -> Option<bool> {
         self.records.iter().rev().find_map(|r| match r.event {
-            Event::Server { alive, .. } => Some(alive),
+            RecordedEvent::Server { alive, .. } => Some(alive),
             _ => None,
         })
     }
@@ -167,7 +168,7 @@ impl Scenario {
     }
 }
 
-/// Whether `text` is `pattern`, in which `*` stands for any characters.
+/// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
 pub fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -192,29 +193,15 @@ pub fn full_path(path: &str) -> String {
     head.chars().chain(std::iter::repeat_n(last, missing)).collect()
 }
 
-/// Lower-case hex, as in the files.
+/// Returns lower-case hex, as in the files.
 pub fn to_hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for b in bytes {
-        let _ = write!(out, "{b:02x}");
-    }
-    out
-}
-
-fn from_hex(text: &str) -> Result<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        bail!("not hex: {text:?}");
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).with_context(|| format!("not hex: {text:?}")))
-        .collect()
+    HEXLOWER.encode(bytes)
 }
 
 /// The line as it is in the file, in the order of the file's fields.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct JsonLine {
     v: String,
     sc: String,
     t: u64,
@@ -228,7 +215,7 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    op: Option<Op>,
+    op: Option<FrameKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -258,59 +245,64 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Optio
     T::deserialize(d).map(Some)
 }
 
-impl Line {
-    fn payload(&mut self) -> Result<Payload> {
+impl JsonLine {
+    fn payload(&mut self) -> Result<RecordedFrame> {
         let op = self.op.context("no op")?;
         let bytes = match (self.text.take(), self.hex.take()) {
             (Some(text), None) => text.into_bytes(),
-            (None, Some(hex)) => from_hex(&hex)?,
+            (None, Some(hex)) => {
+                HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).with_context(|| format!("not hex: {hex:?}"))?
+            }
             _ => bail!("a frame has either text or hex"),
         };
-        Ok(Payload { op, bytes, msg: self.msg.take() })
+        Ok(RecordedFrame { op, bytes, msg: self.msg.take() })
     }
 
-    /// Whether the line tells what a client did or saw.
+    /// Returns true if the line is an action or an event of a client.
     fn is_of_a_client(&self) -> bool {
         !matches!(self.dir.as_str(), "note" | "server" | "raw-send" | "raw-recv")
     }
 
-    fn event(&mut self) -> Result<Event> {
+    fn event(&mut self) -> Result<RecordedEvent> {
         Ok(match self.dir.as_str() {
-            "connect" => Event::Connect(Connect {
+            "connect" => RecordedEvent::Connect(ConnectRequest {
                 path: self.path.take().context("no path")?,
                 origin: self.origin.take(),
                 protocol: self.protocol.take(),
             }),
-            "open" => Event::Open,
-            "send" => Event::Send(self.payload()?),
-            "recv" => Event::Recv(self.payload()?),
-            "send-close" => {
-                Event::SendClose { code: self.code.flatten(), reason: self.reason.take().unwrap_or_default() }
-            }
-            "recv-close" => Event::RecvClose {
+            "open" => RecordedEvent::Open,
+            "send" => RecordedEvent::Send(self.payload()?),
+            "recv" => RecordedEvent::Recv(self.payload()?),
+            "send-close" => RecordedEvent::SendClose {
+                code: self.code.flatten(),
+                reason: self.reason.take().unwrap_or_default(),
+            },
+            "recv-close" => RecordedEvent::RecvClose {
                 code: self.code.flatten().context("no code")?,
                 reason: self.reason.take().unwrap_or_default(),
             },
-            "tcp-destroy" => Event::TcpDestroy,
-            "note" => Event::Note(self.note.take().unwrap_or_default()),
-            "server" => Event::Server {
+            "tcp-destroy" => RecordedEvent::TcpDestroy,
+            "note" => RecordedEvent::Note(self.note.take().unwrap_or_default()),
+            "server" => RecordedEvent::Server {
                 alive: self.alive.context("no alive")?,
                 exit: self.exit.take().unwrap_or_default(),
                 error: self.error.take(),
             },
-            "raw-send" => Event::RawSend { text: self.text.take().unwrap_or_default() },
-            "raw-recv" => Event::RawRecv { text: self.text.take().unwrap_or_default(), end: self.end.take() },
+            "raw-send" => RecordedEvent::RawSend { text: self.text.take().unwrap_or_default() },
+            "raw-recv" => {
+                RecordedEvent::RawRecv { text: self.text.take().unwrap_or_default(), end: self.end.take() }
+            }
             other => bail!("unknown dir {other:?}"),
         })
     }
 
-    fn set_payload(&mut self, payload: &Payload) {
+    fn set_payload(&mut self, payload: &RecordedFrame) {
         self.op = Some(payload.op);
         self.msg.clone_from(&payload.msg);
         let text = std::str::from_utf8(&payload.bytes).ok();
         match (payload.op, text) {
-            (Op::Text, Some(text)) => self.text = Some(text.to_owned()),
-            (Op::Binary, Some(text)) if text.starts_with('{') => {
+            (FrameKind::Text, Some(text)) => self.text = Some(text.to_owned()),
+            (FrameKind::Binary, Some(text)) if text.starts_with('{') => {
                 self.hex = Some(to_hex(&payload.bytes));
                 self.utf8 = Some(text.to_owned());
             }
@@ -318,56 +310,56 @@ impl Line {
         }
     }
 
-    fn of(version: &str, scenario: &str, record: &Record) -> Line {
-        let mut line = Line {
+    fn of(version: &str, scenario: &str, record: &TranscriptRecord) -> JsonLine {
+        let mut line = JsonLine {
             v: version.to_owned(),
             sc: scenario.to_owned(),
             t: record.t,
             peer: record.peer.clone(),
-            ..Line::default()
+            ..JsonLine::default()
         };
         let dir = match &record.event {
-            Event::Connect(Connect { path, origin, protocol }) => {
+            RecordedEvent::Connect(ConnectRequest { path, origin, protocol }) => {
                 line.path = Some(path.clone());
                 line.origin.clone_from(origin);
                 line.protocol.clone_from(protocol);
                 "connect"
             }
-            Event::Open => "open",
-            Event::Send(payload) => {
+            RecordedEvent::Open => "open",
+            RecordedEvent::Send(payload) => {
                 line.set_payload(payload);
                 "send"
             }
-            Event::Recv(payload) => {
+            RecordedEvent::Recv(payload) => {
                 line.set_payload(payload);
                 "recv"
             }
-            Event::SendClose { code, reason } => {
+            RecordedEvent::SendClose { code, reason } => {
                 line.code = Some(*code);
                 line.reason = Some(reason.clone());
                 "send-close"
             }
-            Event::RecvClose { code, reason } => {
+            RecordedEvent::RecvClose { code, reason } => {
                 line.code = Some(Some(*code));
                 line.reason = Some(reason.clone());
                 "recv-close"
             }
-            Event::TcpDestroy => "tcp-destroy",
-            Event::Note(note) => {
+            RecordedEvent::TcpDestroy => "tcp-destroy",
+            RecordedEvent::Note(note) => {
                 line.note = Some(note.clone());
                 "note"
             }
-            Event::Server { alive, exit, error } => {
+            RecordedEvent::Server { alive, exit, error } => {
                 line.alive = Some(*alive);
                 line.exit = Some(exit.clone());
                 line.error.clone_from(error);
                 "server"
             }
-            Event::RawSend { text } => {
+            RecordedEvent::RawSend { text } => {
                 line.text = Some(text.clone());
                 "raw-send"
             }
-            Event::RawRecv { text, end } => {
+            RecordedEvent::RawRecv { text, end } => {
                 line.text = Some(text.clone());
                 line.end.clone_from(end);
                 "raw-recv"
@@ -378,8 +370,8 @@ impl Line {
     }
 }
 
-/// Whether a client can do or see this, after what came before.
-fn check(connected: &mut HashSet<String>, line: &Line) -> Result<()> {
+/// Checks that a client can do or observe this, after the lines before.
+fn check(connected: &mut HashSet<String>, line: &JsonLine) -> Result<()> {
     if !line.is_of_a_client() {
         return Ok(());
     }
@@ -399,7 +391,7 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>> {
     let mut peers = HashSet::new();
     for (number, source) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let at = || format!("line {}", number + 1);
-        let mut line: Line = serde_json::from_str(source).with_context(at)?;
+        let mut line: JsonLine = serde_json::from_str(source).with_context(at)?;
         let event = line.event().with_context(at)?;
         let same = |s: &Scenario| s.version == line.v && s.name == line.sc;
         if !scenarios.last().is_some_and(same) {
@@ -411,15 +403,15 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>> {
         }
         if let Some(scenario) = scenarios.last_mut() {
             check(&mut peers, &line).with_context(at)?;
-            scenario.records.push(Record { t: line.t, peer: line.peer, event });
+            scenario.records.push(TranscriptRecord { t: line.t, peer: line.peer, event });
         }
     }
     Ok(scenarios)
 }
 
 /// Prints one line, ended by a newline.
-pub fn print_line(version: &str, scenario: &str, record: &Record) -> Result<String> {
-    Ok(serde_json::to_string(&Line::of(version, scenario, record))? + "\n")
+pub fn print_line(version: &str, scenario: &str, record: &TranscriptRecord) -> Result<String> {
+    Ok(serde_json::to_string(&JsonLine::of(version, scenario, record))? + "\n")
 }
 
 /// Prints scenarios in the file format, one line a record, each ended by a newline.
@@ -452,7 +444,10 @@ mod tests {
             r#"{"v":"1","sc":"s","t":0,"peer":"O","dir":"connect","path":"/","origin":"a","protocol":"b"}"#;
         let text = format!("{connect}\n{line}\n");
         let parsed = parse(&text).unwrap();
-        assert_eq!(parsed[0].records[1].event, Event::SendClose { code: None, reason: String::new() });
+        assert_eq!(
+            parsed[0].records[1].event,
+            RecordedEvent::SendClose { code: None, reason: String::new() }
+        );
         assert_eq!(print(&parsed).unwrap(), text);
     }
 

@@ -1,5 +1,5 @@
-//! Counts the instructions of one relayed message, part by part and dialect by dialect, and compares them with those on
-//! record. Needs valgrind, which `compat-tests/hotpath/setup` installs.
+//! Counts the instructions of one relayed message, part by part and dialect by dialect, and compares them
+//! with the record. Needs valgrind, which `compat-tests/hotpath/setup` installs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,27 +15,27 @@ use hotpath::scenario::{self, Part, Scenario};
 /// Counts the instructions of one relayed message, and fails if there are more than on record
 #[derive(Parser)]
 struct Args {
-    /// Take what is counted for the record from now on
+    /// Replace the record by the new counts
     #[arg(long)]
     record: bool,
-    /// Show where the instructions of one scenario are, such as 'sigver-20 up'
+    /// Show the functions of one scenario by instructions, for example 'sigver-20 up'
     #[arg(long, value_name = "SCENARIO", conflicts_with = "record")]
     profile: Option<String>,
     /// The record
     #[arg(long, default_value_os_t = Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline.toml"))]
     baseline: PathBuf,
-    /// For itself: do this, all if it is empty, while valgrind counts
+    /// Internal: run this scenario, or all, under valgrind
     #[arg(long, hide = true)]
-    perform: Option<String>,
+    run_scenarios: Option<String>,
 }
 
-/// How many functions of a profile are shown.
-const SHOWN: usize = 40;
+/// Number of functions shown in a profile.
+const MAX_FUNCTIONS: usize = 40;
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    if let Some(name) = &args.perform {
-        callgrind::perform(&named(name)?)?;
+    if let Some(name) = &args.run_scenarios {
+        callgrind::run_scenarios(&named(name)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = std::env::temp_dir().join(format!("sigver-instructions-{}", std::process::id()));
@@ -48,7 +48,7 @@ fn main() -> Result<ExitCode> {
     done
 }
 
-/// The scenarios of this name; all, if it is none.
+/// Returns the scenario of this name, or all if it is empty.
 fn named(name: &str) -> Result<Vec<Scenario>> {
     let found: Vec<Scenario> =
         Scenario::all().filter(|scenario| name.is_empty() || scenario.to_string() == name).collect();
@@ -58,7 +58,7 @@ fn named(name: &str) -> Result<Vec<Scenario>> {
 
 fn count(name: &str, folder: &Path) -> Result<Vec<(Scenario, u64)>> {
     let scenarios = named(name)?;
-    let counts = callgrind::count(&["--perform", name], &scenarios, folder)?;
+    let counts = callgrind::count(&["--run-scenarios", name], &scenarios, folder)?;
     Ok(scenarios.into_iter().zip(counts).collect())
 }
 
@@ -67,7 +67,7 @@ fn profile(name: &str, folder: &Path) -> Result<ExitCode> {
     for (scenario, count) in count(name, folder)? {
         println!("{scenario}: {count} instructions");
     }
-    for (function, cost) in callgrind::functions(folder)?.iter().take(SHOWN) {
+    for (function, cost) in callgrind::functions(folder)?.iter().take(MAX_FUNCTIONS) {
         println!("{cost:>8.0} {function}");
     }
     Ok(ExitCode::SUCCESS)
@@ -127,7 +127,7 @@ fn compare(args: &Args, folder: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The counts, a line for each dialect, and for each two.
+/// Prints the counts, a line per pair of dialects.
 fn print_table(counts: &[(Scenario, u64)]) {
     print!("{:<24}", "instructions");
     Part::ALL.iter().for_each(|part| print!("{:>1$}", part.name(), width(*part)));
@@ -146,7 +146,7 @@ fn print_table(counts: &[(Scenario, u64)]) {
     }
 }
 
-/// How wide its column is.
+/// Returns the width of a part's column.
 fn width(part: Part) -> usize {
     part.name().len().max(6) + 2
 }

@@ -36,5 +36,5 @@ fn silence_counts_until_there_is_a_word() {
     assert_eq!(why(&mut talk), "");
     let mut talk = silent();
     talk.frame(500, &Message::Binary(Bytes::from_static(&[0x08, 1])));
-    assert_eq!(why(&mut talk), "taken back");
+    assert_eq!(why(&mut talk), "corrected");
 }

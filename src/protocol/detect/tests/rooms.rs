@@ -1,5 +1,7 @@
 //! Rooms by generation: nobody enters the room of another generation, or stays in it.
 
+use regex_lite::Regex;
+
 use super::*;
 use crate::protocol::dialect::PeerProtocol::{Netflux0, Netflux1, Netflux2, Netflux3, Netflux4};
 use crate::protocol::model::RoomKey;
@@ -21,7 +23,7 @@ fn moves(talk: &mut Talk) -> Vec<String> {
                 let all = [Netflux0, Netflux1, Netflux2, Netflux3, Netflux4];
                 let found = all
                     .into_iter()
-                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.mark()) == key);
+                    .find(|part| RoomKey::from(key.as_str()).with_partition(part.partition_id()) == key);
                 Some(found.map_or("shared".into(), |part| format!("{part:?}")))
             }
             Output::Leave => Some("leave".into()),
@@ -131,7 +133,7 @@ fn what_follows_a_held_join_waits_with_it() {
 /// A client that was taken for another one: what was asked in its name is not asked any more.
 #[test]
 fn what_was_held_on_a_wrong_guess_is_forgotten() {
-    let rooms = RoomPolicy::partitioned_for("^team").unwrap();
+    let rooms = RoomPolicy::PartitionedFor(Regex::new("^team").unwrap());
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     let mut talk = Talk::with(&policy, "/team1");
     talk.pong(1).until(200).did();
@@ -145,7 +147,7 @@ fn what_was_held_on_a_wrong_guess_is_forgotten() {
 
 #[test]
 fn keys_that_do_not_match_are_shared() {
-    let rooms = RoomPolicy::partitioned_for("^x").unwrap();
+    let rooms = RoomPolicy::PartitionedFor(Regex::new("^x").unwrap());
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     for (path, expected) in [("/xk", "Netflux4"), ("/k", "shared")] {
         let mut talk = Talk::with(&policy, path);

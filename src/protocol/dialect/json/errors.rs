@@ -1,11 +1,13 @@
-//! The errors of the JSON dialects, with the close code and text of each release. Texts are byte for byte those of the
-//! Node.js servers, typos included. Where a server crashed or reported an internal error, the text is ours, under the
-//! nearest code.
+//! The errors of the JSON dialects, with the close code and text of each release. Texts are byte for byte
+//! those of the Node.js servers, typos included. Where a server crashed or reported an internal error, the
+//! text is ours, under the nearest code.
 
 use std::borrow::Cow;
 
 use super::js_semantics::to_js_string;
 use crate::protocol::dialect::Release;
+use crate::protocol::dialect::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
+use crate::protocol::dialect::release::JsonErrorTexts;
 use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 
@@ -73,27 +75,17 @@ const TOO_LONG: &str = "The key is longer than 4096 bytes";
 
 /// Returns the close frame by which `release`, one of the JSON family, reports an error.
 pub(in crate::protocol::dialect) fn close(release: Release, error: JsonError<'_>) -> Close {
-    match release {
-        Release::V3_0_0 | Release::V4_0_0 => close_1_to_4(error),
-        Release::V5_0_0 => close_5(error),
-        Release::V6_0_0 => close_6(error),
-        Release::V7_0_0 | Release::V7_1_0 => close_7(release, error),
-        Release::V7_6_4 => close_7_6(error),
-        Release::V8_0_2 | Release::V8_1_0 => close_8(release, error),
-        Release::V9_1_0 | Release::V10_1_0 | Release::V11_0_0 | Release::V14_0_0 => {
-            close_9_to_14(release, error)
+    match release.json().map(|facts| facts.errors) {
+        Some(JsonErrorTexts::V1To4) => close_1_to_4(error),
+        Some(JsonErrorTexts::V5) => close_5(error),
+        Some(JsonErrorTexts::V6) => close_6(error),
+        Some(texts @ (JsonErrorTexts::V7_0 | JsonErrorTexts::V7_1)) => close_7(texts, error),
+        Some(JsonErrorTexts::V7_6) => close_7_6(error),
+        Some(texts @ (JsonErrorTexts::V8_0 | JsonErrorTexts::V8_1)) => close_8(texts, error),
+        Some(texts @ (JsonErrorTexts::V9To10 | JsonErrorTexts::V11 | JsonErrorTexts::V13)) => {
+            close_9_to_14(texts, error)
         }
-        Release::V15_0_1
-        | Release::V15_0_2
-        | Release::V15_0_4
-        | Release::V15_1_0
-        | Release::V16_0_0
-        | Release::V17_0_1
-        | Release::V18_0_0
-        | Release::V19_0_0
-        | Release::V19_1_2
-        | Release::V20_0_2
-        | Release::V20_1_0 => Close::empty(),
+        None => Close::empty(),
     }
 }
 
@@ -162,7 +154,7 @@ fn close_6(error: JsonError<'_>) -> Close {
 }
 
 /// sigver 7.0, with the codes of the RFC, and 7.1, with its own.
-fn close_7(release: Release, error: JsonError<'_>) -> Close {
+fn close_7(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
     let (old, new, text) = match error {
         JsonError::NotJson => (1003, 4000, "Server accepts only JSON"),
         JsonError::Unknown(_)
@@ -179,7 +171,7 @@ fn close_7(release: Release, error: JsonError<'_>) -> Close {
         JsonError::Unresponsive => (1008, 4004, "no answer to a ping"),
         JsonError::Replaced => (1008, 4004, REPLACED),
     };
-    Close::new(if release == Release::V7_0_0 { old } else { new }, text)
+    Close::new(if texts == JsonErrorTexts::V7_0 { old } else { new }, text)
 }
 
 fn close_7_6(error: JsonError<'_>) -> Close {
@@ -202,8 +194,6 @@ fn close_7_6(error: JsonError<'_>) -> Close {
 }
 
 const NOT_JSON: &str = "The message is not a JSON string";
-const KEY_EMPTY: &str = "The key  is an empty string";
-const TOO_LONG_512: &str = "The key length exceeds the limit of 512 characters";
 
 /// Returns the text of sigver 8 to 14 about a key that is no string.
 fn key_type_text(key: &str) -> String {
@@ -212,16 +202,16 @@ fn key_type_text(key: &str) -> String {
 }
 
 /// sigver 8.0, and 8.1, which renamed and renumbered its errors.
-fn close_8(release: Release, error: JsonError<'_>) -> Close {
-    let old = release == Release::V8_0_2;
+fn close_8(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
+    let old = texts == JsonErrorTexts::V8_0;
     let message = if old { "MESSAGE_FORMAT_ERROR" } else { "MESSAGE_ERROR" };
     let (key_code, key_name) = if old { (4011, "KEY_FORMAT_ERROR") } else { (4001, "KEY_ERROR") };
     let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, message, NOT_JSON.into()),
         JsonError::Unknown(_) => (4000, message, "Unknown message".into()),
         JsonError::BadId => (4000, message, "The joining id is not a number".into()),
-        JsonError::KeyTooLong if old => (4010, "KEY_TOO_LONG", TOO_LONG_512.into()),
-        JsonError::KeyTooLong => (4001, "KEY_ERROR", TOO_LONG_512.into()),
+        JsonError::KeyTooLong if old => (4010, "KEY_TOO_LONG", KEY_TOO_LONG.into()),
+        JsonError::KeyTooLong => (4001, "KEY_ERROR", KEY_TOO_LONG.into()),
         JsonError::KeyType(key) => (key_code, key_name, key_type_text(key).into()),
         JsonError::KeyEmpty => (key_code, key_name, KEY_EMPTY.into()),
         JsonError::KeyTaken(key) if old => {
@@ -246,8 +236,8 @@ fn close_8(release: Release, error: JsonError<'_>) -> Close {
 }
 
 /// sigver 9 to 14. Up to 11 the code is part of the text.
-fn close_9_to_14(release: Release, error: JsonError<'_>) -> Close {
-    let with_text = release >= Release::V11_0_0;
+fn close_9_to_14(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
+    let with_text = texts != JsonErrorTexts::V9To10;
     let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, "MESSAGE_ERROR", NOT_JSON.into()),
         JsonError::Unknown(text) if with_text => {
@@ -258,7 +248,7 @@ fn close_9_to_14(release: Release, error: JsonError<'_>) -> Close {
         JsonError::BadId => (4000, "MESSAGE_ERROR", "The joining id is not a number".into()),
         JsonError::KeyType(key) => (4001, "KEY_ERROR", key_type_text(key).into()),
         JsonError::KeyEmpty => (4001, "KEY_ERROR", KEY_EMPTY.into()),
-        JsonError::KeyTooLong => (4001, "KEY_ERROR", TOO_LONG_512.into()),
+        JsonError::KeyTooLong => (4001, "KEY_ERROR", KEY_TOO_LONG.into()),
         JsonError::BeforeOpen => (4010, "TRANSMIT_BEFORE_OPEN", "Transmitting data before open".into()),
         JsonError::BeforeJoin => (4011, "TRANSMIT_BEFORE_JOIN", "Transmitting data before join".into()),
         // The Node.js servers had no text for the rest.
@@ -270,7 +260,7 @@ fn close_9_to_14(release: Release, error: JsonError<'_>) -> Close {
         JsonError::Unresponsive => (4002, "PONG_ERROR", "no answer to a ping within 5 seconds".into()),
         JsonError::Replaced => (4003, "REPLACED", REPLACED.into()),
     };
-    let numbered = release <= Release::V11_0_0;
+    let numbered = texts != JsonErrorTexts::V13;
     let reason = if numbered { format!("{name}={code}: {text}") } else { format!("{name}: {text}") };
     Close::new(code, reason)
 }

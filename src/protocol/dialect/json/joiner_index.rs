@@ -1,4 +1,5 @@
-//! An opener's joiners by index, which counts them in the order of arrival and is never reused (sigver 1 to 7.1).
+//! An opener's joiners by index, which counts them in the order of arrival and is never reused (sigver 1 to
+//! 7.1).
 
 use std::collections::{HashMap, VecDeque};
 

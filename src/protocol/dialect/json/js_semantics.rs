@@ -13,8 +13,8 @@ pub(in crate::protocol::dialect) fn string_content(text: &str) -> Option<Cow<'_,
     if content.contains('\\') { serde_json::from_str(text).ok() } else { Some(content.into()) }
 }
 
-/// Returns the room key that a JSON text stands for on the servers that take keys of any type and compare them strictly:
-/// the number 1 is not the string "1".
+/// Returns the room key that a JSON text stands for on the servers that take keys of any type and compare
+/// them strictly: the number 1 is not the string "1".
 pub(super) fn room_key(key: &str) -> RoomKey {
     match string_content(key) {
         Some(key) => RoomKey::from(&*key),
@@ -37,7 +37,8 @@ pub(super) fn to_js_string(value: &Value) -> String {
     }
 }
 
-/// Returns the text of a value as `JSON.stringify` writes it: 1.50 is 1.5, and 2.0 is 2 (sigver 5 to 14, measured).
+/// Returns the text of a value as `JSON.stringify` writes it: 1.50 is 1.5, and 2.0 is 2 (sigver 5 to 14,
+/// measured).
 pub(super) fn stringify(mut value: Value) -> ByteString {
     normalize_numbers(&mut value);
     value.to_string().into()

@@ -49,8 +49,8 @@ impl MessageShape {
         }
     }
 
-    /// Returns the dialects that have a message of this shape; `None` if the shape has no evidence. `by_join` is true for a
-    /// client that became a member by `{"join":K}`.
+    /// Returns the dialects that have a message of this shape; `None` if the shape has no evidence. `by_join`
+    /// is true for a client that became a member by `{"join":K}`.
     pub fn possible_dialects(self, by_join: bool) -> Option<&'static [Dialect]> {
         Some(if self.has_type {
             match (self.key, self.id) {

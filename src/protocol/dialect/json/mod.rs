@@ -1,7 +1,8 @@
-//! The dialects of JSON text: three codecs for ten dialects, and the event streams in which two of them were also sent.
+//! The dialects of JSON text: three codecs for ten dialects, and the event streams in which two of them were
+//! also sent.
 //!
-//! Within a codec, dialects differ by a set of releases: one release if the dialect is pinned, several while it is being
-//! detected. Then one answer has the members that each of them looks for.
+//! Within a codec, dialects differ by a set of releases: one release if the dialect is pinned, several while
+//! it is being detected. Then one answer has the members that each of them looks for.
 
 mod errors;
 mod joiner_index;
@@ -29,7 +30,8 @@ pub(super) use v7_to_14::V7To14Codec;
 
 use crate::protocol::frame::Message;
 
-/// Longest key of sigver 1 to 7, in bytes. Those servers have no limit; the limit of the others is 512 UTF-16 units.
+/// Longest key of sigver 1 to 7, in bytes. Those servers have no limit; the limit of the others is 512 UTF-16
+/// units.
 const MAX_KEY_BYTES: usize = 4096;
 
 /// Most joiners that an opener can answer: the latest ones. The Node.js servers have no limit.

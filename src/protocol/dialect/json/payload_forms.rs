@@ -12,7 +12,8 @@ use crate::protocol::model::Payload;
 const BYTES: &str = "$bytes";
 
 impl Payload {
-    /// Returns the payload as bytes. JSON becomes its text, except that the JSON form of bytes becomes those bytes.
+    /// Returns the payload as bytes. JSON becomes its text, except that the JSON form of bytes becomes those
+    /// bytes.
     pub(in crate::protocol::dialect) fn into_bytes(self) -> Bytes {
         if let Payload::Bytes(bytes) = self {
             return bytes;
@@ -21,7 +22,8 @@ impl Payload {
         decode_json_form(&text).unwrap_or_else(|| text.into_bytes())
     }
 
-    /// Returns the payload as the text of a JSON value. Bytes that are not JSON become `{"$bytes":"…"}`, in base64.
+    /// Returns the payload as the text of a JSON value. Bytes that are not JSON become `{"$bytes":"…"}`, in
+    /// base64.
     pub(in crate::protocol::dialect) fn into_json(self) -> ByteString {
         match self {
             Payload::Bytes(bytes) => value_of_bytes(&bytes).into_text(),
@@ -30,8 +32,8 @@ impl Payload {
         }
     }
 
-    /// Returns the payload as a JSON object. A value that is no object, or has reserved names, becomes the member `data`.
-    /// An object frame is returned with all of its members.
+    /// Returns the payload as a JSON object. A value that is no object, or has reserved names, becomes the
+    /// member `data`. An object frame is returned with all of its members.
     pub(in crate::protocol::dialect) fn into_object(self) -> JsonObject {
         let value = match self {
             Payload::Bytes(bytes) => value_of_bytes(&bytes),

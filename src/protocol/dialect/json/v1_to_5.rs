@@ -1,5 +1,5 @@
-//! sigver 1 to 5: `{"type":"open"|"join"}` with the key in `id` (1 to 3) or `key`. After that, whole objects are
-//! forwarded: offers and candidates only (1 to 4), or any (5). An opener names a joiner by an `index`.
+//! sigver 1 to 5: `{"type":"open"|"join"}` with the key in `id` (1 to 3) or `key`. After that, whole objects
+//! are forwarded: offers and candidates only (1 to 4), or any (5). An opener names a joiner by an `index`.
 
 use bytestring::ByteString;
 
@@ -7,7 +7,7 @@ use super::joiner_index::JoinerIndex;
 use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::dialect::{Dialect, OutputSink, Release};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
@@ -27,6 +27,7 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joined: false }
     }
 
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text.clone()) {
@@ -44,12 +45,12 @@ impl V1To5Codec {
 
     /// Name of the member that holds the key.
     fn key_name(&self) -> &'static str {
-        if self.release == Release::V3_0_0 { "id" } else { "key" }
+        if self.release.dialect() == Dialect::Sigver1 { "id" } else { "key" }
     }
 
     /// Returns true if any object is forwarded, not only offers and candidates.
     fn relays_any_object(&self) -> bool {
-        self.release >= Release::V5_0_0
+        self.release.dialect() == Dialect::Sigver5
     }
 
     /// Decodes an object. `text` is the frame as received.
@@ -102,6 +103,7 @@ impl V1To5Codec {
         self.joiners.get(index).map(Recipient::Joiner)
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToJoiner { link } => {
@@ -150,8 +152,8 @@ impl V1To5Codec {
         }
     }
 
-    /// Returns the type of an object without one. Up to sigver 4 each offer and candidate has a type, and an answer is
-    /// sent as an offer.
+    /// Returns the type of an object without one. Up to sigver 4 each offer and candidate has a type, and an
+    /// answer is sent as an offer.
     fn missing_type(&self, object: &JsonObject) -> Option<&'static str> {
         if self.relays_any_object() || object.has("type") {
             None
@@ -204,7 +206,7 @@ mod tests {
     use crate::protocol::frame::Outgoing;
     use crate::protocol::model::{LinkId, SenderTag};
 
-    fn sent(codec: &mut V1To5Codec, event: Event) -> Vec<Output> {
+    fn encoded(codec: &mut V1To5Codec, event: Event) -> Vec<Output> {
         let mut out = Vec::new();
         codec.encode(event, &mut out);
         out
@@ -228,28 +230,28 @@ mod tests {
 
     const OFFER: &str = r#"{ "type": "offer", "id": 1, "sdp": "v" }"#;
 
-    /// As the original does, which serialises the whole object again (sigver 5.0.0, measured).
+    /// The server stringifies the whole object (sigver 5.0.0, measured).
     #[test]
-    fn an_opener_of_5_sees_all_of_a_joiners_attributes_and_its_index() {
+    fn opener_of_5_receives_the_object_with_an_index() {
         let mut codec = V1To5Codec::new(Release::V5_0_0);
-        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
-        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(80) });
+        encoded(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
+        encoded(&mut codec, Event::LinkedToJoiner { link: LinkId(80) });
         assert_eq!(
-            sent(&mut codec, relayed(80, Side::Member, OFFER)),
+            encoded(&mut codec, relayed(80, Side::Member, OFFER)),
             [text(r#"{"type":"offer","id":1,"sdp":"v","index":"1"}"#)]
         );
     }
 
-    /// As the original does (sigver 4.0.0, measured).
+    /// sigver 4.0.0, measured.
     #[test]
-    fn an_opener_of_4_sees_the_frame_as_it_came() {
+    fn opener_of_4_receives_the_frame_unchanged() {
         let mut codec = V1To5Codec::new(Release::V4_0_0);
-        sent(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
-        assert_eq!(sent(&mut codec, relayed(70, Side::Member, OFFER)), [text(OFFER)]);
+        encoded(&mut codec, Event::LinkedToJoiner { link: LinkId(70) });
+        assert_eq!(encoded(&mut codec, relayed(70, Side::Member, OFFER)), [text(OFFER)]);
     }
 
     #[test]
-    fn a_key_without_end_is_refused() {
+    fn too_long_key_is_refused() {
         let key = "k".repeat(MAX_KEY_BYTES + 1);
         let mut codec = V1To5Codec::new(Release::V5_0_0);
         let refused = decoded(&mut codec, &format!(r#"{{"type":"open","key":"{key}"}}"#));
@@ -263,5 +265,38 @@ mod tests {
         assert!(matches!(decoded(&mut codec, OFFER)[..], [Output::Ask(Command::Relay { .. })]));
         let refused = decoded(&mut codec, r#"{"type":"answer"}"#);
         assert!(matches!(refused[..], [Output::Send(Outgoing::Close(_))]));
+    }
+
+    #[test]
+    fn payloads_of_other_dialects_become_typed_objects_up_to_4() {
+        let text = |release, payload: &str, index| {
+            V1To5Codec::new(release).object_text(Payload::Json(payload.into()), index).to_string()
+        };
+        for (payload, of_4, of_5) in [
+            (r#"{"offer":1}"#, r#"{"offer":1,"type":"offer","index":"7"}"#, r#"{"offer":1,"index":"7"}"#),
+            (r#"{"answer":1}"#, r#"{"answer":1,"type":"offer","index":"7"}"#, r#"{"answer":1,"index":"7"}"#),
+            (
+                r#"{"candidate":1}"#,
+                r#"{"candidate":1,"type":"icecandidate","index":"7"}"#,
+                r#"{"candidate":1,"index":"7"}"#,
+            ),
+            ("{}", r#"{"index":"7"}"#, r#"{"index":"7"}"#),
+            ("[1]", r#"{"data":[1],"index":"7"}"#, r#"{"data":[1],"index":"7"}"#),
+            (r#"{"index":1}"#, r#"{"data":{"index":1},"index":"7"}"#, r#"{"data":{"index":1},"index":"7"}"#),
+        ] {
+            assert_eq!(text(Release::V4_0_0, payload, Some(7)), of_4);
+            assert_eq!(text(Release::V5_0_0, payload, Some(7)), of_5);
+            assert_eq!(
+                text(Release::V5_0_0, payload, None),
+                of_5.replace(",\"index\":\"7\"", "").replace("\"index\":\"7\"", "")
+            );
+        }
+    }
+
+    #[test]
+    fn index_of_an_object_frame_is_replaced() {
+        let payload = Payload::ObjectFrame { text: r#"{ "index": 3, "a": 1.0 }"#.into(), binary: false };
+        let text = V1To5Codec::new(Release::V5_0_0).object_text(payload, Some(7));
+        assert_eq!(text, r#"{"index":"7","a":1}"#);
     }
 }

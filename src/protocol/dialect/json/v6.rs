@@ -1,5 +1,5 @@
-//! sigver 6: `{"key":K}` opens and `{"joinkey":K}` joins. A joiner sends `{"offer":X}`, and the opener answers all
-//! joiners that wait for it with one `{"answer":Y}`.
+//! sigver 6: `{"key":K}` opens and `{"joinkey":K}` joins. A joiner sends `{"offer":X}`, and the opener
+//! answers all joiners that wait for it with one `{"answer":Y}`.
 
 use bytestring::ByteString;
 
@@ -30,6 +30,7 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text) {
@@ -76,6 +77,7 @@ impl V6Codec {
         }
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
         match event {
             Event::LinkedToMember { .. } => out.static_text("{\"reachable\":\"true\"}"),
@@ -126,8 +128,8 @@ fn sole_attribute(object: &JsonObject, name: &str) -> Option<Payload> {
     }))
 }
 
-/// Returns the value of the member of this name in a payload. Up to sigver 4, offer and answer are the members of an
-/// object of the type `offer`.
+/// Returns the value of the member of this name in a payload. Up to sigver 4, offer and answer are the
+/// members of an object of the type `offer`.
 pub(super) fn attribute_text(payload: Payload, name: &str) -> Option<ByteString> {
     let object = JsonObject::parse(match &payload {
         Payload::ObjectFrame { text, .. } => text.clone(),

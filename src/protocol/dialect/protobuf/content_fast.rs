@@ -1,164 +1,146 @@
-//! Contents with data, which is nearly all that is relayed: taken out of a frame, and put into one, without a copy of the
-//! data. Anything else, and whatever is unusual, is left to the compiled messages of [`wire`](super::wire), which are the
-//! oracle here: a relayed message takes a quarter fewer instructions than with them.
+//! Decoding and encoding of contents with data, which is nearly all that is relayed, without a copy of the data. Unusual
+//! frames are left to the compiled messages of [`wire`](super::wire), to which the tests compare this fast path.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
-use super::wire::ContentLayout;
-use crate::protocol::frame::{FramePrefix, Outgoing};
+use super::layout::ContentLayout;
+use crate::protocol::frame::{FramePrefix, Message, Outgoing};
 
-/// The longest number read here, in bytes; longer ones have bits to spare.
-const MAX_VARINT: usize = 5;
+/// Longest prefix of the data, in bytes: three tags with a number each, and one with a length.
+const MAX_PREFIX: usize = 24;
 
-/// The longest head: three tags with a number behind each, and one with a length, which is below 2³⁵.
-const MAX_HEAD: usize = 24;
+/// Number of fields of a content, and one: the index of the highest field.
+const FIELDS: usize = 8;
 
-impl ContentLayout {
-    /// The field of a message that is its content.
-    fn outer(self) -> u8 {
-        match self {
-            ContentLayout::V15_1 | ContentLayout::V15_0 => 1,
-            ContentLayout::V19 | ContentLayout::V20 => 2,
-        }
-    }
-
-    /// The field of a content that is its data: the last of those that are sent together.
-    fn data(self) -> u8 {
-        match self {
-            ContentLayout::V15_1 => 2,
-            ContentLayout::V15_0 | ContentLayout::V19 => 3,
-            ContentLayout::V20 => 4,
-        }
-    }
+/// Content with data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DataContent {
+    pub(super) recipient: u32,
+    pub(super) last: bool,
+    pub(super) data: Bytes,
 }
 
-/// The data of a content and the numbers before it, by their fields, if the frame is nothing else: each field once at most,
-/// in order, and the data at the end. Otherwise, the frame.
-pub(super) fn take_out(mut frame: Bytes, layout: ContentLayout) -> Result<([u32; 4], Bytes), Bytes> {
-    match find(&frame, layout) {
-        Some((numbers, length)) => {
-            // The same memory, with nobody else to share it: a clone and what it allocates less.
-            frame.advance(frame.len() - length);
-            Ok((numbers, frame))
+/// Decodes a frame that is a content with each field at most once, in order, and data at the end; returns any other frame
+/// as it is.
+pub(super) fn decode_content(mut frame: Bytes, layout: ContentLayout) -> Result<DataContent, Bytes> {
+    match parse_fields(&frame, layout) {
+        Some((recipient, last, prefix)) => {
+            frame.advance(prefix);
+            Ok(DataContent { recipient, last, data: frame })
         }
         None => Err(frame),
     }
 }
 
-/// The numbers, and the length of the data at the end.
-fn find(frame: &[u8], layout: ContentLayout) -> Option<([u32; 4], usize)> {
-    let (&tag, rest) = frame.split_first()?;
-    let (length, mut rest) = varint(rest)?;
-    if tag != delimited(layout.outer()) || length as usize != rest.len() {
+/// Returns the recipient, the mark of the last content, and the length of what is before the data.
+fn parse_fields(frame: &[u8], layout: ContentLayout) -> Option<(u32, bool, usize)> {
+    let facts = layout.facts();
+    let mut rest = frame;
+    if take_byte(&mut rest)? != delimited(facts.message_field)
+        || take_number(&mut rest)? as usize != rest.len()
+    {
         return None;
     }
-    let (mut numbers, mut before) = ([0; 4], 0);
+    let (mut numbers, mut last_field) = ([0; FIELDS], 0);
     loop {
-        let (&tag, after) = rest.split_first()?;
-        let (number, after) = varint(after)?;
-        if tag == delimited(layout.data()) {
-            let is_last = number as usize == after.len();
-            return is_last.then_some((numbers, after.len()));
+        let tag = take_byte(&mut rest)?;
+        let number = take_number(&mut rest)?;
+        if tag == delimited(facts.data) {
+            let is_at_end = number as usize == rest.len();
+            let number = |field: u8| numbers.get(usize::from(field)).copied();
+            let prefix = frame.len().checked_sub(rest.len())?;
+            return is_at_end.then_some((number(facts.recipient)?, number(facts.last)? != 0, prefix));
         }
         let field = tag >> 3;
-        if tag & 7 != 0 || field <= before || field >= layout.data() {
+        if tag & 7 != 0 || field <= last_field || field >= facts.data {
             return None;
         }
-        numbers[usize::from(field)] = number;
-        (before, rest) = (field, after);
+        *numbers.get_mut(usize::from(field))? = number;
+        last_field = field;
     }
 }
 
-/// A frame with a content: these numbers in its first fields, and the data.
-pub(super) fn put_in(layout: ContentLayout, numbers: &[u32], data: Bytes) -> Outgoing {
-    let field = |length| 1 + encoded_len_varint(length);
-    let before: usize = numbers.iter().map(|number| field(u64::from(*number))).sum();
-    let length = data.len() as u64;
-    let mut head = [0; MAX_HEAD];
-    let mut rest = &mut head[..];
-    rest.put_u8(delimited(layout.outer()));
-    encode_varint((before + field(length)) as u64 + length, &mut rest);
-    for (field, number) in (1..).zip(numbers) {
+/// Encodes a content: these numbers in its first fields, and data.
+pub(super) fn encode_content(layout: ContentLayout, numbers: &[u32], data: Option<Bytes>) -> Outgoing {
+    let facts = layout.facts();
+    let field_length = |number: u64| encoded_len_varint(number).saturating_add(1);
+    let data_length = data.as_ref().map(|data| data.len() as u64);
+    let numbers_length: usize = numbers.iter().map(|number| field_length(u64::from(*number))).sum();
+    let length = numbers_length.saturating_add(data_length.map_or(0, field_length)) as u64;
+    let mut buffer = [0; MAX_PREFIX];
+    let mut rest = &mut buffer[..];
+    rest.put_u8(delimited(facts.message_field));
+    encode_varint(length.saturating_add(data_length.unwrap_or(0)), &mut rest);
+    for (field, number) in (1u8..).zip(numbers) {
         rest.put_u8(field << 3);
         encode_varint(u64::from(*number), &mut rest);
     }
-    rest.put_u8(delimited(layout.data()));
-    encode_varint(length, &mut rest);
+    if let Some(data_length) = data_length {
+        rest.put_u8(delimited(facts.data));
+        encode_varint(data_length, &mut rest);
+    }
     let unused = rest.len();
-    Outgoing::Prefixed(FramePrefix::from_slice(&head[..MAX_HEAD - unused]), data)
+    let prefix = buffer.get(..MAX_PREFIX.saturating_sub(unused)).unwrap_or_default();
+    match data {
+        Some(data) => Outgoing::Prefixed(FramePrefix::from_slice(prefix), data),
+        None => Message::binary(prefix.to_vec()).into(),
+    }
 }
 
-/// The tag of a field that has a length.
-fn delimited(field: u8) -> u8 {
+/// Returns the tag of a field that has a length.
+const fn delimited(field: u8) -> u8 {
     field << 3 | 2
 }
 
-fn varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let mut value = 0u64;
-    for (at, byte) in bytes.iter().enumerate().take(MAX_VARINT) {
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((u32::try_from(value).ok()?, &bytes[at + 1..]));
-        }
-    }
-    None
+fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (byte, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*byte)
+}
+
+/// Reads a number of 32 bits; longer ones are left to the compiled messages.
+fn take_number(bytes: &mut &[u8]) -> Option<u32> {
+    u32::try_from(decode_varint(bytes).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::dialect::protobuf::layout::Addressing;
     use crate::protocol::dialect::protobuf::wire::{v15, v18, v19, v20};
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
     use prost::Message as _;
+    use strum::VariantArray as _;
 
-    const LAYOUTS: [ContentLayout; 4] =
-        [ContentLayout::V15_1, ContentLayout::V15_0, ContentLayout::V19, ContentLayout::V20];
-
-    /// What the compiled messages make of a frame, if it is a content with data.
-    fn compiled(frame: &Bytes, layout: ContentLayout) -> Option<([u32; 4], Bytes)> {
-        let (bit, frame) = (|bit: Option<bool>| u32::from(bit.unwrap_or_default()), frame.clone());
-        match layout {
+    /// Decodes a content with data by the compiled messages.
+    fn decode_compiled(frame: &Bytes, layout: ContentLayout) -> Option<DataContent> {
+        let frame = frame.clone();
+        let (recipient, last, data) = match layout {
             ContentLayout::V15_1 => match v18::Message::decode(frame).ok()?.r#type? {
                 v18::message::Type::Content(content) => match content.r#type? {
-                    v18::content::Type::Data(data) => Some(([0, content.id.unwrap_or(0), 0, 0], data)),
-                    _ => None,
+                    v18::content::Type::Data(data) => (content.id, None, Some(data)),
+                    _ => return None,
                 },
-                _ => None,
+                _ => return None,
             },
             ContentLayout::V15_0 => match v15::Message::decode(frame).ok()?.r#type? {
-                v15::message::Type::Content(content) => {
-                    Some(([0, content.id.unwrap_or(0), bit(content.is_end), 0], content.data?))
-                }
-                _ => None,
+                v15::message::Type::Content(content) => (content.id, content.is_end, content.data),
+                _ => return None,
             },
             ContentLayout::V19 => match v19::Message::decode(frame).ok()?.r#type? {
-                v19::message::Type::Content(content) => {
-                    Some(([0, content.id.unwrap_or(0), bit(content.last_data), 0], content.data?))
-                }
-                _ => None,
+                v19::message::Type::Content(content) => (content.id, content.last_data, content.data),
+                _ => return None,
             },
             ContentLayout::V20 => match v20::Message::decode(frame).ok()?.r#type? {
                 v20::message::Type::Content(content) => {
-                    let (sender, recipient) = (content.sender_id, content.recipient_id);
-                    let numbers = [0, sender.unwrap_or(0), recipient.unwrap_or(0), bit(content.last_data)];
-                    Some((numbers, content.data?))
+                    (content.recipient_id, content.last_data, content.data)
                 }
-                _ => None,
+                _ => return None,
             },
-        }
-    }
-
-    /// The bits among the numbers count as true whatever they are.
-    fn with_bits(layout: ContentLayout, (mut numbers, data): ([u32; 4], Bytes)) -> ([u32; 4], Bytes) {
-        let bit = match layout {
-            ContentLayout::V15_1 => None,
-            ContentLayout::V15_0 | ContentLayout::V19 => Some(2),
-            ContentLayout::V20 => Some(3),
         };
-        bit.into_iter().for_each(|bit: usize| numbers[bit] = numbers[bit].min(1));
-        (numbers, data)
+        Some(DataContent { recipient: recipient.unwrap_or(0), last: last.unwrap_or(false), data: data? })
     }
 
     fn whole(frame: Outgoing) -> Bytes {
@@ -166,7 +148,7 @@ mod tests {
         [&head[..], &data].concat().into()
     }
 
-    /// Fields as they may come, in any order, more than once, and of no known number.
+    /// Fields in any order, more than once, and of unknown numbers.
     fn fields() -> impl Strategy<Value = Vec<u8>> {
         let number = (1u32..7, any::<u64>(), any::<bool>()).prop_map(|(field, value, small)| {
             let mut out = Vec::new();
@@ -181,7 +163,7 @@ mod tests {
         prop::collection::vec(prop_oneof![number, data], 0..5).prop_map(|fields| fields.concat())
     }
 
-    /// A number as it is sent, or longer than it need be.
+    /// A number as it is sent, or with a longer encoding.
     fn number(field: u8, value: u64, padded: bool) -> Vec<u8> {
         let mut out = vec![field << 3];
         encode_varint(value, &mut out);
@@ -192,15 +174,15 @@ mod tests {
         out
     }
 
-    /// A frame of this layout, as contents with data are: some numbers in order, and the data behind them.
+    /// A content of this layout with some numbers in order, and data behind them.
     fn shaped(layout: ContentLayout, numbers: &[Option<(u64, bool)>], data: &[u8]) -> Vec<u8> {
         let mut inner = Vec::new();
-        for (field, it) in (1..layout.data()).zip(numbers) {
+        for (field, it) in (1..layout.facts().data).zip(numbers) {
             inner.extend(it.iter().flat_map(|(value, padded)| number(field, *value, *padded)));
         }
-        prost::encoding::bytes::encode(layout.data().into(), &data.to_vec(), &mut inner);
+        prost::encoding::bytes::encode(layout.facts().data.into(), &data.to_vec(), &mut inner);
         let mut frame = Vec::new();
-        prost::encoding::bytes::encode(layout.outer().into(), &inner, &mut frame);
+        prost::encoding::bytes::encode(layout.facts().message_field.into(), &inner, &mut frame);
         frame
     }
 
@@ -209,18 +191,18 @@ mod tests {
         prop::collection::vec(prop::option::of((value, prop::bool::weighted(0.1))), 3)
     }
 
-    /// Whether it was taken out, which must be right if it was.
+    /// Returns true if the fast path decodes the frame, and checks the result.
     fn compare(frame: Vec<u8>, layout: ContentLayout) -> bool {
         let frame = Bytes::from(frame);
-        let Ok(taken) = take_out(frame.clone(), layout) else { return false };
-        assert_eq!(Some(with_bits(layout, taken)), compiled(&frame, layout), "{layout:?}: {frame:?}");
+        let Ok(taken) = decode_content(frame.clone(), layout) else { return false };
+        assert_eq!(Some(taken), decode_compiled(&frame, layout), "{layout:?}: {frame:?}");
         true
     }
 
     #[test]
-    fn what_has_the_shape_is_taken_out_and_is_right() {
+    fn usual_contents_decode_as_by_compiled_messages() {
         let strategy = (
-            prop::sample::select(LAYOUTS.to_vec()),
+            prop::sample::select(ContentLayout::VARIANTS),
             numbers(),
             prop::collection::vec(any::<u8>(), 0..200),
             prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>())),
@@ -240,11 +222,11 @@ mod tests {
             }
             taken += usize::from(compare(frame, layout));
         }
-        assert!(taken > cases / 10, "{taken} of {cases} were taken out: nothing is tried");
+        assert!(taken > cases / 10, "{taken} of {cases} were decoded");
     }
 
     #[test]
-    fn a_bit_that_is_longer_than_a_number_is_left_to_the_compiled_messages() {
+    fn long_mark_of_last_content_is_left_to_compiled_messages() {
         for (layout, bit) in [(ContentLayout::V15_0, 1), (ContentLayout::V19, 1), (ContentLayout::V20, 2)] {
             for value in [1 << 32, u64::MAX] {
                 let mut numbers = [Some((1, false)); 3];
@@ -257,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_out_is_what_the_compiled_messages_take_out(
+        fn any_frame_decodes_as_by_compiled_messages(
             outer in 1u32..3, inner in fields(), broken in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
         ) {
             let mut frame = Vec::new();
@@ -267,25 +249,26 @@ mod tests {
                 frame[at] = byte;
             }
             let frame = Bytes::from(frame);
-            for layout in LAYOUTS {
-                if let Ok(taken) = take_out(frame.clone(), layout) {
-                    prop_assert_eq!(Some(with_bits(layout, taken)), compiled(&frame, layout));
+            for layout in ContentLayout::VARIANTS.iter().copied() {
+                if let Ok(taken) = decode_content(frame.clone(), layout) {
+                    prop_assert_eq!(Some(taken), decode_compiled(&frame, layout));
                 }
             }
         }
 
         #[test]
-        fn what_is_put_in_can_be_taken_out(
+        fn encoded_content_can_be_decoded(
             id in any::<u32>(), other in any::<u32>(), data in prop::collection::vec(any::<u8>(), 0..20_000),
         ) {
             let data = Bytes::from(data);
-            for layout in LAYOUTS {
-                let numbers: &[u32] = if layout == ContentLayout::V20 { &[id, other] } else { &[id] };
-                let frame = whole(put_in(layout, numbers, data.clone()));
-                let expected = [0, id, if layout == ContentLayout::V20 { other } else { 0 }, 0];
-                prop_assert_eq!(take_out(frame.clone(), layout), Ok((expected, data.clone())));
-                prop_assert_eq!(compiled(&frame, layout), Some((expected, data.clone())));
-                // Without a byte that the compiled messages would not write.
+            for layout in ContentLayout::VARIANTS.iter().copied() {
+                let two_numbers = layout.facts().addressing == Addressing::SenderAndRecipient;
+                let numbers: &[u32] = if two_numbers { &[other, id] } else { &[id] };
+                let frame = whole(encode_content(layout, numbers, Some(data.clone())));
+                let expected = DataContent { recipient: id, last: false, data: data.clone() };
+                prop_assert_eq!(decode_content(frame.clone(), layout), Ok(expected.clone()));
+                prop_assert_eq!(decode_compiled(&frame, layout), Some(expected));
+                // The compiled messages write the same bytes.
                 let mut again = Vec::new();
                 match layout {
                     ContentLayout::V15_1 => v18::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),

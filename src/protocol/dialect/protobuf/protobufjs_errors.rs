@@ -1,12 +1,12 @@
-//! Why protobufjs would not have decoded a frame, in its own words: the originals close with its error text as
-//! the reason. Only the words come from here; what is accepted is decided by prost.
+//! Error texts of protobufjs: the Node.js servers close with them where a frame cannot be decoded. Only the texts come from
+//! here; prost decides which frames are accepted.
 
 use std::borrow::Cow;
 
-/// The known fields of a message.
+/// Known fields of a message.
 pub(super) struct Schema(pub(super) &'static [(u32, Kind)]);
 
-/// How protobufjs reads a known field. It does not look at the wire type.
+/// Way in which protobufjs reads a known field, whatever its wire type.
 pub(super) enum Kind {
     Number,
     /// Packed or not.
@@ -15,16 +15,15 @@ pub(super) enum Kind {
     Message(&'static Schema),
 }
 
-/// How deep groups may nest before we stop to look for the words.
+/// Depth of nested groups from which on the text is ours.
 const MAX_DEPTH: u32 = 64;
 
-/// What protobufjs says about a frame that prost could not decode.
-pub(super) fn complaint(frame: &[u8], schema: &Schema) -> Cow<'static, str> {
-    let mut reader = Reader { bytes: frame, at: 0 };
+/// Returns the error text of protobufjs for a frame that prost could not decode.
+pub(super) fn decode_error_text(frame: &[u8], schema: &Schema) -> Cow<'static, str> {
+    let mut reader = Reader { bytes: frame, position: 0 };
     match reader.message(frame.len(), schema) {
         Err(ProtobufJsError(text)) => text,
-        // protobufjs takes a field for what its number says, whatever its wire type: it would have made something
-        // of this frame, if hardly what was meant.
+        // protobufjs accepts a field of the wrong wire type, and reads something else than was meant.
         Ok(()) => "a field has the wrong wire type".into(),
     }
 }
@@ -33,24 +32,25 @@ struct ProtobufJsError(Cow<'static, str>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
 }
 
 impl Reader<'_> {
     fn out_of_range(&self, wanted: usize) -> ProtobufJsError {
-        ProtobufJsError(format!("index out of range: {} + {wanted} > {}", self.at, self.bytes.len()).into())
+        let (position, length) = (self.position, self.bytes.len());
+        ProtobufJsError(format!("index out of range: {position} + {wanted} > {length}").into())
     }
 
     fn message(&mut self, end: usize, schema: &Schema) -> Result<(), ProtobufJsError> {
-        while self.at < end {
+        while self.position < end {
             let tag = self.number()?;
             match schema.0.iter().find(|(field, _)| *field == tag >> 3) {
                 Some((_, Kind::Number)) => {
                     self.number()?;
                 }
                 Some((_, Kind::Numbers)) if tag & 7 == 2 => {
-                    let end = self.number()? as usize + self.at;
-                    while self.at < end {
+                    let end = (self.number()? as usize).saturating_add(self.position);
+                    while self.position < end {
                         self.number()?;
                     }
                 }
@@ -63,7 +63,7 @@ impl Reader<'_> {
                 }
                 Some((_, Kind::Message(schema))) => {
                     let length = self.number()? as usize;
-                    self.message(self.at + length, schema)?;
+                    self.message(self.position.saturating_add(length), schema)?;
                 }
                 None => self.skip(tag & 7, 0)?,
             }
@@ -71,40 +71,41 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A 32-bit varint; up to five bytes more are passed over, as protobufjs does.
+    /// Reads a varint of 32 bits, and skips up to five more bytes, as protobufjs does.
     fn number(&mut self) -> Result<u32, ProtobufJsError> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
-            let byte = self.bytes.get(self.at).copied().unwrap_or(0x80);
-            self.at += 1;
+            let byte = self.bytes.get(self.position).copied().unwrap_or(0x80);
+            self.position = self.position.saturating_add(1);
             value |= u32::from(byte & 0x7f).wrapping_shl(shift);
             if byte < 0x80 {
                 return Ok(value);
             }
         }
-        self.at += 5;
-        if self.at > self.bytes.len() {
-            self.at = self.bytes.len();
+        self.position = self.position.saturating_add(5);
+        if self.position > self.bytes.len() {
+            self.position = self.bytes.len();
             return Err(self.out_of_range(10));
         }
         Ok(value)
     }
 
     fn advance(&mut self, length: usize) -> Result<(), ProtobufJsError> {
-        if self.at + length > self.bytes.len() {
+        let end = self.position.saturating_add(length);
+        if end > self.bytes.len() {
             return Err(self.out_of_range(length.max(1)));
         }
-        self.at += length;
+        self.position = end;
         Ok(())
     }
 
-    fn skip(&mut self, kind: u32, depth: u32) -> Result<(), ProtobufJsError> {
-        match kind {
+    fn skip(&mut self, wire_type: u32, depth: u32) -> Result<(), ProtobufJsError> {
+        match wire_type {
             0 => loop {
-                let Some(byte) = self.bytes.get(self.at) else {
+                let Some(byte) = self.bytes.get(self.position) else {
                     return Err(self.out_of_range(1));
                 };
-                self.at += 1;
+                self.position = self.position.saturating_add(1);
                 if byte & 0x80 == 0 {
                     return Ok(());
                 }
@@ -116,14 +117,17 @@ impl Reader<'_> {
             }
             3 if depth >= MAX_DEPTH => Err(ProtobufJsError("groups are nested too deeply".into())),
             3 => loop {
-                let kind = self.number()? & 7;
-                if kind == 4 {
+                let wire_type = self.number()? & 7;
+                if wire_type == 4 {
                     return Ok(());
                 }
-                self.skip(kind, depth + 1)?;
+                self.skip(wire_type, depth.saturating_add(1))?;
             },
             5 => self.advance(4),
-            other => Err(ProtobufJsError(format!("invalid wire type {other} at offset {}", self.at).into())),
+            other => {
+                let text = format!("invalid wire type {other} at offset {}", self.position);
+                Err(ProtobufJsError(text.into()))
+            }
         }
     }
 }
@@ -137,22 +141,23 @@ mod tests {
 
     /// Texts measured on sigver 17.0.1 to 20.1.0.
     #[test]
-    fn the_words_of_the_originals() {
+    fn error_texts_match_the_node_servers() {
         for (frame, words) in [
             (&[0xff, 0xff, 0xff][..], "index out of range: 3 + 10 > 3"),
             (&[0x7f, 0x00], "invalid wire type 7 at offset 1"),
             (&[0x0a, 0xff], "index out of range: 2 + 10 > 2"),
             (&[0x0a, 0x05, 0x08, 0x01], "index out of range: 4 + 10 > 4"),
         ] {
-            assert_eq!(complaint(frame, &OUTER), words);
+            assert_eq!(decode_error_text(frame, &OUTER), words);
         }
     }
 
     #[test]
-    fn hostile_frames_cost_little() {
+    fn hostile_frames_end() {
         let nested = vec![0x1b; 1 << 20];
-        assert_eq!(complaint(&nested, &OUTER), "groups are nested too deeply");
+        assert_eq!(decode_error_text(&nested, &OUTER), "groups are nested too deeply");
+        // A length beyond the end of the frame.
         let long = [&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0u8; 64]].concat();
-        complaint(&long, &OUTER);
+        assert_eq!(decode_error_text(&long, &OUTER), "index out of range: 70 + 10 > 70");
     }
 }

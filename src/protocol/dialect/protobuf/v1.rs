@@ -1,89 +1,89 @@
-//! sigver 15 to 18: the server speaks first, a joiner is bound as it connects, and settles when it has reached
-//! the group. One codec for the four dialects, ruled by a set of releases: pinned, the set has one; in
-//! negotiation it may have several, and then what is said suits them all.
+//! sigver 15 to 18: the server sends first, a joiner is linked as it connects, and becomes a member when it has reached
+//! the group. One codec for the four dialects and a set of releases: during detection the set may have several, and then
+//! the codec sends what suits them all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::PROBE;
-use super::wire::{self, ContentLayout, V1Body, V1Message, V1Schema};
-use crate::protocol::dialect::OutputSink;
+use super::layout::{ContentLayout, detect_v1_layout};
+use super::wire::{self, V1Body, V1Message, V1Schema, encode_v1_content};
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
-use crate::protocol::frame::{Message, Outgoing};
+use crate::protocol::dialect::release::V1Facts;
+use crate::protocol::dialect::{OutputSink, Release, ReleaseSet, close_frame_for};
+use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
-    RoomKey, SenderTag, Side, WhenEmpty,
+    RoomKey, SenderTag, WhenEmpty,
 };
 
-/// The codec of one connection.
+/// Codec of one connection.
 #[derive(Debug)]
 pub(in crate::protocol::dialect) struct V1 {
     key: RoomKey,
-    rules: Rules,
-    liveness: KeepaliveTimer,
-    member: bool,
-    /// The client has said something, or can be of no other family.
-    heard: bool,
+    capabilities: Capabilities,
+    keepalive: KeepaliveTimer,
+    is_member: bool,
+    /// The client has sent a frame, or can be of no other family.
+    client_has_spoken: bool,
     opened: Instant,
-    /// How the last content for this client was marked: the end of a link must be in the same layout.
-    company: SenderTag,
+    /// Tag of the last content for this client: the end of a link must be in the same layout.
+    last_sender: SenderTag,
 }
 
-/// What differs between the releases.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Rules {
+/// Facts about the releases that are possible, folded when the set changes.
+#[derive(Clone, Copy, Debug)]
+struct Capabilities {
     releases: ReleaseSet,
-    /// The release in whose words errors are told: the only one, or the likeliest.
+    /// Release in whose texts errors are reported: the only one, or the likeliest.
     likeliest: Release,
-    /// `None` while the releases left differ in it.
+    /// Layout that all releases share.
     layout: Option<ContentLayout>,
-    /// All that are left ping, and want their pings answered.
-    pings: bool,
-    /// Field 5 asks for another member. Not while it may be a pong.
+    /// Layout and schema of the likeliest release.
+    likeliest_layout: ContentLayout,
+    likeliest_schema: V1Schema,
+    keepalive: Keepalive,
+    /// All releases ping, and expect their pings to be answered.
+    all_ping: bool,
+    /// A release pings: field 5 may be a pong.
+    any_pings: bool,
+    /// Field 5 asks for another member.
     try_another: bool,
-    liveness: Keepalive,
-    /// Whether joiners are asked whether they are there, too.
-    asks_joiners: bool,
+    /// Joiners receive heartbeats, too.
+    probes_joiners: bool,
+    /// Joiners are pinged when they are linked.
+    pings_joiners: bool,
+    confirms_membership: bool,
+    error_closes_both: bool,
+    member_choice: MemberChoice,
 }
 
-impl Rules {
-    fn of(releases: ReleaseSet, likeliest: Release) -> Self {
-        let only = (releases.len() == 1).then_some(likeliest);
-        let all_ping = releases.iter().all(pings);
-        Rules {
+impl Capabilities {
+    fn new(releases: ReleaseSet, likeliest: Release) -> Self {
+        let fact = |fact: fn(&V1Facts) -> bool| move |release: Release| release.v1().is_some_and(fact);
+        let only = releases.single_release();
+        let all_ping = releases.all(Release::has_protobuf_pong);
+        let any_pings = releases.any(Release::has_protobuf_pong);
+        let keepalive_of_joiners = fact(|facts| facts.keepalive_of_joiners);
+        Capabilities {
             releases,
             likeliest,
-            layout: releases.layout(),
-            pings: all_ping,
-            try_another: !releases.iter().any(pings) && releases.contains(Release::V18_0_0),
-            liveness: if all_ping {
-                // 15.0.2 differs in its interval from the others (measured).
-                Keepalive::PingPong {
-                    every: Duration::from_secs(if likeliest == Release::V15_0_2 { 4 } else { 5 }),
-                }
+            layout: releases.content_layout(),
+            likeliest_layout: likeliest.dialect().content_layout().unwrap_or(ContentLayout::V15_1),
+            likeliest_schema: likeliest.v1().map_or(V1Schema::V18, |facts| facts.schema),
+            keepalive: if all_ping || only.is_some() {
+                likeliest.keepalive()
             } else {
-                let third = only.is_some_and(|only| only.dialect() == Dialect::Sigver16);
-                Keepalive::Heartbeat { third, strict: only.is_some() }
+                Keepalive::Heartbeat { send_final: false, enforce: false }
             },
-            asks_joiners: only.is_none_or(|only| only == Release::V18_0_0),
+            all_ping,
+            any_pings,
+            try_another: !any_pings && releases.any(Release::has_try_another),
+            probes_joiners: !all_ping && only.is_none_or(keepalive_of_joiners),
+            pings_joiners: likeliest.has_protobuf_pong() && keepalive_of_joiners(likeliest),
+            confirms_membership: fact(|facts| facts.confirms_membership)(likeliest),
+            error_closes_both: fact(|facts| facts.error_closes_both)(likeliest),
+            member_choice: likeliest.v1().map_or(MemberChoice::Oldest, |facts| facts.member_choice),
         }
-    }
-}
-
-/// Whether field 4 is a ping that wants a pong, and not a heartbeat (sigver 15).
-pub fn pings(release: Release) -> bool {
-    matches!(release.dialect(), Dialect::Sigver15 | Dialect::Sigver15_1)
-}
-
-fn generation_of(release: Release) -> V1Schema {
-    if release < Release::V15_1_0 {
-        V1Schema::V15
-    } else if release < Release::V16_0_0 {
-        V1Schema::V15_1
-    } else if release < Release::V18_0_0 {
-        V1Schema::V16
-    } else {
-        V1Schema::V18
     }
 }
 
@@ -94,19 +94,19 @@ impl V1 {
         likeliest: Release,
         opened: Instant,
     ) -> Self {
-        let rules = Rules::of(releases, likeliest);
+        let capabilities = Capabilities::new(releases, likeliest);
         V1 {
             key,
-            rules,
-            liveness: KeepaliveTimer::new(rules.liveness),
-            member: false,
-            heard: releases.len() == 1,
+            capabilities,
+            keepalive: KeepaliveTimer::new(capabilities.keepalive),
+            is_member: false,
+            client_has_spoken: releases.len() == 1,
             opened,
-            company: SenderTag::default(),
+            last_sender: SenderTag::default(),
         }
     }
 
-    /// The set of releases it may be has become smaller.
+    /// Restricts the possible releases. What is now due is appended to `out`.
     pub(in crate::protocol::dialect) fn adopt(
         &mut self,
         releases: ReleaseSet,
@@ -114,76 +114,75 @@ impl V1 {
         now: Instant,
         out: &mut dyn OutputSink,
     ) {
-        let pinged_before = self.rules.pings;
-        self.rules = Rules::of(releases, likeliest);
-        self.liveness.change(self.rules.liveness);
-        if self.member {
-            self.liveness.insist();
+        let pinged_before = self.capabilities.all_ping;
+        self.capabilities = Capabilities::new(releases, likeliest);
+        self.keepalive.set_policy(self.capabilities.keepalive);
+        if self.is_member {
+            self.keepalive.enforce();
         }
-        if self.rules.pings && !pinged_before {
-            // As if it had been known from the beginning: members are pinged at once.
-            if self.member {
-                self.ask_now(now, out);
+        if self.capabilities.all_ping && !pinged_before {
+            // Members are pinged at once, as they would have been if the dialect had been known.
+            if self.is_member {
+                self.start_pings(now, out);
             } else {
-                self.liveness.stop();
+                self.keepalive.stop();
             }
-        } else if !self.rules.asks_joiners && !self.member {
-            self.liveness.stop();
+        } else if !self.capabilities.probes_joiners && !self.is_member {
+            self.keepalive.stop();
         }
     }
 
     pub(in crate::protocol::dialect) fn open(&mut self, out: &mut dyn OutputSink) {
-        if self.rules.asks_joiners && !self.rules.pings {
-            self.liveness.start(self.opened);
+        if self.capabilities.probes_joiners {
+            self.keepalive.start(self.opened);
         }
-        let choice = if self.rules.likeliest == Release::V17_0_1 {
-            MemberChoice::Random
-        } else {
-            MemberChoice::Oldest
+        let join = Join {
+            when_empty: WhenEmpty::BecomeMember,
+            choice: self.capabilities.member_choice,
+            rejoin: RejoinPolicy::Replace,
         };
-        let join = Join { when_empty: WhenEmpty::BecomeMember, choice, rejoin: RejoinPolicy::Replace };
         out.enter(self.key.clone(), Command::Join(join));
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
-        self.heard = true;
+        self.client_has_spoken = true;
         let Message::Binary(bytes) = message else {
             // The Node.js servers read text as a message without fields.
             return;
         };
         let length = bytes.len();
-        let (generation, layout) = self.generation(&bytes);
-        let message = match wire::decode_v1(bytes, generation) {
+        let (schema, layout) = self.schema_of(&bytes);
+        let message = match wire::decode_v1(bytes, schema) {
             Ok(Some(message)) => message,
             Ok(None) => return,
-            Err(text) => return out.close(close(self.rules.likeliest, &Reason::DecodeError(text))),
+            Err(text) => {
+                let reason = Reason::DecodeError(text);
+                return out.close(close_frame_for(self.capabilities.likeliest, &reason));
+            }
         };
         match message {
             V1Message::Content { id, body } => self.relay(id, body, length, layout, out),
             V1Message::IsFirst => {}
             V1Message::JoinedOrStable => out.ask(Command::BecomeMember),
-            V1Message::PingOrHeartbeat if self.rules.pings => out.binary(wire::PONG),
-            V1Message::PingOrHeartbeat => self.liveness.answered(),
-            V1Message::PongOrTryAnother if self.rules.try_another => out.ask(Command::TryAnother),
-            V1Message::PongOrTryAnother => {
-                if self.rules.releases.iter().any(pings) {
-                    self.liveness.answered();
-                }
-            }
+            V1Message::PingOrHeartbeat if self.capabilities.all_ping => out.binary(wire::PONG),
+            V1Message::PingOrHeartbeat => self.keepalive.on_reply(),
+            V1Message::PongOrTryAnother if self.capabilities.try_another => out.ask(Command::TryAnother),
+            V1Message::PongOrTryAnother if self.capabilities.any_pings => self.keepalive.on_reply(),
+            V1Message::PongOrTryAnother => {}
         }
     }
 
-    /// As what a frame is read: as the likeliest release if that has the frame's layout, else as one that has. With
-    /// the layout.
-    fn generation(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
-        let likely = self.rules.likeliest;
-        let told = self.rules.layout.or_else(|| wire::detect_v1_layout(frame));
-        match told.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1) {
-            layout if likely.dialect().layout() == Some(layout) => (generation_of(likely), layout),
-            ContentLayout::V15_0 => (V1Schema::V15, ContentLayout::V15_0),
-            ContentLayout::V15_1 | ContentLayout::V19 | ContentLayout::V20 => {
-                (V1Schema::V18, ContentLayout::V15_1)
-            }
+    /// Returns the schema that a frame is decoded with, and its layout: those of the likeliest release if the frame may
+    /// have that layout, else those of another release.
+    fn schema_of(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
+        let Capabilities { layout, likeliest_layout, likeliest_schema, .. } = self.capabilities;
+        let layout = layout.or_else(|| detect_v1_layout(frame)).unwrap_or(likeliest_layout);
+        if layout == likeliest_layout {
+            (likeliest_schema, layout)
+        } else if layout == ContentLayout::V15_0 {
+            (V1Schema::V15, layout)
+        } else {
+            (V1Schema::V18, layout)
         }
     }
 
@@ -192,16 +191,17 @@ impl V1 {
             V1Body::Data { data, end } => {
                 LinkMessage::Data { payload: Payload::from_frame(data, frame), last: end }
             }
-            V1Body::Error => LinkMessage::Error { closes_both: self.rules.likeliest == Release::V18_0_0 },
+            V1Body::Error => LinkMessage::Error { closes_both: self.capabilities.error_closes_both },
             V1Body::End => LinkMessage::End,
             V1Body::Nothing => LinkMessage::Empty,
         };
-        // Others whose dialect is in doubt take it as a hint.
-        let likely = self.rules.likeliest;
-        let speaks = |release: &Release| release.dialect().layout() == Some(layout);
-        let spoken = Some(likely).filter(speaks).or_else(|| self.rules.releases.iter().find(speaks));
-        let sender = spoken.unwrap_or(likely).dialect();
-        out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender: sender.tag() });
+        // Receivers of unknown dialect take the tag as a hint: it names a dialect of the frame's layout.
+        let Capabilities { releases, likeliest, likeliest_layout, .. } = self.capabilities;
+        let has_layout = |release: &Release| release.dialect().content_layout() == Some(layout);
+        let other = || releases.iter().find(has_layout).unwrap_or(likeliest);
+        let sender = if layout == likeliest_layout { likeliest } else { other() };
+        let sender = sender.dialect().tag();
+        out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender });
     }
 
     pub(in crate::protocol::dialect) fn encode(
@@ -217,85 +217,86 @@ impl V1 {
             }
             Event::LinkedToMember { .. } => {
                 out.binary(wire::IS_NOT_FIRST);
-                if matches!(self.rules.likeliest, Release::V15_0_1 | Release::V15_0_2) {
-                    self.ask_now(now, out);
+                if self.capabilities.pings_joiners {
+                    self.start_pings(now, out);
                 }
             }
-            Event::BecameMember { already } => self.settled(already, now, out),
+            Event::BecameMember { already } => self.became_member(already, now, out),
             Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close(self.rules.likeliest, &reason));
+                out.close(close_frame_for(self.capabilities.likeliest, &reason));
             }
             Event::Relayed { link, side, message, sender } => {
-                self.company = sender;
+                self.last_sender = sender;
                 let layout = self.layout_for(sender);
-                // Of a last payload that is no end in the sender's dialect, the end is told apart from the data.
+                // A content of this layout cannot have both data and an end.
                 let then_end =
                     layout == ContentLayout::V15_1 && matches!(message, LinkMessage::Data { last: true, .. });
-                out.send(content(link, side, body(message), layout));
+                out.send(encode_v1_content(link.0, side, body(message), layout));
                 if then_end {
-                    out.send(content(link, side, V1Body::End, layout));
+                    out.send(encode_v1_content(link.0, side, V1Body::End, layout));
                 }
             }
             Event::LinkEnded { link, side, .. } => {
-                out.send(content(link, side, V1Body::Error, self.layout_for(self.company)));
+                out.send(encode_v1_content(link.0, side, V1Body::Error, self.layout_for(self.last_sender)));
             }
         }
     }
 
-    /// The layout this client reads: the known one, else the sender's if this client may speak the same dialect,
-    /// else the likeliest.
+    /// Returns the layout that this client reads: the known one, else the sender's if the client may speak the same
+    /// dialect, else the likeliest.
     fn layout_for(&self, sender: SenderTag) -> ContentLayout {
-        let company = self.rules.releases.iter().find(|release| release.dialect().tag() == sender);
-        let likely = company.unwrap_or(self.rules.likeliest);
-        self.rules.layout.or(likely.dialect().layout()).unwrap_or(ContentLayout::V15_1)
+        let Capabilities { layout, likeliest_layout, releases, .. } = self.capabilities;
+        let same_dialect = |release: &Release| release.dialect().tag() == sender;
+        let of_sender = || releases.iter().find(same_dialect)?.dialect().content_layout();
+        layout.or_else(of_sender).unwrap_or(likeliest_layout)
     }
 
-    fn settled(&mut self, already: bool, now: Instant, out: &mut dyn OutputSink) {
-        match (self.rules.likeliest, already) {
-            (Release::V15_0_1 | Release::V15_0_2, true) => out.binary(wire::IS_NOT_FIRST),
-            (Release::V15_0_1 | Release::V15_0_2, false) => {
-                self.member = true;
+    fn became_member(&mut self, already: bool, now: Instant, out: &mut dyn OutputSink) {
+        match (self.capabilities.confirms_membership, already) {
+            (true, true) => out.binary(wire::IS_NOT_FIRST),
+            (true, false) => {
+                self.is_member = true;
                 out.binary(wire::IS_FIRST);
             }
-            (_, true) => {}
-            (_, false) => self.become_member(now, out),
+            (false, true) => {}
+            (false, false) => self.become_member(now, out),
         }
     }
 
     fn become_member(&mut self, now: Instant, out: &mut dyn OutputSink) {
-        self.member = true;
-        if self.rules.pings {
-            self.ask_now(now, out);
-        } else if self.liveness.running() {
-            // In doubt so far: as a member it has to answer, whichever dialect it speaks.
-            self.liveness.insist();
+        self.is_member = true;
+        if self.capabilities.all_ping {
+            self.start_pings(now, out);
+        } else if self.keepalive.is_running() {
+            // A member has to answer, whichever dialect it speaks.
+            self.keepalive.enforce();
         } else {
-            self.liveness.start(now);
+            self.keepalive.start(now);
         }
     }
 
-    fn ask_now(&mut self, now: Instant, out: &mut dyn OutputSink) {
-        if self.liveness.start(now) {
-            out.binary(wire::V1_BEAT);
+    fn start_pings(&mut self, now: Instant, out: &mut dyn OutputSink) {
+        if self.keepalive.start(now) {
+            out.binary(wire::V1_HEARTBEAT);
         }
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
-        self.liveness.deadline()
+        self.keepalive.deadline()
     }
 
     pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
-        // Not the plain one to a client that has not said a word: one of sigver 19 or 20 would take it for an answer.
-        let ask = || Message::Binary(if self.heard { wire::V1_BEAT } else { PROBE });
-        let give_up = || close(self.rules.likeliest, &Reason::Unresponsive);
-        match self.liveness.poll(now) {
+        // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an answer.
+        let ping = || Message::Binary(if self.client_has_spoken { wire::V1_HEARTBEAT } else { PROBE });
+        let close = || close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive);
+        match self.keepalive.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.send(ask()),
-            Some(KeepaliveDue::Close) => out.close(give_up()),
+            Some(KeepaliveDue::SendPing) => out.send(ping()),
+            Some(KeepaliveDue::Close) => out.close(close()),
             Some(KeepaliveDue::SendPingThenClose) => {
-                out.send(ask());
-                out.close(give_up());
+                out.send(ping());
+                out.close(close());
             }
         }
     }
@@ -308,13 +309,4 @@ fn body(message: LinkMessage) -> V1Body {
         LinkMessage::Error { .. } => V1Body::Error,
         LinkMessage::Empty => V1Body::Nothing,
     }
-}
-
-fn content(link: LinkId, side: Side, body: V1Body, layout: ContentLayout) -> Outgoing {
-    // A joiner hears everything from the id 0 (measured).
-    let id = match side {
-        Side::Member => link.0,
-        Side::Joiner => 0,
-    };
-    wire::encode_v1_content(id, body, layout)
 }

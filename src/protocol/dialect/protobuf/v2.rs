@@ -1,33 +1,36 @@
-//! sigver 19 and 20: the client speaks first, says who it is and whom it knows, and is told whether it is
-//! connected. One codec for both, which differ in the layout of a content.
+//! sigver 19 and newer: the client sends first, with its id and the ids it is connected to, and is told whether it is
+//! connected. One codec for all, which differ in the layout of a content.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::wire::{self, ContentLayout, V2Message};
-use crate::protocol::dialect::OutputSink;
-use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet, close};
+use super::content_fast::DataContent;
+use super::layout::{ContentLayout, detect_v2_layout};
+use super::wire::{self, V2Message};
+use crate::protocol::dialect::keepalive::{KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::{Dialect, Family, OutputSink, Release, ReleaseSet, close_frame_for};
 use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
     Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,
 };
 
-/// The codec of one connection.
+/// Codec of one connection.
 #[derive(Debug)]
 pub(in crate::protocol::dialect) struct V2 {
     key: RoomKey,
     favored: bool,
-    /// The release whose inner variant is spoken: the only one, or the likeliest.
+    releases: ReleaseSet,
+    /// Release whose variant is used: the only one, or the likeliest.
     likeliest: Release,
-    /// `None` while it may be either.
+    /// Layout that all releases share.
     layout: Option<ContentLayout>,
-    liveness: KeepaliveTimer,
+    likeliest_layout: ContentLayout,
+    keepalive: KeepaliveTimer,
 }
 
 impl V2 {
-    /// Heartbeats count from `opened`, connected or not (measured).
+    /// Creates a codec. Heartbeats count from `opened`, connected or not (measured).
     pub(in crate::protocol::dialect) fn new(
         key: RoomKey,
         favored: bool,
@@ -35,54 +38,58 @@ impl V2 {
         likeliest: Release,
         opened: Instant,
     ) -> Self {
-        let mut liveness = KeepaliveTimer::new(Keepalive::Heartbeat { third: false, strict: true });
-        liveness.start(opened);
-        let mut current = V2 { key, favored, likeliest, layout: None, liveness };
-        current.adopt(releases, likeliest);
-        current
+        let mut keepalive = KeepaliveTimer::new(likeliest.keepalive());
+        keepalive.start(opened);
+        let likeliest_layout = ContentLayout::V20;
+        let mut codec = V2 { key, favored, releases, likeliest, layout: None, likeliest_layout, keepalive };
+        codec.adopt(releases, likeliest);
+        codec
     }
 
-    /// The set of releases it may be has become smaller.
+    /// Restricts the possible releases.
     pub(in crate::protocol::dialect) fn adopt(&mut self, releases: ReleaseSet, likeliest: Release) {
+        self.releases = releases;
         self.likeliest = likeliest;
-        self.layout = releases.layout();
+        self.layout = releases.content_layout();
+        self.likeliest_layout = likeliest.dialect().content_layout().unwrap_or(ContentLayout::V20);
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
         let likeliest = self.likeliest;
-        let refuse = |reason, out: &mut dyn OutputSink| out.close(close(likeliest, &reason));
+        let refuse = |reason, out: &mut dyn OutputSink| out.close(close_frame_for(likeliest, &reason));
         let Message::Binary(bytes) = message else {
             return refuse(Reason::WrongFrameKind, out);
         };
         let length = bytes.len();
-        let layout = self.layout.or_else(|| wire::detect_v2_layout(&bytes)).unwrap_or(ContentLayout::V20);
-        match wire::decode_current(bytes, layout) {
+        let layout = self.layout.or_else(|| detect_v2_layout(&bytes)).unwrap_or(self.likeliest_layout);
+        match wire::decode_v2(bytes, layout) {
             Err(text) => refuse(Reason::DecodeError(text), out),
             Ok(None) => refuse(Reason::UnknownMessage, out),
             Ok(Some(V2Message::Connected)) => {}
-            Ok(Some(V2Message::Heartbeat)) => self.liveness.answered(),
-            Ok(Some(V2Message::Content { recipient, last, data })) => out.ask(Command::Relay {
+            Ok(Some(V2Message::Heartbeat)) => self.keepalive.on_reply(),
+            Ok(Some(V2Message::Content(DataContent { recipient, last, data }))) => out.ask(Command::Relay {
                 to: Recipient::JoinerOrMember(LinkId(recipient)),
                 message: LinkMessage::Data { payload: Payload::from_frame(data, length), last },
-                sender: match layout {
-                    ContentLayout::V19 => Dialect::Sigver19.tag(),
-                    ContentLayout::V15_1 | ContentLayout::V15_0 | ContentLayout::V20 => {
-                        Dialect::Sigver20.tag()
-                    }
-                },
+                sender: self.sender_tag(layout),
             }),
             Ok(Some(V2Message::Connect { id, members })) => {
-                let attach = Connect {
+                let facts = self.likeliest.v2();
+                let connect = Connect {
                     net_id: NetId(id),
                     connected_to: members.into_iter().map(NetId).collect(),
-                    // 19.0.0 does not know it (measured).
-                    preferred: self.favored && self.likeliest != Release::V19_0_0,
-                    // The library under 20.1.0 closes later than it answers (measured).
-                    admit_before_unlink: self.likeliest == Release::V20_1_0,
+                    preferred: self.favored && facts.is_some_and(|facts| facts.prefers_favored),
+                    admit_before_unlink: facts.is_some_and(|facts| facts.admit_before_unlink),
                 };
-                out.enter(self.key.clone(), Command::Connect(attach));
+                out.enter(self.key.clone(), Command::Connect(connect));
             }
         }
+    }
+
+    /// Returns the tag of a content of this layout.
+    fn sender_tag(&self, layout: ContentLayout) -> SenderTag {
+        let other = || self.releases.of_content_layout(layout).iter().next();
+        let sender = if layout == self.likeliest_layout { None } else { other() };
+        sender.unwrap_or(self.likeliest).dialect().tag()
     }
 
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
@@ -91,13 +98,13 @@ impl V2 {
             Event::LinkedToMember { .. } => out.binary(wire::NOT_CONNECTED),
             Event::BecameMember { .. } | Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close(self.likeliest, &reason));
+                out.close(close_frame_for(self.likeliest, &reason));
             }
             Event::Relayed { link, side, message, sender } => match message {
                 LinkMessage::Data { payload, .. } => {
                     out.send(self.content(link, side, Some(payload.into_bytes()), sender));
                 }
-                // That a peer has no more to say is never forwarded in these dialects (measured).
+                // These dialects never forward that a peer has no more to send (measured).
                 LinkMessage::End | LinkMessage::Empty => {}
                 LinkMessage::Error { .. } => out.send(self.content(link, side, None, sender)),
             },
@@ -115,22 +122,24 @@ impl V2 {
             return Message::Binary(frame).into();
         }
         // The sender's layout, if it is one of this family: rooms are rarely mixed.
-        let company = Dialect::from_tag(sender).and_then(Dialect::layout);
-        let company = company.filter(|layout| matches!(layout, ContentLayout::V19 | ContentLayout::V20));
-        let layout = self.layout.or(company).unwrap_or(ContentLayout::V20);
-        wire::encode_current_content(link.0, side == Side::Member, data, layout)
+        let of_sender = || {
+            let sender = Dialect::from_tag(sender)?;
+            sender.content_layout().filter(|_| sender.family() == Family::ProtobufV2)
+        };
+        let layout = self.layout.or_else(of_sender).unwrap_or(self.likeliest_layout);
+        wire::encode_content(link.0, side, data, layout)
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
-        self.liveness.deadline()
+        self.keepalive.deadline()
     }
 
     pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
-        match self.liveness.poll(now) {
+        match self.keepalive.poll(now) {
             None => {}
             Some(KeepaliveDue::SendPing) => out.binary(wire::V2_HEARTBEAT),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.close(close(self.likeliest, &Reason::Unresponsive));
+                out.close(close_frame_for(self.likeliest, &Reason::Unresponsive));
             }
         }
     }

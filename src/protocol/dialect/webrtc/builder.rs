@@ -6,27 +6,27 @@ use prost::Message as _;
 use super::{Candidate, WebRtcSignal, is_sdp, is_text_without};
 use crate::protocol::model::Payload;
 
-#[allow(missing_docs)]
+#[allow(missing_docs, unreachable_pub)]
 mod netflux1 {
     include!(concat!(env!("OUT_DIR"), "/netflux1.rs"));
 }
 use netflux1::message::Type;
 use netflux1::{IceCandidate, Message};
 
-/// What the payload tells, if it is such a message.
+/// Decodes a payload, if it is such a message.
 pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let Payload::Bytes(bytes) = payload else { return None };
-    if tells_nothing(bytes) { None } else { read_any(bytes) }
+    if cannot_be_message(bytes) { None } else { decode_message(bytes) }
 }
 
-/// Whether the bytes are known not to be such a message. A candidate is field 4, which begins with a quote. A text of JSON
-/// may have one; as a message, it begins with a group of field 15, which ends with `|`, or never.
-pub(super) fn tells_nothing(bytes: &[u8]) -> bool {
+/// Returns true if the bytes are certain not to be such a message. A candidate is field 4, whose tag is a quote. A JSON text
+/// may have quotes; read as a message, its brace begins a group of field 15, which must end with `|`.
+pub(super) fn cannot_be_message(bytes: &[u8]) -> bool {
     is_text_without(bytes, if bytes.first() == Some(&b'{') { b'|' } else { b'"' })
 }
 
-/// The same of any bytes.
-pub(super) fn read_any(bytes: &Bytes) -> Option<WebRtcSignal> {
+/// Decodes any bytes, without the check for text.
+pub(super) fn decode_message(bytes: &Bytes) -> Option<WebRtcSignal> {
     match Message::decode(bytes.clone()).ok()?.r#type? {
         Type::Offer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Offer(sdp)),
         Type::Answer(sdp) => is_sdp(&sdp).then_some(WebRtcSignal::Answer(sdp)),
@@ -37,29 +37,29 @@ pub(super) fn read_any(bytes: &Bytes) -> Option<WebRtcSignal> {
     }
 }
 
-/// Of a candidate, whether it says that there are no more; `None` if the payload is none. This is asked of every message
-/// of sigver 15: nothing is copied.
+/// Returns true for the end of candidates, false for another candidate, and `None` for any other payload. It is called for
+/// every message of sigver 15: nothing is copied.
 pub(super) fn is_end(payload: &Payload) -> Option<bool> {
     let Payload::Bytes(bytes) = payload else { return None };
     if !is_one_candidate(bytes) {
-        // Fields that come again replace others or are put together with them, and are looked at all the same.
+        // Repeated fields replace or extend others.
         return match read(payload)? {
             WebRtcSignal::End => Some(true),
             WebRtcSignal::Candidate(_) => Some(false),
             WebRtcSignal::Offer(_) | WebRtcSignal::Answer(_) => None,
         };
     }
-    match Peek::decode(bytes.clone()).ok()?.kind? {
-        Kind::Candidate(CandidateView { candidate, mid, .. }) => {
+    match MessageView::decode(bytes.clone()).ok()?.kind? {
+        KindView::Candidate(CandidateView { candidate, mid, .. }) => {
             let texts = [&candidate, &mid].into_iter().all(|text| std::str::from_utf8(text).is_ok());
             texts.then_some(candidate.is_empty())
         }
-        Kind::Offer(_) | Kind::Answer(_) => None,
+        KindView::Offer(_) | KindView::Answer(_) => None,
     }
 }
 
-/// Whether the message is one candidate, with who began before it if at all, and has each field of it once, in order.
-/// What clients write is so, and anything else they send begins with no such field.
+/// Returns true if the message is one candidate, with the initiator in front of it if at all, and has each field of it at
+/// most once, in order, as clients write it.
 fn is_one_candidate(message: &[u8]) -> bool {
     let message = match message {
         [0x08, 0 | 1, rest @ ..] => rest,
@@ -71,7 +71,7 @@ fn is_one_candidate(message: &[u8]) -> bool {
             rest = after;
         }
     }
-    // The line, which is no text, may be anything that can be read.
+    // The line may be any number.
     match rest {
         [] => true,
         [0x18, line @ .., last] => last & 0x80 == 0 && line.iter().all(|byte| byte & 0x80 != 0),
@@ -79,24 +79,24 @@ fn is_one_candidate(message: &[u8]) -> bool {
     }
 }
 
-/// What the field with this tag has, and what is behind it, if it is the first.
+/// Splits off the content of the first field, if it has this tag.
 fn delimited(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let mut rest = bytes.strip_prefix(&[tag])?;
     let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
     rest.split_at_checked(length)
 }
 
-/// `Message`, with bytes for texts.
+/// [`Message`] with bytes instead of strings.
 #[derive(prost::Message)]
-struct Peek {
+struct MessageView {
     #[prost(bool, tag = "1")]
     initiator: bool,
-    #[prost(oneof = "Kind", tags = "2, 3, 4")]
-    kind: Option<Kind>,
+    #[prost(oneof = "KindView", tags = "2, 3, 4")]
+    kind: Option<KindView>,
 }
 
 #[derive(prost::Oneof)]
-enum Kind {
+enum KindView {
     #[prost(bytes = "bytes", tag = "2")]
     Offer(Bytes),
     #[prost(bytes = "bytes", tag = "3")]
@@ -105,7 +105,7 @@ enum Kind {
     Candidate(CandidateView),
 }
 
-/// `IceCandidate`, with bytes for texts.
+/// [`IceCandidate`] with bytes instead of strings.
 #[derive(prost::Message)]
 struct CandidateView {
     #[prost(bytes = "bytes", tag = "1")]
@@ -116,9 +116,9 @@ struct CandidateView {
     line: u32,
 }
 
-/// The message that tells it.
-pub(super) fn write(told: WebRtcSignal) -> Payload {
-    let told = match told {
+/// Encodes a signal.
+pub(super) fn write(signal: WebRtcSignal) -> Payload {
+    let signal = match signal {
         WebRtcSignal::Offer(sdp) => Type::Offer(sdp),
         WebRtcSignal::Answer(sdp) => Type::Answer(sdp),
         WebRtcSignal::Candidate(Candidate { candidate, mid, line }) => {
@@ -126,7 +126,7 @@ pub(super) fn write(told: WebRtcSignal) -> Payload {
         }
         WebRtcSignal::End => Type::Candidate(IceCandidate::default()),
     };
-    Payload::Bytes(Message { is_initiator: false, r#type: Some(told) }.encode_to_vec().into())
+    Payload::Bytes(Message { is_initiator: false, r#type: Some(signal) }.encode_to_vec().into())
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    fn told(payload: &Payload) -> Option<bool> {
+    fn read_end(payload: &Payload) -> Option<bool> {
         match read(payload)? {
             WebRtcSignal::End => Some(true),
             WebRtcSignal::Candidate(_) => Some(false),
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Fields with texts that are none now and then, and candidates that are empty.
+    /// Fields with texts, of which some are not UTF-8, and candidates, of which some are empty.
     fn field() -> impl Strategy<Value = Vec<u8>> {
         let text =
             prop_oneof![Just(&b""[..]), Just(&b"v=0"[..]), Just(&b"candidate"[..]), Just(&b"\xff"[..])];
@@ -167,7 +167,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn an_end_is_what_reads_as_one(
+        fn end_of_candidates_is_what_decodes_as_one(
             fields in prop::collection::vec(field(), 0..4),
             broken in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
         ) {
@@ -177,19 +177,19 @@ mod tests {
                 bytes[at] = byte;
             }
             let payload = Payload::Bytes(bytes.into());
-            prop_assert_eq!(is_end(&payload), told(&payload), "{:?}", payload);
+            prop_assert_eq!(is_end(&payload), read_end(&payload), "{:?}", payload);
         }
     }
 
     #[test]
-    fn a_text_that_is_none_is_not_overlooked() {
+    fn invalid_text_is_noticed() {
         let payload = Payload::Bytes(Bytes::from_static(b"\x12\x01\xff\x22\x00"));
-        assert_eq!((is_end(&payload), told(&payload)), (None, None));
+        assert_eq!((is_end(&payload), read_end(&payload)), (None, None));
         assert_eq!(is_end(&write(WebRtcSignal::End)), Some(true));
     }
 
     #[test]
-    fn usual_candidates_are_not_read() {
+    fn usual_candidates_take_the_fast_path() {
         for line in [0, 1, 300] {
             let candidate = Candidate { candidate: "a".repeat(200), mid: "0".to_owned(), line };
             let Payload::Bytes(bytes) = write(WebRtcSignal::Candidate(candidate)) else { panic!("no bytes") };

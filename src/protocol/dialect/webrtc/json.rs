@@ -8,7 +8,8 @@ use super::{Candidate, WebRtcSignal, is_sdp};
 use crate::protocol::dialect::json::{JsonObject, string_content, write_string};
 use crate::protocol::model::Payload;
 
-/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as well.
+/// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as
+/// well.
 pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     let text = match payload {
         Payload::Json(text) | Payload::ObjectFrame { text, .. } => text,
@@ -29,8 +30,8 @@ pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
 
 const NAMES: [&str; 3] = ["offer", "answer", "candidate"];
 
-/// Returns the object of this name, if the text is as clients write it: without other members, except for an index in
-/// front of it. The text around the object need not be parsed.
+/// Returns the object of this name, if the text is as clients write it: without other members, except for an
+/// index in front of it. The text around the object need not be parsed.
 fn sole_object(text: &ByteString, name: &str) -> Option<JsonObject> {
     let mut rest = text.strip_prefix('{')?;
     if let Some(index) = rest.strip_prefix("\"index\":\"") {
@@ -57,11 +58,14 @@ fn signal(name: &str, object: &JsonObject) -> Option<WebRtcSignal> {
     Some(WebRtcSignal::Candidate(Candidate { candidate, mid, line: u32::try_from(line).ok()? }))
 }
 
-/// The object that tells it; nothing tells that there are no more candidates. It is written straight away: a candidate from
-/// sigver 20 to 5 takes 8,200 instructions in all, instead of 26,400 with trees.
-pub(super) fn write(told: &WebRtcSignal) -> Option<Payload> {
+/// Room for member names, and for escapes of a session description, in bytes.
+const SPARE: usize = 512;
+
+/// Encodes a signal; there is no payload for the end of candidates. The text is written without a tree, which would cost
+/// much more.
+pub(super) fn write(signal: &WebRtcSignal) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
-        let mut text = String::with_capacity(sdp.len() + sdp.len() / 8 + 64);
+        let mut text = String::with_capacity(sdp.len().saturating_add(SPARE));
         for part in ["{\"", name, "\":{\"type\":\"", name, "\",\"sdp\":"] {
             text.push_str(part);
         }
@@ -69,11 +73,12 @@ pub(super) fn write(told: &WebRtcSignal) -> Option<Payload> {
         text.push_str("}}");
         text
     };
-    let text = match told {
+    let text = match signal {
         WebRtcSignal::Offer(sdp) => described("offer", sdp),
         WebRtcSignal::Answer(sdp) => described("answer", sdp),
         WebRtcSignal::Candidate(Candidate { candidate, mid, line }) => {
-            let mut text = String::with_capacity(candidate.len() + mid.len() + 80);
+            let mut text =
+                String::with_capacity(candidate.len().saturating_add(mid.len()).saturating_add(SPARE));
             text.push_str("{\"candidate\":{\"candidate\":");
             write_string(&mut text, candidate);
             text.push_str(",\"sdpMid\":");
@@ -95,8 +100,8 @@ mod tests {
     use super::*;
     use crate::protocol::dialect::json::test_json;
 
-    /// What could be one of the three objects, and how clients write them.
-    fn telling() -> impl Strategy<Value = String> {
+    /// Objects of one of the three kinds as clients write them, and similar ones.
+    fn signal_like() -> impl Strategy<Value = String> {
         let name = || {
             let names = ["offer", "answer", "candidate", "sdp", "sdpMid", "sdpMLineIndex", "type"];
             prop::sample::select(names.to_vec()).prop_map(|name| format!("\"{name}\""))
@@ -171,7 +176,7 @@ mod tests {
 
         /// The members are those that a tree has.
         #[test]
-        fn signals_are_decoded_as_from_a_tree(text in telling()) {
+        fn signals_are_decoded_as_from_a_tree(text in signal_like()) {
             let tree = serde_json::from_str(&text).ok().and_then(|object| of_tree(&object));
             let binary = false;
             prop_assert_eq!(read(&Payload::ObjectFrame { text: text.as_str().into(), binary }), tree.clone());
@@ -179,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_what_its_tree_is_written_as(candidate: String, mid: String, line: u32) {
+        fn encoded_text_is_that_of_tree(candidate: String, mid: String, line: u32) {
             let tree = json!({ "candidate": { "candidate": candidate, "sdpMid": mid, "sdpMLineIndex": line } });
             let sdp = json!({ "offer": { "type": "offer", "sdp": candidate } });
             let answer = json!({ "answer": { "type": "answer", "sdp": candidate } });

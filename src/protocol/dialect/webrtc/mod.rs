@@ -1,61 +1,41 @@
-//! What peers tell one another to build a data channel, in the encodings of each generation of netflux, and from one
-//! into another. Facts are measured on the nine published clients that still run.
+//! Conversion of session descriptions and ICE candidates between the encodings of each major version of netflux. Facts are
+//! measured on the nine published clients that still run.
 //!
-//! All say the same three things: an offer, an answer, candidates. Up to 3.0 the joiner makes the offer; in 4 the
-//! member does, after the two found out how to connect. Where an old member meets a joiner of 4, the gateway takes part
-//! in that talk in the member's stead, so that the joiner makes the offer; an old joiner's offer is answered by a member
-//! of 4 without it.
+//! All versions send the same three signals: an offer, an answer, candidates. Up to 3.0 the joiner sends the offer; in 4
+//! the member does, after the two have negotiated how to connect. Where an old member is linked to a joiner of 4, the
+//! gateway negotiates on behalf of the member, so that the joiner sends the offer; a member of 4 answers an old joiner's
+//! offer without a negotiation.
 
 mod builder;
 mod json;
 mod services;
 
-use super::Dialect;
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
 
-/// How the clients of a dialect encode what builds a data channel.
+/// Encoding of session descriptions and candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SdpEncoding {
-    /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. Nothing says that there are no more candidates.
+    /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. There is no end of candidates.
     Json,
-    /// `webRTCBuilder` of netflux 1.1; an empty candidate ends: sigver 15.
+    /// `webRTCBuilder` of netflux 1.1; an empty candidate is the end of candidates: sigver 15.
     Builder,
-    /// The same of netflux 2 and 3, where the end of the content ends: sigver 16 to 18.
+    /// `webRTCBuilder` of netflux 2 and 3, where the end of the link is the end of candidates: sigver 16 to 18.
     BuilderWithEnd,
     /// Services of netflux 4: sigver 19 and 20.
     Services,
 }
 
-impl SdpEncoding {
-    pub(super) const fn of(dialect: Dialect) -> SdpEncoding {
-        match dialect {
-            Dialect::Sigver1
-            | Dialect::Sigver4
-            | Dialect::Sigver5
-            | Dialect::Sigver6
-            | Dialect::Sigver7
-            | Dialect::Sigver7_6
-            | Dialect::Sigver8
-            | Dialect::Sigver9
-            | Dialect::Sigver11
-            | Dialect::Sigver13 => SdpEncoding::Json,
-            Dialect::Sigver15 | Dialect::Sigver15_1 => SdpEncoding::Builder,
-            Dialect::Sigver16 | Dialect::Sigver18 => SdpEncoding::BuilderWithEnd,
-            Dialect::Sigver19 | Dialect::Sigver20 => SdpEncoding::Services,
-        }
-    }
-}
-
-/// What is told, whatever the encoding.
+/// Signal, whatever its encoding.
 #[derive(Clone, Debug, PartialEq)]
 enum WebRtcSignal {
     Offer(String),
     Answer(String),
     Candidate(Candidate),
-    /// There are no more candidates.
+    /// End of candidates.
     End,
 }
 
+/// ICE candidate.
 #[derive(Clone, Debug, PartialEq)]
 struct Candidate {
     candidate: String,
@@ -63,76 +43,75 @@ struct Candidate {
     line: u32,
 }
 
-/// A message on its way from one voice to another.
+/// Result of converting a message from one encoding to another.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Transcoded {
-    /// It is none of what is known here: it passes as it is.
-    Unknown(LinkMessage),
-    /// It says the same in the other voice.
-    Said(LinkMessage),
-    /// The sender is to be answered by this, and the receiver hears nothing.
-    Answered(Payload),
-    /// The receiver has no word for it, and needs none.
-    Nothing,
+    /// The message is no known signal, and is relayed as it is.
+    Passthrough(LinkMessage),
+    /// The same signal in the other encoding.
+    Converted(LinkMessage),
+    /// The answer to the sender; the receiver gets no message.
+    ReplyToSender(Payload),
+    /// No message: the receiver needs none.
+    Dropped,
 }
 
-/// Whether a description is one of a session: nothing else is taken for one.
+/// Returns true if the text is a session description.
 fn is_sdp(text: &str) -> bool {
     text.starts_with("v=0")
 }
 
-/// Whether bytes have neither a control character nor this one. A field of protobuf with a number up to 3 begins with a
-/// control character, or, where its tag is written longer than need be, has one: text that has none has no such field.
-/// A content of sigver 15, where each is asked, takes 440 instructions less for it.
+/// Returns true if the bytes have neither a control character nor `other`. The tag of a protobuf field with a number up to 3
+/// is or has a control character, so that text without one has no such field. The check is cheap, and made for every
+/// content of sigver 15.
 fn is_text_without(bytes: &[u8], other: u8) -> bool {
     let is_other = |byte: &u8| *byte < 0x20 || *byte == other;
-    // What is a message says so by its first byte.
+    // Most messages are recognized by their first byte.
     if bytes.first().is_some_and(is_other) {
         return false;
     }
-    // Sixteen in one go.
     let (sixteens, rest) = bytes.as_chunks::<16>();
     !sixteens.iter().any(|bytes| bytes.iter().fold(false, |any, byte| any | is_other(byte)))
         && !rest.iter().any(is_other)
 }
 
-/// Says in the voice `to` what was said in the voice `from` over `link`.
+/// Converts a message over `link` from one encoding to another.
 pub(super) fn translate(
     message: LinkMessage,
     from: SdpEncoding,
     to: SdpEncoding,
     link: LinkId,
 ) -> Transcoded {
-    let told = match &message {
+    let signal = match &message {
         LinkMessage::Data { payload, .. } => match from {
             SdpEncoding::Json => json::read(payload),
             SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::read(payload),
             SdpEncoding::Services => match services::read(payload, link) {
-                Some(services::Read::WebRtcSignal(told)) => Some(told),
-                Some(services::Read::Asked(answer)) => return Transcoded::Answered(answer),
-                Some(services::Read::Nothing) => return Transcoded::Nothing,
+                Some(services::Decoded::Signal(signal)) => Some(signal),
+                Some(services::Decoded::Request(answer)) => return Transcoded::ReplyToSender(answer),
+                Some(services::Decoded::NoReply) => return Transcoded::Dropped,
                 None => None,
             },
         },
         LinkMessage::End if from == SdpEncoding::BuilderWithEnd => Some(WebRtcSignal::End),
         LinkMessage::End | LinkMessage::Error { .. } | LinkMessage::Empty => None,
     };
-    let Some(told) = told else { return Transcoded::Unknown(message) };
-    let is_end = told == WebRtcSignal::End;
+    let Some(signal) = signal else { return Transcoded::Passthrough(message) };
+    let is_end = signal == WebRtcSignal::End;
     let payload = match to {
-        SdpEncoding::Json => match json::write(&told) {
+        SdpEncoding::Json => match json::write(&signal) {
             Some(payload) => payload,
-            None => return Transcoded::Nothing,
+            None => return Transcoded::Dropped,
         },
-        SdpEncoding::BuilderWithEnd if is_end => return Transcoded::Said(LinkMessage::End),
-        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(told),
-        SdpEncoding::Services => services::write(told, link),
+        SdpEncoding::BuilderWithEnd if is_end => return Transcoded::Converted(LinkMessage::End),
+        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(signal),
+        SdpEncoding::Services => services::write(signal, link),
     };
     let last = to == SdpEncoding::Builder && is_end;
-    Transcoded::Said(LinkMessage::Data { payload, last })
+    Transcoded::Converted(LinkMessage::Data { payload, last })
 }
 
-/// Whether a content of sigver 15 that is marked as the last, or is not, is the last one. netflux 1.1.0-beta.7 marks every
+/// Returns true if a content of sigver 15 is the last one; `marked` is its own mark. netflux 1.1.0-beta.7 marks every
 /// candidate but the last.
 pub(super) fn is_last(payload: &Payload, marked: bool) -> bool {
     builder::is_end(payload).unwrap_or(marked)

@@ -10,7 +10,7 @@ const LINK: LinkId = LinkId(0x7b);
 const VOICES: [SdpEncoding; 4] =
     [SdpEncoding::Json, SdpEncoding::Builder, SdpEncoding::BuilderWithEnd, SdpEncoding::Services];
 
-fn told() -> Vec<WebRtcSignal> {
+fn signals() -> Vec<WebRtcSignal> {
     let candidate =
         Candidate { candidate: "candidate:1 1 udp 2 h 3 typ host".into(), mid: "0".into(), line: 0 };
     vec![
@@ -20,22 +20,22 @@ fn told() -> Vec<WebRtcSignal> {
     ]
 }
 
-fn write(told: &WebRtcSignal, voice: SdpEncoding) -> LinkMessage {
-    let payload = match voice {
-        SdpEncoding::Json => json::write(told).unwrap(),
-        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(told.clone()),
-        SdpEncoding::Services => services::write(told.clone(), LINK),
+fn write(signal: &WebRtcSignal, encoding: SdpEncoding) -> LinkMessage {
+    let payload = match encoding {
+        SdpEncoding::Json => json::write(signal).unwrap(),
+        SdpEncoding::Builder | SdpEncoding::BuilderWithEnd => builder::write(signal.clone()),
+        SdpEncoding::Services => services::write(signal.clone(), LINK),
     };
     LinkMessage::Data { payload, last: false }
 }
 
 #[test]
-fn everything_can_be_said_in_every_voice() {
-    for said in told() {
+fn every_signal_converts_between_all_encodings() {
+    for said in signals() {
         for from in VOICES {
             for to in VOICES {
                 let translated = translate(write(&said, from), from, to, LINK);
-                assert_eq!(translated, Transcoded::Said(write(&said, to)), "{said:?} {from:?} {to:?}");
+                assert_eq!(translated, Transcoded::Converted(write(&said, to)), "{said:?} {from:?} {to:?}");
             }
         }
     }
@@ -43,7 +43,7 @@ fn everything_can_be_said_in_every_voice() {
 
 /// Recorded frames of the clients: the data of a last candidate (netflux 1.1.0-beta.8), a candidate and the end of 4.3.1.
 #[test]
-fn recorded_payloads_are_understood() {
+fn recorded_payloads_are_decoded() {
     let bytes = |text: &str| {
         let bytes: Vec<u8> =
             (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
@@ -54,30 +54,33 @@ fn recorded_payloads_are_understood() {
     let end = LinkMessage::Data { payload: end, last: false };
     assert_eq!(
         translate(end.clone(), SdpEncoding::Services, SdpEncoding::BuilderWithEnd, LINK),
-        Transcoded::Said(LinkMessage::End)
+        Transcoded::Converted(LinkMessage::End)
     );
     let last = LinkMessage::Data { payload: builder::write(WebRtcSignal::End), last: true };
-    assert_eq!(translate(end, SdpEncoding::Services, SdpEncoding::Builder, LINK), Transcoded::Said(last));
+    assert_eq!(
+        translate(end, SdpEncoding::Services, SdpEncoding::Builder, LINK),
+        Transcoded::Converted(last)
+    );
 }
 
 #[test]
-fn that_there_are_no_more_candidates_is_said_where_there_is_a_word_for_it() {
+fn end_of_candidates_is_sent_where_it_exists() {
     let end = translate(LinkMessage::End, SdpEncoding::BuilderWithEnd, SdpEncoding::Services, LINK);
-    assert_eq!(end, Transcoded::Said(write(&WebRtcSignal::End, SdpEncoding::Services)));
+    assert_eq!(end, Transcoded::Converted(write(&WebRtcSignal::End, SdpEncoding::Services)));
     assert_eq!(
         translate(LinkMessage::End, SdpEncoding::BuilderWithEnd, SdpEncoding::Json, LINK),
-        Transcoded::Nothing
+        Transcoded::Dropped
     );
     let end = LinkMessage::Data { payload: builder::write(WebRtcSignal::End), last: true };
     assert_eq!(
         translate(end, SdpEncoding::Builder, SdpEncoding::BuilderWithEnd, LINK),
-        Transcoded::Said(LinkMessage::End)
+        Transcoded::Converted(LinkMessage::End)
     );
 }
 
 /// What the joiner of netflux 4.3.1 says before the offer, and what makes it go on (measured).
 #[test]
-fn a_joiner_of_services_is_answered_in_the_members_stead() {
+fn negotiation_is_answered_on_behalf_of_member() {
     let finder = |content: &[u8]| {
         let mut bytes = vec![0x08, 0x0b, 0x10, 0x00, 0x18, 74, 0x22, content.len() as u8];
         bytes.extend_from_slice(content);
@@ -85,7 +88,7 @@ fn a_joiner_of_services_is_answered_in_the_members_stead() {
     };
     let answered =
         |content: &[u8]| match translate(finder(content), SdpEncoding::Services, SdpEncoding::Json, LINK) {
-            Transcoded::Answered(Payload::Bytes(bytes)) => bytes,
+            Transcoded::ReplyToSender(Payload::Bytes(bytes)) => bytes,
             other => panic!("{other:?}"),
         };
     // Asked to connect: yes.
@@ -99,13 +102,13 @@ fn a_joiner_of_services_is_answered_in_the_members_stead() {
     assert_eq!(answer[8..], [&initiator[..], &passive[..]].concat());
     assert_eq!(
         translate(finder(&[0x18, 0x01]), SdpEncoding::Services, SdpEncoding::Json, LINK),
-        Transcoded::Nothing,
+        Transcoded::Dropped,
         "and nothing is said to its own answers"
     );
 }
 
 #[test]
-fn what_is_none_of_these_passes_as_it_is() {
+fn unknown_payloads_pass_unchanged() {
     for from in VOICES {
         for to in VOICES {
             for bytes in [&b"offer-J"[..], b"", b"\x12\x03abc", br#"{"offer":"x"}"#, b"\x18\x05"] {
@@ -119,7 +122,7 @@ fn what_is_none_of_these_passes_as_it_is() {
                 };
                 let message = LinkMessage::Data { payload, last: false };
                 let passed = translate(message.clone(), from, to, LINK);
-                assert_eq!(passed, Transcoded::Unknown(message), "{bytes:?} {from:?} {to:?}");
+                assert_eq!(passed, Transcoded::Passthrough(message), "{bytes:?} {from:?} {to:?}");
             }
         }
     }
@@ -127,8 +130,8 @@ fn what_is_none_of_these_passes_as_it_is() {
 
 /// netflux 1.1.0-beta.7 marks every candidate but the last one as the last (measured).
 #[test]
-fn the_last_candidate_is_the_empty_one() {
-    let [_, _, candidate] = &told()[..] else { unreachable!() };
+fn empty_candidate_is_the_last() {
+    let [_, _, candidate] = &signals()[..] else { unreachable!() };
     assert!(!is_last(&builder::write(candidate.clone()), true));
     assert!(is_last(&builder::write(WebRtcSignal::End), false));
     let other = Payload::Bytes(Bytes::from_static(b"bye"));
@@ -168,10 +171,10 @@ proptest! {
     #[test]
     fn text_is_no_message(bytes in prop_oneof![pieces(), test_json::any_json_text().prop_map(Bytes::from)]) {
         if is_text_without(&bytes, 0) {
-            prop_assert!(services::read_any(&bytes, LINK).is_none());
+            prop_assert!(services::decode(&bytes, LINK).is_none());
         }
-        if builder::tells_nothing(&bytes) {
-            prop_assert_eq!(builder::read_any(&bytes), None);
+        if builder::cannot_be_message(&bytes) {
+            prop_assert_eq!(builder::decode_message(&bytes), None);
         }
     }
 
@@ -184,7 +187,7 @@ proptest! {
 
 /// Contents of JSON are not tried as messages, whatever the generation.
 #[test]
-fn what_clients_send_as_json_is_left_unread() {
+fn json_of_clients_is_not_decoded() {
     let content = br#"{"note":"777","list":[1,"x"]}"#;
-    assert!(is_text_without(content, 0) && builder::tells_nothing(content));
+    assert!(is_text_without(content, 0) && builder::cannot_be_message(content));
 }

@@ -1,10 +1,10 @@
-//! The cases of the fuzzing client of Autobahn|Testsuite, as far as they concern a server without compression: sections
-//! 1 to 7 and 10, of which 6 has a file of its own. Every one is played to a socket that sends each message back, in four
-//! ways of cutting it.
+//! The cases of the fuzzing client of Autobahn|Testsuite for a server without compression: sections 1 to 5, 7
+//! and 10 here, section 6 in `utf8.rs`. Each case is sent to an echo server in four ways of splitting it into
+//! reads.
 //!
-//! What is expected is from RFC 6455, RFC 3629 and the published descriptions of the cases: no byte here is made or
-//! read by our codec or by the library. What is random, or compared with the library, is in `tests.rs`. Left out are
-//! section 9 (load: the same frames, only larger and more of them) and 12 and 13 (compression: it is never agreed on).
+//! The expected bytes are derived from RFC 6455, RFC 3629 and the published descriptions of the cases, and
+//! are neither encoded nor decoded by the codec under test or by the library. Left out are section 9 (load:
+//! the same frames, larger and more of them) and sections 12 and 13 (compression is never negotiated).
 
 mod utf8;
 
@@ -15,10 +15,10 @@ use std::task::Waker;
 use super::tests::Wire;
 use super::*;
 
-/// The longest message here, in bytes: above that of case 7.1.6.
+/// Longest message in these tests, in bytes: above that of case 7.1.6.
 const MAX: usize = 1 << 20;
 
-/// First bytes of frames: the last or only one of a message, or one that goes on.
+/// First bytes of frames: with FIN, or to be continued.
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
@@ -28,55 +28,55 @@ const TEXT_BEGIN: u8 = 0x01;
 const BETWEEN: u8 = 0x00;
 const END: u8 = 0x80;
 
-/// Where in a case it is known that it is broken: with the last octet of a frame's head, or of the frame.
+/// Point at which a case is known to be invalid: the last octet of a frame's header, or of the frame.
 #[derive(Clone, Copy, Debug)]
-enum Known {
-    Head(usize),
+enum FailPoint {
+    Header(usize),
     Frame(usize),
 }
 
-/// What has to come of a case, and what has to be written then.
+/// Expected event of a case, and the expected response.
 #[derive(Clone, Debug)]
-enum Due {
-    /// A message; it is sent back in one frame.
+enum Expected {
+    /// A message, which is sent back in one frame.
     Text(Vec<u8>),
     Binary(Vec<u8>),
-    /// A ping; its payload comes back in a pong.
+    /// A ping, whose payload is sent back in a pong.
     Ping(Vec<u8>),
-    /// A pong; nothing is written.
+    /// A pong, without a response.
     Pong,
-    /// A close frame with this payload; the same comes back.
+    /// A close frame, whose payload is sent back.
     Closed(Vec<u8>),
-    /// A close frame with a code that must not be in one; 1002 comes back. It counts as the peer's closing, not as a
-    /// violation: the connection ends the same way, and the code handed on is the one that was answered.
-    Refused,
-    /// A violation: this code is sent, and not before or after it is known.
-    Fail(u16, Known),
+    /// A close frame with an invalid code, answered with 1002. It is reported as the peer's close with that
+    /// code.
+    InvalidCode,
+    /// A violation: this code is sent, exactly when the violation is received.
+    Fail(u16, FailPoint),
 }
 
-use Due::{Closed, Fail, Refused};
-use Known::{Frame as AtFrame, Head as AtHead};
+use Expected::{Closed, Fail, InvalidCode};
+use FailPoint::{Frame as AtFrame, Header as AtHeader};
 
 #[derive(Debug)]
 struct Case {
     number: String,
     frames: Vec<Vec<u8>>,
-    due: Vec<Due>,
+    expected: Vec<Expected>,
 }
 
-fn case(number: impl Into<String>, frames: Vec<Vec<u8>>, due: Vec<Due>) -> Case {
-    Case { number: number.into(), frames, due }
+fn case(number: impl Into<String>, frames: Vec<Vec<u8>>, expected: Vec<Expected>) -> Case {
+    Case { number: number.into(), frames, expected }
 }
 
-fn text(payload: impl AsRef<[u8]>) -> Due {
-    Due::Text(payload.as_ref().to_vec())
+fn text(payload: impl AsRef<[u8]>) -> Expected {
+    Expected::Text(payload.as_ref().to_vec())
 }
 
-fn ping(payload: impl AsRef<[u8]>) -> Due {
-    Due::Ping(payload.as_ref().to_vec())
+fn ping(payload: impl AsRef<[u8]>) -> Expected {
+    Expected::Ping(payload.as_ref().to_vec())
 }
 
-/// A frame after RFC 6455 §5.2, from a server unless it is masked.
+/// Returns a frame by RFC 6455 §5.2.
 fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     let masked = if mask.is_some() { 0x80 } else { 0 };
     let mut frame = vec![first];
@@ -94,12 +94,12 @@ fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame of a client.
+/// Returns a masked frame.
 fn sent(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(first, Some([0x37, 0xfa, 0x21, 0x3d]), payload.as_ref())
 }
 
-/// A text in frames of these payloads.
+/// Returns a text as frames with these payloads.
 fn fragments<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let parts: Vec<_> = parts.into_iter().collect();
     let last = parts.len() - 1;
@@ -119,17 +119,17 @@ fn short(what: &impl std::fmt::Debug) -> String {
     format!("{:.120}", format!("{what:?}"))
 }
 
-/// Plays cases, as many as there should be.
+/// Runs `count` cases.
 fn play(count: usize, cases: Vec<Case>) {
     assert_eq!(cases.len(), count, "cases are missing");
     let mut failures = Vec::new();
     for mut case in cases {
-        if !matches!(case.due.last(), Some(Closed(_) | Refused | Fail(..))) {
-            // What came must have left the connection sound.
+        if !matches!(case.expected.last(), Some(Closed(_) | InvalidCode | Fail(..))) {
+            // The connection must still be usable.
             case.frames.push(sent(CLOSE, closing(1000, "")));
-            case.due.push(Closed(closing(1000, "")));
+            case.expected.push(Closed(closing(1000, "")));
         }
-        // Nothing is heard after the end.
+        // Frames after the end are ignored.
         let late = [sent(TEXT, "late"), sent(PING, "late"), sent(CLOSE, closing(1000, ""))];
         let frames = [&case.frames[..], &late].concat();
         let whole = frames.concat();
@@ -137,8 +137,8 @@ fn play(count: usize, cases: Vec<Case>) {
         let cuts =
             [("whole", cut(usize::MAX)), ("frames", frames), ("997 octets", cut(997)), ("octets", cut(1))];
         for (name, pieces) in cuts {
-            let outcome = catch_unwind(AssertUnwindSafe(|| play_pieces(&case, pieces.into())));
-            if let Err(failure) = outcome.unwrap_or_else(|_| Err("a panic".to_owned())) {
+            let result = catch_unwind(AssertUnwindSafe(|| play_pieces(&case, pieces.into())));
+            if let Err(failure) = result.unwrap_or_else(|_| Err("a panic".to_owned())) {
                 failures.push(format!("case {} in pieces of {name}: {failure}", case.number));
             }
         }
@@ -151,40 +151,39 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
     let singly = pieces.len() == total;
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(Wire { pieces, ..Wire::default() }, Bytes::new(), MAX);
-    for due in &case.due {
+    for expected in &case.expected {
         let Poll::Ready(incoming) = socket.poll_next(&mut context) else {
-            return Err(format!("nothing came instead of {}", short(due)));
+            return Err(format!("no event instead of {}", short(expected)));
         };
-        let came = total - socket.stream.pieces.len();
-        let answer = match (due, incoming) {
-            (Due::Text(payload), Incoming::Message(Message::Text(text)))
+        let received = total - socket.stream.pieces.len();
+        let answer = match (expected, incoming) {
+            (Expected::Text(payload), Incoming::Message(Message::Text(text)))
                 if text.as_bytes() == &payload[..] =>
             {
                 socket.queue(Message::Text(text).into()).unwrap();
                 Ok(frame(TEXT, None, payload))
             }
-            (Due::Binary(payload), Incoming::Message(Message::Binary(bytes))) if bytes == payload => {
+            (Expected::Binary(payload), Incoming::Message(Message::Binary(bytes))) if bytes == payload => {
                 socket.queue(Message::Binary(bytes).into()).unwrap();
                 Ok(frame(BINARY, None, payload))
             }
-            (Due::Ping(payload), Incoming::Ping) => Ok(frame(PONG, None, payload)),
-            (Due::Pong, Incoming::Pong) => Ok(Vec::new()),
+            (Expected::Ping(payload), Incoming::Ping) => Ok(frame(PONG, None, payload)),
+            (Expected::Pong, Incoming::Pong) => Ok(Vec::new()),
             (Closed(payload), Incoming::Closed(code))
                 if code == payload.first_chunk().map(|&code| u16::from_be_bytes(code)) =>
             {
                 Ok(frame(CLOSE, None, payload))
             }
-            (Refused, Incoming::Closed(Some(1002))) => Err(1002),
-            (&Fail(code, known), Incoming::ProtocolError(close)) if close.code == Some(code) => {
-                let known = known_after(&case.frames, known);
-                if singly && came != known {
-                    return Err(format!("{code} after {came} octets instead of {known}"));
+            (InvalidCode, Incoming::Closed(Some(1002))) => Err(1002),
+            (&Fail(code, point), Incoming::ProtocolError(close)) if close.code == Some(code) => {
+                let known = fail_point_octets(&case.frames, point);
+                if singly && received != known {
+                    return Err(format!("{code} after {received} octets instead of {known}"));
                 }
-                // As the session does.
                 assert!(socket.queue(close.into()).unwrap());
                 Err(code)
             }
-            (_, incoming) => return Err(format!("{} instead of {}", short(&incoming), short(due))),
+            (_, incoming) => return Err(format!("{} instead of {}", short(&incoming), short(expected))),
         };
         assert!(socket.poll_flush(&mut context).is_ready());
         let written = std::mem::take(&mut socket.stream.written);
@@ -196,14 +195,14 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
             return Err(format!(
                 "{:.120} was written for {:.120}",
                 format!("{written:?}"),
-                format!("{due:?}")
+                format!("{expected:?}")
             ));
         }
     }
     for _ in 0..2 {
         let after = socket.poll_next(&mut context);
         if after != Poll::Ready(Incoming::Disconnected) {
-            return Err(format!("{} came after the end", short(&after)));
+            return Err(format!("{} after the end", short(&after)));
         }
     }
     if socket.queue(Message::text("late").into()).is_ok() {
@@ -216,12 +215,12 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
     }
 }
 
-/// How many octets have come when it is known that a case is broken.
-fn known_after(frames: &[Vec<u8>], known: Known) -> usize {
+/// Returns the number of octets up to the point at which a case is known to be invalid.
+fn fail_point_octets(frames: &[Vec<u8>], point: FailPoint) -> usize {
     let until = |at: usize| frames[..at].iter().map(Vec::len).sum::<usize>();
-    match known {
+    match point {
         AtFrame(at) => until(at + 1),
-        AtHead(at) => {
+        AtHeader(at) => {
             let extended = match frames[at][1] & 0x7f {
                 126 => 2,
                 127 => 8,
@@ -232,7 +231,7 @@ fn known_after(frames: &[Vec<u8>], known: Known) -> usize {
     }
 }
 
-/// Whether this is one close frame with a code and a reason, which may be any.
+/// Returns true if `written` is one close frame with `code` and any reason.
 fn is_close(written: &[u8], code: u16) -> bool {
     let [CLOSE, length @ 2..=125, high, low, reason @ ..] = written else { return false };
     usize::from(*length) == reason.len() + 2
@@ -243,12 +242,16 @@ fn is_close(written: &[u8], code: u16) -> bool {
 #[test]
 fn section_1_framing() {
     let mut cases = Vec::new();
-    // Case 8 of either kind is case 7 in chops of 997 octets, which all cases are cut into.
+    // Case 8 of either kind is case 7 in pieces of 997 octets, as all cases are sent.
     for (at, length) in [0, 125, 126, 127, 128, 65535, 65536, 65536].into_iter().enumerate() {
         let payload = vec![b'*'; length];
         cases.push(case(format!("1.1.{}", at + 1), vec![sent(TEXT, &payload)], vec![text(payload)]));
         let payload = vec![0xfe; length];
-        cases.push(case(format!("1.2.{}", at + 1), vec![sent(BINARY, &payload)], vec![Due::Binary(payload)]));
+        cases.push(case(
+            format!("1.2.{}", at + 1),
+            vec![sent(BINARY, &payload)],
+            vec![Expected::Binary(payload)],
+        ));
     }
     play(16, cases);
 }
@@ -265,19 +268,19 @@ fn section_2_pings_and_pongs() {
         good("2.2", b"Hello, world!"),
         good("2.3", b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"),
         good("2.4", &[0xfe; 125]),
-        case("2.5", vec![sent(PING, [0xfe; 126])], vec![Fail(1002, AtHead(0))]),
+        case("2.5", vec![sent(PING, [0xfe; 126])], vec![Fail(1002, AtHeader(0))]),
         good("2.6", &[0xfe; 125]),
-        case("2.7", vec![sent(PONG, "")], vec![Due::Pong]),
-        case("2.8", vec![sent(PONG, "unsolicited")], vec![Due::Pong]),
-        case("2.9", vec![sent(PONG, "unsolicited"), sent(PING, "ping")], vec![Due::Pong, ping("ping")]),
+        case("2.7", vec![sent(PONG, "")], vec![Expected::Pong]),
+        case("2.8", vec![sent(PONG, "unsolicited")], vec![Expected::Pong]),
+        case("2.9", vec![sent(PONG, "unsolicited"), sent(PING, "ping")], vec![Expected::Pong, ping("ping")]),
         ten("2.10"),
         ten("2.11"),
     ];
     play(11, cases);
 }
 
-/// The cases' numbers go with the bits' values; here each of them comes in every place: alone, between a good message
-/// and a ping, and inside a message.
+/// Cases are numbered by the value of the bits. Each value is sent in every place: alone, between a valid
+/// message and a ping, and inside a message.
 #[test]
 fn section_3_reserved_bits() {
     let numbers = ["3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7"];
@@ -295,21 +298,21 @@ fn section_3_reserved_bits() {
             sent(CLOSE | reserved, closing(1000, "")),
         ];
         for broken in broken {
-            cases.push(case(number, vec![broken.clone()], vec![Fail(1002, AtHead(0))]));
+            cases.push(case(number, vec![broken.clone()], vec![Fail(1002, AtHeader(0))]));
             cases.push(case(
                 number,
                 vec![sent(TEXT, "Hello"), broken, sent(PING, "")],
-                vec![text("Hello"), Fail(1002, AtHead(1))],
+                vec![text("Hello"), Fail(1002, AtHeader(1))],
             ));
         }
         // Inside a message.
         let frames = vec![sent(TEXT_BEGIN, "Hel"), sent(END | reserved, "lo")];
-        cases.push(case(number, frames, vec![Fail(1002, AtHead(1))]));
+        cases.push(case(number, frames, vec![Fail(1002, AtHeader(1))]));
     }
     play(7 * 17, cases);
 }
 
-/// The cases' numbers go with the opcodes; here all of them come in all of the cases' ways.
+/// Cases are numbered by opcode. Each opcode is sent in the ways of all cases.
 #[test]
 fn section_4_reserved_opcodes() {
     let mut cases = Vec::new();
@@ -318,11 +321,11 @@ fn section_4_reserved_opcodes() {
             let number = format!("4.{kind}.{}", at + 1);
             for payload in ["", "reserved opcode payload"] {
                 let broken = sent(0x80 | opcode, payload);
-                cases.push(case(&number, vec![broken.clone()], vec![Fail(1002, AtHead(0))]));
+                cases.push(case(&number, vec![broken.clone()], vec![Fail(1002, AtHeader(0))]));
                 cases.push(case(
                     &number,
                     vec![sent(TEXT, "Hello"), broken, sent(PING, "")],
-                    vec![text("Hello"), Fail(1002, AtHead(1))],
+                    vec![text("Hello"), Fail(1002, AtHeader(1))],
                 ));
             }
         }
@@ -330,7 +333,7 @@ fn section_4_reserved_opcodes() {
     play(40, cases);
 }
 
-/// What comes in one piece, frame by frame and octet by octet are numbers of their own there, as "5.3-5.5".
+/// The suite has separate numbers for each way of splitting, hence "5.3-5.5".
 #[test]
 fn section_5_fragmentation() {
     let (one, two) = ("fragment1", "fragment2");
@@ -338,7 +341,7 @@ fn section_5_fragmentation() {
     let begin = || sent(TEXT_BEGIN, one);
     let end = || sent(END, two);
     let astray = "non-continuation payload";
-    let bad = |at| Fail(1002, AtHead(at));
+    let bad = |at| Fail(1002, AtHeader(at));
     let twice = |frames: [Vec<u8>; 3]| [&frames[..], &frames].concat();
     let many = || {
         let part = |at: usize| format!("fragment{at}");
@@ -394,38 +397,37 @@ fn section_7_closing() {
         good("7.3.3".to_owned(), normal()),
         good("7.3.4".to_owned(), closing(1000, "Hello World!")),
         good("7.3.5".to_owned(), closing(1000, [b'*'; 123])),
-        case("7.3.6", vec![sent(CLOSE, closing(1000, [b'*'; 124]))], vec![Fail(1002, AtHead(0))]),
+        case("7.3.6", vec![sent(CLOSE, closing(1000, [b'*'; 124]))], vec![Fail(1002, AtHeader(0))]),
         case("7.5.1", vec![sent(CLOSE, closing(1000, broken))], vec![Fail(1007, AtFrame(0))]),
     ];
-    let sound = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
-    for (at, code) in sound.into_iter().enumerate() {
+    let valid = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
+    for (at, code) in valid.into_iter().enumerate() {
         cases.push(good(format!("7.7.{} ({code})", at + 1), closing(code, "")));
         cases.push(good(format!("7.7.{} ({code}, with a reason)", at + 1), closing(code, "é")));
     }
-    // Older versions of the suite had these among the codes that must not be sent; they have since been registered at
-    // IANA, as RFC 6455 §7.4.2 has it, and the library allows them too.
+    // Invalid in older versions of the suite; registered at IANA since (RFC 6455 §7.4.2), and allowed by the
+    // library.
     for code in [1012, 1013] {
         cases.push(good(format!("7.9 ({code})"), closing(code, "")));
     }
-    let refused = |number: String, code| {
+    let invalid = |number: String, code| {
         let with = |reason| vec![sent(CLOSE, closing(code, reason))];
         [
-            case(&number, with(""), vec![Refused]),
-            case(format!("{number}, with a reason"), with("é"), vec![Refused]),
+            case(&number, with(""), vec![InvalidCode]),
+            case(format!("{number}, with a reason"), with("é"), vec![InvalidCode]),
         ]
     };
-    let unsound = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999];
-    for (at, code) in unsound.into_iter().enumerate() {
-        cases.extend(refused(format!("7.9.{} ({code})", at + 1), code));
+    let invalid_codes = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999];
+    for (at, code) in invalid_codes.into_iter().enumerate() {
+        cases.extend(invalid(format!("7.9.{} ({code})", at + 1), code));
     }
-    // 1015 was there once too. 1014, "bad gateway", is registered by now like its two neighbours, but the library, whose
-    // rules are ours, refuses it: it is a server's word that no client has a use for, and the connection ends anyway.
+    // 1014, "bad gateway", is registered by now, but rejected by the library; a client has no use for it.
     for code in [1014, 1015] {
-        cases.extend(refused(format!("7.9 ({code})"), code));
+        cases.extend(invalid(format!("7.9 ({code})"), code));
     }
-    // Nothing is asked for here, as the RFC leaves codes above 4999 undefined: we treat them as what must not be sent.
+    // RFC 6455 leaves codes above 4999 undefined, and the suite expects nothing: they are treated as invalid.
     for (at, code) in [5000, 65535].into_iter().enumerate() {
-        cases.extend(refused(format!("7.13.{} ({code})", at + 1), code));
+        cases.extend(invalid(format!("7.13.{} ({code})", at + 1), code));
     }
     play(13 + 2 * 13 + 2 + 2 * 9 + 2 * 2 + 2 * 2, cases);
 }

@@ -1,86 +1,84 @@
-//! Buffers that belong to nobody: each thread keeps a few, and a connection has one only while bytes are in it.
-//!
-//! An idle connection so holds none (1.5 kB less each than with those of the library, at 1 KiB for reading), a busy one finds
-//! one of full size that is still in the processor's cache, and that no read has to fill with zeros. They are boxed with
-//! their marks, so that where there is none a connection has room for a pointer only (0.1 kB less for both).
+//! Buffers shared by all WebSockets of a worker thread. A connection holds one only while bytes are in it, so
+//! that an idle connection has none, and a busy one gets a buffer of full size that is still in the
+//! processor's cache and need not be zeroed. Buffers are boxed with their positions, so that a connection
+//! without one stores a pointer only.
 
 use std::cell::RefCell;
-use std::thread::LocalKey;
 
-/// The length of a buffer for reading, in bytes: what one read takes at most, and what a connection holds at most of
-/// what it was sent and has not looked at yet. Of its memory, only what was ever read into is the system's loss. (A
-/// content of 64 KiB takes one read, and half the time that it took with three of 32 KiB.)
-pub(super) const READ: usize = 128 * 1024;
+use crate::server::scratch;
 
-/// The largest buffer for writing that is kept, in bytes. Larger ones come from the system and go back to it with each
-/// message, page by page.
-const MAX_WRITE: usize = 256 * 1024;
+/// Length of a read buffer, in bytes: the most that one read takes, and the most that a connection holds
+/// undecoded. Pages that were never read into take no memory.
+const READ_LEN: usize = 128 * 1024;
 
-/// How many buffers of either kind a thread keeps. More than one is in use only while peers do not take what they
-/// are sent.
-const KEPT: usize = 4;
+/// Largest write buffer that is kept for reuse, in bytes.
+const MAX_WRITE_CAPACITY: usize = 256 * 1024;
 
-/// Bytes, of which those from `from` to `to` have been read and not looked at yet.
+/// Buffers of each kind that a thread keeps. More than one is in use only while peers do not read.
+const MAX_KEPT: usize = 4;
+
+/// Received bytes, of which those from `start` to `end` are not decoded yet.
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
     pub(super) bytes: Vec<u8>,
-    pub(super) from: usize,
-    pub(super) to: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
-/// Bytes, of which those from `from` on have been queued and not sent yet.
+/// Queued bytes, of which those from `start` on are not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct WriteBuffer {
     pub(super) bytes: Vec<u8>,
-    pub(super) from: usize,
-}
-
-impl WriteBuffer {
-    /// How many bytes are to be sent.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.from
-    }
+    pub(super) start: usize,
 }
 
 type Pool<T> = RefCell<Vec<T>>;
 
-thread_local! {
-    static READING: Pool<Box<ReadBuffer>> = const { RefCell::new(Vec::new()) };
-    static WRITING: Pool<Box<WriteBuffer>> = const { RefCell::new(Vec::new()) };
+/// Unused buffers of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct BufferPool {
+    read: Pool<Box<ReadBuffer>>,
+    write: Pool<Box<WriteBuffer>>,
 }
 
-/// A buffer of [`READ`] bytes, whatever they are, of which none is to be looked at.
-pub(super) fn take_reading() -> Box<ReadBuffer> {
-    let kept = READING.with_borrow_mut(Vec::pop);
-    kept.unwrap_or_else(|| Box::new(ReadBuffer { bytes: vec![0; READ], from: 0, to: 0 }))
-}
-
-/// Takes a buffer for reading back.
-pub(super) fn give_reading(mut buffer: Box<ReadBuffer>) {
-    if buffer.bytes.len() == READ {
-        (buffer.from, buffer.to) = (0, 0);
-        give(&READING, buffer);
+impl WriteBuffer {
+    /// Returns the number of bytes to send.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.start
     }
 }
 
-/// An empty buffer with room for much.
-pub(super) fn take_writing() -> Box<WriteBuffer> {
-    WRITING.with_borrow_mut(Vec::pop).unwrap_or_default()
+/// Returns a buffer of [`READ_LEN`] arbitrary bytes, none of which are to be decoded.
+pub(super) fn acquire_read() -> Box<ReadBuffer> {
+    let kept = scratch::with(|scratch| scratch.ws_buffers.read.borrow_mut().pop());
+    kept.unwrap_or_else(|| Box::new(ReadBuffer { bytes: vec![0; READ_LEN], start: 0, end: 0 }))
 }
 
-/// Takes a buffer for writing back.
-pub(super) fn give_writing(mut buffer: Box<WriteBuffer>) {
-    if (1..=MAX_WRITE).contains(&buffer.bytes.capacity()) {
+/// Takes back a read buffer.
+pub(super) fn release_read(mut buffer: Box<ReadBuffer>) {
+    if buffer.bytes.len() == READ_LEN {
+        (buffer.start, buffer.end) = (0, 0);
+        scratch::with(|scratch| keep(&scratch.ws_buffers.read, buffer));
+    }
+}
+
+/// Returns an empty write buffer.
+pub(super) fn acquire_write() -> Box<WriteBuffer> {
+    scratch::with(|scratch| scratch.ws_buffers.write.borrow_mut().pop()).unwrap_or_default()
+}
+
+/// Takes back a write buffer.
+pub(super) fn release_write(mut buffer: Box<WriteBuffer>) {
+    if (1..=MAX_WRITE_CAPACITY).contains(&buffer.bytes.capacity()) {
         buffer.bytes.clear();
-        buffer.from = 0;
-        give(&WRITING, buffer);
+        buffer.start = 0;
+        scratch::with(|scratch| keep(&scratch.ws_buffers.write, buffer));
     }
 }
 
-fn give<T>(pool: &'static LocalKey<Pool<T>>, buffer: T) {
-    pool.with_borrow_mut(|pool| {
-        if pool.len() < KEPT {
-            pool.push(buffer);
-        }
-    });
+fn keep<T>(pool: &Pool<T>, buffer: T) {
+    let mut pool = pool.borrow_mut();
+    if pool.len() < MAX_KEPT {
+        pool.push(buffer);
+    }
 }

@@ -1,273 +1,336 @@
-//! The frames of RFC 6455, from a client to bytes and from a server to frames: pure, and without memory of its own
-//! while no frame is under way.
+//! Frames of RFC 6455: decodes those of a client, and encodes those of a server. A decoder holds memory only
+//! while it has a part of a message.
 //!
-//! The rules are those of the library that the clients of the tests use (`tungstenite`), which is the oracle of this
-//! module's tests; what a frame's head gives away is refused before its payload is waited for.
+//! The rules, and the order in which they are checked, are those of `tungstenite`, which is the oracle of the
+//! tests of this module. A frame is rejected by its header, before its payload is received.
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use thiserror::Error;
 
-/// The longest payload of a control frame (RFC 6455 §5.5).
+/// Longest payload of a control frame (RFC 6455 §5.5), in bytes.
 const MAX_CONTROL: u64 = 125;
 
-/// The longest head of a frame.
-const MAX_HEAD: usize = 14;
+/// Longest header of a frame, in bytes.
+const MAX_HEADER: usize = 14;
 
-/// How much is set aside at least for a payload that is announced, in bytes, if it is so long: the rest is as it comes.
-const MAX_AHEAD: u64 = 64 * 1024;
+/// Memory that an announced payload reserves before any of it is received, in bytes.
+const MAX_RESERVED: u64 = 64 * 1024;
 
-/// A message, or a control frame.
+/// Opcode of a frame (RFC 6455 §5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opcode {
+    Continuation = 0x0,
+    Text = 0x1,
+    Binary = 0x2,
+    Close = 0x8,
+    Ping = 0x9,
+    Pong = 0xa,
+}
+
+impl Opcode {
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Opcode::Continuation,
+            0x1 => Opcode::Text,
+            0x2 => Opcode::Binary,
+            0x8 => Opcode::Close,
+            0x9 => Opcode::Ping,
+            0xa => Opcode::Pong,
+            _ => return None,
+        })
+    }
+
+    fn is_control(self) -> bool {
+        matches!(self, Opcode::Close | Opcode::Ping | Opcode::Pong)
+    }
+}
+
+/// A whole message or a control frame.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum WsMessage {
     Text(ByteString),
     Binary(Bytes),
     Ping(Vec<u8>),
     Pong,
-    /// With a code and a reason, or with nothing.
+    /// Close frame, with its code and reason.
     Close(Option<(u16, String)>),
 }
 
-/// Why what came cannot be read. Nothing can be read after it.
-#[derive(Debug, PartialEq, Eq)]
+/// Reason why the input cannot be decoded. Nothing can be decoded after it. The texts are sent as the reasons
+/// of close frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum DecodeError {
-    TooBig,
-    NotUtf8,
-    Protocol(ProtocolError),
+    #[error("message too big")]
+    MessageTooBig,
+    #[error("the text is not UTF-8")]
+    InvalidUtf8,
+    #[error("Received an unmasked frame from client")]
+    UnmaskedFrame,
+    #[error("Reserved bits are non-zero")]
+    ReservedBits,
+    #[error("Encountered invalid opcode: {0}")]
+    InvalidOpcode(u8),
+    #[error("Fragmented control frame")]
+    FragmentedControlFrame,
+    #[error("Control frame too big (payload must be 125 bytes or less)")]
+    ControlFrameTooBig,
+    #[error("Continue frame but nothing to continue")]
+    UnexpectedContinuation,
+    #[error("While waiting for more fragments received: {}", if *text { "TEXT" } else { "BINARY" })]
+    ExpectedContinuation { text: bool },
+    #[error("Invalid close sequence")]
+    InvalidClosePayload,
 }
 
-impl From<ProtocolError> for DecodeError {
-    fn from(error: ProtocolError) -> Self {
-        DecodeError::Protocol(error)
-    }
-}
-
-/// Reads what a client sends.
+/// Decodes the frames of a client.
 #[derive(Debug)]
 pub(super) struct Decoder {
     max_message: u64,
-    /// What has begun. Boxed: nearly always, nothing has.
-    begun: Option<Box<Partial>>,
+    /// An incomplete message or frame. Boxed, as most reads end at the end of a message.
+    partial: Option<Box<Partial>>,
 }
 
-/// What has come of a message or frame of which more is to come.
+/// The received part of an incomplete message or frame.
 #[derive(Debug, Default)]
 struct Partial {
-    /// The first bytes of a head, and how many.
-    head: [u8; MAX_HEAD],
-    head_len: usize,
-    /// The frame whose payload is coming, and how much of it has come.
-    frame: Option<Head>,
-    come: u64,
-    /// The payload of a control frame, as far as it has come.
+    header: [u8; MAX_HEADER],
+    header_len: usize,
+    /// The frame whose payload is being received, and the length of the received part of that payload.
+    frame: Option<FrameHeader>,
+    received: u64,
+    /// Payload of a control frame.
     control: Vec<u8>,
-    /// The message of which frames have come.
-    message: Option<Message>,
+    message: Option<PartialMessage>,
 }
 
 #[derive(Debug)]
-struct Message {
+struct PartialMessage {
     text: bool,
     bytes: Vec<u8>,
-    /// How much of a text is known to be UTF-8.
+    /// Length of the part of a text that is known to be UTF-8.
     valid: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Head {
-    last: bool,
+struct FrameHeader {
+    fin: bool,
     reserved: bool,
-    opcode: OpCode,
+    opcode: Opcode,
     mask: Option<[u8; 4]>,
     length: u64,
 }
 
 impl Decoder {
-    /// Messages of more than `max_message` bytes are too big.
+    /// Returns a decoder that rejects messages of more than `max_message` bytes.
     pub(super) fn new(max_message: usize) -> Self {
-        Decoder { max_message: max_message as u64, begun: None }
+        Decoder { max_message: max_message as u64, partial: None }
     }
 
-    /// The next thing in `input`, of which what is read is cut off. `None` when more has to come.
+    /// Decodes the next message from `input` and advances `input` behind it. Returns `None` if the message is
+    /// incomplete; then all of `input` is consumed.
     ///
     /// # Errors
-    /// It cannot be read; neither can what comes after it.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, DecodeError> {
-        if self.begun.is_none() {
+    /// The input violates the protocol; nothing more can be decoded.
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<WsMessage>, DecodeError> {
+        if self.partial.is_none() {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(message) = whole(input, self.max_message) {
+            if let Some(message) = parse_unfragmented(input, self.max_message) {
                 return message.map(Some);
             }
         }
-        // On the stack while it is worked on: what is not there as a whole may be so in a moment.
-        let mut begun = self.begun.take().map(|begun| *begun).unwrap_or_default();
-        let item = begun.next(input, self.max_message)?;
-        if begun.head_len > 0 || begun.frame.is_some() || begun.message.is_some() {
-            self.begun = Some(Box::new(begun));
+        // On the stack while decoding, as it may be complete at once.
+        let mut partial = self.partial.take().map(|partial| *partial).unwrap_or_default();
+        let message = partial.next(input, self.max_message)?;
+        if partial.header_len > 0 || partial.frame.is_some() || partial.message.is_some() {
+            self.partial = Some(Box::new(partial));
         }
-        Ok(item)
+        Ok(message)
     }
 
-    /// How much memory is held for what has begun.
+    /// Returns the memory held for an incomplete message, in bytes.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        self.begun.as_ref().map_or(0, |begun| {
-            begun.control.capacity() + begun.message.as_ref().map_or(0, |message| message.bytes.capacity())
+    pub(super) fn held_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| {
+            let message = partial.message.as_ref().map_or(0, |message| message.bytes.capacity());
+            partial.control.capacity() + message
         })
     }
 }
 
 impl Partial {
-    fn next(&mut self, input: &mut &[u8], max_message: u64) -> Result<Option<Item>, DecodeError> {
+    fn next(&mut self, input: &mut &[u8], max_message: u64) -> Result<Option<WsMessage>, DecodeError> {
         loop {
-            let head = match self.frame {
-                Some(head) => head,
+            let header = match self.frame {
+                Some(header) => header,
                 None => {
-                    let Some(head) = self.next_head(input)? else { return Ok(None) };
-                    self.begin(head, max_message)?;
-                    head
+                    let Some(header) = self.next_header(input)? else { return Ok(None) };
+                    self.begin_frame(header, max_message)?;
+                    header
                 }
             };
-            let rest = head.length - self.come;
-            let (payload, after) =
-                input.split_at(usize::try_from(rest).unwrap_or(usize::MAX).min(input.len()));
-            *input = after;
-            let into = match (&mut self.message, head.opcode) {
-                (Some(message), OpCode::Data(_)) => &mut message.bytes,
+            let missing = header.length - self.received;
+            let (payload, rest) =
+                input.split_at(usize::try_from(missing).unwrap_or(usize::MAX).min(input.len()));
+            *input = rest;
+            let buffer = match &mut self.message {
+                Some(message) if !header.opcode.is_control() => &mut message.bytes,
                 _ => &mut self.control,
             };
-            if into.capacity() - into.len() < payload.len() {
-                // Exactly what comes, if it comes at once; twice what has come, if it comes in many parts.
-                let ahead = MAX_AHEAD.max(payload.len() as u64).max(into.len() as u64);
-                into.reserve_exact(rest.min(ahead) as usize);
+            if buffer.capacity() - buffer.len() < payload.len() {
+                // Exactly the payload if it is received at once; doubling if it is received in many parts.
+                let ahead = MAX_RESERVED.max(payload.len() as u64).max(buffer.len() as u64);
+                buffer.reserve_exact(missing.min(ahead) as usize);
             }
-            let at = into.len();
-            into.extend_from_slice(payload);
-            unmask(&mut into[at..], head.mask.unwrap_or_default(), self.come);
-            self.come += payload.len() as u64;
-            if self.come < head.length {
+            let start = buffer.len();
+            buffer.extend_from_slice(payload);
+            unmask(&mut buffer[start..], header.mask.unwrap_or_default(), self.received);
+            self.received += payload.len() as u64;
+            if self.received < header.length {
                 return Ok(None);
             }
-            (self.frame, self.come) = (None, 0);
-            if let Some(item) = self.complete(head)? {
-                return Ok(Some(item));
+            (self.frame, self.received) = (None, 0);
+            if let Some(message) = self.end_frame(header)? {
+                return Ok(Some(message));
             }
         }
     }
 
-    /// The next frame's head, once it is all there.
-    fn next_head(&mut self, input: &mut &[u8]) -> Result<Option<Head>, ProtocolError> {
-        if self.head_len == 0
-            && let Some((head, length)) = Head::parse(input)?
+    /// Returns the header of the next frame, once all of it is received.
+    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, DecodeError> {
+        if self.header_len == 0
+            && let Some((header, length)) = FrameHeader::parse(input)?
         {
             *input = &input[length..];
-            return Ok(Some(head));
+            return Ok(Some(header));
         }
         while let Some((&byte, rest)) = input.split_first() {
-            self.head[self.head_len] = byte;
-            self.head_len += 1;
+            self.header[self.header_len] = byte;
+            self.header_len += 1;
             *input = rest;
-            if let Some((head, _)) = Head::parse(&self.head[..self.head_len])? {
-                self.head_len = 0;
-                return Ok(Some(head));
+            if let Some((header, _)) = FrameHeader::parse(&self.header[..self.header_len])? {
+                self.header_len = 0;
+                return Ok(Some(header));
             }
         }
         Ok(None)
     }
 
-    /// A frame begins. What is wrong with it is found in the order in which the library finds it.
-    fn begin(&mut self, head: Head, max_message: u64) -> Result<(), DecodeError> {
-        if head.length > max_message {
-            return Err(DecodeError::TooBig);
+    /// Checks the header of a frame, and expects its payload.
+    fn begin_frame(&mut self, header: FrameHeader, max_message: u64) -> Result<(), DecodeError> {
+        if header.length > max_message {
+            return Err(DecodeError::MessageTooBig);
         }
-        if head.mask.is_none() {
-            return Err(ProtocolError::UnmaskedFrameFromClient.into());
+        if header.mask.is_none() {
+            return Err(DecodeError::UnmaskedFrame);
         }
-        if head.reserved {
-            return Err(ProtocolError::NonZeroReservedBits.into());
+        if header.reserved {
+            return Err(DecodeError::ReservedBits);
         }
-        match (head.opcode, &self.message) {
-            (OpCode::Control(_), _) if !head.last => Err(ProtocolError::FragmentedControlFrame)?,
-            (OpCode::Control(_), _) if head.length > MAX_CONTROL => Err(ProtocolError::ControlFrameTooBig)?,
-            (OpCode::Control(_), _) => {}
-            (OpCode::Data(Data::Continue), None) => Err(ProtocolError::UnexpectedContinueFrame)?,
-            (OpCode::Data(Data::Continue), Some(message)) => {
-                if head.length > max_message - message.bytes.len() as u64 {
-                    return Err(DecodeError::TooBig);
+        match (header.opcode, &self.message) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
+                if !header.fin {
+                    return Err(DecodeError::FragmentedControlFrame);
+                }
+                if header.length > MAX_CONTROL {
+                    return Err(DecodeError::ControlFrameTooBig);
                 }
             }
-            (OpCode::Data(data), Some(_)) => Err(ProtocolError::ExpectedFragment(data))?,
-            (OpCode::Data(data), None) => {
-                let text = matches!(data, Data::Text);
-                self.message = Some(Message { text, bytes: Vec::new(), valid: 0 });
+            (Opcode::Continuation, None) => return Err(DecodeError::UnexpectedContinuation),
+            (Opcode::Continuation, Some(message)) => {
+                if header.length > max_message - message.bytes.len() as u64 {
+                    return Err(DecodeError::MessageTooBig);
+                }
+            }
+            (opcode @ (Opcode::Text | Opcode::Binary), open) => {
+                let text = opcode == Opcode::Text;
+                if open.is_some() {
+                    return Err(DecodeError::ExpectedContinuation { text });
+                }
+                self.message = Some(PartialMessage { text, bytes: Vec::new(), valid: 0 });
             }
         }
-        self.frame = Some(head);
+        self.frame = Some(header);
         Ok(())
     }
 
-    /// A frame is all there. What has come with it, unless it is a part of something.
-    fn complete(&mut self, head: Head) -> Result<Option<Item>, DecodeError> {
-        if let OpCode::Control(control) = head.opcode {
-            let payload = std::mem::take(&mut self.control);
-            return Ok(Some(match control {
-                Control::Ping => Item::Ping(payload),
-                Control::Pong => Item::Pong,
-                Control::Close | Control::Reserved(_) => Item::Close(close(&payload)?),
-            }));
+    /// Returns the message that a received frame completes.
+    fn end_frame(&mut self, header: FrameHeader) -> Result<Option<WsMessage>, DecodeError> {
+        match header.opcode {
+            Opcode::Ping => return Ok(Some(WsMessage::Ping(std::mem::take(&mut self.control)))),
+            Opcode::Pong => {
+                self.control = Vec::new();
+                return Ok(Some(WsMessage::Pong));
+            }
+            Opcode::Close => return parse_close(&std::mem::take(&mut self.control)).map(Some),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
         }
-        if head.last {
-            let Some(Message { text, bytes, .. }) = self.message.take() else { return Ok(None) };
-            return message(bytes, text).map(Some);
+        if header.fin {
+            let Some(PartialMessage { text, bytes, .. }) = self.message.take() else { return Ok(None) };
+            return data_message(bytes, text).map(Some);
         }
         if let Some(message) = self.message.as_mut().filter(|message| message.text) {
             match std::str::from_utf8(&message.bytes[message.valid..]) {
                 Ok(_) => message.valid = message.bytes.len(),
-                // A character may go on in the next frame.
+                // A character may continue in the next frame.
                 Err(error) if error.error_len().is_none() => message.valid += error.valid_up_to(),
-                Err(_) => return Err(DecodeError::NotUtf8),
+                Err(_) => return Err(DecodeError::InvalidUtf8),
             }
         }
         Ok(None)
     }
 }
 
-/// The message at the beginning of `input`, which is cut off, if it is one frame with nothing wrong about it and is there to
-/// its end. Nearly all are, and take a tenth of a message's instructions less than by way of [`Partial`].
-fn whole(input: &mut &[u8], max_message: u64) -> Option<Result<Item, DecodeError>> {
-    let (head, length) = Head::parse(input).ok()??;
-    let Head { last: true, reserved: false, mask: Some(mask), .. } = head else { return None };
-    let text = match head.opcode {
-        OpCode::Data(Data::Text) => true,
-        OpCode::Data(Data::Binary) => false,
-        OpCode::Data(_) | OpCode::Control(_) => return None,
+/// Decodes the message at the start of `input` if it is one whole, valid frame, and advances `input` behind
+/// it. Returns `None` otherwise. Nearly all messages take this path, which is much cheaper than [`Partial`].
+fn parse_unfragmented(input: &mut &[u8], max_message: u64) -> Option<Result<WsMessage, DecodeError>> {
+    let (header, length) = FrameHeader::parse(input).ok()??;
+    let FrameHeader { fin: true, reserved: false, mask: Some(mask), .. } = header else { return None };
+    let text = match header.opcode {
+        Opcode::Text => true,
+        Opcode::Binary => false,
+        Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => return None,
     };
-    if head.length > max_message {
+    if header.length > max_message {
         return None;
     }
-    let (payload, rest) = input[length..].split_at_checked(usize::try_from(head.length).ok()?)?;
+    let (payload, rest) = input[length..].split_at_checked(usize::try_from(header.length).ok()?)?;
     *input = rest;
     let mut bytes = payload.to_vec();
     unmask(&mut bytes, mask, 0);
-    Some(message(bytes, text))
+    Some(data_message(bytes, text))
 }
 
-/// A message that is all there.
-fn message(bytes: Vec<u8>, text: bool) -> Result<Item, DecodeError> {
+fn data_message(bytes: Vec<u8>, text: bool) -> Result<WsMessage, DecodeError> {
     let bytes = Bytes::from(bytes);
     if text {
-        ByteString::try_from(bytes).map(Item::Text).map_err(|_| DecodeError::NotUtf8)
+        ByteString::try_from(bytes).map(WsMessage::Text).map_err(|_| DecodeError::InvalidUtf8)
     } else {
-        Ok(Item::Binary(bytes))
+        Ok(WsMessage::Binary(bytes))
     }
 }
 
-impl Head {
-    /// The head at the beginning of `bytes` and its length, if it is all there.
-    fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, ProtocolError> {
+fn parse_close(payload: &[u8]) -> Result<WsMessage, DecodeError> {
+    match payload {
+        [] => Ok(WsMessage::Close(None)),
+        [_] => Err(DecodeError::InvalidClosePayload),
+        [high, low, reason @ ..] => {
+            let reason = std::str::from_utf8(reason).map_err(|_| DecodeError::InvalidUtf8)?;
+            Ok(WsMessage::Close(Some((u16::from_be_bytes([*high, *low]), reason.to_owned()))))
+        }
+    }
+}
+
+/// Returns true if a close frame may have this code (RFC 6455 §7.4, and the codes registered since).
+pub(super) fn is_valid_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1013 | 3000..=4999)
+}
+
+impl FrameHeader {
+    /// Parses the header at the start of `bytes`. Returns it with its length, or `None` if it is incomplete.
+    fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, usize)>, DecodeError> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         let (length, rest) = match second & 0x7f {
             126 => match rest.split_first_chunk() {
@@ -287,51 +350,39 @@ impl Head {
                 None => return Ok(None),
             },
         };
-        let opcode = OpCode::from(first & 0x0f);
-        if matches!(opcode, OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_))) {
-            return Err(ProtocolError::InvalidOpcode(first & 0x0f));
-        }
-        let head = Head { last: first & 0x80 != 0, reserved: first & 0x70 != 0, opcode, mask, length };
-        Ok(Some((head, bytes.len() - rest.len())))
+        let Some(opcode) = Opcode::from_bits(first & 0x0f) else {
+            return Err(DecodeError::InvalidOpcode(first & 0x0f));
+        };
+        let header =
+            FrameHeader { fin: first & 0x80 != 0, reserved: first & 0x70 != 0, opcode, mask, length };
+        Ok(Some((header, bytes.len() - rest.len())))
     }
 }
 
-/// Takes the mask off a part of a payload that begins at `at`, 32 bytes at a time: in the widest registers there are, a
-/// sixth of the instructions of the whole message less than with eight.
-fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
-    mask.rotate_left((at % 4) as usize);
+/// Unmasks a part of a payload that begins at `offset`. The chunks are as wide as the widest registers, so
+/// that the loop is compiled to vector instructions.
+fn unmask(bytes: &mut [u8], mut mask: [u8; 4], offset: u64) {
+    mask.rotate_left((offset % 4) as usize);
     let (wide, rest) = bytes.as_chunks_mut::<32>();
-    for wide in wide {
-        for (at, byte) in wide.iter_mut().enumerate() {
+    for chunk in wide {
+        for (at, byte) in chunk.iter_mut().enumerate() {
             *byte ^= mask[at % 4];
         }
     }
-    let (fours, rest) = rest.as_chunks_mut::<4>();
-    for four in fours {
-        *four = (u32::from_ne_bytes(*four) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    let (words, rest) = rest.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
     }
     for (byte, mask) in rest.iter_mut().zip(mask) {
         *byte ^= mask;
     }
 }
 
-/// What a close frame says.
-fn close(payload: &[u8]) -> Result<Option<(u16, String)>, DecodeError> {
-    match payload {
-        [] => Ok(None),
-        [_] => Err(ProtocolError::InvalidCloseSequence.into()),
-        [high, low, reason @ ..] => {
-            let reason = std::str::from_utf8(reason).map_err(|_| DecodeError::NotUtf8)?;
-            Ok(Some((u16::from_be_bytes([*high, *low]), reason.to_owned())))
-        }
-    }
-}
-
-/// Appends a frame as a server sends it: whole, and not masked.
-pub(super) fn encode(opcode: OpCode, payload: &[&[u8]], out: &mut Vec<u8>) {
-    let length: usize = payload.iter().map(|part| part.len()).sum();
+/// Appends an unfragmented, unmasked frame to `out`. The payload is the concatenation of `parts`.
+pub(super) fn encode(opcode: Opcode, parts: &[&[u8]], out: &mut Vec<u8>) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
     out.reserve(length + 10);
-    out.push(0x80 | u8::from(opcode));
+    out.push(0x80 | opcode as u8);
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..126), _) => out.push(length),
         (_, Ok(length)) => {
@@ -343,5 +394,5 @@ pub(super) fn encode(opcode: OpCode, payload: &[&[u8]], out: &mut Vec<u8>) {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    payload.iter().for_each(|part| out.extend_from_slice(part));
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }

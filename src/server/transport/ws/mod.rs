@@ -1,7 +1,5 @@
-//! WebSockets: a stream on which the upgrade is done, as frames. No dialect, no room.
-//!
-//! What is read comes by way of a buffer of the thread's, what is written waits in one that is given back when it is
-//! empty: an idle connection has neither.
+//! WebSockets (RFC 6455) on streams whose upgrade is done. Buffers are borrowed from a pool while bytes are
+//! in them: an idle connection holds none.
 
 mod buffer_pool;
 mod codec;
@@ -14,110 +12,112 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::{Incoming, Transport};
+use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Close, Message, Outgoing};
+pub(crate) use buffer_pool::BufferPool;
 use buffer_pool::{ReadBuffer, WriteBuffer};
-use codec::{DecodeError, Decoder, Item};
+use codec::{DecodeError, Decoder, Opcode, WsMessage};
 
-/// What is discarded at most of what a peer sends after we closed, in bytes.
+/// Most bytes of a peer that are discarded after a close frame was sent to it.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
-/// How much may be queued while the peer does not take it, before it is no longer listened to, in bytes: its own words
-/// could make us queue more.
+/// Most bytes that may be queued before nothing more is received, as messages of the peer may queue more.
 const MAX_UNSENT: usize = 64 * 1024;
 
-/// A WebSocket on the server's side.
+/// The server's end of a WebSocket.
 #[derive(Debug)]
 pub struct Socket<S> {
     stream: S,
     decoder: Decoder,
-    /// What was read and not looked at yet.
+    /// Received bytes that are not decoded yet.
     unread: Option<Box<ReadBuffer>>,
-    /// What was queued and not sent yet.
+    /// Queued bytes that are not sent yet.
     unsent: Option<Box<WriteBuffer>>,
-    /// We sent a close frame, of our own or as an answer: nothing may follow it.
-    closed: bool,
-    /// There is nothing more to read.
-    over: bool,
+    /// A close frame was queued, and nothing may follow it.
+    close_sent: bool,
+    /// Nothing more will be received.
+    eof: bool,
+    /// The error of the last read.
+    error: Option<io::Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Takes over a stream after its upgrade; `early` is what was read beyond the request. Messages of more than
-    /// `max_message` bytes are [`Incoming::MessageTooBig`].
-    pub fn new(stream: S, early: Bytes, max_message: usize) -> Self {
-        let unread = ReadBuffer { from: 0, to: early.len(), bytes: early.into() };
+    /// Returns a WebSocket on `stream`. `prefetched` are the bytes that were received after the upgrade
+    /// request. A message of more than `max_message` bytes is reported as [`Incoming::MessageTooBig`].
+    pub fn new(stream: S, prefetched: Bytes, max_message: usize) -> Self {
+        let unread = ReadBuffer { start: 0, end: prefetched.len(), bytes: prefetched.into() };
         Socket {
             stream,
             decoder: Decoder::new(max_message),
-            unread: (unread.to > 0).then(|| Box::new(unread)),
+            unread: (unread.end > 0).then(|| Box::new(unread)),
             unsent: None,
-            closed: false,
-            over: false,
+            close_sent: false,
+            eof: false,
+            error: None,
         }
     }
 
-    /// These bytes go out before the first frame, and in one piece with it: a write of its own takes 6 µs of each session.
+    /// Queues the response to the upgrade request, which is then sent in one write with the first frame.
     #[must_use]
-    pub fn after(mut self, bytes: Vec<u8>) -> Self {
-        if !bytes.is_empty() {
-            self.unsent = Some(Box::new(WriteBuffer { bytes, from: 0 }));
+    pub fn with_response(mut self, response: Vec<u8>) -> Self {
+        if !response.is_empty() {
+            self.unsent = Some(Box::new(WriteBuffer { bytes: response, start: 0 }));
         }
         self
     }
 
-    /// Queues a frame, unless a close frame was.
-    fn write(&mut self, opcode: OpCode, payload: &[&[u8]]) {
-        if self.closed {
+    /// Queues a frame, unless a close frame was queued.
+    fn write(&mut self, opcode: Opcode, parts: &[&[u8]]) {
+        if self.close_sent {
             return;
         }
-        let unsent = self.unsent.get_or_insert_with(buffer_pool::take_writing);
-        codec::encode(opcode, payload, &mut unsent.bytes);
+        let unsent = self.unsent.get_or_insert_with(buffer_pool::acquire_write);
+        codec::encode(opcode, parts, &mut unsent.bytes);
     }
 
     fn write_close(&mut self, code: Option<u16>, reason: &str) {
-        let payload: &[&[u8]] = match code {
+        let parts: &[&[u8]] = match code {
             None => &[],
             Some(code) => &[&code.to_be_bytes(), reason.as_bytes()],
         };
-        self.write(OpCode::Control(Control::Close), payload);
-        self.closed = true;
+        self.write(Opcode::Close, parts);
+        self.close_sent = true;
     }
 
-    /// The next thing in what was read.
+    /// Decodes the next event from the received bytes.
     fn next_unread(&mut self) -> Option<Incoming> {
         let unread = self.unread.as_deref_mut()?;
-        let mut input = &unread.bytes[unread.from..unread.to];
+        let mut input = &unread.bytes[unread.start..unread.end];
         let next = self.decoder.next(&mut input);
-        unread.from = unread.to - input.len();
-        self.over = matches!(next, Err(_) | Ok(Some(Item::Close(_))));
-        if self.over || unread.from == unread.to {
-            self.unread.take().into_iter().for_each(buffer_pool::give_reading);
+        unread.start = unread.end - input.len();
+        self.eof = matches!(next, Err(_) | Ok(Some(WsMessage::Close(_))));
+        if self.eof || unread.start == unread.end {
+            self.unread.take().into_iter().for_each(buffer_pool::release_read);
         }
         match next {
-            Ok(item) => item.map(|item| self.incoming(item)),
-            Err(fault) => Some(match fault {
-                DecodeError::TooBig => Incoming::MessageTooBig,
-                DecodeError::NotUtf8 => Incoming::ProtocolError(Close::new(1007, "the text is not UTF-8")),
-                DecodeError::Protocol(error) => Incoming::ProtocolError(Close::new(1002, error.to_string())),
-            }),
+            Ok(message) => message.map(|message| self.on_message(message)),
+            Err(DecodeError::MessageTooBig) => Some(Incoming::MessageTooBig),
+            Err(error) => {
+                let code = if error == DecodeError::InvalidUtf8 { 1007 } else { 1002 };
+                Some(Incoming::ProtocolError(Close::new(code, error.to_string())))
+            }
         }
     }
 
-    fn incoming(&mut self, item: Item) -> Incoming {
-        match item {
-            Item::Text(text) => Incoming::Message(Message::Text(text)),
-            Item::Binary(bytes) => Incoming::Message(Message::Binary(bytes)),
-            Item::Ping(payload) => {
-                self.write(OpCode::Control(Control::Pong), &[&payload]);
+    fn on_message(&mut self, message: WsMessage) -> Incoming {
+        match message {
+            WsMessage::Text(text) => Incoming::Message(Message::Text(text)),
+            WsMessage::Binary(bytes) => Incoming::Message(Message::Binary(bytes)),
+            WsMessage::Ping(payload) => {
+                self.write(Opcode::Pong, &[&payload]);
                 Incoming::Ping
             }
-            Item::Pong => Incoming::Pong,
-            Item::Close(close) => {
+            WsMessage::Pong => Incoming::Pong,
+            WsMessage::Close(close) => {
                 let (code, reason) = match &close {
                     None => (None, ""),
-                    Some((code, _)) if !self.closed && !CloseCode::from(*code).is_allowed() => {
+                    Some((code, _)) if !self.close_sent && !codec::is_valid_close_code(*code) => {
                         (Some(1002), "Protocol violation")
                     }
                     Some((code, reason)) => (Some(*code), &reason[..]),
@@ -128,16 +128,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Reads once. Whether there was anything.
+    /// Reads once. Returns true if anything was received.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut buffer = buffer_pool::take_reading();
+        let mut buffer = buffer_pool::acquire_read();
         let mut filled = ReadBuf::new(&mut buffer.bytes);
         let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
         let length = filled.filled().len();
         if length == 0 {
-            buffer_pool::give_reading(buffer);
+            buffer_pool::release_read(buffer);
         } else {
-            buffer.to = length;
+            buffer.end = length;
             self.unread = Some(buffer);
         }
         read.map_ok(|()| length > 0)
@@ -145,11 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
-    const BEAT: Option<Duration> = None;
+    const KEEPALIVE: Option<Duration> = None;
+    const KIND: TransportKind = TransportKind::WebSocket;
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
-            if self.over {
+            if self.eof {
                 return Poll::Ready(Incoming::Disconnected);
             }
             if let Some(incoming) = self.next_unread() {
@@ -157,7 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             }
             match ready!(self.poll_read(context)) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => self.over = true,
+                Ok(false) => self.eof = true,
+                Err(error) => {
+                    self.eof = true;
+                    self.error = Some(error);
+                }
             }
         }
     }
@@ -168,19 +173,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 self.write_close(code, &reason);
                 return Ok(true);
             }
-            _ if self.closed => return Err(io::ErrorKind::NotConnected.into()),
-            Outgoing::Message(Message::Text(text)) => {
-                self.write(OpCode::Data(Data::Text), &[text.as_bytes()])
-            }
-            Outgoing::Message(Message::Binary(bytes)) => self.write(OpCode::Data(Data::Binary), &[&bytes]),
-            Outgoing::Prefixed(prefix, rest) => self.write(OpCode::Data(Data::Binary), &[&prefix, &rest]),
+            _ if self.close_sent => return Err(io::ErrorKind::NotConnected.into()),
+            Outgoing::Message(Message::Text(text)) => self.write(Opcode::Text, &[text.as_bytes()]),
+            Outgoing::Message(Message::Binary(bytes)) => self.write(Opcode::Binary, &[&bytes]),
+            Outgoing::Prefixed(prefix, rest) => self.write(Opcode::Binary, &[&prefix, &rest]),
         }
         Ok(false)
     }
 
     fn queue_ping(&mut self) -> io::Result<()> {
-        self.write(OpCode::Control(Control::Ping), &[]);
+        self.write(Opcode::Ping, &[]);
         Ok(())
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
     }
 
     fn is_congested(&self) -> bool {
@@ -189,47 +196,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(unsent) = self.unsent.as_deref_mut().filter(|unsent| unsent.len() > 0) {
-            match Pin::new(&mut self.stream).poll_write(context, &unsent.bytes[unsent.from..])? {
+            match Pin::new(&mut self.stream).poll_write(context, &unsent.bytes[unsent.start..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => unsent.from += count,
+                Poll::Ready(count) => unsent.start += count,
                 Poll::Pending => {
-                    // What answers pings could be appended forever, and never be sent to its end.
-                    if unsent.from >= unsent.bytes.len() / 2 {
-                        unsent.bytes.drain(..std::mem::take(&mut unsent.from));
+                    // Pongs may be appended faster than a slow peer reads: the sent part must not stay
+                    // forever.
+                    if unsent.start >= unsent.bytes.len() / 2 {
+                        unsent.bytes.drain(..std::mem::take(&mut unsent.start));
                     }
                     return Poll::Pending;
                 }
             }
         }
-        self.unsent.take().into_iter().for_each(buffer_pool::give_writing);
-        // Under TLS, what was written may still have to be sent.
+        self.unsent.take().into_iter().for_each(buffer_pool::release_write);
+        // TLS has a buffer of its own.
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    async fn farewell(&mut self, closed: bool, patience: Duration) {
-        let farewell = async {
+    async fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) {
+        let close = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
-            while closed
+            while close_sent
                 && matches!(
                     poll_fn(|context| self.poll_next(context)).await,
                     Incoming::Message(_) | Incoming::Ping | Incoming::Pong
                 )
             {}
-            // Under TLS, what was written may still have to be sent, and the end has a word of its own.
-            if !closed {
+            // Sends the close_notify of TLS.
+            if !close_sent {
                 let _ = self.stream.shutdown().await;
             }
         };
-        let _ = tokio::time::timeout(patience, farewell).await;
+        let _ = tokio::time::timeout(timeout, close).await;
     }
 
-    /// Lets a close frame that was sent arrive: the peer has `patience` to finish what it is sending, which is
-    /// discarded, and to hang up. Otherwise the kernel would answer its data with a reset, which can overtake the
-    /// close frame.
-    async fn linger(mut self, patience: Duration) {
+    /// Discards what the peer sends up to its end. Without this, the kernel would answer data of the peer
+    /// with a reset, which can overtake the close frame.
+    async fn drain(mut self, timeout: Duration) {
         let discard = async {
             let _ = self.stream.shutdown().await;
-            // On the heap, as every idle connection would carry it in its task otherwise.
+            // On the heap, as it would otherwise be a part of each connection's task.
             let (mut buffer, mut discarded) = (vec![0; 1024], 0);
             while discarded < MAX_DISCARDED {
                 match self.stream.read(&mut buffer).await {
@@ -238,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 }
             }
         };
-        let _ = tokio::time::timeout(patience, discard).await;
+        let _ = tokio::time::timeout(timeout, discard).await;
     }
 }
 

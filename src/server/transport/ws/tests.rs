@@ -1,5 +1,5 @@
-//! Our WebSocket beside the library's, which is the oracle: the same bytes in the same pieces, sound and broken, must
-//! be the same messages, the same errors, and the same answers.
+//! Property tests with the WebSocket of `tungstenite` as the oracle: the same bytes in the same pieces, valid
+//! or not, must give the same messages, errors and responses.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -8,22 +8,23 @@ use futures_util::{Sink, Stream};
 use proptest::prelude::*;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::*;
 use crate::protocol::frame::Message as Received;
 
-/// The longest message here, in bytes.
+/// Longest message in these tests, in bytes.
 const MAX: usize = 300;
 
-/// Gives what it was given piece by piece, and then nothing more or the end; takes so much at a time.
+/// A stream that yields `pieces` and then pends or ends, and accepts `capacity` bytes.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     pub(super) pieces: VecDeque<Vec<u8>>,
     pub(super) ends: bool,
     pub(super) written: Vec<u8>,
-    pub(super) takes: Option<usize>,
+    pub(super) capacity: Option<usize>,
 }
 
 impl AsyncRead for Wire {
@@ -46,10 +47,10 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let count = self.takes.take().map_or(bytes.len(), |takes| takes.min(bytes.len()));
+        let count = self.capacity.take().map_or(bytes.len(), |capacity| capacity.min(bytes.len()));
         self.written.extend_from_slice(&bytes[..count]);
         if count < bytes.len() {
-            self.takes = Some(0);
+            self.capacity = Some(0);
         }
         if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
     }
@@ -63,44 +64,44 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// What a side made of it: what came, and what was answered.
-type Heard = (Vec<Incoming>, Vec<u8>);
+/// Events of one side, and the bytes that it wrote.
+type Reaction = (Vec<Incoming>, Vec<u8>);
 
-fn ours(wire: Wire, close_after: usize) -> (Heard, Socket<Wire>) {
+fn react(wire: Wire, close_after: usize) -> (Reaction, Socket<Wire>) {
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(wire, Bytes::new(), MAX);
-    let mut heard = Vec::new();
+    let mut events = Vec::new();
     loop {
-        if heard.len() == close_after {
+        if events.len() == close_after {
             let _ = socket.queue(Close::new(4000, "enough").into());
         }
         let Poll::Ready(incoming) = socket.poll_next(&mut context) else { break };
-        let gone = incoming == Incoming::Disconnected;
-        heard.push(incoming);
-        if gone {
+        let last = incoming == Incoming::Disconnected;
+        events.push(incoming);
+        if last {
             break;
         }
     }
     let _ = socket.poll_flush(&mut context);
-    ((heard, std::mem::take(&mut socket.stream.written)), socket)
+    ((events, std::mem::take(&mut socket.stream.written)), socket)
 }
 
-async fn theirs(wire: Wire, close_after: usize, faulted: bool) -> Heard {
+async fn oracle_reacts(wire: Wire, close_after: usize, failed: bool) -> Reaction {
     let mut context = Context::from_waker(Waker::noop());
     let config = WebSocketConfig::default().max_message_size(Some(MAX)).max_frame_size(Some(MAX));
     let mut socket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
-    let mut heard = Vec::new();
+    let mut events = Vec::new();
     loop {
-        if heard.len() == close_after {
-            // Otherwise it would send the pong that is due after the close frame.
+        if events.len() == close_after {
+            // Otherwise the pending pong would follow the close frame.
             let _ = Pin::new(&mut socket).poll_flush(&mut context);
             let close = CloseFrame { code: CloseCode::from(4000), reason: Utf8Bytes::from_static("enough") };
             let _ = Pin::new(&mut socket).start_send(Message::Close(Some(close)));
         }
         let next = match Pin::new(&mut socket).poll_next(&mut context) {
             Poll::Ready(next) => next,
-            // We refuse by the head what the library refuses when all of it is there.
-            Poll::Pending if faulted => {
+            // The library rejects a frame when all of it is received, and not by its header.
+            Poll::Pending if failed => {
                 socket.get_mut().pieces.push_back(vec![0; MAX]);
                 continue;
             }
@@ -115,22 +116,22 @@ async fn theirs(wire: Wire, close_after: usize, faulted: bool) -> Heard {
             Some(Ok(Message::Frame(_))) => unreachable!(),
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::MessageTooBig,
             Some(Err(Error::Utf8(_))) => Incoming::ProtocolError(Close::new(1007, "the text is not UTF-8")),
-            // An end without a close frame breaks no rule of frames.
+            // The end of the stream without a close frame is no protocol error here.
             Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Disconnected,
             Some(Err(Error::Protocol(error))) => Incoming::ProtocolError(Close::new(1002, error.to_string())),
             Some(Err(_)) | None => Incoming::Disconnected,
         };
-        let gone = incoming == Incoming::Disconnected;
-        heard.push(incoming);
-        if gone {
+        let last = incoming == Incoming::Disconnected;
+        events.push(incoming);
+        if last {
             break;
         }
     }
     let _ = Pin::new(&mut socket).poll_flush(&mut context);
-    (heard, std::mem::take(&mut socket.get_mut().written))
+    (events, std::mem::take(&mut socket.get_mut().written))
 }
 
-/// A frame of a client, as the bits say.
+/// Returns a frame with any first byte, masked or not.
 fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     let masked = if mask.is_some() { 0x80 } else { 0 };
@@ -151,7 +152,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => "[a-z]{0,20}".prop_map(String::into_bytes),
         2 => "\\PC{0,40}".prop_map(String::into_bytes),
-        // Characters that are cut, or none at all.
+        // Parts of characters, and invalid bytes.
         2 => prop::sample::select(vec![&b"\xe2"[..], b"\x82", b"\xac", b"\xf0\x9f", b"\x98\x80", b"\xff", b""])
             .prop_map(<[u8]>::to_vec),
         2 => prop::sample::select(vec![&b"\x03\xe8"[..], b"\x03\xe8bye", b"\x03", b"\x03\xedx", b"\x0f\xa0\xff", b"\x00\x01"])
@@ -172,7 +173,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(frame, 0..12).prop_map(|frames| frames.concat())
 }
 
-/// Frames, in some of which something was changed, in pieces.
+/// Frames, possibly corrupted, in pieces.
 fn pieces() -> impl Strategy<Value = VecDeque<Vec<u8>>> {
     let changes = prop_oneof![
         3 => Just(Vec::new()),
@@ -199,25 +200,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn hears_what_the_library_hears(
+    fn decodes_like_the_library(
         pieces in pieces(),
         ends in any::<bool>(),
         close_after in prop_oneof![3 => Just(usize::MAX), 1 => 0..6usize],
     ) {
         let wire = || Wire { pieces: pieces.clone(), ends, ..Wire::default() };
-        let (ours, socket) = ours(wire(), close_after);
-        let faulted = ours.0.iter().any(|incoming| matches!(incoming, Incoming::MessageTooBig | Incoming::ProtocolError(_)));
+        let (reaction, socket) = react(wire(), close_after);
+        let failed = reaction.0.iter().any(|incoming| matches!(incoming, Incoming::MessageTooBig | Incoming::ProtocolError(_)));
         let mut wire = wire();
-        wire.ends &= !faulted;
+        wire.ends &= !failed;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let theirs = runtime.block_on(theirs(wire, close_after, faulted));
-        prop_assert_eq!(ours, theirs);
-        // No buffer is held, whatever came.
+        let expected = runtime.block_on(oracle_reacts(wire, close_after, failed));
+        prop_assert_eq!(reaction, expected);
+        // No buffer is held afterwards.
         prop_assert!(socket.unread.is_none() && socket.unsent.is_none());
     }
 
     #[test]
-    fn says_what_the_library_says(payloads in prop::collection::vec((any::<bool>(), 0..70_000usize), 1..4)) {
+    fn encodes_like_the_library(payloads in prop::collection::vec((any::<bool>(), 0..70_000usize), 1..4)) {
         let mut context = Context::from_waker(Waker::noop());
         let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -248,12 +249,12 @@ proptest! {
 }
 
 #[test]
-fn what_was_read_with_the_request_comes_first() {
+fn prefetched_bytes_are_decoded_first() {
     let mut context = Context::from_waker(Waker::noop());
-    let early = frame(0x82, Some([1, 2, 3, 4]), b"early");
-    let wire = Wire { pieces: [frame(0x82, Some([4, 3, 2, 1]), b"late")].into(), ..Wire::default() };
-    let mut socket = Socket::new(wire, early.into(), MAX);
-    for expected in ["early", "late"] {
+    let prefetched = frame(0x82, Some([1, 2, 3, 4]), b"first");
+    let wire = Wire { pieces: [frame(0x82, Some([4, 3, 2, 1]), b"second")].into(), ..Wire::default() };
+    let mut socket = Socket::new(wire, prefetched.into(), MAX);
+    for expected in ["first", "second"] {
         assert_eq!(
             socket.poll_next(&mut context),
             Poll::Ready(Incoming::Message(Received::binary(expected.as_bytes())))
@@ -263,15 +264,15 @@ fn what_was_read_with_the_request_comes_first() {
 }
 
 #[test]
-fn what_a_slow_peer_has_taken_is_forgotten() {
+fn sent_bytes_are_released_while_peer_is_slow() {
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
     let mut sent = 0;
     while sent < 10 * MAX_UNSENT {
         socket.queue(Received::binary(vec![7; 1000]).into()).unwrap();
-        // All but a few bytes, and again and again never all.
+        // The peer never takes the last few bytes.
         let unsent = |socket: &Socket<Wire>| socket.unsent.as_ref().map_or(0, |unsent| unsent.len());
-        socket.stream.takes = Some(unsent(&socket) - 10);
+        socket.stream.capacity = Some(unsent(&socket) - 10);
         assert!(socket.poll_flush(&mut context).is_pending());
         sent += 1000;
         let held = socket.unsent.as_ref().map_or(0, |unsent| unsent.bytes.len());
@@ -279,14 +280,13 @@ fn what_a_slow_peer_has_taken_is_forgotten() {
     }
     socket.queue(Received::binary(vec![7; MAX_UNSENT]).into()).unwrap();
     assert!(socket.is_congested());
-    socket.stream.takes = None;
+    socket.stream.capacity = None;
     assert!(matches!(socket.poll_flush(&mut context), Poll::Ready(Ok(()))));
     assert!(!socket.is_congested() && socket.unsent.is_none());
 }
 
-/// Messages of which little comes do not cost what they announce.
 #[test]
-fn what_is_announced_is_not_set_aside() {
+fn announced_length_is_not_reserved() {
     let mut context = Context::from_waker(Waker::noop());
     let mut head = vec![0x82, 0xff];
     head.extend((1u64 << 30).to_be_bytes());
@@ -294,5 +294,12 @@ fn what_is_announced_is_not_set_aside() {
     let wire = Wire { pieces: [head, vec![0; 10]].into(), ..Wire::default() };
     let mut socket = Socket::new(wire, Bytes::new(), 1 << 30);
     assert!(socket.poll_next(&mut context).is_pending());
-    assert!(socket.decoder.held() < 100 * 1024, "{}", socket.decoder.held());
+    assert!(socket.decoder.held_bytes() < 100 * 1024, "{}", socket.decoder.held_bytes());
+}
+
+#[test]
+fn close_codes_are_valid_like_in_the_library() {
+    for code in 0..=u16::MAX {
+        assert_eq!(codec::is_valid_close_code(code), CloseCode::from(code).is_allowed(), "{code}");
+    }
 }

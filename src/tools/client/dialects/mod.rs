@@ -1,5 +1,5 @@
-//! Synthetic clients, one of each dialect: small state machines that say what a real client says, and make of what
-//! comes what the real ones were measured to, also of what was not meant for them. No sockets, tasks or clocks here.
+//! Synthetic clients, one for each dialect: small state machines that send what a real client sends, and react to what
+//! they receive as the real ones were measured to, also to what was not meant for them. No sockets, tasks or clocks.
 
 mod signaller;
 #[cfg(test)]
@@ -16,156 +16,162 @@ use super::message::{ReceivedMessage, TestMessage};
 use super::protocol::Protocol;
 use crate::protocol::dialect::Dialect;
 
-/// What a client wants.
+/// The role that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// To be the first, the opener.
+    /// The first in the room.
     Member,
-    /// To be bound to a member.
+    /// A client that is to be linked to a member.
     Joiner,
 }
 
-/// A message.
+/// A data frame that a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// A text.
+pub enum ClientFrame {
+    /// A text frame.
     Text(String),
-    /// Bytes.
+    /// A binary frame.
     Binary(Vec<u8>),
 }
 
-/// What a client does of its own accord when something comes.
+/// A client's reaction to what it received.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientAction {
-    /// It sends something.
-    Send(Frame),
-    /// It understands something.
-    Hear(ClientEvent),
-    /// It closes, with this code if any.
+    /// The client sends a frame.
+    Send(ClientFrame),
+    /// The client reports an event to its application.
+    Report(ClientEvent),
+    /// The client closes the connection, with a code if any.
     Close(Option<u16>),
 }
 
-/// What a client understands.
+/// An event that a client reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientEvent {
-    /// It is a member now.
-    Member,
-    /// It is bound to a member.
-    Bound,
-    /// It may not come in.
-    Refused(String),
-    /// Somebody joins.
-    Arrival,
-    /// Something from another.
-    TestMessage {
-        /// From whom, as a member knows its joiners.
-        from: Option<Id>,
-        /// What.
-        got: ReceivedMessage,
+    /// The client is a member now.
+    BecameMember,
+    /// The client is linked to a member.
+    LinkedToMember,
+    /// The client is rejected, with this reason.
+    Rejected(String),
+    /// A joiner asks to join.
+    JoinerArrived,
+    /// A message from the other client.
+    Message {
+        /// The sender, at a member.
+        from: Option<JoinerId>,
+        /// The message.
+        message: ReceivedMessage,
     },
-    /// The other has nothing more to say.
+    /// The other client sends nothing more.
     End {
-        /// Who.
-        from: Option<Id>,
+        /// The sender, at a member.
+        from: Option<JoinerId>,
     },
-    /// The other has left.
-    Gone {
-        /// Who.
-        from: Option<Id>,
+    /// The other client has left.
+    PeerLeft {
+        /// The client that left, at a member.
+        from: Option<JoinerId>,
     },
-    /// The server asks whether it is there.
-    Beat,
-    /// What a real client would not survive, or take for an error.
-    Strange(String),
-    /// Everything that was sent before was read by the server.
-    Fence,
-    /// The connection has ended, with this code and reason.
+    /// A heartbeat of the server.
+    HeartbeatRequest,
+    /// Something that would end a real client, or that it would report as an error.
+    Unexpected(String),
+    /// The server has read everything that was sent before.
+    Synced,
+    /// The connection was closed, with this code and reason.
     Closed(Option<u16>, String),
 }
 
-/// What a member calls a joiner, as the server called it.
+/// The name of a joiner at its member, as the server gave it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Id(pub Value);
+pub struct JoinerId(pub Value);
 
-/// A client.
-pub trait Client: Send {
-    /// The connection is open. A joiner whose request to join carries data sends this.
-    fn opened(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction>;
+/// A client of one dialect.
+pub trait SyntheticClient: Send {
+    /// Handles the opening of the connection. `first` is the message that a joiner sends with its request to join, if
+    /// its dialect has that.
+    fn on_open(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction>;
 
-    /// A text comes.
-    fn text(&mut self, text: &str) -> Vec<ClientAction>;
+    /// Handles a text frame.
+    fn on_text(&mut self, text: &str) -> Vec<ClientAction>;
 
-    /// Bytes come.
-    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction>;
+    /// Handles a binary frame.
+    fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction>;
 
-    /// How it says this to the other, a member to one of its joiners; `None` if it has no words for it.
-    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame>;
+    /// Encodes a message to the other client, a member's to the joiner `to`; `None` if the dialect cannot express it.
+    fn encode(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame>;
 
-    /// How it says that it has nothing more to say.
-    fn end(&mut self, _to: Option<&Id>) -> Option<Frame> {
+    /// Encodes that nothing more follows; `None` if the dialect cannot express it.
+    fn encode_end(&mut self, _to: Option<&JoinerId>) -> Option<ClientFrame> {
         None
     }
 
-    /// What it says every five seconds.
-    fn beat(&self) -> Option<Frame> {
+    /// Encodes that a joiner has reached the group through its member; `None` if the dialect cannot express it.
+    fn encode_joined(&mut self) -> Option<ClientFrame> {
+        None
+    }
+
+    /// Encodes the heartbeat that the client sends every five seconds; `None` if it sends none.
+    fn heartbeat(&self) -> Option<ClientFrame> {
         None
     }
 }
 
-/// A client of this kind, for the room of this key.
-pub fn client(tongue: Protocol, role: Role, key: &str) -> Box<dyn Client> {
-    let Protocol::Sigver(dialect) = tongue else { return Box::new(signaller::Relay) };
+/// Returns a client of this protocol and role for the room `key`.
+pub fn new_client(protocol: Protocol, role: Role, key: &str) -> Box<dyn SyntheticClient> {
+    let Protocol::Sigver(dialect) = protocol else { return Box::new(signaller::SignallerClient) };
     match dialect {
         Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-            Box::new(v1_to_5::Indexed::new(dialect, role, key))
+            Box::new(v1_to_5::IndexedClient::new(dialect, role, key))
         }
-        Dialect::Sigver6 => Box::new(v6::Sigver6::new(role, key)),
+        Dialect::Sigver6 => Box::new(v6::Sigver6Client::new(role, key)),
         Dialect::Sigver7
         | Dialect::Sigver7_6
         | Dialect::Sigver8
         | Dialect::Sigver9
         | Dialect::Sigver11
-        | Dialect::Sigver13 => Box::new(v7_to_14::Envelope::new(dialect, role, key)),
+        | Dialect::Sigver13 => Box::new(v7_to_14::EnvelopeClient::new(dialect, role, key)),
         Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
-            Box::new(v15_to_18::V1::new(dialect, role))
+            Box::new(v15_to_18::V1Client::new(dialect, role))
         }
-        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(v19_to_20::Current::new(dialect, role)),
+        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(v19_to_20::V2Client::new(dialect, role)),
     }
 }
 
-/// The path that a client of this kind connects to.
-pub fn path(tongue: Protocol, role: Role, key: &str) -> String {
-    match (tongue, role) {
+/// Returns the path that a client of this protocol and role connects to for the room `key`.
+pub fn request_path(protocol: Protocol, role: Role, key: &str) -> String {
+    match (protocol, role) {
         (Protocol::Signaller, Role::Member) => format!("/listen/{key}"),
         (Protocol::Signaller, Role::Joiner) => format!("/connect/{key}"),
-        _ if tongue.is_json() => "/".to_owned(),
+        _ if protocol.is_json() => "/".to_owned(),
         _ => format!("/{key}"),
     }
 }
 
-impl Id {
-    /// A number.
-    pub fn number(number: u32) -> Self {
-        Id(number.into())
+impl JoinerId {
+    /// Returns a numeric id.
+    pub fn from_number(number: u32) -> Self {
+        JoinerId(number.into())
     }
 
-    /// The number it is, or 0.
-    fn as_number(&self) -> u32 {
+    /// Returns the number that the id is, or 0.
+    fn number(&self) -> u32 {
         self.0.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
     }
 }
 
-fn text(value: &Value) -> Frame {
-    Frame::Text(value.to_string())
+fn text_frame(value: &Value) -> ClientFrame {
+    ClientFrame::Text(value.to_string())
 }
 
-fn strange(what: impl Into<String>) -> ClientAction {
-    ClientAction::Hear(ClientEvent::Strange(what.into()))
+fn unexpected(what: impl Into<String>) -> ClientAction {
+    ClientAction::Report(ClientEvent::Unexpected(what.into()))
 }
 
-fn parcel(from: Option<Id>, got: ReceivedMessage) -> Vec<ClientAction> {
-    if got.is_empty() {
+fn received(from: Option<JoinerId>, message: ReceivedMessage) -> Vec<ClientAction> {
+    if message.is_empty() {
         return Vec::new();
     }
-    vec![ClientAction::Hear(ClientEvent::TestMessage { from, got })]
+    vec![ClientAction::Report(ClientEvent::Message { from, message })]
 }

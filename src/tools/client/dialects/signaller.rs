@@ -1,31 +1,31 @@
-//! A client of the path relay: whatever it sends comes out at the other end.
+//! A client of signaller: each of its frames is delivered to the other end as it is.
 
-use super::{Client, ClientAction, ClientEvent, Frame, Id, parcel};
+use super::{ClientAction, ClientEvent, ClientFrame, JoinerId, SyntheticClient, received};
 use crate::tools::client::message::{MessageKind, ReceivedMessage, TestMessage};
 
-/// The client. That it is let in tells it all there is to know.
+/// A listener or a connector. A granted upgrade is all that it learns about its handle.
 #[derive(Debug)]
-pub struct Relay;
+pub(crate) struct SignallerClient;
 
-impl Client for Relay {
-    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
-        vec![ClientAction::Hear(ClientEvent::Bound)]
+impl SyntheticClient for SignallerClient {
+    fn on_open(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
+        vec![ClientAction::Report(ClientEvent::LinkedToMember)]
     }
 
-    fn text(&mut self, text: &str) -> Vec<ClientAction> {
-        parcel(None, ReceivedMessage::of_bytes(text.as_bytes()))
+    fn on_text(&mut self, text: &str) -> Vec<ClientAction> {
+        received(None, ReceivedMessage::from_bytes(text.as_bytes()))
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
-        parcel(None, ReceivedMessage::of_bytes(bytes))
+    fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
+        received(None, ReceivedMessage::from_bytes(bytes))
     }
 
-    fn say(&mut self, _to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
-        match parcel.shape {
+    fn encode(&mut self, _to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame> {
+        match message.kind {
             MessageKind::Offer | MessageKind::Answer | MessageKind::Candidate | MessageKind::Json => {
-                String::from_utf8(parcel.bytes()).ok().map(Frame::Text)
+                String::from_utf8(message.bytes()).ok().map(ClientFrame::Text)
             }
-            MessageKind::Bytes => Some(Frame::Binary(parcel.bytes())),
+            MessageKind::Bytes => Some(ClientFrame::Binary(message.bytes())),
         }
     }
 }

@@ -1,112 +1,135 @@
-//! A client of sigver 19 or 20: it speaks first, and ignores what it cannot decode.
+//! A client of sigver 19 or 20: the client sends first, and ignores what it cannot decode.
 
-use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange};
+use super::{ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, received, unexpected};
 use crate::protocol::dialect::Dialect;
 use crate::tools::client::message::{ReceivedMessage, TestMessage};
-use crate::tools::client::protobuf::{Fields, Kind, Schema, Value, decode, delimited, number};
+use crate::tools::protobuf::{FieldType, FieldValue, KnownFields, Schema, decode, delimited, number};
 
-const CONTENT_C: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Bytes)];
-const CONTENT_D: Schema = &[(1, Kind::Number), (2, Kind::Number), (3, Kind::Number), (4, Kind::Bytes)];
-const GROUP: Schema = &[(1, Kind::Number), (2, Kind::Number)];
+const NUMBER: FieldType = FieldType::Number;
+const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
+const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
+const GROUP: Schema = &[(1, NUMBER), (2, NUMBER)];
 const V19: Schema =
-    &[(1, Kind::Number), (2, Kind::Message(CONTENT_C)), (3, Kind::Message(GROUP)), (4, Kind::Number)];
+    &[(1, NUMBER), (2, FieldType::Message(CONTENT_19)), (3, FieldType::Message(GROUP)), (4, NUMBER)];
 const V20: Schema =
-    &[(1, Kind::Number), (2, Kind::Message(CONTENT_D)), (3, Kind::Message(GROUP)), (4, Kind::Number)];
+    &[(1, NUMBER), (2, FieldType::Message(CONTENT_20)), (3, FieldType::Message(GROUP)), (4, NUMBER)];
 
-/// The client.
+/// netflux id of members.
+const MEMBER_ID: u8 = 11;
+/// netflux id of joiners.
+const JOINER_ID: u32 = 300_000_012;
+
+/// A client of sigver 19 or 20.
 #[derive(Debug)]
-pub struct Current {
+pub(crate) struct V2Client {
     dialect: Dialect,
     role: Role,
-    /// Connects without an answer.
-    asked: u32,
-    member: bool,
+    /// Number of `connect` messages without an answer.
+    unanswered: u32,
+    is_member: bool,
+    /// True while the answer to [`encode_joined`](SyntheticClient::encode_joined) has not arrived.
+    is_joining: bool,
 }
 
-impl Current {
-    /// A client that connects.
-    pub fn new(dialect: Dialect, role: Role) -> Self {
-        Current { dialect, role, asked: 0, member: false }
+impl V2Client {
+    /// Returns a client that is not connected yet.
+    pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
+        V2Client { dialect, role, unanswered: 0, is_member: false, is_joining: false }
     }
 
     fn id(&self) -> u32 {
         match self.role {
-            Role::Member => 11,
-            Role::Joiner => 300_000_012,
+            Role::Member => MEMBER_ID.into(),
+            Role::Joiner => JOINER_ID,
         }
     }
 
-    fn connect(&mut self) -> ClientAction {
-        self.asked += 1;
-        ClientAction::Send(Frame::Binary(delimited(3, &number(1, self.id()))))
+    /// Returns a `connect` with the ids of these members.
+    fn connect(&mut self, members: &[u8]) -> ClientFrame {
+        self.unanswered += 1;
+        let members = if members.is_empty() { Vec::new() } else { delimited(2, members) };
+        ClientFrame::Binary(delimited(3, &[number(1, self.id()), members].concat()))
     }
 
-    fn connected(&mut self, connected: bool) -> Vec<ClientAction> {
-        if self.asked == 0 {
-            return vec![strange("an answer to no question")];
+    fn on_connected(&mut self, connected: bool) -> Vec<ClientAction> {
+        if self.unanswered == 0 {
+            return vec![unexpected("an answer to no question")];
         }
-        self.asked -= 1;
+        self.unanswered -= 1;
         match connected {
-            false => vec![ClientAction::Hear(ClientEvent::Bound)],
-            true if self.member => Vec::new(),
+            true if std::mem::take(&mut self.is_joining) => {
+                self.is_member = true;
+                vec![ClientAction::Report(ClientEvent::BecameMember)]
+            }
+            false if self.is_joining => {
+                vec![unexpected("the server does not accept that the client has joined")]
+            }
+            false => vec![ClientAction::Report(ClientEvent::LinkedToMember)],
+            true if self.is_member => Vec::new(),
             true => {
-                // The group is made, and says so once more (netflux 4.3, measured).
-                self.member = true;
-                vec![ClientAction::Hear(ClientEvent::Member), self.connect()]
+                // A client that made a group sends `connect` once more (netflux 4.3, measured).
+                self.is_member = true;
+                let connect = self.connect(&[]);
+                vec![ClientAction::Report(ClientEvent::BecameMember), ClientAction::Send(connect)]
             }
         }
     }
 
-    fn content(&self, content: &Fields) -> Vec<ClientAction> {
+    fn on_content(&self, content: &KnownFields) -> Vec<ClientAction> {
         let (data, ids) = match self.dialect {
             Dialect::Sigver19 => (content.bytes(3), content.number(1)),
             _ => (content.bytes(4), content.number(1).max(content.number(2))),
         };
         if ids == 0 {
-            // It is nobody's.
+            // A content without an id belongs to no link.
             return Vec::new();
         }
-        let from = (self.role == Role::Member).then(|| Id::number(content.number(1)));
+        let from = (self.role == Role::Member).then(|| JoinerId::from_number(content.number(1)));
         match data {
-            [] => vec![ClientAction::Hear(ClientEvent::Gone { from })],
-            data => parcel(from, ReceivedMessage::of_bytes(data)),
+            [] => vec![ClientAction::Report(ClientEvent::PeerLeft { from })],
+            data => received(from, ReceivedMessage::from_bytes(data)),
         }
     }
 }
 
-impl Client for Current {
-    fn opened(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
-        vec![self.connect()]
+impl SyntheticClient for V2Client {
+    fn on_open(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
+        vec![ClientAction::Send(self.connect(&[]))]
     }
 
-    /// Ignored (measured).
-    fn text(&mut self, _text: &str) -> Vec<ClientAction> {
+    /// Ignores the frame (measured).
+    fn on_text(&mut self, _text: &str) -> Vec<ClientAction> {
         Vec::new()
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
+    fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
         let schema = if self.dialect == Dialect::Sigver19 { V19 } else { V20 };
         let Some(message) = decode(bytes, schema) else { return Vec::new() };
         match message.0.last() {
-            Some((1, _)) => vec![ClientAction::Hear(ClientEvent::Beat)],
-            Some((2, Value::Message(content))) => self.content(content),
-            Some((4, Value::Number(connected))) => self.connected(*connected != 0),
+            Some((1, _)) => vec![ClientAction::Report(ClientEvent::HeartbeatRequest)],
+            Some((2, FieldValue::Message(content))) => self.on_content(content),
+            Some((4, FieldValue::Number(connected))) => self.on_connected(*connected != 0),
             _ => Vec::new(),
         }
     }
 
-    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
-        let data = parcel.bytes();
-        let (from, to) = to.map_or((self.id(), 0), |to| (0, to.as_number()));
+    fn encode(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame> {
+        let data = message.bytes();
+        let (from, to) = to.map_or((self.id(), 0), |to| (0, to.number()));
         // The last field of each message is always written (netflux, measured).
         let content = match self.dialect {
             Dialect::Sigver19 => [number(1, from.max(to)), number(2, 0), delimited(3, &data)].concat(),
             _ => [number(1, from), number(2, to), number(3, 0), delimited(4, &data)].concat(),
         };
-        Some(Frame::Binary(delimited(2, &content)))
+        Some(ClientFrame::Binary(delimited(2, &content)))
     }
 
-    fn beat(&self) -> Option<Frame> {
-        Some(Frame::Binary(vec![0x08, 1]))
+    fn encode_joined(&mut self) -> Option<ClientFrame> {
+        self.is_joining = true;
+        Some(self.connect(&[MEMBER_ID]))
+    }
+
+    fn heartbeat(&self) -> Option<ClientFrame> {
+        Some(ClientFrame::Binary(vec![0x08, 1]))
     }
 }

@@ -1,113 +1,118 @@
-//! A client of sigver 7 to 14: a key is opened or joined, then `{"data":D}` goes up and `{"id":N,"data":D}` down. Each
-//! generation looks for one attribute of its own in the answer.
+//! A client of sigver 7 to 14: a key is opened or joined, then `{"data":D}` is sent to the member and `{"id":N,"data":D}`
+//! to a joiner. Each release looks for one attribute of its own in the answer to the first message.
 
 use serde_json::{Map, Value, json};
 
-use super::{Client, ClientAction, ClientEvent, Frame, Id, Role, parcel, strange, text};
+use super::{
+    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, received, text_frame, unexpected,
+};
 use crate::protocol::dialect::Dialect;
 use crate::tools::client::message::{ReceivedMessage, TestMessage};
 
-/// The client.
+/// A client of sigver 7 to 14.
 #[derive(Debug)]
-pub struct Envelope {
+pub(crate) struct EnvelopeClient {
     dialect: Dialect,
     role: Role,
     key: String,
-    /// It waits for the answer to its first message.
-    asks: bool,
+    /// True while the answer to the first message has not arrived.
+    awaits_answer: bool,
 }
 
-impl Envelope {
-    /// A client that connects.
-    pub fn new(dialect: Dialect, role: Role, key: &str) -> Self {
-        Envelope { dialect, role, key: key.to_owned(), asks: dialect != Dialect::Sigver7 }
+impl EnvelopeClient {
+    /// Returns a client that is not connected yet.
+    pub(crate) fn new(dialect: Dialect, role: Role, key: &str) -> Self {
+        EnvelopeClient { dialect, role, key: key.to_owned(), awaits_answer: dialect != Dialect::Sigver7 }
     }
 
-    /// What the answer to its first message tells, if this is one.
-    fn answer(&self, object: &Map<String, Value>) -> Option<ClientEvent> {
-        let said = |name: &str| object.get(name).and_then(Value::as_bool);
-        match (self.dialect, self.role) {
-            (Dialect::Sigver7_6 | Dialect::Sigver8, role) => Some(match (said("isKeyOk")?, role) {
-                (true, Role::Member) => ClientEvent::Member,
-                (true, Role::Joiner) => ClientEvent::Bound,
-                (false, _) => ClientEvent::Refused("isKeyOk: false".to_owned()),
-            }),
-            (Dialect::Sigver9, _) => {
-                Some(if said("opened")? { ClientEvent::Member } else { ClientEvent::Bound })
-            }
-            _ => Some(if said("first")? { ClientEvent::Member } else { ClientEvent::Bound }),
-        }
+    /// Returns what the answer to the first message means, if `object` is one.
+    fn decode_answer(&self, object: &Map<String, Value>) -> Option<ClientEvent> {
+        let flag = |name: &str| object.get(name).and_then(Value::as_bool);
+        let first = match self.dialect {
+            Dialect::Sigver7_6 | Dialect::Sigver8 => match flag("isKeyOk")? {
+                true => self.role == Role::Member,
+                false => return Some(ClientEvent::Rejected("isKeyOk: false".to_owned())),
+            },
+            Dialect::Sigver9 => flag("opened")?,
+            _ => flag("first")?,
+        };
+        Some(if first { ClientEvent::BecameMember } else { ClientEvent::LinkedToMember })
     }
 
-    fn object(&mut self, mut object: Map<String, Value>, frame: &str) -> Vec<ClientAction> {
+    fn on_object(&mut self, mut object: Map<String, Value>, frame: &str) -> Vec<ClientAction> {
         if object.get("ping").is_some() {
             if self.dialect == Dialect::Sigver13 {
                 return vec![
-                    ClientAction::Send(text(&json!({"pong": true}))),
-                    ClientAction::Hear(ClientEvent::Beat),
+                    ClientAction::Send(text_frame(&json!({"pong": true}))),
+                    ClientAction::Report(ClientEvent::HeartbeatRequest),
                 ];
             }
-            return vec![strange(format!("unknown: {frame}"))];
+            return vec![unexpected(format!("unknown: {frame}"))];
         }
-        if self.asks {
-            return match self.answer(&object) {
-                Some(heard) => {
-                    self.asks = false;
-                    vec![ClientAction::Hear(heard)]
+        if self.awaits_answer {
+            return match self.decode_answer(&object) {
+                Some(event) => {
+                    self.awaits_answer = false;
+                    vec![ClientAction::Report(event)]
                 }
-                // Its promise is rejected (netflux 0.10.8 to 1.0.0-rc.14, measured).
-                None => vec![strange(format!("no answer: {frame}"))],
+                // The client's promise is rejected (netflux 0.10.8 to 1.0.0-rc.14, measured).
+                None => vec![unexpected(format!("no answer: {frame}"))],
             };
         }
         let id = object.remove("id");
         match (self.role, id, object.remove("data"), object.remove("unavailable")) {
-            (Role::Member, Some(id), Some(data), _) => parcel(Some(Id(id)), ReceivedMessage::of_value(data)),
-            (Role::Joiner, _, Some(data), _) => parcel(None, ReceivedMessage::of_value(data)),
+            (Role::Member, Some(id), Some(data), _) => {
+                received(Some(JoinerId(id)), ReceivedMessage::from_json(data))
+            }
+            (Role::Joiner, _, Some(data), _) => received(None, ReceivedMessage::from_json(data)),
             // An opener closes on a frame without either, and a joiner rejects it (netflux 0.10.3, measured).
             (Role::Member, ..) if self.dialect == Dialect::Sigver7 => {
-                vec![strange(format!("unknown: {frame}")), ClientAction::Close(None)]
+                vec![unexpected(format!("unknown: {frame}")), ClientAction::Close(None)]
             }
             (Role::Joiner, ..) if self.dialect == Dialect::Sigver7 => {
-                vec![strange(format!("unknown: {frame}"))]
+                vec![unexpected(format!("unknown: {frame}"))]
             }
-            (Role::Member, id, None, Some(gone)) => {
-                vec![ClientAction::Hear(ClientEvent::Gone { from: Some(Id(id.unwrap_or(gone))) })]
+            (Role::Member, id, None, Some(left)) => {
+                let from = Some(JoinerId(id.unwrap_or(left)));
+                vec![ClientAction::Report(ClientEvent::PeerLeft { from })]
             }
-            (Role::Joiner, _, None, Some(_)) => vec![ClientAction::Hear(ClientEvent::Gone { from: None })],
-            // The rest is ignored (measured).
+            (Role::Joiner, _, None, Some(_)) => {
+                vec![ClientAction::Report(ClientEvent::PeerLeft { from: None })]
+            }
+            // Other objects are ignored (measured).
             _ => Vec::new(),
         }
     }
 }
 
-impl Client for Envelope {
-    fn opened(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction> {
+impl SyntheticClient for EnvelopeClient {
+    fn on_open(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction> {
         let open = if self.dialect < Dialect::Sigver8 { "key" } else { "open" };
-        let message = match (self.role, first.and_then(TestMessage::value)) {
+        let request = match (self.role, first.and_then(TestMessage::to_json)) {
             (Role::Member, _) => json!({open: self.key}),
             (Role::Joiner, Some(data)) if self.dialect == Dialect::Sigver7 => {
                 json!({"join": self.key, "data": data})
             }
             (Role::Joiner, _) => json!({"join": self.key}),
         };
-        vec![ClientAction::Send(text(&message))]
+        vec![ClientAction::Send(text_frame(&request))]
     }
 
-    fn text(&mut self, frame: &str) -> Vec<ClientAction> {
+    fn on_text(&mut self, frame: &str) -> Vec<ClientAction> {
         match serde_json::from_str(frame) {
-            Ok(Value::Object(object)) => self.object(object, frame),
-            _ => vec![strange(format!("not an object: {frame}"))],
+            Ok(Value::Object(object)) => self.on_object(object, frame),
+            _ => vec![unexpected(format!("not an object: {frame}"))],
         }
     }
 
-    fn binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
-        vec![strange(format!("{} bytes instead of a text", bytes.len()))]
+    fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
+        vec![unexpected(format!("{} bytes instead of a text", bytes.len()))]
     }
 
-    fn say(&mut self, to: Option<&Id>, parcel: &TestMessage) -> Option<Frame> {
-        let data = parcel.value()?;
-        Some(text(&match to {
-            Some(Id(id)) => json!({"id": id, "data": data}),
+    fn encode(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame> {
+        let data = message.to_json()?;
+        Some(text_frame(&match to {
+            Some(JoinerId(id)) => json!({"id": id, "data": data}),
             None => json!({ "data": data }),
         }))
     }

@@ -1,6 +1,8 @@
 //! The differences between sigver 7 and 14, folded over the releases that a client may speak.
 
-use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
+use crate::protocol::dialect::keepalive::Keepalive;
+use crate::protocol::dialect::release::{Confirmation, JoinerId, JsonCodec, JsonFacts, UnknownJoiner};
+use crate::protocol::dialect::{Release, ReleaseSet};
 
 /// A property of releases.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,7 @@ pub(super) enum ErrorStyle {
 pub(super) struct Capabilities {
     pub(super) likeliest: Release,
     pub(super) error_style: ErrorStyle,
+    pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
     /// JSON is accepted in binary frames.
     pub(super) accepts_binary_json: Property,
     /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored (up to 7.6).
@@ -65,38 +68,54 @@ pub(super) struct Capabilities {
 
 impl Capabilities {
     pub(super) fn new(releases: ReleaseSet, likeliest: Release) -> Self {
-        let fold = |has: fn(Release) -> bool| Property {
-            any: releases.iter().any(has),
-            all: releases.iter().all(has),
+        let fold = |has: fn(Release, &JsonFacts) -> bool| {
+            let has = |release: Release| release.json().is_some_and(|facts| has(release, facts));
+            Property { any: releases.any(has), all: releases.all(has) }
         };
-        let is_refusing = |release: Release| release < Release::V9_1_0;
+        let refuses_keys = |release: &Release| release.json().is_some_and(|facts| facts.refuses_keys);
         Capabilities {
             likeliest,
-            error_style: if likeliest.dialect() == Dialect::Sigver7 {
-                ErrorStyle::Sigver7
-            } else if likeliest < Release::V8_0_2 {
-                ErrorStyle::Sigver7_6
-            } else if likeliest < Release::V11_0_0 {
-                ErrorStyle::Sigver8
-            } else {
-                ErrorStyle::Sigver11
-            },
-            accepts_binary_json: fold(Release::takes_bytes),
-            opens_by_key: fold(|release| release < Release::V8_0_2),
-            joiner_index: fold(|release| release.dialect() == Dialect::Sigver7),
-            confirms_open: fold(|release| release == Release::V7_6_4),
-            confirms_keys: fold(|release| matches!(release.dialect(), Dialect::Sigver7_6 | Dialect::Sigver8)),
-            refuses_keys: fold(is_refusing),
-            numeric_ids: fold(|release| matches!(release.dialect(), Dialect::Sigver8 | Dialect::Sigver9)),
-            closes_if_undeliverable: fold(|release| release.dialect() == Dialect::Sigver8),
-            joiner_becomes_member: fold(|release| release.dialect() == Dialect::Sigver9),
-            ignores_falsy_open: fold(|release| release < Release::V10_1_0),
-            reports_undeliverable: fold(|release| release == Release::V10_1_0),
-            string_ids: fold(|release| release >= Release::V11_0_0),
-            counts_members: fold(|release| release == Release::V11_0_0),
-            pings: fold(|release| release == Release::V14_0_0),
-            sigver_6: fold(|release| release == Release::V6_0_0),
-            refusing_release: releases.iter().find(|release| is_refusing(*release)),
+            error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
+            likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
+            accepts_binary_json: fold(|_, facts| facts.accepts_binary),
+            opens_by_key: fold(|_, facts| facts.opens_by_key),
+            joiner_index: fold(|_, facts| has_joiner_index(facts)),
+            confirms_open: fold(|_, facts| facts.confirmation == Confirmation::IsKeyOk && facts.opens_by_key),
+            confirms_keys: fold(|_, facts| facts.confirmation == Confirmation::IsKeyOk),
+            refuses_keys: fold(|_, facts| facts.refuses_keys),
+            numeric_ids: fold(|_, facts| facts.joiner_id == JoinerId::Number && !facts.opens_by_key),
+            closes_if_undeliverable: fold(|_, facts| facts.unknown_joiner == UnknownJoiner::CloseUnavailable),
+            joiner_becomes_member: fold(|_, facts| facts.confirmation == Confirmation::Opened),
+            ignores_falsy_open: fold(|_, facts| facts.ignores_falsy_open),
+            reports_undeliverable: fold(|_, facts| facts.unknown_joiner == UnknownJoiner::Unavailable),
+            string_ids: fold(|_, facts| facts.joiner_id == JoinerId::Hex),
+            counts_members: fold(|_, facts| facts.confirmation == Confirmation::FirstOpener),
+            pings: fold(|release, _| release.keepalive() != Keepalive::None),
+            sigver_6: fold(|_, facts| facts.codec == JsonCodec::V6),
+            refusing_release: releases.iter().find(refuses_keys),
+        }
+    }
+}
+
+impl Capabilities {
+    /// Returns the keepalive, if all releases have one.
+    pub(super) fn keepalive(&self) -> Keepalive {
+        if self.pings.all { self.likeliest.keepalive() } else { Keepalive::None }
+    }
+}
+
+/// Returns true if joiners of a release of this codec are known by their index.
+fn has_joiner_index(facts: &JsonFacts) -> bool {
+    facts.codec == JsonCodec::V7To14 && facts.joiner_id == JoinerId::Index
+}
+
+impl ErrorStyle {
+    fn new(facts: &JsonFacts) -> Self {
+        match facts.joiner_id {
+            JoinerId::Hex => ErrorStyle::Sigver11,
+            _ if has_joiner_index(facts) => ErrorStyle::Sigver7,
+            _ if facts.opens_by_key => ErrorStyle::Sigver7_6,
+            JoinerId::None | JoinerId::Index | JoinerId::Number => ErrorStyle::Sigver8,
         }
     }
 }

@@ -5,19 +5,18 @@ use serde_json::Value;
 
 use super::capabilities::ErrorStyle;
 use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
+use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
 use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
 use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
 use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{OutputSink, Release};
+use crate::protocol::dialect::key_limit::is_too_long;
+use crate::protocol::dialect::release::UnknownJoiner;
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{
     Command, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey,
     WhenEmpty,
 };
-
-/// Longest key of sigver 8 to 14, in UTF-16 units.
-const MAX_KEY_UNITS: usize = 512;
 
 /// A message of a client. Values are JSON texts.
 enum ClientMessage<'a> {
@@ -45,6 +44,7 @@ enum ClientMessage<'a> {
 }
 
 impl V7To14Codec {
+    /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
             return self.refuse(JsonError::NotJson, out);
@@ -67,12 +67,12 @@ impl V7To14Codec {
                 }
             }
             ClientMessage::Ping { value } if is_truthy(value) => out.static_text(PONG),
-            ClientMessage::Pong => self.keepalive.answered(),
+            ClientMessage::Pong => self.keepalive.on_reply(),
             ClientMessage::ToMember { data } => self.relay_to_member(object.share_value(data), &text, out),
             ClientMessage::ToJoiner { id, data } => {
                 self.relay_to_joiner(id, object.share_value(data), &text, out)
             }
-            // The server forwards it, and the joiner ignores it.
+            // Not for the joiner, and no reason to close the room.
             ClientMessage::WithoutData if self.opened && self.capabilities.joiner_index.any => {}
             ClientMessage::Ping { .. } | ClientMessage::WithoutData | ClientMessage::Unknown => {
                 self.refuse(JsonError::Unknown(&text), out);
@@ -98,26 +98,23 @@ impl V7To14Codec {
         let capabilities = &self.capabilities;
         let ignores_others = capabilities.opens_by_key.any;
         let is_whole = |members: usize| ignores_others || object.len() == members;
+        let alone = object.len() == 1;
+        let by_open = open.filter(|_| alone && !capabilities.opens_by_key.all);
+        if let Some(key) = key.filter(|_| ignores_others).or(by_open) {
+            return ClientMessage::Open { key };
+        }
+        if let Some(key) = join.filter(|_| is_whole(1)) {
+            return ClientMessage::Join { key };
+        }
+        if alone && capabilities.pings.any {
+            if let Some(value) = ping {
+                return ClientMessage::Ping { value };
+            }
+            if pong.is_some() {
+                return ClientMessage::Pong;
+            }
+        }
         match (id, data) {
-            _ if ignores_others && let Some(key) = key => ClientMessage::Open { key },
-            _ if object.len() == 1
-                && !capabilities.opens_by_key.all
-                && let Some(key) = open =>
-            {
-                ClientMessage::Open { key }
-            }
-            _ if is_whole(1)
-                && let Some(key) = join =>
-            {
-                ClientMessage::Join { key }
-            }
-            _ if object.len() == 1
-                && capabilities.pings.any
-                && let Some(value) = ping =>
-            {
-                ClientMessage::Ping { value }
-            }
-            _ if object.len() == 1 && capabilities.pings.any && pong.is_some() => ClientMessage::Pong,
             (Some(id), Some(data)) if is_whole(2) => ClientMessage::ToJoiner { id, data },
             (None, Some(data)) if is_whole(1) => ClientMessage::ToMember { data },
             (Some(_), None) => ClientMessage::WithoutData,
@@ -155,7 +152,7 @@ impl V7To14Codec {
         let error = match string.as_deref() {
             _ if any_key => (room_key(key).as_str().len() > MAX_KEY_BYTES).then_some(JsonError::KeyTooLong),
             Some("") => Some(JsonError::KeyEmpty),
-            Some(key) => (key.encode_utf16().count() > MAX_KEY_UNITS).then_some(JsonError::KeyTooLong),
+            Some(key) => (is_too_long(key)).then_some(JsonError::KeyTooLong),
             None => Some(JsonError::KeyType(key)),
         };
         if let Some(error) = error {
@@ -272,12 +269,12 @@ impl V7To14Codec {
 
     /// Answers a message for an id that is no joiner's.
     fn unknown_joiner(&self, id: &str, out: &mut dyn OutputSink) {
-        if self.capabilities.likeliest == Release::V7_0_0 {
-            self.refuse(JsonError::UnknownId, out);
-        } else if self.capabilities.likeliest == Release::V7_1_0 && self.capabilities.joiner_index.all {
-            out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
-        } else {
-            self.undeliverable(id, out);
+        match self.capabilities.likeliest_unknown_joiner {
+            Some(UnknownJoiner::CloseUnknownId) => self.refuse(JsonError::UnknownId, out),
+            Some(UnknownJoiner::IdUnavailable) if self.capabilities.joiner_index.all => {
+                out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
+            }
+            _ => self.undeliverable(id, out),
         }
     }
 
@@ -292,5 +289,91 @@ impl V7To14Codec {
 
     fn refuse(&self, error: JsonError<'_>, out: &mut dyn OutputSink) {
         out.close(close(self.capabilities.likeliest, error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::dialect::Release;
+    use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
+    use crate::protocol::frame::Outgoing;
+
+    const JSON: [Release; 9] = [
+        Release::V7_0_0,
+        Release::V7_1_0,
+        Release::V7_6_4,
+        Release::V8_0_2,
+        Release::V8_1_0,
+        Release::V9_1_0,
+        Release::V10_1_0,
+        Release::V11_0_0,
+        Release::V14_0_0,
+    ];
+
+    fn decoded(release: Release, text: &'static str) -> Vec<Output> {
+        let releases: ReleaseSet = [release].into_iter().collect();
+        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release);
+        codec.opened = true;
+        codec.joined = true;
+        if let Some(joiners) = &mut codec.joiners {
+            joiners.index_or_insert(LinkId(70));
+        }
+        let mut out = Vec::new();
+        codec.decode(&Message::text(text), &mut out);
+        out
+    }
+
+    /// Returns the recipient and the data of the message that is relayed.
+    fn relayed(release: Release, text: &'static str) -> Option<(Recipient, String)> {
+        match decoded(release, text).pop() {
+            Some(Output::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. })) => {
+                Some((to, payload.into_json().to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn data_is_relayed_as_stringified() {
+        for release in JSON {
+            for (text, data) in [
+                (r#"{"data":{"a":1}}"#, r#"{"a":1}"#),
+                (r#" { "data" : { "a" : 1.50, "a" : 2.0 } } "#, r#"{"a":2}"#),
+                (r#"{"\u0064ata":"\u00e9\/"}"#, "\"é/\""),
+                (r#"{"data":null}"#, "null"),
+            ] {
+                assert_eq!(
+                    relayed(release, text),
+                    Some((Recipient::Member, data.to_owned())),
+                    "{release} {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn joiners_are_named_by_index_number_or_string() {
+        let joiner = Some((Recipient::Joiner(LinkId(70)), "1".to_owned()));
+        for release in JSON {
+            let text = if release.dialect() == Dialect::Sigver7 {
+                r#"{"id":0,"data":1}"#
+            } else if release < Release::V11_0_0 {
+                r#"{"data":1,"id":70}"#
+            } else {
+                r#"{"id":"00000046", "data":1.0}"#
+            };
+            assert_eq!(relayed(release, text), joiner, "{release}");
+        }
+    }
+
+    #[test]
+    fn unknown_members_are_ignored_up_to_7_6() {
+        for release in JSON {
+            let is_relayed = relayed(release, r#"{"data":1,"x":2}"#).is_some();
+            assert_eq!(is_relayed, release < Release::V8_0_2, "{release}");
+            let is_refused = matches!(decoded(release, r#"{"x":2}"#)[..], [Output::Send(Outgoing::Close(_))]);
+            assert!(is_refused, "{release}");
+        }
     }
 }

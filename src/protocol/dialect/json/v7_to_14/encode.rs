@@ -11,8 +11,8 @@ use crate::protocol::dialect::{Dialect, Family, OutputSink};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, Side};
 
-/// The answer to a `{"key":K}` with an offer that no peer made. Only clients of 7.0 answer it: the others see that their
-/// key is accepted and ignore the rest (netflux 0.10.3, 0.10.8 and 1.0.0-rc.3, measured).
+/// The answer to a `{"key":K}` with an offer that no peer made. Only clients of 7.0 answer it: the others see
+/// that their key is accepted and ignore the rest (netflux 0.10.3, 0.10.8 and 1.0.0-rc.3, measured).
 const IDENTITY_PROBE: &str = concat!(
     r#"{"isKeyOk":true,"id":0,"data":{"offer":{"type":"offer","sdp":"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"#,
     r#"a=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:none\r\n"#,
@@ -30,6 +30,7 @@ impl V7To14Codec {
         }
     }
 
+    /// Encodes an event for the client.
     pub(in crate::protocol::dialect) fn encode(
         &mut self,
         event: Event,
@@ -105,8 +106,9 @@ impl V7To14Codec {
         self.answer(true, false, true, out);
     }
 
-    /// Answers a `{"key":K}`. An opener of 6, 7.0 or 7.1 gets no answer, unless the client may be one of 7.6. Openers of 7
-    /// close on an answer without id and data (netflux 0.10.3, measured); no joiner ever has the id 0.
+    /// Answers a `{"key":K}`. An opener of 6, 7.0 or 7.1 gets no answer, unless the client may be one of 7.6.
+    /// Openers of 7 close on an answer without id and data (netflux 0.10.3, measured); no joiner ever has the
+    /// id 0.
     fn key_accepted(&self, out: &mut dyn OutputSink) {
         if self.identity_probed || !self.capabilities.confirms_open.any {
             return;

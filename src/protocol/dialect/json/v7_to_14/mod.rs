@@ -1,7 +1,8 @@
-//! sigver 7 to 14: a key is opened or joined. Then `{"data":D}` is for the opener and `{"id":N,"data":D}` for a joiner.
+//! sigver 7 to 14: a key is opened or joined. Then `{"data":D}` is for the opener and `{"id":N,"data":D}` for
+//! a joiner.
 //!
-//! While several releases are possible, one answer has the members that each of them looks for, and a message that only
-//! some of them know is not sent. The answers of each release are measured on the Node.js servers.
+//! While several releases are possible, one answer has the members that each of them looks for, and a message
+//! that only some of them know is not sent. The answers of each release are measured on the Node.js servers.
 
 mod capabilities;
 mod decode;
@@ -15,15 +16,13 @@ use self::capabilities::Capabilities;
 use super::joiner_index::JoinerIndex;
 use super::unanswered_joiners::UnansweredJoiners;
 use super::{JsonError, V6Codec, close};
-use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
+use crate::protocol::dialect::keepalive::{KeepaliveDue, KeepaliveTimer};
 use crate::protocol::dialect::{Family, OutputSink, Release, ReleaseSet};
 use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 
 /// Time in which an [`OpenerConfirmation`] must arrive after the first message of a joiner.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
-
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 const PING: &str = "{\"ping\":true}";
 const PONG: &str = "{\"pong\":true}";
@@ -54,8 +53,8 @@ enum LastRequest {
     Join,
 }
 
-/// Evidence that a client acts as the opener after it sent `join` and was answered `opened`. Clients of sigver 9 do;
-/// those of 7.6 and 8 treat the answer as a refusal but stay connected.
+/// Evidence that a client acts as the opener after it sent `join` and was answered `opened`. Clients of
+/// sigver 9 do; those of 7.6 and 8 treat the answer as a refusal but stay connected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum OpenerConfirmation {
     NotNeeded,
@@ -78,11 +77,7 @@ impl V7To14Codec {
             unanswered_joiners: capabilities.sigver_6.any.then(Box::default),
             opener_confirmation: OpenerConfirmation::NotNeeded,
             identity_probed: false,
-            keepalive: KeepaliveTimer::new(if capabilities.pings.all {
-                Keepalive::PingPong { every: PING_INTERVAL }
-            } else {
-                Keepalive::None
-            }),
+            keepalive: KeepaliveTimer::new(capabilities.keepalive()),
         }
     }
 
@@ -93,8 +88,8 @@ impl V7To14Codec {
         }
     }
 
-    /// Narrows the releases that the client may speak. Returns the codec that replaces this one, if the client speaks
-    /// sigver 6.
+    /// Narrows the releases that the client may speak. Returns the codec that replaces this one, if the
+    /// client speaks sigver 6.
     pub(in crate::protocol::dialect) fn adopt(
         &mut self,
         releases: ReleaseSet,
@@ -108,7 +103,7 @@ impl V7To14Codec {
             self.opener_confirmation = OpenerConfirmation::NotNeeded;
         }
         if self.capabilities.pings.all && !had_pings {
-            self.keepalive.change(Keepalive::PingPong { every: PING_INTERVAL });
+            self.keepalive.set_policy(self.capabilities.keepalive());
             if self.keepalive.start(now) {
                 out.static_text(PING);
             }

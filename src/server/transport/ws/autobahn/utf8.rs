@@ -1,5 +1,4 @@
-//! Section 6 of Autobahn|Testsuite's cases: texts that are UTF-8 and texts that are not, whole and in fragments. How a
-//! case is played stands in `autobahn.rs`.
+//! Section 6 of the cases of Autobahn|Testsuite: valid and invalid UTF-8, whole and in fragments.
 
 use super::*;
 
@@ -11,7 +10,8 @@ fn section_6_utf_8_in_fragments() {
     let surrogate = [&kosme[..], &hex("eda080"), edited].concat();
     let beyond = [&kosme[..], &hex("f4908080"), edited].concat();
     let empty: [&[u8]; 3] = [b"", b"", b""];
-    // Where the second frame of 6.4.1 ends, and which octet is the only one of that of 6.4.2: either breaks the text.
+    // End of the second frame of 6.4.1, and the octet that is the second frame of 6.4.2: either makes the
+    // text invalid.
     let (after, inside) = (kosme.len() + 4, kosme.len() + 1);
     let cases = vec![
         case("6.1.1", vec![sent(TEXT, "")], vec![text("")]),
@@ -22,12 +22,12 @@ fn section_6_utf_8_in_fragments() {
             vec![text("middle frame payload")],
         ),
         case("6.2.1", vec![sent(TEXT, hello)], vec![text(hello)]),
-        // "Hello-µ@ßöä" ends with the fifteenth octet.
+        // The split is behind "Hello-µ@ßöä".
         case("6.2.2", fragments([&hello[..15], &hello[15..]]), vec![text(hello)]),
         case("6.2.3", fragments(hello.chunks(1)), vec![text(hello)]),
         case("6.2.4", fragments(kosme.chunks(1)), vec![text(&kosme)]),
         case("6.3.1", vec![sent(TEXT, &surrogate)], vec![Fail(1007, AtFrame(0))]),
-        // 0xed 0xa0 begins no character: known by the thirteenth octet.
+        // 0xed 0xa0, the twelfth and thirteenth octets, begin no character.
         case("6.3.2", fragments(surrogate.chunks(1)), vec![Fail(1007, AtFrame(12))]),
         case(
             "6.4.1",
@@ -39,17 +39,18 @@ fn section_6_utf_8_in_fragments() {
             fragments([&beyond[..inside], &beyond[inside..=inside], &beyond[inside + 1..]]),
             vec![Fail(1007, AtFrame(1))],
         ),
-        // On purpose not as strict as Autobahn would like, which calls this "non-strict" and lets it pass: a frame that
-        // comes in parts is looked at when it is all there, and never later. RFC 6455 §8.1 says no more than that the
-        // connection fails, and a frame is bounded: looking at each part would cost sound texts a second pass.
+        // A frame is validated when all of it is received, which Autobahn accepts as "non-strict": RFC 6455
+        // §8.1 requires only that the connection fails, and validating each part would cost valid texts a
+        // second pass.
         case("6.4.3", vec![sent(TEXT, &beyond)], vec![Fail(1007, AtFrame(0))]),
         case("6.4.4", vec![sent(TEXT, &beyond)], vec![Fail(1007, AtFrame(0))]),
     ];
     play(13, cases);
 }
 
-/// With which octet a text is known not to be UTF-8, by the grammar of RFC 3629 §4; the last one, if it is cut off.
-fn broken_at(text: &[u8]) -> Option<usize> {
+/// Returns the octet at which a text is known to be invalid by the grammar of RFC 3629 §4: the last one if a
+/// character is incomplete.
+fn invalid_at(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {
         let (second, length) = match text[at] {
@@ -76,7 +77,7 @@ fn broken_at(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// In one frame, as there, and in a frame for each octet.
+/// Each sequence is sent in one frame, as in the suite, and in a frame for each octet.
 #[test]
 fn section_6_utf_8_sequences() {
     let missing = "c0 e080 f08080 f8808080 fc80808080 df efbf f7bfbf fbbfbfbf fdbfbfbfbf";
@@ -92,8 +93,7 @@ fn section_6_utf_8_sequences() {
         .map(|none| char::from_u32(none).unwrap().to_string())
         .map(|none| none.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
     let none = none.collect::<Vec<_>>().join(" ");
-    // The group, whether its sequences are UTF-8, and they. Group 6 has the prefixes of one text: those that end with a
-    // character and those that do not.
+    // Group, `+` if its sequences are valid, sequences. Group 6 has the prefixes of one text.
     let fixed = "5 + 68656c6c6f24776f726c64 68656c6c6fc2a2776f726c64 68656c6c6fe282ac776f726c64 \
             68656c6c6ff0a4ada2776f726c64 cebae1bdb9cf83cebcceb5
         6 + ceba cebae1bdb9 cebae1bdb9cf83 cebae1bdb9cf83cebc cebae1bdb9cf83cebcceb5
@@ -118,21 +118,25 @@ fn section_6_utf_8_sequences() {
     let mut cases = Vec::new();
     for group in fixed.lines().chain(made.lines()) {
         let mut words = group.split_whitespace();
-        let (group, sound) = (words.next().unwrap(), words.next() == Some("+"));
+        let (group, valid) = (words.next().unwrap(), words.next() == Some("+"));
         for (at, sequence) in words.enumerate() {
             let payload = hex(sequence);
-            let number = match (group, sound) {
-                // Prefixes count by their length.
+            let number = match (group, valid) {
+                // Prefixes are numbered by their length.
                 ("6", _) => format!("6.6.{}", payload.len()),
                 ("11", false) => "6.11.5".to_owned(),
                 _ => format!("6.{group}.{}", at + 1),
             };
-            let broken = broken_at(&payload);
-            assert_eq!(broken.is_none(), sound, "case {number}");
-            let due = |known: Known| vec![if sound { text(&payload) } else { Fail(1007, known) }];
-            cases.push(case(&number, vec![sent(TEXT, &payload)], due(AtFrame(0))));
+            let invalid = invalid_at(&payload);
+            assert_eq!(invalid.is_none(), valid, "case {number}");
+            let expected = |point: FailPoint| vec![if valid { text(&payload) } else { Fail(1007, point) }];
+            cases.push(case(&number, vec![sent(TEXT, &payload)], expected(AtFrame(0))));
             let singly = fragments(payload.chunks(1));
-            cases.push(case(format!("{number}, fragmented"), singly, due(AtFrame(broken.unwrap_or(0)))));
+            cases.push(case(
+                format!("{number}, fragmented"),
+                singly,
+                expected(AtFrame(invalid.unwrap_or(0))),
+            ));
         }
     }
     play(2 * 132, cases);

@@ -1,16 +1,17 @@
-//! A conversation as a client of one JSON release hears it, when the server does not know the release: of an answer
-//! that suits several of them, only the attributes count that its clients look at, and ids may be of another type.
+//! A conversation as a client of one JSON release reads it, when the server does not know the release: of
+//! an answer that suits several releases, only the attributes that the client reads count, and ids may be
+//! of another type.
 //!
-//! Only what is played in auto mode goes through here; a pinned server has to say what the original said.
+//! Used in auto mode only; a pinned server must send exactly what the Node.js server sent.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::transcript::{Event, Op, Payload, Scenario};
+use crate::transcript::{FrameKind, RecordedEvent, RecordedFrame, Scenario};
 
-/// The attributes at which clients of a release look (the recordings of the real clients, and of their servers).
-fn looks_at(version: &str) -> Option<&'static [&'static str]> {
+/// Returns the attributes that clients of a release read (measured on real clients and their servers).
+fn attributes_read(version: &str) -> Option<&'static [&'static str]> {
     let major = version.split('.').next()?;
     Some(match major {
         "6" => &["reachable", "offer", "answer"],
@@ -23,39 +24,46 @@ fn looks_at(version: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn object(payload: &Payload) -> Option<Map<String, Value>> {
+fn object(payload: &RecordedFrame) -> Option<Map<String, Value>> {
     serde_json::from_slice(&payload.bytes).ok()
 }
 
-/// What a client of the release hears of a frame. A frame without anything it looks at stays as it is.
-pub fn heard(version: &str, payload: Payload) -> Payload {
-    let Some((attributes, mut object)) = looks_at(version).zip(object(&payload)) else { return payload };
+/// Returns the part of a frame that a client of the release reads. A frame without such attributes stays as
+/// it is.
+pub fn client_view(version: &str, payload: RecordedFrame) -> RecordedFrame {
+    let Some((attributes, mut object)) = attributes_read(version).zip(object(&payload)) else {
+        return payload;
+    };
     object.retain(|name, _| attributes.contains(&name.as_str()));
     if object.contains_key("isKeyOk") {
-        // Told so, it does not look for more.
+        // The client reads nothing else then.
         object.retain(|name, _| name == "isKeyOk");
     }
-    if object.is_empty() { payload } else { Payload::new(payload.op, Value::Object(object).to_string()) }
+    if object.is_empty() {
+        payload
+    } else {
+        RecordedFrame::new(payload.op, Value::Object(object).to_string())
+    }
 }
 
-/// The script with a number that no server would draw small in place of each id that the original gave out: its texts
-/// and places in a list, as well as its numbers.
+/// Returns the script with each server-made id replaced by a number too large to be drawn by chance, in
+/// texts, list positions and numbers.
 pub fn with_numbers(script: &Scenario) -> Scenario {
     let mut script = script.clone();
-    if looks_at(&script.version).is_none() {
+    if attributes_read(&script.version).is_none() {
         return script;
     }
     let mut numbers: HashMap<String, u64> = HashMap::new();
     for record in &mut script.records {
-        let (Event::Recv(payload) | Event::Send(payload)) = &record.event else { continue };
+        let (RecordedEvent::Recv(payload) | RecordedEvent::Send(payload)) = &record.event else { continue };
         let Some(mut object) = object(payload) else { continue };
-        let given = matches!(record.event, Event::Recv(_));
+        let given = matches!(record.event, RecordedEvent::Recv(_));
         for name in ["id", "unavailable"] {
             let Some(value) = object.get_mut(name).filter(|value| value.is_string() || value.is_u64()) else {
                 continue;
             };
             let id = value.to_string();
-            // An id is given out with data; whatever else is named was made up by the client, and stays.
+            // Ids are assigned with data; any other id was made up by the client, and stays.
             if given && payload_has_data(payload) && !numbers.contains_key(&id) {
                 numbers.insert(id.clone(), 1_000_000 + numbers.len() as u64);
             }
@@ -63,8 +71,9 @@ pub fn with_numbers(script: &Scenario) -> Scenario {
                 *value = (*number).into();
             }
         }
-        let changed = Payload::new(payload.op, Value::Object(object).to_string());
-        if let (Event::Recv(payload) | Event::Send(payload), Op::Text) = (&mut record.event, changed.op)
+        let changed = RecordedFrame::new(payload.op, Value::Object(object).to_string());
+        if let (RecordedEvent::Recv(payload) | RecordedEvent::Send(payload), FrameKind::Text) =
+            (&mut record.event, changed.op)
             && Some(&changed.bytes) != compact(payload).as_ref()
         {
             *payload = changed;
@@ -73,11 +82,11 @@ pub fn with_numbers(script: &Scenario) -> Scenario {
     script
 }
 
-fn payload_has_data(payload: &Payload) -> bool {
+fn payload_has_data(payload: &RecordedFrame) -> bool {
     object(payload).is_some_and(|object| object.contains_key("data"))
 }
 
-fn compact(payload: &Payload) -> Option<Vec<u8>> {
+fn compact(payload: &RecordedFrame) -> Option<Vec<u8>> {
     Some(Value::Object(object(payload)?).to_string().into_bytes())
 }
 
@@ -86,11 +95,11 @@ mod tests {
     use super::*;
 
     fn hears(version: &str, text: &str) -> String {
-        String::from_utf8(heard(version, Payload::new(Op::Text, text)).bytes).unwrap()
+        String::from_utf8(client_view(version, RecordedFrame::new(FrameKind::Text, text)).bytes).unwrap()
     }
 
     #[test]
-    fn of_an_answer_for_several_each_hears_its_own() {
+    fn client_view_keeps_attributes_of_the_release() {
         let answer = r#"{"opened":false,"isKeyOk":true,"first":false}"#;
         assert_eq!(hears("10.1.0", answer), r#"{"opened":false}"#);
         assert_eq!(hears("7.6.4", answer), r#"{"isKeyOk":true}"#);
@@ -101,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_were_given_out_become_numbers() {
+    fn assigned_ids_become_numbers() {
         let lines = [
             r#"{"v":"11.0.0","sc":"s","t":0,"peer":"O","dir":"connect","path":"/"}"#,
             r#"{"v":"11.0.0","sc":"s","t":1,"peer":"O","dir":"recv","op":"text","text":"{\"id\":\"abc-1234\",\"data\":1}"}"#,
@@ -113,7 +122,9 @@ mod tests {
             .records
             .into_iter()
             .filter_map(|record| match record.event {
-                Event::Recv(payload) | Event::Send(payload) => String::from_utf8(payload.bytes).ok(),
+                RecordedEvent::Recv(payload) | RecordedEvent::Send(payload) => {
+                    String::from_utf8(payload.bytes).ok()
+                }
                 _ => None,
             })
             .collect();

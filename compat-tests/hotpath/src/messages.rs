@@ -1,73 +1,72 @@
-//! What the two clients say: ICE candidates, as real clients of each generation say them, and as most messages are; an
-//! offer in sigver 6, which has no word for candidates. Or a content that is none of what builds a data channel. How
-//! their frames travel is not here.
+//! Messages of the two clients: ICE candidates as real clients of each generation send them, an offer in
+//! sigver 6, which has no candidates, or a content other than WebRTC signaling.
 
 use sigver::protocol::dialect::{Dialect, Family};
-use sigver::tools::client::dialects::{Client, Frame, Id, Role};
+use sigver::tools::client::dialects::{ClientFrame, JoinerId, Role, SyntheticClient};
 use sigver::tools::client::message::{MessageKind, TestMessage};
-use sigver::tools::client::protobuf::{delimited, number};
+use sigver::tools::protobuf::{delimited, number};
 
 const CANDIDATE: &str = "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0 \
                          generation 0 ufrag EEtu network-id 1 network-cost 999";
 const SDP: &str = r"v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:EEtu\r\na=ice-pwd:9oAGSjWLlcPXgVGMgwKzXKqr\r\na=ice-options:trickle\r\na=fingerprint:sha-256 12:DF:3E:5A:0B:6C:99:A1:42:77:0D:1E:84:C3:5F:A0:12:DF:3E:5A:0B:6C:99:A1:42:77:0D:1E:84:C3:5F:A0\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\n";
 
-/// The service of netflux 4 that builds a data channel.
+/// Service id of netflux 4's channel builder.
 const BUILDER: u32 = 7431;
 
-/// What is said.
+/// A kind of message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words {
-    /// An ICE candidate: between generations it is put into other words.
+pub enum MessageSet {
+    /// An ICE candidate, which is transcoded between netflux generations.
     Candidate,
-    /// An object of JSON with as many bytes as those of `sigver bench cross`: it is only carried over.
+    /// A JSON object as long as those of `sigver bench cross`, which is passed unchanged.
     Content,
 }
 
-/// How long a content is.
+/// Length of a content, in bytes.
 const CONTENT: usize = 64;
 
-/// What the synthetic client is asked to say. It frames this; what is in it is put in afterwards.
-fn parcel(dialect: Dialect) -> TestMessage {
+/// Returns the message that the synthetic client frames; its content is inserted afterwards.
+fn test_message(dialect: Dialect) -> TestMessage {
     let shape = if dialect == Dialect::Sigver6 { MessageKind::Offer } else { MessageKind::Candidate };
     TestMessage::new(shape, "hotpath")
 }
 
-/// What a joiner sends with its request to join, where it sends anything.
+/// Returns the message that a joiner sends with its request to join, if it sends any.
 pub fn first(dialect: Dialect) -> Option<TestMessage> {
-    (dialect == Dialect::Sigver7).then(|| parcel(dialect))
+    (dialect == Dialect::Sigver7).then(|| test_message(dialect))
 }
 
-/// How the client says it to the other; `None` if it has no words for it.
+/// Returns the client's frame for the other; `None` if the dialect lacks the message.
 ///
-/// A member says it to its only joiner, whom it knows by `from` what came.
-pub fn say(
+/// A member addresses its only joiner, which it knows as `from`.
+pub fn frame(
     dialect: Dialect,
-    client: &mut dyn Client,
+    client: &mut dyn SyntheticClient,
     role: Role,
-    from: Option<&Id>,
-    words: Words,
-) -> Option<Frame> {
-    // What comes from a joiner of these does not say from whom: members count who joins.
+    from: Option<&JoinerId>,
+    messages: MessageSet,
+) -> Option<ClientFrame> {
+    // Messages of these joiners carry no sender: members count their joiners.
     let counted = matches!(dialect, Dialect::Sigver1 | Dialect::Sigver4) && role == Role::Member;
-    let counted = counted.then(|| Id::number(0));
+    let counted = counted.then(|| JoinerId::from_number(0));
     let to = from.or(counted.as_ref());
-    if words == Words::Content {
-        return client.say(to, &TestMessage::of_size(MessageKind::Json, CONTENT));
+    if messages == MessageSet::Content {
+        return client.encode(to, &TestMessage::with_size(MessageKind::Json, CONTENT));
     }
     if dialect.family() != Family::Json {
-        return Some(Frame::Binary(content(dialect, role, to)));
+        return Some(ClientFrame::Binary(content(dialect, role, to)));
     }
-    let parcel = parcel(dialect);
-    let Frame::Text(text) = client.say(to, &parcel)? else { return None };
+    let test_message = test_message(dialect);
+    let ClientFrame::Text(text) = client.encode(to, &test_message)? else { return None };
     let body = match dialect {
         Dialect::Sigver6 => format!(r#"{{"type":"offer","sdp":"{SDP}"}}"#),
         _ => format!(r#"{{"candidate":"{CANDIDATE}","sdpMid":"0","sdpMLineIndex":0}}"#),
     };
-    Some(Frame::Text(text.replace(&parcel.body().to_string(), &body)))
+    Some(ClientFrame::Text(text.replace(&test_message.body().to_string(), &body)))
 }
 
-/// A content of the protobuf dialects, as their clients write it: see the synthetic ones.
-fn content(dialect: Dialect, role: Role, to: Option<&Id>) -> Vec<u8> {
+/// Returns a protobuf content as its clients write it.
+fn content(dialect: Dialect, role: Role, to: Option<&JoinerId>) -> Vec<u8> {
     let to = to.and_then(|to| to.0.as_u64()).and_then(|to| u32::try_from(to).ok()).unwrap_or(0);
     let from = if role == Role::Joiner { 300_000_012 } else { 0 };
     let candidate = [delimited(1, CANDIDATE.as_bytes()), delimited(2, b"0"), number(3, 0)].concat();

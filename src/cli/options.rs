@@ -1,0 +1,232 @@
+//! The options of the gateway: one table, from which the arguments, the environment variables, `--help` and
+//! the reference documentation are derived.
+
+use std::path::PathBuf;
+
+use crate::config::parse::{self, ValueError};
+use crate::config::{self, AdminSocketPath, Config, ConfigError, TlsFiles};
+use Section::{Earlier, Gateway, Signaller, Standard};
+
+/// One option.
+#[derive(Clone, Copy)]
+pub(super) struct OptionSpec {
+    pub(super) long: &'static str,
+    pub(super) short: Option<char>,
+    /// Placeholder of the value in help texts. `None` if the option takes no value.
+    pub(super) value_name: Option<&'static str>,
+    /// Empty if there is none.
+    pub(super) default: &'static str,
+    pub(super) section: Section,
+    pub(super) help: &'static str,
+    pub(super) effect: Effect,
+}
+
+/// Parts of the help text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    /// Options of sigver 20.
+    Standard,
+    Gateway,
+    Signaller,
+    Earlier,
+}
+
+/// Effect of an option.
+#[derive(Clone, Copy)]
+pub(super) enum Effect {
+    Help,
+    Version,
+    Secure,
+    /// Selects the flavor of the command line, before the arguments are split.
+    Flavor,
+    Ignored,
+    /// Parses the value into the configuration.
+    Set(fn(&mut Draft, &str) -> Result<(), ValueError>),
+    /// The same; an empty value means that the option is absent.
+    SetUnlessEmpty(fn(&mut Draft, &str) -> Result<(), ValueError>),
+    /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca
+    /// "$CA"`.
+    SetFile(fn(&mut Draft) -> &mut Option<PathBuf>),
+}
+
+impl OptionSpec {
+    const fn new(long: &'static str, value_name: Option<&'static str>, effect: Effect) -> Self {
+        OptionSpec { long, short: None, value_name, default: "", section: Standard, help: "", effect }
+    }
+
+    const fn short(self, short: char) -> Self {
+        OptionSpec { short: Some(short), ..self }
+    }
+
+    const fn help(self, section: Section, help: &'static str) -> Self {
+        OptionSpec { section, help, ..self }
+    }
+
+    /// Returns the notation of help and error texts: `-p, --port <number>`.
+    pub(super) fn display(&self) -> String {
+        let short = self.short.map(|short| format!("-{short}, ")).unwrap_or_default();
+        let value = self.value_name.map(|name| format!(" <{name}>")).unwrap_or_default();
+        format!("{short}--{}{value}", self.long)
+    }
+
+    /// Returns the environment variable of the option, if it has one: `SIGVER_MAX_MESSAGE` for
+    /// `--max-message`.
+    pub(super) fn variable(&self) -> Option<String> {
+        let name = || format!("SIGVER_{}", self.long.to_uppercase().replace('-', "_"));
+        match self.effect {
+            Effect::Help | Effect::Version | Effect::Secure | Effect::Ignored => None,
+            Effect::Flavor | Effect::Set(_) | Effect::SetUnlessEmpty(_) | Effect::SetFile(_) => Some(name()),
+        }
+    }
+}
+
+/// Returns the option with this long name.
+pub(super) fn find_long(long: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.long == long)
+}
+
+/// Returns the option with this short name. `-v` is the `-V` of earlier versions.
+pub(super) fn find_short(short: char) -> Option<&'static OptionSpec> {
+    let short = if short == 'v' { 'V' } else { short };
+    OPTIONS.iter().find(|option| option.short == Some(short))
+}
+
+/// A configuration that options are being applied to.
+pub(super) struct Draft {
+    config: Config,
+    key: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    auto_admin_socket: AdminSocketPath,
+}
+
+impl Draft {
+    /// Returns the defaults of the command line.
+    pub(super) fn new(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let auto_admin_socket = AdminSocketPath::auto_for_server(env);
+        let config = Config { admin_socket: auto_admin_socket.clone(), ..Config::default() };
+        Draft { config, key: None, cert: None, ca: None, auto_admin_socket }
+    }
+
+    pub(super) fn finish(self) -> Result<Config, ConfigError> {
+        let tls = TlsFiles::from_parts(self.key, self.cert, self.ca)?;
+        let config = Config { tls, ..self.config };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+const fn set(
+    long: &'static str,
+    value_name: &'static str,
+    default: &'static str,
+    set: fn(&mut Draft, &str) -> Result<(), ValueError>,
+) -> OptionSpec {
+    OptionSpec { default, ..OptionSpec::new(long, Some(value_name), Effect::Set(set)) }
+}
+
+const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>) -> OptionSpec {
+    OptionSpec::new(long, Some("file path"), Effect::SetFile(field))
+}
+
+/// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
+pub(super) static OPTIONS: [OptionSpec; 27] = [
+    OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
+    set("host", "ip", config::DEFAULT_HOST, |d, v| {
+        v.clone_into(&mut d.config.host);
+        Ok(())
+    })
+        .short('h')
+        .help(Standard, "Select host address to bind to"),
+    set("port", "number", "8000", |d, v| parse::port(v).map(|v| d.config.port = v))
+        .short('p')
+        .help(Standard, "Select port to use"),
+    file("key", |d| &mut d.key).short('k').help(Standard, "Private key for the certificate."),
+    file("cert", |d| &mut d.cert).short('c').help(Standard, "The server certificate."),
+    file("ca", |d| &mut d.ca).short('a').help(
+        Standard,
+        "The additional intermediate certificate or certificates that web browsers will need in order to \
+         validate the server certificate.",
+    ),
+    OptionSpec::new("help", None, Effect::Help).help(Standard, "display help for command"),
+    set("protocol", "list", "auto", |d, v| parse::protocols(v).map(|v| d.config.protocol = v)).help(
+        Gateway,
+        "Protocols to serve, with commas: auto (all, detected), json, protobuf-v1, protobuf-v2, signaller, a \
+         dialect such as sigver-18, or a release such as sigver-15.0.4",
+    ),
+    set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
+        .help(Gateway, "Longest message accepted from a client"),
+    set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
+        .help(Gateway, "Longest send queue of a client; a client with a longer one is disconnected. At least --max-message"),
+    set("silence-margin", "ms", "150", |d, v| parse::milliseconds(v).map(|v| d.config.detection.margin = v))
+        .help(
+            Gateway,
+            "After one round trip, wait this long for the client's first frame before assuming a \
+             server-first protocol",
+        ),
+    set("silence-max", "ms", "500", |d, v| parse::milliseconds(v).map(|v| d.config.detection.silence = v))
+        .help(Gateway, "Longest such wait, whatever the round trip"),
+    set("first-frame-timeout", "seconds", "60", |d, v| {
+        parse::seconds(v).map(|v| d.config.detection.first_frame = v)
+    })
+    .help(Gateway, "Disconnect a client that should send first and has not after this time"),
+    set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
+        .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
+    set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))
+        .help(Gateway, "Part of clients' addresses that is logged; prefix is 24 bits of IPv4 and 48 of IPv6"),
+    set("control", "path", "auto", |d, v| {
+        parse::admin_socket(v, &d.auto_admin_socket).map(|v| d.config.admin_socket = v)
+    })
+    .help(
+        Gateway,
+        "Path of the socket for sigver status, auto ($XDG_RUNTIME_DIR/sigver-<port>.sock, else in /tmp), or off",
+    ),
+    set("transcode", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.transcode = v)).help(
+        Gateway,
+        "Translate WebRTC payloads between the generations of netflux; other payloads are never changed",
+    ),
+    set("rooms", "shared|by-generation", "shared", |d, v| parse::rooms(v).map(|v| d.config.rooms = v)).help(
+        Gateway,
+        "Clients that meet under one key: all of them, or only those with compatible peer-to-peer layers; \
+         by-generation=<expression> is for keys that match it",
+    ),
+    OptionSpec::new("compat-cli", Some("name"), Effect::Flavor).help(
+        Gateway,
+        "As the first argument: flavor of the other arguments, sigver or signallerd. Without it, the name of \
+         the program decides",
+    ),
+    OptionSpec::new(
+        "signaller-origin",
+        Some("expression"),
+        Effect::SetUnlessEmpty(|d, v| parse::regex(v).map(|v| d.config.signaller.origin = Some(v))),
+    )
+    .help(
+        Signaller,
+        "Origins of the pages that may connect, as a regular expression; without it, only the server's own",
+    ),
+    set("signaller-listen-deadline", "seconds", "60", |d, v| {
+        parse::long_seconds(v).map(|v| d.config.signaller.limits.listen_deadline = v)
+    })
+    .help(Signaller, "Longest wait of a listener for a connector"),
+    set("signaller-pipe-deadline", "seconds", "10", |d, v| {
+        parse::long_seconds(v).map(|v| d.config.signaller.limits.pipe_deadline = v)
+    })
+    .help(Signaller, "Longest duration of a pipe"),
+    set("signaller-max-size", "bytes", "1024", |d, v| {
+        parse::bytes(v).map(|v| d.config.signaller.limits.max_size = v)
+    })
+    .help(Signaller, "Longest message"),
+    set("signaller-max-messages", "number", "8", |d, v| {
+        parse::messages(v).map(|v| d.config.signaller.limits.max_messages = v)
+    })
+    .help(Signaller, "Maximum messages per direction; the pipe closes after the last"),
+    set("type", "value", "all", |d, v| parse::transports(v).map(|v| d.config.transports = v))
+        .short('t')
+        .help(Earlier, "Transports to serve: ws for WebSocket, sse for server-sent events, or all"),
+    OptionSpec::new("secure", None, Effect::Secure)
+        .short('s')
+        .help(Earlier, "Not needed any more: a key and a certificate are enough"),
+    OptionSpec::new("wsLib", Some("value"), Effect::Ignored)
+        .short('w')
+        .help(Earlier, "Ignored: there is one WebSocket library"),
+];

@@ -1,0 +1,245 @@
+//! Parsers of the configuration's values, as an operator writes them.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use regex_lite::Regex;
+use thiserror::Error;
+use tracing_subscriber::filter::{ParseError, Targets};
+
+use super::{AdminSocketPath, EnabledTransports, LogIp};
+use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
+
+/// Up to a GiB: a greater length is a mistake rather than a setting.
+const BYTES: RangeInclusive<u64> = 1..=1 << 30;
+/// Up to a minute; 0 means no wait.
+const MILLISECONDS: RangeInclusive<u64> = 0..=60_000;
+/// From a second to a day.
+const SECONDS: RangeInclusive<u64> = 1..=86_400;
+/// From a second to a lifetime: signallerd had no upper bound.
+const LONG_SECONDS: RangeInclusive<u64> = 1..=0x7fff_ffff;
+/// A pipe closes after its last message, so there is at least one.
+const MESSAGES: RangeInclusive<u64> = 1..=u32::MAX as u64;
+
+/// An invalid value. The text is a sentence that states the valid ones.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// The text is no port number.
+    #[error("A port is a whole number from 0 to 65535.")]
+    Port,
+    /// The text is no whole number, or out of range.
+    #[error("It is a whole number of {unit} from {min} to {max}.")]
+    Range {
+        /// Unit of the number.
+        unit: &'static str,
+        /// Least valid number.
+        min: u64,
+        /// Greatest valid number.
+        max: u64,
+    },
+    /// The text is none of a few words, which this lists.
+    #[error("It is {0}.")]
+    Word(&'static str),
+    /// The text is no regular expression.
+    #[error("Not a regular expression: {0}.")]
+    Regex(#[from] regex_lite::Error),
+    /// The text is no log filter.
+    #[error("Not a log filter: {0}.")]
+    LogFilter(#[from] ParseError),
+    /// The text is a log filter of a kind that is not supported.
+    #[error("Not a log filter: filters of spans and fields ('[…]') are not supported.")]
+    SpanFilter,
+    /// The text is no list of protocols.
+    #[error("Not a list of protocols: {0}.")]
+    Protocol(#[from] ProtocolSetError),
+    /// The value is no text.
+    #[error("It is not Unicode.")]
+    NotUnicode,
+}
+
+/// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
+/// do.
+///
+/// # Errors
+///
+/// The text is no whole number from 0 to 65535. The Node.js servers took it as the path of a Unix socket; it
+/// is far more often a typing error.
+pub fn port(text: &str) -> Result<u16, ValueError> {
+    let text = text.trim();
+    let radix = |prefix: [&str; 2], radix| {
+        let digits = prefix.iter().find_map(|prefix| text.strip_prefix(prefix))?;
+        // `from_str_radix` takes a sign, JavaScript does not.
+        digits
+            .starts_with(|c: char| c.is_ascii_hexdigit())
+            .then(|| u64::from_str_radix(digits, radix).ok())?
+    };
+    let prefixed =
+        radix(["0x", "0X"], 16).or_else(|| radix(["0o", "0O"], 8)).or_else(|| radix(["0b", "0B"], 2));
+    let number = match prefixed {
+        Some(number) => u16::try_from(number).ok(),
+        // NaN and the infinities are out of range, so that the cast is exact.
+        None => text
+            .parse::<f64>()
+            .ok()
+            .filter(|n| (0.0..=65535.0).contains(n) && n.fract() == 0.0)
+            .map(|n| n as u16),
+    };
+    number.ok_or(ValueError::Port)
+}
+
+/// Parses a number of bytes.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 to 2³⁰.
+pub fn bytes(text: &str) -> Result<usize, ValueError> {
+    whole(text, BYTES, "bytes")
+}
+
+/// Parses a time in milliseconds.
+///
+/// # Errors
+///
+/// The text is no whole number from 0 to 60000.
+pub fn milliseconds(text: &str) -> Result<Duration, ValueError> {
+    whole(text, MILLISECONDS, "milliseconds").map(Duration::from_millis)
+}
+
+/// Parses a time in seconds.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 to 86400.
+pub fn seconds(text: &str) -> Result<Duration, ValueError> {
+    whole(text, SECONDS, "seconds").map(Duration::from_secs)
+}
+
+/// Parses a time in seconds that may be much longer than a day.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 to 2³¹ - 1.
+pub fn long_seconds(text: &str) -> Result<Duration, ValueError> {
+    whole(text, LONG_SECONDS, "seconds").map(Duration::from_secs)
+}
+
+/// Parses a number of messages.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 to 2³² - 1.
+pub fn messages(text: &str) -> Result<u32, ValueError> {
+    whole(text, MESSAGES, "messages")
+}
+
+/// Parses a regular expression.
+///
+/// # Errors
+///
+/// The text is no expression of [`Regex`].
+pub fn regex(text: &str) -> Result<Regex, ValueError> {
+    Ok(Regex::new(text)?)
+}
+
+/// Parses a list of protocols.
+///
+/// # Errors
+///
+/// A name in the list does not exist, or the list is empty or contradictory.
+pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
+    Ok(text.parse::<ProtocolSet>()?)
+}
+
+/// Parses `ws` or `sse`, as the Node.js servers had it, or `all`.
+///
+/// # Errors
+///
+/// The text is another. (The Node.js servers then ran without listening.)
+pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
+    match text {
+        "all" => Ok(EnabledTransports::All),
+        "ws" => Ok(EnabledTransports::WebSocket),
+        "sse" => Ok(EnabledTransports::EventStream),
+        _ => Err(ValueError::Word("ws, sse or all")),
+    }
+}
+
+/// Parses `on` or `off`.
+///
+/// # Errors
+///
+/// The text is another.
+pub fn on_off(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ValueError::Word("on or off")),
+    }
+}
+
+/// Parses `shared`, `by-generation`, or `by-generation=` with an expression for the keys that are
+/// partitioned.
+///
+/// # Errors
+///
+/// The text is another, or the expression is invalid.
+pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
+    match text.split_once('=') {
+        None if text == "shared" => Ok(RoomPolicy::Shared),
+        None if text == "by-generation" => Ok(RoomPolicy::Partitioned),
+        Some(("by-generation", keys)) => Ok(RoomPolicy::PartitionedFor(regex(keys)?)),
+        _ => Err(ValueError::Word("shared, by-generation, or by-generation=<expression for keys>")),
+    }
+}
+
+/// Parses the location of the control socket: `off`, a path, or `auto`, which stands for the location in the
+/// second argument.
+///
+/// # Errors
+///
+/// The text is empty.
+pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPath, ValueError> {
+    match text {
+        "" => Err(ValueError::Word("auto, off, or the path of a socket")),
+        "auto" => Ok(auto.clone()),
+        "off" => Ok(AdminSocketPath::Off),
+        path => Ok(AdminSocketPath::At(path.into())),
+    }
+}
+
+/// Parses the part of clients' addresses that is logged.
+///
+/// # Errors
+///
+/// The text is another.
+pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
+    LogIp::from_name(text).ok_or(ValueError::Word("full, prefix or off"))
+}
+
+/// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything".
+///
+/// # Errors
+///
+/// The text is no filter by level and module.
+pub fn log_filter(text: &str) -> Result<Targets, ValueError> {
+    if text.contains('[') {
+        return Err(ValueError::SpanFilter);
+    }
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    Ok(parts.join(",").parse::<Targets>()?)
+}
+
+fn whole<N: TryFrom<u64>>(
+    text: &str,
+    range: RangeInclusive<u64>,
+    unit: &'static str,
+) -> Result<N, ValueError> {
+    let number = u64::from_str(text.trim()).ok().filter(|number| range.contains(number));
+    number.and_then(|number| N::try_from(number).ok()).ok_or(ValueError::Range {
+        unit,
+        min: *range.start(),
+        max: *range.end(),
+    })
+}

@@ -1,0 +1,156 @@
+//! The facts about dialects and releases: the types of the rows in `dialect_rows.rs` and `release_rows.rs`. Facts are
+//! measured on the Node.js servers.
+
+use super::{Dialect, Family, PeerProtocol, Release};
+use crate::protocol::dialect::close_frame::CloseFrames;
+use crate::protocol::dialect::docs_table::DialectDoc;
+use crate::protocol::dialect::keepalive::Keepalive;
+use crate::protocol::dialect::protobuf::{ContentLayout, V1Schema};
+use crate::protocol::dialect::webrtc::SdpEncoding;
+use crate::protocol::model::MemberChoice;
+
+/// Facts that all releases of a dialect share.
+pub(in crate::protocol::dialect) struct DialectFacts {
+    pub(in crate::protocol::dialect) family: Family,
+    /// Release that is meant where only the dialect is named.
+    pub(in crate::protocol::dialect) release: Release,
+    pub(in crate::protocol::dialect) peer_protocol: PeerProtocol,
+    /// Layout of contents; `None` in JSON.
+    pub(in crate::protocol::dialect) content_layout: Option<ContentLayout>,
+    /// Encoding of what builds a data channel.
+    pub(in crate::protocol::dialect) sdp_encoding: SdpEncoding,
+    pub(in crate::protocol::dialect) server_sends_first: bool,
+    /// Rank in detection, from 0 for the likeliest dialect: what most deployed clients speak first, and dialects without
+    /// a published client last.
+    pub(in crate::protocol::dialect) priority: u8,
+    pub(in crate::protocol::dialect) docs: DialectDoc,
+}
+
+/// Facts about a release.
+pub(in crate::protocol::dialect) struct ReleaseFacts {
+    /// Version number that names the release: its newest published one.
+    pub(in crate::protocol::dialect) version: &'static str,
+    /// All version numbers that behave like this, oldest first.
+    pub(in crate::protocol::dialect) versions: &'static [&'static str],
+    pub(in crate::protocol::dialect) dialect: Dialect,
+    pub(in crate::protocol::dialect) keepalive: Keepalive,
+    pub(in crate::protocol::dialect) family: FamilyFacts,
+}
+
+/// Facts that only releases of one family have.
+pub(in crate::protocol::dialect) enum FamilyFacts {
+    Json(JsonFacts),
+    ProtobufV1(V1Facts),
+    ProtobufV2(V2Facts),
+}
+
+/// Facts about a JSON release: sigver 1 to 14.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol::dialect) struct JsonFacts {
+    pub(in crate::protocol::dialect) codec: JsonCodec,
+    /// Close codes and texts of errors.
+    pub(in crate::protocol::dialect) errors: JsonErrorTexts,
+    /// JSON is also accepted in binary frames.
+    pub(in crate::protocol::dialect) accepts_binary: bool,
+    /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored.
+    pub(in crate::protocol::dialect) opens_by_key: bool,
+    /// `{"open":K}` whose key JavaScript takes for false is ignored.
+    pub(in crate::protocol::dialect) ignores_falsy_open: bool,
+    pub(in crate::protocol::dialect) joiner_id: JoinerId,
+    /// Answer to a client whose key is accepted.
+    pub(in crate::protocol::dialect) confirmation: Confirmation,
+    /// A taken key cannot be opened, and an unknown one cannot be joined.
+    pub(in crate::protocol::dialect) refuses_keys: bool,
+    /// Answer to an opener's data for an unknown or disconnected joiner.
+    pub(in crate::protocol::dialect) unknown_joiner: UnknownJoiner,
+}
+
+/// Codec of a JSON release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum JsonCodec {
+    V1To5,
+    V6,
+    V7To14,
+}
+
+/// Set of close codes and texts that JSON releases share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum JsonErrorTexts {
+    V1To4,
+    V5,
+    V6,
+    V7_0,
+    V7_1,
+    V7_6,
+    V8_0,
+    V8_1,
+    V9To10,
+    V11,
+    V13,
+}
+
+/// Name of a joiner in messages from and to its opener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum JoinerId {
+    /// No name: messages of an opener are for all joiners.
+    None,
+    /// Number of joiners before it.
+    Index,
+    /// Number of its link.
+    Number,
+    /// Number of its link in eight hexadecimal digits, as a string.
+    Hex,
+}
+
+/// Answer to a client whose key is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum Confirmation {
+    None,
+    /// `isKeyOk`.
+    IsKeyOk,
+    /// `opened`: true for an opener. Whoever joins an unknown key becomes its opener.
+    Opened,
+    /// `first`: true for an opener that is the only one.
+    FirstOpener,
+    /// `first`: true for every opener.
+    AnyOpener,
+}
+
+/// Answer to an opener's data for an unknown or disconnected joiner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum UnknownJoiner {
+    Ignored,
+    /// The connection is closed: the id is unknown.
+    CloseUnknownId,
+    /// The connection is closed: the joiner is no longer available.
+    CloseUnavailable,
+    /// `{"id":N,"unavailable":true}`.
+    IdUnavailable,
+    /// `{"unavailable":N}`.
+    Unavailable,
+}
+
+/// Facts about a release of sigver 15 to 18.
+pub(in crate::protocol::dialect) struct V1Facts {
+    pub(in crate::protocol::dialect) schema: V1Schema,
+    pub(in crate::protocol::dialect) close: CloseFrames,
+    /// Member that a joiner is linked to.
+    pub(in crate::protocol::dialect) member_choice: MemberChoice,
+    /// Joiners, too, are asked whether they are there.
+    pub(in crate::protocol::dialect) keepalive_of_joiners: bool,
+    /// A joiner that became a member is told that it is first.
+    pub(in crate::protocol::dialect) confirms_membership: bool,
+    /// Field 5 asks for another member.
+    pub(in crate::protocol::dialect) try_another: bool,
+    /// An error of one peer ends both directions of a link.
+    pub(in crate::protocol::dialect) error_closes_both: bool,
+}
+
+/// Facts about a release of sigver 19 or newer.
+pub(in crate::protocol::dialect) struct V2Facts {
+    pub(in crate::protocol::dialect) close: CloseFrames,
+    /// A member whose URL has `?favored` is preferred to others.
+    pub(in crate::protocol::dialect) prefers_favored: bool,
+    /// A client that connects again is answered before its old links end: its library closes later than it answers.
+    pub(in crate::protocol::dialect) admit_before_unlink: bool,
+}

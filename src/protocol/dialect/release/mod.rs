@@ -1,0 +1,446 @@
+//! The published releases and their dialects. The facts about each are one row of `dialect_rows.rs` or `release_rows.rs`.
+
+mod dialect_rows;
+mod facts;
+mod release_rows;
+mod set;
+
+use std::fmt;
+use std::str::FromStr;
+
+use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
+use thiserror::Error;
+
+pub(super) use facts::{
+    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, UnknownJoiner, V1Facts,
+    V2Facts,
+};
+pub use set::ReleaseSet;
+
+use super::keepalive::Keepalive;
+use super::protobuf::ContentLayout;
+use crate::protocol::model::SenderTag;
+
+/// Protocol by which a client is recognised. Several releases may share it, with differences that no client shows.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumCount,
+    EnumString,
+    FromRepr,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[repr(u8)]
+pub enum Dialect {
+    /// JSON `type` and `id`: sigver 1 to 3.
+    #[strum(serialize = "sigver-1")]
+    Sigver1,
+    /// JSON `type` and `key`: sigver 4.
+    #[strum(serialize = "sigver-4")]
+    Sigver4,
+    /// JSON open/join/index: sigver 5.
+    #[strum(serialize = "sigver-5")]
+    Sigver5,
+    /// JSON key/joinkey/offer/answer: sigver 6.
+    #[strum(serialize = "sigver-6")]
+    Sigver6,
+    /// JSON key/join/id/data: sigver 7.0 to 7.4.
+    #[strum(serialize = "sigver-7")]
+    Sigver7,
+    /// The messages of sigver 7 and `isKeyOk`: sigver 7.6.
+    #[strum(serialize = "sigver-7.6")]
+    Sigver7_6,
+    /// JSON open/join/id/data and `isKeyOk`: sigver 8.
+    #[strum(serialize = "sigver-8")]
+    Sigver8,
+    /// JSON open/join/id/data and `opened`: sigver 9 and 10.
+    #[strum(serialize = "sigver-9")]
+    Sigver9,
+    /// JSON open/join/id/data and `first`, ids are strings: sigver 11 and 12.
+    #[strum(serialize = "sigver-11")]
+    Sigver11,
+    /// The messages of sigver 11 and pings: sigver 13 and 14.
+    #[strum(serialize = "sigver-13")]
+    Sigver13,
+    /// Protobuf isFirst/joined/ping: sigver 15.0.
+    #[strum(serialize = "sigver-15")]
+    Sigver15,
+    /// The messages of sigver 15.0 with another content layout: sigver 15.1.
+    #[strum(serialize = "sigver-15.1")]
+    Sigver15_1,
+    /// Protobuf isFirst/joined/heartbeat: sigver 16 and 17.
+    #[strum(serialize = "sigver-16")]
+    Sigver16,
+    /// Protobuf isFirst/stable/tryAnother: sigver 18.
+    #[strum(serialize = "sigver-18")]
+    Sigver18,
+    /// Protobuf connect/connected: sigver 19.
+    #[strum(serialize = "sigver-19")]
+    Sigver19,
+    /// The messages of sigver 19 with another content layout: sigver 20.
+    #[strum(serialize = "sigver-20")]
+    Sigver20,
+}
+
+/// Group of versions that no message tells apart, named after the newest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, FromRepr, VariantArray)]
+#[repr(u8)]
+pub enum Release {
+    /// 1.0.0 to 3.0.0.
+    V3_0_0,
+    /// 4.0.0.
+    V4_0_0,
+    /// 5.0.0.
+    V5_0_0,
+    /// 6.0.0.
+    V6_0_0,
+    /// 7.0.0.
+    V7_0_0,
+    /// 7.1.0.
+    V7_1_0,
+    /// 7.6.4.
+    V7_6_4,
+    /// 8.0.2.
+    V8_0_2,
+    /// 8.1.0.
+    V8_1_0,
+    /// 9.1.0.
+    V9_1_0,
+    /// 10.1.0.
+    V10_1_0,
+    /// 11.0.0, and the unpublished 12.
+    V11_0_0,
+    /// 13.1.3 and 14.0.0.
+    V14_0_0,
+    /// 15.0.1.
+    V15_0_1,
+    /// 15.0.2.
+    V15_0_2,
+    /// 15.0.4.
+    V15_0_4,
+    /// 15.1.0.
+    V15_1_0,
+    /// 16.0.0.
+    V16_0_0,
+    /// 17.0.0 and 17.0.1.
+    V17_0_1,
+    /// 18.0.0.
+    V18_0_0,
+    /// 19.0.0.
+    V19_0_0,
+    /// 19.1.2.
+    V19_1_2,
+    /// 20.0.0 to 20.0.2.
+    V20_0_2,
+    /// 20.1.0, and the unpublished 21.
+    V20_1_0,
+}
+
+/// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a browser on
+/// nine published clients; dialects without a published client are grouped by dialect).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, VariantArray)]
+#[repr(u8)]
+pub enum PeerProtocol {
+    /// sigver 1 to 3.
+    Sigver1,
+    /// sigver 4 and 5.
+    Sigver5,
+    /// netflux 0.10.3 and similar.
+    Netflux0,
+    /// netflux 0.10.8 to 1.0. Also netflux 1.1.0-beta.0 to beta.5 and sigver 6, which look the same when they enter and of
+    /// which no published client still runs.
+    Netflux1,
+    /// netflux 1.1.0-beta.7 to 2.0.
+    Netflux2,
+    /// netflux 2.1 and 3.0.
+    Netflux3,
+    /// netflux 4.
+    Netflux4,
+}
+
+/// Encoding and order of the first messages that several dialects share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, EnumString, IntoStaticStr, VariantArray)]
+pub enum Family {
+    /// JSON in text frames; the key is in a message.
+    #[strum(serialize = "json")]
+    Json,
+    /// Protobuf in binary frames; the key is the path; the server sends first.
+    #[strum(serialize = "protobuf-v1")]
+    ProtobufV1,
+    /// Protobuf in binary frames; the key is the path; the client sends first.
+    #[strum(serialize = "protobuf-v2")]
+    ProtobufV2,
+}
+
+/// Error of a name that is no release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("unknown release")]
+pub struct UnknownRelease;
+
+/// Returns all variants as an array.
+const fn all<T: Copy, const N: usize>(variants: &[T]) -> [T; N] {
+    match variants.first_chunk() {
+        Some(all) => *all,
+        None => unreachable!(),
+    }
+}
+
+impl Dialect {
+    /// All dialects, oldest first.
+    pub const ALL: [Dialect; Dialect::COUNT] = all(Dialect::VARIANTS);
+
+    /// Returns the name, as `--protocol` takes it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns the family of the dialect.
+    pub fn family(self) -> Family {
+        self.facts().family
+    }
+
+    /// Returns the release that is meant where only the dialect is named.
+    pub fn release(self) -> Release {
+        self.facts().release
+    }
+
+    /// Returns all releases of the dialect, oldest first.
+    pub fn releases(self) -> impl Iterator<Item = Release> {
+        Release::ALL.into_iter().filter(move |release| release.dialect() == self)
+    }
+
+    /// Returns the peer-to-peer protocol that its clients speak over an open data channel.
+    pub fn peer_protocol(self) -> PeerProtocol {
+        self.facts().peer_protocol
+    }
+
+    /// Returns the layout of its contents; `None` in JSON.
+    pub fn content_layout(self) -> Option<ContentLayout> {
+        self.facts().content_layout
+    }
+
+    /// Returns true if the server sends the first message of a connection.
+    pub fn server_sends_first(self) -> bool {
+        self.facts().server_sends_first
+    }
+
+    /// Returns the tag of payloads from a client of this dialect: its name, which does not change.
+    pub const fn tag(self) -> SenderTag {
+        let (major, minor) = match self {
+            Dialect::Sigver1 => (1, 0),
+            Dialect::Sigver4 => (4, 0),
+            Dialect::Sigver5 => (5, 0),
+            Dialect::Sigver6 => (6, 0),
+            Dialect::Sigver7 => (7, 0),
+            Dialect::Sigver7_6 => (7, 6),
+            Dialect::Sigver8 => (8, 0),
+            Dialect::Sigver9 => (9, 0),
+            Dialect::Sigver11 => (11, 0),
+            Dialect::Sigver13 => (13, 0),
+            Dialect::Sigver15 => (15, 0),
+            Dialect::Sigver15_1 => (15, 1),
+            Dialect::Sigver16 => (16, 0),
+            Dialect::Sigver18 => (18, 0),
+            Dialect::Sigver19 => (19, 0),
+            Dialect::Sigver20 => (20, 0),
+        };
+        SenderTag::new(major, minor)
+    }
+
+    /// Returns the dialect of a tag; `None` for the default tag.
+    pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
+        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl PeerProtocol {
+    /// Returns the number of its rooms under a key: 1 or more.
+    pub const fn partition_id(self) -> u8 {
+        (self as u8).wrapping_add(1)
+    }
+}
+
+impl Family {
+    /// All families, oldest first.
+    pub const ALL: [Family; Family::COUNT] = all(Family::VARIANTS);
+
+    /// Returns the name, as `--protocol` takes it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns true if the room key is the path of the URL.
+    pub const fn key_is_path(self) -> bool {
+        match self {
+            Family::Json => false,
+            Family::ProtobufV1 | Family::ProtobufV2 => true,
+        }
+    }
+}
+
+impl Release {
+    /// All releases, oldest first.
+    pub const ALL: [Release; Release::COUNT] = all(Release::VARIANTS);
+
+    /// The newest release.
+    pub const LATEST: Release = Release::ALL[Release::COUNT - 1];
+
+    /// Returns the dialect of the release.
+    pub fn dialect(self) -> Dialect {
+        self.facts().dialect
+    }
+
+    /// Returns the family of the release.
+    pub fn family(self) -> Family {
+        self.dialect().family()
+    }
+
+    /// Returns true if JSON is also accepted in binary frames (sigver 1 to 7).
+    pub fn accepts_binary_json(self) -> bool {
+        self.json().is_some_and(|json| json.accepts_binary)
+    }
+
+    /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15).
+    pub fn has_protobuf_pong(self) -> bool {
+        self.v1().is_some() && matches!(self.keepalive(), Keepalive::PingPong { .. })
+    }
+
+    /// Returns true if field 5 asks for another member (sigver 18).
+    pub fn has_try_another(self) -> bool {
+        self.v1().is_some_and(|facts| facts.try_another)
+    }
+
+    /// Returns the version number that names the release: its newest published one.
+    pub fn version(self) -> &'static str {
+        self.facts().version
+    }
+
+    /// Returns the version numbers that behave like this release, oldest first.
+    pub fn versions(self) -> &'static [&'static str] {
+        self.facts().versions
+    }
+
+    /// Returns the version numbers separated by commas, oldest first.
+    pub fn version_list(self) -> String {
+        self.versions().join(", ")
+    }
+
+    /// Returns how the release finds out that a peer is disconnected.
+    pub(super) fn keepalive(self) -> Keepalive {
+        self.facts().keepalive
+    }
+
+    /// Returns the facts about a JSON release.
+    pub(super) fn json(self) -> Option<&'static JsonFacts> {
+        match &self.facts().family {
+            FamilyFacts::Json(facts) => Some(facts),
+            FamilyFacts::ProtobufV1(_) | FamilyFacts::ProtobufV2(_) => None,
+        }
+    }
+
+    /// Returns the facts about a release of sigver 15 to 18.
+    pub(super) fn v1(self) -> Option<&'static V1Facts> {
+        match &self.facts().family {
+            FamilyFacts::ProtobufV1(facts) => Some(facts),
+            FamilyFacts::Json(_) | FamilyFacts::ProtobufV2(_) => None,
+        }
+    }
+
+    /// Returns the facts about a release of sigver 19 or newer.
+    pub(super) fn v2(self) -> Option<&'static V2Facts> {
+        match &self.facts().family {
+            FamilyFacts::ProtobufV2(facts) => Some(facts),
+            FamilyFacts::Json(_) | FamilyFacts::ProtobufV1(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sigver-{}", self.version())
+    }
+}
+
+impl FromStr for Release {
+    type Err = UnknownRelease;
+
+    /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning (`sigver-17`), which
+    /// names the newest release that begins so.
+    fn from_str(name: &str) -> Result<Self, UnknownRelease> {
+        let version = name.strip_prefix("sigver-").ok_or(UnknownRelease)?;
+        let exact = |release: &Release| release.versions().contains(&version);
+        let begins = |known: &&str| known.strip_prefix(version).is_some_and(|rest| rest.starts_with('.'));
+        let newest = || Release::ALL.into_iter().rev().find(|release| release.versions().iter().any(begins));
+        Release::ALL.into_iter().find(exact).or_else(newest).ok_or(UnknownRelease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(name: &str) -> Option<Release> {
+        name.parse().ok()
+    }
+
+    #[test]
+    fn every_version_names_its_release() {
+        for known in Release::ALL {
+            assert_eq!(release(&known.to_string()), Some(known));
+            for version in known.versions() {
+                assert_eq!(release(&format!("sigver-{version}")), Some(known), "{version}");
+            }
+        }
+    }
+
+    #[test]
+    fn version_prefix_names_newest_release() {
+        for (name, expected) in [
+            ("sigver-15", Some(Release::V15_1_0)),
+            ("sigver-15.0", Some(Release::V15_0_4)),
+            ("sigver-17", Some(Release::V17_0_1)),
+            ("sigver-20", Some(Release::V20_1_0)),
+            ("sigver-1", Some(Release::V3_0_0)),
+            ("sigver-7", Some(Release::V7_6_4)),
+            ("sigver-7.1", Some(Release::V7_1_0)),
+            ("sigver-0", None),
+            ("sigver-", None),
+            ("20", None),
+        ] {
+            assert_eq!(release(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn tags_name_their_dialects() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::from_tag(dialect.tag()), Some(dialect));
+            assert_eq!(dialect.tag().to_string(), dialect.name());
+        }
+        assert_eq!(Dialect::from_tag(SenderTag::default()), None);
+        assert_eq!(Dialect::from_tag(SenderTag::new(u8::MAX, 0)), None);
+    }
+
+    #[test]
+    fn versions_are_listed_oldest_first() {
+        let numbers =
+            |version: &str| -> Vec<u32> { version.split('.').map(|n| n.parse().unwrap()).collect() };
+        for release in Release::ALL {
+            assert!(release.versions().is_sorted_by_key(|version| numbers(version)), "{release}");
+        }
+        assert_eq!(Release::V3_0_0.version_list(), "1.0.0, 2.0.0, 3.0.0");
+    }
+}

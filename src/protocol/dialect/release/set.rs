@@ -1,0 +1,118 @@
+//! A set of releases.
+
+use std::fmt;
+
+use strum::EnumCount as _;
+
+use super::{Dialect, Family, PeerProtocol, Release};
+use crate::protocol::dialect::protobuf::ContentLayout;
+
+/// Set of releases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReleaseSet(u32);
+
+const _: () = assert!(Release::COUNT <= u32::BITS as usize, "every release needs a bit");
+
+impl ReleaseSet {
+    /// Returns true if the release is in the set.
+    pub const fn contains(self, release: Release) -> bool {
+        self.0 & ReleaseSet::single(release).0 != 0
+    }
+
+    /// Returns the set of one release.
+    const fn single(release: Release) -> Self {
+        ReleaseSet(1u32.wrapping_shl(release as u32))
+    }
+
+    /// Returns the number of releases in the set.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Returns true if there are no releases in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the releases of the set, oldest first.
+    pub fn iter(self) -> impl Iterator<Item = Release> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let release = Release::from_repr(u8::try_from(rest.trailing_zeros()).ok()?)?;
+            rest &= rest.wrapping_sub(1);
+            Some(release)
+        })
+    }
+
+    /// Returns true if `predicate` holds for a release of the set.
+    pub fn any(self, predicate: impl FnMut(Release) -> bool) -> bool {
+        self.iter().any(predicate)
+    }
+
+    /// Returns true if `predicate` holds for all releases of the set.
+    pub fn all(self, predicate: impl FnMut(Release) -> bool) -> bool {
+        self.iter().all(predicate)
+    }
+
+    /// Returns the only release of the set; `None` if there are more or none.
+    pub fn single_release(self) -> Option<Release> {
+        self.common(|release| release)
+    }
+
+    /// Returns the content layout that all releases of the set share.
+    pub fn content_layout(self) -> Option<ContentLayout> {
+        self.common(|release| release.dialect().content_layout()).flatten()
+    }
+
+    /// Returns the peer protocol that all releases of the set share.
+    pub fn peer_protocol(self) -> Option<PeerProtocol> {
+        self.common(|release| release.dialect().peer_protocol())
+    }
+
+    /// Returns the releases of the set for which `keep` holds.
+    #[must_use]
+    pub fn filter(self, mut keep: impl FnMut(Release) -> bool) -> Self {
+        self.iter().filter(|release| keep(*release)).collect()
+    }
+
+    /// Returns the releases of the set that belong to the family.
+    #[must_use]
+    pub fn of_family(self, family: Family) -> Self {
+        self.filter(|release| release.family() == family)
+    }
+
+    /// Returns the releases of the set that speak the dialect.
+    #[must_use]
+    pub fn of_dialect(self, dialect: Dialect) -> Self {
+        self.filter(|release| release.dialect() == dialect)
+    }
+
+    /// Returns the releases of the set whose contents have the layout.
+    #[must_use]
+    pub fn of_content_layout(self, layout: ContentLayout) -> Self {
+        self.filter(|release| release.dialect().content_layout() == Some(layout))
+    }
+
+    /// Returns the value of `fact` that all releases of the set share.
+    fn common<T: PartialEq>(self, fact: impl Fn(Release) -> T) -> Option<T> {
+        let mut facts = self.iter().map(fact);
+        let first = facts.next()?;
+        facts.all(|other| other == first).then_some(first)
+    }
+}
+
+impl FromIterator<Release> for ReleaseSet {
+    fn from_iter<I: IntoIterator<Item = Release>>(releases: I) -> Self {
+        ReleaseSet(releases.into_iter().fold(0, |set, release| set | ReleaseSet::single(release).0))
+    }
+}
+
+impl fmt::Display for ReleaseSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, release) in self.iter().enumerate() {
+            let comma = if position == 0 { "" } else { "," };
+            write!(f, "{comma}{release}")?;
+        }
+        Ok(())
+    }
+}

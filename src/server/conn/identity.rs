@@ -1,0 +1,125 @@
+//! Identity of a connection, and the cause of its end: one tracing span, and one line at its end.
+//!
+//! Close reasons are not logged: those of the dialects name keys and repeat messages.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tracing::Span;
+
+use crate::config::LogIp;
+use crate::protocol::model::PeerId;
+use crate::server::transport::TransportKind;
+
+/// The client's end of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientEndpoint {
+    /// The client's address, or that of the last proxy.
+    pub remote: SocketAddr,
+    /// The connection is encrypted by this server.
+    pub tls: bool,
+}
+
+/// Returns the span of a connection: only at `debug`, unless addresses are asked for.
+pub fn connection_span(
+    id: Option<PeerId>,
+    endpoint: ClientEndpoint,
+    transport: TransportKind,
+    log_ip: LogIp,
+) -> Span {
+    let (id, transport, tls) = (id.map(|id| id.0), transport.name(), endpoint.tls);
+    match log_ip.format(endpoint.remote.ip()) {
+        Some(remote) => {
+            tracing::info_span!("connection", id, %remote, transport, tls, dialect = tracing::field::Empty)
+        }
+        None => tracing::debug_span!("connection", id, transport, tls, dialect = tracing::field::Empty),
+    }
+}
+
+/// Condition in which the server closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseTrigger {
+    /// A rule of the client's dialect, a timeout among them.
+    Dialect,
+    /// A message longer than allowed.
+    MessageTooBig,
+    /// A violation of the transport's protocol.
+    ProtocolError,
+    /// A client that does not read what it is sent.
+    SlowConsumer,
+    /// The end of the server.
+    Shutdown,
+}
+
+impl CloseTrigger {
+    const fn name(self) -> &'static str {
+        match self {
+            CloseTrigger::Dialect => "dialect",
+            CloseTrigger::MessageTooBig => "message too big",
+            CloseTrigger::ProtocolError => "protocol error",
+            CloseTrigger::SlowConsumer => "slow consumer",
+            CloseTrigger::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Cause of the end of a connection.
+#[derive(Debug)]
+pub(super) enum EndCause {
+    /// The server sent a close frame with this code.
+    ServerClosed(CloseTrigger, Option<u16>),
+    /// The client sent a close frame with this code.
+    ClientClosed(Option<u16>),
+    /// The client disconnected without a close frame.
+    Disconnected,
+    /// The client did not answer the WebSocket ping.
+    PingTimeout,
+    /// The connection broke.
+    Io(io::Error),
+    /// A bug.
+    Panicked,
+}
+
+impl EndCause {
+    /// Returns true if the server closed the connection, and the close frame has to arrive.
+    pub(super) fn is_server_close(&self) -> bool {
+        matches!(self, EndCause::ServerClosed(..))
+    }
+
+    /// Logs the one line about the end of a connection.
+    pub(super) fn log(&self, id: PeerId, lasted_s: u32) {
+        let id = id.0;
+        match self {
+            // More than debugging: the operator can raise the limit.
+            EndCause::ServerClosed(CloseTrigger::SlowConsumer, code) => {
+                tracing::info!(id, code, lasted_s, "closed a client that does not read what it is sent");
+            }
+            EndCause::ServerClosed(trigger, code) => {
+                tracing::debug!(
+                    id,
+                    by = "server",
+                    cause = trigger.name(),
+                    code,
+                    lasted_s,
+                    "connection ended"
+                );
+            }
+            EndCause::ClientClosed(code) => {
+                tracing::debug!(id, by = "client", cause = "close frame", code, lasted_s, "connection ended");
+            }
+            EndCause::Disconnected => {
+                tracing::debug!(id, by = "client", cause = "disconnected", lasted_s, "connection ended");
+            }
+            EndCause::PingTimeout => {
+                tracing::debug!(id, by = "server", cause = "ping timeout", lasted_s, "connection ended");
+            }
+            EndCause::Io(error) => {
+                let error: &dyn std::error::Error = error;
+                tracing::debug!(id, by = "network", cause = "I/O error", error, lasted_s, "connection ended");
+            }
+            EndCause::Panicked => {
+                tracing::error!(id, lasted_s, "connection ended by a panic: this is a bug of the server");
+            }
+        }
+    }
+}

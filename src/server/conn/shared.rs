@@ -1,0 +1,68 @@
+//! State that all connections of a server share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shutdown::Shutdown;
+use super::timers::TimerQueue;
+use crate::config::{Config, LogIp};
+use crate::protocol::detect::Policy;
+use crate::server::hub::Hub;
+use crate::server::telemetry::Telemetry;
+
+/// State that all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The rooms.
+    pub hub: Arc<Hub>,
+    /// The counts of connections.
+    pub telemetry: Arc<Telemetry>,
+    /// The configuration of detection.
+    pub policy: Arc<Policy>,
+    /// The limits of each connection.
+    pub limits: ConnectionLimits,
+    /// The part of clients' addresses that is logged.
+    pub log_ip: LogIp,
+    /// The end of the server.
+    pub shutdown: Shutdown,
+    /// The deadlines of the connections.
+    pub timers: TimerQueue,
+}
+
+/// Limits of each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Limit of what may wait for a client that reads too slowly, in bytes: above it, the client is closed.
+    pub max_pending: usize,
+    /// Time without a frame from the client after which it is sent a WebSocket ping; after as long again, the connection is
+    /// closed.
+    pub ping_after: Duration,
+}
+
+impl Shared {
+    /// Returns the state of a new server, without rooms and connections.
+    pub fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Shared {
+            hub: Hub::new(),
+            telemetry: Telemetry::new(),
+            policy: Arc::new(config.policy()),
+            limits: ConnectionLimits { max_pending: config.max_pending, ping_after: config.ping_after },
+            log_ip: config.log_ip,
+            shutdown: Shutdown::default(),
+            timers: TimerQueue::default(),
+        })
+    }
+
+    /// Counts and logs a panic that ended a connection before its upgrade, or a pipe.
+    pub(in crate::server) fn count_panic(&self) {
+        self.telemetry.count_panic();
+        tracing::error!("connection ended by a panic: this is a bug of the server");
+    }
+
+    /// Begins the shutdown: connections close, and no wait for it stays pending.
+    pub fn shut_down(&self) {
+        self.shutdown.begin();
+        // Each connection looks at the shutdown when it is notified, and not with every message.
+        self.timers.notify_all();
+    }
+}

@@ -1,0 +1,235 @@
+//! HTTP of event streams: routes their requests, opens streams, and delivers messages that clients send by
+//! GET and POST.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::sse_registry::{Congested, SseRegistry};
+use super::{StreamLifecycle, cors, upgrade};
+use crate::config::EnabledTransports;
+use crate::protocol::detect::Policy;
+use crate::protocol::dialect::UpgradeRequest;
+use crate::protocol::dialect::sse::{
+    EventWriter, FINAL_EVENT_ID, SEND_ACK, SseSender, SseVariant, parse_post, parse_query,
+};
+use crate::protocol::frame::Message;
+use crate::server::conn::{self, Shared};
+use crate::server::transport::sse_body::{EventStream, body_channel};
+
+/// Longest time for the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for which the response to a GET that sends is kept open: below the timeouts of proxies. The Node.js
+/// servers never end it.
+const GET_HOLD: Duration = Duration::from_secs(15);
+/// Longest id before a message in the body of a POST, in bytes.
+const MAX_ID: usize = 64;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The event streams of a server.
+#[derive(Debug)]
+pub(crate) struct SseService {
+    shared: Arc<Shared>,
+    registry: Arc<SseRegistry>,
+    /// Policies of the clients of each variant; `None` if the variant is not served.
+    v8_1: Option<Arc<Policy>>,
+    v9: Option<Arc<Policy>>,
+    /// Only event streams are served, and no WebSockets.
+    exclusive: bool,
+    max_message: usize,
+}
+
+/// Handling of a request.
+#[derive(Debug)]
+pub(super) enum SseRoute {
+    /// The request does not belong to an event stream.
+    NotAnEventStream,
+    /// The response is known.
+    Respond(Response<ResponseBody>),
+    /// Opens a stream, with the first message of its client.
+    Open(SseVariant, Option<Message>),
+    /// Delivers a message to the stream of its sender.
+    Send(SseSender, Message),
+    /// The body contains the message.
+    Post,
+}
+
+impl SseService {
+    /// Returns the event streams, or `None` if none can be served.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        transports: EnabledTransports,
+        max_message: usize,
+    ) -> Option<Arc<Self>> {
+        let exclusive = match transports {
+            EnabledTransports::WebSocket => return None,
+            EnabledTransports::All => false,
+            EnabledTransports::EventStream => true,
+        };
+        let policy = |variant: SseVariant| {
+            let releases = variant.releases(shared.policy.releases);
+            (!releases.is_empty()).then(|| Arc::new(Policy { releases, ..(*shared.policy).clone() }))
+        };
+        let (v8_1, v9) = (policy(SseVariant::V8_1), policy(SseVariant::V9));
+        (v8_1.is_some() || v9.is_some()).then(|| {
+            let (shared, registry) = (Arc::clone(shared), SseRegistry::new());
+            Arc::new(SseService { shared, registry, v8_1, v9, exclusive, max_message })
+        })
+    }
+
+    /// Decides how a request is handled.
+    pub(super) fn route<B>(&self, request: &Request<B>) -> SseRoute {
+        let headers = request.headers();
+        if request.uri().path() != "/" {
+            return SseRoute::NotAnEventStream;
+        }
+        match *request.method() {
+            Method::GET => {
+                let wants_stream = self.exclusive || accepts_event_stream(headers);
+                let route = match request.uri().query() {
+                    None if self.v9.is_some() && wants_stream => SseRoute::Open(SseVariant::V9, None),
+                    Some(query) if self.v8_1.is_some() => {
+                        let request = parse_query(query);
+                        match request.sender {
+                            Some(sender) => SseRoute::Send(sender, request.message),
+                            None if wants_stream => SseRoute::Open(SseVariant::V8_1, Some(request.message)),
+                            None => SseRoute::NotAnEventStream,
+                        }
+                    }
+                    None | Some(_) => SseRoute::NotAnEventStream,
+                };
+                match route {
+                    SseRoute::Open(..) | SseRoute::Send(..)
+                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID) =>
+                    {
+                        // The browser reconnects on its own after the end of a stream; 204 makes it stop.
+                        SseRoute::Respond(cors::empty(StatusCode::NO_CONTENT, headers))
+                    }
+                    route => route,
+                }
+            }
+            Method::POST if self.v9.is_some() => SseRoute::Post,
+            Method::OPTIONS if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
+                SseRoute::Respond(cors::preflight(headers))
+            }
+            _ => SseRoute::NotAnEventStream,
+        }
+    }
+
+    /// Opens a stream, and returns the response that carries it.
+    pub(super) fn open(
+        &self,
+        variant: SseVariant,
+        first: Option<Message>,
+        headers: &HeaderMap,
+        streams: &StreamLifecycle,
+    ) -> Response<ResponseBody> {
+        let policy = match variant {
+            SseVariant::V8_1 => &self.v8_1,
+            SseVariant::V9 => &self.v9,
+        };
+        let Some(policy) = policy.as_ref().map(Arc::clone) else {
+            return not_found();
+        };
+        let Some((registration, id, sender, inbox)) = self.registry.register(variant) else {
+            return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
+        };
+        let mut writer = EventWriter::new(variant, id);
+        let (body, receiver) = body_channel(streams.start());
+        for chunk in writer.preamble() {
+            // Cannot fail: the receiver still exists.
+            let _ = body.push(chunk);
+        }
+        let encode = move |outgoing| {
+            let encoded = writer.encode(outgoing);
+            (encoded.event, encoded.last)
+        };
+        let stream = EventStream::new(body, inbox, encode);
+        if let Some(first) = first {
+            // Cannot fail: the inbox is empty.
+            let _ = sender.try_send(first);
+        }
+        let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
+        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
+        tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
+        cors::event_stream(receiver, headers)
+    }
+
+    /// Delivers a message that was sent by GET, and returns the response.
+    pub(super) async fn deliver_get(
+        &self,
+        sender: SseSender,
+        message: Message,
+        headers: &HeaderMap,
+        streams: &StreamLifecycle,
+    ) -> Response<ResponseBody> {
+        if let SseSender::Id(id) = sender
+            && self.registry.deliver((SseVariant::V8_1, id), message).await.is_err()
+        {
+            return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
+        }
+        let (body, receiver) = body_channel(streams.start());
+        // Cannot fail: the receiver still exists.
+        let _ = body.push(Bytes::from_static(SEND_ACK.as_bytes()));
+        let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(GET_HOLD) => {}
+                () = body.closed() => {}
+                () = shared.shutdown.begun() => {}
+            }
+            drop(body);
+            drop(alive);
+        });
+        cors::event_stream(receiver, headers)
+    }
+
+    /// Delivers the message in the body of a POST, and returns the response.
+    pub(super) async fn deliver_post(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let (head, body) = request.into_parts();
+        let limit = self.max_message + MAX_ID;
+        if body.size_hint().lower() > limit as u64 {
+            return cors::empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
+        }
+        let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return cors::empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
+            }
+            Ok(Err(_)) => return cors::empty(StatusCode::BAD_REQUEST, &head.headers),
+            Err(_) => return cors::empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
+        };
+        let status = match parse_post(&body) {
+            Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
+            Some((id, message)) => match self.registry.deliver((SseVariant::V9, id), message).await {
+                // Also if there is no such stream, as in the Node.js servers: ids cannot be found by trying.
+                Ok(()) => StatusCode::OK,
+                Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            None if self.exclusive => StatusCode::OK,
+            None => return not_found(),
+        };
+        cors::empty(status, &head.headers)
+    }
+}
+
+fn not_found() -> Response<ResponseBody> {
+    upgrade::plain(StatusCode::NOT_FOUND, upgrade::NOT_FOUND).map(ResponseBody::Full)
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT);
+    values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
+}

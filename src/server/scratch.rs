@@ -1,0 +1,28 @@
+//! Buffers that the connections of one worker thread share, so that an idle connection owns none. They carry
+//! no data from one use to the next.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use super::transport::ws::BufferPool;
+use crate::protocol::model::Event;
+
+/// The shared buffers of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Read and write buffers of WebSockets.
+    pub(crate) ws_buffers: BufferPool,
+    /// Bytes of the first read of a connection.
+    pub(crate) first_read: RefCell<Vec<u8>>,
+    /// Memory for the next outbox that is not empty: an empty one has none.
+    pub(crate) events: RefCell<VecDeque<Event>>,
+}
+
+thread_local! {
+    static SCRATCH: Scratch = Scratch::default();
+}
+
+/// Calls `f` with the buffers of this thread.
+pub(crate) fn with<R>(f: impl FnOnce(&Scratch) -> R) -> R {
+    SCRATCH.with(f)
+}

@@ -1,0 +1,308 @@
+//! Server URLs, and connections to the server that one names, with or without TLS.
+//!
+//! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a frame.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server, as its URL names it.
+#[derive(Clone)]
+pub struct Target {
+    /// A name, or an IP address without brackets.
+    host: String,
+    /// Host and port, as in a `Host` header.
+    authority: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    /// Prefix of every path, without a `/` at its end.
+    base: String,
+}
+
+/// The reason why there is no connection.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL names no server.
+    #[error("'{0}' is not the URL of a server: [ws|wss|http|https]://HOST[:PORT][/PATH] is expected")]
+    Url(String),
+    /// The system has no certificates to trust.
+    #[error("there are no trusted certificates (SSL_CERT_FILE may name a file of them): {0}")]
+    Certificates(String),
+    /// TCP or TLS failed.
+    #[error("cannot connect to {server}")]
+    Network {
+        /// The server's URL.
+        server: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The server did not answer in time.
+    #[error("cannot connect to {server}: no answer within {} seconds", CONNECT_TIMEOUT.as_secs())]
+    Timeout {
+        /// The server's URL.
+        server: String,
+    },
+    /// The server answered the upgrade request with another HTTP status than 101.
+    #[error("upgrade refused with HTTP {0}")]
+    Status(u16),
+    /// The answer to the upgrade request is not that of a WebSocket server.
+    #[error("WebSocket handshake failed: {0}")]
+    Handshake(String),
+}
+
+/// A connection, with or without TLS.
+pub enum DialedStream {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A WebSocket on a dialed connection.
+pub type DialedSocket = WebSocketStream<DialedStream>;
+
+impl Target {
+    /// Parses `[ws|wss|http|https]://HOST[:PORT][/PATH]`. TLS servers need a certificate that the system trusts, or that
+    /// the file named by the environment variable `SSL_CERT_FILE` holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Url`], or [`ConnectError::Certificates`] if a TLS server cannot be trusted at all.
+    pub fn parse(url: &str) -> Result<Target, ConnectError> {
+        let wrong = || ConnectError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let (tls, default_port) = match uri.scheme_str() {
+            Some("ws" | "http") => (false, 80),
+            Some("wss" | "https") => (true, 443),
+            _ => return Err(wrong()),
+        };
+        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else { return Err(wrong()) };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if bare.is_empty() || url.contains(['?', '#', '@']) {
+            return Err(wrong());
+        }
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") => default_port,
+            Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
+            None => return Err(wrong()),
+        };
+        Ok(Target {
+            host: bare.to_owned(),
+            authority: authority.to_string(),
+            port,
+            tls: tls.then(tls_connector).transpose()?,
+            base: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Network`] or [`ConnectError::Timeout`].
+    pub async fn dial(&self) -> Result<DialedStream, ConnectError> {
+        let failed = |source| ConnectError::Network { server: self.to_string(), source };
+        let late = |_| ConnectError::Timeout { server: self.to_string() };
+        let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port)));
+        let tcp = tcp.await.map_err(late)?.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        let Some(tls) = &self.tls else { return Ok(DialedStream::Plain(tcp)) };
+        let name =
+            ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
+        let stream = timeout(CONNECT_TIMEOUT, tls.connect(name, tcp));
+        Ok(DialedStream::Tls(Box::new(stream.await.map_err(late)?.map_err(failed)?)))
+    }
+
+    /// Opens a WebSocket on a client's path. Returns it with the answer to the upgrade request.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ConnectError`] but those of [`parse`](Self::parse).
+    pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
+        self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
+    }
+
+    /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and [`path`](Self::path).
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`open`](Self::open).
+    pub async fn upgrade(
+        &self,
+        request: impl IntoClientRequest + Unpin,
+        config: Option<WebSocketConfig>,
+    ) -> Result<(DialedSocket, Response), ConnectError> {
+        let stream = self.dial().await?;
+        let upgrade = tokio_tungstenite::client_async_with_config(request, stream, config);
+        match timeout(CONNECT_TIMEOUT, upgrade).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(WsError::Http(response))) => Err(ConnectError::Status(response.status().as_u16())),
+            Ok(Err(error)) => Err(ConnectError::Handshake(error.to_string())),
+            Err(_) => Err(ConnectError::Timeout { server: self.to_string() }),
+        }
+    }
+
+    /// Returns the value of a `Host` header.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Returns the path on the server of a client's path.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+}
+
+/// Returns the message of an error and of all its causes, separated by `": "`.
+pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn tls_connector() -> Result<TlsConnector, ConnectError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    if roots.add_parsable_certificates(found.certs).0 == 0 {
+        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(ConnectError::Certificates(errors.join("; ")));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConnectError::Certificates(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Target {
+            host: address.ip().to_string(),
+            authority: address.to_string(),
+            port: address.port(),
+            tls: None,
+            base: String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority, self.base)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+impl AsyncRead for DialedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            DialedStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            DialedStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for DialedStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            DialedStream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            DialedStream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            DialedStream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            DialedStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            DialedStream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            DialedStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_is_split_into_its_parts() {
+        for (url, host, port, path, shown) in [
+            ("ws://localhost", "localhost", 80, "/k", "ws://localhost"),
+            ("http://h:8000/", "h", 8000, "/k", "ws://h:8000"),
+            ("ws://[::1]:8000/a/b/", "::1", 8000, "/a/b/k", "ws://[::1]:8000/a/b"),
+            ("ws://[::1]", "::1", 80, "/k", "ws://[::1]"),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.host.as_str(), target.port), (host, port), "{url}");
+            assert_eq!((target.path("/k"), target.to_string()), (path.to_owned(), shown.to_owned()));
+        }
+    }
+
+    #[test]
+    fn other_urls_are_rejected() {
+        for wrong in [
+            "",
+            "h:8000",
+            "ftp://h",
+            "ws://",
+            "ws://h:x",
+            "ws://h:",
+            "ws://h:70000",
+            "ws://:80",
+            "ws://u@h",
+            "ws://h?x",
+            "ws://h#x",
+            "ws:// h",
+        ] {
+            assert!(matches!(Target::parse(wrong), Err(ConnectError::Url(_))), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refused_connection_names_server_and_cause() {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let target = Target::parse(&format!("ws://127.0.0.1:{port}")).unwrap();
+        let error = error_chain(&target.dial().await.err().unwrap());
+        assert!(error.starts_with(&format!("cannot connect to ws://127.0.0.1:{port}: ")), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The rules of CONTRIBUTING.md that a scan of the sources can check.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest source file, in lines.
+const MAX_FILE_LINES: usize = 500;
+
+/// Longest comment line, in columns.
+const MAX_COMMENT_COLUMNS: usize = 110;
+
+/// Words that must not begin a doc comment: they announce an answer instead of giving it.
+const FORBIDDEN_FIRST_WORDS: [&str; 9] =
+    ["What", "Whether", "Who", "Whoever", "How", "Of", "As", "Those", "Whichever"];
+
+/// Public type names that may be defined more than once, each with the reason.
+const ALLOWED_DUPLICATES: [(&str, &str); 0] = [];
+
+/// Numbers of violations that are left from before a rule was checked: these may shrink, and never grow.
+const DUPLICATES_LEFT: usize = 5;
+const FIRST_WORDS_LEFT: usize = 214;
+const LONG_FILES_LEFT: usize = 1;
+const LONG_COMMENTS_LEFT: usize = 380;
+
+const KINDS: [&str; 5] = ["struct ", "enum ", "trait ", "type ", "union "];
+
+/// Every Rust source below `folders`, with its path relative to the repository.
+fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "node_modules") {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "{folders:?} has no sources");
+    found
+}
+
+fn rust() -> Vec<(String, String)> {
+    sources(&["src", "tests", "compat-tests"])
+}
+
+/// The type that a line defines, and true if code outside its module's parent can use it.
+fn defined_type(line: &str) -> Option<(&str, bool)> {
+    let line = line.trim_start();
+    let (public, rest) = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with(' ') => (true, rest.trim_start()),
+        Some(rest) if rest.starts_with('(') => (rest.starts_with("(crate)"), rest.split_once(") ")?.1),
+        _ => (false, line),
+    };
+    let name = KINDS.iter().find_map(|kind| rest.strip_prefix(kind))?;
+    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+    let is_associated_type = line.starts_with("type ") && !public;
+    let is_definition = name.starts_with(|c: char| c.is_uppercase()) && !is_associated_type;
+    is_definition.then_some((&name[..end], public))
+}
+
+/// The doc comments of a source: line number and text of the first line of each.
+fn doc_comments(source: &str) -> Vec<(usize, &str)> {
+    let text_of = |line: &'_ str| {
+        let line = line.trim_start();
+        line.starts_with("///")
+            .then(|| line.len() - line[3..].trim_start().len())
+            .or_else(|| line.starts_with("//!").then(|| line.len() - line[3..].trim_start().len()))
+    };
+    let mut previous = false;
+    let mut found = Vec::new();
+    for (number, line) in source.lines().enumerate() {
+        let here = text_of(line);
+        if let (Some(start), false) = (here, previous) {
+            found.push((number + 1, &line.trim_start()[start..]));
+        }
+        previous = here.is_some();
+    }
+    found
+}
+
+/// Fails if more than `left` violations of a rule are found.
+fn report(rule: &str, fix: &str, wrong: &[String], left: usize) {
+    println!("{rule}: {} to go", wrong.len());
+    assert!(
+        wrong.len() <= left,
+        "{rule}. {} places do not, {left} are known. {fix}
+  {}",
+        wrong.len(),
+        wrong.join(
+            "
+  "
+        )
+    );
+}
+
+#[test]
+fn public_type_names_are_unique() {
+    let mut public: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
+    for (file, source) in sources(&["src"]) {
+        for (number, line) in source.lines().enumerate() {
+            if let Some((name, is_public)) = defined_type(line) {
+                *all.entry(name.to_owned()).or_default() += 1;
+                if is_public {
+                    public.entry(name.to_owned()).or_default().push(format!("{file}:{}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(public.len() > 100, "the scan found {} public types only", public.len());
+    let shared = all.values().filter(|definitions| **definitions > 1).count();
+    println!("{shared} type names are defined more than once, private ones included");
+    let twice: BTreeMap<_, _> = public.into_iter().filter(|(_, places)| places.len() > 1).collect();
+    for (name, reason) in ALLOWED_DUPLICATES {
+        assert!(
+            twice.contains_key(name),
+            "{name} is unique now: delete it from ALLOWED_DUPLICATES ({reason})"
+        );
+    }
+    let wrong: Vec<String> = twice
+        .iter()
+        .filter(|(name, _)| ALLOWED_DUPLICATES.iter().all(|(allowed, _)| name != allowed))
+        .map(|(name, places)| format!("{name}: {}", places.join(", ")))
+        .collect();
+    report(
+        "each public type name stands for one thing",
+        "Rename one after what it is (`PipeSocket`, not `Line`), or make it private.",
+        &wrong,
+        DUPLICATES_LEFT,
+    );
+}
+
+#[test]
+fn doc_comments_begin_with_their_subject() {
+    let mut wrong = Vec::new();
+    for (file, source) in rust() {
+        for (number, text) in doc_comments(&source) {
+            let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            if FORBIDDEN_FIRST_WORDS.contains(&word) {
+                wrong.push(format!("{file}:{number}: {text}"));
+            }
+        }
+    }
+    report(
+        "doc comments begin with a noun phrase or a verb in the third person",
+        "Write \"Returns true if …\" for \"Whether …\", \"Longest …\" for \"How long …\", \"Client that …\" for \"Who …\".",
+        &wrong,
+        FIRST_WORDS_LEFT,
+    );
+}
+
+#[test]
+fn files_are_short() {
+    let wrong: Vec<String> = rust()
+        .iter()
+        .map(|(file, source)| (file, source.lines().count()))
+        .filter(|(_, lines)| *lines > MAX_FILE_LINES)
+        .map(|(file, lines)| format!("{file}: {lines} lines"))
+        .collect();
+    report("files have at most 500 lines", "Split the file by what it does.", &wrong, LONG_FILES_LEFT);
+}
+
+#[test]
+fn comment_lines_are_short() {
+    let mut wrong = Vec::new();
+    for (file, source) in rust() {
+        for (number, line) in source.lines().enumerate() {
+            let comment = line.trim_start().starts_with("//");
+            // Neither a table nor an address can be wrapped.
+            let unbreakable = line.contains("| ") || line.contains("://");
+            if comment && !unbreakable && line.chars().count() > MAX_COMMENT_COLUMNS {
+                wrong.push(format!("{file}:{}: {} columns", number + 1, line.chars().count()));
+            }
+        }
+    }
+    report("comment lines have at most 110 columns", "Wrap them, or say less.", &wrong, LONG_COMMENTS_LEFT);
+}
+
+#[test]
+fn every_kind_of_definition_is_seen() {
+    let public = |line| defined_type(line);
+    assert_eq!(public("pub struct Room<T> {"), Some(("Room", true)));
+    assert_eq!(public("    pub(crate) enum Side {"), Some(("Side", true)));
+    assert_eq!(public("pub(super) trait Codec: Send {"), Some(("Codec", false)));
+    assert_eq!(public("pub type Id = u64;"), Some(("Id", true)));
+    assert_eq!(public("struct Unit;"), Some(("Unit", false)));
+    assert_eq!(public("    type Item = u8;"), None);
+    assert_eq!(public("// struct Gone;"), None);
+    let source = "//! A page.\n//! More.\n\n/// What it is.\nfn f() {}\n    /// A field.\n    // Not this.\n";
+    assert_eq!(doc_comments(source), [(1, "A page."), (4, "What it is."), (6, "A field.")]);
+}

@@ -19,8 +19,8 @@ pub enum Command {
     BecomeMember,
     /// The joiner could not connect to the group through its member: be linked to another.
     TryAnother,
-    /// Revert the commands sent under a wrong assumption about the peer's dialect: its link, and the members it tried.
-    /// A membership stays, so that the order of arrival does not depend on the assumption.
+    /// Revert the commands sent under a wrong assumption about the peer's dialect: its link, and the members
+    /// it tried. A membership stays, so that the order of arrival does not depend on the assumption.
     RevertAssumption,
     /// Remove the link by which the peer joined, without an event (sigver 13).
     Unlink,
@@ -74,8 +74,8 @@ pub enum WhenEmpty {
     Refuse,
     /// The joiner becomes the first member.
     BecomeMember,
-    /// The joiner becomes a member that may not act as one: other joiners are linked to it only while it is the only
-    /// member, until it has answered one of them or opened the room.
+    /// The joiner becomes a member that may not act as one: other joiners are linked to it only while it is
+    /// the only member, until it has answered one of them or opened the room.
     BecomeTentativeMember,
 }
 
@@ -95,11 +95,11 @@ pub enum MemberChoice {
 #[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
 #[serde(rename_all = "snake_case")]
 pub enum RejoinPolicy {
-    /// It is removed in both directions, without an event.
+    /// The link is removed in both directions, without an event.
     Replace,
     /// The joiner no longer sends over it, but still receives from the member (sigver 5).
     KeepReceiving,
-    /// It is kept, and no other is created, if it leads to the same member (sigver 11).
+    /// The link is kept, and no other is created, if it leads to the same member (sigver 11).
     Reuse,
 }
 
@@ -112,8 +112,8 @@ pub struct Connect {
     pub connected_to: Vec<NetId>,
     /// The peer is preferred when a member is chosen for a joiner.
     pub preferred: bool,
-    /// A peer that replaces a blocking member receives its own admission before the end of its link to that member,
-    /// instead of after it.
+    /// A peer that replaces a blocking member receives its own admission before the end of its link to that
+    /// member, instead of after it.
     pub admit_before_unlink: bool,
 }
 
@@ -126,6 +126,7 @@ pub enum Recipient {
     Joiner(LinkId),
     /// The member that the sender is linked to.
     Member,
-    /// The joiner of that link if the sender is its member, otherwise the member that the sender is linked to.
+    /// The joiner of that link if the sender is its member, otherwise the member that the sender is linked
+    /// to.
     JoinerOrMember(LinkId),
 }

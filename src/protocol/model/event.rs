@@ -16,7 +16,7 @@ pub enum Event {
     },
     /// The peer asked to become a member, and is one now.
     BecameMember {
-        /// It had been one already.
+        /// The peer had been one already.
         already: bool,
     },
     /// The peer is a joiner, linked to a member.

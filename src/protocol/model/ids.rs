@@ -28,8 +28,8 @@ impl PeerId {
 
 /// One joiner linked to one member.
 ///
-/// Drawn at random from 1 to 2³¹ − 1, so that dialects with numeric ids (an `i32` in the narrowest of their clients)
-/// can use it as it is.
+/// Drawn at random from 1 to 2³¹ − 1, so that dialects with numeric ids (an `i32` in the narrowest of their
+/// clients) can use it as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LinkId(pub u32);
 
@@ -37,10 +37,10 @@ pub struct LinkId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetId(pub u32);
 
-/// An opaque mark of the dialect in which a payload was sent. Rooms forward it; a codec that does not yet know the
-/// dialect of its own client uses it as a hint.
+/// An opaque mark of the dialect in which a payload was sent. Rooms forward it; a codec that does not yet
+/// know the dialect of its own client uses it as a hint.
 ///
-/// It is the version in the name of the dialect. The default is that of no dialect.
+/// The mark is the version in the name of the dialect. The default is that of no dialect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SenderTag {
     major: u8,
@@ -90,7 +90,8 @@ impl From<&str> for RoomKey {
     }
 }
 
-/// Shows the length only, as keys are the secrets that let peers into rooms, and debug output ends up in logs.
+/// Shows the length only, as keys are the secrets that let peers into rooms, and debug output ends up in
+/// logs.
 impl fmt::Debug for RoomKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RoomKey({} bytes)", self.text.len())

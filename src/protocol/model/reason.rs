@@ -1,4 +1,5 @@
-//! Reasons to refuse a command or to end a connection. Their close codes and texts are in `dialect::close_frame`.
+//! Reasons to refuse a command or to end a connection. Their close codes and texts are in
+//! `dialect::close_frame`.
 
 use std::borrow::Cow;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) struct Handle(Arc<str>);
 
 /// Number of letters and digits after the first letter of a handle, without the underscores between them.
-const LETTERS: std::ops::RangeInclusive<usize> = 2..=31;
+const LETTERS: std::ops::RangeInclusive<u32> = 2..=31;
 
 impl Handle {
     /// Parses a handle; `None` if it is malformed.
@@ -17,12 +17,12 @@ impl Handle {
         if !bytes.next()?.is_ascii_lowercase() {
             return None;
         }
-        let (mut letters, mut after_underscore) = (0, false);
+        let (mut letters, mut after_underscore) = (0_u32, false);
         for byte in bytes {
             match byte {
                 b'_' if !after_underscore => after_underscore = true,
                 b'a'..=b'z' | b'0'..=b'9' if letters < *LETTERS.end() => {
-                    letters += 1;
+                    letters = letters.saturating_add(1);
                     after_underscore = false;
                 }
                 _ => return None,

@@ -1,5 +1,5 @@
-//! The rules of one pipe, from the time a listener waits: the messages it forwards, and the events that close it.
-//! Pure: messages and times in, frames for either side out.
+//! The rules of one pipe, from the time a listener waits: the messages it forwards, and the events that close
+//! it. Pure: messages and times in, frames for either side out.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -29,21 +29,23 @@ impl PipeSide {
 /// The way in which the connection of a side ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Disconnect {
-    /// It sent a close frame, with this code if it had one. The WebSocket answers it with the same code and reason.
+    /// A close frame arrived, with this code if it had one. The WebSocket answers it with the same code and
+    /// reason.
     Closed(Option<u16>),
-    /// It was lost without a close frame.
+    /// The connection was lost without a close frame.
     Lost,
-    /// It sent a message longer than allowed.
+    /// A message longer than allowed arrived.
     MessageTooBig,
-    /// It violated the WebSocket protocol, with the close frame to be sent.
+    /// The side violated the WebSocket protocol, with the close frame to be sent.
     ProtocolError(Close),
 }
 
 /// A frame for one side. A close frame is the last one for it.
 pub(crate) type PipeAction = (PipeSide, Outgoing);
 
-/// Maximum number of bytes kept for a connector. With the default limits (8 messages of 1024 bytes) it is never
-/// reached. Beyond it the listener is not read until a connector arrives, and only then its end is noticed.
+/// Maximum number of bytes kept for a connector. With the default limits (8 messages of 1024 bytes) it is
+/// never reached. Beyond it the listener is not read until a connector arrives, and only then its end is
+/// noticed.
 const MAX_BUFFERED: usize = 64 * 1024;
 /// Bytes counted for each kept message in addition to its length.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -112,8 +114,9 @@ impl Pipe {
         *count = count.saturating_add(1);
         match &mut self.state {
             PipeState::Waiting { buffered, size } => {
-                // The last message that is allowed closes the pipe when it is delivered, as in signallerd. One more
-                // could never be delivered: signallerd left it unread, this server closes the listener.
+                // The last message that is allowed closes the pipe when it is delivered, as in signallerd.
+                // One more could never be delivered: signallerd left it unread, this server closes the
+                // listener.
                 if exceeded {
                     self.close(TOO_MANY_MESSAGES, actions);
                 } else {

@@ -10,7 +10,7 @@ use crate::server::signaller::{Admitted, Signaller};
 pub(super) struct SignallerRequest<'a> {
     /// The method is GET.
     pub(super) get: bool,
-    /// It is an HTTP/1.1 upgrade to a WebSocket.
+    /// The request is an HTTP/1.1 upgrade to a WebSocket.
     pub(super) upgrade: bool,
     /// The protocol version is 13.
     pub(super) version: bool,
@@ -31,9 +31,9 @@ pub(super) enum Rejection {
     HandleTaken,
     /// The handle has no listener.
     NoListener,
-    /// It is no valid request for a WebSocket.
+    /// The request is not a valid one for a WebSocket.
     NoUpgrade,
-    /// It is one with a method other than GET.
+    /// The method is not GET.
     Method,
     /// The origin is not allowed.
     Origin,
@@ -50,8 +50,8 @@ pub(super) fn match_path(signaller: &Signaller, path: &str) -> Result<Option<End
     }
 }
 
-/// Admits a request, which takes the handle. A request that is rejected takes nothing, so that no listener is lost to a
-/// connection that fails.
+/// Admits a request, which takes the handle. A request that is rejected takes nothing, so that no listener is
+/// lost to a connection that fails.
 pub(super) fn admit(
     signaller: &Signaller,
     endpoint: Endpoint,
@@ -91,8 +91,8 @@ pub(super) fn admit(
 
 /// Returns true if the origin is allowed.
 ///
-/// signallerd panicked and hung up if there is an expression and the request has no `Origin`. It is rejected here, as an
-/// expression means that the origin of each client is to be known.
+/// signallerd panicked and hung up if there is an expression and the request has no `Origin`. It is rejected
+/// here, as an expression means that the origin of each client is to be known.
 fn is_allowed(allowed: Option<&Regex>, origin: Option<&str>, host: &str) -> bool {
     match (allowed, origin) {
         (Some(expression), Some(origin)) => expression.is_match(origin),

@@ -1,8 +1,8 @@
 //! The rooms of this process, each behind its own lock, and the queues between a room and its peers.
 //!
-//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is locked, so that the order
-//! of events in a room is their order on every connection; the receivers are woken after it is unlocked. No two rooms
-//! are locked at once.
+//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is locked, so that
+//! the order of events in a room is their order on every connection; the receivers are woken after it is
+//! unlocked. No two rooms are locked at once.
 
 mod membership;
 mod outbox;
@@ -35,8 +35,8 @@ const NODE: u16 = 0;
 pub struct Hub {
     shards: Sharded<HashSet<RoomEntry>>,
     hasher: RandomState,
-    /// Hashes room keys for status output. Separate from the shard hasher, so that published hashes reveal nothing
-    /// about it.
+    /// Hashes room keys for status output. Separate from the shard hasher, so that published hashes reveal
+    /// nothing about it.
     report_hasher: RandomState,
     next_peer: AtomicU64,
 }
@@ -112,8 +112,9 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In place of its
-    /// key, a room is shown by a hash that differs between hubs, so that keys cannot be found by trial.
+    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In
+    /// place of its key, a room is shown by a hash that differs between hubs, so that keys cannot be found by
+    /// trial.
     pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId])) {
         let mut peers = Vec::new();
         for shard in self.shards.iter() {

@@ -1,9 +1,10 @@
-//! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects to it, and
-//! a pipe carries every message of the one to the other.
+//! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects
+//! to it, and a pipe carries every message of the one to the other.
 //!
-//! It shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules are in
-//! [`crate::protocol::signaller`], the waiting listeners in [`registry`], the task of a pipe in `task`; admission is
-//! part of HTTP. Differences from signallerd are C80 to C89 of docs/reference/differences.md.
+//! The relay shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules
+//! are in [`crate::protocol::signaller`], the waiting listeners in [`registry`], the task of a pipe in
+//! `task`; admission is part of HTTP. Differences from signallerd are C80 to C89 of
+//! docs/reference/differences.md.
 
 pub(crate) mod registry;
 mod task;
@@ -57,7 +58,8 @@ impl Signaller {
         &self.registry
     }
 
-    /// Serves a client that was admitted, on the stream of its connection after the upgrade, until its pipe is closed or
+    /// Serves a client that was admitted, on the stream of its connection after the upgrade, until its pipe
+    /// is closed or
     /// `stop` is ready. `prefetched` are the bytes that were read after the request.
     pub(crate) async fn serve(
         self: Arc<Self>,
@@ -81,7 +83,8 @@ mod tests {
 
     use super::*;
 
-    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the last).
+    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the
+    // last).
     #[test]
     fn default_limits_are_those_of_signallerd() {
         let config = SignallerConfig::default();

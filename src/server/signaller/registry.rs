@@ -17,8 +17,8 @@ pub(crate) struct Registry<T> {
 }
 
 impl<T> Registry<T> {
-    /// Registers a listener; `None` if the handle is taken. It is free again when the listener is taken by a connector,
-    /// or when the guard is dropped.
+    /// Registers a listener; `None` if the handle is taken. It is free again when the listener is taken by a
+    /// connector, or when the guard is dropped.
     pub(crate) fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
         let (sender, connector) = oneshot::channel();
         match self.waiting.lock().entry(handle.clone()) {
@@ -74,7 +74,8 @@ impl<T> ListenerGuard<T> {
 impl<T> Drop for ListenerGuard<T> {
     fn drop(&mut self) {
         self.connector.close();
-        // After this listener was taken, another one may have the handle. Its channel is open, this one's is closed.
+        // After this listener was taken, another one may have the handle. Its channel is open, this one's is
+        // closed.
         let removed = match self.registry.waiting.lock().entry(self.handle.clone()) {
             Entry::Occupied(entry) if entry.get().is_closed() => Some(entry.remove()),
             Entry::Occupied(_) | Entry::Vacant(_) => None,

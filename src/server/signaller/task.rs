@@ -1,7 +1,7 @@
 //! The task of one pipe: it does the I/O that the rules in [`Pipe`] require.
 //!
-//! One task owns both connections, without a queue between them: neither is read while one of them does not take
-//! what was sent to it.
+//! One task owns both connections, without a queue between them: neither is read while one of them does not
+//! take what was sent to it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

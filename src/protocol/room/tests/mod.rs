@@ -1,5 +1,5 @@
-//! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured on the
-//! Node.js servers named at each test, whose frames are compared in compat-tests.
+//! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured
+//! on the Node.js servers named at each test, whose frames are compared in compat-tests.
 
 mod openers;
 mod search;
@@ -316,8 +316,8 @@ fn try_another_starts_over_after_the_last_member() {
     stage.linked(C, Command::TryAnother, B);
 }
 
-/// sigver 18: the only member, tried in vain, is evicted. The joiner receives the end of its link, then that it is the
-/// first.
+/// sigver 18: the only member, tried in vain, is evicted. The joiner receives the end of its link, then that
+/// it is the first.
 #[test]
 fn blocking_member_is_evicted() {
     let mut stage = Stage::new();

@@ -342,8 +342,7 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Removes a peer that is neither a member nor an endpoint of a link.
-    /// Removes the peer's entry if nothing refers to it, and returns the peer's role.
+    /// Removes a peer that is neither a member nor an endpoint of a link. Returns the peer's role.
     fn remove_if_unreferenced(&mut self, peer: PeerId) -> RoomRole {
         match self.peers.get(peer) {
             None => RoomRole::None,

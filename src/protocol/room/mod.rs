@@ -112,8 +112,7 @@ impl<H: Clone> Room<H> {
             }
             Command::Relay { to, message, sender } => self.relay(caller, to, message, sender),
         }
-        self.remove_if_unreferenced(peer);
-        self.role(peer)
+        self.remove_if_unreferenced(peer)
     }
 
     /// Removes the peer: its membership and its links end, and the other endpoints receive an event that says
@@ -346,12 +345,16 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Removes a peer that is neither a member nor an endpoint of a link.
-    fn remove_if_unreferenced(&mut self, peer: PeerId) {
-        if self.peers.get(peer).is_some_and(|entry| {
-            entry.place.is_none() && entry.links.is_empty() && entry.joined_via.is_none()
-        }) {
-            self.peers.remove(peer);
+    /// Removes a peer that is neither a member nor an endpoint of a link. Returns the peer's role.
+    fn remove_if_unreferenced(&mut self, peer: PeerId) -> RoomRole {
+        match self.peers.get(peer) {
+            None => RoomRole::None,
+            Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
+            Some(entry) if entry.links.is_empty() && entry.joined_via.is_none() => {
+                self.peers.remove(peer);
+                RoomRole::None
+            }
+            Some(_) => RoomRole::Joiner,
         }
     }
 }

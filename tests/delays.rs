@@ -8,11 +8,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::clients::{Client, Dialect, Did, Role};
+use common::clients::{Client, DIALECTS, Did, is_current};
 use common::simulation::{Delay, PageId, Simulation};
 use common::ws::Got;
 use common::{TestGateway, hex, to_hex};
+use sigver::protocol::dialect::Dialect;
 use sigver::protocol::frame::Message;
+use sigver::tools::client::dialects::Role;
 
 const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
 
@@ -38,7 +40,7 @@ struct Case {
 impl Case {
     fn path(&self, dialect: Dialect, key: &str) -> String {
         match dialect {
-            Dialect::S5 => self.json_path.to_owned(),
+            Dialect::Sigver5 => self.json_path.to_owned(),
             _ => format!("/{key}"),
         }
     }
@@ -47,7 +49,7 @@ impl Case {
         const KEY: &str = "room";
         let (one, other) = (self.first, self.joiner);
         let mut simulation = Simulation::new();
-        let client = Client::new(one.0, Role::First, KEY);
+        let client = Client::new(one.0, Role::Member, KEY);
         let first = simulation.open(&self.path(one.0, KEY), client, one.1);
         match self.comes {
             Comes::After => simulation.until(first, &Did::First)?,
@@ -59,7 +61,7 @@ impl Case {
             .until(joiner, &Did::Answer)
             .map_err(|what| format!("joiner: {what}; first: {:?}", simulation.log(first)))?;
         simulation.until(first, &Did::First)?;
-        if matches!(other.0, Dialect::S15 | Dialect::S19 | Dialect::S20) {
+        if matches!(other.0, Dialect::Sigver15 | Dialect::Sigver19 | Dialect::Sigver20) {
             simulation.until(joiner, &Did::Joined)?;
         }
         simulation.settle(joiner).map_err(|what| format!("joiner: {what}"))?;
@@ -75,28 +77,29 @@ impl Case {
     /// All that is to happen in the two, and nothing else.
     fn expected(&self, assumed: bool) -> (Vec<Did>, Vec<Did>) {
         let (one, other) = (self.first.0, self.joiner.0);
-        let v1 = |dialect: Dialect| matches!(dialect, Dialect::S15 | Dialect::S16 | Dialect::S18);
+        let v1 =
+            |dialect: Dialect| matches!(dialect, Dialect::Sigver15 | Dialect::Sigver16 | Dialect::Sigver18);
         let mut first = vec![Did::First];
         let mut joined = vec![Did::Bound, Did::Answer];
-        if one == Dialect::S5 {
+        if one == Dialect::Sigver5 {
             first.push(Did::Join);
         }
-        if other.current() && assumed {
+        if is_current(other) && assumed {
             // The place it was given before it had spoken is taken back, which the member may see.
             match one {
-                Dialect::S5 => first.push(Did::Join),
+                Dialect::Sigver5 => first.push(Did::Join),
                 _ => first.push(Did::Gone),
             }
         }
         first.push(Did::Offer);
-        if other == Dialect::S5 {
+        if other == Dialect::Sigver5 {
             joined = vec![Did::First, Did::Answer];
         }
         if v1(one) && v1(other) {
             first.push(Did::End);
             joined.push(Did::End);
         }
-        if matches!(other, Dialect::S15 | Dialect::S19 | Dialect::S20) {
+        if matches!(other, Dialect::Sigver15 | Dialect::Sigver19 | Dialect::Sigver20) {
             joined.push(Did::Joined);
         }
         (first, joined)
@@ -105,12 +108,12 @@ impl Case {
 
 fn same_dialect() -> Vec<Case> {
     let mut cases = Vec::new();
-    for dialect in Dialect::ALL {
+    for dialect in DIALECTS {
         for ms in DELAYS {
             for delay in [Delay::Page, Delay::Path] {
                 for (first, joiner) in [(ms, 0), (0, ms), (ms, ms)] {
                     for comes in [Comes::After, Comes::Between] {
-                        if comes == Comes::Between && dialect == Dialect::S5 {
+                        if comes == Comes::Between && dialect == Dialect::Sigver5 {
                             continue;
                         }
                         cases.push(Case {
@@ -143,19 +146,19 @@ fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
 fn unreadable(one: Dialect, other: Dialect, comes: Comes) -> bool {
     match (one, other) {
         // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
-        (Dialect::S19, _) | (Dialect::S20, Dialect::S19) => true,
+        (Dialect::Sigver19, _) | (Dialect::Sigver20, Dialect::Sigver19) => true,
         // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at once.
-        (Dialect::S15, Dialect::S16 | Dialect::S18) => comes == Comes::Between,
+        (Dialect::Sigver15, Dialect::Sigver16 | Dialect::Sigver18) => comes == Comes::Between,
         // Its opener gets nothing from us to know that it is in the room by.
-        (Dialect::S5, _) => comes == Comes::Between,
-        (Dialect::S15 | Dialect::S16 | Dialect::S18 | Dialect::S20, _) => false,
+        (Dialect::Sigver5, _) => comes == Comes::Between,
+        _ => false,
     }
 }
 
 fn mixed() -> Vec<Case> {
     let mut cases = Vec::new();
-    for one in Dialect::ALL {
-        for other in Dialect::ALL.into_iter().filter(|other| *other != one) {
+    for one in DIALECTS {
+        for other in DIALECTS.into_iter().filter(|other| *other != one) {
             for comes in [Comes::After, Comes::Between] {
                 if unreadable(one, other, comes) {
                     continue;
@@ -185,7 +188,7 @@ fn clients_of_different_dialects_find_one_another_whatever_the_delay() {
 fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
     let mut simulation = Simulation::new();
     let client = |role| Client::new(dialect, role, "room");
-    let first = simulation.open("/room", client(Role::First), Delay::Page(ms));
+    let first = simulation.open("/room", client(Role::Member), Delay::Page(ms));
     simulation.until_reached(first)?;
     let leaves = simulation.open("/room", client(Role::Joiner), Delay::Page(0));
     simulation.until(leaves, &Did::Bound)?;
@@ -195,7 +198,7 @@ fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
     simulation.until(stays, &Did::Answer).map_err(|what| format!("joiner: {what}"))?;
     simulation.settle(stays)?;
     simulation.settle(first)?;
-    let expected = match dialect.current() {
+    let expected = match is_current(dialect) {
         true => [Did::First, Did::Offer, Did::Gone, Did::Offer].to_vec(),
         false => [Did::First, Did::Offer, Did::Gone, Did::Offer, Did::End].to_vec(),
     };
@@ -207,7 +210,7 @@ fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
 
 #[test]
 fn joiner_may_leave_before_the_page_of_the_member_is_open() {
-    for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::S5) {
+    for dialect in DIALECTS.into_iter().filter(|dialect| *dialect != Dialect::Sigver5) {
         for ms in [0, 300, 500, 1000] {
             leave_and_join(dialect, ms).unwrap_or_else(|what| panic!("{dialect:?} {ms}: {what}"));
         }
@@ -217,7 +220,7 @@ fn joiner_may_leave_before_the_page_of_the_member_is_open() {
 /// Returns the first message that a client gets, but for the probe, and how long after the upgrade.
 fn first_message(dialect: Dialect, delay: Delay) -> (Duration, String) {
     let mut simulation = Simulation::new();
-    let page: PageId = simulation.open("/room", Client::new(dialect, Role::First, "room"), delay);
+    let page: PageId = simulation.open("/room", Client::new(dialect, Role::Member, "room"), delay);
     let opened = simulation.now();
     simulation.until(page, &Did::First).unwrap();
     let messages = simulation.received(page).iter().filter_map(|(time, message)| match message {
@@ -229,8 +232,11 @@ fn first_message(dialect: Dialect, delay: Delay) -> (Duration, String) {
 
 #[test]
 fn only_a_silent_client_waits_for_its_first_message() {
-    assert_eq!(first_message(Dialect::S20, Delay::Page(0)), (Duration::ZERO, "2001".to_owned()));
-    assert_eq!(first_message(Dialect::S18, Delay::Page(0)), (Duration::from_millis(150), "1001".to_owned()));
+    assert_eq!(first_message(Dialect::Sigver20, Delay::Page(0)), (Duration::ZERO, "2001".to_owned()));
+    assert_eq!(
+        first_message(Dialect::Sigver18, Delay::Page(0)),
+        (Duration::from_millis(150), "1001".to_owned())
+    );
 }
 
 /// The same over sockets, whatever the time it takes.

@@ -1,6 +1,8 @@
-//! An example peer: `cargo run -p compat-tests --example peer -- hello`, in two terminals. With `--json` a
-//! peer speaks the JSON protocol of 2016 instead; the gateway translates between the two. Frames are
-//! written by hand, as an illustration of the wire.
+//! An example peer: `cargo run -p compat-tests --example peer -- hello`, in two terminals. With `--json` a peer speaks the
+//! JSON protocol of 2016 instead; the gateway translates between the two.
+//!
+//! An illustration of the wire: frames are written by hand, byte for byte. The clients that tests and tools use are in
+//! `sigver::tools::client`.
 
 use std::io::{BufRead, stdin};
 use std::thread;
@@ -46,17 +48,17 @@ async fn current(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<Str
     let mut others: Vec<u32> = vec![0];
     loop {
         tokio::select! {
-            message = socket.next() => match message.context("the server hung up")?? {
+            message = socket.next() => match message.context("the server ended the connection")?? {
                 Message::Binary(bytes) => match &bytes[..] {
                     [0x08, _] => socket.send(Message::Binary(bytes)).await?, // heartbeat
                     [0x20, 1] => println!("You are the first in '{key}'. Start another peer, and type something."),
-                    [0x20, 0] => println!("You are bound to a member of '{key}'. Type something."),
+                    [0x20, 0] => println!("You are linked to a member of '{key}'. Type something."),
                     [0x12, content @ ..] => {
                         // content { senderId = 1, recipientId = 2, data = 4 }
                         let (_, content) = varint(content)?;
                         let (sender, content) = varint(content.get(1..).unwrap_or_default())?;
                         let (_, content) = varint(content.get(1..).unwrap_or_default())?;
-                        let Some((0x22, data)) = content.split_first() else { println!("peer {sender} is gone"); continue };
+                        let Some((0x22, data)) = content.split_first() else { println!("peer {sender} has left"); continue };
                         if !others.contains(&sender) {
                             others.push(sender);
                         }
@@ -97,7 +99,7 @@ async fn json(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<String
     println!("You asked to open '{key}'. Start another peer, and type something.");
     loop {
         tokio::select! {
-            message = socket.next() => match message.context("the server hung up")?? {
+            message = socket.next() => match message.context("the server ended the connection")?? {
                 Message::Text(text) if text.as_str() == r#"{"type":"join"}"# => {
                     joiners += 1;
                     println!("A peer has joined.");
@@ -108,7 +110,7 @@ async fn json(server: &str, key: &str, mut lines: mpsc::UnboundedReceiver<String
                     opener = false;
                     socket = connect(server, "").await?;
                     socket.send(Message::text(format!(r#"{{"type":"join","key":"{key}"}}"#))).await?;
-                    println!("Somebody is there already: you have joined.");
+                    println!("The room has a peer already: you have joined.");
                 }
                 Message::Close(frame) => bail!("closed: {frame:?}"),
                 _ => {}

@@ -6,7 +6,6 @@
 
 pub mod clients;
 pub mod simulation;
-pub use sigver::tools::protobuf;
 pub mod sse;
 pub mod ws;
 

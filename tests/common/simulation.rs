@@ -7,11 +7,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use sigver::protocol::detect::{ConnectionProtocol, Policy, ProtocolSet};
-use sigver::protocol::dialect::{Output, UpgradeRequest};
+use sigver::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use sigver::protocol::frame::Message;
 use sigver::server::hub::{Hub, Membership, Outbox};
+use sigver::tools::client::dialects::{ClientAction, ClientFrame};
 
-use super::clients::{Client, Dialect, Did, Send};
+use super::clients::{Client, Did};
 
 /// Simulated time that one step of a case may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,6 +43,15 @@ enum Frame {
     Ping(&'static str),
     Pong(&'static str),
     Close(Option<u16>),
+}
+
+impl Frame {
+    fn from_client(frame: ClientFrame) -> Frame {
+        Frame::Message(match frame {
+            ClientFrame::Text(text) => Message::text(text),
+            ClientFrame::Binary(bytes) => Message::binary(bytes),
+        })
+    }
 }
 
 /// An event of the simulation.
@@ -260,7 +270,7 @@ impl Simulation {
                 for message in self.pages[page].waiting.take().unwrap_or_default() {
                     self.deliver(page, &message);
                 }
-                if self.pages[page].client.dialect == Dialect::S5 {
+                if self.pages[page].client.dialect == Dialect::Sigver5 {
                     self.send(page, Frame::Ping("opened"));
                 }
                 self.schedule(HEARTBEAT_INTERVAL, page, Event::Heartbeat);
@@ -269,8 +279,8 @@ impl Simulation {
                 if self.pages[page].ended {
                     return;
                 }
-                if let Some(heartbeat) = self.pages[page].client.dialect.beats() {
-                    self.send(page, Frame::Message(Message::binary(heartbeat)));
+                if let Some(heartbeat) = self.pages[page].client.heartbeat() {
+                    self.send(page, Frame::from_client(heartbeat));
                 }
                 self.schedule(HEARTBEAT_INTERVAL, page, Event::Heartbeat);
             }
@@ -338,15 +348,12 @@ impl Simulation {
     fn react(&mut self, page: usize) {
         let state = &mut self.pages[page];
         state.pending.extend(state.client.did.drain(..));
-        for send in std::mem::take(&mut state.client.send) {
-            self.send(
-                page,
-                match send {
-                    Send::Text(text) => Frame::Message(Message::text(text)),
-                    Send::Binary(bytes) => Frame::Message(Message::binary(bytes)),
-                    Send::Close(code) => Frame::Close(Some(code)),
-                },
-            );
+        for action in std::mem::take(&mut state.client.actions) {
+            match action {
+                ClientAction::Send(frame) => self.send(page, Frame::from_client(frame)),
+                ClientAction::Close(code) => self.send(page, Frame::Close(code)),
+                ClientAction::Report(_) => {}
+            }
         }
     }
 

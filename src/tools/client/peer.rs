@@ -145,11 +145,6 @@ impl SyntheticPeer {
         }
     }
 
-    /// Returns the next event; `None` after the last.
-    pub async fn next_event(&mut self) -> Option<ClientEvent> {
-        self.events.recv().await
-    }
-
     /// Returns how the connection was closed, if the log has that.
     pub fn close_text(&self) -> Option<String> {
         self.log.iter().find_map(|event| match event {

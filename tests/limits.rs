@@ -7,9 +7,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::protobuf::{delimited, number};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
 use common::{SOON, TestGateway, eventually, hex, soon, to_hex};
+use sigver::tools::protobuf::{delimited, number};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;

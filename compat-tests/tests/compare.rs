@@ -50,7 +50,7 @@ fn seen(record: &TranscriptRecord) -> bool {
 
 /// Returns the scenario with every server-made id replaced consistently, also in close reasons.
 fn renamed(scenario: &Scenario) -> Scenario {
-    let layout = IdLayout::of(&scenario.version);
+    let layout = IdLayout::from_version(&scenario.version);
     let mut ids: HashMap<Id, Id> = HashMap::new();
     let mut live = scenario.clone();
     for record in &mut live.records {

@@ -222,7 +222,7 @@ async fn record(
         }
         recorded.push(actual);
     }
-    transcript::print(&recorded)
+    Ok(transcript::print(&recorded)?)
 }
 
 async fn command(command: Commands) -> Result<bool> {

@@ -1,14 +1,15 @@
-//! `sigver replay`: its options, which scenario is played against which server, and what is printed.
+//! `sigver replay`: its options, the server that each scenario is played against, and the output.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
-use futures_util::stream;
-use serde_json::{Value, json};
+use futures_util::stream::{self, Stream};
+use serde::Serialize;
 
 use crate::tools::dial::Target;
 use crate::tools::ephemeral_server;
@@ -22,10 +23,10 @@ const ABOUT: &str = "\
 FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
 recordings are played against a server of this program, for the time of the command.
 
-IdMapping that a server draws may differ, if they differ consistently. Room keys get a suffix, so that a server can be used \
-again and again.
+Ids that a server generates may differ, if they differ consistently. Room keys get a suffix, so that one server can be \
+used repeatedly.
 
-Exit code: 0 if nothing is different, 1 if something is, 2 if it could not be tried.";
+Exit code: 0 if there is no difference, 1 if there is one, 2 if the recordings could not be played.";
 
 /// The time at which the clients of a recording act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,23 +34,23 @@ enum Pace {
     /// At the recorded times, if the server did something by itself in a conversation of some seconds, such as a
     /// heartbeat; else quickly.
     Auto,
-    /// At the recorded times, and what comes must come at its time.
+    /// At the recorded times; frames must arrive at their times, too.
     Recorded,
     /// As soon as no more consequences of the last action can arrive.
     Quick,
 }
 
-/// The options.
+/// The options of `sigver replay`.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
 pub(crate) struct ReplayArgs {
     /// Recordings, then the server's URL, as ws://HOST:PORT or wss://HOST
     #[arg(required = true, value_name = "FILE... [URL]")]
-    what: Vec<String>,
+    recordings: Vec<String>,
     /// Only scenarios of this name; * stands for any characters
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
-    /// One JSON object, for programs
+    /// Print one JSON object, for programs
     #[arg(long)]
     json: bool,
     /// Protocols of the server of this program, as --protocol of the gateway [default: auto]
@@ -58,10 +59,10 @@ pub(crate) struct ReplayArgs {
     /// Times at which clients act
     #[arg(long, value_enum, default_value = "auto")]
     pace: Pace,
-    /// At the recorded times, how much earlier or later something may come, in milliseconds
+    /// Tolerance of the arrival of a frame at its recorded time, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 400)]
     tolerance: u64,
-    /// Compare what each client saw after each step, and not only what it saw in which order: for scripted
+    /// Compare what each client received after each step, and not only in which order: for scripted
     /// conversations, in which no client acts while a frame is in transit
     #[arg(long)]
     steps: bool,
@@ -73,22 +74,41 @@ pub(crate) struct ReplayArgs {
     jobs: usize,
 }
 
-/// In a conversation longer than this, in milliseconds, a server may do something by itself.
-const LONG: u64 = 3000;
+/// Duration of a conversation beyond which a server may send frames unprompted, in milliseconds.
+const MIN_UNPROMPTED_DURATION: u64 = 3000;
 /// Delay after an action, in milliseconds, beyond which a frame is not its consequence.
-const BY_ITSELF: u64 = 300;
+const CONSEQUENCE_TIME: u64 = 300;
 
-/// A scenario that was played.
-struct Played {
+/// The scenarios to play, with the names of their files, and the servers to play them against.
+struct ReplayPlan {
+    scenarios: Vec<(String, Scenario)>,
+    skipped: usize,
+    servers: Servers,
+}
+
+/// The result of one scenario.
+#[derive(Serialize)]
+struct ScenarioResult {
     file: String,
-    scenario: Scenario,
+    version: String,
+    scenario: String,
+    #[serde(flatten)]
     comparison: Comparison,
     notes: Vec<String>,
 }
 
+/// The result of all scenarios.
+#[derive(Default, Serialize)]
+struct ReplayReport {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    scenarios: Vec<ScenarioResult>,
+}
+
 /// The servers to play against.
 enum Servers {
-    /// The user's.
+    /// The server that the user named.
     Given(Target),
     /// Servers of this program: a shared one, and new ones for scenarios that need their own.
     Own { shared: Target, protocol: String },
@@ -110,20 +130,42 @@ impl Servers {
 }
 
 impl ReplayArgs {
-    /// Runs it.
-    pub(crate) async fn run(mut self) -> Result<ExitCode> {
-        let is_url = |what: &String| what.contains("://");
-        let url = self.what.pop_if(|last| is_url(last));
-        if let Some(url) = self.what.iter().find(|what| is_url(what)) {
+    /// Plays the recordings. Returns the exit code.
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        let plan = self.plan().await?;
+        let mut report = ReplayReport { skipped: plan.skipped, ..ReplayReport::default() };
+        let mut results = pin!(self.execute(&plan));
+        while let Some(result) = results.next().await {
+            let result = result?;
+            if !self.json {
+                result.print();
+            }
+            report.add(result);
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            report.print_summary();
+        }
+        Ok(if report.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    async fn plan(&self) -> Result<ReplayPlan> {
+        let is_url = |argument: &String| argument.contains("://");
+        let (url, files) = match self.recordings.split_last() {
+            Some((last, files)) if is_url(last) => (Some(last), files),
+            _ => (None, &self.recordings[..]),
+        };
+        if let Some(url) = files.iter().find(|argument| is_url(argument)) {
             bail!("{url}: the server comes last, and there is one");
         }
-        if self.what.is_empty() {
+        if files.is_empty() {
             bail!("no recording is named");
         }
-        let (scripts, skipped) = self.scripts()?;
-        let servers = match (&url, &self.protocol) {
+        let (scenarios, skipped) = self.scenarios(files)?;
+        let servers = match (url, &self.protocol) {
             (Some(_), Some(_)) => {
-                bail!("--protocol is for the server of this program, not for that of a URL")
+                bail!("--protocol is for the server of this program, not for the server of a URL")
             }
             (Some(url), None) => {
                 let target = Target::parse(url)?;
@@ -133,44 +175,27 @@ impl ReplayArgs {
             }
             (None, protocol) => Servers::own(protocol.as_deref().unwrap_or("auto")).await?,
         };
-        let own = matches!(servers, Servers::Own { .. });
-        let alone = |script: &Scenario| self.keep_keys || needs_own_server(script);
-        let jobs = if !own && scripts.iter().any(|(_, script)| alone(script)) { 1 } else { self.jobs.max(1) };
-        let (this, servers) = (&self, &servers);
-        let played = scripts.into_iter().map(|(file, script)| async move {
-            let alone = own && (this.keep_keys || needs_own_server(&script));
-            let target = servers.target(alone).await?;
-            anyhow::Ok(this.play(file, script, target).await)
-        });
-        let mut played = stream::iter(played).buffered(jobs);
-        let (mut passed, mut failed, mut list) = (0, 0, Vec::new());
-        while let Some(scenario) = played.next().await {
-            let scenario = scenario?;
-            match scenario.comparison.differences.is_empty() {
-                true => passed += 1,
-                false => failed += 1,
-            }
-            match self.json {
-                true => list.push(scenario.json()),
-                false => scenario.print(),
-            }
-        }
-        if self.json {
-            let all = json!({"passed": passed, "failed": failed, "skipped": skipped, "scenarios": list});
-            println!("{all:#}");
-        } else {
-            let skipped =
-                if skipped > 0 { format!(", {skipped} without WebSockets skipped") } else { String::new() };
-            println!("{passed} passed, {failed} failed{skipped}");
-        }
-        Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(ReplayPlan { scenarios, skipped, servers })
     }
 
-    /// The scenarios to play, with the names of their files, and how many cannot be.
-    fn scripts(&self) -> Result<(Vec<(String, Scenario)>, usize)> {
+    /// Plays the scenarios; returns their results in order, each as soon as it is known.
+    fn execute(&self, plan: &ReplayPlan) -> impl Stream<Item = Result<ScenarioResult>> {
+        let has_own_servers = matches!(plan.servers, Servers::Own { .. });
+        let is_exclusive = |scenario: &Scenario| self.keep_keys || needs_own_server(scenario);
+        let is_serial = !has_own_servers && plan.scenarios.iter().any(|(_, scenario)| is_exclusive(scenario));
+        let results = plan.scenarios.iter().map(move |(file, scenario)| async move {
+            let target = plan.servers.target(has_own_servers && is_exclusive(scenario)).await?;
+            Ok(self.play(file, scenario, target).await)
+        });
+        stream::iter(results).buffered(if is_serial { 1 } else { self.jobs.max(1) })
+    }
+
+    /// Returns the scenarios to play, with the names of their files, and the number of scenarios that
+    /// cannot be played.
+    fn scenarios(&self, files: &[String]) -> Result<(Vec<(String, Scenario)>, usize)> {
         let wanted = |name: &str| self.scenario.is_empty() || self.scenario.iter().any(|p| glob(p, name));
         let (mut scripts, mut skipped) = (Vec::new(), 0);
-        for file in &self.what {
+        for file in files {
             let text = std::fs::read_to_string(PathBuf::from(file))
                 .with_context(|| format!("cannot read {file}"))?;
             for script in transcript::parse(&text).with_context(|| file.clone())? {
@@ -182,14 +207,14 @@ impl ReplayArgs {
             }
         }
         if scripts.is_empty() {
-            bail!("there is no such scenario to play in {}", self.what.join(", "));
+            bail!("there is no such scenario to play in {}", files.join(", "));
         }
         Ok((scripts, skipped))
     }
 
     fn order(&self, script: &Scenario) -> ComparisonOrder {
         let timed = match self.pace {
-            Pace::Auto => script.is_timed() || acts_by_itself(script),
+            Pace::Auto => script.is_timed() || has_unprompted_frames(script),
             Pace::Recorded => true,
             Pace::Quick => false,
         };
@@ -200,59 +225,65 @@ impl ReplayArgs {
         }
     }
 
-    async fn play(&self, file: String, script: Scenario, target: Target) -> Played {
-        let order = self.order(&script);
+    async fn play(&self, file: &str, script: &Scenario, target: Target) -> ScenarioResult {
+        let order = self.order(script);
         let mut options = PlayOptions::new(target);
         options.suffix = (!self.keep_keys).then(|| format!("r{:08x}", fastrand::u32(..)));
         options.eager = true;
         options.order = order;
         options.tolerance = Duration::from_millis(self.tolerance);
-        let actual = play(&script, &options).await;
+        let actual = play(script, &options).await;
         let rules = ComparisonRules { tolerance: self.tolerance, order, ..ComparisonRules::default() };
-        let comparison = compare(&script, &actual, rules);
+        let comparison = compare(script, &actual, rules);
         let notes = actual.records.into_iter().filter_map(|record| match record.event {
             RecordedEvent::Note(note) => Some(format!("note at {} ms: {note}", record.t)),
             _ => None,
         });
-        let notes = notes.collect();
-        Played { file, scenario: script, comparison, notes }
+        ScenarioResult {
+            file: file.to_owned(),
+            version: script.version.clone(),
+            scenario: script.name.clone(),
+            comparison,
+            notes: notes.collect(),
+        }
     }
 }
 
 /// Returns true if the server seems to have sent frames without an action of a client.
-fn acts_by_itself(script: &Scenario) -> bool {
-    let late = |t: u64, steps_t: u64| t.saturating_sub(steps_t) > BY_ITSELF;
-    script.duration() > LONG
+fn has_unprompted_frames(script: &Scenario) -> bool {
+    let late = |t: u64, steps_t: u64| t.saturating_sub(steps_t) > CONSEQUENCE_TIME;
+    script.duration() > MIN_UNPROMPTED_DURATION
         && steps(script).iter().any(|step| step.seen.iter().any(|seen| late(seen.t, step.t)))
 }
 
-impl Played {
+impl ScenarioResult {
     fn print(&self) {
         if self.comparison.differences.is_empty() {
             return;
         }
-        println!("--- {}: {} {}", self.file, self.scenario.version, self.scenario.name);
+        println!("--- {}: {} {}", self.file, self.version, self.scenario);
         for difference in &self.comparison.differences {
             println!("  {}", difference.to_string().replace('\n', "\n  "));
         }
         self.notes.iter().for_each(|note| println!("  {note}"));
     }
+}
 
-    fn json(&self) -> Value {
-        let differences = self.comparison.differences.iter().map(|d| {
-            json!({
-                "step": d.step, "action": d.action, "peer": d.peer, "kind": d.kind.name(),
-                "expected": d.expected, "actual": d.actual,
-            })
-        });
-        json!({
-            "file": self.file,
-            "version": self.scenario.version,
-            "scenario": self.scenario.name,
-            "frames": self.comparison.frames,
-            "differences": differences.collect::<Vec<_>>(),
-            "notes": self.notes,
-        })
+impl ReplayReport {
+    fn add(&mut self, result: ScenarioResult) {
+        match result.comparison.differences.is_empty() {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
+        self.scenarios.push(result);
+    }
+
+    fn print_summary(&self) {
+        print!("{} passed, {} failed", self.passed, self.failed);
+        match self.skipped {
+            0 => println!(),
+            skipped => println!(", {skipped} without WebSockets skipped"),
+        }
     }
 }
 
@@ -271,9 +302,9 @@ mod tests {
     }
 
     #[test]
-    fn unprompted_frames_make_times_count() {
-        assert!(!acts_by_itself(&script(5, 9000)), "the client thought for long");
-        assert!(!acts_by_itself(&script(800, 900)), "it is short");
-        assert!(acts_by_itself(&script(5000, 9000)));
+    fn unprompted_frames_are_detected() {
+        assert!(!has_unprompted_frames(&script(5, 9000)), "the client waited for long");
+        assert!(!has_unprompted_frames(&script(800, 900)), "the conversation is short");
+        assert!(has_unprompted_frames(&script(5000, 9000)));
     }
 }

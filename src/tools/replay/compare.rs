@@ -1,5 +1,4 @@
-//! Compares two transcripts of one script: what each client received in each step, in order, and that it received nothing
-//! else.
+//! Compares two transcripts of one script: the events that each client received in each step, in order, and no others.
 //!
 //! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other throughout the
 //! scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In scenarios about time a client's
@@ -7,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::ids::{self, Id, IdLayout, MaskedFrame};
@@ -14,7 +14,8 @@ use super::script::{Observed, ScriptStep, steps};
 use super::transcript::Scenario;
 
 /// The kind of a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DifferenceKind {
     /// An expected frame did not arrive.
     Missing,
@@ -45,7 +46,7 @@ impl DifferenceKind {
 }
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The step, from 1.
     pub step: usize,
@@ -110,7 +111,7 @@ impl Default for ComparisonRules {
 }
 
 /// The result of a comparison.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// Number of frames, openings and closings that were expected.
     pub frames: usize,
@@ -171,12 +172,13 @@ impl IdMapping {
     }
 }
 
-/// Time before a client leaves, in milliseconds, in which frames to it may still be in transit, and need not arrive.
+/// Time before a client leaves, in milliseconds, in which frames to it may still be in transit and need not
+/// arrive.
 const TRANSIT_TIME: u64 = 250;
 
 /// Compares the transcript of a run with the expected one.
 pub fn compare(expected: &Scenario, actual: &Scenario, rules: ComparisonRules) -> Comparison {
-    let layout = IdLayout::of(&expected.version);
+    let layout = IdLayout::from_version(&expected.version);
     let (golden, live) = (steps(expected), steps(actual));
     let mut out = Comparison { frames: golden.iter().map(|s| s.seen.len()).sum(), differences: Vec::new() };
     if let Some(difference) = other_script(&golden, &live) {
@@ -198,14 +200,14 @@ pub fn compare(expected: &Scenario, actual: &Scenario, rules: ComparisonRules) -
     if let (Some(expected), Some(actual)) = (expected.alive(), actual.alive())
         && expected != actual
     {
-        let say = |alive: bool| if alive { "lives" } else { "died" }.to_owned();
+        let state = |alive: bool| if alive { "lives" } else { "died" }.to_owned();
         out.differences.push(Difference {
             step: golden.len(),
             action: golden.last().map(ScriptStep::to_string).unwrap_or_default(),
             peer: "server".into(),
             kind: DifferenceKind::Server,
-            expected: say(expected),
-            actual: say(actual),
+            expected: state(expected),
+            actual: state(actual),
         });
     }
     out
@@ -219,14 +221,14 @@ fn other_script(golden: &[ScriptStep], live: &[ScriptStep]) -> Option<Difference
         (Some(a), Some(b)) => !same(a, b),
         _ => true,
     })?;
-    let say = |steps: &[ScriptStep]| steps.get(at).map(ScriptStep::to_string).unwrap_or_default();
+    let text = |steps: &[ScriptStep]| steps.get(at).map(ScriptStep::to_string).unwrap_or_default();
     Some(Difference {
         step: at + 1,
-        action: say(golden),
+        action: text(golden),
         peer: String::new(),
         kind: DifferenceKind::Script,
-        expected: say(golden),
-        actual: say(live),
+        expected: text(golden),
+        actual: text(live),
     })
 }
 
@@ -326,13 +328,13 @@ impl Comparer<'_> {
         }
         if tolerance.is_some_and(|t| expected.t.abs_diff(actual.t) > t) {
             let what = self.ids.expected(&expected.masked);
-            let say = |t: u64| format!("{what} at {t} ms");
-            self.differs(expected.step, peer, DifferenceKind::Time, say(expected.t), say(actual.t));
+            let text = |t: u64| format!("{what} at {t} ms");
+            self.differs(expected.step, peer, DifferenceKind::Time, text(expected.t), text(actual.t));
         }
     }
 
-    /// Returns true if the client may have left, when the transcript was made, before it could receive this. A player takes
-    /// more time.
+    /// Returns true if the client may have left, when the transcript was made, before it could receive
+    /// this. A player takes more time.
     fn may_have_been_in_transit(&self, peer: &str, step: usize) -> bool {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());

@@ -40,8 +40,9 @@ const JSON_KEYS: &[&str] = &["key", "joinkey", "open", "join"];
 const JSON_IDS: &[&str] = &["id", "index", "unavailable"];
 
 impl IdLayout {
-    /// The layout of an original release, by its version. What is no version stands for all of them.
-    pub fn of(version: &str) -> IdLayout {
+    /// Returns the layout of a release's frames, by its version; [`IdLayout::Any`] if `version` is not a
+    /// version.
+    pub fn from_version(version: &str) -> IdLayout {
         let Some(major) = version.split('.').next().and_then(|m| m.parse::<u32>().ok()) else {
             return IdLayout::Any;
         };
@@ -54,7 +55,7 @@ impl IdLayout {
         }
     }
 
-    /// The attributes of a JSON object that hold a room key.
+    /// Returns the attributes of a JSON object that hold a room key.
     pub fn keys(self) -> Option<&'static [&'static str]> {
         match self {
             IdLayout::Json { keys, .. } => Some(keys),
@@ -63,7 +64,7 @@ impl IdLayout {
         }
     }
 
-    /// The attributes of a JSON object that hold an id.
+    /// Returns the attributes of a JSON object that hold an id.
     fn attributes(self) -> Option<&'static [&'static str]> {
         match self {
             IdLayout::Json { ids, .. } => Some(ids),
@@ -72,8 +73,8 @@ impl IdLayout {
         }
     }
 
-    /// The id fields of the field with this number, if it may be the content of a message. No release has another
-    /// message in a field that is the content of another release's.
+    /// Returns the id fields of the field with this number, if it may be the content of a message. No
+    /// release has another message in a field that is the content of another release's.
     fn content(self, number: u64) -> Option<&'static [u64]> {
         match (self, number) {
             (IdLayout::Protobuf { content, ids }, _) if number == content => Some(ids),
@@ -88,7 +89,8 @@ impl IdLayout {
     }
 }
 
-/// The text of a frame in which a layout may have JSON attributes: for [`IdLayout::Any`], an object.
+/// Returns the text of a frame in which a layout may have JSON attributes: for [`IdLayout::Any`], an
+/// object.
 fn json_text(layout: IdLayout, payload: &RecordedFrame) -> Option<&str> {
     let text = std::str::from_utf8(&payload.bytes).ok()?;
     let data = matches!(payload.op, FrameKind::Text | FrameKind::Binary);
@@ -145,7 +147,7 @@ pub struct MaskedFrame {
 }
 
 impl MaskedFrame {
-    /// Text without any id in it.
+    /// Returns text without any id in it.
     pub fn literal(text: impl Into<String>) -> Self {
         Self { parts: vec![text.into()], ids: Vec::new() }
     }
@@ -162,7 +164,7 @@ impl MaskedFrame {
         }
     }
 
-    /// The text with each id printed by `name`.
+    /// Returns the text with each id printed by `name`.
     pub fn render(&self, mut name: impl FnMut(&Id) -> String) -> String {
         let mut out = String::new();
         for (i, part) in self.parts.iter().enumerate() {
@@ -185,7 +187,7 @@ fn json_ids(text: &str, attributes: &[&str]) -> Option<Vec<(Range<usize>, Id)>> 
     Some(wanted.filter_map(|(_, place)| Some((place.clone(), id(&text[place])?))).collect())
 }
 
-/// Appends JSON, cut at its ids. What is no JSON object has none.
+/// Appends JSON, cut at its ids. Text that is not a JSON object has none.
 fn cut(masked: &mut MaskedFrame, text: &str, attributes: &[&str]) {
     let mut done = 0;
     for (place, id) in json_ids(text, attributes).unwrap_or_default() {
@@ -237,8 +239,8 @@ fn tag(number: u64, wire_type: u64) -> Vec<u8> {
     out
 }
 
-/// `None`: show the frame as it is, because it is no message, has no content, or is not encoded the usual way (so
-/// that cutting it would hide a difference).
+/// Returns the pieces of a protobuf message; `None` if the frame is to be shown as it is, because it is not
+/// a message, has no content, or is not encoded the usual way (so that a cut would hide a difference).
 fn mask_content(layout: IdLayout, bytes: &[u8]) -> Option<Vec<MaskPiece>> {
     if replace_content(layout, bytes, Some)? != bytes {
         return None;
@@ -271,7 +273,7 @@ fn mask_content(layout: IdLayout, bytes: &[u8]) -> Option<Vec<MaskPiece>> {
     Some(pieces)
 }
 
-/// The message with every id for which `new` has an answer written anew; all other bytes stay.
+/// Returns the message with every id replaced for which `new` returns another; all other bytes stay.
 fn replace_content(layout: IdLayout, bytes: &[u8], new: impl Fn(u64) -> Option<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
     for field in fields(bytes)? {
@@ -303,8 +305,8 @@ fn replace_content(layout: IdLayout, bytes: &[u8], new: impl Fn(u64) -> Option<u
     Some(out)
 }
 
-/// The bytes of a recorded frame with the ids of the recorded run replaced by those of this run. Everything else
-/// stays byte for byte, and a frame that cannot be understood stays as it is.
+/// Returns the bytes of a recorded frame with the ids of the recorded run replaced by those of this run.
+/// Everything else stays byte for byte, and a frame that cannot be parsed stays as it is.
 pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, Id>) -> Vec<u8> {
     let original = || payload.bytes.clone();
     if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
@@ -323,7 +325,7 @@ pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, 
     if payload.op != FrameKind::Binary || !layout.has_protobuf() {
         return original();
     }
-    // The small ones that are learned are places in a list, of JSON.
+    // Small numbers that are mapped are indexes in a list, which only JSON dialects have.
     let new = |id| match live.get(&Id::Number(id)).filter(|_| Id::Number(id).is_server_generated()) {
         Some(Id::Number(n)) if *n != id => Some(*n),
         _ => None,
@@ -331,7 +333,8 @@ pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, 
     replace_content(layout, &payload.bytes, new).unwrap_or_else(original)
 }
 
-/// The JSON for the id of this run. Scripts also send a number as a string, to see whether that is understood.
+/// Returns the JSON of the id of this run. Scripts also send a number as a string, to test that the server
+/// accepts it.
 fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
     let as_number = |text: &str| live.get(&Id::Number(text.parse().ok()?)).map(|new| format!("\"{new}\""));
     match (live.get(id), id) {
@@ -382,15 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn layouts_follow_the_generations() {
-        assert_eq!(IdLayout::of("18.0.0"), V18);
-        assert_eq!(IdLayout::of("19.1.2"), IdLayout::Protobuf { content: 2, ids: &[1] });
-        assert_eq!(IdLayout::of("20.1.0"), IdLayout::Protobuf { content: 2, ids: &[1, 2] });
-        assert!(matches!(IdLayout::of("5.0.0"), IdLayout::Json { .. }));
+    fn layout_follows_version() {
+        assert_eq!(IdLayout::from_version("18.0.0"), V18);
+        assert_eq!(IdLayout::from_version("19.1.2"), IdLayout::Protobuf { content: 2, ids: &[1] });
+        assert_eq!(IdLayout::from_version("20.1.0"), IdLayout::Protobuf { content: 2, ids: &[1, 2] });
+        assert!(matches!(IdLayout::from_version("5.0.0"), IdLayout::Json { .. }));
     }
 
     #[test]
-    fn frames_that_differ_in_ids_have_equal_parts() {
+    fn frames_that_differ_in_ids_only_have_equal_parts() {
         let a = mask(V18, &binary("0a0f08f3b89ba60312076f666665722d4a"));
         let b = mask(V18, &binary("0a0b080012076f666665722d4a"));
         assert_eq!(a.parts, b.parts);
@@ -401,14 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn unusual_encodings_are_shown_as_they_are() {
+    fn unusual_encoding_is_not_cut() {
         for hex in ["0a03088000", "0a810008000801", "ffffff", "7f00"] {
             assert_eq!(mask(V18, &binary(hex)), MaskedFrame::literal(format!("binary {hex}")));
         }
     }
 
     #[test]
-    fn ids_are_replaced_and_the_length_with_them() {
+    fn substitution_updates_length() {
         let live = numbers(&[(885_447_795, 5)]);
         let sent = substitute(V18, &binary("0a1008f3b89ba6031208616e737765722d4f"), &live);
         assert_eq!(to_hex(&sent), "0a0c08051208616e737765722d4f");
@@ -418,8 +421,8 @@ mod tests {
     }
 
     #[test]
-    fn version_20_has_two_ids() {
-        let layout = IdLayout::of("20.1.0");
+    fn sigver_20_content_has_two_ids() {
+        let layout = IdLayout::from_version("20.1.0");
         let masked = mask(layout, &binary("120a080010c0c40722026869"));
         assert_eq!(masked.ids, [Id::Number(0), Id::Number(123_456)]);
         let sent = substitute(layout, &binary("120a080010c0c40722026869"), &numbers(&[(123_456, 7)]));
@@ -428,7 +431,7 @@ mod tests {
 
     #[test]
     fn json_ids_are_replaced_in_place() {
-        let layout = IdLayout::of("8.0.2");
+        let layout = IdLayout::from_version("8.0.2");
         let payload =
             RecordedFrame::new(FrameKind::Text, r#"{ "id" : 123456, "data":{"id":123456,"x":1.50}}"#);
         let sent = substitute(layout, &payload, &numbers(&[(123_456, 99)]));
@@ -439,20 +442,20 @@ mod tests {
         assert_eq!(substitute(layout, &string, &numbers(&[(123_456, 99)])), br#"{"id":"99","data":1}"#);
         let text = RecordedFrame::new(FrameKind::Text, r#"{"id":"SkX_9-abc","data":1}"#);
         let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
-        assert_eq!(substitute(IdLayout::of("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
+        assert_eq!(substitute(IdLayout::from_version("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
     }
 
     #[test]
-    fn where_any_release_may_speak_each_frame_is_read_as_what_it_is() {
-        let ids = |payload: &RecordedFrame| mask(IdLayout::of("any"), payload).ids;
+    fn any_layout_recognises_ids_of_every_release() {
+        let ids = |payload: &RecordedFrame| mask(IdLayout::from_version("any"), payload).ids;
         assert_eq!(ids(&binary("0a0f08f3b89ba60312076f666665722d4a")), [Id::Number(885_447_795)]);
         assert_eq!(ids(&binary("120a080010c0c40722026869")), [Id::Number(0), Id::Number(123_456)]);
-        assert_eq!(ids(&binary("1001")), [], "the field of a content, and a number");
+        assert_eq!(ids(&binary("1001")), [], "a number in the field of a content");
         assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, r#"{"id":123456}"#)), [Id::Number(123_456)]);
         assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, "hello")), []);
         let live = numbers(&[(0, 70_000), (123_456, 7)]);
         let sent = substitute(IdLayout::Any, &binary("120a080010c0c40722026869"), &live);
-        assert_eq!(to_hex(&sent), "12080800100722026869", "0 is a place in a list, which is of JSON");
+        assert_eq!(to_hex(&sent), "12080800100722026869", "0 is an index, which only JSON dialects have");
         let sent = substitute(IdLayout::Any, &RecordedFrame::new(FrameKind::Text, r#"{"id":0}"#), &live);
         assert_eq!(sent, br#"{"id":70000}"#);
     }
@@ -470,14 +473,17 @@ mod tests {
     }
 
     #[test]
-    fn ids_in_reasons_are_found() {
+    fn ids_in_close_reasons_are_masked() {
         let reason = r#"ERR_MESSAGE: Unknown message type "undefined" from the 12345 joining peer"#;
         assert_eq!(mask_reason(V18, 4003, reason).ids, [Id::Number(12345)]);
         assert_eq!(mask_reason(V18, 4001, "4001: The key  is an empty string").ids, []);
         let reason = r#"Unknown JSON attribute: {"id":120321834}"#;
-        let masked = mask_reason(IdLayout::of("7.6.4"), 4001, reason);
+        let masked = mask_reason(IdLayout::from_version("7.6.4"), 4001, reason);
         assert_eq!(masked.render(|_| "#1".into()), r##"close 4001 Unknown JSON attribute: {"id":#1}"##);
         let literal = MaskedFrame::literal("close 4000 Unknown message: {\"foo\":1}");
-        assert_eq!(mask_reason(IdLayout::of("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#), literal);
+        assert_eq!(
+            mask_reason(IdLayout::from_version("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#),
+            literal
+        );
     }
 }

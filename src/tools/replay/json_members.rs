@@ -1,4 +1,5 @@
-//! Positions of the values of a JSON object in its text, so that one can be replaced without changing the rest.
+//! Positions of the values of a JSON object in its text, so that one can be replaced and the rest stays
+//! unchanged.
 
 use std::ops::Range;
 
@@ -6,7 +7,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// The members of the top-level JSON object in `text`: name, and where the value stands.
+/// Returns the members of the top-level JSON object in `text`: their names, and the positions of their
+/// values.
 pub fn members(text: &str) -> Option<Vec<(String, Range<usize>)>> {
     struct Members<'a>(Vec<(String, &'a RawValue)>);
     impl<'de> Deserialize<'de> for Members<'de> {

@@ -2,20 +2,22 @@
 //!
 //! A client answers only WebSocket pings, close frames, and the frame of its automatic reply; it offers no extension.
 
+use std::string::FromUtf8Error;
 use std::time::Duration;
 
-use anyhow::Result;
 use futures_util::{SinkExt, StreamExt};
+use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::InvalidHeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::script::Observed;
 use super::transcript::{ConnectRequest, FrameKind, RecordedFrame};
-use crate::tools::dial::{DialedSocket, Target};
+use crate::tools::dial::{ConnectError, DialedSocket, Target};
 
 /// Time limit of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,8 +67,35 @@ pub struct PeerReport {
 pub enum PeerEvent {
     /// An event that belongs in the transcript.
     Observed(Observed),
-    /// The reason why there is no connection. A close is reported next if there was one.
-    Failed(String),
+    /// A failure of the connection. A close is reported next if there was a connection.
+    Failed(PeerError),
+}
+
+/// A failure of a client's connection, or of one of its commands.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The path cannot stand in a request.
+    #[error("malformed path")]
+    Path(#[source] WsError),
+    /// The value of a header cannot stand in a request.
+    #[error("malformed header {0}")]
+    Header(&'static str, #[source] InvalidHeaderValue),
+    /// The server did not answer in time.
+    #[error("no answer to the upgrade request within {} seconds", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+    /// A text frame is not UTF-8.
+    #[error("a text frame must be UTF-8")]
+    NotUtf8(#[from] FromUtf8Error),
+    /// A frame cannot be sent.
+    #[error("cannot send")]
+    Send(#[source] WsError),
+    /// The connection cannot be read.
+    #[error("cannot read")]
+    Read(#[source] WsError),
 }
 
 /// The handle of a client's task; the connection is dropped with it.
@@ -93,8 +122,8 @@ impl ScriptedPeer {
                     link.observed(Observed::Open);
                     run(socket, inbox, auto_reply, &link).await;
                 }
-                Ok(Err(error)) => link.report(PeerEvent::Failed(format!("{error:#}"))),
-                Err(_) => link.report(PeerEvent::Failed("no answer to the upgrade request".into())),
+                Ok(Err(error)) => link.report(PeerEvent::Failed(error)),
+                Err(_) => link.report(PeerEvent::Failed(PeerError::Timeout)),
             }
         });
         ScriptedPeer { commands }
@@ -125,12 +154,13 @@ impl Reporter {
     }
 }
 
-async fn open(target: &Target, to: &ConnectRequest) -> Result<DialedSocket> {
+async fn open(target: &Target, to: &ConnectRequest) -> Result<DialedSocket, PeerError> {
     let url = format!("ws://{}{}", target.authority(), target.path(&to.path));
-    let mut request = url.into_client_request()?;
+    let mut request = url.into_client_request().map_err(PeerError::Path)?;
     for (name, value) in [("origin", &to.origin), ("sec-websocket-protocol", &to.protocol)] {
         if let Some(value) = value {
-            request.headers_mut().insert(name, HeaderValue::from_str(value)?);
+            let value = HeaderValue::from_str(value).map_err(|error| PeerError::Header(name, error))?;
+            request.headers_mut().insert(name, value);
         }
     }
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
@@ -143,16 +173,16 @@ async fn run(
     auto_reply: Option<AutoReply>,
     link: &Reporter,
 ) {
-    let mut noticed = false;
+    let mut is_reported = false;
     loop {
         tokio::select! {
-            order = commands.recv() => {
-                let Some(order) = order else { return };
-                let done = match order {
+            command = commands.recv() => {
+                let Some(command) = command else { return };
+                let done = match command {
                     PeerCommand::Send(payload) => match message(&payload) {
                         Ok(message) => socket.send(message).await,
-                        Err(reason) => {
-                            link.report(PeerEvent::Failed(reason));
+                        Err(error) => {
+                            link.report(PeerEvent::Failed(error.into()));
                             Ok(())
                         }
                     },
@@ -166,24 +196,24 @@ async fn run(
                     }
                 };
                 if let Err(error) = done {
-                    link.report(PeerEvent::Failed(format!("cannot send: {error}")));
+                    link.report(PeerEvent::Failed(PeerError::Send(error)));
                     return link.closed(1006, "");
                 }
             }
             message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => saw(link, FrameKind::Text, text.as_bytes()),
+                Some(Ok(Message::Text(text))) => report_frame(link, FrameKind::Text, text.as_bytes()),
                 Some(Ok(Message::Binary(bytes))) if auto_reply.is_some_and(|auto_reply| auto_reply.frame == bytes) => {
                     let Some(AutoReply { answer, later, .. }) = auto_reply else { continue };
                     if let Some(answer) = answer {
                         // A connection that broke is reported by the next read.
                         let _ = socket.send(Message::binary(answer)).await;
                     }
-                    if let Some(seen) = later.filter(|_| std::mem::replace(&mut noticed, true)) {
-                        saw(link, FrameKind::Binary, seen);
+                    if let Some(seen) = later.filter(|_| std::mem::replace(&mut is_reported, true)) {
+                        report_frame(link, FrameKind::Binary, seen);
                     }
                 }
-                Some(Ok(Message::Binary(bytes))) => saw(link, FrameKind::Binary, &bytes),
-                Some(Ok(Message::Pong(bytes))) => saw(link, FrameKind::Pong, &bytes),
+                Some(Ok(Message::Binary(bytes))) => report_frame(link, FrameKind::Binary, &bytes),
+                Some(Ok(Message::Pong(bytes))) => report_frame(link, FrameKind::Pong, &bytes),
                 Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
                     match frame {
@@ -196,7 +226,7 @@ async fn run(
                 }
                 Some(Err(error)) => {
                     if !is_end(&error) {
-                        link.report(PeerEvent::Failed(format!("cannot read: {error}")));
+                        link.report(PeerEvent::Failed(PeerError::Read(error)));
                     }
                     return link.closed(1006, "");
                 }
@@ -206,22 +236,23 @@ async fn run(
     }
 }
 
-fn saw(link: &Reporter, op: FrameKind, bytes: &[u8]) {
+fn report_frame(link: &Reporter, op: FrameKind, bytes: &[u8]) {
     link.observed(Observed::Frame(RecordedFrame::new(op, bytes)));
 }
 
 /// Returns true if this error is an ordinary end of a connection without a close frame.
-fn is_end(error: &Error) -> bool {
+fn is_end(error: &WsError) -> bool {
     use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-    matches!(error, Error::ConnectionClosed | Error::Io(_) | Error::Protocol(ResetWithoutClosingHandshake))
+    matches!(
+        error,
+        WsError::ConnectionClosed | WsError::Io(_) | WsError::Protocol(ResetWithoutClosingHandshake)
+    )
 }
 
-fn message(payload: &RecordedFrame) -> Result<Message, String> {
+fn message(payload: &RecordedFrame) -> Result<Message, FromUtf8Error> {
     let bytes = payload.bytes.clone();
     Ok(match payload.op {
-        FrameKind::Text => {
-            Message::text(String::from_utf8(bytes).map_err(|e| format!("a text frame must be UTF-8: {e}"))?)
-        }
+        FrameKind::Text => Message::text(String::from_utf8(bytes)?),
         FrameKind::Binary => Message::binary(bytes),
         FrameKind::Ping => Message::Ping(bytes.into()),
         FrameKind::Pong => Message::Pong(bytes.into()),

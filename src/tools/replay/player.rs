@@ -19,7 +19,7 @@ use super::script::{Observed, ScriptAction, ScriptStep, Seen, steps};
 use super::transcript::{
     ConnectRequest, FrameKind, RecordedEvent, RecordedFrame, Scenario, TranscriptRecord,
 };
-use crate::tools::dial::Target;
+use crate::tools::dial::{Target, error_chain};
 
 /// Time limit of the events of a step.
 const STEP_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -43,7 +43,7 @@ pub struct PlayOptions {
     /// An answer that the real clients of the dialect send without their application; frame and answer are not recorded.
     /// A server that must find out the protocol depends on it.
     pub auto_reply: Option<AutoReply>,
-    /// Returns what a client of a release receives in a frame, where the server does not know the release.
+    /// Returns a frame as a client of the release receives it, for servers that do not know the release.
     pub client_view: Option<fn(&str, RecordedFrame) -> RecordedFrame>,
     /// The order that will be compared: the end of a step, and the counterpart of a frame, depends on it.
     pub order: ComparisonOrder,
@@ -73,7 +73,7 @@ impl PlayOptions {
 pub async fn play(script: &Scenario, options: &PlayOptions) -> Scenario {
     let (sender, reports) = mpsc::unbounded_channel();
     let steps = steps(script);
-    let layout = IdLayout::of(&script.version);
+    let layout = IdLayout::from_version(&script.version);
     let mut player = Player {
         options,
         version: &script.version,
@@ -342,11 +342,11 @@ impl<'a> Player<'a> {
                 return;
             }
             PeerEvent::Observed(what) => what,
-            PeerEvent::Failed(why) => {
+            PeerEvent::Failed(error) => {
                 if connection.state == ConnectionState::Connecting {
                     connection.state = ConnectionState::Closed;
                 }
-                return self.record(None, RecordedEvent::Note(format!("{peer}: {why}")));
+                return self.record(None, RecordedEvent::Note(format!("{peer}: {}", error_chain(&error))));
             }
         };
         match &mut what {

@@ -6,11 +6,12 @@
 
 use std::future::Future;
 use std::io;
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -18,19 +19,49 @@ use tokio::time::{sleep, timeout};
 use super::frame_sniffer::{FrameSniffer, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
 use super::transcript::{ConnectRequest, FrameKind, RecordedEvent};
-use crate::tools::dial::Target;
+use crate::tools::dial::{ConnectError, Target, error_chain};
 
 /// Longest head of a request or an answer, in bytes, and its timeout.
 const MAX_HEAD: usize = 64 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for one side to finish after the other has ended: a server answers a close frame.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Size of a read, in bytes.
-const CHUNK: usize = 16 * 1024;
+const CHUNK_SIZE: usize = 16 * 1024;
 /// Pause after a failed accept.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Passes connections on to `target` and records them, until `stop`.
+/// An error that ends a connection.
+#[derive(Debug, Error)]
+enum ProxyError {
+    #[error("cannot read the request of a client")]
+    Request(#[source] HttpHeadError),
+    #[error("malformed request line: {0:?}")]
+    RequestLine(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("cannot read the response of {server}")]
+    Response { server: String, source: HttpHeadError },
+    #[error("cannot forward a connection")]
+    Io(#[from] io::Error),
+}
+
+/// An error in the head of an HTTP request or response.
+#[derive(Debug, Error)]
+enum HttpHeadError {
+    #[error("the connection ended within the HTTP head")]
+    Incomplete,
+    #[error("the HTTP head has more than {MAX_HEAD} bytes")]
+    TooLong,
+    #[error("the HTTP head is not UTF-8")]
+    NotUtf8(#[from] FromUtf8Error),
+    #[error("no HTTP head arrived within {} seconds", HEAD_TIMEOUT.as_secs())]
+    Timeout,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Forwards connections to `target` and records them, until `stop`.
 pub async fn run(
     listener: TcpListener,
     target: Target,
@@ -40,13 +71,13 @@ pub async fn run(
     let accept = async {
         loop {
             let Ok((client, _)) = listener.accept().await else {
-                sleep(PAUSE).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             };
             let (target, recorder) = (target.clone(), Arc::clone(&recorder));
             tokio::spawn(async move {
-                if let Err(error) = pass(client, &target, &recorder).await {
-                    eprintln!("{error:#}");
+                if let Err(error) = forward_connection(client, &target, &recorder).await {
+                    eprintln!("{}", error_chain(&error));
                 }
             });
         }
@@ -66,26 +97,30 @@ struct HttpHead {
 }
 
 impl HttpHead {
-    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<HttpHead> {
+    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<HttpHead, HttpHeadError> {
         let mut bytes = Vec::new();
         let end = loop {
             if stream.read_buf(&mut bytes).await? == 0 {
-                bail!("it ended within the head of HTTP");
+                return Err(HttpHeadError::Incomplete);
             }
             if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end;
             }
             if bytes.len() > MAX_HEAD {
-                bail!("the head of HTTP is too long");
+                return Err(HttpHeadError::TooLong);
             }
         };
         let rest = bytes.split_off(end + 4);
         bytes.truncate(end);
-        let text = String::from_utf8(bytes).context("the head of HTTP is not UTF-8")?;
+        let text = String::from_utf8(bytes)?;
         let (first, headers) = text.split_once("\r\n").unwrap_or((&text, ""));
         let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
         let headers = headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
         Ok(HttpHead { first: first.to_owned(), headers, rest })
+    }
+
+    async fn read_in_time(stream: &mut (impl AsyncRead + Unpin)) -> Result<HttpHead, HttpHeadError> {
+        timeout(HEAD_TIMEOUT, HttpHead::read(stream)).await.unwrap_or(Err(HttpHeadError::Timeout))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -106,17 +141,17 @@ impl HttpHead {
     }
 }
 
-async fn with_head_timeout<T>(head: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(HEAD_TIMEOUT, head).await.context("no head of HTTP came in time")?
-}
-
-/// One connection, from its request to its end.
-async fn pass(mut client: TcpStream, target: &Target, recorder: &Arc<Recorder>) -> Result<()> {
+/// Forwards one connection, from its request to its end.
+async fn forward_connection(
+    mut client: TcpStream,
+    target: &Target,
+    recorder: &Arc<Recorder>,
+) -> Result<(), ProxyError> {
     client.set_nodelay(true)?;
-    let mut request = with_head_timeout(HttpHead::read(&mut client)).await.context("a client")?;
+    let mut request = HttpHead::read_in_time(&mut client).await.map_err(ProxyError::Request)?;
     let mut words = request.first.split(' ');
     let (Some(method), Some(path), Some(version)) = (words.next(), words.next(), words.next()) else {
-        bail!("a client: no request of HTTP: {:?}", request.first);
+        return Err(ProxyError::RequestLine(request.first));
     };
     let websocket = request.get("upgrade").is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
     let connect = ConnectRequest {
@@ -128,20 +163,20 @@ async fn pass(mut client: TcpStream, target: &Target, recorder: &Arc<Recorder>) 
     request.set("Host", Some(target.authority()));
     request.set("Sec-WebSocket-Extensions", None);
     if !websocket {
-        // Another request on the same connection would go on as it is.
+        // A further request on the same connection would be forwarded unchanged.
         request.set("Connection", Some("close"));
     }
     let connection = websocket.then(|| recorder.connection(connect));
-    let mut server = match target.dial().await.map_err(anyhow::Error::from) {
+    let mut server = match target.dial().await {
         Ok(server) => server,
         Err(error) => {
             if let Some(connection) = connection {
-                connection.note(&format!("{error:#}"));
+                connection.note(&error_chain(&error));
             }
             let answer = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-            // If the client is gone, it needs no answer.
+            // A client that has disconnected needs no answer.
             let _ = client.write_all(answer).await;
-            return Err(error);
+            return Err(error.into());
         }
     };
     server.write_all(&request.bytes()).await?;
@@ -149,18 +184,18 @@ async fn pass(mut client: TcpStream, target: &Target, recorder: &Arc<Recorder>) 
         copy_bidirectional(&mut client, &mut server).await?;
         return Ok(());
     };
-    let answer = match with_head_timeout(HttpHead::read(&mut server)).await {
+    let answer = match HttpHead::read_in_time(&mut server).await {
         Ok(answer) => answer,
         Err(error) => {
-            connection.note(&format!("{error:#}"));
-            return Err(error.context(target.to_string()));
+            connection.note(&error_chain(&error));
+            return Err(ProxyError::Response { server: target.to_string(), source: error });
         }
     };
     if answer.first.split(' ').nth(1) != Some("101") {
         connection.note(&format!("refused: {}", answer.first));
         drop(connection);
         client.write_all(&answer.bytes()).await?;
-        // What is left of the answer; either may end first.
+        // The rest of the answer; either side may end first.
         let _ = copy_bidirectional(&mut client, &mut server).await;
         return Ok(());
     }
@@ -176,7 +211,7 @@ enum Phase {
     Open,
     /// The client sent a close frame.
     Closing,
-    /// The client saw the end, or is gone.
+    /// The client received the end, or has disconnected.
     Over,
 }
 
@@ -193,14 +228,14 @@ impl ConnectionTap {
         for passed in self.client.feed(bytes) {
             match passed {
                 _ if self.phase > Phase::Open => {}
-                // It only answers, as any client does by itself.
+                // A pong answers a ping, which a client that is played does without the script.
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Pong => {}
                 SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Send(payload)),
                 SniffedFrame::Close { code, reason } => {
                     self.phase = Phase::Closing;
                     self.connection.write(RecordedEvent::SendClose { code, reason });
                 }
-                other => self.lost("sent", &other),
+                other => self.note_lost("sent", &other),
             }
         }
     }
@@ -211,42 +246,42 @@ impl ConnectionTap {
                 _ if self.phase == Phase::Over => {}
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Ping => {}
                 SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Recv(payload)),
-                SniffedFrame::Close { code, reason } => self.over(code.unwrap_or(1005), reason),
-                other => self.lost("received", &other),
+                SniffedFrame::Close { code, reason } => self.end(code.unwrap_or(1005), reason),
+                other => self.note_lost("received", &other),
             }
         }
     }
 
-    fn lost(&self, how: &str, what: &SniffedFrame) {
+    fn note_lost(&self, how: &str, what: &SniffedFrame) {
         match what {
             SniffedFrame::TooLong => {
                 self.connection.note(&format!("{how} a message that is too long to be recorded"))
             }
             SniffedFrame::Unparseable(why) => {
-                self.connection.note(&format!("{how} {why}; nothing more of it is recorded"))
+                self.connection.note(&format!("{how} {why}; the rest is not recorded"))
             }
             _ => {}
         }
     }
 
-    fn over(&mut self, code: u16, reason: String) {
+    fn end(&mut self, code: u16, reason: String) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
             self.connection.write(RecordedEvent::RecvClose { code, reason });
         }
     }
 
-    /// The client ended its connection.
+    /// Records that the client ended its connection.
     fn on_client_end(&mut self) {
         if self.phase == Phase::Open {
             self.connection.write(RecordedEvent::TcpDestroy);
-            self.over(1006, String::new());
+            self.end(1006, String::new());
         }
     }
 
-    /// The server ended the connection.
+    /// Records that the server ended the connection.
     fn on_server_end(&mut self) {
-        self.over(1006, String::new());
+        self.end(1006, String::new());
     }
 }
 
@@ -265,18 +300,18 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = split(server);
-    // These came with the request, and went on with it.
+    // These bytes arrived with the request, and were forwarded with it.
     tap.lock().on_client_bytes(early);
     tap.lock().on_server_bytes(&answer.rest);
     let up = async {
-        let listen = |bytes: &[u8]| tap.lock().on_client_bytes(bytes);
-        relay(&mut from_client, &mut to_server, listen).await;
+        let record = |bytes: &[u8]| tap.lock().on_client_bytes(bytes);
+        forward(&mut from_client, &mut to_server, record).await;
         tap.lock().on_client_end();
     };
     let down = async {
-        let listen = |bytes: &[u8]| tap.lock().on_server_bytes(bytes);
+        let record = |bytes: &[u8]| tap.lock().on_server_bytes(bytes);
         if to_client.write_all(&answer.bytes()).await.is_ok() {
-            relay(&mut from_server, &mut to_client, listen).await;
+            forward(&mut from_server, &mut to_client, record).await;
         }
         tap.lock().on_server_end();
     };
@@ -284,41 +319,42 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     tokio::select! {
         () = &mut up => {
             let over = tap.lock().phase == Phase::Over;
-            if !over && timeout(LINGER, &mut down).await.is_err() {
+            if !over && timeout(LINGER_TIMEOUT, &mut down).await.is_err() {
                 tap.lock().on_server_end();
             }
         }
         () = &mut down => {
-            // The client has seen the end: what it does now is of no interest to anybody.
-            let _ = timeout(LINGER, &mut up).await;
+            // The client has received the end: its further frames belong to no conversation.
+            let _ = timeout(LINGER_TIMEOUT, &mut up).await;
         }
     }
 }
 
-/// Passes bytes on until either side ends; the other is told. If it does not want them, they are only listened to.
-async fn relay(
+/// Forwards bytes until either side ends, and then shuts the other down. After a failed write, bytes are
+/// only recorded.
+async fn forward(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    mut listen: impl FnMut(&[u8]),
+    mut record: impl FnMut(&[u8]),
 ) {
-    let mut chunk = vec![0; CHUNK];
-    let mut wanted = true;
+    let mut chunk = vec![0; CHUNK_SIZE];
+    let mut is_writable = true;
     loop {
         match from.read(&mut chunk).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
-                listen(&chunk[..count]);
+                record(&chunk[..count]);
                 let sent: io::Result<()> = async {
                     to.write_all(&chunk[..count]).await?;
                     to.flush().await
                 }
                 .await;
-                wanted = wanted && sent.is_ok();
+                is_writable = is_writable && sent.is_ok();
             }
         }
     }
-    if wanted {
-        // If it is gone, it knows.
+    if is_writable {
+        // A peer that has disconnected needs no shutdown.
         let _ = to.shutdown().await;
     }
 }

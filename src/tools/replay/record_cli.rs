@@ -1,4 +1,4 @@
-//! `sigver record`: its options. What passes connections on and records them is in `replay`.
+//! `sigver record`: its options. The proxy and the recorder are in `replay`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,16 +10,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::tools::dial::Target;
 use crate::tools::replay::proxy;
-use crate::tools::replay::recorder::{Recorder, make_folder};
+use crate::tools::replay::recorder::{Recorder, create_folder};
 
 const ABOUT: &str = "\
-Clients connect here instead of there, with any path; every byte goes on as it is. What they and the server say is \
-written down, in the format of docs/reference/transcript-format.md, for 'sigver replay'. Conversations that overlap in time are one \
+Clients connect to this program instead of the server, with any path; every byte is forwarded unchanged. The frames of both sides are \
+recorded, in the format of docs/reference/transcript-format.md, for 'sigver replay'. Conversations that overlap in time are one \
 scenario; a new one begins when no client is connected. Each line is written at once: stop with Ctrl-C.
 
-A recording holds all that was said, room keys, origins and payloads included. Think before you share it.";
+A recording holds every frame, room keys, origins and payloads included. Think before you share it.";
 
-/// The options.
+/// The options of `sigver record`.
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
 pub(crate) struct RecordArgs {
@@ -34,7 +34,7 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
     /// Name of the scenarios: session_1, session_2 ...
-    #[arg(long, value_name = "NAME", default_value = "session", value_parser = named)]
+    #[arg(long, value_name = "NAME", default_value = "session", value_parser = scenario_name)]
     name: String,
     /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise read off
     /// each frame (and cannot be for releases before 4)
@@ -42,8 +42,8 @@ pub(crate) struct RecordArgs {
     release: String,
 }
 
-/// The name of a scenario may become that of a file.
-fn named(name: &str) -> Result<String> {
+/// Checks a scenario's name, which may become the name of a file.
+fn scenario_name(name: &str) -> Result<String> {
     if name.is_empty() || name.contains(['/', '\\']) {
         bail!("a name without '/' is expected");
     }
@@ -51,18 +51,18 @@ fn named(name: &str) -> Result<String> {
 }
 
 impl RecordArgs {
-    /// Runs it, until it is told to stop.
+    /// Records until a signal ends the program.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let target = Target::parse(&self.upstream).context("--upstream")?;
         let listener = TcpListener::bind(&self.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
         if let Some(out) = &self.out {
-            make_folder(out)?;
+            create_folder(out)?;
         }
         let recorder = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        eprintln!("Recording what passes from ws://{} to {target}", listener.local_addr()?);
+        eprintln!("Recording connections from ws://{} to {target}", listener.local_addr()?);
         let stop = async {
             tokio::select! {
                 _ = interrupt.recv() => {}

@@ -1,7 +1,8 @@
-//! The output of a recording: lines of a transcript, each written at once, in scenarios that can be replayed.
+//! The output of a recording: lines of a transcript, each written at once, in scenarios that can be
+//! replayed.
 //!
-//! Connections that overlap in time are one scenario, and a new one begins when none is open: a server that everybody
-//! left has forgotten them, so a scenario needs nothing of what was before it.
+//! Connections that overlap in time are one scenario, and a new one begins when none is open: a server
+//! without clients keeps no state, so a scenario depends on nothing before it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -9,10 +10,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use thiserror::Error;
 
 use super::transcript::{ConnectRequest, RecordedEvent, TranscriptRecord, print_line};
+
+/// A file or folder of a recording that cannot be created.
+#[derive(Debug, Error)]
+#[error("cannot create {}", path.display())]
+pub struct CreateError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl CreateError {
+    fn new(path: &Path, source: io::Error) -> Self {
+        CreateError { path: path.to_owned(), source }
+    }
+}
 
 /// The destination of the lines.
 enum RecordingOutput {
@@ -43,27 +58,27 @@ pub struct Recorder {
     state: Mutex<RecorderState>,
 }
 
-/// The recording of one connection. With the last there is, a scenario ends.
+/// The recording of one connection. The scenario ends when the last of them is dropped.
 pub struct ConnectionRecorder {
     recorder: Arc<Recorder>,
     peer: String,
 }
 
 impl Recorder {
-    /// Records to standard output, to a new file, or, if `out` is a folder, to a new file in it for each scenario. The
-    /// scenarios' names begin with `prefix`; `version` is the release that the clients speak, or `any`.
+    /// Returns a recorder to standard output, to a new file, or, if `out` is a folder, to a new file in it
+    /// for each scenario. The scenarios' names begin with `prefix`; `version` is the release that the
+    /// clients speak, or `any`.
     ///
     /// # Errors
     ///
-    /// If the file exists already, or cannot be created.
-    pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>> {
+    /// [`CreateError`] if the file exists already, or cannot be created.
+    pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>, CreateError> {
         let out = match out {
             None => RecordingOutput::One(Box::new(io::stdout())),
             Some(path) if path.is_dir() => RecordingOutput::Folder(path.to_owned()),
             Some(path) => {
-                let file =
-                    File::create_new(path).with_context(|| format!("cannot create {}", path.display()));
-                RecordingOutput::One(Box::new(file?))
+                let file = File::create_new(path).map_err(|error| CreateError::new(path, error))?;
+                RecordingOutput::One(Box::new(file))
             }
         };
         let state = RecorderState {
@@ -83,7 +98,7 @@ impl Recorder {
         }))
     }
 
-    /// A client connects.
+    /// Begins the recording of a client's connection.
     pub fn connection(self: &Arc<Self>, connect: ConnectRequest) -> ConnectionRecorder {
         let mut state = self.state.lock();
         if state.open == 0 {
@@ -105,11 +120,11 @@ impl Recorder {
             let RecordingOutput::Folder(folder) = &state.out else { return };
             match File::create_new(folder.join(format!("{}.jsonl", state.name))) {
                 Ok(file) => return state.file = Some(file),
-                // Of an earlier recording.
+                // A file of an earlier recording.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     state.file = None;
-                    return state.complain(&error);
+                    return state.report_failure(&error);
                 }
             }
         }
@@ -123,7 +138,7 @@ impl Recorder {
             let out: &mut dyn Write = match (&mut state.out, &mut state.file) {
                 (RecordingOutput::One(out), _) => out,
                 (RecordingOutput::Folder(_), Some(file)) => file,
-                // That there is no file was told.
+                // The missing file was reported.
                 (RecordingOutput::Folder(_), None) => return Ok(()),
             };
             out.write_all(line.as_bytes())?;
@@ -131,14 +146,14 @@ impl Recorder {
         });
         match written {
             Ok(()) => state.failed = false,
-            Err(error) => state.complain(&error),
+            Err(error) => state.report_failure(&error),
         }
     }
 }
 
 impl RecorderState {
-    /// The clients go on as if nothing were: they are not what fails.
-    fn complain(&mut self, error: &io::Error) {
+    /// Reports an error once. The clients' connections go on, which did not fail.
+    fn report_failure(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.failed, true) {
             eprintln!("error: cannot write the recording: {error}");
         }
@@ -146,12 +161,12 @@ impl RecorderState {
 }
 
 impl ConnectionRecorder {
-    /// Something that the client did or saw.
+    /// Records an action or an event of the client.
     pub fn write(&self, event: RecordedEvent) {
         self.recorder.write(&mut self.recorder.state.lock(), Some(&self.peer), event);
     }
 
-    /// A remark about the client.
+    /// Records a remark about the client.
     pub fn note(&self, remark: &str) {
         let note = RecordedEvent::Note(format!("{}: {remark}", self.peer));
         self.recorder.write(&mut self.recorder.state.lock(), None, note);
@@ -164,14 +179,14 @@ impl Drop for ConnectionRecorder {
     }
 }
 
-/// Makes the folder that a path names by a `/` at its end, so that [`Recorder::new`] takes it for one.
+/// Creates the folder that a path with a `/` at its end names, so that [`Recorder::new`] writes into it.
 ///
 /// # Errors
 ///
-/// If the folder cannot be created.
-pub fn make_folder(path: &Path) -> Result<()> {
+/// [`CreateError`] if the folder cannot be created.
+pub fn create_folder(path: &Path) -> Result<(), CreateError> {
     if path.as_os_str().to_string_lossy().ends_with('/') {
-        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+        fs::create_dir_all(path).map_err(|error| CreateError::new(path, error))?;
     }
     Ok(())
 }

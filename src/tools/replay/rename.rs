@@ -1,33 +1,34 @@
-//! Room keys that are different at each run, so that many scripts can use one server at the same time.
+//! Room keys that are different in each run, so that many scripts can use one server at the same time.
 //!
-//! The new name goes in after the last letter or digit of the key, so that everything a server might trip over stays:
-//! `/a/b/` becomes `/a/b-x7/`, `//a/b` becomes `//a/b-x7`. Very long keys keep their length. Keys without a letter or
-//! digit (the empty one), and those that are no plain JSON string, stay as they are: a script that uses one needs a
-//! server of its own.
+//! The suffix is inserted after the last letter or digit of the key, so that everything a server may parse
+//! in a special way stays: `/a/b/` becomes `/a/b-x7/`, `//a/b` becomes `//a/b-x7`. Very long keys keep
+//! their length. Keys without a letter or digit (the empty one), and those that are not plain JSON strings,
+//! stay as they are: a script that uses one needs a server of its own.
 
 use super::ids::IdLayout;
 use super::json_members::members;
 use super::transcript::{RecordedEvent, Scenario};
 
-/// Keys longer than this keep their length, because their length is what they test.
-const LONG: usize = 256;
+/// Length in bytes beyond which a key keeps its length, because the length is under test.
+const MAX_EXTENDED_KEY: usize = 256;
 
 /// Returns the position for the suffix: after the last letter or digit.
 fn place(key: &str) -> Option<usize> {
     key.rfind(|c: char| c.is_ascii_alphanumeric()).map(|last| last + 1)
 }
 
-/// A key in JSON, if it is one that can be renamed: a string without escapes.
+/// Returns a key in JSON, if it can be renamed: a string without escapes.
 fn plain(value: &str) -> Option<&str> {
     let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
     inner.filter(|key| !key.contains('\\'))
 }
 
-/// Returns true if the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
-/// oldest releases take for a key, too), so that no other script may use the server meanwhile.
+/// Returns true if the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none
+/// at all, which the oldest releases accept as a key), so that no other script may use the server at the
+/// same time.
 pub fn needs_own_server(script: &Scenario) -> bool {
-    let Some(keys) = IdLayout::of(&script.version).keys() else {
-        // Here an empty path is refused.
+    let Some(keys) = IdLayout::from_version(&script.version).keys() else {
+        // The key is the path, and servers reject an empty one.
         return false;
     };
     script.records.iter().any(|record| {
@@ -43,16 +44,16 @@ pub fn needs_own_server(script: &Scenario) -> bool {
     })
 }
 
-/// The names given in one run.
+/// The room keys that were renamed in one run.
 #[derive(Debug, Default)]
 pub struct KeyRenamer {
     suffix: Option<String>,
-    /// Renamed and original, to translate what the server says back.
+    /// Renamed and original key, to restore the original in the server's frames.
     names: Vec<(String, String)>,
 }
 
 impl KeyRenamer {
-    /// With `None`, keys stay as they are.
+    /// Returns a renamer that appends `suffix`; with `None`, keys stay as they are.
     pub fn new(suffix: Option<String>) -> Self {
         Self { suffix, names: Vec::new() }
     }
@@ -65,10 +66,10 @@ impl KeyRenamer {
             return key.to_owned();
         };
         let (head, tail) = key.split_at(place);
-        // The handles of the path relay may have underscores in them, and no other sign.
-        let relay = key.starts_with("listen/") || key.starts_with("connect/");
-        let insert = format!("{}{suffix}", if relay { '_' } else { '-' });
-        let keep = match key.len() > LONG && head.is_ascii() {
+        // The handles of signaller may have underscores in them, and no other punctuation.
+        let is_signaller = key.starts_with("listen/") || key.starts_with("connect/");
+        let insert = format!("{}{suffix}", if is_signaller { '_' } else { '-' });
+        let keep = match key.len() > MAX_EXTENDED_KEY && head.is_ascii() {
             true => head.len().saturating_sub(insert.len()),
             false => head.len(),
         };
@@ -110,7 +111,7 @@ impl KeyRenamer {
         out.into_bytes()
     }
 
-    /// Puts the original keys back into something the server said.
+    /// Restores the original keys in a text of the server.
     pub fn restore(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (renamed, key)| {
             match text.contains(renamed.as_str()) {
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_keep_their_form() {
+    fn renamed_path_keeps_its_form() {
         let paths = [
             "/k1",
             "/a/b",
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn long_keys_keep_their_length() {
+    fn long_key_keeps_its_length() {
         let path = format!("/{}", "k".repeat(512));
         let new = renamer().path(&path);
         assert_eq!(new.len(), 513);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_stay_need_a_server_of_their_own() {
+    fn script_with_unrenamable_key_needs_own_server() {
         let needs = |version: &str, text: &str| {
             let event = RecordedEvent::Send(RecordedFrame::new(FrameKind::Text, text));
             let records = vec![TranscriptRecord { t: 0, peer: Some("O".into()), event }];
@@ -202,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn room_keys_of_the_oldest_are_in_the_attribute_id() {
+    fn key_of_oldest_releases_is_in_attribute_id() {
         let frame = |version: &str, text: &str| {
-            let frame = renamer().frame(IdLayout::of(version), text.into());
+            let frame = renamer().frame(IdLayout::from_version(version), text.into());
             String::from_utf8(frame).unwrap()
         };
         assert_eq!(frame("3.0.0", r#"{"type":"open","id":"k1"}"#), r#"{"type":"open","id":"k1-u7"}"#);
@@ -214,14 +215,17 @@ mod tests {
     #[test]
     fn keys_in_json_are_renamed_and_restored() {
         let mut renamer = renamer();
-        let layout = IdLayout::of("5.0.0");
+        let layout = IdLayout::from_version("5.0.0");
         let mut frame = |text: &str| String::from_utf8(renamer.frame(layout, text.into())).unwrap();
         assert_eq!(frame(r#"{ "type":"open", "key" : "k1"}"#), r#"{ "type":"open", "key" : "k1-u7"}"#);
         for same in [r#"{"data":{"key":"k1"}}"#, r#"{"key":5}"#, r#"{"key":""}"#, "not json", "null"] {
             assert_eq!(frame(same), same);
         }
         assert_eq!(renamer.restore("The key k1-u7 exists"), "The key k1 exists");
-        assert_eq!(renamer.frame(IdLayout::of("18.0.0"), b"{\"key\":\"k1\"}".to_vec()), b"{\"key\":\"k1\"}");
+        assert_eq!(
+            renamer.frame(IdLayout::from_version("18.0.0"), b"{\"key\":\"k1\"}".to_vec()),
+            b"{\"key\":\"k1\"}"
+        );
         assert_eq!(renamer.frame(layout, vec![0xff]), [0xff]);
     }
 }

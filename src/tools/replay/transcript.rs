@@ -1,15 +1,56 @@
 //! The transcript format: one JSON object a line, grouped into scenarios. Parsing and printing only.
 //!
-//! A recording and a script are the same thing: the lines of the client (`connect`, `send`, `send-close`,
-//! `tcp-destroy`) are what the player does, the other lines are what came of it. Every field is described in
-//! `docs/reference/transcript-format.md`.
+//! A recording and a script are the same: the lines of the client (`connect`, `send`, `send-close`,
+//! `tcp-destroy`) are the actions that the player repeats, the other lines are their consequences. Every
+//! field is described in `docs/reference/transcript-format.md`.
 
 use std::collections::HashSet;
 
-use anyhow::{Context, Result, bail};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use thiserror::Error;
+
+/// An error in a transcript.
+#[derive(Debug, Error)]
+#[error("line {line}")]
+pub struct TranscriptError {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// The cause.
+    #[source]
+    pub source: LineError,
+}
+
+/// An error in a line of a transcript.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// The line is not JSON, or has an unknown field.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A field is missing.
+    #[error("no {0}")]
+    Missing(&'static str),
+    /// The bytes of a frame are not in hexadecimal digits.
+    #[error("not hex: {0:?}")]
+    Hex(String, #[source] data_encoding::DecodeError),
+    /// A frame has both text and bytes, or neither.
+    #[error("a frame has either text or hex")]
+    FrameContent,
+    /// The kind of event is unknown.
+    #[error("unknown dir {0:?}")]
+    UnknownDir(String),
+    /// The scenario has lines above, and other scenarios between.
+    #[error("scenario {0:?} appears twice")]
+    RepeatedScenario(String),
+    /// The client has a connection already.
+    #[error("{0} connects twice: another connection is another peer")]
+    ConnectsTwice(String),
+    /// The client acts or observes an event without a connection.
+    #[error("{0} did not connect before")]
+    NotConnected(String),
+}
 
 /// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +67,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    /// The word the format uses.
+    /// Returns the kind's word in the format.
     pub fn name(self) -> &'static str {
         match self {
             FrameKind::Text => "text",
@@ -44,12 +85,12 @@ pub struct RecordedFrame {
     pub op: FrameKind,
     /// The bytes, UTF-8 for a text frame.
     pub bytes: Vec<u8>,
-    /// A decoding for human readers (`msg`), not looked at by anything.
+    /// A decoding for human readers (`msg`), which no program uses.
     pub msg: Option<String>,
 }
 
 impl RecordedFrame {
-    /// A frame without the decoding for readers.
+    /// Returns a frame without the decoding for readers.
     pub fn new(op: FrameKind, bytes: impl Into<Vec<u8>>) -> Self {
         Self { op, bytes: bytes.into(), msg: None }
     }
@@ -101,7 +142,7 @@ pub enum RecordedEvent {
         alive: bool,
         /// The exit status.
         exit: Value,
-        /// The error text it died with.
+        /// The error text that the process ended with.
         error: Option<String>,
     },
     /// Raw bytes on a TCP connection (HTTP scenarios, which the player skips).
@@ -123,7 +164,7 @@ pub enum RecordedEvent {
 pub struct TranscriptRecord {
     /// Milliseconds since the scenario began.
     pub t: u64,
-    /// Which client; none for lines about the server.
+    /// The client; none for lines about the server.
     pub peer: Option<String>,
     /// The event.
     pub event: RecordedEvent,
@@ -132,7 +173,7 @@ pub struct TranscriptRecord {
 /// All lines of one scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// The version of the original, e.g. `15.0.2`.
+    /// The version of the Node.js server, e.g. `15.0.2`.
     pub version: String,
     /// The scenario's name.
     pub name: String,
@@ -162,7 +203,7 @@ impl Scenario {
         })
     }
 
-    /// The time of the last line.
+    /// Returns the time of the last line, in milliseconds.
     pub fn duration(&self) -> u64 {
         self.records.iter().map(|r| r.t).max().unwrap_or(0)
     }
@@ -179,8 +220,8 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// The path a `connect` line means. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for a path of 513
-/// characters that goes on with its last letter.
+/// Returns the path of a `connect` line. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for
+/// a path of 513 characters that continues with its last letter.
 pub fn full_path(path: &str) -> String {
     let abbreviated = path.strip_suffix(" chars)").and_then(|p| p.rsplit_once("...("));
     let Some((head, count)) = abbreviated else {
@@ -198,7 +239,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// The line as it is in the file, in the order of the file's fields.
+/// A line of the file, in the order of its fields.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct JsonLine {
@@ -240,20 +281,20 @@ struct JsonLine {
     end: Option<String>,
 }
 
-/// Keeps `null` apart from a missing field.
+/// Distinguishes `null` from a missing field.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
 }
 
 impl JsonLine {
-    fn payload(&mut self) -> Result<RecordedFrame> {
-        let op = self.op.context("no op")?;
+    fn payload(&mut self) -> Result<RecordedFrame, LineError> {
+        let op = self.op.ok_or(LineError::Missing("op"))?;
         let bytes = match (self.text.take(), self.hex.take()) {
             (Some(text), None) => text.into_bytes(),
             (None, Some(hex)) => {
-                HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).with_context(|| format!("not hex: {hex:?}"))?
+                HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).map_err(|error| LineError::Hex(hex, error))?
             }
-            _ => bail!("a frame has either text or hex"),
+            _ => return Err(LineError::FrameContent),
         };
         Ok(RecordedFrame { op, bytes, msg: self.msg.take() })
     }
@@ -263,10 +304,10 @@ impl JsonLine {
         !matches!(self.dir.as_str(), "note" | "server" | "raw-send" | "raw-recv")
     }
 
-    fn event(&mut self) -> Result<RecordedEvent> {
+    fn event(&mut self) -> Result<RecordedEvent, LineError> {
         Ok(match self.dir.as_str() {
             "connect" => RecordedEvent::Connect(ConnectRequest {
-                path: self.path.take().context("no path")?,
+                path: self.path.take().ok_or(LineError::Missing("path"))?,
                 origin: self.origin.take(),
                 protocol: self.protocol.take(),
             }),
@@ -278,13 +319,13 @@ impl JsonLine {
                 reason: self.reason.take().unwrap_or_default(),
             },
             "recv-close" => RecordedEvent::RecvClose {
-                code: self.code.flatten().context("no code")?,
+                code: self.code.flatten().ok_or(LineError::Missing("code"))?,
                 reason: self.reason.take().unwrap_or_default(),
             },
             "tcp-destroy" => RecordedEvent::TcpDestroy,
             "note" => RecordedEvent::Note(self.note.take().unwrap_or_default()),
             "server" => RecordedEvent::Server {
-                alive: self.alive.context("no alive")?,
+                alive: self.alive.ok_or(LineError::Missing("alive"))?,
                 exit: self.exit.take().unwrap_or_default(),
                 error: self.error.take(),
             },
@@ -292,7 +333,7 @@ impl JsonLine {
             "raw-recv" => {
                 RecordedEvent::RawRecv { text: self.text.take().unwrap_or_default(), end: self.end.take() }
             }
-            other => bail!("unknown dir {other:?}"),
+            other => return Err(LineError::UnknownDir(other.to_owned())),
         })
     }
 
@@ -310,7 +351,7 @@ impl JsonLine {
         }
     }
 
-    fn of(version: &str, scenario: &str, record: &TranscriptRecord) -> JsonLine {
+    fn new(version: &str, scenario: &str, record: &TranscriptRecord) -> JsonLine {
         let mut line = JsonLine {
             v: version.to_owned(),
             sc: scenario.to_owned(),
@@ -370,52 +411,74 @@ impl JsonLine {
     }
 }
 
-/// Checks that a client can do or observe this, after the lines before.
-fn check(connected: &mut HashSet<String>, line: &JsonLine) -> Result<()> {
+/// Checks that a client can do or observe this after the previous lines.
+fn check(connected: &mut HashSet<String>, line: &JsonLine) -> Result<(), LineError> {
     if !line.is_of_a_client() {
         return Ok(());
     }
-    let peer = line.peer.as_ref().context("no peer")?;
+    let peer = line.peer.as_ref().ok_or(LineError::Missing("peer"))?;
     match (line.dir == "connect", connected.contains(peer)) {
-        (true, true) => bail!("{peer} connects twice: another connection is another peer"),
-        (false, false) => bail!("{peer} did not connect before"),
+        (true, true) => return Err(LineError::ConnectsTwice(peer.clone())),
+        (false, false) => return Err(LineError::NotConnected(peer.clone())),
         (true, false) => connected.insert(peer.clone()),
         (false, true) => true,
     };
     Ok(())
 }
 
-/// Parses a whole file. Lines of one scenario follow each other; a scenario that comes back is an error.
-pub fn parse(text: &str) -> Result<Vec<Scenario>> {
-    let mut scenarios: Vec<Scenario> = Vec::new();
+/// Parses a whole file. Lines of one scenario follow each other; a scenario that appears twice is an error.
+///
+/// # Errors
+///
+/// [`TranscriptError`], with the number of the line.
+pub fn parse(text: &str) -> Result<Vec<Scenario>, TranscriptError> {
+    let mut scenarios = Vec::new();
     let mut peers = HashSet::new();
-    for (number, source) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let at = || format!("line {}", number + 1);
-        let mut line: JsonLine = serde_json::from_str(source).with_context(at)?;
-        let event = line.event().with_context(at)?;
-        let same = |s: &Scenario| s.version == line.v && s.name == line.sc;
-        if !scenarios.last().is_some_and(same) {
-            if scenarios.iter().any(same) {
-                bail!("{}: scenario {:?} appears twice", at(), line.sc);
-            }
-            peers.clear();
-            scenarios.push(Scenario { version: line.v.clone(), name: line.sc.clone(), records: Vec::new() });
-        }
-        if let Some(scenario) = scenarios.last_mut() {
-            check(&mut peers, &line).with_context(at)?;
-            scenario.records.push(TranscriptRecord { t: line.t, peer: line.peer, event });
-        }
+    for (number, source) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        parse_line(source, &mut scenarios, &mut peers)
+            .map_err(|source| TranscriptError { line: number + 1, source })?;
     }
     Ok(scenarios)
 }
 
-/// Prints one line, ended by a newline.
-pub fn print_line(version: &str, scenario: &str, record: &TranscriptRecord) -> Result<String> {
-    Ok(serde_json::to_string(&JsonLine::of(version, scenario, record))? + "\n")
+/// Parses a line, and adds it to its scenario, of which `peers` are the clients so far.
+fn parse_line(
+    source: &str,
+    scenarios: &mut Vec<Scenario>,
+    peers: &mut HashSet<String>,
+) -> Result<(), LineError> {
+    let mut line: JsonLine = serde_json::from_str(source)?;
+    let event = line.event()?;
+    let is_same = |scenario: &Scenario| scenario.version == line.v && scenario.name == line.sc;
+    if !scenarios.last().is_some_and(is_same) {
+        if scenarios.iter().any(is_same) {
+            return Err(LineError::RepeatedScenario(line.sc));
+        }
+        peers.clear();
+        scenarios.push(Scenario { version: line.v.clone(), name: line.sc.clone(), records: Vec::new() });
+    }
+    check(peers, &line)?;
+    if let Some(scenario) = scenarios.last_mut() {
+        scenario.records.push(TranscriptRecord { t: line.t, peer: line.peer, event });
+    }
+    Ok(())
 }
 
-/// Prints scenarios in the file format, one line a record, each ended by a newline.
-pub fn print(scenarios: &[Scenario]) -> Result<String> {
+/// Returns one line, ended by a newline.
+///
+/// # Errors
+///
+/// An error of JSON, in theory.
+pub fn print_line(version: &str, scenario: &str, record: &TranscriptRecord) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(&JsonLine::new(version, scenario, record))? + "\n")
+}
+
+/// Returns scenarios in the file format, one line a record, each ended by a newline.
+///
+/// # Errors
+///
+/// An error of JSON, in theory.
+pub fn print(scenarios: &[Scenario]) -> serde_json::Result<String> {
     let mut out = String::new();
     for scenario in scenarios {
         for record in &scenario.records {
@@ -438,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_without_a_code_keeps_its_null() {
+    fn close_without_code_keeps_null() {
         let line = r#"{"v":"1","sc":"s","t":0,"peer":"O","dir":"send-close","code":null,"reason":""}"#;
         let connect =
             r#"{"v":"1","sc":"s","t":0,"peer":"O","dir":"connect","path":"/","origin":"a","protocol":"b"}"#;
@@ -452,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_named() {
+    fn error_names_line() {
         for bad in [
             r#"{"v":"1","sc":"s","t":0,"dir":"fly"}"#,
             r#"{"v":"1","sc":"s","t":0,"dir":"send","op":"binary","hex":"0"}"#,
@@ -462,13 +525,13 @@ mod tests {
             r#"{"v":"1","sc":"s","t":0,"dir":"connect","path":"/"}"#,
             "nonsense",
         ] {
-            let error = format!("{:#}", parse(&format!("\n{bad}\n")).unwrap_err());
-            assert!(error.starts_with("line 2"), "{error}");
+            let error = parse(&format!("\n{bad}\n")).unwrap_err();
+            assert_eq!(error.line, 2, "{error:?}");
         }
     }
 
     #[test]
-    fn scenarios_are_grouped_and_must_not_come_back() {
+    fn scenario_must_not_appear_twice() {
         let line = |sc: &str| format!(r#"{{"v":"1","sc":"{sc}","t":0,"dir":"note"}}"#);
         let text = [line("a"), line("a"), line("b")].join("\n");
         assert_eq!(parse(&text).unwrap().iter().map(|s| s.records.len()).collect::<Vec<_>>(), [2, 1]);

@@ -1,6 +1,6 @@
-//! The proof that a client of any dialect, however late its first frame is, ends up in a conversation that it can
-//! finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway has only
-//! the client's behaviour to tell its dialect by.
+//! The proof that a client of any dialect, however late its first frame is, ends up in a conversation that it
+//! can finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway
+//! has only the client's behaviour to tell its dialect by.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -18,12 +18,12 @@ use sigver::tools::client::dialects::Role;
 
 const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
 
-/// When the joiner comes.
+/// The moment at which the joiner connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comes {
-    /// When the first one's library knows that it is the first.
+    /// After the library of the first client knows that it is the first.
     After,
-    /// When the first one is in the room, and may not have said a word.
+    /// After the first client is in the room, and perhaps before it has sent a frame.
     Between,
 }
 
@@ -142,12 +142,14 @@ fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
     run(&same_dialect());
 }
 
-/// Which conversations between two dialects are left out: nothing on the wire tells in time what the member reads.
+/// Which conversations between two dialects are left out: nothing on the wire tells in time what the member
+/// reads.
 fn unreadable(one: Dialect, other: Dialect, comes: Comes) -> bool {
     match (one, other) {
         // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
         (Dialect::Sigver19, _) | (Dialect::Sigver20, Dialect::Sigver19) => true,
-        // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at once.
+        // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at
+        // once.
         (Dialect::Sigver15, Dialect::Sigver16 | Dialect::Sigver18) => comes == Comes::Between,
         // Its opener gets nothing from us to know that it is in the room by.
         (Dialect::Sigver5, _) => comes == Comes::Between,

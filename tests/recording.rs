@@ -45,7 +45,7 @@ impl Recorder {
         let mut line = String::new();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         soon("the line", stderr.read_line(&mut line)).await.unwrap();
-        let port = line.strip_prefix("Recording what passes from ws://127.0.0.1:");
+        let port = line.strip_prefix("Recording connections from ws://127.0.0.1:");
         let port = port.unwrap_or_else(|| panic!("{line}")).split(' ').next().unwrap().parse().unwrap();
         assert!(line.ends_with(&format!(" to {upstream}\n")), "{line}");
         Recorder { process, port }

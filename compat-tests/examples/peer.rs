@@ -1,8 +1,8 @@
-//! An example peer: `cargo run -p compat-tests --example peer -- hello`, in two terminals. With `--json` a peer speaks the
-//! JSON protocol of 2016 instead; the gateway translates between the two.
+//! An example peer: `cargo run -p compat-tests --example peer -- hello`, in two terminals. With `--json` a
+//! peer speaks the JSON protocol of 2016 instead; the gateway translates between the two.
 //!
-//! An illustration of the wire: frames are written by hand, byte for byte. The clients that tests and tools use are in
-//! `sigver::tools::client`.
+//! An illustration of the wire: frames are written by hand, byte for byte. The clients that tests and tools
+//! use are in `sigver::tools::client`.
 
 use std::io::{BufRead, stdin};
 use std::thread;

@@ -1,6 +1,7 @@
 //! Server URLs, and connections to the server that one names, with or without TLS.
 //!
-//! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a frame.
+//! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a
+//! frame.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -147,7 +148,8 @@ impl Target {
         self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
     }
 
-    /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and [`path`](Self::path).
+    /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
+    /// [`path`](Self::path).
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! The synthetic clients of `sigver::tools::client` with an application on top: a joiner sends an offer, a member
-//! answers it, and each logs what happens to it.
+//! The synthetic clients of `sigver::tools::client` with an application on top: a joiner sends an offer, a
+//! member answers it, and each logs what happens to it.
 
 use sigver::protocol::dialect::Dialect;
 use sigver::tools::client::dialects::{
@@ -51,7 +51,8 @@ pub struct Client {
 const OFFER: &str = "this is the offer";
 const ANSWER: &str = "this is the answer";
 
-/// The empty candidate by which clients of sigver 15 end their messages; clients of sigver 5 receive it as bytes.
+/// The empty candidate by which clients of sigver 15 end their messages; clients of sigver 5 receive it as
+/// bytes.
 const LAST_CANDIDATE: [u8; 4] = [0x22, 2, 0x0a, 0];
 
 /// The netflux message in a payload.
@@ -135,8 +136,8 @@ impl Client {
 
     fn receive(&mut self, from: Option<&JoinerId>, message: &ReceivedMessage) {
         if let MessageBody::Bytes(bytes) = &message.body {
-            // netflux drops messages that it cannot decode and those for no service. A client of sigver 19 or 20 does so
-            // with a frame of another dialect that happens to be a frame of its own.
+            // netflux drops messages that it cannot decode and those for no service. A client of sigver 19 or
+            // 20 does so with a frame of another dialect that happens to be a frame of its own.
             let is_dropped = is_current(self.dialect)
                 && decode(bytes, PAYLOAD).is_none_or(|payload| payload.number(3) != SERVICE);
             if is_dropped || *bytes == LAST_CANDIDATE {

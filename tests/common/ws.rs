@@ -1,5 +1,5 @@
-//! The one WebSocket client of the tests that shares no code with the gateway or its tools: an independent oracle for
-//! the frames of a server, which can violate the protocol.
+//! The one WebSocket client of the tests that shares no code with the gateway or its tools: an independent
+//! oracle for the frames of a server, which can violate the protocol.
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

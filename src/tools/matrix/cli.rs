@@ -27,8 +27,8 @@ pub(crate) struct MatrixArgs {
     /// Measure only these dialects
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     dialects: Vec<String>,
-    /// Measure only this pair, MEMBER:JOINER; `*` stands for all dialects, and `none` for a room without a member (the
-    /// negative control). May be repeated
+    /// Measure only this pair, MEMBER:JOINER; `*` stands for all dialects, and `none` for a room without a
+    /// member (the negative control). May be repeated
     #[arg(long, value_name = "PAIR")]
     only: Vec<String>,
     /// Print the result as JSON

@@ -1,5 +1,5 @@
-//! Runs one member and two joiners through every operation that both protocols support, and records what was lost or
-//! altered.
+//! Runs one member and two joiners through every operation that both protocols support, and records what was
+//! lost or altered.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -176,8 +176,8 @@ impl PairRun {
         messages.chain(self.losses.iter().cloned()).collect()
     }
 
-    /// Sends messages of these kinds, as far as the protocol can express them, after those in `sent`, and waits for all of
-    /// them. At least one must arrive.
+    /// Sends messages of these kinds, as far as the protocol can express them, after those in `sent`, and
+    /// waits for all of them. At least one must arrive.
     async fn exchange(
         &mut self,
         from: &SyntheticPeer,

@@ -47,7 +47,8 @@ impl MatrixPlan {
     }
 }
 
-/// Measures all pairs of `plan`; `server` describes the target in the result. Calls `on_result` after each pair.
+/// Measures all pairs of `plan`; `server` describes the target in the result. Calls `on_result` after each
+/// pair.
 pub async fn run(
     target: &Target,
     server: &str,

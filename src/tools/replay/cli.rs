@@ -31,12 +31,12 @@ Exit code: 0 if there is no difference, 1 if there is one, 2 if the recordings c
 /// The time at which the clients of a recording act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pace {
-    /// At the recorded times, if the server did something by itself in a conversation of some seconds, such as a
-    /// heartbeat; else quickly.
+    /// At the recorded times, if the server did something by itself in a conversation of some seconds, such
+    /// as a heartbeat; else quickly.
     Auto,
     /// At the recorded times; frames must arrive at their times, too.
     Recorded,
-    /// As soon as no more consequences of the last action can arrive.
+    /// Quickly: each action as soon as no more consequences of the last one can arrive.
     Quick,
 }
 

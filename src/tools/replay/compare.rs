@@ -1,8 +1,9 @@
-//! Compares two transcripts of one script: the events that each client received in each step, in order, and no others.
+//! Compares two transcripts of one script: the events that each client received in each step, in order, and
+//! no others.
 //!
-//! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other throughout the
-//! scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In scenarios about time a client's
-//! frames are compared regardless of steps, but each must arrive at its time.
+//! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other
+//! throughout the scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In
+//! scenarios about time a client's frames are compared regardless of steps, but each must arrive at its time.
 
 use std::collections::HashMap;
 
@@ -91,7 +92,8 @@ pub enum ComparisonOrder {
     /// The events of each client in each step; in scenarios about time, with their times.
     #[default]
     Steps,
-    /// The events of each client: for real conversations, in which a client may act while another's frames are in transit.
+    /// The events of each client: for real conversations, in which a client may act while another's frames
+    /// are in transit.
     Clients,
     /// The events of each client, with their times.
     Times,

@@ -1,8 +1,9 @@
-//! Server-generated ids: their positions in a frame, a frame without them, and the replacement of one by another.
+//! Server-generated ids: their positions in a frame, a frame without them, and the replacement of one by
+//! another.
 //!
-//! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically never draws a
-//! small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an index in a list) is literal,
-//! and a larger one is server-generated.
+//! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically
+//! never draws a small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an
+//! index in a list) is literal, and a larger one is server-generated.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -31,7 +32,8 @@ pub enum IdLayout {
         /// The numbers of the id fields in it.
         ids: &'static [u64],
     },
-    /// Any of these, each frame by what it is: for conversations in which clients may speak different dialects.
+    /// Any of these, each frame by what it is: for conversations in which clients may speak different
+    /// dialects.
     Any,
 }
 

@@ -12,11 +12,12 @@
 //!            └────► recorder    which become lines of a transcript
 //! ```
 //!
-//! Nothing here uses the gateway's codecs: what is sent was recorded or written by hand, and what is received is compared
-//! as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js servers uses this, too.
+//! Nothing here uses the gateway's codecs: what is sent was recorded or written by hand, and what is received
+//! is compared as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js
+//! servers uses this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`]. Sockets and
-//! files: [`peer`], [`player`], [`proxy`], [`recorder`].
+//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`].
+//! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod compare;

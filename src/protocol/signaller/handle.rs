@@ -106,7 +106,7 @@ mod tests {
     ];
 
     #[test]
-    fn handle_syntax() {
+    fn handles_follow_the_syntax_of_signallerd() {
         for handle in GOOD {
             assert!(Handle::parse(handle).is_some(), "{handle}");
         }

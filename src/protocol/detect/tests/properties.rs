@@ -46,7 +46,7 @@ fn any_frame() -> impl Strategy<Value = Message> {
 proptest! {
     /// Whatever comes, in whatever dialect: nothing panics, and as long as nothing is known there is a deadline.
     #[test]
-    fn hostile_frames_are_survived(
+    fn invariants_hold_for_any_frames(
         frames in prop::collection::vec((any_frame(), 0u64..3_000), 0..12),
         release in prop::sample::select(Release::ALL.to_vec()),
         auto in any::<bool>(),
@@ -82,6 +82,6 @@ proptest! {
 }
 
 #[test]
-fn the_probe_is_one_frame() {
+fn probe_is_one_frame() {
     assert_eq!(PROBE, Bytes::from_static(&[0x10, 0x01, 0x20, 0x01]));
 }

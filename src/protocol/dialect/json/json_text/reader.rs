@@ -125,28 +125,25 @@ impl<'a> Reader<'a> {
         self.rest().starts_with(word.as_bytes()).then(|| self.advance(word.len()))
     }
 
-    /// A number. The exponent that may follow is rejected by what reads on.
+    /// A number. A digit or an exponent that may follow is rejected by what reads on.
     fn number(&mut self) -> Option<()> {
         let negative = self.consume(b'-');
-        let integer = self.digits();
-        let is_zero = integer == b"0";
-        if integer.is_empty() || integer.starts_with(b"0") && !is_zero {
-            return None;
-        }
+        let is_zero = self.consume(b'0');
+        let integer = if is_zero { 0 } else { self.digits().len() };
         if !self.consume(b'.') {
             // JavaScript writes -0 as 0.
-            return (integer.len() <= MAX_DIGITS && !(negative && is_zero)).then_some(());
+            let is_canonical = if is_zero { !negative } else { (1..=MAX_DIGITS).contains(&integer) };
+            return is_canonical.then_some(());
         }
         let fraction = self.digits();
-        let leading_zeros = match is_zero {
-            true => fraction.iter().take_while(|digit| **digit == b'0').count(),
-            false => 0,
-        };
-        let significant = if is_zero { 0 } else { integer.len() }
-            .saturating_add(fraction.len())
-            .saturating_sub(leading_zeros);
-        let ends_in_zero = fraction.last().is_none_or(|digit| *digit == b'0');
-        (!ends_in_zero && significant <= MAX_DIGITS && leading_zeros <= MAX_LEADING_ZEROS).then_some(())
+        let leading_zeros =
+            if is_zero { fraction.iter().take_while(|digit| **digit == b'0').count() } else { 0 };
+        let significant = integer.saturating_add(fraction.len()).saturating_sub(leading_zeros);
+        let is_canonical = (is_zero || integer > 0)
+            && fraction.last().is_some_and(|digit| *digit != b'0')
+            && significant <= MAX_DIGITS
+            && leading_zeros <= MAX_LEADING_ZEROS;
+        is_canonical.then_some(())
     }
 
     fn digits(&mut self) -> &'a [u8] {

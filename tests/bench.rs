@@ -188,7 +188,7 @@ async fn rejecting_or_dying_server_is_an_error() {
     });
     let plan = ThroughputPlan { duration: Duration::from_secs(20), ..plan("sigver-20", "sigver-20") };
     let error = throughput(&target(address), &plan, None, &Progress::none()).await.unwrap_err();
-    assert_eq!(error.to_string(), "a member: refused with HTTP 503");
+    assert_eq!(error.to_string(), "a member: upgrade refused with HTTP 503");
 
     let gateway = TestGateway::start("auto").await;
     let (target, (tell, mut told)) = (target(gateway.address), tokio::sync::mpsc::unbounded_channel());
@@ -250,7 +250,7 @@ async fn command_rejects_unknown_arguments() {
     for (arguments, words) in [
         (&["relay", "ws://h", "--dialect", "sigver-99"][..], "there is no dialect 'sigver-99'"),
         (&["relay", "ws://h", "--duration", "0"], "greater than 0"),
-        (&["relay", "h:80"], "no URL of a WebSocket server"),
+        (&["relay", "h:80"], "is not the URL of a server"),
         (&["kept", "ws://h"], "add --pid PID"),
     ] {
         let output = bench(arguments).await;

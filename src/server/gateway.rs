@@ -20,7 +20,7 @@ use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
-use super::signaller::{Signaller, Stream};
+use super::signaller::{PipeStream, Signaller};
 use super::telemetry::Report;
 use super::tls::{self, TlsError};
 use super::transport::TransportKind;
@@ -237,7 +237,7 @@ impl Frontend {
         self.shared.log_ip.format(endpoint.remote.ip())
     }
 
-    async fn serve_http<S: Stream + 'static>(
+    async fn serve_http<S: PipeStream + 'static>(
         self: Arc<Self>,
         stream: S,
         endpoint: ClientEndpoint,

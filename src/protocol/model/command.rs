@@ -1,120 +1,132 @@
-//! What a peer can ask of a room.
+//! Commands that a peer sends to a room.
 
-use super::{LinkMessage, NetId, SenderTag};
-use crate::protocol::model::LinkId;
+use serde::{Deserialize, Serialize};
 
-/// What a peer asks of the room it names, or is in.
-#[derive(Clone, Debug, PartialEq)]
+use super::{LinkId, LinkMessage, NetId, SenderTag};
+
+/// A command to the room that the peer names, or is in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Become a member.
     Open(Open),
-    /// Be bound to a member.
+    /// Be linked to a member.
     Join(Join),
-    /// Become a member or be bound to one, depending on the members the peer says it is connected to.
+    /// Become a member or be linked to one, depending on the members that the peer is connected to.
     Connect(Connect),
     /// The joiner has reached the group: become a member.
     BecomeMember,
-    /// The member the joiner is bound to did not help: be bound to another.
+    /// The joiner could not connect to the group through its member: be linked to another.
     TryAnother,
-    /// Undo what was done for the peer on a wrong guess about its dialect: its binding, and what it tried. A
-    /// membership stays, as the room's order of arrival should not depend on a guess.
+    /// Revert the commands sent under a wrong assumption about the peer's dialect: its link, and the members
+    /// it tried. A membership stays, so that the order of arrival does not depend on the assumption.
     RevertAssumption,
-    /// Give up the link by which the peer joined; nobody is told (sigver 13).
+    /// Remove the link by which the peer joined, without an event (sigver 13).
     Unlink,
-    /// Answer the other end of a link in the stead of the peer, which knows nothing of it.
+    /// Reply to the other end of a link on behalf of the peer, whose client does not know of it.
     ReplyOnBehalf {
-        /// The link, of which the peer is one end.
+        /// A link of which the peer is an endpoint.
         link: LinkId,
-        /// What.
+        /// The reply.
         message: LinkMessage,
-        /// In what dialect.
+        /// The dialect of the reply.
         sender: SenderTag,
     },
-    /// Hand something to the other end of a link.
+    /// Forward a message to the other end of a link.
     Relay {
-        /// To whom.
+        /// The receiver.
         to: Recipient,
-        /// What.
+        /// The message.
         message: LinkMessage,
-        /// How the sender speaks.
+        /// The dialect of the sender.
         sender: SenderTag,
     },
 }
 
-/// How to become a member by a key of one's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The way to become a member by a key that the peer chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// As the only one: refused with [`KeyTaken`](super::Reason::KeyTaken) when there is one. A member that is
-    /// [unproven](WhenEmpty::BecomeTentativeMember) does not count.
+    /// Refused with [`KeyTaken`](super::Reason::KeyTaken) if there is a member, except for a
+    /// [tentative](WhenEmpty::BecomeTentativeMember) one.
     pub exclusive: bool,
-    /// Beside the rooms it is a member of already, instead of in their place.
+    /// The peer stays a member of the rooms it opened before.
     pub keep_other_rooms: bool,
 }
 
-/// How to join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The way to join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
-    /// What becomes of a joiner that finds nobody.
+    /// The consequence of an empty room.
     pub when_empty: WhenEmpty,
-    /// Which member it is bound to.
+    /// The member to be linked to.
     pub choice: MemberChoice,
-    /// What becomes of the link it had before.
+    /// The consequence for the link of the previous join.
     pub rejoin: RejoinPolicy,
 }
 
-/// What becomes of a joiner that finds nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The consequence of joining an empty room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum WhenEmpty {
-    /// It is refused with [`KeyUnknown`](super::Reason::KeyUnknown).
+    /// The joiner is refused with [`KeyUnknown`](super::Reason::KeyUnknown).
     Refuse,
-    /// It becomes the first member.
+    /// The joiner becomes the first member.
     BecomeMember,
-    /// It becomes a member that is not known to take itself for one: joiners are bound to it only while there is no
-    /// other, until it has answered one of them or opened the room.
+    /// The joiner becomes a member that may not act as one: other joiners are linked to it only while it is
+    /// the only member, until it has answered one of them or opened the room.
     BecomeTentativeMember,
 }
 
-/// Which member a joiner is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The member that a joiner is linked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum MemberChoice {
     /// The one that has been a member the longest.
     Oldest,
-    /// Any, each as likely as the other (sigver 17).
+    /// Any member, each with the same probability (sigver 17).
     Random,
 }
 
-/// What becomes of the link that a joiner had before it was bound anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The consequence of joining again for the link of the previous join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum RejoinPolicy {
-    /// It is gone, in both directions; nobody is told.
+    /// The link is removed in both directions, without an event.
     Replace,
-    /// The joiner no longer sends over it, but still hears the member (sigver 5).
+    /// The joiner no longer sends over it, but still receives from the member (sigver 5).
     KeepReceiving,
-    /// If it leads to the same member it is kept, and no other is made (sigver 11).
+    /// The link is kept, and no other is created, if it leads to the same member (sigver 11).
     Reuse,
 }
 
-/// A peer says who it is in the peer-to-peer network, and whom it is connected to there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The identity of a peer in the peer-to-peer network, and its connections there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
-    /// Its own id.
+    /// The peer's own id.
     pub net_id: NetId,
     /// The members it is connected to.
     pub connected_to: Vec<NetId>,
-    /// It is to be preferred when a member is chosen for a joiner.
+    /// The peer is preferred when a member is chosen for a joiner.
     pub preferred: bool,
-    /// When it replaces a member that blocked the room: whether it hears of its own admission (true) or of the
-    /// end of its link to that member (false) first.
+    /// A peer that replaces a blocking member receives its own admission before the end of its link to that
+    /// member, instead of after it.
     pub admit_before_unlink: bool,
 }
 
 /// The other end of a link, as the sender names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Recipient {
     /// The joiner at the other end of that link, of which the sender is the member.
     Joiner(LinkId),
-    /// The member that the sender is bound to.
+    /// The member that the sender is linked to.
     Member,
-    /// The joiner of that link if the sender is its member, else the member that the sender is bound to.
+    /// The joiner of that link if the sender is its member, otherwise the member that the sender is linked
+    /// to.
     JoinerOrMember(LinkId),
 }

@@ -1,69 +1,75 @@
-//! What a room tells a peer.
+//! Events that a room sends to a peer.
+
+use serde::{Deserialize, Serialize};
 
 use super::{LinkId, LinkMessage, Reason, Recipient, SenderTag};
 
-/// What a room tells a peer.
-#[derive(Clone, Debug, PartialEq)]
+/// An event for one peer of a room.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// It is a member now.
+    /// The peer is a member now.
     Admitted {
-        /// Nobody was before it.
+        /// There was no member before.
         first: bool,
     },
-    /// It asked to settle, and is a member now.
+    /// The peer asked to become a member, and is one now.
     BecameMember {
-        /// It had been one already.
+        /// The peer had been one already.
         already: bool,
     },
-    /// It is a joiner, bound to a member.
+    /// The peer is a joiner, linked to a member.
     LinkedToMember {
         /// The link between the two.
         link: LinkId,
     },
-    /// A joiner has been bound to it.
+    /// A joiner was linked to the peer.
     LinkedToJoiner {
         /// The link between the two.
         link: LinkId,
     },
-    /// What it asked for cannot be.
+    /// The command of the peer was refused.
     Refused(Reason),
-    /// Something came over a link.
+    /// A message arrived over a link.
     Relayed {
         /// The link.
         link: LinkId,
-        /// The end of the link at which the receiver of this event is.
+        /// The receiver's end of the link.
         side: Side,
-        /// What came.
+        /// The message.
         message: LinkMessage,
-        /// How the sender speaks.
+        /// The dialect of the sender.
         sender: SenderTag,
     },
-    /// What it sent went nowhere.
+    /// A message of the peer could not be delivered.
     Undeliverable {
-        /// To whom it was sent.
+        /// The recipient named by the peer.
         to: Recipient,
-        /// Why it could not be delivered.
+        /// The reason.
         reason: Reason,
     },
-    /// Nothing will come over a link any more, as the other end is gone.
+    /// The other end of a link disconnected, so that no message will arrive over it.
     LinkEnded {
         /// The link.
         link: LinkId,
-        /// The end of the link at which the receiver of this event is.
+        /// The receiver's end of the link.
         side: Side,
         /// The other end closed its connection with the code 1000.
         normal_closure: bool,
     },
-    /// It is out of the room, and its connection is to be closed.
+    /// The peer was removed from the room, and its connection is to be closed.
     Evicted(Reason),
 }
 
 /// An end of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// The end that asked to be bound.
+    /// The end that joined.
     Joiner,
-    /// The end that was there before.
+    /// The end that was in the room before.
     Member,
 }
 
@@ -77,8 +83,10 @@ impl Side {
     }
 }
 
-/// What a peer is in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The role of a peer in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum RoomRole {
     /// Not in the room.
     None,
@@ -89,7 +97,7 @@ pub enum RoomRole {
 }
 
 impl Event {
-    /// What the event costs while it waits for its receiver, in bytes: its payload and a fixed share.
+    /// Returns the size of the event while it is queued, in bytes: that of its payload and a fixed share.
     pub fn queued_bytes(&self) -> usize {
         let payload = match self {
             Event::Relayed { message, .. } => message.len(),

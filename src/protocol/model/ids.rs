@@ -1,43 +1,83 @@
-//! The names by which the model knows things. None of them is a dialect's own id.
+//! The ids of the model. None of them is an id of a dialect.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// One connection, for as long as it lasts. Never sent to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// One connection. Unique for the lifetime of the cluster, and never sent to a client.
+///
+/// The upper 16 bits are the number of the node, the lower 48 bits a sequence number on that node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PeerId(pub u64);
 
-/// One joiner bound to one member.
+impl PeerId {
+    const SEQUENCE_BITS: u32 = 48;
+
+    /// Creates the id of a connection of a node. The upper 16 bits of `sequence` are ignored.
+    pub const fn new(node: u16, sequence: u64) -> Self {
+        let mask = (1 << Self::SEQUENCE_BITS) - 1;
+        PeerId((node as u64) << Self::SEQUENCE_BITS | sequence & mask)
+    }
+
+    /// Returns the number of the node.
+    pub const fn node(self) -> u16 {
+        (self.0 >> Self::SEQUENCE_BITS) as u16
+    }
+}
+
+/// One joiner linked to one member.
 ///
-/// Drawn at random from 1 to 2³¹ − 1, so that the dialects with numeric ids (an `i32` in the narrowest of their
-/// clients) can show it as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Drawn at random from 1 to 2³¹ − 1, so that dialects with numeric ids (an `i32` in the narrowest of their
+/// clients) can use it as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LinkId(pub u32);
 
-/// The id that a client says it has in the peer-to-peer network it builds (sigver 19 and later).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The id of a client in the peer-to-peer network it builds, chosen by the client (sigver 19 and later).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetId(pub u32);
 
-/// An opaque mark of how the sender of a payload speaks. The model carries it and never looks inside; a codec
-/// that does not yet know its own client's dialect takes it as a hint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SenderTag(pub u8);
+/// An opaque mark of the dialect in which a payload was sent. Rooms forward it; a codec that does not yet
+/// know the dialect of its own client uses it as a hint.
+///
+/// The mark is the version in the name of the dialect. The default is that of no dialect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SenderTag {
+    major: u8,
+    minor: u8,
+}
+
+impl SenderTag {
+    /// Creates the tag of the dialect `sigver-<major>.<minor>`.
+    pub const fn new(major: u8, minor: u8) -> Self {
+        SenderTag { major, minor }
+    }
+}
+
+impl fmt::Display for SenderTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.minor {
+            0 => write!(f, "sigver-{}", self.major),
+            minor => write!(f, "sigver-{}.{minor}", self.major),
+        }
+    }
+}
 
 /// The name under which peers meet.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RoomKey {
     text: Arc<str>,
-    /// Which of the rooms under this text, if there are several.
+    /// Number of the room among those with this text.
     partition: u8,
 }
 
 impl RoomKey {
-    /// The key as text.
+    /// Returns the text of the key.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Another room under the same text.
+    /// Returns the key of another room with the same text.
     #[must_use]
     pub fn with_partition(self, partition: u8) -> Self {
         RoomKey { partition, ..self }
@@ -50,7 +90,8 @@ impl From<&str> for RoomKey {
     }
 }
 
-/// Keys are the secret that lets a peer into a room: debug output, and so every log, shows only their length.
+/// Shows the length only, as keys are the secrets that let peers into rooms, and debug output ends up in
+/// logs.
 impl fmt::Debug for RoomKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RoomKey({} bytes)", self.text.len())

@@ -1,13 +1,16 @@
-//! What sigver *means*: rooms, members, joiners and links, without any dialect, socket or clock.
+//! The vocabulary of rooms: members, joiners and links, without any dialect, socket or clock.
 //!
-//! A peer asks for something with a [`Command`]; a room answers with [`Event`]s to whoever they concern. What
-//! only one dialect has does not belong here: lift it inside that dialect's codec.
+//! A peer sends a [`Command`] to a room, which answers with [`Event`]s for the peers concerned. A field that
+//! only one dialect has belongs into the codec of that dialect. All types can be serialized, under names that
+//! do not change.
 
 mod command;
 mod event;
 mod ids;
 mod payload;
 mod reason;
+#[cfg(test)]
+mod serialization_tests;
 
 pub use command::{Command, Connect, Join, MemberChoice, Open, Recipient, RejoinPolicy, WhenEmpty};
 pub use event::{Event, RoomRole, Side};

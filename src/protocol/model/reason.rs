@@ -1,11 +1,16 @@
-//! Why something was refused or ended. Codes and texts are a dialect's: see `dialect::closing`.
+//! Reasons to refuse a command or to end a connection. Their close codes and texts are in
+//! `dialect::close_frame`.
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::{LinkId, Side};
 
-/// Why a connection ends, or a wish is not granted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The reason why a connection ends or a command is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The room key is empty.
     KeyEmpty,
@@ -13,15 +18,15 @@ pub enum Reason {
     KeyTooLong,
     /// The room has a member already, and the dialect allows one.
     KeyTaken,
-    /// Nobody is in the room.
+    /// The room is empty.
     KeyUnknown,
-    /// The frame cannot be decoded; how, in words.
+    /// The frame cannot be decoded, with the error text.
     DecodeError(Cow<'static, str>),
-    /// The frame can be decoded, and means nothing.
+    /// The frame can be decoded, but is no message of the dialect.
     UnknownMessage,
-    /// Text where the dialect wants bytes, or the other way round.
+    /// A text frame where the dialect requires a binary one, or the reverse.
     WrongFrameKind,
-    /// A content with nothing in it, sent by this end of a link.
+    /// A message without content, sent by this end of a link.
     EmptyContent {
         /// The link it was sent over.
         link: LinkId,
@@ -30,20 +35,20 @@ pub enum Reason {
     },
     /// The id or index names no joiner of the sender.
     UnknownRecipient,
-    /// There was such a peer, and it is gone.
+    /// The recipient disconnected.
     RecipientGone,
-    /// Data, and no join before it.
+    /// Data before a join.
     NotJoined,
     /// The peer did not answer in time.
     Unresponsive,
-    /// A joiner took the peer's place, as the room was closed to newcomers through it.
+    /// A joiner replaced the peer, through which no joiner could enter the room.
     Replaced,
-    /// The peer does not read what it is sent, and too much waits for it.
+    /// The peer does not read, and its send queue is full.
     SlowConsumer,
     /// The message is longer than the server allows.
     MessageTooBig,
-    /// Nothing came that would tell what the peer wants.
+    /// No message arrived before the timeout.
     NoFirstFrame,
-    /// The server stops.
+    /// The server is shutting down.
     ShuttingDown,
 }

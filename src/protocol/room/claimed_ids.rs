@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::protocol::model::NetId;
 
-/// A multiset of net ids, as several members can claim the same one. The only id of most rooms is stored in place.
+/// A multiset of net ids, as several members can claim the same one. The only id of most rooms is stored in
+/// place.
 #[derive(Debug, Default)]
 pub(super) enum ClaimedIds {
     #[default]

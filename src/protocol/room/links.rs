@@ -1,4 +1,4 @@
-//! How links are created, half-closed and ended.
+//! Creation, half-close and end of links.
 
 use super::entry::{Link, PeerEntry};
 use super::members::Member;
@@ -70,7 +70,8 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Removes the links of early joins, so that a joiner that joins repeatedly does not grow the room without bound.
+    /// Removes the links of early joins, so that a joiner that joins repeatedly does not grow the room
+    /// without bound.
     fn prune_old_links(&mut self, peer: PeerId) {
         let Some(entry) = self.peers.get(peer).filter(|peer| peer.links.len() > MAX_RECEIVED_JOINS) else {
             return;
@@ -96,8 +97,8 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Ends a link whose endpoint `left` disconnected. The other endpoint receives an event, unless `left` had sent
-    /// its last message before.
+    /// Ends a link whose endpoint `left` disconnected. The other endpoint receives an event, unless `left`
+    /// had sent its last message before.
     pub(super) fn end_link(
         &mut self,
         id: LinkId,

@@ -39,8 +39,8 @@ pub(super) struct Members {
     preferred: Option<Box<BTreeSet<ArrivalSeq>>>,
     /// Changes when a member that a search has passed may have to be visited again.
     revision: u32,
-    /// The oldest member is chosen only while it is the only one. No other member can be tentative, as peers become
-    /// tentative members in empty rooms only.
+    /// The oldest member is chosen only while it is the only one. No other member can be tentative, as peers
+    /// become tentative members in empty rooms only.
     oldest_is_tentative: bool,
     /// Number of members visited by searches.
     #[cfg(test)]
@@ -122,7 +122,8 @@ impl Members {
         self.by_arrival.binary_search_by_key(&place, |member| member.place).ok()
     }
 
-    /// Removes the identities that no member has, so that a joiner remembers no more of them than there are members.
+    /// Removes the identities that no member has, so that a joiner remembers no more of them than there are
+    /// members.
     pub(super) fn prune(&self, tried: &mut TriedMembers) {
         let current: HashSet<Identity> = self.by_arrival.iter().map(|member| member.identity).collect();
         tried.retain(|identity| current.contains(&identity));
@@ -148,8 +149,8 @@ impl Members {
 
     /// Returns the first preferred member that is not among the tried, else the first such candidate.
     ///
-    /// The search continues where the last one of the joiner ended, so that repeated searches do not visit all
-    /// members that were tried before.
+    /// The search continues where the last one of the joiner ended, so that repeated searches do not visit
+    /// all members that were tried before.
     pub(super) fn next_untried(&self, tried: &mut TriedMembers) -> Option<Member> {
         let mut position = tried.position(self.revision);
         let found = self.search(&mut position, tried);

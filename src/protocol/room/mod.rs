@@ -24,7 +24,8 @@ use small_map::SmallMap;
 /// Number of earlier joins whose members a joiner still receives from (sigver 5 has no limit).
 const MAX_RECEIVED_JOINS: usize = 64;
 
-/// One room. `H` is a handle by which the caller reaches a peer; the room stores it and passes it to the sink.
+/// One room. `H` is a handle by which the caller reaches a peer; the room stores it and passes it to the
+/// sink.
 #[derive(Debug)]
 pub(crate) struct Room<H> {
     peers: SmallMap<PeerId, PeerEntry<H>>,
@@ -87,8 +88,8 @@ impl<H: Clone> Room<H> {
         self.links.get(link).is_some_and(|link| link.side_of(peer).is_some())
     }
 
-    /// Applies a command of `peer` and returns its role after that. `handle` is stored if the peer is in the room
-    /// then. Events are delivered in the order in which each receiver must see them.
+    /// Applies a command of `peer` and returns its role after that. `handle` is stored if the peer is in the
+    /// room then. Events are delivered in the order in which each receiver must see them.
     pub(crate) fn apply(
         &mut self,
         peer: PeerId,
@@ -111,8 +112,7 @@ impl<H: Clone> Room<H> {
             }
             Command::Relay { to, message, sender } => self.relay(caller, to, message, sender),
         }
-        self.remove_if_unreferenced(peer);
-        self.role(peer)
+        self.remove_if_unreferenced(peer)
     }
 
     /// Removes the peer: its membership and its links end, and the other endpoints receive an event that says
@@ -160,7 +160,8 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Applies the rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without a net id.
+    /// Applies the rules of sigver 19 and 20 (measured on 19.0.0 to 20.1.0), extended to members without a
+    /// net id.
     fn connect(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>, connect: Connect) {
         let Connect { net_id, connected_to, preferred, admit_before_unlink } = connect;
         let admitted_by = AdmittedBy::Connect(net_id);
@@ -231,8 +232,8 @@ impl<H: Clone> Room<H> {
         self.peers.get(peer).is_some_and(|entry| entry.place.is_some())
     }
 
-    /// Returns true if a member has one of the net ids. A joiner whose member has no net id cannot list it, so that
-    /// any non-empty list is accepted from it.
+    /// Returns true if a member has one of the net ids. A joiner whose member has no net id cannot list it,
+    /// so that any non-empty list is accepted from it.
     fn is_connected_to_any(&self, peer: PeerId, connected_to: &[NetId]) -> bool {
         if connected_to.iter().any(|id| self.claimed_ids.contains(*id)) {
             return true;
@@ -253,7 +254,8 @@ impl<H: Clone> Room<H> {
             })
     }
 
-    /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command than
+    /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command
+    /// than
     /// `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking member.
     fn exhausted_sole_member(&self, peer: PeerId, admitted_by: AdmittedBy) -> Option<PeerId> {
         let member = self.members.oldest().filter(|_| self.members.len() == 1)?;
@@ -343,12 +345,16 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Removes a peer that is neither a member nor an endpoint of a link.
-    fn remove_if_unreferenced(&mut self, peer: PeerId) {
-        if self.peers.get(peer).is_some_and(|entry| {
-            entry.place.is_none() && entry.links.is_empty() && entry.joined_via.is_none()
-        }) {
-            self.peers.remove(peer);
+    /// Removes a peer that is neither a member nor an endpoint of a link. Returns the peer's role.
+    fn remove_if_unreferenced(&mut self, peer: PeerId) -> RoomRole {
+        match self.peers.get(peer) {
+            None => RoomRole::None,
+            Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
+            Some(entry) if entry.links.is_empty() && entry.joined_via.is_none() => {
+                self.peers.remove(peer);
+                RoomRole::None
+            }
+            Some(_) => RoomRole::Joiner,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How payloads are forwarded over links.
+//! Forwarding of payloads over links.
 
 use super::entry::LinkError;
 use super::{Caller, EventSink, Room};
@@ -12,7 +12,8 @@ struct Route {
 }
 
 impl<H: Clone> Room<H> {
-    /// Forwards a message to the other endpoint of a link, or replies with the reason why it cannot be delivered.
+    /// Forwards a message to the other endpoint of a link, or replies with the reason why it cannot be
+    /// delivered.
     pub(super) fn relay(
         &mut self,
         caller: &mut Caller<'_, H, impl EventSink<H>>,
@@ -52,8 +53,9 @@ impl<H: Clone> Room<H> {
             Recipient::Joiner(id) => as_member(id),
             Recipient::Member => as_joiner(),
             Recipient::JoinerOrMember(id) => as_member(id).or_else(|reason| {
-                // A member that names a joiner which disconnected does not mean the member that it once joined
-                // through. It addresses that one by 0 or, in sigver 19, by 1; joiners may send any id (measured).
+                // A member that names a joiner which disconnected does not mean the member that it once
+                // joined through. It addresses that one by 0 or, in sigver 19, by 1; joiners may send any id
+                // (measured).
                 let is_member = entry.is_some_and(|entry| entry.place.is_some());
                 if is_member && id.0 > 1 && joined_via != Some(id) { Err(reason) } else { as_joiner() }
             }),

@@ -8,8 +8,8 @@ use rustc_hash::FxBuildHasher;
 /// Largest number of entries that are searched one by one.
 const INLINE_MAX: usize = 8;
 
-/// A small map. Up to [`INLINE_MAX`] entries are a list; larger maps use a hash without a key, which is safe because
-/// clients cannot choose the ids. Iteration is in order of insertion until an entry is removed.
+/// A small map. Up to [`INLINE_MAX`] entries are a list; larger maps use a hash without a key, which is safe
+/// because clients cannot choose the ids. Iteration is in order of insertion until an entry is removed.
 #[derive(Debug)]
 pub(super) enum SmallMap<K, V> {
     Inline(Vec<(K, V)>),

@@ -20,7 +20,8 @@ pub(super) struct TriedSet {
     position: SearchPosition,
 }
 
-/// The position of a joiner in the two orders in which members are searched. All candidates up to it have been tried.
+/// The position of a joiner in the two orders in which members are searched. All candidates up to it have
+/// been tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SearchPosition {
     /// The revision of the member list for which the position holds.

@@ -1,24 +1,23 @@
-//! The paths of the relay: which there are, and which handles are well formed. Pure.
+//! The paths of the signaller, and the syntax of its handles.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The name under which somebody listens: `[a-z](?:_?[a-z0-9]){2,31}`.
+/// The name under which a listener waits: `[a-z](?:_?[a-z0-9]){2,31}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Handle(Arc<str>);
 
-/// How many letters and digits a handle has after its first letter, at least and at most. Underscores between them
-/// do not count.
-const LETTERS: std::ops::RangeInclusive<usize> = 2..=31;
+/// Number of letters and digits after the first letter of a handle, without the underscores between them.
+const LETTERS: std::ops::RangeInclusive<u32> = 2..=31;
 
 impl Handle {
-    /// A handle, if `text` is well formed.
+    /// Parses a handle; `None` if it is malformed.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
         if !bytes.next()?.is_ascii_lowercase() {
             return None;
         }
-        let (mut letters, mut after_underscore) = (0_usize, false);
+        let (mut letters, mut after_underscore) = (0_u32, false);
         for byte in bytes {
             match byte {
                 b'_' if !after_underscore => after_underscore = true,
@@ -33,17 +32,17 @@ impl Handle {
     }
 }
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// `/listen/H`: to wait there.
+    /// `/listen/H`: wait for a connector.
     Listen(Handle),
-    /// `/connect/H`: to be connected to whoever waits there.
+    /// `/connect/H`: connect to the listener that waits there.
     Connect(Handle),
 }
 
 impl Endpoint {
-    /// What the path of a URL stands for, if it is one of the relay's: percent-escapes are decoded first.
+    /// Parses the path of a URL, with percent-escapes; `None` if it is none of the signaller's.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let path = decode(path)?;
         if let Some(handle) = path.strip_prefix("/listen/") {
@@ -53,7 +52,7 @@ impl Endpoint {
         Handle::parse(handle).map(Endpoint::Connect)
     }
 
-    /// The handle it is about.
+    /// Returns the handle in the path.
     pub(crate) fn handle(&self) -> &Handle {
         match self {
             Endpoint::Listen(handle) | Endpoint::Connect(handle) => handle,
@@ -61,7 +60,7 @@ impl Endpoint {
     }
 }
 
-/// `None` if an escape is malformed, or stands for something that is no ASCII and so in none of our paths.
+/// Decodes percent-escapes; `None` if one is malformed or not ASCII, which no path contains.
 fn decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
@@ -71,7 +70,7 @@ fn decode(path: &str) -> Option<Cow<'_, str>> {
     decoded.push_str(pieces.next()?);
     for piece in pieces {
         let (escape, rest) = piece.split_at_checked(2)?;
-        // `from_str_radix` would take a sign.
+        // `from_str_radix` accepts a sign.
         if !escape.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
         }
@@ -107,7 +106,7 @@ mod tests {
     ];
 
     #[test]
-    fn handles_are_well_formed_or_not() {
+    fn handle_syntax() {
         for handle in GOOD {
             assert!(Handle::parse(handle).is_some(), "{handle}");
         }
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_a_target() {
+    fn paths_with_handles_are_endpoints() {
         let handle = Handle::parse("abc").unwrap();
         for path in ["/listen/abc", "/listen/ab%63", "/%6cisten/abc", "/%6Cisten/%61%62%63"] {
             assert_eq!(Endpoint::parse(path), Some(Endpoint::Listen(handle.clone())), "{path}");
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_no_target() {
+    fn other_paths_are_no_endpoints() {
         for path in [
             "",
             "/",
@@ -151,14 +150,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_expression_matches_is_a_handle(text in "[a-z](_?[a-z0-9]){0,33}_?") {
+        fn handle_syntax_equals_the_expression(text in "[a-z](_?[a-z0-9]){0,33}_?") {
             let expression = regex_lite::Regex::new("^[a-z](?:_?[a-z0-9]){2,31}$").unwrap();
             prop_assert_eq!(Handle::parse(&text).is_some(), expression.is_match(&text));
         }
 
         #[test]
-        fn any_path_is_read(path in ".*") {
-            let _ = Endpoint::parse(&path);
+        fn endpoints_have_the_handle_of_the_decoded_path(
+            prefix in prop::sample::select(&["/listen/", "/connect/", "/%6cisten/", "/"][..]),
+            rest in "([a-z_]{1,6}|%[0-9a-fA-F]{2}|.){0,4}",
+        ) {
+            let path = format!("{prefix}{rest}");
+            if let Some(endpoint) = Endpoint::parse(&path) {
+                let decoded = decode(&path).unwrap();
+                let (name, handle) = match &endpoint {
+                    Endpoint::Listen(handle) => ("listen", handle),
+                    Endpoint::Connect(handle) => ("connect", handle),
+                };
+                prop_assert_eq!(decoded, format!("/{name}/{}", handle.0));
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The rules of the path relay `signallerd`: its handles, and the pipe between a listener and a connector.
+//! The rules of the path relay `boramalper/signaller` (`signallerd`): its handles, and the pipe between a
+//! listener and a connector.
 
 pub(crate) mod handle;
 pub(crate) mod pipe;
@@ -8,17 +9,17 @@ use std::time::Duration;
 /// Limits of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipeLimits {
-    /// Longest time that a listener waits for a connector.
+    /// Maximum duration for which a listener waits for a connector.
     pub listen_deadline: Duration,
-    /// Longest time that a pipe lasts.
+    /// Maximum duration of a pipe.
     pub pipe_deadline: Duration,
-    /// Longest message, in bytes.
+    /// Maximum length of a message, in bytes.
     pub max_size: usize,
-    /// Number of messages in one direction with which a pipe ends; the last is delivered.
+    /// Maximum number of messages in one direction. The pipe closes after the last is delivered.
     pub max_messages: u32,
 }
 
-/// The limits of the original signallerd (measured).
+/// The limits of `signallerd` (measured).
 impl Default for PipeLimits {
     fn default() -> Self {
         PipeLimits {

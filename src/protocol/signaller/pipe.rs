@@ -1,5 +1,5 @@
-//! The rules of one pipe, from the moment that somebody listens: what is passed on, what ends it, and how both ends
-//! are told. Pure: frames and times come in, frames for either side come out. No handle, no socket.
+//! The rules of one pipe, from the time a listener waits: the messages it forwards, and the events that close
+//! it. Pure: messages and times in, frames for either side out.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -7,456 +7,470 @@ use std::time::{Duration, Instant};
 use super::PipeLimits;
 use crate::protocol::frame::{Close, Message, Outgoing};
 
-/// An end of the pipe.
+/// A side of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Who listened.
+pub(crate) enum PipeSide {
+    /// The client that listened.
     Listener,
-    /// Who connected.
+    /// The client that connected to the listener.
     Connector,
 }
 
-impl Side {
-    /// The one opposite.
-    pub(crate) const fn other(self) -> Self {
+impl PipeSide {
+    /// Returns the other side.
+    pub(crate) const fn opposite(self) -> Self {
         match self {
-            Side::Listener => Side::Connector,
-            Side::Connector => Side::Listener,
+            PipeSide::Listener => PipeSide::Connector,
+            PipeSide::Connector => PipeSide::Listener,
         }
     }
 }
 
-/// How a side ended.
+/// The way in which the connection of a side ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// It closed, with this code if it gave one. The WebSocket answers it, with its own code and reason.
+pub(crate) enum Disconnect {
+    /// A close frame arrived, with this code if it had one. The WebSocket answers it with the same code and
+    /// reason.
     Closed(Option<u16>),
-    /// It is gone without a word.
-    Gone,
-    /// It sent a message longer than allowed.
-    TooBig,
-    /// It broke the WebSocket protocol; the close that says so.
-    Violation(Close),
+    /// The connection was lost without a close frame.
+    Lost,
+    /// A message longer than allowed arrived.
+    MessageTooBig,
+    /// The side violated the WebSocket protocol, with the close frame to be sent.
+    ProtocolError(Close),
 }
 
-/// A frame for one side. A close frame is the last for it.
-pub(crate) type Action = (Side, Outgoing);
+/// A frame for one side. A close frame is the last one for it.
+pub(crate) type PipeAction = (PipeSide, Outgoing);
 
-/// How much may wait for a connector, in bytes. With the original limits (8 messages of 1024 bytes) there is room for
-/// all that a listener may ever send. If the operator allows more, a listener that goes on is not read until somebody
-/// connects, and only then its end is seen.
-const MAX_EARLY: usize = 64 * 1024;
-/// What a frame costs beside its bytes: empty ones are not free.
-const PER_FRAME: usize = 64;
+/// Maximum number of bytes kept for a connector. With the default limits (8 messages of 1024 bytes) it is
+/// never reached. Beyond it the listener is not read until a connector arrives, and only then its end is
+/// noticed.
+const MAX_BUFFERED: usize = 64 * 1024;
+/// Bytes counted for each kept message in addition to its length.
+const MESSAGE_OVERHEAD: usize = 64;
 
-/// Far enough: what is set to last longer than time can count lasts this long.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+/// The longest duration until a deadline. Longer ones may not be representable.
+const MAX_DURATION: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 #[derive(Debug)]
-enum State {
-    /// Nobody connected yet. What the listener sent is kept.
-    Waiting { early: Vec<Message>, size: usize },
-    /// Both are there.
+enum PipeState {
+    /// There is no connector yet. Messages of the listener are kept.
+    Waiting { buffered: Vec<Message>, size: usize },
+    /// Both sides are connected.
     Open,
-    /// Both were told that it is over.
-    Over,
+    /// Both sides were closed.
+    Closed,
 }
 
 /// One pipe.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    state: State,
+    state: PipeState,
     deadline: Instant,
     pipe_deadline: Duration,
     max_messages: u32,
-    /// Number of messages from the listener.
     from_listener: u32,
-    /// Number of messages from the connector.
     from_connector: u32,
 }
 
 impl Pipe {
-    /// Somebody listens.
-    pub(crate) fn listen(options: &PipeLimits, now: Instant) -> Self {
+    /// Creates a pipe whose listener waits for a connector.
+    pub(crate) fn listen(limits: &PipeLimits, now: Instant) -> Self {
         Pipe {
-            state: State::Waiting { early: Vec::new(), size: 0 },
-            deadline: after(now, options.listen_deadline),
-            pipe_deadline: options.pipe_deadline,
-            // A pipe ends with a message: there is no less than one.
-            max_messages: options.max_messages.max(1),
+            state: PipeState::Waiting { buffered: Vec::new(), size: 0 },
+            deadline: deadline_after(now, limits.listen_deadline),
+            pipe_deadline: limits.pipe_deadline,
+            // The last message is delivered, so that there is at least one.
+            max_messages: limits.max_messages.max(1),
             from_listener: 0,
             from_connector: 0,
         }
     }
 
-    /// Somebody connected: gets what the listener said already.
-    pub(crate) fn on_connect(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let State::Waiting { early, .. } = &mut self.state else {
+    /// Connects the connector, which receives the messages that the listener has sent.
+    pub(crate) fn on_connect(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
+        let PipeState::Waiting { buffered, .. } = &mut self.state else {
             return;
         };
-        actions.extend(early.drain(..).map(|message| (Side::Connector, message.into())));
-        self.state = State::Open;
-        self.deadline = after(now, self.pipe_deadline);
-        if self.is_used_up(Side::Listener) {
-            self.end(TOO_MANY, actions);
+        actions.extend(buffered.drain(..).map(|message| (PipeSide::Connector, message.into())));
+        self.state = PipeState::Open;
+        self.deadline = deadline_after(now, self.pipe_deadline);
+        if self.limit_reached(PipeSide::Listener) {
+            self.close(TOO_MANY_MESSAGES, actions);
         }
     }
 
-    /// A message came.
-    pub(crate) fn on_message(&mut self, from: Side, message: Message, actions: &mut Vec<Action>) {
-        if self.is_over() {
+    /// Handles a message of a side.
+    pub(crate) fn on_message(&mut self, from: PipeSide, message: Message, actions: &mut Vec<PipeAction>) {
+        if self.is_closed() {
             return;
         }
-        let too_many = self.is_used_up(from);
+        let exceeded = self.limit_reached(from);
         let count = match from {
-            Side::Listener => &mut self.from_listener,
-            Side::Connector => &mut self.from_connector,
+            PipeSide::Listener => &mut self.from_listener,
+            PipeSide::Connector => &mut self.from_connector,
         };
         *count = count.saturating_add(1);
         match &mut self.state {
-            State::Waiting { early, size } => {
-                // The last message that is allowed ends the pipe only when it is delivered, as in the original. One
-                // more could never be: the original left it unread, we let go of the listener.
-                if too_many {
-                    self.end(TOO_MANY, actions);
+            PipeState::Waiting { buffered, size } => {
+                // The last message that is allowed closes the pipe when it is delivered, as in signallerd.
+                // One more could never be delivered: signallerd left it unread, this server closes the
+                // listener.
+                if exceeded {
+                    self.close(TOO_MANY_MESSAGES, actions);
                 } else {
-                    *size = size.saturating_add(PER_FRAME).saturating_add(message.len());
-                    early.push(message);
+                    *size = size.saturating_add(MESSAGE_OVERHEAD).saturating_add(message.len());
+                    buffered.push(message);
                 }
             }
-            State::Open => {
-                actions.push((from.other(), message.into()));
-                if self.is_used_up(from) {
-                    self.end(TOO_MANY, actions);
+            PipeState::Open => {
+                actions.push((from.opposite(), message.into()));
+                if self.limit_reached(from) {
+                    self.close(TOO_MANY_MESSAGES, actions);
                 }
             }
-            State::Over => {}
+            PipeState::Closed => {}
         }
     }
 
-    /// A side ended.
-    pub(crate) fn on_end(&mut self, of: Side, end: End, actions: &mut Vec<Action>) {
-        if self.is_over() {
+    /// Handles the end of a side's connection.
+    pub(crate) fn on_disconnect(
+        &mut self,
+        side: PipeSide,
+        disconnect: Disconnect,
+        actions: &mut Vec<PipeAction>,
+    ) {
+        if self.is_closed() {
             return;
         }
-        let other = match &end {
-            End::Closed(Some(1000)) => Close::new(1000, "Normal Closure"),
-            End::Closed(_) | End::Gone | End::TooBig | End::Violation(_) => INTERNAL,
+        let other = match &disconnect {
+            Disconnect::Closed(Some(1000)) => Close::new(1000, "Normal Closure"),
+            Disconnect::Closed(_)
+            | Disconnect::Lost
+            | Disconnect::MessageTooBig
+            | Disconnect::ProtocolError(_) => INTERNAL_ERROR,
         };
-        // While it waits, a listener has nobody opposite; but the connector that could not come ends in its face.
-        let alone = matches!(self.state, State::Waiting { .. }) && of == Side::Listener;
-        self.state = State::Over;
-        match end {
-            End::Closed(_) | End::Gone => {}
-            End::TooBig => actions.push((of, Outgoing::Close(Close::new(1009, "")))),
-            End::Violation(close) => actions.push((of, Outgoing::Close(close))),
+        // A waiting listener has no other side. A connector can be lost before it is connected, though.
+        let alone = matches!(self.state, PipeState::Waiting { .. }) && side == PipeSide::Listener;
+        self.state = PipeState::Closed;
+        match disconnect {
+            Disconnect::Closed(_) | Disconnect::Lost => {}
+            Disconnect::MessageTooBig => actions.push((side, Outgoing::Close(Close::new(1009, "")))),
+            Disconnect::ProtocolError(close) => actions.push((side, Outgoing::Close(close))),
         }
         if !alone {
-            actions.push((of.other(), Outgoing::Close(other)));
+            actions.push((side.opposite(), Outgoing::Close(other)));
         }
     }
 
-    /// Time passed: looks whether the deadline is over.
-    pub(crate) fn on_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Closes the pipe if its deadline has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<PipeAction>) {
         if now < self.deadline {
             return;
         }
         match self.state {
-            State::Waiting { .. } => self.end((4000, "Listen Timeout"), actions),
-            State::Open => self.end((4001, "Pipe Timeout"), actions),
-            State::Over => {}
+            PipeState::Waiting { .. } => self.close((4000, "Listen Timeout"), actions),
+            PipeState::Open => self.close((4001, "Pipe Timeout"), actions),
+            PipeState::Closed => {}
         }
     }
 
-    /// The server stops.
-    pub(crate) fn on_stop(&mut self, actions: &mut Vec<Action>) {
-        self.end((1001, "the server is shutting down"), actions);
+    /// Closes the pipe as the server shuts down.
+    pub(crate) fn on_shutdown(&mut self, actions: &mut Vec<PipeAction>) {
+        self.close((1001, "the server is shutting down"), actions);
     }
 
-    /// When to call [`on_time`](Self::on_time).
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout).
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Whether it is over: nothing comes out any more.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+    /// Returns true if the pipe is closed: no more frames are sent.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, PipeState::Closed)
     }
 
-    /// Whether a side should be read: not if there is no room for what it sends.
-    pub(crate) fn wants(&self, from: Side) -> bool {
+    /// Returns true if a side should be read: there is room for its messages.
+    pub(crate) fn can_read(&self, from: PipeSide) -> bool {
         match &self.state {
-            State::Waiting { size, .. } => from == Side::Listener && *size < MAX_EARLY,
-            State::Open => true,
-            State::Over => false,
+            PipeState::Waiting { size, .. } => from == PipeSide::Listener && *size < MAX_BUFFERED,
+            PipeState::Open => true,
+            PipeState::Closed => false,
         }
     }
 
-    fn is_used_up(&self, from: Side) -> bool {
+    fn limit_reached(&self, from: PipeSide) -> bool {
         let count = match from {
-            Side::Listener => self.from_listener,
-            Side::Connector => self.from_connector,
+            PipeSide::Listener => self.from_listener,
+            PipeSide::Connector => self.from_connector,
         };
         count >= self.max_messages
     }
 
-    /// The same close for whoever is there.
-    fn end(&mut self, (code, reason): (u16, &'static str), actions: &mut Vec<Action>) {
-        let was = mem::replace(&mut self.state, State::Over);
+    /// Closes all connected sides with the same close frame.
+    fn close(&mut self, (code, reason): (u16, &'static str), actions: &mut Vec<PipeAction>) {
+        let previous = mem::replace(&mut self.state, PipeState::Closed);
         let close = || Outgoing::Close(Close::new(code, reason));
-        match was {
-            State::Waiting { .. } => actions.push((Side::Listener, close())),
-            State::Open => actions.extend([(Side::Listener, close()), (Side::Connector, close())]),
-            State::Over => {}
+        match previous {
+            PipeState::Waiting { .. } => actions.push((PipeSide::Listener, close())),
+            PipeState::Open => {
+                actions.extend([(PipeSide::Listener, close()), (PipeSide::Connector, close())]);
+            }
+            PipeState::Closed => {}
         }
     }
 }
 
-const TOO_MANY: (u16, &str) = (4002, "Too Many Messages");
+const TOO_MANY_MESSAGES: (u16, &str) = (4002, "Too Many Messages");
 
-/// What a side gets when the other is lost, whatever the reason.
-pub(crate) const INTERNAL: Close =
+/// The close frame for a side whose other side was lost.
+pub(crate) const INTERNAL_ERROR: Close =
     Close { code: Some(1011), reason: std::borrow::Cow::Borrowed("Internal Error") };
 
-fn after(now: Instant, duration: Duration) -> Instant {
-    now.checked_add(duration).or_else(|| now.checked_add(FOREVER)).unwrap_or(now)
+fn deadline_after(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration).or_else(|| now.checked_add(MAX_DURATION)).unwrap_or(now)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Side::{Connector, Listener};
+    use super::PipeSide::{Connector, Listener};
     use super::*;
 
-    /// A pipe with a clock of its own.
-    struct Bench {
+    /// A pipe with a simulated clock.
+    struct TestPipe {
         start: Instant,
         pipe: Pipe,
     }
 
-    impl Bench {
-        fn with(options: &PipeLimits) -> Self {
-            // Any instant will do: what counts is what is added to it.
+    impl TestPipe {
+        fn with_limits(options: &PipeLimits) -> Self {
+            // Only durations since the start matter.
             let start = Instant::now();
-            Bench { start, pipe: Pipe::listen(options, start) }
+            TestPipe { start, pipe: Pipe::listen(options, start) }
         }
 
         fn new() -> Self {
-            Bench::with(&PipeLimits::default())
+            TestPipe::with_limits(&PipeLimits::default())
         }
 
         fn open() -> Self {
-            let mut bench = Bench::new();
-            assert_eq!(bench.connect(0), []);
-            bench
+            let mut test = TestPipe::new();
+            assert_eq!(test.connect(0), []);
+            test
         }
 
         fn at(&self, millis: u64) -> Instant {
             self.start + Duration::from_millis(millis)
         }
 
-        fn done(&mut self, step: impl FnOnce(&mut Pipe, &mut Vec<Action>)) -> Vec<Action> {
+        fn actions(&mut self, step: impl FnOnce(&mut Pipe, &mut Vec<PipeAction>)) -> Vec<PipeAction> {
             let mut actions = Vec::new();
             step(&mut self.pipe, &mut actions);
             actions
         }
 
-        fn connect(&mut self, millis: u64) -> Vec<Action> {
+        fn connect(&mut self, millis: u64) -> Vec<PipeAction> {
             let now = self.at(millis);
-            self.done(|pipe, actions| pipe.on_connect(now, actions))
+            self.actions(|pipe, actions| pipe.on_connect(now, actions))
         }
 
-        fn says(&mut self, from: Side, text: &str) -> Vec<Action> {
-            self.done(|pipe, actions| pipe.on_message(from, Message::text(text), actions))
+        fn send(&mut self, from: PipeSide, text: &str) -> Vec<PipeAction> {
+            self.actions(|pipe, actions| pipe.on_message(from, Message::text(text), actions))
         }
 
-        fn ends(&mut self, of: Side, end: End) -> Vec<Action> {
-            self.done(|pipe, actions| pipe.on_end(of, end, actions))
+        fn disconnect(&mut self, of: PipeSide, end: Disconnect) -> Vec<PipeAction> {
+            self.actions(|pipe, actions| pipe.on_disconnect(of, end, actions))
         }
 
-        fn time(&mut self, millis: u64) -> Vec<Action> {
+        fn time(&mut self, millis: u64) -> Vec<PipeAction> {
             let now = self.at(millis);
-            self.done(|pipe, actions| pipe.on_time(now, actions))
+            self.actions(|pipe, actions| pipe.handle_timeout(now, actions))
         }
     }
 
-    fn text(to: Side, text: &str) -> Action {
+    fn text(to: PipeSide, text: &str) -> PipeAction {
         (to, Message::text(text.to_owned()).into())
     }
 
-    fn close(to: Side, code: u16, reason: &'static str) -> Action {
+    fn close(to: PipeSide, code: u16, reason: &'static str) -> PipeAction {
         (to, Outgoing::Close(Close::new(code, reason)))
     }
 
-    fn both(code: u16, reason: &'static str) -> [Action; 2] {
+    fn both(code: u16, reason: &'static str) -> [PipeAction; 2] {
         [close(Listener, code, reason), close(Connector, code, reason)]
     }
 
     #[test]
-    fn frames_pass_as_they_are() {
-        let mut bench = Bench::open();
-        assert_eq!(bench.says(Connector, "hello"), [text(Listener, "hello")]);
-        assert_eq!(bench.says(Connector, ""), [text(Listener, "")]);
+    fn messages_are_forwarded_unchanged() {
+        let mut test = TestPipe::open();
+        assert_eq!(test.send(Connector, "hello"), [text(Listener, "hello")]);
+        assert_eq!(test.send(Connector, ""), [text(Listener, "")]);
         for frame in [Message::binary(vec![0, 1, 255]), Message::binary(vec![])] {
-            let passed = bench.done(|pipe, actions| pipe.on_message(Listener, frame.clone(), actions));
+            let passed = test.actions(|pipe, actions| pipe.on_message(Listener, frame.clone(), actions));
             assert_eq!(passed, [(Connector, frame.into())]);
         }
-        assert!(!bench.pipe.is_over());
+        assert!(!test.pipe.is_closed());
     }
 
     #[test]
-    fn what_came_early_is_delivered_in_order() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.says(Listener, "early1"), []);
-        assert_eq!(bench.says(Listener, "early2"), []);
+    fn messages_sent_before_the_connector_are_delivered_in_order() {
+        let mut test = TestPipe::new();
+        assert_eq!(test.send(Listener, "early1"), []);
+        assert_eq!(test.send(Listener, "early2"), []);
         let expected = [text(Connector, "early1"), text(Connector, "early2")];
-        assert_eq!(bench.connect(404), expected);
-        assert_eq!(bench.says(Listener, "late"), [text(Connector, "late")]);
+        assert_eq!(test.connect(404), expected);
+        assert_eq!(test.send(Listener, "late"), [text(Connector, "late")]);
     }
 
     #[test]
-    fn a_side_that_ends_ends_the_other() {
+    fn disconnect_of_one_side_closes_the_other() {
         let violation = Close::new(1002, "no");
         for (end, own, code, reason) in [
-            (End::Closed(Some(1000)), None, 1000, "Normal Closure"),
-            (End::Closed(Some(1001)), None, 1011, "Internal Error"),
-            (End::Closed(Some(4321)), None, 1011, "Internal Error"),
-            (End::Closed(None), None, 1011, "Internal Error"),
-            (End::Gone, None, 1011, "Internal Error"),
-            (End::TooBig, Some(Close::new(1009, "")), 1011, "Internal Error"),
-            (End::Violation(violation.clone()), Some(violation), 1011, "Internal Error"),
+            (Disconnect::Closed(Some(1000)), None, 1000, "Normal Closure"),
+            (Disconnect::Closed(Some(1001)), None, 1011, "Internal Error"),
+            (Disconnect::Closed(Some(4321)), None, 1011, "Internal Error"),
+            (Disconnect::Closed(None), None, 1011, "Internal Error"),
+            (Disconnect::Lost, None, 1011, "Internal Error"),
+            (Disconnect::MessageTooBig, Some(Close::new(1009, "")), 1011, "Internal Error"),
+            (Disconnect::ProtocolError(violation.clone()), Some(violation), 1011, "Internal Error"),
         ] {
             for side in [Listener, Connector] {
-                let mut bench = Bench::open();
+                let mut test = TestPipe::open();
                 let mut expected: Vec<_> =
                     own.iter().map(|own| (side, Outgoing::Close(own.clone()))).collect();
-                expected.push(close(side.other(), code, reason));
-                assert_eq!(bench.ends(side, end.clone()), expected, "{end:?}");
-                assert_eq!(bench.ends(side.other(), End::Gone), []);
-                assert_eq!(bench.says(side.other(), "late"), []);
-                assert_eq!(bench.time(100_000), []);
-                assert!(bench.pipe.is_over() && !bench.pipe.wants(side) && !bench.pipe.wants(side.other()));
+                expected.push(close(side.opposite(), code, reason));
+                assert_eq!(test.disconnect(side, end.clone()), expected, "{end:?}");
+                assert_eq!(test.disconnect(side.opposite(), Disconnect::Lost), []);
+                assert_eq!(test.send(side.opposite(), "late"), []);
+                assert_eq!(test.time(100_000), []);
+                assert!(
+                    test.pipe.is_closed()
+                        && !test.pipe.can_read(side)
+                        && !test.pipe.can_read(side.opposite())
+                );
             }
         }
     }
 
     #[test]
-    fn the_eighth_message_is_the_last() {
+    fn pipe_closes_after_the_eighth_message() {
         for side in [Listener, Connector] {
-            let mut bench = Bench::open();
+            let mut test = TestPipe::open();
             for _ in 0..7 {
-                assert_eq!(bench.says(side.other(), "b"), [text(side, "b")]);
-                assert_eq!(bench.says(side, "a"), [text(side.other(), "a")]);
+                assert_eq!(test.send(side.opposite(), "b"), [text(side, "b")]);
+                assert_eq!(test.send(side, "a"), [text(side.opposite(), "a")]);
             }
-            let mut expected = vec![text(side.other(), "m8")];
+            let mut expected = vec![text(side.opposite(), "m8")];
             expected.extend(both(4002, "Too Many Messages"));
-            assert_eq!(bench.says(side, "m8"), expected);
-            assert_eq!(bench.says(side, "m9"), []);
+            assert_eq!(test.send(side, "m8"), expected);
+            assert_eq!(test.send(side, "m9"), []);
         }
     }
 
     #[test]
-    fn early_messages_count() {
-        let mut bench = Bench::new();
+    fn messages_before_the_connector_count() {
+        let mut test = TestPipe::new();
         for _ in 0..7 {
-            bench.says(Listener, "a");
+            test.send(Listener, "a");
         }
-        assert_eq!(bench.connect(0).len(), 7);
+        assert_eq!(test.connect(0).len(), 7);
         let mut expected = vec![text(Connector, "m8")];
         expected.extend(both(4002, "Too Many Messages"));
-        assert_eq!(bench.says(Listener, "m8"), expected);
+        assert_eq!(test.send(Listener, "m8"), expected);
 
-        let mut bench = Bench::new();
+        let mut test = TestPipe::new();
         for _ in 0..8 {
-            assert_eq!(bench.says(Listener, "a"), []);
+            assert_eq!(test.send(Listener, "a"), []);
         }
-        assert!(!bench.pipe.is_over());
+        assert!(!test.pipe.is_closed());
         let mut expected = vec![text(Connector, "a"); 8];
         expected.extend(both(4002, "Too Many Messages"));
-        assert_eq!(bench.connect(0), expected);
+        assert_eq!(test.connect(0), expected);
     }
 
     #[test]
-    fn one_early_message_too_many_ends_the_wait() {
-        let mut bench = Bench::new();
+    fn message_beyond_the_limit_closes_a_waiting_listener() {
+        let mut test = TestPipe::new();
         for _ in 0..8 {
-            bench.says(Listener, "a");
+            test.send(Listener, "a");
         }
-        assert_eq!(bench.says(Listener, "a"), [close(Listener, 4002, "Too Many Messages")]);
-        assert_eq!(bench.connect(0), []);
-        assert!(bench.pipe.is_over());
+        assert_eq!(test.send(Listener, "a"), [close(Listener, 4002, "Too Many Messages")]);
+        assert_eq!(test.connect(0), []);
+        assert!(test.pipe.is_closed());
     }
 
     #[test]
-    fn a_listener_that_waits_ends_alone() {
+    fn disconnect_of_a_waiting_listener_closes_the_pipe() {
         for (end, expected) in [
-            (End::Closed(Some(1000)), vec![]),
-            (End::Gone, vec![]),
-            (End::TooBig, vec![close(Listener, 1009, "")]),
+            (Disconnect::Closed(Some(1000)), vec![]),
+            (Disconnect::Lost, vec![]),
+            (Disconnect::MessageTooBig, vec![close(Listener, 1009, "")]),
         ] {
-            let mut bench = Bench::new();
-            assert_eq!(bench.ends(Listener, end), expected);
-            assert!(bench.pipe.is_over());
+            let mut test = TestPipe::new();
+            assert_eq!(test.disconnect(Listener, end), expected);
+            assert!(test.pipe.is_closed());
         }
     }
 
     #[test]
-    fn a_guest_that_never_arrives_is_a_guest_that_was_lost() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.ends(Connector, End::Gone), [close(Listener, 1011, "Internal Error")]);
+    fn lost_connector_closes_a_waiting_listener() {
+        let mut test = TestPipe::new();
+        assert_eq!(test.disconnect(Connector, Disconnect::Lost), [close(Listener, 1011, "Internal Error")]);
     }
 
     #[test]
-    fn nobody_came() {
-        let mut bench = Bench::new();
-        bench.says(Listener, "early");
-        assert_eq!(bench.pipe.deadline(), bench.at(60_000));
-        assert_eq!(bench.time(59_999), []);
-        assert_eq!(bench.time(60_000), [close(Listener, 4000, "Listen Timeout")]);
-        assert_eq!(bench.time(60_001), []);
+    fn listen_deadline_closes_a_waiting_listener() {
+        let mut test = TestPipe::new();
+        test.send(Listener, "early");
+        assert_eq!(test.pipe.deadline(), test.at(60_000));
+        assert_eq!(test.time(59_999), []);
+        assert_eq!(test.time(60_000), [close(Listener, 4000, "Listen Timeout")]);
+        assert_eq!(test.time(60_001), []);
     }
 
     #[test]
-    fn a_pipe_lasts_ten_seconds_whatever_goes_through() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.connect(30_000), []);
-        assert_eq!(bench.time(36_000), []);
-        bench.says(Connector, "mid");
-        assert_eq!(bench.pipe.deadline(), bench.at(40_000));
-        assert_eq!(bench.time(39_999), []);
-        assert_eq!(bench.time(40_000), both(4001, "Pipe Timeout"));
+    fn pipe_deadline_is_independent_of_traffic() {
+        let mut test = TestPipe::new();
+        assert_eq!(test.connect(30_000), []);
+        assert_eq!(test.time(36_000), []);
+        test.send(Connector, "mid");
+        assert_eq!(test.pipe.deadline(), test.at(40_000));
+        assert_eq!(test.time(39_999), []);
+        assert_eq!(test.time(40_000), both(4001, "Pipe Timeout"));
     }
 
     #[test]
-    fn the_server_stops() {
-        let stop = |bench: &mut Bench| bench.done(Pipe::on_stop);
-        let mut bench = Bench::new();
-        assert_eq!(stop(&mut bench), [close(Listener, 1001, "the server is shutting down")]);
-        assert_eq!(stop(&mut bench), []);
-        assert_eq!(stop(&mut Bench::open()), both(1001, "the server is shutting down"));
+    fn shutdown_closes_all_sides() {
+        let stop = |test: &mut TestPipe| test.actions(Pipe::on_shutdown);
+        let mut test = TestPipe::new();
+        assert_eq!(stop(&mut test), [close(Listener, 1001, "the server is shutting down")]);
+        assert_eq!(stop(&mut test), []);
+        assert_eq!(stop(&mut TestPipe::open()), both(1001, "the server is shutting down"));
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let mut bench = Bench::with(&PipeLimits {
+    fn messages_before_the_connector_are_bounded() {
+        let mut test = TestPipe::with_limits(&PipeLimits {
             max_messages: u32::MAX,
             listen_deadline: Duration::MAX,
             ..PipeLimits::default()
         });
-        assert!(bench.pipe.wants(Listener) && !bench.pipe.wants(Connector));
+        assert!(test.pipe.can_read(Listener) && !test.pipe.can_read(Connector));
         let mut count = 0;
-        while bench.pipe.wants(Listener) {
-            assert_eq!(bench.says(Listener, ""), []);
+        while test.pipe.can_read(Listener) {
+            assert_eq!(test.send(Listener, ""), []);
             count += 1;
         }
-        assert_eq!(count, MAX_EARLY / PER_FRAME);
-        assert_eq!(bench.connect(0).len(), count);
-        assert!(bench.pipe.wants(Listener) && bench.pipe.wants(Connector));
+        assert_eq!(count, MAX_BUFFERED / MESSAGE_OVERHEAD);
+        assert_eq!(test.connect(0).len(), count);
+        assert!(test.pipe.can_read(Listener) && test.pipe.can_read(Connector));
     }
 
     #[test]
-    fn no_limit_below_one_message() {
-        let mut bench = Bench::with(&PipeLimits { max_messages: 0, ..PipeLimits::default() });
-        assert_eq!(bench.connect(0), []);
-        assert_eq!(bench.says(Connector, "m1").len(), 3);
+    fn message_limit_is_at_least_one() {
+        let mut test = TestPipe::with_limits(&PipeLimits { max_messages: 0, ..PipeLimits::default() });
+        assert_eq!(test.connect(0), []);
+        assert_eq!(test.send(Connector, "m1").len(), 3);
     }
 }

@@ -14,6 +14,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::signaller_admission::match_path;
 use super::{Routes, SseRoute, UpgradeTarget, upgrade};
 use crate::server::scratch;
 
@@ -73,7 +74,7 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
         return None;
     }
     let path = request.uri().path();
-    if routes.signaller.as_ref().is_some_and(|signaller| !matches!(signaller.claims(path), Ok(None))) {
+    if routes.signaller.as_ref().is_some_and(|signaller| !matches!(match_path(signaller, path), Ok(None))) {
         return None;
     }
     if routes

@@ -5,6 +5,7 @@ mod body;
 mod cors;
 mod fast_upgrade;
 mod signaller;
+mod signaller_admission;
 mod sse;
 mod sse_registry;
 mod upgrade;
@@ -30,8 +31,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::ClientEndpoint;
-use crate::server::signaller::Signaller;
-use crate::server::signaller::admission::Admitted;
+use crate::server::signaller::{Admitted, Signaller};
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 use sse::SseRoute;

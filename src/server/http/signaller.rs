@@ -1,5 +1,4 @@
-//! HTTP on the paths of the path relay, with the responses of signallerd (measured). Admission is decided by
-//! [`crate::server::signaller`].
+//! HTTP on the paths of the path relay, with the responses of signallerd (measured).
 
 use std::sync::Arc;
 
@@ -9,9 +8,9 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::UpgradeTarget;
+use super::signaller_admission::{Rejection, SignallerRequest, admit, match_path};
 use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
 use crate::server::signaller::Signaller;
-use crate::server::signaller::admission::{Rejection, SignallerRequest};
 
 /// Returns the response of the path relay, or `None` if the path is not one of its paths.
 pub(super) fn respond<B>(
@@ -21,7 +20,7 @@ pub(super) fn respond<B>(
     let signaller = signaller?;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let endpoint = match signaller.claims(request.uri().path()) {
+    let endpoint = match match_path(signaller, request.uri().path()) {
         Ok(None) => return None,
         Ok(Some(endpoint)) => endpoint,
         Err(rejection) => return Some((reject(rejection), None)),
@@ -38,7 +37,7 @@ pub(super) fn respond<B>(
             .authority()
             .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
-    Some(match (signaller.knock(endpoint, &facts), accept_key) {
+    Some(match (admit(signaller, endpoint, &facts), accept_key) {
         (Ok(admitted), Some(accept_key)) => {
             let target = UpgradeTarget::Signaller(Arc::clone(signaller), admitted);
             (switching_protocols(accept_key), Some(target))

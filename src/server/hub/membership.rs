@@ -16,7 +16,8 @@ pub struct Membership {
     member_of: Option<Arc<RoomCell>>,
     /// The room it joined last. The same as `member_of` in the dialects whose key is the path.
     joined: Option<Arc<RoomCell>>,
-    /// Rooms replaced by others in the two fields above, in which it may still be a member or an endpoint of links.
+    /// Rooms replaced by others in the two fields above, in which it may still be a member or an endpoint of
+    /// links.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     previous: Option<Box<Vec<Arc<RoomCell>>>>,
 }
@@ -46,8 +47,8 @@ impl Membership {
         &self.outbox
     }
 
-    /// Applies a command in the room `key`, and stays in it. Opening a room ends the membership in the one opened
-    /// before, unless the command keeps other rooms.
+    /// Applies a command in the room `key`, and stays in it. Opening a room ends the membership in the one
+    /// opened before, unless the command keeps other rooms.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
         let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
         let mut wakes = WakeList::default();
@@ -103,8 +104,8 @@ impl Membership {
         }
     }
 
-    /// Applies a command in the room it concerns, among those entered. Returns false, without an effect, if there is
-    /// none.
+    /// Applies a command in the room it concerns, among those entered. Returns false, without an effect, if
+    /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
         let (link, changes_role) = match &command {
             Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
@@ -154,8 +155,8 @@ impl Membership {
         found.or(self.member_of.as_ref())
     }
 
-    /// Marks the room of a link as one that connects clients of different generations. Returns true if it was not
-    /// marked before.
+    /// Marks the room of a link as one that connects clients of different generations. Returns true if it was
+    /// not marked before.
     pub fn mark_mixed(&mut self, link: LinkId) -> bool {
         let Some(cell) = self.room_of_link(link).or(self.joined.as_ref()) else { return false };
         !std::mem::replace(&mut cell.state.lock().mixed, true)

@@ -1,8 +1,8 @@
 //! The rooms of this process, each behind its own lock, and the queues between a room and its peers.
 //!
-//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is locked, so that the order
-//! of events in a room is their order on every connection; the receivers are woken after it is unlocked. No two rooms
-//! are locked at once.
+//! Nothing here awaits. Events are pushed to their receivers' [`Outbox`]es while the room is locked, so that
+//! the order of events in a room is their order on every connection; the receivers are woken after it is
+//! unlocked. No two rooms are locked at once.
 
 mod membership;
 mod outbox;
@@ -27,13 +27,16 @@ use crate::protocol::room::Room;
 /// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
 
+/// Number of this node in the ids of its connections.
+const NODE: u16 = 0;
+
 /// All rooms.
 #[derive(Debug)]
 pub struct Hub {
     shards: Sharded<HashSet<RoomEntry>>,
     hasher: RandomState,
-    /// Hashes room keys for status output. Separate from the shard hasher, so that published hashes reveal nothing
-    /// about it.
+    /// Hashes room keys for status output. Separate from the shard hasher, so that published hashes reveal
+    /// nothing about it.
     report_hasher: RandomState,
     next_peer: AtomicU64,
 }
@@ -97,7 +100,11 @@ impl Hub {
 
     /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
-        Membership::new(Arc::clone(self), PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed)), outbox)
+        Membership::new(
+            Arc::clone(self),
+            PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed)),
+            outbox,
+        )
     }
 
     /// Returns the number of rooms.
@@ -105,8 +112,9 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In place of its
-    /// key, a room is shown by a hash that differs between hubs, so that keys cannot be found by trial.
+    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In
+    /// place of its key, a room is shown by a hash that differs between hubs, so that keys cannot be found by
+    /// trial.
     pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId])) {
         let mut peers = Vec::new();
         for shard in self.shards.iter() {

@@ -55,8 +55,8 @@ impl Drop for WakeList {
     }
 }
 
-/// Maximum number of bytes taken at once. Taken events no longer count as queued, and end up in the write buffer of
-/// the socket, which never shrinks.
+/// Maximum number of bytes taken at once. Taken events no longer count as queued, and end up in the write
+/// buffer of the socket, which never shrinks.
 const MAX_BATCH_BYTES: u32 = 64 * 1024;
 
 /// Maximum capacity of a list that is kept for reuse, in events.
@@ -80,14 +80,14 @@ impl Outbox {
         }))
     }
 
-    /// Returns true if the reader is registered and the queue is still empty, so that polling again from the same task
-    /// is unnecessary. Saves a lock per poll.
+    /// Returns true if the reader is registered and the queue is still empty, so that polling again from the
+    /// same task is unnecessary. Saves a lock per poll.
     pub fn is_reader_parked(&self) -> bool {
         self.0.reader_parked.load(Ordering::Acquire)
     }
 
-    /// Adds an event and wakes the reader. Once the limit is exceeded, this and all later events are dropped, and
-    /// polling reports it.
+    /// Adds an event and wakes the reader. Once the limit is exceeded, this and all later events are dropped,
+    /// and polling reports it.
     pub fn push(&self, event: Event) {
         if let Some(reader) = self.enqueue(event) {
             reader.wake();
@@ -146,8 +146,8 @@ impl Outbox {
         }
     }
 
-    /// Takes the queued events into `events`, which must be empty: all of them, or as many as may be taken at once.
-    /// Pending while the queue is empty, unless it was [notified](Self::notify).
+    /// Takes the queued events into `events`, which must be empty: all of them, or as many as may be taken at
+    /// once. Pending while the queue is empty, unless it was [notified](Self::notify).
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,

@@ -34,7 +34,7 @@ fn join() -> Command {
 
 fn data(to: Recipient, bytes: usize) -> Command {
     let payload = Payload::Bytes(Bytes::from(vec![7; bytes]));
-    Command::Relay { to, message: LinkMessage::Data { payload, last: false }, sender: SenderTag(0) }
+    Command::Relay { to, message: LinkMessage::Data { payload, last: false }, sender: SenderTag::default() }
 }
 
 struct TestPeer {

@@ -1,11 +1,11 @@
-//! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects to it, and
-//! a pipe carries every frame of the one to the other.
+//! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects
+//! to it, and a pipe carries every message of the one to the other.
 //!
-//! It shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules are in
-//! [`crate::protocol::signaller`], admission in [`admission`], the waiting listeners in [`registry`], the task of a pipe
-//! in `task`. Differences from signallerd are C80 to C89 of docs/reference/differences.md.
+//! The relay shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules
+//! are in [`crate::protocol::signaller`], the waiting listeners in [`registry`], the task of a pipe in
+//! `task`; admission is part of HTTP. Differences from signallerd are C80 to C89 of
+//! docs/reference/differences.md.
 
-pub(crate) mod admission;
 pub(crate) mod registry;
 mod task;
 
@@ -13,15 +13,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use regex_lite::Regex;
 
 use crate::config::SignallerConfig;
-use crate::protocol::signaller::handle::Endpoint;
 use crate::server::transport::ws::Socket;
-use admission::{Admitted, Rejection, SignallerRequest};
-use registry::Registry;
-pub(crate) use task::{PipeSocket, Stream};
+use registry::{ConnectorSlot, ListenerGuard, Registry};
+pub(crate) use task::{PipeSocket, PipeStream};
 
-/// The relay: its options, and who is listening.
+/// The path relay: its configuration and its listeners.
 #[derive(Debug)]
 pub(crate) struct Signaller {
     config: SignallerConfig,
@@ -29,50 +28,51 @@ pub(crate) struct Signaller {
     registry: Arc<Registry<PipeSocket>>,
 }
 
+/// A request that was admitted. It holds the handle until it is dropped.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// A listener.
+    Listen(ListenerGuard<PipeSocket>),
+    /// The connector of a listener.
+    Connect(ConnectorSlot<PipeSocket>),
+}
+
 impl Signaller {
-    /// A relay where nobody listens. If it is `exclusive`, no other dialect is spoken on its port: what is none of
-    /// its paths is not found. Otherwise all else is left to sigver.
+    /// Creates a path relay without listeners. If it is `exclusive`, no other protocol is served on its port.
     pub(crate) fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
         Arc::new(Signaller { config, exclusive, registry: Arc::default() })
     }
 
-    /// Whether a request with this path, as sent, is the relay's to answer, and if so, what it is for. `Ok(None)`
-    /// leaves the request to others.
-    ///
-    /// # Errors
-    /// There is nothing but the relay, and the path is none of its.
-    pub(crate) fn claims(&self, path: &str) -> Result<Option<Endpoint>, Rejection> {
-        match Endpoint::parse(path) {
-            None if self.exclusive => Err(Rejection::NoSuchPath),
-            target => Ok(target),
-        }
+    /// Returns true if no other protocol is served on the port.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 
-    /// Decides about a request. If it is admitted, its handle is taken from now on, until the [`Admitted`] is over.
-    ///
-    /// # Errors
-    /// Why it is not admitted.
-    pub(crate) fn knock(
-        &self,
-        target: Endpoint,
-        knock: &SignallerRequest<'_>,
-    ) -> Result<Admitted, Rejection> {
-        admission::knock(&self.registry, self.config.origin.as_ref(), target, knock)
+    /// Returns the expression that origins must match.
+    pub(crate) fn allowed_origin(&self) -> Option<&Regex> {
+        self.config.origin.as_ref()
     }
 
-    /// Serves somebody who was admitted, on the stream of the connection after its upgrade, until the call is over or
-    /// `stop` is ready. `early` is what was read beyond the request.
+    /// Returns the waiting listeners.
+    pub(crate) fn registry(&self) -> &Arc<Registry<PipeSocket>> {
+        &self.registry
+    }
+
+    /// Serves a client that was admitted, on the stream of its connection after the upgrade, until its pipe
+    /// is closed or
+    /// `stop` is ready. `prefetched` are the bytes that were read after the request.
     pub(crate) async fn serve(
         self: Arc<Self>,
-        stream: Box<dyn Stream>,
-        early: Bytes,
-        call: Admitted,
+        stream: Box<dyn PipeStream>,
+        prefetched: Bytes,
+        admitted: Admitted,
         stop: impl Future<Output = ()> + Send,
     ) {
-        let line = Socket::new(stream, early, self.config.limits.max_size);
-        match call {
-            Admitted::Listen(listening) => task::listen(line, listening, &self.config.limits, stop).await,
-            Admitted::Connect(claim) => task::connect(line, claim).await,
+        let limits = &self.config.limits;
+        let socket = Socket::new(stream, prefetched, limits.max_size);
+        match admitted {
+            Admitted::Listen(guard) => task::listen(socket, guard, limits, stop).await,
+            Admitted::Connect(slot) => task::connect(socket, slot).await,
         }
     }
 }
@@ -83,23 +83,10 @@ mod tests {
 
     use super::*;
 
+    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the
+    // last).
     #[test]
-    fn other_paths_are_left_to_others_unless_there_are_none() {
-        let shared = Signaller::new(SignallerConfig::default(), false);
-        let alone = Signaller::new(SignallerConfig::default(), true);
-        for path in ["/", "/listen/ab", "/some-key"] {
-            assert_eq!(shared.claims(path), Ok(None), "{path}");
-            assert_eq!(alone.claims(path), Err(Rejection::NoSuchPath), "{path}");
-        }
-        let target = Endpoint::parse("/listen/abc");
-        assert!(target.is_some());
-        assert_eq!(shared.claims("/listen/abc"), Ok(target.clone()));
-        assert_eq!(alone.claims("/listen/abc"), Ok(target));
-    }
-
-    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the last).
-    #[test]
-    fn the_defaults_are_the_original_ones() {
+    fn default_limits_are_those_of_signallerd() {
         let config = SignallerConfig::default();
         assert!(config.origin.is_none());
         assert_eq!(config.limits.listen_deadline, Duration::from_secs(60));

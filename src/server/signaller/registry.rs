@@ -1,4 +1,4 @@
-//! Who listens under which handle. The lock is short: nothing awaits here, and no frame is seen.
+//! The listeners that wait for a connector, by their handles.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,30 +11,30 @@ use tokio::sync::oneshot;
 
 use crate::protocol::signaller::handle::Handle;
 
-/// The listeners that wait, each with the way to hand it its guest: a `T`.
+/// The waiting listeners, each with the channel that receives its connector, a `T`.
 pub(crate) struct Registry<T> {
     waiting: Mutex<HashMap<Handle, oneshot::Sender<T>>>,
 }
 
 impl<T> Registry<T> {
-    /// Takes a handle; `None` if it is taken already. It is free again when somebody claims the listener, or when the
-    /// listener's guard is dropped.
+    /// Registers a listener; `None` if the handle is taken. It is free again when the listener is taken by a
+    /// connector, or when the guard is dropped.
     pub(crate) fn listen(self: &Arc<Self>, handle: Handle) -> Option<ListenerGuard<T>> {
-        let (sender, guest) = oneshot::channel();
+        let (sender, connector) = oneshot::channel();
         match self.waiting.lock().entry(handle.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(vacant) => vacant.insert(sender),
         };
-        Some(ListenerGuard { registry: Arc::clone(self), handle, guest })
+        Some(ListenerGuard { registry: Arc::clone(self), handle, connector })
     }
 
-    /// Claims the listener under a handle, which is free from now on; `None` if there is none.
-    pub(crate) fn claim(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
+    /// Takes the listener under a handle, which is free after that; `None` if there is none.
+    pub(crate) fn take_listener(&self, handle: &Handle) -> Option<ConnectorSlot<T>> {
         self.waiting.lock().remove(handle).map(ConnectorSlot)
     }
 
-    /// Whether somebody listens under a handle.
-    pub(crate) fn has(&self, handle: &Handle) -> bool {
+    /// Returns true if there is a listener under a handle.
+    pub(crate) fn has_listener(&self, handle: &Handle) -> bool {
         self.waiting.lock().contains_key(handle)
     }
 }
@@ -51,30 +51,31 @@ impl<T> fmt::Debug for Registry<T> {
     }
 }
 
-/// A listener's hold on its handle, which its drop frees.
+/// The registration of a listener. Dropping it frees the handle.
 pub(crate) struct ListenerGuard<T> {
     registry: Arc<Registry<T>>,
     handle: Handle,
-    guest: oneshot::Receiver<T>,
+    connector: oneshot::Receiver<T>,
 }
 
 impl<T> ListenerGuard<T> {
-    /// The guest, once there is one; `None` if who claimed this listener went away. Not to be polled after that.
-    pub(crate) fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        Future::poll(std::pin::Pin::new(&mut self.guest), context).map(Result::ok)
+    /// Returns the connector once it arrives, or `None` if it was lost. Must not be polled after that.
+    pub(crate) fn poll_connector(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
+        Future::poll(std::pin::Pin::new(&mut self.connector), context).map(Result::ok)
     }
 
-    /// Stops listening: the handle is free, no guest comes any more. A guest that came at the same moment is returned.
+    /// Frees the handle. Returns the connector if one arrived before.
     pub(crate) fn leave(mut self) -> Option<T> {
-        self.guest.close();
-        self.guest.try_recv().ok()
+        self.connector.close();
+        self.connector.try_recv().ok()
     }
 }
 
 impl<T> Drop for ListenerGuard<T> {
     fn drop(&mut self) {
-        self.guest.close();
-        // Once claimed, the handle may be another's, whose end is still open: ours is closed, so we know it by that.
+        self.connector.close();
+        // After this listener was taken, another one may have the handle. Its channel is open, this one's is
+        // closed.
         let removed = match self.registry.waiting.lock().entry(self.handle.clone()) {
             Entry::Occupied(entry) if entry.get().is_closed() => Some(entry.remove()),
             Entry::Occupied(_) | Entry::Vacant(_) => None,
@@ -85,26 +86,26 @@ impl<T> Drop for ListenerGuard<T> {
 
 impl<T> fmt::Debug for ListenerGuard<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Listening").field(&self.handle).finish()
+        formatter.debug_tuple("ListenerGuard").field(&self.handle).finish()
     }
 }
 
-/// The right to be a listener's guest. If it is dropped, the listener gets none.
+/// The right to connect to a listener. Dropping it closes the listener.
 pub(crate) struct ConnectorSlot<T>(oneshot::Sender<T>);
 
 impl<T> ConnectorSlot<T> {
-    /// Hands the guest to the listener.
+    /// Hands the connector to the listener.
     ///
     /// # Errors
-    /// The listener left in the meantime: here is the guest.
-    pub(crate) fn join(self, guest: T) -> Result<(), T> {
-        self.0.send(guest)
+    /// The listener left before; the connector is returned.
+    pub(crate) fn connect(self, connector: T) -> Result<(), T> {
+        self.0.send(connector)
     }
 }
 
 impl<T> fmt::Debug for ConnectorSlot<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Claim")
+        formatter.write_str("ConnectorSlot")
     }
 }
 
@@ -117,54 +118,54 @@ mod tests {
         Handle::parse(text).unwrap()
     }
 
-    fn guest(listening: &mut ListenerGuard<u8>) -> Poll<Option<u8>> {
-        listening.poll_guest(&mut Context::from_waker(Waker::noop()))
+    fn connector(guard: &mut ListenerGuard<u8>) -> Poll<Option<u8>> {
+        guard.poll_connector(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
-    fn a_handle_is_taken_once() {
+    fn handle_has_one_listener() {
         let registry = Arc::<Registry<u8>>::default();
-        let listening = registry.listen(handle("abc")).unwrap();
+        let guard = registry.listen(handle("abc")).unwrap();
         assert!(registry.listen(handle("abc")).is_none());
         assert!(registry.listen(handle("abd")).is_some());
-        assert!(registry.has(&handle("abc")));
-        drop(listening);
-        assert!(!registry.has(&handle("abc")));
+        assert!(registry.has_listener(&handle("abc")));
+        drop(guard);
+        assert!(!registry.has_listener(&handle("abc")));
         assert!(registry.listen(handle("abc")).is_some());
     }
 
     #[test]
-    fn a_guest_is_handed_over_and_the_handle_free() {
+    fn connector_is_handed_over_and_the_handle_freed() {
         let registry = Arc::<Registry<u8>>::default();
-        assert!(registry.claim(&handle("abc")).is_none());
+        assert!(registry.take_listener(&handle("abc")).is_none());
         let mut first = registry.listen(handle("abc")).unwrap();
-        let claim = registry.claim(&handle("abc")).unwrap();
-        assert!(registry.claim(&handle("abc")).is_none());
+        let slot = registry.take_listener(&handle("abc")).unwrap();
+        assert!(registry.take_listener(&handle("abc")).is_none());
         let second = registry.listen(handle("abc")).unwrap();
-        assert_eq!(guest(&mut first), Poll::Pending);
-        assert_eq!(claim.join(7), Ok(()));
-        assert_eq!(guest(&mut first), Poll::Ready(Some(7)));
-        // What is freed now belongs to the second.
+        assert_eq!(connector(&mut first), Poll::Pending);
+        assert_eq!(slot.connect(7), Ok(()));
+        assert_eq!(connector(&mut first), Poll::Ready(Some(7)));
+        // The handle belongs to the second listener.
         drop(first);
-        assert!(registry.has(&handle("abc")));
+        assert!(registry.has_listener(&handle("abc")));
         drop(second);
         assert!(registry.waiting.lock().is_empty());
     }
 
     #[test]
-    fn a_claim_may_fail_at_either_end() {
+    fn listener_and_connector_can_miss_each_other() {
         let registry = Arc::<Registry<u8>>::default();
-        let mut listening = registry.listen(handle("abc")).unwrap();
-        drop(registry.claim(&handle("abc")).unwrap());
-        assert_eq!(guest(&mut listening), Poll::Ready(None));
+        let mut guard = registry.listen(handle("abc")).unwrap();
+        drop(registry.take_listener(&handle("abc")).unwrap());
+        assert_eq!(connector(&mut guard), Poll::Ready(None));
 
-        let listening = registry.listen(handle("abc")).unwrap();
-        let claim = registry.claim(&handle("abc")).unwrap();
-        assert_eq!(listening.leave(), None);
-        assert_eq!(claim.join(7), Err(7));
+        let guard = registry.listen(handle("abc")).unwrap();
+        let slot = registry.take_listener(&handle("abc")).unwrap();
+        assert_eq!(guard.leave(), None);
+        assert_eq!(slot.connect(7), Err(7));
 
-        let listening = registry.listen(handle("abc")).unwrap();
-        assert_eq!(registry.claim(&handle("abc")).unwrap().join(8), Ok(()));
-        assert_eq!(listening.leave(), Some(8));
+        let guard = registry.listen(handle("abc")).unwrap();
+        assert_eq!(registry.take_listener(&handle("abc")).unwrap().connect(8), Ok(()));
+        assert_eq!(guard.leave(), Some(8));
     }
 }

@@ -1,224 +1,236 @@
-//! The task of one pipe: it waits, and does what the rules say. None of them lives here.
+//! The task of one pipe: it does the I/O that the rules in [`Pipe`] require.
 //!
-//! One task holds both connections. So there is no queue between them: neither is read while one of them does not
+//! One task owns both connections, without a queue between them: neither is read while one of them does not
 //! take what was sent to it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::registry::{ConnectorSlot, ListenerGuard};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::signaller::PipeLimits;
-use crate::protocol::signaller::pipe::{Action, End, INTERNAL, Pipe, Side};
+use crate::protocol::signaller::pipe::{Disconnect, INTERNAL_ERROR, Pipe, PipeAction, PipeSide};
 use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
 
-/// What a WebSocket runs on. The streams of a listener and its guest need not be of one type.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+/// The stream under a WebSocket. Those of a listener and its connector need not be of one type.
+pub(crate) trait PipeStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> PipeStream for S {}
 
-/// A connection of the relay.
-pub(crate) type PipeSocket = Socket<Box<dyn Stream>>;
+/// The WebSocket of a listener or connector.
+pub(crate) type PipeSocket = Socket<Box<dyn PipeStream>>;
 
-/// How long a peer has to take notice of a close frame.
-const CLOSING: Duration = Duration::from_secs(3);
+/// Maximum duration of the close handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One end of the pipe.
-struct Peer {
-    line: PipeSocket,
-    /// Something waits to be sent.
+/// The connection of one side of the pipe.
+struct PipeEnd {
+    socket: PipeSocket,
+    /// There may be data to send.
     flushing: bool,
-    /// We sent a close frame.
-    closed: bool,
+    close_sent: bool,
 }
 
-impl Peer {
-    fn new(line: PipeSocket) -> Self {
-        Peer { line, flushing: false, closed: false }
+impl PipeEnd {
+    fn new(socket: PipeSocket) -> Self {
+        PipeEnd { socket, flushing: false, close_sent: false }
     }
 
-    /// An error means that the connection is broken; the next flush says so, to whom it concerns.
+    /// Queues a frame. An error of the connection is returned by the next flush.
     fn queue(&mut self, outgoing: Outgoing) {
-        self.closed |= matches!(outgoing, Outgoing::Close(_));
-        let _ = self.line.queue(outgoing);
+        self.close_sent |= matches!(outgoing, Outgoing::Close(_));
+        let _ = self.socket.queue(outgoing);
         self.flushing = true;
     }
 
-    async fn farewell(mut self) {
-        self.line.close_gracefully(self.closed, CLOSING).await;
-        if self.closed {
-            self.line.drain(CLOSING).await;
+    /// Ready when all data is sent, or with an error when the connection is lost.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        if self.flushing {
+            ready!(self.socket.poll_flush(context)).map_err(drop)?;
+            self.flushing = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
+        let incoming = ready!(self.socket.poll_next(context));
+        // The socket queued the pong.
+        self.flushing |= matches!(incoming, Incoming::Ping);
+        Poll::Ready(incoming)
+    }
+
+    async fn close_gracefully(mut self) {
+        self.socket.close_gracefully(self.close_sent, CLOSE_TIMEOUT).await;
+        if self.close_sent {
+            self.socket.drain(CLOSE_TIMEOUT).await;
         }
     }
 }
 
-#[allow(clippy::large_enum_variant, reason = "there is one of it, on the stack, and only for a moment")]
-enum Wake {
-    Stop,
-    /// The guest came, or will not come.
-    Guest(Option<PipeSocket>),
-    Incoming(Side, Incoming),
-    Broken(Side),
-    Time,
-}
-
-/// Listens, and when the guest has come, drives the pipe between the two, until it is over.
+/// Serves a listener: waits for its connector, then runs the pipe between the two until it is closed.
 pub(super) async fn listen(
-    line: PipeSocket,
-    mut listening: ListenerGuard<PipeSocket>,
-    options: &PipeLimits,
+    socket: PipeSocket,
+    mut guard: ListenerGuard<PipeSocket>,
+    limits: &PipeLimits,
     stop: impl Future<Output = ()>,
 ) {
-    let mut listener = Peer::new(line);
-    let mut connector: Option<Peer> = None;
-    let mut pipe = Pipe::listen(options, Instant::now().into_std());
-    let mut actions: Vec<Action> = Vec::new();
     let mut stop = pin!(stop);
-    let mut timer = pin!(tokio::time::sleep_until(pipe.deadline().into()));
-    // Takes turns, so that one who never stops talking does not keep us from hearing the other.
-    let mut turn = Side::Listener;
-    while !pipe.is_over() {
-        if timer.deadline() != pipe.deadline().into() {
-            timer.as_mut().reset(pipe.deadline().into());
+    let mut pipe = Pipe::listen(limits, Instant::now().into_std());
+    let mut listener = PipeEnd::new(socket);
+    let connector = match await_connector(&mut pipe, &mut listener, &mut guard, stop.as_mut()).await {
+        Some(socket) => {
+            let mut connector = PipeEnd::new(socket);
+            run_pipe(&mut pipe, &mut listener, &mut connector, stop).await;
+            Some(connector)
         }
-        turn = turn.other();
-        let wake = poll_fn(|cx| {
-            if stop.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Wake::Stop);
-            }
-            if connector.is_none()
-                && let Poll::Ready(guest) = listening.poll_guest(cx)
-            {
-                return Poll::Ready(Wake::Guest(guest));
-            }
-            match poll_peers(&mut listener, connector.as_mut(), &pipe, turn, cx) {
-                Poll::Ready(wake) => Poll::Ready(wake),
-                Poll::Pending => timer.as_mut().poll(cx).map(|()| Wake::Time),
-            }
-        })
-        .await;
-        let now = Instant::now().into_std();
-        match wake {
-            Wake::Stop => pipe.on_stop(&mut actions),
-            Wake::Guest(Some(guest)) => {
-                connector = Some(Peer::new(guest));
-                pipe.on_connect(now, &mut actions);
-            }
-            Wake::Guest(None) => pipe.on_end(Side::Connector, End::Gone, &mut actions),
-            Wake::Incoming(from, incoming) => match incoming {
-                Incoming::Message(message) => pipe.on_message(from, message, &mut actions),
-                Incoming::Ping => match (from, &mut connector) {
-                    (Side::Listener, _) => listener.flushing = true,
-                    (Side::Connector, Some(connector)) => connector.flushing = true,
-                    (Side::Connector, None) => {}
-                },
-                Incoming::Pong => {}
-                Incoming::MessageTooBig => pipe.on_end(from, End::TooBig, &mut actions),
-                Incoming::ProtocolError(close) => pipe.on_end(from, End::Violation(close), &mut actions),
-                Incoming::Closed(code) => pipe.on_end(from, End::Closed(code), &mut actions),
-                Incoming::Disconnected => pipe.on_end(from, End::Gone, &mut actions),
-            },
-            Wake::Broken(side) => pipe.on_end(side, End::Gone, &mut actions),
-            Wake::Time => {}
-        }
-        // At every turn: no traffic puts a deadline off.
-        pipe.on_time(now, &mut actions);
-        for (to, outgoing) in actions.drain(..) {
-            match (to, &mut connector) {
-                (Side::Listener, _) => listener.queue(outgoing),
-                (Side::Connector, Some(connector)) => connector.queue(outgoing),
-                (Side::Connector, None) => {}
-            }
-        }
-    }
-    // The handle is free before the farewell. A guest that comes at this moment has missed the listener.
-    let late = listening.leave().map(missed);
-    if connector.is_none() {
-        connector = late;
-    }
+        // The handle is free before the close handshake. A connector that arrives at this moment is late.
+        None => guard.leave().map(reject_late_connector),
+    };
     match connector {
         Some(connector) => {
-            tokio::join!(listener.farewell(), connector.farewell());
+            tokio::join!(listener.close_gracefully(), connector.close_gracefully());
         }
-        None => listener.farewell().await,
+        None => listener.close_gracefully().await,
     }
 }
 
-/// What the two sent, or did not take.
-fn poll_peers(
-    listener: &mut Peer,
-    mut connector: Option<&mut Peer>,
-    pipe: &Pipe,
-    turn: Side,
-    context: &mut Context<'_>,
-) -> Poll<Wake> {
-    let mut flushing = false;
-    for side in [Side::Listener, Side::Connector] {
-        let Some(peer) = peer(side, listener, &mut connector) else {
-            continue;
-        };
-        if peer.flushing {
-            match peer.line.poll_flush(context) {
-                Poll::Ready(Ok(())) => peer.flushing = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Wake::Broken(side)),
-                Poll::Pending => flushing = true,
+/// Reads the listener until a connector arrives, which is returned, or until the pipe is closed.
+async fn await_connector(
+    pipe: &mut Pipe,
+    listener: &mut PipeEnd,
+    guard: &mut ListenerGuard<PipeSocket>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Option<PipeSocket> {
+    let mut actions = Vec::new();
+    while !pipe.is_closed() {
+        let can_read = pipe.can_read(PipeSide::Listener);
+        let next = poll_fn(|context| match ready!(listener.poll_flush(context)) {
+            Err(()) => Poll::Ready(Incoming::Disconnected),
+            Ok(()) if can_read => listener.poll_read(context),
+            Ok(()) => Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            () = &mut stop => pipe.on_shutdown(&mut actions),
+            connector = poll_fn(|context| guard.poll_connector(context)) => match connector {
+                Some(connector) => return Some(connector),
+                None => pipe.on_disconnect(PipeSide::Connector, Disconnect::Lost, &mut actions),
+            },
+            incoming = next => on_incoming(pipe, PipeSide::Listener, incoming, &mut actions),
+            () = sleep_until(pipe.deadline().into()) => {}
+        }
+        // After each frame, so that a client that never stops sending cannot postpone the deadline.
+        pipe.handle_timeout(Instant::now().into_std(), &mut actions);
+        actions
+            .drain(..)
+            .filter(|(to, _)| *to == PipeSide::Listener)
+            .for_each(|(_, frame)| listener.queue(frame));
+    }
+    None
+}
+
+/// Forwards messages between the two sides until the pipe is closed.
+async fn run_pipe(
+    pipe: &mut Pipe,
+    listener: &mut PipeEnd,
+    connector: &mut PipeEnd,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) {
+    let mut actions = Vec::new();
+    pipe.on_connect(Instant::now().into_std(), &mut actions);
+    // The sides take turns, so that one that never stops sending does not keep the other from being read.
+    let mut first = PipeSide::Connector;
+    loop {
+        pipe.handle_timeout(Instant::now().into_std(), &mut actions);
+        for (to, frame) in actions.drain(..) {
+            match to {
+                PipeSide::Listener => listener.queue(frame),
+                PipeSide::Connector => connector.queue(frame),
             }
         }
+        if pipe.is_closed() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = &mut stop => pipe.on_shutdown(&mut actions),
+            (from, incoming) = poll_fn(|context| poll_sides(listener, connector, first, context)) => {
+                on_incoming(pipe, from, incoming, &mut actions);
+            }
+            () = sleep_until(pipe.deadline().into()) => {}
+        }
+        first = first.opposite();
     }
-    if flushing {
+}
+
+/// Flushes both sides, and then reads from one of them, `first` if it has sent something.
+fn poll_sides(
+    listener: &mut PipeEnd,
+    connector: &mut PipeEnd,
+    first: PipeSide,
+    context: &mut Context<'_>,
+) -> Poll<(PipeSide, Incoming)> {
+    let (listener_flush, connector_flush) = (listener.poll_flush(context), connector.poll_flush(context));
+    for (side, flush) in [(PipeSide::Listener, listener_flush), (PipeSide::Connector, connector_flush)] {
+        if flush == Poll::Ready(Err(())) {
+            return Poll::Ready((side, Incoming::Disconnected));
+        }
+    }
+    if listener_flush.is_pending() || connector_flush.is_pending() {
         return Poll::Pending;
     }
-    for side in [turn, turn.other()] {
-        if let Some(peer) = peer(side, listener, &mut connector)
-            && pipe.wants(side)
-            && let Poll::Ready(incoming) = peer.line.poll_next(context)
-        {
-            return Poll::Ready(Wake::Incoming(side, incoming));
+    for side in [first, first.opposite()] {
+        let end = match side {
+            PipeSide::Listener => &mut *listener,
+            PipeSide::Connector => &mut *connector,
+        };
+        if let Poll::Ready(incoming) = end.poll_read(context) {
+            return Poll::Ready((side, incoming));
         }
     }
     Poll::Pending
 }
 
-fn peer<'a>(
-    side: Side,
-    listener: &'a mut Peer,
-    connector: &'a mut Option<&mut Peer>,
-) -> Option<&'a mut Peer> {
-    match side {
-        Side::Listener => Some(listener),
-        Side::Connector => connector.as_deref_mut(),
+fn on_incoming(pipe: &mut Pipe, from: PipeSide, incoming: Incoming, actions: &mut Vec<PipeAction>) {
+    let disconnect = match incoming {
+        Incoming::Message(message) => return pipe.on_message(from, message, actions),
+        Incoming::Ping | Incoming::Pong => return,
+        Incoming::MessageTooBig => Disconnect::MessageTooBig,
+        Incoming::ProtocolError(close) => Disconnect::ProtocolError(close),
+        Incoming::Closed(code) => Disconnect::Closed(code),
+        Incoming::Disconnected => Disconnect::Lost,
+    };
+    pipe.on_disconnect(from, disconnect, actions);
+}
+
+/// Hands a connector to its listener, whose task does the rest.
+pub(super) async fn connect(socket: PipeSocket, slot: ConnectorSlot<PipeSocket>) {
+    if let Err(socket) = slot.connect(socket) {
+        reject_late_connector(socket).close_gracefully().await;
     }
 }
 
-/// Hands a guest to its listener, whose task does the rest.
-pub(super) async fn connect(line: PipeSocket, claim: ConnectorSlot<PipeSocket>) {
-    if let Err(line) = claim.join(line) {
-        missed(line).farewell().await;
-    }
-}
-
-/// A guest whose listener left after it was admitted.
-fn missed(line: PipeSocket) -> Peer {
-    let mut guest = Peer::new(line);
-    guest.queue(INTERNAL.into());
-    guest
+/// Closes a connector whose listener left after it was admitted.
+fn reject_late_connector(socket: PipeSocket) -> PipeEnd {
+    let mut connector = PipeEnd::new(socket);
+    connector.queue(Outgoing::Close(INTERNAL_ERROR));
+    connector
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{pending, ready};
+    use std::future::{self, pending};
     use std::io;
     use std::pin::Pin;
     use std::sync::Arc;
-    use std::task::ready;
 
     use bytes::Bytes;
     use futures_util::{Sink, Stream};
@@ -231,15 +243,15 @@ mod tests {
     use super::super::registry::Registry;
     use crate::protocol::signaller::handle::Handle;
 
-    /// What the streams between a client and the server hold, in bytes, each way.
+    /// Capacity of the stream between a client and the server in each direction, in bytes.
     const WIRE: usize = 4096;
 
     type Client = WebSocketStream<DuplexStream>;
 
-    async fn line() -> (PipeSocket, Client) {
+    async fn socket_pair() -> (PipeSocket, Client) {
         let (ours, theirs) = tokio::io::duplex(WIRE);
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-        let ours: Box<dyn super::Stream> = Box::new(ours);
+        let ours: Box<dyn PipeStream> = Box::new(ours);
         (Socket::new(ours, Bytes::new(), 1024), client)
     }
 
@@ -265,18 +277,18 @@ mod tests {
         poll_fn(|context| Pin::new(&mut *client).poll_flush(context)).await.unwrap();
     }
 
-    /// How many messages of 1000 bytes go out before the server stops reading.
-    async fn sent_until_stuck(client: &mut Client) -> usize {
+    /// Returns the number of messages of 1000 bytes that are sent before the server stops reading.
+    async fn messages_until_blocked(client: &mut Client) -> usize {
         for count in 0..1000 {
             let sending = send(client, Message::binary(vec![0; 1000]));
             if tokio::time::timeout(Duration::from_secs(1), sending).await.is_err() {
                 return count;
             }
         }
-        panic!("the server reads whatever comes");
+        panic!("the server never stops reading");
     }
 
-    fn options() -> PipeLimits {
+    fn limits() -> PipeLimits {
         PipeLimits {
             max_messages: u32::MAX,
             listen_deadline: Duration::from_secs(600),
@@ -286,21 +298,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_piles_up_in_front_of_somebody_who_does_not_read() {
+    async fn sender_is_not_read_while_the_receiver_does_not_read() {
         let registry = Arc::<Registry<PipeSocket>>::default();
-        let listening = registry.listen(abc()).unwrap();
-        let (listener, mut l) = line().await;
-        tokio::spawn(async move { listen(listener, listening, &options(), pending()).await });
-        // As much as waits for a connector, and what is under way.
-        let early = sent_until_stuck(&mut l).await;
-        assert!((60..75).contains(&early), "{early}");
-        let (connector, mut c) = line().await;
-        connect(connector, registry.claim(&abc()).unwrap()).await;
-        // The way back is shut too while the connector does not read what came early.
-        let back = sent_until_stuck(&mut c).await;
+        let guard = registry.listen(abc()).unwrap();
+        let (listener, mut l) = socket_pair().await;
+        tokio::spawn(async move { listen(listener, guard, &limits(), pending()).await });
+        // The messages kept for a connector, and those in the streams.
+        let kept = messages_until_blocked(&mut l).await;
+        assert!((60..75).contains(&kept), "{kept}");
+        let (connector, mut c) = socket_pair().await;
+        connect(connector, registry.take_listener(&abc()).unwrap()).await;
+        // The connector is not read either while it does not read the kept messages.
+        let back = messages_until_blocked(&mut c).await;
         assert!(back < 10, "{back}");
-        // It is not lost, and the one that was stuck comes after it.
-        for _ in 0..early {
+        // No message is lost or reordered.
+        for _ in 0..kept {
             assert_eq!(next(&mut c).await.len(), 1000);
         }
         for _ in 0..back {
@@ -308,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Somebody who never stops to send pings, and takes whatever comes.
+    /// The stream of a client that sends pings without end, and reads everything.
     #[derive(Debug)]
     struct Flood;
 
@@ -318,7 +330,7 @@ mod tests {
             context: &mut Context<'_>,
             buffer: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            // As sockets do: with this, a task that never waits is interrupted now and then.
+            // As sockets do, so that a task that never waits yields to others.
             ready!(coop::poll_proceed(context)).made_progress();
             buffer.put_slice(&[0x89, 0x80, 0, 0, 0, 0]);
             Poll::Ready(Ok(()))
@@ -339,17 +351,17 @@ mod tests {
         }
     }
 
-    // On a clock that goes: one that is paused does not, as long as somebody is busy.
+    // With a running clock: a paused one does not advance while a task is busy.
     #[tokio::test]
-    async fn pings_put_no_deadline_off() {
+    async fn pings_do_not_postpone_the_deadline() {
         let registry = Arc::<Registry<PipeSocket>>::default();
-        let listening = registry.listen(abc()).unwrap();
-        let options = PipeLimits { listen_deadline: Duration::from_millis(50), ..options() };
-        let flood: Box<dyn super::Stream> = Box::new(Flood);
-        let line = Socket::new(flood, Bytes::new(), 1024);
-        let task = tokio::spawn(async move { listen(line, listening, &options, pending()).await });
+        let guard = registry.listen(abc()).unwrap();
+        let limits = PipeLimits { listen_deadline: Duration::from_millis(50), ..limits() };
+        let flood: Box<dyn PipeStream> = Box::new(Flood);
+        let socket = Socket::new(flood, Bytes::new(), 1024);
+        let task = tokio::spawn(async move { listen(socket, guard, &limits, pending()).await });
         let freed = async {
-            while registry.has(&abc()) {
+            while registry.has_listener(&abc()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -358,30 +370,66 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guest_and_a_listener_that_miss_each_other_are_told() {
+    async fn listener_and_connector_that_miss_each_other_are_closed() {
         let registry = Arc::<Registry<PipeSocket>>::default();
-        // The listener left after the guest was admitted.
-        let listening = registry.listen(abc()).unwrap();
-        let claim = registry.claim(&abc()).unwrap();
-        drop(listening);
-        let (connector, mut c) = line().await;
-        connect(connector, claim).await;
+        // The listener left after the connector was admitted.
+        let guard = registry.listen(abc()).unwrap();
+        let slot = registry.take_listener(&abc()).unwrap();
+        drop(guard);
+        let (connector, mut c) = socket_pair().await;
+        connect(connector, slot).await;
         assert_eq!(close_code(&mut c).await, 1011);
 
-        // The guest came, but something else ended the wait first.
-        let listening = registry.listen(abc()).unwrap();
-        let ((listener, mut l), (connector, mut c)) = (line().await, line().await);
-        connect(connector, registry.claim(&abc()).unwrap()).await;
-        listen(listener, listening, &options(), ready(())).await;
+        // The connector arrived after the server began to shut down.
+        let guard = registry.listen(abc()).unwrap();
+        let ((listener, mut l), (connector, mut c)) = (socket_pair().await, socket_pair().await);
+        connect(connector, registry.take_listener(&abc()).unwrap()).await;
+        listen(listener, guard, &limits(), future::ready(())).await;
         assert_eq!(close_code(&mut l).await, 1001);
         assert_eq!(close_code(&mut c).await, 1011);
 
-        // The guest was admitted, but never came.
-        let listening = registry.listen(abc()).unwrap();
-        let (listener, mut l) = line().await;
-        drop(registry.claim(&abc()).unwrap());
-        listen(listener, listening, &options(), pending()).await;
+        // The connector was admitted, but never arrived.
+        let guard = registry.listen(abc()).unwrap();
+        let (listener, mut l) = socket_pair().await;
+        drop(registry.take_listener(&abc()).unwrap());
+        listen(listener, guard, &limits(), pending()).await;
         assert_eq!(close_code(&mut l).await, 1011);
-        assert!(!registry.has(&abc()));
+        assert!(!registry.has_listener(&abc()));
+    }
+
+    fn millis_since(start: Instant) -> u128 {
+        start.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listen_deadline_closes_the_listener_and_frees_the_handle() {
+        let registry = Arc::<Registry<PipeSocket>>::default();
+        let guard = registry.listen(abc()).unwrap();
+        let (listener, mut l) = socket_pair().await;
+        let start = Instant::now();
+        tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert!(registry.has_listener(&abc()));
+        assert_eq!(close_code(&mut l).await, 4000);
+        // Timers have a resolution of one millisecond.
+        assert!((60_000..=60_001).contains(&millis_since(start)));
+        assert!(!registry.has_listener(&abc()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pipe_deadline_closes_both_sides() {
+        let registry = Arc::<Registry<PipeSocket>>::default();
+        let guard = registry.listen(abc()).unwrap();
+        let ((listener, mut l), (connector, mut c)) = (socket_pair().await, socket_pair().await);
+        tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        connect(connector, registry.take_listener(&abc()).unwrap()).await;
+        let start = Instant::now();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        send(&mut c, Message::text("mid")).await;
+        assert_eq!(next(&mut l).await, Message::text("mid"));
+        assert_eq!(close_code(&mut l).await, 4001);
+        assert_eq!(close_code(&mut c).await, 4001);
+        assert!((10_000..=10_001).contains(&millis_since(start)));
     }
 }

@@ -231,14 +231,32 @@ impl Dialect {
         self.facts().server_sends_first
     }
 
-    /// Returns the tag of payloads from a client of this dialect.
+    /// Returns the tag of payloads from a client of this dialect: its name, which does not change.
     pub const fn tag(self) -> SenderTag {
-        SenderTag((self as u8).wrapping_add(1))
+        let (major, minor) = match self {
+            Dialect::Sigver1 => (1, 0),
+            Dialect::Sigver4 => (4, 0),
+            Dialect::Sigver5 => (5, 0),
+            Dialect::Sigver6 => (6, 0),
+            Dialect::Sigver7 => (7, 0),
+            Dialect::Sigver7_6 => (7, 6),
+            Dialect::Sigver8 => (8, 0),
+            Dialect::Sigver9 => (9, 0),
+            Dialect::Sigver11 => (11, 0),
+            Dialect::Sigver13 => (13, 0),
+            Dialect::Sigver15 => (15, 0),
+            Dialect::Sigver15_1 => (15, 1),
+            Dialect::Sigver16 => (16, 0),
+            Dialect::Sigver18 => (18, 0),
+            Dialect::Sigver19 => (19, 0),
+            Dialect::Sigver20 => (20, 0),
+        };
+        SenderTag::new(major, minor)
     }
 
     /// Returns the dialect of a tag; `None` for the default tag.
     pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
-        Dialect::from_repr(tag.0.checked_sub(1)?)
+        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
     }
 }
 
@@ -410,9 +428,10 @@ mod tests {
     fn tags_name_their_dialects() {
         for dialect in Dialect::ALL {
             assert_eq!(Dialect::from_tag(dialect.tag()), Some(dialect));
+            assert_eq!(dialect.tag().to_string(), dialect.name());
         }
-        assert_eq!(Dialect::from_tag(SenderTag(0)), None);
-        assert_eq!(Dialect::from_tag(SenderTag(u8::MAX)), None);
+        assert_eq!(Dialect::from_tag(SenderTag::default()), None);
+        assert_eq!(Dialect::from_tag(SenderTag::new(u8::MAX, 0)), None);
     }
 
     #[test]

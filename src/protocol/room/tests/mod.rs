@@ -1,5 +1,5 @@
-//! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured on the
-//! Node.js servers named at each test, whose frames are compared in compat-tests.
+//! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured
+//! on the Node.js servers named at each test, whose frames are compared in compat-tests.
 
 mod openers;
 mod search;
@@ -92,7 +92,7 @@ fn connect(net_id: u32, connected_to: &[u32]) -> Command {
 }
 
 fn relay(to: Recipient, message: LinkMessage) -> Command {
-    Command::Relay { to, message, sender: SenderTag(0) }
+    Command::Relay { to, message, sender: SenderTag::default() }
 }
 
 fn data(text: &'static str) -> LinkMessage {
@@ -104,7 +104,7 @@ fn last(text: &'static str) -> LinkMessage {
 }
 
 fn relayed(link: LinkId, side: Side, message: LinkMessage) -> Event {
-    Event::Relayed { link, side, message, sender: SenderTag(0) }
+    Event::Relayed { link, side, message, sender: SenderTag::default() }
 }
 
 fn ended(link: LinkId, side: Side) -> Event {
@@ -316,8 +316,8 @@ fn try_another_starts_over_after_the_last_member() {
     stage.linked(C, Command::TryAnother, B);
 }
 
-/// sigver 18: the only member, tried in vain, is evicted. The joiner receives the end of its link, then that it is the
-/// first.
+/// sigver 18: the only member, tried in vain, is evicted. The joiner receives the end of its link, then that
+/// it is the first.
 #[test]
 fn blocking_member_is_evicted() {
     let mut stage = Stage::new();

@@ -1,0 +1,193 @@
+//! Admission to the path relay: the checks of signallerd in its order, before there is a WebSocket.
+
+use regex_lite::Regex;
+
+use crate::protocol::signaller::handle::Endpoint;
+use crate::server::signaller::{Admitted, Signaller};
+
+/// The parts of a request that admission depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SignallerRequest<'a> {
+    /// The method is GET.
+    pub(super) get: bool,
+    /// The request is an HTTP/1.1 upgrade to a WebSocket.
+    pub(super) upgrade: bool,
+    /// The protocol version is 13.
+    pub(super) version: bool,
+    /// There is a valid `Sec-WebSocket-Key`.
+    pub(super) key: bool,
+    /// The first `Origin` header; empty if it is not ASCII.
+    pub(super) origin: Option<&'a str>,
+    /// The requested host, with its port if the client sent one.
+    pub(super) host: &'a str,
+}
+
+/// The reason why a request is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejection {
+    /// The path is none of the relay's, or the handle in it is malformed.
+    NoSuchPath,
+    /// The handle has a listener.
+    HandleTaken,
+    /// The handle has no listener.
+    NoListener,
+    /// The request is not a valid one for a WebSocket.
+    NoUpgrade,
+    /// The method is not GET.
+    Method,
+    /// The origin is not allowed.
+    Origin,
+}
+
+/// Returns the endpoint of a path, or `None` if the request is for another part of the server.
+///
+/// # Errors
+/// The server is a path relay only, and the path is none of its.
+pub(super) fn match_path(signaller: &Signaller, path: &str) -> Result<Option<Endpoint>, Rejection> {
+    match Endpoint::parse(path) {
+        None if signaller.is_exclusive() => Err(Rejection::NoSuchPath),
+        endpoint => Ok(endpoint),
+    }
+}
+
+/// Admits a request, which takes the handle. A request that is rejected takes nothing, so that no listener is
+/// lost to a connection that fails.
+pub(super) fn admit(
+    signaller: &Signaller,
+    endpoint: Endpoint,
+    request: &SignallerRequest<'_>,
+) -> Result<Admitted, Rejection> {
+    let registry = signaller.registry();
+    match (&endpoint, registry.has_listener(endpoint.handle())) {
+        (Endpoint::Listen(_), true) => return Err(Rejection::HandleTaken),
+        (Endpoint::Connect(_), false) => return Err(Rejection::NoListener),
+        (Endpoint::Listen(_), false) | (Endpoint::Connect(_), true) => {}
+    }
+    if !request.upgrade {
+        return Err(Rejection::NoUpgrade);
+    }
+    if !request.get {
+        return Err(Rejection::Method);
+    }
+    if !request.version {
+        return Err(Rejection::NoUpgrade);
+    }
+    if !is_allowed(signaller.allowed_origin(), request.origin, request.host) {
+        return Err(Rejection::Origin);
+    }
+    if !request.key {
+        return Err(Rejection::NoUpgrade);
+    }
+    // Another request may have been faster.
+    match endpoint {
+        Endpoint::Listen(handle) => {
+            registry.listen(handle).map(Admitted::Listen).ok_or(Rejection::HandleTaken)
+        }
+        Endpoint::Connect(handle) => {
+            registry.take_listener(&handle).map(Admitted::Connect).ok_or(Rejection::NoListener)
+        }
+    }
+}
+
+/// Returns true if the origin is allowed.
+///
+/// signallerd panicked and hung up if there is an expression and the request has no `Origin`. It is rejected
+/// here, as an expression means that the origin of each client is to be known.
+fn is_allowed(allowed: Option<&Regex>, origin: Option<&str>, host: &str) -> bool {
+    match (allowed, origin) {
+        (Some(expression), Some(origin)) => expression.is_match(origin),
+        (Some(_), None) => false,
+        (None, Some(origin)) => host_of(origin).eq_ignore_ascii_case(host),
+        (None, None) => true,
+    }
+}
+
+/// Returns the host and port of a URL; empty if it has none, as the origin `null`, which then equals no host.
+fn host_of(origin: &str) -> &str {
+    let authority = origin.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SignallerConfig;
+
+    const GOOD: SignallerRequest<'_> =
+        SignallerRequest { get: true, upgrade: true, version: true, key: true, origin: None, host: "x" };
+
+    fn ask(signaller: &Signaller, path: &str, request: SignallerRequest<'_>) -> Result<Admitted, Rejection> {
+        admit(signaller, Endpoint::parse(path).unwrap(), &request)
+    }
+
+    // The recording of signallerd, scenario `http`.
+    #[test]
+    fn checks_have_the_order_of_signallerd() {
+        let signaller = Signaller::new(SignallerConfig::default(), false);
+        let plain = SignallerRequest { upgrade: false, version: false, key: false, ..GOOD };
+        assert_eq!(ask(&signaller, "/listen/abc", plain).unwrap_err(), Rejection::NoUpgrade);
+        assert_eq!(ask(&signaller, "/connect/abc", plain).unwrap_err(), Rejection::NoListener);
+        let post = SignallerRequest { get: false, ..plain };
+        assert_eq!(ask(&signaller, "/listen/abc", post).unwrap_err(), Rejection::NoUpgrade);
+        let post = SignallerRequest { get: false, ..GOOD };
+        assert_eq!(ask(&signaller, "/listen/abc", post).unwrap_err(), Rejection::Method);
+        let (version, key) =
+            (SignallerRequest { version: false, ..GOOD }, SignallerRequest { key: false, ..GOOD });
+        assert_eq!(ask(&signaller, "/listen/abc", version).unwrap_err(), Rejection::NoUpgrade);
+        assert_eq!(ask(&signaller, "/listen/abc", key).unwrap_err(), Rejection::NoUpgrade);
+
+        let admitted = ask(&signaller, "/listen/abc", GOOD).unwrap();
+        assert!(matches!(admitted, Admitted::Listen(_)));
+        assert_eq!(ask(&signaller, "/listen/abc", plain).unwrap_err(), Rejection::HandleTaken);
+        assert_eq!(ask(&signaller, "/listen/abc", GOOD).unwrap_err(), Rejection::HandleTaken);
+        assert_eq!(ask(&signaller, "/connect/abc", plain).unwrap_err(), Rejection::NoUpgrade);
+        assert!(matches!(ask(&signaller, "/connect/abc", GOOD), Ok(Admitted::Connect(_))));
+        assert_eq!(ask(&signaller, "/connect/abc", GOOD).unwrap_err(), Rejection::NoListener);
+        assert!(ask(&signaller, "/listen/abc", GOOD).is_ok());
+    }
+
+    #[test]
+    fn without_an_expression_the_origin_must_be_the_server() {
+        for (origin, host, allowed) in [
+            (None, "x", true),
+            (Some("http://x"), "x", true),
+            (Some("https://X.example:8000"), "x.example:8000", true),
+            (Some("http://x:80"), "x", false),
+            (Some("http://evil.example"), "x", false),
+            (Some("http://x@evil.example"), "x", false),
+            (Some("http://evil.example/://x"), "x", false),
+            (Some("http://xy"), "x", false),
+            (Some("null"), "x", false),
+            (Some(""), "x", false),
+            (Some("x"), "x", false),
+        ] {
+            assert_eq!(is_allowed(None, origin, host), allowed, "{origin:?} at {host}");
+        }
+    }
+
+    // The recording of signallerd, scenario `origin_re`; there a request without an origin got no response.
+    #[test]
+    fn expression_alone_decides() {
+        let expression = Regex::new(r"^https://ok\.example$").unwrap();
+        let allows = |origin| is_allowed(Some(&expression), origin, "x");
+        assert!(allows(Some("https://ok.example")));
+        assert!(!allows(Some("https://bad.example")));
+        assert!(!allows(Some("http://x")));
+        assert!(!allows(None));
+    }
+
+    #[test]
+    fn other_paths_are_rejected_only_by_an_exclusive_server() {
+        let shared = Signaller::new(SignallerConfig::default(), false);
+        let alone = Signaller::new(SignallerConfig::default(), true);
+        for path in ["/", "/listen/ab", "/some-key"] {
+            assert_eq!(match_path(&shared, path), Ok(None), "{path}");
+            assert_eq!(match_path(&alone, path), Err(Rejection::NoSuchPath), "{path}");
+        }
+        let target = Endpoint::parse("/listen/abc");
+        assert!(target.is_some());
+        assert_eq!(match_path(&shared, "/listen/abc"), Ok(target.clone()));
+        assert_eq!(match_path(&alone, "/listen/abc"), Ok(target));
+    }
+}

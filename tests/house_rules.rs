@@ -20,10 +20,10 @@ const FORBIDDEN_FIRST_WORDS: [&str; 9] =
 const ALLOWED_DUPLICATES: [(&str, &str); 0] = [];
 
 /// Numbers of violations that are left from before a rule was checked: these may shrink, and never grow.
-const DUPLICATES_LEFT: usize = 5;
-const FIRST_WORDS_LEFT: usize = 214;
-const LONG_FILES_LEFT: usize = 1;
-const LONG_COMMENTS_LEFT: usize = 380;
+const DUPLICATES_LEFT: usize = 0;
+const FIRST_WORDS_LEFT: usize = 0;
+const LONG_FILES_LEFT: usize = 0;
+const LONG_COMMENTS_LEFT: usize = 0;
 
 const KINDS: [&str; 5] = ["struct ", "enum ", "trait ", "type ", "union "];
 

@@ -1,4 +1,5 @@
-//! The relay where sigver is served too: which paths are its own, and which are keys of rooms as they always were.
+//! The relay where sigver is served too: which paths are its own, and which are keys of rooms as they always
+//! were.
 
 use tokio_tungstenite::tungstenite::Message;
 

@@ -1,4 +1,4 @@
-//! What the relay answers before there is a WebSocket: who is admitted, and in which words the others are refused.
+//! Responses of the signaller before there is a WebSocket: admission and rejections.
 
 use regex_lite::Regex;
 
@@ -119,8 +119,8 @@ async fn origin_re() {
     }
 }
 
-// No recording: a malformed escape, a method that opens no WebSocket. The text of the one and the status of the other
-// are ours.
+// No recording: a malformed escape, a method that opens no WebSocket. The text of the one and the status of
+// the other are ours.
 #[tokio::test]
 async fn what_the_recording_has_not() {
     let server = Server::new().await;

@@ -1,9 +1,9 @@
 //! The path relay as its clients see it: the scenarios of the recording of `signallerd`, played against ours.
 //!
-//! Requests, frames, codes, reasons and answers are copied by hand from that recording (scenario names in the tests);
-//! where ours differs on purpose, the test says so. Deadlines are shortened by the options, as the recording did; the
-//! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`, what
-//! changes with sigver beside it in `auto`.
+//! Requests, frames, codes, reasons and answers are copied by hand from that recording (scenario names in the
+//! tests); where ours differs on purpose, the test says so. Deadlines are shortened by the options, as the
+//! recording did; the default ones are tested with the rules of the pipe. What is answered in HTTP is tested
+//! in `http`, what changes with sigver beside it in `auto`.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -156,8 +156,8 @@ async fn handle_taken_unknown_and_free_again() {
     server.open("/connect/abc").await;
 }
 
-// Scenarios listener_gone_then_connect, listener_dropped_then_connect and listener_dropped_then_relisten. Ours differs
-// on purpose: there the handle stayed taken (409), and who connected got 101 and a close.
+// Scenarios listener_gone_then_connect, listener_dropped_then_connect and listener_dropped_then_relisten.
+// Ours differs on purpose: there the handle stayed taken (409), and who connected got 101 and a close.
 #[tokio::test]
 async fn a_listener_that_left_frees_its_handle() {
     let server = Server::new().await;

@@ -1,4 +1,4 @@
-//! What holds for any frames, in any order.
+//! Properties that hold for any frames, in any order.
 
 use proptest::prelude::*;
 
@@ -44,7 +44,8 @@ fn any_frame() -> impl Strategy<Value = Message> {
 }
 
 proptest! {
-    /// Whatever comes, in whatever dialect: nothing panics, and as long as nothing is known there is a deadline.
+    /// Whatever comes, in whatever dialect: nothing panics, and as long as nothing is known there is a
+    /// deadline.
     #[test]
     fn hostile_frames_are_survived(
         frames in prop::collection::vec((any_frame(), 0u64..3_000), 0..12),

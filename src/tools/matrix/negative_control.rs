@@ -10,7 +10,7 @@ use crate::tools::client::random_key;
 use crate::tools::dial::{ConnectError, Target, error_chain};
 
 /// Runs the negative control: a joiner of a room without a member must be rejected, or become the member.
-pub async fn control(target: &Target, joiner: Protocol) -> PairResult {
+pub(super) async fn control(target: &Target, joiner: Protocol) -> PairResult {
     let first = TestMessage::new(MessageKind::Offer, "control");
     let peer = SyntheticPeer::connect(target, joiner, Role::Joiner, &random_key(), Some(&first)).await;
     let answer = match peer {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn port_in_use_is_explained_in_one_line() {
+    async fn port_in_use_is_reported_in_one_line() {
         let listener = bind("127.0.0.1", 0).await.unwrap();
         let port = address(&listener).port();
         assert_eq!(
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn denied_ports_below_1024_are_explained() {
+    fn denied_ports_below_1024_are_reported() {
         let denied = |port| {
             ListenError::new(([0, 0, 0, 0], port).into(), io::ErrorKind::PermissionDenied.into()).to_string()
         };

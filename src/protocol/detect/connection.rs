@@ -109,6 +109,12 @@ impl ConnectionProtocol {
         }
     }
 
+    /// Returns true if nothing is left to detect.
+    #[cfg(test)]
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.state, State::Established(_))
+    }
+
     /// Handles one input; what is put out passes the placement, if there is one.
     fn run(
         &mut self,

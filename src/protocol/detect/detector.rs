@@ -225,19 +225,20 @@ impl Detector {
         self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
     }
 
-    /// Starts a session of the most likely of these candidates, which are of one family.
+    /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key is
+    /// none of its keys.
     fn start_session(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         let Some(upgrade) = &self.upgrade else { return };
-        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        self.candidates = candidates;
         if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
-            out.close(close);
-        } else {
-            if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
-                out.binary(PROBE);
-                self.history.probed = true;
-            }
-            session.open(self.opened, out);
+            return out.close(close);
         }
+        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
+            out.binary(PROBE);
+            self.history.probed = true;
+        }
+        session.open(self.opened, out);
         let round_trip = match &self.phase {
             Phase::AwaitingFirstFrame(awaiting) => awaiting.round_trip,
             Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
@@ -248,7 +249,6 @@ impl Detector {
         } else {
             Phase::Confirmed
         };
-        self.candidates = candidates;
         self.session = Some(session);
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::after;
 use super::policy::{Policy, RoomPolicy};
 use crate::protocol::dialect::{Candidates, Family, Output, OutputSink, PeerProtocol};
+use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
 /// Time that an opener of a JSON dialect has to tell its generation. netflux 0.10.3 takes some 10 ms
@@ -92,6 +93,12 @@ impl OutputSink for PlacementFilter<'_> {
                 Some(held) => held.enqueue(command),
                 None => self.out.ask(command),
             },
+            // The last output: the client enters no room after it.
+            Output::Send(Outgoing::Close(_)) => {
+                placement.forget();
+                placement.changes = PlacementChanges::default();
+                self.out.put(output);
+            }
             Output::Send(_) | Output::Ping | Output::Mixed(..) => self.out.put(output),
         }
     }

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_once_when_the_moment_has_come() {
+    fn deadline_notifies_once() {
         let timers = TimerQueue::default();
         let at = |millis| timers.start + Duration::from_millis(millis);
         let (a, b) = (Outbox::new(100), Outbox::new(100));

@@ -171,7 +171,7 @@ proptest! {
 
     /// The fast check skips only messages without WebRTC content.
     #[test]
-    fn text_is_no_message(bytes in prop_oneof![pieces(), test_json::any_json_text().prop_map(Bytes::from)]) {
+    fn text_payloads_are_no_protobuf_messages(bytes in prop_oneof![pieces(), test_json::any_json_text().prop_map(Bytes::from)]) {
         if is_text_without(&bytes, 0) {
             prop_assert!(services::decode(&bytes, LINK).is_none());
         }
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn text_is_known_by_its_bytes(bytes in prop::collection::vec(prop_oneof![40 => Just(b'a'), 1 => any::<u8>()], 0..60)) {
+    fn text_payloads_are_detected_by_their_bytes(bytes in prop::collection::vec(prop_oneof![40 => Just(b'a'), 1 => any::<u8>()], 0..60)) {
         let text = bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'|');
         prop_assert_eq!(is_text_without(&bytes, b'|'), text);
     }

@@ -1,6 +1,6 @@
-//! The proof that a client of any dialect, however late its first frame is, ends up in a conversation that it can
-//! finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway has only
-//! the client's behaviour to tell its dialect by.
+//! The proof that a client of any dialect, however late its first frame is, ends up in a conversation that it
+//! can finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway
+//! has only the client's behaviour to tell its dialect by.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -139,12 +139,14 @@ fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
     run(&same_dialect());
 }
 
-/// Which conversations between two dialects are left out: nothing on the wire tells in time what the member reads.
+/// Which conversations between two dialects are left out: nothing on the wire tells in time what the member
+/// reads.
 fn unreadable(one: Dialect, other: Dialect, comes: Comes) -> bool {
     match (one, other) {
         // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
         (Dialect::S19, _) | (Dialect::S20, Dialect::S19) => true,
-        // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at once.
+        // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at
+        // once.
         (Dialect::S15, Dialect::S16 | Dialect::S18) => comes == Comes::Between,
         // Its opener gets nothing from us to know that it is in the room by.
         (Dialect::S5, _) => comes == Comes::Between,

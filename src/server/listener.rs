@@ -92,8 +92,8 @@ fn privilege(address: SocketAddr) -> &'static str {
 /// Listens on `host` and `port`, ready to accept within the current Tokio runtime.
 ///
 /// `host` is an IPv4 address, an IPv6 address (bare or in brackets), or a name; `::` takes connections of
-/// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name, the first
-/// one that this machine has is used. Port 0 leaves the choice to the system.
+/// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name,
+/// the first one that this machine has is used. Port 0 leaves the choice to the system.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
 //! Server URLs, and connections to the server that one names, with or without TLS.
 //!
-//! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a frame.
+//! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a
+//! frame.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -87,8 +88,8 @@ pub enum DialedStream {
 pub type DialedSocket = WebSocketStream<DialedStream>;
 
 impl Target {
-    /// Parses `[ws|wss|http|https]://HOST[:PORT][/PATH]`. TLS servers need a certificate that the system trusts, or that
-    /// the file named by the environment variable `SSL_CERT_FILE` holds.
+    /// Parses `[ws|wss|http|https]://HOST[:PORT][/PATH]`. TLS servers need a certificate that the system
+    /// trusts, or that the file named by the environment variable `SSL_CERT_FILE` holds.
     ///
     /// # Errors
     ///
@@ -147,7 +148,8 @@ impl Target {
         self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
     }
 
-    /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and [`path`](Self::path).
+    /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
+    /// [`path`](Self::path).
     ///
     /// # Errors
     ///

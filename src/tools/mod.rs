@@ -1,5 +1,5 @@
-//! The commands next to serving: `sigver dialects` and others, each with its own options. The gateway's command line is in
-//! `cli`.
+//! The commands next to serving: `sigver dialects` and others, each with its own options. The gateway's
+//! command line is in `cli`.
 
 pub mod bench;
 pub mod client;

@@ -1,6 +1,6 @@
-//! Protobuf without generated code. [`fields`] splits a message without any schema; [`decode`] reads one as the real
-//! clients do, with protobufjs: a known field has the type that the schema gives it, whatever its wire type is, and a
-//! nested message may read on behind its own end.
+//! Protobuf without generated code. [`fields`] splits a message without any schema; [`decode`] reads one as
+//! the real clients do, with protobufjs: a known field has the type that the schema gives it, whatever its
+//! wire type is, and a nested message may read on behind its own end.
 
 use prost::encoding::{decode_varint, encode_varint};
 
@@ -113,7 +113,8 @@ pub enum FieldValue {
     Message(KnownFields),
 }
 
-/// The known fields of a message, in the order in which each was first set: the last is the one that a `oneof` holds.
+/// The known fields of a message, in the order in which each was first set: the last is the one that a
+/// `oneof` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnownFields(pub Vec<(u32, FieldValue)>);
 

@@ -1,5 +1,5 @@
-//! Synthetic clients, one of each dialect: small state machines that react to what comes as the real clients were
-//! measured to, also to what was not meant for them.
+//! Synthetic clients, one of each dialect: small state machines that react to what comes as the real clients
+//! were measured to, also to what was not meant for them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -25,12 +25,12 @@ use Dialect::{S5, S15, S16, S18, S19, S20};
 impl Dialect {
     pub const ALL: [Dialect; 6] = [S5, S15, S16, S18, S19, S20];
 
-    /// Whether its client speaks first.
+    /// Returns true if the client sends first.
     pub fn speaks_first(self) -> bool {
         matches!(self, S5 | S19 | S20)
     }
 
-    /// Whether its client sends heartbeats of its own.
+    /// Returns the client's own heartbeat, if it sends any.
     pub fn beats(self) -> Option<&'static [u8]> {
         match self {
             S5 | S15 => None,
@@ -44,7 +44,7 @@ impl Dialect {
     }
 }
 
-/// What a client wants. Only sigver 5 must know it before the server tells.
+/// Role of a client. Only sigver 5 must know it before the server's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     First,
@@ -60,7 +60,7 @@ impl Role {
     }
 }
 
-/// What happened in a client.
+/// Event in a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Did {
     /// It is the first.
@@ -79,11 +79,11 @@ pub enum Did {
     Joined,
     /// The server has heard all that it said before it asked.
     Heard,
-    /// What no client should have to see.
+    /// A frame that no client should receive.
     Wrong(String),
 }
 
-/// What a client sends.
+/// Frame that a client sends.
 #[derive(Clone, Debug)]
 pub enum Send {
     Text(String),
@@ -272,12 +272,12 @@ impl Client {
         }
     }
 
-    /// What the protobuf clients say to one another: addressed as in sigver 19 and 20, whose frames nest it.
+    /// Returns the payload of protobuf clients: addressed as in sigver 19 and 20, whose frames nest it.
     fn payload(from: u32, to: u32, text: &str) -> Vec<u8> {
         [number(1, from), number(2, to), number(3, SERVICE), delimited(4, text.as_bytes())].concat()
     }
 
-    /// As netflux writes it.
+    /// Returns the bytes that netflux writes.
     fn v1_message(&self, id: Option<u32>, text: &str) -> Vec<u8> {
         let payload = Client::payload(self.role.id(), 0, text);
         let id = id.map(|id| number(1, id)).unwrap_or_default();
@@ -375,7 +375,7 @@ impl Client {
         }
     }
 
-    /// As netflux writes it, the last field of each message included.
+    /// Returns the bytes that netflux writes, the last field of each message included.
     fn current_message(&self, to: Option<u32>, text: &str) -> Vec<u8> {
         let (from, to) = to.map_or((self.role.id(), 0), |to| (0, to));
         let payload = Client::payload(from, to, text);

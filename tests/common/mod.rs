@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: a gateway of their own on a port of its own, and a limit on every wait.
+//! Parts that the end-to-end tests share: a gateway of their own on a port of its own, and a limit on every
+//! wait.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use ws::Ws;
 
-/// How long anything that is to happen at once may take, on a machine that is busy with other things.
+/// Longest wait for an immediate event, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// Waits for something that is to happen at once.

@@ -1,5 +1,5 @@
-//! A gateway and pages in browsers with synthetic clients, on a simulated network: no socket, no task, and a clock that only
-//! moves from one event to the next. Nothing is lost or overtaken on the way.
+//! A gateway and pages in browsers with synthetic clients, on a simulated network: no socket, no task, and a
+//! clock that only moves from one event to the next. Nothing is lost or overtaken on the way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ const MAX_PENDING: usize = 1 << 20;
 /// Place of a delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delay {
-    /// The library learns late that the connection is open; WebSocket pings are answered at once, as browsers do.
+    /// The library learns late that the connection is open; WebSocket pings are answered at once, as browsers
+    /// do.
     Page(u64),
     /// Each frame takes half of it, in both directions.
     Path(u64),
@@ -167,7 +168,8 @@ impl Simulation {
         Ok(())
     }
 
-    /// Waits until the gateway has received all that the client sent, and the client all that the gateway sent before.
+    /// Waits until the gateway has received all that the client sent, and the client all that the gateway
+    /// sent before.
     pub fn settle(&mut self, page: PageId) -> Result<(), String> {
         self.send(page.0, Frame::Ping("heard"));
         self.until(page, &Did::Heard)?;

@@ -16,10 +16,10 @@ const TIMES: u64 = 64;
 /// Allocations for the bytes on arrival; the payload shares them.
 const BYTES: u64 = 1;
 
-/// Allocations for a joiner's and a member's message in the JSON dialects, in a test build: the frame as received, the
-/// memory that lets its data share it, and the frame that is sent. The message to an opener also needs the text of an id
-/// (sigver 7 to 14) or of an index (an opener of sigver 4 that may be one of 5). An opener of sigver 6 that may be one of 7
-/// is sent the offer twice.
+/// Allocations for a joiner's and a member's message in the JSON dialects, in a test build: the frame as
+/// received, the memory that lets its data share it, and the frame that is sent. The message to an opener
+/// also needs the text of an id (sigver 7 to 14) or of an index (an opener of sigver 4 that may be one of 5).
+/// An opener of sigver 6 that may be one of 7 is sent the offer twice.
 const JSON: [(Dialect, u64, Option<u64>); 10] = [
     (Dialect::Sigver1, 2, Some(2)),
     (Dialect::Sigver4, 4, Some(2)),

@@ -1,5 +1,5 @@
-//! The protocol of one connection, from its upgrade to its end: the dialect is detected, and then spoken by a [`Session`]
-//! alone.
+//! The protocol of one connection, from its upgrade to its end: the dialect is detected, and then spoken by a
+//! [`Session`] alone.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real clients.
+//! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real
+//! clients.
 
 mod json;
 mod properties;
@@ -88,7 +89,7 @@ impl Talk {
         self
     }
 
-    /// What was done since the last call, in short.
+    /// Returns the outputs since the last call, in short form.
     fn did(&mut self) -> Vec<String> {
         let mut did = Vec::new();
         for step in self.steps.drain(..) {

@@ -252,8 +252,8 @@ impl<H: Clone> Room<H> {
     }
 
     /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command
-    /// than
-    /// `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking member.
+    /// than `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking
+    /// member.
     fn exhausted_sole_member(&self, peer: PeerId, admitted_by: AdmittedBy) -> Option<PeerId> {
         let member = self.members.oldest().filter(|_| self.members.len() == 1)?;
         let tried = self.peers.get(peer)?.tried.contains(member.identity);

@@ -1,12 +1,12 @@
-//! Test messages: each has a unique marker, so that it is recognised wherever and in whatever form it arrives. How a
-//! dialect frames them is in `dialects`.
+//! Test messages: each has a unique marker, so that it is recognised wherever and in whatever form it
+//! arrives. How a dialect frames them is in `dialects`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-/// The kind of a message. The first three have the names of a WebRTC negotiation, because some dialects can carry
-/// nothing else; their contents are an application's own anyway.
+/// The kind of a message. The first three have the names of a WebRTC negotiation, because some dialects can
+/// carry nothing else; their contents are an application's own anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageKind {
     /// A JSON value named `offer`.
@@ -110,8 +110,8 @@ impl TestMessage {
         TestMessage { kind, content: Content::Marked(marker.to_owned()) }
     }
 
-    /// Returns a message of which only the size counts: `size` bytes, or a JSON value of `size` bytes, but no fewer
-    /// than each needs.
+    /// Returns a message of which only the size counts: `size` bytes, or a JSON value of `size` bytes, but no
+    /// fewer than each needs.
     pub fn with_size(kind: MessageKind, size: usize) -> Self {
         let overhead = match kind {
             MessageKind::Bytes => 1,
@@ -190,7 +190,8 @@ impl TestMessage {
 }
 
 impl ReceivedMessage {
-    /// Returns the message in a JSON value. Offers, answers and candidates are objects with one attribute of that name.
+    /// Returns the message in a JSON value. Offers, answers and candidates are objects with one attribute of
+    /// that name.
     pub fn from_json(value: Value) -> Self {
         if let Value::Object(object) = &value
             && object.len() == 1

@@ -1,4 +1,5 @@
-//! Synthetic clients of every dialect, written by hand from what was measured on the original servers and clients.
+//! Synthetic clients of every dialect, written by hand from what was measured on the original servers and
+//! clients.
 //!
 //! The clients use no codec of the gateway, so that they can judge it.
 

@@ -1,5 +1,5 @@
-//! A synthetic client on a WebSocket: a task that passes received frames to the client's state machine, writes what
-//! that sends, and sends its heartbeats.
+//! A synthetic client on a WebSocket: a task that passes received frames to the client's state machine,
+//! writes what that sends, and sends its heartbeats.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ enum ConnectionCommand {
 }
 
 impl SyntheticPeer {
-    /// Connects, and sends what a client of this protocol and role sends first. `first` is the message that a joiner
-    /// sends with its request to join, if its protocol has that.
+    /// Connects, and sends what a client of this protocol and role sends first. `first` is the message that a
+    /// joiner sends with its request to join, if its protocol has that.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The seventeen protocols, and what each of them can express (measured on the Node.js servers). No messages here.
+//! The seventeen protocols, and what each of them can express (measured on the Node.js servers). No messages
+//! here.
 
 use std::fmt;
 
@@ -144,7 +145,8 @@ impl Protocol {
             Dialect::Sigver18 => {
                 ProtocolCapabilities { heartbeats_member: true, heartbeats_joiner: true, ..v1 }
             }
-            // `lastData` exists here, too, but no client of these releases sets it, and no server forwards it.
+            // `lastData` exists here, too, but no client of these releases sets it, and no server forwards
+            // it.
             Dialect::Sigver19 | Dialect::Sigver20 => ProtocolCapabilities {
                 heartbeats_member: true,
                 heartbeats_joiner: true,

@@ -19,7 +19,8 @@ use crate::tools::{draw_target, ephemeral_server, parse_protocol};
 /// Options of `sigver matrix`.
 #[derive(Debug, Args)]
 pub(crate) struct MatrixArgs {
-    /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this command
+    /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this
+    /// command
     url: Option<String>,
     /// Protocols of the server that is started, as --protocol of the gateway
     #[arg(long, value_name = "LIST", default_value = "auto", conflicts_with = "url")]
@@ -27,8 +28,8 @@ pub(crate) struct MatrixArgs {
     /// Measure only these dialects
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     dialects: Vec<String>,
-    /// Measure only this pair, MEMBER:JOINER; `*` stands for all dialects, and `none` for a room without a member (the
-    /// negative control). May be repeated
+    /// Measure only this pair, MEMBER:JOINER; `*` stands for all dialects, and `none` for a room without a
+    /// member (the negative control). May be repeated
     #[arg(long, value_name = "PAIR")]
     only: Vec<String>,
     /// Print the result as JSON

@@ -6,8 +6,8 @@ use super::result::{MatrixResult, PairFailure, PairId, PairResult, Verdict};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::text_table::{CellAlignment, text_table};
 
-/// Returns each loss of a result with its number of pairs, most frequent first. In a grid a loss is named by its place,
-/// counted from 1.
+/// Returns each loss of a result with its number of pairs, most frequent first. In a grid a loss is named by
+/// its place, counted from 1.
 fn legend(result: &MatrixResult) -> Vec<(String, usize)> {
     let mut found: Vec<(String, usize)> = Vec::new();
     for pair in &result.pairs {

@@ -1,4 +1,5 @@
-//! The result of a matrix: how well each pair of dialects works together, and how that compares with an older result.
+//! The result of a matrix: how well each pair of dialects works together, and how that compares with an older
+//! result.
 
 use std::fmt;
 
@@ -135,8 +136,8 @@ impl MatrixResult {
         failed.map(|result| PairFailure { pair: result.pair, reason: result.verdict.to_string() }).collect()
     }
 
-    /// Returns the pairs that are worse than in an older result. Pairs that only one of the results has are not compared,
-    /// but a new pair must not fail.
+    /// Returns the pairs that are worse than in an older result. Pairs that only one of the results has are
+    /// not compared, but a new pair must not fail.
     pub fn regressions(&self, before: &MatrixResult) -> Vec<PairFailure> {
         let mut found = Vec::new();
         for PairResult { pair, verdict, .. } in self.all() {

@@ -1,4 +1,5 @@
-//! The behaviour of each release towards a client that sends little, as measured on the Node.js servers. No sockets.
+//! The behaviour of each release towards a client that sends little, as measured on the Node.js servers. No
+//! sockets.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Connections that send as little as possible, and what they observe. What an observation means is in `fingerprint`.
+//! Connections that send as little as possible, and what they observe. What an observation means is in
+//! `fingerprint`.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
-//! Finds out what a server speaks: a few connections that send as little as possible, what they observe, and which
-//! releases that fits. The servers of sigver 1 to 5 crash on a message that they do not expect, so nothing is sent that
-//! any of them could crash on: at first only silence and an empty object, and then only what the remaining releases
-//! understand.
+//! Finds out what a server speaks: a few connections that send as little as possible, what they observe, and
+//! which releases that fits. The servers of sigver 1 to 5 crash on a message that they do not expect, so
+//! nothing is sent that any of them could crash on: at first only silence and an empty object, and then only
+//! what the remaining releases understand.
 //!
-//! The observations are in [`observe`], what each release would show in [`fingerprint`], and the trial of two clients in
-//! [`session`].
+//! The observations are in [`observe`], what each release would show in [`fingerprint`], and the trial of two
+//! clients in [`session`].
 
 use std::time::Instant;
 
@@ -199,7 +199,8 @@ fn newest_version(release: Release) -> &'static str {
 }
 
 impl Observed {
-    /// Drops the releases whose clients do not work; all of them, if a gateway serves more than one release would.
+    /// Drops the releases whose clients do not work; all of them, if a gateway serves more than one release
+    /// would.
     fn exclude_by(&mut self, trials: &[ProtocolTrial]) {
         let works = |protocol: Protocol| trials.iter().any(|trial| trial.dialect == protocol && trial.works);
         let works = |release: &Release| works(Protocol::Sigver(release.dialect()));

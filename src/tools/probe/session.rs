@@ -1,5 +1,6 @@
-//! Tries whether two clients of one protocol can meet on a server, and reach one another. It sends nothing that harms a
-//! Node.js server: a joiner joins only when the room is known to be open, and nothing is sent to a client that left.
+//! Tries whether two clients of one protocol can meet on a server, and reach one another. It sends nothing
+//! that harms a Node.js server: a joiner joins only when the room is known to be open, and nothing is sent to
+//! a client that left.
 
 use std::time::Duration;
 
@@ -76,7 +77,8 @@ pub async fn attempt(target: &Target, protocol: Protocol) -> Result<(), SessionE
     let first = capabilities.joins_with_data.then(|| TestMessage::new(MessageKind::Offer, &key));
     let mut joiner = SyntheticPeer::connect(target, protocol, Role::Joiner, &key, first.as_ref()).await?;
     let result = exchange(&mut member, &mut joiner, first, &key).await;
-    // The joiner leaves first: some Node.js servers crash on the next message of a joiner whose member has left.
+    // The joiner leaves first: some Node.js servers crash on the next message of a joiner whose member has
+    // left.
     joiner.leave(STEP_TIMEOUT).await;
     member.leave(STEP_TIMEOUT).await;
     result

@@ -30,12 +30,12 @@ Exit code: 0 if nothing is different, 1 if something is, 2 if it could not be tr
 /// The time at which the clients of a recording act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pace {
-    /// At the recorded times, if the server did something by itself in a conversation of some seconds, such as a
-    /// heartbeat; else quickly.
+    /// At the recorded times, if the server did something by itself in a conversation of some seconds, such
+    /// as a heartbeat; else quickly.
     Auto,
     /// At the recorded times, and what comes must come at its time.
     Recorded,
-    /// As soon as no more consequences of the last action can arrive.
+    /// When no more consequences of the last action can arrive
     Quick,
 }
 

@@ -1,9 +1,9 @@
-//! Compares two transcripts of one script: what each client received in each step, in order, and that it received nothing
-//! else.
+//! Compares two transcripts of one script: what each client received in each step, in order, and that it
+//! received nothing else.
 //!
-//! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other throughout the
-//! scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In scenarios about time a client's
-//! frames are compared regardless of steps, but each must arrive at its time.
+//! Server-generated ids may differ, but consistently: one id of one transcript stands for one id of the other
+//! throughout the scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In
+//! scenarios about time a client's frames are compared regardless of steps, but each must arrive at its time.
 
 use std::collections::HashMap;
 
@@ -90,7 +90,8 @@ pub enum ComparisonOrder {
     /// The events of each client in each step; in scenarios about time, with their times.
     #[default]
     Steps,
-    /// The events of each client: for real conversations, in which a client may act while another's frames are in transit.
+    /// The events of each client: for real conversations, in which a client may act while another's frames
+    /// are in transit.
     Clients,
     /// The events of each client, with their times.
     Times,
@@ -171,7 +172,8 @@ impl IdMapping {
     }
 }
 
-/// Time before a client leaves, in milliseconds, in which frames to it may still be in transit, and need not arrive.
+/// Time before a client leaves, in milliseconds, in which frames to it may still be in transit, and need not
+/// arrive.
 const TRANSIT_TIME: u64 = 250;
 
 /// Compares the transcript of a run with the expected one.
@@ -331,8 +333,8 @@ impl Comparer<'_> {
         }
     }
 
-    /// Returns true if the client may have left, when the transcript was made, before it could receive this. A player takes
-    /// more time.
+    /// Returns true if the client may have left, when the transcript was made, before it could receive this.
+    /// A player takes more time.
     fn may_have_been_in_transit(&self, peer: &str, step: usize) -> bool {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());

@@ -1,8 +1,9 @@
-//! Server-generated ids: their positions in a frame, a frame without them, and the replacement of one by another.
+//! Server-generated ids: their positions in a frame, a frame without them, and the replacement of one by
+//! another.
 //!
-//! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically never draws a
-//! small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an index in a list) is literal,
-//! and a larger one is server-generated.
+//! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically
+//! never draws a small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an
+//! index in a list) is literal, and a larger one is server-generated.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -31,7 +32,8 @@ pub enum IdLayout {
         /// The numbers of the id fields in it.
         ids: &'static [u64],
     },
-    /// Any of these, each frame by what it is: for conversations in which clients may speak different dialects.
+    /// Any of these, each frame by what it is: for conversations in which clients may speak different
+    /// dialects.
     Any,
 }
 
@@ -72,8 +74,8 @@ impl IdLayout {
         }
     }
 
-    /// The id fields of the field with this number, if it may be the content of a message. No release has another
-    /// message in a field that is the content of another release's.
+    /// The id fields of the field with this number, if it may be the content of a message. No release has
+    /// another message in a field that is the content of another release's.
     fn content(self, number: u64) -> Option<&'static [u64]> {
         match (self, number) {
             (IdLayout::Protobuf { content, ids }, _) if number == content => Some(ids),
@@ -237,8 +239,8 @@ fn tag(number: u64, wire_type: u64) -> Vec<u8> {
     out
 }
 
-/// `None`: show the frame as it is, because it is no message, has no content, or is not encoded the usual way (so
-/// that cutting it would hide a difference).
+/// `None`: show the frame as it is, because it is no message, has no content, or is not encoded the usual way
+/// (so that cutting it would hide a difference).
 fn mask_content(layout: IdLayout, bytes: &[u8]) -> Option<Vec<MaskPiece>> {
     if replace_content(layout, bytes, Some)? != bytes {
         return None;
@@ -303,8 +305,8 @@ fn replace_content(layout: IdLayout, bytes: &[u8], new: impl Fn(u64) -> Option<u
     Some(out)
 }
 
-/// The bytes of a recorded frame with the ids of the recorded run replaced by those of this run. Everything else
-/// stays byte for byte, and a frame that cannot be understood stays as it is.
+/// The bytes of a recorded frame with the ids of the recorded run replaced by those of this run. Everything
+/// else stays byte for byte, and a frame that cannot be understood stays as it is.
 pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, Id>) -> Vec<u8> {
     let original = || payload.bytes.clone();
     if let (Some(ids), Some(text)) = (layout.attributes(), json_text(layout, payload)) {
@@ -331,7 +333,8 @@ pub fn substitute(layout: IdLayout, payload: &RecordedFrame, live: &HashMap<Id, 
     replace_content(layout, &payload.bytes, new).unwrap_or_else(original)
 }
 
-/// The JSON for the id of this run. Scripts also send a number as a string, to see whether that is understood.
+/// The JSON for the id of this run. Scripts also send a number as a string, to see whether that is
+/// understood.
 fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
     let as_number = |text: &str| live.get(&Id::Number(text.parse().ok()?)).map(|new| format!("\"{new}\""));
     match (live.get(id), id) {

@@ -1,4 +1,5 @@
-//! Positions of the values of a JSON object in its text, so that one can be replaced without changing the rest.
+//! Positions of the values of a JSON object in its text, so that one can be replaced without changing the
+//! rest.
 
 use std::ops::Range;
 

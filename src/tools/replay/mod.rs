@@ -3,7 +3,7 @@
 //! ```text
 //! *.jsonl ─ transcript ─► script (steps: one client action + the events that followed)
 //!                            │
-//!             player ◄───────┘   plays the actions over real sockets (peer), renames room keys (rename), replaces
+//!             player ◄───────┘   plays the actions over sockets (peer), renames room keys (rename), replaces
 //!               │                server-generated ids by those of the run (ids)
 //!               ▼
 //!          transcript of the run ─► compare ─► differences
@@ -12,11 +12,12 @@
 //!            └────► recorder    which become lines of a transcript
 //! ```
 //!
-//! Nothing here uses the gateway's codecs: what is sent was recorded or written by hand, and what is received is compared
-//! as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js servers uses this, too.
+//! Nothing here uses the gateway's codecs: what is sent was recorded or written by hand, and what is received
+//! is compared as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js
+//! servers uses this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`]. Sockets and
-//! files: [`peer`], [`player`], [`proxy`], [`recorder`].
+//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`].
+//! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod compare;

@@ -1,6 +1,7 @@
 //! A scripted WebSocket client: a task that executes commands and reports events.
 //!
-//! A client answers only WebSocket pings, close frames, and the frame of its automatic reply; it offers no extension.
+//! A client answers only WebSocket pings, close frames, and the frame of its automatic reply; it offers no
+//! extension.
 
 use std::time::Duration;
 

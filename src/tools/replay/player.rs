@@ -1,9 +1,9 @@
 //! Plays the clients of a scenario against a server, and records what happens.
 //!
-//! The player does not keep the recorded pauses: when all events of a step have arrived (or a timeout has passed), it sends a
-//! WebSocket ping on every open connection, waits for the pongs, does that again (the first ping may have overtaken a
-//! message on its way through the server), and waits a short time for unexpected frames. Scenarios about time are played
-//! at their recorded times.
+//! The player does not keep the recorded pauses: when all events of a step have arrived (or a timeout has
+//! passed), it sends a WebSocket ping on every open connection, waits for the pongs, does that again (the
+//! first ping may have overtaken a message on its way through the server), and waits a short time for
+//! unexpected frames. Scenarios about time are played at their recorded times.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,11 +37,11 @@ pub struct PlayOptions {
     pub target: Target,
     /// Suffix of room keys; `None` leaves them unchanged, which needs a server that no other scenario uses.
     pub suffix: Option<String>,
-    /// Send a client's first frame at once after its connection opened, as real clients do, where the script shows
-    /// that it sends first. A server that must find out the protocol depends on it.
+    /// Send a client's first frame at once after its connection opened, as real clients do, where the script
+    /// shows that it sends first. A server that must find out the protocol depends on it.
     pub eager: bool,
-    /// An answer that the real clients of the dialect send without their application; frame and answer are not recorded.
-    /// A server that must find out the protocol depends on it.
+    /// An answer that the real clients of the dialect send without their application; frame and answer are
+    /// not recorded. A server that must find out the protocol depends on it.
     pub auto_reply: Option<AutoReply>,
     /// Returns what a client of a release receives in a frame, where the server does not know the release.
     pub client_view: Option<fn(&str, RecordedFrame) -> RecordedFrame>,
@@ -276,8 +276,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Returns true if as many events arrived in this step as the script has, at whichever client. A closed connection
-    /// receives nothing more.
+    /// Returns true if as many events arrived in this step as the script has, at whichever client. A closed
+    /// connection receives nothing more.
     fn step_complete(&self, step: &ScriptStep) -> bool {
         self.arrived.values().sum::<usize>() >= step.seen.len()
             || step.seen.iter().all(|s| self.has(&s.peer, step.count(&s.peer)))
@@ -405,8 +405,8 @@ impl<'a> Player<'a> {
             if recorded.is_server_generated() && live.is_substitute_for(&recorded) {
                 self.live_ids.entry(recorded).or_insert(live);
             } else if let (true, Id::Number(_), Id::Number(_)) = (json, &recorded, &live) {
-                // Clients answer by the last number they received, also where one server counts from 0 for each key and
-                // the other does not.
+                // Clients answer by the last number they received, also where one server counts from 0 for
+                // each key and the other does not.
                 self.live_ids.insert(recorded, live);
             }
         }

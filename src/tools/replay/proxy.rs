@@ -1,8 +1,8 @@
 //! A recording proxy: forwards every byte unchanged, and records the messages on the way.
 //!
-//! Only the server's address in a request is replaced, and extensions are removed (compressed frames could not be read).
-//! Connections without an upgrade are forwarded and not recorded. A line is written before its bytes are forwarded, so
-//! that the order of the lines is one in which the events can have happened.
+//! Only the server's address in a request is replaced, and extensions are removed (compressed frames could
+//! not be read). Connections without an upgrade are forwarded and not recorded. A line is written before its
+//! bytes are forwarded, so that the order of the lines is one in which the events can have happened.
 
 use std::future::Future;
 use std::io;
@@ -295,7 +295,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Passes bytes on until either side ends; the other is told. If it does not want them, they are only listened to.
+/// Passes bytes on until either side ends; the other is told. If it does not want them, they are only
+/// listened to.
 async fn relay(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),

@@ -29,15 +29,15 @@ pub(crate) struct RecordArgs {
     /// Address to listen on
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     listen: String,
-    /// A new file, or a folder (name a new one with a / at its end), which gets a file for each scenario; without it,
-    /// standard output
+    /// A new file, or a folder (name a new one with a / at its end), which gets a file for each scenario;
+    /// without it, standard output
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
     /// Name of the scenarios: session_1, session_2 ...
     #[arg(long, value_name = "NAME", default_value = "session", value_parser = named)]
     name: String,
-    /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise read off
-    /// each frame (and cannot be for releases before 4)
+    /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise
+    /// read off each frame (and cannot be for releases before 4)
     #[arg(long, value_name = "VERSION", default_value = "any")]
     release: String,
 }

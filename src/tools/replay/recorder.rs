@@ -1,7 +1,7 @@
 //! The output of a recording: lines of a transcript, each written at once, in scenarios that can be replayed.
 //!
-//! Connections that overlap in time are one scenario, and a new one begins when none is open: a server that everybody
-//! left has forgotten them, so a scenario needs nothing of what was before it.
+//! Connections that overlap in time are one scenario, and a new one begins when none is open: a server that
+//! everybody left has forgotten them, so a scenario needs nothing of what was before it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -50,8 +50,9 @@ pub struct ConnectionRecorder {
 }
 
 impl Recorder {
-    /// Records to standard output, to a new file, or, if `out` is a folder, to a new file in it for each scenario. The
-    /// scenarios' names begin with `prefix`; `version` is the release that the clients speak, or `any`.
+    /// Records to standard output, to a new file, or, if `out` is a folder, to a new file in it for each
+    /// scenario. The scenarios' names begin with `prefix`; `version` is the release that the clients speak,
+    /// or `any`.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! Room keys that are different at each run, so that many scripts can use one server at the same time.
 //!
-//! The new name goes in after the last letter or digit of the key, so that everything a server might trip over stays:
-//! `/a/b/` becomes `/a/b-x7/`, `//a/b` becomes `//a/b-x7`. Very long keys keep their length. Keys without a letter or
-//! digit (the empty one), and those that are no plain JSON string, stay as they are: a script that uses one needs a
-//! server of its own.
+//! The new name goes in after the last letter or digit of the key, so that everything a server might trip
+//! over stays: `/a/b/` becomes `/a/b-x7/`, `//a/b` becomes `//a/b-x7`. Very long keys keep their length. Keys
+//! without a letter or digit (the empty one), and those that are no plain JSON string, stay as they are: a
+//! script that uses one needs a server of its own.
 
 use super::ids::IdLayout;
 use super::json_members::members;
@@ -23,8 +23,8 @@ fn plain(value: &str) -> Option<&str> {
     inner.filter(|key| !key.contains('\\'))
 }
 
-/// Returns true if the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at all, which the
-/// oldest releases take for a key, too), so that no other script may use the server meanwhile.
+/// Returns true if the script may open a room whose key cannot be renamed (`""`, `null`, a number, or none at
+/// all, which the oldest releases take for a key, too), so that no other script may use the server meanwhile.
 pub fn needs_own_server(script: &Scenario) -> bool {
     let Some(keys) = IdLayout::of(&script.version).keys() else {
         // Here an empty path is refused.

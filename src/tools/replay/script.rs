@@ -1,4 +1,5 @@
-//! A scenario as steps: each is one action of a client, with all events that clients observed before the next.
+//! A scenario as steps: each is one action of a client, with all events that clients observed before the
+//! next.
 
 use super::transcript::{
     ConnectRequest, FrameKind, RecordedEvent, RecordedFrame, Scenario, full_path, to_hex,

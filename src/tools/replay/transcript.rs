@@ -84,7 +84,8 @@ pub enum RecordedEvent {
         /// The reason text.
         reason: String,
     },
-    /// The connection ended, as the client sees it: 1005 for a close frame without a code, 1006 without a frame.
+    /// The connection ended, as the client sees it: 1005 for a close frame without a code, 1006 without a
+    /// frame.
     RecvClose {
         /// The close code.
         code: u16,
@@ -146,7 +147,8 @@ impl Scenario {
         self.name.starts_with("timed_")
     }
 
-    /// Returns true if the player can play the scenario: raw TCP scenarios are kept in the files, but not played.
+    /// Returns true if the player can play the scenario: raw TCP scenarios are kept in the files, but not
+    /// played.
     pub fn is_playable(&self) -> bool {
         let raw =
             |e: &RecordedEvent| matches!(e, RecordedEvent::RawSend { .. } | RecordedEvent::RawRecv { .. });
@@ -179,8 +181,8 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// The path a `connect` line means. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for a path of 513
-/// characters that goes on with its last letter.
+/// The path a `connect` line means. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for a path
+/// of 513 characters that goes on with its last letter.
 pub fn full_path(path: &str) -> String {
     let abbreviated = path.strip_suffix(" chars)").and_then(|p| p.rsplit_once("...("));
     let Some((head, count)) = abbreviated else {

@@ -1,8 +1,9 @@
-//! What is said to clients of the JSON dialects while several are possible.
+//! Tests of the frames sent to clients of the JSON dialects while several are possible.
 
 use super::*;
 
-/// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14, measured).
+/// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14,
+/// measured).
 #[test]
 fn one_answer_suits_all_json_candidates() {
     let bound = Event::LinkedToMember { link: LinkId(7) };
@@ -34,7 +35,8 @@ fn join_with_data_gets_no_answer_from_the_server() {
     assert_eq!(talk.did(), [""; 0]);
 }
 
-/// One that was told it is the opener, and whose joiner gets no answer, takes itself for refused (sigver 7.6 and 8).
+/// One that was told it is the opener, and whose joiner gets no answer, takes itself for refused (sigver 7.6
+/// and 8).
 #[test]
 fn lone_joiner_that_does_not_answer_is_refused() {
     let lone = || {

@@ -114,7 +114,7 @@ fn json_clients_meet_their_generation() {
     assert_eq!(moves(&mut talk), ["Netflux1"]);
 }
 
-/// What is said before the generation is known is said again in the room, in its order.
+/// Commands sent before the peer protocol is known are sent again in the room, in order.
 #[test]
 fn commands_after_a_held_join_wait_with_it() {
     let mut talk = open("/");

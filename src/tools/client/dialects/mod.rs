@@ -1,5 +1,6 @@
-//! Synthetic clients, one for each dialect: small state machines that send what a real client sends, and react to what
-//! they receive as the real ones were measured to, also to what was not meant for them. No sockets, tasks or clocks.
+//! Synthetic clients, one for each dialect: small state machines that send what a real client sends, and
+//! react to what they receive as the real ones were measured to, also to what was not meant for them. No
+//! sockets, tasks or clocks.
 
 mod signaller;
 #[cfg(test)]
@@ -89,8 +90,8 @@ pub struct JoinerId(pub Value);
 
 /// A client of one dialect.
 pub trait SyntheticClient: Send {
-    /// Handles the opening of the connection. `first` is the message that a joiner sends with its request to join, if
-    /// its dialect has that.
+    /// Handles the opening of the connection. `first` is the message that a joiner sends with its request to
+    /// join, if its dialect has that.
     fn on_open(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction>;
 
     /// Handles a text frame.
@@ -99,7 +100,8 @@ pub trait SyntheticClient: Send {
     /// Handles a binary frame.
     fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction>;
 
-    /// Encodes a message to the other client, a member's to the joiner `to`; `None` if the dialect cannot express it.
+    /// Encodes a message to the other client, a member's to the joiner `to`; `None` if the dialect cannot
+    /// express it.
     fn encode(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame>;
 
     /// Encodes that nothing more follows; `None` if the dialect cannot express it.
@@ -107,7 +109,8 @@ pub trait SyntheticClient: Send {
         None
     }
 
-    /// Encodes that a joiner has reached the group through its member; `None` if the dialect cannot express it.
+    /// Encodes that a joiner has reached the group through its member; `None` if the dialect cannot express
+    /// it.
     fn encode_joined(&mut self) -> Option<ClientFrame> {
         None
     }

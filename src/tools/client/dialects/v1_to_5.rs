@@ -1,5 +1,5 @@
-//! A client of sigver 1 to 5: `{"type":"open"|"join"}`, then whole objects. Those of 1 to 4 can express offers and
-//! candidates only.
+//! A client of sigver 1 to 5: `{"type":"open"|"join"}`, then whole objects. Those of 1 to 4 can express
+//! offers and candidates only.
 
 use serde_json::{Map, Value, json};
 
@@ -69,8 +69,8 @@ impl SyntheticClient for IndexedClient {
             None => None,
             Some(index) => {
                 let number = index.as_u64().or_else(|| index.as_str()?.parse().ok());
-                // An opener counts its joiners. The server of sigver 5.0.0 itself sends another number, and would crash
-                // on an answer to it.
+                // An opener counts its joiners. The server of sigver 5.0.0 itself sends another number, and
+                // would crash on an answer to it.
                 if number.is_none_or(|number| number >= self.joiners) {
                     return vec![unexpected(format!("an index of no joiner: {index}"))];
                 }

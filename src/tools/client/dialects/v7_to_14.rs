@@ -1,5 +1,6 @@
-//! A client of sigver 7 to 14: a key is opened or joined, then `{"data":D}` is sent to the member and `{"id":N,"data":D}`
-//! to a joiner. Each release looks for one attribute of its own in the answer to the first message.
+//! A client of sigver 7 to 14: a key is opened or joined, then `{"data":D}` is sent to the member and
+//! `{"id":N,"data":D}` to a joiner. Each release looks for one attribute of its own in the answer to the
+//! first message.
 
 use serde_json::{Map, Value, json};
 

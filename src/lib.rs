@@ -46,7 +46,7 @@
 //! socket → transport (WebSocket, event stream) ─ Message → conn: one task per connection
 //!     detecting:    detect::Detector: evidence → candidates → a Session; a wrong assumption is reverted
 //!     established:  dialect::Session::decode → commands for the room, replies, a close
-//!                   hub: lock the room → room::Room::apply → events for the receivers' bounded outboxes; unlock, wake
+//!                   hub: lock the room → room::Room::apply → events for bounded outboxes; unlock, wake
 //! receiver's conn: outbox → Session::encode → transport → socket
 //! ```
 //!

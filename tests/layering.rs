@@ -16,7 +16,8 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),
     ("tools", &["protocol::dialect", "protocol::detect", "server", "config", "cli"]),
-    // What plays and compares must not use what it tries; opening a connection and splitting protobuf are no codec.
+    // What plays and compares must not use what it tries; opening a connection and splitting protobuf are no
+    // codec.
     ("tools::replay", &["tools::dial", "tools::protobuf"]),
     ("tools::replay::cli", &["tools"]),
     ("tools::replay::record_cli", &["tools"]),
@@ -51,8 +52,8 @@ fn module_of(file: &Path) -> Vec<String> {
     path
 }
 
-/// Every path below the crate that `source`, a file of the module `module`, names: `crate::…` and `super::…`, single or in
-/// braces. A path is cut behind its first item that is no module (a capital letter).
+/// Every path below the crate that `source`, a file of the module `module`, names: `crate::…` and `super::…`,
+/// single or in braces. A path is cut behind its first item that is no module (a capital letter).
 fn uses(module: &[String], source: &str) -> BTreeSet<String> {
     let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
@@ -156,8 +157,9 @@ fn modules_depend_as_drawn() {
     assert!(wrong.is_empty(), "against the drawing in ARCHITECTURE.md:\n{}", wrong.join("\n"));
 }
 
-/// The comparison with the original servers has from the gateway only what plays and compares, which has nothing from the
-/// rest; benches also have what measures. The counts of instructions look into every layer that a message goes through.
+/// The comparison with the original servers has from the gateway only what plays and compares, which has
+/// nothing from the rest; benches also have what measures. The counts of instructions look into every layer
+/// that a message goes through.
 #[test]
 fn the_comparison_does_not_use_what_it_tries() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests");

@@ -112,14 +112,15 @@ async fn it_says_where_it_listens_and_does() {
     served.signal("TERM").await;
     let (status, rest, errors) = served.end().await;
     assert_eq!((status.code(), &rest[..]), (Some(0), ""));
-    // The log, without colours as it is no terminal's, says that it came and went, and nothing of its clients.
+    // The log, without colours as it is no terminal's, says that it came and went, and nothing of its
+    // clients.
     let lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.len(), 2, "{errors}");
     assert!(lines[0].ends_with(r#" INFO sigver: serving protocols="auto" tls=false"#), "{errors}");
     assert!(lines[1].ends_with(" INFO sigver: stopping"), "{errors}");
 }
 
-/// As Node does for the originals: who starts it from a shell that allows 1,024 files has room for as many clients as before.
+/// The soft limit of open files is raised to the hard one, as Node.js does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn it_may_have_as_many_files_as_the_system_allows() {

@@ -1,5 +1,5 @@
-//! `sigver record` in front of a gateway, and `sigver replay` of what it wrote: equal where nothing changed, different
-//! where something did. The clients are real as to bytes: every frame is written by hand.
+//! `sigver record` in front of a gateway, and `sigver replay` of what it wrote: equal where nothing changed,
+//! different where something did. The clients are real as to bytes: every frame is written by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -94,7 +94,8 @@ async fn send(ws: &mut Ws<TcpStream>, frames: &[&str]) {
     }
 }
 
-/// Two clients of sigver 20: several frames at once, an id of the server's sent back, a close, and a broken wire.
+/// Two clients of sigver 20: several frames at once, an id of the server's sent back, a close, and a broken
+/// wire.
 async fn pair_of_20(recorder: &Recorder, key: &str) {
     let head = request(key).replace("Host:", "Origin: https://pages.example\r\nHost:");
     let mut opener = Ws::open_with(recorder.tcp().await, head.as_bytes()).await;

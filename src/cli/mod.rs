@@ -24,7 +24,7 @@ use split::split_args;
 
 pub use help::markdown;
 
-/// What the process has to do.
+/// Task of the process.
 #[derive(Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "there is one of these in the life of a process")]
 pub enum Outcome {

@@ -165,8 +165,8 @@ pub struct SignallerConfig {
     /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so
     /// that the operator has to anchor it. Without one, the server's own origin and clients that send none.
     ///
-    /// `regex_lite` takes linear time and its classes are ASCII, like RE2, which signallerd used. Unicode classes (`\p`)
-    /// and quotations (`\Q…\E`) of RE2 are missing; origins are ASCII.
+    /// `regex_lite` takes linear time and its classes are ASCII, like RE2, which signallerd used. Unicode
+    /// classes (`\p`) and quotations (`\Q…\E`) of RE2 are missing; origins are ASCII.
     pub origin: Option<Regex>,
     /// Limits of a pipe.
     pub limits: PipeLimits,

@@ -1,5 +1,5 @@
-//! Protocols and rooms as plain state machines: no I/O, clock, randomness or task. Time and random numbers are
-//! arguments.
+//! Protocols and rooms as plain state machines: no I/O, clock, randomness or task. Time and random numbers
+//! are arguments.
 
 #![cfg_attr(
     not(test),

@@ -92,8 +92,8 @@ fn privilege(address: SocketAddr) -> &'static str {
 /// Listens on `host` and `port`, ready to accept within the current Tokio runtime.
 ///
 /// `host` is an IPv4 address, an IPv6 address (bare or in brackets), or a name; `::` takes connections of
-/// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name, the first
-/// one that this machine has is used. Port 0 leaves the choice to the system.
+/// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name,
+/// the first one that this machine has is used. Port 0 leaves the choice to the system.
 ///
 /// # Errors
 ///
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn port_in_use_is_explained_in_one_line() {
+    async fn port_in_use_is_reported_in_one_line() {
         let listener = bind("127.0.0.1", 0).await.unwrap();
         let port = address(&listener).port();
         assert_eq!(
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn denied_ports_below_1024_are_explained() {
+    fn denied_ports_below_1024_are_reported() {
         let denied = |port| {
             ListenError::new(([0, 0, 0, 0], port).into(), io::ErrorKind::PermissionDenied.into()).to_string()
         };

@@ -88,8 +88,8 @@ pub enum DialedStream {
 pub type DialedSocket = WebSocketStream<DialedStream>;
 
 impl Target {
-    /// Parses `[ws|wss|http|https]://HOST[:PORT][/PATH]`. TLS servers need a certificate that the system trusts, or that
-    /// the file named by the environment variable `SSL_CERT_FILE` holds.
+    /// Parses `[ws|wss|http|https]://HOST[:PORT][/PATH]`. TLS servers need a certificate that the system
+    /// trusts, or that the file named by the environment variable `SSL_CERT_FILE` holds.
     ///
     /// # Errors
     ///

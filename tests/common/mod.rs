@@ -1,4 +1,5 @@
-//! Parts that the end-to-end tests share: a gateway in the process of the test on a free port, and a limit on every wait.
+//! Parts that the end-to-end tests share: a gateway in the process of the test on a free port, and a limit on
+//! every wait.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]

@@ -10,12 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_tungstenite::tungstenite::Message;
 
-/// What is wrong with it.
+/// Fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing, but that it does not say that a peer has left.
     None,
-    /// What is for one joiner goes to all of them.
+    /// A message for one joiner is sent to all of them.
     Broadcasts,
     /// All joiners have the same id.
     OneId,

@@ -23,7 +23,8 @@ use tokio::net::TcpListener;
 use common::TestGateway;
 use faulty::Fault;
 
-/// What is known to be lost in `auto` mode, by its place in docs/reference/differences.md; an error if nothing works.
+/// Returns the known losses in `auto` mode, by id in docs/reference/differences.md; an error if nothing
+/// works.
 fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static str> {
     // C48 and C50: which of two layouts a member reads is not known before it has sent a content.
     if member != joiner && (member == "sigver-15.1" || (member, joiner) == ("sigver-15", "sigver-15.1")) {
@@ -38,8 +39,8 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     }
     let bytes = |name: &str| Protocol::from_name(name).is_some_and(|tongue| !tongue.is_json());
     let mut lost = Vec::new();
-    // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but those of
-    // sigver 5 see messages without it.
+    // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but
+    // those of sigver 5 see messages without it.
     match (typed(member), typed(joiner)) {
         // 4 is spoken as 5, whose messages have no kind (C65).
         (true, false) if member == "sigver-1" && joiner != "sigver-5" => {
@@ -101,7 +102,8 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     Ok(lost)
 }
 
-/// What is lost between sigver 6, which has one offer and one answer, and sigver 1 and 4, where both sides make offers.
+/// Returns the losses between sigver 6, which has one offer and one answer, and sigver 1 and 4, where both
+/// sides make offers.
 fn one_offer_of_a_kind(member: &str, joiner: &str) -> Vec<&'static str> {
     let mut lost = match (member, joiner) {
         ("sigver-1", _) => vec!["to the member: offer altered", "to the joiner: offer without its kind"],

@@ -1,17 +1,17 @@
-//! The relay where sigver is served too: which paths are its own, and which are keys of rooms as they always were.
+//! The path relay on a server that serves sigver too: its paths, and those that remain keys of rooms.
 
 use tokio_tungstenite::tungstenite::Message;
 
 use super::harness::{Client, Server};
 use super::http::UPGRADE;
 
-/// `connect` of sigver 20, id 11 and 12.
+/// The message `connect` of sigver 20 with the ids 11 and 12.
 const CONNECT: [&[u8]; 2] = [b"\x1a\x02\x08\x0b", b"\x1a\x02\x08\x0c"];
-/// Its answer: first in the room, or not.
+/// The responses to it: first in the room, or not.
 const CONNECTED: [&[u8]; 2] = [b"\x20\x01", b"\x20\x00"];
 
-/// Two clients of sigver 20 that meet in the room of this path.
-async fn is_a_room(server: &Server, path: &str) -> [Client; 2] {
+/// Asserts that two clients of sigver 20 meet in the room of this path, and returns them.
+async fn assert_room(server: &Server, path: &str) -> [Client; 2] {
     let mut peers = [server.open(path).await, server.open(path).await];
     for (peer, (connect, connected)) in peers.iter_mut().zip(CONNECT.into_iter().zip(CONNECTED)) {
         peer.send(Message::binary(connect)).await;
@@ -25,7 +25,7 @@ async fn is_a_room(server: &Server, path: &str) -> [Client; 2] {
     peers
 }
 
-async fn is_the_relays(server: &Server, handle: &str) {
+async fn assert_signaller_path(server: &Server, handle: &str) {
     assert_eq!(server.refused(&format!("/connect/{handle}")).await, (404, String::new()));
     let mut l = server.open(&format!("/listen/{handle}")).await;
     assert_eq!(server.refused(&format!("/listen/{handle}")).await, (409, String::new()));
@@ -39,17 +39,17 @@ async fn is_the_relays(server: &Server, handle: &str) {
 }
 
 #[tokio::test]
-async fn well_formed_handles_are_the_relays() {
+async fn well_formed_handles_are_signaller_paths() {
     for protocol in ["auto", "sigver-20,signaller"] {
         let server = Server::serving(protocol).await;
         for handle in ["abc", "a_b_c", "a1b2", "ab%63"] {
-            is_the_relays(&server, handle).await;
+            assert_signaller_path(&server, handle).await;
         }
     }
 }
 
 #[tokio::test]
-async fn any_other_path_is_a_key() {
+async fn other_paths_are_room_keys() {
     let server = Server::serving("auto").await;
     let mut open = Vec::new();
     for path in [
@@ -68,20 +68,20 @@ async fn any_other_path_is_a_key() {
         "/listening/abc",
         "/abc",
     ] {
-        open.push(is_a_room(&server, path).await);
+        open.push(assert_room(&server, path).await);
     }
 }
 
 #[tokio::test]
-async fn without_the_relay_every_path_is_a_key() {
+async fn every_path_is_a_room_key_without_signaller() {
     for protocol in ["sigver-20", "current", "json,protobuf-v1,protobuf-v2"] {
         let server = Server::serving(protocol).await;
-        let _peers = (is_a_room(&server, "/listen/abc").await, is_a_room(&server, "/connect/abc").await);
+        let _peers = (assert_room(&server, "/listen/abc").await, assert_room(&server, "/connect/abc").await);
     }
 }
 
 #[tokio::test]
-async fn its_paths_are_answered_as_the_original_does() {
+async fn signaller_paths_have_the_responses_of_signallerd() {
     let server = Server::serving("auto").await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     for (path, status) in [

@@ -95,7 +95,8 @@ impl Server {
         }
     }
 
-    /// What the server answers to a request written by hand, without its `Date`: status line, headers sorted, body.
+    /// Sends a request written by hand. Returns the response without its `Date`: status line, sorted
+    /// headers, body.
     pub async fn raw(&self, request: &str) -> (String, Vec<String>, String) {
         let mut stream = TcpStream::connect(self.0.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

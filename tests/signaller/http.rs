@@ -1,4 +1,4 @@
-//! What the relay answers before there is a WebSocket: who is admitted, and in which words the others are refused.
+//! HTTP responses of the path relay: admission, and the texts of rejections.
 
 use regex_lite::Regex;
 
@@ -119,10 +119,9 @@ async fn origin_re() {
     }
 }
 
-// No recording: a malformed escape, a method that opens no WebSocket. The text of the one and the status of the other
-// are ours.
+// No recording of these. The text of the first response and the status of the second are this server's.
 #[tokio::test]
-async fn what_the_recording_has_not() {
+async fn malformed_escapes_and_other_methods_are_rejected() {
     let server = Server::new().await;
     for path in ["/listen/ab%6", "/listen/ab%zz", "/connect/%ff"] {
         let answer = server.raw(&format!("GET {path} HTTP/1.1\r\n{UPGRADE}\r\n")).await;

@@ -1,9 +1,9 @@
-//! The path relay as its clients see it: the scenarios of the recording of `signallerd`, played against ours.
+//! The path relay from the view of its clients: the scenarios of the recording of `signallerd`.
 //!
-//! Requests, frames, codes, reasons and answers are copied by hand from that recording (scenario names in the tests);
-//! where ours differs on purpose, the test says so. Deadlines are shortened by the options, as the recording did; the
-//! default ones are tested with the rules of the pipe. What is answered in HTTP is tested in `http`, what
-//! changes with sigver beside it in `auto`.
+//! Requests, frames, codes, reasons and responses are copied by hand from that recording, whose scenarios
+//! name the tests. Deliberate differences are stated at the test. Deadlines are shortened by the options, as
+//! in the recording; exact and default ones are tested with a simulated clock next to the code. HTTP
+//! responses are tested in `http`, a server that serves sigver too in `auto`.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -156,10 +156,11 @@ async fn handle_taken_unknown_and_free_again() {
     server.open("/connect/abc").await;
 }
 
-// Scenarios listener_gone_then_connect, listener_dropped_then_connect and listener_dropped_then_relisten. Ours differs
-// on purpose: there the handle stayed taken (409), and who connected got 101 and a close.
+// Scenarios listener_gone_then_connect, listener_dropped_then_connect and listener_dropped_then_relisten. A
+// deliberate difference: in signallerd the handle stayed taken (409), and connectors received 101 and a close
+// frame.
 #[tokio::test]
-async fn a_listener_that_left_frees_its_handle() {
+async fn disconnect_of_a_listener_frees_its_handle() {
     let server = Server::new().await;
     let mut l = server.open("/listen/abc").await;
     l.text("early").await;
@@ -169,14 +170,14 @@ async fn a_listener_that_left_frees_its_handle() {
     server.open("/listen/abc").await.vanish();
     let mut l = server.open_soon("/listen/abc").await;
     let mut c = server.open("/connect/abc").await;
-    c.text("for the one who is here").await;
-    l.gets("for the one who is here").await;
+    c.text("for the connected listener").await;
+    l.gets("for the connected listener").await;
     c.gets_nothing().await;
 }
 
-// No recording: the original does not read a listener before somebody connects.
+// No recording: signallerd does not read a listener before a connector arrives.
 #[tokio::test]
-async fn a_listener_that_breaks_the_limits_early_is_closed() {
+async fn waiting_listener_that_exceeds_limits_is_closed() {
     let server = Server::new().await;
     let mut l = server.open("/listen/abc").await;
     l.text(&"x".repeat(1025)).await;
@@ -227,7 +228,7 @@ async fn pipe_timeout() {
 
 // No recording: browsers cannot send it.
 #[tokio::test]
-async fn text_that_is_no_text_is_refused() {
+async fn text_that_is_not_utf8_is_refused() {
     let (mut l, mut c) = Server::new().await.pair().await;
     let bad = Frame::message(&b"\xff\xfe"[..], OpCode::Data(Data::Text), true);
     c.send(Message::Frame(bad)).await;
@@ -236,7 +237,7 @@ async fn text_that_is_no_text_is_refused() {
 }
 
 #[tokio::test]
-async fn stopping_closes_all() {
+async fn shutdown_closes_all_clients() {
     let server = Server::new().await;
     let (mut l, mut c) = server.pair().await;
     let mut waiting = server.open("/listen/abcd").await;

@@ -1,5 +1,5 @@
-//! Events for a client whose dialect is assumed: held until the assumption is sure enough to send them, and buffered until
-//! it is confirmed, so that they can be sent again in another dialect.
+//! Events for a client whose dialect is assumed: held until the assumption is sure enough to send them, and
+//! buffered until it is confirmed, so that they can be sent again in another dialect.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ pub(super) struct Assumption {
     bytes: usize,
     /// Number of the buffered events that were delivered.
     delivered: usize,
-    /// Time until which the client's page may still be loading: it may answer the probe, and then speaks a dialect that
-    /// cannot read what the most likely one sends, or turn out to be of another family.
+    /// Time until which the client's page may still be loading: it may answer the probe, and then speaks a
+    /// dialect that cannot read what the most likely one sends, or turn out to be of another family.
     hold_until: Option<Instant>,
 }
 
@@ -37,8 +37,8 @@ impl Assumption {
             due.push(event);
             return due;
         }
-        // Delivered at once if everything before it was, and its sender is silent at first like this client: rooms are
-        // rarely mixed. The end of a link is readable where the contents before it were.
+        // Delivered at once if everything before it was, and its sender is silent at first like this client:
+        // rooms are rarely mixed. The end of a link is readable where the contents before it were.
         let all_delivered = self.delivered == self.buffered.len();
         let is_end = matches!(event, Event::LinkEnded { .. });
         let due = self.hold_until.is_none()
@@ -75,8 +75,8 @@ impl Assumption {
         self.buffered.split_off(self.delivered)
     }
 
-    /// Ends a refuted assumption, and returns the events to replay: all but those of a link by which the client joined
-    /// because of the assumption, which it does not know.
+    /// Ends a refuted assumption, and returns the events to replay: all but those of a link by which the
+    /// client joined because of the assumption, which it does not know.
     pub(super) fn revert(mut self) -> Vec<Event> {
         self.buffered.retain(|event| match event {
             Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Member,
@@ -92,8 +92,8 @@ impl Assumption {
     }
 }
 
-/// Returns true if the sender speaks sigver 16 or 18: a member of these sends nothing until its first heartbeat. One of
-/// 15 would have answered the probe.
+/// Returns true if the sender speaks sigver 16 or 18: a member of these sends nothing until its first
+/// heartbeat. One of 15 would have answered the probe.
 fn sender_is_server_first(event: &Event) -> bool {
     let Event::Relayed { sender, .. } = event else { return false };
     Dialect::from_tag(*sender)

@@ -1,5 +1,5 @@
-//! The protocol of one connection, from its upgrade to its end: the dialect is detected, and then spoken by a [`Session`]
-//! alone.
+//! The protocol of one connection, from its upgrade to its end: the dialect is detected, and then spoken by a
+//! [`Session`] alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +107,12 @@ impl ConnectionProtocol {
             State::Detecting(detector) => detector.candidates(),
             State::Established(session) => session.candidates(),
         }
+    }
+
+    /// Returns true if nothing is left to detect.
+    #[cfg(test)]
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.state, State::Established(_))
     }
 
     /// Handles one input; what is put out passes the placement, if there is one.

@@ -14,8 +14,8 @@ use crate::protocol::dialect::{
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, Reason};
 
-/// Time that a silent client has to answer the probe, besides its round trip, before it is sent what others said: pages
-/// that are slow to answer are rarely slower.
+/// Time that a silent client has to answer the probe, besides its round trip, before it is sent what others
+/// said: pages that are slow to answer are rarely slower.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limit of the events that wait for the room's answer to a client whose assumption was reverted, in bytes.
@@ -35,7 +35,7 @@ pub(super) struct Detector {
     session: Option<Session>,
 }
 
-/// How far what the server sends rests on what the client sent.
+/// Extent to which sent frames rest on frames of the client.
 #[derive(Debug)]
 enum Phase {
     /// Neither side has sent anything.
@@ -202,8 +202,9 @@ impl Detector {
         self.history.note(facts);
     }
 
-    /// Starts again for a client that was treated as one of sigver 15 to 18, and speaks something else. The current
-    /// clients ignore what they were sent (measured on netflux 4.3.0 and 4.3.1), so that nothing is lost.
+    /// Starts again for a client that was treated as one of sigver 15 to 18, and speaks something else. The
+    /// current clients ignore what they were sent (measured on netflux 4.3.0 and 4.3.1), so that nothing is
+    /// lost.
     fn revert_assumption(&mut self, candidates: Candidates, out: &mut dyn OutputSink) {
         let Some(upgrade) = &self.upgrade else { return };
         out.put(Output::Recognised(candidates.releases, Evidence::Corrected));
@@ -224,19 +225,20 @@ impl Detector {
         self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
     }
 
-    /// Starts a session of the most likely of these candidates, which are of one family.
+    /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key is
+    /// none of its keys.
     fn start_session(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         let Some(upgrade) = &self.upgrade else { return };
-        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        self.candidates = candidates;
         if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
-            out.close(close);
-        } else {
-            if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
-                out.binary(PROBE);
-                self.history.probed = true;
-            }
-            session.open(self.opened, out);
+            return out.close(close);
         }
+        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
+            out.binary(PROBE);
+            self.history.probed = true;
+        }
+        session.open(self.opened, out);
         let round_trip = match &self.phase {
             Phase::AwaitingFirstFrame(awaiting) => awaiting.round_trip,
             Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
@@ -247,7 +249,6 @@ impl Detector {
         } else {
             Phase::Confirmed
         };
-        self.candidates = candidates;
         self.session = Some(session);
     }
 
@@ -329,7 +330,8 @@ impl Detector {
             }
             Phase::Assumed(assumption) => {
                 if let Some(held) = assumption.release(now) {
-                    // The client had the time to answer the probe. If it does so later, it still is a candidate.
+                    // The client had the time to answer the probe. If it does so later, it still is a
+                    // candidate.
                     let unanswered = self.candidates.releases.filter(|release| !release.has_protobuf_pong());
                     if let Some(session) = self.session.as_mut().filter(|_| !unanswered.is_empty()) {
                         session.assume(Candidates::new(unanswered), now, out);

@@ -11,7 +11,8 @@
 //! | `28` (pong or tryAnother) | 18 if from a joiner that sent `20`; else 15, however late: its page may be slow |
 //! | any other | nothing |
 //!
-//! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all originals).
+//! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all
+//! originals).
 
 use bytestring::ByteString;
 
@@ -79,7 +80,8 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
     };
     let v1 = family(Family::ProtobufV1);
     let current = family(Family::ProtobufV2);
-    // A client that pings would have answered the probe before it sent anything else. If only such are left, it did.
+    // A client that pings would have answered the probe before it sent anything else. If only such are left,
+    // it did.
     let unprobed = |set: ReleaseSet| {
         let rest = set.filter(|release| !(history.probed && release.has_protobuf_pong()));
         if rest.is_empty() { set } else { rest }
@@ -104,7 +106,8 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
     }
 }
 
-/// Returns the JSON releases of which a text of this shape may be a message; all of them if it is none of any.
+/// Returns the JSON releases of which a text of this shape may be a message; all of them if it is none of
+/// any.
 fn json(shape: Option<MessageShape>, history: History, releases: ReleaseSet) -> ReleaseSet {
     let Some(shape) = shape else { return releases };
     if history.identity_probed && shape.answers_identity_probe() {

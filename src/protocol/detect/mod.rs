@@ -1,4 +1,5 @@
-//! Detection of the dialect that a client speaks. Pure: messages, events and times come in, outputs are put into a sink.
+//! Detection of the dialect that a client speaks. Pure: messages, events and times come in, outputs are put
+//! into a sink.
 
 use std::time::{Duration, Instant};
 

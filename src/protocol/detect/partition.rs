@@ -1,5 +1,6 @@
-//! Rooms by generation. A key can stand for several rooms, one for each generation of clients, and a client must not enter
-//! one before its generation is known: [`Placement`] holds it back, and moves it if it turns out to be of another.
+//! Rooms by generation. A key can stand for several rooms, one for each generation of clients, and a client
+//! must not enter one before its generation is known: [`Placement`] holds it back, and moves it if it turns
+//! out to be of another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,15 +8,18 @@ use std::time::{Duration, Instant};
 use super::after;
 use super::policy::{Policy, RoomPolicy};
 use crate::protocol::dialect::{Candidates, Family, Output, OutputSink, PeerProtocol};
+use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
-/// Time that an opener of a JSON dialect has to tell its generation. netflux 0.10.3 takes some 10 ms (measured).
+/// Time that an opener of a JSON dialect has to tell its generation. netflux 0.10.3 takes some 10 ms
+/// (measured).
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time that a joiner of a JSON dialect is held back: openers that arrive with it are asked first.
 const JOINER_HOLD_TIME: Duration = Duration::from_millis(250);
 
-/// Limit of the commands of a client that is held back, in bytes. Commands above it are lost, as they would be in no room.
+/// Limit of the commands of a client that is held back, in bytes. Commands above it are lost, as they would
+/// be in no room.
 const MAX_WAITING: usize = 64 * 1024;
 
 /// The room of one connection among those of its key.
@@ -89,6 +93,12 @@ impl OutputSink for PlacementFilter<'_> {
                 Some(held) => held.enqueue(command),
                 None => self.out.ask(command),
             },
+            // The last output: the client enters no room after it.
+            Output::Send(Outgoing::Close(_)) => {
+                placement.forget();
+                placement.changes = PlacementChanges::default();
+                self.out.put(output);
+            }
             Output::Send(_) | Output::Ping | Output::Mixed(..) => self.out.put(output),
         }
     }
@@ -126,8 +136,9 @@ impl Placement {
             && std::mem::take(&mut self.reassigned)
     }
 
-    /// Ends one input: sends the client to a room if its generation is known by now or the time is over, and to another one
-    /// if it is of another generation than was assumed. Returns the changes since the last input.
+    /// Ends one input: sends the client to a room if its generation is known by now or the time is over, and
+    /// to another one if it is of another generation than was assumed. Returns the changes since the last
+    /// input.
     pub(super) fn settle(&mut self, now: Instant, out: &mut dyn OutputSink) -> PlacementChanges {
         let known = self.generation().is_some();
         let assumed = self.assumed_generation();
@@ -169,8 +180,8 @@ impl Placement {
             (Family::Json, Command::Join(_)) => Some(JOINER_HOLD_TIME),
             _ if self.generation().is_some() => None,
             (Family::Json, Command::Open(Open { exclusive: true, .. })) => Some(PROBE_TIMEOUT),
-            // The client was sent the probe, as candidates of several generations are left: it answers it soon, or is of
-            // those that do not.
+            // The client was sent the probe, as candidates of several generations are left: it answers it
+            // soon, or is of those that do not.
             (Family::ProtobufV1, _) => Some(self.policy.windows.silence),
             (Family::Json | Family::ProtobufV2, _) => None,
         }

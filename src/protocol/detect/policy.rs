@@ -1,4 +1,5 @@
-//! The configuration of detection: the releases that a client may speak, how long to wait for evidence, and the rooms.
+//! The configuration of detection: the releases that a client may speak, how long to wait for evidence, and
+//! the rooms.
 
 use std::time::Duration;
 
@@ -32,9 +33,9 @@ pub enum RoomPolicy {
     /// All of them.
     #[default]
     Shared,
-    /// Those of one generation.
+    /// Clients meet those of their peer protocol only.
     Partitioned,
-    /// Those of one generation under keys that match, and all of them under the others.
+    /// Clients meet those of their peer protocol only, in rooms whose keys match.
     PartitionedFor(Regex),
 }
 
@@ -64,11 +65,11 @@ impl RoomPolicy {
 /// Times to wait for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectionTimeouts {
-    /// Time after the pong in which a client has to send its first frame, or is treated as one that waits for the server's.
-    /// Longer: a slower page is not misjudged; shorter: clients of sigver 15 to 18 wait less.
+    /// Time after the pong in which a client has to send its first frame, or is treated as one that waits for
+    /// the server's. Longer: a slower page is not misjudged; shorter: clients of sigver 15 to 18 wait less.
     pub margin: Duration,
-    /// Longest such time after the upgrade on a fast link. Without a pong, a silent client is sent the first frame after
-    /// four times as long.
+    /// Longest such time after the upgrade on a fast link. Without a pong, a silent client is sent the first
+    /// frame after four times as long.
     pub silence: Duration,
     /// Time in which a client that has to send the first frame must do so, before it is closed.
     pub first_frame: Duration,

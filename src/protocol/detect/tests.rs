@@ -1,4 +1,5 @@
-//! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real clients.
+//! The negotiation with a clock of its own: evidence row by row, and conversations as they go with real
+//! clients.
 
 mod json;
 mod properties;
@@ -88,7 +89,7 @@ impl Talk {
         self
     }
 
-    /// What was done since the last call, in short.
+    /// Returns the outputs since the last call, in short form.
     fn did(&mut self) -> Vec<String> {
         let mut did = Vec::new();
         for step in self.steps.drain(..) {
@@ -140,7 +141,7 @@ fn relayed(side: Side, from: Dialect) -> Event {
 }
 
 #[test]
-fn the_evidence_table_row_by_row() {
+fn evidence_table_holds_row_by_row() {
     let auto = policy("auto").releases;
     let none = History::default();
     let probed = History { probed: true, ..none };
@@ -182,7 +183,7 @@ fn the_evidence_table_row_by_row() {
 }
 
 #[test]
-fn a_current_client_waits_for_nothing() {
+fn current_client_is_answered_at_once() {
     let mut talk = Talk::open("auto", "/k");
     assert_eq!(talk.did(), ["ping"]);
     talk.frame(1, &hex("1a02080b"));
@@ -201,7 +202,7 @@ fn a_current_client_waits_for_nothing() {
 }
 
 #[test]
-fn silence_is_an_answer_after_the_round_trip_and_a_margin() {
+fn silence_is_evidence_after_round_trip_and_margin() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(169);
     assert_eq!(talk.did(), ["ping"]);
@@ -213,7 +214,7 @@ fn silence_is_an_answer_after_the_round_trip_and_a_margin() {
 }
 
 #[test]
-fn on_a_fast_link_nobody_waits_longer_than_the_window_and_on_a_slow_one_until_the_pong() {
+fn wait_ends_with_window_on_fast_link_and_with_pong_on_slow_link() {
     for (pong, speaks) in [(0, 150), (300, 450), (400, 500), (499, 574), (1_000, 1_075)] {
         let mut talk = Talk::open("auto", "/k");
         talk.pong(pong).until(speaks - 1);
@@ -230,7 +231,7 @@ fn on_a_fast_link_nobody_waits_longer_than_the_window_and_on_a_slow_one_until_th
 
 /// netflux 1.1.0-beta answers the probe; its pings then come as from sigver 15.0.4.
 #[test]
-fn a_probed_client_of_15_is_known_by_its_pong() {
+fn pong_to_probe_means_sigver_15() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(153, &hex("2801"));
@@ -246,7 +247,7 @@ fn a_probed_client_of_15_is_known_by_its_pong() {
 
 /// netflux 3.0.0 ignores the probe and sends heartbeats of its own.
 #[test]
-fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
+fn heartbeat_without_pong_means_sigver_16_or_18() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::LinkedToMember { link: LinkId(9) });
     assert_eq!(talk.did(), ["ping", "10012001", "k join", "1000"]);
@@ -258,7 +259,7 @@ fn a_joiner_that_ignores_the_probe_speaks_16_or_18() {
 
 /// netflux 4.3 ignores what we said, and says connect when its page gets to it.
 #[test]
-fn a_late_client_of_the_current_generation_is_taken_back() {
+fn late_connect_reverts_assumption() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     // A joiner of its own generation came in the meantime: what it sent is held, not lost.
@@ -272,7 +273,7 @@ fn a_late_client_of_the_current_generation_is_taken_back() {
 }
 
 #[test]
-fn what_was_shown_in_the_wrong_dialect_is_shown_again() {
+fn events_sent_in_wrong_dialect_are_sent_again() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.event(500, relayed(Side::Member, Dialect::Sigver18));
@@ -283,7 +284,7 @@ fn what_was_shown_in_the_wrong_dialect_is_shown_again() {
 }
 
 #[test]
-fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
+fn held_events_are_released_after_hold_timeout() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(20).until(170).event(172, Event::Admitted { first: true }).did();
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
@@ -302,7 +303,7 @@ fn a_silent_member_gets_what_was_held_when_it_has_not_answered_the_probe() {
 }
 
 #[test]
-fn a_client_that_answers_the_probe_late_is_of_15_all_the_same() {
+fn late_pong_to_probe_means_sigver_15() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).until(3_000).did();
     talk.frame(3_000, &hex("2801"));
@@ -311,7 +312,7 @@ fn a_client_that_answers_the_probe_late_is_of_15_all_the_same() {
 
 /// A plain `2001` would tell a client of the current generation that it is connected.
 #[test]
-fn a_client_that_has_not_said_a_word_is_asked_by_the_probe() {
+fn silent_client_is_pinged_by_probe() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.until(5_000);
@@ -321,7 +322,7 @@ fn a_client_that_has_not_said_a_word_is_asked_by_the_probe() {
 }
 
 #[test]
-fn a_member_in_doubt_has_to_answer_too() {
+fn member_of_uncertain_dialect_times_out() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1)
         .until(151)
@@ -333,7 +334,7 @@ fn a_member_in_doubt_has_to_answer_too() {
 }
 
 #[test]
-fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
+fn events_wait_for_the_answer_after_a_reverted_assumption() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true });
     talk.event(200, relayed(Side::Member, Dialect::Sigver20)).frame(300, &hex("1a02080b")).did();
@@ -344,7 +345,7 @@ fn what_comes_before_the_answer_to_a_late_client_waits_for_it() {
 }
 
 #[test]
-fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
+fn held_events_are_released_by_first_frame() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.event(160, relayed(Side::Member, Dialect::Sigver20));
@@ -353,7 +354,7 @@ fn a_silent_member_gets_what_was_held_as_soon_as_it_speaks() {
 }
 
 #[test]
-fn a_json_client_on_a_path_is_taken_back() {
+fn late_json_reverts_assumption() {
     let mut talk = Talk::open("auto", "/111111");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(900, &Message::text("{\"type\":\"open\",\"key\":\"k\"}"));
@@ -361,7 +362,7 @@ fn a_json_client_on_a_path_is_taken_back() {
 }
 
 #[test]
-fn a_frame_that_tells_nothing_proves_nothing() {
+fn frame_without_evidence_confirms_nothing() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.frame(200, &hex(""));
@@ -370,7 +371,7 @@ fn a_frame_that_tells_nothing_proves_nothing() {
 }
 
 #[test]
-fn without_a_path_only_json_is_waited_for() {
+fn client_without_path_times_out_or_speaks_json() {
     let mut talk = Talk::open("auto", "/");
     talk.pong(1).until(59_999);
     assert_eq!(talk.did(), ["ping"]);
@@ -382,7 +383,7 @@ fn without_a_path_only_json_is_waited_for() {
 }
 
 #[test]
-fn pins_know_at_once() {
+fn pinned_dialect_starts_at_once() {
     for (protocols, first) in [
         ("sigver-18", &["k join"][..]),
         ("sigver-20", &[]),
@@ -399,7 +400,7 @@ fn pins_know_at_once() {
 }
 
 #[test]
-fn keys_are_measured_in_utf_16() {
+fn key_length_counts_utf_16_units() {
     let path = |units: usize| format!("/{}", "\u{1f600}".repeat(units / 2));
     assert_eq!(Talk::open("sigver-20", &path(512)).did(), [""; 0]);
     assert_eq!(
@@ -409,7 +410,7 @@ fn keys_are_measured_in_utf_16() {
 }
 
 #[test]
-fn a_dialect_that_is_not_allowed_is_answered_in_one_that_is() {
+fn disallowed_dialect_is_answered_in_allowed_one() {
     let mut talk = Talk::open("sigver-18,sigver-20", "/k");
     talk.frame(1, &Message::text("{}"));
     assert_eq!(talk.did(), ["ping", "close Some(4743) Wrong data type"]);

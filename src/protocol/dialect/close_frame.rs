@@ -1,5 +1,5 @@
-//! The close frames of each release. Texts are measured on the Node.js servers, misspellings included; where a server
-//! had none (it crashed, or never closed), ours describe the error, with a code of the release.
+//! The close frames of each release. Texts are measured on the Node.js servers, misspellings included; where
+//! a server had none (it crashed, or never closed), ours describe the error, with a code of the release.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,8 @@ use crate::protocol::model::{LinkId, Reason, Side};
 pub(super) struct CloseFrames {
     /// Code, and name before the text, of an error in the key.
     pub(super) key: (u16, &'static str),
-    /// Code of a frame that cannot be decoded, whose text is that of protobufjs; `None` for a close frame without code.
+    /// Code of a frame that cannot be decoded, whose text is that of protobufjs; `None` for a close frame
+    /// without code.
     pub(super) decode_error: Option<u16>,
     pub(super) empty_content: EmptyContentClose,
     /// Text frame.

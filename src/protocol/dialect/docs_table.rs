@@ -58,7 +58,7 @@ fn releases(dialect: Dialect) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn document_is_output_of_program() {
+    fn document_equals_output_of_program() {
         let document = include_str!("../../../docs/reference/dialects.md");
         assert_eq!(
             document,

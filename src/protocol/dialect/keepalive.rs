@@ -1,5 +1,5 @@
-//! When a peer is asked whether it is still connected, and when it is given up. Polled state: the caller passes the
-//! time and sends what is due.
+//! When a peer is asked whether it is still connected, and when it is given up. Polled state: the caller
+//! passes the time and sends what is due.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,8 @@ impl KeepaliveTimer {
         self.next.is_some()
     }
 
-    /// Starts the timer, with `since` as the beginning of the first interval. Returns true if a ping is due now.
+    /// Starts the timer, with `since` as the beginning of the first interval. Returns true if a ping is due
+    /// now.
     pub(super) fn start(&mut self, since: Instant) -> bool {
         self.unanswered = 0;
         match self.policy {

@@ -1,4 +1,5 @@
-//! Results of handling one input of a connection: what its caller has to do, in the order in which it is put into a sink.
+//! Results of handling one input of a connection: what its caller has to do, in the order in which it is put
+//! into a sink.
 
 use std::fmt;
 
@@ -26,8 +27,8 @@ pub enum Output {
     Leave,
     /// Note in logs and counters which releases are left, and by which evidence.
     Recognised(ReleaseSet, Evidence),
-    /// Note in logs and counters that this link connects the client with one of this dialect, and that the peer-to-peer
-    /// layers of the two do not understand one another. Once per connection at most.
+    /// Note in logs and counters that this link connects the client with one of this dialect, and that the
+    /// peer-to-peer layers of the two do not understand one another. Once per connection at most.
     Mixed(LinkId, Dialect),
 }
 

@@ -22,7 +22,8 @@ pub struct UpgradeRequest {
     pub favored: bool,
 }
 
-/// Limit of the links that are remembered because something was translated on them. Not every end of a link is reported.
+/// Limit of the links that are remembered because something was translated on them. Not every end of a link
+/// is reported.
 const MAX_TRANSLATED: usize = 4096;
 
 /// The codec of one connection, whatever its dialect.
@@ -36,7 +37,8 @@ pub struct Session {
     encoding: Option<SdpEncoding>,
     /// A link to a client of another generation was reported.
     mixed: bool,
-    /// The links on which something was translated: only there an end means that there are no more candidates.
+    /// The links on which something was translated: only there an end means that there are no more
+    /// candidates.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     translated: Option<Box<HashSet<LinkId>>>,
 }
@@ -51,8 +53,9 @@ enum Codec {
 }
 
 impl Session {
-    /// Returns a codec for a client that speaks one of the candidates, all of one family, on a connection that was opened
-    /// at `opened`. With `transcode`, session descriptions and candidates are translated between the generations.
+    /// Returns a codec for a client that speaks one of the candidates, all of one family, on a connection
+    /// that was opened at `opened`. With `transcode`, session descriptions and candidates are translated
+    /// between the generations.
     pub fn new(upgrade: &UpgradeRequest, candidates: Candidates, transcode: bool, opened: Instant) -> Self {
         let Candidates { releases, most_likely } = candidates;
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
@@ -97,7 +100,8 @@ impl Session {
         }
     }
 
-    /// Adopts fewer candidates than before, of the family the codec was made for, and puts out what is due by that.
+    /// Adopts fewer candidates than before, of the family the codec was made for, and puts out what is due by
+    /// that.
     pub fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         self.candidates = candidates;
         self.assume(candidates, now, out);
@@ -130,8 +134,8 @@ impl Session {
         close_frame_for(self.candidates.most_likely, reason)
     }
 
-    /// Returns a question that tells generations apart, to be sent in place of the answer to the client's last request, if
-    /// there is one.
+    /// Returns a question that tells generations apart, to be sent in place of the answer to the client's
+    /// last request, if there is one.
     pub fn question(&mut self) -> Option<Message> {
         match &mut self.codec {
             Codec::V7To14(codec) => codec.identity_probe(),
@@ -147,8 +151,8 @@ impl Session {
         self.codec.decode(message, out);
     }
 
-    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in the client's
-    /// stead.
+    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in
+    /// the client's stead.
     pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         self.report_mixture(&event, out);
         let event = match self.translate(event) {
@@ -249,7 +253,8 @@ impl Codec {
     }
 }
 
-/// A filter that marks the last payload of a link, which clients of the binary builder do not mark themselves.
+/// A filter that marks the last payload of a link, which clients of the binary builder do not mark
+/// themselves.
 struct LastMarker<'a>(&'a mut dyn OutputSink);
 
 impl OutputSink for LastMarker<'_> {

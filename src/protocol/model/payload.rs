@@ -42,14 +42,16 @@ impl LinkMessage {
     }
 }
 
-/// A payload, in the form in which it was sent. The receiver's codec converts it if its dialect needs another form.
+/// A payload, in the form in which it was sent. The receiver's codec converts it if its dialect needs another
+/// form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
     /// Bytes, from a protobuf dialect.
     Bytes(Bytes),
-    /// Any JSON value in `JSON.stringify` form, from a dialect that sends data in a member of its own (sigver 6 to 14).
+    /// Any JSON value in `JSON.stringify` form, from a dialect that sends data in a member of its own (sigver
+    /// 6 to 14).
     Json(ByteString),
     /// A whole JSON object, from a dialect without an envelope for data (sigver 1 to 5).
     ObjectFrame {
@@ -61,8 +63,8 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Creates a payload from bytes that are part of a frame of `frame_len` bytes. The payload shares the memory of the
-    /// frame unless it is a small part of it.
+    /// Creates a payload from bytes that are part of a frame of `frame_len` bytes. The payload shares the
+    /// memory of the frame unless it is a small part of it.
     pub fn from_frame(bytes: Bytes, frame_len: usize) -> Self {
         Payload::Bytes(if should_share_buffer(bytes.len(), frame_len) {
             bytes
@@ -85,8 +87,8 @@ impl Payload {
     }
 }
 
-/// Returns true if a part of `part_len` bytes may share the memory of the whole. A small part that waits for a slow
-/// reader would otherwise hold far more memory than its queue accounts for.
+/// Returns true if a part of `part_len` bytes may share the memory of the whole. A small part that waits for
+/// a slow reader would otherwise hold far more memory than its queue accounts for.
 pub(crate) fn should_share_buffer(part_len: usize, whole_len: usize) -> bool {
     part_len >= whole_len / 2 || whole_len < 1024
 }

@@ -29,7 +29,7 @@ const LINK: LinkId = LinkId(7);
 const SENDER: SenderTag = SenderTag::new(15, 1);
 
 #[test]
-fn commands() {
+fn serialized_commands_are_stable() {
     check(&[
         (
             Command::Open(Open { exclusive: true, keep_other_rooms: false }),
@@ -84,7 +84,7 @@ fn commands() {
 }
 
 #[test]
-fn events() {
+fn serialized_events_are_stable() {
     check(&[
         (Event::Admitted { first: true }, r#"{"admitted":{"first":true}}"#),
         (Event::BecameMember { already: false }, r#"{"became_member":{"already":false}}"#),
@@ -114,7 +114,7 @@ fn events() {
 }
 
 #[test]
-fn reasons() {
+fn serialized_reasons_are_stable() {
     check(&[
         (Reason::KeyEmpty, r#""key_empty""#),
         (Reason::KeyTooLong, r#""key_too_long""#),
@@ -140,7 +140,7 @@ fn reasons() {
 }
 
 #[test]
-fn payloads() {
+fn serialized_payloads_are_stable() {
     let data = |payload| LinkMessage::Data { payload, last: false };
     check(&[
         (
@@ -162,7 +162,7 @@ fn payloads() {
 }
 
 #[test]
-fn ids() {
+fn serialized_ids_are_stable() {
     let id = PeerId::new(0x1234, 0xffff_0000_0000_0001);
     assert_eq!((id, id.node()), (PeerId(0x1234_0000_0000_0001), 0x1234));
     assert_eq!(serde_json::to_string(&id).unwrap(), "1311673391471656961");

@@ -76,11 +76,7 @@ impl<H: Clone> Room<H> {
 
     /// Returns what the peer is in the room.
     pub(crate) fn role(&self, peer: PeerId) -> RoomRole {
-        match self.peers.get(peer) {
-            None => RoomRole::None,
-            Some(PeerEntry { place: None, .. }) => RoomRole::Joiner,
-            Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
-        }
+        role_of(self.peers.get(peer))
     }
 
     /// Returns true if the peer is an endpoint of the link.
@@ -110,7 +106,8 @@ impl<H: Clone> Room<H> {
             Command::ReplyOnBehalf { link, message, sender } => {
                 self.reply_on_behalf(caller, link, message, sender);
             }
-            Command::Relay { to, message, sender } => self.relay(caller, to, message, sender),
+            // Removes the peer itself if it is unreferenced then.
+            Command::Relay { to, message, sender } => return self.relay(caller, to, message, sender),
         }
         self.remove_if_unreferenced(peer)
     }
@@ -255,8 +252,8 @@ impl<H: Clone> Room<H> {
     }
 
     /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command
-    /// than
-    /// `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking member.
+    /// than `admitted_by` are never evicted: failure to connect is then a protocol mismatch, not a blocking
+    /// member.
     fn exhausted_sole_member(&self, peer: PeerId, admitted_by: AdmittedBy) -> Option<PeerId> {
         let member = self.members.oldest().filter(|_| self.members.len() == 1)?;
         let tried = self.peers.get(peer)?.tried.contains(member.identity);
@@ -356,5 +353,13 @@ impl<H: Clone> Room<H> {
             }
             Some(_) => RoomRole::Joiner,
         }
+    }
+}
+
+fn role_of<H>(entry: Option<&PeerEntry<H>>) -> RoomRole {
+    match entry {
+        None => RoomRole::None,
+        Some(PeerEntry { place: None, .. }) => RoomRole::Joiner,
+        Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
     }
 }

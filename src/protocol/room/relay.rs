@@ -1,8 +1,10 @@
 //! Forwarding of payloads over links.
 
-use super::entry::LinkError;
-use super::{Caller, EventSink, Room};
-use crate::protocol::model::{Event, LinkId, LinkMessage, PeerId, Reason, Recipient, SenderTag, Side};
+use super::entry::{LinkError, PeerEntry};
+use super::{Caller, EventSink, Room, role_of};
+use crate::protocol::model::{
+    Event, LinkId, LinkMessage, PeerId, Reason, Recipient, RoomRole, SenderTag, Side,
+};
 
 /// The link over which a message is sent, and the sender's end of it.
 #[derive(Clone, Copy, Debug)]
@@ -20,29 +22,42 @@ impl<H: Clone> Room<H> {
         to: Recipient,
         message: LinkMessage,
         sender: SenderTag,
-    ) {
-        let route = match self.resolve_recipient(caller.peer, to) {
+    ) -> RoomRole {
+        let entry = self.peers.get(caller.peer);
+        let role = role_of(entry);
+        let route = match self.resolve_recipient(caller.peer, entry, to) {
             Ok(route) => route,
-            Err(reason) => return caller.reply(Event::Undeliverable { to, reason }),
+            Err(reason) => {
+                caller.reply(Event::Undeliverable { to, reason });
+                return role;
+            }
         };
         let (receiver, is_closed) = match self.apply_link_state(caller.peer, route, &message) {
             Ok(applied) => applied,
             Err(LinkError::Closed) => {
-                return caller.reply(Event::Undeliverable { to, reason: Reason::RecipientGone });
+                caller.reply(Event::Undeliverable { to, reason: Reason::RecipientGone });
+                return role;
             }
             Err(LinkError::Empty) => {
                 let Route { link, from } = route;
-                return caller.reply(Event::Refused(Reason::EmptyContent { link, from }));
+                caller.reply(Event::Refused(Reason::EmptyContent { link, from }));
+                return role;
             }
         };
         self.forward(route, receiver, message, sender, caller.deliver);
         if is_closed {
             self.remove_link(route.link);
+            return self.role(caller.peer);
         }
+        role
     }
 
-    fn resolve_recipient(&self, peer: PeerId, to: Recipient) -> Result<Route, Reason> {
-        let entry = self.peers.get(peer);
+    fn resolve_recipient(
+        &self,
+        peer: PeerId,
+        entry: Option<&PeerEntry<H>>,
+        to: Recipient,
+    ) -> Result<Route, Reason> {
         let joined_via = entry.and_then(|entry| entry.joined_via);
         let as_member = |id: LinkId| {
             let is_own = self.links.get(id).is_some_and(|link| link.member == peer);
@@ -56,7 +71,7 @@ impl<H: Clone> Room<H> {
                 // A member that names a joiner which disconnected does not mean the member that it once
                 // joined through. It addresses that one by 0 or, in sigver 19, by 1; joiners may send any id
                 // (measured).
-                let is_member = entry.is_some_and(|entry| entry.place.is_some());
+                let is_member = role_of(entry) == RoomRole::Member;
                 if is_member && id.0 > 1 && joined_via != Some(id) { Err(reason) } else { as_joiner() }
             }),
         }

@@ -42,9 +42,11 @@ enum Wake {
     IoError(std::io::Error),
 }
 
-/// The connection, as long as it lasts. Its task is this and little else, which is most of the memory of an idle member.
+/// The connection, as long as it lasts. Its task is this and little else, which is most of the memory of an
+/// idle member.
 struct Driver<T, G> {
-    // In the order in which they are dropped: others learn that the peer has left before anything else happens.
+    // In the order in which they are dropped: others learn that the peer has left before anything else
+    // happens.
     membership: Membership,
     telemetry: ConnectionGuard,
     protocol: ConnectionProtocol,
@@ -64,12 +66,12 @@ struct Driver<T, G> {
     _guard: G,
 }
 
-/// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the others while the
-/// future is polled. `policy` picks what the client may speak: all of the shared policy, or a part of it. `guard` is
-/// dropped at the very end. A panic ends the connection, and nothing else.
+/// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the
+/// others while the future is polled. `policy` picks what the client may speak: all of the shared policy, or
+/// a part of it. `guard` is dropped at the very end. A panic ends the connection, and nothing else.
 ///
-/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to what is made of
-/// them.
+/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to
+/// what is made of them.
 pub fn run<T: Transport + Send, G: Send>(
     transport: T,
     endpoint: ClientEndpoint,
@@ -80,7 +82,7 @@ pub fn run<T: Transport + Send, G: Send>(
 ) -> impl Future<Output = ()> + Send {
     let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
     let telemetry = shared.telemetry.register(membership.peer());
-    let span = connection_span(Some(membership.peer()), endpoint, T::KIND, shared.log_ip);
+    let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip);
     let now = Instant::now();
     let mut outputs = Outputs::new();
     let mut driver = Driver {
@@ -151,7 +153,8 @@ impl<T: Transport, G> Driver<T, G> {
         }
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
-        // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived before.
+        // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
+        // before.
         let now = Instant::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events) else {
@@ -165,7 +168,8 @@ impl<T: Transport, G> Driver<T, G> {
             };
             let mut trigger = CloseTrigger::Dialect;
             let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
-            // For whatever reason the task woke: a client that never stops sending must not keep deadlines from passing.
+            // For whatever reason the task woke: a client that never stops sending must not keep deadlines
+            // from passing.
             if cause.is_none() && self.deadline() <= now {
                 self.protocol.on_timeout(now, &mut outputs);
                 match self.ping_timer.poll(now) {
@@ -180,8 +184,8 @@ impl<T: Transport, G> Driver<T, G> {
         }
     }
 
-    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has got all that
-    /// was sent to it before.
+    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
+    /// got all that was sent to it before.
     fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
         // What was queued goes out first.
         if self.flushing {
@@ -191,8 +195,9 @@ impl<T: Transport, G> Driver<T, G> {
                 Poll::Pending => {}
             }
         }
-        // Then events of the rooms. While the client does not take what was sent, nothing more is encoded for it; what
-        // waits is bounded. Its frames are still read, as it may be a slow one that answers questions.
+        // Then events of the rooms. While the client does not take what was sent, nothing more is encoded for
+        // it; what waits is bounded. Its frames are still read, as it may be a slow one that answers
+        // questions.
         let outbox = self.membership.outbox();
         let waits = if outbox.is_reader_parked() {
             Poll::Pending
@@ -323,8 +328,8 @@ impl<T: Transport, G> Driver<T, G> {
         self.protocol.deadline().map_or(ping, |at| at.min(ping))
     }
 
-    /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every message, and the
-    /// entry in the timer queue only when it has fired. Returns true if the entry changed.
+    /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every
+    /// message, and the entry in the timer queue only when it has fired. Returns true if the entry changed.
     fn arm(&mut self) -> bool {
         let timers = &self.shared.timers;
         let tick = timers.tick(self.deadline());

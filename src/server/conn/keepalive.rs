@@ -1,5 +1,5 @@
-//! Keepalive below the dialects: WebSocket pings after a silence, which every client answers by itself. Where pings are
-//! not answered, they keep the path in use. Polled state.
+//! Keepalive below the dialects: WebSocket pings after a silence, which every client answers by itself. Where
+//! pings are not answered, they keep the path in use. Polled state.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ pub(super) enum PingDue {
 }
 
 impl PingTimer {
-    /// Returns a timer that asks for a ping after `timeout` without activity, and times out after as long again.
+    /// Returns a timer that asks for a ping after `timeout` without activity, and times out after as long
+    /// again.
     pub(super) fn new(timeout: Duration, now: Instant) -> Self {
         PingTimer { timeout: millis(timeout), last_activity: now, pinged: false, answered: true }
     }

@@ -34,8 +34,8 @@ pub struct Shared {
 pub struct ConnectionLimits {
     /// Limit of what may wait for a client that reads too slowly, in bytes: above it, the client is closed.
     pub max_pending: usize,
-    /// Time without a frame from the client after which it is sent a WebSocket ping; after as long again, the connection is
-    /// closed.
+    /// Time without a frame from the client after which it is sent a WebSocket ping; after as long again, the
+    /// connection is closed.
     pub ping_after: Duration,
 }
 

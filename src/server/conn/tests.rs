@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::server::transport::{Incoming, Transport, TransportKind};
 /// An input of a test.
 enum Input {
     Incoming(Incoming),
+    ReadError,
+    WriteError,
     Panic,
 }
 
@@ -28,6 +31,9 @@ enum Input {
 struct TestTransport {
     inputs: mpsc::UnboundedReceiver<Input>,
     sent: mpsc::UnboundedSender<Outgoing>,
+    pings: Arc<AtomicU32>,
+    read_error: Option<io::Error>,
+    write_error: Option<io::Error>,
 }
 
 impl Transport for TestTransport {
@@ -38,6 +44,15 @@ impl Transport for TestTransport {
         self.inputs.poll_recv(context).map(|input| match input {
             None => Incoming::Disconnected,
             Some(Input::Incoming(incoming)) => incoming,
+            Some(Input::ReadError) => {
+                self.read_error = Some(io::ErrorKind::ConnectionReset.into());
+                Incoming::Disconnected
+            }
+            Some(Input::WriteError) => {
+                self.write_error = Some(io::ErrorKind::BrokenPipe.into());
+                // The pong has to be sent.
+                Incoming::Ping
+            }
             Some(Input::Panic) => panic!("a bug"),
         })
     }
@@ -49,11 +64,12 @@ impl Transport for TestTransport {
     }
 
     fn queue_ping(&mut self) -> io::Result<()> {
+        self.pings.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn take_error(&mut self) -> Option<io::Error> {
-        None
+        self.read_error.take()
     }
 
     fn is_congested(&self) -> bool {
@@ -61,7 +77,7 @@ impl Transport for TestTransport {
     }
 
     fn poll_flush(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.write_error.take().map_or(Ok(()), Err))
     }
 
     async fn close_gracefully(&mut self, _closed: bool, _timeout: Duration) {}
@@ -73,6 +89,7 @@ impl Transport for TestTransport {
 struct TestClient {
     inputs: mpsc::UnboundedSender<Input>,
     sent: mpsc::UnboundedReceiver<Outgoing>,
+    pings: Arc<AtomicU32>,
 }
 
 impl TestClient {
@@ -83,13 +100,20 @@ impl TestClient {
     fn open_path(shared: &Arc<Shared>, path: &str) -> Self {
         let (inputs, receiver) = mpsc::unbounded_channel();
         let (sender, sent) = mpsc::unbounded_channel();
-        let transport = TestTransport { inputs: receiver, sent: sender };
+        let pings = Arc::<AtomicU32>::default();
+        let transport = TestTransport {
+            inputs: receiver,
+            sent: sender,
+            pings: Arc::clone(&pings),
+            read_error: None,
+            write_error: None,
+        };
         let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
         let endpoint =
             ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 77), 1)), tls: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         tokio::spawn(run(transport, endpoint, upgrade, policy, Arc::clone(shared), ()));
-        TestClient { inputs, sent }
+        TestClient { inputs, sent, pings }
     }
 
     fn send(&self, bytes: &'static [u8]) {
@@ -203,9 +227,11 @@ async fn every_end_is_one_line_without_keys_and_payloads() {
     let shared = shared();
     let violation = || Incoming::ProtocolError(Close::new(1002, "the client's secret"));
     type End = (fn() -> Input, &'static str);
-    let ends: [End; 7] = [
+    let ends: [End; 9] = [
         (|| Input::Incoming(Incoming::Closed(Some(1000))), "cause=\"close frame\" code=1000"),
         (|| Input::Incoming(Incoming::Disconnected), "cause=\"disconnected\""),
+        (|| Input::ReadError, "by=\"network\" cause=\"I/O error\" error=connection reset"),
+        (|| Input::WriteError, "by=\"network\" cause=\"I/O error\" error=broken pipe"),
         (|| Input::Incoming(Incoming::MessageTooBig), "cause=\"message too big\" code=1009"),
         (|| Input::Incoming(Incoming::Message(Message::text("secret"))), "cause=\"dialect\" code=4743"),
         (|| Input::Incoming(Incoming::Message(Message::binary(&b"\x12\x06secret"[..]))), "cause=\"dialect\""),
@@ -232,6 +258,30 @@ async fn every_end_is_one_line_without_keys_and_payloads() {
         assert!(line.contains(cause), "{line} without {cause}");
     }
     assert!(!text.contains("secret") && !text.contains("192.0.2"), "{text}");
+}
+
+// With a running clock: the deadlines of connections are those of the system's clock.
+#[tokio::test]
+async fn unanswered_ping_ends_the_connection_without_a_close_frame() {
+    let (log, _guard) = TestLog::capture();
+    let protocol = "sigver-20".parse().unwrap();
+    let ping_after = Duration::from_millis(50);
+    let shared = Shared::new(&Config { protocol, ping_after, ..Config::default() });
+    let timers = tokio::spawn({
+        let shared = Arc::clone(&shared);
+        async move { shared.timers.run().await }
+    });
+    let mut client = TestClient::open(&shared);
+    client.send(b"\x1a\x02\x08\x0b");
+    assert!(client.next_message().await.is_some());
+    let end = tokio::time::timeout(Duration::from_secs(5), client.next()).await;
+    assert_eq!(end.unwrap(), None);
+    assert_eq!(client.pings.load(Ordering::Relaxed), 1);
+    assert_eq!(shared.telemetry.counts().sum().active, 0);
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("connection ended")).unwrap();
+    assert!(line.contains("by=\"server\" cause=\"ping timeout\""), "{line}");
+    timers.abort();
 }
 
 #[tokio::test(start_paused = true)]

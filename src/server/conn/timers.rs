@@ -1,5 +1,6 @@
-//! Deadlines of all connections: one timer for all, and a small entry for each, where a timer of the runtime would be
-//! larger. Through the same entries, all connections are notified of the shutdown, without a list under one lock.
+//! Deadlines of all connections: one timer for all, and a small entry for each, where a timer of the runtime
+//! would be larger. Through the same entries, all connections are notified of the shutdown, without a list
+//! under one lock.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +22,8 @@ pub(super) const NEVER: Tick = Tick::MAX;
 /// Number of maps over which the connections are spread.
 const SHARDS: usize = 16;
 
-/// Deadlines within this time fire together: with thousands of connections, each would wake the timer otherwise. The
-/// deadlines here are tenths of a second and more.
+/// Deadlines within this time fire together: with thousands of connections, each would wake the timer
+/// otherwise. The deadlines here are tenths of a second and more.
 const COALESCE: Duration = Duration::from_millis(25);
 
 /// Connections to be notified, by their deadlines.
@@ -30,7 +31,8 @@ const COALESCE: Duration = Duration::from_millis(25);
 pub struct TimerQueue {
     start: Instant,
     shards: Sharded<BTreeMap<(Tick, PeerId), Outbox>>,
-    /// Time at which the timer looks at the entries again, unless it is notified. Later than all others while it looks.
+    /// Time at which the timer looks at the entries again, unless it is notified. Later than all others while
+    /// it looks.
     next: AtomicU64,
     earlier: Notify,
 }
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_once_when_the_moment_has_come() {
+    fn deadline_notifies_once() {
         let timers = TimerQueue::default();
         let at = |millis| timers.start + Duration::from_millis(millis);
         let (a, b) = (Outbox::new(100), Outbox::new(100));

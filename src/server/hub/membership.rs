@@ -1,5 +1,6 @@
 //! The rooms of one connection. Dropping the value is how a peer leaves: on every path, and once.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::outbox::WakeList;
@@ -20,6 +21,11 @@ pub struct Membership {
     /// links.
     #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
     previous: Option<Box<Vec<Arc<RoomCell>>>>,
+}
+
+thread_local! {
+    /// Source of randomness of all rooms.
+    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
 }
 
 /// Maximum number of previous rooms; beyond it, the peer leaves the oldest.
@@ -68,8 +74,8 @@ impl Membership {
 
     fn apply(&self, state: &mut RoomState, command: Command, wakes: &mut WakeList) -> Applied {
         let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
-        let rng = &mut fastrand::Rng::new();
-        let role = state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver);
+        let role =
+            RNG.with_borrow_mut(|rng| state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
         Applied { role, room_is_empty: state.room.is_empty() }
     }
 

@@ -45,13 +45,17 @@ pub(super) struct WakeList(SmallVec<[Waker; 4]>);
 impl WakeList {
     /// Pushes an event, and adds its reader to the list.
     pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
-        self.0.extend(outbox.enqueue(event));
+        if let Some(reader) = outbox.enqueue(event) {
+            self.0.push(reader);
+        }
     }
 }
 
 impl Drop for WakeList {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
+        while let Some(reader) = self.0.pop() {
+            reader.wake();
+        }
     }
 }
 

@@ -154,7 +154,8 @@ impl Telemetry {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of rooms so far in which clients of different generations were connected to one another.
+    /// Returns the number of rooms so far in which clients of different generations were connected to one
+    /// another.
     pub(crate) fn mixed_rooms(&self) -> u64 {
         self.mixed_rooms.load(Ordering::Relaxed)
     }

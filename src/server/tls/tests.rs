@@ -156,7 +156,7 @@ fn every_key_format_is_read() {
 }
 
 #[test]
-fn each_failure_names_the_file_and_says_why() {
+fn failures_name_the_file_and_the_cause() {
     let dir = Dir::new();
     let (key, cert) = (fixture("ec-sec1.key"), fixture("ec.crt"));
     let name = |path: &Path| path.display().to_string();

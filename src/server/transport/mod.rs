@@ -91,8 +91,8 @@ pub trait Transport {
     /// Returns the error that disconnected the client, once, if it was one.
     fn take_error(&mut self) -> Option<io::Error>;
 
-    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame. Gives up after
-    /// `timeout`.
+    /// Sends the queue; if a close frame is in it (`close_sent`), receives up to the peer's close frame.
+    /// Gives up after `timeout`.
     fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) -> impl Future<Output = ()> + Send;
 
     /// Lets the close frame arrive: discards what the peer is still sending, up to its end or for `timeout`.

@@ -19,7 +19,8 @@ use crate::tools::{draw_target, ephemeral_server, parse_protocol};
 /// Options of `sigver matrix`.
 #[derive(Debug, Args)]
 pub(crate) struct MatrixArgs {
-    /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this command
+    /// URL of the server, ws://HOST:PORT or wss://HOST; without it, one is started for the time of this
+    /// command
     url: Option<String>,
     /// Protocols of the server that is started, as --protocol of the gateway
     #[arg(long, value_name = "LIST", default_value = "auto", conflicts_with = "url")]

@@ -1,6 +1,8 @@
 //! The matrix: how well members of each dialect and joiners of each other dialect work together on a server.
 
 pub(in crate::tools) mod cli;
+mod expect;
+mod negative_control;
 pub mod pair_test;
 pub mod render;
 pub mod result;

@@ -7,20 +7,19 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::time::sleep;
 
+use super::expect::{
+    EVENT_TIMEOUT, Unconfirmed, departed_client, expect, expect_sync, is_notified, sender_of_end,
+};
 use super::result::{PairId, PairResult, Verdict};
 use crate::tools::client::dialects::{ClientEvent, JoinerId, Role};
 use crate::tools::client::message::{Delivery, MessageKind, TestMessage};
-use crate::tools::client::peer::{SyntheticPeer, close_text};
+use crate::tools::client::peer::SyntheticPeer;
 use crate::tools::client::protocol::{DepartureNotice, Protocol};
 use crate::tools::client::random_key;
 use crate::tools::dial::{ConnectError, Target, error_chain};
 
-/// Time limit of an event that must happen: a gateway may hold what is for a silent member for some seconds.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Time limit of a message that may be lost, after others that were sent with it have arrived.
 const LOSS_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Time limit of the notice of a departure or of an end.
-const NOTICE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Options of the measurement of a pair.
 #[derive(Clone, Copy, Debug)]
@@ -86,32 +85,6 @@ pub async fn measure(
         (Ok(()), losses) => Verdict::Degraded { losses },
     };
     PairResult { pair: PairId { member: Some(member), joiner }, verdict, answer: None }
-}
-
-/// Runs the negative control: a joiner of a room without a member must be rejected, or become the member.
-pub async fn control(target: &Target, joiner: Protocol) -> PairResult {
-    let first = TestMessage::new(MessageKind::Offer, "control");
-    let peer = SyntheticPeer::connect(target, joiner, Role::Joiner, &random_key(), Some(&first)).await;
-    let answer = match peer {
-        Err(ConnectError::Status(status)) if joiner == Protocol::Signaller => Ok(format!("HTTP {status}")),
-        Err(error) => Err(error_chain(&error)),
-        Ok(mut peer) => {
-            let answer = |event: &ClientEvent| match event {
-                ClientEvent::BecameMember => Some(Ok("becomes the member".to_owned())),
-                ClientEvent::Rejected(reason) => Some(Ok(format!("rejected: {reason}"))),
-                ClientEvent::Closed(code, reason) => Some(Ok(close_text(*code, reason))),
-                ClientEvent::LinkedToMember => Some(Err("linked to a member that does not exist".to_owned())),
-                _ => None,
-            };
-            let nothing = || Err("neither rejected nor made the member".to_owned());
-            peer.wait_for(EVENT_TIMEOUT, answer).await.unwrap_or_else(nothing)
-        }
-    };
-    let (verdict, answer) = match answer {
-        Ok(answer) => (Verdict::Ok, Some(answer)),
-        Err(reason) => (Verdict::Failed { reason }, None),
-    };
-    PairResult { pair: PairId { member: None, joiner }, verdict, answer }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -498,56 +471,4 @@ impl PairRun {
         self.check_joiner_departure(&mut m, &mut j, None).await;
         Ok(())
     }
-}
-
-/// The event that a client received in place of the expected one.
-struct Unconfirmed(String);
-
-/// Waits for an event that confirms the client's role.
-async fn expect(peer: &mut SyntheticPeer, expected: &ClientEvent) -> Result<(), Unconfirmed> {
-    let answer = |event: &ClientEvent| match event {
-        event if event == expected => Some(Ok(())),
-        ClientEvent::BecameMember => Some(Err("made the member".to_owned())),
-        ClientEvent::LinkedToMember => Some(Err("linked to another client".to_owned())),
-        ClientEvent::Rejected(reason) => Some(Err(format!("rejected: {reason}"))),
-        ClientEvent::Unexpected(what) => Some(Err(format!("receives something unexpected: {what}"))),
-        ClientEvent::Closed(code, reason) => Some(Err(close_text(*code, reason))),
-        _ => None,
-    };
-    let answer = peer.wait_for(EVENT_TIMEOUT, answer).await;
-    answer.unwrap_or_else(|| Err("not answered".to_owned())).map_err(Unconfirmed)
-}
-
-/// Waits until the server has read the request of a client that receives no confirmation.
-async fn expect_sync(peer: &mut SyntheticPeer) -> Result<(), Unconfirmed> {
-    match peer.sync(EVENT_TIMEOUT).await {
-        true => Ok(()),
-        false => Err(Unconfirmed(peer.close_text().unwrap_or_else(|| "not answered".to_owned()))),
-    }
-}
-
-fn sender_of_end(event: &ClientEvent) -> Option<Option<&JoinerId>> {
-    match event {
-        ClientEvent::End { from } => Some(from.as_ref()),
-        _ => None,
-    }
-}
-
-/// Returns the client that has left; a close of the own connection counts, too.
-fn departed_client(event: &ClientEvent) -> Option<Option<&JoinerId>> {
-    match event {
-        ClientEvent::PeerLeft { from } => Some(from.as_ref()),
-        ClientEvent::Closed(..) => Some(None),
-        _ => None,
-    }
-}
-
-/// Returns true if `peer` receives an event of which `from` returns a client that `matches`.
-async fn is_notified(
-    peer: &mut SyntheticPeer,
-    matches: impl Fn(Option<&JoinerId>) -> bool,
-    from: fn(&ClientEvent) -> Option<Option<&JoinerId>>,
-) -> bool {
-    let notice = |event: &ClientEvent| from(event).filter(|from| matches(*from)).map(|_| ());
-    peer.wait_for(NOTICE_TIMEOUT, notice).await.is_some()
 }

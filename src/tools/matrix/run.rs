@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::negative_control;
 use super::pair_test::{self, PairOptions};
 use super::result::{MatrixResult, PairId, PairResult, Verdict};
 use crate::tools::client::protocol::Protocol;
@@ -68,7 +69,7 @@ pub async fn run(
             let measurement = tokio::spawn(async move {
                 match pair.member {
                     Some(member) => pair_test::measure(&target, member, pair.joiner, options).await,
-                    None => pair_test::control(&target, pair.joiner).await,
+                    None => negative_control::control(&target, pair.joiner).await,
                 }
             });
             let panicked = |_| {

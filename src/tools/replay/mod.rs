@@ -3,7 +3,7 @@
 //! ```text
 //! *.jsonl ─ transcript ─► script (steps: one client action + the events that followed)
 //!                            │
-//!             player ◄───────┘   plays the actions over real sockets (peer), renames room keys (rename), replaces
+//!             player ◄───────┘   plays the actions over sockets (peer), renames room keys (rename), replaces
 //!               │                server-generated ids by those of the run (ids)
 //!               ▼
 //!          transcript of the run ─► compare ─► differences

@@ -1,10 +1,11 @@
-//! What is said to clients of the JSON dialects while several are possible.
+//! Tests of the frames sent to clients of the JSON dialects while several are possible.
 
 use super::*;
 
-/// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14, measured).
+/// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14,
+/// measured).
 #[test]
-fn one_answer_suits_all_json_clients_that_it_may_be() {
+fn one_answer_suits_all_json_candidates() {
     let bound = Event::LinkedToMember { link: LinkId(7) };
     let alone = Event::Admitted { first: true };
     for (said, event, done, answer) in [
@@ -25,7 +26,7 @@ fn one_answer_suits_all_json_clients_that_it_may_be() {
 
 /// netflux 0.10.3 joins with data, and closes when it is told `isKeyOk` (measured).
 #[test]
-fn one_that_joins_with_data_gets_no_answer_but_the_openers() {
+fn join_with_data_gets_no_answer_from_the_server() {
     let mut talk = Talk::open("auto", "/");
     talk.did();
     talk.frame(1, &Message::text(r#"{"join":"k","data":{"offer":1}}"#));
@@ -34,9 +35,10 @@ fn one_that_joins_with_data_gets_no_answer_but_the_openers() {
     assert_eq!(talk.did(), [""; 0]);
 }
 
-/// One that was told it is the opener, and whose joiner gets no answer, takes itself for refused (sigver 7.6 and 8).
+/// One that was told it is the opener, and whose joiner gets no answer, takes itself for refused (sigver 7.6
+/// and 8).
 #[test]
-fn a_lone_joiner_that_does_not_answer_is_none() {
+fn lone_joiner_that_does_not_answer_is_refused() {
     let lone = || {
         let mut talk = Talk::open("auto", "/");
         talk.frame(1, &Message::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
@@ -53,7 +55,7 @@ fn a_lone_joiner_that_does_not_answer_is_none() {
 }
 
 #[test]
-fn one_that_opens_after_it_was_told_that_it_would_be_the_first_has_ids_of_text() {
+fn open_after_reply_to_first_join_means_text_ids() {
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &Message::text(r#"{"join":"k"}"#)).event(2, Event::Admitted { first: true });
     talk.frame(3, &Message::text(r#"{"open":"k"}"#)).event(4, Event::Admitted { first: true }).did();
@@ -66,7 +68,7 @@ fn one_that_opens_after_it_was_told_that_it_would_be_the_first_has_ids_of_text()
 
 /// sigver 6, whose opener sends no id, among those that take its `{"key":K}` for theirs.
 #[test]
-fn an_opener_of_6_finds_its_offer_and_answers_it() {
+fn opener_of_6_gets_its_offer() {
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &Message::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
     talk.event(3, Event::LinkedToJoiner { link: LinkId(0x7b) }).did();

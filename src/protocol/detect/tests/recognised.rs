@@ -8,7 +8,7 @@ fn why(talk: &mut Talk) -> String {
 }
 
 #[test]
-fn where_there_is_no_choice_it_is_said_at_once() {
+fn pinned_dialect_is_reported_at_once() {
     for protocols in ["sigver-7.1.0", "sigver-13", "sigver-18", "sigver-20", "protobuf-v1", "current"] {
         let mut talk = Talk::open(protocols, "/k");
         assert_eq!(why(&mut talk), "pinned", "{protocols}");
@@ -20,7 +20,7 @@ fn where_there_is_no_choice_it_is_said_at_once() {
 }
 
 #[test]
-fn silence_counts_until_there_is_a_word() {
+fn silence_counts_until_first_frame() {
     let silent = || {
         let mut talk = Talk::open("auto", "/k");
         talk.pong(20).until(400).event(401, Event::Admitted { first: true });

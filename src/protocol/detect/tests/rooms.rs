@@ -33,7 +33,7 @@ fn moves(talk: &mut Talk) -> Vec<String> {
 }
 
 #[test]
-fn a_silent_client_waits_until_it_is_known_which_probe_it_answers() {
+fn silent_client_is_held_until_probe_timeout() {
     let mut talk = open("/k");
     talk.pong(1).until(152);
     assert_eq!(moves(&mut talk), [""; 0]);
@@ -50,7 +50,7 @@ fn a_silent_client_waits_until_it_is_known_which_probe_it_answers() {
 }
 
 #[test]
-fn a_late_client_of_the_current_generation_leaves_the_room_it_was_in() {
+fn late_current_client_changes_rooms() {
     let mut talk = open("/k");
     talk.pong(1).until(700).event(701, Event::Admitted { first: true });
     assert_eq!(moves(&mut talk), ["Netflux3"]);
@@ -63,7 +63,7 @@ fn a_late_client_of_the_current_generation_leaves_the_room_it_was_in() {
 
 /// netflux 0.10.3 answers an offer of nobody, 0.10.8 and 1.0.0-rc.3 do not (measured).
 #[test]
-fn an_opener_of_7_tells_itself_from_one_of_7_6() {
+fn opener_of_7_0_answers_identity_question() {
     let asked = || {
         let mut talk = open("/");
         talk.frame(1, &Message::text(r#"{"key":"k"}"#));
@@ -96,7 +96,7 @@ fn an_opener_of_7_tells_itself_from_one_of_7_6() {
 }
 
 #[test]
-fn json_clients_meet_their_like() {
+fn json_clients_meet_their_generation() {
     let mut talk = open("/");
     talk.frame(1, &Message::text(r#"{"open":"k"}"#));
     assert_eq!(moves(&mut talk), ["Netflux1"]);
@@ -114,9 +114,9 @@ fn json_clients_meet_their_like() {
     assert_eq!(moves(&mut talk), ["Netflux1"]);
 }
 
-/// What is said before the generation is known is said again in the room, in its order.
+/// Commands sent before the peer protocol is known are sent again in the room, in order.
 #[test]
-fn what_follows_a_held_join_waits_with_it() {
+fn commands_after_a_held_join_wait_with_it() {
     let mut talk = open("/");
     talk.frame(1, &Message::text(r#"{"join":"k"}"#)).frame(2, &Message::text(r#"{"data":"early"}"#));
     assert_eq!(talk.did(), [""; 0]);
@@ -132,7 +132,7 @@ fn what_follows_a_held_join_waits_with_it() {
 
 /// A client that was taken for another one: what was asked in its name is not asked any more.
 #[test]
-fn what_was_held_on_a_wrong_guess_is_forgotten() {
+fn command_held_on_wrong_assumption_is_dropped() {
     let rooms = RoomPolicy::PartitionedFor(Regex::new("^team").unwrap());
     let policy = Arc::new(Policy { rooms, ..(*policy("auto")).clone() });
     let mut talk = Talk::with(&policy, "/team1");
@@ -157,7 +157,7 @@ fn keys_that_do_not_match_are_shared() {
 }
 
 #[test]
-fn a_link_to_another_generation_is_told_of_once() {
+fn link_to_another_generation_is_reported_once() {
     let mut talk = Talk::open("auto", "/k");
     talk.frame(1, &hex("1a02080b")).event(2, Event::Admitted { first: true });
     talk.event(3, relayed(Side::Member, Dialect::Sigver20)).did();

@@ -1,9 +1,12 @@
 //! JavaScript's reading of JSON values: keys of any type, truth, and numbers.
 
 use std::borrow::Cow;
+use std::io;
 
 use bytestring::ByteString;
-use serde_json::{Number, Value};
+use serde::Serialize as _;
+use serde_json::Value;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use crate::protocol::model::RoomKey;
 
@@ -39,29 +42,29 @@ pub(super) fn to_js_string(value: &Value) -> String {
 
 /// Returns the text of a value as `JSON.stringify` writes it: 1.50 is 1.5, and 2.0 is 2 (sigver 5 to 14,
 /// measured).
-pub(super) fn stringify(mut value: Value) -> ByteString {
-    normalize_numbers(&mut value);
-    value.to_string().into()
+pub(super) fn stringify(value: &Value) -> ByteString {
+    let mut text = Vec::new();
+    // Writing to a vector does not fail.
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut text, JavaScriptNumbers));
+    String::from_utf8(text).unwrap_or_default().into()
 }
 
-fn normalize_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) => {
-            let exact = number.as_f64().filter(|_| number.is_f64()).and_then(exact_integer);
-            if let Some(integer) = exact {
-                *number = Number::from(integer);
-            }
+/// Writes floating-point numbers as JavaScript does: without an exponent from 0.000001 on, and without a
+/// fraction if they are integers.
+struct JavaScriptNumbers;
+
+impl Formatter for JavaScriptNumbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        let magnitude = value.abs();
+        if magnitude == 0.0 {
+            writer.write_all(b"0")
+        } else if (1e-6..EXACT).contains(&magnitude) {
+            write!(writer, "{value}")
+        } else {
+            CompactFormatter.write_f64(writer, value)
         }
-        Value::Array(items) => items.iter_mut().for_each(normalize_numbers),
-        Value::Object(object) => object.values_mut().for_each(normalize_numbers),
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
-}
-
-/// Returns the integer that a floating-point number is exactly.
-fn exact_integer(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    (number.abs() < EXACT && number.fract() == 0.0).then_some(number as i64)
 }
 
 #[cfg(test)]
@@ -70,10 +73,11 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_javascript_writes_them() {
-        let again = |text: &str| stringify(serde_json::from_str(text).unwrap());
+        let again = |text: &str| stringify(&serde_json::from_str(text).unwrap());
         assert_eq!(again(r#"[ 1.50, 2.0, -0.0, 1e3, 7, {"a": 3.0} ]"#), r#"[1.5,2,0,1000,7,{"a":3}]"#);
         assert_eq!(again(r#"{"u":"\u00e9"}"#), r#"{"u":"é"}"#);
         assert_eq!(again("[-0,1e-400]"), "[0,0]");
+        assert_eq!(again("[ 0.000001, 1.5e-6, -0.0000001, 25e-1]"), "[0.000001,0.0000015,-1e-7,2.5]");
     }
 
     #[test]

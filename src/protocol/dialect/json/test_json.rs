@@ -24,11 +24,15 @@ const NAMES: [&str; 18] = [
     "$serde_json::private::RawValue",
 ];
 
-const STRINGS: [&str; 16] = [
+const STRINGS: [&str; 20] = [
     "\"\"",
     "\"v=0\\r\\n\"",
     "\"\\/\"",
     "\"\\u000d\"",
+    "\"\\u0001\"",
+    "\"a\\u001f\\tb\"",
+    "\"\\u001F\"",
+    "\"\\u0041\"",
     "\"\\u00e9\"",
     "\"é\u{2028}\"",
     "\"\\ud800\"",
@@ -43,12 +47,16 @@ const STRINGS: [&str; 16] = [
     "\"[ 1 ]\"",
 ];
 
-const SCALARS: [&str; 16] = [
+const SCALARS: [&str; 20] = [
     "0",
     "-0",
     "7",
     "-7",
     "1.50",
+    "-2.5",
+    "0.000001",
+    "0.0000001",
+    "123456789.1234567",
     "2.0",
     "1e3",
     "1e999",
@@ -71,6 +79,11 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A number with a fraction, in any notation without an exponent.
+fn decimal() -> impl Strategy<Value = String> {
+    "-?(0|[1-9][0-9]{0,9})\\.0{0,7}[0-9]{1,10}"
+}
+
 fn space() -> impl Strategy<Value = &'static str> {
     prop_oneof![60 => Just(""), 1 => Just(" "), 1 => Just("\n")]
 }
@@ -80,6 +93,7 @@ fn value() -> impl Strategy<Value = String> {
         prop::sample::select(&STRINGS[..]).prop_map(str::to_owned),
         prop::sample::select(&SCALARS[..]).prop_map(str::to_owned),
         any::<i64>().prop_map(|number| number.to_string()),
+        decimal(),
         any::<f64>().prop_map(|number| serde_json::Value::from(number).to_string()),
         any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
     ];
@@ -136,8 +150,10 @@ pub(in crate::protocol::dialect) fn any_json_text() -> impl Strategy<Value = Str
 /// Objects that `JsonValue::parse` recognizes without `serde_json`.
 pub(in crate::protocol::dialect) fn canonical_object() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
-        "[ -~é\r\n\t\"]{0,40}".prop_map(serde_json::Value::from),
+        "[ -~\u{0}-\u{1f}é]{0,40}".prop_map(serde_json::Value::from),
         (-999_999_999_999_999_i64..=999_999_999_999_999).prop_map(serde_json::Value::from),
+        (-99_999_999_999_i64..=99_999_999_999)
+            .prop_map(|number| serde_json::Value::from(number as f64 + 0.0625)),
         any::<bool>().prop_map(serde_json::Value::from),
         Just(serde_json::Value::Null),
     ];

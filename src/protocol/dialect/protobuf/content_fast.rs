@@ -1,5 +1,6 @@
-//! Decoding and encoding of contents with data, which is nearly all that is relayed, without a copy of the data. Unusual
-//! frames are left to the compiled messages of [`wire`](super::wire), to which the tests compare this fast path.
+//! Decoding and encoding of contents with data, which is nearly all that is relayed, without a copy of the
+//! data. Unusual frames are left to the compiled messages of [`wire`](super::wire), to which the tests
+//! compare this fast path.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
@@ -21,8 +22,8 @@ pub(super) struct DataContent {
     pub(super) data: Bytes,
 }
 
-/// Decodes a frame that is a content with each field at most once, in order, and data at the end; returns any other frame
-/// as it is.
+/// Decodes a frame that is a content with each field at most once, in order, and data at the end; returns any
+/// other frame as it is.
 pub(super) fn decode_content(mut frame: Bytes, layout: ContentLayout) -> Result<DataContent, Bytes> {
     match parse_fields(&frame, layout) {
         Some((recipient, last, prefix)) => {

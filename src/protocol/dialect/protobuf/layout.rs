@@ -1,4 +1,5 @@
-//! Content layouts of the protobuf dialects: field numbers, detection, and the schemas that protobufjs reads with.
+//! Content layouts of the protobuf dialects: field numbers, detection, and the schemas that protobufjs reads
+//! with.
 
 use prost::encoding::decode_varint;
 use strum::VariantArray;
@@ -123,7 +124,8 @@ pub fn detect_v2_layout(frame: &[u8]) -> Option<ContentLayout> {
     detect(frame, 2)
 }
 
-/// Returns the layout of the content in `message_field`: the first field that only one layout has determines it.
+/// Returns the layout of the content in `message_field`: the first field that only one layout has determines
+/// it.
 fn detect(mut frame: &[u8], message_field: u8) -> Option<ContentLayout> {
     if Field::read(&mut frame)? != (Field { number: message_field.into(), is_delimited: true }) {
         return None;

@@ -1,5 +1,5 @@
-//! The protobuf dialects, sigver 15 to 20: layouts of contents in [`layout`], messages in [`wire`], codecs in [`v1`] and
-//! [`v2`].
+//! The protobuf dialects, sigver 15 to 20: layouts of contents in [`layout`], messages in [`wire`], codecs in
+//! [`v1`] and [`v2`].
 
 mod content_fast;
 mod layout;
@@ -15,7 +15,7 @@ pub(super) use wire::V1Schema;
 
 use bytes::Bytes;
 
-/// Probe of a client's dialect: sigver-15 clients answer it as a ping, sigver-16 to 18 clients treat it as a heartbeat, and
-/// sigver-19 and 20 clients cannot decode it and ignore it (measured on netflux 1.1.0-beta.7 to 4.3.1: `isFirst` and
-/// field 4 in one message, of which the last counts).
+/// Probe of a client's dialect: sigver-15 clients answer it as a ping, sigver-16 to 18 clients treat it as a
+/// heartbeat, and sigver-19 and 20 clients cannot decode it and ignore it (measured on netflux 1.1.0-beta.7
+/// to 4.3.1: `isFirst` and field 4 in one message, of which the last counts).
 pub const PROBE: Bytes = Bytes::from_static(&[0x10, 0x01, 0x20, 0x01]);

@@ -1,5 +1,5 @@
-//! Error texts of protobufjs: the Node.js servers close with them where a frame cannot be decoded. Only the texts come from
-//! here; prost decides which frames are accepted.
+//! Error texts of protobufjs: the Node.js servers close with them where a frame cannot be decoded. Only the
+//! texts come from here; prost decides which frames are accepted.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
-//! sigver 15 to 18: the server sends first, a joiner is linked as it connects, and becomes a member when it has reached
-//! the group. One codec for the four dialects and a set of releases: during detection the set may have several, and then
-//! the codec sends what suits them all.
+//! sigver 15 to 18: the server sends first, a joiner is linked as it connects, and becomes a member when it
+//! has reached the group. One codec for the four dialects and a set of releases: during detection the set may
+//! have several, and then the codec sends what suits them all.
 
 use std::time::Instant;
 
@@ -172,8 +172,8 @@ impl V1 {
         }
     }
 
-    /// Returns the schema that a frame is decoded with, and its layout: those of the likeliest release if the frame may
-    /// have that layout, else those of another release.
+    /// Returns the schema that a frame is decoded with, and its layout: those of the likeliest release if the
+    /// frame may have that layout, else those of another release.
     fn schema_of(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
         let Capabilities { layout, likeliest_layout, likeliest_schema, .. } = self.capabilities;
         let layout = layout.or_else(|| detect_v1_layout(frame)).unwrap_or(likeliest_layout);
@@ -243,8 +243,8 @@ impl V1 {
         }
     }
 
-    /// Returns the layout that this client reads: the known one, else the sender's if the client may speak the same
-    /// dialect, else the likeliest.
+    /// Returns the layout that this client reads: the known one, else the sender's if the client may speak
+    /// the same dialect, else the likeliest.
     fn layout_for(&self, sender: SenderTag) -> ContentLayout {
         let Capabilities { layout, likeliest_layout, releases, .. } = self.capabilities;
         let same_dialect = |release: &Release| release.dialect().tag() == sender;
@@ -287,7 +287,8 @@ impl V1 {
     }
 
     pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
-        // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an answer.
+        // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an
+        // answer.
         let ping = || Message::Binary(if self.client_has_spoken { wire::V1_HEARTBEAT } else { PROBE });
         let close = || close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive);
         match self.keepalive.poll(now) {

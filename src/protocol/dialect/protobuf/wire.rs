@@ -1,5 +1,5 @@
-//! Decoding and encoding of protobuf messages. Their types are compiled from `proto/`, one frozen file per schema; this
-//! module converts schemas that differ in names and field numbers to one type.
+//! Decoding and encoding of protobuf messages. Their types are compiled from `proto/`, one frozen file per
+//! schema; this module converts schemas that differ in names and field numbers to one type.
 
 use std::borrow::Cow;
 
@@ -175,7 +175,8 @@ pub(super) fn decode_v1(frame: Bytes, schema: V1Schema) -> Decoded<V1Message> {
     })
 }
 
-/// Encodes a content for a client of sigver 15 to 18. `end` with data is only sent in the layout of sigver 15.0.
+/// Encodes a content for a client of sigver 15 to 18. `end` with data is only sent in the layout of sigver
+/// 15.0.
 pub(super) fn encode_v1_content(link: u32, to: Side, body: V1Body, layout: ContentLayout) -> Outgoing {
     use v18::content::Type;
     let id = Some(if to == Side::Member { link } else { 0 });
@@ -221,11 +222,12 @@ pub(super) fn encode_content(link: u32, to: Side, data: Option<Bytes>, layout: C
     content_fast::encode_content(layout, numbers, data)
 }
 
-/// Encodes a content for a member of sigver 19 or 20 whose release is unknown, so that it reads the same in both: first
-/// the data in the field of 19, then in the field of 20, then the numbers. A client skips fields that it does not know; but
-/// one of 20 reads field 3 as a number, and goes on with the data as if it were fields of the content. All of these
-/// are overwritten after it, if the data is a message of netflux 4, which has the same fields. That leaves `lastData` set,
-/// which clients write and do not read (netflux 4.3.1, source). Returns `None` for any other data.
+/// Encodes a content for a member of sigver 19 or 20 whose release is unknown, so that it reads the same in
+/// both: first the data in the field of 19, then in the field of 20, then the numbers. A client skips fields
+/// that it does not know; but one of 20 reads field 3 as a number, and goes on with the data as if it were
+/// fields of the content. All of these are overwritten after it, if the data is a message of netflux 4, which
+/// has the same fields. That leaves `lastData` set, which clients write and do not read (netflux 4.3.1,
+/// source). Returns `None` for any other data.
 pub(super) fn encode_for_either(link: u32, data: &Bytes) -> Option<Bytes> {
     if !is_like_a_content(data) {
         return None;

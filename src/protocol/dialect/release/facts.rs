@@ -1,5 +1,5 @@
-//! The facts about dialects and releases: the types of the rows in `dialect_rows.rs` and `release_rows.rs`. Facts are
-//! measured on the Node.js servers.
+//! The facts about dialects and releases: the types of the rows in `dialect_rows.rs` and `release_rows.rs`.
+//! Facts are measured on the Node.js servers.
 
 use super::{Dialect, Family, PeerProtocol, Release};
 use crate::protocol::dialect::close_frame::CloseFrames;
@@ -20,8 +20,8 @@ pub(in crate::protocol::dialect) struct DialectFacts {
     /// Encoding of what builds a data channel.
     pub(in crate::protocol::dialect) sdp_encoding: SdpEncoding,
     pub(in crate::protocol::dialect) server_sends_first: bool,
-    /// Rank in detection, from 0 for the likeliest dialect: what most deployed clients speak first, and dialects without
-    /// a published client last.
+    /// Rank in detection, from 0 for the likeliest dialect: what most deployed clients speak first, and
+    /// dialects without a published client last.
     pub(in crate::protocol::dialect) priority: u8,
     pub(in crate::protocol::dialect) docs: DialectDoc,
 }
@@ -151,6 +151,7 @@ pub(in crate::protocol::dialect) struct V2Facts {
     pub(in crate::protocol::dialect) close: CloseFrames,
     /// A member whose URL has `?favored` is preferred to others.
     pub(in crate::protocol::dialect) prefers_favored: bool,
-    /// A client that connects again is answered before its old links end: its library closes later than it answers.
+    /// A client that connects again is answered before its old links end: its library closes later than it
+    /// answers.
     pub(in crate::protocol::dialect) admit_before_unlink: bool,
 }

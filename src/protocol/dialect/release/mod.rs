@@ -1,4 +1,5 @@
-//! The published releases and their dialects. The facts about each are one row of `dialect_rows.rs` or `release_rows.rs`.
+//! The published releases and their dialects. The facts about each are one row of `dialect_rows.rs` or
+//! `release_rows.rs`.
 
 mod dialect_rows;
 mod facts;
@@ -21,7 +22,8 @@ use super::keepalive::Keepalive;
 use super::protobuf::ContentLayout;
 use crate::protocol::model::SenderTag;
 
-/// Protocol by which a client is recognised. Several releases may share it, with differences that no client shows.
+/// Protocol by which a client is recognised. Several releases may share it, with differences that no client
+/// shows.
 #[derive(
     Clone,
     Copy,
@@ -143,8 +145,8 @@ pub enum Release {
     V20_1_0,
 }
 
-/// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a browser on
-/// nine published clients; dialects without a published client are grouped by dialect).
+/// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a
+/// browser on nine published clients; dialects without a published client are grouped by dialect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, VariantArray)]
 #[repr(u8)]
 pub enum PeerProtocol {
@@ -154,8 +156,8 @@ pub enum PeerProtocol {
     Sigver5,
     /// netflux 0.10.3 and similar.
     Netflux0,
-    /// netflux 0.10.8 to 1.0. Also netflux 1.1.0-beta.0 to beta.5 and sigver 6, which look the same when they enter and of
-    /// which no published client still runs.
+    /// netflux 0.10.8 to 1.0. Also netflux 1.1.0-beta.0 to beta.5 and sigver 6, which look the same when they
+    /// enter and of which no published client still runs.
     Netflux1,
     /// netflux 1.1.0-beta.7 to 2.0.
     Netflux2,
@@ -377,8 +379,8 @@ impl fmt::Display for Release {
 impl FromStr for Release {
     type Err = UnknownRelease;
 
-    /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning (`sigver-17`), which
-    /// names the newest release that begins so.
+    /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning
+    /// (`sigver-17`), which names the newest release that begins so.
     fn from_str(name: &str) -> Result<Self, UnknownRelease> {
         let version = name.strip_prefix("sigver-").ok_or(UnknownRelease)?;
         let exact = |release: &Release| release.versions().contains(&version);

@@ -396,7 +396,7 @@ mod tests {
     use crate::protocol::dialect::Family;
 
     #[test]
-    fn rows_agree() {
+    fn rows_agree_with_their_dialects() {
         for dialect in Dialect::ALL {
             assert_eq!(dialect.release().dialect(), dialect);
             let facts = dialect.facts();

@@ -19,8 +19,9 @@ pub(super) fn read(payload: &Payload) -> Option<WebRtcSignal> {
     if cannot_be_message(bytes) { None } else { decode_message(bytes) }
 }
 
-/// Returns true if the bytes are certain not to be such a message. A candidate is field 4, whose tag is a quote. A JSON text
-/// may have quotes; read as a message, its brace begins a group of field 15, which must end with `|`.
+/// Returns true if the bytes are certain not to be such a message. A candidate is field 4, whose tag is a
+/// quote. A JSON text may have quotes; read as a message, its brace begins a group of field 15, which must
+/// end with `|`.
 pub(super) fn cannot_be_message(bytes: &[u8]) -> bool {
     is_text_without(bytes, if bytes.first() == Some(&b'{') { b'|' } else { b'"' })
 }
@@ -37,8 +38,8 @@ pub(super) fn decode_message(bytes: &Bytes) -> Option<WebRtcSignal> {
     }
 }
 
-/// Returns true for the end of candidates, false for another candidate, and `None` for any other payload. It is called for
-/// every message of sigver 15: nothing is copied.
+/// Returns true for the end of candidates, false for another candidate, and `None` for any other payload. It
+/// is called for every message of sigver 15: nothing is copied.
 pub(super) fn is_end(payload: &Payload) -> Option<bool> {
     let Payload::Bytes(bytes) = payload else { return None };
     if !is_one_candidate(bytes) {
@@ -58,8 +59,8 @@ pub(super) fn is_end(payload: &Payload) -> Option<bool> {
     }
 }
 
-/// Returns true if the message is one candidate, with the initiator in front of it if at all, and has each field of it at
-/// most once, in order, as clients write it.
+/// Returns true if the message is one candidate, with the initiator in front of it if at all, and has each
+/// field of it at most once, in order, as clients write it.
 fn is_one_candidate(message: &[u8]) -> bool {
     let message = match message {
         [0x08, 0 | 1, rest @ ..] => rest,

@@ -61,8 +61,8 @@ fn signal(name: &str, object: &JsonObject) -> Option<WebRtcSignal> {
 /// Room for member names, and for escapes of a session description, in bytes.
 const SPARE: usize = 512;
 
-/// Encodes a signal; there is no payload for the end of candidates. The text is written without a tree, which would cost
-/// much more.
+/// Encodes a signal; there is no payload for the end of candidates. The text is written without a tree, which
+/// would cost much more.
 pub(super) fn write(signal: &WebRtcSignal) -> Option<Payload> {
     let described = |name: &str, sdp: &str| {
         let mut text = String::with_capacity(sdp.len().saturating_add(SPARE));

@@ -1,10 +1,10 @@
-//! Conversion of session descriptions and ICE candidates between the encodings of each major version of netflux. Facts are
-//! measured on the nine published clients that still run.
+//! Conversion of session descriptions and ICE candidates between the encodings of each major version of
+//! netflux. Facts are measured on the nine published clients that still run.
 //!
-//! All versions send the same three signals: an offer, an answer, candidates. Up to 3.0 the joiner sends the offer; in 4
-//! the member does, after the two have negotiated how to connect. Where an old member is linked to a joiner of 4, the
-//! gateway negotiates on behalf of the member, so that the joiner sends the offer; a member of 4 answers an old joiner's
-//! offer without a negotiation.
+//! All versions send the same three signals: an offer, an answer, candidates. Up to 3.0 the joiner sends the
+//! offer; in 4 the member does, after the two have negotiated how to connect. Where an old member is linked
+//! to a joiner of 4, the gateway negotiates on behalf of the member, so that the joiner sends the offer; a
+//! member of 4 answers an old joiner's offer without a negotiation.
 
 mod builder;
 mod json;
@@ -19,7 +19,8 @@ pub(super) enum SdpEncoding {
     Json,
     /// `webRTCBuilder` of netflux 1.1; an empty candidate is the end of candidates: sigver 15.
     Builder,
-    /// `webRTCBuilder` of netflux 2 and 3, where the end of the link is the end of candidates: sigver 16 to 18.
+    /// `webRTCBuilder` of netflux 2 and 3, where the end of the link is the end of candidates: sigver 16 to
+    /// 18.
     BuilderWithEnd,
     /// Services of netflux 4: sigver 19 and 20.
     Services,
@@ -61,9 +62,9 @@ fn is_sdp(text: &str) -> bool {
     text.starts_with("v=0")
 }
 
-/// Returns true if the bytes have neither a control character nor `other`. The tag of a protobuf field with a number up to 3
-/// is or has a control character, so that text without one has no such field. The check is cheap, and made for every
-/// content of sigver 15.
+/// Returns true if the bytes have neither a control character nor `other`. The tag of a protobuf field with a
+/// number up to 3 is or has a control character, so that text without one has no such field. The check is
+/// cheap, and made for every content of sigver 15.
 fn is_text_without(bytes: &[u8], other: u8) -> bool {
     let is_other = |byte: &u8| *byte < 0x20 || *byte == other;
     // Most messages are recognized by their first byte.
@@ -111,8 +112,8 @@ pub(super) fn translate(
     Transcoded::Converted(LinkMessage::Data { payload, last })
 }
 
-/// Returns true if a content of sigver 15 is the last one; `marked` is its own mark. netflux 1.1.0-beta.7 marks every
-/// candidate but the last.
+/// Returns true if a content of sigver 15 is the last one; `marked` is its own mark. netflux 1.1.0-beta.7
+/// marks every candidate but the last.
 pub(super) fn is_last(payload: &Payload, marked: bool) -> bool {
     builder::is_end(payload).unwrap_or(marked)
 }

@@ -65,8 +65,9 @@ fn from_data_channel_builder(content: Bytes) -> Option<WebRtcSignal> {
     }
 }
 
-/// Decodes a message of the negotiation before an offer. The answer to a connection request is yes; the answer to the
-/// joiner's own abilities is that this side has tried a data channel, whereupon the joiner sends the offer.
+/// Decodes a message of the negotiation before an offer. The answer to a connection request is yes; the
+/// answer to the joiner's own abilities is that this side has tried a data channel, whereupon the joiner
+/// sends the offer.
 fn from_channel_builder(content: Bytes, link: LinkId) -> Option<Decoded> {
     let answer = match ChannelBuilder::decode(content).ok()?.r#type? {
         ChannelMessage::ConnectionRequest(_) => ChannelMessage::ConnectionResponse(true),

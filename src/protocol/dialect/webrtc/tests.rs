@@ -41,7 +41,8 @@ fn every_signal_converts_between_all_encodings() {
     }
 }
 
-/// Recorded frames of the clients: the data of a last candidate (netflux 1.1.0-beta.8), a candidate and the end of 4.3.1.
+/// Recorded frames of the clients: the data of a last candidate (netflux 1.1.0-beta.8), a candidate and the
+/// end of 4.3.1.
 #[test]
 fn recorded_payloads_are_decoded() {
     let bytes = |text: &str| {
@@ -78,7 +79,8 @@ fn end_of_candidates_is_sent_where_it_exists() {
     );
 }
 
-/// What the joiner of netflux 4.3.1 says before the offer, and what makes it go on (measured).
+/// Messages that a joiner of netflux 4.3.1 sends before the offer, and the answers on which it continues
+/// (measured).
 #[test]
 fn negotiation_is_answered_on_behalf_of_member() {
     let finder = |content: &[u8]| {
@@ -167,9 +169,9 @@ fn pieces() -> impl Strategy<Value = Bytes> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// What is left unread would have told nothing.
+    /// The fast check skips only messages without WebRTC content.
     #[test]
-    fn text_is_no_message(bytes in prop_oneof![pieces(), test_json::any_json_text().prop_map(Bytes::from)]) {
+    fn text_payloads_are_no_protobuf_messages(bytes in prop_oneof![pieces(), test_json::any_json_text().prop_map(Bytes::from)]) {
         if is_text_without(&bytes, 0) {
             prop_assert!(services::decode(&bytes, LINK).is_none());
         }
@@ -179,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn text_is_known_by_its_bytes(bytes in prop::collection::vec(prop_oneof![40 => Just(b'a'), 1 => any::<u8>()], 0..60)) {
+    fn text_payloads_are_detected_by_their_bytes(bytes in prop::collection::vec(prop_oneof![40 => Just(b'a'), 1 => any::<u8>()], 0..60)) {
         let text = bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'|');
         prop_assert_eq!(is_text_without(&bytes, b'|'), text);
     }

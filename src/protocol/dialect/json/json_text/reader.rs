@@ -10,8 +10,13 @@ const MAX_DEPTH: usize = 16;
 /// Most names that [`Reader`] keeps, of an object and those around it: each new one is compared with them.
 const MAX_NAMES: usize = 16;
 
-/// Longest integer that [`Reader`] accepts, in digits: JavaScript holds each of that length exactly.
+/// Longest number that [`Reader`] accepts, in significant digits: JavaScript writes up to so many as it reads
+/// them.
 const MAX_DIGITS: usize = 15;
+
+/// Most zeros between the point and the first significant digit. JavaScript writes smaller numbers with an
+/// exponent.
+const MAX_LEADING_ZEROS: usize = 5;
 
 /// Reads text that is in `JSON.stringify` form. Each function returns `None` if what it reads is not there.
 pub(super) struct Reader<'a> {
@@ -62,7 +67,7 @@ impl<'a> Reader<'a> {
             b't' => self.literal("true"),
             b'f' => self.literal("false"),
             b'n' => self.literal("null"),
-            _ => self.integer(),
+            _ => self.number(),
         }
     }
 
@@ -120,16 +125,32 @@ impl<'a> Reader<'a> {
         self.rest().starts_with(word.as_bytes()).then(|| self.advance(word.len()))
     }
 
-    /// An integer. The fraction or exponent that may follow is rejected by what reads on.
-    fn integer(&mut self) -> Option<()> {
+    /// A number. A digit or an exponent that may follow is rejected by what reads on.
+    fn number(&mut self) -> Option<()> {
         let negative = self.consume(b'-');
-        if self.consume(b'0') {
+        let is_zero = self.consume(b'0');
+        let integer = if is_zero { 0 } else { self.digits().len() };
+        if !self.consume(b'.') {
             // JavaScript writes -0 as 0.
-            return (!negative).then_some(());
+            let is_canonical = if is_zero { !negative } else { (1..=MAX_DIGITS).contains(&integer) };
+            return is_canonical.then_some(());
         }
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.advance(digits);
-        (1..=MAX_DIGITS).contains(&digits).then_some(())
+        let fraction = self.digits();
+        let leading_zeros =
+            if is_zero { fraction.iter().take_while(|digit| **digit == b'0').count() } else { 0 };
+        let significant = integer.saturating_add(fraction.len()).saturating_sub(leading_zeros);
+        let is_canonical = (is_zero || integer > 0)
+            && fraction.last().is_some_and(|digit| *digit != b'0')
+            && significant <= MAX_DIGITS
+            && leading_zeros <= MAX_LEADING_ZEROS;
+        is_canonical.then_some(())
+    }
+
+    fn digits(&mut self) -> &'a [u8] {
+        let rest = self.rest();
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.advance(count);
+        rest.get(..count).unwrap_or_default()
     }
 
     /// A string. Returns the place of what is between its quotes.
@@ -144,6 +165,9 @@ impl<'a> Reader<'a> {
                 [b'"', ..] => break,
                 // `JSON.stringify` escapes only what must be escaped, in the short form if there is one.
                 [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.advance(2),
+                // Those below 0x20 without a short form.
+                [b'\\', b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..]
+                | [b'\\', b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => self.advance(6),
                 _ => return None,
             }
         }
@@ -198,7 +222,7 @@ mod tests {
             "[]",
             r#"{"candidate":"candidate:8 1 udp 16 203.0.113.7 46154 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
             r#"{"id":"5f0e","data":{"offer":{"type":"offer","sdp":"v=0\r\no=- 46 2 IN IP4 127.0.0.1\r\n"}}}"#,
-            r#"{"é":[1,-20,999999999999999,true,false,null,"\"\\\b\f\n\r\t/"],"e":[],"o":{"é":{}}}"#,
+            r#"{"é":[1,-20,999999999999999,true,false,null,"\"\\\b\f\n\r\t/\u0001"],"e":[],"o":{"é":{}}}"#,
         ] {
             assert!(is_recognized(text), "{text}");
         }
@@ -222,7 +246,6 @@ mod tests {
             r#"{"a":1000000000000000}"#,
             r#"{"a":nul}"#,
             r#"{"a":"\/"}"#,
-            r#"{"a":"\u0041"}"#,
             "{\"a\":\"\n\"}",
             r#"{"a":"b"#,
             r#"{"a":"b\"#,
@@ -231,6 +254,76 @@ mod tests {
             r#"{"$serde_json::private::RawValue":"[ ]"}"#,
         ] {
             assert!(!is_recognized(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_recognized_as_javascript_writes_them() {
+        for text in [
+            "0",
+            "-7",
+            "0.5",
+            "-0.5",
+            "-2.5",
+            "10.01",
+            "0.000001",
+            "-0.000001",
+            "12345678.1234567",
+            "0.123456789012345",
+            "0.00000123456789012345",
+            "0.999999999999999",
+        ] {
+            assert!(is_recognized(text), "{text}");
+            assert_eq!(text.parse::<f64>().unwrap().to_string(), text);
+        }
+        for text in [
+            "-0",
+            "-0.0",
+            "0.0",
+            "1.0",
+            "1.50",
+            "0.0000001",
+            "123456789.1234567",
+            "0.1234567890123456",
+            "1000000000000000",
+            "1000000000000000.5",
+            ".5",
+            "5.",
+            "-.5",
+            "00.5",
+            "01.5",
+            "1.5.5",
+            "+1.5",
+            "1.5e3",
+            "1e-7",
+            "1E3",
+        ] {
+            assert!(!is_recognized(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_recognized_as_stringify_writes_them() {
+        for code in 0..=0x7f_u32 {
+            let character = char::from_u32(code).unwrap();
+            let stringified = serde_json::Value::from(String::from(character)).to_string();
+            assert!(is_recognized(&stringified), "{stringified}");
+            for escaped in [format!("\"\\u{code:04x}\""), format!("\"\\u{code:04X}\"")] {
+                assert_eq!(is_recognized(&escaped), escaped == stringified, "{escaped}");
+            }
+        }
+        for (text, expected) in [
+            (r#""\u001f""#, true),
+            (r#""\u001F""#, false),
+            (r#""\u0009""#, false),
+            (r#""\u0041""#, false),
+            (r#""\u0101""#, false),
+            (r#""\u1001""#, false),
+            (r#""\u000g""#, false),
+            (r#""\u000""#, false),
+            (r#""\U0001""#, false),
+        ] {
+            assert_eq!(is_recognized(text), expected, "{text}");
         }
     }
 
@@ -260,6 +353,16 @@ mod tests {
         #[test]
         fn stringified_objects_are_recognized(text in test_json::canonical_object()) {
             prop_assert!(is_recognized(&text), "{text}");
+        }
+
+        /// `f64` is displayed with the digits of JavaScript, and never with an exponent.
+        #[test]
+        fn recognized_numbers_are_written_without_change(text in "-?(0|00|[1-9][0-9]{0,16})(\\.0{0,7}[0-9]{0,17})?") {
+            let number: f64 = text.parse().unwrap();
+            let has_exponent = number != 0.0 && number.abs() < 1e-6;
+            let is_unchanged = number.to_string() == text && !has_exponent && (number != 0.0 || text == "0");
+            let digits = text.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
+            prop_assert_eq!(is_recognized(&text), is_unchanged && digits <= MAX_DIGITS, "{}", text);
         }
 
         #[test]

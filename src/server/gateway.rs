@@ -260,16 +260,18 @@ impl Frontend {
                 tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
             }
             UpgradeTarget::Signaller(signaller, admitted) => {
-                let span = connection_span(None, endpoint, TransportKind::SignallerPipe, shared.log_ip);
+                let id = shared.hub.next_peer_id();
+                let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
                 let pipe = async move {
                     let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
                     let pipe =
                         signaller.serve(Box::new(stream), prefetched, admitted, shared.shutdown.begun());
                     match AssertUnwindSafe(pipe).catch_unwind().await {
-                        Ok(()) => {
+                        Ok(Some(cause)) => {
                             let lasted_s = began.elapsed().as_secs();
-                            tracing::debug!(lasted_s, "connection ended");
+                            tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
                         }
+                        Ok(None) => tracing::debug!(id = id.0, "connector handed to its listener"),
                         Err(_) => shared.count_panic(),
                     }
                     drop((counted, alive));

@@ -1,7 +1,6 @@
 //! The rules of one pipe, from the time a listener waits: the messages it forwards, and the events that close
 //! it. Pure: messages and times in, frames for either side out.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 use super::PipeLimits;
@@ -59,8 +58,8 @@ enum PipeState {
     Waiting { buffered: Vec<Message>, size: usize },
     /// Both sides are connected.
     Open,
-    /// Both sides were closed.
-    Closed,
+    /// Both sides were closed, for this cause.
+    Closed(&'static str),
 }
 
 /// One pipe.
@@ -130,7 +129,7 @@ impl Pipe {
                     self.close(TOO_MANY_MESSAGES, actions);
                 }
             }
-            PipeState::Closed => {}
+            PipeState::Closed(_) => {}
         }
     }
 
@@ -153,7 +152,12 @@ impl Pipe {
         };
         // A waiting listener has no other side. A connector can be lost before it is connected, though.
         let alone = matches!(self.state, PipeState::Waiting { .. }) && side == PipeSide::Listener;
-        self.state = PipeState::Closed;
+        self.state = PipeState::Closed(match &disconnect {
+            Disconnect::Closed(_) => "close frame",
+            Disconnect::Lost => "disconnected",
+            Disconnect::MessageTooBig => "message too big",
+            Disconnect::ProtocolError(_) => "protocol error",
+        });
         match disconnect {
             Disconnect::Closed(_) | Disconnect::Lost => {}
             Disconnect::MessageTooBig => actions.push((side, Outgoing::Close(Close::new(1009, "")))),
@@ -170,15 +174,15 @@ impl Pipe {
             return;
         }
         match self.state {
-            PipeState::Waiting { .. } => self.close((4000, "Listen Timeout"), actions),
-            PipeState::Open => self.close((4001, "Pipe Timeout"), actions),
-            PipeState::Closed => {}
+            PipeState::Waiting { .. } => self.close((4000, "Listen Timeout", "listen timeout"), actions),
+            PipeState::Open => self.close((4001, "Pipe Timeout", "pipe timeout"), actions),
+            PipeState::Closed(_) => {}
         }
     }
 
     /// Closes the pipe as the server shuts down.
     pub(crate) fn on_shutdown(&mut self, actions: &mut Vec<PipeAction>) {
-        self.close((1001, "the server is shutting down"), actions);
+        self.close((1001, "the server is shutting down", "shutdown"), actions);
     }
 
     /// Returns when to call [`handle_timeout`](Self::handle_timeout).
@@ -188,7 +192,15 @@ impl Pipe {
 
     /// Returns true if the pipe is closed: no more frames are sent.
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state, PipeState::Closed)
+        self.close_cause().is_some()
+    }
+
+    /// Returns the cause for which the pipe is closed, for logs; `None` if it is not closed.
+    pub(crate) fn close_cause(&self) -> Option<&'static str> {
+        match self.state {
+            PipeState::Closed(cause) => Some(cause),
+            PipeState::Waiting { .. } | PipeState::Open => None,
+        }
     }
 
     /// Returns true if a side should be read: there is room for its messages.
@@ -196,7 +208,7 @@ impl Pipe {
         match &self.state {
             PipeState::Waiting { size, .. } => from == PipeSide::Listener && *size < MAX_BUFFERED,
             PipeState::Open => true,
-            PipeState::Closed => false,
+            PipeState::Closed(_) => false,
         }
     }
 
@@ -209,20 +221,24 @@ impl Pipe {
     }
 
     /// Closes all connected sides with the same close frame.
-    fn close(&mut self, (code, reason): (u16, &'static str), actions: &mut Vec<PipeAction>) {
-        let previous = mem::replace(&mut self.state, PipeState::Closed);
+    fn close(&mut self, (code, reason, cause): CloseRule, actions: &mut Vec<PipeAction>) {
+        if self.is_closed() {
+            return;
+        }
+        let open = matches!(self.state, PipeState::Open);
+        self.state = PipeState::Closed(cause);
         let close = || Outgoing::Close(Close::new(code, reason));
-        match previous {
-            PipeState::Waiting { .. } => actions.push((PipeSide::Listener, close())),
-            PipeState::Open => {
-                actions.extend([(PipeSide::Listener, close()), (PipeSide::Connector, close())]);
-            }
-            PipeState::Closed => {}
+        actions.push((PipeSide::Listener, close()));
+        if open {
+            actions.push((PipeSide::Connector, close()));
         }
     }
 }
 
-const TOO_MANY_MESSAGES: (u16, &str) = (4002, "Too Many Messages");
+/// The close code and reason that are sent, and the cause that is logged.
+type CloseRule = (u16, &'static str, &'static str);
+
+const TOO_MANY_MESSAGES: CloseRule = (4002, "Too Many Messages", "too many messages");
 
 /// The close frame for a side whose other side was lost.
 pub(crate) const INTERNAL_ERROR: Close =
@@ -299,6 +315,14 @@ mod tests {
 
     fn both(code: u16, reason: &'static str) -> [PipeAction; 2] {
         [close(Listener, code, reason), close(Connector, code, reason)]
+    }
+
+    #[test]
+    fn close_cause_is_that_of_the_first_end() {
+        let mut test = TestPipe::open();
+        test.disconnect(Listener, Disconnect::Lost);
+        test.time(60_000);
+        assert_eq!(test.pipe.close_cause(), Some("disconnected"));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn run<T: Transport + Send, G: Send>(
 ) -> impl Future<Output = ()> + Send {
     let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
     let telemetry = shared.telemetry.register(membership.peer());
-    let span = connection_span(Some(membership.peer()), endpoint, T::KIND, shared.log_ip);
+    let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip);
     let now = Instant::now();
     let mut outputs = Outputs::new();
     let mut driver = Driver {

@@ -22,12 +22,12 @@ pub struct ClientEndpoint {
 
 /// Returns the span of a connection: only at `debug`, unless addresses are asked for.
 pub fn connection_span(
-    id: Option<PeerId>,
+    id: PeerId,
     endpoint: ClientEndpoint,
     transport: TransportKind,
     log_ip: LogIp,
 ) -> Span {
-    let (id, transport, tls) = (id.map(|id| id.0), transport.name(), endpoint.tls);
+    let (id, transport, tls) = (id.0, transport.name(), endpoint.tls);
     match log_ip.format(endpoint.remote.ip()) {
         Some(remote) => {
             tracing::info_span!("connection", id, %remote, transport, tls, dialect = tracing::field::Empty)

@@ -100,11 +100,12 @@ impl Hub {
 
     /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
-        Membership::new(
-            Arc::clone(self),
-            PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed)),
-            outbox,
-        )
+        Membership::new(Arc::clone(self), self.next_peer_id(), outbox)
+    }
+
+    /// Returns an id that no other connection of this server has.
+    pub(in crate::server) fn next_peer_id(&self) -> PeerId {
+        PeerId::new(NODE, self.next_peer.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Returns the number of rooms.

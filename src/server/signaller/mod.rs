@@ -59,15 +59,15 @@ impl Signaller {
     }
 
     /// Serves a client that was admitted, on the stream of its connection after the upgrade, until its pipe
-    /// is closed or
-    /// `stop` is ready. `prefetched` are the bytes that were read after the request.
+    /// is closed or `stop` is ready. `prefetched` are the bytes that were read after the request. Returns the
+    /// cause of the end; `None` if a connector was handed to its listener, whose task serves it.
     pub(crate) async fn serve(
         self: Arc<Self>,
         stream: Box<dyn PipeStream>,
         prefetched: Bytes,
         admitted: Admitted,
         stop: impl Future<Output = ()> + Send,
-    ) {
+    ) -> Option<&'static str> {
         let limits = &self.config.limits;
         let socket = Socket::new(stream, prefetched, limits.max_size);
         match admitted {

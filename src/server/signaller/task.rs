@@ -75,12 +75,13 @@ impl PipeEnd {
 }
 
 /// Serves a listener: waits for its connector, then runs the pipe between the two until it is closed.
+/// Returns the cause of the close.
 pub(super) async fn listen(
     socket: PipeSocket,
     mut guard: ListenerGuard<PipeSocket>,
     limits: &PipeLimits,
     stop: impl Future<Output = ()>,
-) {
+) -> Option<&'static str> {
     let mut stop = pin!(stop);
     let mut pipe = Pipe::listen(limits, Instant::now().into_std());
     let mut listener = PipeEnd::new(socket);
@@ -99,6 +100,7 @@ pub(super) async fn listen(
         }
         None => listener.close_gracefully().await,
     }
+    pipe.close_cause()
 }
 
 /// Reads the listener until a connector arrives, which is returned, or until the pipe is closed.
@@ -210,11 +212,12 @@ fn on_incoming(pipe: &mut Pipe, from: PipeSide, incoming: Incoming, actions: &mu
     pipe.on_disconnect(from, disconnect, actions);
 }
 
-/// Hands a connector to its listener, whose task does the rest.
-pub(super) async fn connect(socket: PipeSocket, slot: ConnectorSlot<PipeSocket>) {
-    if let Err(socket) = slot.connect(socket) {
-        reject_late_connector(socket).close_gracefully().await;
-    }
+/// Hands a connector to its listener, whose task does the rest. Returns the cause for which the connection
+/// ended, if there was no listener any more.
+pub(super) async fn connect(socket: PipeSocket, slot: ConnectorSlot<PipeSocket>) -> Option<&'static str> {
+    let socket = slot.connect(socket).err()?;
+    reject_late_connector(socket).close_gracefully().await;
+    Some("no listener")
 }
 
 /// Closes a connector whose listener left after it was admitted.
@@ -407,13 +410,16 @@ mod tests {
         let guard = registry.listen(abc()).unwrap();
         let (listener, mut l) = socket_pair().await;
         let start = Instant::now();
-        tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
+        let task =
+            tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert!(registry.has_listener(&abc()));
         assert_eq!(close_code(&mut l).await, 4000);
         // Timers have a resolution of one millisecond.
         assert!((60_000..=60_001).contains(&millis_since(start)));
         assert!(!registry.has_listener(&abc()));
+        drop(l);
+        assert_eq!(task.await.unwrap(), Some("listen timeout"));
     }
 
     #[tokio::test(start_paused = true)]

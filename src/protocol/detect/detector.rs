@@ -225,8 +225,8 @@ impl Detector {
         self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
     }
 
-    /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key is
-    /// none of its keys.
+    /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key
+    /// is none of its keys.
     fn start_session(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         let Some(upgrade) = &self.upgrade else { return };
         self.candidates = candidates;

@@ -46,7 +46,7 @@ enum ClientMessage<'a> {
 impl V7To14Codec {
     /// Decodes a message from the client.
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
-        if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
+        if matches!(message, Message::Binary(_)) && !self.capabilities.opens_by_key.any {
             return self.refuse(JsonError::NotJson, out);
         }
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };

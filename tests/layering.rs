@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("protocol::room", &["protocol::model"]),
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),
-    ("tools", &["protocol::dialect", "protocol::detect", "server", "config", "cli"]),
+    ("tools", &["protocol::dialect", "protocol::detect", "protocol::frame", "server", "config", "cli"]),
     // What plays and compares must not use what it tries; opening a connection and splitting protobuf are no
     // codec.
     ("tools::replay", &["tools::dial", "tools::protobuf"]),

@@ -234,10 +234,11 @@ mod tests {
             &[Release::V15_0_1, Release::V15_0_2, Release::V15_0_4, Release::V15_1_0],
             &[Release::V19_0_0, Release::V19_1_2, Release::V20_0_2],
         ];
-        for release in Release::ALL {
+        // Newer ones may be alike.
+        let published = || Release::ALL.into_iter().filter(|release| *release <= Release::V20_1_0);
+        for release in published() {
             let shown = shown(release);
-            let left: Vec<Release> = Release::ALL
-                .into_iter()
+            let left: Vec<Release> = published()
                 .filter(|other| shown.iter().all(|observation| matches_release(observation, *other)))
                 .collect();
             let expected = alike.iter().find(|alike| alike.contains(&release));

@@ -32,8 +32,8 @@ pub(super) struct Capabilities {
     pub(super) likeliest: Release,
     pub(super) error_style: ErrorStyle,
     pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
-    /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted in
-    /// binary frames (up to 7.6).
+    /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted
+    /// in binary frames (up to 7.6).
     pub(super) opens_by_key: Property,
     /// Joiners are known by their index (7.0 and 7.1).
     pub(super) joiner_index: Property,

@@ -7,7 +7,11 @@ use thiserror::Error;
 
 use super::options::find_long;
 use super::{CliError, Outcome, Source, Values, add_environment, configure, extra_args_warning};
-use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
+
+/// Host and port without `-addr`: every interface.
+const DEFAULT_ADDRESS: (&str, &str) = ("", "8080");
+/// Shortest deadline, in seconds.
+const MIN_DEADLINE: u64 = 6;
 
 /// One flag.
 struct GoFlag {
@@ -64,6 +68,10 @@ enum GoFlagError {
     ArgumentMissing(String),
     #[error("invalid value {0:?} for flag -addr: missing port in address")]
     PortMissing(String),
+    #[error(
+        "invalid value {1:?} for flag -{0}: It is a whole number of seconds from {MIN_DEADLINE} to 2147483647."
+    )]
+    DeadlineTooShort(&'static str, String),
     #[error(transparent)]
     Cli(#[from] CliError),
 }
@@ -84,6 +92,9 @@ fn parse_flags(
     let mut warnings: Vec<String> = extra_args_warning(&operands).into_iter().collect();
     values.insert("protocol", ("signaller".into(), Source::CommandLine));
     add_environment(&mut values, env, &mut warnings);
+    for (option, default) in [("host", DEFAULT_ADDRESS.0), ("port", DEFAULT_ADDRESS.1)] {
+        values.entry(option).or_insert_with(|| (default.into(), Source::Signallerd("addr")));
+    }
     Ok(Outcome::Run(configure(values, env)?, warnings))
 }
 
@@ -128,6 +139,10 @@ fn set(values: &mut Values, flag: &GoFlag, value: &str) -> Result<(), GoFlagErro
     let mut set = |option: &'static str, value: &str| {
         values.insert(option, (value.into(), Source::Signallerd(flag.name)));
     };
+    let is_deadline = flag.name.ends_with("DL");
+    if is_deadline && value.parse().is_ok_and(|seconds: u64| seconds < MIN_DEADLINE) {
+        return Err(GoFlagError::DeadlineTooShort(flag.name, value.to_owned()));
+    }
     if flag.name != "addr" {
         set(flag.option, value);
         return Ok(());
@@ -144,7 +159,7 @@ fn usage() -> String {
     for GoFlag { name, value_type, option, help } in FLAGS {
         text.push_str(&format!("\n  -{name} {value_type}\n    \t{help}"));
         let default = match name {
-            "addr" => format!("\"{DEFAULT_HOST}:{DEFAULT_PORT}\""),
+            "addr" => format!("\"{}:{}\"", DEFAULT_ADDRESS.0, DEFAULT_ADDRESS.1),
             _ => find_long(option).map(|option| option.default.to_owned()).unwrap_or_default(),
         };
         if !default.is_empty() {
@@ -170,12 +185,13 @@ mod tests {
     }
 
     fn alone() -> Config {
-        Config { protocol: "signaller".parse().unwrap(), ..defaults() }
+        let protocol = "signaller".parse().unwrap();
+        Config { protocol, host: String::new(), port: 8080, ..defaults() }
     }
 
     #[test]
     fn flavor_is_chosen_by_argument_variable_or_program_name() {
-        let expected = Outcome::Run(Config { port: 80, ..alone() }, vec![]);
+        let expected = Outcome::Run(Config { host: "0.0.0.0".into(), port: 80, ..alone() }, vec![]);
         for (program, args, variable) in [
             ("signallerd", &["-addr", "0.0.0.0:80"][..], ""),
             ("/opt/signallerd", &["--addr=0.0.0.0:80"], ""),
@@ -220,7 +236,7 @@ mod tests {
         assert_eq!(run(&[]), (alone(), vec![]));
         let expected = Config {
             host: "127.0.0.1".into(),
-            port: 8080,
+            port: 8081,
             signaller: SignallerConfig {
                 origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
                 limits: PipeLimits {
@@ -234,7 +250,7 @@ mod tests {
         };
         let given = [
             "-addr",
-            "127.0.0.1:8080",
+            "127.0.0.1:8081",
             "-originRE",
             r"^https://ok\.example$",
             "--listenDL",
@@ -258,6 +274,9 @@ mod tests {
             assert_eq!(run(args).0.signaller.origin.unwrap().as_str(), "-a=b");
         }
         assert_eq!(run(&["-originRE", ""]).0, alone());
+        // Without the flag, the environment decides.
+        let port = called("signallerd", &[], &[("SIGVER_PORT", "9000")]);
+        assert_eq!(port, Outcome::Run(Config { port: 9000, ..alone() }, vec![]));
         // TLS and the log have no flag.
         let log = called("signallerd", &[], &[("SIGVER_LOG", "warn"), ("SIGVER_PROTOCOL", "auto")]);
         assert_eq!(log, Outcome::Run(Config { log: "warn".parse().unwrap(), ..alone() }, vec![]));
@@ -298,6 +317,14 @@ mod tests {
                 "invalid value \"0\" for flag -maxSize: It is a whole number of bytes from 1 to 1073741824.",
             ),
             (
+                &["-listenDL=5"],
+                "invalid value \"5\" for flag -listenDL: It is a whole number of seconds from 6 to 2147483647.",
+            ),
+            (
+                &["-pipeDL", "0"],
+                "invalid value \"0\" for flag -pipeDL: It is a whole number of seconds from 6 to 2147483647.",
+            ),
+            (
                 &["-pipeDL", "10s"],
                 "invalid value \"10s\" for flag -pipeDL: It is a whole number of seconds from 1 to 2147483647.",
             ),
@@ -308,7 +335,7 @@ mod tests {
         for help in ["-h", "--help"] {
             assert_eq!(called("signallerd", &["-maxMsg", "1", help, "-x"], &[]), Outcome::Print(usage()));
         }
-        let first = "Usage of signallerd:\n  -addr string\n    \taddress to listen on, host:port (default \"0.0.0.0:8000\")\n";
+        let first = "Usage of signallerd:\n  -addr string\n    \taddress to listen on, host:port (default \":8080\")\n";
         assert!(usage().starts_with(first), "{}", usage());
         let deadline =
             "\n  -listenDL int\n    \tlongest wait of a listener for a connector, in seconds (default 60)\n";

@@ -309,8 +309,8 @@ impl Frontend {
     }
 }
 
-/// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add their listener
-/// a turn of their event loop after the upgrade would lose a frame that arrives together with it.
+/// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add
+/// their listener a turn of their event loop after the upgrade would lose a frame that arrives with it.
 async fn send_apart<S: AsyncWrite + Unpin>(
     stream: &mut S,
     response: Vec<u8>,

@@ -26,8 +26,8 @@ impl Policy {
         Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
     }
 
-    /// Returns true if a client may be sent a message before it has sent one, and without a wait for evidence:
-    /// nothing is to be detected, and clients of these releases await the first message.
+    /// Returns true if a client may be sent a message before it has sent one, and without a wait for
+    /// evidence: nothing is to be detected, and clients of these releases await the first message.
     pub fn sends_first(&self) -> bool {
         let all = self.releases;
         match all.len() {

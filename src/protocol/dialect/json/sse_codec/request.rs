@@ -29,8 +29,8 @@ pub enum SseSender {
     Invalid,
 }
 
-/// Names by which libraries for event streams add the id of the last event to the query: event-source-polyfill,
-/// and that of AmvTek.
+/// Names by which libraries for event streams add the id of the last event to the query:
+/// event-source-polyfill, and that of AmvTek.
 const LAST_EVENT_ID: [&str; 2] = ["lastEventId", "evs_last_event_id"];
 
 /// Parses the query of a GET. A query of another form has an empty object as its message, which no release

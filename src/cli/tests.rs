@@ -498,7 +498,7 @@ fn check_config_prints_a_file_of_the_same_meaning() {
 #[test]
 fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
     let unix = ListenAddress::Unix("/a".into());
-    assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, [unix.clone()]);
+    assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, std::slice::from_ref(&unix));
     let both = config(&["--listen", "unix:/a", "-p", "80"], &[]).listen;
     assert_eq!(both, [ListenAddress::Tcp { host: "0.0.0.0".into(), port: 80 }, unix.clone()]);
     let file = "listen = [\"unix:/a\", \"unix:/a\"]";

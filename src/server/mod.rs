@@ -14,6 +14,7 @@ pub(crate) mod signaller;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod transport;
+mod turn;
 mod unix_socket;
 
 pub use gateway::{Gateway, StartError};

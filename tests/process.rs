@@ -5,7 +5,6 @@
 mod common;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 

@@ -44,8 +44,8 @@ impl AdminSocketPath {
         AdminSocketPath::InFirstOf(absolute.map(PathBuf::from).collect())
     }
 
-    /// Returns the possible paths of the socket of the server `name`, a port or a process id, the best first. None if there is no
-    /// socket.
+    /// Returns the possible paths of the socket of the server `name`, a port or a process id, the best first.
+    /// None if there is no socket.
     pub fn candidates(&self, name: &str) -> Vec<PathBuf> {
         match self {
             AdminSocketPath::Off => Vec::new(),

@@ -114,8 +114,8 @@ impl Gateway {
         &self.addresses
     }
 
-    /// Returns the first TCP address that the gateway listens on, with the port that the system chose for port
-    /// 0. `None` if there are only Unix sockets.
+    /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
+    /// port 0. `None` if there are only Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         first_tcp(&self.addresses)
     }

@@ -97,9 +97,11 @@ fn parse_flags(
     values.insert("protocol", only_signaller);
     add_environment(&mut values, invocation.inputs.env, &mut warnings);
     config_file::add_values(&mut values, invocation.inputs.read_file).map_err(CliError::from)?;
-    for (option, default) in [("host", DEFAULT_ADDRESS.0), ("port", DEFAULT_ADDRESS.1)] {
-        let given = || GivenValue { texts: vec![default.into()], source: Source::Signallerd("addr") };
-        values.entry(option).or_insert_with(given);
+    if !values.contains_key("listen") {
+        for (option, default) in [("host", DEFAULT_ADDRESS.0), ("port", DEFAULT_ADDRESS.1)] {
+            let given = || GivenValue { texts: vec![default.into()], source: Source::Signallerd("addr") };
+            values.entry(option).or_insert_with(given);
+        }
     }
     let config = configure(&values, invocation.inputs.env)?;
     Ok(invocation.outcome(config, &values, warnings))
@@ -179,7 +181,7 @@ fn usage() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{called, defaults};
+    use super::super::tests::{self, called, defaults};
     use super::*;
     use crate::config::{Config, PipeLimits, SignallerConfig};
     use regex_lite::Regex;
@@ -194,12 +196,12 @@ mod tests {
 
     fn alone() -> Config {
         let protocol = "signaller".parse().unwrap();
-        Config { protocol, host: String::new(), port: 8080, ..defaults() }
+        Config { protocol, ..defaults() }.with_address("", 8080)
     }
 
     #[test]
     fn flavor_is_chosen_by_argument_variable_or_program_name() {
-        let expected = Outcome::Run(Config { host: "0.0.0.0".into(), port: 80, ..alone() }, vec![]);
+        let expected = Outcome::Run(alone().with_address("0.0.0.0", 80), vec![]);
         for (program, args, variable) in [
             ("signallerd", &["-addr", "0.0.0.0:80"][..], ""),
             ("/opt/signallerd", &["--addr=0.0.0.0:80"], ""),
@@ -214,7 +216,7 @@ mod tests {
             );
         }
         let ours = called("signallerd", &["--compat-cli", "sigver", "-p", "80"], &[]);
-        assert_eq!(ours, Outcome::Run(Config { port: 80, ..defaults() }, vec![]));
+        assert_eq!(ours, Outcome::Run(defaults().with_address("0.0.0.0", 80), vec![]));
         for (args, variable, message) in [
             (&["--compat-cli"][..], "", "option '--compat-cli <name>' argument missing"),
             (
@@ -243,8 +245,6 @@ mod tests {
     fn every_flag_reaches_the_configuration() {
         assert_eq!(run(&[]), (alone(), vec![]));
         let expected = Config {
-            host: "127.0.0.1".into(),
-            port: 8081,
             signaller: SignallerConfig {
                 origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
                 limits: PipeLimits {
@@ -255,7 +255,8 @@ mod tests {
                 },
             },
             ..alone()
-        };
+        }
+        .with_address("127.0.0.1", 8081);
         let given = [
             "-addr",
             "127.0.0.1:8081",
@@ -275,7 +276,7 @@ mod tests {
             [(":9000", "", 9000), ("[::1]:80", "[::1]", 80), ("localhost:0", "localhost", 0)]
         {
             let (config, _) = run(&["-addr", address]);
-            assert_eq!((&*config.host, config.port), (host, port));
+            assert_eq!(tests::address(&config), (host.to_owned(), port));
         }
         // An expression may begin with a dash, and have an equals sign.
         for args in [&["-originRE", "-a=b"][..], &["-originRE=-a=b"]] {
@@ -284,7 +285,7 @@ mod tests {
         assert_eq!(run(&["-originRE", ""]).0, alone());
         // Without the flag, the environment decides.
         let port = called("signallerd", &[], &[("SIGVER_PORT", "9000")]);
-        assert_eq!(port, Outcome::Run(Config { port: 9000, ..alone() }, vec![]));
+        assert_eq!(port, Outcome::Run(alone().with_address("", 9000), vec![]));
         // TLS and the log have no flag.
         let log = called("signallerd", &[], &[("SIGVER_LOG", "warn"), ("SIGVER_PROTOCOL", "auto")]);
         assert_eq!(log, Outcome::Run(Config { log: "warn".parse().unwrap(), ..alone() }, vec![]));

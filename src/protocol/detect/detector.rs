@@ -190,7 +190,12 @@ impl Detector {
 
     /// Notes that the client sent a frame that fits: an assumption is confirmed, and held events are sent.
     fn confirm(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        let awaits_pong = self.history.awaits_pong(facts, self.candidates.releases);
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Assumed(mut assumption) if awaits_pong => {
+                assumption.await_pong();
+                self.phase = Phase::Assumed(assumption);
+            }
             Phase::Assumed(assumption) => self.encode_events(assumption.confirm(), now, out),
             phase @ (Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_)) => {
                 self.phase = phase
@@ -332,6 +337,7 @@ impl Detector {
                 if let Some(held) = assumption.release(now) {
                     // The client had the time to answer the probe. If it does so later, it still is a
                     // candidate.
+                    self.history.probe_expired = true;
                     let unanswered = self.candidates.releases.filter(|release| !release.has_protobuf_pong());
                     if let Some(session) = self.session.as_mut().filter(|_| !unanswered.is_empty()) {
                         session.assume(Candidates::new(unanswered), now, out);

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use sigver::cli::{self, Outcome};
+use sigver::cli::{self, Outcome, ProcessInputs};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::fd_limit;
 use sigver::server::telemetry::Format;
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     if args.peek().is_some_and(tools::is_named) {
         return tools::run(std::iter::once(program).chain(args));
     }
-    match cli::parse(&program, args, &environment) {
+    let inputs = ProcessInputs { env: &environment, read_file: &|path| std::fs::read_to_string(path) };
+    match cli::parse(&program, args, inputs) {
         Outcome::Print(text) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -37,6 +38,19 @@ fn main() -> ExitCode {
         Outcome::UsageError(message) => {
             eprintln!("{message}");
             ExitCode::from(2)
+        }
+        Outcome::Check(config, text, warnings) => {
+            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            match Gateway::check(&config) {
+                Ok(()) => {
+                    println!("{text}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::FAILURE
+                }
+            }
         }
         Outcome::Run(config, warnings) => {
             warnings.iter().for_each(|warning| eprintln!("{warning}"));

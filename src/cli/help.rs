@@ -1,6 +1,8 @@
 //! The text of `--help`, which begins as that of sigver 20.1.0, and the reference of the options in Markdown.
 
-use super::options::{OPTIONS, OptionSpec, Section};
+use clap::{Arg, ArgAction, Command};
+
+use super::options::{Effect, OPTIONS, OptionSpec, Section};
 
 /// Width of the help text, in columns: that of commander.js when there is no terminal.
 const COLUMNS: usize = 80;
@@ -11,18 +13,22 @@ const DESCRIPTION: &str =
 /// The commands of `tools`; a test there compares the names.
 const COMMANDS: &str = "\
 Commands, each with a --help of its own:
-  sigver status     show the status of a running server, by dialect
-  sigver dialects   list the dialects, and the releases that speak them
-  sigver matrix     test how well old and new clients work together
-  sigver probe      detect the dialects that a server speaks
-  sigver bench      measure the capacity of a server
-  sigver record     forward connections to a server, and record them
-  sigver replay     replay recordings against a server";
+  sigver check-config  check the configuration, and print it with its sources
+  sigver status        show the status of a running server, by dialect
+  sigver dialects      list the dialects, and the releases that speak them
+  sigver matrix        test how well old and new clients work together
+  sigver probe         detect the dialects that a server speaks
+  sigver bench         measure the capacity of a server
+  sigver record        forward connections to a server, and record them
+  sigver replay        replay recordings against a server
+  sigver completions   print a completion script for a shell
+  sigver man           print the manual page";
 
 const ENVIRONMENT: &str = "\
 Each option can be set by an environment variable as well, SIGVER_PORT for --port
-or SIGVER_MAX_MESSAGE for --max-message; the command line wins. NODE_IP and
-NODE_PORT are used for --host and --port if nothing else is set. -v is -V.";
+or SIGVER_MAX_MESSAGE for --max-message, or in the file of --config. The command
+line wins over the environment, and that over the file. NODE_IP and NODE_PORT
+are used for --host and --port if nothing else is set. -v is -V.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +43,8 @@ impl Section {
         match self {
             Section::Standard => "Options",
             Section::Gateway => "More options, which earlier versions did not have",
-            Section::Signaller => "Options of the path relay signaller",
+            Section::Limits => "Limits",
+            Section::Signaller => "Options of signaller",
             Section::Earlier => "Options of earlier versions",
         }
     }
@@ -76,27 +83,71 @@ fn list(text: &mut String, options: &[OptionSpec]) {
     }
 }
 
-/// Returns the reference of the options: one Markdown table for each part of the help text.
+/// Returns the reference of the options: one Markdown table for each part of the help text. The key of an
+/// option in the configuration file is its long name.
 pub fn markdown() -> String {
+    let code = |text: &str| match text {
+        "" => String::new(),
+        text => format!("`{}`", text.replace('|', "\\|")),
+    };
     let mut text = String::new();
     for options in OPTIONS.chunk_by(|a, b| a.section == b.section) {
+        let limits = options.iter().any(|option| !option.exceeded.is_empty());
         text.push_str(&format!("## {}\n\n", options[0].section.heading()));
-        text.push_str("| option | environment | default | meaning |\n|---|---|---|---|\n");
+        text.push_str("| option | environment | default | meaning |");
+        text.push_str(if limits {
+            " when it is reached |\n|---|---|---|---|---|\n"
+        } else {
+            "\n|---|---|---|---|\n"
+        });
         for option in options {
-            let code = |text: &str| match text {
-                "" => String::new(),
-                text => format!("`{}`", text.replace('|', "\\|")),
-            };
             text.push_str(&format!(
-                "| {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} |",
                 code(&option.display()),
                 code(&option.variable().unwrap_or_default()),
                 code(option.default),
                 option.help.replace('<', "\\<")
             ));
+            if limits {
+                text.push_str(&format!(" {} |", option.exceeded));
+            }
+            text.push('\n');
         }
         text.push('\n');
     }
     text.truncate(text.trim_end().len());
     text + "\n"
+}
+
+/// Returns the options as a command of `clap`, from which completions and the manual page are made. It parses
+/// nothing: the rules of splitting are those of commander.js.
+pub fn clap_command() -> Command {
+    let arguments = OPTIONS.iter().filter(|option| !matches!(option.effect, Effect::Ignored)).map(|option| {
+        let mut help = option.help.to_owned();
+        if !option.exceeded.is_empty() {
+            help.push_str(&format!(". When it is reached: {}", option.exceeded));
+        }
+        let argument =
+            Arg::new(option.long).long(option.long).help(help).help_heading(option.section.heading());
+        let argument = match option.short {
+            Some(short) => argument.short(short),
+            None => argument,
+        };
+        match option.value_name {
+            Some(name) if option.default.is_empty() => argument.value_name(name),
+            Some(name) => argument.value_name(name).default_value(option.default),
+            None => argument.action(ArgAction::SetTrue),
+        }
+    });
+    Command::new("sigver")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(DESCRIPTION)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .args(arguments)
+        .subcommand(
+            Command::new(super::CHECK_CONFIG)
+                .about("Check the configuration, and print it with the source of each value"),
+        )
 }

@@ -6,6 +6,8 @@
 //! signallerd, with other names for a part of the options, is in `signallerd`. [`parse`] neither reads the
 //! process nor prints.
 
+mod config_file;
+mod effective;
 mod help;
 mod options;
 mod signallerd;
@@ -13,16 +15,37 @@ mod split;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::config::parse::ValueError;
 use crate::config::{Config, ConfigError};
+use config_file::ConfigFileError;
 use options::{Draft, Effect, OPTIONS, OptionSpec, find_long};
 use split::split_args;
 
-pub use help::markdown;
+pub use help::{clap_command, markdown};
+
+/// First argument that has the configuration checked and printed instead of served.
+const CHECK_CONFIG: &str = "check-config";
+
+/// Parts of the process that the command line depends on.
+#[derive(Clone, Copy)]
+pub struct ProcessInputs<'a> {
+    /// Returns the value of an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a text file.
+    pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl fmt::Debug for ProcessInputs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProcessInputs")
+    }
+}
 
 /// Task of the process.
 #[derive(Debug, PartialEq)]
@@ -30,6 +53,9 @@ pub use help::markdown;
 pub enum Outcome {
     /// Start the gateway, after writing each of these warnings as a line on stderr.
     Run(Config, Vec<String>),
+    /// Check the files that the configuration names, and print this text on stdout, after writing each of the
+    /// warnings as a line on stderr.
+    Check(Config, String, Vec<String>),
     /// Write this on stdout, with a line end, and exit with status 0.
     Print(String),
     /// Write this on stderr, with a line end, and exit with status 1.
@@ -61,12 +87,21 @@ enum Source {
     CommandLine,
     /// A variable of this name.
     Environment(String),
+    /// A configuration file.
+    File(PathBuf),
     /// A flag of signallerd.
     Signallerd(&'static str),
 }
 
+/// Values of an option, of which there are several only if it is repeatable.
+#[derive(Clone)]
+struct GivenValue {
+    texts: Vec<OsString>,
+    source: Source,
+}
+
 /// The winning value of each option, by its long name.
-type Values = BTreeMap<&'static str, (OsString, Source)>;
+type Values = BTreeMap<&'static str, GivenValue>;
 
 /// An error in the arguments or the environment. The first field is the option as [`OptionSpec::display`]
 /// writes it.
@@ -82,6 +117,10 @@ enum CliError {
     InvalidArgument(String, String, ValueError),
     #[error("option '{0}' value '{1}' from env '{2}' is invalid. {3}")]
     InvalidVariable(String, String, String, ValueError),
+    #[error("option '{0}' value '{1}' in {path} is invalid. {3}", path = .2.display())]
+    InvalidInFile(String, String, PathBuf, ValueError),
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
     #[error("invalid value \"{1}\" for flag -{0}: {2}")]
     InvalidFlag(&'static str, String, ValueError),
     #[error(
@@ -93,16 +132,28 @@ enum CliError {
     Config(#[from] ConfigError),
 }
 
-/// Returns the outcome for the name under which the program was called, its arguments, and the environment.
+/// One call of the program.
+#[derive(Clone, Copy)]
+struct Invocation<'a> {
+    inputs: ProcessInputs<'a>,
+    /// True if the configuration is to be printed.
+    check: bool,
+}
+
+/// Returns the outcome for the name under which the program was called, its arguments, and what it reads of
+/// the process.
 pub fn parse(
     program: &OsStr,
     args: impl IntoIterator<Item = OsString>,
-    env: &dyn Fn(&str) -> Option<String>,
+    inputs: ProcessInputs<'_>,
 ) -> Outcome {
-    let args: Vec<OsString> = args.into_iter().collect();
-    let outcome = match detect_flavor(program, &args, env) {
-        Ok((CliFlavor::Sigver, taken)) => parse_sigver(args.into_iter().skip(taken), env),
-        Ok((CliFlavor::Signallerd, taken)) => Ok(signallerd::parse(args.into_iter().skip(taken), env)),
+    let mut args = args.into_iter().peekable();
+    let check = args.next_if(|first| first == CHECK_CONFIG).is_some();
+    let args: Vec<OsString> = args.collect();
+    let invocation = Invocation { inputs, check };
+    let outcome = match detect_flavor(program, &args, inputs.env) {
+        Ok((CliFlavor::Sigver, taken)) => parse_sigver(args.into_iter().skip(taken), invocation),
+        Ok((CliFlavor::Signallerd, taken)) => Ok(signallerd::parse(args.into_iter().skip(taken), invocation)),
         Err(error) => Err(error),
     };
     outcome.unwrap_or_else(|error| Outcome::Fail(format!("error: {error}")))
@@ -145,7 +196,7 @@ fn detect_flavor(
 /// and that before an unknown option.
 fn parse_sigver(
     args: impl Iterator<Item = OsString>,
-    env: &dyn Fn(&str) -> Option<String>,
+    invocation: Invocation<'_>,
 ) -> Result<Outcome, CliError> {
     let split = split_args(args)?;
     if split.version {
@@ -163,9 +214,10 @@ fn parse_sigver(
     if values.remove("wsLib").is_some() {
         warnings.push("warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library".to_owned());
     }
-    add_environment(&mut values, env, &mut warnings);
-    add_node_environment(&mut values, env, &mut warnings);
-    let config = configure(values, env)?;
+    add_environment(&mut values, invocation.inputs.env, &mut warnings);
+    config_file::add_values(&mut values, invocation.inputs.read_file)?;
+    add_node_environment(&mut values, invocation.inputs.env, &mut warnings);
+    let config = configure(&values, invocation.inputs.env)?;
     if split.secure {
         // Plain text must not be served where TLS was asked for.
         if config.tls.is_none() {
@@ -175,7 +227,17 @@ fn parse_sigver(
             "warning: '-s, --secure' is not needed any more: a key and a certificate are enough".to_owned(),
         );
     }
-    Ok(Outcome::Run(config, warnings))
+    Ok(invocation.outcome(config, &values, warnings))
+}
+
+impl Invocation<'_> {
+    /// Returns the outcome for a valid configuration and the values that it was made of.
+    fn outcome(self, config: Config, values: &Values, warnings: Vec<String>) -> Outcome {
+        match self.check {
+            true => Outcome::Check(config, effective::text(values), warnings),
+            false => Outcome::Run(config, warnings),
+        }
+    }
 }
 
 /// Returns the warning about operands, if there are any.
@@ -230,37 +292,45 @@ fn add_variable(
         warnings.push(format!("warning: {name} is ignored, '{value}' describes a service"));
         return None;
     }
-    values.insert(option.long, (value.clone().into(), Source::Environment(name)));
+    let texts = option.split_list(&value);
+    values.insert(option.long, GivenValue { texts, source: Source::Environment(name) });
     Some(value)
 }
 
 /// Parses the values into a configuration.
-fn configure(values: Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, CliError> {
+fn configure(values: &Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, CliError> {
     let mut draft = Draft::new(env);
     for option in &OPTIONS {
-        let Some((value, source)) = values.get(option.long) else { continue };
-        let text = || value.to_str().ok_or(ValueError::NotUnicode);
-        let applied = match option.effect {
-            Effect::Set(set) => text().and_then(|text| set(&mut draft, text)),
-            Effect::SetUnlessEmpty(set) if !value.is_empty() => text().and_then(|text| set(&mut draft, text)),
-            Effect::SetFile(field) if !value.is_empty() => {
-                *field(&mut draft) = Some(PathBuf::from(value));
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        applied.map_err(|error| {
-            let value = value.to_string_lossy().into_owned();
-            match source {
-                Source::CommandLine => CliError::InvalidArgument(option.display(), value, error),
-                Source::Environment(name) => {
-                    CliError::InvalidVariable(option.display(), value, name.clone(), error)
+        let Some(GivenValue { texts, source }) = values.get(option.long) else { continue };
+        for value in texts {
+            apply(option, value, &mut draft).map_err(|error| {
+                let (name, value) = (option.display(), value.to_string_lossy().into_owned());
+                match source {
+                    Source::CommandLine => CliError::InvalidArgument(name, value, error),
+                    Source::Environment(variable) => {
+                        CliError::InvalidVariable(name, value, variable.clone(), error)
+                    }
+                    Source::File(path) => CliError::InvalidInFile(name, value, path.clone(), error),
+                    Source::Signallerd(flag) => CliError::InvalidFlag(flag, value, error),
                 }
-                Source::Signallerd(flag) => CliError::InvalidFlag(flag, value, error),
-            }
-        })?;
+            })?;
+        }
     }
     Ok(draft.finish()?)
+}
+
+/// Parses one value into the configuration.
+fn apply(option: &OptionSpec, value: &OsStr, draft: &mut Draft) -> Result<(), ValueError> {
+    let text = || value.to_str().ok_or(ValueError::NotUnicode);
+    match option.effect {
+        Effect::Set(set) => set(draft, text()?),
+        Effect::SetUnlessEmpty(set) if !value.is_empty() => set(draft, text()?),
+        Effect::SetFile(field) if !value.is_empty() => {
+            *field(draft) = Some(PathBuf::from(value));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The options of the gateway: one table, from which the arguments, the environment variables, `--help` and
 //! the reference documentation are derived.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::parse::{self, ValueError};
 use crate::config::{self, AdminSocketPath, Config, ConfigError, TlsFiles};
-use Section::{Earlier, Gateway, Signaller, Standard};
+use Section::{Earlier, Gateway, Limits, Signaller, Standard};
 
 /// One option.
 #[derive(Clone, Copy)]
@@ -18,6 +19,10 @@ pub(super) struct OptionSpec {
     pub(super) default: &'static str,
     pub(super) section: Section,
     pub(super) help: &'static str,
+    /// Consequence of a limit that is reached. Empty if the option is no limit.
+    pub(super) exceeded: &'static str,
+    /// True if each value adds to the previous ones; false if the last one wins.
+    pub(super) repeatable: bool,
     pub(super) effect: Effect,
 }
 
@@ -27,6 +32,8 @@ pub(super) enum Section {
     /// Options of sigver 20.
     Standard,
     Gateway,
+    /// Limits of what clients may use.
+    Limits,
     Signaller,
     Earlier,
 }
@@ -39,6 +46,8 @@ pub(super) enum Effect {
     Secure,
     /// Selects the flavor of the command line, before the arguments are split.
     Flavor,
+    /// Names the configuration file, which is read before the values are parsed.
+    ConfigFile,
     Ignored,
     /// Parses the value into the configuration.
     Set(fn(&mut Draft, &str) -> Result<(), ValueError>),
@@ -51,7 +60,17 @@ pub(super) enum Effect {
 
 impl OptionSpec {
     const fn new(long: &'static str, value_name: Option<&'static str>, effect: Effect) -> Self {
-        OptionSpec { long, short: None, value_name, default: "", section: Standard, help: "", effect }
+        OptionSpec {
+            long,
+            short: None,
+            value_name,
+            default: "",
+            section: Standard,
+            help: "",
+            exceeded: "",
+            repeatable: false,
+            effect,
+        }
     }
 
     const fn short(self, short: char) -> Self {
@@ -60,6 +79,25 @@ impl OptionSpec {
 
     const fn help(self, section: Section, help: &'static str) -> Self {
         OptionSpec { section, help, ..self }
+    }
+
+    /// Sets the consequence of a limit that is reached.
+    const fn exceeded(self, exceeded: &'static str) -> Self {
+        OptionSpec { exceeded, ..self }
+    }
+
+    /// Returns true if a configuration file may have the option as a key.
+    pub(super) fn is_file_key(&self) -> bool {
+        matches!(self.effect, Effect::Set(_) | Effect::SetUnlessEmpty(_) | Effect::SetFile(_))
+    }
+
+    /// Returns the values in the value of an environment variable: of a repeatable option, those between
+    /// commas.
+    pub(super) fn split_list(&self, value: &str) -> Vec<OsString> {
+        match self.repeatable {
+            true => value.split(',').map(|part| part.trim().into()).collect(),
+            false => vec![value.into()],
+        }
     }
 
     /// Returns the notation of help and error texts: `-p, --port <number>`.
@@ -75,7 +113,11 @@ impl OptionSpec {
         let name = || format!("SIGVER_{}", self.long.to_uppercase().replace('-', "_"));
         match self.effect {
             Effect::Help | Effect::Version | Effect::Secure | Effect::Ignored => None,
-            Effect::Flavor | Effect::Set(_) | Effect::SetUnlessEmpty(_) | Effect::SetFile(_) => Some(name()),
+            Effect::Flavor
+            | Effect::ConfigFile
+            | Effect::Set(_)
+            | Effect::SetUnlessEmpty(_)
+            | Effect::SetFile(_) => Some(name()),
         }
     }
 }
@@ -130,7 +172,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>)
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 27] = [
+pub(super) static OPTIONS: [OptionSpec; 28] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         v.clone_into(&mut d.config.host);
@@ -149,15 +191,16 @@ pub(super) static OPTIONS: [OptionSpec; 27] = [
          validate the server certificate.",
     ),
     OptionSpec::new("help", None, Effect::Help).help(Standard, "display help for command"),
+    OptionSpec::new("config", Some("file path"), Effect::ConfigFile).help(
+        Gateway,
+        "Configuration file in TOML: a key for each option, such as max-message. The command line and the \
+         environment win over it",
+    ),
     set("protocol", "list", "auto", |d, v| parse::protocols(v).map(|v| d.config.protocol = v)).help(
         Gateway,
         "Protocols to serve, with commas: auto (all, detected), json, protobuf-v1, protobuf-v2, signaller, a \
          dialect such as sigver-18, or a release such as sigver-15.0.4",
     ),
-    set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
-        .help(Gateway, "Longest message accepted from a client"),
-    set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
-        .help(Gateway, "Longest send queue of a client; a client with a longer one is disconnected. At least --max-message"),
     set("silence-margin", "ms", "150", |d, v| parse::milliseconds(v).map(|v| d.config.detection.margin = v))
         .help(
             Gateway,
@@ -166,10 +209,6 @@ pub(super) static OPTIONS: [OptionSpec; 27] = [
         ),
     set("silence-max", "ms", "500", |d, v| parse::milliseconds(v).map(|v| d.config.detection.silence = v))
         .help(Gateway, "Longest such wait, whatever the round trip"),
-    set("first-frame-timeout", "seconds", "60", |d, v| {
-        parse::seconds(v).map(|v| d.config.detection.first_frame = v)
-    })
-    .help(Gateway, "Disconnect a client that should send first and has not after this time"),
     set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
         .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
     set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))
@@ -195,6 +234,17 @@ pub(super) static OPTIONS: [OptionSpec; 27] = [
         "As the first argument: flavor of the other arguments, sigver or signallerd. Without it, the name of \
          the program decides",
     ),
+    set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
+        .help(Limits, "Longest message accepted from a client")
+        .exceeded("closes the connection with 1009; a POST is answered with 413"),
+    set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
+        .help(Limits, "Longest send queue of a client. At least --max-message")
+        .exceeded("closes the connection with 1008"),
+    set("first-frame-timeout", "seconds", "60", |d, v| {
+        parse::seconds(v).map(|v| d.config.detection.first_frame = v)
+    })
+    .help(Limits, "Longest wait for the first frame of a client that should send first")
+    .exceeded("closes the connection with 1008"),
     OptionSpec::new(
         "signaller-origin",
         Some("expression"),

@@ -6,7 +6,10 @@ use std::ffi::OsString;
 use thiserror::Error;
 
 use super::options::find_long;
-use super::{CliError, Outcome, Source, Values, add_environment, configure, extra_args_warning};
+use super::{
+    CliError, GivenValue, Invocation, Outcome, Source, Values, add_environment, config_file, configure,
+    extra_args_warning,
+};
 use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
 
 /// One flag.
@@ -69,22 +72,25 @@ enum GoFlagError {
 }
 
 /// Parses arguments in the syntax of signallerd. Settings without a flag (TLS, the log) come from the
-/// environment.
-pub(super) fn parse(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
-    parse_flags(args, env).unwrap_or_else(|error| Outcome::UsageError(format!("{error}\n{}", usage())))
+/// environment or the configuration file.
+pub(super) fn parse(args: impl Iterator<Item = OsString>, invocation: Invocation<'_>) -> Outcome {
+    parse_flags(args, invocation).unwrap_or_else(|error| Outcome::UsageError(format!("{error}\n{}", usage())))
 }
 
 fn parse_flags(
     args: impl Iterator<Item = OsString>,
-    env: &dyn Fn(&str) -> Option<String>,
+    invocation: Invocation<'_>,
 ) -> Result<Outcome, GoFlagError> {
     let Some((mut values, operands)) = split_flags(args)? else {
         return Ok(Outcome::Print(usage()));
     };
     let mut warnings: Vec<String> = extra_args_warning(&operands).into_iter().collect();
-    values.insert("protocol", ("signaller".into(), Source::CommandLine));
-    add_environment(&mut values, env, &mut warnings);
-    Ok(Outcome::Run(configure(values, env)?, warnings))
+    let only_signaller = GivenValue { texts: vec!["signaller".into()], source: Source::CommandLine };
+    values.insert("protocol", only_signaller);
+    add_environment(&mut values, invocation.inputs.env, &mut warnings);
+    config_file::add_values(&mut values, invocation.inputs.read_file).map_err(CliError::from)?;
+    let config = configure(&values, invocation.inputs.env)?;
+    Ok(invocation.outcome(config, &values, warnings))
 }
 
 /// Splits the arguments by the rules of Go: one dash or two, the value after `=` or in the next argument, and
@@ -126,7 +132,8 @@ fn split_flags(args: impl Iterator<Item = OsString>) -> Result<Option<(Values, V
 /// Sets the option of a flag. `-addr` sets two.
 fn set(values: &mut Values, flag: &GoFlag, value: &str) -> Result<(), GoFlagError> {
     let mut set = |option: &'static str, value: &str| {
-        values.insert(option, (value.into(), Source::Signallerd(flag.name)));
+        let given = GivenValue { texts: vec![value.into()], source: Source::Signallerd(flag.name) };
+        values.insert(option, given);
     };
     if flag.name != "addr" {
         set(flag.option, value);

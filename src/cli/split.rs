@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 use super::options::{Effect, OptionSpec, find_long, find_short};
-use super::{CliError, Source, Values};
+use super::{CliError, GivenValue, Source, Values};
 
 /// Arguments, before any value is parsed.
 #[derive(Default)]
@@ -64,7 +64,11 @@ pub(super) fn split_args(mut args: impl Iterator<Item = OsString>) -> Result<Spl
                 if matches!(option.effect, Effect::Flavor) {
                     return Err(CliError::NotFirst(option.display()));
                 }
-                split.values.insert(option.long, (value, Source::CommandLine));
+                let given = GivenValue { texts: vec![value], source: Source::CommandLine };
+                match split.values.get_mut(option.long) {
+                    Some(earlier) if option.repeatable => earlier.texts.extend(given.texts),
+                    _ => drop(split.values.insert(option.long, given)),
+                }
             }
         }
     }

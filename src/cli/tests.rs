@@ -35,9 +35,18 @@ pub(super) fn defaults() -> Config {
 }
 
 pub(super) fn called(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome {
-    parse(OsStr::new(program), args.iter().map(OsString::from), &|name| {
-        env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
-    })
+    with_file(program, args, env, "")
+}
+
+/// Parses with a configuration file `sigver.toml`.
+fn with_file(program: &str, args: &[&str], env: &[(&str, &str)], file: &str) -> Outcome {
+    let variable = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    let read_file = |path: &Path| match path == Path::new("sigver.toml") {
+        true => Ok(file.to_owned()),
+        false => Err(io::ErrorKind::NotFound.into()),
+    };
+    let inputs = ProcessInputs { env: &variable, read_file: &read_file };
+    parse(OsStr::new(program), args.iter().map(OsString::from), inputs)
 }
 
 fn with_env(args: &[&str], env: &[(&str, &str)]) -> Outcome {
@@ -68,7 +77,7 @@ fn names_are_unique_and_defaults_are_those_of_the_configuration() {
     // The defaults in the help text are those of the configuration.
     let given: Vec<String> = OPTIONS
         .iter()
-        .filter(|option| !option.default.is_empty())
+        .filter(|option| !option.default.is_empty() && option.is_file_key())
         .map(|option| format!("--{}={}", option.long, option.default))
         .collect();
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
@@ -387,7 +396,8 @@ fn file_names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStringExt as _;
 
     let name = || OsString::from_vec(b"k\xff".to_vec());
-    let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, &|_| None);
+    let inputs = ProcessInputs { env: &|_| None, read_file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, inputs);
     match parse(vec!["-k".into(), name(), "-c".into(), "c".into()]) {
         Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PathBuf::from(name())),
         other => panic!("{other:?}"),
@@ -396,4 +406,76 @@ fn file_names_need_not_be_unicode() {
     assert_eq!(parse(vec!["-h".into(), name()]), Outcome::Fail(refused.into()));
     let attached = OsString::from_vec(b"-k\xff".to_vec());
     assert_eq!(parse(vec![attached]), Outcome::Fail("error: unknown option '-k\u{fffd}'".into()));
+}
+
+#[test]
+fn file_has_less_priority_than_environment_and_arguments() {
+    let file = "port = 9000\nhost = \"::1\"\nmax-message = 1000\ntranscode = false\n";
+    let run = |args: &[&str], env: &[(&str, &str)]| match with_file("sigver", args, env, file) {
+        Outcome::Run(config, warnings) if warnings.is_empty() => config,
+        other => panic!("{other:?}"),
+    };
+    let expected =
+        Config { port: 9000, host: "::1".into(), max_message: 1000, transcode: false, ..defaults() };
+    assert_eq!(run(&["--config", "sigver.toml"], &[]), expected);
+    assert_eq!(run(&[], &[("SIGVER_CONFIG", "sigver.toml")]), expected);
+    let overridden = run(&["-p", "1", "--config=sigver.toml"], &[("SIGVER_PORT", "2"), ("SIGVER_HOST", "h")]);
+    assert_eq!(overridden, Config { port: 1, host: "h".into(), ..expected });
+}
+
+#[test]
+fn errors_of_the_file_name_it_and_quote_no_value() {
+    for (file, message) in [
+        ("port = 9000\nmax_mesage = 1\n", "has an unknown key 'max_mesage'; is 'max-message' meant?"),
+        (
+            "zzz = 1",
+            "has an unknown key 'zzz'; sigver --help lists the options, whose long names are the keys",
+        ),
+        ("config = \"b\"", "has an unknown key 'config'"),
+        (
+            "port = 1.5",
+            "has a value of the wrong type for 'port': it is a string, a whole number, true or false",
+        ),
+        ("[port]\nx = 1", "has a value of the wrong type for 'port'"),
+        ("# comment\nport = SECRET", "sigver.toml, line 2, is not TOML: "),
+    ] {
+        let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
+        let Outcome::Fail(text) = outcome else { panic!("{outcome:?}") };
+        assert!(
+            text.starts_with("error: the configuration file sigver.toml") && text.contains(message),
+            "{text}"
+        );
+        assert!(!text.contains("SECRET") && !text.contains('\n'), "{text}");
+    }
+    assert_eq!(
+        with_file("sigver", &["--config", "sigver.toml"], &[], "port = \"x\""),
+        Outcome::Fail(
+            "error: option '-p, --port <number>' value 'x' in sigver.toml is invalid. \
+             A port is a whole number from 0 to 65535."
+                .into()
+        )
+    );
+    let unreadable = with_file("sigver", &["--config", "none.toml"], &[], "");
+    let Outcome::Fail(text) = unreadable else { panic!("{unreadable:?}") };
+    assert!(text.starts_with("error: cannot read the configuration file none.toml: "), "{text}");
+}
+
+#[test]
+fn check_config_prints_a_file_of_the_same_meaning() {
+    let (args, env) = (["check-config", "-p", "1", "--config", "sigver.toml"], [("SIGVER_HOST", "::1")]);
+    let outcome = with_file("sigver", &args, &env, "max-message = 1000");
+    let Outcome::Check(config, text, _) = outcome else { panic!("{outcome:?}") };
+    let source = |line: &str| {
+        let line = text.lines().find(|candidate| candidate.starts_with(line)).unwrap();
+        line.split_once("  # ").unwrap().1.to_owned()
+    };
+    assert_eq!(source("port = 1 "), "command line");
+    assert_eq!(source("host = \"::1\" "), "environment variable SIGVER_HOST");
+    assert_eq!(source("max-message = 1000 "), "file sigver.toml");
+    assert_eq!(source("max-pending = 4194304 "), "default");
+    assert_eq!(source("# key = "), "not set");
+    let Outcome::Run(again, _) = with_file("sigver", &["--config=sigver.toml"], &[], &text) else {
+        panic!("{text}")
+    };
+    assert_eq!(again, config);
 }

@@ -61,6 +61,16 @@ pub enum StartError {
 }
 
 impl Gateway {
+    /// Checks the settings, and the files that they name, without listening.
+    ///
+    /// # Errors
+    /// The configuration is contradictory, or the files for TLS are invalid.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        config.check()?;
+        config.tls.as_ref().map(tls::load).transpose()?;
+        Ok(())
+    }
+
     /// Listens as `config` says, within the current Tokio runtime.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub(crate) mod signaller;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod transport;
+mod turn;
 
 pub use gateway::{Gateway, StartError};
 pub use listener::ListenError;

@@ -18,7 +18,9 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory, Parser};
+use clap::{Command, CommandFactory, Parser};
+use clap_complete::Shell;
+use clap_mangen::Man;
 use indicatif::ProgressDrawTarget;
 
 use crate::cli;
@@ -37,6 +39,13 @@ enum Tool {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print a completion script for a shell, on stdout
+    Completions {
+        /// Name of the shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff, on stdout
+    Man,
     /// Print the options of the gateway, as in docs/reference/configuration.md
     #[command(hide = true)]
     Options,
@@ -64,6 +73,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Tool::try_parse_from(arguments) {
         Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
         Ok(Tool::Dialects { markdown: false }) => print!("{}", dialect_list()),
+        Ok(Tool::Completions { shell }) => {
+            clap_complete::generate(shell, &mut whole_command(), "sigver", &mut std::io::stdout());
+        }
+        Ok(Tool::Man) => {
+            if let Err(error) = Man::new(whole_command()).render(&mut std::io::stdout()) {
+                eprintln!("error: {error}");
+                return ExitCode::from(2);
+            }
+        }
         Ok(Tool::Options) => print!("{}", cli::markdown()),
         Ok(Tool::Status(args)) => return block_on(status::run(args)),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
@@ -74,6 +92,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => error.exit(),
     }
     ExitCode::SUCCESS
+}
+
+/// Returns the options of the gateway and the commands, for completions and the manual page.
+fn whole_command() -> Command {
+    let commands = Tool::command();
+    let visible = commands.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    cli::clap_command().subcommands(visible)
 }
 
 /// Runs a command that connects to servers. Returns its exit code, or 2 after an error.

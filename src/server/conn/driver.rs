@@ -22,6 +22,7 @@ use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
 use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport};
+use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -170,11 +171,12 @@ impl<T: Transport, G> Driver<T, G> {
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
+        let mut turn = Turn::default();
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
         let now = Instant::now();
         loop {
-            let Poll::Ready(wake) = self.poll_wake(context, &mut events) else {
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
                 // Not in each round: the deadlines move with every message.
                 if self.arm() && self.shared.shutdown.has_begun() {
                     // The connection may have been too late to be notified.
@@ -184,6 +186,11 @@ impl<T: Transport, G> Driver<T, G> {
                 return Poll::Pending;
             };
             let mut trigger = CloseTrigger::Dialect;
+            match &wake {
+                Wake::Events => turn.spend(events.len(), 0),
+                Wake::Incoming(incoming) => turn.spend_on(incoming),
+                Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
+            }
             let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
             // For whatever reason the task woke: a client that never stops sending must not keep deadlines
             // from passing.
@@ -203,7 +210,12 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
     /// got all that was sent to it before.
-    fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
+    fn poll_wake(
+        &mut self,
+        context: &mut task::Context<'_>,
+        events: &mut VecDeque<Event>,
+        turn: &Turn,
+    ) -> Poll<Wake> {
         // What was queued goes out first.
         if self.flushing {
             match self.transport.poll_flush(context) {
@@ -211,6 +223,10 @@ impl<T: Transport, G> Driver<T, G> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Wake::IoError(error)),
                 Poll::Pending => {}
             }
+        }
+        if turn.is_over() {
+            resume_later(context);
+            return Poll::Pending;
         }
         // Then events of the rooms. While the client does not take what was sent, nothing more is encoded for
         // it; what waits is bounded. Its frames are still read, as it may be a slow one that answers
@@ -250,11 +266,14 @@ impl<T: Transport, G> Driver<T, G> {
                 events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
                 Outbox::recycle(events);
             }
+            // No sign of life: the rest may never come.
+            Wake::Incoming(Incoming::Partial) => {}
             Wake::Incoming(incoming) => {
                 self.ping_timer.on_activity(now);
                 match incoming {
                     Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
                     Incoming::Ping => self.flushing = true,
+                    Incoming::Partial => {}
                     Incoming::Pong => self.protocol.on_pong(now),
                     Incoming::MessageTooBig => {
                         *trigger = CloseTrigger::MessageTooBig;

@@ -1,5 +1,7 @@
 //! Connections over a transport that a test drives.
 
+mod flood;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,96 @@
+//! The configuration file: TOML, with the long name of an option as the key of its value.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::{Table, Value};
+
+use super::options::{OPTIONS, OptionSpec};
+use super::{GivenValue, Source, Values};
+
+/// Smallest similarity, from 0 to 1, of a key that is suggested in place of an unknown one.
+const SUGGESTED_SIMILARITY: f64 = 0.8;
+
+/// Failure to take values from a configuration file. No text quotes a value, which may be a secret.
+#[derive(Debug, Error)]
+pub(super) enum ConfigFileError {
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the configuration file {}, line {line}, is not TOML: {message}", path.display())]
+    Syntax { path: PathBuf, line: usize, message: String },
+    #[error("the configuration file {} has an unknown key '{key}'{}", path.display(), suggestion(key))]
+    UnknownKey { path: PathBuf, key: String },
+    #[error("the configuration file {} has a value of the wrong type for '{key}': {expected}", path.display())]
+    Type { path: PathBuf, key: String, expected: &'static str },
+}
+
+fn suggestion(unknown: &str) -> String {
+    let keys = OPTIONS.iter().filter(|option| option.is_file_key()).map(|option| option.long);
+    let unknown = unknown.replace('_', "-");
+    let similar = keys.map(|key| (strsim::jaro_winkler(&unknown, key), key));
+    match similar.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+        Some((similarity, key)) if similarity >= SUGGESTED_SIMILARITY => format!("; is '{key}' meant?"),
+        _ => "; sigver --help lists the options, whose long names are the keys".to_owned(),
+    }
+}
+
+/// Adds the values of the configuration file that `values` name, for options that are absent.
+///
+/// # Errors
+/// The file cannot be read, is no TOML, or has a key that is no option.
+pub(super) fn add_values(
+    values: &mut Values,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<(), ConfigFileError> {
+    let Some(path) = values.get("config").and_then(|config| config.texts.first()).map(PathBuf::from) else {
+        return Ok(());
+    };
+    let text = match read_file(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigFileError::Unreadable { path, source }),
+    };
+    let table: Table = text.parse().map_err(|error| syntax_error(&path, &text, &error))?;
+    for (key, value) in table {
+        let option = OPTIONS.iter().find(|option| option.long == key && option.is_file_key());
+        let Some(option) = option else {
+            return Err(ConfigFileError::UnknownKey { path, key });
+        };
+        let texts = match texts(option, value) {
+            Ok(texts) => texts,
+            Err(expected) => return Err(ConfigFileError::Type { path, key, expected }),
+        };
+        values.entry(option.long).or_insert_with(|| GivenValue { texts, source: Source::File(path.clone()) });
+    }
+    Ok(())
+}
+
+fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFileError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    // The first line of the message; the library's own display would quote the file.
+    let message = error.message().lines().next().unwrap_or_default().to_owned();
+    ConfigFileError::Syntax { path: path.to_owned(), line, message }
+}
+
+/// Returns the texts of a value as the command line would have them, or what the file should have instead.
+fn texts(option: &OptionSpec, value: Value) -> Result<Vec<OsString>, &'static str> {
+    let expected = match option.repeatable {
+        true => "it is a string, or a list of strings",
+        false => "it is a string, a whole number, true or false",
+    };
+    match value {
+        Value::String(text) => Ok(vec![text.into()]),
+        Value::Integer(number) => Ok(vec![number.to_string().into()]),
+        Value::Boolean(on) => Ok(vec![if on { "on" } else { "off" }.into()]),
+        Value::Array(values) if option.repeatable => {
+            let text = |value| match value {
+                Value::String(text) => Ok(text.into()),
+                _ => Err(expected),
+            };
+            values.into_iter().map(text).collect()
+        }
+        Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => Err(expected),
+    }
+}

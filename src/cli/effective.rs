@@ -1,0 +1,51 @@
+//! The configuration in force: a configuration file that has each value, with its source as a comment.
+
+use toml::Value;
+
+use super::options::{OPTIONS, OptionSpec};
+use super::{GivenValue, Source, Values};
+
+/// Returns the values in force in the syntax of the configuration file, without a line end.
+pub(super) fn text(values: &Values) -> String {
+    let mut lines = vec!["# The configuration in force, with the source of each value.".to_owned()];
+    let options = OPTIONS.iter().filter(|option| option.is_file_key());
+    let settings: Vec<(String, String)> = options.map(|option| setting(option, values)).collect();
+    let width = settings.iter().map(|(setting, _)| setting.chars().count()).max().unwrap_or_default().min(60);
+    lines.extend(settings.iter().map(|(setting, source)| format!("{setting:width$}  # {source}")));
+    lines.join("\n")
+}
+
+/// Returns the line of an option, and the source of its value.
+fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
+    let key = option.long;
+    match values.get(key) {
+        Some(given) => (format!("{key} = {}", value(option, given)), source(&given.source)),
+        None if option.default.is_empty() => (format!("# {key} ="), "not set".to_owned()),
+        None => (format!("{key} = {}", scalar(option.default)), "default".to_owned()),
+    }
+}
+
+fn value(option: &OptionSpec, given: &GivenValue) -> String {
+    let mut texts = given.texts.iter().map(|text| scalar(&text.to_string_lossy()));
+    match option.repeatable {
+        true => format!("[{}]", texts.collect::<Vec<_>>().join(", ")),
+        false => texts.next().unwrap_or_default(),
+    }
+}
+
+/// Returns a number as it is, and any other text in quotes.
+fn scalar(text: &str) -> String {
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => text.to_owned(),
+        _ => Value::String(text.to_owned()).to_string(),
+    }
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::CommandLine => "command line".to_owned(),
+        Source::Environment(name) => format!("environment variable {name}"),
+        Source::File(path) => format!("file {}", path.display()),
+        Source::Signallerd(flag) => format!("command line, -{flag}"),
+    }
+}

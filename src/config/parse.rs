@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::filter::{ParseError, Targets};
 
-use super::{AdminSocketPath, EnabledTransports, LogIp};
+use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
 /// Up to a GiB: a greater length is a mistake rather than a setting.
@@ -87,6 +87,17 @@ pub fn port(text: &str) -> Result<u16, ValueError> {
             .map(|n| n as u16),
     };
     number.ok_or(ValueError::Port)
+}
+
+/// Parses an address to listen on.
+///
+/// # Errors
+///
+/// The text is none of the notations of [`ListenAddress::parse`].
+pub fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
+    ListenAddress::parse(text).ok_or(ValueError::Word(
+        "an address and a port such as 127.0.0.1:8000 or [::1]:8000, unix:PATH, or fd:NAME",
+    ))
 }
 
 /// Parses a number of bytes.

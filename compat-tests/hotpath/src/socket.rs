@@ -2,7 +2,7 @@
 //! kernel's. The network is memory, and there is one thread.
 
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -43,7 +43,7 @@ impl TestPeer {
         let protocol = Protocol::Sigver(dialect);
         let upgrade = UpgradeRequest { path: request_path(protocol, role, KEY), favored: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
-        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::new_client(protocol, role, KEY);
         let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };

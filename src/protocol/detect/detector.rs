@@ -179,7 +179,15 @@ impl Detector {
 
     /// Notes that the client sent a frame that fits: an assumption is confirmed, and held events are sent.
     fn confirm(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        let awaits_pong = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.history.awaits_pong(facts, session.candidates().releases));
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Assumed(mut assumption) if awaits_pong => {
+                assumption.await_pong();
+                self.phase = Phase::Assumed(assumption);
+            }
             Phase::Assumed(assumption) => self.encode_events(assumption.confirm(), now, out),
             phase @ (Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_)) => {
                 self.phase = phase
@@ -315,10 +323,11 @@ impl Detector {
                     // The client had the time to answer the probe. If it does so later, it still is a
                     // candidate.
                     let unanswered = self.candidates().filter(|release| !release.has_protobuf_pong());
-                    if let Some(NarrowingSession { session, .. }) = &mut self.session
-                        && !unanswered.is_empty()
-                    {
-                        session.assume(Candidates::new(unanswered), now, out);
+                    if let Some(NarrowingSession { session, history }) = &mut self.session {
+                        history.probe_expired = true;
+                        if !unanswered.is_empty() {
+                            session.assume(Candidates::new(unanswered), now, out);
+                        }
                     }
                     self.encode_events(held, now, out);
                 }

@@ -114,6 +114,7 @@ impl Membership {
     /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
         let (link, changes_role) = match &command {
+            // Without an effect, if the peer is no longer in the room.
             Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
                 (Some(*link), false)
             }
@@ -136,9 +137,10 @@ impl Membership {
         let mut wakes = WakeList::default();
         let applied = {
             let mut state = cell.state.lock();
-            match state.room.role(self.peer) {
-                role @ RoomRole::None => Applied { role, room_is_empty: state.room.is_empty() },
-                RoomRole::Joiner | RoomRole::Member => self.apply(&mut state, command, &mut wakes),
+            if changes_role && state.room.role(self.peer) == RoomRole::None {
+                Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
+            } else {
+                self.apply(&mut state, command, &mut wakes)
             }
         };
         drop(wakes);

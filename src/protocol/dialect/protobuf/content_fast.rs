@@ -2,8 +2,8 @@
 //! data. Unusual frames are left to the compiled messages of [`wire`](super::wire), to which the tests
 //! compare this fast path.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+use bytes::{Buf as _, Bytes};
+use prost::encoding::{decode_varint, encoded_len_varint};
 
 use super::layout::ContentLayout;
 use crate::protocol::frame::{FramePrefix, Message, Outgoing};
@@ -69,23 +69,48 @@ pub(super) fn encode_content(layout: ContentLayout, numbers: &[u32], data: Optio
     let data_length = data.as_ref().map(|data| data.len() as u64);
     let numbers_length: usize = numbers.iter().map(|number| field_length(u64::from(*number))).sum();
     let length = numbers_length.saturating_add(data_length.map_or(0, field_length)) as u64;
-    let mut buffer = [0; MAX_PREFIX];
-    let mut rest = &mut buffer[..];
-    rest.put_u8(delimited(facts.message_field));
-    encode_varint(length.saturating_add(data_length.unwrap_or(0)), &mut rest);
+    let mut prefix = Prefix::default();
+    prefix.put(delimited(facts.message_field));
+    prefix.put_number(length.saturating_add(data_length.unwrap_or(0)));
     for (field, number) in (1u8..).zip(numbers) {
-        rest.put_u8(field << 3);
-        encode_varint(u64::from(*number), &mut rest);
+        prefix.put(field << 3);
+        prefix.put_number(u64::from(*number));
     }
     if let Some(data_length) = data_length {
-        rest.put_u8(delimited(facts.data));
-        encode_varint(data_length, &mut rest);
+        prefix.put(delimited(facts.data));
+        prefix.put_number(data_length);
     }
-    let unused = rest.len();
-    let prefix = buffer.get(..MAX_PREFIX.saturating_sub(unused)).unwrap_or_default();
     match data {
-        Some(data) => Outgoing::Prefixed(FramePrefix::from_slice(prefix), data),
-        None => Message::binary(prefix.to_vec()).into(),
+        Some(data) => Outgoing::Prefixed(FramePrefix::from_slice(prefix.bytes()), data),
+        None => Message::binary(prefix.bytes().to_vec()).into(),
+    }
+}
+
+/// The bytes before the data, while they are written.
+#[derive(Default)]
+struct Prefix {
+    buffer: [u8; MAX_PREFIX],
+    length: usize,
+}
+
+impl Prefix {
+    fn put(&mut self, byte: u8) {
+        if let Some(next) = self.buffer.get_mut(self.length) {
+            *next = byte;
+            self.length = self.length.saturating_add(1);
+        }
+    }
+
+    fn put_number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.put(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.put(number as u8);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -101,7 +126,12 @@ fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
 }
 
 /// Reads a number of 32 bits; longer ones are left to the compiled messages.
+#[inline]
 fn take_number(bytes: &mut &[u8]) -> Option<u32> {
+    if let Some((byte @ ..0x80, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return Some(u32::from(*byte));
+    }
     u32::try_from(decode_varint(bytes).ok()?).ok()
 }
 

@@ -117,11 +117,11 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
         Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::accepts_binary_json)),
         Some(0x1a | 0x08) => current(),
         Some(0x12) => match detect_v2_layout(bytes) {
-            Some(layout) => current().of_content_layout(layout),
+            Some(layout) => releases.of_content_layout(layout),
             None => current(),
         },
         Some(0x0a) => match detect_v1_layout(bytes) {
-            Some(layout) => unprobed(v1().of_content_layout(layout)),
+            Some(layout) => unprobed(releases.of_content_layout(layout)),
             None => v1(),
         },
         Some(0x18) => v1(),

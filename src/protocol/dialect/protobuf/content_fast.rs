@@ -3,7 +3,7 @@
 //! compare this fast path.
 
 use bytes::{Buf as _, Bytes};
-use prost::encoding::{decode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 
 use super::layout::ContentLayout;
 use crate::protocol::frame::{FramePrefix, Message, Outgoing};
@@ -65,43 +65,46 @@ fn parse_fields(frame: &[u8], layout: ContentLayout) -> Option<(u32, bool, usize
 /// Encodes a content: these numbers in its first fields, and data.
 pub(super) fn encode_content(layout: ContentLayout, numbers: &[u32], data: Option<Bytes>) -> Outgoing {
     let facts = layout.facts();
-    let field_length = |number: u64| encoded_len_varint(number).saturating_add(1);
-    let data_length = data.as_ref().map(|data| data.len() as u64);
-    let numbers_length: usize = numbers.iter().map(|number| field_length(u64::from(*number))).sum();
-    let length = numbers_length.saturating_add(data_length.map_or(0, field_length)) as u64;
-    let mut prefix = Prefix::default();
-    prefix.put(delimited(facts.message_field));
-    prefix.put_number(length.saturating_add(data_length.unwrap_or(0)));
+    let mut prefix = Prefix::new();
     for (field, number) in (1u8..).zip(numbers) {
-        prefix.put(field << 3);
-        prefix.put_number(u64::from(*number));
+        prefix.put_field(field << 3, u64::from(*number));
     }
-    if let Some(data_length) = data_length {
-        prefix.put(delimited(facts.data));
-        prefix.put_number(data_length);
+    let mut length = data.as_ref().map_or(0, |data| data.len() as u64);
+    if data.is_some() {
+        prefix.put_field(delimited(facts.data), length);
     }
+    length = length.saturating_add(prefix.end.saturating_sub(FIELDS_START) as u64);
+    let prefix = prefix.finish(delimited(facts.message_field), length);
     match data {
-        Some(data) => Outgoing::Prefixed(FramePrefix::from_slice(prefix.bytes()), data),
-        None => Message::binary(prefix.bytes().to_vec()).into(),
+        Some(data) => Outgoing::Prefixed(prefix, data),
+        None => Message::binary(prefix.to_vec()).into(),
     }
 }
 
-/// The bytes before the data, while they are written.
-#[derive(Default)]
+/// Place of the fields of a content in its [`Prefix`]: behind the longest tag and length of the content.
+const FIELDS_START: usize = 6;
+
+/// The bytes before the data, while they are written: first the fields, whose length is then written in front
+/// of them.
 struct Prefix {
     buffer: [u8; MAX_PREFIX],
-    length: usize,
+    end: usize,
 }
 
 impl Prefix {
+    fn new() -> Self {
+        Prefix { buffer: [0; MAX_PREFIX], end: FIELDS_START }
+    }
+
     fn put(&mut self, byte: u8) {
-        if let Some(next) = self.buffer.get_mut(self.length) {
+        if let Some(next) = self.buffer.get_mut(self.end) {
             *next = byte;
-            self.length = self.length.saturating_add(1);
+            self.end = self.end.saturating_add(1);
         }
     }
 
-    fn put_number(&mut self, mut number: u64) {
+    fn put_field(&mut self, tag: u8, mut number: u64) {
+        self.put(tag);
         while number >= 0x80 {
             self.put(number as u8 | 0x80);
             number >>= 7;
@@ -109,8 +112,13 @@ impl Prefix {
         self.put(number as u8);
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.length).unwrap_or_default()
+    /// Returns the bytes, with the tag and length of the content in front.
+    fn finish(mut self, tag: u8, length: u64) -> FramePrefix {
+        let end = self.end;
+        let start = FIELDS_START.saturating_sub(encoded_len_varint(length).saturating_add(1));
+        self.end = start;
+        self.put_field(tag, length);
+        FramePrefix::from_slice(self.buffer.get(start..end).unwrap_or_default())
     }
 }
 
@@ -119,20 +127,25 @@ const fn delimited(field: u8) -> u8 {
     field << 3 | 2
 }
 
+#[inline]
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
     let (byte, rest) = bytes.split_first()?;
     *bytes = rest;
     Some(*byte)
 }
 
-/// Reads a number of 32 bits; longer ones are left to the compiled messages.
+/// Reads a number of 32 bits in up to five bytes; longer ones are left to the compiled messages.
 #[inline]
 fn take_number(bytes: &mut &[u8]) -> Option<u32> {
-    if let Some((byte @ ..0x80, rest)) = bytes.split_first() {
-        *bytes = rest;
-        return Some(u32::from(*byte));
+    let mut number = 0_u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = take_byte(bytes)?;
+        number |= u64::from(byte & 0x7f).wrapping_shl(shift);
+        if byte < 0x80 {
+            return u32::try_from(number).ok();
+        }
     }
-    u32::try_from(decode_varint(bytes).ok()?).ok()
+    None
 }
 
 #[cfg(test)]

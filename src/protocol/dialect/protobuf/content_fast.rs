@@ -210,7 +210,7 @@ mod tests {
     /// A number as it is sent, or with a longer encoding.
     fn number(field: u8, value: u64, padded: bool) -> Vec<u8> {
         let mut out = vec![field << 3];
-        encode_varint(value, &mut out);
+        prost::encoding::encode_varint(value, &mut out);
         if padded && out.len() < 10 {
             *out.last_mut().unwrap() |= 0x80;
             out.push(0);

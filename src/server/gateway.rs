@@ -21,7 +21,7 @@ use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::signaller::{PipeStream, Signaller};
-use super::telemetry::Report;
+use super::telemetry::{LogCounts, Report};
 use super::tls::{self, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
@@ -95,11 +95,22 @@ impl Gateway {
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
         };
-        let status =
-            StatusService { shared: Arc::clone(&shared), address, signaller: config.protocol.signaller };
+        let status = StatusService {
+            shared: Arc::clone(&shared),
+            address,
+            signaller: config.protocol.signaller,
+            log: None,
+        };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(address.port())).await;
         let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
         Ok(Gateway { listener, frontend, status, admin_socket })
+    }
+
+    /// Includes the counts of the program's log in the status.
+    #[must_use]
+    pub fn with_log_counts(mut self, counts: Arc<LogCounts>) -> Gateway {
+        self.status.log = Some(counts);
+        self
     }
 
     /// Returns the address that the gateway listens on, with the port that the system chose for port 0.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::server::conn::Shared;
-use crate::server::telemetry::{self, Format, Report, RoomsReport, ServerSummary, UnixSeconds};
+use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
 /// Optional parts of a status report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct StatusService {
     pub address: SocketAddr,
     /// True if the path relay of signallerd is served.
     pub signaller: bool,
+    /// Counts of the program's log, if it has some.
+    pub log: Option<Arc<LogCounts>>,
 }
 
 impl StatusService {
@@ -84,6 +86,7 @@ impl StatusService {
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
         report.rooms = rooms;
+        report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
         report

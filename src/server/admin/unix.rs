@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{StatusQuery, StatusService};
+use crate::config::redact::displayed_path;
 use crate::server::listener::accept_backoff;
 
 /// Longest time for one request and its response.
@@ -30,13 +31,13 @@ const ROOT: u32 = 0;
 #[non_exhaustive]
 pub enum AdminSocketError {
     /// A server is using the socket.
-    #[error("{}: another server answers there", .0.display())]
+    #[error("{}: another server answers there", displayed_path(.0))]
     InUse(PathBuf),
     /// The path is that of another file.
-    #[error("{}: there is a file that is no socket", .0.display())]
+    #[error("{}: there is a file that is no socket", displayed_path(.0))]
     NotASocket(PathBuf),
     /// The socket cannot be created.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}: {source}", displayed_path(path))]
     Io {
         /// Path of the socket.
         path: PathBuf,

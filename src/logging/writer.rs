@@ -186,26 +186,38 @@ mod tests {
 
     /// An output that blocks while it is closed.
     #[derive(Clone, Default)]
-    struct Gate(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Gate(Arc<Shared>);
+
+    #[derive(Default)]
+    struct Shared {
+        state: Mutex<State>,
+        opened: Condvar,
+    }
+
+    #[derive(Default)]
+    struct State {
+        is_open: bool,
+        text: Vec<u8>,
+    }
 
     impl Gate {
         fn open(&self) {
-            self.0.0.lock().0 = true;
-            self.0.1.notify_all();
+            self.0.state.lock().is_open = true;
+            self.0.opened.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().1.clone()).unwrap()
+            String::from_utf8(self.0.state.lock().text.clone()).unwrap()
         }
     }
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut state = self.0.0.lock();
-            while !state.0 {
-                self.0.1.wait(&mut state);
+            let mut state = self.0.state.lock();
+            while !state.is_open {
+                self.0.opened.wait(&mut state);
             }
-            state.1.extend_from_slice(bytes);
+            state.text.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 

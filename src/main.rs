@@ -96,7 +96,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<()> {
             "warning: no control socket, so that 'sigver status' does not work: {error}\n"
         ));
     }
-    print_startup_line(gateway.startup_line()).await;
+    print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
     let shutdown = async move {
         tokio::select! {
@@ -116,16 +116,16 @@ async fn print_status(mut requests: Signal, status: StatusService, log: LogHandl
     }
 }
 
-/// Prints the start-up line on stdout. The clients are served also if it cannot be written.
-async fn print_startup_line(line: String) {
+/// Prints the start-up lines on stdout. The clients are served also if they cannot be written.
+async fn print_startup_lines(lines: String) {
     let (done, wait) = oneshot::channel();
     // A thread of its own, as stdout may be a pipe that is full and that no process reads.
     let thread = std::thread::Builder::new().spawn(move || {
-        let _ = done.send(output::print(&format!("{line}\n")));
+        let _ = done.send(output::print(&lines));
     });
     match tokio::time::timeout(STDOUT_TIMEOUT, wait).await {
-        Ok(Ok(Err(error))) => tracing::warn!(%error, "the start-up line was not written to stdout"),
-        Err(_) => tracing::warn!("the start-up line was not written to stdout, which no process reads"),
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the start-up lines were not written to stdout"),
+        Err(_) => tracing::warn!("the start-up lines were not written to stdout, which no process reads"),
         Ok(_) => {}
     }
     drop(thread);

@@ -165,7 +165,7 @@ fn usage() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{called, defaults};
+    use super::super::tests::{self, called, defaults};
     use super::*;
     use crate::config::{Config, PipeLimits, SignallerConfig};
     use regex_lite::Regex;
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn flavor_is_chosen_by_argument_variable_or_program_name() {
-        let expected = Outcome::Run(Config { port: 80, ..alone() }, vec![]);
+        let expected = Outcome::Run(alone().with_address("0.0.0.0", 80), vec![]);
         for (program, args, variable) in [
             ("signallerd", &["-addr", "0.0.0.0:80"][..], ""),
             ("/opt/signallerd", &["--addr=0.0.0.0:80"], ""),
@@ -199,7 +199,7 @@ mod tests {
             );
         }
         let ours = called("signallerd", &["--compat-cli", "sigver", "-p", "80"], &[]);
-        assert_eq!(ours, Outcome::Run(Config { port: 80, ..defaults() }, vec![]));
+        assert_eq!(ours, Outcome::Run(defaults().with_address("0.0.0.0", 80), vec![]));
         for (args, variable, message) in [
             (&["--compat-cli"][..], "", "option '--compat-cli <name>' argument missing"),
             (
@@ -228,8 +228,6 @@ mod tests {
     fn every_flag_reaches_the_configuration() {
         assert_eq!(run(&[]), (alone(), vec![]));
         let expected = Config {
-            host: "127.0.0.1".into(),
-            port: 8080,
             signaller: SignallerConfig {
                 origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
                 limits: PipeLimits {
@@ -240,7 +238,8 @@ mod tests {
                 },
             },
             ..alone()
-        };
+        }
+        .with_address("127.0.0.1", 8080);
         let given = [
             "-addr",
             "127.0.0.1:8080",
@@ -260,7 +259,7 @@ mod tests {
             [(":9000", "", 9000), ("[::1]:80", "[::1]", 80), ("localhost:0", "localhost", 0)]
         {
             let (config, _) = run(&["-addr", address]);
-            assert_eq!((&*config.host, config.port), (host, port));
+            assert_eq!(tests::address(&config), (host.to_owned(), port));
         }
         // An expression may begin with a dash, and have an equals sign.
         for args in [&["-originRE", "-a=b"][..], &["-originRE=-a=b"]] {

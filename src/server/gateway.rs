@@ -5,26 +5,30 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
-use super::admin::unix::{AdminSocket, AdminSocketError};
+use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
+use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
 use super::tls::{self, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
+use super::unix_socket::UnixSocketError;
 use crate::config::{Config, ConfigError, EnabledTransports};
 
 /// Longest time for a TLS handshake.
@@ -36,10 +40,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
 /// is polled.
 #[derive(Debug)]
 pub struct Gateway {
-    listener: TcpListener,
+    sockets: Vec<ListeningSocket>,
+    addresses: Vec<LocalAddress>,
     frontend: Arc<Frontend>,
     status: StatusService,
-    admin_socket: Result<Option<AdminSocket>, AdminSocketError>,
+    admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -78,8 +83,9 @@ impl Gateway {
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
-        let listener = listener::bind(&config.host, config.port).await?;
-        let address = listener.local_addr().map_err(StartError::LocalAddress)?;
+        let sockets = ListeningSocket::bind_all(&config.listen).await?;
+        let addresses = sockets.iter().map(ListeningSocket::local_address);
+        let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -95,15 +101,16 @@ impl Gateway {
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
         };
+        let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
             shared: Arc::clone(&shared),
             address,
             signaller: config.protocol.signaller,
             log: None,
         };
-        let admin_socket = AdminSocket::open(&config.admin_socket.candidates(address.port())).await;
+        let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
-        Ok(Gateway { listener, frontend, status, admin_socket })
+        Ok(Gateway { sockets, addresses, frontend, status, admin_socket })
     }
 
     /// Includes the counts of the program's log in the status.
@@ -113,19 +120,25 @@ impl Gateway {
         self
     }
 
-    /// Returns the address that the gateway listens on, with the port that the system chose for port 0.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.status.address
+    /// Returns the addresses that the gateway listens on.
+    pub fn local_addresses(&self) -> &[LocalAddress] {
+        &self.addresses
     }
 
-    /// Returns the line that the Node.js servers print on stdout when they listen.
-    pub fn startup_line(&self) -> String {
-        listener::startup_line(self.local_addr())
+    /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
+    /// port 0. `None` if there are only Unix sockets.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        first_tcp(&self.addresses)
+    }
+
+    /// Returns the lines that the Node.js servers print on stdout when they listen, one for each address.
+    pub fn startup_lines(&self) -> impl Iterator<Item = String> {
+        self.addresses.iter().map(|address| format!("Signaling server is listening on {address}"))
     }
 
     /// Returns the error because of which there is no control socket, if there should be one. The gateway
     /// works without.
-    pub fn admin_socket_error(&self) -> Option<&AdminSocketError> {
+    pub fn admin_socket_error(&self) -> Option<&UnixSocketError> {
         self.admin_socket.as_ref().err()
     }
 
@@ -143,7 +156,7 @@ impl Gateway {
     /// Serves connections until `shutdown` is ready; then accepts no more, closes all connections, and
     /// returns when they are closed, or after seven seconds.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Gateway { listener, frontend, status, admin_socket } = self;
+        let Gateway { sockets, frontend, status, admin_socket, .. } = self;
         let answer_admin = async {
             match &admin_socket {
                 Ok(Some(socket)) => socket.serve(&status).await,
@@ -151,47 +164,61 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = serve(listener, frontend, shutdown) => {}
+            () = serve(sockets, frontend, shutdown) => {}
             () = answer_admin => {}
         }
     }
 }
 
-async fn serve(listener: TcpListener, frontend: Arc<Frontend>, shutdown: impl Future<Output = ()>) {
+fn first_tcp(addresses: &[LocalAddress]) -> Option<SocketAddr> {
+    addresses.iter().find_map(|address| match address {
+        LocalAddress::Tcp(address) => Some(*address),
+        LocalAddress::Unix(_) => None,
+    })
+}
+
+/// Returns the name of this server among those of the machine: its port, or its process id if it has none.
+fn name(addresses: &[LocalAddress]) -> String {
+    first_tcp(addresses).map_or_else(|| process::id().to_string(), |address| address.port().to_string())
+}
+
+async fn serve(sockets: Vec<ListeningSocket>, frontend: Arc<Frontend>, shutdown: impl Future<Output = ()>) {
     let shared = Arc::clone(&frontend.shared);
-    let accept = async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, remote)) => {
-                    let endpoint = ClientEndpoint { remote, tls: frontend.tls.is_some() };
-                    let task = Arc::clone(&frontend).handle_tcp(stream, endpoint, shared.shutdown.track());
-                    let shared = Arc::clone(&shared);
-                    // A panic before the upgrade ends this connection alone; one after it is caught by the
-                    // connection's task.
-                    tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
-                        if task.is_err() {
-                            shared.count_panic();
-                        }
-                    }));
-                }
-                Err(error) => {
-                    if let Some(pause) = listener::accept_backoff(&error) {
-                        tracing::error!(%error, "cannot accept connections");
-                        tokio::time::sleep(pause).await;
-                    }
-                }
-            }
-        }
-    };
     tokio::select! {
-        () = accept => {}
+        _ = join_all(sockets.iter().map(|socket| accept_connections(socket, &frontend))) => {}
         () = shared.timers.run() => {}
         () = shutdown => {}
     }
-    drop(listener);
+    drop(sockets);
     shared.shut_down();
     if !shared.shutdown.wait(SHUTDOWN_TIMEOUT).await {
         tracing::warn!("some connections did not close in time");
+    }
+}
+
+/// Serves the connections to one socket; never returns.
+async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
+    let shared = &frontend.shared;
+    loop {
+        match socket.accept().await {
+            Ok(stream) => {
+                let task = Arc::clone(frontend).handle_stream(stream, shared.shutdown.track());
+                let shared = Arc::clone(shared);
+                // A panic before the upgrade ends this connection alone; one after it is caught by the
+                // connection's task.
+                tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
+                    if task.is_err() {
+                        shared.count_panic();
+                    }
+                }));
+            }
+            Err(error) => {
+                if let Some(pause) = listener::accept_backoff(&error) {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
     }
 }
 
@@ -211,19 +238,24 @@ impl fmt::Debug for Frontend {
 
 impl Frontend {
     /// Serves one connection up to its upgrade.
-    async fn handle_tcp(
-        self: Arc<Self>,
-        stream: TcpStream,
-        endpoint: ClientEndpoint,
-        alive: TaskTrackerToken,
-    ) {
-        // Signaling messages are small, and their receivers wait for them.
-        let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => self.serve_http(stream, endpoint, alive).await,
-            // Boxed: the state of a TLS handshake is many times that of the rest, and would be allocated for
-            // plain connections as well.
-            Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
+    async fn handle_stream(self: Arc<Self>, stream: AcceptedStream, alive: TaskTrackerToken) {
+        match (stream, &self.tls) {
+            // TLS is for a network: the peer of a Unix socket is a program on this machine, such as a proxy.
+            (AcceptedStream::Unix(stream), _) => {
+                let endpoint = ClientEndpoint { remote: None, tls: false };
+                Box::pin(self.serve_http(stream, endpoint, alive)).await;
+            }
+            (AcceptedStream::Tcp(stream, remote), tls) => {
+                // Signaling messages are small, and their receivers wait for them.
+                let _ = stream.set_nodelay(true);
+                let endpoint = ClientEndpoint { remote: Some(remote.ip()), tls: tls.is_some() };
+                match tls {
+                    None => self.serve_http(stream, endpoint, alive).await,
+                    // Boxed: the state of a TLS handshake is many times that of the rest, and would be
+                    // allocated for plain connections as well.
+                    Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
+                }
+            }
         }
     }
 
@@ -255,7 +287,7 @@ impl Frontend {
 
     /// Returns the part of the client's address that is logged.
     fn remote(&self, endpoint: ClientEndpoint) -> Option<String> {
-        self.shared.log_ip.format(endpoint.remote.ip())
+        endpoint.remote.and_then(|remote| self.shared.log_ip.format(remote))
     }
 
     async fn serve_http<S: PipeStream + 'static>(
@@ -309,10 +341,10 @@ mod tests {
 
     #[test]
     fn state_of_a_new_connection_is_small() {
-        fn size<F>(_: impl Fn(Arc<Frontend>, TcpStream, ClientEndpoint, TaskTrackerToken) -> F) -> usize {
+        fn size<F>(_: impl Fn(Arc<Frontend>, AcceptedStream, TaskTrackerToken) -> F) -> usize {
             size_of::<F>()
         }
-        let size = size(Frontend::handle_tcp);
+        let size = size(Frontend::handle_stream);
         assert!(size <= 1024, "{size}");
     }
 }

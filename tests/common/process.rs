@@ -41,7 +41,7 @@ pub async fn run(args: &[&str]) -> (Option<i32>, String, String) {
 /// A process that serves.
 pub struct Served {
     pub process: Child,
-    stdout: BufReader<ChildStdout>,
+    pub stdout: BufReader<ChildStdout>,
     /// The start-up line.
     pub line: String,
 }

@@ -197,7 +197,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(bytes).await.unwrap();
         let stream = Rewind { prefetched: Bytes::new(), stream: server };
-        let endpoint = ClientEndpoint { remote: ([127, 0, 0, 1], 1).into(), tls: false };
+        let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
         let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;

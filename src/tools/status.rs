@@ -39,9 +39,6 @@ pub(crate) struct StatusArgs {
 }
 
 /// Prints the status.
-///
-/// # Errors
-/// No server answers, or it rejects the request.
 pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
     let text = request(&args).await?;
     // The reader of a pipe may have closed it.

@@ -111,10 +111,6 @@ pub struct ConnectedPair {
 
 impl ConnectedPair {
     /// Returns a member and a joiner that have exchanged messages.
-    ///
-    /// # Errors
-    ///
-    /// They cannot exchange messages.
     pub fn meet(dialect: Dialect) -> Result<Self> {
         // Clients that wait for the server to speak first wait less where no other dialect is served.
         let silent = dialect.family() == Family::ProtobufV1;
@@ -159,10 +155,6 @@ impl ConnectedPair {
     }
 
     /// Sends messages from the joiner, `count` times, each after the previous one has arrived.
-    ///
-    /// # Errors
-    ///
-    /// A message does not arrive.
     pub fn up(&mut self, count: u64) -> Result<()> {
         let ConnectedPair { runtime, joiner, member, up, received } = self;
         runtime.block_on(async {

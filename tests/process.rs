@@ -219,7 +219,7 @@ async fn called_signallerd_it_is_signallerd() {
     listener.expect(&too_many).await;
     // Nothing else is served.
     let mut stream = served.tcp().await;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
     assert!(

@@ -161,8 +161,8 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at times
-    /// spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When the
+    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
+    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When the
     /// timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or seven
     /// seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {

@@ -29,8 +29,8 @@ struct DrainWindow {
 }
 
 impl DrainWindow {
-    /// Returns the time at which a connection is closed. Clients come back a fixed time after a close, so that
-    /// closes at one time would be joins at one time.
+    /// Returns the time at which a connection is closed. Clients come back a fixed time after a close, so
+    /// that closes at one time would be joins at one time.
     fn close_at(&self, id: PeerId) -> Instant {
         // Multiplicative hashing, as ids are consecutive numbers from 0. The upper 16 bits are the fraction.
         let spread = (id.0.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;

@@ -162,9 +162,9 @@ impl Gateway {
     }
 
     /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
-    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When the
-    /// timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or seven
-    /// seconds later.
+    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
+    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
+    /// seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
         let answer_admin = async {

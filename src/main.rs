@@ -14,6 +14,7 @@ use sigver::server::telemetry::Format;
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Longest wait for the start-up line to be written.
 const STDOUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,6 +87,7 @@ fn run(config: Config, logging: &Logging) -> Result<()> {
 
 async fn serve(config: Config, logging: &Logging) -> Result<()> {
     let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
+    let drain_timeout_s = config.drain_timeout.as_secs();
     let gateway = Gateway::bind(config).await?.with_log_counts(logging.counts());
     // Before the start-up line: its reader may send a signal at once.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -98,15 +100,24 @@ async fn serve(config: Config, logging: &Logging) -> Result<()> {
     }
     print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
-    let shutdown = async move {
+    let mut signals = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping");
     };
+    let (drained, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let (drain, stop) = (drained.clone().cancelled_owned(), stopped.clone().cancelled_owned());
+    tokio::spawn(async move {
+        signals().await;
+        tracing::info!(drain_timeout_s, "stopping");
+        drained.cancel();
+        signals().await;
+        tracing::info!("stopping at once");
+        stopped.cancel();
+    });
     // On a worker thread, like the connections: on this one, each accept would wake two threads.
-    Ok(tokio::spawn(gateway.run_until(shutdown)).await?)
+    Ok(tokio::spawn(gateway.run(drain, stop)).await?)
 }
 
 /// Prints the status at each signal, on stderr whatever the log filter is.

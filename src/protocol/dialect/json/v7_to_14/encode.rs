@@ -45,7 +45,13 @@ impl V7To14Codec {
         out: &mut dyn OutputSink,
     ) {
         match event {
-            Event::Admitted { first } => self.admitted(first, out),
+            Event::Admitted { first } => {
+                self.admitted(first, out);
+                // Of 12, openers only are pinged; of 13, the ping was sent before.
+                if self.capabilities.pings.all {
+                    self.start_pings(now, out);
+                }
+            }
             Event::BecameMember { .. } => {}
             Event::LinkedToMember { .. } => self.answer(false, true, false, out),
             Event::LinkedToJoiner { link } => {

@@ -49,7 +49,8 @@ impl SocketDir {
     }
 
     async fn serve(&self, args: &[&str]) -> ServerProcess {
-        let mut process = self.sigver(&[&["-h", "127.0.0.1", "--drain-timeout", "0"], args].concat()).spawn().unwrap();
+        let mut process =
+            self.sigver(&[&["-h", "127.0.0.1", "--drain-timeout", "0"], args].concat()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();

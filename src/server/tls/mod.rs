@@ -1,6 +1,7 @@
 //! TLS: reads and checks the PEM files, and sets up `rustls`.
 
 mod pem_text;
+mod reloadable;
 
 use std::fmt;
 use std::fs;
@@ -17,6 +18,7 @@ use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
 use crate::config::{PemSource, TlsFiles};
 use pem_text::with_line_breaks;
+pub(crate) use reloadable::ReloadableTls;
 
 /// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
@@ -139,7 +141,7 @@ impl From<pem::Error> for PemProblem {
 ///
 /// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only other protocols is refused, as by the Node.js
 /// servers); keys in PKCS#8, PKCS#1 or SEC1. The chain is that of `cert`, then the certificates that `ca` has
-/// in addition. The files are read once, blocking: a renewed certificate takes a restart.
+/// in addition. The files are read at once, blocking.
 ///
 /// Sessions are resumed by tickets, whose keys change every six hours. A resumption saves the signature, the
 /// most expensive part of a handshake, and the certificates on the wire. The default of `rustls`, a cache of
@@ -149,7 +151,7 @@ impl From<pem::Error> for PemProblem {
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
-pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let pair = certified_key(files, &provider)?;
     let mut config = ServerConfig::builder_with_provider(provider)

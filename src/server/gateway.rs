@@ -274,8 +274,13 @@ impl Frontend {
                 let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
                 let pipe = async move {
                     let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
-                    let pipe =
-                        signaller.serve(Box::new(stream), prefetched, admitted, shared.shutdown.begun());
+                    let pipe = signaller.serve(
+                        Box::new(stream),
+                        prefetched,
+                        admitted,
+                        &shared.memory,
+                        shared.shutdown.begun(),
+                    );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
                             let lasted_s = began.elapsed().as_secs();

@@ -7,6 +7,7 @@ mod gateway;
 pub(crate) mod http;
 pub mod hub;
 pub(crate) mod listener;
+pub mod memory;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;

@@ -185,6 +185,14 @@ impl Pipe {
         self.close((1001, "the server is shutting down", "shutdown"), actions);
     }
 
+    /// Closes the pipe as the server has no memory for it.
+    pub(crate) fn on_overload(&mut self, actions: &mut Vec<PipeAction>) {
+        self.close(
+            (1013, "the server holds too much for its clients, try again later", "memory limit"),
+            actions,
+        );
+    }
+
     /// Returns when to call [`handle_timeout`](Self::handle_timeout).
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
@@ -200,6 +208,14 @@ impl Pipe {
         match self.state {
             PipeState::Closed(cause) => Some(cause),
             PipeState::Waiting { .. } | PipeState::Open => None,
+        }
+    }
+
+    /// Returns the length of the messages that wait for a connector, in bytes.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        match &self.state {
+            PipeState::Waiting { size, .. } => *size,
+            PipeState::Open | PipeState::Closed(_) => 0,
         }
     }
 

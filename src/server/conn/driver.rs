@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tracing::Span;
 
+use super::held::{HeldBytes, HeldTimeout, TurnSummary};
 use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
 use super::shared::Shared;
@@ -19,8 +20,9 @@ use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
+use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
-use crate::server::transport::{Incoming, Transport};
+use crate::server::transport::{Incoming, Load, Transport};
 use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
@@ -60,6 +62,8 @@ struct Driver<T, G> {
     finished: Option<Box<EndCause>>,
     /// Something waits to be sent.
     flushing: bool,
+    /// Present while the client makes the server hold something.
+    held: Option<Box<HeldBytes>>,
     transport: T,
     /// The connection's span, if it is enabled.
     span: Option<Box<Span>>,
@@ -97,6 +101,7 @@ pub fn run<T: Transport + Send, G: Send>(
         finished: None,
         // What the transport was made with may have to be sent, whatever is put out first.
         flushing: true,
+        held: None,
         membership,
         telemetry,
         transport,
@@ -114,7 +119,7 @@ pub fn run<T: Transport + Send, G: Send>(
             driver.shared.telemetry.count_panic();
         }
         driver.in_span(|| cause.log(id, lasted_s));
-        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = driver;
+        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = driver;
         // Others learn it now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
@@ -127,7 +132,7 @@ pub fn run<T: Transport + Send, G: Send>(
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
-            drop(guard);
+            drop((held, guard));
         })
         .await;
     }
@@ -154,13 +159,16 @@ impl<T: Transport, G> Driver<T, G> {
         }
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
-        let mut turn = Turn::default();
+        let (mut turn, mut completed) = (Turn::default(), false);
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
         let now = Instant::now();
         loop {
-            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn, now) else {
                 // Not in each round: the deadlines move with every message.
+                if let Some(cause) = self.account(completed, now) {
+                    return Poll::Ready(cause);
+                }
                 if self.arm() && self.shared.shutdown.has_begun() {
                     // The connection may have been too late to be notified.
                     self.membership.outbox().notify();
@@ -171,7 +179,10 @@ impl<T: Transport, G> Driver<T, G> {
             let mut trigger = CloseTrigger::Dialect;
             match &wake {
                 Wake::Events => turn.spend(events.len(), 0),
-                Wake::Incoming(incoming) => turn.spend_on(incoming),
+                Wake::Incoming(incoming) => {
+                    turn.spend_on(incoming);
+                    completed |= matches!(incoming, Incoming::Message(_));
+                }
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
             let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
@@ -184,8 +195,25 @@ impl<T: Transport, G> Driver<T, G> {
                     Some(PingDue::SendPing) => outputs.push(Output::Ping),
                     Some(PingDue::TimedOut) => cause = Some(EndCause::PingTimeout),
                 }
+                self.membership.on_timeout(now);
+                let stall_timeout = self.shared.limits.stall_timeout;
+                match self.held.as_ref().and_then(|held| held.timeout(now, stall_timeout)) {
+                    None => {}
+                    Some(HeldTimeout::Message) => {
+                        trigger = CloseTrigger::MessageTimeout;
+                        self.close(&Reason::MessageTimeout, &mut outputs);
+                    }
+                    Some(HeldTimeout::Write) => {
+                        trigger = CloseTrigger::SlowConsumer;
+                        self.close(&Reason::SlowConsumer, &mut outputs);
+                    }
+                }
             }
             if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
+                return Poll::Ready(cause);
+            }
+            if let Some(reason) = self.membership.refusal() {
+                let cause = self.end(CloseTrigger::MemoryLimit, &reason.clone());
                 return Poll::Ready(cause);
             }
         }
@@ -198,6 +226,7 @@ impl<T: Transport, G> Driver<T, G> {
         context: &mut task::Context<'_>,
         events: &mut VecDeque<Event>,
         turn: &Turn,
+        now: Instant,
     ) -> Poll<Wake> {
         // What was queued goes out first.
         if self.flushing {
@@ -228,8 +257,8 @@ impl<T: Transport, G> Driver<T, G> {
             Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::SlowConsumer),
             Poll::Pending => {}
         }
-        // Last the client's next frame, unless it makes the server send more than it takes.
-        if self.transport.is_congested() {
+        // Last the client's next frame, unless it makes the server send more than it or others take.
+        if self.transport.is_congested() || self.membership.is_paused(now) {
             return Poll::Pending;
         }
         self.transport.poll_next(context).map(Wake::Incoming)
@@ -254,7 +283,10 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Incoming(incoming) => {
                 self.ping_timer.on_activity(now);
                 match incoming {
-                    Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
+                    Incoming::Message(message) => {
+                        self.membership.count_message(message.len());
+                        self.protocol.on_message(message, now, outputs);
+                    }
                     Incoming::Ping => self.flushing = true,
                     Incoming::Partial => {}
                     Incoming::Pong => self.protocol.on_pong(now),
@@ -289,6 +321,30 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::IoError(error) => return Some(EndCause::Io(error)),
         }
         None
+    }
+
+    /// Takes note of what the client makes the server hold. Returns the cause of the end, if it is too much.
+    fn account(&mut self, completed: bool, now: Instant) -> Option<EndCause> {
+        let load = self.transport.take_load();
+        if load == Load::default() {
+            self.held = None;
+            return None;
+        }
+        let paused = self.transport.is_congested() || self.membership.is_paused(now);
+        let held = self.held.get_or_insert_with(|| Box::new(HeldBytes::new(&self.shared.memory)));
+        match held.update(load, TurnSummary { completed, paused }, now) {
+            Ok(()) => None,
+            Err(BudgetExhausted) => Some(self.end(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
+        }
+    }
+
+    /// Closes the connection, and drops what the client has sent.
+    fn end(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
+        self.transport.stop_receiving();
+        let mut outputs = Outputs::new();
+        self.close(reason, &mut outputs);
+        let ended = self.execute(&mut outputs, trigger);
+        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
     }
 
     fn close(&self, reason: &Reason, outputs: &mut Outputs) {
@@ -343,8 +399,16 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Returns when something is due.
     fn deadline(&self) -> Instant {
-        let ping = self.ping_timer.deadline();
-        self.protocol.deadline().map_or(ping, |at| at.min(ping))
+        let mut first = self.ping_timer.deadline();
+        let others = [self.protocol.deadline(), self.membership.deadline(), self.held_deadline()];
+        for deadline in others.into_iter().flatten() {
+            first = first.min(deadline);
+        }
+        first
+    }
+
+    fn held_deadline(&self) -> Option<Instant> {
+        self.held.as_ref()?.deadline(self.shared.limits.stall_timeout)
     }
 
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every

@@ -32,6 +32,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::ClientEndpoint;
 use crate::server::signaller::{Admitted, Signaller};
+use crate::server::turn::Turn;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 use sse::SseRoute;
@@ -100,7 +101,14 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
-            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive, stop)).await
+            Box::pin(serve_http(
+                Rewind { prefetched, stream, turn: Turn::default() },
+                endpoint,
+                routes,
+                alive,
+                stop,
+            ))
+            .await
         }
     }
 }
@@ -153,7 +161,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     result.ok()?;
     let target = service.pending.lock().take()?;
     let parts = connection.into_parts();
-    let Rewind { prefetched, stream } = parts.io.into_inner();
+    let Rewind { prefetched, stream, .. } = parts.io.into_inner();
     let prefetched = match prefetched.is_empty() {
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),

@@ -47,8 +47,8 @@ pub const DEFAULT_MAX_BUFFERED: usize = 256 << 20;
 /// disconnected.
 pub const PING_AFTER: Duration = Duration::from_secs(45);
 
-/// Longest time from the first byte of a message to its last, and longest time in which a client reads nothing
-/// of what waits for it. Real clients send and read messages of some kB at once.
+/// Longest time from the first byte of a message to its last, and longest time in which a client reads
+/// nothing of what waits for it. Real clients send and read messages of some kB at once.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of one gateway. Each is within its own range; [`Config::check`] relates them to each other.

@@ -22,7 +22,7 @@ use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
 use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
-use crate::server::transport::{Incoming, Load, Transport};
+use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
@@ -326,7 +326,7 @@ impl<T: Transport, G> Driver<T, G> {
     /// Takes note of what the client makes the server hold. Returns the cause of the end, if it is too much.
     fn account(&mut self, completed: bool, now: Instant) -> Option<EndCause> {
         let load = self.transport.take_load();
-        if load == Load::default() {
+        if load == TransportLoad::default() {
             self.held = None;
             return None;
         }

@@ -1,13 +1,13 @@
-//! What a connection makes the server hold from one turn to the next: begun messages, and bytes that the
-//! client does not read. It is charged to the budget of the process, and has deadlines. Polled state.
+//! Bytes that a connection makes the server hold from one turn to the next: begun messages, and what the
+//! client does not read. They are charged to the budget of the process, and have deadlines. Polled state.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::server::memory::{BudgetExhausted, MemoryBudget, MemoryCharge};
-use crate::server::transport::Load;
+use crate::server::transport::TransportLoad;
 
-/// What one connection makes the server hold, and since when.
+/// Bytes that one connection makes the server hold, and since when.
 #[derive(Debug)]
 pub(super) struct HeldBytes {
     charge: MemoryCharge,
@@ -26,7 +26,7 @@ pub(super) enum HeldTimeout {
     Write,
 }
 
-/// What happened in a turn.
+/// Outcome of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TurnSummary {
     /// A message was completed: what is incomplete now is another one.
@@ -46,7 +46,7 @@ impl HeldBytes {
     /// It is more than before, and the process may not hold more.
     pub(super) fn update(
         &mut self,
-        load: Load,
+        load: TransportLoad,
         turn: TurnSummary,
         now: Instant,
     ) -> Result<(), BudgetExhausted> {
@@ -89,12 +89,12 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
     const TURN: TurnSummary = TurnSummary { completed: false, paused: false };
 
-    fn incomplete(bytes: usize) -> Load {
-        Load { incomplete: bytes, ..Load::default() }
+    fn incomplete(bytes: usize) -> TransportLoad {
+        TransportLoad { incomplete: bytes, ..TransportLoad::default() }
     }
 
-    fn unsent(bytes: usize, written: bool) -> Load {
-        Load { unsent: bytes, written, ..Load::default() }
+    fn unsent(bytes: usize, written: bool) -> TransportLoad {
+        TransportLoad { unsent: bytes, written, ..TransportLoad::default() }
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
             (held.timeout(at(79), TIMEOUT), held.timeout(at(80), TIMEOUT)),
             (None, Some(HeldTimeout::Message))
         );
-        held.update(Load::default(), TURN, at(60)).unwrap();
+        held.update(TransportLoad::default(), TURN, at(60)).unwrap();
         assert_eq!((held.deadline(TIMEOUT), budget.used()), (None, 0));
     }
 

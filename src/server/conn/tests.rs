@@ -19,7 +19,7 @@ use super::*;
 use crate::config::{Config, LogIp};
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::frame::{Close, Message, Outgoing};
-use crate::server::transport::{Incoming, Load, Transport, TransportKind};
+use crate::server::transport::{Incoming, Transport, TransportKind, TransportLoad};
 
 /// An input of a test.
 enum Input {
@@ -78,8 +78,8 @@ impl Transport for TestTransport {
         false
     }
 
-    fn take_load(&mut self) -> Load {
-        Load::default()
+    fn take_load(&mut self) -> TransportLoad {
+        TransportLoad::default()
     }
 
     fn stop_receiving(&mut self) {}

@@ -222,7 +222,8 @@ impl SseService {
     }
 }
 
-/// Receives a body, which is charged as it grows. Returns the status of the response if it cannot be received.
+/// Receives a body, which is charged as it grows. Returns the status of the response if it cannot be
+/// received.
 async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, StatusCode> {
     let mut received = BytesMut::new();
     while let Some(frame) = body.frame().await {

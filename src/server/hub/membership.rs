@@ -18,7 +18,7 @@ pub struct Membership {
     member_of: Option<Arc<RoomCell>>,
     /// The room it joined last. The same as `member_of` in the dialects whose key is the path.
     joined: Option<Arc<RoomCell>>,
-    /// What most connections have none of.
+    /// Parts that most connections have none of.
     uncommon: Option<Box<Uncommon>>,
 }
 

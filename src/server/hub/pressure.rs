@@ -24,8 +24,8 @@ const NOBODY_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pressure {
     pub(super) cause: PressureCause,
-    /// What the peer may still send: heartbeats, and the few messages of a client that did not fill the queue
-    /// itself.
+    /// The rest of what the peer may send: heartbeats, and the few messages of a client that did not fill
+    /// the queue itself.
     allowance: Turn,
     /// Time since which the peer is not read.
     held_since: Option<Instant>,

@@ -34,18 +34,18 @@ pub enum Incoming {
 
 /// Memory that a transport holds for its client, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct TransportLoad {
     /// A message of which a part was received.
     pub incomplete: usize,
     /// Messages that were received and not handled.
     pub unhandled: usize,
-    /// What the client did not take.
+    /// Bytes that the client did not take.
     pub unsent: usize,
     /// The client took some of it.
     pub written: bool,
 }
 
-impl Load {
+impl TransportLoad {
     /// Returns the length of all.
     pub fn bytes(&self) -> usize {
         self.incomplete + self.unhandled + self.unsent
@@ -111,7 +111,7 @@ pub trait Transport {
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Returns what is held for the client. What was written since the last call is reported once.
-    fn take_load(&mut self) -> Load;
+    fn take_load(&mut self) -> TransportLoad;
 
     /// Discards what was received and not handled, and receives nothing more.
     fn stop_receiving(&mut self);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Incoming, Load, Transport, TransportKind};
+use super::{Incoming, Transport, TransportKind, TransportLoad};
 use crate::protocol::frame::{Message, Outgoing};
 use crate::server::memory::MemoryCharge;
 
@@ -50,7 +50,7 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool)> EventStream<W> {
 #[derive(Debug)]
 pub(crate) struct Posted {
     pub(crate) message: Message,
-    /// What it is charged to the budget of the process, unless it is short.
+    /// Its charge to the budget of the process, unless it is short.
     pub(crate) _charge: Option<MemoryCharge>,
 }
 
@@ -89,9 +89,13 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
     }
 
     /// The messages in the inbox are charged to the requests that brought them.
-    fn take_load(&mut self) -> Load {
+    fn take_load(&mut self) -> TransportLoad {
         let mut state = self.body.0.state.lock();
-        Load { unsent: state.unsent, written: std::mem::take(&mut state.taken), ..Load::default() }
+        TransportLoad {
+            unsent: state.unsent,
+            written: std::mem::take(&mut state.taken),
+            ..TransportLoad::default()
+        }
     }
 
     fn stop_receiving(&mut self) {

@@ -1,5 +1,4 @@
-//! What one client, or many, may do to stop a server. Each attack runs until `stop`, and returns what its
-//! clients were told.
+//! Attacks of one client, or many. Each runs until `stop`, and returns what its clients were told.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +25,7 @@ pub(crate) enum Attack {
     ConnectCrowd,
     /// Connections send heartbeats as fast as they can
     Heartbeats,
-    /// Connections send JSON messages of almost 1 MiB with 110,000 names as fast as they can
+    /// Connections send JSON messages of almost 1 MiB with 95,000 names as fast as they can
     JsonNames,
     /// Connections send fragments without a byte as fast as they can
     EmptyFragments,
@@ -50,9 +49,10 @@ pub(crate) enum Attack {
     SlowReaders,
 }
 
-/// What the clients of an attack were told, and how many of them.
+/// Ends of the clients of an attack: how many had each, and how many MB they sent in all, if they sent as
+/// fast as they could.
 #[derive(Debug, Default)]
-pub(crate) struct Told(pub(crate) BTreeMap<String, usize>);
+pub(crate) struct Told(pub(crate) BTreeMap<String, (usize, f64)>);
 
 /// Where and how much.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct Target {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-type Ends = JoinSet<Result<String>>;
+type Ends = JoinSet<Result<(String, f64)>>;
 
 impl Target {
     fn stopped(&self) -> bool {
@@ -73,7 +73,7 @@ impl Target {
     }
 
     /// Sends `bytes` again and again, while the answers are received, to the end of the connection.
-    async fn flood(self, ws: Ws, bytes: Vec<u8>) -> Result<String> {
+    async fn flood(self, ws: Ws, bytes: Vec<u8>) -> Result<(String, f64)> {
         let mut sent = 0usize;
         let Ws { stream, .. } = ws;
         let (mut reading, mut writing) = stream.into_split();
@@ -97,8 +97,13 @@ impl Target {
             broken |= answers.is_finished();
         }
         let told = if broken { close_in(&answers.await.unwrap_or_default()) } else { "nothing".to_owned() };
-        Ok(format!("{told} (after about {} MB)", (sent as f64 / 1e6).round()))
+        Ok((told, sent as f64 / 1e6))
     }
+}
+
+/// Adds a client that does not send as fast as it can.
+fn spawn(ends: &mut Ends, client: impl Future<Output = Result<String>> + Send + 'static) {
+    ends.spawn(async move { client.await.map(|told| (told, 0.0)) });
 }
 
 /// Returns the close frame in the last bytes of a connection.
@@ -138,7 +143,7 @@ async fn read_slowly(mut ws: Ws, target: Target) -> Result<String> {
             _ => return Ok(format!("victim: {}", close_in(&last))),
         }
     }
-    Ok(format!("victim: stays (read {} MB)", (read as f64 / 1e6).round()))
+    Ok(format!("victim: stays, read {} MB", (read as f64 / 1e6).round()))
 }
 
 impl Attack {
@@ -148,8 +153,9 @@ impl Attack {
         self.start(target, &mut ends).await?;
         let mut told = Told::default();
         while let Some(end) = ends.join_next().await {
-            let end = end?.unwrap_or_else(|error| format!("{error:#}"));
-            *told.0.entry(end).or_default() += 1;
+            let (end, megabytes) = end?.unwrap_or_else(|error| (format!("{error:#}"), 0.0));
+            let (count, sum) = told.0.entry(end).or_default();
+            (*count, *sum) = (*count + 1, *sum + megabytes);
         }
         while !target.stopped() {
             sleep(Duration::from_millis(20)).await;
@@ -175,18 +181,18 @@ impl Attack {
                     ends.spawn(target.clone().flood(ws, bytes));
                 }
                 for member in members {
-                    ends.spawn(until_close(member, target.clone()));
+                    spawn(ends, until_close(member, target.clone()));
                 }
             }
             Attack::Heartbeats => {
                 for number in 0..target.flooders {
                     let (member, joiner) = pair(server, &format!("/flood-{number}")).await?;
                     ends.spawn(target.clone().flood(member, frame(BINARY, &[0x08, 1]).repeat(10_000)));
-                    ends.spawn(until_close(joiner, target.clone()));
+                    spawn(ends, until_close(joiner, target.clone()));
                 }
             }
             Attack::JsonNames => {
-                let names: String = (0..110_000).map(|name| format!("\"{name}\":0,")).collect();
+                let names: String = (0..95_000).map(|name| format!("\"{name}\":0,")).collect();
                 let message = format!("{{{names}\"data\":0}}");
                 for _ in 0..target.flooders {
                     let mut ws = Ws::open(server, "/").await?;
@@ -214,7 +220,7 @@ impl Attack {
             Attack::FloodMember => {
                 let (member, joiner) = pair(server, "/victim").await?;
                 let flood = frame(BINARY, &content(&vec![7; 64 * 1024]));
-                ends.spawn(read_slowly(member, target.clone()));
+                spawn(ends, read_slowly(member, target.clone()));
                 ends.spawn(target.clone().flood(joiner, flood.clone()));
                 for _ in 1..target.flooders {
                     let mut joiner = Ws::open(server, "/victim").await?;
@@ -229,11 +235,11 @@ impl Attack {
                 let flood = frame(BINARY, &answer(&link, &vec![7; 64 * 1024]));
                 if self == Attack::FloodJoiner {
                     ends.spawn(target.clone().flood(member, flood));
-                    ends.spawn(read_slowly(joiner, target.clone()));
+                    spawn(ends, read_slowly(joiner, target.clone()));
                 } else {
                     let back = frame(BINARY, &content(&vec![7; 64 * 1024]));
-                    ends.spawn(write_only(member, flood, target.clone()));
-                    ends.spawn(write_only(joiner, back, target.clone()));
+                    spawn(ends, write_only(member, flood, target.clone()));
+                    spawn(ends, write_only(joiner, back, target.clone()));
                 }
             }
             Attack::FloodNobody => {
@@ -251,7 +257,7 @@ impl Attack {
                         .write_all(&frame(TEXT, format!("{{\"open\":\"f{number}\"}}").as_bytes()))
                         .await?;
                     let target = target.clone();
-                    ends.spawn(async move {
+                    spawn(ends, async move {
                         let fragment = frame(0x01, &vec![b' '; (1 << 20) - 64]);
                         let end = async {
                             ws.stream.write_all(&fragment).await?;
@@ -277,7 +283,7 @@ impl Attack {
                 for _ in 0..target.crowd {
                     let mut stream = TcpStream::connect(server).await?;
                     let target = target.clone();
-                    ends.spawn(async move {
+                    spawn(ends, async move {
                         let _ = stream.write_all(&post(1_000_000, 999_000)).await;
                         let mut status = [0; 12];
                         let mut read = std::pin::pin!(stream.read_exact(&mut status));
@@ -296,7 +302,7 @@ impl Attack {
                 for number in 0..target.crowd {
                     let (member, joiner) = pair(server, &format!("/slow-{number}")).await?;
                     let flood = frame(BINARY, &content(&vec![7; 64 * 1024]));
-                    ends.spawn(write_only(member, frame(BINARY, &[0x08, 1]), target.clone()));
+                    spawn(ends, write_only(member, frame(BINARY, &[0x08, 1]), target.clone()));
                     ends.spawn(target.clone().flood(joiner, flood));
                 }
             }

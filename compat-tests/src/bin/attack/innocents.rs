@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sigver::tools::protobuf::{delimited, number};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::ws::Ws;
 
+const HEARTBEAT: [u8; 2] = [0x08, 1];
 const INTERVAL: Duration = Duration::from_millis(100);
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer: what takes longer counts as lost.
@@ -66,8 +68,28 @@ pub(crate) async fn pair(server: SocketAddr, path: &str) -> Result<(Ws, Ws)> {
     Ok((member, joiner))
 }
 
-/// Runs the innocents until `stop`.
-pub(crate) async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
+/// Receives the next message that is no heartbeat.
+async fn next_content(ws: &mut Ws) -> Result<Vec<u8>> {
+    loop {
+        let message = ws.message().await?;
+        if message != HEARTBEAT {
+            return Ok(message);
+        }
+    }
+}
+
+/// Runs the innocents until `stop`, on a thread of their own: the attackers are not to delay them here.
+pub(crate) fn spawn(server: SocketAddr, stop: Arc<AtomicBool>) -> oneshot::Receiver<Result<Delays>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let delays = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(server, stop)));
+        let _ = sender.send(delays);
+    });
+    receiver
+}
+
+async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
     let newcomers = tokio::spawn(newcomers(server, Arc::clone(&stop)));
     let (mut member, mut joiner) = pair(server, "/innocent").await.context("the innocent pair")?;
     let (mut delays, mut due) = (Delays::default(), Instant::now());
@@ -75,7 +97,10 @@ pub(crate) async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Del
         due += INTERVAL;
         sleep_until(due).await;
         joiner.send(&content(b"candidate")).await?;
-        let received = timeout(TIMEOUT, member.message()).await;
+        for ws in [&mut member, &mut joiner] {
+            ws.send(&HEARTBEAT).await?;
+        }
+        let received = timeout(TIMEOUT, next_content(&mut member)).await;
         delays.add(due, received.is_ok());
         if let Ok(message) = received {
             message.context("an innocent client was disconnected")?;

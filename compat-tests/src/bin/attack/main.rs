@@ -90,20 +90,26 @@ async fn attack(attack: Attack, options: &Options) -> Result<()> {
     let server = Server::start(options).await?;
     let before = server.memory("VmRSS");
     let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let innocents = tokio::spawn(innocents::run(server.address, Arc::clone(&stop_innocents)));
+    let innocents = innocents::spawn(server.address, Arc::clone(&stop_innocents));
     let (flooders, crowd) = (options.flooders, options.crowd);
     let target = Target { server: server.address, flooders, crowd, stop: Arc::clone(&stop) };
     let attacking = tokio::spawn(async move { attack.run(&target).await });
     sleep(Duration::from_secs_f64(options.seconds)).await;
     stop_innocents.store(true, Ordering::Relaxed);
-    let delays = innocents.await??;
+    let delays = innocents.await.context("the innocents' thread has ended")??;
     let most = server.memory("VmHWM");
     stop.store(true, Ordering::Relaxed);
     let Told(told) = attacking.await??;
     sleep(Duration::from_secs_f64(options.rest)).await;
     let after = server.memory("VmRSS");
     let stopped = server.stop().await?;
-    let told: Vec<String> = told.iter().map(|(what, count)| format!("{count} × {what}")).collect();
+    let told: Vec<String> = told
+        .iter()
+        .map(|(what, (count, megabytes))| match megabytes {
+            0.0 => format!("{count} × {what}"),
+            _ => format!("{count} × {what} ({megabytes:.0} MB sent)"),
+        })
+        .collect();
     println!(
         "| {} | {:.1} | {:.1} | {:.1} | {} | {before:.1} → {most:.1} → {after:.1} | {:.1} | {} |",
         attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),

@@ -40,8 +40,8 @@ impl Transport for Flood {
         false
     }
 
-    fn take_load(&mut self) -> Load {
-        Load::default()
+    fn take_load(&mut self) -> TransportLoad {
+        TransportLoad::default()
     }
 
     fn stop_receiving(&mut self) {}

@@ -125,7 +125,8 @@ impl Decoder {
     /// incomplete; then all of `input` is consumed.
     ///
     /// # Errors
-    /// The message has more than `max_message` bytes, or the input violates the protocol; nothing more can be decoded.
+    /// The message has more than `max_message` bytes, or the input violates the protocol; nothing more can be
+    /// decoded.
     pub(super) fn next(
         &mut self,
         input: &mut &[u8],

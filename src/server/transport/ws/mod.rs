@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{Incoming, Load, Transport, TransportKind};
+use super::{Incoming, Transport, TransportKind, TransportLoad};
 use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::server::turn::Turn;
 pub(crate) use buffer_pool::BufferPool;
@@ -22,6 +22,9 @@ use codec::{DecodeError, Decoder, Opcode, WsMessage};
 
 /// Most bytes of a peer that are discarded after a close frame was sent to it.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+
+/// Most turns in which frames of a peer are received after a close frame was sent to it.
+const MAX_CLOSE_TURNS: u32 = 64;
 
 /// Most bytes that may be queued before nothing more is received, as messages of the peer may queue more.
 const MAX_UNSENT: usize = 64 * 1024;
@@ -193,12 +196,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         self.error.take()
     }
 
-    fn take_load(&mut self) -> Load {
+    fn take_load(&mut self) -> TransportLoad {
         if let Some(unread) = &mut self.unread {
             buffer_pool::compact(unread);
         }
         let unsent = self.unsent.as_deref_mut();
-        Load {
+        TransportLoad {
             incomplete: self.decoder.held_bytes(),
             unhandled: self.unread.as_ref().map_or(0, |unread| unread.bytes.len()),
             written: unsent.as_ref().is_some_and(|unsent| unsent.written),
@@ -245,10 +248,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     async fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) {
         let close = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
-            let mut turn = Turn::default();
+            let (mut turn, mut turns) = (Turn::default(), 0);
             // Up to the peer's close frame, or a frame that is invalid.
-            while close_sent && !self.eof {
+            while close_sent && !self.eof && turns < MAX_CLOSE_TURNS {
                 turn.spend_on(&poll_fn(|context| self.poll_next(context)).await);
+                turns += u32::from(turn.is_over());
                 turn.yield_if_over().await;
             }
             // Sends the close_notify of TLS.

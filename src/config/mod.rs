@@ -4,10 +4,12 @@
 //! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod admin_socket;
+mod listen_address;
 mod log_ip;
 pub mod parse;
+mod pem_source;
+pub(crate) mod redact;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
@@ -18,7 +20,9 @@ use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
+pub use listen_address::ListenAddress;
 pub use log_ip::LogIp;
+pub use pem_source::PemSource;
 
 /// Every IPv4 interface, as for the Node.js servers. IPv6 takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -43,6 +47,10 @@ pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
 /// The Node.js servers had no bound.
 pub const DEFAULT_MAX_BUFFERED: usize = 256 << 20;
 
+/// Time over which connections are closed when the gateway stops. netflux comes back a fixed time after a
+/// close, so that closes at one time would be joins at one time.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is
 /// disconnected.
 pub const PING_AFTER: Duration = Duration::from_secs(45);
@@ -61,12 +69,9 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// IPv4 or IPv6 address to listen on, or a name to resolve. Empty means every interface of both families.
-    /// See [`DEFAULT_HOST`].
-    pub host: String,
-    /// TCP port; 0 lets the system choose one. See [`DEFAULT_PORT`].
-    pub port: u16,
-    /// PEM files for TLS. `None` (the default) serves plain text.
+    /// Addresses to listen on. By default one, of [`DEFAULT_HOST`] and [`DEFAULT_PORT`].
+    pub listen: Vec<ListenAddress>,
+    /// PEM files for TLS, for all but Unix sockets. `None` (the default) serves plain text.
     pub tls: Option<TlsFiles>,
     /// Protocols that are served. By default all.
     pub protocol: ProtocolSet,
@@ -89,6 +94,8 @@ pub struct Config {
     /// Time after which a client that does not finish a message or does not read is disconnected. See
     /// [`STALL_TIMEOUT`].
     pub stall_timeout: Duration,
+    /// Time over which connections are closed when the gateway stops. See [`DEFAULT_DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
     pub log: Targets,
     /// Part of clients' addresses that is logged. By default none.
@@ -104,8 +111,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            host: DEFAULT_HOST.to_owned(),
-            port: DEFAULT_PORT,
+            listen: vec![ListenAddress::Tcp { host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT }],
             tls: None,
             protocol: ProtocolSet::default(),
             max_message: DEFAULT_MAX_MESSAGE,
@@ -116,6 +122,7 @@ impl Default for Config {
             detection: DetectionTimeouts::default(),
             ping_after: PING_AFTER,
             stall_timeout: STALL_TIMEOUT,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             log: Targets::new().with_default(LevelFilter::INFO),
             log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),
@@ -126,10 +133,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns this configuration with another address to listen on.
+    /// Returns this configuration with one TCP address to listen on.
     #[must_use]
     pub fn with_address(self, host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port, ..self }
+        Self { listen: vec![ListenAddress::Tcp { host: host.into(), port }], ..self }
     }
 
     /// Returns the part that concerns the protocol detection.
@@ -202,11 +209,11 @@ impl PartialEq for SignallerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Private key.
-    pub key: PathBuf,
+    pub key: PemSource,
     /// Certificate of the server; intermediate certificates may follow in the same file.
-    pub cert: PathBuf,
+    pub cert: PemSource,
     /// More intermediate certificates, sent after those of `cert`.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<PemSource>,
 }
 
 impl TlsFiles {
@@ -216,9 +223,9 @@ impl TlsFiles {
     ///
     /// The file that is missing.
     pub fn from_parts(
-        key: Option<PathBuf>,
-        cert: Option<PathBuf>,
-        ca: Option<PathBuf>,
+        key: Option<PemSource>,
+        cert: Option<PemSource>,
+        ca: Option<PemSource>,
     ) -> Result<Option<Self>, ConfigError> {
         match (key, cert, ca) {
             (Some(key), Some(cert), ca) => Ok(Some(Self { key, cert, ca })),

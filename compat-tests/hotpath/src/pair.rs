@@ -141,7 +141,9 @@ impl Peer {
     /// Encodes the client's events.
     fn show(&mut self, now: Instant) {
         let mut events = self.events();
-        events.drain(..).for_each(|event| self.conversation.on_event(event, now, &mut self.steps));
+        while let Some(event) = events.pop_front() {
+            self.conversation.on_event(event, now, &mut self.steps);
+        }
         Outbox::recycle(events);
         self.run_scenarios();
     }
@@ -241,10 +243,6 @@ pub struct Pair {
 
 impl Pair {
     /// Returns a member and a joiner that have exchanged messages.
-    ///
-    /// # Errors
-    ///
-    /// They cannot exchange messages.
     pub fn meet(ends: DialectPair, mode: Mode, messages: MessageSet) -> Result<Self> {
         let (hub, policy) = (Hub::new(), mode.policy(ends.member));
         let mut member = TestPeer::open(&hub, &policy, ends.member, Role::Member)?;

@@ -2,11 +2,10 @@
 
 pub mod unix;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::server::conn::Shared;
-use crate::server::telemetry::{self, Format, Report, RoomsReport, ServerSummary, UnixSeconds};
+use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
 /// Optional parts of a status report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,10 +49,12 @@ impl StatusQuery {
 pub struct StatusService {
     /// State shared by all connections.
     pub shared: Arc<Shared>,
-    /// Address that the server listens on.
-    pub address: SocketAddr,
+    /// Addresses that the server listens on, with commas.
+    pub address: String,
     /// True if the path relay of signallerd is served.
     pub signaller: bool,
+    /// Counts of the program's log, if it has some.
+    pub log: Option<Arc<LogCounts>>,
 }
 
 impl StatusService {
@@ -69,7 +70,7 @@ impl StatusService {
     pub fn report(&self, query: StatusQuery) -> Report {
         let Shared { hub, telemetry, policy, .. } = &*self.shared;
         let server = ServerSummary {
-            address: self.address.to_string(),
+            address: self.address.clone(),
             releases: policy.releases,
             signaller: self.signaller,
         };
@@ -84,6 +85,7 @@ impl StatusService {
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
         report.rooms = rooms;
+        report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
         report

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -58,8 +59,6 @@ struct Driver<T, G> {
     opened_s: u32,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// The connection was over as it was opened.
-    finished: Option<Box<EndCause>>,
     /// Something waits to be sent.
     flushing: bool,
     /// Present while the client makes the server hold something.
@@ -71,13 +70,21 @@ struct Driver<T, G> {
     _guard: G,
 }
 
+/// The future of one connection.
+enum ConnectionTask<T, G> {
+    Running(Driver<T, G>),
+    /// The close handshake. Boxed: the memory for it should not be part of every idle connection's task.
+    Closing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Ended,
+}
+
 /// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the
 /// others while the future is polled. `policy` picks what the client may speak: all of the shared policy, or
 /// a part of it. `guard` is dropped at the very end. A panic ends the connection, and nothing else.
 ///
-/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to
-/// what is made of them.
-pub fn run<T: Transport + Send, G: Send>(
+/// Not an `async fn`, and no `async` block: the task would have room for the arguments and for what the end
+/// needs next to the driver.
+pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     transport: T,
     endpoint: ClientEndpoint,
     upgrade: UpgradeRequest,
@@ -98,7 +105,6 @@ pub fn run<T: Transport + Send, G: Send>(
         ),
         opened_s: seconds(shared.timers.tick(now)),
         armed_at: NEVER,
-        finished: None,
         // What the transport was made with may have to be sent, whatever is put out first.
         flushing: true,
         held: None,
@@ -109,32 +115,46 @@ pub fn run<T: Transport + Send, G: Send>(
         shared,
         _guard: guard,
     };
-    driver.finished = driver.execute(&mut outputs, CloseTrigger::Dialect).map(Box::new);
-    async move {
-        let cause = poll_fn(|context| driver.poll(context)).await;
-        driver.disarm();
-        let lasted_s = seconds(driver.shared.timers.tick(Instant::now())).saturating_sub(driver.opened_s);
-        let id = driver.membership.peer();
-        if matches!(cause, EndCause::Panicked) {
-            driver.shared.telemetry.count_panic();
+    let mut task = match driver.execute(&mut outputs, CloseTrigger::Dialect) {
+        None => ConnectionTask::Running(driver),
+        Some(cause) => driver.end(&cause),
+    };
+    poll_fn(move |context| task.poll(context))
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> ConnectionTask<T, G> {
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<()> {
+        if let ConnectionTask::Running(driver) = self {
+            let cause = ready!(driver.poll(context));
+            if let ConnectionTask::Running(driver) = std::mem::replace(self, ConnectionTask::Ended) {
+                *self = driver.end(&cause);
+            }
         }
-        driver.in_span(|| cause.log(id, lasted_s));
-        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = driver;
+        match self {
+            ConnectionTask::Closing(closing) => closing.as_mut().poll(context),
+            ConnectionTask::Running(_) | ConnectionTask::Ended => Poll::Ready(()),
+        }
+    }
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
+    /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
+    fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
+        self.log_end(cause);
+        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
         // Others learn it now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
-            return;
+            return ConnectionTask::Ended;
         }
         let closed = cause.is_server_close();
-        // Boxed: what the end needs should not weigh on every idle connection's task.
-        Box::pin(async move {
+        ConnectionTask::Closing(Box::pin(async move {
             transport.close_gracefully(closed, CLOSE_TIMEOUT).await;
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
             drop((held, guard));
-        })
-        .await;
+        }))
     }
 }
 
@@ -154,9 +174,6 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
-        if let Some(cause) = self.finished.take() {
-            return Poll::Ready(*cause);
-        }
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
         let (mut turn, mut completed) = (Turn::default(), false);
@@ -165,11 +182,12 @@ impl<T: Transport, G> Driver<T, G> {
         let now = Instant::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn, now) else {
-                // Not in each round: the deadlines move with every message.
                 if let Some(cause) = self.account(completed, now) {
                     return Poll::Ready(cause);
                 }
-                if self.arm() && self.shared.shutdown.has_begun() {
+                let draining = self.shared.shutdown.is_draining();
+                // Not in each round: the deadlines move with every message.
+                if self.arm() && self.shared.shutdown.has_advanced(draining) {
                     // The connection may have been too late to be notified.
                     self.membership.outbox().notify();
                     continue;
@@ -185,7 +203,7 @@ impl<T: Transport, G> Driver<T, G> {
                 }
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
-            let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
+            let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
             // For whatever reason the task woke: a client that never stops sending must not keep deadlines
             // from passing.
             if cause.is_none() && self.deadline() <= now {
@@ -213,7 +231,7 @@ impl<T: Transport, G> Driver<T, G> {
                 return Poll::Ready(cause);
             }
             if let Some(reason) = self.membership.refusal() {
-                let cause = self.end(CloseTrigger::MemoryLimit, &reason.clone());
+                let cause = self.close_at_once(CloseTrigger::MemoryLimit, &reason.clone());
                 return Poll::Ready(cause);
             }
         }
@@ -268,15 +286,17 @@ impl<T: Transport, G> Driver<T, G> {
     fn handle(
         &mut self,
         wake: Wake,
-        mut events: VecDeque<Event>,
+        events: &mut VecDeque<Event>,
         now: Instant,
         outputs: &mut Outputs,
         trigger: &mut CloseTrigger,
     ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
-                events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
-                Outbox::recycle(events);
+                while let Some(event) = events.pop_front() {
+                    self.protocol.on_event(event, now, outputs);
+                }
+                Outbox::recycle(std::mem::take(events));
             }
             // No sign of life: the rest may never come.
             Wake::Incoming(Incoming::Partial) => {}
@@ -309,7 +329,7 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                 }
             }
-            Wake::Timer if self.shared.shutdown.has_begun() => {
+            Wake::Timer if self.must_close(now) => {
                 *trigger = CloseTrigger::Shutdown;
                 self.close(&Reason::ShuttingDown, outputs);
             }
@@ -334,17 +354,23 @@ impl<T: Transport, G> Driver<T, G> {
         let held = self.held.get_or_insert_with(|| Box::new(HeldBytes::new(&self.shared.memory)));
         match held.update(load, TurnSummary { completed, paused }, now) {
             Ok(()) => None,
-            Err(BudgetExhausted) => Some(self.end(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
+            Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
         }
     }
 
     /// Closes the connection, and drops what the client has sent.
-    fn end(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
+    fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
         self.transport.stop_receiving();
         let mut outputs = Outputs::new();
         self.close(reason, &mut outputs);
         let ended = self.execute(&mut outputs, trigger);
         ended.unwrap_or(EndCause::ServerClosed(trigger, None))
+    }
+
+    /// Returns true if the shutdown closes this connection now.
+    fn must_close(&self, now: Instant) -> bool {
+        let shutdown = &self.shared.shutdown;
+        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
     }
 
     fn close(&self, reason: &Reason, outputs: &mut Outputs) {
@@ -414,8 +440,10 @@ impl<T: Transport, G> Driver<T, G> {
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every
     /// message, and the entry in the timer queue only when it has fired. Returns true if the entry changed.
     fn arm(&mut self) -> bool {
-        let timers = &self.shared.timers;
-        let tick = timers.tick(self.deadline());
+        let Shared { timers, shutdown, .. } = &*self.shared;
+        let deadline = self.deadline();
+        let close_at = shutdown.close_at(self.membership.peer());
+        let tick = timers.tick(close_at.map_or(deadline, |at| at.min(deadline)));
         let sooner = tick < self.armed_at;
         if sooner {
             timers.schedule(self.membership.peer(), self.armed_at, tick, self.membership.outbox());
@@ -429,10 +457,17 @@ impl<T: Transport, G> Driver<T, G> {
         self.shared.timers.cancel(self.membership.peer(), at);
     }
 
-    fn in_span(&self, log: impl FnOnce()) {
+    /// Notes and logs the end of the connection.
+    fn log_end(&mut self, cause: &EndCause) {
+        self.disarm();
+        let lasted_s = seconds(self.shared.timers.tick(Instant::now())).saturating_sub(self.opened_s);
+        let id = self.membership.peer();
+        if matches!(cause, EndCause::Panicked) {
+            self.shared.telemetry.count_panic();
+        }
         match &self.span {
-            None => log(),
-            Some(span) => span.in_scope(log),
+            None => cause.log(id, lasted_s),
+            Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
         }
     }
 }
@@ -442,8 +477,8 @@ fn seconds(tick: Tick) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) fn size_of_driver() -> usize {
+pub(super) fn size_of_websocket_task() -> usize {
     use crate::server::transport::ws::Socket;
     use tokio_util::task::task_tracker::TaskTrackerToken;
-    size_of::<Driver<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
+    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
 }

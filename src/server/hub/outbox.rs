@@ -114,7 +114,7 @@ impl Outbox {
         if !queue.overflowed && !matches!(admission, Admission::Refused(_)) {
             queue.queued_bytes = after;
             if queue.events.capacity() == 0 {
-                queue.events = scratch::with(|scratch| scratch.events.take());
+                scratch::with(|scratch| std::mem::swap(&mut queue.events, &mut *scratch.events.borrow_mut()));
             }
             queue.events.push_back(event);
         }
@@ -220,7 +220,7 @@ impl Outbox {
             return Poll::Pending;
         }
         if queue.queued_bytes <= MAX_BATCH_BYTES {
-            *events = std::mem::take(&mut queue.events);
+            std::mem::swap(events, &mut queue.events);
             queue.queued_bytes = 0;
         } else {
             let mut taken = 0;

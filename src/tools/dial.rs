@@ -25,7 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
@@ -139,13 +139,19 @@ impl Target {
         Ok(DialedStream::Tls(Box::new(stream.await.map_err(late)?.map_err(failed)?)))
     }
 
-    /// Opens a WebSocket on a client's path. Returns it with the answer to the upgrade request.
+    /// Opens a WebSocket on a client's path, as a page of the server's own origin would. Returns it with the
+    /// answer to the upgrade request.
     ///
     /// # Errors
     ///
     /// Any [`ConnectError`] but those of [`parse`](Self::parse).
     pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
-        self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
+        let request = format!("ws://{}{}", self.authority, self.path(path)).into_client_request();
+        let mut request = request.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let origin = HeaderValue::try_from(format!("{scheme}://{}", self.authority));
+        request.headers_mut().extend(origin.ok().map(|origin| (header::ORIGIN, origin)));
+        self.upgrade(request, None).await
     }
 
     /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and

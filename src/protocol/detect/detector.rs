@@ -222,7 +222,7 @@ impl Detector {
             Family::Json | Family::ProtobufV1 => out.put(Output::Leave),
         }
         self.candidates = candidates;
-        self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
+        self.session = Some(Session::new(upgrade, candidates, self.policy.session_options(), self.opened));
     }
 
     /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key
@@ -233,7 +233,7 @@ impl Detector {
         if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
             return out.close(close);
         }
-        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        let mut session = Session::new(upgrade, candidates, self.policy.session_options(), self.opened);
         if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
             out.binary(PROBE);
             self.history.probed = true;

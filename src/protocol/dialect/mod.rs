@@ -22,4 +22,4 @@ pub use json::{MessageShape, sse_codec as sse};
 pub use output::{Evidence, Output, OutputSink};
 pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout};
 pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};
-pub use session::{Session, UpgradeRequest};
+pub use session::{Session, SessionOptions, UpgradeRequest};

@@ -108,7 +108,11 @@ fn parse_upgrade<B>(request: &Request<B>) -> UpgradeRequest {
     let uri = request.uri();
     let mut names =
         uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    UpgradeRequest { path: uri.path().to_owned(), favored: names.any(|name| name == "favored") }
+    UpgradeRequest {
+        path: uri.path().to_owned(),
+        favored: names.any(|name| name == "favored"),
+        from_page: request.headers().contains_key(header::ORIGIN),
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +140,10 @@ mod tests {
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!response.headers().contains_key("sec-websocket-protocol"));
-        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k%20%2Fx".into(), favored: true }));
+        assert_eq!(
+            upgrade,
+            Some(UpgradeRequest { path: "/k%20%2Fx".into(), favored: true, from_page: false })
+        );
     }
 
     #[test]

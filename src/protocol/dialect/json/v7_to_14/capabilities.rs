@@ -3,6 +3,7 @@
 use crate::protocol::dialect::keepalive::Keepalive;
 use crate::protocol::dialect::release::{Confirmation, JoinerId, JsonCodec, JsonFacts, UnknownJoiner};
 use crate::protocol::dialect::{Release, ReleaseSet};
+use crate::protocol::model::SenderTag;
 
 /// A property of releases.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,8 @@ pub(super) enum ErrorStyle {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capabilities {
     pub(super) likeliest: Release,
+    /// The mark of the client's payloads.
+    pub(super) sender: SenderTag,
     pub(super) error_style: ErrorStyle,
     pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
     /// JSON is accepted in binary frames.
@@ -75,6 +78,7 @@ impl Capabilities {
         let refuses_keys = |release: &Release| release.json().is_some_and(|facts| facts.refuses_keys);
         Capabilities {
             likeliest,
+            sender: likeliest.dialect().tag().with_peer_protocols(releases.peer_protocols()),
             error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
             likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
             accepts_binary_json: fold(|_, facts| facts.accepts_binary),

@@ -148,8 +148,7 @@ impl Target {
     pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
         let request = format!("ws://{}{}", self.authority, self.path(path)).into_client_request();
         let mut request = request.map_err(|error| ConnectError::Handshake(error.to_string()))?;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let origin = HeaderValue::try_from(format!("{scheme}://{}", self.authority));
+        let origin = HeaderValue::try_from(self.origin());
         request.headers_mut().extend(origin.ok().map(|origin| (header::ORIGIN, origin)));
         self.upgrade(request, None).await
     }
@@ -178,6 +177,12 @@ impl Target {
     /// Returns the value of a `Host` header.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Returns the value of an `Origin` header, as pages of this server send it.
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
     }
 
     /// Returns the path on the server of a client's path.

@@ -147,12 +147,13 @@ struct IdMapping {
 }
 
 impl IdMapping {
-    /// Maps `expected` to `live`. Returns false if one of them is mapped to another id.
-    fn pair(&mut self, expected: &Id, live: &Id) -> bool {
+    /// Maps `expected` to `live`, which are in a text frame if `json`. Returns false if one of them is mapped
+    /// to another id.
+    fn pair(&mut self, expected: &Id, live: &Id, json: bool) -> bool {
         if !expected.is_server_generated() {
             return expected == live;
         }
-        live.is_substitute_for(expected)
+        live.is_substitute_for(expected, json)
             && self.live.entry(expected.clone()).or_insert_with(|| live.clone()) == live
             && self.expected.entry(live.clone()).or_insert_with(|| expected.clone()) == expected
     }
@@ -324,7 +325,8 @@ impl Comparer<'_> {
     ) {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
-        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a) && ok) {
+        let json = actual.masked.parts.first().is_some_and(|first| first.starts_with("text"));
+        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a, json) && ok) {
             let texts = (self.ids.expected(&expected.masked), self.ids.actual(&actual.masked));
             self.differs(expected.step, peer, DifferenceKind::Changed, texts.0, texts.1);
         }

@@ -103,7 +103,7 @@ fn joiner_sends(talk: &mut Talk, ms: u64, link: u32, from: Dialect, data: &'stat
 #[test]
 fn program_of_7_is_sent_nothing_but_its_joiners() {
     let mut talk = program();
-    assert_eq!(joiner_sends(&mut talk, 2_900, 0x7b, Dialect::Sigver7, "1"), [r#"{"id":0,"data":1}"#]);
+    assert_eq!(joiner_sends(&mut talk, 3_900, 0x7b, Dialect::Sigver7, "1"), [r#"{"id":0,"data":1}"#]);
     talk.until(60_000);
     assert_eq!(joiner_sends(&mut talk, 60_000, 0x7c, Dialect::Sigver7, "2"), [r#"{"id":1,"data":2}"#]);
     assert_eq!(joiner_sends(&mut talk, 60_001, 0x7b, Dialect::Sigver7, "3"), [r#"{"id":0,"data":3}"#]);
@@ -125,17 +125,17 @@ fn program_is_answered_before_a_joiner_whose_opener_waits_for_it() {
 #[test]
 fn lone_program_is_answered_as_if_a_joiner_had_come_and_gone() {
     let mut talk = program();
-    talk.until(3_001);
+    talk.until(4_001);
     assert_eq!(talk.did(), [""; 0]);
-    talk.until(3_002);
+    talk.until(4_002);
     let answer: serde_json::Value = serde_json::from_str(&talk.did()[0]).unwrap();
     assert_eq!((&answer["isKeyOk"], &answer["id"]), (&serde_json::json!(true), &serde_json::json!(0)));
     assert!(answer["data"]["offer"]["sdp"].as_str().unwrap().starts_with("v=0"));
     // Its answer and its candidates are for no joiner.
-    talk.frame(3_010, &Message::text(r#"{"id":0,"data":{"answer":{}}}"#));
+    talk.frame(4_010, &Message::text(r#"{"id":0,"data":{"answer":{}}}"#));
     assert_eq!(talk.did(), [""; 0]);
-    assert_eq!(joiner_sends(&mut talk, 4_000, 0x7b, Dialect::Sigver7_6, "1"), [r#"{"id":1,"data":1}"#]);
-    talk.frame(4_010, &Message::text(r#"{"id":1,"data":2}"#)).until(600_000);
+    assert_eq!(joiner_sends(&mut talk, 5_000, 0x7b, Dialect::Sigver7_6, "1"), [r#"{"id":1,"data":1}"#]);
+    talk.frame(5_010, &Message::text(r#"{"id":1,"data":2}"#)).until(600_000);
     assert_eq!(talk.did(), ["relay"]);
 }
 

@@ -26,7 +26,7 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for which the answer to a `{"key":K}` is withheld if it could harm the client: a joiner that comes by
 /// then shows what its opener is. Below the timeouts of test suites, above that of netflux 0.10.3 (2 s).
-const OPENER_ANSWER_DELAY: Duration = Duration::from_secs(3);
+const OPENER_ANSWER_DELAY: Duration = Duration::from_secs(4);
 
 /// The joiner of the identity probe, which no room has.
 const PROBE_JOINER: LinkId = LinkId(0);

@@ -141,10 +141,6 @@ impl Target {
 
     /// Opens a WebSocket on a client's path, as a page of the server's own origin would. Returns it with the
     /// answer to the upgrade request.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ConnectError`] but those of [`parse`](Self::parse).
     pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
         let request = format!("ws://{}{}", self.authority, self.path(path)).into_client_request();
         let mut request = request.map_err(|error| ConnectError::Handshake(error.to_string()))?;
@@ -155,10 +151,6 @@ impl Target {
 
     /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
     /// [`path`](Self::path).
-    ///
-    /// # Errors
-    ///
-    /// The errors of [`open`](Self::open).
     pub async fn upgrade(
         &self,
         request: impl IntoClientRequest + Unpin,

@@ -2,7 +2,7 @@
 //! kernel's. The network is memory, and there is one thread.
 
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -44,7 +44,7 @@ impl TestPeer {
         let upgrade =
             UpgradeRequest { path: request_path(protocol, role, KEY), favored: false, from_page: true };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
-        let endpoint = ClientEndpoint { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
+        let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::new_client(protocol, role, KEY);
         let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };
@@ -112,10 +112,6 @@ pub struct ConnectedPair {
 
 impl ConnectedPair {
     /// Returns a member and a joiner that have exchanged messages.
-    ///
-    /// # Errors
-    ///
-    /// They cannot exchange messages.
     pub fn meet(dialect: Dialect) -> Result<Self> {
         // Clients that wait for the server to speak first wait less where no other dialect is served.
         let silent = dialect.family() == Family::ProtobufV1;
@@ -160,10 +156,6 @@ impl ConnectedPair {
     }
 
     /// Sends messages from the joiner, `count` times, each after the previous one has arrived.
-    ///
-    /// # Errors
-    ///
-    /// A message does not arrive.
     pub fn up(&mut self, count: u64) -> Result<()> {
         let ConnectedPair { runtime, joiner, member, up, received } = self;
         runtime.block_on(async {

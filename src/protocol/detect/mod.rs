@@ -8,6 +8,7 @@ mod canonical_key;
 mod connection;
 mod detector;
 mod evidence;
+mod narrowing;
 mod partition;
 mod policy;
 mod protocol_set;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex_lite::Regex;
 
 use super::canonical_key;
-use crate::protocol::dialect::{ReleaseSet, SessionOptions};
+use crate::protocol::dialect::{Family, ReleaseSet, SessionOptions};
 use crate::protocol::model::RoomKey;
 
 /// The configuration of detection.
@@ -44,6 +44,16 @@ impl Policy {
     /// Returns the key of the room that a client means by `key`.
     pub fn room_key(&self, key: RoomKey) -> RoomKey {
         if self.canonical_keys { canonical_key::canonical(key) } else { key }
+    }
+
+    /// Returns true if a client may be sent a message before it has sent one, and without a wait for
+    /// evidence: nothing is to be detected, and clients of these releases await the first message.
+    pub fn sends_first(&self) -> bool {
+        let all = self.releases;
+        match all.len() {
+            1 => all.of_family(Family::ProtobufV2).is_empty(),
+            _ => all.of_family(Family::ProtobufV1) == all,
+        }
     }
 }
 

@@ -145,8 +145,8 @@ impl Session {
     }
 
     /// Returns the releases that the client may speak.
-    pub fn candidates(&self) -> ReleaseSet {
-        self.candidates.releases
+    pub fn candidates(&self) -> Candidates {
+        self.candidates
     }
 
     /// Returns the close frame for a reason in the client's dialect.
@@ -196,7 +196,7 @@ impl Session {
             && let Some(other) = Dialect::from_tag(*sender)
             && other != self.dialect
             && sender.peer_protocols().unwrap_or(other.peer_protocol().bit())
-                & self.candidates().peer_protocols()
+                & self.candidates.releases.peer_protocols()
                 == 0
         {
             self.mixed = true;

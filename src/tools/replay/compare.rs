@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::ids::{self, Id, IdLayout, MaskedFrame};
@@ -15,8 +15,9 @@ use super::script::{Observed, ScriptStep, steps};
 use super::transcript::Scenario;
 
 /// The kind of a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum DifferenceKind {
     /// An expected frame did not arrive.
     Missing,
@@ -35,14 +36,7 @@ pub enum DifferenceKind {
 impl DifferenceKind {
     /// Returns the kind's name in reports and in `exceptions.toml`.
     pub fn name(self) -> &'static str {
-        match self {
-            DifferenceKind::Missing => "missing",
-            DifferenceKind::Extra => "extra",
-            DifferenceKind::Changed => "changed",
-            DifferenceKind::Time => "time",
-            DifferenceKind::Server => "server",
-            DifferenceKind::Script => "script",
-        }
+        self.into()
     }
 }
 

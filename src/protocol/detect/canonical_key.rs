@@ -12,9 +12,9 @@ use crate::protocol::model::RoomKey;
 
 /// Returns the canonical form of a key. It is its own canonical form.
 pub(super) fn canonical(key: RoomKey) -> RoomKey {
-    let canonical = match canonical_text(key.as_str()) {
-        Cow::Borrowed(text) if text.len() == key.as_str().len() => None,
-        text => Some(key.with_text(&text)),
+    let canonical = {
+        let text = canonical_text(key.as_str());
+        (text != key.as_str()).then(|| key.with_text(&text))
     };
     canonical.unwrap_or(key)
 }
@@ -61,8 +61,8 @@ fn push(decoded: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// Returns the byte that an escape stands for. Of the unreserved characters (RFC 3986) no page makes an escape:
-/// one is a part of the key itself. So is that of NUL, as only keys that are no strings begin with it.
+/// Returns the byte that an escape stands for. No page makes one of an unreserved character (RFC 3986): such
+/// an escape is a part of the key itself. So is that of NUL, as only keys that are no strings begin with it.
 fn escaped_byte(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = digit(high)?.checked_mul(16)?.checked_add(digit(low)?)?;
@@ -107,8 +107,10 @@ mod tests {
 
     #[test]
     fn keys_that_differ_stay_apart() {
-        let keys =
-            ["a", "A", "a b", "a+b", "a/b", "ab", " a", "a//b", "é", "e\u{301}", "%FF", "%FE", "\01", "1"];
+        let keys = [
+            "a", "A", "a b", "a+b", "a/b", "ab", " a", "a//b", "é", "e\u{301}", "%FF", "%FE", "\u{0}1", "1",
+            "%61", "%2D", "-",
+        ];
         for (at, key) in keys.iter().enumerate() {
             for other in &keys[at + 1..] {
                 assert_ne!(canonical(RoomKey::from(*key)), canonical(RoomKey::from(*other)), "{key} {other}");

@@ -101,8 +101,8 @@ impl V7To14Codec {
         })
     }
 
-    /// Sends the answer that is still due to a `{"key":K}`, if the joiner of this link needs an opener that gets
-    /// it, with the id of that joiner, whose offer follows. A joiner up to 7.1 has an opener that wants none.
+    /// Sends the answer that is still due to a `{"key":K}`, if the joiner of this link needs an opener that has
+    /// it. The id is that of the joiner, whose offer follows. A joiner up to 7.1 has an opener without answer.
     fn answer_opener_of(&mut self, sender: SenderTag, link: LinkId, out: &mut dyn OutputSink) {
         if !matches!(self.opener_confirmation, OpenerConfirmation::AnswerDueAt(_)) {
             return;

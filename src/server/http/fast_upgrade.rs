@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::signaller_admission::match_path;
 use super::{Routes, SseRoute, UpgradeTarget, upgrade};
 use crate::server::scratch;
+use crate::server::turn::{Turn, resume_later};
 
 /// Length of the first read, in bytes. The request of a browser takes up to 1 KiB.
 const FIRST_READ_LEN: usize = 4 * 1024;
@@ -69,7 +70,7 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     *request.method_mut() = head.method?.parse().ok()?;
     *request.uri_mut() = head.path?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers;
-    if !routes.websockets || !upgrade::is_upgrade(&request) {
+    if !routes.websockets || routes.shutdown.is_draining() || !upgrade::is_upgrade(&request) {
         return None;
     }
     let path = request.uri().path();
@@ -92,11 +93,16 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     })
 }
 
+/// Number of frames that the requests of one read are counted as.
+const MAX_REQUESTS_PER_READ: usize = 24;
+
 /// A stream whose first bytes were read already, and are read again.
 #[derive(Debug)]
 pub(super) struct Rewind<S> {
     pub(super) prefetched: Bytes,
     pub(super) stream: S,
+    /// Hyper works as long as it can read.
+    pub(super) turn: Turn,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
@@ -106,7 +112,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.prefetched.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            if self.turn.is_over() {
+                self.turn = Turn::default();
+                resume_later(context);
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            match read.is_ready() {
+                // Many requests, or a part of a body.
+                true => self.turn.spend(MAX_REQUESTS_PER_READ, buffer.filled().len() - before),
+                false => self.turn = Turn::default(),
+            }
+            return read;
         }
         let length = self.prefetched.len().min(buffer.remaining());
         buffer.put_slice(&self.prefetched.split_to(length));
@@ -146,6 +164,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -153,7 +173,10 @@ mod tests {
     use crate::protocol::dialect::UpgradeRequest;
     use crate::server::conn::ClientEndpoint;
 
-    const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None };
+    fn routes() -> Routes {
+        Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() }
+    }
+
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -170,7 +193,7 @@ mod tests {
     }
 
     fn by_fast_path(bytes: &[u8]) -> Option<Granted> {
-        match try_upgrade(bytes, &ROUTES)? {
+        match try_upgrade(bytes, &routes())? {
             FirstRead::Upgrade { response, prefetched, target } => {
                 Some(granted(response, prefetched, target))
             }
@@ -181,10 +204,10 @@ mod tests {
     async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(bytes).await.unwrap();
-        let stream = Rewind { prefetched: Bytes::new(), stream: server };
+        let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
-        let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
+        let served = super::super::serve_http(stream, endpoint, routes(), alive);
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
         // The response is left to the WebSocket.
         drop(upgraded.stream);
@@ -242,7 +265,7 @@ mod tests {
         }
         let many = format!("{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
         assert!(by_fast_path(REQUEST.replace("\r\n\r\n", &format!("\r\n{many}")).as_bytes()).is_none());
-        assert!(try_upgrade(REQUEST.as_bytes(), &Routes { websockets: false, ..ROUTES }).is_none());
+        assert!(try_upgrade(REQUEST.as_bytes(), &Routes { websockets: false, ..routes() }).is_none());
     }
 
     /// Returns requests that are valid or nearly so.

@@ -54,7 +54,7 @@ struct Capabilities {
     pings_joiners: bool,
     confirms_membership: bool,
     error_closes_both: bool,
-    /// The peer protocols of the releases, one bit each.
+    /// The peer protocols of the releases, one bit each, if there are several.
     peer_protocols: u8,
     member_choice: MemberChoice,
 }
@@ -83,7 +83,7 @@ impl Capabilities {
             probes_joiners: !all_ping && only.is_none_or(keepalive_of_joiners),
             pings_joiners: likeliest.has_protobuf_pong() && keepalive_of_joiners(likeliest),
             confirms_membership: fact(|facts| facts.confirms_membership)(likeliest),
-            peer_protocols: releases.peer_protocols(),
+            peer_protocols: releases.uncertain_peer_protocols(),
             error_closes_both: fact(|facts| facts.error_closes_both)(likeliest),
             member_choice: likeliest.v1().map_or(MemberChoice::Oldest, |facts| facts.member_choice),
         }

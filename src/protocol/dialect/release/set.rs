@@ -69,6 +69,12 @@ impl ReleaseSet {
         self.common(|release| release.dialect().peer_protocol())
     }
 
+    /// Returns the peer protocols of the releases, one bit each, if there are several; 0 if there is one.
+    pub fn uncertain_peer_protocols(self) -> u8 {
+        let set = self.peer_protocols();
+        if set.is_power_of_two() { 0 } else { set }
+    }
+
     /// Returns the peer protocols of the releases, one bit each.
     pub fn peer_protocols(self) -> u8 {
         self.iter().fold(0, |set, release| set | release.dialect().peer_protocol().bit())

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytestring::ByteString;
+use data_encoding::HEXLOWER;
 
 use super::{
     CONFIRMATION_TIMEOUT, LastRequest, OPENER_ANSWER_DELAY, OpenerConfirmation, PROBE_JOINER, V7To14Codec,
@@ -29,7 +30,13 @@ impl V7To14Codec {
     fn id_of(&mut self, link: LinkId) -> String {
         match &mut self.joiners {
             Some(joiners) => joiners.index_or_insert(link).to_string(),
-            None if self.capabilities.string_ids.all => format!("\"{:08x}\"", link.0),
+            None if self.capabilities.string_ids.all => {
+                let mut id = String::with_capacity(10);
+                id.push('"');
+                HEXLOWER.encode_append(&link.0.to_be_bytes(), &mut id);
+                id.push('"');
+                id
+            }
             None => link.0.to_string(),
         }
     }
@@ -101,8 +108,9 @@ impl V7To14Codec {
         })
     }
 
-    /// Sends the answer that is still due to a `{"key":K}`, if the joiner of this link needs an opener that has
-    /// it. The id is that of the joiner, whose offer follows. A joiner up to 7.1 has an opener without answer.
+    /// Sends the answer that is still due to a `{"key":K}`, if the joiner of this link needs an opener that
+    /// has it. The id is that of the joiner, whose offer follows. A joiner up to 7.1 has an opener without
+    /// answer.
     fn answer_opener_of(&mut self, sender: SenderTag, link: LinkId, out: &mut dyn OutputSink) {
         if !matches!(self.opener_confirmation, OpenerConfirmation::AnswerDueAt(_)) {
             return;

@@ -40,6 +40,25 @@ fn close_codes_are_those_of_the_program() {
     }
 }
 
+#[test]
+fn restart_table_is_that_of_the_browser_test() {
+    let (source, document) =
+        (read("compat-tests/clients/lib/restart.mjs"), read("docs/reference/restart.md"));
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix('\'')?.split_once("': ["));
+    let mut versions = 0;
+    for (version, known) in rows {
+        let line = document.lines().find(|line| line.starts_with(&format!("| {version} |"))).unwrap();
+        let cells: Vec<&str> = line.split('|').skip(2).map(str::trim).collect();
+        let known = known.trim_end_matches(',').trim_end_matches(']').split(", ");
+        for (cell, known) in cells.iter().zip(known.map(|word| word.trim_matches('\''))) {
+            let word = if known == "returns" { "back after" } else { known };
+            assert!(cell.contains(word), "netflux {version}: {cell} in the table, {known} in the test");
+        }
+        versions += 1;
+    }
+    assert_eq!(versions, 9);
+}
+
 /// Every Markdown file of the repository but those of installed packages.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

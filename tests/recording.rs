@@ -217,14 +217,15 @@ async fn what_was_recorded_is_played_without_a_difference_until_something_change
     std::fs::write(&tampered, text.replacen(line, r#""dir":"recv","op":"binary","hex":"2002""#, 1)).unwrap();
     let (code, out, _) = replay(&[tampered.to_str().unwrap()]).await;
     assert_eq!(code, 1);
-    let shown = "changed at P2\n      expected binary 2002\n      actual   binary 2000\n2 passed, 1 failed\n";
+    let shown =
+        "changed at P2\n      expected connected{2}\n      actual   connected{false}\n2 passed, 1 failed\n";
     assert!(out.ends_with(shown), "{out}");
     let (code, out, _) = replay(&[tampered.to_str().unwrap(), "--json"]).await;
     let out: Value = serde_json::from_str(&out).unwrap();
     let difference = &out["scenarios"][0]["differences"][0];
     assert_eq!(
         (code, &difference["kind"], &difference["expected"]),
-        (1, &"changed".into(), &"binary 2002".into())
+        (1, &"changed".into(), &"connected{2}".into())
     );
     gateway.stop().await;
 }

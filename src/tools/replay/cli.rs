@@ -9,15 +9,18 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::tools::dial::Target;
-use crate::tools::ephemeral_server;
+use crate::tools::replay::client_views::ClientViews;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
+use crate::tools::replay::meant::MeantDifference;
 use crate::tools::replay::player::{PlayOptions, play};
 use crate::tools::replay::rename::needs_own_server;
-use crate::tools::replay::script::steps;
-use crate::tools::replay::transcript::{self, RecordedEvent, Scenario, glob};
+use crate::tools::replay::script::{Observed, Seen, steps};
+use crate::tools::replay::transcript::{self, FrameKind, RecordedEvent, Scenario, glob};
+use crate::tools::{draw_target, ephemeral_server};
 
 const ABOUT: &str = "\
 FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
@@ -103,6 +106,8 @@ struct ReplayReport {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// The meant differences of all scenarios.
+    meant: Vec<MeantDifference>,
     scenarios: Vec<ScenarioResult>,
 }
 
@@ -134,14 +139,17 @@ impl ReplayArgs {
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let plan = self.plan().await?;
         let mut report = ReplayReport { skipped: plan.skipped, ..ReplayReport::default() };
+        let bar = progress_bar(plan.scenarios.len());
         let mut results = pin!(self.execute(&plan));
         while let Some(result) = results.next().await {
             let result = result?;
+            bar.inc(1);
             if !self.json {
-                result.print();
+                bar.suspend(|| result.print());
             }
             report.add(result);
         }
+        bar.finish_and_clear();
         if self.json {
             println!("{}", serde_json::to_string_pretty(&report)?);
         } else {
@@ -233,7 +241,8 @@ impl ReplayArgs {
         options.order = order;
         options.tolerance = Duration::from_millis(self.tolerance);
         let actual = play(script, &options).await;
-        let rules = ComparisonRules { tolerance: self.tolerance, order, ..ComparisonRules::default() };
+        let rules =
+            ComparisonRules { tolerance: self.tolerance, order, explain: true, ..ComparisonRules::default() };
         let comparison = compare(script, &actual, rules);
         let notes = actual.records.into_iter().filter_map(|record| match record.event {
             RecordedEvent::Note(note) => Some(format!("note at {} ms: {note}", record.t)),
@@ -249,11 +258,30 @@ impl ReplayArgs {
     }
 }
 
-/// Returns true if the server seems to have sent frames without an action of a client.
+/// Returns true if the server seems to have sent frames without an action of a client: heartbeats, and what
+/// came late after the last action.
 fn has_unprompted_frames(script: &Scenario) -> bool {
+    let views = ClientViews::from_scenario(script);
+    let is_heartbeat = |seen: &Seen| match &seen.what {
+        Observed::Frame(frame) if frame.op == FrameKind::Binary => {
+            views.dialect(&seen.peer).is_heartbeat(&frame.bytes)
+        }
+        _ => false,
+    };
     let late = |t: u64, steps_t: u64| t.saturating_sub(steps_t) > CONSEQUENCE_TIME;
     script.duration() > MIN_UNPROMPTED_DURATION
-        && steps(script).iter().any(|step| step.seen.iter().any(|seen| late(seen.t, step.t)))
+        && steps(script)
+            .iter()
+            .any(|step| step.seen.iter().any(|seen| late(seen.t, step.t) || is_heartbeat(seen)))
+}
+
+fn progress_bar(scenarios: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(u64::try_from(scenarios).ok(), draw_target());
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} scenarios {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
 }
 
 impl ScenarioResult {
@@ -275,10 +303,23 @@ impl ReplayReport {
             true => self.passed += 1,
             false => self.failed += 1,
         }
+        for found in &result.comparison.meant {
+            match self.meant.iter_mut().find(|known| known.meaning == found.meaning) {
+                Some(known) => known.count += found.count,
+                None => self.meant.push(found.clone()),
+            }
+        }
+        self.meant.sort_by_key(|difference| difference.id);
         self.scenarios.push(result);
     }
 
     fn print_summary(&self) {
+        if !self.meant.is_empty() {
+            println!("Meant differences (docs/reference/differences.md):");
+        }
+        for MeantDifference { id, meaning, count } in &self.meant {
+            println!("  {id}  {count:>3} x  {meaning}");
+        }
         print!("{} passed, {} failed", self.passed, self.failed);
         match self.skipped {
             0 => println!(),

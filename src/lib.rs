@@ -16,7 +16,7 @@
 //! let mut config = Config::default().with_address("127.0.0.1", 0);
 //! config.protocol = "sigver-18,sigver-20".parse()?;
 //! let gateway = Gateway::bind(config).await?;
-//! let address = gateway.local_addr();
+//! let address = gateway.local_addr().ok_or("no TCP address")?;
 //!
 //! let (shutdown, requested) = oneshot::channel::<()>();
 //! let running = tokio::spawn(gateway.run_until(async {

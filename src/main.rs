@@ -85,7 +85,7 @@ async fn serve(config: Config) -> Result<()> {
     if let Some(error) = gateway.admin_socket_error() {
         eprintln!("warning: no control socket, so that 'sigver status' does not work: {error}");
     }
-    println!("{}", gateway.startup_line());
+    gateway.startup_lines().for_each(|line| println!("{line}"));
     tracing::info!(protocols, tls, "serving");
     let shutdown = async move {
         tokio::select! {

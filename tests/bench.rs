@@ -106,7 +106,7 @@ async fn idle_members_stay_connected() {
     for name in ["sigver-20", "sigver-18", "sigver-8", "sigver-5"] {
         let plan = IdlePlan { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
         let done = idle(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
-        assert_eq!((done.members, done.lost.count, done.interrupted), (20, 0, false), "{done:?}");
+        assert_eq!((done.plan.members, done.lost.count, done.interrupted), (20, 0, false), "{done:?}");
     }
     gateway.stop().await;
 }

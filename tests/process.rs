@@ -5,32 +5,16 @@
 mod common;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::process::{Served, called, sigver};
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{hex, soon, tls_files};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStdout, Command};
-
-fn sigver(args: &[&str]) -> Command {
-    called(Path::new(env!("CARGO_BIN_EXE_sigver")), args)
-}
-
-/// The program under another name.
-fn called(name: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(name);
-    // What the environment of the tests may say is not meant.
-    let meant = |name: &str| !name.starts_with("SIGVER_") && !["NODE_IP", "NODE_PORT"].contains(&name);
-    for (name, _) in std::env::vars().filter(|(name, _)| !meant(name)) {
-        command.env_remove(name);
-    }
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
+use tokio::process::Command;
 
 /// Runs it to its end, which comes by itself: the exit code, what it wrote on stdout and on stderr.
 async fn run(args: &[&str]) -> (Option<i32>, String, String) {
@@ -40,62 +24,6 @@ async fn run(args: &[&str]) -> (Option<i32>, String, String) {
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8(output.stderr).unwrap(),
     )
-}
-
-/// A process that serves.
-struct Served {
-    process: Child,
-    stdout: BufReader<ChildStdout>,
-    /// The line that says so.
-    line: String,
-}
-
-impl Served {
-    async fn start(args: &[&str]) -> Served {
-        Served::spawn(sigver(args)).await
-    }
-
-    async fn spawn(mut command: Command) -> Served {
-        let mut process = command.spawn().unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        soon("the line", stdout.read_line(&mut line)).await.unwrap();
-        if line.is_empty() {
-            let mut why = String::new();
-            process.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
-            panic!("it does not serve: {why}");
-        }
-        Served { process, stdout, line: line.trim_end().to_owned() }
-    }
-
-    fn port(&self) -> u16 {
-        self.line.rsplit(':').next().unwrap().parse().unwrap()
-    }
-
-    async fn tcp(&self) -> TcpStream {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port()));
-        soon("a connection", TcpStream::connect(address)).await.unwrap()
-    }
-
-    async fn ws(&self, path: &str) -> Ws<TcpStream> {
-        Ws::open(self.tcp().await, path).await
-    }
-
-    async fn signal(&self, name: &str) {
-        let id = self.process.id().unwrap().to_string();
-        let command = format!("kill -{name} {id}");
-        let sent = Command::new("sh").args(["-c", &command]).status().await.unwrap();
-        assert!(sent.success());
-    }
-
-    /// Its end, and what it wrote: on stdout after the line, and on stderr.
-    async fn end(mut self) -> (ExitStatus, String, String) {
-        let status = soon("the end of the process", self.process.wait()).await.unwrap();
-        let (mut rest, mut errors) = (String::new(), String::new());
-        soon("stdout", self.stdout.read_to_string(&mut rest)).await.unwrap();
-        soon("stderr", self.process.stderr.take().unwrap().read_to_string(&mut errors)).await.unwrap();
-        (status, rest, errors)
-    }
 }
 
 #[tokio::test]

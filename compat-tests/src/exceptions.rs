@@ -3,7 +3,7 @@
 //! An entry must be as narrow as its difference, and it must be needed: an entry that matches nothing in a
 //! full run is an error, unless its need depends on the speed of the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -32,20 +32,21 @@ impl Mode {
 }
 
 /// Modes in which an entry applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Modes {
+enum Modes {
     /// Pinned only.
     Pinned,
     /// Automatic detection only.
     Auto,
     /// Both, and it must be needed in both.
+    #[default]
+    #[serde(skip)]
     Both,
 }
 
 impl Modes {
-    /// Returns the modes as a list.
-    pub fn list(self) -> &'static [Mode] {
+    fn list(self) -> &'static [Mode] {
         match self {
             Modes::Pinned => &[Mode::Pinned],
             Modes::Auto => &[Mode::Auto],
@@ -54,49 +55,91 @@ impl Modes {
     }
 }
 
-/// An intended difference.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// An intended difference: one pair of versions and scenarios of an entry of the file.
+#[derive(Clone, Debug)]
 pub struct Exception {
     /// Id in the table of differences in the documentation. Several entries may share one.
     pub id: String,
-    /// Reason for the difference, in a few words.
-    pub why: String,
     /// Versions concerned. The entry must be needed for each.
     pub versions: Vec<String>,
-    /// Modes concerned.
-    pub mode: Modes,
     /// Scenarios concerned. The entry must be needed in each.
     pub scenarios: Vec<String>,
-    /// Client that observes the difference (`server` for the server process); any if absent.
-    pub peer: Option<String>,
-    /// ScriptStep, counted from 1; any if absent.
-    pub step: Option<usize>,
-    /// `missing`, `extra`, `changed`, `time` or `server`; any if absent.
-    pub kind: Option<String>,
-    /// Expected side as the report prints it, `*` for any characters; anything if absent.
-    pub expected: Option<String>,
-    /// Actual side as the report prints it, `*` for any characters; anything if absent.
-    pub actual: Option<String>,
+    mode: Modes,
+    kind: Kinds,
+    expected: Option<String>,
+    actual: Option<String>,
 }
 
-/// A documented difference that no script shows, with the test that does.
-#[derive(Clone, Debug, Deserialize)]
+/// An entry of the file.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Elsewhere {
-    /// Id in the documentation.
-    pub id: String,
-    /// File of the test.
-    pub test: String,
+struct Entry {
+    why: String,
+    #[serde(default)]
+    mode: Modes,
+    kind: Option<Kinds>,
+    expected: Option<String>,
+    actual: Option<String>,
+    #[serde(default)]
+    versions: Vec<String>,
+    #[serde(default)]
+    scenarios: Vec<String>,
+    #[serde(default)]
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    versions: Vec<String>,
+    scenarios: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kinds {
+    Any,
+    #[serde(untagged)]
+    One(DifferenceKind),
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    exception: Vec<Exception>,
+    exception: BTreeMap<String, Vec<Entry>>,
     #[serde(default)]
-    elsewhere: Vec<Elsewhere>,
+    elsewhere: BTreeMap<String, Vec<String>>,
+}
+
+impl Entry {
+    /// Returns the entry's cases, each of which must be needed. The kind follows from the texts if absent.
+    fn into_exceptions(mut self, id: &str) -> Result<Vec<Exception>> {
+        let implied = match (&self.expected, &self.actual) {
+            (Some(_), Some(_)) => DifferenceKind::Changed,
+            (Some(_), None) => DifferenceKind::Missing,
+            (None, Some(_)) => DifferenceKind::Extra,
+            (None, None) => bail!("{id}: an exception names what is expected or actual"),
+        };
+        if self.cases.is_empty() {
+            self.cases.push(Case { versions: self.versions, scenarios: self.scenarios });
+        } else if !(self.versions.is_empty() && self.scenarios.is_empty()) {
+            bail!("{id}: an exception has either cases or versions and scenarios");
+        }
+        if self.why.is_empty() || self.cases.iter().any(|c| c.versions.is_empty() || c.scenarios.is_empty()) {
+            bail!("{id}: an exception names versions, scenarios and a reason");
+        }
+        let exception = |Case { versions, scenarios }| Exception {
+            id: id.to_owned(),
+            versions,
+            scenarios,
+            mode: self.mode,
+            kind: self.kind.unwrap_or(Kinds::One(implied)),
+            expected: self.expected.clone(),
+            actual: self.actual.clone(),
+        };
+        Ok(self.cases.into_iter().map(exception).collect())
+    }
 }
 
 /// A match of an entry: its index, the mode, the version and the scenario.
@@ -106,7 +149,7 @@ type Use = (usize, Mode, String, String);
 #[derive(Clone, Debug, Default)]
 pub struct Exceptions {
     entries: Vec<Exception>,
-    elsewhere: Vec<Elsewhere>,
+    elsewhere: BTreeMap<String, Vec<String>>,
     used: BTreeSet<Use>,
 }
 
@@ -116,9 +159,7 @@ impl Exception {
         self.mode.list().contains(&mode)
             && self.versions.iter().any(|v| v == version)
             && self.scenarios.iter().any(|s| s == scenario)
-            && fits(&self.peer, &difference.peer)
-            && self.step.is_none_or(|s| s == difference.step)
-            && fits(&self.kind, difference.kind.name())
+            && matches!(self.kind, Kinds::Any) | matches!(self.kind, Kinds::One(k) if k == difference.kind)
             && fits(&self.expected, &difference.expected)
             && fits(&self.actual, &difference.actual)
     }
@@ -128,16 +169,13 @@ impl Exceptions {
     /// Parses the file's text.
     pub fn parse(text: &str) -> Result<Self> {
         let file: File = toml::from_str(text)?;
-        for entry in &file.exception {
-            let narrow = entry.expected.is_some() || entry.actual.is_some();
-            if !narrow || entry.versions.is_empty() || entry.scenarios.is_empty() || entry.why.is_empty() {
-                bail!(
-                    "{}: an exception names versions, scenarios, a reason, and what is expected or actual",
-                    entry.id
-                );
+        let mut entries = Vec::new();
+        for (id, listed) in file.exception {
+            for entry in listed {
+                entries.extend(entry.into_exceptions(&id)?);
             }
         }
-        Ok(Self { entries: file.exception, elsewhere: file.elsewhere, used: BTreeSet::new() })
+        Ok(Self { entries, elsewhere: file.elsewhere, used: BTreeSet::new() })
     }
 
     /// Reads the file.
@@ -151,15 +189,15 @@ impl Exceptions {
         &self.entries
     }
 
-    /// Returns the documented differences that no script shows.
-    pub fn elsewhere(&self) -> &[Elsewhere] {
-        &self.elsewhere
+    /// Returns the files of the tests that show what no script does.
+    pub fn elsewhere(&self) -> impl Iterator<Item = &String> {
+        self.elsewhere.keys()
     }
 
     /// Returns all ids in the file.
     pub fn ids(&self) -> BTreeSet<&str> {
         let listed = self.entries.iter().map(|e| e.id.as_str());
-        listed.chain(self.elsewhere.iter().map(|e| e.id.as_str())).collect()
+        listed.chain(self.elsewhere.values().flatten().map(String::as_str)).collect()
     }
 
     /// Returns true if an entry covers this difference, without marking the entry as needed.
@@ -197,8 +235,7 @@ impl Exceptions {
                     versions.map(|v| format!("for {v}")).chain(scenarios.map(|s| format!("in {s}")));
                 stale.extend(not_needed.map(|what| Stale {
                     line: format!("{} (entry {}): not needed {what}, {}", entry.id, index + 1, mode.name()),
-                    certain: *mode == Mode::Pinned
-                        && entry.kind.as_deref() != Some(DifferenceKind::Time.name()),
+                    certain: *mode == Mode::Pinned && !matches!(entry.kind, Kinds::One(DifferenceKind::Time)),
                 }));
             }
         }
@@ -246,8 +283,8 @@ mod tests {
 
     fn entry(more: &str) -> String {
         format!(
-            "[[exception]]\nid = 'C03'\nwhy = 'it crashed'\nversions = ['5.0.0']\nmode = 'both'\n\
-             scenarios = ['bad_json']\nexpected = 'close 1006 *'\n{more}\n"
+            "[[exception.C03]]\nwhy = 'it crashed'\nversions = ['5.0.0']\nscenarios = ['bad_json']\n\
+             expected = 'close 1006 *'\nkind = 'any'\n{more}\n"
         )
     }
 
@@ -260,12 +297,29 @@ mod tests {
         assert!(covers(&entry(""), Mode::Pinned, "5.0.0", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "15.0.1", "bad_json"));
         assert!(!covers(&entry(""), Mode::Pinned, "5.0.0", "json_null"));
-        assert!(covers(&entry("peer = 'O'\nstep = 2\nkind = 'changed'"), Mode::Auto, "5.0.0", "bad_json"));
-        for other in ["peer = 'J'", "step = 3", "kind = 'missing'", "actual = 'close 1007 *'"] {
-            assert!(!covers(&entry(other), Mode::Pinned, "5.0.0", "bad_json"), "{other}");
+        let of_kind = |kind| entry("").replace("any", kind);
+        assert!(covers(&of_kind("changed"), Mode::Auto, "5.0.0", "bad_json"));
+        let implied_missing = entry("").replace("kind = 'any'", "");
+        for other in
+            [implied_missing, of_kind("extra"), entry("actual = 'close 1007 *'"), entry("mode = 'auto'")]
+        {
+            assert!(!covers(&other, Mode::Pinned, "5.0.0", "bad_json"), "{other}");
         }
-        let auto = entry("").replace("both", "auto");
-        assert!(!covers(&auto, Mode::Pinned, "5.0.0", "bad_json"));
+        let implied_changed = entry("actual = 'close 1003 *'").replace("kind = 'any'", "");
+        assert!(covers(&implied_changed, Mode::Pinned, "5.0.0", "bad_json"));
+    }
+
+    #[test]
+    fn cases_are_judged_one_by_one() {
+        let cases = entry(
+            "cases = [{ versions = ['4.0.0'], scenarios = ['a'] }, { versions = ['5.0.0'], scenarios = ['b'] }]",
+        );
+        assert!(Exceptions::parse(&cases).is_err(), "versions and scenarios, and cases too");
+        let cases = cases.replace("versions = ['5.0.0']\nscenarios = ['bad_json']\n", "");
+        let mut list = Exceptions::parse(&cases).unwrap();
+        assert_eq!(list.cover(Mode::Pinned, "5.0.0", "a", &difference()), None);
+        assert_eq!(list.cover(Mode::Pinned, "5.0.0", "b", &difference()), Some("C03"));
+        assert_eq!(list.stale(&[Mode::Pinned]).len(), 2, "for 4.0.0 and in a");
     }
 
     #[test]

@@ -60,10 +60,6 @@ fn expected_room(version: &str) -> &'static str {
 }
 
 /// Starts the servers, a few at a time, and runs our program against each.
-///
-/// # Errors
-///
-/// A server does not start, or the program's output cannot be parsed.
 pub async fn check(
     originals: &[&'static Original],
     dir: &Path,

@@ -118,7 +118,7 @@ enum CliError {
     #[error("option '{0}' value '{1}' from env '{2}' is invalid. {3}")]
     InvalidVariable(String, String, String, ValueError),
     #[error("option '{0}' value '{1}' in {path} is invalid. {3}", path = .2.display())]
-    InvalidInFile(String, String, PathBuf, ValueError),
+    InvalidInFile(String, String, Box<Path>, ValueError),
     #[error(transparent)]
     File(#[from] ConfigFileError),
     #[error("invalid value \"{1}\" for flag -{0}: {2}")]
@@ -310,7 +310,7 @@ fn configure(values: &Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Co
                     Source::Environment(variable) => {
                         CliError::InvalidVariable(name, value, variable.clone(), error)
                     }
-                    Source::File(path) => CliError::InvalidInFile(name, value, path.clone(), error),
+                    Source::File(path) => CliError::InvalidInFile(name, value, path.as_path().into(), error),
                     Source::Signallerd(flag) => CliError::InvalidFlag(flag, value, error),
                 }
             })?;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::parse::{self, ValueError};
-use crate::config::{self, AdminSocketPath, Config, ConfigError, TlsFiles};
+use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, TlsFiles};
 use Section::{Earlier, Gateway, Limits, Signaller, Standard};
 
 /// One option.
@@ -86,6 +86,11 @@ impl OptionSpec {
         OptionSpec { exceeded, ..self }
     }
 
+    /// Makes each value add to the previous ones.
+    const fn repeatable(self) -> Self {
+        OptionSpec { repeatable: true, ..self }
+    }
+
     /// Returns true if a configuration file may have the option as a key.
     pub(super) fn is_file_key(&self) -> bool {
         matches!(self.effect, Effect::Set(_) | Effect::SetUnlessEmpty(_) | Effect::SetFile(_))
@@ -136,6 +141,9 @@ pub(super) fn find_short(short: char) -> Option<&'static OptionSpec> {
 /// A configuration that options are being applied to.
 pub(super) struct Draft {
     config: Config,
+    host: Option<String>,
+    port: Option<u16>,
+    listen: Vec<ListenAddress>,
     key: Option<PathBuf>,
     cert: Option<PathBuf>,
     ca: Option<PathBuf>,
@@ -147,12 +155,26 @@ impl Draft {
     pub(super) fn new(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let auto_admin_socket = AdminSocketPath::auto_for_server(env);
         let config = Config { admin_socket: auto_admin_socket.clone(), ..Config::default() };
-        Draft { config, key: None, cert: None, ca: None, auto_admin_socket }
+        Draft {
+            config,
+            host: None,
+            port: None,
+            listen: Vec::new(),
+            key: None,
+            cert: None,
+            ca: None,
+            auto_admin_socket,
+        }
     }
 
     pub(super) fn finish(self) -> Result<Config, ConfigError> {
         let tls = TlsFiles::from_parts(self.key, self.cert, self.ca)?;
-        let config = Config { tls, ..self.config };
+        let mut listen = self.listen;
+        if self.host.is_some() || self.port.is_some() || listen.is_empty() {
+            let host = self.host.unwrap_or_else(|| config::DEFAULT_HOST.to_owned());
+            listen.insert(0, ListenAddress::Tcp { host, port: self.port.unwrap_or(config::DEFAULT_PORT) });
+        }
+        let config = Config { listen, tls, ..self.config };
         config.check()?;
         Ok(config)
     }
@@ -172,15 +194,15 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>)
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 28] = [
+pub(super) static OPTIONS: [OptionSpec; 29] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
-        v.clone_into(&mut d.config.host);
+        d.host = Some(v.to_owned());
         Ok(())
     })
         .short('h')
         .help(Standard, "Select host address to bind to"),
-    set("port", "number", "8000", |d, v| parse::port(v).map(|v| d.config.port = v))
+    set("port", "number", "8000", |d, v| parse::port(v).map(|v| d.port = Some(v)))
         .short('p')
         .help(Standard, "Select port to use"),
     file("key", |d| &mut d.key).short('k').help(Standard, "Private key for the certificate."),
@@ -229,6 +251,13 @@ pub(super) static OPTIONS: [OptionSpec; 28] = [
         "Clients that meet under one key: all of them, or only those with compatible peer-to-peer layers; \
          by-generation=<expression> is for keys that match it",
     ),
+    set("listen", "address", "", |d, v| parse::listen_address(v).map(|v| d.listen.push(v)))
+        .help(
+            Gateway,
+            "Address to listen on: <host>:<port>, unix:<path> (without TLS), or fd:<name> for a socket of \
+             systemd. May be given several times; --host and --port add one more if either is given",
+        )
+        .repeatable(),
     OptionSpec::new("compat-cli", Some("name"), Effect::Flavor).help(
         Gateway,
         "As the first argument: flavor of the other arguments, sigver or signallerd. Without it, the name of \

@@ -7,9 +7,11 @@ use regex_lite::Regex;
 
 use super::*;
 use crate::config::{
-    AdminSocketPath, DetectionTimeouts, EnabledTransports, LogIp, PipeLimits, RoomPolicy, SignallerConfig,
-    TlsFiles,
+    AdminSocketPath, DetectionTimeouts, EnabledTransports, ListenAddress, LogIp, PipeLimits, RoomPolicy,
+    SignallerConfig, TlsFiles,
 };
+
+mod config_file;
 
 /// The text of sigver 20.1.0 (measured), up to the options that it does not have.
 const ORIGINAL_HELP: &str = r#"Usage: sigver [options]
@@ -57,6 +59,14 @@ fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
     match with_env(args, env) {
         Outcome::Run(config, warnings) if warnings.is_empty() => config,
         other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+/// Returns the host and the port of the first address.
+pub(super) fn address(config: &Config) -> (String, u16) {
+    match &config.listen[0] {
+        ListenAddress::Tcp { host, port } => (host.clone(), *port),
+        other => panic!("{other}"),
     }
 }
 
@@ -171,20 +181,23 @@ fn values_are_split_as_upstream() {
     for args in
         [&["-p", "9000"][..], &["-p9000"], &["--port", "9000"], &["--port=9000"], &["-p", "1", "--port=9000"]]
     {
-        assert_eq!(config(args, &[]), Config { port: 9000, ..defaults() }, "{args:?}");
+        assert_eq!(config(args, &[]), defaults().with_address("0.0.0.0", 9000), "{args:?}");
     }
     // Only the winning value is parsed.
-    assert_eq!(config(&["-p", "abc", "-p", "9000"], &[]).port, 9000);
-    assert_eq!(config(&["-h::1"], &[]).host, "::1");
-    assert_eq!(config(&["-h", "-V"], &[]).host, "-V");
-    assert_eq!(config(&["--host="], &[]).host, "");
+    assert_eq!(address(&config(&["-p", "abc", "-p", "9000"], &[])), ("0.0.0.0".into(), 9000));
+    assert_eq!(address(&config(&["-h::1"], &[])).0, "::1");
+    assert_eq!(address(&config(&["-h", "-V"], &[])).0, "-V");
+    assert_eq!(address(&config(&["--host="], &[])).0, "");
 }
 
 #[test]
 fn every_option_reaches_the_configuration() {
     let expected = Config {
-        host: "::".into(),
-        port: 443,
+        listen: vec![
+            ListenAddress::Tcp { host: "::".into(), port: 443 },
+            ListenAddress::Unix("/a".into()),
+            ListenAddress::Inherited("b".into()),
+        ],
         tls: Some(TlsFiles { key: "k.pem".into(), cert: "c.pem".into(), ca: Some("a.pem".into()) }),
         protocol: "sigver-18,sigver-20".parse().unwrap(),
         max_message: 1000,
@@ -214,6 +227,7 @@ fn every_option_reaches_the_configuration() {
     let table = [
         ("host", "::"),
         ("port", "443"),
+        ("listen", "unix:/a,fd:b"),
         ("key", "k.pem"),
         ("cert", "c.pem"),
         ("ca", "a.pem"),
@@ -235,15 +249,19 @@ fn every_option_reaches_the_configuration() {
         ("signaller-max-messages", "7"),
         ("type", "sse"),
     ];
-    let args: Vec<String> = table.iter().map(|(option, value)| format!("--{option}={value}")).collect();
+    let given = |option: &&str, value: &str| {
+        let values = find_long(option).unwrap().split_list(value).into_iter();
+        values.map(|value| format!("--{option}={}", value.display())).collect::<Vec<_>>()
+    };
+    let args: Vec<String> = table.iter().flat_map(|(option, value)| given(option, value)).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(config(&args, &[]), expected);
     let variable = |option: &str| find_long(option).and_then(OptionSpec::variable).unwrap();
     let env: Vec<(String, &str)> = table.iter().map(|(option, value)| (variable(option), *value)).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, *value)).collect();
-    assert_eq!(env[12].0, "SIGVER_FIRST_FRAME_TIMEOUT");
+    assert_eq!(env[13].0, "SIGVER_FIRST_FRAME_TIMEOUT");
     assert_eq!(config(&[], &env), expected);
-    assert_eq!(config(&["-p", "80"], &env).port, 80);
+    assert_eq!(address(&config(&["-p", "80"], &env)).1, 80);
 }
 
 #[test]
@@ -309,7 +327,7 @@ fn command_lines_of_every_release_are_accepted() {
     let ws_lib = "warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library";
     let operand = "warning: extra arguments are ignored: 'start'";
     let tls = Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: Some("a".into()) });
-    let at = |host: &str, port| Config { host: host.into(), port, ..defaults() };
+    let at = |host: &str, port| defaults().with_address(host, port);
     for (era, args, config, warnings) in [
         ("1 to 7.1", &[][..], defaults(), &[][..]),
         ("7.6", &["-h", "192.168.0.1", "-p", "9000"], at("192.168.0.1", 9000), &[]),
@@ -372,7 +390,7 @@ fn unsupported_uses_of_earlier_options_fail() {
 fn variables_of_earlier_releases_have_lowest_priority() {
     let node = [("NODE_IP", "127.0.0.1"), ("NODE_PORT", "9000")];
     let (config, warnings) = warned(&[], &node);
-    assert_eq!((&*config.host, config.port), ("127.0.0.1", 9000));
+    assert_eq!(address(&config), ("127.0.0.1".into(), 9000));
     assert_eq!(
         warnings,
         [
@@ -381,7 +399,7 @@ fn variables_of_earlier_releases_have_lowest_priority() {
         ]
     );
     let (config, warnings) = warned(&["-p", "9001"], &[node[0], node[1], ("SIGVER_HOST", "::1")]);
-    assert_eq!((&*config.host, config.port, warnings.len()), ("::1", 9001, 0));
+    assert_eq!((address(&config), warnings.len()), (("::1".into(), 9001), 0));
     assert_eq!(warned(&[], &[("NODE_IP", ""), ("NODE_PORT", "")]), (defaults(), vec![]));
     assert_eq!(
         warned(&[], &[("NODE_PORT", "tcp://10.0.0.1:80")]).1,
@@ -409,73 +427,17 @@ fn file_names_need_not_be_unicode() {
 }
 
 #[test]
-fn file_has_less_priority_than_environment_and_arguments() {
-    let file = "port = 9000\nhost = \"::1\"\nmax-message = 1000\ntranscode = false\n";
-    let run = |args: &[&str], env: &[(&str, &str)]| match with_file("sigver", args, env, file) {
-        Outcome::Run(config, warnings) if warnings.is_empty() => config,
-        other => panic!("{other:?}"),
-    };
-    let expected =
-        Config { port: 9000, host: "::1".into(), max_message: 1000, transcode: false, ..defaults() };
-    assert_eq!(run(&["--config", "sigver.toml"], &[]), expected);
-    assert_eq!(run(&[], &[("SIGVER_CONFIG", "sigver.toml")]), expected);
-    let overridden = run(&["-p", "1", "--config=sigver.toml"], &[("SIGVER_PORT", "2"), ("SIGVER_HOST", "h")]);
-    assert_eq!(overridden, Config { port: 1, host: "h".into(), ..expected });
-}
-
-#[test]
-fn errors_of_the_file_name_it_and_quote_no_value() {
-    for (file, message) in [
-        ("port = 9000\nmax_mesage = 1\n", "has an unknown key 'max_mesage'; is 'max-message' meant?"),
-        (
-            "zzz = 1",
-            "has an unknown key 'zzz'; sigver --help lists the options, whose long names are the keys",
-        ),
-        ("config = \"b\"", "has an unknown key 'config'"),
-        (
-            "port = 1.5",
-            "has a value of the wrong type for 'port': it is a string, a whole number, true or false",
-        ),
-        ("[port]\nx = 1", "has a value of the wrong type for 'port'"),
-        ("# comment\nport = SECRET", "sigver.toml, line 2, is not TOML: "),
-    ] {
-        let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
-        let Outcome::Fail(text) = outcome else { panic!("{outcome:?}") };
-        assert!(
-            text.starts_with("error: the configuration file sigver.toml") && text.contains(message),
-            "{text}"
-        );
-        assert!(!text.contains("SECRET") && !text.contains('\n'), "{text}");
-    }
-    assert_eq!(
-        with_file("sigver", &["--config", "sigver.toml"], &[], "port = \"x\""),
-        Outcome::Fail(
-            "error: option '-p, --port <number>' value 'x' in sigver.toml is invalid. \
-             A port is a whole number from 0 to 65535."
-                .into()
-        )
+fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
+    let unix = ListenAddress::Unix("/a".into());
+    assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, std::slice::from_ref(&unix));
+    let both = config(&["--listen", "unix:/a", "-p", "80"], &[]).listen;
+    assert_eq!(both, [ListenAddress::Tcp { host: "0.0.0.0".into(), port: 80 }, unix.clone()]);
+    let file = "listen = [\"unix:/a\", \"unix:/a\"]";
+    let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
+    let Outcome::Run(from_file, _) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(from_file.listen, [unix.clone(), unix]);
+    assert!(
+        failure(&["--listen", "80"], &[])
+            .contains("--listen <address>' argument '80' is invalid. It is an address")
     );
-    let unreadable = with_file("sigver", &["--config", "none.toml"], &[], "");
-    let Outcome::Fail(text) = unreadable else { panic!("{unreadable:?}") };
-    assert!(text.starts_with("error: cannot read the configuration file none.toml: "), "{text}");
-}
-
-#[test]
-fn check_config_prints_a_file_of_the_same_meaning() {
-    let (args, env) = (["check-config", "-p", "1", "--config", "sigver.toml"], [("SIGVER_HOST", "::1")]);
-    let outcome = with_file("sigver", &args, &env, "max-message = 1000");
-    let Outcome::Check(config, text, _) = outcome else { panic!("{outcome:?}") };
-    let source = |line: &str| {
-        let line = text.lines().find(|candidate| candidate.starts_with(line)).unwrap();
-        line.split_once("  # ").unwrap().1.to_owned()
-    };
-    assert_eq!(source("port = 1 "), "command line");
-    assert_eq!(source("host = \"::1\" "), "environment variable SIGVER_HOST");
-    assert_eq!(source("max-message = 1000 "), "file sigver.toml");
-    assert_eq!(source("max-pending = 4194304 "), "default");
-    assert_eq!(source("# key = "), "not set");
-    let Outcome::Run(again, _) = with_file("sigver", &["--config=sigver.toml"], &[], &text) else {
-        panic!("{text}")
-    };
-    assert_eq!(again, config);
 }

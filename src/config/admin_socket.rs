@@ -44,14 +44,14 @@ impl AdminSocketPath {
         AdminSocketPath::InFirstOf(absolute.map(PathBuf::from).collect())
     }
 
-    /// Returns the possible paths of the socket of a server on `port`, the best first. None if there is no
-    /// socket.
-    pub fn candidates(&self, port: u16) -> Vec<PathBuf> {
+    /// Returns the possible paths of the socket of the server `name`, a port or a process id, the best first.
+    /// None if there is no socket.
+    pub fn candidates(&self, name: &str) -> Vec<PathBuf> {
         match self {
             AdminSocketPath::Off => Vec::new(),
             AdminSocketPath::At(path) => vec![path.clone()],
             AdminSocketPath::InFirstOf(dirs) => {
-                dirs.iter().map(|dir| dir.join(format!("sigver-{port}.sock"))).collect()
+                dirs.iter().map(|dir| dir.join(format!("sigver-{name}.sock"))).collect()
             }
         }
     }
@@ -72,20 +72,20 @@ mod tests {
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
         let server = AdminSocketPath::auto_for_server(&env);
         assert_eq!(
-            server.candidates(80),
+            server.candidates("80"),
             paths(&["/run/sigver/sigver-80.sock", "/run/user/7/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
         assert_eq!(
-            AdminSocketPath::auto_for_client(&env).candidates(80),
+            AdminSocketPath::auto_for_client(&env).candidates("80"),
             paths(&["/run/user/7/sigver-80.sock", "/run/sigver/sigver-80.sock", "/tmp/sigver-80.sock"])
         );
         for empty in [None, Some(String::new())] {
             let server = AdminSocketPath::auto_for_server(&|_| empty.clone());
-            assert_eq!(server.candidates(80), paths(&["/tmp/sigver-80.sock"]));
+            assert_eq!(server.candidates("80"), paths(&["/tmp/sigver-80.sock"]));
         }
-        assert_eq!(AdminSocketPath::Off.candidates(80), paths(&[]));
+        assert_eq!(AdminSocketPath::Off.candidates("80"), paths(&[]));
         let parse = |text| admin_socket(text, &server);
-        assert_eq!(parse("x.sock").unwrap().candidates(80), paths(&["x.sock"]));
+        assert_eq!(parse("x.sock").unwrap().candidates("80"), paths(&["x.sock"]));
         assert_eq!(parse("off").unwrap(), AdminSocketPath::Off);
         assert_eq!(parse("auto").unwrap(), server);
         assert!(parse("").is_err());

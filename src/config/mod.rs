@@ -4,6 +4,7 @@
 //! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod admin_socket;
+mod listen_address;
 mod log_ip;
 pub mod parse;
 
@@ -18,6 +19,7 @@ use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
+pub use listen_address::ListenAddress;
 pub use log_ip::LogIp;
 
 /// Every IPv4 interface, as for the Node.js servers. IPv6 takes `::`.
@@ -51,12 +53,9 @@ pub const PING_AFTER: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// IPv4 or IPv6 address to listen on, or a name to resolve. Empty means every interface of both families.
-    /// See [`DEFAULT_HOST`].
-    pub host: String,
-    /// TCP port; 0 lets the system choose one. See [`DEFAULT_PORT`].
-    pub port: u16,
-    /// PEM files for TLS. `None` (the default) serves plain text.
+    /// Addresses to listen on. By default one, of [`DEFAULT_HOST`] and [`DEFAULT_PORT`].
+    pub listen: Vec<ListenAddress>,
+    /// PEM files for TLS, for all but Unix sockets. `None` (the default) serves plain text.
     pub tls: Option<TlsFiles>,
     /// Protocols that are served. By default all.
     pub protocol: ProtocolSet,
@@ -88,8 +87,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            host: DEFAULT_HOST.to_owned(),
-            port: DEFAULT_PORT,
+            listen: vec![ListenAddress::Tcp { host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT }],
             tls: None,
             protocol: ProtocolSet::default(),
             max_message: DEFAULT_MAX_MESSAGE,
@@ -108,10 +106,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns this configuration with another address to listen on.
+    /// Returns this configuration with one TCP address to listen on.
     #[must_use]
     pub fn with_address(self, host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port, ..self }
+        Self { listen: vec![ListenAddress::Tcp { host: host.into(), port }], ..self }
     }
 
     /// Returns the part that concerns the protocol detection.

@@ -1,4 +1,4 @@
-//! Parsers of the configuration's values, as an operator writes them.
+//! Parsers of the configuration's values, as an operator writes them. Their errors state the valid values.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::filter::{ParseError, Targets};
 
-use super::{AdminSocketPath, EnabledTransports, LogIp};
+use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
 /// Up to a GiB: a greater length is a mistake rather than a setting.
@@ -60,12 +60,7 @@ pub enum ValueError {
 }
 
 /// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
-/// do.
-///
-/// # Errors
-///
-/// The text is no whole number from 0 to 65535. The Node.js servers took it as the path of a Unix socket; it
-/// is far more often a typing error.
+/// do. Those took another text as the path of a Unix socket; it is far more often a typing error.
 pub fn port(text: &str) -> Result<u16, ValueError> {
     let text = text.trim();
     let radix = |prefix: [&str; 2], radix| {
@@ -89,74 +84,54 @@ pub fn port(text: &str) -> Result<u16, ValueError> {
     number.ok_or(ValueError::Port)
 }
 
-/// Parses a number of bytes.
+/// Parses an address to listen on.
 ///
 /// # Errors
 ///
-/// The text is no whole number from 1 to 2³⁰.
+/// The text is none of the notations of [`ListenAddress::parse`].
+pub fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
+    ListenAddress::parse(text).ok_or(ValueError::Word(
+        "an address and a port such as 127.0.0.1:8000 or [::1]:8000, unix:PATH, or fd:NAME",
+    ))
+}
+
+/// Parses a number of bytes.
 pub fn bytes(text: &str) -> Result<usize, ValueError> {
     whole(text, BYTES, "bytes")
 }
 
 /// Parses a time in milliseconds.
-///
-/// # Errors
-///
-/// The text is no whole number from 0 to 60000.
 pub fn milliseconds(text: &str) -> Result<Duration, ValueError> {
     whole(text, MILLISECONDS, "milliseconds").map(Duration::from_millis)
 }
 
 /// Parses a time in seconds.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 to 86400.
 pub fn seconds(text: &str) -> Result<Duration, ValueError> {
     whole(text, SECONDS, "seconds").map(Duration::from_secs)
 }
 
 /// Parses a time in seconds that may be much longer than a day.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 to 2³¹ - 1.
 pub fn long_seconds(text: &str) -> Result<Duration, ValueError> {
     whole(text, LONG_SECONDS, "seconds").map(Duration::from_secs)
 }
 
 /// Parses a number of messages.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 to 2³² - 1.
 pub fn messages(text: &str) -> Result<u32, ValueError> {
     whole(text, MESSAGES, "messages")
 }
 
 /// Parses a regular expression.
-///
-/// # Errors
-///
-/// The text is no expression of [`Regex`].
 pub fn regex(text: &str) -> Result<Regex, ValueError> {
     Ok(Regex::new(text)?)
 }
 
-/// Parses a list of protocols.
-///
-/// # Errors
-///
-/// A name in the list does not exist, or the list is empty or contradictory.
+/// Parses a list of protocols, which must not be empty or contradictory.
 pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
     Ok(text.parse::<ProtocolSet>()?)
 }
 
-/// Parses `ws` or `sse`, as the Node.js servers had it, or `all`.
-///
-/// # Errors
-///
-/// The text is another. (The Node.js servers then ran without listening.)
+/// Parses `ws` or `sse`, as the Node.js servers had it, or `all`. (With another text those ran without
+/// listening.)
 pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
     match text {
         "all" => Ok(EnabledTransports::All),
@@ -167,10 +142,6 @@ pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
 }
 
 /// Parses `on` or `off`.
-///
-/// # Errors
-///
-/// The text is another.
 pub fn on_off(text: &str) -> Result<bool, ValueError> {
     match text {
         "on" => Ok(true),
@@ -181,10 +152,6 @@ pub fn on_off(text: &str) -> Result<bool, ValueError> {
 
 /// Parses `shared`, `by-generation`, or `by-generation=` with an expression for the keys that are
 /// partitioned.
-///
-/// # Errors
-///
-/// The text is another, or the expression is invalid.
 pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
     match text.split_once('=') {
         None if text == "shared" => Ok(RoomPolicy::Shared),
@@ -196,10 +163,6 @@ pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
 
 /// Parses the location of the control socket: `off`, a path, or `auto`, which stands for the location in the
 /// second argument.
-///
-/// # Errors
-///
-/// The text is empty.
 pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPath, ValueError> {
     match text {
         "" => Err(ValueError::Word("auto, off, or the path of a socket")),
@@ -210,19 +173,11 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
 }
 
 /// Parses the part of clients' addresses that is logged.
-///
-/// # Errors
-///
-/// The text is another.
 pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
     LogIp::from_name(text).ok_or(ValueError::Word("full, prefix or off"))
 }
 
 /// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything".
-///
-/// # Errors
-///
-/// The text is no filter by level and module.
 pub fn log_filter(text: &str) -> Result<Targets, ValueError> {
     if text.contains('[') {
         return Err(ValueError::SpanFilter);

@@ -1,4 +1,4 @@
-//! The listening socket: binding, the start-up line, and pauses after failures to accept.
+//! The listening TCP socket: binding, the notation of its address, and pauses after failures to accept.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,6 +7,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
+
+use super::unix_socket::UnixSocketError;
 
 /// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same
 /// time; with the 511 of the Node.js servers some of them have to retry after a second and more. The system
@@ -58,6 +60,20 @@ pub enum ListenError {
     NotLocal {
         /// Address that was tried.
         address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// A Unix socket cannot be opened.
+    #[error("cannot listen: {0}")]
+    Unix(#[from] UnixSocketError),
+    /// There is no socket of this name from systemd.
+    #[error(
+        "cannot listen on fd:{name}: systemd gave no socket of that name ({source}); the socket unit needs \
+         FileDescriptorName={name}"
+    )]
+    Inherited {
+        /// Name of the configuration.
+        name: String,
         /// Cause.
         source: io::Error,
     },
@@ -119,14 +135,13 @@ pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenErr
     Err(failure.unwrap_or_else(|| unresolved(host, port, io::ErrorKind::NotFound.into())))
 }
 
-/// Returns the line that the Node.js servers print on stdout when they listen (measured). IPv6 addresses have
-/// no brackets.
-pub(crate) fn startup_line(address: SocketAddr) -> String {
+/// Returns an address as the Node.js servers print it (measured). IPv6 addresses have no brackets.
+pub(crate) fn upstream_notation(address: SocketAddr) -> String {
     let scope = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("%{}", v6.scope_id()),
         _ => String::new(),
     };
-    format!("Signaling server is listening on {}{scope}:{}", address.ip(), address.port())
+    format!("{}{scope}:{}", address.ip(), address.port())
 }
 
 /// Returns the pause before the next attempt after a failure to accept; `None` if there is none.
@@ -263,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn startup_line_is_that_of_upstream() {
+    fn address_is_written_as_upstream() {
         for (address, expected) in [
             ("0.0.0.0:8000", "0.0.0.0:8000"),
             ("[::]:8000", ":::8000"),
@@ -271,8 +286,7 @@ mod tests {
             ("[fd00::2]:80", "fd00::2:80"),
             ("[::ffff:127.0.0.1]:18046", "::ffff:127.0.0.1:18046"),
         ] {
-            let line = startup_line(address.parse().unwrap());
-            assert_eq!(line, format!("Signaling server is listening on {expected}"));
+            assert_eq!(upstream_notation(address.parse().unwrap()), expected);
         }
     }
 

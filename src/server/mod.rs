@@ -7,13 +7,18 @@ mod gateway;
 pub(crate) mod http;
 pub mod hub;
 pub(crate) mod listener;
+mod listening;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod transport;
+mod turn;
+mod unix_socket;
 
 pub use gateway::{Gateway, StartError};
 pub use listener::ListenError;
+pub use listening::LocalAddress;
 pub use tls::{ContentError, FileRole, TlsError};
+pub use unix_socket::UnixSocketError;

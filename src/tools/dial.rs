@@ -140,20 +140,12 @@ impl Target {
     }
 
     /// Opens a WebSocket on a client's path. Returns it with the answer to the upgrade request.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ConnectError`] but those of [`parse`](Self::parse).
     pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
         self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
     }
 
     /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
     /// [`path`](Self::path).
-    ///
-    /// # Errors
-    ///
-    /// The errors of [`open`](Self::open).
     pub async fn upgrade(
         &self,
         request: impl IntoClientRequest + Unpin,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::config::Config;
 use crate::server::Gateway;
@@ -11,7 +11,7 @@ use crate::server::Gateway;
 pub(crate) async fn start(protocol: &str) -> Result<SocketAddr> {
     let config = Config { protocol: protocol.parse()?, ..Config::default() };
     let gateway = Gateway::bind(config.with_address("127.0.0.1", 0)).await?;
-    let address = gateway.local_addr();
+    let address = gateway.local_addr().context("the gateway has no TCP address")?;
     tokio::spawn(gateway.run_until(std::future::pending()));
     Ok(address)
 }

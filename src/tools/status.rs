@@ -39,9 +39,6 @@ pub(crate) struct StatusArgs {
 }
 
 /// Prints the status.
-///
-/// # Errors
-/// No server answers, or it rejects the request.
 pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
     let text = request(&args).await?;
     // The reader of a pipe may have closed it.
@@ -70,7 +67,7 @@ async fn request(args: &StatusArgs) -> Result<String> {
         (None, None, Some(text)) => admin_socket(&text)?,
         (None, _, _) => AdminSocketPath::auto_for_client(&env),
     };
-    let paths = control.candidates(port);
+    let paths = control.candidates(&port.to_string());
     let query = StatusQuery { connections: args.connections, rooms: args.rooms };
     let line = query.to_line(if args.json { Format::Json } else { Format::Text });
     let mut failures = Vec::new();

@@ -3,7 +3,7 @@
 
 use sigver::protocol::dialect::Dialect;
 use sigver::tools::client::dialects::{
-    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client,
+    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client, new_pinging_client,
 };
 use sigver::tools::client::message::{MessageBody, MessageKind, ReceivedMessage, TestMessage};
 use sigver::tools::client::protocol::Protocol;
@@ -72,6 +72,11 @@ impl Client {
             did: Vec::new(),
             actions: Vec::new(),
         }
+    }
+
+    /// Returns a client of netflux 1.2.0-beta.1 to 2.0.3.
+    pub fn pinging(role: Role) -> Self {
+        Client { client: new_pinging_client(role), ..Client::new(Sigver15, role, "") }
     }
 
     /// Handles the opening of the connection, as the library learns of it.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
+pub mod process;
 pub mod simulation;
 pub mod sse;
 pub mod ws;
@@ -64,7 +65,7 @@ impl TestGateway {
         let mut config = Config::default().with_address("127.0.0.1", 0);
         configure(&mut config);
         let gateway = Gateway::bind(config).await.unwrap();
-        let (address, status) = (gateway.local_addr(), gateway.status());
+        let (address, status) = (gateway.local_addr().unwrap(), gateway.status());
         let (shutdown, requested) = oneshot::channel();
         let served = tokio::spawn(gateway.run_until(async {
             // A gateway that was dropped goes on, for clients that are still there.

@@ -102,7 +102,12 @@ pub struct Simulation {
 impl Simulation {
     /// Returns a gateway for all protocols, without clients.
     pub fn new() -> Self {
-        let releases = "auto".parse::<ProtocolSet>().unwrap().releases;
+        Self::with_protocols("auto")
+    }
+
+    /// Returns a gateway for these protocols, without clients.
+    pub fn with_protocols(protocols: &str) -> Self {
+        let releases = protocols.parse::<ProtocolSet>().unwrap().releases;
         Simulation {
             hub: Hub::new(),
             policy: Arc::new(Policy::new(releases)),
@@ -176,6 +181,13 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// Lets this time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.next_time().is_some_and(|next| next <= end) && self.step() {}
+        self.now = end;
     }
 
     /// Waits until the gateway has received all that the client sent, and the client all that the gateway

@@ -6,10 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Replaces the part with this name.
-///
-/// # Errors
-///
-/// The document has no such part, or cannot be written.
 pub fn replace(path: &Path, name: &str, text: &str) -> Result<()> {
     let whole = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let new = replaced(&whole, name, text)

@@ -50,10 +50,6 @@ impl Baseline {
     }
 
     /// Parses a record.
-    ///
-    /// # Errors
-    ///
-    /// The text is no record.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).context("not a baseline")
     }

@@ -28,10 +28,6 @@ const END: &str = "*callgrind::measured*";
 const CALLS: usize = 2;
 
 /// Runs the scenarios under valgrind.
-///
-/// # Errors
-///
-/// A scenario cannot be run.
 pub fn run_scenarios(scenarios: &[Scenario]) -> Result<()> {
     for scenario in scenarios {
         for _ in 0..REPETITIONS {
@@ -53,10 +49,6 @@ fn measured(run: &mut dyn FnMut(u64) -> Result<()>, times: u64) -> Result<()> {
 
 /// Runs this program with these arguments under valgrind, where it calls [`run_scenarios`], and returns the
 /// instructions of each scenario. Valgrind's output is left in `folder`.
-///
-/// # Errors
-///
-/// Valgrind is missing, or fails.
 pub fn count(arguments: &[&str], scenarios: &[Scenario], folder: &Path) -> Result<Vec<u64>> {
     let status = Command::new("valgrind")
         .args(["--quiet", "--tool=callgrind", "--compress-strings=no"])
@@ -88,10 +80,6 @@ pub fn count(arguments: &[&str], scenarios: &[Scenario], folder: &Path) -> Resul
 }
 
 /// Returns the functions of the one counted scenario by instructions, without their callees, most first.
-///
-/// # Errors
-///
-/// Nothing was counted.
 pub fn functions(folder: &Path) -> Result<Vec<(String, f64)>> {
     let output = output(folder, CALLS)?;
     let mut costs: Vec<(String, f64)> = costs(&output)
@@ -135,10 +123,6 @@ fn costs(output: &str) -> HashMap<&str, u64> {
 }
 
 /// Returns the versions that counts depend on besides the code.
-///
-/// # Errors
-///
-/// The compiler or valgrind cannot be run.
 pub fn made_with() -> Result<String> {
     let said = |program: &str, argument: &str| -> Result<String> {
         let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;

@@ -241,10 +241,6 @@ pub struct Pair {
 
 impl Pair {
     /// Returns a member and a joiner that have exchanged messages.
-    ///
-    /// # Errors
-    ///
-    /// They cannot exchange messages.
     pub fn meet(ends: DialectPair, mode: Mode, messages: MessageSet) -> Result<Self> {
         let (hub, policy) = (Hub::new(), mode.policy(ends.member));
         let mut member = TestPeer::open(&hub, &policy, ends.member, Role::Member)?;

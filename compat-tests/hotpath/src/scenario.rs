@@ -121,10 +121,6 @@ impl Scenario {
     }
 
     /// Does everything that precedes the counted part, and returns the counted part.
-    ///
-    /// # Errors
-    ///
-    /// The two clients cannot exchange messages.
     pub fn prepare(self) -> Result<Run> {
         let Scenario { ends, part } = self;
         let messages = match part {

@@ -19,11 +19,24 @@ pub(super) struct Assumption {
     /// Time until which the client's page may still be loading: it may answer the probe, and then speaks a
     /// dialect that cannot read what the most likely one sends, or turn out to be of another family.
     hold_until: Option<Instant>,
+    /// The client has sent a ping, and answers the probe next, or an early heartbeat.
+    awaits_pong: bool,
 }
 
 impl Assumption {
     pub(super) fn new(hold_until: Instant) -> Self {
-        Assumption { buffered: Vec::new(), bytes: 0, delivered: 0, hold_until: Some(hold_until) }
+        Assumption {
+            buffered: Vec::new(),
+            bytes: 0,
+            delivered: 0,
+            hold_until: Some(hold_until),
+            awaits_pong: false,
+        }
+    }
+
+    /// Holds all events until the client has answered the probe, or the time for it is over.
+    pub(super) fn await_pong(&mut self) {
+        self.awaits_pong = true;
     }
 
     /// Takes in an event, and returns those that are to be delivered now.
@@ -42,7 +55,8 @@ impl Assumption {
         let all_delivered = self.delivered == self.buffered.len();
         let is_end = matches!(event, Event::LinkEnded { .. });
         let due = self.hold_until.is_none()
-            || (all_delivered && (sender_is_server_first(&event) || self.delivered > 0 && is_end));
+            || (all_delivered
+                && (!self.awaits_pong && sender_is_server_first(&event) || self.delivered > 0 && is_end));
         self.bytes = bytes;
         self.buffered.push(event.clone());
         if !due {

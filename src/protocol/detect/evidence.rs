@@ -7,8 +7,8 @@
 //! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
 //! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
 //! | `18` (joined, stable) | sigver 15 to 18 |
-//! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28` |
-//! | `28` (pong or tryAnother) | 18 if from a joiner that sent `20`; else 15, however late: its page may be slow |
+//! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28`, and this is not its first frame: some of 15 ping before they answer |
+//! | `28` (pong or tryAnother) | 18 if from a joiner that sent heartbeats; else 15, however late: its page may be slow |
 //! | any other | nothing |
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all
@@ -20,13 +20,18 @@ use crate::protocol::dialect::{
     Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
 };
 use crate::protocol::frame::Message;
+use crate::protocol::model::Event;
 
 /// Earlier frames of a connection, as far as they bear on the meaning of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// The client was sent the probe, which a client of sigver 15 answers at once.
     pub(super) probed: bool,
-    /// The client sent a ping or heartbeat.
+    /// The time in which a client of sigver 15 answers the probe is over.
+    pub(super) probe_expired: bool,
+    /// The client sent a frame.
+    pub(super) spoken: bool,
+    /// The client sent a heartbeat.
     pub(super) heartbeat_seen: bool,
     /// The client is a member.
     pub(super) member: bool,
@@ -55,19 +60,49 @@ impl<'a> FrameFacts<'a> {
         };
         FrameFacts { message, shape: text.and_then(MessageShape::parse) }
     }
+
+    fn has_heartbeat_tag(self) -> bool {
+        matches!(self.message, Message::Binary(bytes) if bytes.first() == Some(&0x20))
+    }
 }
 
 impl History {
+    /// Notes an event that the client is sent.
+    pub(super) fn note_event(&mut self, event: &Event) {
+        match event {
+            Event::Admitted { .. } | Event::BecameMember { .. } => self.member = true,
+            Event::LinkedToMember { .. } => self.member = false,
+            Event::LinkedToJoiner { .. }
+            | Event::Refused(_)
+            | Event::Relayed { .. }
+            | Event::Undeliverable { .. }
+            | Event::LinkEnded { .. }
+            | Event::Evicted(_) => {}
+        }
+    }
+
     /// Notes what bears on later frames.
     pub(super) fn note(&mut self, facts: FrameFacts<'_>) {
         match facts.message {
-            Message::Binary(bytes) => self.heartbeat_seen |= bytes.first() == Some(&0x20),
+            Message::Binary(_) => self.heartbeat_seen |= facts.has_heartbeat_tag() && !self.may_ping(),
             Message::Text(_) => {
                 if let Some(asked) = facts.shape.and_then(MessageShape::join_or_open) {
                     self.joining = asked;
                 }
             }
         }
+        self.spoken = true;
+    }
+
+    /// Returns true if `20` may be a ping: heartbeats begin later.
+    fn may_ping(self) -> bool {
+        !self.spoken && !self.probe_expired
+    }
+
+    /// Returns true if the frame is either a ping of a client that is about to answer the probe, or an early
+    /// heartbeat.
+    pub(super) fn awaits_pong(self, facts: FrameFacts<'_>, releases: ReleaseSet) -> bool {
+        facts.has_heartbeat_tag() && self.may_ping() && self.probed && releases.len() > 1
     }
 }
 
@@ -99,6 +134,7 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
             None => v1,
         },
         Some(0x18) => v1,
+        Some(0x20) if history.may_ping() => v1,
         Some(0x20) => unprobed(v1),
         Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(Release::has_protobuf_pong),
         Some(0x28) => v1.filter(Release::has_try_another),

@@ -145,7 +145,9 @@ fn evidence_table_holds_row_by_row() {
     let auto = policy("auto").releases;
     let none = History::default();
     let probed = History { probed: true, ..none };
-    let beaten = History { heartbeat_seen: true, ..probed };
+    let expired = History { probe_expired: true, ..probed };
+    let spoken = History { spoken: true, ..probed };
+    let beaten = History { heartbeat_seen: true, ..spoken };
     let member = History { member: true, ..beaten };
     let v1 = "15 15.1 16 18";
     let json = "1 4 5 6 7 7.6 8 9 11 13";
@@ -171,8 +173,11 @@ fn evidence_table_holds_row_by_row() {
         (hex("0a022001"), none, v1),
         (hex("1801"), none, v1),
         (hex("2001"), none, v1),
-        (hex("2001"), probed, "16 18"),
+        (hex("2001"), probed, v1),
+        (hex("2001"), expired, "16 18"),
+        (hex("2001"), spoken, "16 18"),
         (hex("2801"), none, "15 15.1"),
+        (hex("2801"), spoken, "15 15.1"),
         (hex("2801"), beaten, "18"),
         (hex("2801"), member, "15 15.1"),
         (hex("ffff"), none, everything.as_str()),
@@ -349,8 +354,36 @@ fn held_events_are_released_by_first_frame() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
     talk.event(160, relayed(Side::Member, Dialect::Sigver20));
-    talk.frame(170, &hex("2001"));
+    talk.frame(170, &hex("1801"));
+    assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a", "settle"]);
+}
+
+/// A client of netflux 2 pings before it answers the probe.
+#[test]
+fn held_events_wait_for_pong_of_a_client_that_pings() {
+    for sender in [Dialect::Sigver20, Dialect::Sigver18] {
+        let mut talk = Talk::open("auto", "/k");
+        talk.frame(1, &hex("2001"));
+        assert_eq!(talk.did(), ["ping", "10012001", "k join", "2801"]);
+        talk.event(2, Event::Admitted { first: true }).did();
+        talk.event(3, relayed(Side::Member, sender));
+        assert_eq!(talk.did(), [""; 0]);
+        talk.frame(40, &hex("2801"));
+        assert_eq!(talk.did(), ["2001", "0a0b087b1a076f666665722d4a"]);
+        assert_eq!(talk.may_be(), "15 15.1");
+    }
+}
+
+/// No such client is known, but nothing else tells the two apart.
+#[test]
+fn early_heartbeat_without_pong_is_one_of_16_or_18() {
+    let mut talk = Talk::open("auto", "/k");
+    talk.frame(1, &hex("2001")).event(2, Event::Admitted { first: true });
+    talk.event(3, relayed(Side::Member, Dialect::Sigver18)).did();
+    talk.until(4_999);
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
+    talk.frame(5_001, &hex("2001"));
+    assert_eq!(talk.may_be(), "16 18");
 }
 
 #[test]

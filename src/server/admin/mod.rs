@@ -2,7 +2,6 @@
 
 pub mod unix;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::server::conn::Shared;
@@ -50,8 +49,8 @@ impl StatusQuery {
 pub struct StatusService {
     /// State shared by all connections.
     pub shared: Arc<Shared>,
-    /// Address that the server listens on.
-    pub address: SocketAddr,
+    /// Addresses that the server listens on, with commas.
+    pub address: String,
     /// True if the path relay of signallerd is served.
     pub signaller: bool,
 }
@@ -69,7 +68,7 @@ impl StatusService {
     pub fn report(&self, query: StatusQuery) -> Report {
         let Shared { hub, telemetry, policy, .. } = &*self.shared;
         let server = ServerSummary {
-            address: self.address.to_string(),
+            address: self.address.clone(),
             releases: policy.releases,
             signaller: self.signaller,
         };

@@ -3,18 +3,16 @@
 //!
 //! A failure of this socket never affects the clients of the gateway.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use super::{StatusQuery, StatusService};
 use crate::server::listener::accept_backoff;
+use crate::server::unix_socket::{UnixSocket, UnixSocketError};
 
 /// Longest time for one request and its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,35 +23,9 @@ const MAX_LINE: u64 = 200;
 /// User id of root, which may ask as well.
 const ROOT: u32 = 0;
 
-/// Failure to open the control socket.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum AdminSocketError {
-    /// A server is using the socket.
-    #[error("{}: another server answers there", .0.display())]
-    InUse(PathBuf),
-    /// The path is that of another file.
-    #[error("{}: there is a file that is no socket", .0.display())]
-    NotASocket(PathBuf),
-    /// The socket cannot be created.
-    #[error("cannot open {}: {source}", path.display())]
-    Io {
-        /// Path of the socket.
-        path: PathBuf,
-        /// Cause.
-        source: io::Error,
-    },
-}
-
 /// A control socket. Dropping it removes its file.
 #[derive(Debug)]
-pub struct AdminSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file.
-    file_id: (u64, u64),
-    owner: u32,
-}
+pub struct AdminSocket(UnixSocket);
 
 impl AdminSocket {
     /// Opens a control socket at the first usable one of `paths`. Returns `None` if there are no paths.
@@ -61,13 +33,14 @@ impl AdminSocket {
     /// # Errors
     /// No path is usable (the error is that of the first), or a path is in use: a client that finds the other
     /// server at that path would never get as far as the next one.
-    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, AdminSocketError> {
+    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, UnixSocketError> {
         let mut first_error = None;
         for path in paths {
-            match AdminSocket::bind(path).await {
-                Ok(socket) => return Ok(Some(socket)),
+            // A client that connects before the file has this mode is still checked by `is_authorized`.
+            match UnixSocket::bind(path, 0o600).await {
+                Ok(socket) => return Ok(Some(AdminSocket(socket))),
                 Err(error) => {
-                    let in_use = !matches!(error, AdminSocketError::Io { .. });
+                    let in_use = !matches!(error, UnixSocketError::Io { .. });
                     first_error.get_or_insert(error);
                     if in_use {
                         break;
@@ -78,36 +51,15 @@ impl AdminSocket {
         first_error.map_or(Ok(None), Err)
     }
 
-    async fn bind(path: &Path) -> Result<AdminSocket, AdminSocketError> {
-        let io_error = |source| AdminSocketError::Io { path: path.to_owned(), source };
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                remove_stale(path).await?;
-                UnixListener::bind(path)
-            }
-            other => other,
-        }
-        .map_err(io_error)?;
-        // A client that connects before this is still checked by `is_authorized`.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io_error)?;
-        let file = fs::symlink_metadata(path).map_err(io_error)?;
-        Ok(AdminSocket {
-            listener,
-            path: path.to_owned(),
-            file_id: (file.dev(), file.ino()),
-            owner: file.uid(),
-        })
-    }
-
     /// Path of the socket.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Answers requests; never returns.
     pub async fn serve(&self, status: &StatusService) {
         loop {
-            match self.listener.accept().await {
+            match self.0.listener.accept().await {
                 Ok((stream, _)) if self.is_authorized(&stream) => {
                     let status = status.clone();
                     // A task for each request, so that a client that does not read delays no other.
@@ -128,34 +80,7 @@ impl AdminSocket {
 
     /// Returns true if the client is the owner of the socket or root.
     fn is_authorized(&self, stream: &UnixStream) -> bool {
-        stream.peer_cred().is_ok_and(|peer| [self.owner, ROOT].contains(&peer.uid()))
-    }
-}
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        // The file may have been replaced since.
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file_id);
-        if is_ours {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Removes the socket of a server that crashed. The default path contains the port, which this process holds:
-/// no other server can take the path between the check and the removal.
-async fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
-    let io_error = |source| AdminSocketError::Io { path: path.to_owned(), source };
-    if !fs::symlink_metadata(path).map_err(io_error)?.file_type().is_socket() {
-        return Err(AdminSocketError::NotASocket(path.to_owned()));
-    }
-    match UnixStream::connect(path).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(io_error)
-        }
-        Err(error) => Err(io_error(error)),
-        Ok(_) => Err(AdminSocketError::InUse(path.to_owned())),
+        stream.peer_cred().is_ok_and(|peer| [self.0.owner(), ROOT].contains(&peer.uid()))
     }
 }
 
@@ -175,6 +100,8 @@ async fn respond(stream: UnixStream, status: &StatusService) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// A temporary directory, removed when dropped.
     struct TempDir(PathBuf);
@@ -204,7 +131,7 @@ mod tests {
         let socket = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap().unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = AdminSocket::open(std::slice::from_ref(&path)).await.unwrap_err();
-        assert!(matches!(&error, AdminSocketError::InUse(at) if *at == path), "{error}");
+        assert!(matches!(&error, UnixSocketError::InUse(at) if *at == path), "{error}");
         drop(socket);
         assert!(!path.exists());
     }
@@ -223,7 +150,7 @@ mod tests {
         drop(socket);
         assert!(stale.exists());
         let error = AdminSocket::open(std::slice::from_ref(&stale)).await.unwrap_err();
-        assert!(matches!(&error, AdminSocketError::NotASocket(at) if *at == stale), "{error}");
+        assert!(matches!(&error, UnixSocketError::NotASocket(at) if *at == stale), "{error}");
         assert!(stale.exists());
     }
 
@@ -235,6 +162,6 @@ mod tests {
         assert_eq!(socket.path(), usable);
         assert!(AdminSocket::open(&[]).await.unwrap().is_none());
         let error = AdminSocket::open(std::slice::from_ref(&missing)).await.unwrap_err();
-        assert!(matches!(&error, AdminSocketError::Io { path, .. } if *path == missing), "{error}");
+        assert!(matches!(&error, UnixSocketError::Io { path, .. } if *path == missing), "{error}");
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -21,6 +22,7 @@ use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
 use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport};
+use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,8 +57,6 @@ struct Driver<T, G> {
     opened_s: u32,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// The connection was over as it was opened.
-    finished: Option<Box<EndCause>>,
     /// Something waits to be sent.
     flushing: bool,
     transport: T,
@@ -66,13 +66,21 @@ struct Driver<T, G> {
     _guard: G,
 }
 
+/// The future of one connection.
+enum ConnectionTask<T, G> {
+    Running(Driver<T, G>),
+    /// The close handshake. Boxed: the memory for it should not be part of every idle connection's task.
+    Closing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Ended,
+}
+
 /// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the
 /// others while the future is polled. `policy` picks what the client may speak: all of the shared policy, or
 /// a part of it. `guard` is dropped at the very end. A panic ends the connection, and nothing else.
 ///
-/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to
-/// what is made of them.
-pub fn run<T: Transport + Send, G: Send>(
+/// Not an `async fn`, and no `async` block: the task would have room for the arguments and for what the end
+/// needs next to the driver.
+pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     transport: T,
     endpoint: ClientEndpoint,
     upgrade: UpgradeRequest,
@@ -93,7 +101,6 @@ pub fn run<T: Transport + Send, G: Send>(
         ),
         opened_s: seconds(shared.timers.tick(now)),
         armed_at: NEVER,
-        finished: None,
         // What the transport was made with may have to be sent, whatever is put out first.
         flushing: true,
         membership,
@@ -103,32 +110,46 @@ pub fn run<T: Transport + Send, G: Send>(
         shared,
         _guard: guard,
     };
-    driver.finished = driver.execute(&mut outputs, CloseTrigger::Dialect).map(Box::new);
-    async move {
-        let cause = poll_fn(|context| driver.poll(context)).await;
-        driver.disarm();
-        let lasted_s = seconds(driver.shared.timers.tick(Instant::now())).saturating_sub(driver.opened_s);
-        let id = driver.membership.peer();
-        if matches!(cause, EndCause::Panicked) {
-            driver.shared.telemetry.count_panic();
+    let mut task = match driver.execute(&mut outputs, CloseTrigger::Dialect) {
+        None => ConnectionTask::Running(driver),
+        Some(cause) => driver.end(&cause),
+    };
+    poll_fn(move |context| task.poll(context))
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> ConnectionTask<T, G> {
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<()> {
+        if let ConnectionTask::Running(driver) = self {
+            let cause = ready!(driver.poll(context));
+            if let ConnectionTask::Running(driver) = std::mem::replace(self, ConnectionTask::Ended) {
+                *self = driver.end(&cause);
+            }
         }
-        driver.in_span(|| cause.log(id, lasted_s));
-        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = driver;
+        match self {
+            ConnectionTask::Closing(closing) => closing.as_mut().poll(context),
+            ConnectionTask::Running(_) | ConnectionTask::Ended => Poll::Ready(()),
+        }
+    }
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
+    /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
+    fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
+        self.log_end(cause);
+        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = self;
         // Others learn it now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
-            return;
+            return ConnectionTask::Ended;
         }
         let closed = cause.is_server_close();
-        // Boxed: what the end needs should not weigh on every idle connection's task.
-        Box::pin(async move {
+        ConnectionTask::Closing(Box::pin(async move {
             transport.close_gracefully(closed, CLOSE_TIMEOUT).await;
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
             drop(guard);
-        })
-        .await;
+        }))
     }
 }
 
@@ -148,16 +169,14 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
-        if let Some(cause) = self.finished.take() {
-            return Poll::Ready(*cause);
-        }
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
+        let mut turn = Turn::default();
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
         let now = Instant::now();
         loop {
-            let Poll::Ready(wake) = self.poll_wake(context, &mut events) else {
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
                 // Not in each round: the deadlines move with every message.
                 if self.arm() && self.shared.shutdown.has_begun() {
                     // The connection may have been too late to be notified.
@@ -167,6 +186,11 @@ impl<T: Transport, G> Driver<T, G> {
                 return Poll::Pending;
             };
             let mut trigger = CloseTrigger::Dialect;
+            match &wake {
+                Wake::Events => turn.spend(events.len(), 0),
+                Wake::Incoming(incoming) => turn.spend_on(incoming),
+                Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
+            }
             let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
             // For whatever reason the task woke: a client that never stops sending must not keep deadlines
             // from passing.
@@ -186,7 +210,12 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
     /// got all that was sent to it before.
-    fn poll_wake(&mut self, context: &mut task::Context<'_>, events: &mut VecDeque<Event>) -> Poll<Wake> {
+    fn poll_wake(
+        &mut self,
+        context: &mut task::Context<'_>,
+        events: &mut VecDeque<Event>,
+        turn: &Turn,
+    ) -> Poll<Wake> {
         // What was queued goes out first.
         if self.flushing {
             match self.transport.poll_flush(context) {
@@ -194,6 +223,10 @@ impl<T: Transport, G> Driver<T, G> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Wake::IoError(error)),
                 Poll::Pending => {}
             }
+        }
+        if turn.is_over() {
+            resume_later(context);
+            return Poll::Pending;
         }
         // Then events of the rooms. While the client does not take what was sent, nothing more is encoded for
         // it; what waits is bounded. Its frames are still read, as it may be a slow one that answers
@@ -233,11 +266,14 @@ impl<T: Transport, G> Driver<T, G> {
                 events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
                 Outbox::recycle(events);
             }
+            // No sign of life: the rest may never come.
+            Wake::Incoming(Incoming::Partial) => {}
             Wake::Incoming(incoming) => {
                 self.ping_timer.on_activity(now);
                 match incoming {
                     Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
                     Incoming::Ping => self.flushing = true,
+                    Incoming::Partial => {}
                     Incoming::Pong => self.protocol.on_pong(now),
                     Incoming::MessageTooBig => {
                         *trigger = CloseTrigger::MessageTooBig;
@@ -346,10 +382,17 @@ impl<T: Transport, G> Driver<T, G> {
         self.shared.timers.cancel(self.membership.peer(), at);
     }
 
-    fn in_span(&self, log: impl FnOnce()) {
+    /// Notes and logs the end of the connection.
+    fn log_end(&mut self, cause: &EndCause) {
+        self.disarm();
+        let lasted_s = seconds(self.shared.timers.tick(Instant::now())).saturating_sub(self.opened_s);
+        let id = self.membership.peer();
+        if matches!(cause, EndCause::Panicked) {
+            self.shared.telemetry.count_panic();
+        }
         match &self.span {
-            None => log(),
-            Some(span) => span.in_scope(log),
+            None => cause.log(id, lasted_s),
+            Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
         }
     }
 }
@@ -359,8 +402,8 @@ fn seconds(tick: Tick) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) fn size_of_driver() -> usize {
+pub(super) fn size_of_websocket_task() -> usize {
     use crate::server::transport::ws::Socket;
     use tokio_util::task::task_tracker::TaskTrackerToken;
-    size_of::<Driver<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
+    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
 }

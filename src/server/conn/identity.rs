@@ -3,7 +3,7 @@
 //! Close reasons are not logged: those of the dialects name keys and repeat messages.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use tracing::Span;
 
@@ -14,8 +14,8 @@ use crate::server::transport::TransportKind;
 /// The client's end of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientEndpoint {
-    /// The client's address, or that of the last proxy.
-    pub remote: SocketAddr,
+    /// The client's address, or that of the last proxy. `None` on a Unix socket.
+    pub remote: Option<IpAddr>,
     /// The connection is encrypted by this server.
     pub tls: bool,
 }
@@ -28,7 +28,7 @@ pub fn connection_span(
     log_ip: LogIp,
 ) -> Span {
     let (id, transport, tls) = (id.0, transport.name(), endpoint.tls);
-    match log_ip.format(endpoint.remote.ip()) {
+    match endpoint.remote.and_then(|remote| log_ip.format(remote)) {
         Some(remote) => {
             tracing::info_span!("connection", id, %remote, transport, tls, dialect = tracing::field::Empty)
         }

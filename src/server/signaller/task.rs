@@ -18,6 +18,7 @@ use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::pipe::{Disconnect, INTERNAL_ERROR, Pipe, PipeAction, PipeSide};
 use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
+use crate::server::turn::Turn;
 
 /// The stream under a WebSocket. Those of a listener and its connector need not be of one type.
 pub(crate) trait PipeStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
@@ -110,7 +111,7 @@ async fn await_connector(
     guard: &mut ListenerGuard<PipeSocket>,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<PipeSocket> {
-    let mut actions = Vec::new();
+    let (mut actions, mut turn) = (Vec::new(), Turn::default());
     while !pipe.is_closed() {
         let can_read = pipe.can_read(PipeSide::Listener);
         let next = poll_fn(|context| match ready!(listener.poll_flush(context)) {
@@ -125,7 +126,10 @@ async fn await_connector(
                 Some(connector) => return Some(connector),
                 None => pipe.on_disconnect(PipeSide::Connector, Disconnect::Lost, &mut actions),
             },
-            incoming = next => on_incoming(pipe, PipeSide::Listener, incoming, &mut actions),
+            incoming = next => {
+                turn.spend_on(&incoming);
+                on_incoming(pipe, PipeSide::Listener, incoming, &mut actions);
+            }
             () = sleep_until(pipe.deadline().into()) => {}
         }
         // After each frame, so that a client that never stops sending cannot postpone the deadline.
@@ -134,6 +138,7 @@ async fn await_connector(
             .drain(..)
             .filter(|(to, _)| *to == PipeSide::Listener)
             .for_each(|(_, frame)| listener.queue(frame));
+        turn.yield_if_over().await;
     }
     None
 }
@@ -145,7 +150,7 @@ async fn run_pipe(
     connector: &mut PipeEnd,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
-    let mut actions = Vec::new();
+    let (mut actions, mut turn) = (Vec::new(), Turn::default());
     pipe.on_connect(Instant::now().into_std(), &mut actions);
     // The sides take turns, so that one that never stops sending does not keep the other from being read.
     let mut first = PipeSide::Connector;
@@ -164,11 +169,13 @@ async fn run_pipe(
             biased;
             () = &mut stop => pipe.on_shutdown(&mut actions),
             (from, incoming) = poll_fn(|context| poll_sides(listener, connector, first, context)) => {
+                turn.spend_on(&incoming);
                 on_incoming(pipe, from, incoming, &mut actions);
             }
             () = sleep_until(pipe.deadline().into()) => {}
         }
         first = first.opposite();
+        turn.yield_if_over().await;
     }
 }
 
@@ -203,7 +210,7 @@ fn poll_sides(
 fn on_incoming(pipe: &mut Pipe, from: PipeSide, incoming: Incoming, actions: &mut Vec<PipeAction>) {
     let disconnect = match incoming {
         Incoming::Message(message) => return pipe.on_message(from, message, actions),
-        Incoming::Ping | Incoming::Pong => return,
+        Incoming::Partial | Incoming::Ping | Incoming::Pong => return,
         Incoming::MessageTooBig => Disconnect::MessageTooBig,
         Incoming::ProtocolError(close) => Disconnect::ProtocolError(close),
         Incoming::Closed(code) => Disconnect::Closed(code),

@@ -16,6 +16,8 @@ use crate::protocol::frame::{Close, Message, Outgoing};
 pub enum Incoming {
     /// A message.
     Message(Message),
+    /// A part of a message, which is kept until the rest has arrived.
+    Partial,
     /// A ping; its pong is queued already.
     Ping,
     /// The pong of a ping that was queued here.

@@ -47,10 +47,6 @@ struct ClientState {
 
 impl BenchClient {
     /// Connects, without sending a message.
-    ///
-    /// # Errors
-    ///
-    /// The connection fails.
     pub async fn open(
         target: &Target,
         protocol: Protocol,
@@ -70,10 +66,6 @@ impl BenchClient {
     }
 
     /// Sends the client's first message, and waits until it is member or joiner.
-    ///
-    /// # Errors
-    ///
-    /// The server rejects the client.
     pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
         let actions = self.state.client.on_open(first);
         self.state.execute(actions);
@@ -106,10 +98,6 @@ impl BenchClient {
     }
 
     /// Waits for an event for which `found` returns a value.
-    ///
-    /// # Errors
-    ///
-    /// The event does not arrive in time, or `found` returns an error.
     pub async fn until<T>(
         &mut self,
         what: &'static str,
@@ -133,10 +121,6 @@ impl BenchClient {
     }
 
     /// Waits for a message from another client, and returns the sender's id.
-    ///
-    /// # Errors
-    ///
-    /// No message arrives.
     pub async fn message(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
         self.until(what, |events| match events {
             ClientEvent::Message { from, .. } => Some(Ok(from)),
@@ -149,10 +133,6 @@ impl BenchClient {
     }
 
     /// Returns the frame that carries `message`.
-    ///
-    /// # Errors
-    ///
-    /// The protocol has no such message.
     pub fn frame(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Result<Vec<u8>, Error> {
         let message = self.state.client.encode(to, message);
         let message =
@@ -163,10 +143,6 @@ impl BenchClient {
     }
 
     /// Writes `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.connection.write(bytes).await {
             Ok(()) => Ok(()),
@@ -176,10 +152,6 @@ impl BenchClient {
 
     /// Writes `bytes`, reading while the server does not take them, and returns the number of contents
     /// received. Other replies are left to [`settle`](Self::settle).
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn write_while_reading(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let state = &mut self.state;
         let mut contents = 0;
@@ -214,10 +186,6 @@ impl BenchClient {
 
     /// Reads once, and returns the number of contents. Replies are left to [`reply`](Self::reply), which
     /// makes this cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn read(&mut self) -> Result<usize, Error> {
         let state = &mut self.state;
         let mut contents = 0;
@@ -229,10 +197,6 @@ impl BenchClient {
     }
 
     /// Writes pending replies.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn reply(&mut self) -> Result<(), Error> {
         if !self.state.replies.is_empty() {
             let replies = std::mem::take(&mut self.state.replies);
@@ -242,10 +206,6 @@ impl BenchClient {
     }
 
     /// Reads once, writes replies, and returns the number of contents.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn receive(&mut self) -> Result<usize, Error> {
         let contents = self.read().await?;
         self.settle().await?;
@@ -253,20 +213,12 @@ impl BenchClient {
     }
 
     /// Writes pending replies, and discards pending events.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn settle(&mut self) -> Result<(), Error> {
         self.state.events.clear();
         self.reply().await
     }
 
     /// Leaves the way clients of the protocol do, and waits until the server has closed the connection.
-    ///
-    /// # Errors
-    ///
-    /// The server does not close it in time.
     pub async fn leave(mut self) -> Result<(), Error> {
         let mut close = Vec::new();
         put_close(&mut close, self.protocol.capabilities().close_code);

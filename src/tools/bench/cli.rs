@@ -15,6 +15,7 @@ use crate::tools::bench::{
 use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
+use super::seconds;
 
 /// Exit code after the second Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -144,18 +145,8 @@ struct SessionsArgs {
 struct IdleArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Dialect of the members, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
-    dialect: Protocol,
-    /// Number of members, each in a room of its own
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-    members: usize,
-    /// Measurement duration after warm-up
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    duration: Duration,
-    /// Warm-up: time for the first heartbeats, which are sent every 5 s
-    #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = seconds)]
-    settle: Duration,
+    #[command(flatten)]
+    plan: IdlePlan,
 }
 
 #[derive(Debug, Args)]
@@ -176,15 +167,8 @@ struct StormArgs {
 struct RetainedMemoryArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Dialect of members and joiners, see 'sigver dialects'
-    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
-    dialect: Protocol,
-    /// Number of rooms, each with a member and a joiner
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-    rooms: usize,
-    /// Content size in bytes
-    #[arg(long, value_name = "NUMBER", default_value_t = 16_384)]
-    bytes: usize,
+    #[command(flatten)]
+    plan: RetainedMemoryPlan,
 }
 
 impl Bench {
@@ -205,13 +189,7 @@ impl Bench {
                 args.common.run(async |at| Ok(sessions(at.0, &plan, at.1, at.2).await?)).await
             }
             BenchMode::Idle(args) => {
-                let plan = IdlePlan {
-                    dialect: args.dialect,
-                    members: args.members,
-                    duration: args.duration,
-                    settle: args.settle,
-                };
-                args.common.run(async |at| Ok(idle(at.0, &plan, at.1, at.2).await?)).await
+                args.common.run(async |at| Ok(idle(at.0, &args.plan, at.1, at.2).await?)).await
             }
             BenchMode::Storm(args) => {
                 let plan = StormPlan {
@@ -223,9 +201,8 @@ impl Bench {
                 args.common.run(async |at| Ok(storm(at.0, &plan, at.1, at.2).await?)).await
             }
             BenchMode::RetainedMemory(args) => {
-                let plan = RetainedMemoryPlan { dialect: args.dialect, rooms: args.rooms, bytes: args.bytes };
                 let measure = async |at: Measurement<'_>| match at.1 {
-                    Some(process) => Ok(retained_memory(at.0, &plan, process, at.2).await?),
+                    Some(process) => Ok(retained_memory(at.0, &args.plan, process, at.2).await?),
                     None => bail!("retained-memory needs the server's process: add --pid PID"),
                 };
                 args.common.run(measure).await
@@ -285,14 +262,6 @@ async fn stop_on_ctrl_c(progress: Progress) {
     if tokio::signal::ctrl_c().await.is_ok() {
         std::process::exit(INTERRUPTED);
     }
-}
-
-fn seconds(text: &str) -> Result<Duration> {
-    let seconds: f64 = text.parse()?;
-    if seconds.is_nan() || seconds <= 0.0 {
-        bail!("must be greater than 0");
-    }
-    Ok(Duration::try_from_secs_f64(seconds)?)
 }
 
 /// Returns a progress bar, hidden unless stderr is a terminal.

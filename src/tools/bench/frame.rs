@@ -1,6 +1,11 @@
 //! WebSocket frames for a load generator: masked once and sent repeatedly; of received frames only the head
 //! is parsed.
 
+use std::io::Cursor;
+
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+
 use crate::tools::client::dialects;
 
 /// First byte of an unfragmented text message.
@@ -26,13 +31,12 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
-/// Returns start and end of the first frame's payload, if `bytes` holds the whole frame.
+/// Returns start and end of the first frame's payload, if `bytes` holds the whole frame. The payload of a
+/// frame of an unknown kind is everything that follows.
 pub fn bounds(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (head, length): (usize, usize) = match *bytes.get(1)? & 0x7f {
-        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
-        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
-        short => (2, usize::from(short)),
-    };
+    let mut cursor = Cursor::new(bytes);
+    let Ok(head) = FrameHeader::parse(&mut cursor) else { return Some((2, bytes.len())) };
+    let (head, length) = (usize::try_from(cursor.position()).ok()?, usize::try_from(head?.1).ok()?);
     let end = head.checked_add(length)?;
     (bytes.len() >= end).then_some((head, end))
 }
@@ -49,19 +53,10 @@ pub fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
 
 /// Appends a masked frame.
 pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    out.push(first);
-    match payload.len() {
-        length @ ..126 => out.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            out.push(0x80 | 127);
-            out.extend((length as u64).to_be_bytes());
-        }
-    }
-    out.extend(MASK);
+    let opcode = OpCode::from(first & 0x0f);
+    let head = FrameHeader { opcode, mask: Some(MASK), ..FrameHeader::default() };
+    // A vector takes everything.
+    let _ = head.format(payload.len() as u64, out);
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
@@ -123,6 +118,7 @@ mod tests {
             assert_eq!(bounds(&whole[..length]), None);
         }
         assert_eq!(bounds(&whole), Some((4, 304)));
+        assert_eq!(bounds(b"\x83\x01?"), Some((2, 3)), "a reserved opcode");
         assert_eq!(bounds(&[0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
     }
 

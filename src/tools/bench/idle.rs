@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -11,36 +12,41 @@ use super::measure::{Lost, each, ensure_fd_limit, window};
 use super::pair::connect_client;
 use super::process_stats::{Cost, CostMeter, Process};
 use super::progress::Progress;
+use super::seconds;
 use crate::tools::client::dialects::Role;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::client::random_key;
 use crate::tools::dial::Target;
+use crate::tools::parse_protocol;
 
 /// Time after which every member has had a heartbeat, which is sent every five seconds.
 pub const FIRST_HEARTBEATS: Duration = Duration::from_secs(6);
 
 /// Plan of a measurement with idle members.
-#[derive(Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct IdlePlan {
-    /// Protocol of the members.
+    /// Dialect of the members, see 'sigver dialects'
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     pub dialect: Protocol,
-    /// Number of members.
+    /// Number of members, each in a room of its own
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     pub members: usize,
-    /// Measurement duration, after [`settle`](Self::settle); at least five seconds, if heartbeats are to
-    /// count.
+    /// Measurement duration after warm-up
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[serde(skip)]
     pub duration: Duration,
-    /// Time between the last connection and the measurement; [`FIRST_HEARTBEATS`], if heartbeats are to
-    /// count.
+    /// Warm-up: time for the first heartbeats, which are sent every 5 s
+    #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = seconds)]
+    #[serde(skip)]
     pub settle: Duration,
 }
 
 /// Result of a measurement with idle members.
 #[derive(Clone, Debug, Serialize)]
 pub struct IdleResult {
-    /// Protocol of the members.
-    pub dialect: &'static str,
-    /// Number of members.
-    pub members: usize,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: IdlePlan,
     /// Time until all were members, in seconds.
     pub connecting_seconds: f64,
     /// Measurement duration, in seconds.
@@ -56,10 +62,6 @@ pub struct IdleResult {
 }
 
 /// Measures idle members.
-///
-/// # Errors
-///
-/// The server rejects a member, or no member is left.
 pub async fn idle(
     target: &Target,
     idle: &IdlePlan,
@@ -91,8 +93,7 @@ pub async fn idle(
     let server = meter.finish(window.elapsed, count * seconds)?;
     tasks.shutdown().await;
     Ok(IdleResult {
-        dialect: dialect.name(),
-        members: idle.members,
+        plan: idle.clone(),
         connecting_seconds,
         seconds,
         server,

@@ -63,10 +63,6 @@ impl Percentiles {
 }
 
 /// Returns a histogram of nanoseconds, up to five minutes, with three significant digits.
-///
-/// # Errors
-///
-/// The histogram cannot be created.
 pub fn histogram() -> Result<Histogram<u64>, Error> {
     Histogram::new_with_bounds(1_000, 300_000_000_000, 3)
         .map_err(|error| Error::InvalidPlan(format!("no histogram: {error}")))
@@ -81,10 +77,6 @@ impl Lost {
 }
 
 /// Raises the limit of open files for `connections` connections.
-///
-/// # Errors
-///
-/// The system's limit is lower.
 pub fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
     let needed = connections as u64 + OTHER_FILES;
     // Systems without such a limit return an error here.
@@ -98,10 +90,6 @@ pub fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
 }
 
 /// Runs `make` for each index below `total`, some concurrently, and returns the results in no order.
-///
-/// # Errors
-///
-/// The first error of `make`, or [`Error::Interrupted`].
 pub async fn spawn_many<T, F>(
     total: usize,
     progress: &Progress,
@@ -117,10 +105,6 @@ where
 }
 
 /// Runs `make` for each index below `total`, some concurrently, and passes each result to `take` at once.
-///
-/// # Errors
-///
-/// The first error of `make`, or [`Error::Interrupted`].
 pub async fn each<T, F>(
     total: usize,
     progress: &Progress,
@@ -156,10 +140,6 @@ pub fn task_result<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Er
 }
 
 /// Waits for `duration`, until all `tasks` have ended, or until the measurement is stopped.
-///
-/// # Errors
-///
-/// The last task's error, if all tasks have ended.
 pub async fn window(
     duration: Duration,
     tasks: &mut JoinSet<Result<(), Error>>,

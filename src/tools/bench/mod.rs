@@ -49,7 +49,16 @@ pub use sessions::{SessionsPlan, SessionsResult, sessions};
 pub use storm::{StormPlan, StormResult, storm};
 pub use throughput::{Load, ThroughputPlan, ThroughputResult, throughput};
 
-/// Awaits `operation`, for at most `limit`.
+/// Parses a duration that is not zero.
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    let seconds: f64 = text.parse()?;
+    if seconds.is_nan() || seconds <= 0.0 {
+        anyhow::bail!("must be greater than 0");
+    }
+    Ok(Duration::try_from_secs_f64(seconds)?)
+}
+
+/// Awaits `doing`, for at most `limit`.
 async fn with_timeout<T>(
     limit: Duration,
     what: &'static str,

@@ -97,10 +97,6 @@ pub struct LoadThread {
 
 impl LoadThread {
     /// Starts a thread.
-    ///
-    /// # Errors
-    ///
-    /// The thread cannot be started.
     pub fn start() -> io::Result<LoadThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tasks, (over, ended)) = (runtime.handle().clone(), oneshot::channel());
@@ -112,10 +108,6 @@ impl LoadThread {
 }
 
 /// Announces due round trips in the given rooms, until dropped.
-///
-/// # Errors
-///
-/// The timer cannot be created.
 pub async fn run_pacer(
     schedule: Schedule,
     rooms: Vec<(usize, Arc<PendingSends>)>,

@@ -30,10 +30,6 @@ pub struct PairMessages {
 
 impl PairMessages {
     /// Returns contents of `bytes` bytes that need no translation between clients of one dialect.
-    ///
-    /// # Errors
-    ///
-    /// A dialect cannot send several contents, or the two cannot meet.
     pub fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
         for protocol in [member, joiner] {
@@ -55,10 +51,6 @@ impl PairMessages {
     }
 
     /// Returns an offer and an answer, or the nearest a dialect has.
-    ///
-    /// # Errors
-    ///
-    /// The two cannot meet.
     pub fn negotiation(member: Protocol, joiner: Protocol) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
         let down = match member {
@@ -85,10 +77,6 @@ fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
 impl Pair {
     /// Connects a member, in a room of its own, and a joiner. In a dialect that joins with data, `first` is
     /// sent and received.
-    ///
-    /// # Errors
-    ///
-    /// The server does not link them.
     pub async fn bind(
         target: &Target,
         member: Protocol,
@@ -121,10 +109,6 @@ impl Pair {
     }
 
     /// Sends a message from the joiner and an answer from the member.
-    ///
-    /// # Errors
-    ///
-    /// A message does not arrive.
     pub async fn exchange(&mut self, messages: &PairMessages) -> Result<(), Error> {
         let frame = self.joiner.frame(None, &messages.up)?;
         self.joiner.write(&frame).await.map_err(|error| error.in_context("a joiner"))?;
@@ -133,10 +117,6 @@ impl Pair {
     }
 
     /// Sends an answer from the member.
-    ///
-    /// # Errors
-    ///
-    /// The answer does not arrive.
     pub async fn answer(&mut self, down: &TestMessage) -> Result<(), Error> {
         let frame = self.member.frame(self.id.as_ref(), down)?;
         self.member.write(&frame).await.map_err(|error| error.in_context("a member"))?;
@@ -146,10 +126,6 @@ impl Pair {
 }
 
 /// Connects a client and waits until it is member or joiner, as `role` says.
-///
-/// # Errors
-///
-/// The server rejects the client.
 pub async fn connect_client(
     target: &Target,
     protocol: Protocol,

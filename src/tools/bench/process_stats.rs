@@ -39,20 +39,12 @@ pub struct Cost {
 
 impl Process {
     /// Returns the process with this id.
-    ///
-    /// # Errors
-    ///
-    /// The process cannot be inspected.
     pub fn new(pid: u32) -> Result<Self, Error> {
         let process = Process { pid };
         process.read().map(|_| process)
     }
 
     /// Returns the process's totals.
-    ///
-    /// # Errors
-    ///
-    /// The process has ended.
     pub fn read(&self) -> Result<ProcessSample, Error> {
         let wrong = |why: String| Error::Process { pid: self.pid, why };
         if !cfg!(target_os = "linux") {
@@ -101,30 +93,18 @@ pub(super) struct CostMeter<'a> {
 
 impl<'a> CostMeter<'a> {
     /// Records the memory before the first connection.
-    ///
-    /// # Errors
-    ///
-    /// The process has ended.
     pub(crate) fn new(process: Option<&'a Process>) -> Result<Self, Error> {
         let begin = process.map(Process::read).transpose()?;
         Ok(CostMeter { process, memory_before: begin.map_or(0, |sample| sample.memory), begin })
     }
 
     /// Starts the measured span.
-    ///
-    /// # Errors
-    ///
-    /// The process has ended.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.begin = self.process.map(Process::read).transpose()?;
         Ok(())
     }
 
     /// Ends the measured span, and returns its cost per unit of work.
-    ///
-    /// # Errors
-    ///
-    /// The process has ended.
     pub(crate) fn finish(&self, elapsed: Duration, units: f64) -> Result<Option<Cost>, Error> {
         let end = self.process.map(Process::read).transpose()?;
         let span = self.begin.zip(end);

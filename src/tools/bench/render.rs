@@ -16,13 +16,13 @@ pub(crate) trait RenderText {
 
 impl RenderText for ThroughputResult {
     fn render(&self) -> String {
-        let how = match (self.rate, self.in_flight) {
+        let how = match (self.plan.rate, self.in_flight) {
             (Some(rate), _) => format!("{rate} messages/s requested"),
             (None, in_flight) => format!("{} in flight per pair", in_flight.unwrap_or_default()),
         };
         let mut out = format!(
             "throughput, member {}, joiner {}: {} rooms, {} bytes, {how}, {:.1} s\n",
-            self.member, self.joiner, self.rooms, self.bytes, self.seconds
+            self.plan.member, self.plan.joiner, self.plan.rooms, self.plan.bytes, self.seconds
         );
         line(&mut out, "messages/s", &format!("{:.0}", self.messages_per_second));
         line(&mut out, "round trip", &times(&self.round_trip));
@@ -44,7 +44,7 @@ impl RenderText for SessionsResult {
     fn render(&self) -> String {
         let mut out = format!(
             "sessions, member {}, joiner {}: {} at a time, {:.1} s\n",
-            self.member, self.joiner, self.concurrency, self.seconds
+            self.plan.member, self.plan.joiner, self.plan.concurrency, self.seconds
         );
         line(&mut out, "sessions/s", &format!("{:.1}", self.sessions_per_second));
         line(&mut out, "session", &times(&self.session));
@@ -60,7 +60,8 @@ impl RenderText for SessionsResult {
 
 impl RenderText for IdleResult {
     fn render(&self) -> String {
-        let mut out = format!("idle, {}: {} members, {:.1} s\n", self.dialect, self.members, self.seconds);
+        let mut out =
+            format!("idle, {}: {} members, {:.1} s\n", self.plan.dialect, self.plan.members, self.seconds);
         line(&mut out, "connected in", &format!("{:.2} s", self.connecting_seconds));
         cost(&mut out, self.server.as_ref(), "member and second");
         if let Some(bytes) = self.bytes_per_member {
@@ -77,10 +78,10 @@ impl RenderText for IdleResult {
 
 impl RenderText for StormResult {
     fn render(&self) -> String {
-        let before = if self.connected { ", connected before" } else { "" };
+        let before = if self.plan.connected { ", connected before" } else { "" };
         let mut out = format!(
             "storm, member {}, joiners {}: {} at once{before}\n",
-            self.member, self.joiner, self.joiners
+            self.plan.member, self.plan.joiner, self.plan.joiners
         );
         line(&mut out, "answered", &format!("{} in {:.3} s", self.answered, self.seconds));
         line(&mut out, "joins/s", &format!("{:.0}", self.joins_per_second));
@@ -97,8 +98,10 @@ impl RenderText for StormResult {
 
 impl RenderText for RetainedMemoryResult {
     fn render(&self) -> String {
-        let mut out =
-            format!("retained memory, {}: {} rooms, {} bytes\n", self.dialect, self.rooms, self.bytes);
+        let mut out = format!(
+            "retained memory, {}: {} rooms, {} bytes\n",
+            self.plan.dialect, self.plan.rooms, self.plan.bytes
+        );
         line(&mut out, "memory", &format!("{:.0} bytes per connection", self.bytes_per_connection));
         line(&mut out, "before, after", &format!("{}, {}", mib(self.memory_before), mib(self.memory_after)));
         out

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -13,30 +14,31 @@ use super::process_stats::Process;
 use super::progress::{Phase, Progress};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
+use crate::tools::parse_protocol;
 
 /// Time that the server has to release buffers.
 const RELEASE_TIME: Duration = Duration::from_secs(1);
 
 /// Plan of a measurement of retained memory.
-#[derive(Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct RetainedMemoryPlan {
-    /// Protocol of members and joiners.
+    /// Dialect of members and joiners, see 'sigver dialects'
+    #[arg(long, value_name = "DIALECT", default_value = "sigver-20", value_parser = parse_protocol)]
     pub dialect: Protocol,
-    /// Number of rooms, each with a member and a joiner.
+    /// Number of rooms, each with a member and a joiner
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     pub rooms: usize,
-    /// Message size, in bytes.
+    /// Content size in bytes
+    #[arg(long, value_name = "NUMBER", default_value_t = 16_384)]
     pub bytes: usize,
 }
 
 /// Result of a measurement of retained memory.
 #[derive(Clone, Debug, Serialize)]
 pub struct RetainedMemoryResult {
-    /// Protocol of members and joiners.
-    pub dialect: &'static str,
-    /// Number of rooms.
-    pub rooms: usize,
-    /// Message size, in bytes.
-    pub bytes: usize,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: RetainedMemoryPlan,
     /// Resident memory with all connections, before the first message, in bytes.
     pub memory_before: u64,
     /// Resident memory one second after the last message, in bytes.
@@ -46,10 +48,6 @@ pub struct RetainedMemoryResult {
 }
 
 /// Measures retained memory.
-///
-/// # Errors
-///
-/// A dialect lacks the messages, the server rejects a client, or a message does not arrive.
 pub async fn retained_memory(
     target: &Target,
     plan: &RetainedMemoryPlan,
@@ -80,9 +78,7 @@ pub async fn retained_memory(
     sleep(RELEASE_TIME).await;
     let after = process.read()?.memory;
     Ok(RetainedMemoryResult {
-        dialect: dialect.name(),
-        rooms: plan.rooms,
-        bytes: plan.bytes,
+        plan: plan.clone(),
         memory_before: before,
         memory_after: after,
         bytes_per_connection: (after as f64 - before as f64) / (2.0 * count),

@@ -22,7 +22,7 @@ use crate::tools::dial::Target;
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Plan of a measurement of sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct SessionsPlan {
     /// Protocol of the members.
     pub member: Protocol,
@@ -31,18 +31,16 @@ pub struct SessionsPlan {
     /// Number of concurrent sessions.
     pub concurrency: usize,
     /// Measurement duration.
+    #[serde(skip)]
     pub duration: Duration,
 }
 
 /// Result of a measurement of sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionsResult {
-    /// Protocol of the members.
-    pub member: &'static str,
-    /// Protocol of the joiners.
-    pub joiner: &'static str,
-    /// Number of concurrent sessions.
-    pub concurrency: usize,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: SessionsPlan,
     /// Measurement duration, in seconds.
     pub seconds: f64,
     /// Number of completed sessions.
@@ -66,10 +64,6 @@ struct Meter {
 }
 
 /// Measures sessions.
-///
-/// # Errors
-///
-/// A dialect lacks the messages, or every session fails.
 pub async fn sessions(
     target: &Target,
     sessions: &SessionsPlan,
@@ -107,9 +101,7 @@ pub async fn sessions(
     tasks.shutdown().await;
     let (seconds, session) = (window.elapsed.as_secs_f64(), Percentiles::of(&meter.times.lock()));
     Ok(SessionsResult {
-        member: sessions.member.name(),
-        joiner: sessions.joiner.name(),
-        concurrency: sessions.concurrency,
+        plan: sessions.clone(),
         seconds,
         sessions: count,
         sessions_per_second: count as f64 / seconds.max(1e-9),

@@ -21,7 +21,7 @@ use crate::tools::client::random_key;
 use crate::tools::dial::Target;
 
 /// Plan of a join storm.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StormPlan {
     /// Protocol of the member.
     pub member: Protocol,
@@ -36,14 +36,9 @@ pub struct StormPlan {
 /// Result of a join storm.
 #[derive(Clone, Debug, Serialize)]
 pub struct StormResult {
-    /// Protocol of the member.
-    pub member: &'static str,
-    /// Protocol of the joiners.
-    pub joiner: &'static str,
-    /// Number of joiners.
-    pub joiners: usize,
-    /// True if joiners were connected first.
-    pub connected: bool,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: StormPlan,
     /// Number of answered joiners.
     pub answered: usize,
     /// Time until the last answer, in seconds.
@@ -59,10 +54,6 @@ pub struct StormResult {
 }
 
 /// Measures a join storm.
-///
-/// # Errors
-///
-/// A dialect lacks the messages, or no joiner is answered.
 pub async fn storm(
     target: &Target,
     storm: &StormPlan,
@@ -146,10 +137,7 @@ pub async fn storm(
     }
     let seconds = elapsed.as_secs_f64();
     Ok(StormResult {
-        member: storm.member.name(),
-        joiner: joiner.name(),
-        joiners: storm.joiners,
-        connected: storm.connected,
+        plan: storm.clone(),
         answered: answered.len(),
         seconds,
         joins_per_second: answered.len() as f64 / seconds.max(1e-9),

@@ -46,7 +46,7 @@ const MAX_IN_FLIGHT: usize = 512 * 1024;
 const PIECES: u64 = 1000;
 
 /// Plan of a throughput measurement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ThroughputPlan {
     /// Protocol of the members.
     pub member: Protocol,
@@ -55,10 +55,12 @@ pub struct ThroughputPlan {
     /// Number of rooms, each with a member and a joiner.
     pub rooms: usize,
     /// Messages in flight per pair; ignored with a rate.
+    #[serde(skip)]
     pub in_flight: usize,
     /// Content size, in bytes; at least 11 in JSON dialects.
     pub bytes: usize,
     /// Measurement duration.
+    #[serde(skip)]
     pub duration: Duration,
     /// Messages per second, both directions of all rooms together (open loop); `None` measures the maximum.
     pub rate: Option<f64>,
@@ -67,18 +69,11 @@ pub struct ThroughputPlan {
 /// Result of a throughput measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct ThroughputResult {
-    /// Protocol of the members.
-    pub member: &'static str,
-    /// Protocol of the joiners.
-    pub joiner: &'static str,
-    /// Number of rooms.
-    pub rooms: usize,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: ThroughputPlan,
     /// Messages in flight per pair; `None` with a rate.
     pub in_flight: Option<usize>,
-    /// Content size, in bytes.
-    pub bytes: usize,
-    /// Requested messages per second.
-    pub rate: Option<f64>,
     /// Measurement duration, in seconds.
     pub seconds: f64,
     /// Messages received by members and joiners.
@@ -179,10 +174,6 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// Measures throughput.
-///
-/// # Errors
-///
-/// A dialect lacks the messages, the server rejects a client, or no connection is left.
 pub async fn throughput(
     target: &Target,
     plan: &ThroughputPlan,
@@ -245,12 +236,8 @@ pub async fn throughput(
         if load_threads.is_empty() { Handle::current().metrics().num_workers() } else { load_threads.len() };
     let sent_late = plan.rate.map(|_| Percentiles::of(&meter.late.lock()));
     Ok(ThroughputResult {
-        member: plan.member.name(),
-        joiner: plan.joiner.name(),
-        rooms: plan.rooms,
+        plan: plan.clone(),
         in_flight: plan.rate.is_none().then_some(plan.in_flight),
-        bytes: plan.bytes,
-        rate: plan.rate,
         seconds,
         messages: relayed,
         messages_per_second: relayed as f64 / seconds.max(1e-9),

@@ -35,10 +35,6 @@ pub struct WsConnection {
 
 impl WsConnection {
     /// Connects and upgrades on `path`.
-    ///
-    /// # Errors
-    ///
-    /// The connection or the upgrade fails.
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.dial().await?;
         let request = format!(
@@ -71,10 +67,6 @@ impl WsConnection {
     }
 
     /// Writes `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.stream.write_all(bytes).await.map_err(Error::broken)?;
         self.stream.flush().await.map_err(Error::broken)
@@ -82,10 +74,6 @@ impl WsConnection {
 
     /// Writes `bytes`. While the server does not take them, reads and passes each whole frame to `each`: a
     /// server need not read from a client that does not.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn write_while_reading(
         &mut self,
         bytes: &[u8],
@@ -115,10 +103,6 @@ impl WsConnection {
     }
 
     /// Reads once, and passes each whole frame to `each`. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// The connection has ended.
     pub async fn read(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| self.poll_read(context, scratch, &mut each)))
             .await

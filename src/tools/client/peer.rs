@@ -44,10 +44,6 @@ enum ConnectionCommand {
 impl SyntheticPeer {
     /// Connects, and sends what a client of this protocol and role sends first. `first` is the message that a
     /// joiner sends with its request to join, if its protocol has that.
-    ///
-    /// # Errors
-    ///
-    /// The reason why there is no connection.
     pub async fn connect(
         target: &Target,
         protocol: Protocol,

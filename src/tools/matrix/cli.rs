@@ -54,10 +54,6 @@ pub(crate) struct MatrixArgs {
 
 impl MatrixArgs {
     /// Measures and prints. Returns success if no pair failed, or is worse than expected.
-    ///
-    /// # Errors
-    ///
-    /// If the options or the expected result cannot be used, or the server cannot be reached.
     pub(crate) async fn run(&self) -> Result<ExitCode> {
         let plan = self.plan()?;
         let expected = self.expect.as_deref().map(read_result).transpose()?;

@@ -24,10 +24,6 @@ pub(crate) struct ProbeArgs {
 
 impl ProbeArgs {
     /// Probes and prints. Returns success if anything was recognised.
-    ///
-    /// # Errors
-    ///
-    /// If the server cannot be reached.
     pub(crate) async fn run(&self) -> Result<ExitCode> {
         let target = Target::parse(&self.url)?;
         let result = probe(&target, self.thorough).await?;

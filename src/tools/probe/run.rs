@@ -93,10 +93,6 @@ struct Observed {
 }
 
 /// Finds out what a server speaks. `thorough` also waits for heartbeat timeouts, which takes 20 seconds.
-///
-/// # Errors
-///
-/// If the server cannot be reached at all.
 pub async fn probe(target: &Target, thorough: bool) -> Result<ProbeResult, ConnectError> {
     let started = Instant::now();
     drop(target.dial().await?);

@@ -54,10 +54,6 @@ pub enum SessionError {
 }
 
 /// Lets two clients of one protocol exchange a message in each direction.
-///
-/// # Errors
-///
-/// The reason why they cannot.
 pub async fn attempt(target: &Target, protocol: Protocol) -> Result<(), SessionError> {
     let key = random_key();
     let capabilities = protocol.capabilities();

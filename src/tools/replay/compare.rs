@@ -5,7 +5,7 @@
 //! throughout the scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In
 //! scenarios about time a client's frames are compared regardless of steps, but each must arrive at its time.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::client_views::{ClientViews, plain_text};
@@ -16,8 +16,9 @@ use super::script::{Observed, ScriptAction, ScriptStep, steps};
 use super::transcript::{FrameKind, Scenario};
 
 /// The kind of a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum DifferenceKind {
     /// An expected frame did not arrive.
     Missing,
@@ -36,14 +37,7 @@ pub enum DifferenceKind {
 impl DifferenceKind {
     /// Returns the kind's name in reports and in `exceptions.toml`.
     pub fn name(self) -> &'static str {
-        match self {
-            DifferenceKind::Missing => "missing",
-            DifferenceKind::Extra => "extra",
-            DifferenceKind::Changed => "changed",
-            DifferenceKind::Time => "time",
-            DifferenceKind::Server => "server",
-            DifferenceKind::Script => "script",
-        }
+        self.into()
     }
 }
 

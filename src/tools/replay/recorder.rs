@@ -70,10 +70,6 @@ impl Recorder {
     /// Returns a recorder to standard output, to a new file, or, if `out` is a folder, to a new file in it
     /// for each scenario. The scenarios' names begin with `prefix`; `version` is the release that the
     /// clients speak, or `any`.
-    ///
-    /// # Errors
-    ///
-    /// [`CreateError`] if the file exists already, or cannot be created.
     pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>, CreateError> {
         let out = match out {
             None => RecordingOutput::One(Box::new(io::stdout())),
@@ -197,10 +193,6 @@ impl Drop for ConnectionRecorder {
 }
 
 /// Creates the folder that a path with a `/` at its end names, so that [`Recorder::new`] writes into it.
-///
-/// # Errors
-///
-/// [`CreateError`] if the folder cannot be created.
 pub fn create_folder(path: &Path) -> Result<(), CreateError> {
     if path.as_os_str().to_string_lossy().ends_with('/') {
         fs::create_dir_all(path).map_err(|error| CreateError::new(path, error))?;

@@ -232,10 +232,6 @@ fn check(connected: &mut HashSet<String>, line: &JsonLine) -> Result<(), LineErr
 }
 
 /// Parses a whole file. Lines of one scenario follow each other; a scenario that appears twice is an error.
-///
-/// # Errors
-///
-/// [`TranscriptError`], with the number of the line.
 pub fn parse(text: &str) -> Result<Vec<Scenario>, TranscriptError> {
     let mut scenarios = Vec::new();
     let mut peers = HashSet::new();
@@ -270,19 +266,11 @@ fn parse_line(
 }
 
 /// Returns one line, ended by a newline.
-///
-/// # Errors
-///
-/// An error of JSON, in theory.
 pub fn print_line(version: &str, scenario: &str, record: &TranscriptRecord) -> serde_json::Result<String> {
     Ok(serde_json::to_string(&JsonLine::new(version, scenario, record))? + "\n")
 }
 
 /// Returns scenarios in the file format, one line a record, each ended by a newline.
-///
-/// # Errors
-///
-/// An error of JSON, in theory.
 pub fn print(scenarios: &[Scenario]) -> serde_json::Result<String> {
     let mut out = String::new();
     for scenario in scenarios {

@@ -341,13 +341,17 @@ fn invariants_hold_for_any_frames() {
 }
 
 fn any_history() -> impl Strategy<Value = History> {
-    any::<[bool; 5]>().prop_map(|[probed, heartbeat_seen, member, joining, identity_probed]| History {
-        probed,
-        heartbeat_seen,
-        member,
-        joining,
-        identity_probed,
-    })
+    any::<[bool; 7]>().prop_map(
+        |[probed, probe_expired, spoken, heartbeat_seen, member, joining, identity_probed]| History {
+            probed,
+            probe_expired,
+            spoken,
+            heartbeat_seen,
+            member,
+            joining,
+            identity_probed,
+        },
+    )
 }
 
 proptest! {

@@ -165,7 +165,13 @@ impl V1 {
             V1Message::IsFirst => {}
             V1Message::JoinedOrStable => out.ask(Command::BecomeMember),
             V1Message::PingOrHeartbeat if self.capabilities.all_ping => out.binary(wire::PONG),
-            V1Message::PingOrHeartbeat => self.keepalive.on_reply(),
+            V1Message::PingOrHeartbeat => {
+                self.keepalive.on_reply();
+                // Clients that ping close without an answer; to the others it is an unknown field.
+                if self.capabilities.any_pings {
+                    out.binary(wire::PONG);
+                }
+            }
             V1Message::PongOrTryAnother if self.capabilities.try_another => out.ask(Command::TryAnother),
             V1Message::PongOrTryAnother if self.capabilities.any_pings => self.keepalive.on_reply(),
             V1Message::PongOrTryAnother => {}

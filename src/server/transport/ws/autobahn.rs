@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use super::tests::Wire;
+use super::tests::{Wire, next_whole};
 use super::*;
 
 /// Longest message in these tests, in bytes: above that of case 7.1.6.
@@ -152,7 +152,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(Wire { pieces, ..Wire::default() }, Bytes::new(), MAX);
     for expected in &case.expected {
-        let Poll::Ready(incoming) = socket.poll_next(&mut context) else {
+        let Poll::Ready(incoming) = next_whole(&mut socket, &mut context) else {
             return Err(format!("no event instead of {}", short(expected)));
         };
         let received = total - socket.stream.pieces.len();
@@ -200,7 +200,7 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
         }
     }
     for _ in 0..2 {
-        let after = socket.poll_next(&mut context);
+        let after = next_whole(&mut socket, &mut context);
         if after != Poll::Ready(Incoming::Disconnected) {
             return Err(format!("{} after the end", short(&after)));
         }

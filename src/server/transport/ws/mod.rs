@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{Incoming, Transport, TransportKind};
 use crate::protocol::frame::{Close, Message, Outgoing};
+use crate::server::turn::Turn;
 pub(crate) use buffer_pool::BufferPool;
 use buffer_pool::{ReadBuffer, WriteBuffer};
 use codec::{DecodeError, Decoder, Opcode, WsMessage};
@@ -148,16 +149,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     const KEEPALIVE: Option<Duration> = None;
     const KIND: TransportKind = TransportKind::WebSocket;
 
+    /// Reads at most once: what a client sends in parts, it sends for ever.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
-        loop {
-            if self.eof {
-                return Poll::Ready(Incoming::Disconnected);
-            }
+        if !self.eof {
             if let Some(incoming) = self.next_unread() {
                 return Poll::Ready(incoming);
             }
             match ready!(self.poll_read(context)) {
-                Ok(true) => {}
+                Ok(true) => return Poll::Ready(self.next_unread().unwrap_or(Incoming::Partial)),
                 Ok(false) => self.eof = true,
                 Err(error) => {
                     self.eof = true;
@@ -165,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 }
             }
         }
+        Poll::Ready(Incoming::Disconnected)
     }
 
     fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool> {
@@ -217,12 +217,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     async fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) {
         let close = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
-            while close_sent
-                && matches!(
-                    poll_fn(|context| self.poll_next(context)).await,
-                    Incoming::Message(_) | Incoming::Ping | Incoming::Pong
-                )
-            {}
+            let mut turn = Turn::default();
+            // Up to the peer's close frame, or a frame that is invalid.
+            while close_sent && !self.eof {
+                turn.spend_on(&poll_fn(|context| self.poll_next(context)).await);
+                turn.yield_if_over().await;
+            }
             // Sends the close_notify of TLS.
             if !close_sent {
                 let _ = self.stream.shutdown().await;

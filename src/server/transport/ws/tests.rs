@@ -67,6 +67,16 @@ impl AsyncWrite for Wire {
 /// Events of one side, and the bytes that it wrote.
 type Reaction = (Vec<Incoming>, Vec<u8>);
 
+/// Receives the next event that is not a part of a message.
+pub(super) fn next_whole(socket: &mut Socket<Wire>, context: &mut Context<'_>) -> Poll<Incoming> {
+    loop {
+        let next = socket.poll_next(context);
+        if next != Poll::Ready(Incoming::Partial) {
+            return next;
+        }
+    }
+}
+
 fn react(wire: Wire, close_after: usize) -> (Reaction, Socket<Wire>) {
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(wire, Bytes::new(), MAX);
@@ -75,7 +85,7 @@ fn react(wire: Wire, close_after: usize) -> (Reaction, Socket<Wire>) {
         if events.len() == close_after {
             let _ = socket.queue(Close::new(4000, "enough").into());
         }
-        let Poll::Ready(incoming) = socket.poll_next(&mut context) else { break };
+        let Poll::Ready(incoming) = next_whole(&mut socket, &mut context) else { break };
         let last = incoming == Incoming::Disconnected;
         events.push(incoming);
         if last {
@@ -293,7 +303,7 @@ fn announced_length_is_not_reserved() {
     head.extend([0; 4]);
     let wire = Wire { pieces: [head, vec![0; 10]].into(), ..Wire::default() };
     let mut socket = Socket::new(wire, Bytes::new(), 1 << 30);
-    assert!(socket.poll_next(&mut context).is_pending());
+    assert!(next_whole(&mut socket, &mut context).is_pending());
     assert!(socket.decoder.held_bytes() < 100 * 1024, "{}", socket.decoder.held_bytes());
 }
 
@@ -302,4 +312,17 @@ fn close_codes_are_valid_like_in_the_library() {
     for code in 0..=u16::MAX {
         assert_eq!(codec::is_valid_close_code(code), CloseCode::from(code).is_allowed(), "{code}");
     }
+}
+
+#[test]
+fn fragments_that_say_nothing_are_read_in_turns() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut pieces: VecDeque<Vec<u8>> = [frame(0x01, Some([0; 4]), b"")].into();
+    pieces.extend((0..3).map(|_| frame(0x00, Some([0; 4]), b"").repeat(1000)));
+    let mut socket = Socket::new(Wire { pieces, ..Wire::default() }, Bytes::new(), MAX);
+    for left in [3, 2, 1, 0] {
+        assert_eq!(socket.poll_next(&mut context), Poll::Ready(Incoming::Partial));
+        assert_eq!(socket.stream.pieces.len(), left);
+    }
+    assert!(socket.poll_next(&mut context).is_pending());
 }

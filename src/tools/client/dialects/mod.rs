@@ -142,6 +142,12 @@ pub fn new_client(protocol: Protocol, role: Role, key: &str) -> Box<dyn Syntheti
     }
 }
 
+/// Returns a client of netflux 1.2.0-beta.1 to 2.0.3: one of sigver 15 that also pings the server, as soon as
+/// it is connected.
+pub fn new_pinging_client(role: Role) -> Box<dyn SyntheticClient> {
+    Box::new(v15_to_18::V1Client::new(Dialect::Sigver15, role).with_pings())
+}
+
 /// Returns the path that a client of this protocol and role connects to for the room `key`.
 pub fn request_path(protocol: Protocol, role: Role, key: &str) -> String {
     match (protocol, role) {

@@ -23,12 +23,20 @@ pub(crate) struct V1Client {
     dialect: Dialect,
     role: Role,
     is_member: bool,
+    /// The client pings the server when it connects (netflux 1.2.0-beta.1 to 2.0.3).
+    pings: bool,
+    awaits_pong: bool,
 }
 
 impl V1Client {
     /// Returns a client that is not connected yet.
     pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
-        V1Client { dialect, role, is_member: false }
+        V1Client { dialect, role, is_member: false, pings: false, awaits_pong: false }
+    }
+
+    /// Returns the client, which pings the server when it connects.
+    pub(crate) fn with_pings(self) -> Self {
+        V1Client { pings: true, ..self }
     }
 
     fn schema(&self) -> Schema {
@@ -68,7 +76,8 @@ impl V1Client {
 
 impl SyntheticClient for V1Client {
     fn on_open(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
-        Vec::new()
+        self.awaits_pong = self.pings;
+        self.pings.then(|| ClientAction::Send(ClientFrame::Binary(vec![0x20, 1]))).into_iter().collect()
     }
 
     /// Ignores the frame (measured).
@@ -95,6 +104,9 @@ impl SyntheticClient for V1Client {
                 ClientAction::Report(ClientEvent::HeartbeatRequest),
             ],
             Some((4, _)) => vec![ClientAction::Report(ClientEvent::HeartbeatRequest)],
+            Some((5, _)) if self.pings && !std::mem::take(&mut self.awaits_pong) => {
+                vec![unexpected("a pong without a ping")]
+            }
             _ => Vec::new(),
         }
     }

@@ -1,0 +1,74 @@
+//! The configuration file, and the print of what is in force.
+
+use super::*;
+
+#[test]
+fn file_has_less_priority_than_environment_and_arguments() {
+    let file = "port = 9000\nhost = \"::1\"\nmax-message = 1000\ntranscode = false\n";
+    let run = |args: &[&str], env: &[(&str, &str)]| match with_file("sigver", args, env, file) {
+        Outcome::Run(config, warnings) if warnings.is_empty() => config,
+        other => panic!("{other:?}"),
+    };
+    let expected = Config { max_message: 1000, transcode: false, ..defaults() }.with_address("::1", 9000);
+    assert_eq!(run(&["--config", "sigver.toml"], &[]), expected);
+    assert_eq!(run(&[], &[("SIGVER_CONFIG", "sigver.toml")]), expected);
+    let overridden = run(&["-p", "1", "--config=sigver.toml"], &[("SIGVER_PORT", "2"), ("SIGVER_HOST", "h")]);
+    assert_eq!(overridden, expected.with_address("h", 1));
+}
+
+#[test]
+fn errors_of_the_file_name_it_and_quote_no_value() {
+    for (file, message) in [
+        ("port = 9000\nmax_mesage = 1\n", "has an unknown key 'max_mesage'; is 'max-message' meant?"),
+        (
+            "zzz = 1",
+            "has an unknown key 'zzz'; sigver --help lists the options, whose long names are the keys",
+        ),
+        ("config = \"b\"", "has an unknown key 'config'"),
+        (
+            "port = 1.5",
+            "has a value of the wrong type for 'port': it is a string, a whole number, true or false",
+        ),
+        ("[port]\nx = 1", "has a value of the wrong type for 'port'"),
+        ("# comment\nport = SECRET", "sigver.toml, line 2, is not TOML: "),
+    ] {
+        let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
+        let Outcome::Fail(text) = outcome else { panic!("{outcome:?}") };
+        assert!(
+            text.starts_with("error: the configuration file sigver.toml") && text.contains(message),
+            "{text}"
+        );
+        assert!(!text.contains("SECRET") && !text.contains('\n'), "{text}");
+    }
+    assert_eq!(
+        with_file("sigver", &["--config", "sigver.toml"], &[], "port = \"x\""),
+        Outcome::Fail(
+            "error: option '-p, --port <number>' value 'x' in sigver.toml is invalid. \
+             A port is a whole number from 0 to 65535."
+                .into()
+        )
+    );
+    let unreadable = with_file("sigver", &["--config", "none.toml"], &[], "");
+    let Outcome::Fail(text) = unreadable else { panic!("{unreadable:?}") };
+    assert!(text.starts_with("error: cannot read the configuration file none.toml: "), "{text}");
+}
+
+#[test]
+fn check_config_prints_a_file_of_the_same_meaning() {
+    let (args, env) = (["check-config", "-p", "1", "--config", "sigver.toml"], [("SIGVER_HOST", "::1")]);
+    let outcome = with_file("sigver", &args, &env, "max-message = 1000");
+    let Outcome::Check(config, text, _) = outcome else { panic!("{outcome:?}") };
+    let source = |line: &str| {
+        let line = text.lines().find(|candidate| candidate.starts_with(line)).unwrap();
+        line.split_once("  # ").unwrap().1.to_owned()
+    };
+    assert_eq!(source("port = 1 "), "command line");
+    assert_eq!(source("host = \"::1\" "), "environment variable SIGVER_HOST");
+    assert_eq!(source("max-message = 1000 "), "file sigver.toml");
+    assert_eq!(source("max-pending = 4194304 "), "default");
+    assert_eq!(source("# key = "), "not set");
+    let Outcome::Run(again, _) = with_file("sigver", &["--config=sigver.toml"], &[], &text) else {
+        panic!("{text}")
+    };
+    assert_eq!(again, config);
+}

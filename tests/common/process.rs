@@ -1,0 +1,84 @@
+//! The program as a process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::soon;
+use super::ws::Ws;
+
+pub fn sigver(args: &[&str]) -> Command {
+    called(Path::new(env!("CARGO_BIN_EXE_sigver")), args)
+}
+
+/// The program under another name.
+pub fn called(name: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    // What the environment of the tests may say is not meant.
+    let meant = |name: &str| !name.starts_with("SIGVER_") && !["NODE_IP", "NODE_PORT"].contains(&name);
+    for (name, _) in std::env::vars().filter(|(name, _)| !meant(name)) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// A process that serves.
+pub struct Served {
+    pub process: Child,
+    pub stdout: BufReader<ChildStdout>,
+    /// The line that says so.
+    pub line: String,
+}
+
+impl Served {
+    pub async fn start(args: &[&str]) -> Served {
+        Served::spawn(sigver(args)).await
+    }
+
+    pub async fn spawn(mut command: Command) -> Served {
+        let mut process = command.spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        soon("the line", stdout.read_line(&mut line)).await.unwrap();
+        if line.is_empty() {
+            let mut why = String::new();
+            process.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
+            panic!("it does not serve: {why}");
+        }
+        Served { process, stdout, line: line.trim_end().to_owned() }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.line.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    pub async fn tcp(&self) -> TcpStream {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port()));
+        soon("a connection", TcpStream::connect(address)).await.unwrap()
+    }
+
+    pub async fn ws(&self, path: &str) -> Ws<TcpStream> {
+        Ws::open(self.tcp().await, path).await
+    }
+
+    pub async fn signal(&self, name: &str) {
+        let id = self.process.id().unwrap().to_string();
+        let command = format!("kill -{name} {id}");
+        let sent = Command::new("sh").args(["-c", &command]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its end, and what it wrote: on stdout after the line, and on stderr.
+    pub async fn end(mut self) -> (ExitStatus, String, String) {
+        let status = soon("the end of the process", self.process.wait()).await.unwrap();
+        let (mut rest, mut errors) = (String::new(), String::new());
+        soon("stdout", self.stdout.read_to_string(&mut rest)).await.unwrap();
+        soon("stderr", self.process.stderr.take().unwrap().read_to_string(&mut errors)).await.unwrap();
+        (status, rest, errors)
+    }
+}

@@ -1,0 +1,163 @@
+//! Clients of netflux 1.2.0-beta.1 to 2.0.3: they speak sigver 15, ping the server themselves as soon as they
+//! are connected, and close if the pong does not arrive within three seconds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::clients::{Client, DIALECTS, Did};
+use common::simulation::{Delay, PageId, Simulation};
+use sigver::protocol::dialect::Dialect;
+use sigver::protocol::frame::Message;
+use sigver::tools::client::dialects::Role;
+
+/// Time in which the client wants its pong.
+const PONG_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Delays after which a page or a frame arrives before the pong's timeout.
+const DELAYS: [Delay; 9] = [
+    Delay::Page(0),
+    Delay::Page(100),
+    Delay::Page(300),
+    Delay::Page(700),
+    Delay::Page(1500),
+    Delay::Path(50),
+    Delay::Path(200),
+    Delay::Path(700),
+    Delay::Path(1500),
+];
+
+/// A page with a pinging client, and the time at which its socket opened.
+struct Pinging {
+    page: PageId,
+    opened: Instant,
+    delay: Delay,
+}
+
+impl Pinging {
+    fn open(simulation: &mut Simulation, role: Role, delay: Delay) -> Self {
+        let page = simulation.open("/room", Client::pinging(role), delay);
+        Pinging { page, opened: simulation.now(), delay }
+    }
+
+    /// Checks that the pong arrived in time, and that nothing else went wrong.
+    fn check(&self, simulation: &Simulation) {
+        let pinged = match self.delay {
+            Delay::Page(ms) => self.opened + Duration::from_millis(ms),
+            Delay::Path(_) => self.opened,
+        };
+        let pong = simulation
+            .received(self.page)
+            .iter()
+            .find(|(_, message)| *message == Message::binary([0x28, 1].to_vec()))
+            .map(|(time, _)| *time - pinged);
+        assert!(pong.is_some_and(|after| after <= PONG_TIMEOUT), "{:?}: {pong:?}", self.delay);
+        let wrong = simulation.log(self.page).iter().find(|did| matches!(did, Did::Wrong(_)));
+        assert_eq!(wrong, None, "{:?}", self.delay);
+    }
+}
+
+fn has_place(simulation: &mut Simulation, pages: &[PageId]) {
+    for page in pages {
+        simulation.settle(*page).unwrap_or_else(|what| panic!("{page:?}: {what}"));
+    }
+}
+
+/// Three clients, of which each receives what both others send it.
+fn three_meet(protocols: &str, delay: Delay) {
+    let mut simulation = Simulation::with_protocols(protocols);
+    let first = Pinging::open(&mut simulation, Role::Member, delay);
+    let until = |simulation: &mut Simulation, page: &Pinging, did: Did| {
+        simulation.until(page.page, &did).unwrap_or_else(|what| {
+            panic!("{protocols} {delay:?}: {what}; {:?}", simulation.received(page.page))
+        });
+    };
+    until(&mut simulation, &first, Did::First);
+    let joiners = [(); 2].map(|()| {
+        let joiner = Pinging::open(&mut simulation, Role::Joiner, delay);
+        until(&mut simulation, &joiner, Did::Answer);
+        until(&mut simulation, &joiner, Did::Joined);
+        joiner
+    });
+    // Long enough for pings of the server.
+    simulation.run_for(Duration::from_secs(21));
+    let pages = [&first, &joiners[0], &joiners[1]];
+    has_place(&mut simulation, &pages.map(|page| page.page));
+    let offers = simulation.log(first.page).iter().filter(|did| **did == Did::Offer).count();
+    assert_eq!(offers, 2, "{protocols} {delay:?}: {:?}", simulation.log(first.page));
+    pages.iter().for_each(|page| page.check(&simulation));
+}
+
+#[test]
+fn three_pinging_clients_meet() {
+    for protocols in
+        ["auto", "protobuf-v1", "sigver-15", "sigver-15.0.1", "sigver-15.0.2", "auto,sigver-17.0.1"]
+    {
+        for delay in DELAYS {
+            three_meet(protocols, delay);
+        }
+    }
+}
+
+/// A pinging client and one of another dialect, in both roles.
+fn two_meet(dialect: Dialect, role: Role, delay: Delay) {
+    let mut simulation = Simulation::new();
+    let path = if dialect == Dialect::Sigver5 { "/" } else { "/room" };
+    let open_other = |simulation: &mut Simulation, role| {
+        simulation.open(path, Client::new(dialect, role, "room"), Delay::Page(0))
+    };
+    let context = |what: String| panic!("{dialect} {role:?} {delay:?}: {what}");
+    let (pinging, other) = match role {
+        Role::Member => {
+            let pinging = Pinging::open(&mut simulation, role, delay);
+            simulation.until(pinging.page, &Did::First).unwrap_or_else(context);
+            let other = open_other(&mut simulation, Role::Joiner);
+            simulation.until(other, &Did::Answer).unwrap_or_else(context);
+            (pinging, other)
+        }
+        Role::Joiner => {
+            let other = open_other(&mut simulation, Role::Member);
+            simulation.until(other, &Did::First).unwrap_or_else(context);
+            let pinging = Pinging::open(&mut simulation, role, delay);
+            simulation.until(pinging.page, &Did::Answer).unwrap_or_else(context);
+            simulation.until(pinging.page, &Did::Joined).unwrap_or_else(context);
+            (pinging, other)
+        }
+    };
+    simulation.run_for(Duration::from_secs(21));
+    has_place(&mut simulation, &[pinging.page, other]);
+    pinging.check(&simulation);
+    let wrong = simulation.log(other).iter().find(|did| matches!(did, Did::Wrong(_)));
+    assert_eq!(wrong, None, "{dialect} {role:?} {delay:?}");
+}
+
+#[test]
+fn pinging_client_meets_every_other_dialect() {
+    for dialect in DIALECTS {
+        for delay in DELAYS {
+            two_meet(dialect, Role::Member, delay);
+            // A member of 19 has sent no content by which it is told from one of 20.
+            if dialect != Dialect::Sigver19 {
+                two_meet(dialect, Role::Joiner, delay);
+            }
+        }
+    }
+}
+
+/// A member that is in a room before it has answered the probe is not sent what it cannot decode.
+#[test]
+fn contents_wait_for_the_pong() {
+    for dialect in [Dialect::Sigver16, Dialect::Sigver18, Dialect::Sigver20] {
+        for ms in [50, 200, 700] {
+            let mut simulation = Simulation::new();
+            let member = Pinging::open(&mut simulation, Role::Member, Delay::Path(ms));
+            simulation.run_for(Duration::from_millis(ms / 2 + 10));
+            let joiner = simulation.open("/room", Client::new(dialect, Role::Joiner, "room"), Delay::Page(0));
+            simulation.until(joiner, &Did::Answer).unwrap_or_else(|what| panic!("{dialect} {ms}: {what}"));
+            has_place(&mut simulation, &[member.page, joiner]);
+            member.check(&simulation);
+        }
+    }
+}

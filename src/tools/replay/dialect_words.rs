@@ -314,7 +314,7 @@ mod tests {
         }
         assert_eq!(
             data_words(b"\x0a\x20v=0\r\no=- 1 2 IN IP4 127.0.0.1"),
-            "0a20763d300d0a6f3d2d203120322049…(30 bytes with an SDP)"
+            "0a20763d300d0a6f3d2d203120322049…(31 bytes with an SDP)"
         );
     }
 }

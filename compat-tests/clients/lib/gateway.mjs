@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 
 export async function startGateway (bin, args) {
-  const env = { ...process.env, SIGVER_LOG: 'warn', SIGVER_CONTROL: 'off' }
+  const env = { ...process.env, SIGVER_LOG: 'warn', SIGVER_CONTROL: 'off', SIGVER_DRAIN_TIMEOUT: '0' }
   const child = spawn(bin, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit')
   const line = once(createInterface(child.stdout), 'line').then(([line]) => line)

@@ -12,6 +12,7 @@ use futures_util::stream::{self, Stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::output;
 use crate::tools::dial::Target;
 use crate::tools::replay::client_views::ClientViews;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
@@ -145,15 +146,15 @@ impl ReplayArgs {
             let result = result?;
             bar.inc(1);
             if !self.json {
-                bar.suspend(|| result.print());
+                bar.suspend(|| output::print(&result.to_text()))?;
             }
             report.add(result);
         }
         bar.finish_and_clear();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            output::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
-            report.print_summary();
+            output::print(&report.summary())?;
         }
         Ok(if report.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -285,15 +286,17 @@ fn progress_bar(scenarios: usize) -> ProgressBar {
 }
 
 impl ScenarioResult {
-    fn print(&self) {
+    /// Returns the differences as lines of text; none if there are no differences.
+    fn to_text(&self) -> String {
         if self.comparison.differences.is_empty() {
-            return;
+            return String::new();
         }
-        println!("--- {}: {} {}", self.file, self.version, self.scenario);
+        let mut text = format!("--- {}: {} {}\n", self.file, self.version, self.scenario);
         for difference in &self.comparison.differences {
-            println!("  {}", difference.to_string().replace('\n', "\n  "));
+            text.push_str(&format!("  {}\n", difference.to_string().replace('\n', "\n  ")));
         }
-        self.notes.iter().for_each(|note| println!("  {note}"));
+        self.notes.iter().for_each(|note| text.push_str(&format!("  {note}\n")));
+        text
     }
 }
 
@@ -313,18 +316,19 @@ impl ReplayReport {
         self.scenarios.push(result);
     }
 
-    fn print_summary(&self) {
+    fn summary(&self) -> String {
+        let mut text = String::new();
         if !self.meant.is_empty() {
-            println!("Meant differences (docs/reference/differences.md):");
+            text.push_str("Meant differences (docs/reference/differences.md):\n");
         }
         for MeantDifference { id, meaning, count } in &self.meant {
-            println!("  {id}  {count:>3} x  {meaning}");
+            text.push_str(&format!("  {id}  {count:>3} x  {meaning}\n"));
         }
-        print!("{} passed, {} failed", self.passed, self.failed);
-        match self.skipped {
-            0 => println!(),
-            skipped => println!(", {skipped} without WebSockets skipped"),
-        }
+        let skipped = match self.skipped {
+            0 => String::new(),
+            skipped => format!(", {skipped} without WebSockets skipped"),
+        };
+        format!("{text}{} passed, {} failed{skipped}\n", self.passed, self.failed)
     }
 }
 

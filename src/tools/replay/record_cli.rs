@@ -1,6 +1,5 @@
 //! `sigver record`: its options. The proxy and the recorder are in `replay`.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
+use crate::output;
 use crate::tools::dial::Target;
 use crate::tools::draw_target;
 use crate::tools::replay::proxy;
@@ -71,7 +71,10 @@ impl RecordArgs {
         let recorder = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        eprintln!("Recording connections from ws://{} to {target}", listener.local_addr()?);
+        output::print_error(format_args!(
+            "Recording connections from ws://{} to {target}",
+            listener.local_addr()?
+        ));
         let stop = async {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -91,8 +94,7 @@ impl RecordArgs {
             () = progress => {}
         }
         bar.finish_and_clear();
-        // Standard error may be closed by now.
-        let _ = writeln!(io::stderr(), "{}", recorder.progress());
+        output::print_error(recorder.progress());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -31,15 +31,16 @@ impl V1To5Codec {
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text.clone()) {
-            Some(JsonValue::Object(object)) => {
+            Ok(JsonValue::Object(object)) => {
                 self.object(&object, text, matches!(message, Message::Binary(_)), out);
             }
-            Some(JsonValue::Other(value)) if value != "null" => {
+            Ok(JsonValue::Other(value)) if value != "null" => {
                 let error =
                     if self.relays_any_object() { JsonError::BeforeJoin } else { JsonError::Unknown(&text) };
                 self.refuse(error, out)
             }
-            Some(JsonValue::Other(_)) | None => self.refuse(JsonError::NotJson, out),
+            Ok(JsonValue::Other(_)) => self.refuse(JsonError::NotJson, out),
+            Err(error) => self.refuse(error, out),
         }
     }
 

@@ -34,9 +34,10 @@ impl V6Codec {
     pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
         match JsonValue::parse(text) {
-            Some(JsonValue::Object(object)) => self.object(&object, out),
-            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
-            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson, out),
+            Ok(JsonValue::Object(object)) => self.object(&object, out),
+            Ok(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
+            Ok(JsonValue::Other(_)) => refuse(JsonError::NotJson, out),
+            Err(error) => refuse(error, out),
         }
     }
 

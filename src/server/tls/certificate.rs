@@ -1,4 +1,5 @@
-//! The parts of an X.509 certificate that a server has to know. Everything else in it is for clients to judge.
+//! The parts of an X.509 certificate that a server has to know. Everything else in it is for clients to
+//! judge.
 
 /// The facts of a certificate.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub(super) fn public_key(info: &[u8]) -> Option<&[u8]> {
     Some(Element::read(key)?.0.of(BIT_STRING)?.content)
 }
 
-/// Returns true if two bit strings are the same public key. A point of an elliptic curve has a long form and a
-/// short one.
+/// Returns true if two bit strings are the same public key. A point of an elliptic curve has a long form and
+/// a short one.
 pub(super) fn is_same_key(a: &[u8], b: &[u8]) -> bool {
     let is_short_form = |short: &[u8], long: &[u8]| match (short, long) {
         ([0, sign @ (2 | 3), x @ ..], [0, 4, point @ ..]) if point.len() == 2 * x.len() => {

@@ -120,8 +120,9 @@ pub enum ContentError {
 /// Loads the files into a configuration for all connections.
 ///
 /// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only other protocols is refused, as by the Node.js
-/// servers); keys in PKCS#8, PKCS#1 or SEC1, files in PEM or DER. The chain is that of `cert`, then the certificates that `ca` has
-/// in addition. The files are read once, blocking: a renewed certificate takes a restart.
+/// servers); keys in PKCS#8, PKCS#1 or SEC1, files in PEM or DER. The chain is that of `cert`, then the
+/// certificates that `ca` has in addition. The files are read once, blocking: a renewed certificate takes a
+/// restart.
 ///
 /// Sessions are resumed by tickets, whose keys change every six hours. A resumption saves the signature, the
 /// most expensive part of a handshake, and the certificates on the wire. The default of `rustls`, a cache of

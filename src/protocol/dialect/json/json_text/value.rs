@@ -376,8 +376,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// What `serde_json` accepts is accepted, with the same values; what is accepted besides has half a
-        /// surrogate pair, or a number beyond the largest.
+        /// Text that `serde_json` accepts is accepted, with the same values; text that is accepted besides has
+        /// half a surrogate pair, or a number beyond the largest.
         #[test]
         fn values_are_those_of_serde_json(text in test_json::any_json_text()) {
             // A name by which `serde_json` marks values of its own.

@@ -10,6 +10,7 @@ use sigver::server::fd_limit;
 use sigver::server::telemetry::Format;
 use sigver::{Config, Gateway, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -78,6 +79,7 @@ fn run(config: Config) -> Result<()> {
 
 async fn serve(config: Config) -> Result<()> {
     let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
+    let drain_timeout_s = config.drain_timeout.as_secs();
     let gateway = Gateway::bind(config).await?;
     // Before the start-up line: its reader may send a signal at once.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -87,15 +89,24 @@ async fn serve(config: Config) -> Result<()> {
     }
     gateway.startup_lines().for_each(|line| println!("{line}"));
     tracing::info!(protocols, tls, "serving");
-    let shutdown = async move {
+    let mut signals = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping");
     };
+    let (drained, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let (drain, stop) = (drained.clone().cancelled_owned(), stopped.clone().cancelled_owned());
+    tokio::spawn(async move {
+        signals().await;
+        tracing::info!(drain_timeout_s, "stopping");
+        drained.cancel();
+        signals().await;
+        tracing::info!("stopping at once");
+        stopped.cancel();
+    });
     // On a worker thread, like the connections: on this one, each accept would wake two threads.
-    Ok(tokio::spawn(gateway.run_until(shutdown)).await?)
+    Ok(tokio::spawn(gateway.run(drain, stop)).await?)
 }
 
 /// Prints the status at each signal, on stderr whatever the log filter is.

@@ -45,7 +45,7 @@ async fn it_says_where_it_listens_and_does() {
     let lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.len(), 2, "{errors}");
     assert!(lines[0].ends_with(r#" INFO sigver: serving protocols="auto" tls=false"#), "{errors}");
-    assert!(lines[1].ends_with(" INFO sigver: stopping"), "{errors}");
+    assert!(lines[1].ends_with(" INFO sigver: stopping drain_timeout_s=10"), "{errors}");
 }
 
 /// The soft limit of open files is raised to the hard one, as Node.js does.
@@ -219,7 +219,7 @@ async fn called_signallerd_it_is_signallerd() {
     listener.expect(&too_many).await;
     // Nothing else is served.
     let mut stream = served.tcp().await;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
     assert!(
@@ -246,7 +246,7 @@ async fn misused_it_fails_as_programs_in_go_do() {
 
 /// Stops it while all kinds of clients are connected.
 async fn stops(signal: &str) {
-    let served = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--drain-timeout", "0"]).await;
     let why = Got::Close(Some(1001), "the server is shutting down".to_owned());
     // Of each generation one that is a member, and one that has not said what it is.
     let mut current = served.ws("/k").await;

@@ -194,7 +194,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>)
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 29] = [
+pub(super) static OPTIONS: [OptionSpec; 30] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -231,6 +231,12 @@ pub(super) static OPTIONS: [OptionSpec; 29] = [
         ),
     set("silence-max", "ms", "500", |d, v| parse::milliseconds(v).map(|v| d.config.detection.silence = v))
         .help(Gateway, "Longest such wait, whatever the round trip"),
+    set("drain-timeout", "seconds", "10", |d, v| parse::short_seconds(v).map(|v| d.config.drain_timeout = v))
+        .help(
+            Gateway,
+            "Time over which the connections are closed after SIGTERM or SIGINT, at random moments; a second \
+             signal closes the rest at once",
+        ),
     set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
         .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
     set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))

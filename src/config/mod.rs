@@ -39,6 +39,10 @@ pub const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
 /// process.
 pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
 
+/// Time over which connections are closed when the gateway stops. netflux comes back a fixed time after a
+/// close, so that closes at one time would be joins at one time.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is
 /// disconnected.
 pub const PING_AFTER: Duration = Duration::from_secs(45);
@@ -72,6 +76,8 @@ pub struct Config {
     pub detection: DetectionTimeouts,
     /// Time without a frame after which a client is sent a WebSocket ping. See [`PING_AFTER`].
     pub ping_after: Duration,
+    /// Time over which connections are closed when the gateway stops. See [`DEFAULT_DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
     pub log: Targets,
     /// Part of clients' addresses that is logged. By default none.
@@ -96,6 +102,7 @@ impl Default for Config {
             rooms: RoomPolicy::default(),
             detection: DetectionTimeouts::default(),
             ping_after: PING_AFTER,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             log: Targets::new().with_default(LevelFilter::INFO),
             log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),

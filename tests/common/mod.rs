@@ -63,6 +63,7 @@ impl TestGateway {
     /// Starts a gateway with changed defaults.
     pub async fn configured(configure: impl FnOnce(&mut Config)) -> TestGateway {
         let mut config = Config::default().with_address("127.0.0.1", 0);
+        config.drain_timeout = Duration::ZERO;
         configure(&mut config);
         let gateway = Gateway::bind(config).await.unwrap();
         let (address, status) = (gateway.local_addr().unwrap(), gateway.status());

@@ -177,8 +177,9 @@ impl<T: Transport, G> Driver<T, G> {
         let now = Instant::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
+                let draining = self.shared.shutdown.is_draining();
                 // Not in each round: the deadlines move with every message.
-                if self.arm() && self.shared.shutdown.has_begun() {
+                if self.arm() && self.shared.shutdown.has_advanced(draining) {
                     // The connection may have been too late to be notified.
                     self.membership.outbox().notify();
                     continue;
@@ -294,7 +295,7 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                 }
             }
-            Wake::Timer if self.shared.shutdown.has_begun() => {
+            Wake::Timer if self.must_close(now) => {
                 *trigger = CloseTrigger::Shutdown;
                 self.close(&Reason::ShuttingDown, outputs);
             }
@@ -306,6 +307,12 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::IoError(error) => return Some(EndCause::Io(error)),
         }
         None
+    }
+
+    /// Returns true if the shutdown closes this connection now.
+    fn must_close(&self, now: Instant) -> bool {
+        let shutdown = &self.shared.shutdown;
+        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
     }
 
     fn close(&self, reason: &Reason, outputs: &mut Outputs) {
@@ -367,8 +374,10 @@ impl<T: Transport, G> Driver<T, G> {
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every
     /// message, and the entry in the timer queue only when it has fired. Returns true if the entry changed.
     fn arm(&mut self) -> bool {
-        let timers = &self.shared.timers;
-        let tick = timers.tick(self.deadline());
+        let Shared { timers, shutdown, .. } = &*self.shared;
+        let deadline = self.deadline();
+        let close_at = shutdown.close_at(self.membership.peer());
+        let tick = timers.tick(close_at.map_or(deadline, |at| at.min(deadline)));
         let sooner = tick < self.armed_at;
         if sooner {
             timers.schedule(self.membership.peer(), self.armed_at, tick, self.membership.outbox());

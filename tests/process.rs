@@ -8,23 +8,14 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::process::{Served, called, sigver};
+use common::process::{Served, called, run, sigver};
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{hex, soon, tls_files};
+use sigver::PemSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
-
-/// Runs it to its end, which comes by itself: the exit code, what it wrote on stdout and on stderr.
-async fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = soon("the end of the process", sigver(args).output()).await.unwrap();
-    (
-        output.status.code(),
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
-}
 
 #[tokio::test]
 async fn it_says_where_it_listens_and_does() {
@@ -87,7 +78,7 @@ async fn it_listens_on_ipv6() {
 #[tokio::test]
 async fn it_serves_tls() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
     // The first byte of an alert.
     let mut stream = served.tcp().await;
@@ -103,7 +94,7 @@ async fn what_it_cannot_do_is_one_line_on_stderr() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let files = tls_files();
-    let key = files.key.to_str().unwrap();
+    let key = &*files.key.to_string();
     for (args, parts) in [
         (
             &["-h", "127.0.0.1", "-p", &port][..],
@@ -170,7 +161,7 @@ async fn warnings(served: Served) -> Vec<String> {
 #[tokio::test]
 async fn command_lines_of_every_era_serve() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     for (args, expected) in [
         (&["--port", "0", "--type", "ws"][..], &[][..]),
         (&["-h", "127.0.0.1", "-p", "0", "-w", "uws", "-t", "ws"], &["'-w, --wsLib <value>' is ignored"]),
@@ -318,7 +309,7 @@ async fn sigint_closes_every_connection() {
 #[tokio::test]
 async fn a_tls_handshake_that_hangs_does_not_hold_it() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
     let mut hanging = served.tcp().await;
     // The beginning of a hello.
@@ -343,5 +334,57 @@ async fn what_it_serves_over_is_up_to_its_operator() {
         assert_eq!(ask_on(served.tcp().await, &request("/k")).await.status, websocket, "{transport}");
         served.signal("TERM").await;
         assert!(served.end().await.0.success(), "{transport}");
+    }
+}
+
+/// The key and the certificate are in the environment, where their line breaks are lost.
+#[tokio::test]
+async fn keys_in_the_environment_are_understood_and_never_quoted() {
+    let files = tls_files();
+    let read = |source: &PemSource| std::fs::read_to_string(source.to_string()).unwrap();
+    let (key, cert) = (read(&files.key), read(&files.cert));
+    let secret: Vec<&str> = key.lines().filter(|line| !line.contains("---")).collect();
+    let secret = &secret[0][..16];
+    for line_break in ["\n", "\\n", " "] {
+        let mut command = sigver(&["-h", "127.0.0.1", "-p", "0", "--log", "trace"]);
+        command.env("SIGVER_KEY", key.replace('\n', line_break));
+        command.env("SIGVER_CERT", cert.replace('\n', line_break));
+        let served = Served::spawn(command).await;
+        served.signal("TERM").await;
+        let (status, _, errors) = served.end().await;
+        assert_eq!(status.code(), Some(0), "{errors}");
+        assert!(!errors.contains(secret), "{errors}");
+    }
+    let spoilt = key.replace("-----END", "---END").replace('\n', "\\n");
+    let unquoted: Vec<&str> = key.split_whitespace().collect();
+    for args in [
+        &["-k", &spoilt, "-c", &files.cert.to_string()][..],
+        &["-k", &files.cert.to_string(), "-c", &spoilt],
+        &["check-config", "-k", &key, "-c", &cert],
+        &["-p", &spoilt],
+        &["--log", &key],
+        &["--protocol", &key],
+        &["--rooms", &key],
+        &["--signaller-origin", &format!("({key}")],
+        &["--config", &key],
+        &["--control", &key, "-p", "x"],
+        &[&format!("--kex={spoilt}")],
+        &[&format!("-kk{spoilt}")],
+        &["--compat-cli", &spoilt],
+        &["--compat-cli", "signallerd", &format!("-{spoilt}")],
+        &["--compat-cli", "signallerd", "-addr", &spoilt],
+        &["status", "--control", &spoilt],
+        &["probe", &spoilt],
+        &["matrix", &key],
+        &["bench", &key],
+        &["status", "--port", &key],
+        &["-h", &key],
+        &[&["-p", "x", "-k"], &unquoted[..]].concat(),
+        &[&["-p", "x", "--"], &unquoted[..]].concat(),
+    ] {
+        let (code, out, errors) = run(args).await;
+        let is_check = args[0] == "check-config";
+        assert_eq!(code == Some(0), is_check, "{args:?}: {out}{errors}");
+        assert!(!out.contains(secret) && !errors.contains(secret), "{args:?}: {out}{errors}");
     }
 }

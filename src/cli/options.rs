@@ -2,10 +2,9 @@
 //! the reference documentation are derived.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::config::parse::{self, ValueError};
-use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, TlsFiles};
+use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, PemSource, TlsFiles};
 use Section::{Earlier, Gateway, Limits, Signaller, Standard};
 
 /// One option.
@@ -55,7 +54,7 @@ pub(super) enum Effect {
     SetUnlessEmpty(fn(&mut Draft, &str) -> Result<(), ValueError>),
     /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca
     /// "$CA"`.
-    SetFile(fn(&mut Draft) -> &mut Option<PathBuf>),
+    SetFile(fn(&mut Draft) -> &mut Option<PemSource>),
 }
 
 impl OptionSpec {
@@ -144,9 +143,9 @@ pub(super) struct Draft {
     host: Option<String>,
     port: Option<u16>,
     listen: Vec<ListenAddress>,
-    key: Option<PathBuf>,
-    cert: Option<PathBuf>,
-    ca: Option<PathBuf>,
+    key: Option<PemSource>,
+    cert: Option<PemSource>,
+    ca: Option<PemSource>,
     auto_admin_socket: AdminSocketPath,
 }
 
@@ -189,7 +188,7 @@ const fn set(
     OptionSpec { default, ..OptionSpec::new(long, Some(value_name), Effect::Set(set)) }
 }
 
-const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>) -> OptionSpec {
+const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource>) -> OptionSpec {
     OptionSpec::new(long, Some("file path"), Effect::SetFile(field))
 }
 

@@ -419,7 +419,7 @@ fn file_names_need_not_be_unicode() {
     let inputs = ProcessInputs { env: &|_| None, read_file: &|_| Err(io::ErrorKind::NotFound.into()) };
     let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, inputs);
     match parse(vec!["-k".into(), name(), "-c".into(), "c".into()]) {
-        Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PathBuf::from(name())),
+        Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PemSource::File(name().into())),
         other => panic!("{other:?}"),
     }
     let refused = "error: option '-h, --host <ip>' argument 'k\u{fffd}' is invalid. It is not Unicode.";

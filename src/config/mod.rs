@@ -7,8 +7,9 @@ mod admin_socket;
 mod listen_address;
 mod log_ip;
 pub mod parse;
+mod pem_source;
+pub(crate) mod redact;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
@@ -21,6 +22,7 @@ pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
 pub use listen_address::ListenAddress;
 pub use log_ip::LogIp;
+pub use pem_source::PemSource;
 
 /// Every IPv4 interface, as for the Node.js servers. IPv6 takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -189,11 +191,11 @@ impl PartialEq for SignallerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Private key.
-    pub key: PathBuf,
+    pub key: PemSource,
     /// Certificate of the server; intermediate certificates may follow in the same file.
-    pub cert: PathBuf,
+    pub cert: PemSource,
     /// More intermediate certificates, sent after those of `cert`.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<PemSource>,
 }
 
 impl TlsFiles {
@@ -203,9 +205,9 @@ impl TlsFiles {
     ///
     /// The file that is missing.
     pub fn from_parts(
-        key: Option<PathBuf>,
-        cert: Option<PathBuf>,
-        ca: Option<PathBuf>,
+        key: Option<PemSource>,
+        cert: Option<PemSource>,
+        ca: Option<PemSource>,
     ) -> Result<Option<Self>, ConfigError> {
         match (key, cert, ca) {
             (Some(key), Some(cert), ca) => Ok(Some(Self { key, cert, ca })),

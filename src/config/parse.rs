@@ -56,6 +56,9 @@ pub enum ValueError {
     /// The text is no list of protocols.
     #[error("Not a list of protocols: {0}.")]
     Protocol(#[from] ProtocolSetError),
+    /// The text looks like a secret, so that no parser's error may quote it.
+    #[error("It looks like a key or a token.")]
+    NotShown,
     /// The value is no text.
     #[error("It is not Unicode.")]
     NotUnicode,

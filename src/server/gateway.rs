@@ -26,7 +26,7 @@ use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::signaller::{PipeStream, Signaller};
-use super::telemetry::Report;
+use super::telemetry::{LogCounts, Report};
 use super::tls::{self, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
@@ -109,8 +109,12 @@ impl Gateway {
             shutdown: Arc::clone(&shared.shutdown),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let status =
-            StatusService { shared: Arc::clone(&shared), address, signaller: config.protocol.signaller };
+        let status = StatusService {
+            shared: Arc::clone(&shared),
+            address,
+            signaller: config.protocol.signaller,
+            log: None,
+        };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
         Ok(Gateway {
@@ -121,6 +125,13 @@ impl Gateway {
             drain_timeout: config.drain_timeout,
             admin_socket,
         })
+    }
+
+    /// Includes the counts of the program's log in the status.
+    #[must_use]
+    pub fn with_log_counts(mut self, counts: Arc<LogCounts>) -> Gateway {
+        self.status.log = Some(counts);
+        self
     }
 
     /// Returns the addresses that the gateway listens on.

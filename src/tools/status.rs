@@ -1,7 +1,6 @@
 //! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the
 //! answer.
 
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::config::parse::{self, ValueError};
+use crate::config::redact::displayed_path;
 use crate::config::{AdminSocketPath, DEFAULT_PORT};
+use crate::output;
 use crate::server::admin::StatusQuery;
 use crate::server::telemetry::Format;
 
@@ -41,8 +42,7 @@ pub(crate) struct StatusArgs {
 /// Prints the status.
 pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
     let text = request(&args).await?;
-    // The reader of a pipe may have closed it.
-    let _ = io::stdout().write_all(text.as_bytes());
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,8 +77,8 @@ async fn request(args: &StatusArgs) -> Result<String> {
                 Some(error) => bail!("{}", error.trim_end()),
                 None => return Ok(printable(&response)),
             },
-            Ok(Err(error)) => failures.push(format!("{}: {error:#}", path.display())),
-            Err(_) => failures.push(format!("{}: timed out", path.display())),
+            Ok(Err(error)) => failures.push(format!("{}: {error:#}", displayed_path(path))),
+            Err(_) => failures.push(format!("{}: timed out", displayed_path(path))),
         }
     }
     let failures =

@@ -109,7 +109,7 @@ impl TestGateway {
 /// The certificate and the key for TLS.
 pub fn tls_files() -> TlsFiles {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-    TlsFiles { key: folder.join("ec-sec1.key"), cert: folder.join("ec.crt"), ca: None }
+    TlsFiles { key: folder.join("ec-sec1.key").into(), cert: folder.join("ec.crt").into(), ca: None }
 }
 
 /// Bytes from hexadecimal digits; blanks do not count.

@@ -6,7 +6,6 @@ mod pem;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -21,39 +20,39 @@ use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 use self::certificate::CertificateFacts;
 use self::pem::PemError;
 use self::pem::Section;
-use crate::config::TlsFiles;
+use crate::config::{PemSource, TlsFiles};
 
 /// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file is missing or not readable.
-    #[error("cannot read the {role} {}: {}", path.display(), io_text(source))]
+    #[error("cannot read the {role} {path}: {}", io_text(source))]
     Read {
         /// Role of the file.
         role: FileRole,
         /// Path of the file.
-        path: PathBuf,
+        path: PemSource,
         /// Cause.
         source: io::Error,
     },
     /// A file does not contain what it should.
-    #[error("cannot use the {role} {}: {source}", path.display())]
+    #[error("cannot use the {role} {path}: {source}")]
     Content {
         /// Role of the file.
         role: FileRole,
         /// Path of the file.
-        path: PathBuf,
+        path: PemSource,
         /// Cause.
         source: ContentError,
     },
     /// The private key is not that of the certificate.
-    #[error("the private key {} does not match the first certificate in {}", key.display(), cert.display())]
+    #[error("the private key {key} does not match the first certificate in {cert}")]
     Mismatch {
         /// File of the private key.
-        key: PathBuf,
+        key: PemSource,
         /// File of the certificate.
-        cert: PathBuf,
+        cert: PemSource,
     },
     /// The system has no randomness for keys.
     #[error("cannot set up TLS: {0}")]
@@ -136,7 +135,7 @@ pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let (pair, warning) = certified_key(files, &provider)?;
     if let Some(warning) = warning {
-        tracing::warn!("clients may reject the certificate {}: {warning}", files.cert.display());
+        tracing::warn!("clients may reject the certificate {}: {warning}", files.cert);
     }
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -208,7 +207,7 @@ fn certified_key(
 }
 
 /// Returns all certificates of a file, PEM or DER.
-fn certificates(role: FileRole, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(role: FileRole, path: &PemSource) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(role, path)?;
     let certificate = |der: &[u8], line| match CertificateFacts::parse(der) {
         Some(facts) => Ok(CertificateDer::from(facts.der.to_vec())),
@@ -241,7 +240,7 @@ fn is_private_key(section: &Section) -> bool {
 }
 
 /// Returns the first private key of a file, PEM or DER.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(path: &PemSource) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(FileRole::Key, path)?;
     let problem = |problem| content(FileRole::Key, path, problem);
     if certificate::is_der(&bytes) {
@@ -269,12 +268,18 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
 }
 
-fn read(role: FileRole, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read { role, path: path.to_owned(), source })
+fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
+    let text = match path {
+        PemSource::Inline(text) => text.clone().into_bytes(),
+        PemSource::File(file) => {
+            fs::read(file).map_err(|source| TlsError::Read { role, path: path.clone(), source })?
+        }
+    };
+    Ok(text)
 }
 
-fn content(role: FileRole, path: &Path, source: ContentError) -> TlsError {
-    TlsError::Content { role, path: path.to_owned(), source }
+fn content(role: FileRole, path: &PemSource, source: ContentError) -> TlsError {
+    TlsError::Content { role, path: path.clone(), source }
 }
 
 fn io_text(error: &io::Error) -> String {

@@ -20,6 +20,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
+/// Longest label, in bytes.
+const MAX_LABEL: usize = 32;
 
 /// Mistake in a PEM file. Lines are counted from 1.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -113,7 +115,9 @@ pub(super) fn sections(bytes: &[u8]) -> Result<Vec<Section>, PemError> {
 /// Splits what follows `-----BEGIN ` or `-----END ` into the label and the text behind its dashes.
 fn label(text: &str) -> Option<(&str, &str)> {
     let (label, behind) = text.split_once(DASHES)?;
-    let is_label = !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    // Nothing else may be in an error: it could be a line of a key.
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
+    let is_label = (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_part);
     is_label.then_some((label, behind))
 }
 

@@ -192,7 +192,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Wake::Incoming(incoming) => turn.spend_on(incoming),
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
-            let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
+            let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
             // For whatever reason the task woke: a client that never stops sending must not keep deadlines
             // from passing.
             if cause.is_none() && self.deadline() <= now {
@@ -257,15 +257,17 @@ impl<T: Transport, G> Driver<T, G> {
     fn handle(
         &mut self,
         wake: Wake,
-        mut events: VecDeque<Event>,
+        events: &mut VecDeque<Event>,
         now: Instant,
         outputs: &mut Outputs,
         trigger: &mut CloseTrigger,
     ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
-                events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
-                Outbox::recycle(events);
+                while let Some(event) = events.pop_front() {
+                    self.protocol.on_event(event, now, outputs);
+                }
+                Outbox::recycle(std::mem::take(events));
             }
             // No sign of life: the rest may never come.
             Wake::Incoming(Incoming::Partial) => {}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::ws::{Got, Ws};
 use common::{hex, soon};
 use serde_json::{Value, json};
+use sigver::protocol::dialect::Dialect;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -110,7 +111,7 @@ impl ServerProcess {
 
 fn dialect<'a>(status: &'a Value, name: &str) -> &'a Value {
     let dialects = status["dialects"].as_array().unwrap();
-    assert_eq!(dialects.len(), 16);
+    assert_eq!(dialects.len(), Dialect::ALL.len());
     dialects.iter().find(|usage| usage["name"] == name).unwrap()
 }
 

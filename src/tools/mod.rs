@@ -83,7 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
         Ok(Tool::Options) => print!("{}", cli::markdown()),
-        Ok(Tool::Status(args)) => return block_on(status::run(args)),
+        Ok(Tool::Status(args)) => return block_on(async { Ok(status::run(args).await?) }),
         Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => return block_on(probe.run()),
         Ok(Tool::Bench(bench)) => return block_on(bench.run()),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use common::ws::{BINARY, Got, Ws, frame, request};
 use common::{TestGateway, hex, soon, tls_files};
+use sigver::config::EnabledTransports;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -131,6 +132,9 @@ async fn plain_requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
         ("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", ""),
         ("GET /abc HTTP/1.1\r\nHost: x\r\n\r\n", "426 Upgrade Required", "426 "),
+        ("OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", "400 Bad Request", "400 "),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", "404 Not Found", "404 "),
         ("PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "404 Not Found", "404 "),
         ("GET /?a=b HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "sigver"),
@@ -245,6 +249,72 @@ async fn upgrade_selects_the_first_subprotocol_and_no_extension() {
     gateway.stop().await;
 }
 
+/// nginx speaks HTTP/1.0 to a server unless it is configured otherwise. Every Node.js server grants all of
+/// these.
+#[tokio::test]
+async fn upgrade_is_granted_in_every_form_that_all_node_servers_accept() {
+    let gateway = TestGateway::start("auto").await;
+    let good = request("/k");
+    let forms = [
+        good.replace("HTTP/1.1", "HTTP/1.0").replace("Connection: Upgrade", "Connection: upgrade"),
+        good.replace("HTTP/1.1", "HTTP/1.0").replace("Host: localhost\r\n", ""),
+        good.replace("Host: localhost\r\n", ""),
+        good.replace("Version: 13", "Version: 8"),
+        good.replace("GET /k", "GET http://x/k"),
+        good.replace("Upgrade: websocket", "UPGRADE: WEBSOCKET"),
+        good.replace("Connection: Upgrade", "connection: keep-alive,\tUPGRADE"),
+        good.replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"),
+        good.replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        // The body is no frame.
+        good.replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
+    ];
+    for form in forms {
+        assert_ne!(form, good);
+        // In one segment, and byte by byte: the second is left to hyper.
+        for trickles in [false, true] {
+            let mut stream = gateway.tcp().await;
+            let bytes = form.as_bytes();
+            let at = if trickles { bytes.len() / 2 } else { bytes.len() };
+            stream.write_all(&bytes[..at]).await.unwrap();
+            if trickles {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                stream.write_all(&bytes[at..]).await.unwrap();
+            }
+            let ws = Ws::open_with(stream, b"").await;
+            connect_and_be_first(ws).await;
+        }
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn health_checks_are_answered_in_every_mode() {
+    let (events, all) = (EnabledTransports::EventStream, EnabledTransports::All);
+    for (protocol, transports) in
+        [("auto", all), ("auto", events), ("sigver-9", events), ("sigver-20", all), ("signaller", all)]
+    {
+        let gateway = TestGateway::configured(|config| {
+            config.protocol = protocol.parse().unwrap();
+            config.transports = transports;
+        })
+        .await;
+        for asked in [
+            "GET / HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+            // The default of HAProxy's `option httpchk`.
+            "OPTIONS / HTTP/1.0\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            let answer = ask(&mut gateway.tcp().await, asked).await;
+            assert!(answer.status.ends_with(" 200 OK"), "{protocol} {transports:?} {asked}: {answer:?}");
+            let body = if asked.starts_with("HEAD") { "" } else { "sigver: " };
+            assert!(String::from_utf8(answer.body).unwrap().starts_with(body), "{protocol}: {asked}");
+        }
+        gateway.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn malformed_upgrade_is_rejected() {
     let gateway = TestGateway::start("auto").await;
@@ -256,12 +326,21 @@ async fn malformed_upgrade_is_rejected() {
         (good.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), "400 Bad Request"),
         (good.replace("Upgrade: websocket", "Upgrade: h2c"), "426 Upgrade Required"),
         (good.replace("GET", "POST"), "404 Not Found"),
+        (good.replace("Host: localhost", "Host: x\r\nHost: y"), "400 Bad Request"),
+        (
+            good.replace(
+                "Sec-WebSocket-Key",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Key",
+            ),
+            "400 Bad Request",
+        ),
     ] {
         let mut stream = gateway.tcp().await;
         let answer = ask(&mut stream, &bad).await;
         assert_eq!(answer.status, format!("HTTP/1.1 {status}"), "{bad}");
         let version = answer.header("sec-websocket-version");
-        assert_eq!(version, status.starts_with("400").then_some("13"), "{bad}");
+        let is_handshake = status.starts_with("400") && !bad.contains("Host: y");
+        assert_eq!(version, is_handshake.then_some("13"), "{bad}");
         // The connection can be used again.
         connect_and_be_first(Ws::open(stream, "/k").await).await;
     }
@@ -280,6 +359,9 @@ async fn oversized_or_malformed_heads_are_rejected() {
         ("many headers", many_headers.as_bytes(), &["431"]),
         ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", &["400"]),
         ("a strange version", b"GET / HTTP/7.3\r\n\r\n", &["400", "505"]),
+        ("an unknown version", b"GET / HTTP/1.2\r\n\r\n", &["400", "505"]),
+        ("a folded header", b"GET / HTTP/1.1\r\nHost: x\r\n y\r\n\r\n", &["400"]),
+        ("a path that is not escaped", b"GET /<k> HTTP/1.1\r\nHost: x\r\n\r\n", &["400"]),
     ] {
         let mut stream = gateway.tcp().await;
         let _ = stream.write_all(bytes).await;

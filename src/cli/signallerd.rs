@@ -10,7 +10,11 @@ use super::{
     CliError, GivenValue, Invocation, Outcome, Source, Values, add_environment, config_file, configure,
     extra_args_warning,
 };
-use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
+
+/// Host and port without `-addr`: every interface.
+const DEFAULT_ADDRESS: (&str, &str) = ("", "8080");
+/// Shortest deadline, in seconds.
+const MIN_DEADLINE: u64 = 6;
 
 /// One flag.
 struct GoFlag {
@@ -67,6 +71,10 @@ enum GoFlagError {
     ArgumentMissing(String),
     #[error("invalid value {0:?} for flag -addr: missing port in address")]
     PortMissing(String),
+    #[error(
+        "invalid value {1:?} for flag -{0}: It is a whole number of seconds from {MIN_DEADLINE} to 2147483647."
+    )]
+    DeadlineTooShort(&'static str, String),
     #[error(transparent)]
     Cli(#[from] CliError),
 }
@@ -89,6 +97,12 @@ fn parse_flags(
     values.insert("protocol", only_signaller);
     add_environment(&mut values, invocation.inputs.env, &mut warnings);
     config_file::add_values(&mut values, invocation.inputs.read_file).map_err(CliError::from)?;
+    if !values.contains_key("listen") {
+        for (option, default) in [("host", DEFAULT_ADDRESS.0), ("port", DEFAULT_ADDRESS.1)] {
+            let given = || GivenValue { texts: vec![default.into()], source: Source::Signallerd("addr") };
+            values.entry(option).or_insert_with(given);
+        }
+    }
     let config = configure(&values, invocation.inputs.env)?;
     Ok(invocation.outcome(config, &values, warnings))
 }
@@ -135,6 +149,10 @@ fn set(values: &mut Values, flag: &GoFlag, value: &str) -> Result<(), GoFlagErro
         let given = GivenValue { texts: vec![value.into()], source: Source::Signallerd(flag.name) };
         values.insert(option, given);
     };
+    let is_deadline = flag.name.ends_with("DL");
+    if is_deadline && value.parse().is_ok_and(|seconds: u64| seconds < MIN_DEADLINE) {
+        return Err(GoFlagError::DeadlineTooShort(flag.name, value.to_owned()));
+    }
     if flag.name != "addr" {
         set(flag.option, value);
         return Ok(());
@@ -151,7 +169,7 @@ fn usage() -> String {
     for GoFlag { name, value_type, option, help } in FLAGS {
         text.push_str(&format!("\n  -{name} {value_type}\n    \t{help}"));
         let default = match name {
-            "addr" => format!("\"{DEFAULT_HOST}:{DEFAULT_PORT}\""),
+            "addr" => format!("\"{}:{}\"", DEFAULT_ADDRESS.0, DEFAULT_ADDRESS.1),
             _ => find_long(option).map(|option| option.default.to_owned()).unwrap_or_default(),
         };
         if !default.is_empty() {
@@ -177,7 +195,8 @@ mod tests {
     }
 
     fn alone() -> Config {
-        Config { protocol: "signaller".parse().unwrap(), ..defaults() }
+        let protocol = "signaller".parse().unwrap();
+        Config { protocol, ..defaults() }.with_address("", 8080)
     }
 
     #[test]
@@ -237,10 +256,10 @@ mod tests {
             },
             ..alone()
         }
-        .with_address("127.0.0.1", 8080);
+        .with_address("127.0.0.1", 8081);
         let given = [
             "-addr",
-            "127.0.0.1:8080",
+            "127.0.0.1:8081",
             "-originRE",
             r"^https://ok\.example$",
             "--listenDL",
@@ -264,6 +283,9 @@ mod tests {
             assert_eq!(run(args).0.signaller.origin.unwrap().as_str(), "-a=b");
         }
         assert_eq!(run(&["-originRE", ""]).0, alone());
+        // Without the flag, the environment decides.
+        let port = called("signallerd", &[], &[("SIGVER_PORT", "9000")]);
+        assert_eq!(port, Outcome::Run(alone().with_address("", 9000), vec![]));
         // TLS and the log have no flag.
         let log = called("signallerd", &[], &[("SIGVER_LOG", "warn"), ("SIGVER_PROTOCOL", "auto")]);
         assert_eq!(log, Outcome::Run(Config { log: "warn".parse().unwrap(), ..alone() }, vec![]));
@@ -304,6 +326,14 @@ mod tests {
                 "invalid value \"0\" for flag -maxSize: It is a whole number of bytes from 1 to 1073741824.",
             ),
             (
+                &["-listenDL=5"],
+                "invalid value \"5\" for flag -listenDL: It is a whole number of seconds from 6 to 2147483647.",
+            ),
+            (
+                &["-pipeDL", "0"],
+                "invalid value \"0\" for flag -pipeDL: It is a whole number of seconds from 6 to 2147483647.",
+            ),
+            (
                 &["-pipeDL", "10s"],
                 "invalid value \"10s\" for flag -pipeDL: It is a whole number of seconds from 1 to 2147483647.",
             ),
@@ -314,7 +344,7 @@ mod tests {
         for help in ["-h", "--help"] {
             assert_eq!(called("signallerd", &["-maxMsg", "1", help, "-x"], &[]), Outcome::Print(usage()));
         }
-        let first = "Usage of signallerd:\n  -addr string\n    \taddress to listen on, host:port (default \"0.0.0.0:8000\")\n";
+        let first = "Usage of signallerd:\n  -addr string\n    \taddress to listen on, host:port (default \":8080\")\n";
         assert!(usage().starts_with(first), "{}", usage());
         let deadline =
             "\n  -listenDL int\n    \tlongest wait of a listener for a connector, in seconds (default 60)\n";

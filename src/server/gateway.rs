@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use thiserror::Error;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -35,6 +36,9 @@ use crate::config::{Config, ConfigError, EnabledTransports};
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for connections to close when the gateway shuts down.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
+/// Pause between the response to an upgrade request and a first frame for which the client does not have to
+/// ask.
+const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
 
 /// A gateway that listens. Connections wait in the listener's queue until [`run_until`](Gateway::run_until)
 /// is polled.
@@ -288,12 +292,25 @@ impl Frontend {
         let Frontend { shared, routes, max_message, .. } = &*self;
         let upgraded =
             http::serve(stream, endpoint, routes.clone(), alive.clone(), shared.shutdown.begun()).await;
-        let Some(http::Upgraded { stream, response, prefetched, target }) = upgraded else {
+        let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
             return;
         };
         let shared = Arc::clone(shared);
+        let pause = match &target {
+            UpgradeTarget::Room(_) => shared.policy.sends_first().then_some(FIRST_FRAME_PAUSE),
+            // A pipe has no time to lose: its deadlines run, and its other end may close.
+            UpgradeTarget::Signaller(..) => Some(Duration::ZERO),
+        };
+        if let Some(pause) = pause {
+            // Boxed, as this state is rarely needed.
+            let sent = Box::pin(send_apart(&mut stream, std::mem::take(&mut response), pause)).await;
+            if sent.is_err() {
+                tracing::debug!(remote = self.remote(endpoint), "connection ended within the upgrade");
+                return;
+            }
+        }
         // A task of its own, so that the larger state of the HTTP connection is freed now.
         match target {
             UpgradeTarget::Room(upgrade) => {
@@ -324,8 +341,25 @@ impl Frontend {
     }
 }
 
+/// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add
+/// their listener a turn of their event loop after the upgrade would lose a frame that arrives with it.
+async fn send_apart<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    response: Vec<u8>,
+    pause: Duration,
+) -> io::Result<()> {
+    stream.write_all(&response).await?;
+    stream.flush().await?;
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     #[test]
@@ -335,5 +369,31 @@ mod tests {
         }
         let size = size(Frontend::handle_stream);
         assert!(size <= 1024, "{size}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_frame_follows_the_upgrade_after_a_pause() {
+        for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
+            let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
+            let routes = Routes { websockets: true, signaller: None, events: None };
+            let (shared, max_message) = (Shared::new(&config), config.max_message);
+            let alive = shared.shutdown.track();
+            let frontend = Arc::new(Frontend { shared, routes, tls: None, max_message });
+            let (mut client, server) = tokio::io::duplex(1024);
+            let endpoint = ClientEndpoint { remote: None, tls: false };
+            tokio::spawn(frontend.serve_http(server, endpoint, alive));
+            let request = "GET /k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut response = Vec::new();
+            while !response.ends_with(b"\r\n\r\n") {
+                response.push(client.read_u8().await.unwrap());
+            }
+            let upgraded = tokio::time::Instant::now();
+            // The frame of a message, or the ping by which `auto` measures the round trip.
+            let opcode = if is_apart { 0x82 } else { 0x89 };
+            assert_eq!(client.read_u8().await.unwrap(), opcode, "{protocol}");
+            assert_eq!(upgraded.elapsed() >= FIRST_FRAME_PAUSE, is_apart, "{protocol}");
+        }
     }
 }

@@ -66,7 +66,7 @@ async fn http() {
     let bad_close = [&["connection: close"][..], &bad].concat();
     let empty = ["connection: close", "content-length: 0"];
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    for path in ["/", "/listen/", "/foo"] {
+    for path in ["/listen/", "/foo"] {
         let answer = server.raw(&get(path)).await;
         expect(&answer, "404 Not Found", &page, "404 page not found\n");
     }

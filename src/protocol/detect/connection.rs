@@ -1,13 +1,14 @@
 //! The protocol of one connection, from its upgrade to its end: the dialect is detected, and then spoken by a
-//! [`Session`] alone.
+//! session alone.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::detector::Detector;
+use super::narrowing::NarrowingSession;
 use super::partition::Placement;
 use super::policy::Policy;
-use crate::protocol::dialect::{OutputSink, ReleaseSet, Session, UpgradeRequest};
+use crate::protocol::dialect::{OutputSink, ReleaseSet, UpgradeRequest};
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Event, Reason};
 
@@ -21,10 +22,17 @@ pub struct ConnectionProtocol {
 
 #[derive(Debug)]
 enum State {
-    /// The client may speak several releases.
+    /// The client may speak releases of several families.
     Detecting(Box<Detector>),
-    /// The client speaks one release.
-    Established(Session),
+    /// The client speaks releases of one family.
+    Established(NarrowingSession),
+}
+
+impl State {
+    /// Returns true if nothing is left to detect.
+    fn is_certain(&self) -> bool {
+        matches!(self, State::Established(session) if session.is_certain())
+    }
 }
 
 impl ConnectionProtocol {
@@ -58,7 +66,7 @@ impl ConnectionProtocol {
     pub fn on_message(&mut self, message: Message, now: Instant, out: &mut dyn OutputSink) {
         self.run(now, out, |state, out| match state {
             State::Detecting(detector) => detector.on_message(message, now, out),
-            State::Established(session) => session.decode(message, out),
+            State::Established(session) => session.on_message(message, now, out),
         });
     }
 
@@ -69,7 +77,7 @@ impl ConnectionProtocol {
         }
         self.run(now, out, |state, out| match state {
             State::Detecting(detector) => detector.on_event(event, now, out),
-            State::Established(session) => session.encode(event, now, out),
+            State::Established(session) => session.on_event(event, now, out),
         });
     }
 
@@ -77,7 +85,7 @@ impl ConnectionProtocol {
     pub fn deadline(&self) -> Option<Instant> {
         let deadline = match &self.state {
             State::Detecting(detector) => detector.deadline(),
-            State::Established(session) => session.deadline(),
+            State::Established(session) => session.session.deadline(),
         };
         match &self.placement {
             None => deadline,
@@ -89,7 +97,7 @@ impl ConnectionProtocol {
     pub fn on_timeout(&mut self, now: Instant, out: &mut dyn OutputSink) {
         self.run(now, out, |state, out| match state {
             State::Detecting(detector) => detector.on_timeout(now, out),
-            State::Established(session) => session.poll(now, out),
+            State::Established(session) => session.session.poll(now, out),
         });
     }
 
@@ -97,7 +105,7 @@ impl ConnectionProtocol {
     pub fn close(&self, reason: &Reason) -> Close {
         match &self.state {
             State::Detecting(detector) => detector.close(reason),
-            State::Established(session) => session.close(reason),
+            State::Established(session) => session.session.close(reason),
         }
     }
 
@@ -105,14 +113,14 @@ impl ConnectionProtocol {
     pub fn candidates(&self) -> ReleaseSet {
         match &self.state {
             State::Detecting(detector) => detector.candidates(),
-            State::Established(session) => session.candidates(),
+            State::Established(session) => session.candidates().releases,
         }
     }
 
     /// Returns true if nothing is left to detect.
     #[cfg(test)]
     pub(super) fn is_established(&self) -> bool {
-        matches!(self.state, State::Established(_))
+        self.state.is_certain()
     }
 
     /// Handles one input; what is put out passes the placement, if there is one.
@@ -125,15 +133,20 @@ impl ConnectionProtocol {
         match &mut self.placement {
             None => handle(&mut self.state, out),
             Some(placement) => {
+                let was_certain = self.state.is_certain();
                 handle(&mut self.state, &mut placement.filter(now, out));
                 let changes = placement.settle(now, out);
-                if let State::Detecting(detector) = &mut self.state {
-                    if changes.held {
-                        detector.ask_identity(out);
+                match &mut self.state {
+                    State::Detecting(detector) => {
+                        if changes.held {
+                            detector.ask_identity(out);
+                        }
+                        if changes.left {
+                            detector.forget_replay();
+                        }
                     }
-                    if changes.left {
-                        detector.forget_replay();
-                    }
+                    State::Established(session) if changes.held && !was_certain => session.ask_identity(out),
+                    State::Established(_) => {}
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::after;
 use super::assumption::Assumption;
 use super::evidence::{self, FrameFacts, History};
+use super::narrowing::NarrowingSession;
 use super::policy::Policy;
 use crate::protocol::dialect::{
     Candidates, Evidence, Family, Output, OutputSink, PROBE, Release, ReleaseSet, Session, UpgradeRequest,
@@ -21,31 +22,30 @@ const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Limit of the events that wait for the room's answer to a client whose assumption was reverted, in bytes.
 const MAX_REPLAYED: usize = 256 * 1024;
 
-/// The state of a connection whose dialect is not yet certain.
+/// The state of a connection until its client has sent a frame that fits the dialect it is treated as.
 #[derive(Debug)]
 pub(super) struct Detector {
     opened: Instant,
     policy: Arc<Policy>,
-    /// The upgrade, as long as the session may have to be started again: only an assumption is ever reverted.
-    upgrade: Option<Box<UpgradeRequest>>,
-    history: History,
+    upgrade: UpgradeRequest,
+    /// The releases that the client may speak, until there is a session.
     candidates: Candidates,
     phase: Phase,
     /// The codec of the most likely dialect, once either side has sent something.
-    session: Option<Session>,
+    session: Option<NarrowingSession>,
 }
 
 /// Extent to which sent frames rest on frames of the client.
 #[derive(Debug)]
 enum Phase {
     /// Neither side has sent anything.
-    AwaitingFirstFrame(Box<AwaitingFirstFrame>),
-    /// The client has sent something, and only its dialect within a family may be open.
+    AwaitingFirstFrame(AwaitingFirstFrame),
+    /// Only the dialect within a family may be open: the session is to be taken out.
     Confirmed,
     /// The client has not sent anything, and is treated as one that waits for the server.
-    Assumed(Box<Assumption>),
+    Assumed(Assumption),
     /// An assumption was reverted: these events are replayed after the room's next answer.
-    Replaying(Box<ReplayBuffer>),
+    Replaying(ReplayBuffer),
 }
 
 #[derive(Debug)]
@@ -91,14 +91,13 @@ impl Detector {
         Detector {
             opened: now,
             policy: Arc::clone(policy),
-            upgrade: Some(Box::new(upgrade)),
-            history: History::default(),
+            upgrade,
             candidates: Candidates::new(policy.releases),
-            phase: Phase::AwaitingFirstFrame(Box::new(AwaitingFirstFrame {
+            phase: Phase::AwaitingFirstFrame(AwaitingFirstFrame {
                 round_trip: None,
                 speak_at: may_be_silent.then(|| after(now, windows.silence.saturating_mul(4))),
                 give_up_at: after(now, windows.first_frame),
-            })),
+            }),
             session: None,
         }
     }
@@ -117,16 +116,15 @@ impl Detector {
         }
     }
 
-    /// Takes the session out, if there is nothing left to detect.
-    pub(super) fn take_session(&mut self) -> Option<Session> {
-        let certain = self.candidates.releases.len() <= 1 && matches!(self.phase, Phase::Confirmed);
-        if certain { self.session.take() } else { None }
+    /// Takes the session out, if only the dialect within its family may be open.
+    pub(super) fn take_session(&mut self) -> Option<NarrowingSession> {
+        if matches!(self.phase, Phase::Confirmed) { self.session.take() } else { None }
     }
 
     pub(super) fn on_pong(&mut self, now: Instant) {
         if let Phase::AwaitingFirstFrame(awaiting) = &mut self.phase
             && let AwaitingFirstFrame { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
-                &mut **awaiting
+                awaiting
         {
             let windows = self.policy.windows;
             *round_trip = Some(now.saturating_duration_since(self.opened));
@@ -144,7 +142,7 @@ impl Detector {
             Some(_) => self.narrow(facts, now, out),
         }
         if let Some(session) = &mut self.session {
-            session.decode(message, out);
+            session.session.decode(message, out);
         }
     }
 
@@ -161,11 +159,12 @@ impl Detector {
 
     /// Narrows the candidates by a later frame.
     fn narrow(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
+        let Some(session) = &mut self.session else { return };
         let assumed = matches!(self.phase, Phase::Assumed(_));
         if assumed {
             let all = self.policy.releases;
-            let possible = evidence::narrow(facts, self.history, all);
-            if possible == all && all != self.candidates.releases {
+            let possible = evidence::narrow(facts, session.history, all);
+            if possible == all && all != session.candidates().releases {
                 // The frame is evidence of nothing, so the assumption is not confirmed.
                 return;
             }
@@ -174,23 +173,16 @@ impl Detector {
                 return self.revert_assumption(other, out);
             }
         }
-        let possible = evidence::narrow(facts, self.history, self.candidates.releases);
-        let narrower = possible != self.candidates.releases;
-        if !possible.is_empty() && (narrower || assumed) {
-            out.put(Output::Recognised(possible, Evidence::LaterFrame));
-        }
-        if !possible.is_empty() && narrower {
-            self.candidates = Candidates::new(possible);
-            if let Some(session) = &mut self.session {
-                session.adopt(self.candidates, now, out);
-            }
-        }
+        session.narrow(facts, assumed, now, out);
         self.confirm(facts, now, out);
     }
 
     /// Notes that the client sent a frame that fits: an assumption is confirmed, and held events are sent.
     fn confirm(&mut self, facts: FrameFacts<'_>, now: Instant, out: &mut dyn OutputSink) {
-        let awaits_pong = self.history.awaits_pong(facts, self.candidates.releases);
+        let awaits_pong = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.history.awaits_pong(facts, session.candidates().releases));
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
             Phase::Assumed(mut assumption) if awaits_pong => {
                 assumption.await_pong();
@@ -201,19 +193,16 @@ impl Detector {
                 self.phase = phase
             }
         }
-        if matches!(self.phase, Phase::Confirmed) {
-            self.upgrade = None;
+        if let Some(session) = &mut self.session {
+            session.history.note(facts);
         }
-        self.history.note(facts);
     }
 
     /// Starts again for a client that was treated as one of sigver 15 to 18, and speaks something else. The
     /// current clients ignore what they were sent (measured on netflux 4.3.0 and 4.3.1), so that nothing is
     /// lost.
     fn revert_assumption(&mut self, candidates: Candidates, out: &mut dyn OutputSink) {
-        let Some(upgrade) = &self.upgrade else { return };
         out.put(Output::Recognised(candidates.releases, Evidence::Corrected));
-        self.history = History::default();
         let buffered = match std::mem::replace(&mut self.phase, Phase::Confirmed) {
             Phase::Assumed(assumption) => assumption.revert(),
             Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_) => Vec::new(),
@@ -221,27 +210,27 @@ impl Detector {
         match candidates.family() {
             Family::ProtobufV2 => {
                 out.ask(Command::RevertAssumption);
-                self.phase = Phase::Replaying(Box::new(ReplayBuffer::new(buffered)));
+                self.phase = Phase::Replaying(ReplayBuffer::new(buffered));
             }
             // The key, and so the room, is another one.
             Family::Json | Family::ProtobufV1 => out.put(Output::Leave),
         }
-        self.candidates = candidates;
-        self.session = Some(Session::new(upgrade, candidates, self.policy.transcode, self.opened));
+        let session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        self.session = Some(NarrowingSession { session, history: History::default() });
     }
 
     /// Starts a session of the most likely of these candidates, which are of one family, or closes if the key
     /// is none of its keys.
     fn start_session(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
-        let Some(upgrade) = &self.upgrade else { return };
         self.candidates = candidates;
-        if let Some(close) = Session::key_error(upgrade, candidates.most_likely) {
+        if let Some(close) = Session::key_error(&self.upgrade, candidates.most_likely) {
             return out.close(close);
         }
-        let mut session = Session::new(upgrade, candidates, self.policy.transcode, self.opened);
+        let mut session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        let mut history = History::default();
         if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
             out.binary(PROBE);
-            self.history.probed = true;
+            history.probed = true;
         }
         session.open(self.opened, out);
         let round_trip = match &self.phase {
@@ -250,19 +239,16 @@ impl Detector {
         };
         self.phase = if candidates.family() == Family::ProtobufV1 && self.policy.releases.len() > 1 {
             let round_trip = round_trip.unwrap_or(self.policy.windows.silence);
-            Phase::Assumed(Box::new(Assumption::new(after(after(now, round_trip), HOLD_TIMEOUT))))
+            Phase::Assumed(Assumption::new(after(after(now, round_trip), HOLD_TIMEOUT)))
         } else {
             Phase::Confirmed
         };
-        self.session = Some(session);
+        self.session = Some(NarrowingSession { session, history });
     }
 
     pub(super) fn on_event(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         let admitted = matches!(event, Event::Admitted { .. } | Event::BecameMember { .. });
         let linked = matches!(event, Event::LinkedToMember { .. });
-        if admitted || linked {
-            self.history.member = admitted;
-        }
         match &mut self.phase {
             Phase::AwaitingFirstFrame(_) | Phase::Confirmed => self.encode_events([event], now, out),
             Phase::Assumed(assumption) => {
@@ -290,27 +276,26 @@ impl Detector {
         out: &mut dyn OutputSink,
     ) {
         if let Some(session) = &mut self.session {
-            events.into_iter().for_each(|event| session.encode(event, now, out));
+            events.into_iter().for_each(|event| session.on_event(event, now, out));
         }
     }
 
     /// Asks a client that is held back for its generation, if it can be asked.
     pub(super) fn ask_identity(&mut self, out: &mut dyn OutputSink) {
-        if let Some(question) = self.session.as_mut().and_then(Session::question) {
-            out.send(question);
-            self.history.identity_probed = true;
+        if let Some(session) = &mut self.session {
+            session.ask_identity(out);
         }
     }
 
     /// Drops the events of a room that the client has left.
     pub(super) fn forget_replay(&mut self) {
         if let Phase::Replaying(buffer) = &mut self.phase {
-            **buffer = ReplayBuffer::default();
+            *buffer = ReplayBuffer::default();
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let session = self.session.as_ref().and_then(Session::deadline);
+        let session = self.session.as_ref().and_then(|session| session.session.deadline());
         let phase = match &self.phase {
             Phase::AwaitingFirstFrame(awaiting) => {
                 awaiting.speak_at.into_iter().chain([awaiting.give_up_at]).min()
@@ -337,26 +322,31 @@ impl Detector {
                 if let Some(held) = assumption.release(now) {
                     // The client had the time to answer the probe. If it does so later, it still is a
                     // candidate.
-                    self.history.probe_expired = true;
-                    let unanswered = self.candidates.releases.filter(|release| !release.has_protobuf_pong());
-                    if let Some(session) = self.session.as_mut().filter(|_| !unanswered.is_empty()) {
-                        session.assume(Candidates::new(unanswered), now, out);
+                    let unanswered = self.candidates().filter(|release| !release.has_protobuf_pong());
+                    if let Some(NarrowingSession { session, history }) = &mut self.session {
+                        history.probe_expired = true;
+                        if !unanswered.is_empty() {
+                            session.assume(Candidates::new(unanswered), now, out);
+                        }
                     }
                     self.encode_events(held, now, out);
                 }
             }
             Phase::Confirmed | Phase::Replaying(_) => {}
         }
-        if let Some(session) = &mut self.session {
+        if let Some(NarrowingSession { session, .. }) = &mut self.session {
             session.poll(now, out);
         }
     }
 
     pub(super) fn close(&self, reason: &Reason) -> Close {
-        close_frame_for(self.candidates.most_likely, reason)
+        match &self.session {
+            Some(NarrowingSession { session, .. }) => session.close(reason),
+            None => close_frame_for(self.candidates.most_likely, reason),
+        }
     }
 
     pub(super) fn candidates(&self) -> ReleaseSet {
-        self.candidates.releases
+        self.session.as_ref().map_or(self.candidates, NarrowingSession::candidates).releases
     }
 }

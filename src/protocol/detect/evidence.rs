@@ -20,6 +20,7 @@ use crate::protocol::dialect::{
     Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
 };
 use crate::protocol::frame::Message;
+use crate::protocol::model::Event;
 
 /// Earlier frames of a connection, as far as they bear on the meaning of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +67,20 @@ impl<'a> FrameFacts<'a> {
 }
 
 impl History {
+    /// Notes an event that the client is sent.
+    pub(super) fn note_event(&mut self, event: &Event) {
+        match event {
+            Event::Admitted { .. } | Event::BecameMember { .. } => self.member = true,
+            Event::LinkedToMember { .. } => self.member = false,
+            Event::LinkedToJoiner { .. }
+            | Event::Refused(_)
+            | Event::Relayed { .. }
+            | Event::Undeliverable { .. }
+            | Event::LinkEnded { .. }
+            | Event::Evicted(_) => {}
+        }
+    }
+
     /// Notes what bears on later frames.
     pub(super) fn note(&mut self, facts: FrameFacts<'_>) {
         match facts.message {

@@ -7,6 +7,7 @@ mod assumption;
 mod connection;
 mod detector;
 mod evidence;
+mod narrowing;
 mod partition;
 mod policy;
 mod protocol_set;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use crate::protocol::dialect::ReleaseSet;
+use crate::protocol::dialect::{Family, ReleaseSet};
 
 /// The configuration of detection.
 #[derive(Clone, Debug)]
@@ -24,6 +24,16 @@ impl Policy {
     /// Returns the default policy for these releases.
     pub fn new(releases: ReleaseSet) -> Self {
         Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
+    }
+
+    /// Returns true if a client may be sent a message before it has sent one, and without a wait for
+    /// evidence: nothing is to be detected, and clients of these releases await the first message.
+    pub fn sends_first(&self) -> bool {
+        let all = self.releases;
+        match all.len() {
+            1 => all.of_family(Family::ProtobufV2).is_empty(),
+            _ => all.of_family(Family::ProtobufV1) == all,
+        }
     }
 }
 

@@ -125,8 +125,8 @@ impl Session {
     }
 
     /// Returns the releases that the client may speak.
-    pub fn candidates(&self) -> ReleaseSet {
-        self.candidates.releases
+    pub fn candidates(&self) -> Candidates {
+        self.candidates
     }
 
     /// Returns the close frame for a reason in the client's dialect.
@@ -174,7 +174,10 @@ impl Session {
             && !self.mixed
             && let Some(other) = Dialect::from_tag(*sender)
             && other != self.dialect
-            && self.candidates().all(|release| release.dialect().peer_protocol() != other.peer_protocol())
+            && self
+                .candidates
+                .releases
+                .all(|release| release.dialect().peer_protocol() != other.peer_protocol())
         {
             self.mixed = true;
             out.put(Output::Mixed(*link, other));

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -56,8 +57,6 @@ struct Driver<T, G> {
     opened_s: u32,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// Cause of the end, if the first outputs ended the connection.
-    finished: Option<Box<EndCause>>,
     /// True if something waits to be sent.
     flushing: bool,
     transport: T,
@@ -67,13 +66,21 @@ struct Driver<T, G> {
     _guard: G,
 }
 
+/// The future of one connection.
+enum ConnectionTask<T, G> {
+    Running(Driver<T, G>),
+    /// The close handshake. Boxed: the memory for it should not be part of every idle connection's task.
+    Closing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Ended,
+}
+
 /// Runs one connection until it is over. The first outputs of its protocol are executed at once, and the
 /// others while the future is polled. `policy` picks what the client may speak: all of the shared policy, or
 /// a part of it. `guard` is dropped at the very end. A panic ends the connection, and nothing else.
 ///
-/// Not an `async fn`, and with everything in one place: the task would have room for the arguments next to
-/// what is made of them.
-pub fn run<T: Transport + Send, G: Send>(
+/// Not an `async fn`, and no `async` block: the task would have room for the arguments and for what the end
+/// needs next to the driver.
+pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     transport: T,
     endpoint: ClientEndpoint,
     upgrade: UpgradeRequest,
@@ -94,7 +101,6 @@ pub fn run<T: Transport + Send, G: Send>(
         ),
         opened_s: seconds(shared.timers.tick(now)),
         armed_at: NEVER,
-        finished: None,
         // The transport may have been created with bytes to send.
         flushing: true,
         membership,
@@ -104,32 +110,46 @@ pub fn run<T: Transport + Send, G: Send>(
         shared,
         _guard: guard,
     };
-    driver.finished = driver.execute(&mut outputs, CloseTrigger::Dialect).map(Box::new);
-    async move {
-        let cause = poll_fn(|context| driver.poll(context)).await;
-        driver.disarm();
-        let lasted_s = seconds(driver.shared.timers.tick(Instant::now())).saturating_sub(driver.opened_s);
-        let id = driver.membership.peer();
-        if matches!(cause, EndCause::Panicked) {
-            driver.shared.telemetry.count_panic();
+    let mut task = match driver.execute(&mut outputs, CloseTrigger::Dialect) {
+        None => ConnectionTask::Running(driver),
+        Some(cause) => driver.end(&cause),
+    };
+    poll_fn(move |context| task.poll(context))
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> ConnectionTask<T, G> {
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<()> {
+        if let ConnectionTask::Running(driver) = self {
+            let cause = ready!(driver.poll(context));
+            if let ConnectionTask::Running(driver) = std::mem::replace(self, ConnectionTask::Ended) {
+                *self = driver.end(&cause);
+            }
         }
-        driver.in_span(|| cause.log(id, lasted_s));
-        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = driver;
+        match self {
+            ConnectionTask::Closing(closing) => closing.as_mut().poll(context),
+            ConnectionTask::Running(_) | ConnectionTask::Ended => Poll::Ready(()),
+        }
+    }
+}
+
+impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
+    /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
+    fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
+        self.log_end(cause);
+        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = self;
         // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
-            return;
+            return ConnectionTask::Ended;
         }
         let closed = cause.is_server_close();
-        // Boxed: what the end needs should not weigh on every idle connection's task.
-        Box::pin(async move {
+        ConnectionTask::Closing(Box::pin(async move {
             transport.close_gracefully(closed, CLOSE_TIMEOUT).await;
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
             drop(guard);
-        })
-        .await;
+        }))
     }
 }
 
@@ -149,9 +169,6 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
-        if let Some(cause) = self.finished.take() {
-            return Poll::Ready(*cause);
-        }
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
         let mut turn = Turn::default();
@@ -364,10 +381,17 @@ impl<T: Transport, G> Driver<T, G> {
         self.shared.timers.cancel(self.membership.peer(), at);
     }
 
-    fn in_span(&self, log: impl FnOnce()) {
+    /// Notes and logs the end of the connection.
+    fn log_end(&mut self, cause: &EndCause) {
+        self.disarm();
+        let lasted_s = seconds(self.shared.timers.tick(Instant::now())).saturating_sub(self.opened_s);
+        let id = self.membership.peer();
+        if matches!(cause, EndCause::Panicked) {
+            self.shared.telemetry.count_panic();
+        }
         match &self.span {
-            None => log(),
-            Some(span) => span.in_scope(log),
+            None => cause.log(id, lasted_s),
+            Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
         }
     }
 }
@@ -377,8 +401,8 @@ fn seconds(tick: Tick) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) fn size_of_driver() -> usize {
+pub(super) fn size_of_websocket_task() -> usize {
     use crate::server::transport::ws::Socket;
     use tokio_util::task::task_tracker::TaskTrackerToken;
-    size_of::<Driver<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
+    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
 }

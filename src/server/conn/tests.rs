@@ -186,10 +186,10 @@ async fn shutdown_closes_connections() {
     }
 }
 
-/// A task of tokio's is as long as the driver and 112 bytes, rounded up to 128 of them.
+/// A task of tokio's is as long as its future and 112 bytes, rounded up to 128 of them.
 #[test]
-fn driver_is_small() {
-    let size = driver::size_of_driver();
+fn connection_task_is_small() {
+    let size = driver::size_of_websocket_task();
     assert!(size <= 3 * 128 - 112, "{size}");
 }
 

@@ -2,11 +2,13 @@
 //! them.
 
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use crate::server::transport::sse_body::BodyReceiver;
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Returns a response without a body. `request` are the headers of the request, as for all functions here.
 pub(super) fn empty(status: StatusCode, request: &HeaderMap) -> Response<ResponseBody> {
@@ -25,6 +27,8 @@ pub(super) fn event_stream(body: BodyReceiver, request: &HeaderMap) -> Response<
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream;charset=UTF-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    // nginx buffers responses by default, and forwards nothing until it has some kilobytes.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 

@@ -1,6 +1,5 @@
 //! The upgrade to a WebSocket without hyper, for the request that nearly every connection begins with. The
-//! response is that of [`respond`](super::upgrade::respond), and is sent in one write with the first
-//! frame.
+//! response is that of [`respond`](super::upgrade::respond).
 //!
 //! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is
 //! left to hyper: other requests, and requests that the first read does not contain as a whole.
@@ -11,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::signaller_admission::match_path;
@@ -60,9 +59,9 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
     }
-    if head.version != Some(1)
-        || headers.contains_key(header::CONTENT_LENGTH)
+    if headers.contains_key(header::CONTENT_LENGTH)
         || headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::HOST).iter().nth(1).is_some()
     {
         return None;
     }
@@ -87,23 +86,10 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     let (response, upgrade) = upgrade::respond(&request);
     let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)?;
     Some(FirstRead::Upgrade {
-        response: encode(&response),
+        response: upgrade::encode(&response),
         prefetched: Bytes::copy_from_slice(&bytes[length..]),
         target: UpgradeTarget::Room(upgrade),
     })
-}
-
-/// Encodes a response of status 101.
-fn encode<B>(response: &Response<B>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    for (name, value) in response.headers() {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// A stream whose first bytes were read already, and are read again.
@@ -179,8 +165,7 @@ mod tests {
         let UpgradeTarget::Room(upgrade) = target else { panic!("not a room: {target:?}") };
         let response = String::from_utf8(response).unwrap();
         assert!(response.ends_with("\r\n\r\n"), "{response}");
-        // Of all headers, only hyper adds this one.
-        let lines = response.split("\r\n").filter(|line| !line.starts_with("date: "));
+        let lines = response.split("\r\n");
         (lines.map(str::to_owned).collect(), upgrade, prefetched)
     }
 
@@ -201,11 +186,10 @@ mod tests {
         let alive = tokio_util::task::TaskTracker::new().token();
         let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
-        assert!(upgraded.response.is_empty());
+        // The response is left to the WebSocket.
         drop(upgraded.stream);
-        let mut response = Vec::new();
-        client.read_to_end(&mut response).await.unwrap();
-        Some(granted(response, upgraded.prefetched, upgraded.target))
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        Some(granted(upgraded.response, upgraded.prefetched, upgraded.target))
     }
 
     /// Checks the invariant of this module for one input. Returns whether the fast path accepts it.
@@ -226,6 +210,9 @@ mod tests {
         assert_eq!(&prefetched[..], b"prefetched");
         assert_eq!((upgrade.path.as_str(), upgrade.favored), ("/room", true));
         assert!(check_invariant(&bytes));
+        let old = REQUEST.replace("HTTP/1.1", "HTTP/1.0").replace("Version: 13", "Version: 8");
+        assert_eq!(by_fast_path(old.as_bytes()).unwrap().0, response);
+        assert!(check_invariant(old.as_bytes()));
         let offers = REQUEST.replace("Host: a", "Sec-WebSocket-Protocol: one, two");
         assert!(
             by_fast_path(offers.as_bytes()).unwrap().0.contains(&"sec-websocket-protocol: one".to_owned())
@@ -240,9 +227,10 @@ mod tests {
         }
         for (from, to) in [
             ("GET", "POST"),
-            ("HTTP/1.1", "HTTP/1.0"),
+            ("HTTP/1.1", "HTTP/0.9"),
             ("Upgrade: websocket", "Upgrade: h2c"),
-            ("Version: 13", "Version: 8"),
+            ("Version: 13", "Version: 12"),
+            ("Host: a", "Host: a\r\nHost: a"),
             ("dGhlIHNhbXBsZSBub25jZQ==", "short"),
             ("Host: a", "Content-Length: 0"),
             ("Host: a", "Transfer-Encoding: chunked"),
@@ -293,16 +281,20 @@ mod tests {
         let change = prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>()));
         let extra = prop::collection::vec(any::<u8>(), 0..8);
         let headers = prop::collection::vec(header, 0..4);
-        (target, headers, line_end, change, extra).prop_map(|(target, headers, line_end, change, extra)| {
-            let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-            let request = REQUEST.replace("/room?favored", target).replace("Host: a\r\n", &headers);
-            let mut bytes = request.replace("\r\n", line_end).into_bytes();
-            if let Some((at, byte)) = change {
-                *at.get_mut(&mut bytes[..]) = byte;
-            }
-            bytes.extend(extra);
-            bytes
-        })
+        let version = prop_oneof![3 => Just("HTTP/1.1"), 1 => Just("HTTP/1.0")];
+        (target, version, headers, line_end, change, extra).prop_map(
+            |(target, version, headers, line_end, change, extra)| {
+                let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+                let request = REQUEST.replace("/room?favored", target).replace("Host: a\r\n", &headers);
+                let request = request.replace("HTTP/1.1", version);
+                let mut bytes = request.replace("\r\n", line_end).into_bytes();
+                if let Some((at, byte)) = change {
+                    *at.get_mut(&mut bytes[..]) = byte;
+                }
+                bytes.extend(extra);
+                bytes
+            },
+        )
     }
 
     #[test]

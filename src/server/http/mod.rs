@@ -19,7 +19,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::header;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -43,15 +45,19 @@ const MAX_HEAD: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the delivery of the end of an event stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest body of a request for an upgrade, in bytes. It is discarded, as by the Node.js servers.
+const MAX_UPGRADE_BODY: usize = 16 * 1024;
 
 const EVENT_STREAMS_ONLY: &str = "404 Not Found: this server serves event streams only, on the path /\n";
+const TWO_HOSTS: &str = "400 Bad Request: there is more than one Host header\n";
+const UPGRADE_BODY: &str = "400 Bad Request: a request for a WebSocket has no body\n";
 
 /// An HTTP connection that became a WebSocket.
 #[derive(Debug)]
 pub(crate) struct Upgraded<S> {
     /// The stream behind the handshake.
     pub(crate) stream: S,
-    /// The response that grants the WebSocket, if it is still to be sent. It goes out with the first frame.
+    /// The response that grants the WebSocket, still to be sent.
     pub(crate) response: Vec<u8>,
     /// Bytes received after the request.
     pub(crate) prefetched: Bytes,
@@ -114,7 +120,8 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
     let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), endpoint, alive };
-    let service = Arc::new(HttpService { pending: Mutex::default(), routes, streams });
+    let service =
+        Arc::new(HttpService { granted: Mutex::default(), upgrade: Notify::new(), routes, streams });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -124,7 +131,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
             service_fn(|request| {
                 let service = Arc::clone(&service);
                 // Boxed, as hyper requires `Unpin`.
-                Box::pin(async move { Ok::<_, Infallible>(service.route(request).await) })
+                Box::pin(async move { Ok::<_, Infallible>(service.respond(request).await) })
             }),
         );
     let finished = {
@@ -132,16 +139,18 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
             tokio::select! {
                 () = stop => {}
                 () = service.streams.ended.notified() => {}
+                () = service.upgrade.notified() => {}
             }
         });
         poll_fn(|context| match connection.poll_without_shutdown(context) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => stop.as_mut().poll(context).map(|()| None),
+            // On an error of the client, hyper has sent the response already.
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => stop.as_mut().poll(context).map(|()| false),
         })
         .await
     };
-    let Some(result) = finished else {
-        if service.streams.started.load(Ordering::Relaxed) {
+    let Some((response, target)) = service.granted.lock().take() else {
+        if !finished && service.streams.started.load(Ordering::Relaxed) {
             // The last event of the stream is still to be delivered.
             Pin::new(&mut connection).graceful_shutdown();
             let end = poll_fn(|context| connection.poll_without_shutdown(context));
@@ -149,16 +158,13 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         }
         return None;
     };
-    // On an error of the client, hyper has sent the response already.
-    result.ok()?;
-    let target = service.pending.lock().take()?;
     let parts = connection.into_parts();
     let Rewind { prefetched, stream } = parts.io.into_inner();
     let prefetched = match prefetched.is_empty() {
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),
     };
-    Some(Upgraded { stream, response: Vec::new(), prefetched, target })
+    Some(Upgraded { stream, response, prefetched, target })
 }
 
 /// The event streams of one connection.
@@ -183,22 +189,23 @@ impl StreamLifecycle {
 /// The requests of one connection.
 #[derive(Debug)]
 struct HttpService {
-    /// The upgrade that the latest response grants.
-    pending: Mutex<Option<UpgradeTarget>>,
+    /// The upgrade that was granted, with the response.
+    granted: Mutex<Option<(Vec<u8>, UpgradeTarget)>>,
+    /// Notified when an upgrade is granted.
+    upgrade: Notify,
     routes: Routes,
     streams: StreamLifecycle,
 }
 
 impl HttpService {
-    /// Returns the response to a request.
-    async fn route(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        *self.pending.lock() = None;
-        if let Some((response, target)) = signaller::respond(self.routes.signaller.as_ref(), &request) {
-            *self.pending.lock() = target;
-            return response.map(ResponseBody::Full);
+    /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
+    /// none to HTTP/1.0, so the response is left to the WebSocket.
+    async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let headers = request.headers();
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return upgrade::plain(StatusCode::BAD_REQUEST, TWO_HOSTS).map(ResponseBody::Full);
         }
         if let Some(events) = &self.routes.events {
-            let headers = request.headers();
             match events.route(&request) {
                 SseRoute::NotAnEventStream => {}
                 SseRoute::Respond(response) => return response,
@@ -211,11 +218,29 @@ impl HttpService {
                 SseRoute::Post => return events.deliver_post(request).await,
             }
         }
-        if !self.routes.websockets {
-            return upgrade::plain(StatusCode::NOT_FOUND, EVENT_STREAMS_ONLY).map(ResponseBody::Full);
+        if let Some(response) = upgrade::health_check(&request, self.routes.websockets) {
+            return response.map(ResponseBody::Full);
         }
-        let (response, upgrade) = upgrade::respond(&request);
-        *self.pending.lock() = upgrade.map(UpgradeTarget::Room);
-        response.map(ResponseBody::Full)
+        let (response, target) = match signaller::respond(self.routes.signaller.as_ref(), &request) {
+            Some(answer) => answer,
+            None if self.routes.websockets => {
+                let (response, upgrade) = upgrade::respond(&request);
+                (response, upgrade.map(UpgradeTarget::Room))
+            }
+            None => (upgrade::plain(StatusCode::NOT_FOUND, EVENT_STREAMS_ONLY), None),
+        };
+        let Some(target) = target else { return response.map(ResponseBody::Full) };
+        if !discard(request.into_body()).await {
+            return upgrade::plain(StatusCode::BAD_REQUEST, UPGRADE_BODY).map(ResponseBody::Full);
+        }
+        *self.granted.lock() = Some((upgrade::encode(&response), target));
+        self.upgrade.notify_one();
+        std::future::pending().await
     }
+}
+
+/// Reads a body up to its end. Returns false if it is too long or does not arrive in time.
+async fn discard(body: Incoming) -> bool {
+    let rest = Limited::new(body, MAX_UPGRADE_BODY).collect();
+    matches!(tokio::time::timeout(HEAD_TIMEOUT, rest).await, Ok(Ok(_)))
 }

@@ -17,7 +17,7 @@ use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::dialect::sse::{
-    EventWriter, FINAL_EVENT_ID, SEND_ACK, SseSender, SseVariant, parse_post, parse_query,
+    EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
 use crate::server::conn::{self, Shared};
@@ -92,24 +92,23 @@ impl SseService {
         }
         match *request.method() {
             Method::GET => {
-                let wants_stream = self.exclusive || accepts_event_stream(headers);
-                let route = match request.uri().query() {
+                let wants_stream = accepts_event_stream(headers) || self.exclusive && is_of_page(headers);
+                let query = request.uri().query().map(parse_query);
+                let has_ended = headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID)
+                    || query.as_ref().is_some_and(|query| query.has_ended);
+                let route = match query.filter(|query| !query.is_blank) {
                     None if self.v9.is_some() && wants_stream => SseRoute::Open(SseVariant::V9, None),
-                    Some(query) if self.v8_1.is_some() => {
-                        let request = parse_query(query);
-                        match request.sender {
-                            Some(sender) => SseRoute::Send(sender, request.message),
-                            None if wants_stream => SseRoute::Open(SseVariant::V8_1, Some(request.message)),
-                            None => SseRoute::NotAnEventStream,
-                        }
+                    Some(SseRequest { sender: Some(sender), message, .. }) if self.v8_1.is_some() => {
+                        SseRoute::Send(sender, message)
+                    }
+                    Some(request) if self.v8_1.is_some() && (wants_stream || self.exclusive) => {
+                        SseRoute::Open(SseVariant::V8_1, Some(request.message))
                     }
                     None | Some(_) => SseRoute::NotAnEventStream,
                 };
                 match route {
-                    SseRoute::Open(..) | SseRoute::Send(..)
-                        if headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID) =>
-                    {
-                        // The browser reconnects on its own after the end of a stream; 204 makes it stop.
+                    // The client reconnects on its own after the end of a stream; 204 makes it stop.
+                    SseRoute::Open(..) | SseRoute::Send(..) if has_ended => {
                         SseRoute::Respond(cors::empty(StatusCode::NO_CONTENT, headers))
                     }
                     route => route,
@@ -222,6 +221,12 @@ impl SseService {
 
 fn not_found() -> Response<ResponseBody> {
     upgrade::plain(StatusCode::NOT_FOUND, upgrade::NOT_FOUND).map(ResponseBody::Full)
+}
+
+/// Returns true if the request comes from a page or continues a stream, though its library may not say what
+/// it accepts. Health checkers send none of these headers.
+pub(super) fn is_of_page(headers: &HeaderMap) -> bool {
+    [header::ORIGIN, header::REFERER, LAST_EVENT_ID].iter().any(|name| headers.contains_key(name))
 }
 
 fn accepts_event_stream(headers: &HeaderMap) -> bool {

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::sse::is_of_page;
 use crate::protocol::dialect::UpgradeRequest;
 
 const GREETING: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
@@ -20,9 +21,7 @@ pub(super) fn respond<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option
             Err(response) => (*response, None),
         };
     }
-    let root = request.uri().path() == "/";
     let response = match *request.method() {
-        Method::GET | Method::HEAD if root => plain(StatusCode::OK, GREETING),
         Method::GET | Method::HEAD => {
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, UPGRADE_REQUIRED);
             let headers = response.headers_mut();
@@ -35,6 +34,25 @@ pub(super) fn respond<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option
     (response, None)
 }
 
+/// Returns the response to a health check, which is any plain `GET`, `HEAD` or `OPTIONS` for the path `/`, or
+/// `OPTIONS *`. A plain `GET` is one that asks for no WebSocket, if these are served. If only event streams
+/// are, requests of pages get the responses of the Node.js servers.
+pub(super) fn health_check<B>(request: &Request<B>, websockets: bool) -> Option<Response<Full<Bytes>>> {
+    match (request.method(), request.uri().path()) {
+        _ if !websockets && is_of_page(request.headers()) => None,
+        (&Method::GET, "/") if websockets && is_upgrade(request) => None,
+        (&Method::GET | &Method::HEAD, "/") => Some(plain(StatusCode::OK, GREETING)),
+        (&Method::OPTIONS, "/" | "*") => {
+            let mut response = plain(StatusCode::OK, GREETING);
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, POST"));
+            Some(response)
+        }
+        _ => None,
+    }
+}
+
 /// Returns a response of plain text.
 pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
@@ -45,10 +63,10 @@ pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Byt
     response
 }
 
-/// Returns true if the request asks for an upgrade to WebSocket, by whatever method.
+/// Returns true if the request asks for an upgrade to WebSocket, by whatever method and version of HTTP: a
+/// proxy may speak HTTP/1.0 to the server, though its client does not.
 pub(super) fn is_upgrade<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_11
-        && has_token(request.headers(), header::CONNECTION, "upgrade")
+    has_token(request.headers(), header::CONNECTION, "upgrade")
         && has_token(request.headers(), header::UPGRADE, "websocket")
 }
 
@@ -71,11 +89,12 @@ fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         Err(Box::new(response))
     };
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    // Version 8 is a draft with the frames of 13, which every Node.js server granted.
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13" && version != "8") {
         return bad_request("400 Bad Request: the WebSocket version must be 13\n");
     }
     let Some(accept_key) = accept_key(headers) else {
-        return bad_request("400 Bad Request: Sec-WebSocket-Key is missing or malformed\n");
+        return bad_request("400 Bad Request: Sec-WebSocket-Key is missing, repeated or malformed\n");
     };
     let mut response = switching_protocols(accept_key);
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
@@ -87,9 +106,11 @@ fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Box<Response
     Ok(response)
 }
 
-/// Returns the value of `Sec-WebSocket-Accept`, or `None` if the request has no key of 16 bytes in base64.
+/// Returns the value of `Sec-WebSocket-Accept`, or `None` unless the request has exactly one key, as long as
+/// 16 bytes in base64. Its characters are not checked, as in the Node.js servers up to sigver 18.
 pub(super) fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24)?;
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|key| key.len() == 24 && keys.next().is_none())?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
@@ -102,6 +123,19 @@ pub(super) fn switching_protocols(accept_key: HeaderValue) -> Response<Full<Byte
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
     response
+}
+
+/// Encodes a response of status 101. Its version is 1.1 also if that of the request is 1.0.
+pub(super) fn encode<B>(response: &Response<B>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
 }
 
 fn parse_upgrade<B>(request: &Request<B>) -> UpgradeRequest {
@@ -146,7 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_over_http_1_0_and_of_version_8_is_accepted() {
+        let mut old = request("/k", &UPGRADE);
+        *old.version_mut() = hyper::Version::HTTP_10;
+        old.headers_mut().insert("sec-websocket-version", HeaderValue::from_static("8"));
+        let (response, upgrade) = respond(&old);
+        assert_eq!(response.status(), 101);
+        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k".into(), favored: false }));
+        assert!(encode(&response).starts_with(b"HTTP/1.1 101 "));
+    }
+
+    #[test]
     fn malformed_upgrade_is_rejected() {
+        let twice = [&UPGRADE[..], &[UPGRADE[2]]].concat();
+        assert_eq!(respond(&request("/k", &twice)).0.status(), 400);
         for (at, value) in [(3, "12"), (2, "short")] {
             let mut headers = UPGRADE;
             headers[at].1 = value;
@@ -158,14 +205,30 @@ mod tests {
     #[test]
     fn plain_requests_get_a_text() {
         for (request, status) in [
-            (request("/", &[]), 200),
             (request("/abc", &[]), 426),
             (Request::post("/").body(()).unwrap(), 404),
             (Request::options("/x").body(()).unwrap(), 404),
         ] {
+            assert!(health_check(&request, true).is_none());
             let (response, upgrade) = respond(&request);
             assert_eq!((response.status().as_u16(), upgrade), (status, None));
             assert_eq!(response.headers()["access-control-allow-origin"], "*");
         }
+    }
+
+    #[test]
+    fn health_check_is_a_plain_request_for_the_root() {
+        for request in [
+            request("/", &[]),
+            request("/?check=1", &[]),
+            Request::head("/").body(()).unwrap(),
+            Request::options("/").body(()).unwrap(),
+            Request::options("*").body(()).unwrap(),
+        ] {
+            assert_eq!(health_check(&request, true).unwrap().status(), 200, "{request:?}");
+        }
+        let upgrade = request("/", &UPGRADE);
+        assert!(health_check(&upgrade, true).is_none());
+        assert!(health_check(&upgrade, false).is_some());
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
+use super::FINAL_EVENT_ID;
 use crate::protocol::frame::Message;
 
 /// The content of a GET.
@@ -13,6 +14,10 @@ pub struct SseRequest {
     pub sender: Option<SseSender>,
     /// The message.
     pub message: Message,
+    /// The client has received the last event of its stream, and must not request it again.
+    pub has_ended: bool,
+    /// The query has nothing but what a library added to a URL without a query.
+    pub is_blank: bool,
 }
 
 /// The stream that a request names as that of its sender.
@@ -24,13 +29,18 @@ pub enum SseSender {
     Invalid,
 }
 
+/// Names by which libraries for event streams add the id of the last event to the query:
+/// event-source-polyfill, and that of AmvTek.
+const LAST_EVENT_ID: [&str; 2] = ["lastEventId", "evs_last_event_id"];
+
 /// Parses the query of a GET. A query of another form has an empty object as its message, which no release
 /// knows.
 pub fn parse_query(query: &str) -> SseRequest {
     let mut object = Map::new();
-    let mut sender = None;
+    let (mut sender, mut last_event_id) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match (&*name, object.get_mut(&*name)) {
+            (name, _) if LAST_EVENT_ID.contains(&name) => last_event_id = Some(value),
             ("myId", _) => sender = Some(value.trim().parse().map_or(SseSender::Invalid, SseSender::Id)),
             ("id", None) => {
                 let number = value.trim().parse::<u64>().map(Value::from);
@@ -44,13 +54,19 @@ pub fn parse_query(query: &str) -> SseRequest {
             }
         }
     }
+    let object_is_empty = object.is_empty();
     let names: Vec<&str> = object.keys().map(String::as_str).collect();
     let is_message = match sender {
         None => matches!(names[..], ["open" | "join"]),
         Some(_) => matches!(names[..], ["data"] | ["data", "id"] | ["id", "data"]),
     };
     let text = if is_message { Value::Object(object).to_string() } else { "{}".to_owned() };
-    SseRequest { sender, message: Message::text(text) }
+    SseRequest {
+        has_ended: last_event_id.as_deref() == Some(FINAL_EVENT_ID),
+        is_blank: last_event_id.is_some() && sender.is_none() && object_is_empty,
+        sender,
+        message: Message::text(text),
+    }
 }
 
 /// Parses the body of a POST. Returns the id of the sender's stream, and the message; `None` if the body has
@@ -93,8 +109,31 @@ mod tests {
             ("open=k&myId=7", Some(SseSender::Id(7)), "{}"),
             ("myId=x&data=%7B%22a%22%3A1%7D", Some(SseSender::Invalid), r#"{"data":"{\"a\":1}"}"#),
         ] {
-            assert_eq!(parse_query(query), SseRequest { sender, message: Message::text(frame) }, "{query}");
+            let message = Message::text(frame);
+            let expected = SseRequest { sender, message, has_ended: false, is_blank: false };
+            assert_eq!(parse_query(query), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn id_of_the_last_event_is_no_part_of_the_message() {
+        for (query, frame, has_ended, is_blank) in [
+            ("lastEventId=last", "{}", true, true),
+            ("lastEventId=7", "{}", false, true),
+            ("evs_last_event_id=last", "{}", true, true),
+            ("open=k&lastEventId=last", r#"{"open":"k"}"#, true, false),
+            ("lastEventId=&join=k", r#"{"join":"k"}"#, false, false),
+            ("x=1&lastEventId=last", "{}", true, false),
+        ] {
+            let message = Message::text(frame);
+            assert_eq!(
+                parse_query(query),
+                SseRequest { sender: None, message, has_ended, is_blank },
+                "{query}"
+            );
+        }
+        let sent = parse_query("data=x&myId=7&lastEventId=last");
+        assert_eq!((sent.sender, sent.has_ended), (Some(SseSender::Id(7)), true));
     }
 
     /// sigver 10.1.0, measured.

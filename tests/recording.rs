@@ -6,20 +6,14 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
+use common::process::sigver;
 use common::ws::{Got, Ws, request};
 use common::{TestGateway, hex, soon, to_hex};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-
-fn sigver(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
 
 /// A new path for a file of this test.
 fn path(name: &str) -> PathBuf {

@@ -61,18 +61,25 @@
 //!
 //! [`cli`] turns arguments and environment variables into a [`Config`]; [`config`] has its types and parsers.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic if the output is closed or full")
+)]
+
 #[cfg(not(unix))]
 compile_error!("sigver runs on Unix systems only: it uses their sockets and signals");
 
 pub mod cli;
 pub mod config;
+pub mod logging;
+pub mod output;
 pub mod protocol;
 pub mod server;
 pub mod tools;
 
 pub use config::{
-    AdminSocketPath, Config, ConfigError, DetectionTimeouts, EnabledTransports, PipeLimits, ProtocolSet,
-    ProtocolSetError, RoomPolicy, SignallerConfig, TlsFiles,
+    AdminSocketPath, Config, ConfigError, DetectionTimeouts, EnabledTransports, PemSource, PipeLimits,
+    ProtocolSet, ProtocolSetError, RoomPolicy, SignallerConfig, TlsFiles,
 };
 pub use server::admin::StatusQuery;
 pub use server::telemetry::Report;

@@ -1,18 +1,23 @@
 //! The program: parses the command line, and runs a tool or the gateway.
 
-use std::io::{IsTerminal as _, Write as _};
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic if the output is closed or full")]
+
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome, ProcessInputs};
+use sigver::logging::{LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::fd_limit;
 use sigver::server::telemetry::Format;
-use sigver::{Config, Gateway, tools};
+use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for the start-up line to be written.
+const STDOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
@@ -27,37 +32,32 @@ fn main() -> ExitCode {
     }
     let inputs = ProcessInputs { env: &environment, read_file: &|path| std::fs::read_to_string(path) };
     match cli::parse(&program, args, inputs) {
-        Outcome::Print(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
+        Outcome::Print(text) => print_line(&text),
         Outcome::Fail(message) => {
-            eprintln!("{message}");
+            output::print_error(message);
             ExitCode::FAILURE
         }
         Outcome::UsageError(message) => {
-            eprintln!("{message}");
+            output::print_error(message);
             ExitCode::from(2)
         }
         Outcome::Check(config, text, warnings) => {
-            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            warnings.iter().for_each(output::print_error);
             match Gateway::check(&config) {
-                Ok(()) => {
-                    println!("{text}");
-                    ExitCode::SUCCESS
-                }
+                Ok(()) => print_line(&text),
                 Err(error) => {
-                    eprintln!("error: {error}");
+                    output::print_error(format_args!("error: {error}"));
                     ExitCode::FAILURE
                 }
             }
         }
         Outcome::Run(config, warnings) => {
-            warnings.iter().for_each(|warning| eprintln!("{warning}"));
-            match run(config) {
+            let logging = Logging::start();
+            warnings.iter().for_each(|warning| logging.write_text(format!("{warning}\n")));
+            match run(config, &logging) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("error: {error}");
+                    logging.write_text(format!("error: {error}\n"));
                     ExitCode::FAILURE
                 }
             }
@@ -65,43 +65,79 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<()> {
-    // Cheaper while there is one thread.
-    if let Err(error) = fd_limit::raise() {
-        eprintln!("warning: the limit of open files was not raised: {error}");
+/// Prints text and a line end on stdout.
+fn print_line(text: &str) -> ExitCode {
+    match output::print(&format!("{text}\n")) {
+        Err(error) if !error.is_closed_pipe() => {
+            output::print_error(format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
-    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(config.log.clone()).with(log).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(serve(config))
 }
 
-async fn serve(config: Config) -> Result<()> {
+fn run(config: Config, logging: &Logging) -> Result<()> {
+    if let Err(error) = fd_limit::raise() {
+        logging.write_text(format!("warning: the limit of open files was not raised: {error}\n"));
+    }
+    logging.install(config.log.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(serve(config, logging))
+}
+
+async fn serve(config: Config, logging: &Logging) -> Result<()> {
     let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
-    let gateway = Gateway::bind(config).await?;
+    let drain_timeout_s = config.drain_timeout.as_secs();
+    let gateway = Gateway::bind(config).await?.with_log_counts(logging.counts());
     // Before the start-up line: its reader may send a signal at once.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(print_status(signal(SignalKind::user_defined1())?, gateway.status()));
+    let status_requests = signal(SignalKind::user_defined1())?;
+    tokio::spawn(print_status(status_requests, gateway.status(), logging.handle()));
     if let Some(error) = gateway.admin_socket_error() {
-        eprintln!("warning: no control socket, so that 'sigver status' does not work: {error}");
+        logging.write_text(format!(
+            "warning: no control socket, so that 'sigver status' does not work: {error}\n"
+        ));
     }
-    gateway.startup_lines().for_each(|line| println!("{line}"));
+    print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
-    let shutdown = async move {
+    let mut signals = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping");
     };
+    let (drained, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let (drain, stop) = (drained.clone().cancelled_owned(), stopped.clone().cancelled_owned());
+    tokio::spawn(async move {
+        signals().await;
+        tracing::info!(drain_timeout_s, "stopping");
+        drained.cancel();
+        signals().await;
+        tracing::info!("stopping at once");
+        stopped.cancel();
+    });
     // On a worker thread, like the connections: on this one, each accept would wake two threads.
-    Ok(tokio::spawn(gateway.run_until(shutdown)).await?)
+    Ok(tokio::spawn(gateway.run(drain, stop)).await?)
 }
 
 /// Prints the status at each signal, on stderr whatever the log filter is.
-async fn print_status(mut requests: Signal, status: StatusService) {
+async fn print_status(mut requests: Signal, status: StatusService, log: LogHandle) {
     while requests.recv().await.is_some() {
-        let text = status.render(StatusQuery::default(), Format::Text).await;
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        log.write_text(status.render(StatusQuery::default(), Format::Text).await);
     }
+}
+
+/// Prints the start-up lines on stdout. The clients are served also if they cannot be written.
+async fn print_startup_lines(lines: String) {
+    let (done, wait) = oneshot::channel();
+    // A thread of its own, as stdout may be a pipe that is full and that no process reads.
+    let thread = std::thread::Builder::new().spawn(move || {
+        let _ = done.send(output::print(&lines));
+    });
+    match tokio::time::timeout(STDOUT_TIMEOUT, wait).await {
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the start-up lines were not written to stdout"),
+        Err(_) => tracing::warn!("the start-up lines were not written to stdout, which no process reads"),
+        Ok(_) => {}
+    }
+    drop(thread);
 }

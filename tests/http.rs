@@ -110,7 +110,8 @@ impl ServerCertVerifier for Trust {
 }
 
 async fn tls(gateway: &TestGateway) -> TlsStream<TcpStream> {
-    let trust = Trust(CertificateDer::from_pem_file(tls_files().cert).unwrap(), ring::default_provider());
+    let trust =
+        Trust(CertificateDer::from_pem_file(tls_files().cert.to_string()).unwrap(), ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -8,23 +8,14 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::process::{Served, called, sigver};
+use common::process::{Served, called, run, sigver};
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{hex, soon, tls_files};
+use sigver::PemSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
-
-/// Runs it to its end, which comes by itself: the exit code, what it wrote on stdout and on stderr.
-async fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = soon("the end of the process", sigver(args).output()).await.unwrap();
-    (
-        output.status.code(),
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
-}
 
 #[tokio::test]
 async fn startup_line_names_the_listening_address() {
@@ -45,7 +36,7 @@ async fn startup_line_names_the_listening_address() {
     let lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.len(), 2, "{errors}");
     assert!(lines[0].ends_with(r#" INFO sigver: serving protocols="auto" tls=false"#), "{errors}");
-    assert!(lines[1].ends_with(" INFO sigver: stopping"), "{errors}");
+    assert!(lines[1].ends_with(" INFO sigver: stopping drain_timeout_s=10"), "{errors}");
 }
 
 /// The soft limit of open files is raised to the hard one, as Node.js does.
@@ -87,7 +78,7 @@ async fn ipv6_address_is_listened_on() {
 #[tokio::test]
 async fn tls_is_served() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
     // The first byte of an alert.
     let mut stream = served.tcp().await;
@@ -103,7 +94,7 @@ async fn start_errors_are_one_line_on_stderr() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let files = tls_files();
-    let key = files.key.to_str().unwrap();
+    let key = &*files.key.to_string();
     for (args, parts) in [
         (
             &["-h", "127.0.0.1", "-p", &port][..],
@@ -170,7 +161,7 @@ async fn warnings(served: Served) -> Vec<String> {
 #[tokio::test]
 async fn command_lines_of_every_era_serve() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     for (args, expected) in [
         (&["--port", "0", "--type", "ws"][..], &[][..]),
         (&["-h", "127.0.0.1", "-p", "0", "-w", "uws", "-t", "ws"], &["'-w, --wsLib <value>' is ignored"]),
@@ -219,7 +210,7 @@ async fn program_named_signallerd_behaves_as_signallerd() {
     listener.expect(&too_many).await;
     // Nothing else is served.
     let mut stream = served.tcp().await;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
     assert!(
@@ -246,7 +237,7 @@ async fn invalid_signallerd_usage_fails_as_go_programs_do() {
 
 /// Stops it while all kinds of clients are connected.
 async fn stops(signal: &str) {
-    let served = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--drain-timeout", "0"]).await;
     let why = Got::Close(Some(1001), "the server is shutting down".to_owned());
     // Of each generation one that is a member, and one that has not said what it is.
     let mut current = served.ws("/k").await;
@@ -318,7 +309,7 @@ async fn sigint_closes_every_connection() {
 #[tokio::test]
 async fn hanging_tls_handshake_does_not_delay_shutdown() {
     let files = tls_files();
-    let (key, cert) = (files.key.to_str().unwrap(), files.cert.to_str().unwrap());
+    let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
     let mut hanging = served.tcp().await;
     // The beginning of a hello.
@@ -343,5 +334,57 @@ async fn transport_option_selects_the_transports() {
         assert_eq!(ask_on(served.tcp().await, &request("/k")).await.status, websocket, "{transport}");
         served.signal("TERM").await;
         assert!(served.end().await.0.success(), "{transport}");
+    }
+}
+
+/// The key and the certificate are in the environment, where their line breaks are lost.
+#[tokio::test]
+async fn keys_in_the_environment_are_understood_and_never_quoted() {
+    let files = tls_files();
+    let read = |source: &PemSource| std::fs::read_to_string(source.to_string()).unwrap();
+    let (key, cert) = (read(&files.key), read(&files.cert));
+    let secret: Vec<&str> = key.lines().filter(|line| !line.contains("---")).collect();
+    let secret = &secret[0][..16];
+    for line_break in ["\n", "\\n", " "] {
+        let mut command = sigver(&["-h", "127.0.0.1", "-p", "0", "--log", "trace"]);
+        command.env("SIGVER_KEY", key.replace('\n', line_break));
+        command.env("SIGVER_CERT", cert.replace('\n', line_break));
+        let served = Served::spawn(command).await;
+        served.signal("TERM").await;
+        let (status, _, errors) = served.end().await;
+        assert_eq!(status.code(), Some(0), "{errors}");
+        assert!(!errors.contains(secret), "{errors}");
+    }
+    let spoilt = key.replace("-----END", "---END").replace('\n', "\\n");
+    let unquoted: Vec<&str> = key.split_whitespace().collect();
+    for args in [
+        &["-k", &spoilt, "-c", &files.cert.to_string()][..],
+        &["-k", &files.cert.to_string(), "-c", &spoilt],
+        &["check-config", "-k", &key, "-c", &cert],
+        &["-p", &spoilt],
+        &["--log", &key],
+        &["--protocol", &key],
+        &["--rooms", &key],
+        &["--signaller-origin", &format!("({key}")],
+        &["--config", &key],
+        &["--control", &key, "-p", "x"],
+        &[&format!("--kex={spoilt}")],
+        &[&format!("-kk{spoilt}")],
+        &["--compat-cli", &spoilt],
+        &["--compat-cli", "signallerd", &format!("-{spoilt}")],
+        &["--compat-cli", "signallerd", "-addr", &spoilt],
+        &["status", "--control", &spoilt],
+        &["probe", &spoilt],
+        &["matrix", &key],
+        &["bench", &key],
+        &["status", "--port", &key],
+        &["-h", &key],
+        &[&["-p", "x", "-k"], &unquoted[..]].concat(),
+        &[&["-p", "x", "--"], &unquoted[..]].concat(),
+    ] {
+        let (code, out, errors) = run(args).await;
+        let is_check = args[0] == "check-config";
+        assert_eq!(code == Some(0), is_check, "{args:?}: {out}{errors}");
+        assert!(!out.contains(secret) && !errors.contains(secret), "{args:?}: {out}{errors}");
     }
 }

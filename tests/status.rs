@@ -42,7 +42,9 @@ impl SocketDir {
     }
 
     async fn serve(&self, args: &[&str]) -> Served {
-        Served::spawn(self.sigver(&[&["-h", "127.0.0.1"], args].concat())).await
+        // A stop does not wait for clients that stay.
+        let common = ["-h", "127.0.0.1", "--drain-timeout", "0"];
+        Served::spawn(self.sigver(&[&common, args].concat())).await
     }
 
     /// Runs `sigver status`. Returns whether it succeeds, and its stdout and stderr.

@@ -45,7 +45,7 @@ function readCommandLine () {
 }
 
 async function startServer (bin, args) {
-  const env = { ...process.env, SIGVER_LOG: 'warn', SIGVER_CONTROL: 'off' }
+  const env = { ...process.env, SIGVER_LOG: 'warn', SIGVER_CONTROL: 'off', SIGVER_DRAIN_TIMEOUT: '0' }
   const child = spawn(bin, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit')
   const line = once(createInterface(child.stdout), 'line').then(([line]) => line)

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::options::{OPTIONS, OptionSpec};
 use super::{GivenValue, Source, Values};
+use crate::config::redact::{displayed, displayed_path};
 
 /// Smallest similarity, from 0 to 1, of a key that is suggested in place of an unknown one.
 const SUGGESTED_SIMILARITY: f64 = 0.8;
@@ -16,13 +17,16 @@ const SUGGESTED_SIMILARITY: f64 = 0.8;
 /// Failure to take values from a configuration file. No text quotes a value, which may be a secret.
 #[derive(Debug, Error)]
 pub(super) enum ConfigFileError {
-    #[error("cannot read the configuration file {}: {source}", path.display())]
+    #[error("cannot read the configuration file {}: {source}", displayed_path(path))]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the configuration file {}, line {line}, is not TOML: {message}", path.display())]
+    #[error("the configuration file {}, line {line}, is not TOML: {message}", displayed_path(path))]
     Syntax { path: PathBuf, line: usize, message: String },
-    #[error("the configuration file {} has an unknown key '{key}'{}", path.display(), suggestion(key))]
+    #[error("the configuration file {} has an unknown key '{key}'{}", displayed_path(path), suggestion(key))]
     UnknownKey { path: PathBuf, key: String },
-    #[error("the configuration file {} has a value of the wrong type for '{key}': {expected}", path.display())]
+    #[error(
+        "the configuration file {} has a value of the wrong type for '{key}': {expected}",
+        displayed_path(path)
+    )]
     Type { path: PathBuf, key: String, expected: &'static str },
 }
 
@@ -55,6 +59,7 @@ pub(super) fn add_values(
     for (key, value) in table {
         let option = OPTIONS.iter().find(|option| option.long == key && option.is_file_key());
         let Some(option) = option else {
+            let key = displayed(&key).into_owned();
             return Err(ConfigFileError::UnknownKey { path, key });
         };
         let texts = match texts(option, value) {

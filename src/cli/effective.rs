@@ -4,6 +4,7 @@ use toml::Value;
 
 use super::options::{OPTIONS, OptionSpec};
 use super::{GivenValue, Source, Values};
+use crate::config::redact::{displayed_path, may_be_secret};
 
 /// Returns the values in force in the syntax of the configuration file, without a line end.
 pub(super) fn text(values: &Values) -> String {
@@ -19,6 +20,9 @@ pub(super) fn text(values: &Values) -> String {
 fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
     let key = option.long;
     match values.get(key) {
+        Some(given) if given.texts.iter().any(|text| may_be_secret(&text.to_string_lossy())) => {
+            (format!("# {key} = (not shown)"), source(&given.source))
+        }
         Some(given) => (format!("{key} = {}", value(option, given)), source(&given.source)),
         None if option.default.is_empty() => (format!("# {key} ="), "not set".to_owned()),
         None => (format!("{key} = {}", scalar(option.default)), "default".to_owned()),
@@ -45,7 +49,7 @@ fn source(source: &Source) -> String {
     match source {
         Source::CommandLine => "command line".to_owned(),
         Source::Environment(name) => format!("environment variable {name}"),
-        Source::File(path) => format!("file {}", path.display()),
+        Source::File(path) => format!("file {}", displayed_path(path)),
         Source::Signallerd(flag) => format!("command line, -{flag}"),
     }
 }

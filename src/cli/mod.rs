@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::config::parse::ValueError;
-use crate::config::{Config, ConfigError};
+use crate::config::redact::{displayed, displayed_path, may_be_secret};
+use crate::config::{Config, ConfigError, PemSource};
 use config_file::ConfigFileError;
 use options::{Draft, Effect, OPTIONS, OptionSpec, find_long};
 use split::split_args;
@@ -117,7 +118,7 @@ enum CliError {
     InvalidArgument(String, String, ValueError),
     #[error("option '{0}' value '{1}' from env '{2}' is invalid. {3}")]
     InvalidVariable(String, String, String, ValueError),
-    #[error("option '{0}' value '{1}' in {path} is invalid. {3}", path = .2.display())]
+    #[error("option '{0}' value '{1}' in {path} is invalid. {3}", path = displayed_path(.2))]
     InvalidInFile(String, String, Box<Path>, ValueError),
     #[error(transparent)]
     File(#[from] ConfigFileError),
@@ -170,7 +171,7 @@ fn detect_flavor(
     let choices = || ValueError::Word("sigver or signallerd");
     let from_argument = |name: &str, taken| match CliFlavor::from_name(name) {
         Some(flavor) => Ok((flavor, taken)),
-        None => Err(CliError::InvalidArgument(DISPLAY.to_owned(), name.to_owned(), choices())),
+        None => Err(CliError::InvalidArgument(DISPLAY.to_owned(), displayed(name).into_owned(), choices())),
     };
     let first = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
     match first.strip_prefix(OPTION) {
@@ -185,7 +186,12 @@ fn detect_flavor(
     if let Some(name) = env(variable).filter(|name| !name.is_empty()) {
         return match CliFlavor::from_name(&name) {
             Some(flavor) => Ok((flavor, 0)),
-            None => Err(CliError::InvalidVariable(DISPLAY.to_owned(), name, variable.to_owned(), choices())),
+            None => Err(CliError::InvalidVariable(
+                DISPLAY.to_owned(),
+                displayed(&name).into_owned(),
+                variable.to_owned(),
+                choices(),
+            )),
         };
     }
     let called = Path::new(program).file_name().and_then(OsStr::to_str).and_then(CliFlavor::from_name);
@@ -206,7 +212,7 @@ fn parse_sigver(
         return Ok(Outcome::Print(help::text()));
     }
     if let Some(unknown) = split.unknown {
-        return Err(CliError::UnknownOption(unknown));
+        return Err(CliError::UnknownOption(displayed(&unknown).into_owned()));
     }
     let mut warnings = Vec::new();
     warnings.extend(extra_args_warning(&split.operands));
@@ -242,7 +248,11 @@ impl Invocation<'_> {
 
 /// Returns the warning about operands, if there are any.
 fn extra_args_warning(operands: &[String]) -> Option<String> {
-    let quoted: Vec<String> = operands.iter().map(|operand| format!("'{operand}'")).collect();
+    // The rest of a key that the shell split at its blanks: its last line may be short.
+    if operands.iter().any(|operand| may_be_secret(operand)) {
+        return Some(format!("warning: {} extra arguments are ignored", operands.len()));
+    }
+    let quoted: Vec<String> = operands.iter().map(|operand| format!("'{}'", displayed(operand))).collect();
     (!quoted.is_empty()).then(|| format!("warning: extra arguments are ignored: {}", quoted.join(" ")))
 }
 
@@ -267,7 +277,8 @@ fn add_node_environment(
             && let Some(value) = add_variable(values, option, name.to_owned(), env, warnings)
         {
             warnings.push(format!(
-                "warning: --{long} is '{value}' from {name}, which only sigver 7.6 to 11 read: its name is {} now",
+                "warning: --{long} is '{}' from {name}, which only sigver 7.6 to 11 read: its name is {} now",
+                displayed(&value),
                 option.variable().unwrap_or_default()
             ));
         }
@@ -289,7 +300,7 @@ fn add_variable(
     let value = env(&name).filter(|value| !value.is_empty())?;
     // Kubernetes describes a service called `sigver` to every container in a variable of that name.
     if option.long == "port" && (value.starts_with("tcp://") || value.starts_with("udp://")) {
-        warnings.push(format!("warning: {name} is ignored, '{value}' describes a service"));
+        warnings.push(format!("warning: {name} is ignored, '{}' describes a service", displayed(&value)));
         return None;
     }
     let texts = option.split_list(&value);
@@ -304,7 +315,10 @@ fn configure(values: &Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Co
         let Some(GivenValue { texts, source }) = values.get(option.long) else { continue };
         for value in texts {
             apply(option, value, &mut draft).map_err(|error| {
-                let (name, value) = (option.display(), value.to_string_lossy().into_owned());
+                let (name, value) = (option.display(), value.to_string_lossy());
+                // The reason may quote the value as well.
+                let error = if may_be_secret(&value) { ValueError::NotShown } else { error };
+                let value = displayed(&value).into_owned();
                 match source {
                     Source::CommandLine => CliError::InvalidArgument(name, value, error),
                     Source::Environment(variable) => {
@@ -326,7 +340,7 @@ fn apply(option: &OptionSpec, value: &OsStr, draft: &mut Draft) -> Result<(), Va
         Effect::Set(set) => set(draft, text()?),
         Effect::SetUnlessEmpty(set) if !value.is_empty() => set(draft, text()?),
         Effect::SetFile(field) if !value.is_empty() => {
-            *field(draft) = Some(PathBuf::from(value));
+            *field(draft) = Some(PemSource::parse(value));
             Ok(())
         }
         _ => Ok(()),

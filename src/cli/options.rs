@@ -2,10 +2,9 @@
 //! the reference documentation are derived.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::config::parse::{self, ValueError};
-use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, TlsFiles};
+use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, PemSource, TlsFiles};
 use Section::{Earlier, Gateway, Limits, Signaller, Standard};
 
 /// One option.
@@ -55,7 +54,7 @@ pub(super) enum Effect {
     SetUnlessEmpty(fn(&mut Draft, &str) -> Result<(), ValueError>),
     /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca
     /// "$CA"`.
-    SetFile(fn(&mut Draft) -> &mut Option<PathBuf>),
+    SetFile(fn(&mut Draft) -> &mut Option<PemSource>),
 }
 
 impl OptionSpec {
@@ -144,9 +143,9 @@ pub(super) struct Draft {
     host: Option<String>,
     port: Option<u16>,
     listen: Vec<ListenAddress>,
-    key: Option<PathBuf>,
-    cert: Option<PathBuf>,
-    ca: Option<PathBuf>,
+    key: Option<PemSource>,
+    cert: Option<PemSource>,
+    ca: Option<PemSource>,
     auto_admin_socket: AdminSocketPath,
 }
 
@@ -189,12 +188,12 @@ const fn set(
     OptionSpec { default, ..OptionSpec::new(long, Some(value_name), Effect::Set(set)) }
 }
 
-const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PathBuf>) -> OptionSpec {
+const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource>) -> OptionSpec {
     OptionSpec::new(long, Some("file path"), Effect::SetFile(field))
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 29] = [
+pub(super) static OPTIONS: [OptionSpec; 30] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -231,6 +230,12 @@ pub(super) static OPTIONS: [OptionSpec; 29] = [
         ),
     set("silence-max", "ms", "500", |d, v| parse::milliseconds(v).map(|v| d.config.detection.silence = v))
         .help(Gateway, "Longest such wait, whatever the round trip"),
+    set("drain-timeout", "seconds", "10", |d, v| parse::short_seconds(v).map(|v| d.config.drain_timeout = v))
+        .help(
+            Gateway,
+            "Time over which the connections are closed after SIGTERM or SIGINT, at random moments; a second \
+             signal closes the rest at once",
+        ),
     set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
         .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
     set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))

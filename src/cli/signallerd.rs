@@ -10,6 +10,7 @@ use super::{
     CliError, GivenValue, Invocation, Outcome, Source, Values, add_environment, config_file, configure,
     extra_args_warning,
 };
+use crate::config::redact::displayed;
 
 /// Host and port without `-addr`: every interface.
 const DEFAULT_ADDRESS: (&str, &str) = ("", "8080");
@@ -122,7 +123,7 @@ fn split_flags(args: impl Iterator<Item = OsString>) -> Result<Option<(Values, V
         }
         let text = text.strip_prefix('-').unwrap_or(text);
         if text.is_empty() || text.starts_with(['-', '=']) {
-            return Err(GoFlagError::Syntax(arg));
+            return Err(GoFlagError::Syntax(displayed(&arg).into_owned()));
         }
         let (name, inline) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -132,7 +133,7 @@ fn split_flags(args: impl Iterator<Item = OsString>) -> Result<Option<(Values, V
             if ["h", "help"].contains(&name) {
                 return Ok(None);
             }
-            return Err(GoFlagError::Undefined(name.to_owned()));
+            return Err(GoFlagError::Undefined(displayed(name).into_owned()));
         };
         let Some(value) = inline.or_else(|| args.next()) else {
             return Err(GoFlagError::ArgumentMissing(name.to_owned()));
@@ -157,7 +158,8 @@ fn set(values: &mut Values, flag: &GoFlag, value: &str) -> Result<(), GoFlagErro
         set(flag.option, value);
         return Ok(());
     }
-    let (host, port) = value.rsplit_once(':').ok_or_else(|| GoFlagError::PortMissing(value.to_owned()))?;
+    let (host, port) =
+        value.rsplit_once(':').ok_or_else(|| GoFlagError::PortMissing(displayed(value).into_owned()))?;
     set("host", host);
     set("port", port);
     Ok(())

@@ -209,6 +209,7 @@ fn every_option_reaches_the_configuration() {
             silence: Duration::from_millis(2),
             first_frame: Duration::from_secs(3),
         },
+        drain_timeout: Duration::from_secs(8),
         log: "debug".parse().unwrap(),
         log_ip: LogIp::Prefix,
         admin_socket: AdminSocketPath::At("s.sock".into()),
@@ -239,6 +240,7 @@ fn every_option_reaches_the_configuration() {
         ("silence-margin", "1"),
         ("silence-max", "2"),
         ("first-frame-timeout", "3"),
+        ("drain-timeout", "8"),
         ("log", "debug"),
         ("log-ip", "prefix"),
         ("control", "s.sock"),
@@ -417,7 +419,7 @@ fn file_names_need_not_be_unicode() {
     let inputs = ProcessInputs { env: &|_| None, read_file: &|_| Err(io::ErrorKind::NotFound.into()) };
     let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, inputs);
     match parse(vec!["-k".into(), name(), "-c".into(), "c".into()]) {
-        Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PathBuf::from(name())),
+        Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PemSource::File(name().into())),
         other => panic!("{other:?}"),
     }
     let refused = "error: option '-h, --host <ip>' argument 'k\u{fffd}' is invalid. It is not Unicode.";

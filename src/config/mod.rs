@@ -7,8 +7,9 @@ mod admin_socket;
 mod listen_address;
 mod log_ip;
 pub mod parse;
+mod pem_source;
+pub(crate) mod redact;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
@@ -21,6 +22,7 @@ pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
 pub use listen_address::ListenAddress;
 pub use log_ip::LogIp;
+pub use pem_source::PemSource;
 
 /// Every IPv4 interface, as for the Node.js servers. IPv6 takes `::`.
 pub const DEFAULT_HOST: &str = "0.0.0.0";
@@ -38,6 +40,10 @@ pub const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
 /// The Node.js servers had no bound: one receiver that stopped reading could exhaust the memory of the
 /// process.
 pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
+
+/// Time over which connections are closed when the gateway stops. netflux comes back a fixed time after a
+/// close, so that closes at one time would be joins at one time.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is
 /// disconnected.
@@ -72,6 +78,8 @@ pub struct Config {
     pub detection: DetectionTimeouts,
     /// Time without a frame after which a client is sent a WebSocket ping. See [`PING_AFTER`].
     pub ping_after: Duration,
+    /// Time over which connections are closed when the gateway stops. See [`DEFAULT_DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
     pub log: Targets,
     /// Part of clients' addresses that is logged. By default none.
@@ -96,6 +104,7 @@ impl Default for Config {
             rooms: RoomPolicy::default(),
             detection: DetectionTimeouts::default(),
             ping_after: PING_AFTER,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             log: Targets::new().with_default(LevelFilter::INFO),
             log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),
@@ -182,11 +191,11 @@ impl PartialEq for SignallerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Private key.
-    pub key: PathBuf,
+    pub key: PemSource,
     /// Certificate of the server; intermediate certificates may follow in the same file.
-    pub cert: PathBuf,
+    pub cert: PemSource,
     /// More intermediate certificates, sent after those of `cert`.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<PemSource>,
 }
 
 impl TlsFiles {
@@ -196,9 +205,9 @@ impl TlsFiles {
     ///
     /// The file that is missing.
     pub fn from_parts(
-        key: Option<PathBuf>,
-        cert: Option<PathBuf>,
-        ca: Option<PathBuf>,
+        key: Option<PemSource>,
+        cert: Option<PemSource>,
+        ca: Option<PemSource>,
     ) -> Result<Option<Self>, ConfigError> {
         match (key, cert, ca) {
             (Some(key), Some(cert), ca) => Ok(Some(Self { key, cert, ca })),

@@ -17,6 +17,8 @@ const BYTES: RangeInclusive<u64> = 1..=1 << 30;
 const MILLISECONDS: RangeInclusive<u64> = 0..=60_000;
 /// From a second to a day.
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
+/// Up to an hour; 0 means no wait.
+const SHORT_SECONDS: RangeInclusive<u64> = 0..=3600;
 /// From a second to a lifetime: signallerd had no upper bound.
 const LONG_SECONDS: RangeInclusive<u64> = 1..=0x7fff_ffff;
 /// A pipe closes after its last message, so there is at least one.
@@ -54,6 +56,9 @@ pub enum ValueError {
     /// The text is no list of protocols.
     #[error("Not a list of protocols: {0}.")]
     Protocol(#[from] ProtocolSetError),
+    /// The text looks like a secret, so that no parser's error may quote it.
+    #[error("It looks like a key or a token.")]
+    NotShown,
     /// The value is no text.
     #[error("It is not Unicode.")]
     NotUnicode,
@@ -108,6 +113,15 @@ pub fn milliseconds(text: &str) -> Result<Duration, ValueError> {
 /// Parses a time in seconds.
 pub fn seconds(text: &str) -> Result<Duration, ValueError> {
     whole(text, SECONDS, "seconds").map(Duration::from_secs)
+}
+
+/// Parses a time in seconds that may be zero.
+///
+/// # Errors
+///
+/// The text is no whole number from 0 to 3600.
+pub fn short_seconds(text: &str) -> Result<Duration, ValueError> {
+    whole(text, SHORT_SECONDS, "seconds").map(Duration::from_secs)
 }
 
 /// Parses a time in seconds that may be much longer than a day.

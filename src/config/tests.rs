@@ -107,7 +107,7 @@ fn rooms_are_partitioned_by_expression() {
 
 #[test]
 fn incomplete_tls_files_are_rejected() {
-    let file = |name: &str| Some(PathBuf::from(name));
+    let file = |name: &str| Some(PemSource::from(name));
     assert_eq!(TlsFiles::from_parts(None, None, None), Ok(None));
     assert_eq!(
         TlsFiles::from_parts(file("k"), file("c"), None),

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::signaller::{PipeStream, Signaller};
-use super::telemetry::Report;
+use super::telemetry::{LogCounts, Report};
 use super::tls::{self, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
@@ -48,6 +49,7 @@ pub struct Gateway {
     addresses: Vec<LocalAddress>,
     frontend: Arc<Frontend>,
     status: StatusService,
+    drain_timeout: Duration,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
 }
 
@@ -104,13 +106,32 @@ impl Gateway {
             signaller: signaller
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
+            shutdown: Arc::clone(&shared.shutdown),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let status =
-            StatusService { shared: Arc::clone(&shared), address, signaller: config.protocol.signaller };
+        let status = StatusService {
+            shared: Arc::clone(&shared),
+            address,
+            signaller: config.protocol.signaller,
+            log: None,
+        };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
-        Ok(Gateway { sockets, addresses, frontend, status, admin_socket })
+        Ok(Gateway {
+            sockets,
+            addresses,
+            frontend,
+            status,
+            drain_timeout: config.drain_timeout,
+            admin_socket,
+        })
+    }
+
+    /// Includes the counts of the program's log in the status.
+    #[must_use]
+    pub fn with_log_counts(mut self, counts: Arc<LogCounts>) -> Gateway {
+        self.status.log = Some(counts);
+        self
     }
 
     /// Returns the addresses that the gateway listens on.
@@ -146,10 +167,17 @@ impl Gateway {
         self.status.report(query)
     }
 
-    /// Serves connections until `shutdown` is ready; then accepts no more, closes all connections, and
-    /// returns when they are closed, or after seven seconds.
+    /// Serves connections until `shutdown` is ready, and then drains them, as [`run`](Gateway::run) does.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, admin_socket, .. } = self;
+        self.run(shutdown, std::future::pending()).await;
+    }
+
+    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
+    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
+    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
+    /// seven seconds later.
+    pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
         let answer_admin = async {
             match &admin_socket {
                 Ok(Some(socket)) => socket.serve(&status).await,
@@ -157,7 +185,7 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = serve(sockets, frontend, shutdown) => {}
+            () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
             () = answer_admin => {}
         }
     }
@@ -175,14 +203,28 @@ fn name(addresses: &[LocalAddress]) -> String {
     first_tcp(addresses).map_or_else(|| process::id().to_string(), |address| address.port().to_string())
 }
 
-async fn serve(sockets: Vec<ListeningSocket>, frontend: Arc<Frontend>, shutdown: impl Future<Output = ()>) {
+async fn serve(
+    sockets: Vec<ListeningSocket>,
+    frontend: Arc<Frontend>,
+    drain_timeout: Duration,
+    drain: impl Future<Output = ()>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = pin!(stop);
     let shared = Arc::clone(&frontend.shared);
     tokio::select! {
         _ = join_all(sockets.iter().map(|socket| accept_connections(socket, &frontend))) => {}
         () = shared.timers.run() => {}
-        () = shutdown => {}
+        () = drain => {}
+        () = &mut stop => {}
     }
     drop(sockets);
+    shared.drain(drain_timeout);
+    tokio::select! {
+        _ = shared.shutdown.wait(drain_timeout) => {}
+        () = shared.timers.run() => {}
+        () = stop => {}
+    }
     shared.shut_down();
     if !shared.shutdown.wait(SHUTDOWN_TIMEOUT).await {
         tracing::warn!("some connections did not close in time");
@@ -261,7 +303,7 @@ impl Frontend {
         let Some(acceptor) = self.tls.clone() else { return };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
-            () = self.shared.shutdown.begun() => return,
+            () = self.shared.shutdown.draining() => return,
         };
         match handshake {
             Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
@@ -290,8 +332,7 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded =
-            http::serve(stream, endpoint, routes.clone(), alive.clone(), shared.shutdown.begun()).await;
+        let upgraded = http::serve(stream, endpoint, routes.clone(), alive.clone()).await;
         let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -323,8 +364,12 @@ impl Frontend {
                 let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
                 let pipe = async move {
                     let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
-                    let pipe =
-                        signaller.serve(Box::new(stream), prefetched, admitted, shared.shutdown.begun());
+                    let pipe = signaller.serve(
+                        Box::new(stream),
+                        prefetched,
+                        admitted,
+                        shared.shutdown.connection_closing(id),
+                    );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
                             let lasted_s = began.elapsed().as_secs();
@@ -375,7 +420,7 @@ mod tests {
     async fn first_frame_follows_the_upgrade_after_a_pause() {
         for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
             let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let routes = Routes { websockets: true, signaller: None, events: None };
+            let routes = Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() };
             let (shared, max_message) = (Shared::new(&config), config.max_message);
             let alive = shared.shutdown.track();
             let frontend = Arc::new(Frontend { shared, routes, tls: None, max_message });

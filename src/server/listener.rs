@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 
 use super::unix_socket::UnixSocketError;
+use crate::config::redact::displayed;
 
 /// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same
 /// time; with the 511 of the Node.js servers some of them have to retry after a second and more. The system
@@ -24,7 +25,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum ListenError {
     /// The host is neither an address nor a name that resolves.
     #[error(
-        "cannot listen on {host}:{port}: '{host}' is neither an IP address nor a name that resolves ({source})"
+        "cannot listen on {host}:{port}: '{host}' is neither an IP address nor a name that resolves ({source})",
+        host = displayed(host)
     )]
     Unresolved {
         /// Host of the configuration.

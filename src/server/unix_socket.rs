@@ -8,18 +8,20 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::config::redact::displayed_path;
+
 /// Failure to open a Unix domain socket.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UnixSocketError {
     /// A server is using the socket.
-    #[error("{}: another server answers there", .0.display())]
+    #[error("{}: another server answers there", displayed_path(.0))]
     InUse(PathBuf),
     /// The path is that of another file.
-    #[error("{}: there is a file that is no socket", .0.display())]
+    #[error("{}: there is a file that is no socket", displayed_path(.0))]
     NotASocket(PathBuf),
     /// The socket cannot be created.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}: {source}", displayed_path(path))]
     Io {
         /// Path of the socket.
         path: PathBuf,

@@ -28,6 +28,8 @@ use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use crate::config::redact::displayed;
+
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,7 +51,7 @@ pub struct Target {
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL names no server.
-    #[error("'{0}' is not the URL of a server: [ws|wss|http|https]://HOST[:PORT][/PATH] is expected")]
+    #[error("'{shown}' is not the URL of a server: [ws|wss|http|https]://HOST[:PORT][/PATH] is expected", shown = displayed(.0))]
     Url(String),
     /// The system has no certificates to trust.
     #[error("there are no trusted certificates (SSL_CERT_FILE may name a file of them): {0}")]

@@ -17,13 +17,15 @@ use std::future::Future;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use indicatif::ProgressDrawTarget;
 
 use crate::cli;
+use crate::config::redact::may_be_secret;
+use crate::output::{self, StdoutError};
 use crate::protocol::dialect::{Dialect, Release, markdown};
 use crate::tools::client::protocol::Protocol;
 use status::StatusArgs;
@@ -70,28 +72,51 @@ pub fn is_named(argument: &OsString) -> bool {
 
 /// Runs the command that `arguments` name, of which the first is the program's name. Returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let has_secret = arguments.iter().any(|argument| may_be_secret(&argument.to_string_lossy()));
     match Tool::try_parse_from(arguments) {
-        Ok(Tool::Dialects { markdown: true }) => print!("{}", markdown()),
-        Ok(Tool::Dialects { markdown: false }) => print!("{}", dialect_list()),
+        // The messages of the parser quote arguments.
+        Err(error) if error.use_stderr() && has_secret => {
+            exit_code(anyhow!("an argument is invalid, and is not shown as it looks like a key or a token"))
+        }
+        Ok(Tool::Dialects { markdown: true }) => print(&markdown()),
+        Ok(Tool::Dialects { markdown: false }) => print(&dialect_list()),
         Ok(Tool::Completions { shell }) => {
-            clap_complete::generate(shell, &mut whole_command(), "sigver", &mut std::io::stdout());
+            // The library panics if it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut whole_command(), "sigver", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
         Ok(Tool::Man) => {
-            if let Err(error) = Man::new(whole_command()).render(&mut std::io::stdout()) {
-                eprintln!("error: {error}");
-                return ExitCode::from(2);
+            let mut page = Vec::new();
+            match Man::new(whole_command()).render(&mut page) {
+                Ok(()) => print(&String::from_utf8_lossy(&page)),
+                Err(error) => exit_code(error.into()),
             }
         }
-        Ok(Tool::Options) => print!("{}", cli::markdown()),
-        Ok(Tool::Status(args)) => return block_on(async { Ok(status::run(args).await?) }),
-        Ok(Tool::Matrix(matrix)) => return block_on(matrix.run()),
-        Ok(Tool::Probe(probe)) => return block_on(probe.run()),
-        Ok(Tool::Bench(bench)) => return block_on(bench.run()),
-        Ok(Tool::Replay(replay)) => return block_on(replay.run()),
-        Ok(Tool::Record(record)) => return block_on(record.run()),
+        Ok(Tool::Options) => print(&cli::markdown()),
+        Ok(Tool::Status(args)) => block_on(status::run(args)),
+        Ok(Tool::Matrix(matrix)) => block_on(matrix.run()),
+        Ok(Tool::Probe(probe)) => block_on(probe.run()),
+        Ok(Tool::Bench(bench)) => block_on(bench.run()),
+        Ok(Tool::Replay(replay)) => block_on(replay.run()),
+        Ok(Tool::Record(record)) => block_on(record.run()),
         Err(error) => error.exit(),
     }
-    ExitCode::SUCCESS
+}
+
+/// Prints text on stdout. Returns the exit code.
+fn print(text: &str) -> ExitCode {
+    output::print(text).map_or_else(|error| exit_code(error.into()), |()| ExitCode::SUCCESS)
+}
+
+/// Prints an error. Returns the exit code: 2, unless the reader of the output has left.
+fn exit_code(error: anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<StdoutError>().is_some_and(StdoutError::is_closed_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    output::print_error(format_args!("error: {error:#}"));
+    ExitCode::from(2)
 }
 
 /// Returns the options of the gateway and the commands, for completions and the manual page.
@@ -104,13 +129,10 @@ fn whole_command() -> Command {
 /// Runs a command that connects to servers. Returns its exit code, or 2 after an error.
 fn block_on(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(command))
+        .unwrap_or_else(exit_code)
 }
 
 fn parse_protocol(name: &str) -> Result<Protocol> {

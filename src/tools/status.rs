@@ -1,7 +1,7 @@
 //! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the
 //! answer.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::config::parse::{self, ValueError};
+use crate::config::redact::displayed_path;
 use crate::config::{AdminSocketPath, DEFAULT_PORT};
+use crate::output;
 use crate::server::admin::StatusQuery;
 use crate::server::telemetry::Format;
 
@@ -40,7 +42,7 @@ pub(crate) struct StatusArgs {
 
 /// Error of the command.
 #[derive(Debug, Error)]
-pub(crate) enum StatusError {
+enum StatusError {
     #[error(transparent)]
     Value(#[from] ValueError),
     /// Error that the server answered.
@@ -65,10 +67,9 @@ enum RequestError {
 }
 
 /// Prints the status.
-pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode, StatusError> {
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let text = request(&args).await?;
-    // The reader of a pipe may have closed it.
-    let _ = io::stdout().write_all(text.as_bytes());
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,8 +104,8 @@ async fn request(args: &StatusArgs) -> Result<String, StatusError> {
                 Some(error) => return Err(StatusError::Rejected(error.trim_end().to_owned())),
                 None => return Ok(printable(&response)),
             },
-            Ok(Err(error)) => failures.push(format!("{}: {error}", path.display())),
-            Err(_) => failures.push(format!("{}: timed out", path.display())),
+            Ok(Err(error)) => failures.push(format!("{}: {error}", displayed_path(path))),
+            Err(_) => failures.push(format!("{}: timed out", displayed_path(path))),
         }
     }
     let failures =

@@ -63,6 +63,7 @@ impl TestGateway {
     /// Starts a gateway with changed defaults.
     pub async fn configured(configure: impl FnOnce(&mut Config)) -> TestGateway {
         let mut config = Config::default().with_address("127.0.0.1", 0);
+        config.drain_timeout = Duration::ZERO;
         configure(&mut config);
         let gateway = Gateway::bind(config).await.unwrap();
         let (address, status) = (gateway.local_addr().unwrap(), gateway.status());
@@ -108,7 +109,7 @@ impl TestGateway {
 /// The certificate and the key for TLS.
 pub fn tls_files() -> TlsFiles {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-    TlsFiles { key: folder.join("ec-sec1.key"), cert: folder.join("ec.crt"), ca: None }
+    TlsFiles { key: folder.join("ec-sec1.key").into(), cert: folder.join("ec.crt").into(), ca: None }
 }
 
 /// Bytes from hexadecimal digits; blanks do not count.

@@ -1,4 +1,4 @@
-//! The program as a process.
+//! The program as a process of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,14 +11,15 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use super::soon;
 use super::ws::Ws;
 
+/// Returns the program with these arguments.
 pub fn sigver(args: &[&str]) -> Command {
     called(Path::new(env!("CARGO_BIN_EXE_sigver")), args)
 }
 
-/// The program under another name.
+/// Returns the program under another name.
 pub fn called(name: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(name);
-    // What the environment of the tests may say is not meant.
+    // The environment of the tests must not configure the program.
     let meant = |name: &str| !name.starts_with("SIGVER_") && !["NODE_IP", "NODE_PORT"].contains(&name);
     for (name, _) in std::env::vars().filter(|(name, _)| !meant(name)) {
         command.env_remove(name);
@@ -27,12 +28,22 @@ pub fn called(name: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// Runs the program to its end. Returns the exit code, stdout and stderr.
+pub async fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = soon("the end of the process", sigver(args).output()).await.unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
 /// A process that serves.
 pub struct Served {
     pub process: Child,
     pub stdout: BufReader<ChildStdout>,
     pub stderr: BufReader<ChildStderr>,
-    /// The line that says so.
+    /// The start-up line.
     pub line: String,
 }
 
@@ -75,7 +86,7 @@ impl Served {
         assert!(sent.success());
     }
 
-    /// Its end, and what it wrote: on stdout after the line, and on stderr.
+    /// Waits for the end. Returns the status, the rest of stdout, and stderr.
     pub async fn end(mut self) -> (ExitStatus, String, String) {
         let status = soon("the end of the process", self.process.wait()).await.unwrap();
         let (mut rest, mut errors) = (String::new(), String::new());

@@ -61,6 +61,11 @@ pub async fn ask_on(mut stream: TcpStream, request: &str) -> Answer {
 }
 
 impl Answer {
+    /// Returns the connection, for the next request.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

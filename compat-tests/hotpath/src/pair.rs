@@ -141,7 +141,9 @@ impl Peer {
     /// Encodes the client's events.
     fn show(&mut self, now: Instant) {
         let mut events = self.events();
-        events.drain(..).for_each(|event| self.conversation.on_event(event, now, &mut self.steps));
+        while let Some(event) = events.pop_front() {
+            self.conversation.on_event(event, now, &mut self.steps);
+        }
         Outbox::recycle(events);
         self.run_scenarios();
     }

@@ -9,8 +9,8 @@ use super::evidence::{self, FrameFacts, History};
 use super::narrowing::NarrowingSession;
 use super::policy::Policy;
 use crate::protocol::dialect::{
-    Candidates, Evidence, Family, Output, OutputSink, PROBE, Release, ReleaseSet, Session, UpgradeRequest,
-    close_frame_for,
+    Candidates, Evidence, Family, Output, OutputSink, PROBE, ParsedMessage, Release, ReleaseSet, Session,
+    UpgradeRequest, close_frame_for,
 };
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, Reason};
@@ -136,13 +136,14 @@ impl Detector {
     }
 
     pub(super) fn on_message(&mut self, message: Message, now: Instant, out: &mut dyn OutputSink) {
+        let message = ParsedMessage::new(message);
         let facts = FrameFacts::new(&message);
         match self.session {
             None => self.on_first_frame(facts, now, out),
             Some(_) => self.narrow(facts, now, out),
         }
         if let Some(session) = &mut self.session {
-            session.session.decode(message, out);
+            session.session.decode_parsed(message, out);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::evidence::{FrameFacts, History, narrow};
 use super::*;
-use crate::protocol::dialect::{Dialect, Output, PROBE, ReleaseSet, UpgradeRequest};
+use crate::protocol::dialect::{Dialect, Output, PROBE, ParsedMessage, ReleaseSet, UpgradeRequest};
 use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Payload, Side};
 use bytes::Bytes;
@@ -183,7 +183,11 @@ fn evidence_table_holds_row_by_row() {
         (hex("ffff"), none, everything.as_str()),
         (hex(""), none, everything.as_str()),
     ] {
-        assert_eq!(names(narrow(FrameFacts::new(&frame), context, auto)), expected, "{frame:?} {context:?}");
+        assert_eq!(
+            names(narrow(FrameFacts::new(&ParsedMessage::new(frame.clone())), context, auto)),
+            expected,
+            "{frame:?} {context:?}"
+        );
     }
 }
 

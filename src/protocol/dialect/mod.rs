@@ -18,7 +18,7 @@ mod webrtc;
 pub use candidates::Candidates;
 pub use close_frame::close_frame_for;
 pub use docs_table::markdown;
-pub use json::{MessageShape, sse_codec as sse};
+pub use json::{MessageShape, ParsedMessage, sse_codec as sse};
 pub use output::{Evidence, Output, OutputSink};
 pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout};
 pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::json::{V1To5Codec, V6Codec, V7To14Codec};
+use super::json::{JsonValue, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
 use super::release::JsonCodec;
 use super::webrtc::{self, SdpEncoding, Transcoded};
@@ -145,26 +145,64 @@ impl Session {
 
     /// Decodes a message from the client, and outputs its consequences.
     pub fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
-        if self.encoding == Some(SdpEncoding::Builder) {
-            return self.codec.decode(message, &mut LastMarker(out));
+        self.decode_value(message, None, out);
+    }
+
+    /// Decodes a message as [`decode`](Self::decode) does, without parsing its JSON again.
+    pub fn decode_parsed(&mut self, message: ParsedMessage, out: &mut dyn OutputSink) {
+        let ParsedMessage { message, json } = message;
+        self.decode_value(message, json, out);
+    }
+
+    fn decode_value(&mut self, message: Message, json: Option<JsonValue>, out: &mut dyn OutputSink) {
+        let mut marker;
+        let out: &mut dyn OutputSink = if self.encoding == Some(SdpEncoding::Builder) {
+            marker = LastMarker(out);
+            &mut marker
+        } else {
+            out
+        };
+        match &mut self.codec {
+            Codec::V1To5(codec) => codec.decode(&message, json, out),
+            Codec::V6(codec) => codec.decode(&message, json, out),
+            Codec::V7To14(codec) => codec.decode(&message, json, out),
+            Codec::V1(codec) => codec.decode(message, out),
+            Codec::V2(codec) => codec.decode(message, out),
         }
-        self.codec.decode(message, out);
     }
 
     /// Encodes an event for the client, and outputs the messages for it, or an answer to the event's sender
     /// on the client's behalf.
     pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
-        self.report_mixture(&event, out);
-        let event = match self.translate(event) {
-            Ok(event) => event,
-            Err(answer) => return answer.into_iter().for_each(|answer| out.ask(answer)),
-        };
+        let mut event = event;
+        if self.may_translate(&event) {
+            self.report_mixture(&event, out);
+            match self.translate(event) {
+                Ok(translated) => event = translated,
+                Err(answer) => return answer.into_iter().for_each(|answer| out.ask(answer)),
+            }
+        }
         match &mut self.codec {
             Codec::V1To5(codec) => codec.encode(event, out),
             Codec::V6(codec) => codec.encode(event, out),
             Codec::V7To14(codec) => codec.encode(event, now, out),
             Codec::V1(codec) => codec.encode(event, now, out),
             Codec::V2(codec) => codec.encode(event, out),
+        }
+    }
+
+    /// Returns false if the event needs no translation: nearly all are of the client's own dialect.
+    fn may_translate(&self, event: &Event) -> bool {
+        match event {
+            Event::Relayed { sender, .. } => *sender != self.dialect.tag(),
+            Event::LinkEnded { .. } => self.translated.is_some(),
+            Event::Admitted { .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::LinkedToJoiner { .. }
+            | Event::Refused(_)
+            | Event::Undeliverable { .. }
+            | Event::Evicted(_) => false,
         }
     }
 
@@ -240,18 +278,6 @@ impl Session {
             Codec::V7To14(codec) => codec.poll(now, out),
             Codec::V1(codec) => codec.poll(now, out),
             Codec::V2(codec) => codec.poll(now, out),
-        }
-    }
-}
-
-impl Codec {
-    fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
-        match self {
-            Codec::V1To5(codec) => codec.decode(&message, out),
-            Codec::V6(codec) => codec.decode(&message, out),
-            Codec::V7To14(codec) => codec.decode(&message, out),
-            Codec::V1(codec) => codec.decode(message, out),
-            Codec::V2(codec) => codec.decode(message, out),
         }
     }
 }

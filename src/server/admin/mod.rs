@@ -5,7 +5,7 @@ pub mod unix;
 use std::sync::Arc;
 
 use crate::server::conn::Shared;
-use crate::server::telemetry::{self, Format, Report, RoomsReport, ServerSummary, UnixSeconds};
+use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
 /// Optional parts of a status report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct StatusService {
     pub address: String,
     /// True if the protocol of signallerd is served.
     pub signaller: bool,
+    /// Counts of the program's log, if it has some.
+    pub log: Option<Arc<LogCounts>>,
 }
 
 impl StatusService {
@@ -83,6 +85,7 @@ impl StatusService {
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
         report.rooms = rooms;
+        report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
         report

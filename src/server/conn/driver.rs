@@ -177,8 +177,9 @@ impl<T: Transport, G> Driver<T, G> {
         let now = Instant::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
+                let draining = self.shared.shutdown.is_draining();
                 // Not in each round: the deadlines move with every message.
-                if self.arm() && self.shared.shutdown.has_begun() {
+                if self.arm() && self.shared.shutdown.has_advanced(draining) {
                     // The connection may have been too late to be notified.
                     self.membership.outbox().notify();
                     continue;
@@ -191,7 +192,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Wake::Incoming(incoming) => turn.spend_on(incoming),
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
-            let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
+            let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
             // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
                 self.protocol.on_timeout(now, &mut outputs);
@@ -255,15 +256,17 @@ impl<T: Transport, G> Driver<T, G> {
     fn handle(
         &mut self,
         wake: Wake,
-        mut events: VecDeque<Event>,
+        events: &mut VecDeque<Event>,
         now: Instant,
         outputs: &mut Outputs,
         trigger: &mut CloseTrigger,
     ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
-                events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
-                Outbox::recycle(events);
+                while let Some(event) = events.pop_front() {
+                    self.protocol.on_event(event, now, outputs);
+                }
+                Outbox::recycle(std::mem::take(events));
             }
             // No sign of life: the rest may never come.
             Wake::Incoming(Incoming::Partial) => {}
@@ -293,7 +296,7 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                 }
             }
-            Wake::Timer if self.shared.shutdown.has_begun() => {
+            Wake::Timer if self.must_close(now) => {
                 *trigger = CloseTrigger::Shutdown;
                 self.close(&Reason::ShuttingDown, outputs);
             }
@@ -305,6 +308,12 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::IoError(error) => return Some(EndCause::Io(error)),
         }
         None
+    }
+
+    /// Returns true if the shutdown closes this connection now.
+    fn must_close(&self, now: Instant) -> bool {
+        let shutdown = &self.shared.shutdown;
+        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
     }
 
     fn close(&self, reason: &Reason, outputs: &mut Outputs) {
@@ -366,8 +375,10 @@ impl<T: Transport, G> Driver<T, G> {
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every
     /// message, and the entry in the timer queue only when it has fired. Returns true if the entry changed.
     fn arm(&mut self) -> bool {
-        let timers = &self.shared.timers;
-        let tick = timers.tick(self.deadline());
+        let Shared { timers, shutdown, .. } = &*self.shared;
+        let deadline = self.deadline();
+        let close_at = shutdown.close_at(self.membership.peer());
+        let tick = timers.tick(close_at.map_or(deadline, |at| at.min(deadline)));
         let sooner = tick < self.armed_at;
         if sooner {
             timers.schedule(self.membership.peer(), self.armed_at, tick, self.membership.outbox());

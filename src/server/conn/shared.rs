@@ -24,7 +24,7 @@ pub struct Shared {
     /// The part of clients' addresses that is logged.
     pub log_ip: LogIp,
     /// The end of the server.
-    pub shutdown: Shutdown,
+    pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
     pub timers: TimerQueue,
 }
@@ -48,7 +48,7 @@ impl Shared {
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits { max_pending: config.max_pending, ping_after: config.ping_after },
             log_ip: config.log_ip,
-            shutdown: Shutdown::default(),
+            shutdown: Arc::default(),
             timers: TimerQueue::default(),
         })
     }
@@ -59,9 +59,15 @@ impl Shared {
         tracing::error!("connection ended by a panic: this is a bug of the server");
     }
 
+    /// Begins the drain: each connection is closed at its time within `length`.
+    pub fn drain(&self, length: Duration) {
+        self.shutdown.begin_draining(length);
+        self.timers.notify_all();
+    }
+
     /// Begins the shutdown: connections close, and no wait for it stays pending.
     pub fn shut_down(&self) {
-        self.shutdown.begin();
+        self.shutdown.begin_closing();
         // Each connection looks at the shutdown when it is notified, and not with every message.
         self.timers.notify_all();
     }

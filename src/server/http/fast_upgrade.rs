@@ -69,7 +69,7 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     *request.method_mut() = head.method?.parse().ok()?;
     *request.uri_mut() = head.path?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers;
-    if !routes.websockets || !upgrade::is_upgrade(&request) {
+    if !routes.websockets || routes.shutdown.is_draining() || !upgrade::is_upgrade(&request) {
         return None;
     }
     let path = request.uri().path();
@@ -146,6 +146,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -153,7 +155,10 @@ mod tests {
     use crate::protocol::dialect::UpgradeRequest;
     use crate::server::conn::ClientEndpoint;
 
-    const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None };
+    fn routes() -> Routes {
+        Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() }
+    }
+
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -170,7 +175,7 @@ mod tests {
     }
 
     fn by_fast_path(bytes: &[u8]) -> Option<Granted> {
-        match try_upgrade(bytes, &ROUTES)? {
+        match try_upgrade(bytes, &routes())? {
             FirstRead::Upgrade { response, prefetched, target } => {
                 Some(granted(response, prefetched, target))
             }
@@ -184,7 +189,7 @@ mod tests {
         let stream = Rewind { prefetched: Bytes::new(), stream: server };
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
-        let served = super::super::serve_http(stream, endpoint, ROUTES, alive, std::future::pending());
+        let served = super::super::serve_http(stream, endpoint, routes(), alive);
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
         // The response is left to the WebSocket.
         drop(upgraded.stream);
@@ -242,7 +247,7 @@ mod tests {
         }
         let many = format!("{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
         assert!(by_fast_path(REQUEST.replace("\r\n\r\n", &format!("\r\n{many}")).as_bytes()).is_none());
-        assert!(try_upgrade(REQUEST.as_bytes(), &Routes { websockets: false, ..ROUTES }).is_none());
+        assert!(try_upgrade(REQUEST.as_bytes(), &Routes { websockets: false, ..routes() }).is_none());
     }
 
     /// Returns requests that are valid or nearly so.

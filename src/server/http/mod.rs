@@ -11,7 +11,7 @@ mod sse_registry;
 mod upgrade;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::header;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
-use crate::server::conn::ClientEndpoint;
+use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::signaller::{Admitted, Signaller};
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
@@ -83,22 +83,22 @@ pub(crate) struct Routes {
     pub(crate) signaller: Option<Arc<Signaller>>,
     /// The event streams.
     pub(crate) events: Option<Arc<SseService>>,
+    /// The end of the server, in which new clients are refused.
+    pub(crate) shutdown: Arc<Shutdown>,
 }
 
 /// Serves HTTP until the client upgrades to a WebSocket. Returns `None` if the connection ends otherwise, or
-/// when `stop` is ready. Everything that outlives the call holds a clone of `alive`.
+/// when the server stops. Everything that outlives the call holds a clone of `alive`.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     endpoint: ClientEndpoint,
     routes: Routes,
     alive: TaskTrackerToken,
-    stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
-    let mut stop = pin!(stop);
     let first = poll_fn(|context| fast_upgrade::poll_first_read(&mut stream, &routes, context));
     let first = tokio::select! {
         first = tokio::time::timeout(HEAD_TIMEOUT, first) => first.ok()?.ok()?,
-        () = &mut stop => return None,
+        () = routes.shutdown.draining() => return None,
     };
     match first {
         FirstRead::Upgrade { response, prefetched, target } => {
@@ -106,7 +106,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
-            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive, stop)).await
+            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive)).await
         }
     }
 }
@@ -117,11 +117,16 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     endpoint: ClientEndpoint,
     routes: Routes,
     alive: TaskTrackerToken,
-    stop: impl Future<Output = ()>,
 ) -> Option<Upgraded<S>> {
     let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), endpoint, alive };
-    let service =
-        Arc::new(HttpService { granted: Mutex::default(), upgrade: Notify::new(), routes, streams });
+    let shutdown = Arc::clone(&routes.shutdown);
+    let service = Arc::new(HttpService {
+        granted: Mutex::default(),
+        upgrade: Notify::new(),
+        posted: AtomicBool::new(false),
+        routes,
+        streams,
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -136,6 +141,12 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         );
     let finished = {
         let mut stop = pin!(async {
+            let stop = async {
+                shutdown.draining().await;
+                if service.streams.started.load(Ordering::Relaxed) || service.posted.load(Ordering::Relaxed) {
+                    shutdown.closing().await;
+                }
+            };
             tokio::select! {
                 () = stop => {}
                 () = service.streams.ended.notified() => {}
@@ -193,6 +204,8 @@ struct HttpService {
     granted: Mutex<Option<(Vec<u8>, UpgradeTarget)>>,
     /// Notified when an upgrade is granted.
     upgrade: Notify,
+    /// True once a client of an event stream sent by this connection.
+    posted: AtomicBool,
     routes: Routes,
     streams: StreamLifecycle,
 }
@@ -201,6 +214,10 @@ impl HttpService {
     /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
     /// none to HTTP/1.0, so the response is left to the WebSocket.
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        if self.routes.shutdown.is_draining() && *request.method() == Method::GET {
+            // A POST may be for an event stream that is still open.
+            return upgrade::unavailable().map(ResponseBody::Full);
+        }
         let headers = request.headers();
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return upgrade::plain(StatusCode::BAD_REQUEST, TWO_HOSTS).map(ResponseBody::Full);
@@ -215,7 +232,10 @@ impl HttpService {
                 SseRoute::Send(sender, message) => {
                     return events.deliver_get(sender, message, headers, &self.streams).await;
                 }
-                SseRoute::Post => return events.deliver_post(request).await,
+                SseRoute::Post => {
+                    self.posted.store(true, Ordering::Relaxed);
+                    return events.deliver_post(request).await;
+                }
             }
         }
         if let Some(response) = upgrade::health_check(&request, self.routes.websockets) {

@@ -182,7 +182,7 @@ impl SseService {
             tokio::select! {
                 () = tokio::time::sleep(GET_HOLD) => {}
                 () = body.closed() => {}
-                () = shared.shutdown.begun() => {}
+                () = shared.shutdown.closing() => {}
             }
             drop(body);
             drop(alive);

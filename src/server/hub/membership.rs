@@ -1,6 +1,6 @@
 //! The rooms of one connection. Dropping the value is how a peer leaves: on every path, and once.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::outbox::WakeList;
@@ -25,7 +25,7 @@ pub struct Membership {
 
 thread_local! {
     /// Source of randomness of all rooms.
-    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
+    static RNG: Cell<Option<fastrand::Rng>> = const { Cell::new(None) };
 }
 
 /// Maximum number of previous rooms; beyond it, the peer leaves the oldest.
@@ -74,9 +74,10 @@ impl Membership {
 
     fn apply(&self, state: &mut RoomState, command: Command, wakes: &mut WakeList) -> Applied {
         let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
-        let role =
-            RNG.with_borrow_mut(|rng| state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
-        Applied { role, room_is_empty: state.room.is_empty() }
+        let mut rng = RNG.take().unwrap_or_default();
+        let role = state.room.apply(self.peer, &self.outbox, command, &mut rng, &mut deliver);
+        RNG.set(Some(rng));
+        Applied { role, room_is_empty: role == RoomRole::None && state.room.is_empty() }
     }
 
     /// Records the room under the role that the peer has in it now.
@@ -114,6 +115,7 @@ impl Membership {
     /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
         let (link, changes_role) = match &command {
+            // Without an effect, if the peer is no longer in the room.
             Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
                 (Some(*link), false)
             }
@@ -136,9 +138,10 @@ impl Membership {
         let mut wakes = WakeList::default();
         let applied = {
             let mut state = cell.state.lock();
-            match state.room.role(self.peer) {
-                role @ RoomRole::None => Applied { role, room_is_empty: state.room.is_empty() },
-                RoomRole::Joiner | RoomRole::Member => self.apply(&mut state, command, &mut wakes),
+            if changes_role && state.room.role(self.peer) == RoomRole::None {
+                Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
+            } else {
+                self.apply(&mut state, command, &mut wakes)
             }
         };
         drop(wakes);

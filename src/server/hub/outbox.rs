@@ -108,7 +108,9 @@ impl Outbox {
             Some(after) => {
                 queue.queued_bytes = after;
                 if queue.events.capacity() == 0 {
-                    queue.events = scratch::with(|scratch| scratch.events.take());
+                    scratch::with(|scratch| {
+                        std::mem::swap(&mut queue.events, &mut *scratch.events.borrow_mut())
+                    });
                 }
                 queue.events.push_back(event);
             }
@@ -169,7 +171,7 @@ impl Outbox {
             return Poll::Pending;
         }
         if queue.queued_bytes <= MAX_BATCH_BYTES {
-            *events = std::mem::take(&mut queue.events);
+            std::mem::swap(events, &mut queue.events);
             queue.queued_bytes = 0;
             return Poll::Ready(Ok(()));
         }

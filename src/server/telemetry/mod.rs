@@ -6,6 +6,7 @@
 
 mod counts;
 mod json;
+mod log_counts;
 mod report;
 mod text;
 mod time;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
+pub use log_counts::{LogCounts, LogReport};
 pub(crate) use report::ServerSummary;
 pub use report::{
     ConnectionReport, CountReport, DialectReport, OverallCount, Report, RoomSummary, RoomsReport,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
 
-use super::{ConnectionCount, ConnectionInfo, EvidenceCount, Telemetry, UnixSeconds};
+use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Telemetry, UnixSeconds};
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
 /// Facts of the server that the counters do not have.
@@ -42,6 +42,9 @@ pub struct Report {
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
+    /// Lines that the log does not have, if the program counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
     /// The rooms.
     pub rooms: RoomsReport,
     /// Every open connection, oldest first, if asked for.
@@ -180,6 +183,7 @@ impl Report {
                 count: CountReport::new(telemetry.signaller(), time),
             },
             panics: telemetry.panics(),
+            log: None,
             rooms: RoomsReport::default(),
             connection_list: None,
         }

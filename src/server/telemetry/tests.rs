@@ -159,6 +159,7 @@ fn json_has_the_documented_names_in_the_documented_order() {
     let connection = telemetry.register(PeerId(3));
     connection.set_recognition(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
     let mut report = report(&telemetry);
+    report.log = Some(LogCounts::default().report());
     report.rooms.list_all = true;
     report.rooms.add(0xab, [Dialect::Sigver9].into_iter());
     report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());

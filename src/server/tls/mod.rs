@@ -1,9 +1,10 @@
 //! TLS: reads and checks the PEM files, and sets up `rustls`.
 
+mod pem_text;
+
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -14,39 +15,40 @@ use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
-use crate::config::TlsFiles;
+use crate::config::{PemSource, TlsFiles};
+use pem_text::with_line_breaks;
 
 /// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file is missing or not readable.
-    #[error("cannot read the {role} {}: {}", path.display(), io_text(source))]
+    #[error("cannot read the {role} {path}: {}", io_text(source))]
     Read {
         /// Role of the file.
         role: FileRole,
         /// Path of the file.
-        path: PathBuf,
+        path: PemSource,
         /// Cause.
         source: io::Error,
     },
     /// A file does not contain what it should.
-    #[error("cannot use the {role} {}: {source}", path.display())]
+    #[error("cannot use the {role} {path}: {source}")]
     Content {
         /// Role of the file.
         role: FileRole,
         /// Path of the file.
-        path: PathBuf,
+        path: PemSource,
         /// Cause.
         source: ContentError,
     },
     /// The private key is not that of the certificate.
-    #[error("the private key {} does not match the first certificate in {}", key.display(), cert.display())]
+    #[error("the private key {key} does not match the first certificate in {cert}")]
     Mismatch {
         /// File of the private key.
-        key: PathBuf,
+        key: PemSource,
         /// File of the certificate.
-        cert: PathBuf,
+        cert: PemSource,
     },
     /// The system has no randomness for keys.
     #[error("cannot set up TLS: {0}")]
@@ -100,8 +102,37 @@ pub enum ContentError {
     #[error("its first certificate is unsound ({0})")]
     InvalidCert(#[source] RustlsError),
     /// Invalid PEM.
-    #[error("{}", pem_text(.0))]
-    Pem(#[source] pem::Error),
+    #[error(transparent)]
+    Pem(#[from] PemProblem),
+}
+
+/// A problem with PEM text, without the text: the parser's own errors quote it, which may be a private key.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PemProblem {
+    /// A section without an end.
+    #[error("it is cut short: a line '-----END …-----' is missing")]
+    MissingEnd,
+    /// A first line that does not end in dashes.
+    #[error("a line of it begins like '-----BEGIN …-----' and ends otherwise")]
+    MalformedBegin,
+    /// A section that is no base64.
+    #[error("a section of its PEM is not base64")]
+    NotBase64,
+    /// Anything else.
+    #[error("it is not PEM")]
+    Other,
+}
+
+impl From<pem::Error> for PemProblem {
+    fn from(error: pem::Error) -> Self {
+        match error {
+            pem::Error::MissingSectionEnd { .. } => PemProblem::MissingEnd,
+            pem::Error::IllegalSectionStart { .. } => PemProblem::MalformedBegin,
+            pem::Error::Base64Decode(_) => PemProblem::NotBase64,
+            _ => PemProblem::Other,
+        }
+    }
 }
 
 /// Loads the files into a configuration for all connections.
@@ -155,7 +186,7 @@ fn certified_key(files: &TlsFiles, provider: &CryptoProvider) -> Result<Certifie
     }
 }
 
-fn certificates(role: FileRole, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(role: FileRole, path: &PemSource) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(role, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
@@ -167,11 +198,11 @@ fn certificates(role: FileRole, path: &Path) -> Result<Vec<CertificateDer<'stati
             Err(content(role, path, problem))
         }
         Ok(found) => Ok(found),
-        Err(error) => Err(content(role, path, ContentError::Pem(error))),
+        Err(error) => Err(content(role, path, ContentError::Pem(error.into()))),
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(path: &PemSource) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(FileRole::Key, path)?;
     let problem = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => return Ok(key),
@@ -184,17 +215,23 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         Err(pem::Error::NoItemsFound) => ContentError::NoKey,
         // A PKCS#1 or SEC1 key with headers inside the section, which are no base64.
         Err(_) if contains(&text, b"Proc-Type: 4,ENCRYPTED") => ContentError::Encrypted,
-        Err(error) => ContentError::Pem(error),
+        Err(error) => ContentError::Pem(error.into()),
     };
     Err(content(FileRole::Key, path, problem))
 }
 
-fn read(role: FileRole, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read { role, path: path.to_owned(), source })
+fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
+    let text = match path {
+        PemSource::Inline(text) => text.clone().into_bytes(),
+        PemSource::File(file) => {
+            fs::read(file).map_err(|source| TlsError::Read { role, path: path.clone(), source })?
+        }
+    };
+    Ok(with_line_breaks(&text).into_owned())
 }
 
-fn content(role: FileRole, path: &Path, source: ContentError) -> TlsError {
-    TlsError::Content { role, path: path.to_owned(), source }
+fn content(role: FileRole, path: &PemSource, source: ContentError) -> TlsError {
+    TlsError::Content { role, path: path.clone(), source }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -207,22 +244,6 @@ fn io_text(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-fn pem_text(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { end_marker } => {
-            format!(
-                "it is cut short, its line '-----END {}-----' is missing",
-                String::from_utf8_lossy(end_marker).trim()
-            )
-        }
-        pem::Error::IllegalSectionStart { line } => {
-            format!("bad PEM line '{}'", String::from_utf8_lossy(line).trim())
-        }
-        pem::Error::Base64Decode(error) => format!("bad base64 in its PEM ({error})"),
-        error => error.to_string(),
     }
 }
 

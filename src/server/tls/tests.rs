@@ -1,5 +1,7 @@
 //! Files of every kind, sound and not, and handshakes with what is sound. Tests only.
 
+use std::path::{Path, PathBuf};
+
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +39,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
-fn files(key: impl Into<PathBuf>, cert: impl Into<PathBuf>) -> TlsFiles {
+fn files(key: impl Into<PemSource>, cert: impl Into<PemSource>) -> TlsFiles {
     TlsFiles { key: key.into(), cert: cert.into(), ca: None }
 }
 
@@ -123,7 +125,7 @@ async fn chain_is_sent_and_sessions_resume_by_ticket() {
     let mut files = files(dir.file("key", &key), dir.file("cert", &cert));
     let incomplete = load(&files).unwrap();
     // A certificate which is in both files is sent once.
-    files.ca = Some(dir.file("ca", &format!("{cert}{rest}")));
+    files.ca = Some(dir.file("ca", &format!("{cert}{rest}")).into());
     let server = load(&files).unwrap();
     for version in [&version::TLS13, &version::TLS12] {
         let client = client(root.clone(), &[version], &[b"h2", b"http/1.1"]);
@@ -175,7 +177,7 @@ fn failures_name_the_file_and_the_cause() {
         (&dir.0, "cannot read the private key", "it is a directory"),
         (&junk, "cannot use the private key", "there is no PEM private key in it"),
         (&cert, "cannot use the private key", "it holds a certificate and no private key"),
-        (&cut, "cannot use the private key", "its line '-----END PRIVATE KEY-----' is missing"),
+        (&cut, "cannot use the private key", "a line '-----END …-----' is missing"),
         (&old, "cannot use the private key", "encrypted; write an unencrypted copy with 'openssl pkey'"),
         (
             &fixture("ec-encrypted.key"),
@@ -192,14 +194,14 @@ fn failures_name_the_file_and_the_cause() {
         (&none, "cannot read the certificate", "there is no such file"),
         (&junk, "cannot use the certificate", "there is no PEM certificate in it"),
         (&key, "cannot use the certificate", "it holds a private key and no certificate"),
-        (&base64, "cannot use the certificate", ")"),
+        (&base64, "cannot use the certificate", "is not base64"),
         (&unsound, "cannot use the certificate", ")"),
     ] {
         let message = refusal(&files(&key, file));
         assert!(message.starts_with(&format!("{start} {}: ", name(file))), "{message}");
         assert!(message.ends_with(end) && !message.contains('\n'), "{message}");
     }
-    let ca = TlsFiles { ca: Some(none.clone()), ..files(&key, &cert) };
+    let ca = TlsFiles { ca: Some(none.clone().into()), ..files(&key, &cert) };
     assert_eq!(
         refusal(&ca),
         format!("cannot read the intermediate certificates {}: there is no such file", name(&none))
@@ -212,4 +214,62 @@ fn failures_name_the_file_and_the_cause() {
             name(&fixture("rsa.crt"))
         )
     );
+}
+
+/// Writes a key as tools and variables spoil it. Each is read, or named without a character of it.
+#[test]
+fn spoilt_keys_are_understood_and_never_quoted() {
+    let dir = Dir::new();
+    let (_, key, cert, rest) = issue();
+    let cert_file = dir.file("cert", &cert);
+    let line = key.lines().nth(1).unwrap();
+    let secret = &line[30..50];
+    let escaped = key.replace('\n', "\\n");
+    for (at, text) in [
+        escaped.clone(),
+        key.replace('\n', "\\r\\n"),
+        key.replace('\n', " "),
+        key.replace('\n', ""),
+        format!("\"{escaped}\""),
+        format!("'{}'\n", key.trim()),
+        format!("\u{feff}{key}"),
+        key.replace('\n', "\r"),
+        key.replace('\n', "\n\n"),
+        key.lines().map(|line| format!("    {line}\n")).collect(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        load(&files(dir.file(&format!("key{at}"), &text), &cert_file)).unwrap();
+        load(&files(text.as_str(), cert.replace('\n', "\\n").as_str())).unwrap();
+    }
+    // What cannot be understood.
+    for text in [
+        key.replace("-----END", "----END"),
+        key.replace("KEY-----", "KEY----"),
+        key.replace("-----BEGIN", "-----BEGIN X"),
+        key.replace(line, &format!("{line}!")),
+        key.replace(line, &format!("x{line}")),
+        key.replace(line, ""),
+        key.replace('\n', "_"),
+        key.replace('\n', "%0A"),
+        format!("{}-----", key.replace('\n', "-----")),
+        line.to_owned(),
+        format!("-----BEGIN {line}"),
+        format!("-----BEGIN {line}-----\nAAAA\n"),
+        format!("-----BEGIN PRIVATE KEY-----{line}-----"),
+    ] {
+        for refused in [
+            files(text.as_str(), &cert_file),
+            files(dir.file("key", &text), &cert_file),
+            files(dir.file("key", &key), text.as_str()),
+        ] {
+            // Some of them are only a text around a sound key.
+            let Err(error) = load(&refused) else { continue };
+            let message = format!("{error} {error:?} {refused:?}");
+            assert!(!message.contains(secret), "{message}");
+        }
+    }
+    let glued = dir.file("glued", &format!("{}{}", cert.trim(), rest.trim()));
+    assert_eq!(certificates(FileRole::Cert, &glued.into()).unwrap().len(), 2);
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::output;
 use crate::tools::bench::{
     IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
     ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
@@ -247,8 +248,8 @@ impl CommonArgs {
         bar.finish_and_clear();
         let result = result.with_context(|| target.to_string())?;
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&result)?),
-            false => print!("{}", result.render()),
+            true => output::print(&format!("{}\n", serde_json::to_string_pretty(&result)?))?,
+            false => output::print(&result.render())?,
         }
         Ok(if result.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 use crate::tools::matrix::render;
@@ -78,7 +79,9 @@ impl MatrixArgs {
         };
         self.print(&result, &failures)?;
         if expected.is_some() {
-            failures.iter().for_each(|failure| eprintln!("worse than expected: {failure}"));
+            failures
+                .iter()
+                .for_each(|failure| output::print_error(format_args!("worse than expected: {failure}")));
         }
         Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -89,16 +92,16 @@ impl MatrixArgs {
             let junit = render::junit(result, failures);
             junit_printed = path.as_os_str() == "-";
             match junit_printed {
-                true => print!("{junit}"),
+                true => output::print(&junit)?,
                 false => fs::write(path, junit).with_context(|| path.display().to_string())?,
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(result)?);
+            output::print(&format!("{}\n", serde_json::to_string_pretty(result)?))?;
         } else if self.markdown {
-            print!("{}", render::markdown(result));
+            output::print(&render::markdown(result))?;
         } else if !junit_printed {
-            print!("{}", render::text(result));
+            output::print(&render::text(result))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
+use crate::output;
 use crate::tools::dial::Target;
 use crate::tools::probe::run::{Confidence, ProbeResult, probe};
 
@@ -28,8 +29,8 @@ impl ProbeArgs {
         let target = Target::parse(&self.url)?;
         let result = probe(&target, self.thorough).await?;
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&result)?),
-            false => print!("{}", text(&result)),
+            true => output::print(&format!("{}\n", serde_json::to_string_pretty(&result)?))?,
+            false => output::print(&text(&result))?,
         }
         Ok(if result.confidence == Confidence::None { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }

@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
 use serde::Serialize;
 
+use crate::output;
 use crate::tools::dial::Target;
 use crate::tools::ephemeral_server;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
@@ -138,14 +139,14 @@ impl ReplayArgs {
         while let Some(result) = results.next().await {
             let result = result?;
             if !self.json {
-                result.print();
+                output::print(&result.to_text())?;
             }
             report.add(result);
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            output::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
-            report.print_summary();
+            output::print(&report.summary())?;
         }
         Ok(if report.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -257,15 +258,17 @@ fn has_unprompted_frames(script: &Scenario) -> bool {
 }
 
 impl ScenarioResult {
-    fn print(&self) {
+    /// Returns the differences as lines of text; none if there are no differences.
+    fn to_text(&self) -> String {
         if self.comparison.differences.is_empty() {
-            return;
+            return String::new();
         }
-        println!("--- {}: {} {}", self.file, self.version, self.scenario);
+        let mut text = format!("--- {}: {} {}\n", self.file, self.version, self.scenario);
         for difference in &self.comparison.differences {
-            println!("  {}", difference.to_string().replace('\n', "\n  "));
+            text.push_str(&format!("  {}\n", difference.to_string().replace('\n', "\n  ")));
         }
-        self.notes.iter().for_each(|note| println!("  {note}"));
+        self.notes.iter().for_each(|note| text.push_str(&format!("  {note}\n")));
+        text
     }
 }
 
@@ -278,12 +281,12 @@ impl ReplayReport {
         self.scenarios.push(result);
     }
 
-    fn print_summary(&self) {
-        print!("{} passed, {} failed", self.passed, self.failed);
-        match self.skipped {
-            0 => println!(),
-            skipped => println!(", {skipped} without WebSockets skipped"),
-        }
+    fn summary(&self) -> String {
+        let skipped = match self.skipped {
+            0 => String::new(),
+            skipped => format!(", {skipped} without WebSockets skipped"),
+        };
+        format!("{} passed, {} failed{skipped}\n", self.passed, self.failed)
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::frame_sniffer::{FrameSniffer, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
 use super::transcript::{ConnectRequest, FrameKind, RecordedEvent};
+use crate::output;
 use crate::tools::dial::{ConnectError, Target, error_chain};
 
 /// Longest head of a request or an answer, in bytes, and its timeout.
@@ -77,7 +78,7 @@ pub async fn run(
             let (target, recorder) = (target.clone(), Arc::clone(&recorder));
             tokio::spawn(async move {
                 if let Err(error) = forward_connection(client, &target, &recorder).await {
-                    eprintln!("{}", error_chain(&error));
+                    output::print_error(error_chain(&error));
                 }
             });
         }

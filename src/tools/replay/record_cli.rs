@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::output;
 use crate::tools::dial::Target;
 use crate::tools::replay::proxy;
 use crate::tools::replay::recorder::{Recorder, create_folder};
@@ -62,7 +63,10 @@ impl RecordArgs {
         let recorder = Recorder::new(self.out.as_deref(), &self.name, &self.release)?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        eprintln!("Recording connections from ws://{} to {target}", listener.local_addr()?);
+        output::print_error(format_args!(
+            "Recording connections from ws://{} to {target}",
+            listener.local_addr()?
+        ));
         let stop = async {
             tokio::select! {
                 _ = interrupt.recv() => {}

@@ -15,6 +15,8 @@ use thiserror::Error;
 
 use super::transcript::{ConnectRequest, RecordedEvent, TranscriptRecord, print_line};
 
+use crate::output;
+
 /// A file or folder of a recording that cannot be created.
 #[derive(Debug, Error)]
 #[error("cannot create {}", path.display())]
@@ -151,7 +153,7 @@ impl RecorderState {
     /// Reports an error once. The clients' connections go on, which did not fail.
     fn report_failure(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.failed, true) {
-            eprintln!("error: cannot write the recording: {error}");
+            output::print_error(format_args!("error: cannot write the recording: {error}"));
         }
     }
 }

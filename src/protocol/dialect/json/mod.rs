@@ -22,8 +22,8 @@ use bytestring::ByteString;
 
 pub(super) use errors::{JsonError, close};
 pub(super) use js_semantics::string_content;
-pub(super) use json_text::{JsonObject, write_string};
-pub use message_shape::MessageShape;
+pub(super) use json_text::{JsonObject, JsonValue, write_string};
+pub use message_shape::{MessageShape, ParsedMessage};
 pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
 pub(super) use v7_to_14::V7To14Codec;

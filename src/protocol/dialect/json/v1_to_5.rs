@@ -28,9 +28,15 @@ impl V1To5Codec {
     }
 
     /// Decodes a message from the client.
-    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+    /// Decodes a message. `json` is its value, if it is parsed already.
+    pub(in crate::protocol::dialect) fn decode(
+        &mut self,
+        message: &Message,
+        json: Option<JsonValue>,
+        out: &mut dyn OutputSink,
+    ) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        match JsonValue::parse(text.clone()) {
+        match json.or_else(|| JsonValue::parse(text.clone())) {
             Some(JsonValue::Object(object)) => {
                 self.object(&object, text, matches!(message, Message::Binary(_)), out);
             }
@@ -214,7 +220,7 @@ mod tests {
 
     fn decoded(codec: &mut V1To5Codec, text: &str) -> Vec<Output> {
         let mut out = Vec::new();
-        codec.decode(&Message::text(text), &mut out);
+        codec.decode(&Message::text(text), None, &mut out);
         out
     }
 

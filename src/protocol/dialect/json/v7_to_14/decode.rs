@@ -45,12 +45,18 @@ enum ClientMessage<'a> {
 
 impl V7To14Codec {
     /// Decodes a message from the client.
-    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+    /// Decodes a message. `json` is its value, if it is parsed already.
+    pub(in crate::protocol::dialect) fn decode(
+        &mut self,
+        message: &Message,
+        json: Option<JsonValue>,
+        out: &mut dyn OutputSink,
+    ) {
         if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
             return self.refuse(JsonError::NotJson, out);
         }
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        let object = match JsonValue::parse(text.clone()) {
+        let object = match json.or_else(|| JsonValue::parse(text.clone())) {
             Some(JsonValue::Object(object)) => object,
             Some(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
             None => return self.refuse(JsonError::NotJson, out),
@@ -320,7 +326,7 @@ mod tests {
             joiners.index_or_insert(LinkId(70));
         }
         let mut out = Vec::new();
-        codec.decode(&Message::text(text), &mut out);
+        codec.decode(&Message::text(text), None, &mut out);
         out
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytestring::ByteString;
+use data_encoding::HEXLOWER;
 
 use super::{CONFIRMATION_TIMEOUT, LastRequest, OpenerConfirmation, V7To14Codec};
 use crate::protocol::dialect::json::json_text::ObjectBuilder;
@@ -25,7 +26,13 @@ impl V7To14Codec {
     fn id_of(&mut self, link: LinkId) -> String {
         match &mut self.joiners {
             Some(joiners) => joiners.index_or_insert(link).to_string(),
-            None if self.capabilities.string_ids.all => format!("\"{:08x}\"", link.0),
+            None if self.capabilities.string_ids.all => {
+                let mut id = String::with_capacity(10);
+                id.push('"');
+                HEXLOWER.encode_append(&link.0.to_be_bytes(), &mut id);
+                id.push('"');
+                id
+            }
             None => link.0.to_string(),
         }
     }

@@ -349,34 +349,40 @@ async fn oversized_messages_are_rejected() {
 }
 
 #[tokio::test]
-async fn slow_consumer_is_closed() {
+async fn client_that_posts_to_a_slow_stream_waits_and_the_stream_stays() {
     let gateway = TestGateway::configured(|config| {
         config.max_message = 64 * 1024;
         config.max_pending = 256 * 1024;
     })
     .await;
-    let (_opener, opener_id) = gateway.auth().await;
+    let (mut opener, opener_id) = gateway.auth().await;
     gateway.send(&opener_id, "{\"open\":\"k\"}").await;
     let (mut joining, joiner_id) = gateway.auth().await;
     gateway.send(&joiner_id, "{\"join\":\"k\"}").await;
     joining.expect(&["data: {\"opened\":false}"]).await;
     // The opener reads no more. The kernel buffers some MiB for it.
     let data = format!("{{\"data\":\"{}\"}}", "x".repeat(60 * 1024));
-    for _ in 0..200 {
-        gateway.send(&joiner_id, &data).await;
-    }
-    let replaced = async {
-        loop {
-            let (mut fresh, id) = gateway.auth().await;
-            gateway.send(&id, "{\"join\":\"k\"}").await;
-            // Once the opener is closed, the next client to join becomes the opener.
-            if fresh.event().await == "data: {\"opened\":true}" {
-                break;
-            }
+    let mut sent = 0;
+    let mut waiting = loop {
+        let (address, body) = (gateway.address, format!("{joiner_id}@{data}"));
+        let mut post = tokio::spawn(async move { ask(address, "POST", "/", &[ORIGIN], &body).await.status });
+        match tokio::time::timeout(Duration::from_secs(1), &mut post).await {
+            Ok(status) => assert_eq!(status.unwrap(), 200),
+            Err(_) => break post,
         }
+        sent += 1;
+        assert!(sent < 500, "the sender never waits");
     };
-    soon("the close of the slow consumer", replaced).await;
-    // The shutdown does not wait for the slow consumer.
+    // Another client is served, and the opener is not closed: it receives all of it.
+    let (_other, other_id) = gateway.auth().await;
+    gateway.send(&other_id, "{\"open\":\"other\"}").await;
+    let mut received = 0;
+    while received <= sent {
+        let event = soon("an event", opener.event()).await;
+        received += usize::from(event.contains("xxxx"));
+    }
+    assert_eq!(soon("the answer", &mut waiting).await.unwrap(), 200);
+    // The shutdown does not wait for anyone.
     gateway.stop().await;
 }
 

@@ -13,6 +13,7 @@ use common::process::{self, Served};
 use common::ws::{Got, Ws};
 use common::{hex, soon};
 use serde_json::{Value, json};
+use sigver::protocol::dialect::Dialect;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -79,7 +80,7 @@ async fn stop(served: Served) -> String {
 
 fn dialect<'a>(status: &'a Value, name: &str) -> &'a Value {
     let dialects = status["dialects"].as_array().unwrap();
-    assert_eq!(dialects.len(), 16);
+    assert_eq!(dialects.len(), Dialect::ALL.len());
     dialects.iter().find(|usage| usage["name"] == name).unwrap()
 }
 

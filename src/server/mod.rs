@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub mod hub;
 pub(crate) mod listener;
 mod listening;
+pub mod memory;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;

@@ -175,6 +175,10 @@ impl Detector {
             }
         }
         session.narrow(facts, assumed, now, out);
+        if let Phase::Assumed(assumption) = &mut self.phase {
+            // The probe was sent before: a client that pings answers it right after its ping.
+            assumption.release_by(after(now, self.policy.windows.margin));
+        }
         self.confirm(facts, now, out);
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tracing::Span;
 
+use super::held::{HeldBytes, HeldTimeout, TurnSummary};
 use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
 use super::shared::Shared;
@@ -20,8 +21,9 @@ use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
+use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
-use crate::server::transport::{Incoming, Transport};
+use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
@@ -59,6 +61,8 @@ struct Driver<T, G> {
     armed_at: Tick,
     /// True if something waits to be sent.
     flushing: bool,
+    /// Present while the client makes the server hold something.
+    held: Option<Box<HeldBytes>>,
     transport: T,
     /// The connection's span, if it is enabled.
     span: Option<Box<Span>>,
@@ -103,6 +107,7 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         armed_at: NEVER,
         // The transport may have been created with bytes to send.
         flushing: true,
+        held: None,
         membership,
         telemetry,
         transport,
@@ -136,7 +141,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
     /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
     fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
         self.log_end(cause);
-        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = self;
+        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
         // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
@@ -148,7 +153,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
-            drop(guard);
+            drop((held, guard));
         }))
     }
 }
@@ -171,12 +176,15 @@ impl<T: Transport, G> Driver<T, G> {
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
-        let mut turn = Turn::default();
+        let (mut turn, mut completed) = (Turn::default(), false);
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
         let now = Instant::now();
         loop {
-            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn, now) else {
+                if let Some(cause) = self.account(completed, now) {
+                    return Poll::Ready(cause);
+                }
                 let draining = self.shared.shutdown.is_draining();
                 // Not in each round: the deadlines move with every message.
                 if self.arm() && self.shared.shutdown.has_advanced(draining) {
@@ -189,7 +197,10 @@ impl<T: Transport, G> Driver<T, G> {
             let mut trigger = CloseTrigger::Dialect;
             match &wake {
                 Wake::Events => turn.spend(events.len(), 0),
-                Wake::Incoming(incoming) => turn.spend_on(incoming),
+                Wake::Incoming(incoming) => {
+                    turn.spend_on(incoming);
+                    completed |= matches!(incoming, Incoming::Message(_));
+                }
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
             let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
@@ -201,8 +212,25 @@ impl<T: Transport, G> Driver<T, G> {
                     Some(PingDue::SendPing) => outputs.push(Output::Ping),
                     Some(PingDue::TimedOut) => cause = Some(EndCause::PingTimeout),
                 }
+                self.membership.on_timeout(now);
+                let stall_timeout = self.shared.limits.stall_timeout;
+                match self.held.as_ref().and_then(|held| held.timeout(now, stall_timeout)) {
+                    None => {}
+                    Some(HeldTimeout::Message) => {
+                        trigger = CloseTrigger::MessageTimeout;
+                        self.close(&Reason::MessageTimeout, &mut outputs);
+                    }
+                    Some(HeldTimeout::Write) => {
+                        trigger = CloseTrigger::SlowConsumer;
+                        self.close(&Reason::SlowConsumer, &mut outputs);
+                    }
+                }
             }
             if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
+                return Poll::Ready(cause);
+            }
+            if let Some(reason) = self.membership.refusal() {
+                let cause = self.close_at_once(CloseTrigger::MemoryLimit, &reason.clone());
                 return Poll::Ready(cause);
             }
         }
@@ -215,6 +243,7 @@ impl<T: Transport, G> Driver<T, G> {
         context: &mut task::Context<'_>,
         events: &mut VecDeque<Event>,
         turn: &Turn,
+        now: Instant,
     ) -> Poll<Wake> {
         // Queued output is sent first.
         if self.flushing {
@@ -245,8 +274,8 @@ impl<T: Transport, G> Driver<T, G> {
             Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::SlowConsumer),
             Poll::Pending => {}
         }
-        // Last the client's next frame, unless it makes the server send more than it takes.
-        if self.transport.is_congested() {
+        // Last the client's next frame, unless it makes the server send more than it or others take.
+        if self.transport.is_congested() || self.membership.is_paused(now) {
             return Poll::Pending;
         }
         self.transport.poll_next(context).map(Wake::Incoming)
@@ -273,7 +302,10 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Incoming(incoming) => {
                 self.ping_timer.on_activity(now);
                 match incoming {
-                    Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
+                    Incoming::Message(message) => {
+                        self.membership.count_message(message.len());
+                        self.protocol.on_message(message, now, outputs);
+                    }
                     Incoming::Ping => self.flushing = true,
                     Incoming::Partial => {}
                     Incoming::Pong => self.protocol.on_pong(now),
@@ -308,6 +340,30 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::IoError(error) => return Some(EndCause::Io(error)),
         }
         None
+    }
+
+    /// Takes note of what the client makes the server hold. Returns the cause of the end, if it is too much.
+    fn account(&mut self, completed: bool, now: Instant) -> Option<EndCause> {
+        let load = self.transport.take_load();
+        if load == TransportLoad::default() {
+            self.held = None;
+            return None;
+        }
+        let paused = self.transport.is_congested() || self.membership.is_paused(now);
+        let held = self.held.get_or_insert_with(|| Box::new(HeldBytes::new(&self.shared.memory)));
+        match held.update(load, TurnSummary { completed, paused }, now) {
+            Ok(()) => None,
+            Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
+        }
+    }
+
+    /// Closes the connection, and drops what the client has sent.
+    fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
+        self.transport.stop_receiving();
+        let mut outputs = Outputs::new();
+        self.close(reason, &mut outputs);
+        let ended = self.execute(&mut outputs, trigger);
+        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
     }
 
     /// Returns true if the shutdown closes this connection now.
@@ -368,8 +424,16 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Returns when something is due.
     fn deadline(&self) -> Instant {
-        let ping = self.ping_timer.deadline();
-        self.protocol.deadline().map_or(ping, |at| at.min(ping))
+        let mut first = self.ping_timer.deadline();
+        let others = [self.protocol.deadline(), self.membership.deadline(), self.held_deadline()];
+        for deadline in others.into_iter().flatten() {
+            first = first.min(deadline);
+        }
+        first
+    }
+
+    fn held_deadline(&self) -> Option<Instant> {
+        self.held.as_ref()?.deadline(self.shared.limits.stall_timeout)
     }
 
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every

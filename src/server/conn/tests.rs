@@ -19,7 +19,7 @@ use super::*;
 use crate::config::{Config, LogIp};
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::frame::{Close, Message, Outgoing};
-use crate::server::transport::{Incoming, Transport, TransportKind};
+use crate::server::transport::{Incoming, Transport, TransportKind, TransportLoad};
 
 /// An input of a test.
 enum Input {
@@ -77,6 +77,12 @@ impl Transport for TestTransport {
     fn is_congested(&self) -> bool {
         false
     }
+
+    fn take_load(&mut self) -> TransportLoad {
+        TransportLoad::default()
+    }
+
+    fn stop_receiving(&mut self) {}
 
     fn poll_flush(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.write_error.take().map_or(Ok(()), Err))

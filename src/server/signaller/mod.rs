@@ -16,6 +16,7 @@ use bytes::Bytes;
 use regex_lite::Regex;
 
 use crate::config::SignallerConfig;
+use crate::server::memory::MemoryBudget;
 use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
 pub(crate) use task::{PipeSocket, PipeStream};
@@ -66,12 +67,13 @@ impl Signaller {
         stream: Box<dyn PipeStream>,
         prefetched: Bytes,
         admitted: Admitted,
+        memory: &Arc<MemoryBudget>,
         stop: impl Future<Output = ()> + Send,
     ) -> Option<&'static str> {
         let limits = &self.config.limits;
         let socket = Socket::new(stream, prefetched, limits.max_size);
         match admitted {
-            Admitted::Listen(guard) => task::listen(socket, guard, limits, stop).await,
+            Admitted::Listen(guard) => task::listen(socket, guard, limits, memory.empty_charge(), stop).await,
             Admitted::Connect(slot) => task::connect(socket, slot).await,
         }
     }

@@ -63,6 +63,9 @@ impl<'a> JsonError<'a> {
             Reason::DecodeError(_)
             | Reason::WrongFrameKind
             | Reason::SlowConsumer
+            | Reason::ReceiverFull
+            | Reason::Overloaded
+            | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame
             | Reason::ShuttingDown => JsonError::NotJson,

@@ -152,39 +152,14 @@ fn take_number(bytes: &mut &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::protocol::dialect::protobuf::layout::Addressing;
-    use crate::protocol::dialect::protobuf::wire::{v15, v18, v19, v20};
+    use crate::protocol::dialect::protobuf::wire::compiled;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
-    use prost::Message as _;
     use strum::VariantArray as _;
 
     /// Decodes a content with data by the compiled messages.
     fn decode_compiled(frame: &Bytes, layout: ContentLayout) -> Option<DataContent> {
-        let frame = frame.clone();
-        let (recipient, last, data) = match layout {
-            ContentLayout::V15_1 => match v18::Message::decode(frame).ok()?.r#type? {
-                v18::message::Type::Content(content) => match content.r#type? {
-                    v18::content::Type::Data(data) => (content.id, None, Some(data)),
-                    _ => return None,
-                },
-                _ => return None,
-            },
-            ContentLayout::V15_0 => match v15::Message::decode(frame).ok()?.r#type? {
-                v15::message::Type::Content(content) => (content.id, content.is_end, content.data),
-                _ => return None,
-            },
-            ContentLayout::V19 => match v19::Message::decode(frame).ok()?.r#type? {
-                v19::message::Type::Content(content) => (content.id, content.last_data, content.data),
-                _ => return None,
-            },
-            ContentLayout::V20 => match v20::Message::decode(frame).ok()?.r#type? {
-                v20::message::Type::Content(content) => {
-                    (content.recipient_id, content.last_data, content.data)
-                }
-                _ => return None,
-            },
-        };
-        Some(DataContent { recipient: recipient.unwrap_or(0), last: last.unwrap_or(false), data: data? })
+        Some(compiled::decode(frame.clone(), layout)?.content)
     }
 
     fn whole(frame: Outgoing) -> Bytes {
@@ -271,7 +246,8 @@ mod tests {
 
     #[test]
     fn long_mark_of_last_content_is_left_to_compiled_messages() {
-        for (layout, bit) in [(ContentLayout::V15_0, 1), (ContentLayout::V19, 1), (ContentLayout::V20, 2)] {
+        for layout in ContentLayout::VARIANTS.iter().copied() {
+            let Some(bit) = usize::from(layout.facts().last).checked_sub(1) else { continue };
             for value in [1 << 32, u64::MAX] {
                 let mut numbers = [Some((1, false)); 3];
                 numbers[bit] = Some((value, false));
@@ -313,13 +289,7 @@ mod tests {
                 prop_assert_eq!(decode_content(frame.clone(), layout), Ok(expected.clone()));
                 prop_assert_eq!(decode_compiled(&frame, layout), Some(expected));
                 // The compiled messages write the same bytes.
-                let mut again = Vec::new();
-                match layout {
-                    ContentLayout::V15_1 => v18::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V15_0 => v15::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V19 => v19::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V20 => v20::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                }
+                let again = compiled::decode(frame.clone(), layout).unwrap().encoded;
                 prop_assert!(again == frame);
             }
         }

@@ -1,4 +1,4 @@
-//! The published releases and their dialects. The facts about each are one row of `dialect_rows.rs` or
+//! The published releases and their dialects. Each is one variant and one row of `dialect_rows.rs` or
 //! `release_rows.rs`.
 
 mod dialect_rows;
@@ -9,141 +9,18 @@ mod set;
 use std::fmt;
 use std::str::FromStr;
 
-use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
+use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
-pub(super) use facts::{
-    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, UnknownJoiner, V1Facts,
-    V2Facts,
-};
+pub use dialect_rows::Dialect;
+pub(crate) use facts::{Confirmation, JsonCodec, JsonFacts};
+pub(super) use facts::{FamilyFacts, JoinerId, JsonErrorTexts, UnknownJoiner, V1Facts, V2Facts};
+pub use release_rows::Release;
 pub use set::ReleaseSet;
 
 use super::keepalive::Keepalive;
 use super::protobuf::ContentLayout;
 use crate::protocol::model::SenderTag;
-
-/// Protocol by which a client is recognised. Several releases may share it, with differences that no client
-/// shows.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    EnumCount,
-    EnumString,
-    FromRepr,
-    IntoStaticStr,
-    VariantArray,
-)]
-#[repr(u8)]
-pub enum Dialect {
-    /// JSON `type` and `id`: sigver 1 to 3.
-    #[strum(serialize = "sigver-1")]
-    Sigver1,
-    /// JSON `type` and `key`: sigver 4.
-    #[strum(serialize = "sigver-4")]
-    Sigver4,
-    /// JSON open/join/index: sigver 5.
-    #[strum(serialize = "sigver-5")]
-    Sigver5,
-    /// JSON key/joinkey/offer/answer: sigver 6.
-    #[strum(serialize = "sigver-6")]
-    Sigver6,
-    /// JSON key/join/id/data: sigver 7.0 to 7.4.
-    #[strum(serialize = "sigver-7")]
-    Sigver7,
-    /// The messages of sigver 7 and `isKeyOk`: sigver 7.6.
-    #[strum(serialize = "sigver-7.6")]
-    Sigver7_6,
-    /// JSON open/join/id/data and `isKeyOk`: sigver 8.
-    #[strum(serialize = "sigver-8")]
-    Sigver8,
-    /// JSON open/join/id/data and `opened`: sigver 9 and 10.
-    #[strum(serialize = "sigver-9")]
-    Sigver9,
-    /// JSON open/join/id/data and `first`, ids are strings: sigver 11 and 12.
-    #[strum(serialize = "sigver-11")]
-    Sigver11,
-    /// The messages of sigver 11 and pings: sigver 13 and 14.
-    #[strum(serialize = "sigver-13")]
-    Sigver13,
-    /// Protobuf isFirst/joined/ping: sigver 15.0.
-    #[strum(serialize = "sigver-15")]
-    Sigver15,
-    /// The messages of sigver 15.0 with another content layout: sigver 15.1.
-    #[strum(serialize = "sigver-15.1")]
-    Sigver15_1,
-    /// Protobuf isFirst/joined/heartbeat: sigver 16 and 17.
-    #[strum(serialize = "sigver-16")]
-    Sigver16,
-    /// Protobuf isFirst/stable/tryAnother: sigver 18.
-    #[strum(serialize = "sigver-18")]
-    Sigver18,
-    /// Protobuf connect/connected: sigver 19.
-    #[strum(serialize = "sigver-19")]
-    Sigver19,
-    /// The messages of sigver 19 with another content layout: sigver 20.
-    #[strum(serialize = "sigver-20")]
-    Sigver20,
-}
-
-/// Group of versions that no message tells apart, named after the newest of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, FromRepr, VariantArray)]
-#[repr(u8)]
-pub enum Release {
-    /// 1.0.0 to 3.0.0.
-    V3_0_0,
-    /// 4.0.0.
-    V4_0_0,
-    /// 5.0.0.
-    V5_0_0,
-    /// 6.0.0.
-    V6_0_0,
-    /// 7.0.0.
-    V7_0_0,
-    /// 7.1.0.
-    V7_1_0,
-    /// 7.6.4.
-    V7_6_4,
-    /// 8.0.2.
-    V8_0_2,
-    /// 8.1.0.
-    V8_1_0,
-    /// 9.1.0.
-    V9_1_0,
-    /// 10.1.0.
-    V10_1_0,
-    /// 11.0.0, and the unpublished 12.
-    V11_0_0,
-    /// 13.1.3 and 14.0.0.
-    V14_0_0,
-    /// 15.0.1.
-    V15_0_1,
-    /// 15.0.2.
-    V15_0_2,
-    /// 15.0.4.
-    V15_0_4,
-    /// 15.1.0.
-    V15_1_0,
-    /// 16.0.0.
-    V16_0_0,
-    /// 17.0.0 and 17.0.1.
-    V17_0_1,
-    /// 18.0.0.
-    V18_0_0,
-    /// 19.0.0.
-    V19_0_0,
-    /// 19.1.2.
-    V19_1_2,
-    /// 20.0.0 to 20.0.2.
-    V20_0_2,
-    /// 20.1.0, and the unpublished 21.
-    V20_1_0,
-}
 
 /// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a
 /// browser on nine published clients; dialects without a published client are grouped by dialect).
@@ -235,24 +112,7 @@ impl Dialect {
 
     /// Returns the tag of payloads from a client of this dialect: its name, which does not change.
     pub const fn tag(self) -> SenderTag {
-        let (major, minor) = match self {
-            Dialect::Sigver1 => (1, 0),
-            Dialect::Sigver4 => (4, 0),
-            Dialect::Sigver5 => (5, 0),
-            Dialect::Sigver6 => (6, 0),
-            Dialect::Sigver7 => (7, 0),
-            Dialect::Sigver7_6 => (7, 6),
-            Dialect::Sigver8 => (8, 0),
-            Dialect::Sigver9 => (9, 0),
-            Dialect::Sigver11 => (11, 0),
-            Dialect::Sigver13 => (13, 0),
-            Dialect::Sigver15 => (15, 0),
-            Dialect::Sigver15_1 => (15, 1),
-            Dialect::Sigver16 => (16, 0),
-            Dialect::Sigver18 => (18, 0),
-            Dialect::Sigver19 => (19, 0),
-            Dialect::Sigver20 => (20, 0),
-        };
+        let (major, minor) = self.facts().tag;
         SenderTag::new(major, minor)
     }
 
@@ -312,7 +172,16 @@ impl Release {
 
     /// Returns true if JSON is also accepted in binary frames (sigver 1 to 7).
     pub fn accepts_binary_json(self) -> bool {
-        self.json().is_some_and(|json| json.accepts_binary)
+        self.json().is_some_and(|json| json.opens_by_key)
+    }
+
+    /// Returns true if clients that are no members are asked, too, whether they are still connected.
+    pub(crate) fn has_keepalive_of_joiners(self) -> bool {
+        match &self.facts().family {
+            FamilyFacts::Json(facts) => facts.keepalive_of_joiners,
+            FamilyFacts::ProtobufV1(facts) => facts.keepalive_of_joiners,
+            FamilyFacts::ProtobufV2(_) => true,
+        }
     }
 
     /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15).
@@ -341,12 +210,12 @@ impl Release {
     }
 
     /// Returns how the release finds out that a peer is disconnected.
-    pub(super) fn keepalive(self) -> Keepalive {
+    pub(crate) fn keepalive(self) -> Keepalive {
         self.facts().keepalive
     }
 
     /// Returns the facts about a JSON release.
-    pub(super) fn json(self) -> Option<&'static JsonFacts> {
+    pub(crate) fn json(self) -> Option<&'static JsonFacts> {
         match &self.facts().family {
             FamilyFacts::Json(facts) => Some(facts),
             FamilyFacts::ProtobufV1(_) | FamilyFacts::ProtobufV2(_) => None,
@@ -444,5 +313,35 @@ mod tests {
             assert!(release.versions().is_sorted_by_key(|version| numbers(version)), "{release}");
         }
         assert_eq!(Release::V3_0_0.version_list(), "1.0.0, 2.0.0, 3.0.0");
+    }
+
+    #[test]
+    fn rows_agree_with_their_dialects() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.release().dialect(), dialect);
+            let facts = dialect.facts();
+            assert_eq!(facts.content_layout.is_none(), facts.family == Family::Json, "{dialect}");
+        }
+        for release in Release::ALL {
+            let facts = release.facts();
+            assert_eq!(
+                facts.versions.iter().filter(|version| **version == facts.version).count(),
+                1,
+                "{release}"
+            );
+            let family = match facts.family {
+                FamilyFacts::Json(_) => Family::Json,
+                FamilyFacts::ProtobufV1(_) => Family::ProtobufV1,
+                FamilyFacts::ProtobufV2(_) => Family::ProtobufV2,
+            };
+            assert_eq!(family, facts.dialect.family(), "{release}");
+        }
+    }
+
+    #[test]
+    fn priorities_are_a_total_order() {
+        let mut priorities = Dialect::ALL.map(|dialect| usize::from(dialect.facts().priority));
+        priorities.sort_unstable();
+        assert!(priorities.into_iter().eq(0..Dialect::ALL.len()), "{priorities:?}");
     }
 }

@@ -40,6 +40,12 @@ impl Transport for Flood {
         false
     }
 
+    fn take_load(&mut self) -> TransportLoad {
+        TransportLoad::default()
+    }
+
+    fn stop_receiving(&mut self) {}
+
     fn poll_flush(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

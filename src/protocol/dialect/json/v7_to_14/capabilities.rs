@@ -32,9 +32,8 @@ pub(super) struct Capabilities {
     pub(super) likeliest: Release,
     pub(super) error_style: ErrorStyle,
     pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
-    /// JSON is accepted in binary frames.
-    pub(super) accepts_binary_json: Property,
-    /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored (up to 7.6).
+    /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted
+    /// in binary frames (up to 7.6).
     pub(super) opens_by_key: Property,
     /// Joiners are known by their index (7.0 and 7.1).
     pub(super) joiner_index: Property,
@@ -77,7 +76,6 @@ impl Capabilities {
             likeliest,
             error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
             likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
-            accepts_binary_json: fold(|_, facts| facts.accepts_binary),
             opens_by_key: fold(|_, facts| facts.opens_by_key),
             joiner_index: fold(|_, facts| has_joiner_index(facts)),
             confirms_open: fold(|_, facts| facts.confirmation == Confirmation::IsKeyOk && facts.opens_by_key),

@@ -52,7 +52,7 @@ impl V7To14Codec {
         json: Option<JsonValue>,
         out: &mut dyn OutputSink,
     ) {
-        if matches!(message, Message::Binary(_)) && !self.capabilities.accepts_binary_json.any {
+        if matches!(message, Message::Binary(_)) && !self.capabilities.opens_by_key.any {
             return self.refuse(JsonError::NotJson, out);
         }
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };

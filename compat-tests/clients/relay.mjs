@@ -1,4 +1,4 @@
-// The contract of signallerd's client library, in real pages, against the gateway's signaller path relay.
+// The contract of signallerd's client library, in real pages, against the gateway's signaller protocol.
 // See README.md.
 
 import { parseArgs } from 'node:util'

@@ -123,7 +123,7 @@ fn client(
 }
 
 #[tokio::test]
-async fn serves_the_chain_and_resumes_by_ticket() {
+async fn chain_is_sent_and_sessions_resume_by_ticket() {
     let dir = Dir::new();
     let (root, key, cert, rest) = issue();
     let mut files = files(dir.file("key", &key), dir.file("cert", &cert));

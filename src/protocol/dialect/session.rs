@@ -18,7 +18,7 @@ use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKe
 pub struct UpgradeRequest {
     /// The path of the URL, as sent: percent-escapes are not decoded.
     pub path: String,
-    /// The query of the URL has an attribute `favored`, whatever its value.
+    /// True if the query of the URL has an attribute `favored`, with any value.
     pub favored: bool,
     /// The client is a page in a browser: the request has an `Origin`.
     pub from_page: bool,
@@ -37,7 +37,7 @@ pub struct SessionOptions {
     pub pinned: bool,
 }
 
-/// The codec of one connection, whatever its dialect.
+/// Codec of one connection, of any dialect.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
@@ -46,7 +46,7 @@ pub struct Session {
     dialect: Dialect,
     /// The form in which the client expects session descriptions and candidates, if they are translated.
     encoding: Option<SdpEncoding>,
-    /// A link to a client of another generation was reported.
+    /// True if a link to a client of another generation was reported.
     mixed: bool,
     /// The links on which something was translated: only there an end means that there are no more
     /// candidates.
@@ -111,7 +111,7 @@ impl Session {
         key_limit::is_too_long(key).then(|| close_frame_for(release, &Reason::KeyTooLong))
     }
 
-    /// Puts out what the server sends first, on a connection that was opened at `opened`.
+    /// Outputs the server's first message, if the dialect has one, on a connection opened at `opened`.
     pub fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1(codec) => codec.open(out),
@@ -120,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Adopts fewer candidates than before, of the family the codec was made for, and puts out what is due by
-    /// that.
+    /// Adopts fewer candidates than before, of the codec's family, and outputs the messages that are due to
+    /// them.
     pub fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         self.candidates = candidates;
         self.assume(candidates, now, out);
@@ -163,7 +163,7 @@ impl Session {
         }
     }
 
-    /// Decodes a message from the client, and puts out what follows from it.
+    /// Decodes a message from the client, and outputs its consequences.
     pub fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
         self.decode_value(message, None, out);
     }
@@ -191,8 +191,8 @@ impl Session {
         }
     }
 
-    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in
-    /// the client's stead.
+    /// Encodes an event for the client, and outputs the messages for it, or an answer to the event's sender
+    /// on the client's behalf.
     pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         let mut event = event;
         if self.may_translate(&event) {
@@ -291,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Puts out what is due at `now`: heartbeats, or the close frame for a client that did not answer them.
+    /// Outputs what is due at `now`: heartbeats, or the close frame for a client that did not answer them.
     pub fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}

@@ -51,7 +51,7 @@ pub struct StatusService {
     pub shared: Arc<Shared>,
     /// Addresses that the server listens on, with commas.
     pub address: String,
-    /// True if the path relay of signallerd is served.
+    /// True if the protocol of signallerd is served.
     pub signaller: bool,
     /// Counts of the program's log, if it has some.
     pub log: Option<Arc<LogCounts>>,

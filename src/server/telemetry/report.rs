@@ -16,7 +16,7 @@ pub(crate) struct ServerSummary {
     pub(crate) address: String,
     /// Releases that are served.
     pub(crate) releases: ReleaseSet,
-    /// True if the path relay `signaller` is served.
+    /// True if the signaller protocol is served.
     pub(crate) signaller: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct Report {
     pub dialects: Vec<DialectReport>,
     /// Connections without a recognised dialect.
     pub unrecognised: CountReport,
-    /// The path relay `signaller`.
+    /// Counts of the signaller protocol.
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
@@ -93,7 +93,7 @@ pub struct DialectReport {
     pub by_evidence: Vec<(Evidence, EvidenceCount)>,
 }
 
-/// The path relay `signaller`.
+/// Counts of the signaller protocol.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct SignallerReport {
     /// True if it is served.

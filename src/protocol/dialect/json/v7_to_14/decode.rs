@@ -1,14 +1,13 @@
 //! Messages of a client of sigver 7 to 14.
 
 use bytestring::ByteString;
-use serde_json::Value;
 
 use super::capabilities::ErrorStyle;
 use super::{LastRequest, OpenerConfirmation, PONG, PROBE_JOINER, V7To14Codec};
 use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
-use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
-use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
+use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content};
+use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue, to_js_string};
 use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
 use crate::protocol::dialect::key_limit::is_too_long;
 use crate::protocol::dialect::release::UnknownJoiner;
@@ -56,10 +55,10 @@ impl V7To14Codec {
             return self.refuse(JsonError::NotJson, out);
         }
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        let object = match json.or_else(|| JsonValue::parse(text.clone())) {
-            Some(JsonValue::Object(object)) => object,
-            Some(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
-            None => return self.refuse(JsonError::NotJson, out),
+        let object = match json.map_or_else(|| JsonValue::parse(text.clone()), Ok) {
+            Ok(JsonValue::Object(object)) => object,
+            Ok(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
+            Err(error) => return self.refuse(error, out),
         };
         match self.recognize(&object) {
             ClientMessage::Open { key } => {
@@ -167,7 +166,7 @@ impl V7To14Codec {
         }
         self.key = match string {
             Some(key) => (&*key).into(),
-            None => to_js_string(&serde_json::from_str::<Value>(key).unwrap_or_default()).into(),
+            None => to_js_string(key).into(),
         };
         self.last_request = request;
         match request {

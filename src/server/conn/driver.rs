@@ -1,4 +1,4 @@
-//! The task of one connection: it waits, and does what the protocol puts out. No protocol lives here.
+//! Task of one connection: waits for events, and executes the protocol's outputs. It knows no protocol.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -59,7 +59,7 @@ struct Driver<T, G> {
     opened_s: u32,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// Something waits to be sent.
+    /// True if something waits to be sent.
     flushing: bool,
     /// Present while the client makes the server hold something.
     held: Option<Box<HeldBytes>>,
@@ -105,7 +105,7 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         ),
         opened_s: seconds(shared.timers.tick(now)),
         armed_at: NEVER,
-        // What the transport was made with may have to be sent, whatever is put out first.
+        // The transport may have been created with bytes to send.
         flushing: true,
         held: None,
         membership,
@@ -142,7 +142,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
     fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
         self.log_end(cause);
         let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
-        // Others learn it now, not when the client has disconnected.
+        // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
             return ConnectionTask::Ended;
@@ -159,7 +159,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
 }
 
 impl<T: Transport, G> Driver<T, G> {
-    /// Ready when the connection is over.
+    /// Polls the connection; ready with the cause of its end.
     fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         // Unwind safe: after a panic, nothing of the driver is used but what its parts' drops clean up.
         let turn = AssertUnwindSafe(|| match self.span.take() {
@@ -204,8 +204,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
             let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
-            // For whatever reason the task woke: a client that never stops sending must not keep deadlines
-            // from passing.
+            // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
                 self.protocol.on_timeout(now, &mut outputs);
                 match self.ping_timer.poll(now) {
@@ -237,8 +236,8 @@ impl<T: Transport, G> Driver<T, G> {
         }
     }
 
-    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
-    /// got all that was sent to it before.
+    /// Waits for the next wake-up. The order guarantees that a client that receives the answer to a ping has
+    /// received all that was sent before.
     fn poll_wake(
         &mut self,
         context: &mut task::Context<'_>,
@@ -246,7 +245,7 @@ impl<T: Transport, G> Driver<T, G> {
         turn: &Turn,
         now: Instant,
     ) -> Poll<Wake> {
-        // What was queued goes out first.
+        // Queued output is sent first.
         if self.flushing {
             match self.transport.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushing = false,
@@ -282,7 +281,7 @@ impl<T: Transport, G> Driver<T, G> {
         self.transport.poll_next(context).map(Wake::Incoming)
     }
 
-    /// Handles what woke the task. Returns the cause of the end, if it is one.
+    /// Handles a wake-up. Returns the cause of the end, if it is one.
     fn handle(
         &mut self,
         wake: Wake,
@@ -377,7 +376,7 @@ impl<T: Transport, G> Driver<T, G> {
         outputs.push(Output::Send(self.protocol.close(reason).into()));
     }
 
-    /// Does what was put out. Returns the cause of the end, if it is one.
+    /// Executes the outputs. Returns the cause of the end, if it is one.
     fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger) -> Option<EndCause> {
         for output in outputs.drain(..) {
             match output {
@@ -395,7 +394,9 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                     self.flushing = true;
                 }
-                Output::Enter(key, command) => self.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    self.membership.enter(&self.shared.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     self.membership.command(command);
                 }

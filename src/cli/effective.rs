@@ -1,12 +1,9 @@
 //! The configuration in force: a configuration file that has each value, with its source as a comment.
 
-use std::ffi::OsStr;
-
 use toml::Value;
 
-use super::options::{Effect, OPTIONS, OptionSpec};
+use super::options::{OPTIONS, OptionSpec};
 use super::{GivenValue, Source, Values};
-use crate::config::PemSource;
 use crate::config::redact::{displayed_path, may_be_secret};
 
 /// Returns the values in force in the syntax of the configuration file, without a line end.
@@ -30,11 +27,6 @@ fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
         None if option.default.is_empty() => (format!("# {key} ="), "not set".to_owned()),
         None => (format!("{key} = {}", scalar(option.default)), "default".to_owned()),
     }
-}
-
-/// Returns true for PEM text in place of a file name.
-fn is_secret(option: &OptionSpec, text: &OsStr) -> bool {
-    matches!(option.effect, Effect::SetFile(_)) && matches!(PemSource::parse(text), PemSource::Inline(_))
 }
 
 fn value(option: &OptionSpec, given: &GivenValue) -> String {

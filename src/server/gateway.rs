@@ -384,6 +384,7 @@ impl Frontend {
                         Box::new(stream),
                         prefetched,
                         admitted,
+                        &shared.memory,
                         shared.shutdown.connection_closing(id),
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {

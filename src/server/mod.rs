@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub mod hub;
 pub(crate) mod listener;
 mod listening;
+pub mod memory;
 mod reload;
 mod scratch;
 mod sharded;

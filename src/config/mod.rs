@@ -142,10 +142,10 @@ impl Config {
     /// Returns the part that concerns the protocol detection.
     pub fn policy(&self) -> Policy {
         Policy {
-            releases: self.protocol.releases,
             windows: self.detection,
             transcode: self.transcode,
             rooms: self.rooms.clone(),
+            ..Policy::new(self.protocol.releases)
         }
     }
 

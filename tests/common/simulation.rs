@@ -272,7 +272,7 @@ impl Simulation {
         match event {
             Event::Upgraded(path) => {
                 let mut outputs = Vec::new();
-                let upgrade = UpgradeRequest { path, favored: false };
+                let upgrade = UpgradeRequest { path, favored: false, from_page: true };
                 let protocol = ConnectionProtocol::open(&self.policy, upgrade, self.now, &mut outputs);
                 let membership = self.hub.register(Outbox::new(MAX_PENDING));
                 self.pages[page].connection = Some(Connection { protocol, membership });
@@ -396,7 +396,9 @@ impl Simulation {
                     }
                 },
                 Output::Ping => self.answer(page, Frame::Ping("round trip")),
-                Output::Enter(key, command) => connection.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    connection.membership.enter(&self.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     connection.membership.command(command);
                 }

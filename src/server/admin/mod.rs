@@ -80,7 +80,7 @@ impl StatusService {
             ..RoomsReport::default()
         };
         hub.for_each_room(|room, peers| {
-            rooms.add(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
+            rooms.add(room, peers.iter().filter_map(|peer| telemetry.recognition(*peer)));
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());

@@ -394,7 +394,9 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                     self.flushing = true;
                 }
-                Output::Enter(key, command) => self.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    self.membership.enter(&self.shared.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     self.membership.command(command);
                 }

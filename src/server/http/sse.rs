@@ -160,7 +160,7 @@ impl SseService {
             let _ = sender.try_send(first.into());
         }
         let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
-        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
         tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
         cors::event_stream(receiver, headers)
     }

@@ -162,10 +162,9 @@ impl Telemetry {
         self.mixed_rooms.load(Ordering::Relaxed)
     }
 
-    /// Returns the dialect of an open connection, if it is recognised.
-    pub(crate) fn dialect(&self, peer: PeerId) -> Option<Dialect> {
-        let shard = self.shard(peer).lock();
-        shard.connections.get(&peer).and_then(|entry| entry.recognition).map(|known| known.dialect)
+    /// Returns the result of detection for an open connection, if it is recognised.
+    pub(crate) fn recognition(&self, peer: PeerId) -> Option<Recognition> {
+        self.shard(peer).lock().connections.get(&peer).and_then(|entry| entry.recognition)
     }
 
     /// Returns the time at which counting began.

@@ -367,7 +367,8 @@ impl Comparer<'_> {
     ) {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
-        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a) && ok) {
+        let json = actual.masked.parts.first().is_some_and(|first| first.starts_with("text"));
+        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a, json) && ok) {
             let texts = self.texts(peer, Some(expected), Some(actual));
             self.differs(expected.step, peer, DifferenceKind::Changed, texts.0, texts.1);
         } else {

@@ -19,12 +19,13 @@ impl IdMapping {
         self.numbers.entry(id).or_insert(next);
     }
 
-    /// Maps `expected` to `live`. Returns false if one of them is mapped to another id.
-    pub(super) fn pair(&mut self, expected: &Id, live: &Id) -> bool {
+    /// Maps `expected` to `live`, which are in a text frame if `json`. Returns false if one of them is mapped to
+    /// another id.
+    pub(super) fn pair(&mut self, expected: &Id, live: &Id, json: bool) -> bool {
         if !expected.is_server_generated() {
             return expected == live;
         }
-        live.is_substitute_for(expected)
+        live.is_substitute_for(expected, json)
             && self.live.entry(expected.clone()).or_insert_with(|| live.clone()) == live
             && self.expected.entry(live.clone()).or_insert_with(|| expected.clone()) == expected
     }

@@ -133,10 +133,11 @@ impl Id {
         if let Id::Index(n) = self { Id::Number(n) } else { self }
     }
 
-    /// Returns true if another server may send this id where the recorded one sent a server-generated id.
-    pub fn is_substitute_for(&self, original: &Id) -> bool {
+    /// Returns true if another server may send this id where the recorded one sent a server-generated id. The
+    /// number 0 is one in JSON only, where joiners can be counted from it.
+    pub fn is_substitute_for(&self, original: &Id, json: bool) -> bool {
         match (self, original) {
-            (Id::Number(n), Id::Number(_)) => *n != 0,
+            (Id::Number(n), Id::Number(_)) => json || *n != 0,
             (Id::Index(_), Id::Index(_)) => true,
             (Id::Text(t), Id::Text(_)) => !t.is_empty(),
             _ => false,

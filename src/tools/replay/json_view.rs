@@ -50,7 +50,8 @@ pub fn client_view(version: &str, payload: RecordedFrame) -> RecordedFrame {
 /// texts, list positions and numbers.
 pub fn with_numbers(script: &Scenario) -> Scenario {
     let mut script = script.clone();
-    if attributes_read(&script.version).is_none() {
+    // In auto mode, too, joiners of 7.0 and 7.1 are counted.
+    if attributes_read(&script.version).is_none() || matches!(&*script.version, "7.0.0" | "7.1.0") {
         return script;
     }
     let mut numbers: HashMap<String, u64> = HashMap::new();

@@ -429,7 +429,7 @@ impl<'a> Player<'a> {
         };
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {
             let (recorded, live) = (recorded.into_number(), live.into_number());
-            if recorded.is_server_generated() && live.is_substitute_for(&recorded) {
+            if recorded.is_server_generated() && live.is_substitute_for(&recorded, json) {
                 self.live_ids.entry(recorded).or_insert(live);
             } else if let (true, Id::Number(_), Id::Number(_)) = (json, &recorded, &live) {
                 // Clients answer by the last number they received, also where one server counts from 0 for

@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 
 use super::capabilities::ErrorStyle;
-use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
+use super::{LastRequest, OpenerConfirmation, PONG, PROBE_JOINER, V7To14Codec};
 use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
 use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content};
@@ -179,9 +179,8 @@ impl V7To14Codec {
     fn open_room(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.opened = true;
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
-        if let Some(joiners) = &mut self.joiners {
-            *joiners = JoinerIndex::default();
-        }
+        self.joiners = self.capabilities.joiner_index.any.then(JoinerIndex::default);
+        self.identity_probed = false;
         if self.joined && self.capabilities.pings.all {
             self.joined = false;
             out.ask(Command::Unlink);
@@ -236,6 +235,7 @@ impl V7To14Codec {
         }
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
         match self.joiner(id) {
+            Some(PROBE_JOINER) if self.identity_probed => {}
             Some(link) => self.relay(Recipient::Joiner(link), data, out),
             None if self.joined && capabilities.string_ids.all => self.relay(Recipient::Member, data, out),
             None => self.unknown_joiner(id, out),
@@ -256,7 +256,7 @@ impl V7To14Codec {
 
     fn relay(&self, to: Recipient, data: ByteString, out: &mut dyn OutputSink) {
         let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        out.ask(Command::Relay { to, message, sender: self.capabilities.likeliest.dialect().tag() });
+        out.ask(Command::Relay { to, message, sender: self.capabilities.sender });
     }
 
     /// Returns the joiner of an id.
@@ -301,6 +301,7 @@ impl V7To14Codec {
 mod tests {
     use super::*;
     use crate::protocol::dialect::Release;
+    use crate::protocol::dialect::json::JsonClient;
     use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
     use crate::protocol::frame::Outgoing;
 
@@ -318,7 +319,7 @@ mod tests {
 
     fn decoded(release: Release, text: &'static str) -> Vec<Output> {
         let releases: ReleaseSet = [release].into_iter().collect();
-        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release);
+        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release, JsonClient::default());
         codec.opened = true;
         codec.joined = true;
         if let Some(joiners) = &mut codec.joiners {

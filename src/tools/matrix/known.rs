@@ -1,4 +1,5 @@
-//! The matrix of this version, as docs/reference/interop.md has it: a test keeps that page equal to a measurement.
+//! The matrix of this version, as docs/reference/interop.md has it: a test keeps that page equal to a
+//! measurement.
 
 use super::result::{MatrixResult, PairId, PairResult, Verdict};
 use crate::tools::client::protocol::Protocol;
@@ -10,7 +11,8 @@ pub fn known() -> MatrixResult {
     from_markdown(DOCUMENT)
 }
 
-/// Returns the first matrix in a document that [`super::render::markdown`] wrote. The reasons of failures are left out.
+/// Returns the first matrix in a document that [`super::render::markdown`] wrote. The reasons of failures
+/// are left out.
 fn from_markdown(document: &str) -> MatrixResult {
     let mut losses: Vec<&str> = Vec::new();
     let mut rows: Vec<(Protocol, Vec<&str>)> = Vec::new();

@@ -34,6 +34,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::signaller::{Admitted, Signaller};
+use crate::server::turn::Turn;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 use sse::SseRoute;
@@ -70,7 +71,7 @@ pub(crate) struct Upgraded<S> {
 pub(crate) enum UpgradeTarget {
     /// A room, which the path or the first messages name.
     Room(UpgradeRequest),
-    /// The path relay, which admitted the client.
+    /// The signaller, which admitted the client.
     Signaller(Arc<Signaller>, Admitted),
 }
 
@@ -79,7 +80,7 @@ pub(crate) enum UpgradeTarget {
 pub(crate) struct Routes {
     /// True if WebSockets are served.
     pub(crate) websockets: bool,
-    /// The path relay, which answers for its paths.
+    /// The signaller, which answers on its paths.
     pub(crate) signaller: Option<Arc<Signaller>>,
     /// The event streams.
     pub(crate) events: Option<Arc<SseService>>,
@@ -106,7 +107,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
-            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive)).await
+            let stream = Rewind { prefetched, stream, turn: Turn::default() };
+            Box::pin(serve_http(stream, endpoint, routes, alive)).await
         }
     }
 }
@@ -170,7 +172,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         return None;
     };
     let parts = connection.into_parts();
-    let Rewind { prefetched, stream } = parts.io.into_inner();
+    let Rewind { prefetched, stream, .. } = parts.io.into_inner();
     let prefetched = match prefetched.is_empty() {
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),

@@ -167,7 +167,7 @@ connections: 1 active, 1 in total
 
 dialect           releases                            active  total  last seen  possible  total  last seen  evidence
 sigver-7.6        7.6.4                               0       0      never      1         1      now
-sigver-9          9.1.0, 10.1.0                       1       1      now        0         0      never      first frame 1
+sigver-9          9.0.0, 9.0.1, 9.1.0, 10.1.0         1       1      now        0         0      never      first frame 1
 sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0       0      never      0         0      never
 (not recognised)                                      0       0      never
 

@@ -51,7 +51,7 @@ async fn sigver_15_0_0_has_ping_in_field_3_and_pong_in_field_4() {
     member.expect(&[is_first.clone(), ping.clone()]).await;
     member.binary(&[0x20, 1]).await;
     member.binary(&[0x18, 1]).await;
-    member.expect(&[pong.clone()]).await;
+    member.expect(std::slice::from_ref(&pong)).await;
     member.expect_nothing().await;
     let mut joiner = gateway.ws("/k").await;
     joiner.expect(&[is_not_first, ping]).await;

@@ -22,8 +22,9 @@ use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
-use super::listener::{self, ListenError};
+use super::listener::{self, AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::refusals::RefusalCause;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
 use super::tls::{self, TlsError};
@@ -104,6 +105,7 @@ impl Gateway {
             signaller: signaller
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
+            refusals: Some(Arc::clone(&shared.refusals)),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
@@ -203,6 +205,7 @@ async fn serve(sockets: Vec<ListeningSocket>, frontend: Arc<Frontend>, shutdown:
 /// Serves the connections to one socket; never returns.
 async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
     let shared = &frontend.shared;
+    let mut failures = AcceptFailures::default();
     loop {
         match socket.accept().await {
             Ok(stream) => {
@@ -217,8 +220,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
                 }));
             }
             Err(error) => {
-                if let Some(pause) = listener::accept_backoff(&error) {
-                    tracing::error!(%error, "cannot accept connections");
+                if let Some(pause) = failures.backoff(&error) {
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -270,22 +272,32 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Some(acceptor) = self.tls.clone() else { return };
+        let handshake = async {
+            let mut start = [0; 16];
+            // Left in the socket for the handshake.
+            let length = stream.peek(&mut start).await?;
+            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                Some(cause) => Ok(Err((stream, cause))),
+                None => acceptor.accept(stream).await.map(Ok),
+            }
+        };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
+            handshake = tokio::time::timeout(TLS_TIMEOUT, handshake) => handshake,
             () = self.shared.shutdown.begun() => return,
         };
+        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Err((stream, cause)))) => {
+                refuse(cause);
+                http::reject(stream, cause).await;
+            }
             Ok(Err(error)) => {
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+                refuse(RefusalCause::TlsHandshake);
             }
-            Err(_) => {
-                tracing::debug!(
-                    remote = self.remote(endpoint),
-                    "connection ended: the TLS handshake timed out"
-                );
-            }
+            Err(_) => refuse(RefusalCause::Timeout),
         }
     }
 
@@ -386,7 +398,7 @@ mod tests {
     async fn first_frame_follows_the_upgrade_after_a_pause() {
         for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
             let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let routes = Routes { websockets: true, signaller: None, events: None };
+            let routes = Routes { websockets: true, signaller: None, events: None, refusals: None };
             let (shared, max_message) = (Shared::new(&config), config.max_message);
             let alive = shared.shutdown.track();
             let frontend = Arc::new(Frontend { shared, routes, tls: None, max_message });

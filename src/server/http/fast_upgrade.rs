@@ -153,7 +153,7 @@ mod tests {
     use crate::protocol::dialect::UpgradeRequest;
     use crate::server::conn::ClientEndpoint;
 
-    const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None };
+    const ROUTES: Routes = Routes { websockets: true, signaller: None, events: None, refusals: None };
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

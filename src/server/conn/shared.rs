@@ -8,6 +8,7 @@ use super::timers::TimerQueue;
 use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
+use crate::server::refusals::Refusals;
 use crate::server::telemetry::Telemetry;
 
 /// State that all connections share.
@@ -23,6 +24,8 @@ pub struct Shared {
     pub limits: ConnectionLimits,
     /// The part of clients' addresses that is logged.
     pub log_ip: LogIp,
+    /// The counts of refusals.
+    pub(crate) refusals: Arc<Refusals>,
     /// The end of the server.
     pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
@@ -49,6 +52,7 @@ impl Shared {
             limits: ConnectionLimits { max_pending: config.max_pending, ping_after: config.ping_after },
             log_ip: config.log_ip,
             shutdown: Arc::default(),
+            refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
         })
     }

@@ -15,7 +15,10 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("protocol::room", &["protocol::model"]),
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),
-    ("tools", &["protocol::dialect", "protocol::detect", "server", "config", "cli", "output"]),
+    (
+        "tools",
+        &["protocol::dialect", "protocol::detect", "protocol::frame", "server", "config", "cli", "output"],
+    ),
     // What plays and compares must not use what it tries; opening a connection and splitting protobuf are no
     // codec.
     ("tools::dial", &["config::redact"]),

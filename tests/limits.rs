@@ -7,59 +7,16 @@ mod common;
 
 use std::time::Duration;
 
+use common::pairs::{connect, content, down, pair, up};
 use common::ws::{BINARY, Got, TEXT, Ws, frame};
 use common::{SOON, TestGateway, eventually, hex, soon, to_hex};
-use sigver::tools::protobuf::{delimited, number};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const MAX: usize = 1 << 20;
 const PROTOCOLS: [&str; 8] =
     ["auto", "sigver-5", "sigver-15", "sigver-15.1", "sigver-16", "sigver-18", "sigver-19", "sigver-20"];
-
-/// Returns a connect message of sigver 19 and 20.
-fn connect(id: u8, members: &[u8]) -> Vec<u8> {
-    let mut group = number(1, u32::from(id));
-    if !members.is_empty() {
-        group.extend(delimited(2, members));
-    }
-    delimited(3, &group)
-}
-
-/// Returns a content message of sigver 20 from a joiner.
-fn content(data: &[u8]) -> Vec<u8> {
-    delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
-}
-
-/// Returns a member and a joiner of sigver 20 that are linked.
-async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
-    let mut first = gateway.ws(path).await;
-    assert!(first.binary(&connect(11, &[])).await);
-    first.expect(&[Got::binary("2001")]).await;
-    let mut joiner = gateway.ws(path).await;
-    assert!(joiner.binary(&connect(12, &[])).await);
-    joiner.expect(&[Got::binary("2000")]).await;
-    (first, joiner)
-}
-
-/// Sends a content from the joiner to the member. Returns the id of the link.
-async fn up(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, data: &[u8]) -> Vec<u8> {
-    assert!(joiner.binary(&content(data)).await);
-    let Got::Binary(bytes) = first.message().await else { panic!("no content") };
-    let tail = [&number(2, 0)[..], &delimited(4, data)].concat();
-    assert!(bytes.ends_with(&tail), "{}", to_hex(&bytes[..bytes.len().min(40)]));
-    // Behind the tag and the length.
-    let head = 1 + bytes[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
-    bytes[head + 1..bytes.len() - tail.len()].to_vec()
-}
-
-/// Sends a content from the member to the joiner.
-async fn down(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, link: &[u8], data: &[u8]) {
-    let inner = [&number(1, 0)[..], &[0x10], link, &delimited(4, data)].concat();
-    assert!(first.binary(&delimited(2, &inner)).await);
-    joiner.expect(&[Got::Binary(delimited(2, &inner))]).await;
-}
 
 #[tokio::test]
 async fn message_size_limit_is_exact() {
@@ -166,65 +123,6 @@ async fn websocket_protocol_errors_close_the_connection() {
         }
         gateway.stop().await;
     }
-}
-
-#[tokio::test]
-async fn slow_consumer_is_closed_without_effect_on_others() {
-    let gateway = TestGateway::configured(|config| {
-        config.protocol = "sigver-20".parse().unwrap();
-        config.max_message = 64 * 1024;
-        config.max_pending = 256 * 1024;
-    })
-    .await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(16 * 1024).unwrap();
-    let mut slow = Ws::open(soon("a connection", socket.connect(gateway.address)).await.unwrap(), "/k").await;
-    assert!(slow.binary(&connect(11, &[])).await);
-    slow.expect(&[Got::binary("2001")]).await;
-    let mut flooding = gateway.ws("/k").await;
-    assert!(flooding.binary(&connect(12, &[])).await);
-    flooding.expect(&[Got::binary("2000")]).await;
-    // Other clients in the same room.
-    let mut member = gateway.ws("/k?favored").await;
-    assert!(member.binary(&connect(13, &[11])).await);
-    member.expect(&[Got::binary("2001")]).await;
-    let mut joiner = gateway.ws("/k").await;
-    assert!(joiner.binary(&connect(14, &[])).await);
-    joiner.expect(&[Got::binary("2000")]).await;
-
-    let chunk = content(&[7; 32 * 1024]);
-    let mut sent = 0;
-    let end = loop {
-        assert!(flooding.binary(&chunk).await);
-        sent += chunk.len();
-        assert!(sent < 32 << 20, "the slow consumer is never closed");
-        if sent % (chunk.len() * 8) == 0 {
-            let link = up(&mut member, &mut joiner, b"and others?").await;
-            down(&mut member, &mut joiner, &link, b"go on").await;
-        }
-        assert!(flooding.ping(b"still there?").await);
-        match flooding.message().await {
-            Got::Pong(_) => {}
-            end => break end,
-        }
-    };
-    // A content without data is the end of the link.
-    assert!(matches!(&end, Got::Binary(bytes) if bytes[0] == 0x12 && bytes.len() < 16), "{end:?}");
-    // It then reads what the kernel had buffered, and the close frame.
-    let mut read = 0;
-    let closed = loop {
-        match slow.message().await {
-            Got::Binary(bytes) => read += bytes.len(),
-            got => break got,
-        }
-    };
-    let why = "too much waits to be read by this client".to_owned();
-    assert_eq!(closed, Got::Close(Some(1008), why));
-    assert!(read < sent, "{read} of {sent}");
-    let link = up(&mut member, &mut joiner, b"and others?").await;
-    down(&mut member, &mut joiner, &link, b"go on").await;
-    drop((slow, flooding, member, joiner));
-    gateway.stop().await;
 }
 
 /// Sends frames of random bytes until the gateway closes the connection.

@@ -1,5 +1,6 @@
-//! Clients of netflux 1.2.0-beta.1 to 2.0.3: they speak sigver 15, ping the server themselves as soon as they
-//! are connected, and close if the pong does not arrive within three seconds.
+//! Clients of netflux of which only tags exist, and whose pings differ from those of others. Those of
+//! 1.2.0-beta.1 to 2.0.3 speak sigver 15, ping the server themselves as soon as they are connected, and close
+//! if the pong does not arrive within three seconds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -7,9 +8,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::clients::{Client, DIALECTS, Did};
+use common::clients::{Client, ClientStep, DIALECTS};
 use common::simulation::{Delay, PageId, Simulation};
-use sigver::protocol::dialect::Dialect;
+use sigver::protocol::dialect::{Dialect, Release};
 use sigver::protocol::frame::Message;
 use sigver::tools::client::dialects::Role;
 
@@ -54,7 +55,7 @@ impl Pinging {
             .find(|(_, message)| *message == Message::binary([0x28, 1].to_vec()))
             .map(|(time, _)| *time - pinged);
         assert!(pong.is_some_and(|after| after <= PONG_TIMEOUT), "{:?}: {pong:?}", self.delay);
-        let wrong = simulation.log(self.page).iter().find(|did| matches!(did, Did::Wrong(_)));
+        let wrong = simulation.log(self.page).iter().find(|step| matches!(step, ClientStep::Failed(_)));
         assert_eq!(wrong, None, "{:?}", self.delay);
     }
 }
@@ -69,23 +70,23 @@ fn has_place(simulation: &mut Simulation, pages: &[PageId]) {
 fn three_meet(protocols: &str, delay: Delay) {
     let mut simulation = Simulation::with_protocols(protocols);
     let first = Pinging::open(&mut simulation, Role::Member, delay);
-    let until = |simulation: &mut Simulation, page: &Pinging, did: Did| {
-        simulation.until(page.page, &did).unwrap_or_else(|what| {
+    let until = |simulation: &mut Simulation, page: &Pinging, step: ClientStep| {
+        simulation.until(page.page, &step).unwrap_or_else(|what| {
             panic!("{protocols} {delay:?}: {what}; {:?}", simulation.received(page.page))
         });
     };
-    until(&mut simulation, &first, Did::First);
+    until(&mut simulation, &first, ClientStep::BecameMember);
     let joiners = [(); 2].map(|()| {
         let joiner = Pinging::open(&mut simulation, Role::Joiner, delay);
-        until(&mut simulation, &joiner, Did::Answer);
-        until(&mut simulation, &joiner, Did::Joined);
+        until(&mut simulation, &joiner, ClientStep::Answer);
+        until(&mut simulation, &joiner, ClientStep::JoinedGroup);
         joiner
     });
     // Long enough for pings of the server.
     simulation.run_for(Duration::from_secs(21));
     let pages = [&first, &joiners[0], &joiners[1]];
     has_place(&mut simulation, &pages.map(|page| page.page));
-    let offers = simulation.log(first.page).iter().filter(|did| **did == Did::Offer).count();
+    let offers = simulation.log(first.page).iter().filter(|step| **step == ClientStep::Offer).count();
     assert_eq!(offers, 2, "{protocols} {delay:?}: {:?}", simulation.log(first.page));
     pages.iter().for_each(|page| page.check(&simulation));
 }
@@ -112,24 +113,24 @@ fn two_meet(dialect: Dialect, role: Role, delay: Delay) {
     let (pinging, other) = match role {
         Role::Member => {
             let pinging = Pinging::open(&mut simulation, role, delay);
-            simulation.until(pinging.page, &Did::First).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::BecameMember).unwrap_or_else(context);
             let other = open_other(&mut simulation, Role::Joiner);
-            simulation.until(other, &Did::Answer).unwrap_or_else(context);
+            simulation.until(other, &ClientStep::Answer).unwrap_or_else(context);
             (pinging, other)
         }
         Role::Joiner => {
             let other = open_other(&mut simulation, Role::Member);
-            simulation.until(other, &Did::First).unwrap_or_else(context);
+            simulation.until(other, &ClientStep::BecameMember).unwrap_or_else(context);
             let pinging = Pinging::open(&mut simulation, role, delay);
-            simulation.until(pinging.page, &Did::Answer).unwrap_or_else(context);
-            simulation.until(pinging.page, &Did::Joined).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::Answer).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::JoinedGroup).unwrap_or_else(context);
             (pinging, other)
         }
     };
     simulation.run_for(Duration::from_secs(21));
     has_place(&mut simulation, &[pinging.page, other]);
     pinging.check(&simulation);
-    let wrong = simulation.log(other).iter().find(|did| matches!(did, Did::Wrong(_)));
+    let wrong = simulation.log(other).iter().find(|step| matches!(step, ClientStep::Failed(_)));
     assert_eq!(wrong, None, "{dialect} {role:?} {delay:?}");
 }
 
@@ -155,9 +156,32 @@ fn contents_wait_for_the_pong() {
             let member = Pinging::open(&mut simulation, Role::Member, Delay::Path(ms));
             simulation.run_for(Duration::from_millis(ms / 2 + 10));
             let joiner = simulation.open("/room", Client::new(dialect, Role::Joiner, "room"), Delay::Page(0));
-            simulation.until(joiner, &Did::Answer).unwrap_or_else(|what| panic!("{dialect} {ms}: {what}"));
+            simulation
+                .until(joiner, &ClientStep::Answer)
+                .unwrap_or_else(|what| panic!("{dialect} {ms}: {what}"));
             has_place(&mut simulation, &[member.page, joiner]);
             member.check(&simulation);
         }
     }
+}
+
+/// Clients of netflux 1.1.0-beta.1, which speak sigver 12: an opener is pinged, and answered that it is the
+/// first whether or not it is.
+#[test]
+fn openers_of_12_are_pinged_and_always_first() {
+    let mut simulation = Simulation::with_protocols("sigver-12");
+    let mut texts = |role| {
+        let client = Client::of_release(Release::V12_0_0, role, "k");
+        let page = simulation.open("/", client, Delay::Page(0));
+        simulation.run_for(Duration::from_secs(1));
+        let texts = simulation.received(page).iter().map(|(_, message)| match message {
+            Message::Text(text) => text.to_string(),
+            Message::Binary(bytes) => panic!("{bytes:?}"),
+        });
+        texts.collect::<Vec<_>>()
+    };
+    let (first, ping) = (r#"{"first":true}"#.to_owned(), r#"{"ping":true}"#.to_owned());
+    assert_eq!(texts(Role::Member), [first.clone(), ping.clone()]);
+    assert_eq!(texts(Role::Member), [first, ping]);
+    assert_eq!(texts(Role::Joiner), [r#"{"first":false}"#]);
 }

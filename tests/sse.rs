@@ -79,7 +79,7 @@ async fn sigver_8_clients_exchange_messages_by_get() {
     // A page that sends by fetch accepts anything.
     let path = format!("/?data=%7B%7D&id={link}&myId={opener_id}");
     let mut sent = ask(gateway.address, "GET", &path, &[ORIGIN], "").await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     joining.expect(&["data: {\"data\":\"{}\"}"]).await;
     gateway.stop().await;
 }
@@ -147,7 +147,7 @@ async fn errors_are_sent_only_to_the_client_concerned() {
         .await;
     gateway.get(&format!("/?foo=x&myId={opener_id}")).await;
     opener.expect(&["data: {\"error\":4000,\"message\":\"MESSAGE_ERROR: Unknown message\"}"]).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     let (mut joining, joiner_id) = gateway.query("join=k").await;
     gateway.get(&format!("/?data=x&myId={joiner_id}")).await;
     opener.event().await;
@@ -196,7 +196,11 @@ async fn reconnecting_browser_gets_no_content() {
         // event-source-polyfill has no header for it.
         let query = format!("{path}{}lastEventId=last", if path.contains('?') { "&" } else { "?" });
         let mut answer = ask(gateway.address, "GET", &query, &[EVENTS, ORIGIN], "").await;
-        assert_eq!((answer.status, &*answer.text().await), (204, ""), "{query}");
+        assert_eq!(
+            (answer.status, &*answer.text().await),
+            (410, "410 Gone: the event stream has ended\n"),
+            "{query}"
+        );
     }
     // The id of an event of another server begins a stream as no id does.
     ask(gateway.address, "GET", "/?lastEventId=7", &[EVENTS], "").await.expect(&[":ok"]).await;
@@ -349,34 +353,40 @@ async fn oversized_messages_are_rejected() {
 }
 
 #[tokio::test]
-async fn slow_consumer_is_closed() {
+async fn client_that_posts_to_a_slow_stream_waits_and_the_stream_stays() {
     let gateway = TestGateway::configured(|config| {
         config.max_message = 64 * 1024;
         config.max_pending = 256 * 1024;
     })
     .await;
-    let (_opener, opener_id) = gateway.auth().await;
+    let (mut opener, opener_id) = gateway.auth().await;
     gateway.send(&opener_id, "{\"open\":\"k\"}").await;
     let (mut joining, joiner_id) = gateway.auth().await;
     gateway.send(&joiner_id, "{\"join\":\"k\"}").await;
     joining.expect(&["data: {\"opened\":false}"]).await;
     // The opener reads no more. The kernel buffers some MiB for it.
     let data = format!("{{\"data\":\"{}\"}}", "x".repeat(60 * 1024));
-    for _ in 0..200 {
-        gateway.send(&joiner_id, &data).await;
-    }
-    let replaced = async {
-        loop {
-            let (mut fresh, id) = gateway.auth().await;
-            gateway.send(&id, "{\"join\":\"k\"}").await;
-            // Once the opener is closed, the next client to join becomes the opener.
-            if fresh.event().await == "data: {\"opened\":true}" {
-                break;
-            }
+    let mut sent = 0;
+    let mut waiting = loop {
+        let (address, body) = (gateway.address, format!("{joiner_id}@{data}"));
+        let mut post = tokio::spawn(async move { ask(address, "POST", "/", &[ORIGIN], &body).await.status });
+        match tokio::time::timeout(Duration::from_secs(1), &mut post).await {
+            Ok(status) => assert_eq!(status.unwrap(), 200),
+            Err(_) => break post,
         }
+        sent += 1;
+        assert!(sent < 500, "the sender never waits");
     };
-    soon("the close of the slow consumer", replaced).await;
-    // The shutdown does not wait for the slow consumer.
+    // Another client is served, and the opener is not closed: it receives all of it.
+    let (_other, other_id) = gateway.auth().await;
+    gateway.send(&other_id, "{\"open\":\"other\"}").await;
+    let mut received = 0;
+    while received <= sent {
+        let event = soon("an event", opener.event()).await;
+        received += usize::from(event.contains("xxxx"));
+    }
+    assert_eq!(soon("the answer", &mut waiting).await.unwrap(), 200);
+    // The shutdown does not wait for anyone.
     gateway.stop().await;
 }
 
@@ -386,7 +396,7 @@ async fn shutdown_ends_streams_at_once() {
     let (mut by_query, id) = gateway.query("open=k").await;
     let (mut by_post, _) = gateway.auth().await;
     let mut sent = gateway.get(&format!("/?data=x&myId={id}")).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     by_query.event().await;
     // A client within a request.
     let mut half = gateway.tcp().await;
@@ -409,7 +419,7 @@ async fn idle_stream_gets_comments_and_a_get_that_sends_ends() {
     let (mut stream, _) = gateway.auth().await;
     let (mut opener, id) = gateway.query("open=k").await;
     let mut sent = gateway.get(&format!("/?data=x&id=1&myId={id}")).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     opener.event().await;
     let begin = Instant::now();
     let end = tokio::time::timeout(Duration::from_secs(18), sent.next()).await;

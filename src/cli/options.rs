@@ -245,7 +245,7 @@ pub(super) static OPTIONS: [OptionSpec; 30] = [
     })
     .help(
         Gateway,
-        "Path of the socket for sigver status, auto ($XDG_RUNTIME_DIR/sigver-<port>.sock, else in /tmp), or off",
+        "Path of the socket for sigver status, auto (sigver-<port>.sock in the first of $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR and /tmp), or off",
     ),
     set("transcode", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.transcode = v)).help(
         Gateway,
@@ -273,7 +273,7 @@ pub(super) static OPTIONS: [OptionSpec; 30] = [
         .exceeded("closes the connection with 1009; a POST is answered with 413"),
     set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
         .help(Limits, "Longest send queue of a client. At least --max-message")
-        .exceeded("closes the connection with 1008"),
+        .exceeded("who sends to it is not read from a quarter of it on, and closed with 1008 beyond it"),
     set("first-frame-timeout", "seconds", "60", |d, v| {
         parse::seconds(v).map(|v| d.config.detection.first_frame = v)
     })

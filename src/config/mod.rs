@@ -41,6 +41,12 @@ pub const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
 /// process.
 pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
 
+/// Memory that all clients together may make the server hold, in bytes: 256 MiB of begun messages, bodies of
+/// requests and queues.
+///
+/// The Node.js servers had no bound.
+pub const DEFAULT_MAX_BUFFERED: usize = 256 << 20;
+
 /// Time over which connections are closed when the gateway stops. netflux comes back a fixed time after a
 /// close, so that closes at one time would be joins at one time.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +54,10 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time without a frame after which a client is sent a WebSocket ping. After twice that time it is
 /// disconnected.
 pub const PING_AFTER: Duration = Duration::from_secs(45);
+
+/// Longest time from the first byte of a message to its last, and longest time in which a client reads
+/// nothing of what waits for it. Real clients send and read messages of some kB at once.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of one gateway. Each is within its own range; [`Config::check`] relates them to each other.
 ///
@@ -70,6 +80,9 @@ pub struct Config {
     /// Longest send queue of a client, in bytes; a client with a longer one is disconnected. See
     /// [`DEFAULT_MAX_PENDING`].
     pub max_pending: usize,
+    /// Memory that all clients together may make the server hold, in bytes. Whoever asks for more is
+    /// disconnected. See [`DEFAULT_MAX_BUFFERED`].
+    pub max_buffered: usize,
     /// True (the default) if WebRTC payloads are translated between the netflux generations.
     pub transcode: bool,
     /// The clients that meet under one key. By default all.
@@ -78,6 +91,9 @@ pub struct Config {
     pub detection: DetectionTimeouts,
     /// Time without a frame after which a client is sent a WebSocket ping. See [`PING_AFTER`].
     pub ping_after: Duration,
+    /// Time after which a client that does not finish a message or does not read is disconnected. See
+    /// [`STALL_TIMEOUT`].
+    pub stall_timeout: Duration,
     /// Time over which connections are closed when the gateway stops. See [`DEFAULT_DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
@@ -88,7 +104,7 @@ pub struct Config {
     pub admin_socket: AdminSocketPath,
     /// Transports that are served. By default all.
     pub transports: EnabledTransports,
-    /// Settings of the path relay of signallerd.
+    /// Settings of the signaller protocol.
     pub signaller: SignallerConfig,
 }
 
@@ -100,10 +116,12 @@ impl Default for Config {
             protocol: ProtocolSet::default(),
             max_message: DEFAULT_MAX_MESSAGE,
             max_pending: DEFAULT_MAX_PENDING,
+            max_buffered: DEFAULT_MAX_BUFFERED,
             transcode: true,
             rooms: RoomPolicy::default(),
             detection: DetectionTimeouts::default(),
             ping_after: PING_AFTER,
+            stall_timeout: STALL_TIMEOUT,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             log: Targets::new().with_default(LevelFilter::INFO),
             log_ip: LogIp::Off,
@@ -124,10 +142,10 @@ impl Config {
     /// Returns the part that concerns the protocol detection.
     pub fn policy(&self) -> Policy {
         Policy {
-            releases: self.protocol.releases,
             windows: self.detection,
             transcode: self.transcode,
             rooms: self.rooms.clone(),
+            ..Policy::new(self.protocol.releases)
         }
     }
 
@@ -166,7 +184,7 @@ pub enum EnabledTransports {
     EventStream,
 }
 
-/// Settings of the path relay of signallerd, with the defaults of that program.
+/// Settings of the signaller protocol, with the defaults of that program.
 #[derive(Debug, Clone, Default)]
 pub struct SignallerConfig {
     /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so

@@ -151,6 +151,11 @@ pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
     Ok(text.parse::<ProtocolSet>()?)
 }
 
+/// Returns the warnings about a list of protocols.
+pub(crate) fn protocol_warnings(text: &str) -> Vec<String> {
+    ProtocolSet::warnings(text)
+}
+
 /// Parses `ws` or `sse`, as the Node.js servers had it, or `all`. (With another text those ran without
 /// listening.)
 pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
@@ -195,7 +200,7 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
 
 /// Parses the part of clients' addresses that is logged.
 pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
-    LogIp::from_name(text).ok_or(ValueError::Word("full, prefix or off"))
+    text.parse().map_err(|_| ValueError::Word("full, prefix or off"))
 }
 
 /// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything", and a word

@@ -15,7 +15,6 @@ use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -26,9 +25,10 @@ use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::refusals::RefusalCause;
+use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
-use super::tls::{self, TlsError};
+use super::tls::{ReloadableTls, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
 use super::unix_socket::UnixSocketError;
@@ -51,6 +51,7 @@ pub struct Gateway {
     frontend: Arc<Frontend>,
     status: StatusService,
     drain_timeout: Duration,
+    reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
 }
 
@@ -79,7 +80,7 @@ impl Gateway {
     /// The configuration is contradictory, or the files for TLS are invalid.
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
-        config.tls.as_ref().map(tls::load).transpose()?;
+        config.tls.as_ref().map(ReloadableTls::load).transpose()?;
         Ok(())
     }
 
@@ -89,7 +90,8 @@ impl Gateway {
     /// The configuration is contradictory, the files for TLS are invalid, or the address is not available.
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
-        let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
+        let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
+        let reloader = Reloader::new(config.clone(), tls.clone());
         let sockets = ListeningSocket::bind_all(&config.listen).await?;
         let addresses = sockets.iter().map(ListeningSocket::local_address);
         let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
@@ -126,6 +128,7 @@ impl Gateway {
             frontend,
             status,
             drain_timeout: config.drain_timeout,
+            reloader,
             admin_socket,
         })
     }
@@ -159,6 +162,11 @@ impl Gateway {
         self.admin_socket.as_ref().err()
     }
 
+    /// Returns access to the settings, also while the gateway runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Returns access to the status, also while the gateway runs.
     pub fn status(&self) -> StatusService {
         self.status.clone()
@@ -187,9 +195,17 @@ impl Gateway {
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         };
+        let tls = frontend.tls.clone();
+        let watch_tls = async move {
+            match tls {
+                Some(tls) => tls.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
             () = answer_admin => {}
+            () = watch_tls => {}
         }
     }
 }
@@ -264,7 +280,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
 struct Frontend {
     shared: Arc<Shared>,
     routes: Arc<Routes>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ReloadableTls>>,
     max_message: usize,
 }
 
@@ -303,7 +319,7 @@ impl Frontend {
         endpoint: ClientEndpoint,
         alive: TaskTrackerToken,
     ) {
-        let Some(acceptor) = self.tls.clone() else { return };
+        let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = async {
             let mut start = [0; 16];
             // Left in the socket for the handshake.
@@ -381,6 +397,7 @@ impl Frontend {
                         Box::new(stream),
                         prefetched,
                         admitted,
+                        &shared.memory,
                         shared.shutdown.connection_closing(id),
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {

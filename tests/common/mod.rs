@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
+pub mod pairs;
 pub mod process;
 pub mod simulation;
 pub mod sse;

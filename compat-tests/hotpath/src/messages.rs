@@ -54,7 +54,7 @@ pub fn frame(
         return client.encode(to, &TestMessage::with_size(MessageKind::Json, CONTENT));
     }
     if dialect.family() != Family::Json {
-        return Some(ClientFrame::Binary(content(dialect, role, to)));
+        return client.encode(to, &TestMessage::from_bytes(candidate(dialect, role, to)));
     }
     let test_message = test_message(dialect);
     let ClientFrame::Text(text) = client.encode(to, &test_message)? else { return None };
@@ -65,27 +65,13 @@ pub fn frame(
     Some(ClientFrame::Text(text.replace(&test_message.body().to_string(), &body)))
 }
 
-/// Returns a protobuf content as its clients write it.
-fn content(dialect: Dialect, role: Role, to: Option<&JoinerId>) -> Vec<u8> {
+/// Returns a candidate as the protobuf clients of the dialect encode it.
+fn candidate(dialect: Dialect, role: Role, to: Option<&JoinerId>) -> Vec<u8> {
+    let candidate = [delimited(1, CANDIDATE.as_bytes()), delimited(2, b"0"), number(3, 0)].concat();
+    if dialect.family() == Family::ProtobufV1 {
+        return delimited(4, &candidate);
+    }
     let to = to.and_then(|to| to.0.as_u64()).and_then(|to| u32::try_from(to).ok()).unwrap_or(0);
     let from = if role == Role::Joiner { 300_000_012 } else { 0 };
-    let candidate = [delimited(1, CANDIDATE.as_bytes()), delimited(2, b"0"), number(3, 0)].concat();
-    let id = if to == 0 { Vec::new() } else { number(1, to) };
-    match dialect {
-        Dialect::Sigver15 => {
-            let data = delimited(4, &candidate);
-            delimited(1, &[id, number(2, 0), delimited(3, &data)].concat())
-        }
-        Dialect::Sigver19 | Dialect::Sigver20 => {
-            let data =
-                [number(1, from), number(2, to), number(3, BUILDER), delimited(4, &delimited(3, &candidate))]
-                    .concat();
-            let content = match dialect {
-                Dialect::Sigver19 => [number(1, from.max(to)), number(2, 0), delimited(3, &data)].concat(),
-                _ => [number(1, from), number(2, to), number(3, 0), delimited(4, &data)].concat(),
-            };
-            delimited(2, &content)
-        }
-        _ => delimited(1, &[id, delimited(2, &delimited(4, &candidate))].concat()),
-    }
+    [number(1, from), number(2, to), number(3, BUILDER), delimited(4, &delimited(3, &candidate))].concat()
 }

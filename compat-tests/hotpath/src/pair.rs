@@ -141,7 +141,9 @@ impl Peer {
     /// Encodes the client's events.
     fn show(&mut self, now: Instant) {
         let mut events = self.events();
-        events.drain(..).for_each(|event| self.conversation.on_event(event, now, &mut self.steps));
+        while let Some(event) = events.pop_front() {
+            self.conversation.on_event(event, now, &mut self.steps);
+        }
         Outbox::recycle(events);
         self.run_scenarios();
     }
@@ -336,7 +338,11 @@ impl Pair {
 }
 
 fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
-    UpgradeRequest { path: request_path(Protocol::Sigver(dialect), role, KEY), favored: false }
+    UpgradeRequest {
+        path: request_path(Protocol::Sigver(dialect), role, KEY),
+        favored: false,
+        from_page: true,
+    }
 }
 
 /// Discards the client's frames, and returns their number.

@@ -39,6 +39,11 @@ impl Assumption {
         self.awaits_pong = true;
     }
 
+    /// Ends the time for which events are held at the latest at this time.
+    pub(super) fn release_by(&mut self, time: Instant) {
+        self.hold_until = self.hold_until.map(|until| until.min(time));
+    }
+
     /// Takes in an event, and returns those that are to be delivered now.
     pub(super) fn push(&mut self, event: Event) -> Vec<Event> {
         if !matches!(event, Event::Relayed { .. } | Event::LinkEnded { .. }) {

@@ -130,24 +130,29 @@ impl ConnectionProtocol {
         out: &mut dyn OutputSink,
         handle: impl FnOnce(&mut State, &mut dyn OutputSink),
     ) {
-        match &mut self.placement {
-            None => handle(&mut self.state, out),
+        let was_certain = self.state.is_certain();
+        let mut filter;
+        let sink: &mut dyn OutputSink = match &mut self.placement {
+            None => out,
             Some(placement) => {
-                let was_certain = self.state.is_certain();
-                handle(&mut self.state, &mut placement.filter(now, out));
-                let changes = placement.settle(now, out);
-                match &mut self.state {
-                    State::Detecting(detector) => {
-                        if changes.held {
-                            detector.ask_identity(out);
-                        }
-                        if changes.left {
-                            detector.forget_replay();
-                        }
+                filter = placement.filter(now, out);
+                &mut filter
+            }
+        };
+        handle(&mut self.state, sink);
+        if let Some(placement) = &mut self.placement {
+            let changes = placement.settle(now, out);
+            match &mut self.state {
+                State::Detecting(detector) => {
+                    if changes.held {
+                        detector.ask_identity(out);
                     }
-                    State::Established(session) if changes.held && !was_certain => session.ask_identity(out),
-                    State::Established(_) => {}
+                    if changes.left {
+                        detector.forget_replay();
+                    }
                 }
+                State::Established(session) if changes.held && !was_certain => session.ask_identity(out),
+                State::Established(_) => {}
             }
         }
         if let State::Detecting(detector) = &mut self.state

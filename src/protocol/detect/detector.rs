@@ -9,8 +9,8 @@ use super::evidence::{self, FrameFacts, History};
 use super::narrowing::NarrowingSession;
 use super::policy::Policy;
 use crate::protocol::dialect::{
-    Candidates, Evidence, Family, Output, OutputSink, PROBE, Release, ReleaseSet, Session, UpgradeRequest,
-    close_frame_for,
+    Candidates, Evidence, Family, Output, OutputSink, PROBE, ParsedMessage, Release, ReleaseSet, Session,
+    UpgradeRequest, close_frame_for,
 };
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, Reason};
@@ -136,13 +136,14 @@ impl Detector {
     }
 
     pub(super) fn on_message(&mut self, message: Message, now: Instant, out: &mut dyn OutputSink) {
+        let message = ParsedMessage::new(message);
         let facts = FrameFacts::new(&message);
         match self.session {
             None => self.on_first_frame(facts, now, out),
             Some(_) => self.narrow(facts, now, out),
         }
         if let Some(session) = &mut self.session {
-            session.session.decode(message, out);
+            session.session.decode_parsed(message, out);
         }
     }
 
@@ -174,6 +175,10 @@ impl Detector {
             }
         }
         session.narrow(facts, assumed, now, out);
+        if let Phase::Assumed(assumption) = &mut self.phase {
+            // The probe was sent before: a client that pings answers it right after its ping.
+            assumption.release_by(after(now, self.policy.windows.margin));
+        }
         self.confirm(facts, now, out);
     }
 
@@ -215,7 +220,7 @@ impl Detector {
             // The key, and so the room, is another one.
             Family::Json | Family::ProtobufV1 => out.put(Output::Leave),
         }
-        let session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        let session = Session::new(&self.upgrade, candidates, self.policy.session_options(), self.opened);
         self.session = Some(NarrowingSession { session, history: History::default() });
     }
 
@@ -226,7 +231,7 @@ impl Detector {
         if let Some(close) = Session::key_error(&self.upgrade, candidates.most_likely) {
             return out.close(close);
         }
-        let mut session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        let mut session = Session::new(&self.upgrade, candidates, self.policy.session_options(), self.opened);
         let mut history = History::default();
         if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
             out.binary(PROBE);

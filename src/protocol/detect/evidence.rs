@@ -14,10 +14,8 @@
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all
 //! originals).
 
-use bytestring::ByteString;
-
 use crate::protocol::dialect::{
-    Dialect, Family, MessageShape, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
+    Dialect, Family, MessageShape, ParsedMessage, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
 };
 use crate::protocol::frame::Message;
 use crate::protocol::model::Event;
@@ -41,7 +39,7 @@ pub(super) struct History {
     pub(super) identity_probed: bool,
 }
 
-/// A message under examination. Its text is parsed once.
+/// A message under examination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameFacts<'a> {
     message: &'a Message,
@@ -50,15 +48,8 @@ pub(super) struct FrameFacts<'a> {
 }
 
 impl<'a> FrameFacts<'a> {
-    pub(super) fn new(message: &'a Message) -> Self {
-        let text = match message {
-            Message::Text(text) => Some(text.clone()),
-            Message::Binary(bytes) if bytes.first() == Some(&b'{') => {
-                ByteString::try_from(bytes.clone()).ok()
-            }
-            Message::Binary(_) => None,
-        };
-        FrameFacts { message, shape: text.and_then(MessageShape::parse) }
+    pub(super) fn new(parsed: &'a ParsedMessage) -> Self {
+        FrameFacts { message: parsed.message(), shape: parsed.shape() }
     }
 
     fn has_heartbeat_tag(self) -> bool {
@@ -113,8 +104,8 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
         Message::Text(_) => return json(facts.shape, history, family(Family::Json)),
         Message::Binary(bytes) => bytes,
     };
-    let v1 = family(Family::ProtobufV1);
-    let current = family(Family::ProtobufV2);
+    let v1 = || family(Family::ProtobufV1);
+    let current = || family(Family::ProtobufV2);
     // A client that pings would have answered the probe before it sent anything else. If only such are left,
     // it did.
     let unprobed = |set: ReleaseSet| {
@@ -124,20 +115,20 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
         Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::accepts_binary_json)),
-        Some(0x1a | 0x08) => current,
+        Some(0x1a | 0x08) => current(),
         Some(0x12) => match detect_v2_layout(bytes) {
-            Some(layout) => current.of_content_layout(layout),
-            None => current,
+            Some(layout) => releases.of_content_layout(layout),
+            None => current(),
         },
         Some(0x0a) => match detect_v1_layout(bytes) {
-            Some(layout) => unprobed(v1.of_content_layout(layout)),
-            None => v1,
+            Some(layout) => unprobed(releases.of_content_layout(layout)),
+            None => v1(),
         },
-        Some(0x18) => v1,
-        Some(0x20) if history.may_ping() => v1,
-        Some(0x20) => unprobed(v1),
-        Some(0x28) if history.member || !history.heartbeat_seen => v1.filter(Release::has_protobuf_pong),
-        Some(0x28) => v1.filter(Release::has_try_another),
+        Some(0x18) => v1(),
+        Some(0x20) if history.may_ping() => v1(),
+        Some(0x20) => unprobed(v1()),
+        Some(0x28) if history.member || !history.heartbeat_seen => v1().filter(Release::has_protobuf_pong),
+        Some(0x28) => v1().filter(Release::has_try_another),
         _ => releases,
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::evidence::{self, FrameFacts, History};
-use crate::protocol::dialect::{Candidates, Evidence, Output, OutputSink, Session};
+use crate::protocol::dialect::{Candidates, Evidence, Output, OutputSink, ParsedMessage, Session};
 use crate::protocol::frame::Message;
 use crate::protocol::model::Event;
 
@@ -28,9 +28,11 @@ impl NarrowingSession {
 
     pub(super) fn on_message(&mut self, message: Message, now: Instant, out: &mut dyn OutputSink) {
         if !self.is_certain() {
+            let message = ParsedMessage::new(message);
             let facts = FrameFacts::new(&message);
             self.narrow(facts, false, now, out);
             self.history.note(facts);
+            return self.session.decode_parsed(message, out);
         }
         self.session.decode(message, out);
     }

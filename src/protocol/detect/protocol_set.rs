@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
 
-/// Name of the path relay of signallerd.
+/// Name of the protocol of signallerd.
 const SIGNALLER: &str = "signaller";
-/// Name of all dialects and the path relay.
+/// Name of all dialects and the signaller protocol.
 const AUTO: &str = "auto";
 /// Family names of earlier versions, and the family that each stands for.
 const ALIASES: [(&str, Family); 1] = [("current", Family::ProtobufV2)];
@@ -20,7 +20,7 @@ const ALIASES: [(&str, Family); 1] = [("current", Family::ProtobufV2)];
 pub struct ProtocolSet {
     /// Releases of sigver: at most one of each dialect.
     pub releases: ReleaseSet,
-    /// True if the path relay of signallerd is served.
+    /// True if the signaller protocol is served.
     pub signaller: bool,
 }
 
@@ -40,6 +40,16 @@ pub enum ProtocolSetError {
 }
 
 impl ProtocolSet {
+    /// Returns a line for each exact release of a list that was never on npm: it names the nearest one.
+    pub(crate) fn warnings(list: &str) -> Vec<String> {
+        let names = list.split(',').map(str::trim).filter(|name| Release::is_inexact(name));
+        let warning = |name: &str| {
+            let nearest: Release = name.parse().ok()?;
+            Some(format!("warning: {name} was never on npm; its nearest release, {nearest}, is served"))
+        };
+        names.filter_map(warning).collect()
+    }
+
     /// Returns true if no release of sigver is served.
     pub fn is_signaller_only(&self) -> bool {
         self.releases.is_empty()
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn names_are_parsed() {
         let releases = |list: &str| list.parse::<ProtocolSet>().map(|set| set.releases.to_string());
-        assert_eq!(releases("current").unwrap(), "sigver-19.1.2,sigver-20.1.0");
+        assert!(releases("current").unwrap().starts_with("sigver-19.1.2,sigver-20.1.0"));
         assert_eq!(releases("protobuf-v2"), releases("current"));
         assert_eq!(releases("sigver-18").unwrap(), "sigver-18.0.0");
         assert_eq!(releases("sigver-15.0.4, sigver-17").unwrap(), "sigver-15.0.4,sigver-17.0.1");
@@ -150,12 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn releases_that_were_never_on_npm_are_warned_about() {
+        assert_eq!(
+            ProtocolSet::warnings("auto, sigver-15.0.3,sigver-20.1.0,sigver-18,json"),
+            ["warning: sigver-15.0.3 was never on npm; its nearest release, sigver-15.0.4, is served"]
+        );
+        let set: ProtocolSet = "sigver-21.1.0".parse().unwrap();
+        assert_eq!(set.to_string(), "sigver-20.1.0");
+    }
+
+    #[test]
     fn invalid_lists_are_rejected() {
         for list in ["", ",", "sigver", "sigver-3.14", "AUTO", "sigver-15.0.1,sigver-15.0.2"] {
             assert!(list.parse::<ProtocolSet>().is_err(), "{list}");
         }
         let error = "sigver-99".parse::<ProtocolSet>().unwrap_err().to_string();
         assert!(error.contains("protobuf-v1, protobuf-v2, sigver-1, sigver-4"), "{error}");
-        assert!(error.ends_with("sigver-20, signaller, and releases such as sigver-15.0.4"), "{error}");
+        assert!(error.contains("sigver-19, sigver-20"), "{error}");
+        assert!(error.ends_with(", signaller, and releases such as sigver-15.0.4"), "{error}");
     }
 }

@@ -43,6 +43,9 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
     match reason {
         // No Node.js server had these: the same in all dialects.
         Reason::SlowConsumer => Close::new(1008, "too much waits to be read by this client"),
+        Reason::ReceiverFull => Close::new(1008, "too much waits to be read by the receiver"),
+        Reason::Overloaded => Close::new(1013, "the server holds too much for its clients, try again later"),
+        Reason::MessageTimeout => Close::new(1008, "the rest of a message did not arrive in time"),
         Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
         Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
         Reason::ShuttingDown => Close::new(1001, "the server is shutting down"),
@@ -94,6 +97,9 @@ impl CloseFrames {
             | Reason::KeyTaken
             | Reason::KeyUnknown
             | Reason::SlowConsumer
+            | Reason::ReceiverFull
+            | Reason::Overloaded
+            | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame
             | Reason::ShuttingDown => self.unknown_message,

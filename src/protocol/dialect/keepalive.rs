@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Way in which a release finds out that a peer is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keepalive {
+pub(crate) enum Keepalive {
     /// No way.
     None,
     /// A ping, and the next one only if the pong arrived in time.

@@ -45,6 +45,12 @@ pub enum Reason {
     Replaced,
     /// The peer does not read, and its send queue is full.
     SlowConsumer,
+    /// The receiver of the peer's messages does not read them, and its queue is full.
+    ReceiverFull,
+    /// The server has no memory for what the peer sends.
+    Overloaded,
+    /// The rest of a message did not arrive before the timeout.
+    MessageTimeout,
     /// The message is longer than the server allows.
     MessageTooBig,
     /// No message arrived before the timeout.

@@ -41,6 +41,7 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
         self.get(key).is_some()
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, key: K) -> Option<&V> {
         match self {
             SmallMap::Inline(list) => list.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
@@ -48,6 +49,7 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         match self {
             SmallMap::Inline(list) => list.iter_mut().find(|entry| entry.0 == key).map(|entry| &mut entry.1),

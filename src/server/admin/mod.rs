@@ -58,7 +58,7 @@ pub struct StatusService {
     pub shared: Arc<Shared>,
     /// Addresses that the server listens on, with commas.
     pub address: String,
-    /// True if the path relay of signallerd is served.
+    /// True if the protocol of signallerd is served.
     pub signaller: bool,
     /// Counts of the program's log, if it has some.
     pub log: Option<Arc<LogCounts>>,
@@ -87,7 +87,7 @@ impl StatusService {
             ..RoomsReport::default()
         };
         hub.for_each_room(|room, peers| {
-            rooms.add(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
+            rooms.add(room, peers.iter().filter_map(|peer| telemetry.recognition(*peer)));
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());

@@ -1,4 +1,4 @@
-//! The task of one connection: it waits, and does what the protocol puts out. No protocol lives here.
+//! Task of one connection: waits for events, and executes the protocol's outputs. It knows no protocol.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tracing::Span;
 
+use super::held::{HeldBytes, HeldTimeout, TurnSummary};
 use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
 use super::shared::Shared;
@@ -20,8 +21,9 @@ use crate::protocol::dialect::{Output, UpgradeRequest};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
+use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
-use crate::server::transport::{Incoming, Transport};
+use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
 
 /// Time that a client has to receive and answer a close frame.
@@ -57,8 +59,10 @@ struct Driver<T, G> {
     opened_s: u32,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// Something waits to be sent.
+    /// True if something waits to be sent.
     flushing: bool,
+    /// Present while the client makes the server hold something.
+    held: Option<Box<HeldBytes>>,
     transport: T,
     /// The connection's span, if it is enabled.
     span: Option<Box<Span>>,
@@ -101,8 +105,9 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         ),
         opened_s: seconds(shared.timers.tick(now)),
         armed_at: NEVER,
-        // What the transport was made with may have to be sent, whatever is put out first.
+        // The transport may have been created with bytes to send.
         flushing: true,
+        held: None,
         membership,
         telemetry,
         transport,
@@ -136,8 +141,8 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
     /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
     fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
         self.log_end(cause);
-        let Driver { membership, telemetry, mut transport, _guard: guard, .. } = self;
-        // Others learn it now, not when the client has disconnected.
+        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
+        // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
             return ConnectionTask::Ended;
@@ -148,13 +153,13 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
             if closed {
                 transport.drain(CLOSE_TIMEOUT).await;
             }
-            drop(guard);
+            drop((held, guard));
         }))
     }
 }
 
 impl<T: Transport, G> Driver<T, G> {
-    /// Ready when the connection is over.
+    /// Polls the connection; ready with the cause of its end.
     fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         // Unwind safe: after a panic, nothing of the driver is used but what its parts' drops clean up.
         let turn = AssertUnwindSafe(|| match self.span.take() {
@@ -171,12 +176,15 @@ impl<T: Transport, G> Driver<T, G> {
     fn poll_turn(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         let mut outputs = Outputs::new();
         let mut events = VecDeque::new();
-        let mut turn = Turn::default();
+        let (mut turn, mut completed) = (Turn::default(), false);
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
         let now = Instant::now();
         loop {
-            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn) else {
+            let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn, now) else {
+                if let Some(cause) = self.account(completed, now) {
+                    return Poll::Ready(cause);
+                }
                 let draining = self.shared.shutdown.is_draining();
                 // Not in each round: the deadlines move with every message.
                 if self.arm() && self.shared.shutdown.has_advanced(draining) {
@@ -189,12 +197,14 @@ impl<T: Transport, G> Driver<T, G> {
             let mut trigger = CloseTrigger::Dialect;
             match &wake {
                 Wake::Events => turn.spend(events.len(), 0),
-                Wake::Incoming(incoming) => turn.spend_on(incoming),
+                Wake::Incoming(incoming) => {
+                    turn.spend_on(incoming);
+                    completed |= matches!(incoming, Incoming::Message(_));
+                }
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
-            let mut cause = self.handle(wake, std::mem::take(&mut events), now, &mut outputs, &mut trigger);
-            // For whatever reason the task woke: a client that never stops sending must not keep deadlines
-            // from passing.
+            let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
+            // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
                 self.protocol.on_timeout(now, &mut outputs);
                 match self.ping_timer.poll(now) {
@@ -202,22 +212,40 @@ impl<T: Transport, G> Driver<T, G> {
                     Some(PingDue::SendPing) => outputs.push(Output::Ping),
                     Some(PingDue::TimedOut) => cause = Some(EndCause::PingTimeout),
                 }
+                self.membership.on_timeout(now);
+                let stall_timeout = self.shared.limits.stall_timeout;
+                match self.held.as_ref().and_then(|held| held.timeout(now, stall_timeout)) {
+                    None => {}
+                    Some(HeldTimeout::Message) => {
+                        trigger = CloseTrigger::MessageTimeout;
+                        self.close(&Reason::MessageTimeout, &mut outputs);
+                    }
+                    Some(HeldTimeout::Write) => {
+                        trigger = CloseTrigger::SlowConsumer;
+                        self.close(&Reason::SlowConsumer, &mut outputs);
+                    }
+                }
             }
             if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
+                return Poll::Ready(cause);
+            }
+            if let Some(reason) = self.membership.refusal() {
+                let cause = self.close_at_once(CloseTrigger::MemoryLimit, &reason.clone());
                 return Poll::Ready(cause);
             }
         }
     }
 
-    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
-    /// got all that was sent to it before.
+    /// Waits for the next wake-up. The order guarantees that a client that receives the answer to a ping has
+    /// received all that was sent before.
     fn poll_wake(
         &mut self,
         context: &mut task::Context<'_>,
         events: &mut VecDeque<Event>,
         turn: &Turn,
+        now: Instant,
     ) -> Poll<Wake> {
-        // What was queued goes out first.
+        // Queued output is sent first.
         if self.flushing {
             match self.transport.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushing = false,
@@ -246,33 +274,38 @@ impl<T: Transport, G> Driver<T, G> {
             Poll::Ready(Err(Overflow)) => return Poll::Ready(Wake::SlowConsumer),
             Poll::Pending => {}
         }
-        // Last the client's next frame, unless it makes the server send more than it takes.
-        if self.transport.is_congested() {
+        // Last the client's next frame, unless it makes the server send more than it or others take.
+        if self.transport.is_congested() || self.membership.is_paused(now) {
             return Poll::Pending;
         }
         self.transport.poll_next(context).map(Wake::Incoming)
     }
 
-    /// Handles what woke the task. Returns the cause of the end, if it is one.
+    /// Handles a wake-up. Returns the cause of the end, if it is one.
     fn handle(
         &mut self,
         wake: Wake,
-        mut events: VecDeque<Event>,
+        events: &mut VecDeque<Event>,
         now: Instant,
         outputs: &mut Outputs,
         trigger: &mut CloseTrigger,
     ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
-                events.drain(..).for_each(|event| self.protocol.on_event(event, now, outputs));
-                Outbox::recycle(events);
+                while let Some(event) = events.pop_front() {
+                    self.protocol.on_event(event, now, outputs);
+                }
+                Outbox::recycle(std::mem::take(events));
             }
             // No sign of life: the rest may never come.
             Wake::Incoming(Incoming::Partial) => {}
             Wake::Incoming(incoming) => {
                 self.ping_timer.on_activity(now);
                 match incoming {
-                    Incoming::Message(message) => self.protocol.on_message(message, now, outputs),
+                    Incoming::Message(message) => {
+                        self.membership.count_message(message.len());
+                        self.protocol.on_message(message, now, outputs);
+                    }
                     Incoming::Ping => self.flushing = true,
                     Incoming::Partial => {}
                     Incoming::Pong => self.protocol.on_pong(now),
@@ -309,6 +342,30 @@ impl<T: Transport, G> Driver<T, G> {
         None
     }
 
+    /// Takes note of what the client makes the server hold. Returns the cause of the end, if it is too much.
+    fn account(&mut self, completed: bool, now: Instant) -> Option<EndCause> {
+        let load = self.transport.take_load();
+        if load == TransportLoad::default() {
+            self.held = None;
+            return None;
+        }
+        let paused = self.transport.is_congested() || self.membership.is_paused(now);
+        let held = self.held.get_or_insert_with(|| Box::new(HeldBytes::new(&self.shared.memory)));
+        match held.update(load, TurnSummary { completed, paused }, now) {
+            Ok(()) => None,
+            Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
+        }
+    }
+
+    /// Closes the connection, and drops what the client has sent.
+    fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
+        self.transport.stop_receiving();
+        let mut outputs = Outputs::new();
+        self.close(reason, &mut outputs);
+        let ended = self.execute(&mut outputs, trigger);
+        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
+    }
+
     /// Returns true if the shutdown closes this connection now.
     fn must_close(&self, now: Instant) -> bool {
         let shutdown = &self.shared.shutdown;
@@ -319,7 +376,7 @@ impl<T: Transport, G> Driver<T, G> {
         outputs.push(Output::Send(self.protocol.close(reason).into()));
     }
 
-    /// Does what was put out. Returns the cause of the end, if it is one.
+    /// Executes the outputs. Returns the cause of the end, if it is one.
     fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger) -> Option<EndCause> {
         for output in outputs.drain(..) {
             match output {
@@ -337,7 +394,9 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                     self.flushing = true;
                 }
-                Output::Enter(key, command) => self.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    self.membership.enter(&self.shared.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     self.membership.command(command);
                 }
@@ -367,8 +426,16 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Returns when something is due.
     fn deadline(&self) -> Instant {
-        let ping = self.ping_timer.deadline();
-        self.protocol.deadline().map_or(ping, |at| at.min(ping))
+        let mut first = self.ping_timer.deadline();
+        let others = [self.protocol.deadline(), self.membership.deadline(), self.held_deadline()];
+        for deadline in others.into_iter().flatten() {
+            first = first.min(deadline);
+        }
+        first
+    }
+
+    fn held_deadline(&self) -> Option<Instant> {
+        self.held.as_ref()?.deadline(self.shared.limits.stall_timeout)
     }
 
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every

@@ -47,6 +47,10 @@ pub(super) enum CloseTrigger {
     ProtocolError,
     /// A client that does not read what it is sent.
     SlowConsumer,
+    /// A message whose rest did not arrive in time.
+    MessageTimeout,
+    /// A client that makes the server hold more than it may.
+    MemoryLimit,
     /// The end of the server.
     Shutdown,
 }
@@ -58,6 +62,8 @@ impl CloseTrigger {
             CloseTrigger::MessageTooBig => "message too big",
             CloseTrigger::ProtocolError => "protocol error",
             CloseTrigger::SlowConsumer => "slow consumer",
+            CloseTrigger::MessageTimeout => "message timeout",
+            CloseTrigger::MemoryLimit => "memory limit",
             CloseTrigger::Shutdown => "shutdown",
         }
     }

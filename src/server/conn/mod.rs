@@ -1,6 +1,7 @@
 //! Connections: one task for each, the state they share, their deadlines and their end.
 
 mod driver;
+mod held;
 mod identity;
 mod keepalive;
 mod shared;

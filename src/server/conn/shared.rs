@@ -8,12 +8,15 @@ use super::timers::TimerQueue;
 use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
+use crate::server::memory::MemoryBudget;
 use crate::server::refusals::Refusals;
 use crate::server::telemetry::Telemetry;
 
 /// State that all connections share.
 #[derive(Debug)]
 pub struct Shared {
+    /// The memory that is held for clients.
+    pub memory: Arc<MemoryBudget>,
     /// The rooms.
     pub hub: Arc<Hub>,
     /// The counts of connections.
@@ -40,16 +43,25 @@ pub struct ConnectionLimits {
     /// Time without a frame from the client after which it is sent a WebSocket ping; after as long again, the
     /// connection is closed.
     pub ping_after: Duration,
+    /// Longest time from the first byte of a message to its last, and longest time without the client reading
+    /// anything of what waits for it.
+    pub stall_timeout: Duration,
 }
 
 impl Shared {
     /// Returns the state of a new server, without rooms and connections.
     pub fn new(config: &Config) -> Arc<Self> {
+        let memory = MemoryBudget::new(config.max_buffered);
         Arc::new(Shared {
-            hub: Hub::new(),
+            hub: Arc::new(Hub::with_memory(Arc::clone(&memory))),
+            memory,
             telemetry: Telemetry::new(),
             policy: Arc::new(config.policy()),
-            limits: ConnectionLimits { max_pending: config.max_pending, ping_after: config.ping_after },
+            limits: ConnectionLimits {
+                max_pending: config.max_pending,
+                ping_after: config.ping_after,
+                stall_timeout: config.stall_timeout,
+            },
             log_ip: config.log_ip,
             shutdown: Arc::default(),
             refusals: Arc::new(Refusals::new(config.log_ip)),

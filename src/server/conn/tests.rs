@@ -19,7 +19,7 @@ use super::*;
 use crate::config::{Config, LogIp};
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::frame::{Close, Message, Outgoing};
-use crate::server::transport::{Incoming, Transport, TransportKind};
+use crate::server::transport::{Incoming, Transport, TransportKind, TransportLoad};
 
 /// An input of a test.
 enum Input {
@@ -78,6 +78,12 @@ impl Transport for TestTransport {
         false
     }
 
+    fn take_load(&mut self) -> TransportLoad {
+        TransportLoad::default()
+    }
+
+    fn stop_receiving(&mut self) {}
+
     fn poll_flush(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.write_error.take().map_or(Ok(()), Err))
     }
@@ -110,7 +116,7 @@ impl TestClient {
             read_error: None,
             write_error: None,
         };
-        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false, from_page: true };
         let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::new(192, 0, 2, 77).into()), tls: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         tokio::spawn(run(transport, endpoint, upgrade, policy, Arc::clone(shared), ()));

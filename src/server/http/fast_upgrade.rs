@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::signaller_admission::match_path;
 use super::{Routes, SseRoute, UpgradeTarget, upgrade};
 use crate::server::scratch;
+use crate::server::turn::{Turn, resume_later};
 
 /// Length of the first read, in bytes. The request of a browser takes up to 1 KiB.
 const FIRST_READ_LEN: usize = 4 * 1024;
@@ -92,11 +93,16 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     })
 }
 
+/// Number of frames that the requests of one read are counted as.
+const MAX_REQUESTS_PER_READ: usize = 24;
+
 /// A stream whose first bytes were read already, and are read again.
 #[derive(Debug)]
 pub(super) struct Rewind<S> {
     pub(super) prefetched: Bytes,
     pub(super) stream: S,
+    /// Hyper works as long as it can read.
+    pub(super) turn: Turn,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
@@ -106,7 +112,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.prefetched.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            if self.turn.is_over() {
+                self.turn = Turn::default();
+                resume_later(context);
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            match read.is_ready() {
+                // Many requests, or a part of a body.
+                true => self.turn.spend(MAX_REQUESTS_PER_READ, buffer.filled().len() - before),
+                false => self.turn = Turn::default(),
+            }
+            return read;
         }
         let length = self.prefetched.len().min(buffer.remaining());
         buffer.put_slice(&self.prefetched.split_to(length));
@@ -192,7 +210,7 @@ mod tests {
     async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(bytes).await.unwrap();
-        let stream = Rewind { prefetched: Bytes::new(), stream: server };
+        let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
         let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);

@@ -36,6 +36,7 @@ use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::signaller::{Admitted, Signaller};
+use crate::server::turn::Turn;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 pub(crate) use misdirected::{detect_on_tls_port, reject};
@@ -73,7 +74,7 @@ pub(crate) struct Upgraded<S> {
 pub(crate) enum UpgradeTarget {
     /// A room, which the path or the first messages name.
     Room(UpgradeRequest),
-    /// The path relay, which admitted the client.
+    /// The signaller, which admitted the client.
     Signaller(Arc<Signaller>, Admitted),
 }
 
@@ -82,7 +83,7 @@ pub(crate) enum UpgradeTarget {
 pub(crate) struct Routes {
     /// True if WebSockets are served.
     pub(crate) websockets: bool,
-    /// The path relay, which answers for its paths.
+    /// The signaller, which answers on its paths.
     pub(crate) signaller: Option<Arc<Signaller>>,
     /// The event streams.
     pub(crate) events: Option<Arc<SseService>>,
@@ -123,7 +124,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
-            Box::pin(serve_http(Rewind { prefetched, stream }, endpoint, routes, alive)).await
+            let stream = Rewind { prefetched, stream, turn: Turn::default() };
+            Box::pin(serve_http(stream, endpoint, routes, alive)).await
         }
     }
 }
@@ -201,7 +203,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         return None;
     };
     let parts = connection.into_parts();
-    let Rewind { prefetched, stream } = parts.io.into_inner();
+    let Rewind { prefetched, stream, .. } = parts.io.into_inner();
     let prefetched = match prefetched.is_empty() {
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),

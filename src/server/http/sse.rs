@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName};
@@ -21,16 +21,16 @@ use crate::protocol::dialect::sse::{
 };
 use crate::protocol::frame::Message;
 use crate::server::conn::{self, Shared};
-use crate::server::transport::sse_body::{EventStream, body_channel};
+use crate::server::memory::{BudgetExhausted, MemoryCharge};
+use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
 
-/// Longest time for the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which the response to a GET that sends is kept open: below the timeouts of proxies. The Node.js
 /// servers never end it.
 const GET_HOLD: Duration = Duration::from_secs(15);
 /// Longest id before a message in the body of a POST, in bytes.
 const MAX_ID: usize = 64;
 
+const STREAM_ENDED: &str = "410 Gone: the event stream has ended\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The event streams of a server.
@@ -94,8 +94,8 @@ impl SseService {
             Method::GET => {
                 let wants_stream = accepts_event_stream(headers) || self.exclusive && is_of_page(headers);
                 let query = request.uri().query().map(parse_query);
-                let has_ended = headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID)
-                    || query.as_ref().is_some_and(|query| query.has_ended);
+                let has_ended = headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID);
+                let polyfill_has_ended = query.as_ref().is_some_and(|query| query.has_ended);
                 let route = match query.filter(|query| !query.is_blank) {
                     None if self.v9.is_some() && wants_stream => SseRoute::Open(SseVariant::V9, None),
                     Some(SseRequest { sender: Some(sender), message, .. }) if self.v8_1.is_some() => {
@@ -110,6 +110,10 @@ impl SseService {
                     // The client reconnects on its own after the end of a stream; 204 makes it stop.
                     SseRoute::Open(..) | SseRoute::Send(..) if has_ended => {
                         SseRoute::Respond(cors::empty(StatusCode::NO_CONTENT, headers))
+                    }
+                    // A polyfill on top of `fetch` fails to read a response without a body, and asks again.
+                    SseRoute::Open(..) | SseRoute::Send(..) if polyfill_has_ended => {
+                        SseRoute::Respond(cors::text(StatusCode::GONE, STREAM_ENDED, headers))
                     }
                     route => route,
                 }
@@ -153,10 +157,10 @@ impl SseService {
         let stream = EventStream::new(body, inbox, encode);
         if let Some(first) = first {
             // Cannot fail: the inbox is empty.
-            let _ = sender.try_send(first);
+            let _ = sender.try_send(first.into());
         }
         let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
-        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
         tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
         cors::event_stream(receiver, headers)
     }
@@ -170,7 +174,7 @@ impl SseService {
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
         if let SseSender::Id(id) = sender
-            && self.registry.deliver((SseVariant::V8_1, id), message).await.is_err()
+            && self.registry.deliver((SseVariant::V8_1, id), message.into()).await.is_err()
         {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         }
@@ -197,26 +201,46 @@ impl SseService {
         if body.size_hint().lower() > limit as u64 {
             return cors::empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
         }
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return cors::empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
-            }
-            Ok(Err(_)) => return cors::empty(StatusCode::BAD_REQUEST, &head.headers),
+        let mut charge = self.shared.memory.empty_charge();
+        let body = receive_body(Limited::new(body, limit), &mut charge);
+        let body = match tokio::time::timeout(self.shared.limits.stall_timeout, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(status)) => return cors::empty(status, &head.headers),
             Err(_) => return cors::empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
         };
         let status = match parse_post(&body) {
             Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, message)) => match self.registry.deliver((SseVariant::V9, id), message).await {
-                // Also if there is no such stream, as in the Node.js servers: ids cannot be found by trying.
-                Ok(()) => StatusCode::OK,
-                Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
-            },
+            Some((id, message)) => {
+                let posted = Posted { message, _charge: Some(charge) };
+                match self.registry.deliver((SseVariant::V9, id), posted).await {
+                    // Also if there is no such stream, as in the Node.js servers: ids cannot be found by
+                    // trying.
+                    Ok(()) => StatusCode::OK,
+                    Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
+                }
+            }
             None if self.exclusive => StatusCode::OK,
             None => return not_found(),
         };
         cors::empty(status, &head.headers)
     }
+}
+
+/// Receives a body, which is charged as it grows. Returns the status of the response if it cannot be
+/// received.
+async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, StatusCode> {
+    let mut received = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => StatusCode::PAYLOAD_TOO_LARGE,
+            false => StatusCode::BAD_REQUEST,
+        })?;
+        if let Ok(data) = frame.into_data() {
+            received.extend_from_slice(&data);
+            charge.resize(received.capacity()).map_err(|BudgetExhausted| StatusCode::SERVICE_UNAVAILABLE)?;
+        }
+    }
+    Ok(received.freeze())
 }
 
 fn not_found() -> Response<ResponseBody> {

@@ -11,8 +11,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::{SecureRandom, ring};
 
 use crate::protocol::dialect::sse::SseVariant;
-use crate::protocol::frame::Message;
-use crate::server::transport::sse_body::inbox;
+use crate::server::transport::sse_body::{Posted, inbox};
 
 /// Longest time that a message may wait for its stream to take it.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +21,7 @@ pub(super) type StreamId = (SseVariant, u64);
 
 /// The open event streams.
 pub(super) struct SseRegistry {
-    streams: Mutex<HashMap<StreamId, mpsc::Sender<Message>>>,
+    streams: Mutex<HashMap<StreamId, mpsc::Sender<Posted>>>,
     random: &'static dyn SecureRandom,
 }
 
@@ -53,7 +52,7 @@ impl SseRegistry {
     pub(super) fn register(
         self: &Arc<Self>,
         variant: SseVariant,
-    ) -> Option<(RegistrationGuard, u64, mpsc::Sender<Message>, mpsc::Receiver<Message>)> {
+    ) -> Option<(RegistrationGuard, u64, mpsc::Sender<Posted>, mpsc::Receiver<Posted>)> {
         let (sender, receiver) = inbox();
         let mut streams = self.streams.lock();
         loop {
@@ -70,7 +69,7 @@ impl SseRegistry {
     ///
     /// # Errors
     /// The stream does not take the message in time.
-    pub(super) async fn deliver(&self, id: StreamId, message: Message) -> Result<(), Congested> {
+    pub(super) async fn deliver(&self, id: StreamId, message: Posted) -> Result<(), Congested> {
         let inbox = self.streams.lock().get(&id).cloned();
         let Some(inbox) = inbox else {
             return Ok(());

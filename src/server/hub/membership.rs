@@ -1,11 +1,12 @@
 //! The rooms of one connection. Dropping the value is how a peer leaves: on every path, and once.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::outbox::WakeList;
+use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::{Hub, Outbox, RoomCell, RoomState};
-use crate::protocol::model::{Command, LinkId, Open, PeerId, Recipient, RoomKey, RoomRole};
+use crate::protocol::model::{Command, LinkId, Open, PeerId, Reason, Recipient, RoomKey, RoomRole};
 
 /// The rooms of one connection.
 #[derive(Debug)]
@@ -17,15 +18,23 @@ pub struct Membership {
     member_of: Option<Arc<RoomCell>>,
     /// The room it joined last. The same as `member_of` in the dialects whose key is the path.
     joined: Option<Arc<RoomCell>>,
-    /// Rooms replaced by others in the two fields above, in which it may still be a member or an endpoint of
-    /// links.
-    #[allow(clippy::box_collection, reason = "most connections have none, and there are many")]
-    previous: Option<Box<Vec<Arc<RoomCell>>>>,
+    /// Parts that most connections have none of.
+    uncommon: Option<Box<Uncommon>>,
+}
+
+/// The uncommon state of a connection.
+#[derive(Debug, Default)]
+struct Uncommon {
+    /// Rooms replaced by others as the rooms of the connection, in which it may still be a member or an
+    /// endpoint of links.
+    previous: Vec<Arc<RoomCell>>,
+    /// Present while the peer sends more than is received.
+    pressure: Option<Pressure>,
 }
 
 thread_local! {
     /// Source of randomness of all rooms.
-    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
+    static RNG: Cell<Option<fastrand::Rng>> = const { Cell::new(None) };
 }
 
 /// Maximum number of previous rooms; beyond it, the peer leaves the oldest.
@@ -40,7 +49,7 @@ struct Applied {
 
 impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Membership { hub, peer, outbox, member_of: None, joined: None, previous: None }
+        Membership { hub, peer, outbox, member_of: None, joined: None, uncommon: None }
     }
 
     /// Returns the id of the connection.
@@ -57,26 +66,28 @@ impl Membership {
     /// opened before, unless the command keeps other rooms.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
         let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
-        let mut wakes = WakeList::default();
+        let mut deliveries = self.deliveries();
         let (cell, applied) = loop {
             let cell = self.hub.room(key);
             let mut state = cell.state.lock();
             if state.removed {
                 continue;
             }
-            let applied = self.apply(&mut state, command, &mut wakes);
+            let applied = self.apply(&mut state, command, &mut deliveries);
             drop(state);
             break (cell, applied);
         };
-        drop(wakes);
+        let pressure = deliveries.finish();
+        self.put_pressure(pressure);
         self.track(cell, applied, keep_other_rooms);
     }
 
-    fn apply(&self, state: &mut RoomState, command: Command, wakes: &mut WakeList) -> Applied {
-        let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
-        let role =
-            RNG.with_borrow_mut(|rng| state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver));
-        Applied { role, room_is_empty: state.room.is_empty() }
+    fn apply(&self, state: &mut RoomState, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
+        let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
+        let mut rng = RNG.take().unwrap_or_default();
+        let role = state.room.apply(self.peer, &self.outbox, command, &mut rng, &mut deliver);
+        RNG.set(Some(rng));
+        Applied { role, room_is_empty: role == RoomRole::None && state.room.is_empty() }
     }
 
     /// Records the room under the role that the peer has in it now.
@@ -101,7 +112,7 @@ impl Membership {
         if is_current {
             return;
         }
-        let previous = self.previous.get_or_insert_default();
+        let previous = &mut self.uncommon.get_or_insert_default().previous;
         previous.retain(|cell| !Arc::ptr_eq(cell, &replaced));
         previous.push(replaced);
         if previous.len() > MAX_PREVIOUS {
@@ -114,6 +125,7 @@ impl Membership {
     /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
         let (link, changes_role) = match &command {
+            // Without an effect, if the peer is no longer in the room.
             Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
                 (Some(*link), false)
             }
@@ -131,19 +143,24 @@ impl Membership {
             None => self.joined.as_ref().or(self.member_of.as_ref()),
         };
         let Some(cell) = cell else {
+            if matches!(command, Command::Relay { .. }) {
+                self.put_pressure(Some(Box::new(Pressure::new(PressureCause::Nobody))));
+            }
             return false;
         };
-        let mut wakes = WakeList::default();
+        let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
-            match state.room.role(self.peer) {
-                role @ RoomRole::None => Applied { role, room_is_empty: state.room.is_empty() },
-                RoomRole::Joiner | RoomRole::Member => self.apply(&mut state, command, &mut wakes),
+            if changes_role && state.room.role(self.peer) == RoomRole::None {
+                Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
+            } else {
+                self.apply(&mut state, command, &mut deliveries)
             }
         };
-        drop(wakes);
-        if changes_role {
-            let cell = Arc::clone(cell);
+        let pressure = deliveries.finish();
+        let changed = changes_role.then(|| Arc::clone(cell));
+        self.put_pressure(pressure);
+        if let Some(cell) = changed {
             self.track(cell, applied, false);
         }
         true
@@ -151,10 +168,12 @@ impl Membership {
 
     /// Returns the room in which the peer is an endpoint of the link, or else the one opened last.
     fn room_of_link(&self, link: LinkId) -> Option<&Arc<RoomCell>> {
-        let others =
-            self.joined.iter().chain(self.previous.iter().flat_map(|previous| previous.iter().rev()));
+        let others = self
+            .joined
+            .iter()
+            .chain(self.uncommon.iter().flat_map(|uncommon| uncommon.previous.iter().rev()));
         let mut found = None;
-        if self.joined.is_some() || self.previous.is_some() {
+        if self.joined.is_some() || self.uncommon.is_some() {
             let has_link = |cell: &&Arc<RoomCell>| cell.state.lock().room.is_endpoint_of(self.peer, link);
             found = self.member_of.iter().chain(others).find(has_link);
         }
@@ -172,23 +191,98 @@ impl Membership {
     /// `normal_closure`.
     pub fn leave(&mut self, normal_closure: bool) {
         let current = [self.member_of.take(), self.joined.take()];
-        let previous = self.previous.take();
-        for cell in current.into_iter().flatten().chain(previous.into_iter().flat_map(|previous| *previous)) {
+        let previous = self.uncommon.as_mut().map(|uncommon| std::mem::take(&mut uncommon.previous));
+        for cell in current.into_iter().flatten().chain(previous.into_iter().flatten()) {
             self.leave_room(&cell, normal_closure);
         }
     }
 
     fn leave_room(&self, cell: &Arc<RoomCell>, normal_closure: bool) {
-        let mut wakes = WakeList::default();
+        // Not under pressure by what it leaves behind.
+        let mut deliveries = Deliveries::new(&self.outbox, &self.hub.memory, true);
         let is_empty = {
             let mut state = cell.state.lock();
-            let mut deliver = |outbox: &Outbox, event| wakes.deliver(outbox, event);
+            let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
             state.room.leave(self.peer, normal_closure, &mut deliver);
             state.room.is_empty()
         };
-        drop(wakes);
+        drop(deliveries);
         if is_empty {
             self.hub.remove_if_empty(cell);
+        }
+    }
+}
+
+/// Back-pressure: see [`Pressure`].
+impl Membership {
+    fn deliveries(&self) -> Deliveries<'_> {
+        Deliveries::new(&self.outbox, &self.hub.memory, self.pressure().is_some())
+    }
+
+    fn pressure(&self) -> Option<&Pressure> {
+        self.uncommon.as_ref()?.pressure.as_ref()
+    }
+
+    fn pressure_mut(&mut self) -> Option<&mut Pressure> {
+        self.uncommon.as_mut()?.pressure.as_mut()
+    }
+
+    fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
+        let Some(pressure) = pressure else { return };
+        if self.pressure().is_none() || matches!(pressure.cause, PressureCause::Refused(_)) {
+            self.end_pressure();
+            self.uncommon.get_or_insert_default().pressure = Some(*pressure);
+        }
+    }
+
+    fn end_pressure(&mut self) {
+        let pressure = self.uncommon.as_mut().and_then(|uncommon| uncommon.pressure.take());
+        if let Some(pressure) = pressure {
+            pressure.end(&self.outbox);
+        }
+    }
+
+    /// Counts a message of the peer.
+    pub(in crate::server) fn count_message(&mut self, bytes: usize) {
+        if let Some(pressure) = self.pressure_mut() {
+            pressure.spend(bytes);
+        }
+    }
+
+    /// Returns true if nothing of the peer must be received now. Its outbox is notified when that changes, or
+    /// the deadline passes.
+    pub(in crate::server) fn is_paused(&mut self, now: Instant) -> bool {
+        let Some(pressure) = self.pressure_mut() else { return false };
+        match pressure.poll(now) {
+            Reading::Free => {
+                self.end_pressure();
+                false
+            }
+            Reading::Allowance => false,
+            Reading::Paused => true,
+        }
+    }
+
+    /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
+    pub(in crate::server) fn deadline(&self) -> Option<Instant> {
+        self.pressure()?.deadline()
+    }
+
+    /// Handles what is due at `now`.
+    pub(in crate::server) fn on_timeout(&mut self, now: Instant) {
+        if self.pressure().is_some_and(|pressure| pressure.on_timeout(now)) {
+            self.end_pressure();
+        }
+    }
+
+    /// Returns the reason for which the connection has to be closed, if a message of it was dropped.
+    pub(in crate::server) fn refusal(&self) -> Option<&Reason> {
+        match &self.pressure()?.cause {
+            PressureCause::Refused(reason) => Some(reason),
+            PressureCause::Member(_)
+            | PressureCause::Joiner(_)
+            | PressureCause::Itself(_)
+            | PressureCause::Nobody => None,
         }
     }
 }
@@ -196,5 +290,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.leave(false);
+        self.end_pressure();
+        self.outbox.close();
     }
 }

@@ -6,6 +6,7 @@
 
 mod membership;
 mod outbox;
+mod pressure;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,9 @@ use parking_lot::Mutex;
 pub use membership::Membership;
 pub use outbox::{Outbox, Overflow};
 
+use super::memory::MemoryBudget;
 use super::sharded::Sharded;
+use crate::config::DEFAULT_MAX_BUFFERED;
 use crate::protocol::model::{PeerId, RoomKey};
 use crate::protocol::room::Room;
 
@@ -39,6 +42,7 @@ pub struct Hub {
     /// nothing about it.
     report_hasher: RandomState,
     next_peer: AtomicU64,
+    memory: Arc<MemoryBudget>,
 }
 
 /// One room and its lock.
@@ -83,16 +87,22 @@ struct RoomState {
 
 impl Default for Hub {
     fn default() -> Self {
+        Hub::with_memory(MemoryBudget::new(DEFAULT_MAX_BUFFERED))
+    }
+}
+
+impl Hub {
+    /// Creates a hub without rooms, whose queues are counted in `memory`.
+    pub fn with_memory(memory: Arc<MemoryBudget>) -> Self {
         Hub {
             shards: Sharded::new(SHARDS),
             hasher: RandomState::new(),
             report_hasher: RandomState::new(),
             next_peer: AtomicU64::new(0),
+            memory,
         }
     }
-}
 
-impl Hub {
     /// Creates a hub without rooms.
     pub fn new() -> Arc<Self> {
         Arc::default()

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
-use crate::protocol::model::Event;
+use crate::protocol::model::{Event, Reason, Side};
+use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
 
 /// The queue of events for one connection. Clones are the same queue.
@@ -32,31 +32,42 @@ struct EventQueue {
     /// The reader is to be polled once, even if no event is queued.
     notified: bool,
     reader: Option<Waker>,
+    /// Present while the queue is not small.
+    backlog: Option<Box<Backlog>>,
 }
 
 /// The queue exceeded its limit: events were dropped, and the connection cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// Readers to wake when no lock is held. They are woken when the list is dropped.
-#[derive(Debug, Default)]
-pub(super) struct WakeList(SmallVec<[Waker; 4]>);
+/// Longest queue that is neither counted in the budget of the process nor looked at in any other way, in
+/// bytes.
+const SMALL: u32 = 16 * 1024;
 
-impl WakeList {
-    /// Pushes an event, and adds its reader to the list.
-    pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
-        if let Some(reader) = outbox.enqueue(event) {
-            self.0.push(reader);
-        }
-    }
+/// Share of the limit above which the queue is full: peers that fill it are not read until it has fallen to
+/// half of that.
+const FULL_SHARE: u32 = 4;
+
+/// The state of a queue that is not small.
+#[derive(Debug)]
+struct Backlog {
+    charge: MemoryCharge,
+    /// Queues of peers that are not read until this one is relieved.
+    waiting: Vec<Outbox>,
 }
 
-impl Drop for WakeList {
-    fn drop(&mut self) {
-        while let Some(reader) = self.0.pop() {
-            reader.wake();
-        }
-    }
+/// Outcome of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The event is queued, or nobody will read it.
+    Queued,
+    /// The event is queued, and the queue is full.
+    Full {
+        /// The receiver is the joiner of the link.
+        to_joiner: bool,
+    },
+    /// The event was dropped: its sender has to be closed for this reason.
+    Refused(Reason),
 }
 
 /// Maximum number of bytes taken at once. Taken events no longer count as queued, and end up in the write
@@ -75,6 +86,7 @@ impl Outbox {
             overflowed: false,
             notified: false,
             reader: None,
+            backlog: None,
         };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Outbox(Arc::new(OutboxInner {
@@ -90,31 +102,70 @@ impl Outbox {
         self.0.reader_parked.load(Ordering::Acquire)
     }
 
-    /// Adds an event and wakes the reader. Once the limit is exceeded, this and all later events are dropped,
-    /// and polling reports it.
-    pub fn push(&self, event: Event) {
-        if let Some(reader) = self.enqueue(event) {
-            reader.wake();
+    /// Adds an event. Returns the reader, which the caller must wake. Once the queue has overflowed, this and
+    /// all later events are dropped, and polling reports it.
+    pub(super) fn enqueue(&self, event: Event, memory: &Arc<MemoryBudget>) -> (Option<Waker>, Admission) {
+        let mut queue = self.0.queue.lock();
+        let after = queue.queued_bytes.saturating_add(queued_bytes(&event));
+        let admission = match after <= small(self.0.limit) {
+            true => Admission::Queued,
+            false => queue.admit(&event, after, self.0.limit, memory),
+        };
+        if !queue.overflowed && !matches!(admission, Admission::Refused(_)) {
+            queue.queued_bytes = after;
+            if queue.events.capacity() == 0 {
+                scratch::with(|scratch| std::mem::swap(&mut queue.events, &mut *scratch.events.borrow_mut()));
+            }
+            queue.events.push_back(event);
+        }
+        (self.0.take_reader(&mut queue), admission)
+    }
+
+    /// Returns true if the other queue is this one.
+    pub(super) fn is_same(&self, other: &Outbox) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Has `sender` notified when the queue is no longer full. Returns false if it is not.
+    pub(super) fn add_waiting(&self, sender: &Outbox) -> bool {
+        let mut queue = self.0.queue.lock();
+        let backlog = queue.backlog.as_mut();
+        backlog.map(|backlog| backlog.waiting.push(sender.clone())).is_some()
+    }
+
+    /// Takes back [`add_waiting`](Self::add_waiting).
+    pub(super) fn remove_waiting(&self, sender: &Outbox) {
+        if let Some(backlog) = &mut self.0.queue.lock().backlog {
+            backlog.waiting.retain(|waiting| !waiting.is_same(sender));
         }
     }
 
-    /// Adds an event, as [`push`](Self::push) does. Returns the reader, which the caller must wake.
-    fn enqueue(&self, event: Event) -> Option<Waker> {
-        let mut queue = self.0.queue.lock();
-        // A single event always fits, as its size is bounded by the largest message.
-        let (before, limit) = (queue.queued_bytes, self.0.limit);
-        let after = before.checked_add(queued_bytes(&event)).filter(|after| before == 0 || *after <= limit);
-        match after.filter(|_| !queue.overflowed) {
-            Some(after) => {
-                queue.queued_bytes = after;
-                if queue.events.capacity() == 0 {
-                    queue.events = scratch::with(|scratch| scratch.events.take());
-                }
-                queue.events.push_back(event);
-            }
-            None => queue.overflowed = true,
-        }
-        self.0.take_reader(&mut queue)
+    /// Returns true if peers that filled the queue may be read again.
+    pub(super) fn is_relieved(&self) -> bool {
+        let queue = self.0.queue.lock();
+        queue.overflowed || queue.queued_bytes <= relief(self.0.limit)
+    }
+
+    /// Has the connection of the queue closed, as if too much was queued.
+    pub(super) fn overflow(&self) {
+        let reader = {
+            let mut queue = self.0.queue.lock();
+            queue.overflowed = true;
+            self.0.take_reader(&mut queue)
+        };
+        reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Drops what is queued, and whatever is pushed from now on: nobody will take it.
+    pub(super) fn close(&self) {
+        let (events, backlog) = {
+            let mut queue = self.0.queue.lock();
+            queue.overflowed = true;
+            queue.queued_bytes = 0;
+            (std::mem::take(&mut queue.events), queue.backlog.take())
+        };
+        drop(events);
+        backlog.into_iter().flat_map(|backlog| backlog.waiting).for_each(|waiting| waiting.notify());
     }
 
     /// Wakes the reader, whose next poll is ready once.
@@ -169,20 +220,86 @@ impl Outbox {
             return Poll::Pending;
         }
         if queue.queued_bytes <= MAX_BATCH_BYTES {
-            *events = std::mem::take(&mut queue.events);
+            std::mem::swap(events, &mut queue.events);
             queue.queued_bytes = 0;
-            return Poll::Ready(Ok(()));
+        } else {
+            let mut taken = 0;
+            while taken < MAX_BATCH_BYTES
+                && let Some(event) = queue.events.pop_front()
+            {
+                taken += queued_bytes(&event);
+                events.push_back(event);
+            }
+            queue.queued_bytes -= taken;
         }
-        let mut taken = 0;
-        while taken < MAX_BATCH_BYTES
-            && let Some(event) = queue.events.pop_front()
-        {
-            taken += queued_bytes(&event);
-            events.push_back(event);
+        if queue.backlog.is_some() {
+            let relieved = queue.relieve(self.0.limit);
+            drop(queue);
+            relieved.iter().for_each(Outbox::notify);
         }
-        queue.queued_bytes -= taken;
         Poll::Ready(Ok(()))
     }
+}
+
+impl EventQueue {
+    /// Decides about an event that would make the queue `after` bytes long, which is not small.
+    #[cold]
+    fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> Admission {
+        if self.overflowed {
+            return Admission::Queued;
+        }
+        let (is_message, to_joiner) = match event {
+            Event::Relayed { side, .. } => (true, *side == Side::Joiner),
+            Event::LinkEnded { side, .. } => (false, *side == Side::Joiner),
+            Event::Admitted { .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::LinkedToJoiner { .. }
+            | Event::Refused(_)
+            | Event::Undeliverable { .. }
+            | Event::Evicted(_) => (false, false),
+        };
+        // A single event always fits, as its size is bounded by the largest message.
+        if self.queued_bytes > 0 && after > limit {
+            if is_message {
+                return Admission::Refused(Reason::ReceiverFull);
+            }
+            // Without it, the peer would not know its links.
+            self.overflowed = true;
+            return Admission::Queued;
+        }
+        let backlog = self
+            .backlog
+            .get_or_insert_with(|| Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new() }));
+        if backlog.charge.resize(after as usize).is_err() && is_message {
+            return Admission::Refused(Reason::Overloaded);
+        }
+        if after > limit / FULL_SHARE { Admission::Full { to_joiner } } else { Admission::Queued }
+    }
+
+    /// Gives back what is no longer queued. Returns the queues of peers that may be read again.
+    #[cold]
+    fn relieve(&mut self, limit: u32) -> Vec<Outbox> {
+        let Some(backlog) = &mut self.backlog else { return Vec::new() };
+        // Cannot fail: it shrinks.
+        let _ = backlog.charge.resize((self.queued_bytes as usize).min(backlog.charge.bytes()));
+        let is_relieved = self.queued_bytes <= relief(limit);
+        let relieved = if is_relieved { std::mem::take(&mut backlog.waiting) } else { Vec::new() };
+        if self.queued_bytes <= small(limit) {
+            self.backlog = None;
+        }
+        relieved
+    }
+}
+
+/// Returns the length up to which a queue is small.
+fn small(limit: u32) -> u32 {
+    SMALL.min(relief(limit))
+}
+
+/// Returns the length at which a full queue is relieved.
+fn relief(limit: u32) -> u32 {
+    limit / FULL_SHARE / 2
 }
 
 /// Returns the size of an event in the queue's unit, which is narrow as there is a queue per connection.

@@ -16,11 +16,12 @@ use bytes::Bytes;
 use regex_lite::Regex;
 
 use crate::config::SignallerConfig;
+use crate::server::memory::MemoryBudget;
 use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
 pub(crate) use task::{PipeSocket, PipeStream};
 
-/// The path relay: its configuration and its listeners.
+/// Signaller protocol of a gateway: its configuration and its listeners.
 #[derive(Debug)]
 pub(crate) struct Signaller {
     config: SignallerConfig,
@@ -38,7 +39,7 @@ pub(crate) enum Admitted {
 }
 
 impl Signaller {
-    /// Creates a path relay without listeners. If it is `exclusive`, no other protocol is served on its port.
+    /// Creates a signaller without listeners. If it is `exclusive`, no other protocol is served on its port.
     pub(crate) fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
         Arc::new(Signaller { config, exclusive, registry: Arc::default() })
     }
@@ -66,12 +67,13 @@ impl Signaller {
         stream: Box<dyn PipeStream>,
         prefetched: Bytes,
         admitted: Admitted,
+        memory: &Arc<MemoryBudget>,
         stop: impl Future<Output = ()> + Send,
     ) -> Option<&'static str> {
         let limits = &self.config.limits;
         let socket = Socket::new(stream, prefetched, limits.max_size);
         match admitted {
-            Admitted::Listen(guard) => task::listen(socket, guard, limits, stop).await,
+            Admitted::Listen(guard) => task::listen(socket, guard, limits, memory.empty_charge(), stop).await,
             Admitted::Connect(slot) => task::connect(socket, slot).await,
         }
     }

@@ -16,6 +16,7 @@ use super::registry::{ConnectorSlot, ListenerGuard};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::pipe::{Disconnect, INTERNAL_ERROR, Pipe, PipeAction, PipeSide};
+use crate::server::memory::MemoryCharge;
 use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
 use crate::server::turn::Turn;
@@ -67,6 +68,11 @@ impl PipeEnd {
         Poll::Ready(incoming)
     }
 
+    /// Returns the memory that is held for the side, in bytes.
+    fn held_bytes(&mut self) -> usize {
+        self.socket.take_load().bytes()
+    }
+
     async fn close_gracefully(mut self) {
         self.socket.close_gracefully(self.close_sent, CLOSE_TIMEOUT).await;
         if self.close_sent {
@@ -81,20 +87,22 @@ pub(super) async fn listen(
     socket: PipeSocket,
     mut guard: ListenerGuard<PipeSocket>,
     limits: &PipeLimits,
+    mut charge: MemoryCharge,
     stop: impl Future<Output = ()>,
 ) -> Option<&'static str> {
     let mut stop = pin!(stop);
     let mut pipe = Pipe::listen(limits, Instant::now().into_std());
     let mut listener = PipeEnd::new(socket);
-    let connector = match await_connector(&mut pipe, &mut listener, &mut guard, stop.as_mut()).await {
-        Some(socket) => {
-            let mut connector = PipeEnd::new(socket);
-            run_pipe(&mut pipe, &mut listener, &mut connector, stop).await;
-            Some(connector)
-        }
-        // The handle is free before the close handshake. A connector that arrives at this moment is late.
-        None => guard.leave().map(reject_late_connector),
-    };
+    let connector =
+        match await_connector(&mut pipe, &mut listener, &mut guard, &mut charge, stop.as_mut()).await {
+            Some(socket) => {
+                let mut connector = PipeEnd::new(socket);
+                run_pipe(&mut pipe, &mut listener, &mut connector, &mut charge, stop).await;
+                Some(connector)
+            }
+            // The handle is free before the close handshake. A connector that arrives at this moment is late.
+            None => guard.leave().map(reject_late_connector),
+        };
     match connector {
         Some(connector) => {
             tokio::join!(listener.close_gracefully(), connector.close_gracefully());
@@ -109,6 +117,7 @@ async fn await_connector(
     pipe: &mut Pipe,
     listener: &mut PipeEnd,
     guard: &mut ListenerGuard<PipeSocket>,
+    charge: &mut MemoryCharge,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<PipeSocket> {
     let (mut actions, mut turn) = (Vec::new(), Turn::default());
@@ -132,6 +141,9 @@ async fn await_connector(
             }
             () = sleep_until(pipe.deadline().into()) => {}
         }
+        if charge.resize(listener.held_bytes() + pipe.buffered_bytes()).is_err() {
+            pipe.on_overload(&mut actions);
+        }
         // After each frame, so that a client that never stops sending cannot postpone the deadline.
         pipe.handle_timeout(Instant::now().into_std(), &mut actions);
         actions
@@ -148,6 +160,7 @@ async fn run_pipe(
     pipe: &mut Pipe,
     listener: &mut PipeEnd,
     connector: &mut PipeEnd,
+    charge: &mut MemoryCharge,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
     let (mut actions, mut turn) = (Vec::new(), Turn::default());
@@ -173,6 +186,9 @@ async fn run_pipe(
                 on_incoming(pipe, from, incoming, &mut actions);
             }
             () = sleep_until(pipe.deadline().into()) => {}
+        }
+        if charge.resize(listener.held_bytes() + connector.held_bytes()).is_err() {
+            pipe.on_overload(&mut actions);
         }
         first = first.opposite();
         turn.yield_if_over().await;
@@ -252,9 +268,14 @@ mod tests {
 
     use super::super::registry::Registry;
     use crate::protocol::signaller::handle::Handle;
+    use crate::server::memory::MemoryBudget;
 
     /// Capacity of the stream between a client and the server in each direction, in bytes.
     const WIRE: usize = 4096;
+
+    fn charge() -> MemoryCharge {
+        MemoryBudget::new(1 << 20).empty_charge()
+    }
 
     type Client = WebSocketStream<DuplexStream>;
 
@@ -312,7 +333,7 @@ mod tests {
         let registry = Arc::<Registry<PipeSocket>>::default();
         let guard = registry.listen(abc()).unwrap();
         let (listener, mut l) = socket_pair().await;
-        tokio::spawn(async move { listen(listener, guard, &limits(), pending()).await });
+        tokio::spawn(async move { listen(listener, guard, &limits(), charge(), pending()).await });
         // The messages kept for a connector, and those in the streams.
         let kept = messages_until_blocked(&mut l).await;
         assert!((60..75).contains(&kept), "{kept}");
@@ -369,7 +390,7 @@ mod tests {
         let limits = PipeLimits { listen_deadline: Duration::from_millis(50), ..limits() };
         let flood: Box<dyn PipeStream> = Box::new(Flood);
         let socket = Socket::new(flood, Bytes::new(), 1024);
-        let task = tokio::spawn(async move { listen(socket, guard, &limits, pending()).await });
+        let task = tokio::spawn(async move { listen(socket, guard, &limits, charge(), pending()).await });
         let freed = async {
             while registry.has_listener(&abc()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -394,7 +415,7 @@ mod tests {
         let guard = registry.listen(abc()).unwrap();
         let ((listener, mut l), (connector, mut c)) = (socket_pair().await, socket_pair().await);
         connect(connector, registry.take_listener(&abc()).unwrap()).await;
-        listen(listener, guard, &limits(), future::ready(())).await;
+        listen(listener, guard, &limits(), charge(), future::ready(())).await;
         assert_eq!(close_code(&mut l).await, 1001);
         assert_eq!(close_code(&mut c).await, 1011);
 
@@ -402,7 +423,7 @@ mod tests {
         let guard = registry.listen(abc()).unwrap();
         let (listener, mut l) = socket_pair().await;
         drop(registry.take_listener(&abc()).unwrap());
-        listen(listener, guard, &limits(), pending()).await;
+        listen(listener, guard, &limits(), charge(), pending()).await;
         assert_eq!(close_code(&mut l).await, 1011);
         assert!(!registry.has_listener(&abc()));
     }
@@ -417,8 +438,9 @@ mod tests {
         let guard = registry.listen(abc()).unwrap();
         let (listener, mut l) = socket_pair().await;
         let start = Instant::now();
-        let task =
-            tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
+        let task = tokio::spawn(async move {
+            listen(listener, guard, &PipeLimits::default(), charge(), pending()).await
+        });
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert!(registry.has_listener(&abc()));
         assert_eq!(close_code(&mut l).await, 4000);
@@ -434,7 +456,9 @@ mod tests {
         let registry = Arc::<Registry<PipeSocket>>::default();
         let guard = registry.listen(abc()).unwrap();
         let ((listener, mut l), (connector, mut c)) = (socket_pair().await, socket_pair().await);
-        tokio::spawn(async move { listen(listener, guard, &PipeLimits::default(), pending()).await });
+        tokio::spawn(
+            async move { listen(listener, guard, &PipeLimits::default(), charge(), pending()).await },
+        );
         tokio::time::sleep(Duration::from_secs(59)).await;
         connect(connector, registry.take_listener(&abc()).unwrap()).await;
         let start = Instant::now();

@@ -32,6 +32,26 @@ pub enum Incoming {
     Disconnected,
 }
 
+/// Memory that a transport holds for its client, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportLoad {
+    /// A message of which a part was received.
+    pub incomplete: usize,
+    /// Messages that were received and not handled.
+    pub unhandled: usize,
+    /// Bytes that the client did not take.
+    pub unsent: usize,
+    /// The client took some of it.
+    pub written: bool,
+}
+
+impl TransportLoad {
+    /// Returns the length of all.
+    pub fn bytes(&self) -> usize {
+        self.incomplete + self.unhandled + self.unsent
+    }
+}
+
 /// Kind of a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -89,6 +109,12 @@ pub trait Transport {
     /// # Errors
     /// The connection is broken.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Returns what is held for the client. What was written since the last call is reported once.
+    fn take_load(&mut self) -> TransportLoad;
+
+    /// Discards what was received and not handled, and receives nothing more.
+    fn stop_receiving(&mut self);
 
     /// Returns the error that disconnected the client, once, if it was one.
     fn take_error(&mut self) -> Option<io::Error>;

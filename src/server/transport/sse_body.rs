@@ -15,8 +15,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Incoming, Transport, TransportKind};
+use super::{Incoming, Transport, TransportKind, TransportLoad};
 use crate::protocol::frame::{Message, Outgoing};
+use crate::server::memory::MemoryCharge;
 
 /// Most messages of a client that may wait for its task; a request with another waits.
 const INBOX_LEN: usize = 4;
@@ -34,19 +35,33 @@ const COMMENT: Bytes = Bytes::from_static(b":\n");
 #[derive(Debug)]
 pub(crate) struct EventStream<W> {
     body: BodySender,
-    inbox: mpsc::Receiver<Message>,
+    inbox: mpsc::Receiver<Posted>,
     encode: W,
 }
 
 impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool)> EventStream<W> {
     /// Returns an event stream that sends to `body`, and receives from the queue `inbox`.
-    pub(crate) fn new(body: BodySender, inbox: mpsc::Receiver<Message>, encode: W) -> Self {
+    pub(crate) fn new(body: BodySender, inbox: mpsc::Receiver<Posted>, encode: W) -> Self {
         EventStream { body, inbox, encode }
     }
 }
 
+/// A message of a client that waits for its task.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    pub(crate) message: Message,
+    /// Its charge to the budget of the process, unless it is short.
+    pub(crate) _charge: Option<MemoryCharge>,
+}
+
+impl From<Message> for Posted {
+    fn from(message: Message) -> Self {
+        Posted { message, _charge: None }
+    }
+}
+
 /// Returns both ends of a queue for the messages of one client.
-pub(crate) fn inbox() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
+pub(crate) fn inbox() -> (mpsc::Sender<Posted>, mpsc::Receiver<Posted>) {
     mpsc::channel(INBOX_LEN)
 }
 
@@ -58,7 +73,8 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
         if self.body.poll_closed(context).is_ready() {
             return Poll::Ready(Incoming::Disconnected);
         }
-        self.inbox.poll_recv(context).map(|message| message.map_or(Incoming::Disconnected, Incoming::Message))
+        let posted = self.inbox.poll_recv(context);
+        posted.map(|posted| posted.map_or(Incoming::Disconnected, |posted| Incoming::Message(posted.message)))
     }
 
     fn queue(&mut self, outgoing: Outgoing) -> io::Result<bool> {
@@ -70,6 +86,20 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool) + Send> Transport for EventStre
     fn queue_ping(&mut self) -> io::Result<()> {
         // Unsent events keep the stream in use as well.
         if self.body.unsent() == 0 { self.body.push(COMMENT) } else { Ok(()) }
+    }
+
+    /// The messages in the inbox are charged to the requests that brought them.
+    fn take_load(&mut self) -> TransportLoad {
+        let mut state = self.body.0.state.lock();
+        TransportLoad {
+            unsent: state.unsent,
+            written: std::mem::take(&mut state.taken),
+            ..TransportLoad::default()
+        }
+    }
+
+    fn stop_receiving(&mut self) {
+        self.inbox.close();
     }
 
     fn take_error(&mut self) -> Option<io::Error> {
@@ -113,6 +143,8 @@ struct ChannelState {
     queue: VecDeque<Bytes>,
     /// Length of `queue`, in bytes.
     unsent: usize,
+    /// The client has taken some of it lately.
+    taken: bool,
     /// The sender was dropped.
     ended: bool,
     /// The receiver was dropped.
@@ -212,6 +244,7 @@ impl BodyReceiver {
                 return Poll::Pending;
             };
             state.unsent -= chunk.len();
+            state.taken = true;
             let sender = if state.queue.is_empty() {
                 // Releases the memory of a stream that was busy once.
                 state.queue = VecDeque::new();
@@ -259,7 +292,7 @@ mod tests {
 
     type Encode = fn(Outgoing) -> (Option<Bytes>, bool);
 
-    fn stream() -> (EventStream<Encode>, mpsc::Sender<Message>, BodyReceiver, Arc<Notify>) {
+    fn stream() -> (EventStream<Encode>, mpsc::Sender<Posted>, BodyReceiver, Arc<Notify>) {
         let ended = Arc::new(Notify::new());
         let (sender, receiver) = body_channel(Arc::clone(&ended));
         let (inbox, messages) = inbox();
@@ -302,23 +335,23 @@ mod tests {
     #[tokio::test]
     async fn stream_receives_messages_until_its_body_is_dropped() {
         let (mut stream, inbox, body, _ended) = stream();
-        inbox.send(Message::text("x")).await.unwrap();
+        inbox.send(Message::text("x").into()).await.unwrap();
         let next = poll_fn(|context| stream.poll_next(context)).await;
         assert_eq!(next, Incoming::Message(Message::text("x")));
         let last = tokio::spawn(async move { poll_fn(|context| stream.poll_next(context)).await });
         tokio::task::yield_now().await;
         drop(body);
         assert_eq!(last.await.unwrap(), Incoming::Disconnected);
-        assert!(inbox.send(Message::text("y")).await.is_err());
+        assert!(inbox.send(Message::text("y").into()).await.is_err());
     }
 
     #[tokio::test]
     async fn inbox_is_bounded() {
         let (_stream, inbox, _body, _ended) = stream();
         for _ in 0..INBOX_LEN {
-            inbox.try_send(Message::text("x")).unwrap();
+            inbox.try_send(Message::text("x").into()).unwrap();
         }
-        assert!(inbox.try_send(Message::text("y")).is_err());
+        assert!(inbox.try_send(Message::text("y").into()).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
-//! The seventeen protocols, and what each of them can express (measured on the Node.js servers). No messages
+//! The protocols, and what each of them can express (measured on the Node.js servers). No messages
 //! here.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::protocol::dialect::{Dialect, Family};
+use crate::protocol::dialect::{Confirmation, Dialect, Family, JsonCodec, Keepalive};
 
 /// A protocol that a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,48 +112,43 @@ impl Protocol {
             member_departure: DepartureNotice::Immediate,
             ..confirms
         };
-        let v1 = ProtocolCapabilities { receives_end: true, close_code: Some(1000), ..notifies };
         let Protocol::Sigver(dialect) = self else {
             // One listener, one connector, and an end that both see.
             return ProtocolCapabilities { close_code: Some(1000), ..notifies };
         };
-        match dialect {
-            Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-                ProtocolCapabilities { announces_joiner: true, ..silent }
-            }
-            Dialect::Sigver6 => {
+        let release = dialect.release();
+        let heartbeats_member = release.keepalive() != Keepalive::None;
+        let heartbeats_joiner = release.has_keepalive_of_joiners();
+        let Some(facts) = release.json() else {
+            // `lastData` exists in sigver 19, too, but no client of it sets it, and no server forwards it.
+            let receives_end = dialect.family() == Family::ProtobufV1;
+            return ProtocolCapabilities {
+                receives_end,
+                close_code: Some(1000),
+                heartbeats_member,
+                heartbeats_joiner,
+                ..notifies
+            };
+        };
+        let capabilities = match (facts.codec, facts.confirmation) {
+            (JsonCodec::V1To5, _) => ProtocolCapabilities { announces_joiner: true, ..silent },
+            (JsonCodec::V6, _) => {
                 ProtocolCapabilities { confirms_joiner: true, addresses_joiner: false, ..silent }
             }
-            Dialect::Sigver7 => ProtocolCapabilities {
+            (JsonCodec::V7To14, Confirmation::None) => ProtocolCapabilities {
                 joins_with_data: true,
                 member_departure: DepartureNotice::Immediate,
                 ..silent
             },
-            Dialect::Sigver7_6 => notifies,
-            Dialect::Sigver8 | Dialect::Sigver9 => ProtocolCapabilities {
+            (JsonCodec::V7To14, Confirmation::IsKeyOk) if facts.opens_by_key => notifies,
+            (JsonCodec::V7To14, Confirmation::IsKeyOk | Confirmation::Opened) => ProtocolCapabilities {
                 joiner_departure: DepartureNotice::OnNextSend,
                 member_departure: DepartureNotice::OnNextSend,
                 ..confirms
             },
-            Dialect::Sigver11 => notifies,
-            Dialect::Sigver13 => {
-                ProtocolCapabilities { heartbeats_member: true, heartbeats_joiner: true, ..notifies }
-            }
-            Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 => {
-                ProtocolCapabilities { heartbeats_member: true, ..v1 }
-            }
-            Dialect::Sigver18 => {
-                ProtocolCapabilities { heartbeats_member: true, heartbeats_joiner: true, ..v1 }
-            }
-            // `lastData` exists here, too, but no client of these releases sets it, and no server forwards
-            // it.
-            Dialect::Sigver19 | Dialect::Sigver20 => ProtocolCapabilities {
-                heartbeats_member: true,
-                heartbeats_joiner: true,
-                close_code: Some(1000),
-                ..notifies
-            },
-        }
+            (JsonCodec::V7To14, Confirmation::FirstOpener | Confirmation::AnyOpener) => notifies,
+        };
+        ProtocolCapabilities { heartbeats_member, heartbeats_joiner, ..capabilities }
     }
 }
 

@@ -4,12 +4,11 @@
 mod running;
 mod trust;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -54,8 +53,39 @@ pub(crate) struct StatusArgs {
     watch: Option<Duration>,
 }
 
+/// Error of the command.
+#[derive(Debug, Error)]
+enum StatusError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// Error that the server answered.
+    #[error("{0}")]
+    Rejected(String),
+    #[error(
+        "no server answers ({failures}). Is it running, on this port (--port), and as this user (or ask as \
+         root)?{others}"
+    )]
+    NoServer { failures: String, others: String },
+}
+
+/// Error of a request to one socket.
+#[derive(Debug, Error)]
+enum RequestError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the socket belongs to another user; if that one runs the server: sudo -u '#{0}' sigver status")]
+    OtherUser(u32),
+    #[error("the connection was closed without an answer")]
+    NoAnswer,
+    #[error("timed out")]
+    Timeout,
+    /// Error that the server answered, which may be of another version.
+    #[error("{0}")]
+    Rejected(String),
+}
+
 /// Prints the status.
-pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let Some(interval) = args.watch else {
         output::print(&request(&args).await?)?;
         return Ok(ExitCode::SUCCESS);
@@ -72,11 +102,11 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn admin_socket(text: &str) -> std::result::Result<AdminSocketPath, ValueError> {
+fn admin_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
     parse::admin_socket(text, &AdminSocketPath::auto_for_client(&env))
 }
 
-async fn request(args: &StatusArgs) -> Result<String> {
+async fn request(args: &StatusArgs) -> Result<String, StatusError> {
     let port = match (args.port, env("SIGVER_PORT")) {
         (Some(port), _) => Some(port),
         // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
@@ -106,8 +136,8 @@ async fn request(args: &StatusArgs) -> Result<String> {
     for path in &paths {
         match ask(path, &line).await {
             Ok(response) => return Ok(response),
-            Err(error) if error.is::<RejectedRequest>() => return Err(error),
-            Err(error) => failures.push(format!("{}: {error:#}", displayed_path(path))),
+            Err(RequestError::Rejected(text)) => return Err(StatusError::Rejected(text)),
+            Err(error) => failures.push(format!("{}: {error}", displayed_path(path))),
         }
     }
     if failures.is_empty() {
@@ -136,53 +166,42 @@ async fn ask_all(paths: &[PathBuf], line: &str) -> (Vec<String>, Vec<String>) {
     for path in paths {
         match ask(path, line).await {
             Ok(response) => responses.push(response),
-            Err(error) => failures.push(format!("{}: {error:#}", displayed_path(path))),
+            Err(error) => failures.push(format!("{}: {error}", displayed_path(path))),
         }
     }
     (responses, failures)
 }
 
-fn no_answer(failures: &[String], others: &[String]) -> anyhow::Error {
+fn no_answer(failures: &[String], others: &[String]) -> StatusError {
     let others = match others {
         [] => String::new(),
         names => format!(" There are sockets of servers on other ports: {}.", names.join(", ")),
     };
-    anyhow!(
-        "no server answers ({}). Is it running, on this port (--port), and as this user (or ask as root)?{others}",
-        failures.join("; ")
-    )
+    StatusError::NoServer { failures: failures.join("; "), others }
 }
 
-/// The server does not understand the request, as it is of another version.
-#[derive(Debug, Error)]
-#[error("{0}")]
-struct RejectedRequest(String);
-
 /// Returns the answer of the server at `path`.
-async fn ask(path: &Path, line: &str) -> Result<String> {
-    let response =
-        tokio::time::timeout(RESPONSE_TIMEOUT, request_at(path, line)).await.context("timed out")??;
+async fn ask(path: &Path, line: &str) -> Result<String, RequestError> {
+    let response = tokio::time::timeout(RESPONSE_TIMEOUT, request_at(path, line)).await;
+    let response = response.map_err(|_| RequestError::Timeout)??;
     match response.strip_prefix("error: ") {
-        Some(error) => Err(RejectedRequest(printable(error.trim_end())).into()),
+        Some(error) => Err(RequestError::Rejected(printable(error.trim_end()))),
         None => Ok(printable(&response)),
     }
 }
 
-async fn request_at(path: &Path, line: &str) -> Result<String> {
+async fn request_at(path: &Path, line: &str) -> Result<String, RequestError> {
     let mut stream = UnixStream::connect(path).await?;
     // In a directory that all users may write to, another user may have bound the path.
     let (server, me) = (stream.peer_cred()?, UnixStream::pair()?.0.peer_cred()?.uid());
     let answering = Answering { user: server.uid(), process: server.pid() };
-    ensure!(
-        trust::is_trusted(path, answering, me),
-        "the socket belongs to another user; if that one runs the server: sudo -u '#{}' sigver status",
-        server.uid()
-    );
+    if !trust::is_trusted(path, answering, me) {
+        return Err(RequestError::OtherUser(server.uid()));
+    }
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut response = String::new();
-    stream.read_to_string(&mut response).await.context("no answer")?;
-    ensure!(!response.is_empty(), "the connection was closed without an answer");
-    Ok(response)
+    stream.read_to_string(&mut response).await?;
+    if response.is_empty() { Err(RequestError::NoAnswer) } else { Ok(response) }
 }
 
 /// Returns `text` without the characters that a terminal may take as commands.

@@ -363,16 +363,16 @@ proptest! {
         dialects in prop::sample::subsequence(Dialect::ALL.to_vec(), 0..=Dialect::ALL.len()),
     ) {
         let before: ReleaseSet = dialects.into_iter().map(Dialect::release).collect();
-        let after = narrow(FrameFacts::new(&frame), history, before);
+        let after = narrow(FrameFacts::new(&ParsedMessage::new(frame.clone())), history, before);
         prop_assert!(after.iter().all(|release| before.contains(release)), "{before} to {after}");
-        prop_assert_eq!(narrow(FrameFacts::new(&frame), history, after), after);
+        prop_assert_eq!(narrow(FrameFacts::new(&ParsedMessage::new(frame.clone())), history, after), after);
     }
 
     /// The order of evidence does not matter as long as nothing was sent on an assumption.
     #[test]
     fn order_of_evidence_does_not_matter(first in any_frame(), second in any_frame()) {
         let auto = policy("auto").releases;
-        let one = |set, frame| narrow(FrameFacts::new(frame), History::default(), set);
+        let one = |set, frame| narrow(FrameFacts::new(&ParsedMessage::new(Message::clone(frame))), History::default(), set);
         prop_assert_eq!(one(one(auto, &first), &second), one(one(auto, &second), &first));
     }
 }

@@ -2,10 +2,51 @@
 
 use bytestring::ByteString;
 
-use super::json_text::JsonObject;
+use super::json_text::JsonValue;
 use crate::protocol::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
+use crate::protocol::frame::Message;
+
+/// A message whose JSON is parsed, for detection and for the codec.
+#[derive(Clone, Debug)]
+pub struct ParsedMessage {
+    pub(in crate::protocol::dialect) message: Message,
+    /// The value of a text, or of bytes that may be a JSON object.
+    pub(in crate::protocol::dialect) json: Option<JsonValue>,
+}
+
+impl ParsedMessage {
+    /// Parses a message, if it may be of a JSON dialect.
+    pub fn new(message: Message) -> Self {
+        let text = match &message {
+            Message::Text(text) => Some(text.clone()),
+            Message::Binary(bytes) if bytes.first() == Some(&b'{') => {
+                ByteString::try_from(bytes.clone()).ok()
+            }
+            Message::Binary(_) => None,
+        };
+        ParsedMessage { json: text.and_then(|text| JsonValue::parse(text).ok()), message }
+    }
+
+    /// Returns the message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Returns the shape of the message; `None` if it is not a JSON object.
+    pub fn shape(&self) -> Option<MessageShape> {
+        match &self.json {
+            Some(JsonValue::Object(object)) => {
+                let id_is_zero = object.get("id") == Some("0");
+                let mut shape = MessageShape { id_is_zero, ..MessageShape::default() };
+                object.iter().for_each(|(name, _)| shape.record(name));
+                Some(shape)
+            }
+            Some(JsonValue::Other(_)) | None => None,
+        }
+    }
+}
 
 /// The members of an object by which dialects are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,14 +66,6 @@ pub struct MessageShape {
 }
 
 impl MessageShape {
-    /// Returns the shape of a text; `None` if it is not a JSON object.
-    pub fn parse(text: ByteString) -> Option<MessageShape> {
-        let object = JsonObject::parse(text)?;
-        let mut shape = MessageShape { id_is_zero: object.get("id") == Some("0"), ..MessageShape::default() };
-        object.iter().for_each(|(name, _)| shape.record(name));
-        Some(shape)
-    }
-
     fn record(&mut self, name: &str) {
         match name {
             "type" => self.has_type = true,
@@ -108,7 +141,7 @@ mod tests {
     use super::*;
 
     fn possible_dialects(text: &'static str, by_join: bool) -> Option<&'static [Dialect]> {
-        MessageShape::parse(text.into())?.possible_dialects(by_join)
+        ParsedMessage::new(Message::text(text)).shape()?.possible_dialects(by_join)
     }
 
     /// First messages of the published clients (sigver 1 to 14, measured).

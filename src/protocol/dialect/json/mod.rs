@@ -22,8 +22,8 @@ use bytestring::ByteString;
 
 pub(super) use errors::{JsonError, close};
 pub(super) use js_semantics::string_content;
-pub(super) use json_text::{JsonObject, write_string};
-pub use message_shape::MessageShape;
+pub(super) use json_text::{JsonObject, JsonValue, write_string};
+pub use message_shape::{MessageShape, ParsedMessage};
 pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
 pub(super) use v7_to_14::V7To14Codec;
@@ -36,6 +36,15 @@ const MAX_KEY_BYTES: usize = 4096;
 
 /// Most joiners that an opener can answer: the latest ones. The Node.js servers have no limit.
 const MAX_JOINERS: usize = 65_536;
+
+/// Properties of a client, besides the releases that it may speak.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::protocol::dialect) struct JsonClient {
+    /// It is a page in a browser.
+    pub(in crate::protocol::dialect) from_page: bool,
+    /// Its release was configured, and not detected.
+    pub(in crate::protocol::dialect) pinned: bool,
+}
 
 /// Returns the text of a message, text or binary; `None` if it is not UTF-8.
 fn text_of(message: &Message) -> Option<ByteString> {

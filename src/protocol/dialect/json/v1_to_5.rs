@@ -27,19 +27,25 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joined: false }
     }
 
-    /// Decodes a message from the client.
-    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+    /// Decodes a message from the client. `json` is its value, if it is parsed already.
+    pub(in crate::protocol::dialect) fn decode(
+        &mut self,
+        message: &Message,
+        json: Option<JsonValue>,
+        out: &mut dyn OutputSink,
+    ) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        match JsonValue::parse(text.clone()) {
-            Some(JsonValue::Object(object)) => {
+        match json.map_or_else(|| JsonValue::parse(text.clone()), Ok) {
+            Ok(JsonValue::Object(object)) => {
                 self.object(&object, text, matches!(message, Message::Binary(_)), out);
             }
-            Some(JsonValue::Other(value)) if value != "null" => {
+            Ok(JsonValue::Other(value)) if value != "null" => {
                 let error =
                     if self.relays_any_object() { JsonError::BeforeJoin } else { JsonError::Unknown(&text) };
                 self.refuse(error, out)
             }
-            Some(JsonValue::Other(_)) | None => self.refuse(JsonError::NotJson, out),
+            Ok(JsonValue::Other(_)) => self.refuse(JsonError::NotJson, out),
+            Err(error) => self.refuse(error, out),
         }
     }
 
@@ -214,7 +220,7 @@ mod tests {
 
     fn decoded(codec: &mut V1To5Codec, text: &str) -> Vec<Output> {
         let mut out = Vec::new();
-        codec.decode(&Message::text(text), &mut out);
+        codec.decode(&Message::text(text), None, &mut out);
         out
     }
 

@@ -30,13 +30,19 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
-    /// Decodes a message from the client.
-    pub(in crate::protocol::dialect) fn decode(&mut self, message: &Message, out: &mut dyn OutputSink) {
+    /// Decodes a message from the client. `json` is its value, if it is parsed already.
+    pub(in crate::protocol::dialect) fn decode(
+        &mut self,
+        message: &Message,
+        json: Option<JsonValue>,
+        out: &mut dyn OutputSink,
+    ) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
-        match JsonValue::parse(text) {
-            Some(JsonValue::Object(object)) => self.object(&object, out),
-            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
-            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson, out),
+        match json.map_or_else(|| JsonValue::parse(text), Ok) {
+            Ok(JsonValue::Object(object)) => self.object(&object, out),
+            Ok(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
+            Ok(JsonValue::Other(_)) => refuse(JsonError::NotJson, out),
+            Err(error) => refuse(error, out),
         }
     }
 
@@ -166,7 +172,7 @@ mod tests {
 
     fn relayed(text: &'static str) -> Vec<(Recipient, ByteString)> {
         let mut out = Vec::new();
-        codec().decode(&Message::text(text), &mut out);
+        codec().decode(&Message::text(text), None, &mut out);
         let relayed = out.into_iter().map(|output| match output {
             Output::Ask(Command::Relay { to, message: LinkMessage::Data { payload, .. }, .. }) => {
                 (to, payload.into_json())

@@ -2,8 +2,8 @@
 //! data. Unusual frames are left to the compiled messages of [`wire`](super::wire), to which the tests
 //! compare this fast path.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+use bytes::{Buf as _, Bytes};
+use prost::encoding::encoded_len_varint;
 
 use super::layout::ContentLayout;
 use crate::protocol::frame::{FramePrefix, Message, Outgoing};
@@ -65,27 +65,60 @@ fn parse_fields(frame: &[u8], layout: ContentLayout) -> Option<(u32, bool, usize
 /// Encodes a content: these numbers in its first fields, and data.
 pub(super) fn encode_content(layout: ContentLayout, numbers: &[u32], data: Option<Bytes>) -> Outgoing {
     let facts = layout.facts();
-    let field_length = |number: u64| encoded_len_varint(number).saturating_add(1);
-    let data_length = data.as_ref().map(|data| data.len() as u64);
-    let numbers_length: usize = numbers.iter().map(|number| field_length(u64::from(*number))).sum();
-    let length = numbers_length.saturating_add(data_length.map_or(0, field_length)) as u64;
-    let mut buffer = [0; MAX_PREFIX];
-    let mut rest = &mut buffer[..];
-    rest.put_u8(delimited(facts.message_field));
-    encode_varint(length.saturating_add(data_length.unwrap_or(0)), &mut rest);
+    let mut prefix = Prefix::new();
     for (field, number) in (1u8..).zip(numbers) {
-        rest.put_u8(field << 3);
-        encode_varint(u64::from(*number), &mut rest);
+        prefix.put_field(field << 3, u64::from(*number));
     }
-    if let Some(data_length) = data_length {
-        rest.put_u8(delimited(facts.data));
-        encode_varint(data_length, &mut rest);
+    let mut length = data.as_ref().map_or(0, |data| data.len() as u64);
+    if data.is_some() {
+        prefix.put_field(delimited(facts.data), length);
     }
-    let unused = rest.len();
-    let prefix = buffer.get(..MAX_PREFIX.saturating_sub(unused)).unwrap_or_default();
+    length = length.saturating_add(prefix.end.saturating_sub(FIELDS_START) as u64);
+    let prefix = prefix.finish(delimited(facts.message_field), length);
     match data {
-        Some(data) => Outgoing::Prefixed(FramePrefix::from_slice(prefix), data),
+        Some(data) => Outgoing::Prefixed(prefix, data),
         None => Message::binary(prefix.to_vec()).into(),
+    }
+}
+
+/// Place of the fields of a content in its [`Prefix`]: behind the longest tag and length of the content.
+const FIELDS_START: usize = 6;
+
+/// The bytes before the data, while they are written: first the fields, whose length is then written in front
+/// of them.
+struct Prefix {
+    buffer: [u8; MAX_PREFIX],
+    end: usize,
+}
+
+impl Prefix {
+    fn new() -> Self {
+        Prefix { buffer: [0; MAX_PREFIX], end: FIELDS_START }
+    }
+
+    fn put(&mut self, byte: u8) {
+        if let Some(next) = self.buffer.get_mut(self.end) {
+            *next = byte;
+            self.end = self.end.saturating_add(1);
+        }
+    }
+
+    fn put_field(&mut self, tag: u8, mut number: u64) {
+        self.put(tag);
+        while number >= 0x80 {
+            self.put(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.put(number as u8);
+    }
+
+    /// Returns the bytes, with the tag and length of the content in front.
+    fn finish(mut self, tag: u8, length: u64) -> FramePrefix {
+        let end = self.end;
+        let start = FIELDS_START.saturating_sub(encoded_len_varint(length).saturating_add(1));
+        self.end = start;
+        self.put_field(tag, length);
+        FramePrefix::from_slice(self.buffer.get(start..end).unwrap_or_default())
     }
 }
 
@@ -94,54 +127,39 @@ const fn delimited(field: u8) -> u8 {
     field << 3 | 2
 }
 
+#[inline]
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
     let (byte, rest) = bytes.split_first()?;
     *bytes = rest;
     Some(*byte)
 }
 
-/// Reads a number of 32 bits; longer ones are left to the compiled messages.
+/// Reads a number of 32 bits in up to five bytes; longer ones are left to the compiled messages.
+#[inline]
 fn take_number(bytes: &mut &[u8]) -> Option<u32> {
-    u32::try_from(decode_varint(bytes).ok()?).ok()
+    let mut number = 0_u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = take_byte(bytes)?;
+        number |= u64::from(byte & 0x7f).wrapping_shl(shift);
+        if byte < 0x80 {
+            return u32::try_from(number).ok();
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::dialect::protobuf::layout::Addressing;
-    use crate::protocol::dialect::protobuf::wire::{v15, v18, v19, v20};
+    use crate::protocol::dialect::protobuf::wire::compiled;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
-    use prost::Message as _;
     use strum::VariantArray as _;
 
     /// Decodes a content with data by the compiled messages.
     fn decode_compiled(frame: &Bytes, layout: ContentLayout) -> Option<DataContent> {
-        let frame = frame.clone();
-        let (recipient, last, data) = match layout {
-            ContentLayout::V15_1 => match v18::Message::decode(frame).ok()?.r#type? {
-                v18::message::Type::Content(content) => match content.r#type? {
-                    v18::content::Type::Data(data) => (content.id, None, Some(data)),
-                    _ => return None,
-                },
-                _ => return None,
-            },
-            ContentLayout::V15_0 => match v15::Message::decode(frame).ok()?.r#type? {
-                v15::message::Type::Content(content) => (content.id, content.is_end, content.data),
-                _ => return None,
-            },
-            ContentLayout::V19 => match v19::Message::decode(frame).ok()?.r#type? {
-                v19::message::Type::Content(content) => (content.id, content.last_data, content.data),
-                _ => return None,
-            },
-            ContentLayout::V20 => match v20::Message::decode(frame).ok()?.r#type? {
-                v20::message::Type::Content(content) => {
-                    (content.recipient_id, content.last_data, content.data)
-                }
-                _ => return None,
-            },
-        };
-        Some(DataContent { recipient: recipient.unwrap_or(0), last: last.unwrap_or(false), data: data? })
+        Some(compiled::decode(frame.clone(), layout)?.content)
     }
 
     fn whole(frame: Outgoing) -> Bytes {
@@ -167,7 +185,7 @@ mod tests {
     /// A number as it is sent, or with a longer encoding.
     fn number(field: u8, value: u64, padded: bool) -> Vec<u8> {
         let mut out = vec![field << 3];
-        encode_varint(value, &mut out);
+        prost::encoding::encode_varint(value, &mut out);
         if padded && out.len() < 10 {
             *out.last_mut().unwrap() |= 0x80;
             out.push(0);
@@ -228,7 +246,8 @@ mod tests {
 
     #[test]
     fn long_mark_of_last_content_is_left_to_compiled_messages() {
-        for (layout, bit) in [(ContentLayout::V15_0, 1), (ContentLayout::V19, 1), (ContentLayout::V20, 2)] {
+        for layout in ContentLayout::VARIANTS.iter().copied() {
+            let Some(bit) = usize::from(layout.facts().last).checked_sub(1) else { continue };
             for value in [1 << 32, u64::MAX] {
                 let mut numbers = [Some((1, false)); 3];
                 numbers[bit] = Some((value, false));
@@ -270,13 +289,7 @@ mod tests {
                 prop_assert_eq!(decode_content(frame.clone(), layout), Ok(expected.clone()));
                 prop_assert_eq!(decode_compiled(&frame, layout), Some(expected));
                 // The compiled messages write the same bytes.
-                let mut again = Vec::new();
-                match layout {
-                    ContentLayout::V15_1 => v18::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V15_0 => v15::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V19 => v19::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                    ContentLayout::V20 => v20::Message::decode(frame.clone()).unwrap().encode(&mut again).unwrap(),
-                }
+                let again = compiled::decode(frame.clone(), layout).unwrap().encoded;
                 prop_assert!(again == frame);
             }
         }

@@ -81,6 +81,16 @@ pub(in crate::protocol::dialect) enum V1Schema {
     V18,
 }
 
+impl V1Schema {
+    /// Returns the layout of the contents.
+    const fn layout(self) -> ContentLayout {
+        match self {
+            V1Schema::V15 => ContentLayout::V15_0,
+            V1Schema::V15_1 | V1Schema::V16 | V1Schema::V18 => ContentLayout::V15_1,
+        }
+    }
+}
+
 type Decoded<M> = Result<Option<M>, Cow<'static, str>>;
 
 /// Converts the messages of one schema of sigver 15 to 18, which name fields 3 to 5 differently.
@@ -160,7 +170,7 @@ fn decode<M: prost::Message + Default>(frame: Bytes, layout: ContentLayout) -> R
 
 /// Decodes a client's frame of sigver 15 to 18; `None` is a message without a known field.
 pub(super) fn decode_v1(frame: Bytes, schema: V1Schema) -> Decoded<V1Message> {
-    let layout = if schema == V1Schema::V15 { ContentLayout::V15_0 } else { ContentLayout::V15_1 };
+    let layout = schema.layout();
     let frame = match content_fast::decode_content(frame, layout) {
         Ok(DataContent { recipient: id, last: end, data }) => {
             return Ok(Some(V1Message::Content { id, body: V1Body::Data { data, end } }));
@@ -262,6 +272,49 @@ fn is_like_a_content(mut bytes: &[u8]) -> bool {
 
 fn encode(message: &impl prost::Message) -> Outgoing {
     Message::binary(message.encode_to_vec()).into()
+}
+
+/// Contents with data as the compiled messages read and write them, to which the tests compare the fast path.
+#[cfg(test)]
+pub(super) mod compiled {
+    use prost::Message;
+
+    use super::*;
+
+    pub(in crate::protocol::dialect::protobuf) struct Decoded {
+        pub(in crate::protocol::dialect::protobuf) content: DataContent,
+        /// The message, encoded again.
+        pub(in crate::protocol::dialect::protobuf) encoded: Vec<u8>,
+    }
+
+    /// Decodes a frame by a compiled message whose type is a content; the fields of the content are the
+    /// recipient, the mark of the last content, and the data, each of which may be missing.
+    macro_rules! decode {
+        ($module:ident, $frame:ident, $content:ident => $fields:expr) => {{
+            let message = $module::Message::decode($frame).ok()?;
+            let encoded = message.encode_to_vec();
+            let $module::message::Type::Content($content) = message.r#type? else { return None };
+            let (recipient, last, data): (Option<u32>, Option<bool>, Option<Bytes>) = $fields;
+            let content =
+                DataContent { recipient: recipient.unwrap_or(0), last: last.unwrap_or(false), data: data? };
+            Some(Decoded { content, encoded })
+        }};
+    }
+
+    pub(in crate::protocol::dialect::protobuf) fn decode(
+        frame: Bytes,
+        layout: ContentLayout,
+    ) -> Option<Decoded> {
+        match layout {
+            ContentLayout::V15_0 => decode!(v15, frame, it => (it.id, it.is_end, it.data)),
+            ContentLayout::V15_1 => decode!(v18, frame, it => match it.r#type? {
+                v18::content::Type::Data(data) => (it.id, None, Some(data)),
+                _ => return None,
+            }),
+            ContentLayout::V19 => decode!(v19, frame, it => (it.id, it.last_data, it.data)),
+            ContentLayout::V20 => decode!(v20, frame, it => (it.recipient_id, it.last_data, it.data)),
+        }
+    }
 }
 
 #[cfg(test)]

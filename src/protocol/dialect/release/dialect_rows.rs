@@ -1,10 +1,81 @@
-//! One row per dialect.
+//! The dialects, one row each.
+
+use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
 
 use super::facts::DialectFacts;
-use super::{Dialect, Family, PeerProtocol, Release};
+use super::{Family, PeerProtocol, Release};
 use crate::protocol::dialect::docs_table::DialectDoc;
 use crate::protocol::dialect::protobuf::ContentLayout;
 use crate::protocol::dialect::webrtc::SdpEncoding;
+
+/// Protocol by which a client is recognised. Several releases may share it, with differences that no client
+/// shows.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumCount,
+    EnumString,
+    FromRepr,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[repr(u8)]
+pub enum Dialect {
+    /// JSON `type` and `id`: sigver 1 to 3.
+    #[strum(serialize = "sigver-1")]
+    Sigver1,
+    /// JSON `type` and `key`: sigver 4.
+    #[strum(serialize = "sigver-4")]
+    Sigver4,
+    /// JSON open/join/index: sigver 5.
+    #[strum(serialize = "sigver-5")]
+    Sigver5,
+    /// JSON key/joinkey/offer/answer: sigver 6.
+    #[strum(serialize = "sigver-6")]
+    Sigver6,
+    /// JSON key/join/id/data: sigver 7.0 to 7.4.
+    #[strum(serialize = "sigver-7")]
+    Sigver7,
+    /// The messages of sigver 7 and `isKeyOk`: sigver 7.6.
+    #[strum(serialize = "sigver-7.6")]
+    Sigver7_6,
+    /// JSON open/join/id/data and `isKeyOk`: sigver 8.
+    #[strum(serialize = "sigver-8")]
+    Sigver8,
+    /// JSON open/join/id/data and `opened`: sigver 9 and 10.
+    #[strum(serialize = "sigver-9")]
+    Sigver9,
+    /// JSON open/join/id/data and `first`, ids are strings: sigver 11.
+    #[strum(serialize = "sigver-11")]
+    Sigver11,
+    /// The messages of sigver 11 and pings: sigver 12 to 14.
+    #[strum(serialize = "sigver-13")]
+    Sigver13,
+    /// Protobuf isFirst/joined/ping: sigver 15.0.
+    #[strum(serialize = "sigver-15")]
+    Sigver15,
+    /// The messages of sigver 15.0 with another content layout: sigver 15.1.
+    #[strum(serialize = "sigver-15.1")]
+    Sigver15_1,
+    /// Protobuf isFirst/joined/heartbeat: sigver 16 and 17.
+    #[strum(serialize = "sigver-16")]
+    Sigver16,
+    /// Protobuf isFirst/stable/tryAnother: sigver 18.
+    #[strum(serialize = "sigver-18")]
+    Sigver18,
+    /// Protobuf connect/connected: sigver 19.
+    #[strum(serialize = "sigver-19")]
+    Sigver19,
+    /// The messages of sigver 19 with another content layout: sigver 20.
+    #[strum(serialize = "sigver-20")]
+    Sigver20,
+}
 
 impl Dialect {
     /// Returns the row of the dialect.
@@ -38,6 +109,7 @@ const HEARTBEATS: &str = "heartbeats every 5 s, three may be missed";
 /// Base of the rows of JSON dialects.
 const JSON: DialectFacts = DialectFacts {
     family: Family::Json,
+    tag: (0, 0),
     release: Release::V3_0_0,
     peer_protocol: PeerProtocol::Netflux1,
     content_layout: None,
@@ -50,6 +122,7 @@ const JSON: DialectFacts = DialectFacts {
 /// Base of the rows of sigver 15 to 18.
 const V1: DialectFacts = DialectFacts {
     family: Family::ProtobufV1,
+    tag: (0, 0),
     release: Release::V18_0_0,
     peer_protocol: PeerProtocol::Netflux3,
     content_layout: Some(ContentLayout::V15_1),
@@ -62,6 +135,7 @@ const V1: DialectFacts = DialectFacts {
 /// Base of the rows of sigver 19 and newer.
 const V2: DialectFacts = DialectFacts {
     family: Family::ProtobufV2,
+    tag: (0, 0),
     release: Release::V20_1_0,
     peer_protocol: PeerProtocol::Netflux4,
     content_layout: Some(ContentLayout::V20),
@@ -72,6 +146,7 @@ const V2: DialectFacts = DialectFacts {
 };
 
 const SIGVER_1: DialectFacts = DialectFacts {
+    tag: (1, 0),
     release: Release::V3_0_0,
     peer_protocol: PeerProtocol::Sigver1,
     priority: 14,
@@ -80,6 +155,7 @@ const SIGVER_1: DialectFacts = DialectFacts {
 };
 
 const SIGVER_4: DialectFacts = DialectFacts {
+    tag: (4, 0),
     release: Release::V4_0_0,
     peer_protocol: PeerProtocol::Sigver5,
     priority: 13,
@@ -88,6 +164,7 @@ const SIGVER_4: DialectFacts = DialectFacts {
 };
 
 const SIGVER_5: DialectFacts = DialectFacts {
+    tag: (5, 0),
     release: Release::V5_0_0,
     peer_protocol: PeerProtocol::Sigver5,
     priority: 10,
@@ -96,6 +173,7 @@ const SIGVER_5: DialectFacts = DialectFacts {
 };
 
 const SIGVER_6: DialectFacts = DialectFacts {
+    tag: (6, 0),
     release: Release::V6_0_0,
     priority: 12,
     docs: DialectDoc { first_message: r#"`{"joinkey":K}`"#, ..JSON.docs },
@@ -103,6 +181,7 @@ const SIGVER_6: DialectFacts = DialectFacts {
 };
 
 const SIGVER_7: DialectFacts = DialectFacts {
+    tag: (7, 0),
     release: Release::V7_1_0,
     peer_protocol: PeerProtocol::Netflux0,
     priority: 7,
@@ -115,15 +194,17 @@ const SIGVER_7: DialectFacts = DialectFacts {
 };
 
 const SIGVER_7_6: DialectFacts = DialectFacts {
+    tag: (7, 6),
     release: Release::V7_6_4,
     priority: 6,
     docs: DialectDoc { clients: "0.10.8, 1.0.0-rc.3", ..JSON.docs },
     ..JSON
 };
 
-const SIGVER_8: DialectFacts = DialectFacts { release: Release::V8_1_0, priority: 11, ..JSON };
+const SIGVER_8: DialectFacts = DialectFacts { tag: (8, 0), release: Release::V8_1_0, priority: 11, ..JSON };
 
 const SIGVER_9: DialectFacts = DialectFacts {
+    tag: (9, 0),
     release: Release::V10_1_0,
     priority: 5,
     docs: DialectDoc { clients: "1.0.0-rc.14", ..JSON.docs },
@@ -131,6 +212,7 @@ const SIGVER_9: DialectFacts = DialectFacts {
 };
 
 const SIGVER_11: DialectFacts = DialectFacts {
+    tag: (11, 0),
     release: Release::V11_0_0,
     priority: 9,
     docs: DialectDoc { clients: "(1.1.0-beta.0 – beta.5)", ..JSON.docs },
@@ -138,6 +220,7 @@ const SIGVER_11: DialectFacts = DialectFacts {
 };
 
 const SIGVER_13: DialectFacts = DialectFacts {
+    tag: (13, 0),
     release: Release::V14_0_0,
     server_sends_first: true,
     priority: 8,
@@ -150,6 +233,7 @@ const SIGVER_13: DialectFacts = DialectFacts {
 };
 
 const SIGVER_15: DialectFacts = DialectFacts {
+    tag: (15, 0),
     release: Release::V15_0_4,
     peer_protocol: PeerProtocol::Netflux2,
     content_layout: Some(ContentLayout::V15_0),
@@ -160,6 +244,7 @@ const SIGVER_15: DialectFacts = DialectFacts {
 };
 
 const SIGVER_15_1: DialectFacts = DialectFacts {
+    tag: (15, 1),
     release: Release::V15_1_0,
     peer_protocol: PeerProtocol::Netflux2,
     sdp_encoding: SdpEncoding::Builder,
@@ -170,6 +255,7 @@ const SIGVER_15_1: DialectFacts = DialectFacts {
 
 // Not 17, which chooses members at random and has other error texts: 16 named the dialect.
 const SIGVER_16: DialectFacts = DialectFacts {
+    tag: (16, 0),
     release: Release::V16_0_0,
     priority: 3,
     docs: DialectDoc { keepalive: MEMBER_HEARTBEATS, clients: "(2.1)", ..V1.docs },
@@ -177,6 +263,7 @@ const SIGVER_16: DialectFacts = DialectFacts {
 };
 
 const SIGVER_18: DialectFacts = DialectFacts {
+    tag: (18, 0),
     release: Release::V18_0_0,
     priority: 1,
     docs: DialectDoc { clients: "3.0.0", ..V1.docs },
@@ -184,6 +271,7 @@ const SIGVER_18: DialectFacts = DialectFacts {
 };
 
 const SIGVER_19: DialectFacts = DialectFacts {
+    tag: (19, 0),
     release: Release::V19_1_2,
     content_layout: Some(ContentLayout::V19),
     priority: 4,
@@ -192,6 +280,7 @@ const SIGVER_19: DialectFacts = DialectFacts {
 };
 
 const SIGVER_20: DialectFacts = DialectFacts {
+    tag: (20, 0),
     release: Release::V20_1_0,
     content_layout: Some(ContentLayout::V20),
     priority: 0,

@@ -12,6 +12,8 @@ use crate::protocol::model::MemberChoice;
 /// Facts that all releases of a dialect share.
 pub(in crate::protocol::dialect) struct DialectFacts {
     pub(in crate::protocol::dialect) family: Family,
+    /// Major and minor version in the name.
+    pub(in crate::protocol::dialect) tag: (u8, u8),
     /// Release that is meant where only the dialect is named.
     pub(in crate::protocol::dialect) release: Release,
     pub(in crate::protocol::dialect) peer_protocol: PeerProtocol,
@@ -46,28 +48,29 @@ pub(in crate::protocol::dialect) enum FamilyFacts {
 
 /// Facts about a JSON release: sigver 1 to 14.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::protocol::dialect) struct JsonFacts {
-    pub(in crate::protocol::dialect) codec: JsonCodec,
+pub(crate) struct JsonFacts {
+    pub(crate) codec: JsonCodec,
     /// Close codes and texts of errors.
     pub(in crate::protocol::dialect) errors: JsonErrorTexts,
-    /// JSON is also accepted in binary frames.
-    pub(in crate::protocol::dialect) accepts_binary: bool,
-    /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored.
-    pub(in crate::protocol::dialect) opens_by_key: bool,
+    /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is also
+    /// accepted in binary frames (up to 7.6).
+    pub(crate) opens_by_key: bool,
     /// `{"open":K}` whose key JavaScript takes for false is ignored.
     pub(in crate::protocol::dialect) ignores_falsy_open: bool,
     pub(in crate::protocol::dialect) joiner_id: JoinerId,
     /// Answer to a client whose key is accepted.
-    pub(in crate::protocol::dialect) confirmation: Confirmation,
+    pub(crate) confirmation: Confirmation,
     /// A taken key cannot be opened, and an unknown one cannot be joined.
     pub(in crate::protocol::dialect) refuses_keys: bool,
     /// Answer to an opener's data for an unknown or disconnected joiner.
     pub(in crate::protocol::dialect) unknown_joiner: UnknownJoiner,
+    /// Every client is pinged, from its connection on, and not openers only.
+    pub(in crate::protocol::dialect) keepalive_of_joiners: bool,
 }
 
 /// Codec of a JSON release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum JsonCodec {
+pub(crate) enum JsonCodec {
     V1To5,
     V6,
     V7To14,
@@ -104,7 +107,7 @@ pub(in crate::protocol::dialect) enum JoinerId {
 
 /// Answer to a client whose key is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum Confirmation {
+pub(crate) enum Confirmation {
     None,
     /// `isKeyOk`.
     IsKeyOk,

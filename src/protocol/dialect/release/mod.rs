@@ -1,4 +1,4 @@
-//! The published releases and their dialects. The facts about each are one row of `dialect_rows.rs` or
+//! The published releases and their dialects. Each is one variant and one row of `dialect_rows.rs` or
 //! `release_rows.rs`.
 
 mod dialect_rows;
@@ -9,141 +9,18 @@ mod set;
 use std::fmt;
 use std::str::FromStr;
 
-use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
+use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
-pub(super) use facts::{
-    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, UnknownJoiner, V1Facts,
-    V2Facts,
-};
+pub use dialect_rows::Dialect;
+pub(crate) use facts::{Confirmation, JsonCodec, JsonFacts};
+pub(super) use facts::{FamilyFacts, JoinerId, JsonErrorTexts, UnknownJoiner, V1Facts, V2Facts};
+pub use release_rows::Release;
 pub use set::ReleaseSet;
 
 use super::keepalive::Keepalive;
 use super::protobuf::ContentLayout;
 use crate::protocol::model::SenderTag;
-
-/// Protocol by which a client is recognised. Several releases may share it, with differences that no client
-/// shows.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    EnumCount,
-    EnumString,
-    FromRepr,
-    IntoStaticStr,
-    VariantArray,
-)]
-#[repr(u8)]
-pub enum Dialect {
-    /// JSON `type` and `id`: sigver 1 to 3.
-    #[strum(serialize = "sigver-1")]
-    Sigver1,
-    /// JSON `type` and `key`: sigver 4.
-    #[strum(serialize = "sigver-4")]
-    Sigver4,
-    /// JSON open/join/index: sigver 5.
-    #[strum(serialize = "sigver-5")]
-    Sigver5,
-    /// JSON key/joinkey/offer/answer: sigver 6.
-    #[strum(serialize = "sigver-6")]
-    Sigver6,
-    /// JSON key/join/id/data: sigver 7.0 to 7.4.
-    #[strum(serialize = "sigver-7")]
-    Sigver7,
-    /// The messages of sigver 7 and `isKeyOk`: sigver 7.6.
-    #[strum(serialize = "sigver-7.6")]
-    Sigver7_6,
-    /// JSON open/join/id/data and `isKeyOk`: sigver 8.
-    #[strum(serialize = "sigver-8")]
-    Sigver8,
-    /// JSON open/join/id/data and `opened`: sigver 9 and 10.
-    #[strum(serialize = "sigver-9")]
-    Sigver9,
-    /// JSON open/join/id/data and `first`, ids are strings: sigver 11 and 12.
-    #[strum(serialize = "sigver-11")]
-    Sigver11,
-    /// The messages of sigver 11 and pings: sigver 13 and 14.
-    #[strum(serialize = "sigver-13")]
-    Sigver13,
-    /// Protobuf isFirst/joined/ping: sigver 15.0.
-    #[strum(serialize = "sigver-15")]
-    Sigver15,
-    /// The messages of sigver 15.0 with another content layout: sigver 15.1.
-    #[strum(serialize = "sigver-15.1")]
-    Sigver15_1,
-    /// Protobuf isFirst/joined/heartbeat: sigver 16 and 17.
-    #[strum(serialize = "sigver-16")]
-    Sigver16,
-    /// Protobuf isFirst/stable/tryAnother: sigver 18.
-    #[strum(serialize = "sigver-18")]
-    Sigver18,
-    /// Protobuf connect/connected: sigver 19.
-    #[strum(serialize = "sigver-19")]
-    Sigver19,
-    /// The messages of sigver 19 with another content layout: sigver 20.
-    #[strum(serialize = "sigver-20")]
-    Sigver20,
-}
-
-/// Group of versions that no message tells apart, named after the newest of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, FromRepr, VariantArray)]
-#[repr(u8)]
-pub enum Release {
-    /// 1.0.0 to 3.0.0.
-    V3_0_0,
-    /// 4.0.0.
-    V4_0_0,
-    /// 5.0.0.
-    V5_0_0,
-    /// 6.0.0.
-    V6_0_0,
-    /// 7.0.0.
-    V7_0_0,
-    /// 7.1.0.
-    V7_1_0,
-    /// 7.6.4.
-    V7_6_4,
-    /// 8.0.2.
-    V8_0_2,
-    /// 8.1.0.
-    V8_1_0,
-    /// 9.1.0.
-    V9_1_0,
-    /// 10.1.0.
-    V10_1_0,
-    /// 11.0.0, and the unpublished 12.
-    V11_0_0,
-    /// 13.1.3 and 14.0.0.
-    V14_0_0,
-    /// 15.0.1.
-    V15_0_1,
-    /// 15.0.2.
-    V15_0_2,
-    /// 15.0.4.
-    V15_0_4,
-    /// 15.1.0.
-    V15_1_0,
-    /// 16.0.0.
-    V16_0_0,
-    /// 17.0.0 and 17.0.1.
-    V17_0_1,
-    /// 18.0.0.
-    V18_0_0,
-    /// 19.0.0.
-    V19_0_0,
-    /// 19.1.2.
-    V19_1_2,
-    /// 20.0.0 to 20.0.2.
-    V20_0_2,
-    /// 20.1.0, and the unpublished 21.
-    V20_1_0,
-}
 
 /// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a
 /// browser on nine published clients; dialects without a published client are grouped by dialect).
@@ -185,6 +62,21 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("unknown release")]
 pub struct UnknownRelease;
+
+/// Returns the parts of a version number; missing ones are 0.
+fn parts(version: &str) -> Option<[u32; 3]> {
+    let mut parts = [0; 3];
+    let mut numbers = version.split('.');
+    for (part, number) in parts.iter_mut().zip(&mut numbers) {
+        *part = number.parse().ok()?;
+    }
+    numbers.next().is_none().then_some(parts)
+}
+
+/// Returns true if the version number has all of its parts.
+fn is_complete(version: &str) -> bool {
+    version.split('.').count() == 3
+}
 
 /// Returns all variants as an array.
 const fn all<T: Copy, const N: usize>(variants: &[T]) -> [T; N] {
@@ -235,30 +127,13 @@ impl Dialect {
 
     /// Returns the tag of payloads from a client of this dialect: its name, which does not change.
     pub const fn tag(self) -> SenderTag {
-        let (major, minor) = match self {
-            Dialect::Sigver1 => (1, 0),
-            Dialect::Sigver4 => (4, 0),
-            Dialect::Sigver5 => (5, 0),
-            Dialect::Sigver6 => (6, 0),
-            Dialect::Sigver7 => (7, 0),
-            Dialect::Sigver7_6 => (7, 6),
-            Dialect::Sigver8 => (8, 0),
-            Dialect::Sigver9 => (9, 0),
-            Dialect::Sigver11 => (11, 0),
-            Dialect::Sigver13 => (13, 0),
-            Dialect::Sigver15 => (15, 0),
-            Dialect::Sigver15_1 => (15, 1),
-            Dialect::Sigver16 => (16, 0),
-            Dialect::Sigver18 => (18, 0),
-            Dialect::Sigver19 => (19, 0),
-            Dialect::Sigver20 => (20, 0),
-        };
+        let (major, minor) = self.facts().tag;
         SenderTag::new(major, minor)
     }
 
     /// Returns the dialect of a tag; `None` for the default tag.
     pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
-        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
+        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag.of_dialect())
     }
 }
 
@@ -272,6 +147,11 @@ impl PeerProtocol {
     /// Returns the number of its rooms under a key: 1 or more.
     pub const fn partition_id(self) -> u8 {
         (self as u8).wrapping_add(1)
+    }
+
+    /// Returns the bit of the peer protocol in a set of them.
+    pub const fn bit(self) -> u8 {
+        1u8.wrapping_shl(self as u32)
     }
 }
 
@@ -312,7 +192,16 @@ impl Release {
 
     /// Returns true if JSON is also accepted in binary frames (sigver 1 to 7).
     pub fn accepts_binary_json(self) -> bool {
-        self.json().is_some_and(|json| json.accepts_binary)
+        self.json().is_some_and(|json| json.opens_by_key)
+    }
+
+    /// Returns true if clients that are no members are asked, too, whether they are still connected.
+    pub(crate) fn has_keepalive_of_joiners(self) -> bool {
+        match &self.facts().family {
+            FamilyFacts::Json(facts) => facts.keepalive_of_joiners,
+            FamilyFacts::ProtobufV1(facts) => facts.keepalive_of_joiners,
+            FamilyFacts::ProtobufV2(_) => true,
+        }
     }
 
     /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15).
@@ -323,6 +212,25 @@ impl Release {
     /// Returns true if field 5 asks for another member (sigver 18).
     pub fn has_try_another(self) -> bool {
         self.v1().is_some_and(|facts| facts.try_another)
+    }
+
+    /// Returns the release of the same major version whose number is nearest; of two, the newer.
+    fn nearest(version: &str) -> Option<Self> {
+        let [major, minor, patch] = parts(version).filter(|_| is_complete(version))?;
+        let distance = |known: [u32; 3]| (known[1].abs_diff(minor), known[2].abs_diff(patch));
+        let distances = Release::ALL.into_iter().rev().filter_map(|release| {
+            let known = release.versions().iter().filter_map(|known| parts(known));
+            Some((known.filter(|known| known[0] == major).map(distance).min()?, release))
+        });
+        distances.min_by_key(|(distance, _)| *distance).map(|(_, release)| release)
+    }
+
+    /// Returns true if `name` is a complete version number that was never on npm: it names the release that is
+    /// nearest to it.
+    pub(crate) fn is_inexact(name: &str) -> bool {
+        let version = name.strip_prefix("sigver-").unwrap_or(name);
+        let is_known = Release::ALL.iter().any(|release| release.versions().contains(&version));
+        !is_known && Release::nearest(version).is_some()
     }
 
     /// Returns the version number that names the release: its newest published one.
@@ -341,12 +249,12 @@ impl Release {
     }
 
     /// Returns how the release finds out that a peer is disconnected.
-    pub(super) fn keepalive(self) -> Keepalive {
+    pub(crate) fn keepalive(self) -> Keepalive {
         self.facts().keepalive
     }
 
     /// Returns the facts about a JSON release.
-    pub(super) fn json(self) -> Option<&'static JsonFacts> {
+    pub(crate) fn json(self) -> Option<&'static JsonFacts> {
         match &self.facts().family {
             FamilyFacts::Json(facts) => Some(facts),
             FamilyFacts::ProtobufV1(_) | FamilyFacts::ProtobufV2(_) => None,
@@ -380,13 +288,15 @@ impl FromStr for Release {
     type Err = UnknownRelease;
 
     /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning
-    /// (`sigver-17`), which names the newest release that begins so.
+    /// (`sigver-17`), which names the newest release that begins so. A complete number that was never on npm
+    /// names the nearest release ([`Release::nearest`]).
     fn from_str(name: &str) -> Result<Self, UnknownRelease> {
         let version = name.strip_prefix("sigver-").ok_or(UnknownRelease)?;
         let exact = |release: &Release| release.versions().contains(&version);
         let begins = |known: &&str| known.strip_prefix(version).is_some_and(|rest| rest.starts_with('.'));
         let newest = || Release::ALL.into_iter().rev().find(|release| release.versions().iter().any(begins));
-        Release::ALL.into_iter().find(exact).or_else(newest).ok_or(UnknownRelease)
+        let nearest = || Release::nearest(version);
+        Release::ALL.into_iter().find(exact).or_else(newest).or_else(nearest).ok_or(UnknownRelease)
     }
 }
 
@@ -418,6 +328,20 @@ mod tests {
             ("sigver-1", Some(Release::V3_0_0)),
             ("sigver-7", Some(Release::V7_6_4)),
             ("sigver-7.1", Some(Release::V7_1_0)),
+            ("sigver-12", Some(Release::V12_0_0)),
+            ("sigver-21", Some(Release::V20_1_0)),
+            // Of these, only tags exist.
+            ("sigver-21.1.0", Some(Release::V20_1_0)),
+            ("sigver-20.0.4", Some(Release::V20_0_2)),
+            ("sigver-19.1.1", Some(Release::V19_1_2)),
+            ("sigver-15.0.3", Some(Release::V15_0_4)),
+            ("sigver-15.0.0", Some(Release::V15_0_1)),
+            ("sigver-13.0.1", Some(Release::V14_0_0)),
+            ("sigver-9.0.1", Some(Release::V9_1_0)),
+            ("sigver-7.5.0", Some(Release::V7_6_4)),
+            ("sigver-99.0.0", None),
+            ("sigver-20.0.x", None),
+            ("sigver-20.0.0.0", None),
             ("sigver-0", None),
             ("sigver-", None),
             ("20", None),
@@ -444,5 +368,35 @@ mod tests {
             assert!(release.versions().is_sorted_by_key(|version| numbers(version)), "{release}");
         }
         assert_eq!(Release::V3_0_0.version_list(), "1.0.0, 2.0.0, 3.0.0");
+    }
+
+    #[test]
+    fn rows_agree_with_their_dialects() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.release().dialect(), dialect);
+            let facts = dialect.facts();
+            assert_eq!(facts.content_layout.is_none(), facts.family == Family::Json, "{dialect}");
+        }
+        for release in Release::ALL {
+            let facts = release.facts();
+            assert_eq!(
+                facts.versions.iter().filter(|version| **version == facts.version).count(),
+                1,
+                "{release}"
+            );
+            let family = match facts.family {
+                FamilyFacts::Json(_) => Family::Json,
+                FamilyFacts::ProtobufV1(_) => Family::ProtobufV1,
+                FamilyFacts::ProtobufV2(_) => Family::ProtobufV2,
+            };
+            assert_eq!(family, facts.dialect.family(), "{release}");
+        }
+    }
+
+    #[test]
+    fn priorities_are_a_total_order() {
+        let mut priorities = Dialect::ALL.map(|dialect| usize::from(dialect.facts().priority));
+        priorities.sort_unstable();
+        assert!(priorities.into_iter().eq(0..Dialect::ALL.len()), "{priorities:?}");
     }
 }

@@ -1,16 +1,74 @@
-//! One row per release, oldest first.
+//! The releases, one row each, oldest first.
 
 use std::time::Duration;
 
+use strum::{EnumCount, FromRepr, VariantArray};
+
+use super::Dialect;
 use super::facts::{
     Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, ReleaseFacts, UnknownJoiner,
     V1Facts, V2Facts,
 };
-use super::{Dialect, Release};
 use crate::protocol::dialect::close_frame::{CloseFrames, EmptyContentClose};
 use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL, Keepalive};
 use crate::protocol::dialect::protobuf::V1Schema;
 use crate::protocol::model::MemberChoice;
+
+/// Group of versions that no message tells apart, named after the newest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, FromRepr, VariantArray)]
+#[repr(u8)]
+pub enum Release {
+    /// 1.0.0 to 3.0.0.
+    V3_0_0,
+    /// 4.0.0.
+    V4_0_0,
+    /// 5.0.0.
+    V5_0_0,
+    /// 6.0.0.
+    V6_0_0,
+    /// 7.0.0.
+    V7_0_0,
+    /// 7.1.0.
+    V7_1_0,
+    /// 7.6.4.
+    V7_6_4,
+    /// 8.0.2.
+    V8_0_2,
+    /// 8.1.0.
+    V8_1_0,
+    /// 9.1.0.
+    V9_1_0,
+    /// 10.1.0.
+    V10_1_0,
+    /// 11.0.0.
+    V11_0_0,
+    /// 12, which was never on npm.
+    V12_0_0,
+    /// 13.1.3 and 14.0.0.
+    V14_0_0,
+    /// 15.0.1.
+    V15_0_1,
+    /// 15.0.2.
+    V15_0_2,
+    /// 15.0.4.
+    V15_0_4,
+    /// 15.1.0.
+    V15_1_0,
+    /// 16.0.0.
+    V16_0_0,
+    /// 17.0.0 and 17.0.1.
+    V17_0_1,
+    /// 18.0.0.
+    V18_0_0,
+    /// 19.0.0.
+    V19_0_0,
+    /// 19.1.2.
+    V19_1_2,
+    /// 20.0.0 to 20.0.2.
+    V20_0_2,
+    /// 20.1.0, and 21, which was never on npm.
+    V20_1_0,
+}
 
 impl Release {
     /// Returns the row of the release.
@@ -28,6 +86,7 @@ impl Release {
             Release::V9_1_0 => &V9_1_0,
             Release::V10_1_0 => &V10_1_0,
             Release::V11_0_0 => &V11_0_0,
+            Release::V12_0_0 => &V12_0_0,
             Release::V14_0_0 => &V14_0_0,
             Release::V15_0_1 => &V15_0_1,
             Release::V15_0_2 => &V15_0_2,
@@ -54,13 +113,13 @@ const FINAL_HEARTBEAT: Keepalive = Keepalive::Heartbeat { send_final: true, enfo
 const JSON_1: JsonFacts = JsonFacts {
     codec: JsonCodec::V1To5,
     errors: JsonErrorTexts::V1To4,
-    accepts_binary: true,
     opens_by_key: true,
     ignores_falsy_open: true,
     joiner_id: JoinerId::Index,
     confirmation: Confirmation::None,
     refuses_keys: true,
     unknown_joiner: UnknownJoiner::CloseUnknownId,
+    keepalive_of_joiners: false,
 };
 
 const V3_0_0: ReleaseFacts = ReleaseFacts {
@@ -140,7 +199,6 @@ const V7_6_4: ReleaseFacts = ReleaseFacts {
 /// sigver 8.0.
 const JSON_8: JsonFacts = JsonFacts {
     errors: JsonErrorTexts::V8_0,
-    accepts_binary: false,
     opens_by_key: false,
     joiner_id: JoinerId::Number,
     confirmation: Confirmation::IsKeyOk,
@@ -204,10 +262,19 @@ const JSON_11: JsonFacts = JsonFacts {
 
 const V11_0_0: ReleaseFacts = ReleaseFacts {
     version: "11.0.0",
-    versions: &["11.0.0", "12"],
+    versions: &["11.0.0"],
     dialect: Dialect::Sigver11,
     keepalive: Keepalive::None,
     family: FamilyFacts::Json(JSON_11),
+};
+
+/// Openers are pinged, and always first. The error texts are those of 11.
+const V12_0_0: ReleaseFacts = ReleaseFacts {
+    version: "12",
+    versions: &["12"],
+    dialect: Dialect::Sigver13,
+    keepalive: PINGS,
+    family: FamilyFacts::Json(JsonFacts { confirmation: Confirmation::AnyOpener, ..JSON_11 }),
 };
 
 const V14_0_0: ReleaseFacts = ReleaseFacts {
@@ -218,6 +285,7 @@ const V14_0_0: ReleaseFacts = ReleaseFacts {
     family: FamilyFacts::Json(JsonFacts {
         errors: JsonErrorTexts::V13,
         confirmation: Confirmation::AnyOpener,
+        keepalive_of_joiners: true,
         ..JSON_11
     }),
 };
@@ -389,39 +457,3 @@ const V20_1_0: ReleaseFacts = ReleaseFacts {
         ..V2_19
     }),
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::dialect::Family;
-
-    #[test]
-    fn rows_agree_with_their_dialects() {
-        for dialect in Dialect::ALL {
-            assert_eq!(dialect.release().dialect(), dialect);
-            let facts = dialect.facts();
-            assert_eq!(facts.content_layout.is_none(), facts.family == Family::Json, "{dialect}");
-        }
-        for release in Release::ALL {
-            let facts = release.facts();
-            assert_eq!(
-                facts.versions.iter().filter(|version| **version == facts.version).count(),
-                1,
-                "{release}"
-            );
-            let family = match facts.family {
-                FamilyFacts::Json(_) => Family::Json,
-                FamilyFacts::ProtobufV1(_) => Family::ProtobufV1,
-                FamilyFacts::ProtobufV2(_) => Family::ProtobufV2,
-            };
-            assert_eq!(family, facts.dialect.family(), "{release}");
-        }
-    }
-
-    #[test]
-    fn priorities_are_a_total_order() {
-        let mut priorities = Dialect::ALL.map(|dialect| usize::from(dialect.facts().priority));
-        priorities.sort_unstable();
-        assert!(priorities.into_iter().eq(0..Dialect::ALL.len()), "{priorities:?}");
-    }
-}

@@ -30,6 +30,8 @@ pub(super) struct ReadBuffer {
 pub(super) struct WriteBuffer {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
+    /// Some of it was sent lately.
+    pub(super) written: bool,
 }
 
 type Pool<T> = RefCell<Vec<T>>;
@@ -62,6 +64,16 @@ pub(super) fn release_read(mut buffer: Box<ReadBuffer>) {
     }
 }
 
+/// Moves what is left in a read buffer to one of its length, unless it is much: it may stay there for long.
+pub(super) fn compact(buffer: &mut Box<ReadBuffer>) {
+    let left = buffer.start..buffer.end;
+    if buffer.bytes.len() == READ_LEN && left.len() < READ_LEN / 4 {
+        let bytes = buffer.bytes[left].to_vec();
+        let compact = Box::new(ReadBuffer { start: 0, end: bytes.len(), bytes });
+        release_read(std::mem::replace(buffer, compact));
+    }
+}
+
 /// Returns an empty write buffer.
 pub(super) fn acquire_write() -> Box<WriteBuffer> {
     scratch::with(|scratch| scratch.ws_buffers.write.borrow_mut().pop()).unwrap_or_default()
@@ -71,7 +83,7 @@ pub(super) fn acquire_write() -> Box<WriteBuffer> {
 pub(super) fn release_write(mut buffer: Box<WriteBuffer>) {
     if (1..=MAX_WRITE_CAPACITY).contains(&buffer.bytes.capacity()) {
         buffer.bytes.clear();
-        buffer.start = 0;
+        (buffer.start, buffer.written) = (0, false);
         scratch::with(|scratch| keep(&scratch.ws_buffers.write, buffer));
     }
 }

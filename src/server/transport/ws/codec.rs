@@ -84,9 +84,8 @@ pub(super) enum DecodeError {
 }
 
 /// Decodes the frames of a client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Decoder {
-    max_message: u64,
     /// An incomplete message or frame. Boxed, as most reads end at the end of a message.
     partial: Option<Box<Partial>>,
 }
@@ -122,28 +121,28 @@ struct FrameHeader {
 }
 
 impl Decoder {
-    /// Returns a decoder that rejects messages of more than `max_message` bytes.
-    pub(super) fn new(max_message: usize) -> Self {
-        Decoder { max_message: max_message as u64, partial: None }
-    }
-
     /// Decodes the next message from `input` and advances `input` behind it. Returns `None` if the message is
     /// incomplete; then all of `input` is consumed.
     ///
     /// # Errors
-    /// The input violates the protocol; nothing more can be decoded.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<WsMessage>, DecodeError> {
+    /// The message has more than `max_message` bytes, or the input violates the protocol; nothing more can be
+    /// decoded.
+    pub(super) fn next(
+        &mut self,
+        input: &mut &[u8],
+        max_message: u64,
+    ) -> Result<Option<WsMessage>, DecodeError> {
         if self.partial.is_none() {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(message) = parse_unfragmented(input, self.max_message) {
+            if let Some(message) = parse_unfragmented(input, max_message) {
                 return message.map(Some);
             }
         }
         // On the stack while decoding, as it may be complete at once.
         let mut partial = self.partial.take().map(|partial| *partial).unwrap_or_default();
-        let message = partial.next(input, self.max_message)?;
+        let message = partial.next(input, max_message)?;
         if partial.header_len > 0 || partial.frame.is_some() || partial.message.is_some() {
             self.partial = Some(Box::new(partial));
         }
@@ -151,12 +150,16 @@ impl Decoder {
     }
 
     /// Returns the memory held for an incomplete message, in bytes.
-    #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
             let message = partial.message.as_ref().map_or(0, |message| message.bytes.capacity());
-            partial.control.capacity() + message
+            size_of::<Partial>() + partial.control.capacity() + message
         })
+    }
+
+    /// Drops an incomplete message.
+    pub(super) fn discard(&mut self) {
+        self.partial = None;
     }
 }
 

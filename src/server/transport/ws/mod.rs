@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{Incoming, Transport, TransportKind};
+use super::{Incoming, Transport, TransportKind, TransportLoad};
 use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::server::turn::Turn;
 pub(crate) use buffer_pool::BufferPool;
@@ -23,6 +23,9 @@ use codec::{DecodeError, Decoder, Opcode, WsMessage};
 /// Most bytes of a peer that are discarded after a close frame was sent to it.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
+/// Most turns in which frames of a peer are received after a close frame was sent to it.
+const MAX_CLOSE_TURNS: u32 = 64;
+
 /// Most bytes that may be queued before nothing more is received, as messages of the peer may queue more.
 const MAX_UNSENT: usize = 64 * 1024;
 
@@ -31,6 +34,8 @@ const MAX_UNSENT: usize = 64 * 1024;
 pub struct Socket<S> {
     stream: S,
     decoder: Decoder,
+    /// Longest message, in bytes.
+    max_message: u32,
     /// Received bytes that are not decoded yet.
     unread: Option<Box<ReadBuffer>>,
     /// Queued bytes that are not sent yet.
@@ -50,7 +55,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let unread = ReadBuffer { start: 0, end: prefetched.len(), bytes: prefetched.into() };
         Socket {
             stream,
-            decoder: Decoder::new(max_message),
+            decoder: Decoder::default(),
+            max_message: u32::try_from(max_message).unwrap_or(u32::MAX),
             unread: (unread.end > 0).then(|| Box::new(unread)),
             unsent: None,
             close_sent: false,
@@ -63,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     #[must_use]
     pub fn with_response(mut self, response: Vec<u8>) -> Self {
         if !response.is_empty() {
-            self.unsent = Some(Box::new(WriteBuffer { bytes: response, start: 0 }));
+            self.unsent = Some(Box::new(WriteBuffer { bytes: response, ..WriteBuffer::default() }));
         }
         self
     }
@@ -90,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn next_unread(&mut self) -> Option<Incoming> {
         let unread = self.unread.as_deref_mut()?;
         let mut input = &unread.bytes[unread.start..unread.end];
-        let next = self.decoder.next(&mut input);
+        let next = self.decoder.next(&mut input, self.max_message.into());
         unread.start = unread.end - input.len();
         self.eof = matches!(next, Err(_) | Ok(Some(WsMessage::Close(_))));
         if self.eof || unread.start == unread.end {
@@ -190,6 +196,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         self.error.take()
     }
 
+    fn take_load(&mut self) -> TransportLoad {
+        if let Some(unread) = &mut self.unread {
+            buffer_pool::compact(unread);
+        }
+        let unsent = self.unsent.as_deref_mut();
+        TransportLoad {
+            incomplete: self.decoder.held_bytes(),
+            unhandled: self.unread.as_ref().map_or(0, |unread| unread.bytes.len()),
+            written: unsent.as_ref().is_some_and(|unsent| unsent.written),
+            unsent: unsent.map_or(0, |unsent| {
+                unsent.written = false;
+                unsent.bytes.capacity()
+            }),
+        }
+    }
+
+    fn stop_receiving(&mut self) {
+        self.eof = true;
+        self.decoder.discard();
+        self.unread.take().into_iter().for_each(buffer_pool::release_read);
+    }
+
     fn is_congested(&self) -> bool {
         self.unsent.as_ref().is_some_and(|unsent| unsent.len() > MAX_UNSENT)
     }
@@ -198,7 +226,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
         while let Some(unsent) = self.unsent.as_deref_mut().filter(|unsent| unsent.len() > 0) {
             match Pin::new(&mut self.stream).poll_write(context, &unsent.bytes[unsent.start..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => unsent.start += count,
+                Poll::Ready(count) => {
+                    unsent.start += count;
+                    unsent.written = true;
+                }
                 Poll::Pending => {
                     // Pongs may be appended faster than a slow peer reads: the sent part must not stay
                     // forever.
@@ -217,10 +248,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     async fn close_gracefully(&mut self, close_sent: bool, timeout: Duration) {
         let close = async {
             let _ = poll_fn(|context| self.poll_flush(context)).await;
-            let mut turn = Turn::default();
+            let (mut turn, mut turns) = (Turn::default(), 0);
             // Up to the peer's close frame, or a frame that is invalid.
-            while close_sent && !self.eof {
+            while close_sent && !self.eof && turns < MAX_CLOSE_TURNS {
                 turn.spend_on(&poll_fn(|context| self.poll_next(context)).await);
+                turns += u32::from(turn.is_over());
                 turn.yield_if_over().await;
             }
             // Sends the close_notify of TLS.

@@ -6,7 +6,7 @@ mod signaller;
 #[cfg(test)]
 mod tests;
 mod v15_to_18;
-mod v19_to_20;
+pub(crate) mod v19_to_20;
 mod v1_to_5;
 mod v6;
 mod v7_to_14;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::message::{ReceivedMessage, TestMessage};
 use super::protocol::Protocol;
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Family, JsonCodec, Release};
 
 /// The role that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,29 +123,31 @@ pub trait SyntheticClient: Send {
 
 /// Returns a client of this protocol and role for the room `key`.
 pub fn new_client(protocol: Protocol, role: Role, key: &str) -> Box<dyn SyntheticClient> {
-    let Protocol::Sigver(dialect) = protocol else { return Box::new(signaller::SignallerClient) };
-    match dialect {
-        Dialect::Sigver1 | Dialect::Sigver4 | Dialect::Sigver5 => {
-            Box::new(v1_to_5::IndexedClient::new(dialect, role, key))
-        }
-        Dialect::Sigver6 => Box::new(v6::Sigver6Client::new(role, key)),
-        Dialect::Sigver7
-        | Dialect::Sigver7_6
-        | Dialect::Sigver8
-        | Dialect::Sigver9
-        | Dialect::Sigver11
-        | Dialect::Sigver13 => Box::new(v7_to_14::EnvelopeClient::new(dialect, role, key)),
-        Dialect::Sigver15 | Dialect::Sigver15_1 | Dialect::Sigver16 | Dialect::Sigver18 => {
-            Box::new(v15_to_18::V1Client::new(dialect, role))
-        }
-        Dialect::Sigver19 | Dialect::Sigver20 => Box::new(v19_to_20::V2Client::new(dialect, role)),
+    match protocol {
+        Protocol::Sigver(dialect) => new_client_of(dialect.release(), role, key),
+        Protocol::Signaller => Box::new(signaller::SignallerClient),
+    }
+}
+
+/// Returns a client of this release and role for the room `key`.
+pub fn new_client_of(release: Release, role: Role, key: &str) -> Box<dyn SyntheticClient> {
+    if let Some(facts) = release.json() {
+        return match facts.codec {
+            JsonCodec::V1To5 => Box::new(v1_to_5::IndexedClient::new(release.dialect(), role, key)),
+            JsonCodec::V6 => Box::new(v6::Sigver6Client::new(role, key)),
+            JsonCodec::V7To14 => Box::new(v7_to_14::EnvelopeClient::new(release, *facts, role, key)),
+        };
+    }
+    match release.family() {
+        Family::ProtobufV2 => Box::new(v19_to_20::V2Client::new(release.dialect(), role)),
+        Family::ProtobufV1 | Family::Json => Box::new(v15_to_18::V1Client::new(release, role)),
     }
 }
 
 /// Returns a client of netflux 1.2.0-beta.1 to 2.0.3: one of sigver 15 that also pings the server, as soon as
 /// it is connected.
 pub fn new_pinging_client(role: Role) -> Box<dyn SyntheticClient> {
-    Box::new(v15_to_18::V1Client::new(Dialect::Sigver15, role).with_pings())
+    Box::new(v15_to_18::V1Client::new(Release::V15_0_4, role).with_pings())
 }
 
 /// Returns the path that a client of this protocol and role connects to for the room `key`.

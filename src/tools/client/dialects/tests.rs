@@ -230,8 +230,9 @@ fn heartbeats_follow_dialect() {
         let beat = new_client(protocol, Role::Member, "k").heartbeat();
         let expected = match protocol.name() {
             "sigver-16" | "sigver-18" => Some(hex("2001")),
-            "sigver-19" | "sigver-20" => Some(hex("0801")),
-            _ => None,
+            "sigver-15" | "sigver-15.1" => None,
+            _ if protocol == Protocol::Signaller || protocol.is_json() => None,
+            _ => Some(hex("0801")),
         };
         assert_eq!(beat, expected.map(ClientFrame::Binary), "{protocol}");
     }
@@ -255,7 +256,8 @@ fn unsupported_messages_are_not_encoded() {
     let encodable = |name: &str, role| {
         let mut client = client_of(name, role);
         let encoded = MessageKind::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|kind| client.encode(None, &TestMessage::new(*kind, "m")).is_some());
         encoded.collect::<Vec<_>>()
     };
@@ -285,7 +287,7 @@ fn each_dialect_decodes_its_own_messages() {
         if !answer.is_empty() {
             other.on_text(answer);
         }
-        for kind in MessageKind::ALL {
+        for &kind in MessageKind::ALL {
             let sent = TestMessage::new(kind, "m");
             let actions = match one.encode(None, &sent) {
                 Some(ClientFrame::Text(text)) => other.on_text(&text),

@@ -1,7 +1,7 @@
 //! A client of sigver 15 to 18: the server sends first. A frame that the client cannot decode makes it close.
 
 use super::{ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, received, unexpected};
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{ContentLayout, Release};
 use crate::tools::client::message::{ReceivedMessage, TestMessage};
 use crate::tools::protobuf::{FieldType, FieldValue, KnownFields, Schema, decode, delimited, number};
 
@@ -20,8 +20,12 @@ const LAST_CANDIDATE: [u8; 4] = [0x22, 2, 0x0a, 0];
 /// A client of sigver 15 to 18.
 #[derive(Debug)]
 pub(crate) struct V1Client {
-    dialect: Dialect,
     role: Role,
+    /// Contents are those of 15.0.
+    has_content_15_0: bool,
+    /// The client answers pings, and sends no heartbeats.
+    has_pong: bool,
+    schema: Schema,
     is_member: bool,
     /// The client pings the server when it connects (netflux 1.2.0-beta.1 to 2.0.3).
     pings: bool,
@@ -30,8 +34,23 @@ pub(crate) struct V1Client {
 
 impl V1Client {
     /// Returns a client that is not connected yet.
-    pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
-        V1Client { dialect, role, is_member: false, pings: false, awaits_pong: false }
+    pub(crate) fn new(release: Release, role: Role) -> Self {
+        let has_content_15_0 = release.dialect().content_layout() == Some(ContentLayout::V15_0);
+        let has_pong = release.has_protobuf_pong();
+        let schema = match (has_content_15_0, has_pong || release.has_try_another()) {
+            (true, _) => V15_0,
+            (false, true) => V18,
+            (false, false) => V16,
+        };
+        V1Client {
+            role,
+            has_content_15_0,
+            has_pong,
+            schema,
+            is_member: false,
+            pings: false,
+            awaits_pong: false,
+        }
     }
 
     /// Returns the client, which pings the server when it connects.
@@ -39,19 +58,11 @@ impl V1Client {
         V1Client { pings: true, ..self }
     }
 
-    fn schema(&self) -> Schema {
-        match self.dialect {
-            Dialect::Sigver15 => V15_0,
-            Dialect::Sigver16 => V16,
-            _ => V18,
-        }
-    }
-
     fn on_content(&self, content: &KnownFields) -> Vec<ClientAction> {
         let from = (self.role == Role::Member).then(|| JoinerId::from_number(content.number(1)));
         let end = |from| vec![ClientAction::Report(ClientEvent::End { from })];
         let left = |from| vec![ClientAction::Report(ClientEvent::PeerLeft { from })];
-        if self.dialect == Dialect::Sigver15 {
+        if self.has_content_15_0 {
             let data = content.bytes(3);
             return match () {
                 () if content.number(4) != 0 => left(from),
@@ -86,20 +97,19 @@ impl SyntheticClient for V1Client {
     }
 
     fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
-        let Some(message) = decode(bytes, self.schema()) else {
+        let Some(message) = decode(bytes, self.schema) else {
             return vec![
                 unexpected(format!("cannot be decoded: {bytes:02x?}")),
                 ClientAction::Close(Some(4010)),
             ];
         };
-        let answers_ping = matches!(self.dialect, Dialect::Sigver15 | Dialect::Sigver15_1);
         match message.0.last() {
             Some((1, FieldValue::Message(content))) => self.on_content(content),
             Some((2, FieldValue::Number(0))) => vec![ClientAction::Report(ClientEvent::LinkedToMember)],
             Some((2, _)) if !std::mem::replace(&mut self.is_member, true) => {
                 vec![ClientAction::Report(ClientEvent::BecameMember)]
             }
-            Some((4, _)) if answers_ping => vec![
+            Some((4, _)) if self.has_pong => vec![
                 ClientAction::Send(ClientFrame::Binary(vec![0x28, 1])),
                 ClientAction::Report(ClientEvent::HeartbeatRequest),
             ],
@@ -113,18 +123,20 @@ impl SyntheticClient for V1Client {
 
     fn encode(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Option<ClientFrame> {
         let data = message.bytes();
-        let fields = match self.dialect {
-            // Clients of 15.0 always write whether this is the end.
-            Dialect::Sigver15 => [number(2, 0), delimited(3, &data)].concat(),
-            _ => delimited(2, &data),
+        let fields = if self.has_content_15_0 {
+            // These clients always write whether this is the end.
+            [number(2, 0), delimited(3, &data)].concat()
+        } else {
+            delimited(2, &data)
         };
         Some(V1Client::content_frame(to, &fields))
     }
 
     fn encode_end(&mut self, to: Option<&JoinerId>) -> Option<ClientFrame> {
-        let fields = match self.dialect {
-            Dialect::Sigver15 => [number(2, 1), delimited(3, &LAST_CANDIDATE)].concat(),
-            _ => number(4, 1),
+        let fields = if self.has_content_15_0 {
+            [number(2, 1), delimited(3, &LAST_CANDIDATE)].concat()
+        } else {
+            number(4, 1)
         };
         Some(V1Client::content_frame(to, &fields))
     }
@@ -134,7 +146,6 @@ impl SyntheticClient for V1Client {
     }
 
     fn heartbeat(&self) -> Option<ClientFrame> {
-        matches!(self.dialect, Dialect::Sigver16 | Dialect::Sigver18)
-            .then(|| ClientFrame::Binary(vec![0x20, 1]))
+        (!self.has_pong).then(|| ClientFrame::Binary(vec![0x20, 1]))
     }
 }

@@ -1,28 +1,59 @@
-//! A client of sigver 19 or 20: the client sends first, and ignores what it cannot decode.
+//! A client of sigver 19 or newer: the client sends first, and ignores what it cannot decode.
 
 use super::{ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, received, unexpected};
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{ContentLayout, Dialect};
 use crate::tools::client::message::{ReceivedMessage, TestMessage};
 use crate::tools::protobuf::{FieldType, FieldValue, KnownFields, Schema, decode, delimited, number};
 
 const NUMBER: FieldType = FieldType::Number;
-const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
-const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
+/// Fields of a content of sigver 19.
+pub(crate) const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
+/// Fields of a content of sigver 20.
+pub(crate) const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
 const GROUP: Schema = &[(1, NUMBER), (2, NUMBER)];
-const V19: Schema =
-    &[(1, NUMBER), (2, FieldType::Message(CONTENT_19)), (3, FieldType::Message(GROUP)), (4, NUMBER)];
-const V20: Schema =
-    &[(1, NUMBER), (2, FieldType::Message(CONTENT_20)), (3, FieldType::Message(GROUP)), (4, NUMBER)];
+
+/// Field numbers of a dialect.
+#[derive(Debug)]
+struct Fields {
+    message: Schema,
+    /// Fields of a content: the ids, the mark of the last one, and the data.
+    ids: &'static [u32],
+    last: u32,
+    data: u32,
+}
+
+const V19: Fields = Fields {
+    message: &[(1, NUMBER), (2, FieldType::Message(CONTENT_19)), (3, FieldType::Message(GROUP)), (4, NUMBER)],
+    ids: &[1],
+    last: 2,
+    data: 3,
+};
+
+const V20: Fields = Fields {
+    message: &[(1, NUMBER), (2, FieldType::Message(CONTENT_20)), (3, FieldType::Message(GROUP)), (4, NUMBER)],
+    ids: &[1, 2],
+    last: 3,
+    data: 4,
+};
+
+/// Returns the field numbers of a dialect, by the layout of its contents.
+fn fields(dialect: Dialect) -> &'static Fields {
+    match dialect.content_layout() {
+        Some(ContentLayout::V19) => &V19,
+        // Older dialects have clients of their own.
+        None | Some(ContentLayout::V15_0 | ContentLayout::V15_1 | ContentLayout::V20) => &V20,
+    }
+}
 
 /// netflux id of members.
 const MEMBER_ID: u8 = 11;
 /// netflux id of joiners.
 const JOINER_ID: u32 = 300_000_012;
 
-/// A client of sigver 19 or 20.
+/// A client of sigver 19 or newer.
 #[derive(Debug)]
 pub(crate) struct V2Client {
-    dialect: Dialect,
+    fields: &'static Fields,
     role: Role,
     /// Number of `connect` messages without an answer.
     unanswered: u32,
@@ -34,7 +65,7 @@ pub(crate) struct V2Client {
 impl V2Client {
     /// Returns a client that is not connected yet.
     pub(crate) fn new(dialect: Dialect, role: Role) -> Self {
-        V2Client { dialect, role, unanswered: 0, is_member: false, is_joining: false }
+        V2Client { fields: fields(dialect), role, unanswered: 0, is_member: false, is_joining: false }
     }
 
     fn id(&self) -> u32 {
@@ -76,16 +107,12 @@ impl V2Client {
     }
 
     fn on_content(&self, content: &KnownFields) -> Vec<ClientAction> {
-        let (data, ids) = match self.dialect {
-            Dialect::Sigver19 => (content.bytes(3), content.number(1)),
-            _ => (content.bytes(4), content.number(1).max(content.number(2))),
-        };
-        if ids == 0 {
+        if self.fields.ids.iter().all(|id| content.number(*id) == 0) {
             // A content without an id belongs to no link.
             return Vec::new();
         }
         let from = (self.role == Role::Member).then(|| JoinerId::from_number(content.number(1)));
-        match data {
+        match content.bytes(self.fields.data) {
             [] => vec![ClientAction::Report(ClientEvent::PeerLeft { from })],
             data => received(from, ReceivedMessage::from_bytes(data)),
         }
@@ -103,8 +130,7 @@ impl SyntheticClient for V2Client {
     }
 
     fn on_binary(&mut self, bytes: &[u8]) -> Vec<ClientAction> {
-        let schema = if self.dialect == Dialect::Sigver19 { V19 } else { V20 };
-        let Some(message) = decode(bytes, schema) else { return Vec::new() };
+        let Some(message) = decode(bytes, self.fields.message) else { return Vec::new() };
         match message.0.last() {
             Some((1, _)) => vec![ClientAction::Report(ClientEvent::HeartbeatRequest)],
             Some((2, FieldValue::Message(content))) => self.on_content(content),
@@ -117,10 +143,11 @@ impl SyntheticClient for V2Client {
         let data = message.bytes();
         let (from, to) = to.map_or((self.id(), 0), |to| (0, to.number()));
         // The last field of each message is always written (netflux, measured).
-        let content = match self.dialect {
-            Dialect::Sigver19 => [number(1, from.max(to)), number(2, 0), delimited(3, &data)].concat(),
-            _ => [number(1, from), number(2, to), number(3, 0), delimited(4, &data)].concat(),
+        let ids = match self.fields.ids {
+            [id] => number(*id, from.max(to)),
+            ids => ids.iter().zip([from, to]).flat_map(|(field, id)| number(*field, id)).collect(),
         };
+        let content = [ids, number(self.fields.last, 0), delimited(self.fields.data, &data)].concat();
         Some(ClientFrame::Binary(delimited(2, &content)))
     }
 

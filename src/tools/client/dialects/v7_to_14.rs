@@ -7,13 +7,15 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, received, text_frame, unexpected,
 };
-use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::{Confirmation, JsonFacts, Keepalive, Release};
 use crate::tools::client::message::{ReceivedMessage, TestMessage};
 
 /// A client of sigver 7 to 14.
 #[derive(Debug)]
 pub(crate) struct EnvelopeClient {
-    dialect: Dialect,
+    facts: JsonFacts,
+    /// The server pings.
+    pinged: bool,
     role: Role,
     key: String,
     /// True while the answer to the first message has not arrived.
@@ -22,27 +24,35 @@ pub(crate) struct EnvelopeClient {
 
 impl EnvelopeClient {
     /// Returns a client that is not connected yet.
-    pub(crate) fn new(dialect: Dialect, role: Role, key: &str) -> Self {
-        EnvelopeClient { dialect, role, key: key.to_owned(), awaits_answer: dialect != Dialect::Sigver7 }
+    pub(crate) fn new(release: Release, facts: JsonFacts, role: Role, key: &str) -> Self {
+        let pinged = release.keepalive() != Keepalive::None;
+        let awaits_answer = facts.confirmation != Confirmation::None;
+        EnvelopeClient { facts, pinged, role, key: key.to_owned(), awaits_answer }
+    }
+
+    /// Returns true for sigver 7.0 and 7.1, which answer no request.
+    fn is_unanswered(&self) -> bool {
+        self.facts.confirmation == Confirmation::None
     }
 
     /// Returns what the answer to the first message means, if `object` is one.
     fn decode_answer(&self, object: &Map<String, Value>) -> Option<ClientEvent> {
         let flag = |name: &str| object.get(name).and_then(Value::as_bool);
-        let first = match self.dialect {
-            Dialect::Sigver7_6 | Dialect::Sigver8 => match flag("isKeyOk")? {
+        let first = match self.facts.confirmation {
+            Confirmation::None => return None,
+            Confirmation::IsKeyOk => match flag("isKeyOk")? {
                 true => self.role == Role::Member,
                 false => return Some(ClientEvent::Rejected("isKeyOk: false".to_owned())),
             },
-            Dialect::Sigver9 => flag("opened")?,
-            _ => flag("first")?,
+            Confirmation::Opened => flag("opened")?,
+            Confirmation::FirstOpener | Confirmation::AnyOpener => flag("first")?,
         };
         Some(if first { ClientEvent::BecameMember } else { ClientEvent::LinkedToMember })
     }
 
     fn on_object(&mut self, mut object: Map<String, Value>, frame: &str) -> Vec<ClientAction> {
         if object.get("ping").is_some() {
-            if self.dialect == Dialect::Sigver13 {
+            if self.pinged {
                 return vec![
                     ClientAction::Send(text_frame(&json!({"pong": true}))),
                     ClientAction::Report(ClientEvent::HeartbeatRequest),
@@ -67,10 +77,10 @@ impl EnvelopeClient {
             }
             (Role::Joiner, _, Some(data), _) => received(None, ReceivedMessage::from_json(data)),
             // An opener closes on a frame without either, and a joiner rejects it (netflux 0.10.3, measured).
-            (Role::Member, ..) if self.dialect == Dialect::Sigver7 => {
+            (Role::Member, ..) if self.is_unanswered() => {
                 vec![unexpected(format!("unknown: {frame}")), ClientAction::Close(None)]
             }
-            (Role::Joiner, ..) if self.dialect == Dialect::Sigver7 => {
+            (Role::Joiner, ..) if self.is_unanswered() => {
                 vec![unexpected(format!("unknown: {frame}"))]
             }
             (Role::Member, id, None, Some(left)) => {
@@ -88,10 +98,10 @@ impl EnvelopeClient {
 
 impl SyntheticClient for EnvelopeClient {
     fn on_open(&mut self, first: Option<&TestMessage>) -> Vec<ClientAction> {
-        let open = if self.dialect < Dialect::Sigver8 { "key" } else { "open" };
+        let open = if self.facts.opens_by_key { "key" } else { "open" };
         let request = match (self.role, first.and_then(TestMessage::to_json)) {
             (Role::Member, _) => json!({open: self.key}),
-            (Role::Joiner, Some(data)) if self.dialect == Dialect::Sigver7 => {
+            (Role::Joiner, Some(data)) if self.is_unanswered() => {
                 json!({"join": self.key, "data": data})
             }
             (Role::Joiner, _) => json!({"join": self.key}),

@@ -3,6 +3,7 @@
 use crate::protocol::dialect::keepalive::Keepalive;
 use crate::protocol::dialect::release::{Confirmation, JoinerId, JsonCodec, JsonFacts, UnknownJoiner};
 use crate::protocol::dialect::{Release, ReleaseSet};
+use crate::protocol::model::SenderTag;
 
 /// A property of releases.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +31,12 @@ pub(super) enum ErrorStyle {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capabilities {
     pub(super) likeliest: Release,
+    /// The mark of the client's payloads.
+    pub(super) sender: SenderTag,
     pub(super) error_style: ErrorStyle,
     pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
-    /// JSON is accepted in binary frames.
-    pub(super) accepts_binary_json: Property,
-    /// `{"key":K}` opens a room, keys may be of any type, and unknown members are ignored (up to 7.6).
+    /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted
+    /// in binary frames (up to 7.6).
     pub(super) opens_by_key: Property,
     /// Joiners are known by their index (7.0 and 7.1).
     pub(super) joiner_index: Property,
@@ -58,8 +60,10 @@ pub(super) struct Capabilities {
     pub(super) string_ids: Property,
     /// `first` tells an opener whether it is the only member (11).
     pub(super) counts_members: Property,
-    /// Keepalive by `ping` and `pong` (13 and 14).
+    /// Keepalive by `ping` and `pong` (from 12).
     pub(super) pings: Property,
+    /// Every client is pinged, and not openers only (from 13).
+    pub(super) pings_joiners: Property,
     /// An opener answers all of its joiners at once (6).
     pub(super) sigver_6: Property,
     /// The oldest release with `refuses_keys`.
@@ -75,9 +79,9 @@ impl Capabilities {
         let refuses_keys = |release: &Release| release.json().is_some_and(|facts| facts.refuses_keys);
         Capabilities {
             likeliest,
+            sender: likeliest.dialect().tag().with_peer_protocols(releases.uncertain_peer_protocols()),
             error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
             likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
-            accepts_binary_json: fold(|_, facts| facts.accepts_binary),
             opens_by_key: fold(|_, facts| facts.opens_by_key),
             joiner_index: fold(|_, facts| has_joiner_index(facts)),
             confirms_open: fold(|_, facts| facts.confirmation == Confirmation::IsKeyOk && facts.opens_by_key),
@@ -91,6 +95,7 @@ impl Capabilities {
             string_ids: fold(|_, facts| facts.joiner_id == JoinerId::Hex),
             counts_members: fold(|_, facts| facts.confirmation == Confirmation::FirstOpener),
             pings: fold(|release, _| release.keepalive() != Keepalive::None),
+            pings_joiners: fold(|_, facts| facts.keepalive_of_joiners),
             sigver_6: fold(|_, facts| facts.codec == JsonCodec::V6),
             refusing_release: releases.iter().find(refuses_keys),
         }

@@ -1,0 +1,142 @@
+//! Attacks on the gateway, beside clients that do nothing wrong: each against a new server, with a row of the
+//! table in the documentation as its result. Fails if an innocent client is disconnected or gets no answer.
+
+mod attacks;
+mod innocents;
+mod ws;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, ValueEnum as _};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use attacks::{Attack, Target, Told};
+
+/// Attacks a server, and prints what its other clients saw of it.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Attacks to run; all by default
+    attacks: Vec<Attack>,
+    /// The program to attack
+    #[arg(long, default_value = "target/release/sigver")]
+    server_bin: PathBuf,
+    /// Length of each attack, in seconds
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Connections that send as fast as they can
+    #[arg(long, default_value_t = 2)]
+    flooders: usize,
+    /// Connections that hold something, or members of a crowd
+    #[arg(long, default_value_t = 1000)]
+    crowd: usize,
+    /// Time after each attack for the server to give back memory, in seconds
+    #[arg(long, default_value_t = 10.0)]
+    rest: f64,
+    /// Options of the server, separated by blanks
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server_options: String,
+}
+
+/// The server under attack.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    async fn start(options: &Options) -> Result<Server> {
+        let mut child = Command::new(&options.server_bin)
+            .args(["-h", "127.0.0.1", "-p", "0", "--log", "error"])
+            .args(options.server_options.split_whitespace())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", options.server_bin.display()))?;
+        let stdout = child.stdout.take().context("no output")?;
+        let line = BufReader::new(stdout).lines().next_line().await?.context("the server has ended")?;
+        let port = line.rsplit(':').next().and_then(|port| port.parse().ok());
+        let address = SocketAddr::from(([127, 0, 0, 1], port.context("no port in the server's first line")?));
+        Ok(Server { child, address })
+    }
+
+    /// Returns a line of its memory in MB: `VmRSS`, or `VmHWM` for the most.
+    fn memory(&self, name: &str) -> f64 {
+        let status = self.child.id().map(|id| std::fs::read_to_string(format!("/proc/{id}/status")));
+        let status = status.and_then(Result::ok).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
+    }
+
+    /// Ends the server by SIGTERM. Returns the time that it takes.
+    async fn stop(mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        let id = self.child.id().context("the server has ended")?;
+        ensure!(Command::new("kill").arg(id.to_string()).status().await?.success(), "cannot end the server");
+        timeout(Duration::from_secs(15), self.child.wait()).await.context("SIGTERM has no effect")??;
+        Ok(begin.elapsed())
+    }
+}
+
+async fn attack(attack: Attack, options: &Options) -> Result<()> {
+    let server = Server::start(options).await?;
+    let before = server.memory("VmRSS");
+    let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let innocents = innocents::spawn(server.address, Arc::clone(&stop_innocents));
+    let (flooders, crowd) = (options.flooders, options.crowd);
+    let target = Target { server: server.address, flooders, crowd, stop: Arc::clone(&stop) };
+    let attacking = tokio::spawn(async move { attack.run(&target).await });
+    sleep(Duration::from_secs_f64(options.seconds)).await;
+    stop_innocents.store(true, Ordering::Relaxed);
+    let delays = innocents.await.context("the innocents' thread has ended")??;
+    let most = server.memory("VmHWM");
+    stop.store(true, Ordering::Relaxed);
+    let Told(told) = attacking.await??;
+    sleep(Duration::from_secs_f64(options.rest)).await;
+    let after = server.memory("VmRSS");
+    let stopped = server.stop().await?;
+    let told: Vec<String> = told
+        .iter()
+        .map(|(what, (count, megabytes))| match megabytes {
+            0.0 => format!("{count} × {what}"),
+            _ => format!("{count} × {what} ({megabytes:.0} MB sent)"),
+        })
+        .collect();
+    println!(
+        "| {} | {:.1} | {:.1} | {:.1} | {} | {before:.1} → {most:.1} → {after:.1} | {:.1} | {} |",
+        attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
+        delays.quantile(0.5),
+        delays.quantile(0.99),
+        delays.quantile(1.0),
+        delays.lost,
+        stopped.as_secs_f64(),
+        told.join("; "),
+    );
+    ensure!(delays.lost == 0, "{} innocent clients got no answer", delays.lost);
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let all = Attack::value_variants();
+    println!("| attack | p50 ms | p99 ms | max ms | lost | MB before → most → after | SIGTERM s | told |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut failed = Vec::new();
+    for chosen in if options.attacks.is_empty() { all } else { &options.attacks[..] } {
+        if let Err(error) = attack(*chosen, &options).await {
+            eprintln!("{chosen:?}: {error:#}");
+            failed.push(chosen);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {failed:?}");
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! A WebSocket client that sends any bytes, as fast or as slowly as an attack wants.
+
+use anyhow::{Result, bail};
+use bytes::{Buf as _, BytesMut};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const PONG: u8 = 0x8a;
+
+/// A frame of a server.
+pub(crate) enum Received {
+    Message(Vec<u8>),
+    /// A close frame in words: its code and reason.
+    Close(String),
+    Other,
+}
+
+pub(crate) struct Ws {
+    pub(crate) stream: TcpStream,
+    received: BytesMut,
+}
+
+impl Ws {
+    /// Opens a WebSocket whose kernel keeps little of what it does not read.
+    pub(crate) async fn open(server: SocketAddr, path: &str) -> Result<Ws> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(16 * 1024)?;
+        let mut stream = socket.connect(server).await?;
+        stream.set_nodelay(true)?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut ws = Ws { stream, received: BytesMut::new() };
+        loop {
+            if let Some(end) = ws.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = ws.received.split_to(end + 4);
+                if !head.starts_with(b"HTTP/1.1 101 ") {
+                    bail!("no WebSocket: {}", String::from_utf8_lossy(&head));
+                }
+                return Ok(ws);
+            }
+            if ws.stream.read_buf(&mut ws.received).await? == 0 {
+                bail!("the connection ended before the response");
+            }
+        }
+    }
+
+    /// Sends a binary message.
+    pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(&frame(BINARY, payload)).await?)
+    }
+
+    /// Receives the next frame. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Received> {
+        loop {
+            if let Some(frame) = self.take() {
+                return Ok(frame);
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                bail!("disconnected");
+            }
+        }
+    }
+
+    /// Receives the next message.
+    pub(crate) async fn message(&mut self) -> Result<Vec<u8>> {
+        loop {
+            match self.next().await? {
+                Received::Message(bytes) => return Ok(bytes),
+                Received::Close(close) => bail!(close),
+                Received::Other => {}
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Received> {
+        let [first, second, ..] = self.received[..] else { return None };
+        let (head, length) = match second & 0x7f {
+            126 => (4, usize::from(u16::from_be_bytes(self.received.get(2..4)?.try_into().ok()?))),
+            127 => (10, u64::from_be_bytes(self.received.get(2..10)?.try_into().ok()?) as usize),
+            length => (2, usize::from(length)),
+        };
+        if self.received.len() < head + length {
+            return None;
+        }
+        self.received.advance(head);
+        let payload = self.received.split_to(length);
+        Some(match first & 0x0f {
+            1 | 2 => Received::Message(payload.to_vec()),
+            8 => Received::Close(match payload.split_first_chunk() {
+                None => "closed without a code".to_owned(),
+                Some((code, reason)) => {
+                    format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(reason))
+                }
+            }),
+            _ => Received::Other,
+        })
+    }
+}
+
+/// Returns a frame with any first byte, masked with zeros.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+impl Ws {
+    /// Opens a connection without a WebSocket.
+    pub(crate) async fn open_plain(server: SocketAddr) -> Result<Ws> {
+        Ok(Ws { stream: TcpStream::connect(server).await?, received: BytesMut::new() })
+    }
+}

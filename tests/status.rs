@@ -14,7 +14,7 @@ use common::ws::{Got, Ws};
 use common::{hex, soon};
 use serde_json::{Value, json};
 use sigver::protocol::dialect::Dialect;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -339,8 +339,8 @@ async fn status_finds_every_running_server_and_no_stale_socket() {
     let documents: Vec<Value> =
         serde_json::Deserializer::from_str(&out).into_iter().map(Result::unwrap).collect();
     assert!(done && documents.len() >= 2, "{out}");
-    first.stop().await;
-    second.stop().await;
+    stop(first).await;
+    stop(second).await;
 }
 
 #[tokio::test]
@@ -357,5 +357,5 @@ async fn watch_shows_status_again_and_again() {
         seen += usize::from(line.starts_with("sigver "));
     }
     watch.kill().await.unwrap();
-    served.stop().await;
+    stop(served).await;
 }

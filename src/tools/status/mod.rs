@@ -145,7 +145,7 @@ async fn request(args: &StatusArgs) -> Result<String, StatusError> {
     }
     let directories: Vec<PathBuf> =
         paths.iter().filter_map(|path| path.parent()).map(PathBuf::from).collect();
-    let others = servers_at(&running::control_sockets(&directories)).await;
+    let others = servers_at(&running::named_sockets(&directories)).await;
     Err(no_answer(&failures, &others))
 }
 

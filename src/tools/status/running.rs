@@ -19,22 +19,22 @@ pub(super) fn control_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found: BTreeSet<PathBuf> =
         processes.filter(|process| is_server(process)).flat_map(|process| sockets_of(&process)).collect();
-    for directory in directories {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| entry.path()).filter(|path| is_named(path)));
-    }
     found.retain(|path| is_private_socket(path));
+    found.extend(named_sockets(directories));
     found.into_iter().collect()
+}
+
+/// Returns the paths of sockets in these directories that have the name of a control socket.
+pub(super) fn named_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
+    let entries = directories.iter().flat_map(fs::read_dir).flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| number_in_name(path).is_some() && is_private_socket(path)).collect()
 }
 
 /// Returns the number in `sigver-<number>.sock`: the server's port, or its process id if it has no port.
 pub(super) fn number_in_name(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
     name.strip_prefix("sigver-")?.strip_suffix(".sock")?.parse().ok()
-}
-
-fn is_named(path: &Path) -> bool {
-    number_in_name(path).is_some()
 }
 
 /// Returns true for a socket that only its owner may use. Those for clients are open to all.

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
@@ -51,6 +52,7 @@ pub struct Gateway {
     status: StatusService,
     drain_timeout: Duration,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
+    admin: Option<AdminListener>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -89,9 +91,12 @@ impl Gateway {
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
-        let sockets = ListeningSocket::bind_all(&config.listen).await?;
-        let addresses = sockets.iter().map(ListeningSocket::local_address);
-        let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
+        let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
+        let addresses = local_addresses(&sockets)?;
+        let admin = match admin.is_empty() {
+            true => None,
+            false => Some(AdminListener::new(local_addresses(&admin)?, admin)),
+        };
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -124,6 +129,7 @@ impl Gateway {
             status,
             drain_timeout: config.drain_timeout,
             admin_socket,
+            admin,
         })
     }
 
@@ -137,6 +143,11 @@ impl Gateway {
     /// Returns the addresses that the gateway listens on.
     pub fn local_addresses(&self) -> &[LocalAddress] {
         &self.addresses
+    }
+
+    /// Returns the addresses of the admin listener; none if there is no listener.
+    pub fn admin_addresses(&self) -> &[LocalAddress] {
+        self.admin.as_ref().map(AdminListener::addresses).unwrap_or_default()
     }
 
     /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
@@ -172,23 +183,44 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
+    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more, and closes the connections at
     /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
     /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
     /// seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
-        let answer_admin = async {
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
+        let answer_control = async {
             match &admin_socket {
                 Ok(Some(socket)) => socket.serve(&status).await,
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         };
+        let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
+        let drain = async {
+            tokio::select! {
+                () = drain => {}
+                () = pending_unless(drain_requested) => {}
+            }
+        };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_admin => {}
+            () = answer_control => {}
+            () = pending_unless(admin.as_ref().map(|admin| admin.serve(&status))) => {}
         }
     }
+}
+
+/// Waits for a future, or forever if there is none.
+async fn pending_unless(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn local_addresses(sockets: &[ListeningSocket]) -> Result<Vec<LocalAddress>, StartError> {
+    let addresses = sockets.iter().map(ListeningSocket::local_address);
+    addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)
 }
 
 fn first_tcp(addresses: &[LocalAddress]) -> Option<SocketAddr> {
@@ -373,6 +405,9 @@ impl Frontend {
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
+                            if let Some(activity) = &shared.activity {
+                                activity.count_end("signaller", cause);
+                            }
                             let lasted_s = began.elapsed().as_secs();
                             tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
                         }

@@ -1,8 +1,15 @@
-//! The status of a running server. Every way to ask for it calls [`StatusService::render`].
+//! The status of a running server, and the ways to ask for it: the control socket, and the admin listener.
+//! Both call [`StatusService::report`].
 
+mod history;
+pub(crate) mod http;
+mod metrics;
+mod process_stats;
 pub mod unix;
 
 use std::sync::Arc;
+
+pub use metrics::metrics_markdown;
 
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
@@ -79,11 +86,16 @@ impl StatusService {
             mixed_generations_ever: telemetry.mixed_rooms(),
             ..RoomsReport::default()
         };
-        hub.for_each_room(|room, peers| {
+        hub.for_each_room(|room, peers, links| {
             rooms.add(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
+            for (joiner, member) in links {
+                let dialects = (telemetry.dialect(*joiner), telemetry.dialect(*member));
+                *rooms.links.0.entry(dialects).or_default() += 1;
+            }
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
+        report.draining = self.shared.shutdown.is_draining();
         report.rooms = rooms;
         report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =

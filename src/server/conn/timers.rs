@@ -19,6 +19,21 @@ pub(super) type Tick = u64;
 /// After every other tick.
 pub(super) const NEVER: Tick = Tick::MAX;
 
+/// A time of the timer queue in four bytes, exact to 16 ms. It repeats after two years.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoarseTime(u32);
+
+impl CoarseTime {
+    pub(super) const fn new(tick: Tick) -> Self {
+        CoarseTime((tick >> 4) as u32)
+    }
+
+    /// Returns the time from this one to `tick`.
+    pub(super) const fn until(self, tick: Tick) -> Duration {
+        Duration::from_millis((CoarseTime::new(tick).0.wrapping_sub(self.0) as u64) << 4)
+    }
+}
+
 /// Number of maps over which the connections are spread.
 const SHARDS: usize = 16;
 

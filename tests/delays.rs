@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::clients::{Client, DIALECTS, Did, is_current};
+use common::clients::{Client, ClientStep, DIALECTS, is_current};
 use common::simulation::{Delay, PageId, Simulation};
 use common::ws::Got;
 use common::{TestGateway, hex, to_hex};
@@ -20,11 +20,11 @@ const DELAYS: [u64; 10] = [0, 50, 100, 150, 200, 300, 500, 700, 1000, 1500];
 
 /// The moment at which the joiner connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comes {
+enum JoinTime {
     /// After the library of the first client knows that it is the first.
-    After,
+    AfterOpen,
     /// After the first client is in the room, and perhaps before it has sent a frame.
-    Between,
+    BeforeOpen,
 }
 
 /// Two clients.
@@ -32,7 +32,7 @@ enum Comes {
 struct Case {
     first: (Dialect, Delay),
     joiner: (Dialect, Delay),
-    comes: Comes,
+    join_time: JoinTime,
     /// Clients of sigver 5 have their key in a message, and any path.
     json_path: &'static str,
 }
@@ -51,18 +51,18 @@ impl Case {
         let mut simulation = Simulation::new();
         let client = Client::new(one.0, Role::Member, KEY);
         let first = simulation.open(&self.path(one.0, KEY), client, one.1);
-        match self.comes {
-            Comes::After => simulation.until(first, &Did::First)?,
-            Comes::Between => simulation.until_reached(first)?,
+        match self.join_time {
+            JoinTime::AfterOpen => simulation.until(first, &ClientStep::BecameMember)?,
+            JoinTime::BeforeOpen => simulation.until_reached(first)?,
         }
         let client = Client::new(other.0, Role::Joiner, KEY);
         let joiner = simulation.open(&self.path(other.0, KEY), client, other.1);
         simulation
-            .until(joiner, &Did::Answer)
+            .until(joiner, &ClientStep::Answer)
             .map_err(|what| format!("joiner: {what}; first: {:?}", simulation.log(first)))?;
-        simulation.until(first, &Did::First)?;
+        simulation.until(first, &ClientStep::BecameMember)?;
         if matches!(other.0, Dialect::Sigver15 | Dialect::Sigver19 | Dialect::Sigver20) {
-            simulation.until(joiner, &Did::Joined)?;
+            simulation.until(joiner, &ClientStep::JoinedGroup)?;
         }
         simulation.settle(joiner).map_err(|what| format!("joiner: {what}"))?;
         simulation.settle(first).map_err(|what| format!("first: {what}"))?;
@@ -75,32 +75,32 @@ impl Case {
     }
 
     /// All that is to happen in the two, and nothing else.
-    fn expected(&self, assumed: bool) -> (Vec<Did>, Vec<Did>) {
+    fn expected(&self, assumed: bool) -> (Vec<ClientStep>, Vec<ClientStep>) {
         let (one, other) = (self.first.0, self.joiner.0);
         let v1 =
             |dialect: Dialect| matches!(dialect, Dialect::Sigver15 | Dialect::Sigver16 | Dialect::Sigver18);
-        let mut first = vec![Did::First];
-        let mut joined = vec![Did::Bound, Did::Answer];
+        let mut first = vec![ClientStep::BecameMember];
+        let mut joined = vec![ClientStep::LinkedToMember, ClientStep::Answer];
         if one == Dialect::Sigver5 {
-            first.push(Did::Join);
+            first.push(ClientStep::JoinerArrived);
         }
         if is_current(other) && assumed {
             // The place it was given before it had spoken is taken back, which the member may see.
             match one {
-                Dialect::Sigver5 => first.push(Did::Join),
-                _ => first.push(Did::Gone),
+                Dialect::Sigver5 => first.push(ClientStep::JoinerArrived),
+                _ => first.push(ClientStep::PeerLeft),
             }
         }
-        first.push(Did::Offer);
+        first.push(ClientStep::Offer);
         if other == Dialect::Sigver5 {
-            joined = vec![Did::First, Did::Answer];
+            joined = vec![ClientStep::BecameMember, ClientStep::Answer];
         }
         if v1(one) && v1(other) {
-            first.push(Did::End);
-            joined.push(Did::End);
+            first.push(ClientStep::End);
+            joined.push(ClientStep::End);
         }
         if matches!(other, Dialect::Sigver15 | Dialect::Sigver19 | Dialect::Sigver20) {
-            joined.push(Did::Joined);
+            joined.push(ClientStep::JoinedGroup);
         }
         (first, joined)
     }
@@ -112,14 +112,14 @@ fn same_dialect() -> Vec<Case> {
         for ms in DELAYS {
             for delay in [Delay::Page, Delay::Path] {
                 for (first, joiner) in [(ms, 0), (0, ms), (ms, ms)] {
-                    for comes in [Comes::After, Comes::Between] {
-                        if comes == Comes::Between && dialect == Dialect::Sigver5 {
+                    for join_time in [JoinTime::AfterOpen, JoinTime::BeforeOpen] {
+                        if join_time == JoinTime::BeforeOpen && dialect == Dialect::Sigver5 {
                             continue;
                         }
                         cases.push(Case {
                             first: (dialect, delay(first)),
                             joiner: (dialect, delay(joiner)),
-                            comes,
+                            join_time,
                             json_path: if ms % 200 == 0 { "/111111" } else { "/" },
                         });
                     }
@@ -144,15 +144,15 @@ fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
 
 /// Which conversations between two dialects are left out: nothing on the wire tells in time what the member
 /// reads.
-fn unreadable(one: Dialect, other: Dialect, comes: Comes) -> bool {
+fn unreadable(one: Dialect, other: Dialect, join_time: JoinTime) -> bool {
     match (one, other) {
         // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
         (Dialect::Sigver19, _) | (Dialect::Sigver20, Dialect::Sigver19) => true,
         // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at
         // once.
-        (Dialect::Sigver15, Dialect::Sigver16 | Dialect::Sigver18) => comes == Comes::Between,
+        (Dialect::Sigver15, Dialect::Sigver16 | Dialect::Sigver18) => join_time == JoinTime::BeforeOpen,
         // Its opener gets nothing from us to know that it is in the room by.
-        (Dialect::Sigver5, _) => comes == Comes::Between,
+        (Dialect::Sigver5, _) => join_time == JoinTime::BeforeOpen,
         _ => false,
     }
 }
@@ -161,8 +161,8 @@ fn mixed() -> Vec<Case> {
     let mut cases = Vec::new();
     for one in DIALECTS {
         for other in DIALECTS.into_iter().filter(|other| *other != one) {
-            for comes in [Comes::After, Comes::Between] {
-                if unreadable(one, other, comes) {
+            for join_time in [JoinTime::AfterOpen, JoinTime::BeforeOpen] {
+                if unreadable(one, other, join_time) {
                     continue;
                 }
                 for ms in [0, 200, 500, 1000] {
@@ -170,7 +170,7 @@ fn mixed() -> Vec<Case> {
                         cases.push(Case {
                             first: (one, Delay::Page(first)),
                             joiner: (other, Delay::Page(joiner)),
-                            comes,
+                            join_time,
                             json_path: "/",
                         });
                     }
@@ -193,16 +193,25 @@ fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
     let first = simulation.open("/room", client(Role::Member), Delay::Page(ms));
     simulation.until_reached(first)?;
     let leaves = simulation.open("/room", client(Role::Joiner), Delay::Page(0));
-    simulation.until(leaves, &Did::Bound)?;
+    simulation.until(leaves, &ClientStep::LinkedToMember)?;
     simulation.settle(leaves)?;
     simulation.leave(leaves)?;
     let stays = simulation.open("/room", client(Role::Joiner), Delay::Page(0));
-    simulation.until(stays, &Did::Answer).map_err(|what| format!("joiner: {what}"))?;
+    simulation.until(stays, &ClientStep::Answer).map_err(|what| format!("joiner: {what}"))?;
     simulation.settle(stays)?;
     simulation.settle(first)?;
     let expected = match is_current(dialect) {
-        true => [Did::First, Did::Offer, Did::Gone, Did::Offer].to_vec(),
-        false => [Did::First, Did::Offer, Did::Gone, Did::Offer, Did::End].to_vec(),
+        true => {
+            [ClientStep::BecameMember, ClientStep::Offer, ClientStep::PeerLeft, ClientStep::Offer].to_vec()
+        }
+        false => [
+            ClientStep::BecameMember,
+            ClientStep::Offer,
+            ClientStep::PeerLeft,
+            ClientStep::Offer,
+            ClientStep::End,
+        ]
+        .to_vec(),
     };
     match simulation.log(first) == expected {
         true => Ok(()),
@@ -224,7 +233,7 @@ fn first_message(dialect: Dialect, delay: Delay) -> (Duration, String) {
     let mut simulation = Simulation::new();
     let page: PageId = simulation.open("/room", Client::new(dialect, Role::Member, "room"), delay);
     let opened = simulation.now();
-    simulation.until(page, &Did::First).unwrap();
+    simulation.until(page, &ClientStep::BecameMember).unwrap();
     let messages = simulation.received(page).iter().filter_map(|(time, message)| match message {
         Message::Binary(bytes) => Some((*time - opened, to_hex(bytes))),
         Message::Text(_) => None,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 fn read(name: &str) -> String {
@@ -37,6 +38,91 @@ fn close_codes_are_those_of_the_program() {
     assert!(closes.iter().filter(literal).count() >= 4, "{closes:?}");
     for (code, text) in closes.iter().filter(literal) {
         assert!(document.contains(code) && document.contains(text), "{code} {text} is not in close-codes.md");
+    }
+}
+
+#[test]
+fn restart_table_is_that_of_the_browser_test() {
+    let (source, document) =
+        (read("compat-tests/clients/lib/restart.mjs"), read("docs/reference/restart.md"));
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix('\'')?.split_once("': ["));
+    let mut versions = 0;
+    for (version, known) in rows {
+        let line = document.lines().find(|line| line.starts_with(&format!("| {version} |"))).unwrap();
+        let cells: Vec<&str> = line.split('|').skip(2).map(str::trim).collect();
+        let known = known.trim_end_matches(',').trim_end_matches(']').split(", ");
+        for (cell, known) in cells.iter().zip(known.map(|word| word.trim_matches('\''))) {
+            let word = if known == "returns" { "back after" } else { known };
+            assert!(cell.contains(word), "netflux {version}: {cell} in the table, {known} in the test");
+        }
+        versions += 1;
+    }
+    assert_eq!(versions, 9);
+}
+
+/// The raw answers of a Node.js release to HTTP requests, as recorded.
+fn recorded_answers(version: &str) -> HashMap<String, String> {
+    let mut answers = HashMap::new();
+    let names = ["", "-extra", "-timed"].map(|part| format!("compat-tests/golden/{version}{part}.jsonl"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in names.iter().filter(|name| root.join(name).exists()) {
+        for line in read(name).lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            if text("dir") == "raw-recv" {
+                answers.insert(text("peer"), text("text"));
+            }
+        }
+    }
+    answers
+}
+
+fn recorded_versions() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/golden");
+    let names =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter_map(|name| name.strip_suffix(".jsonl").map(str::to_owned))
+        .filter(|n| !n.contains('-'))
+        .collect()
+}
+
+#[test]
+fn differences_of_http_are_as_recorded() {
+    for version in recorded_versions() {
+        let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+        let answers = recorded_answers(&version);
+        let get = answers.get("GET /").map_or("", |answer| answer.split("\r\n").next().unwrap());
+        let expected = match major {
+            ..=7 => "HTTP/1.1 426 Upgrade Required",
+            8..=11 => "HTTP/1.1 200 OK",
+            _ => "",
+        };
+        assert_eq!(get, expected, "C20, sigver {version}");
+        let compressed = answers["upgrade +deflate"].contains("permessage-deflate");
+        assert_eq!(compressed, major <= 10, "C32, sigver {version}");
+        let whole_list = answers["upgrade +protocols"].contains("Sec-WebSocket-Protocol: aaa, bbb");
+        assert_eq!(whole_list, (8..=16).contains(&major), "C32, sigver {version}");
+    }
+}
+
+#[test]
+fn numbers_of_recordings_are_right() {
+    let versions = recorded_versions();
+    let document = read("docs/explanation/verification.md");
+    let releases = format!("from the {} releases on npm", versions.len());
+    assert!(document.contains(&releases), "{releases}");
+    assert!(
+        read("docs/reference/differences.md").contains(&format!("the {} releases on npm", versions.len()))
+    );
+}
+
+#[test]
+fn socket_of_status_has_one_place() {
+    let documents = [read("docs/reference/status-json.md"), read("docs/reference/configuration.md")];
+    for document in documents {
+        let places = ["$RUNTIME_DIRECTORY", "$XDG_RUNTIME_DIR", "/tmp"].map(|place| document.find(place));
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
     }
 }
 

@@ -21,8 +21,8 @@ const ALLOWED_DUPLICATES: [(&str, &str); 0] = [];
 
 const KINDS: [&str; 5] = ["struct ", "enum ", "trait ", "type ", "union "];
 
-/// Every Rust source below `folders`, with its path relative to the repository.
-fn sources(folders: &[&str]) -> Vec<(String, String)> {
+/// Every file below `folders` with this extension, with its path relative to the repository.
+fn sources(folders: &[&str], extension: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
@@ -31,7 +31,7 @@ fn sources(folders: &[&str]) -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() && path.file_name().is_some_and(|name| name != "node_modules") {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|of_path| of_path == extension) {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
                 found.push((name, fs::read_to_string(&path).unwrap()));
             }
@@ -43,7 +43,7 @@ fn sources(folders: &[&str]) -> Vec<(String, String)> {
 }
 
 fn rust() -> Vec<(String, String)> {
-    sources(&["src", "tests", "compat-tests"])
+    sources(&["src", "tests", "compat-tests"], "rs")
 }
 
 /// The type that a line defines, and true if code outside its module's parent can use it.
@@ -90,7 +90,7 @@ fn report(rule: &str, fix: &str, wrong: &[String]) {
 fn public_type_names_are_unique() {
     let mut public: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut all: BTreeMap<String, usize> = BTreeMap::new();
-    for (file, source) in sources(&["src"]) {
+    for (file, source) in sources(&["src"], "rs") {
         for (number, line) in source.lines().enumerate() {
             if let Some((name, is_public)) = defined_type(line) {
                 *all.entry(name.to_owned()).or_default() += 1;
@@ -125,7 +125,10 @@ fn public_type_names_are_unique() {
 #[test]
 fn doc_comments_begin_with_their_subject() {
     let mut wrong = Vec::new();
-    for (file, source) in rust() {
+    // In a schema every comment documents what follows.
+    let schemas =
+        sources(&["proto"], "proto").into_iter().map(|(file, source)| (file, source.replace("//", "///")));
+    for (file, source) in rust().into_iter().chain(schemas) {
         for (number, text) in doc_comments(&source) {
             let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
             if FORBIDDEN_FIRST_WORDS.contains(&word) {

@@ -7,7 +7,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::clients::{Client, DIALECTS, Did};
+use common::clients::{Client, ClientStep, DIALECTS};
 use common::simulation::{Delay, PageId, Simulation};
 use sigver::protocol::dialect::Dialect;
 use sigver::protocol::frame::Message;
@@ -54,7 +54,7 @@ impl Pinging {
             .find(|(_, message)| *message == Message::binary([0x28, 1].to_vec()))
             .map(|(time, _)| *time - pinged);
         assert!(pong.is_some_and(|after| after <= PONG_TIMEOUT), "{:?}: {pong:?}", self.delay);
-        let wrong = simulation.log(self.page).iter().find(|did| matches!(did, Did::Wrong(_)));
+        let wrong = simulation.log(self.page).iter().find(|step| matches!(step, ClientStep::Failed(_)));
         assert_eq!(wrong, None, "{:?}", self.delay);
     }
 }
@@ -69,23 +69,23 @@ fn has_place(simulation: &mut Simulation, pages: &[PageId]) {
 fn three_meet(protocols: &str, delay: Delay) {
     let mut simulation = Simulation::with_protocols(protocols);
     let first = Pinging::open(&mut simulation, Role::Member, delay);
-    let until = |simulation: &mut Simulation, page: &Pinging, did: Did| {
-        simulation.until(page.page, &did).unwrap_or_else(|what| {
+    let until = |simulation: &mut Simulation, page: &Pinging, step: ClientStep| {
+        simulation.until(page.page, &step).unwrap_or_else(|what| {
             panic!("{protocols} {delay:?}: {what}; {:?}", simulation.received(page.page))
         });
     };
-    until(&mut simulation, &first, Did::First);
+    until(&mut simulation, &first, ClientStep::BecameMember);
     let joiners = [(); 2].map(|()| {
         let joiner = Pinging::open(&mut simulation, Role::Joiner, delay);
-        until(&mut simulation, &joiner, Did::Answer);
-        until(&mut simulation, &joiner, Did::Joined);
+        until(&mut simulation, &joiner, ClientStep::Answer);
+        until(&mut simulation, &joiner, ClientStep::JoinedGroup);
         joiner
     });
     // Long enough for pings of the server.
     simulation.run_for(Duration::from_secs(21));
     let pages = [&first, &joiners[0], &joiners[1]];
     has_place(&mut simulation, &pages.map(|page| page.page));
-    let offers = simulation.log(first.page).iter().filter(|did| **did == Did::Offer).count();
+    let offers = simulation.log(first.page).iter().filter(|step| **step == ClientStep::Offer).count();
     assert_eq!(offers, 2, "{protocols} {delay:?}: {:?}", simulation.log(first.page));
     pages.iter().for_each(|page| page.check(&simulation));
 }
@@ -112,24 +112,24 @@ fn two_meet(dialect: Dialect, role: Role, delay: Delay) {
     let (pinging, other) = match role {
         Role::Member => {
             let pinging = Pinging::open(&mut simulation, role, delay);
-            simulation.until(pinging.page, &Did::First).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::BecameMember).unwrap_or_else(context);
             let other = open_other(&mut simulation, Role::Joiner);
-            simulation.until(other, &Did::Answer).unwrap_or_else(context);
+            simulation.until(other, &ClientStep::Answer).unwrap_or_else(context);
             (pinging, other)
         }
         Role::Joiner => {
             let other = open_other(&mut simulation, Role::Member);
-            simulation.until(other, &Did::First).unwrap_or_else(context);
+            simulation.until(other, &ClientStep::BecameMember).unwrap_or_else(context);
             let pinging = Pinging::open(&mut simulation, role, delay);
-            simulation.until(pinging.page, &Did::Answer).unwrap_or_else(context);
-            simulation.until(pinging.page, &Did::Joined).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::Answer).unwrap_or_else(context);
+            simulation.until(pinging.page, &ClientStep::JoinedGroup).unwrap_or_else(context);
             (pinging, other)
         }
     };
     simulation.run_for(Duration::from_secs(21));
     has_place(&mut simulation, &[pinging.page, other]);
     pinging.check(&simulation);
-    let wrong = simulation.log(other).iter().find(|did| matches!(did, Did::Wrong(_)));
+    let wrong = simulation.log(other).iter().find(|step| matches!(step, ClientStep::Failed(_)));
     assert_eq!(wrong, None, "{dialect} {role:?} {delay:?}");
 }
 
@@ -155,7 +155,9 @@ fn contents_wait_for_the_pong() {
             let member = Pinging::open(&mut simulation, Role::Member, Delay::Path(ms));
             simulation.run_for(Duration::from_millis(ms / 2 + 10));
             let joiner = simulation.open("/room", Client::new(dialect, Role::Joiner, "room"), Delay::Page(0));
-            simulation.until(joiner, &Did::Answer).unwrap_or_else(|what| panic!("{dialect} {ms}: {what}"));
+            simulation
+                .until(joiner, &ClientStep::Answer)
+                .unwrap_or_else(|what| panic!("{dialect} {ms}: {what}"));
             has_place(&mut simulation, &[member.page, joiner]);
             member.check(&simulation);
         }

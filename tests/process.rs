@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 #[tokio::test]
-async fn it_says_where_it_listens_and_does() {
+async fn startup_line_names_the_listening_address() {
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
     let expected = format!("Signaling server is listening on 127.0.0.1:{}", served.port());
     assert_eq!(served.line, expected);
@@ -42,7 +42,7 @@ async fn it_says_where_it_listens_and_does() {
 /// The soft limit of open files is raised to the hard one, as Node.js does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn it_may_have_as_many_files_as_the_system_allows() {
+async fn open_file_limit_is_raised_to_the_hard_limit() {
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"ulimit -Sn 100; exec "$0" -h 127.0.0.1 -p 0 --control off"#]);
     limited.arg(env!("CARGO_BIN_EXE_sigver")).stdin(Stdio::null());
@@ -58,7 +58,7 @@ async fn it_may_have_as_many_files_as_the_system_allows() {
 }
 
 #[tokio::test]
-async fn it_listens_on_ipv6() {
+async fn ipv6_address_is_listened_on() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_err() {
         // No IPv6 here.
         return;
@@ -76,7 +76,7 @@ async fn it_listens_on_ipv6() {
 }
 
 #[tokio::test]
-async fn it_serves_tls() {
+async fn tls_is_served() {
     let files = tls_files();
     let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
@@ -90,7 +90,7 @@ async fn it_serves_tls() {
 }
 
 #[tokio::test]
-async fn what_it_cannot_do_is_one_line_on_stderr() {
+async fn start_errors_are_one_line_on_stderr() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let files = tls_files();
@@ -131,7 +131,7 @@ async fn what_it_cannot_do_is_one_line_on_stderr() {
 }
 
 #[tokio::test]
-async fn it_tells_its_version_and_helps() {
+async fn version_and_help_are_printed() {
     let (code, out, errors) = run(&["-V"]).await;
     assert_eq!((code, &out[..], &errors[..]), (Some(0), concat!(env!("CARGO_PKG_VERSION"), "\n"), ""));
     let (code, out, errors) = run(&["--help"]).await;
@@ -180,7 +180,7 @@ async fn command_lines_of_every_era_serve() {
 }
 
 #[tokio::test]
-async fn it_reads_the_variables_of_earlier_versions() {
+async fn environment_variables_of_earlier_versions_are_read() {
     let mut command = sigver(&[]);
     command.env("NODE_IP", "127.0.0.1").env("NODE_PORT", "0");
     let served = Served::spawn(command).await;
@@ -193,7 +193,7 @@ async fn it_reads_the_variables_of_earlier_versions() {
 }
 
 #[tokio::test]
-async fn called_signallerd_it_is_signallerd() {
+async fn program_named_signallerd_behaves_as_signallerd() {
     let folder = std::env::temp_dir().join(format!("sigver-called-signallerd-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let name = folder.join("signallerd");
@@ -223,7 +223,7 @@ async fn called_signallerd_it_is_signallerd() {
 }
 
 #[tokio::test]
-async fn misused_it_fails_as_programs_in_go_do() {
+async fn invalid_signallerd_usage_fails_as_go_programs_do() {
     let (code, out, errors) = run(&["--compat-cli", "signallerd", "-p", "80"]).await;
     assert_eq!((code, &out[..]), (Some(2), ""));
     assert!(
@@ -307,7 +307,7 @@ async fn sigint_closes_every_connection() {
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_hangs_does_not_hold_it() {
+async fn hanging_tls_handshake_does_not_delay_shutdown() {
     let files = tls_files();
     let (key, cert) = (&*files.key.to_string(), &*files.cert.to_string());
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
@@ -326,7 +326,7 @@ async fn a_tls_handshake_that_hangs_does_not_hold_it() {
 }
 
 #[tokio::test]
-async fn what_it_serves_over_is_up_to_its_operator() {
+async fn transport_option_selects_the_transports() {
     for (transport, events, websocket) in [("all", 200, 101), ("sse", 200, 404), ("ws", 404, 101)] {
         let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-t", transport]).await;
         let address = SocketAddr::from(([127, 0, 0, 1], served.port()));

@@ -6,20 +6,14 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
+use common::process::sigver;
 use common::ws::{Got, Ws, request};
 use common::{TestGateway, hex, soon, to_hex};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-
-fn sigver(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
 
 /// A new path for a file of this test.
 fn path(name: &str) -> PathBuf {
@@ -172,7 +166,7 @@ async fn lines(file: &Path, of: &str, count: usize) -> String {
 }
 
 #[tokio::test]
-async fn what_was_recorded_is_played_without_a_difference_until_something_changes() {
+async fn recording_replays_without_differences_until_the_server_changes() {
     let gateway = TestGateway::start("auto").await;
     let file = path("conversations.jsonl");
     let name = file.to_str().unwrap();
@@ -217,20 +211,21 @@ async fn what_was_recorded_is_played_without_a_difference_until_something_change
     std::fs::write(&tampered, text.replacen(line, r#""dir":"recv","op":"binary","hex":"2002""#, 1)).unwrap();
     let (code, out, _) = replay(&[tampered.to_str().unwrap()]).await;
     assert_eq!(code, 1);
-    let shown = "changed at P2\n      expected binary 2002\n      actual   binary 2000\n2 passed, 1 failed\n";
+    let shown =
+        "changed at P2\n      expected connected{2}\n      actual   connected{false}\n2 passed, 1 failed\n";
     assert!(out.ends_with(shown), "{out}");
     let (code, out, _) = replay(&[tampered.to_str().unwrap(), "--json"]).await;
     let out: Value = serde_json::from_str(&out).unwrap();
     let difference = &out["scenarios"][0]["differences"][0];
     assert_eq!(
         (code, &difference["kind"], &difference["expected"]),
-        (1, &"changed".into(), &"binary 2002".into())
+        (1, &"changed".into(), &"connected{2}".into())
     );
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn each_scenario_may_have_a_file_and_a_recording_is_never_written_over() {
+async fn folder_gets_a_file_per_scenario_and_no_recording_is_overwritten() {
     let gateway = TestGateway::start("auto").await;
     let folder = path("folder");
     let out = format!("{}/", folder.to_str().unwrap());
@@ -256,7 +251,7 @@ async fn each_scenario_may_have_a_file_and_a_recording_is_never_written_over() {
 }
 
 #[tokio::test]
-async fn over_tls_both_work() {
+async fn record_and_replay_work_over_tls() {
     let folder = path("tls");
     std::fs::create_dir(&folder).unwrap();
     let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
@@ -291,7 +286,7 @@ async fn over_tls_both_work() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_it_is_killed_and_all_else_is_passed_on() {
+async fn killed_recorder_keeps_its_lines_and_other_traffic_is_forwarded() {
     let gateway = TestGateway::start("auto").await;
     let upstream = format!("ws://{}", gateway.address);
     let recorder = Recorder::start(&upstream, &[]).await;
@@ -312,7 +307,7 @@ async fn nothing_is_lost_when_it_is_killed_and_all_else_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_noticed() {
+async fn unreachable_server_is_reported() {
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let recorder = Recorder::start(&format!("ws://{nobody}"), &[]).await;
     let mut tcp = recorder.tcp().await;
@@ -325,7 +320,7 @@ async fn a_server_that_is_not_there_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_recording_of_an_original_is_played_too() {
+async fn recording_of_an_original_replays() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/golden/20.1.0.jsonl");
     let golden = golden.to_str().unwrap();
     let (code, out, errors) = replay(&[golden, "--protocol", "sigver-20.1.0", "--steps"]).await;
@@ -334,7 +329,7 @@ async fn a_recording_of_an_original_is_played_too() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_played_says_why() {
+async fn unplayable_scenarios_are_reported_with_a_reason() {
     let broken = path("broken.jsonl");
     let good = r#"{"v":"any","sc":"s","t":0,"peer":"P1","dir":"connect","path":"/"}"#;
     std::fs::write(

@@ -79,7 +79,7 @@ async fn sigver_8_clients_exchange_messages_by_get() {
     // A page that sends by fetch accepts anything.
     let path = format!("/?data=%7B%7D&id={link}&myId={opener_id}");
     let mut sent = ask(gateway.address, "GET", &path, &[ORIGIN], "").await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     joining.expect(&["data: {\"data\":\"{}\"}"]).await;
     gateway.stop().await;
 }
@@ -147,7 +147,7 @@ async fn errors_are_sent_only_to_the_client_concerned() {
         .await;
     gateway.get(&format!("/?foo=x&myId={opener_id}")).await;
     opener.expect(&["data: {\"error\":4000,\"message\":\"MESSAGE_ERROR: Unknown message\"}"]).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     let (mut joining, joiner_id) = gateway.query("join=k").await;
     gateway.get(&format!("/?data=x&myId={joiner_id}")).await;
     opener.event().await;
@@ -196,7 +196,11 @@ async fn reconnecting_browser_gets_no_content() {
         // event-source-polyfill has no header for it.
         let query = format!("{path}{}lastEventId=last", if path.contains('?') { "&" } else { "?" });
         let mut answer = ask(gateway.address, "GET", &query, &[EVENTS, ORIGIN], "").await;
-        assert_eq!((answer.status, &*answer.text().await), (204, ""), "{query}");
+        assert_eq!(
+            (answer.status, &*answer.text().await),
+            (410, "410 Gone: the event stream has ended\n"),
+            "{query}"
+        );
     }
     // The id of an event of another server begins a stream as no id does.
     ask(gateway.address, "GET", "/?lastEventId=7", &[EVENTS], "").await.expect(&[":ok"]).await;
@@ -392,7 +396,7 @@ async fn shutdown_ends_streams_at_once() {
     let (mut by_query, id) = gateway.query("open=k").await;
     let (mut by_post, _) = gateway.auth().await;
     let mut sent = gateway.get(&format!("/?data=x&myId={id}")).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     by_query.event().await;
     // A client within a request.
     let mut half = gateway.tcp().await;
@@ -415,7 +419,7 @@ async fn idle_stream_gets_comments_and_a_get_that_sends_ends() {
     let (mut stream, _) = gateway.auth().await;
     let (mut opener, id) = gateway.query("open=k").await;
     let mut sent = gateway.get(&format!("/?data=x&id=1&myId={id}")).await;
-    sent.expect(&[":ok", "id: last"]).await;
+    sent.expect(&[":ok", "event: sent\nid: last\ndata: ok"]).await;
     opener.event().await;
     let begin = Instant::now();
     let end = tokio::time::timeout(Duration::from_secs(18), sent.next()).await;

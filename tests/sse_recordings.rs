@@ -253,7 +253,7 @@ async fn receive(answers: &mut [Option<Answer>], got: &mut [Got]) {
         drop(next);
         match event {
             // C74: the event that stops a browser from reconnecting is not delivered to the page.
-            Some(event) if event == "id: last" => {}
+            Some(event) if event == "event: sent\nid: last\ndata: ok" => {}
             Some(event) => got[at].events.push(event.replace("id: last\n", "")),
             None => answers[at] = None,
         }

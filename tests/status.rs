@@ -7,16 +7,16 @@ mod common;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
+use common::process::{self, Served};
 use common::ws::{Got, Ws};
 use common::{hex, soon};
 use serde_json::{Value, json};
 use sigver::protocol::dialect::Dialect;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::Command;
 
 /// Key of a room, which must not appear in any output.
 const KEY: &str = "very-secret-key";
@@ -37,25 +37,15 @@ impl SocketDir {
 
     /// Returns the program with this directory as the place of sockets.
     fn sigver(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sigver"));
-        // The environment of the tests must not configure the program.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIGVER_")) {
-            command.env_remove(name);
-        }
+        let mut command = process::sigver(args);
         command.env_remove("RUNTIME_DIRECTORY").env("XDG_RUNTIME_DIR", &self.0);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.kill_on_drop(true);
         command
     }
 
-    async fn serve(&self, args: &[&str]) -> ServerProcess {
-        let mut process = self.sigver(&[&["-h", "127.0.0.1"], args].concat()).spawn().unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        let stderr = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        soon("the startup line", stdout.read_line(&mut line)).await.unwrap();
-        let port = line.trim_end().rsplit(':').next().unwrap().parse().unwrap();
-        ServerProcess { process, _stdout: stdout, stderr, port }
+    async fn serve(&self, args: &[&str]) -> Served {
+        // A stop does not wait for clients that stay.
+        let common = ["-h", "127.0.0.1", "--drain-timeout", "0"];
+        Served::spawn(self.sigver(&[&common, args].concat())).await
     }
 
     /// Runs `sigver status`. Returns whether it succeeds, and its stdout and stderr.
@@ -80,33 +70,12 @@ impl Drop for SocketDir {
     }
 }
 
-struct ServerProcess {
-    process: Child,
-    _stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
-    port: u16,
-}
-
-impl ServerProcess {
-    async fn ws(&self, path: &str) -> Ws<TcpStream> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let stream = soon("a connection", TcpStream::connect(address)).await.unwrap();
-        Ws::open(stream, path).await
-    }
-
-    async fn signal(&self, name: &str) {
-        let command = format!("kill -{name} {}", self.process.id().unwrap());
-        assert!(Command::new("sh").args(["-c", &command]).status().await.unwrap().success());
-    }
-
-    /// Stops the server. Returns the rest of its stderr.
-    async fn stop(mut self) -> String {
-        self.signal("TERM").await;
-        assert!(soon("the exit", self.process.wait()).await.unwrap().success());
-        let mut errors = String::new();
-        soon("stderr", self.stderr.read_to_string(&mut errors)).await.unwrap();
-        errors
-    }
+/// Stops the server. Returns its stderr, without the part that was read before.
+async fn stop(served: Served) -> String {
+    served.signal("TERM").await;
+    let (status, _, errors) = served.end().await;
+    assert!(status.success());
+    errors
 }
 
 fn dialect<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -128,7 +97,7 @@ fn numbers(status: &Value, name: &str) -> [u64; 4] {
 }
 
 /// Returns a member and a joiner of sigver 20 in the same room.
-async fn pair_v20(server: &ServerProcess) -> [Ws<TcpStream>; 2] {
+async fn pair_v20(server: &Served) -> [Ws<TcpStream>; 2] {
     let path = format!("/{KEY}");
     let (mut member, mut joiner) = (server.ws(&path).await, server.ws(&path).await);
     assert!(member.binary(&hex("1a02080b")).await);
@@ -142,13 +111,13 @@ async fn pair_v20(server: &ServerProcess) -> [Ws<TcpStream>; 2] {
 async fn status_counts_connections_and_rooms_by_dialect() {
     let dir = SocketDir::new("counts");
     let served = dir.serve(&["-p", "0"]).await;
-    let empty = dir.json(served.port).await;
+    let empty = dir.json(served.port()).await;
     assert_eq!(empty["connections"], json!({"active": 0, "total": 0}));
     assert_eq!(
         empty["rooms"],
         json!({"total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0, "list": []})
     );
-    assert_eq!(empty["address"], format!("127.0.0.1:{}", served.port));
+    assert_eq!(empty["address"], format!("127.0.0.1:{}", served.port()));
 
     let peers = pair_v20(&served).await;
     // sigver-7 joins the room, sigver-5 opens another; one client on a path and one without send nothing.
@@ -163,7 +132,7 @@ async fn status_counts_connections_and_rooms_by_dialect() {
     let mut mute = served.ws("/").await;
     mute.expect_nothing().await;
 
-    let status = dir.json(served.port).await;
+    let status = dir.json(served.port()).await;
     assert_eq!(status["connections"], json!({"active": 6, "total": 6}));
     assert_eq!(numbers(&status, "sigver-20"), [2, 2, 0, 0]);
     assert_eq!(numbers(&status, "sigver-19"), [0, 0, 2, 2]);
@@ -197,7 +166,7 @@ async fn status_counts_connections_and_rooms_by_dialect() {
         ws.close(1000).await;
         ws.expect(&[Got::Close(Some(1000), String::new()), Got::End]).await;
     }
-    let status = dir.json(served.port).await;
+    let status = dir.json(served.port()).await;
     assert_eq!(numbers(&status, "sigver-18"), [0, 0, 0, 0]);
     assert_eq!(numbers(&status, "sigver-16"), [0, 0, 0, 0]);
     assert_eq!(numbers(&status, "sigver-20"), [3, 3, 0, 0]);
@@ -207,14 +176,14 @@ async fn status_counts_connections_and_rooms_by_dialect() {
     assert_eq!((&status["rooms"]["total"], &status["rooms"]["mixed"]), (&json!(2), &json!(0)));
 
     // The text names the room by the same hash.
-    let port = served.port.to_string();
+    let port = served.port().to_string();
     let (done, out, errors) = dir.status(&["-p", &port, "--rooms", "--connections"]).await;
     assert!(done && errors.is_empty(), "{errors}");
     assert!(out.contains(&format!("\n{hash}  sigver-20 2\n")), "{out}");
     assert!(out.lines().any(|line| line.starts_with("sigver-20 ") && line.contains("corrected 1")), "{out}");
     assert!(!out.contains(KEY) && !out.contains("other-key"), "{out}");
     drop((peers, mute));
-    served.stop().await;
+    stop(served).await;
 }
 
 #[tokio::test]
@@ -224,7 +193,7 @@ async fn pinned_dialect_and_signaller_are_counted() {
     let mut silent = served.ws("/room").await;
     silent.expect(&[Got::binary("1001")]).await;
     let listener = served.ws("/listen/abc").await;
-    let status = dir.json(served.port).await;
+    let status = dir.json(served.port()).await;
     assert_eq!(numbers(&status, "sigver-18"), [1, 1, 0, 0]);
     assert_eq!(dialect(&status, "sigver-18")["by_evidence"]["pinned"]["active"], 1);
     let served_now = ["sigver-18", "sigver-20"].map(|name| dialect(&status, name)["served"].clone());
@@ -232,28 +201,28 @@ async fn pinned_dialect_and_signaller_are_counted() {
     let signaller = &status["signaller"];
     assert_eq!((&signaller["served"], &signaller["active"]), (&json!(true), &json!(1)));
     drop(listener);
-    let port = served.port.to_string();
+    let port = served.port().to_string();
     let (_, text, _) = dir.status(&["-p", &port]).await;
     let listed: Vec<&str> =
         text.lines().skip(4).take(3).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(listed, ["sigver-18", "signaller", "(not"], "{text}");
-    served.stop().await;
+    stop(served).await;
 }
 
 #[tokio::test]
 async fn event_streams_are_counted() {
     let dir = SocketDir::new("streams");
     let served = dir.serve(&["-p", "0"]).await;
-    let address = SocketAddr::from(([127, 0, 0, 1], served.port));
+    let address = SocketAddr::from(([127, 0, 0, 1], served.port()));
     let headers = [("Accept", "text/event-stream"), ("Origin", "https://page.example")];
     let mut stream = common::sse::ask(address, "GET", &format!("/?open={KEY}"), &headers, "").await;
     stream.expect(&[":ok"]).await;
     assert!(stream.event().await.contains("\"isKeyOk\":true"));
-    let status = dir.json(served.port).await;
+    let status = dir.json(served.port()).await;
     assert_eq!(status["connections"], json!({"active": 1, "total": 1}));
     assert_eq!((numbers(&status, "sigver-8")[0], &status["unrecognised"]["active"]), (1, &json!(0)));
     drop(stream);
-    served.stop().await;
+    stop(served).await;
 }
 
 #[tokio::test]
@@ -271,23 +240,23 @@ async fn sigusr1_prints_status_on_stderr() {
     assert!(text.contains("\nrooms: 1; 0 with more than one dialect"), "{text}");
     assert!(!text.contains(KEY), "{text}");
     drop(peers);
-    served.stop().await;
+    stop(served).await;
 }
 
 #[tokio::test]
 async fn status_without_a_socket_fails_with_the_reason() {
     let dir = SocketDir::new("off");
     let (off, other) = (dir.serve(&["-p", "0", "--control", "off"]).await, dir.serve(&["-p", "0"]).await);
-    assert!(!dir.socket(off.port).exists() && dir.socket(other.port).exists());
-    let (done, out, errors) = dir.status(&["--port", &off.port.to_string()]).await;
+    assert!(!dir.socket(off.port()).exists() && dir.socket(other.port()).exists());
+    let (done, out, errors) = dir.status(&["--port", &off.port().to_string()]).await;
     assert!(!done && out.is_empty());
     assert_eq!(errors.lines().count(), 1, "{errors}");
-    let others = format!("There are sockets of servers on other ports: {}", other.port);
+    let others = format!("There are sockets of servers on other ports: {}", other.port());
     assert!(errors.starts_with("error: no server answers (") && errors.contains(&others), "{errors}");
     let (done, _, errors) = dir.status(&["--control", "off"]).await;
     assert!(!done && errors.contains("the control socket is off"), "{errors}");
-    assert_eq!(off.stop().await.matches("warning").count(), 0);
-    other.stop().await;
+    assert_eq!(stop(off).await.matches("warning").count(), 0);
+    stop(other).await;
 }
 
 #[tokio::test]
@@ -295,15 +264,15 @@ async fn each_server_has_its_own_socket_and_removes_it() {
     let dir = SocketDir::new("two");
     let (first, second) = (dir.serve(&["-p", "0"]).await, dir.serve(&["-p", "0"]).await);
     let peers = pair_v20(&second).await;
-    assert_eq!(dir.json(first.port).await["connections"]["active"], 0);
-    assert_eq!(dir.json(second.port).await["connections"]["active"], 2);
-    let socket = dir.socket(first.port);
+    assert_eq!(dir.json(first.port()).await["connections"]["active"], 0);
+    assert_eq!(dir.json(second.port()).await["connections"]["active"], 2);
+    let socket = dir.socket(first.port());
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    first.stop().await;
+    stop(first).await;
     assert!(!socket.exists());
-    assert_eq!(dir.json(second.port).await["connections"]["active"], 2);
+    assert_eq!(dir.json(second.port()).await["connections"]["active"], 2);
     drop(peers);
-    second.stop().await;
+    stop(second).await;
 }
 
 #[tokio::test]
@@ -316,19 +285,19 @@ async fn socket_left_by_a_crash_is_replaced() {
     assert!(path.exists());
     let served = dir.serve(&[&["-p", "0"], &control[..]].concat()).await;
     let (done, out, errors) = dir.status(&control).await;
-    assert!(done && out.contains(&format!(" on 127.0.0.1:{},", served.port)), "{out}{errors}");
+    assert!(done && out.contains(&format!(" on 127.0.0.1:{},", served.port())), "{out}{errors}");
     // Another server on the same socket serves its clients, and warns.
     let third = dir.serve(&[&["-p", "0"], &control[..]].concat()).await;
     let mut ws = third.ws("/k").await;
     assert!(ws.binary(&hex("1a02080b")).await);
     ws.expect(&[Got::binary("2001")]).await;
     drop(ws);
-    let errors = third.stop().await;
+    let errors = stop(third).await;
     let warning = "warning: no control socket, so that 'sigver status' does not work: ";
     assert!(errors.starts_with(warning) && errors.contains("another server answers there\n"), "{errors}");
     let (done, ..) = dir.status(&control).await;
     assert!(done, "the third server removed the socket of the second");
-    served.stop().await;
+    stop(served).await;
     assert!(!path.exists());
 }
 
@@ -336,15 +305,15 @@ async fn socket_left_by_a_crash_is_replaced() {
 async fn stalled_status_client_delays_neither_others_nor_shutdown() {
     let dir = SocketDir::new("hang");
     let served = dir.serve(&["-p", "0"]).await;
-    let path = dir.socket(served.port);
+    let path = dir.socket(served.port());
     let hanging = tokio::net::UnixStream::connect(&path).await.unwrap();
     let mut wrong = tokio::net::UnixStream::connect(&path).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut wrong, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     soon("an answer", wrong.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("error: "), "{answer}");
-    assert_eq!(dir.json(served.port).await["connections"]["active"], 0);
-    let end = tokio::time::timeout(Duration::from_secs(4), served.stop()).await;
+    assert_eq!(dir.json(served.port()).await["connections"]["active"], 0);
+    let end = tokio::time::timeout(Duration::from_secs(4), stop(served)).await;
     assert!(end.is_ok(), "shutdown waits for a client that sent no request");
     drop(hanging);
 }

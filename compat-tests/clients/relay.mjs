@@ -1,11 +1,9 @@
-// The contract of signallerd's client library, in real pages, against the gateway's signaller path relay.
+// The contract of signallerd's client library, in real pages, against the gateway's signaller protocol.
 // See README.md.
 
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { openBrowser } from './lib/browser.mjs'
+import { startGateway } from './lib/gateway.mjs'
 import { playRelay } from './lib/relay.mjs'
 import { openSite } from './lib/site.mjs'
 
@@ -44,31 +42,12 @@ function readCommandLine () {
   }
 }
 
-async function startServer (bin, args) {
-  const env = { ...process.env, SIGVER_LOG: 'warn', SIGVER_CONTROL: 'off', SIGVER_DRAIN_TIMEOUT: '0' }
-  const child = spawn(bin, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  const exited = once(child, 'exit')
-  const line = once(createInterface(child.stdout), 'line').then(([line]) => line)
-  const first = await Promise.race([line, exited.then(() => undefined)])
-  const port = /:(\d+)$/.exec(first ?? '')?.[1]
-  if (!port) {
-    throw new Error(`${bin} ${args.join(' ')} does not serve`)
-  }
-  return {
-    url: `ws://127.0.0.1:${port}`,
-    async stop () {
-      child.kill('SIGTERM')
-      await exited
-    }
-  }
-}
-
 const { bin, limit } = readCommandLine()
 const [site, otherSite, { browser, context }] = await Promise.all([openSite(), openSite(), openBrowser()])
 const total = { passed: 0, failed: 0 }
 try {
   for (const [label, args] of Object.entries(WAYS)) {
-    const server = await startServer(bin, args(`^${site.origin.replaceAll('.', '\\.')}$`))
+    const server = await startGateway(bin, args(`^${site.origin.replaceAll('.', '\\.')}$`))
     try {
       const { passed, failed } = await playRelay({
         context, origin: site.origin, foreign: otherSite.origin, signaling: server.url, limit, label

@@ -7,12 +7,11 @@
 //!                               └── starts the servers (oracle): the gateway, the Node.js servers
 //! ```
 //!
-//! [`exceptions`], [`client_view`] and [`report`] are pure; [`interop`] runs the program's tools against the
+//! [`exceptions`] and [`report`] are pure; [`interop`] runs the program's tools against the
 //! Node.js servers. Of the gateway only `sigver::tools::replay` is used, which uses no codec: sent frames
 //! were recorded or written by hand, and received frames are compared as bytes. (Costs are compared in
 //! `benches/compare`, with the load generator of `sigver::tools::bench`.)
 
-pub mod client_view;
 pub mod exceptions;
 pub mod goldens;
 pub mod interop;

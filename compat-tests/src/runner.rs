@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::client_view::{client_view, with_numbers};
 use crate::compare::{Comparison, ComparisonRules, Difference, compare};
 use crate::exceptions::{Exceptions, Mode};
 use crate::goldens::Original;
@@ -19,6 +18,7 @@ use crate::peer::AutoReply;
 use crate::player::{PlayOptions, play};
 use crate::rename::needs_own_server;
 use crate::transcript::{Scenario, TranscriptRecord};
+use sigver::tools::replay::json_view::{client_view, with_numbers};
 
 /// Attempts at a scenario with a random choice before it counts as different.
 const MAX_ATTEMPTS: usize = 20;
@@ -361,6 +361,7 @@ fn probe_reply(version: &str) -> Option<AutoReply> {
     let (pong, heartbeat): (&[u8], &[u8]) = (&[0x28, 0x01], &[0x20, 0x01]);
     let is = |majors: &[&str]| majors.iter().any(|major| version.starts_with(major));
     Some(AutoReply {
+        is_shown: false,
         frame: &[0x10, 0x01, 0x20, 0x01],
         answer: is(&["15."]).then_some(pong),
         later: is(&["16.", "17.", "18."]).then_some(heartbeat),

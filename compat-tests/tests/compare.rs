@@ -59,7 +59,7 @@ fn renamed(scenario: &Scenario) -> Scenario {
                 for id in mask(layout, payload).ids.into_iter().filter(Id::is_server_generated) {
                     let next = 2_000_000 + ids.len() as u64;
                     let next = match id {
-                        Id::Number(_) => Id::Number(next),
+                        Id::Number(_) | Id::Index(_) => Id::Number(next),
                         Id::Text(_) => Id::Text(format!("id_{next}")),
                     };
                     ids.entry(id).or_insert(next);

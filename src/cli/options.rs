@@ -245,7 +245,7 @@ pub(super) static OPTIONS: [OptionSpec; 31] = [
     })
     .help(
         Gateway,
-        "Path of the socket for sigver status, auto ($XDG_RUNTIME_DIR/sigver-<port>.sock, else in /tmp), or off",
+        "Path of the socket for sigver status, auto (sigver-<port>.sock in the first of $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR and /tmp), or off",
     ),
     set("transcode", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.transcode = v)).help(
         Gateway,

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The part of clients' addresses that is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum LogIp {
     /// No part.
     #[default]
@@ -15,23 +16,6 @@ pub enum LogIp {
 }
 
 impl LogIp {
-    /// All values.
-    pub const ALL: [LogIp; 3] = [LogIp::Off, LogIp::Prefix, LogIp::Full];
-
-    /// Returns the name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            LogIp::Off => "off",
-            LogIp::Prefix => "prefix",
-            LogIp::Full => "full",
-        }
-    }
-
-    /// Returns the value with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        LogIp::ALL.into_iter().find(|value| value.name() == name)
-    }
-
     /// Returns the text that is logged of an address.
     pub fn format(self, address: IpAddr) -> Option<String> {
         // An IPv4 client of a socket for both.
@@ -71,8 +55,11 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back() {
-        assert!(LogIp::ALL.into_iter().all(|value| LogIp::from_name(value.name()) == Some(value)));
-        assert_eq!(LogIp::from_name("on"), None);
+    fn names_are_parsed() {
+        assert_eq!(
+            ["off", "prefix", "full"].map(str::parse),
+            [Ok(LogIp::Off), Ok(LogIp::Prefix), Ok(LogIp::Full)]
+        );
+        assert!("on".parse::<LogIp>().is_err());
     }
 }

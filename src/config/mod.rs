@@ -106,7 +106,7 @@ pub struct Config {
     pub admin: Option<ListenAddress>,
     /// Transports that are served. By default all.
     pub transports: EnabledTransports,
-    /// Settings of the path relay of signallerd.
+    /// Settings of the signaller protocol.
     pub signaller: SignallerConfig,
 }
 
@@ -145,10 +145,10 @@ impl Config {
     /// Returns the part that concerns the protocol detection.
     pub fn policy(&self) -> Policy {
         Policy {
-            releases: self.protocol.releases,
             windows: self.detection,
             transcode: self.transcode,
             rooms: self.rooms.clone(),
+            ..Policy::new(self.protocol.releases)
         }
     }
 
@@ -187,7 +187,7 @@ pub enum EnabledTransports {
     EventStream,
 }
 
-/// Settings of the path relay of signallerd, with the defaults of that program.
+/// Settings of the signaller protocol, with the defaults of that program.
 #[derive(Debug, Clone, Default)]
 pub struct SignallerConfig {
     /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so

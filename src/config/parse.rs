@@ -188,7 +188,7 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
 
 /// Parses the part of clients' addresses that is logged.
 pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
-    LogIp::from_name(text).ok_or(ValueError::Word("full, prefix or off"))
+    text.parse().map_err(|_| ValueError::Word("full, prefix or off"))
 }
 
 /// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything".

@@ -15,7 +15,6 @@ use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -26,9 +25,10 @@ use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
-use super::tls::{self, TlsError};
+use super::tls::{ReloadableTls, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
 use super::unix_socket::UnixSocketError;
@@ -51,6 +51,7 @@ pub struct Gateway {
     frontend: Arc<Frontend>,
     status: StatusService,
     drain_timeout: Duration,
+    reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
     admin: Option<AdminListener>,
 }
@@ -80,7 +81,7 @@ impl Gateway {
     /// The configuration is contradictory, or the files for TLS are invalid.
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
-        config.tls.as_ref().map(tls::load).transpose()?;
+        config.tls.as_ref().map(ReloadableTls::load).transpose()?;
         Ok(())
     }
 
@@ -90,13 +91,11 @@ impl Gateway {
     /// The configuration is contradictory, the files for TLS are invalid, or the address is not available.
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
-        let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
+        let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
+        let reloader = Reloader::new(config.clone(), tls.clone());
         let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
-        let addresses = local_addresses(&sockets)?;
-        let admin = match admin.is_empty() {
-            true => None,
-            false => Some(AdminListener::new(local_addresses(&admin)?, admin)),
-        };
+        let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
+        let admin = AdminListener::new(admin).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -128,6 +127,7 @@ impl Gateway {
             frontend,
             status,
             drain_timeout: config.drain_timeout,
+            reloader,
             admin_socket,
             admin,
         })
@@ -167,6 +167,11 @@ impl Gateway {
         self.admin_socket.as_ref().err()
     }
 
+    /// Returns access to the settings, also while the gateway runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Returns access to the status, also while the gateway runs.
     pub fn status(&self) -> StatusService {
         self.status.clone()
@@ -189,38 +194,30 @@ impl Gateway {
     /// seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
-        let answer_control = async {
-            match &admin_socket {
-                Ok(Some(socket)) => socket.serve(&status).await,
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
-        };
+        let control = admin_socket.as_ref().ok().and_then(Option::as_ref);
+        let tls = frontend.tls.clone();
         let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
         let drain = async {
             tokio::select! {
                 () = drain => {}
-                () = pending_unless(drain_requested) => {}
+                () = or_pending(drain_requested) => {}
             }
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_control => {}
-            () = pending_unless(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+            () = or_pending(control.map(|socket| socket.serve(&status))) => {}
+            () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+            () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }
     }
 }
 
 /// Waits for a future, or forever if there is none.
-async fn pending_unless(future: Option<impl Future<Output = ()>>) {
+async fn or_pending(future: Option<impl Future<Output = ()>>) {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-fn local_addresses(sockets: &[ListeningSocket]) -> Result<Vec<LocalAddress>, StartError> {
-    let addresses = sockets.iter().map(ListeningSocket::local_address);
-    addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)
 }
 
 fn first_tcp(addresses: &[LocalAddress]) -> Option<SocketAddr> {
@@ -293,7 +290,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
 struct Frontend {
     shared: Arc<Shared>,
     routes: Routes,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ReloadableTls>>,
     max_message: usize,
 }
 
@@ -332,7 +329,7 @@ impl Frontend {
         endpoint: ClientEndpoint,
         alive: TaskTrackerToken,
     ) {
-        let Some(acceptor) = self.tls.clone() else { return };
+        let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
             () = self.shared.shutdown.draining() => return,
@@ -406,7 +403,7 @@ impl Frontend {
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
                             if let Some(activity) = &shared.activity {
-                                activity.count_end("signaller", cause);
+                                activity.count_end("signaller", cause, 0);
                             }
                             let lasted_s = began.elapsed().as_secs();
                             tracing::debug!(id = id.0, cause, lasted_s, "connection ended");

@@ -81,14 +81,17 @@ impl ListeningSocket {
             ListenAddress::Tcp { host, port } => {
                 Ok(vec![ListeningSocket::Tcp(listener::bind(host, *port).await?)])
             }
-            ListenAddress::Unix(path) => {
-                Ok(vec![ListeningSocket::Unix(UnixSocket::bind(path, mode).await?)])
-            }
+            ListenAddress::Unix(path) => Ok(vec![ListeningSocket::Unix(UnixSocket::bind(path, mode).await?)]),
             ListenAddress::Inherited(name) => inherited.take(name),
         }
     }
 
-    pub(super) fn local_address(&self) -> io::Result<LocalAddress> {
+    /// Returns the addresses of the sockets.
+    pub(super) fn local_addresses(sockets: &[ListeningSocket]) -> io::Result<Vec<LocalAddress>> {
+        sockets.iter().map(ListeningSocket::local_address).collect()
+    }
+
+    fn local_address(&self) -> io::Result<LocalAddress> {
         let unix = |listener: &UnixListener| {
             Ok(LocalAddress::Unix(listener.local_addr()?.as_pathname().map(PathBuf::from)))
         };

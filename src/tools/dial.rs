@@ -25,7 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::config::redact::displayed;
@@ -141,9 +141,14 @@ impl Target {
         Ok(DialedStream::Tls(Box::new(stream.await.map_err(late)?.map_err(failed)?)))
     }
 
-    /// Opens a WebSocket on a client's path. Returns it with the answer to the upgrade request.
+    /// Opens a WebSocket on a client's path, as a page of the server's own origin would. Returns it with the
+    /// answer to the upgrade request.
     pub async fn open(&self, path: &str) -> Result<(DialedSocket, Response), ConnectError> {
-        self.upgrade(format!("ws://{}{}", self.authority, self.path(path)), None).await
+        let request = format!("ws://{}{}", self.authority, self.path(path)).into_client_request();
+        let mut request = request.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let origin = HeaderValue::try_from(self.origin());
+        request.headers_mut().extend(origin.ok().map(|origin| (header::ORIGIN, origin)));
+        self.upgrade(request, None).await
     }
 
     /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
@@ -166,6 +171,12 @@ impl Target {
     /// Returns the value of a `Host` header.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Returns the value of an `Origin` header, as pages of this server send it.
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
     }
 
     /// Returns the path on the server of a client's path.

@@ -1,11 +1,12 @@
 //! `sigver status`: asks a server on this machine for its status, over its control socket, and prints the
 //! answer.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -39,8 +40,34 @@ pub(crate) struct StatusArgs {
     rooms: bool,
 }
 
+/// Error of the command.
+#[derive(Debug, Error)]
+enum StatusError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// Error that the server answered.
+    #[error("{0}")]
+    Rejected(String),
+    #[error(
+        "no server answers ({failures}). Is it running, on this port (--port), and as this user (or ask as \
+         root)?{others}"
+    )]
+    NoServer { failures: String, others: String },
+}
+
+/// Error of a request to one socket.
+#[derive(Debug, Error)]
+enum RequestError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the socket belongs to another user")]
+    OtherUser,
+    #[error("the connection was closed without an answer")]
+    NoAnswer,
+}
+
 /// Prints the status.
-pub(crate) async fn run(args: StatusArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let text = request(&args).await?;
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -50,11 +77,11 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn admin_socket(text: &str) -> std::result::Result<AdminSocketPath, ValueError> {
+fn admin_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
     parse::admin_socket(text, &AdminSocketPath::auto_for_client(&env))
 }
 
-async fn request(args: &StatusArgs) -> Result<String> {
+async fn request(args: &StatusArgs) -> Result<String, StatusError> {
     let port = match (args.port, env("SIGVER_PORT")) {
         (Some(port), _) => port,
         // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
@@ -74,10 +101,10 @@ async fn request(args: &StatusArgs) -> Result<String> {
     for path in &paths {
         match tokio::time::timeout(RESPONSE_TIMEOUT, request_at(path, &line)).await {
             Ok(Ok(response)) => match response.strip_prefix("error: ") {
-                Some(error) => bail!("{}", error.trim_end()),
+                Some(error) => return Err(StatusError::Rejected(error.trim_end().to_owned())),
                 None => return Ok(printable(&response)),
             },
-            Ok(Err(error)) => failures.push(format!("{}: {error:#}", displayed_path(path))),
+            Ok(Err(error)) => failures.push(format!("{}: {error}", displayed_path(path))),
             Err(_) => failures.push(format!("{}: timed out", displayed_path(path))),
         }
     }
@@ -88,22 +115,20 @@ async fn request(args: &StatusArgs) -> Result<String> {
         [] => String::new(),
         ports => format!(" There are sockets of servers on other ports: {}.", ports.join(", ")),
     };
-    bail!(
-        "no server answers ({failures}). Is it running, on this port (--port), and as this user (or ask as \
-         root)?{others}"
-    )
+    Err(StatusError::NoServer { failures, others })
 }
 
-async fn request_at(path: &Path, line: &str) -> Result<String> {
+async fn request_at(path: &Path, line: &str) -> Result<String, RequestError> {
     let mut stream = UnixStream::connect(path).await?;
     // In a directory that all users may write to, another user may have bound the path.
     let (server, me) = (stream.peer_cred()?.uid(), UnixStream::pair()?.0.peer_cred()?.uid());
-    ensure!(server == me || server == 0 || me == 0, "the socket belongs to another user");
+    if server != me && server != 0 && me != 0 {
+        return Err(RequestError::OtherUser);
+    }
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut response = String::new();
-    stream.read_to_string(&mut response).await.context("no answer")?;
-    ensure!(!response.is_empty(), "the connection was closed without an answer");
-    Ok(response)
+    stream.read_to_string(&mut response).await?;
+    if response.is_empty() { Err(RequestError::NoAnswer) } else { Ok(response) }
 }
 
 /// Returns `text` without the characters that a terminal may take as commands.

@@ -16,25 +16,25 @@ pub const DIALECTS: [Dialect; 6] = [Sigver5, Sigver15, Sigver16, Sigver18, Sigve
 
 /// An event in a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Did {
+pub enum ClientStep {
     /// The client is the first in the room.
-    First,
+    BecameMember,
     /// The client is linked to a member.
-    Bound,
-    /// The client was told of a joiner.
-    Join,
+    LinkedToMember,
+    /// The client was notified of a joiner.
+    JoinerArrived,
     Offer,
     Answer,
     /// The other client sends nothing more.
     End,
     /// The other client has left.
-    Gone,
+    PeerLeft,
     /// The client joined the group, and the server knows.
-    Joined,
+    JoinedGroup,
     /// The server has received all that the client sent before it asked.
-    Heard,
+    Synced,
     /// An event that no client should have to see.
-    Wrong(String),
+    Failed(String),
 }
 
 /// A client and its application.
@@ -43,7 +43,7 @@ pub struct Client {
     role: Role,
     client: Box<dyn SyntheticClient>,
     is_joining: bool,
-    pub did: Vec<Did>,
+    pub steps: Vec<ClientStep>,
     /// Frames to send and closes, in order; no reports.
     pub actions: Vec<ClientAction>,
 }
@@ -69,7 +69,7 @@ impl Client {
             role,
             client: new_client(Protocol::Sigver(dialect), role, key),
             is_joining: false,
-            did: Vec::new(),
+            steps: Vec::new(),
             actions: Vec::new(),
         }
     }
@@ -119,23 +119,25 @@ impl Client {
     fn react(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::BecameMember if is_current(self.dialect) && std::mem::take(&mut self.is_joining) => {
-                self.did.push(Did::Joined);
+                self.steps.push(ClientStep::JoinedGroup);
             }
-            ClientEvent::BecameMember => self.did.push(Did::First),
+            ClientEvent::BecameMember => self.steps.push(ClientStep::BecameMember),
             ClientEvent::LinkedToMember => {
-                self.did.push(Did::Bound);
+                self.steps.push(ClientStep::LinkedToMember);
                 self.send(None, OFFER);
             }
-            ClientEvent::JoinerArrived => self.did.push(Did::Join),
+            ClientEvent::JoinerArrived => self.steps.push(ClientStep::JoinerArrived),
             ClientEvent::Message { from, message } => self.receive(from.as_ref(), &message),
-            ClientEvent::End { .. } => self.did.push(Did::End),
-            ClientEvent::PeerLeft { .. } if self.role == Role::Member => self.did.push(Did::Gone),
+            ClientEvent::End { .. } => self.steps.push(ClientStep::End),
+            ClientEvent::PeerLeft { .. } if self.role == Role::Member => {
+                self.steps.push(ClientStep::PeerLeft)
+            }
             ClientEvent::HeartbeatRequest => {
                 if self.dialect == Sigver15 && std::mem::take(&mut self.is_joining) {
-                    self.did.push(Did::Joined);
+                    self.steps.push(ClientStep::JoinedGroup);
                 }
             }
-            other => self.did.push(Did::Wrong(format!("{other:?}"))),
+            other => self.steps.push(ClientStep::Failed(format!("{other:?}"))),
         }
     }
 
@@ -150,20 +152,20 @@ impl Client {
             }
         }
         if message.body.contains(OFFER.as_bytes()) {
-            self.did.push(Did::Offer);
+            self.steps.push(ClientStep::Offer);
             if self.dialect == Sigver5 && from.is_none() {
-                return self.did.push(Did::Wrong("an offer without an index".to_owned()));
+                return self.steps.push(ClientStep::Failed("an offer without an index".to_owned()));
             }
             self.send(from, ANSWER);
             let end = self.client.encode_end(from);
             self.actions.extend(end.map(ClientAction::Send));
         } else if message.body.contains(ANSWER.as_bytes()) {
-            self.did.push(Did::Answer);
+            self.steps.push(ClientStep::Answer);
             self.is_joining = true;
             let frames = [self.client.encode_end(None), self.client.encode_joined()];
             self.actions.extend(frames.into_iter().flatten().map(ClientAction::Send));
         } else {
-            self.did.push(Did::Wrong(format!("unknown message: {message:?}")));
+            self.steps.push(ClientStep::Failed(format!("unknown message: {message:?}")));
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::soon;
 use super::ws::Ws;
@@ -42,6 +42,7 @@ pub async fn run(args: &[&str]) -> (Option<i32>, String, String) {
 pub struct Served {
     pub process: Child,
     pub stdout: BufReader<ChildStdout>,
+    pub stderr: BufReader<ChildStderr>,
     /// The start-up line.
     pub line: String,
 }
@@ -54,14 +55,15 @@ impl Served {
     pub async fn spawn(mut command: Command) -> Served {
         let mut process = command.spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();
         soon("the line", stdout.read_line(&mut line)).await.unwrap();
         if line.is_empty() {
             let mut why = String::new();
-            process.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
+            stderr.read_to_string(&mut why).await.unwrap();
             panic!("it does not serve: {why}");
         }
-        Served { process, stdout, line: line.trim_end().to_owned() }
+        Served { process, stdout, stderr, line: line.trim_end().to_owned() }
     }
 
     pub fn port(&self) -> u16 {
@@ -89,7 +91,7 @@ impl Served {
         let status = soon("the end of the process", self.process.wait()).await.unwrap();
         let (mut rest, mut errors) = (String::new(), String::new());
         soon("stdout", self.stdout.read_to_string(&mut rest)).await.unwrap();
-        soon("stderr", self.process.stderr.take().unwrap().read_to_string(&mut errors)).await.unwrap();
+        soon("stderr", self.stderr.read_to_string(&mut errors)).await.unwrap();
         (status, rest, errors)
     }
 }

@@ -12,7 +12,7 @@ use sigver::protocol::frame::Message;
 use sigver::server::hub::{Hub, Membership, Outbox};
 use sigver::tools::client::dialects::{ClientAction, ClientFrame};
 
-use super::clients::{Client, Did};
+use super::clients::{Client, ClientStep};
 
 /// Simulated time that one step of a case may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -81,8 +81,8 @@ struct Page {
     /// Messages that arrived before the library learned that the connection is open.
     waiting: Option<Vec<Message>>,
     /// Actions of the client that no step has waited for.
-    pending: VecDeque<Did>,
-    log: Vec<Did>,
+    pending: VecDeque<ClientStep>,
+    log: Vec<ClientStep>,
     /// The messages that arrived, and when.
     received: Vec<(Instant, Message)>,
     ended: bool,
@@ -146,20 +146,20 @@ impl Simulation {
         PageId(page)
     }
 
-    /// Waits until the client of a page did this.
-    pub fn until(&mut self, page: PageId, expected: &Did) -> Result<(), String> {
+    /// Waits until the client of a page step this.
+    pub fn until(&mut self, page: PageId, expected: &ClientStep) -> Result<(), String> {
         if self.log(page).contains(expected) {
             return Ok(());
         }
         let give_up_at = self.now + STEP_TIMEOUT;
         loop {
             let state = &mut self.pages[page.0];
-            while let Some(did) = state.pending.pop_front() {
-                state.log.push(did.clone());
-                if did == *expected {
+            while let Some(step) = state.pending.pop_front() {
+                state.log.push(step.clone());
+                if step == *expected {
                     return Ok(());
                 }
-                if let Did::Wrong(what) = did {
+                if let ClientStep::Failed(what) = step {
                     return Err(what);
                 }
             }
@@ -193,9 +193,9 @@ impl Simulation {
     /// Waits until the gateway has received all that the client sent, and the client all that the gateway
     /// sent before.
     pub fn settle(&mut self, page: PageId) -> Result<(), String> {
-        self.send(page.0, Frame::Ping("heard"));
-        self.until(page, &Did::Heard)?;
-        self.pages[page.0].log.retain(|did| *did != Did::Heard);
+        self.send(page.0, Frame::Ping("sync"));
+        self.until(page, &ClientStep::Synced)?;
+        self.pages[page.0].log.retain(|step| *step != ClientStep::Synced);
         Ok(())
     }
 
@@ -211,8 +211,8 @@ impl Simulation {
         Ok(())
     }
 
-    /// Returns what the client of a page did, as far as a step has waited for it.
-    pub fn log(&self, page: PageId) -> &[Did] {
+    /// Returns what the client of a page step, as far as a step has waited for it.
+    pub fn log(&self, page: PageId) -> &[ClientStep] {
         &self.pages[page.0].log
     }
 
@@ -272,7 +272,7 @@ impl Simulation {
         match event {
             Event::Upgraded(path) => {
                 let mut outputs = Vec::new();
-                let upgrade = UpgradeRequest { path, favored: false };
+                let upgrade = UpgradeRequest { path, favored: false, from_page: true };
                 let protocol = ConnectionProtocol::open(&self.policy, upgrade, self.now, &mut outputs);
                 let membership = self.hub.register(Outbox::new(MAX_PENDING));
                 self.pages[page].connection = Some(Connection { protocol, membership });
@@ -331,8 +331,8 @@ impl Simulation {
         }
         match frame {
             Frame::Ping(payload) => self.send(page, Frame::Pong(payload)),
-            Frame::Pong("opened") => state.pending.push_back(Did::First),
-            Frame::Pong(_) => state.pending.push_back(Did::Heard),
+            Frame::Pong("opened") => state.pending.push_back(ClientStep::BecameMember),
+            Frame::Pong(_) => state.pending.push_back(ClientStep::Synced),
             Frame::Message(message) => {
                 state.received.push((self.now, message.clone()));
                 match &mut state.waiting {
@@ -343,7 +343,7 @@ impl Simulation {
             Frame::Close(code) => {
                 state.ended = true;
                 if code != Some(1000) {
-                    state.pending.push_back(Did::Wrong(format!("closed: {code:?}")));
+                    state.pending.push_back(ClientStep::Failed(format!("closed: {code:?}")));
                 }
             }
         }
@@ -361,7 +361,7 @@ impl Simulation {
 
     fn react(&mut self, page: usize) {
         let state = &mut self.pages[page];
-        state.pending.extend(state.client.did.drain(..));
+        state.pending.extend(state.client.steps.drain(..));
         for action in std::mem::take(&mut state.client.actions) {
             match action {
                 ClientAction::Send(frame) => self.send(page, Frame::from_client(frame)),
@@ -396,7 +396,9 @@ impl Simulation {
                     }
                 },
                 Output::Ping => self.answer(page, Frame::Ping("round trip")),
-                Output::Enter(key, command) => connection.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    connection.membership.enter(&self.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     connection.membership.command(command);
                 }

@@ -252,7 +252,7 @@ async fn a_server_of_one_dialect_serves_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_found_out_about_ourselves_is_true() {
+async fn probe_recognises_this_gateway_rightly() {
     for (protocol, spoken, releases) in [
         ("auto", Protocol::COUNT, &[][..]),
         ("sigver-18.0.0", 2, &["18.0.0"]),
@@ -279,7 +279,7 @@ fn sigver(args: &[&str]) -> Output {
 }
 
 #[test]
-fn the_exit_code_tells_what_is_worse_than_expected() {
+fn exit_code_reports_pairs_worse_than_expected() {
     let twenty = ["matrix", "--only", "sigver-20:sigver-20", "--hold", "0"];
     let with = |more: &[&str]| sigver(&[&twenty, more].concat());
     let before = with(&["--json"]);
@@ -304,7 +304,7 @@ fn the_exit_code_tells_what_is_worse_than_expected() {
 }
 
 #[test]
-fn who_asks_for_nonsense_is_told() {
+fn invalid_arguments_are_rejected() {
     for args in [
         &["matrix", "--only", "sigver-20"][..],
         &["matrix", "--dialects", "sigver-2"],
@@ -319,7 +319,7 @@ fn who_asks_for_nonsense_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_is_found() {
+async fn every_fault_is_detected() {
     const SILENT: &str =
         "degraded: the departure of a joiner is not reported; the departure of the member is not reported";
     for (fault, expected) in [

@@ -1,4 +1,4 @@
-//! The path relay on a server that serves sigver too: its paths, and those that remain keys of rooms.
+//! The signaller protocol on a server that serves sigver too: its paths, and those that remain keys of rooms.
 
 use tokio_tungstenite::tungstenite::Message;
 

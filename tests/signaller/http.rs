@@ -1,4 +1,4 @@
-//! HTTP responses of the path relay: admission, and the texts of rejections.
+//! HTTP responses on signaller paths: admission, and the texts of rejections.
 
 use regex_lite::Regex;
 

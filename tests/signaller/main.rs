@@ -1,4 +1,4 @@
-//! The path relay from the view of its clients: the scenarios of the recording of `signallerd`.
+//! The signaller protocol from the view of its clients: the scenarios of the recording of `signallerd`.
 //!
 //! Requests, frames, codes, reasons and responses are copied by hand from that recording, whose scenarios
 //! name the tests. Deliberate differences are stated at the test. Deadlines are shortened by the options, as

@@ -43,7 +43,8 @@ export async function startOriginal (directory, release, more = []) {
     env: { PATH: process.env.PATH, ORIGINAL_PORT: String(port) },
     stdio: ['ignore', 'pipe', 'pipe']
   })
-  process.once('exit', () => child.kill('SIGKILL'))
+  const kill = () => child.kill('SIGKILL')
+  process.once('exit', kill)
   const output = []
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => output.push(text))
@@ -66,6 +67,9 @@ export async function startOriginal (directory, release, more = []) {
     output: () => output.join(''),
     // The reason if the server is no longer running.
     failure: () => failure,
-    stop: () => child.kill('SIGKILL')
+    stop () {
+      process.off('exit', kill)
+      kill()
+    }
   }
 }

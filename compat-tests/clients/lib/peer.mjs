@@ -14,6 +14,7 @@ export class Peer extends EventEmitter {
   errors = []
   sockets = []
   channelsOpened = 0
+  channelsClosed = 0
   firstSocketAt
   firstChannelAt
   trace = new Trace()
@@ -79,17 +80,22 @@ export class Peer extends EventEmitter {
         this.sockets[event.socket - 1] = { url: event.url, state: 'connecting' }
         break
       case 'socket-open':
-        this.sockets[event.socket - 1].state = 'open'
+        Object.assign(this.sockets[event.socket - 1], { state: 'open', openedAt: event.at })
         break
       case 'socket-closing':
         this.sockets[event.socket - 1].byClient = true
         break
       case 'socket-close':
-        Object.assign(this.sockets[event.socket - 1], { state: 'closed', code: event.code, reason: event.reason })
+        Object.assign(this.sockets[event.socket - 1], {
+          state: 'closed', code: event.code, reason: event.reason, closedAt: event.at
+        })
         break
       case 'channel-open':
         this.channelsOpened += 1
         this.firstChannelAt ??= event.at
+        break
+      case 'channel-close':
+        this.channelsClosed += 1
         break
     }
     this.emit('change')

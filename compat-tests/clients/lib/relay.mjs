@@ -1,4 +1,4 @@
-// Scenarios of pages that use the signaller path relay, each with pages and a handle of its own.
+// Scenarios of pages that use the signaller protocol, each with pages and a handle of its own.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

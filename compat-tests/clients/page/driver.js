@@ -46,30 +46,22 @@
     }
   }
 
+  // Those in which the first peer joins as well.
+  function joinOnly (channel, leave) {
+    const join = (key) => settle(channel.join(key))
+    return { first: join, join, send: (text) => channel.send(text), leave, id: () => channel.myId }
+  }
+
   // 1.0.0-rc.14
   function createJoin () {
     const channel = listen(netflux.create({ signalingURL: signaling, iceServers: [] }))
-    const join = (key) => settle(channel.join(key))
-    return {
-      first: join,
-      join,
-      send: (text) => channel.send(text),
-      leave: () => channel.leave(),
-      id: () => channel.myId
-    }
+    return joinOnly(channel, () => channel.leave())
   }
 
   // 1.1.0-beta.7, 1.1.0-beta.8
   function webChannel11 () {
     const channel = listen(new netflux.WebChannel({ signalingURL: signaling, iceServers: [] }))
-    const join = (key) => settle(channel.join(key))
-    return {
-      first: join,
-      join,
-      send: (text) => channel.send(text),
-      leave: () => channel.disconnect(),
-      id: () => channel.myId
-    }
+    return joinOnly(channel, () => channel.disconnect())
   }
 
   // 3.0.0, 4.3.0, 4.3.1

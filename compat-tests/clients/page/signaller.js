@@ -1,4 +1,4 @@
-// Script of the pages that use the signaller path relay: the contract of signallerd's client library,
+// Script of the pages that use the signaller protocol: the contract of signallerd's client library,
 // written independently, and `relay`, which the scenarios call.
 
 (() => {

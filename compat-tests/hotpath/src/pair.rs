@@ -338,7 +338,11 @@ impl Pair {
 }
 
 fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
-    UpgradeRequest { path: request_path(Protocol::Sigver(dialect), role, KEY), favored: false }
+    UpgradeRequest {
+        path: request_path(Protocol::Sigver(dialect), role, KEY),
+        favored: false,
+        from_page: true,
+    }
 }
 
 /// Discards the client's frames, and returns their number.

@@ -4,13 +4,15 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 use sigver::protocol::dialect::Dialect;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::messages::MessageSet;
 use crate::pair::{DialectPair, Mode, Pair};
 use crate::socket::ConnectedPair;
 
 /// A part of a message's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Part {
     /// A joiner's frame becomes a command; its dialect is known.
     Decode,
@@ -24,44 +26,24 @@ pub enum Part {
     Down,
     /// `Up`, with WebSockets and connection tasks.
     Socket,
+    /// A joiner connects, is linked, and disconnects.
+    Join,
     /// `Up`, with a content other than WebRTC signaling.
     ContentUp,
     /// The same from member to joiner.
     ContentDown,
-    /// A joiner connects, is linked, and disconnects.
-    Join,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 9] = [
-        Part::Decode,
-        Part::Route,
-        Part::Encode,
-        Part::Up,
-        Part::Down,
-        Part::Socket,
-        Part::Join,
-        Part::ContentUp,
-        Part::ContentDown,
-    ];
+    pub const ALL: &[Part] = Part::VARIANTS;
 
     /// Parts that are counted for pairs of two dialects; the others do not depend on the pair.
     const CROSSING: [Part; 4] = [Part::Up, Part::Down, Part::ContentUp, Part::ContentDown];
 
     /// Returns the name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Part::Decode => "decode",
-            Part::Route => "route",
-            Part::Encode => "encode",
-            Part::Up => "up",
-            Part::Down => "down",
-            Part::Socket => "socket",
-            Part::Join => "join",
-            Part::ContentUp => "content-up",
-            Part::ContentDown => "content-down",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -116,7 +98,7 @@ impl Scenario {
                 true => Part::CROSSING.contains(part),
                 false => can_send(ends.member, *part),
             };
-            Part::ALL.into_iter().filter(counted).map(move |part| Scenario { ends, part })
+            Part::ALL.iter().copied().filter(counted).map(move |part| Scenario { ends, part })
         })
     }
 

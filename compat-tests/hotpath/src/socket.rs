@@ -41,7 +41,8 @@ impl TestPeer {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let socket = Socket::new(theirs, Bytes::new(), DEFAULT_MAX_MESSAGE);
         let protocol = Protocol::Sigver(dialect);
-        let upgrade = UpgradeRequest { path: request_path(protocol, role, KEY), favored: false };
+        let upgrade =
+            UpgradeRequest { path: request_path(protocol, role, KEY), favored: false, from_page: true };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));

@@ -220,7 +220,7 @@ impl Detector {
             // The key, and so the room, is another one.
             Family::Json | Family::ProtobufV1 => out.put(Output::Leave),
         }
-        let session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        let session = Session::new(&self.upgrade, candidates, self.policy.session_options(), self.opened);
         self.session = Some(NarrowingSession { session, history: History::default() });
     }
 
@@ -231,7 +231,7 @@ impl Detector {
         if let Some(close) = Session::key_error(&self.upgrade, candidates.most_likely) {
             return out.close(close);
         }
-        let mut session = Session::new(&self.upgrade, candidates, self.policy.transcode, self.opened);
+        let mut session = Session::new(&self.upgrade, candidates, self.policy.session_options(), self.opened);
         let mut history = History::default();
         if candidates.releases.len() > 1 && candidates.releases.any(Release::has_protobuf_pong) {
             out.binary(PROBE);

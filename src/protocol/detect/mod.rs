@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 mod assumption;
+mod canonical_key;
 mod connection;
 mod detector;
 mod evidence;

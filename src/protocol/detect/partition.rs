@@ -73,10 +73,16 @@ impl OutputSink for PlacementFilter<'_> {
                 placement.candidates = Candidates::new(releases);
                 self.out.put(Output::Recognised(releases, evidence));
             }
-            Output::Enter(key, command) if placement.policy.rooms.is_partitioned(key.as_str()) => {
-                placement.place(key, command, self.now, self.out);
+            Output::Enter(key, command) => {
+                let key = placement.policy.room_key(key);
+                if placement.policy.rooms.is_partitioned(key.as_str()) {
+                    placement.place(key, command, self.now, self.out);
+                } else {
+                    placement.forget();
+                    self.out.enter(key, command);
+                }
             }
-            Output::Enter(..) | Output::Leave => {
+            Output::Leave => {
                 placement.forget();
                 self.out.put(output);
             }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use crate::protocol::dialect::{Family, ReleaseSet};
+use super::canonical_key;
+use crate::protocol::dialect::{Family, ReleaseSet, SessionOptions};
+use crate::protocol::model::RoomKey;
 
 /// The configuration of detection.
 #[derive(Clone, Debug)]
@@ -18,12 +20,30 @@ pub struct Policy {
     pub transcode: bool,
     /// The clients that meet under one key.
     pub rooms: RoomPolicy,
+    /// Keys that differ only in their spelling name the same room.
+    pub canonical_keys: bool,
 }
 
 impl Policy {
     /// Returns the default policy for these releases.
     pub fn new(releases: ReleaseSet) -> Self {
-        Policy { releases, windows: DetectionTimeouts::default(), transcode: true, rooms: RoomPolicy::Shared }
+        Policy {
+            releases,
+            windows: DetectionTimeouts::default(),
+            transcode: true,
+            rooms: RoomPolicy::Shared,
+            canonical_keys: releases.has_both_kinds_of_key(),
+        }
+    }
+
+    /// Returns the options of a connection's codec.
+    pub(super) fn session_options(&self) -> SessionOptions {
+        SessionOptions { transcode: self.transcode, pinned: self.releases.len() == 1 }
+    }
+
+    /// Returns the key of the room that a client means by `key`.
+    pub fn room_key(&self, key: RoomKey) -> RoomKey {
+        if self.canonical_keys { canonical_key::canonical(key) } else { key }
     }
 
     /// Returns true if a client may be sent a message before it has sent one, and without a wait for

@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::protocol::dialect::{Dialect, Family, Release, ReleaseSet};
 
-/// Name of the path relay of signallerd.
+/// Name of the protocol of signallerd.
 const SIGNALLER: &str = "signaller";
-/// Name of all dialects and the path relay.
+/// Name of all dialects and the signaller protocol.
 const AUTO: &str = "auto";
 /// Family names of earlier versions, and the family that each stands for.
 const ALIASES: [(&str, Family); 1] = [("current", Family::ProtobufV2)];
@@ -20,7 +20,7 @@ const ALIASES: [(&str, Family); 1] = [("current", Family::ProtobufV2)];
 pub struct ProtocolSet {
     /// Releases of sigver: at most one of each dialect.
     pub releases: ReleaseSet,
-    /// True if the path relay of signallerd is served.
+    /// True if the signaller protocol is served.
     pub signaller: bool,
 }
 

@@ -52,10 +52,19 @@ impl Talk {
         Talk::with(&policy(protocols), path)
     }
 
+    /// A connection of a client that is no page, without a path.
+    fn program(protocols: &str) -> Self {
+        Talk::start(&policy(protocols), "/", false)
+    }
+
     fn with(policy: &Arc<Policy>, path: &str) -> Self {
+        Talk::start(policy, path, true)
+    }
+
+    fn start(policy: &Arc<Policy>, path: &str, from_page: bool) -> Self {
         let start = Instant::now();
         let mut steps = Vec::new();
-        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false, from_page };
         let conversation = ConnectionProtocol::open(policy, upgrade, start, &mut steps);
         Talk { conversation, start, steps, why: Vec::new(), mixed: Vec::new() }
     }

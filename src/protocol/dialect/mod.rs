@@ -24,4 +24,4 @@ pub use output::{Evidence, Output, OutputSink};
 pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout};
 pub(crate) use release::{Confirmation, JsonCodec, JsonFacts};
 pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};
-pub use session::{Session, UpgradeRequest};
+pub use session::{Session, SessionOptions, UpgradeRequest};

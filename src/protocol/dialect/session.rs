@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::json::{JsonValue, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
+use super::json::{JsonClient, JsonValue, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
 use super::release::JsonCodec;
 use super::webrtc::{self, SdpEncoding, Transcoded};
@@ -13,20 +13,31 @@ use super::{
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
 
-/// Path and query of an upgrade request, as far as dialects read them.
+/// The parts of an upgrade request that dialects read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpgradeRequest {
     /// The path of the URL, as sent: percent-escapes are not decoded.
     pub path: String,
-    /// The query of the URL has an attribute `favored`, whatever its value.
+    /// True if the query of the URL has an attribute `favored`, with any value.
     pub favored: bool,
+    /// The client is a page in a browser: the request has an `Origin`.
+    pub from_page: bool,
 }
 
 /// Limit of the links that are remembered because something was translated on them. Not every end of a link
 /// is reported.
 const MAX_TRANSLATED: usize = 4096;
 
-/// The codec of one connection, whatever its dialect.
+/// The parts of the configuration that a codec depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Session descriptions and candidates are translated between the generations.
+    pub transcode: bool,
+    /// The release of the client was configured, and not detected.
+    pub pinned: bool,
+}
+
+/// Codec of one connection, of any dialect.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
@@ -35,7 +46,7 @@ pub struct Session {
     dialect: Dialect,
     /// The form in which the client expects session descriptions and candidates, if they are translated.
     encoding: Option<SdpEncoding>,
-    /// A link to a client of another generation was reported.
+    /// True if a link to a client of another generation was reported.
     mixed: bool,
     /// The links on which something was translated: only there an end means that there are no more
     /// candidates.
@@ -54,28 +65,37 @@ enum Codec {
 
 impl Session {
     /// Returns a codec for a client that speaks one of the candidates, all of one family, on a connection
-    /// that was opened at `opened`. With `transcode`, session descriptions and candidates are translated
-    /// between the generations.
-    pub fn new(upgrade: &UpgradeRequest, candidates: Candidates, transcode: bool, opened: Instant) -> Self {
+    /// that was opened at `opened`.
+    pub fn new(
+        upgrade: &UpgradeRequest,
+        candidates: Candidates,
+        options: SessionOptions,
+        opened: Instant,
+    ) -> Self {
         let Candidates { releases, most_likely } = candidates;
         let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
         let codec = match candidates.family() {
-            Family::Json => Self::json(releases, most_likely),
+            Family::Json => {
+                let client = JsonClient { from_page: upgrade.from_page, pinned: options.pinned };
+                Self::json(releases, most_likely, client)
+            }
             Family::ProtobufV1 => Codec::V1(Box::new(V1::new(key, releases, most_likely, opened))),
             Family::ProtobufV2 => {
                 Codec::V2(Box::new(V2::new(key, upgrade.favored, releases, most_likely, opened)))
             }
         };
         let dialect = candidates.dialect();
-        let encoding = transcode.then(|| dialect.facts().sdp_encoding);
+        let encoding = options.transcode.then(|| dialect.facts().sdp_encoding);
         Session { codec, candidates, dialect, encoding, mixed: false, translated: None }
     }
 
-    fn json(releases: ReleaseSet, likeliest: Release) -> Codec {
+    fn json(releases: ReleaseSet, likeliest: Release, client: JsonClient) -> Codec {
         match likeliest.json().map(|facts| facts.codec) {
             Some(JsonCodec::V1To5) => Codec::V1To5(Box::new(V1To5Codec::new(likeliest))),
             Some(JsonCodec::V6) => Codec::V6(Box::default()),
-            Some(JsonCodec::V7To14) | None => Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest))),
+            Some(JsonCodec::V7To14) | None => {
+                Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest, client)))
+            }
         }
     }
 
@@ -91,7 +111,7 @@ impl Session {
         key_limit::is_too_long(key).then(|| close_frame_for(release, &Reason::KeyTooLong))
     }
 
-    /// Puts out what the server sends first, on a connection that was opened at `opened`.
+    /// Outputs the server's first message, if the dialect has one, on a connection opened at `opened`.
     pub fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1(codec) => codec.open(out),
@@ -100,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Adopts fewer candidates than before, of the family the codec was made for, and puts out what is due by
-    /// that.
+    /// Adopts fewer candidates than before, of the codec's family, and outputs the messages that are due to
+    /// them.
     pub fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         self.candidates = candidates;
         self.assume(candidates, now, out);
@@ -143,7 +163,7 @@ impl Session {
         }
     }
 
-    /// Decodes a message from the client, and puts out what follows from it.
+    /// Decodes a message from the client, and outputs its consequences.
     pub fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
         self.decode_value(message, None, out);
     }
@@ -171,8 +191,8 @@ impl Session {
         }
     }
 
-    /// Encodes an event for the client, and puts out what it is sent of it, or the answer to the sender in
-    /// the client's stead.
+    /// Encodes an event for the client, and outputs the messages for it, or an answer to the event's sender
+    /// on the client's behalf.
     pub fn encode(&mut self, event: Event, now: Instant, out: &mut dyn OutputSink) {
         let mut event = event;
         if self.may_translate(&event) {
@@ -194,7 +214,7 @@ impl Session {
     /// Returns false if the event needs no translation: nearly all are of the client's own dialect.
     fn may_translate(&self, event: &Event) -> bool {
         match event {
-            Event::Relayed { sender, .. } => *sender != self.dialect.tag(),
+            Event::Relayed { sender, .. } => sender.of_dialect() != self.dialect.tag(),
             Event::LinkEnded { .. } => self.translated.is_some(),
             Event::Admitted { .. }
             | Event::BecameMember { .. }
@@ -206,16 +226,16 @@ impl Session {
         }
     }
 
-    /// Reports the first link to a client of a generation that this client cannot be of.
+    /// Reports the first link to a client that has no peer protocol in common with this one, whatever of its
+    /// candidates each of them speaks.
     fn report_mixture(&mut self, event: &Event, out: &mut dyn OutputSink) {
         if let Event::Relayed { link, sender, .. } = event
             && !self.mixed
             && let Some(other) = Dialect::from_tag(*sender)
             && other != self.dialect
-            && self
-                .candidates
-                .releases
-                .all(|release| release.dialect().peer_protocol() != other.peer_protocol())
+            && sender.peer_protocols().unwrap_or(other.peer_protocol().bit())
+                & self.candidates.releases.peer_protocols()
+                == 0
         {
             self.mixed = true;
             out.put(Output::Mixed(*link, other));
@@ -271,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Puts out what is due at `now`: heartbeats, or the close frame for a client that did not answer them.
+    /// Outputs what is due at `now`: heartbeats, or the close frame for a client that did not answer them.
     pub fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         match &mut self.codec {
             Codec::V1To5(_) | Codec::V6(_) => {}

@@ -45,13 +45,41 @@ pub struct NetId(pub u32);
 pub struct SenderTag {
     major: u8,
     minor: u8,
+    /// The peer protocols that the sender may speak, one bit each; 0 for that of the dialect.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    peer_protocols: u8,
 }
 
 impl SenderTag {
     /// Creates the tag of the dialect `sigver-<major>.<minor>`.
     pub const fn new(major: u8, minor: u8) -> Self {
-        SenderTag { major, minor }
+        SenderTag { major, minor, peer_protocols: 0 }
     }
+
+    /// Returns the tag of a sender of unknown dialect that may speak these peer protocols, one bit each.
+    #[must_use]
+    pub const fn with_peer_protocols(self, peer_protocols: u8) -> Self {
+        SenderTag { peer_protocols, ..self }
+    }
+
+    /// Returns the peer protocols that the sender may speak, one bit each; `None` for that of the dialect.
+    pub const fn peer_protocols(self) -> Option<u8> {
+        match self.peer_protocols {
+            0 => None,
+            set => Some(set),
+        }
+    }
+
+    /// Returns the tag of the dialect alone.
+    #[must_use]
+    pub const fn of_dialect(self) -> Self {
+        SenderTag { peer_protocols: 0, ..self }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(set: &u8) -> bool {
+    *set == 0
 }
 
 impl fmt::Display for SenderTag {
@@ -75,6 +103,12 @@ impl RoomKey {
     /// Returns the text of the key.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the key with another text, in the room of the same number.
+    #[must_use]
+    pub fn with_text(&self, text: &str) -> Self {
+        RoomKey { text: text.into(), partition: self.partition }
     }
 
     /// Returns the key of another room with the same text.

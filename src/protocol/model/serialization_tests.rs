@@ -29,6 +29,15 @@ const LINK: LinkId = LinkId(7);
 const SENDER: SenderTag = SenderTag::new(15, 1);
 
 #[test]
+fn serialized_sender_has_its_peer_protocols_if_they_are_known() {
+    let sender = SENDER.with_peer_protocols(6);
+    let text = r#"{"major":15,"minor":1,"peer_protocols":6}"#;
+    assert_eq!(serde_json::to_string(&sender).unwrap(), text);
+    assert_eq!(serde_json::from_str::<SenderTag>(text).unwrap(), sender);
+    assert_eq!(sender.of_dialect(), SENDER);
+}
+
+#[test]
 fn serialized_commands_are_stable() {
     check(&[
         (

@@ -1,5 +1,5 @@
-//! The rules of the path relay `boramalper/signaller` (`signallerd`): its handles, and the pipe between a
-//! listener and a connector.
+//! Rules of the signaller protocol (`boramalper/signaller`, `signallerd`): its handles, and the pipe between
+//! a listener and a connector.
 
 pub(crate) mod handle;
 pub(crate) mod pipe;

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,9 +49,17 @@ pub(crate) struct AdminListener {
 }
 
 impl AdminListener {
-    /// Returns a listener on `sockets`, of which `addresses` are the addresses.
-    pub(in crate::server) fn new(addresses: Vec<LocalAddress>, sockets: Vec<ListeningSocket>) -> Self {
-        AdminListener { sockets, addresses, drain: CancellationToken::new() }
+    /// Returns a listener on `sockets`; `None` if there are no sockets.
+    ///
+    /// # Errors
+    /// The system does not return the address of a socket.
+    pub(in crate::server) fn new(sockets: Vec<ListeningSocket>) -> io::Result<Option<Self>> {
+        let addresses = ListeningSocket::local_addresses(&sockets)?;
+        Ok((!sockets.is_empty()).then(|| AdminListener {
+            sockets,
+            addresses,
+            drain: CancellationToken::new(),
+        }))
     }
 
     /// Addresses that the listener listens on.

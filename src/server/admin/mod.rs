@@ -7,10 +7,10 @@ mod metrics;
 mod process_stats;
 pub mod unix;
 
+pub use metrics::metrics_markdown;
 use std::sync::Arc;
 
-pub use metrics::metrics_markdown;
-
+use crate::protocol::model::PeerId;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
@@ -58,7 +58,7 @@ pub struct StatusService {
     pub shared: Arc<Shared>,
     /// Addresses that the server listens on, with commas.
     pub address: String,
-    /// True if the path relay of signallerd is served.
+    /// True if the protocol of signallerd is served.
     pub signaller: bool,
     /// Counts of the program's log, if it has some.
     pub log: Option<Arc<LogCounts>>,
@@ -87,10 +87,10 @@ impl StatusService {
             ..RoomsReport::default()
         };
         hub.for_each_room(|room, peers, links| {
-            rooms.add(room, peers.iter().filter_map(|peer| telemetry.dialect(*peer)));
+            rooms.add(room, peers.iter().filter_map(|peer| telemetry.recognition(*peer)));
+            let dialect = |peer: &PeerId| telemetry.recognition(*peer).map(|known| known.dialect);
             for (joiner, member) in links {
-                let dialects = (telemetry.dialect(*joiner), telemetry.dialect(*member));
-                *rooms.links.0.entry(dialects).or_default() += 1;
+                *rooms.links.0.entry((dialect(joiner), dialect(member))).or_default() += 1;
             }
         });
         rooms.sort();

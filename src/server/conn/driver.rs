@@ -1,4 +1,4 @@
-//! The task of one connection: it waits, and does what the protocol puts out. No protocol lives here.
+//! Task of one connection: waits for events, and executes the protocol's outputs. It knows no protocol.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -59,7 +59,7 @@ struct Driver<T, G> {
     opened: CoarseTime,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
-    /// Something waits to be sent.
+    /// True if something waits to be sent.
     flushing: bool,
     /// Dialect of the client, once it is recognised.
     dialect: Option<Dialect>,
@@ -105,9 +105,9 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
             || PingTimer::new(shared.limits.ping_after, now),
             |every| PingTimer::unanswered(every, now),
         ),
-        opened: CoarseTime::new(shared.timers.tick(now)),
+        opened: CoarseTime::now(&shared.timers),
         armed_at: NEVER,
-        // What the transport was made with may have to be sent, whatever is put out first.
+        // The transport may have been created with bytes to send.
         flushing: true,
         dialect: None,
         held: None,
@@ -145,7 +145,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
     fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
         self.log_end(cause);
         let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
-        // Others learn it now, not when the client has disconnected.
+        // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
             return ConnectionTask::Ended;
@@ -162,7 +162,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
 }
 
 impl<T: Transport, G> Driver<T, G> {
-    /// Ready when the connection is over.
+    /// Polls the connection; ready with the cause of its end.
     fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<EndCause> {
         // Unwind safe: after a panic, nothing of the driver is used but what its parts' drops clean up.
         let turn = AssertUnwindSafe(|| match self.span.take() {
@@ -207,8 +207,7 @@ impl<T: Transport, G> Driver<T, G> {
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),
             }
             let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
-            // For whatever reason the task woke: a client that never stops sending must not keep deadlines
-            // from passing.
+            // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
                 self.protocol.on_timeout(now, &mut outputs);
                 match self.ping_timer.poll(now) {
@@ -240,8 +239,8 @@ impl<T: Transport, G> Driver<T, G> {
         }
     }
 
-    /// Waits for the next thing to handle. In this order, so that a client that gets an answer to a ping has
-    /// got all that was sent to it before.
+    /// Waits for the next wake-up. The order guarantees that a client that receives the answer to a ping has
+    /// received all that was sent before.
     fn poll_wake(
         &mut self,
         context: &mut task::Context<'_>,
@@ -249,7 +248,7 @@ impl<T: Transport, G> Driver<T, G> {
         turn: &Turn,
         now: Instant,
     ) -> Poll<Wake> {
-        // What was queued goes out first.
+        // Queued output is sent first.
         if self.flushing {
             match self.transport.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushing = false,
@@ -285,7 +284,7 @@ impl<T: Transport, G> Driver<T, G> {
         self.transport.poll_next(context).map(Wake::Incoming)
     }
 
-    /// Handles what woke the task. Returns the cause of the end, if it is one.
+    /// Handles a wake-up. Returns the cause of the end, if it is one.
     fn handle(
         &mut self,
         wake: Wake,
@@ -297,8 +296,8 @@ impl<T: Transport, G> Driver<T, G> {
         match wake {
             Wake::Events => {
                 if let Some(activity) = &self.shared.activity {
-                    activity.count_events(self.membership.peer(), self.dialect, events);
-                    activity.count_queued(self.membership.outbox().queued_bytes());
+                    let still_queued = self.membership.outbox().queued_bytes();
+                    activity.count_events(self.membership.peer(), self.dialect, events, still_queued);
                 }
                 while let Some(event) = events.pop_front() {
                     self.protocol.on_event(event, now, outputs);
@@ -384,7 +383,7 @@ impl<T: Transport, G> Driver<T, G> {
         outputs.push(Output::Send(self.protocol.close(reason).into()));
     }
 
-    /// Does what was put out. Returns the cause of the end, if it is one.
+    /// Executes the outputs. Returns the cause of the end, if it is one.
     fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger) -> Option<EndCause> {
         for output in outputs.drain(..) {
             match output {
@@ -402,7 +401,9 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                     self.flushing = true;
                 }
-                Output::Enter(key, command) => self.membership.enter(&key, command),
+                Output::Enter(key, command) => {
+                    self.membership.enter(&self.shared.policy.room_key(key), command);
+                }
                 Output::Ask(command) => {
                     self.membership.command(command);
                 }
@@ -423,11 +424,11 @@ impl<T: Transport, G> Driver<T, G> {
                     let id = self.membership.peer().0;
                     tracing::debug!(id, %releases, evidence = name, "recognised");
                     Span::current().record("dialect", tracing::field::display(releases));
-                    let dialect = Some(self.telemetry.set_recognition(releases, evidence));
-                    if std::mem::replace(&mut self.dialect, dialect) != dialect
+                    let dialect = self.telemetry.set_recognition(releases, evidence);
+                    if self.dialect.replace(dialect) != Some(dialect)
                         && let Some(activity) = &self.shared.activity
                     {
-                        activity.count_recognition(evidence, self.age());
+                        activity.count_recognition(evidence, self.opened.elapsed(&self.shared.timers));
                     }
                 }
             }
@@ -469,22 +470,16 @@ impl<T: Transport, G> Driver<T, G> {
         self.shared.timers.cancel(self.membership.peer(), at);
     }
 
-    /// Returns the time since the upgrade.
-    fn age(&self) -> Duration {
-        self.opened.until(self.shared.timers.tick(Instant::now()))
-    }
-
     /// Notes and logs the end of the connection.
     fn log_end(&mut self, cause: &EndCause) {
         self.disarm();
-        let lasted_s = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
+        let lasted_s = u32::try_from(self.opened.elapsed(&self.shared.timers).as_secs()).unwrap_or(u32::MAX);
         let id = self.membership.peer();
         if matches!(cause, EndCause::Panicked) {
             self.shared.telemetry.count_panic();
         }
         if let Some(activity) = &self.shared.activity {
-            activity.count_end(cause.side(), cause.name());
-            activity.count_queued(self.membership.outbox().queued_bytes());
+            activity.count_end(cause.side(), cause.name(), self.membership.outbox().queued_bytes());
         }
         match &self.span {
             None => cause.log(id, lasted_s),

@@ -116,7 +116,7 @@ impl TestClient {
             read_error: None,
             write_error: None,
         };
-        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: path.to_owned(), favored: false, from_page: true };
         let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::new(192, 0, 2, 77).into()), tls: false };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         tokio::spawn(run(transport, endpoint, upgrade, policy, Arc::clone(shared), ()));

@@ -24,13 +24,13 @@ pub(super) const NEVER: Tick = Tick::MAX;
 pub(super) struct CoarseTime(u32);
 
 impl CoarseTime {
-    pub(super) const fn new(tick: Tick) -> Self {
-        CoarseTime((tick >> 4) as u32)
+    pub(super) fn now(timers: &TimerQueue) -> Self {
+        CoarseTime((timers.tick(Instant::now()) >> 4) as u32)
     }
 
-    /// Returns the time from this one to `tick`.
-    pub(super) const fn until(self, tick: Tick) -> Duration {
-        Duration::from_millis((CoarseTime::new(tick).0.wrapping_sub(self.0) as u64) << 4)
+    /// Returns the time since this one.
+    pub(super) fn elapsed(self, timers: &TimerQueue) -> Duration {
+        Duration::from_millis(u64::from(CoarseTime::now(timers).0.wrapping_sub(self.0)) << 4)
     }
 }
 

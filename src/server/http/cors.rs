@@ -18,6 +18,16 @@ pub(super) fn empty(status: StatusCode, request: &HeaderMap) -> Response<Respons
     response
 }
 
+/// Returns a response of plain text.
+pub(super) fn text(status: StatusCode, text: &'static str, request: &HeaderMap) -> Response<ResponseBody> {
+    let mut response = empty(status, request);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    *response.body_mut() = ResponseBody::Full(Full::from(text));
+    response
+}
+
 /// Returns the response of an event stream.
 pub(super) fn event_stream(body: BodyReceiver, request: &HeaderMap) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::EventStream(body));

@@ -71,7 +71,7 @@ pub(crate) struct Upgraded<S> {
 pub(crate) enum UpgradeTarget {
     /// A room, which the path or the first messages name.
     Room(UpgradeRequest),
-    /// The path relay, which admitted the client.
+    /// The signaller, which admitted the client.
     Signaller(Arc<Signaller>, Admitted),
 }
 
@@ -80,7 +80,7 @@ pub(crate) enum UpgradeTarget {
 pub(crate) struct Routes {
     /// True if WebSockets are served.
     pub(crate) websockets: bool,
-    /// The path relay, which answers for its paths.
+    /// The signaller, which answers on its paths.
     pub(crate) signaller: Option<Arc<Signaller>>,
     /// The event streams.
     pub(crate) events: Option<Arc<SseService>>,

@@ -1,4 +1,4 @@
-//! HTTP on the paths of the path relay, with the responses of signallerd (measured).
+//! HTTP on the signaller paths, with the responses of signallerd (measured).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::signaller_admission::{Rejection, SignallerRequest, admit, match_path}
 use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
 use crate::server::signaller::Signaller;
 
-/// Returns the response of the path relay, or `None` if the path is not one of its paths.
+/// Returns the response on a signaller path, or `None` if the path is another.
 pub(super) fn respond<B>(
     signaller: Option<&Arc<Signaller>>,
     request: &Request<B>,

@@ -1,4 +1,4 @@
-//! Admission to the path relay: the checks of signallerd in its order, before there is a WebSocket.
+//! Admission of signaller clients: the checks of signallerd in its order, before there is a WebSocket.
 
 use regex_lite::Regex;
 
@@ -42,7 +42,7 @@ pub(super) enum Rejection {
 /// Returns the endpoint of a path, or `None` if the request is for another part of the server.
 ///
 /// # Errors
-/// The server is a path relay only, and the path is none of its.
+/// Only the signaller protocol is served, and the path is none of its paths.
 pub(super) fn match_path(signaller: &Signaller, path: &str) -> Result<Option<Endpoint>, Rejection> {
     match Endpoint::parse(path) {
         None if signaller.is_exclusive() => Err(Rejection::NoSuchPath),

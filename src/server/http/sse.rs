@@ -30,6 +30,7 @@ const GET_HOLD: Duration = Duration::from_secs(15);
 /// Longest id before a message in the body of a POST, in bytes.
 const MAX_ID: usize = 64;
 
+const STREAM_ENDED: &str = "410 Gone: the event stream has ended\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The event streams of a server.
@@ -93,8 +94,8 @@ impl SseService {
             Method::GET => {
                 let wants_stream = accepts_event_stream(headers) || self.exclusive && is_of_page(headers);
                 let query = request.uri().query().map(parse_query);
-                let has_ended = headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID)
-                    || query.as_ref().is_some_and(|query| query.has_ended);
+                let has_ended = headers.get(LAST_EVENT_ID).is_some_and(|id| id == FINAL_EVENT_ID);
+                let polyfill_has_ended = query.as_ref().is_some_and(|query| query.has_ended);
                 let route = match query.filter(|query| !query.is_blank) {
                     None if self.v9.is_some() && wants_stream => SseRoute::Open(SseVariant::V9, None),
                     Some(SseRequest { sender: Some(sender), message, .. }) if self.v8_1.is_some() => {
@@ -109,6 +110,10 @@ impl SseService {
                     // The client reconnects on its own after the end of a stream; 204 makes it stop.
                     SseRoute::Open(..) | SseRoute::Send(..) if has_ended => {
                         SseRoute::Respond(cors::empty(StatusCode::NO_CONTENT, headers))
+                    }
+                    // A polyfill on top of `fetch` fails to read a response without a body, and asks again.
+                    SseRoute::Open(..) | SseRoute::Send(..) if polyfill_has_ended => {
+                        SseRoute::Respond(cors::text(StatusCode::GONE, STREAM_ENDED, headers))
                     }
                     route => route,
                 }
@@ -155,7 +160,7 @@ impl SseService {
             let _ = sender.try_send(first.into());
         }
         let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
-        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
+        let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
         tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
         cors::event_stream(receiver, headers)
     }

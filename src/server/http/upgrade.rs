@@ -152,7 +152,11 @@ fn parse_upgrade<B>(request: &Request<B>) -> UpgradeRequest {
     let uri = request.uri();
     let mut names =
         uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    UpgradeRequest { path: uri.path().to_owned(), favored: names.any(|name| name == "favored") }
+    UpgradeRequest {
+        path: uri.path().to_owned(),
+        favored: names.any(|name| name == "favored"),
+        from_page: request.headers().contains_key(header::ORIGIN),
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +184,10 @@ mod tests {
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!response.headers().contains_key("sec-websocket-protocol"));
-        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k%20%2Fx".into(), favored: true }));
+        assert_eq!(
+            upgrade,
+            Some(UpgradeRequest { path: "/k%20%2Fx".into(), favored: true, from_page: false })
+        );
     }
 
     #[test]
@@ -196,7 +203,7 @@ mod tests {
         old.headers_mut().insert("sec-websocket-version", HeaderValue::from_static("8"));
         let (response, upgrade) = respond(&old);
         assert_eq!(response.status(), 101);
-        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k".into(), favored: false }));
+        assert_eq!(upgrade, Some(UpgradeRequest { path: "/k".into(), favored: false, from_page: false }));
         assert!(encode(&response).starts_with(b"HTTP/1.1 101 "));
     }
 

@@ -21,7 +21,7 @@ use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
 pub(crate) use task::{PipeSocket, PipeStream};
 
-/// The path relay: its configuration and its listeners.
+/// Signaller protocol of a gateway: its configuration and its listeners.
 #[derive(Debug)]
 pub(crate) struct Signaller {
     config: SignallerConfig,
@@ -39,7 +39,7 @@ pub(crate) enum Admitted {
 }
 
 impl Signaller {
-    /// Creates a path relay without listeners. If it is `exclusive`, no other protocol is served on its port.
+    /// Creates a signaller without listeners. If it is `exclusive`, no other protocol is served on its port.
     pub(crate) fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
         Arc::new(Signaller { config, exclusive, registry: Arc::default() })
     }

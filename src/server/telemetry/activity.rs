@@ -73,10 +73,17 @@ fn position(dialect: Option<Dialect>) -> usize {
 }
 
 impl Activity {
-    /// Counts the relayed messages among events that `receiver` has taken from its queue.
-    pub(crate) fn count_events(&self, receiver: PeerId, dialect: Option<Dialect>, events: &VecDeque<Event>) {
+    /// Counts the relayed messages among events that `receiver` has taken from its queue, in which
+    /// `still_queued` bytes are left.
+    pub(crate) fn count_events(
+        &self,
+        receiver: PeerId,
+        dialect: Option<Dialect>,
+        events: &VecDeque<Event>,
+        still_queued: u32,
+    ) {
         let matrix = &self.relayed[(receiver.0 % SHARDS) as usize];
-        let mut queued = 0;
+        let mut queued = still_queued as usize;
         for event in events {
             queued += event.queued_bytes();
             if let Event::Relayed { sender, message, .. } = event {
@@ -89,15 +96,16 @@ impl Activity {
     }
 
     /// Takes note of the length of a queue, in bytes.
-    pub(crate) fn count_queued(&self, bytes: u32) {
+    fn count_queued(&self, bytes: u32) {
         // Rarely greater: a load is cheaper than a write to memory that all cores share.
         if bytes > self.longest_queue.load(Ordering::Relaxed) {
             self.longest_queue.fetch_max(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Counts the end of a connection.
-    pub(crate) fn count_end(&self, side: &'static str, reason: &'static str) {
+    /// Counts the end of a connection, in whose queue `still_queued` bytes are left.
+    pub(crate) fn count_end(&self, side: &'static str, reason: &'static str, still_queued: u32) {
+        self.count_queued(still_queued);
         self.ends.get_or_create(&[("side", side), ("reason", reason)]).inc();
     }
 
@@ -152,10 +160,8 @@ mod tests {
     #[test]
     fn relayed_messages_are_counted_by_both_dialects() {
         let activity = Activity::default();
-        let message = |len| LinkMessage::Data {
-            payload: Payload::Bytes(Bytes::from(vec![0; len])),
-            last: false,
-        };
+        let message =
+            |len| LinkMessage::Data { payload: Payload::Bytes(Bytes::from(vec![0; len])), last: false };
         let event = |len| Event::Relayed {
             link: LinkId(1),
             side: Side::Member,
@@ -164,9 +170,9 @@ mod tests {
         };
         let events = VecDeque::from([event(3), Event::Admitted { first: true }, event(4)]);
         // Peers of different shards.
-        activity.count_events(PeerId(1), Some(Dialect::Sigver20), &events);
-        activity.count_events(PeerId(2), Some(Dialect::Sigver20), &events);
-        activity.count_events(PeerId(3), None, &VecDeque::from([event(5)]));
+        activity.count_events(PeerId(1), Some(Dialect::Sigver20), &events, 0);
+        activity.count_events(PeerId(2), Some(Dialect::Sigver20), &events, 0);
+        activity.count_events(PeerId(3), None, &VecDeque::from([event(5)]), 1);
         let sender = Some(Dialect::Sigver9);
         assert_eq!(
             activity.relayed(),
@@ -177,7 +183,7 @@ mod tests {
         );
         let taken: usize = events.iter().map(Event::queued_bytes).sum();
         assert_eq!(activity.longest_queue() as usize, taken);
-        activity.count_queued(1);
-        assert_eq!(activity.longest_queue() as usize, taken);
+        activity.count_end("client", "disconnected", 100_000);
+        assert_eq!(activity.longest_queue(), 100_000);
     }
 }

@@ -112,7 +112,7 @@ pub(crate) struct ConnectionGuard {
     peer: PeerId,
 }
 
-/// Counts a connection of the path relay `signaller` as open until it is dropped.
+/// Counts a signaller connection as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SignallerGuard(Arc<Telemetry>);
 
@@ -142,7 +142,7 @@ impl Telemetry {
         ConnectionGuard { telemetry: Arc::clone(self), peer }
     }
 
-    /// Counts a new connection of the path relay `signaller`.
+    /// Counts a new signaller connection.
     pub(crate) fn register_signaller(self: &Arc<Self>) -> SignallerGuard {
         self.signaller.lock().open();
         SignallerGuard(Arc::clone(self))
@@ -164,10 +164,9 @@ impl Telemetry {
         self.mixed_rooms.load(Ordering::Relaxed)
     }
 
-    /// Returns the dialect of an open connection, if it is recognised.
-    pub(crate) fn dialect(&self, peer: PeerId) -> Option<Dialect> {
-        let shard = self.shard(peer).lock();
-        shard.connections.get(&peer).and_then(|entry| entry.recognition).map(|known| known.dialect)
+    /// Returns the result of detection for an open connection, if it is recognised.
+    pub(crate) fn recognition(&self, peer: PeerId) -> Option<Recognition> {
+        self.shard(peer).lock().connections.get(&peer).and_then(|entry| entry.recognition)
     }
 
     /// Returns the time at which counting began.
@@ -182,7 +181,7 @@ impl Telemetry {
         sum
     }
 
-    /// Returns the count of the path relay `signaller`.
+    /// Returns the count of signaller connections.
     pub(crate) fn signaller(&self) -> ConnectionCount {
         *self.signaller.lock()
     }

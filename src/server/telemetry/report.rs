@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
 
-use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Telemetry, UnixSeconds};
+use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Recognition, Telemetry, UnixSeconds};
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
 /// Version of the format of a [`Report`].
@@ -19,7 +19,7 @@ pub(crate) struct ServerSummary {
     pub(crate) address: String,
     /// Releases that are served.
     pub(crate) releases: ReleaseSet,
-    /// True if the path relay `signaller` is served.
+    /// True if the signaller protocol is served.
     pub(crate) signaller: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct Report {
     pub dialects: Vec<DialectReport>,
     /// Connections without a recognised dialect.
     pub unrecognised: CountReport,
-    /// The path relay `signaller`.
+    /// Counts of the signaller protocol.
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
@@ -100,7 +100,7 @@ pub struct DialectReport {
     pub by_evidence: Vec<(Evidence, EvidenceCount)>,
 }
 
-/// The path relay `signaller`.
+/// Counts of the signaller protocol.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct SignallerReport {
     /// True if it is served.
@@ -181,7 +181,7 @@ pub struct RoomSummary {
     /// Number of peers by dialect.
     #[serde(serialize_with = "peer_counts")]
     pub peers: BTreeMap<Dialect, usize>,
-    /// Number of generations of clients.
+    /// Least number of generations of clients that the peers may be of.
     pub generations: usize,
 }
 
@@ -243,15 +243,25 @@ impl From<ConnectionInfo> for ConnectionReport {
     }
 }
 
+/// Returns the least number of generations of which all peers may be. `peers` has the generations that each
+/// of them may be of, one bit each.
+fn least_generations(peers: &BTreeSet<u8>) -> usize {
+    let explains = |generations: &u8| peers.iter().all(|peer| peer & generations != 0);
+    let sets = (0..=u8::MAX).filter(explains);
+    sets.map(|generations| generations.count_ones() as usize).min().unwrap_or_default()
+}
+
 impl RoomsReport {
-    /// Adds a room, identified by the hash of its key, with the dialects of its recognised peers.
-    pub(crate) fn add(&mut self, room: u32, dialects: impl Iterator<Item = Dialect>) {
+    /// Adds a room, identified by the hash of its key, with its recognised peers.
+    pub(crate) fn add(&mut self, room: u32, recognised: impl Iterator<Item = Recognition>) {
         let mut peers = BTreeMap::new();
-        dialects.for_each(|dialect| *peers.entry(dialect).or_default() += 1);
+        let mut generations = BTreeSet::new();
+        for peer in recognised {
+            *peers.entry(peer.dialect).or_default() += 1;
+            generations.insert(peer.releases.peer_protocols());
+        }
         peers.keys().for_each(|dialect| *self.by_dialect.entry(*dialect).or_default() += 1);
-        let generations: BTreeSet<u8> =
-            peers.keys().map(|dialect| dialect.peer_protocol().partition_id()).collect();
-        let summary = RoomSummary { room, peers, generations: generations.len() };
+        let summary = RoomSummary { room, peers, generations: least_generations(&generations) };
         let mixed = summary.peers.len() > 1;
         self.total += 1;
         self.mixed += usize::from(mixed);

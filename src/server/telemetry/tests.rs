@@ -31,16 +31,16 @@ fn connection_counts_as_active_until_dropped() {
     let connection = telemetry.register(PeerId(7));
     let unrecognised = telemetry.counts().unrecognised;
     assert_eq!(unrecognised, ConnectionCount { active: 1, total: 1, last_closed: None });
-    assert_eq!(telemetry.dialect(PeerId(7)), None);
+    assert_eq!(telemetry.recognition(PeerId(7)).map(|known| known.dialect), None);
     connection.set_recognition(releases(&[Release::V20_1_0]), Evidence::FirstFrame);
     assert_eq!(telemetry.counts().unrecognised, ConnectionCount::default());
     assert_eq!(nonzero(&telemetry), [("sigver-20", [1, 1, 0, 0])]);
-    assert_eq!(telemetry.dialect(PeerId(7)), Some(Dialect::Sigver20));
+    assert_eq!(telemetry.recognition(PeerId(7)).map(|known| known.dialect), Some(Dialect::Sigver20));
     assert_eq!(by_evidence(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (1, 1));
     drop(connection);
     assert_eq!(nonzero(&telemetry), [("sigver-20", [0, 1, 0, 0])]);
     assert_eq!(by_evidence(&telemetry, Dialect::Sigver20, Evidence::FirstFrame), (0, 1));
-    assert_eq!(telemetry.dialect(PeerId(7)), None);
+    assert_eq!(telemetry.recognition(PeerId(7)).map(|known| known.dialect), None);
     let closed = telemetry.counts().dialect(Dialect::Sigver20).assigned.last_closed;
     assert!(closed.is_some_and(|closed| before <= closed && closed <= UnixSeconds::now()), "{closed:?}");
     assert!(telemetry.connections().is_empty());
@@ -120,6 +120,36 @@ fn report(telemetry: &Telemetry) -> Report {
     Report { started: UnixSeconds(0), ..Report::new(server, telemetry, UnixSeconds(90_000)) }
 }
 
+/// Returns peers that may be of these releases.
+fn recognised(peers: &[&[Release]]) -> impl Iterator<Item = Recognition> {
+    peers.iter().map(|list| Recognition {
+        releases: releases(list),
+        dialect: Candidates::new(releases(list)).dialect(),
+        evidence: Evidence::FirstFrame,
+    })
+}
+
+/// An opener of 6, 7 or 7.6 is treated as one of 7.6, and its joiner may be certain to be one of 7.
+#[test]
+fn room_is_mixed_only_if_its_peers_can_have_no_generation_in_common() {
+    let opener: &[Release] = &[Release::V6_0_0, Release::V7_1_0, Release::V7_6_4];
+    for (peers, generations) in [
+        (&[opener, &[Release::V7_1_0]][..], 1),
+        (&[opener, &[Release::V7_6_4], &[Release::V10_1_0]], 1),
+        (&[opener, &[Release::V7_1_0], &[Release::V10_1_0]], 2),
+        (&[opener, &[Release::V20_1_0]], 2),
+        (&[&[Release::V18_0_0], &[Release::V15_0_4, Release::V18_0_0], &[Release::V20_1_0]], 2),
+        (&[], 0),
+    ] {
+        let telemetry = Telemetry::new();
+        let mut report = report(&telemetry);
+        report.rooms.list_all = true;
+        report.rooms.add(1, recognised(peers));
+        assert_eq!(report.rooms.list[0].generations, generations, "{peers:?}");
+        assert_eq!(report.rooms.mixed_generations, usize::from(generations > 1), "{peers:?}");
+    }
+}
+
 #[test]
 fn text_is_tables() {
     let telemetry = Telemetry::new();
@@ -127,9 +157,9 @@ fn text_is_tables() {
     connection.set_recognition(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
     let mut report = report(&telemetry);
     report.rooms.mixed_generations_ever = 7;
-    report.rooms.add(0x12, [Dialect::Sigver9, Dialect::Sigver20, Dialect::Sigver9].into_iter());
-    report.rooms.add(0x13, [Dialect::Sigver20].into_iter());
-    report.rooms.add(0x14, [Dialect::Sigver20, Dialect::Sigver19].into_iter());
+    report.rooms.add(0x12, recognised(&[&[Release::V10_1_0], &[Release::V20_1_0], &[Release::V10_1_0]]));
+    report.rooms.add(0x13, recognised(&[&[Release::V20_1_0]]));
+    report.rooms.add(0x14, recognised(&[&[Release::V20_1_0], &[Release::V19_1_2]]));
     report.rooms.sort();
     let text = render(&report, Format::Text);
     let expected = format!(
@@ -163,7 +193,7 @@ fn json_has_the_documented_names_in_the_documented_order() {
     let mut report = report(&telemetry);
     report.log = Some(LogCounts::default().report());
     report.rooms.list_all = true;
-    report.rooms.add(0xab, [Dialect::Sigver9].into_iter());
+    report.rooms.add(0xab, recognised(&[&[Release::V10_1_0]]));
     report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());
     let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json)).unwrap();
     let document = include_str!("../../../docs/reference/status-json.md");

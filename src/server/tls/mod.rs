@@ -1,6 +1,8 @@
 //! TLS: reads and checks the PEM files, and sets up `rustls`.
 
-mod pem_text;
+mod certificate;
+mod pem;
+mod reloadable;
 
 use std::fmt;
 use std::fs;
@@ -9,14 +11,18 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
+use self::certificate::CertificateFacts;
+use self::pem::PemError;
+use self::pem::Section;
+pub(crate) use self::reloadable::ReloadableTls;
 use crate::config::{PemSource, TlsFiles};
-use pem_text::with_line_breaks;
 
 /// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
@@ -99,47 +105,24 @@ pub enum ContentError {
     #[error("of no supported kind, which are RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519")]
     UnsupportedKey,
     /// A certificate that cannot be parsed.
-    #[error("its first certificate is unsound ({0})")]
-    InvalidCert(#[source] RustlsError),
+    #[error("the certificate on line {line} is damaged, or no X.509 certificate")]
+    InvalidCert {
+        /// Line of its beginning.
+        line: usize,
+    },
+    /// Certificates in another format.
+    #[error("it is a PKCS#7 file; write its certificates to another file with 'openssl pkcs7 -print_certs'")]
+    Pkcs7,
     /// Invalid PEM.
     #[error(transparent)]
-    Pem(#[from] PemProblem),
-}
-
-/// A problem with PEM text, without the text: the parser's own errors quote it, which may be a private key.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PemProblem {
-    /// A section without an end.
-    #[error("it is cut short: a line '-----END …-----' is missing")]
-    MissingEnd,
-    /// A first line that does not end in dashes.
-    #[error("a line of it begins like '-----BEGIN …-----' and ends otherwise")]
-    MalformedBegin,
-    /// A section that is no base64.
-    #[error("a section of its PEM is not base64")]
-    NotBase64,
-    /// Anything else.
-    #[error("it is not PEM")]
-    Other,
-}
-
-impl From<pem::Error> for PemProblem {
-    fn from(error: pem::Error) -> Self {
-        match error {
-            pem::Error::MissingSectionEnd { .. } => PemProblem::MissingEnd,
-            pem::Error::IllegalSectionStart { .. } => PemProblem::MalformedBegin,
-            pem::Error::Base64Decode(_) => PemProblem::NotBase64,
-            _ => PemProblem::Other,
-        }
-    }
+    Pem(#[from] PemError),
 }
 
 /// Loads the files into a configuration for all connections.
 ///
 /// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only other protocols is refused, as by the Node.js
-/// servers); keys in PKCS#8, PKCS#1 or SEC1. The chain is that of `cert`, then the certificates that `ca` has
-/// in addition. The files are read once, blocking: a renewed certificate takes a restart.
+/// servers); keys in PKCS#8, PKCS#1 or SEC1, files in PEM or DER. The chain is that of `cert`, then the
+/// certificates that `ca` has in addition. The files are read at once, blocking.
 ///
 /// Sessions are resumed by tickets, whose keys change every six hours. A resumption saves the signature, the
 /// most expensive part of a handshake, and the certificates on the wire. The default of `rustls`, a cache of
@@ -149,9 +132,12 @@ impl From<pem::Error> for PemProblem {
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
-pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let pair = certified_key(files, &provider)?;
+    let (pair, warning) = certified_key(files, &provider)?;
+    if let Some(warning) = warning {
+        tracing::warn!("clients may reject the certificate {}: {warning}", files.cert);
+    }
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
@@ -164,8 +150,38 @@ pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Returns the certificate chain with its key, after checking that they match.
-fn certified_key(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+/// A reason for which clients may reject a certificate that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CertificateWarning {
+    /// The version of X.509, if it is not 3.
+    Version(u8),
+    /// A part that `rustls` does not understand.
+    Unusual,
+}
+
+impl fmt::Display for CertificateWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CertificateWarning::Version(version) => write!(
+                f,
+                "it is of X.509 version {version}, without the names that version 3 has; browsers and most \
+                 other clients reject it"
+            ),
+            CertificateWarning::Unusual => {
+                f.write_str("it has a critical extension or another part that strict clients reject")
+            }
+        }
+    }
+}
+
+/// Returns the certificate chain with its key, after checking that they match, and a reason for which clients
+/// may reject it.
+///
+/// Clients judge certificates, not servers: the chain is sent as it is. `rustls` is asked for a warning only.
+fn certified_key(
+    files: &TlsFiles,
+    provider: &CryptoProvider,
+) -> Result<(CertifiedKey, Option<CertificateWarning>), TlsError> {
     let mut chain = certificates(FileRole::Cert, &files.cert)?;
     if let Some(ca) = &files.ca {
         for certificate in certificates(FileRole::Ca, ca)? {
@@ -177,47 +193,80 @@ fn certified_key(files: &TlsFiles, provider: &CryptoProvider) -> Result<Certifie
     let key = private_key(&files.key)?;
     let unusable = |_| content(FileRole::Key, &files.key, ContentError::UnsupportedKey);
     let pair = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).map_err(unusable)?);
-    match pair.keys_match() {
-        Ok(()) => Ok(pair),
-        Err(RustlsError::InconsistentKeys(_)) => {
-            Err(TlsError::Mismatch { key: files.key.clone(), cert: files.cert.clone() })
-        }
-        Err(error) => Err(content(FileRole::Cert, &files.cert, ContentError::InvalidCert(error))),
+    let facts = pair.cert.first().and_then(|leaf| CertificateFacts::parse(leaf));
+    let own = pair.key.public_key();
+    if let (Some(facts), Some(own)) = (&facts, own.as_deref().and_then(certificate::public_key))
+        && !certificate::is_same_key(facts.public_key, own)
+    {
+        return Err(TlsError::Mismatch { key: files.key.clone(), cert: files.cert.clone() });
     }
-}
-
-fn certificates(role: FileRole, path: &PemSource) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(role, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(found) if found.is_empty() => {
-            let problem = match PrivateKeyDer::from_pem_slice(&text) {
-                Ok(_) => ContentError::KeyInsteadOfCert,
-                Err(_) => ContentError::NoCert,
-            };
-            Err(content(role, path, problem))
-        }
-        Ok(found) => Ok(found),
-        Err(error) => Err(content(role, path, ContentError::Pem(error.into()))),
-    }
-}
-
-fn private_key(path: &PemSource) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(FileRole::Key, path)?;
-    let problem = match PrivateKeyDer::from_pem_slice(&text) {
-        Ok(key) => return Ok(key),
-        Err(pem::Error::NoItemsFound) if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
-            ContentError::Encrypted
-        }
-        Err(pem::Error::NoItemsFound) if CertificateDer::from_pem_slice(&text).is_ok() => {
-            ContentError::CertInsteadOfKey
-        }
-        Err(pem::Error::NoItemsFound) => ContentError::NoKey,
-        // A PKCS#1 or SEC1 key with headers inside the section, which are no base64.
-        Err(_) if contains(&text, b"Proc-Type: 4,ENCRYPTED") => ContentError::Encrypted,
-        Err(error) => ContentError::Pem(error.into()),
+    let warning = match facts.map(|facts| facts.version) {
+        Some(version) if version != 3 => Some(CertificateWarning::Version(version)),
+        _ => pair.keys_match().is_err().then_some(CertificateWarning::Unusual),
     };
-    Err(content(FileRole::Key, path, problem))
+    Ok((pair, warning))
+}
+
+/// Returns all certificates of a file, PEM or DER.
+fn certificates(role: FileRole, path: &PemSource) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(role, path)?;
+    let certificate = |der: &[u8], line| match CertificateFacts::parse(der) {
+        Some(facts) => Ok(CertificateDer::from(facts.der.to_vec())),
+        None => Err(content(role, path, ContentError::InvalidCert { line })),
+    };
+    if certificate::is_der(&bytes) {
+        return Ok(vec![certificate(&bytes, 1)?]);
+    }
+    let sections = pem::sections(&bytes).map_err(|error| content(role, path, error.into()))?;
+    let has = |kinds: &[&str]| sections.iter().any(|section| kinds.contains(&&*section.label));
+    let found: Vec<_> = sections
+        .iter()
+        // The second has attributes of OpenSSL behind it, which no client is sent.
+        .filter(|section| {
+            ["CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"].contains(&&*section.label)
+        })
+        .map(|section| certificate(&section.der, section.line))
+        .collect::<Result<_, _>>()?;
+    let problem = match found.is_empty() {
+        false => return Ok(found),
+        true if has(&["PKCS7", "CMS"]) => ContentError::Pkcs7,
+        true if sections.iter().any(is_private_key) => ContentError::KeyInsteadOfCert,
+        true => ContentError::NoCert,
+    };
+    Err(content(role, path, problem))
+}
+
+fn is_private_key(section: &Section) -> bool {
+    section.label.ends_with("PRIVATE KEY")
+}
+
+/// Returns the first private key of a file, PEM or DER.
+fn private_key(path: &PemSource) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(FileRole::Key, path)?;
+    let problem = |problem| content(FileRole::Key, path, problem);
+    if certificate::is_der(&bytes) {
+        let unusable = match CertificateFacts::parse(&bytes) {
+            Some(_) => ContentError::CertInsteadOfKey,
+            None => ContentError::UnsupportedKey,
+        };
+        return PrivateKeyDer::try_from(bytes).map_err(|_| problem(unusable));
+    }
+    let mut sections = pem::sections(&bytes).map_err(|error| problem(error.into()))?;
+    let Some(at) = sections.iter().position(is_private_key) else {
+        return Err(problem(match sections.iter().any(|section| section.label.ends_with("CERTIFICATE")) {
+            true => ContentError::CertInsteadOfKey,
+            false => ContentError::NoKey,
+        }));
+    };
+    let Section { label, der, encrypted, .. } = sections.swap_remove(at);
+    match &*label {
+        _ if encrypted => Err(problem(ContentError::Encrypted)),
+        "ENCRYPTED PRIVATE KEY" => Err(problem(ContentError::Encrypted)),
+        "PRIVATE KEY" => Ok(PrivatePkcs8KeyDer::from(der).into()),
+        "RSA PRIVATE KEY" => Ok(PrivatePkcs1KeyDer::from(der).into()),
+        "EC PRIVATE KEY" => Ok(PrivateSec1KeyDer::from(der).into()),
+        _ => Err(problem(ContentError::UnsupportedKey)),
+    }
 }
 
 fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
@@ -227,15 +276,11 @@ fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
             fs::read(file).map_err(|source| TlsError::Read { role, path: path.clone(), source })?
         }
     };
-    Ok(with_line_breaks(&text).into_owned())
+    Ok(text)
 }
 
 fn content(role: FileRole, path: &PemSource, source: ContentError) -> TlsError {
     TlsError::Content { role, path: path.clone(), source }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 fn io_text(error: &io::Error) -> String {

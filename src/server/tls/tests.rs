@@ -6,8 +6,12 @@ use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, version};
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore, SignatureScheme,
+    version,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A directory which is gone after the test.
@@ -119,7 +123,7 @@ fn client(
 }
 
 #[tokio::test]
-async fn serves_the_chain_and_resumes_by_ticket() {
+async fn chain_is_sent_and_sessions_resume_by_ticket() {
     let dir = Dir::new();
     let (root, key, cert, rest) = issue();
     let mut files = files(dir.file("key", &key), dir.file("cert", &cert));
@@ -167,6 +171,10 @@ fn failures_name_the_file_and_the_cause() {
     let cut = dir.file("cut", "-----BEGIN PRIVATE KEY-----\nAAAA\n");
     let base64 = dir.file("base64", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n");
     let unsound = dir.file("unsound", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let bundle = dir.file("bundle", "-----BEGIN PKCS7-----\nMAA=\n-----END PKCS7-----\n");
+    let whole = fs::read_to_string(&cert).unwrap();
+    let half =
+        dir.file("half", &format!("{whole}\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"));
     let old = dir.file(
         "old",
         "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
@@ -177,7 +185,7 @@ fn failures_name_the_file_and_the_cause() {
         (&dir.0, "cannot read the private key", "it is a directory"),
         (&junk, "cannot use the private key", "there is no PEM private key in it"),
         (&cert, "cannot use the private key", "it holds a certificate and no private key"),
-        (&cut, "cannot use the private key", "a line '-----END …-----' is missing"),
+        (&cut, "cannot use the private key", "on line 1 has no line '-----END PRIVATE KEY-----'"),
         (&old, "cannot use the private key", "encrypted; write an unencrypted copy with 'openssl pkey'"),
         (
             &fixture("ec-encrypted.key"),
@@ -194,8 +202,18 @@ fn failures_name_the_file_and_the_cause() {
         (&none, "cannot read the certificate", "there is no such file"),
         (&junk, "cannot use the certificate", "there is no PEM certificate in it"),
         (&key, "cannot use the certificate", "it holds a private key and no certificate"),
-        (&base64, "cannot use the certificate", "is not base64"),
-        (&unsound, "cannot use the certificate", ")"),
+        (&base64, "cannot use the certificate", "the 'CERTIFICATE' that begins on line 1 is not base64"),
+        (
+            &unsound,
+            "cannot use the certificate",
+            "the certificate on line 1 is damaged, or no X.509 certificate",
+        ),
+        (&bundle, "cannot use the certificate", "to another file with 'openssl pkcs7 -print_certs'"),
+        (
+            &half,
+            "cannot use the certificate",
+            "the certificate on line 13 is damaged, or no X.509 certificate",
+        ),
     ] {
         let message = refusal(&files(&key, file));
         assert!(message.starts_with(&format!("{start} {}: ", name(file))), "{message}");
@@ -214,6 +232,118 @@ fn failures_name_the_file_and_the_cause() {
             name(&fixture("rsa.crt"))
         )
     );
+}
+
+#[tokio::test]
+async fn whole_chain_is_read_from_files_as_they_are() {
+    let dir = Dir::new();
+    let (root, key, cert, rest) = issue();
+    let key = dir.file("key", &key);
+    let trimmed = |text: &str| text.trim_end().to_owned();
+    let both = [&cert, &rest].map(|pem| trimmed(pem));
+    for text in [
+        // Files without a last line end, one after the other.
+        both.concat(),
+        format!("\u{feff}{}", both.join("\n")),
+        both.join("\n").replace('\n', "\r\n"),
+        format!("Certificate:\n    Data:\n{}\n# the rest\n{}\nrubbish", both[0], both[1]),
+        both.concat().replace("CERTIFICATE", "X509 CERTIFICATE"),
+    ] {
+        let server = load(&files(&key, dir.file("chain", &text))).unwrap();
+        let client = client(root.clone(), &[&version::TLS13], &[]);
+        assert_eq!(shake(&server, &client).await.unwrap().chain, 2, "{text}");
+    }
+    // One certificate and a key in DER.
+    let der = |pem: &str| pem::sections(pem.as_bytes()).unwrap().swap_remove(0).der;
+    let path = |name: &str, bytes: Vec<u8>| {
+        let path = dir.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let (leaf, middle) = (path("leaf.der", der(&cert)), path("middle.der", der(&rest)));
+    let key = path("key.der", der(&fs::read_to_string(&key).unwrap()));
+    let server = load(&TlsFiles { ca: Some(middle.into()), ..files(&key, &leaf) }).unwrap();
+    assert_eq!(shake(&server, &client(root, &[&version::TLS13], &[])).await.unwrap().chain, 2);
+    assert!(refusal(&files(&leaf, &leaf)).ends_with("it holds a certificate and no private key"));
+}
+
+#[tokio::test]
+async fn certificates_that_clients_may_reject_are_served_with_a_warning() {
+    let dir = Dir::new();
+    let provider = ring::default_provider();
+    let warning = |files: &TlsFiles| certified_key(files, &provider).unwrap().1;
+    assert_eq!(warning(&files(fixture("ec-sec1.key"), fixture("ec.crt"))), None);
+    let old = files(fixture("ec-sec1.key"), fixture("ec-v1.crt"));
+    assert_eq!(warning(&old), Some(CertificateWarning::Version(1)));
+
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
+    let cert = params.self_signed(&key).unwrap();
+    let critical = files(dir.file("key", &key.serialize_pem()), dir.file("cert", &cert.pem()));
+    assert_eq!(warning(&critical), Some(CertificateWarning::Unusual));
+
+    for files in [&old, &critical] {
+        let server = load(files).unwrap();
+        let client = trusting_client();
+        assert_eq!(shake(&server, &client).await.unwrap().chain, 1);
+    }
+    // Also of such certificates, the key must match.
+    assert!(refusal(&TlsFiles { key: fixture("rsa-pkcs1.key").into(), ..old }).contains("does not match"));
+    for warning in [CertificateWarning::Version(1), CertificateWarning::Unusual] {
+        assert!(warning.to_string().contains("clients reject it") || warning.to_string().ends_with("reject"));
+    }
+}
+
+/// Trusts every certificate, and checks no signature.
+#[derive(Debug)]
+struct TrustAll;
+
+impl ServerCertVerifier for TrustAll {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, RustlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn trusting_client() -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TrustAll))
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 /// Writes a key as tools and variables spoil it. Each is read, or named without a character of it.

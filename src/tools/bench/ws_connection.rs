@@ -38,10 +38,11 @@ impl WsConnection {
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.dial().await?;
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             target.path(path),
             target.authority(),
+            target.origin(),
         );
         with_timeout(PATIENCE, "upgrade response", async {
             stream.write_all(request.as_bytes()).await.map_err(Error::broken)?;

@@ -4,10 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
+use strum::{IntoStaticStr, VariantArray};
 
 /// The kind of a message. The first three have the names of a WebRTC negotiation, because some dialects can
 /// carry nothing else; their contents are an application's own anyway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum MessageKind {
     /// A JSON value named `offer`.
     Offer,
@@ -78,23 +80,11 @@ const NOT_JSON: u8 = 0xff;
 
 impl MessageKind {
     /// All kinds.
-    pub const ALL: [MessageKind; 5] = [
-        MessageKind::Offer,
-        MessageKind::Answer,
-        MessageKind::Candidate,
-        MessageKind::Json,
-        MessageKind::Bytes,
-    ];
+    pub const ALL: &[MessageKind] = MessageKind::VARIANTS;
 
     /// Returns the kind's name: for the first three, that of the attribute that carries it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            MessageKind::Offer => "offer",
-            MessageKind::Answer => "answer",
-            MessageKind::Candidate => "candidate",
-            MessageKind::Json => "json",
-            MessageKind::Bytes => "bytes",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     fn from_attribute(name: &str) -> Option<MessageKind> {
@@ -245,7 +235,7 @@ mod tests {
 
     #[test]
     fn intact_message_is_recognised() {
-        for kind in MessageKind::ALL {
+        for &kind in MessageKind::ALL {
             let message = TestMessage::new(kind, "m1");
             let received = ReceivedMessage::from_bytes(&message.bytes());
             assert_eq!(message.compare(&received), Some(Delivery::Intact), "{kind:?}");

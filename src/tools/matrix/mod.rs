@@ -2,8 +2,10 @@
 
 pub(in crate::tools) mod cli;
 mod expect;
+pub mod known;
 mod negative_control;
 pub mod pair_test;
 pub mod render;
 pub mod result;
 pub mod run;
+pub mod summary;

@@ -300,7 +300,7 @@ impl PairRun {
         use Direction::{ToJoiner, ToMember};
         let addresses = m.protocol.capabilities().addresses_joiner;
         // A request that carries data has carried the offer.
-        let offers = if first1.is_empty() { MessageKind::ALL.as_slice() } else { &MessageKind::ALL[1..] };
+        let offers = if first1.is_empty() { MessageKind::ALL } else { &MessageKind::ALL[1..] };
         let from1 = self.exchange(j1, m, ToMember, None, first1, offers).await?;
         self.record(ToMember, &from1);
         let offer: &[MessageKind] = if first2.is_empty() { &[MessageKind::Offer] } else { &[] };
@@ -315,7 +315,7 @@ impl PairRun {
         if addresses && id1 == id2 {
             return Err(PairError::SharedId);
         }
-        let to1 = self.exchange(m, j1, ToJoiner, id1.as_ref(), Vec::new(), &MessageKind::ALL).await?;
+        let to1 = self.exchange(m, j1, ToJoiner, id1.as_ref(), Vec::new(), MessageKind::ALL).await?;
         self.record(ToJoiner, &to1);
         let answered = self.answer(m, j2, id2.as_ref()).await;
         answered.map_err(PairError::during("with two joiners"))?;
@@ -464,9 +464,9 @@ impl PairRun {
         if connect(Role::Joiner, "connector").await.is_ok() {
             return Err(PairError::TwoConnectors);
         }
-        let up = self.exchange(&j, &mut m, ToMember, None, Vec::new(), &MessageKind::ALL).await?;
+        let up = self.exchange(&j, &mut m, ToMember, None, Vec::new(), MessageKind::ALL).await?;
         self.record(ToMember, &up);
-        let down = self.exchange(&m, &mut j, ToJoiner, None, Vec::new(), &MessageKind::ALL).await?;
+        let down = self.exchange(&m, &mut j, ToJoiner, None, Vec::new(), MessageKind::ALL).await?;
         self.record(ToJoiner, &down);
         self.check_joiner_departure(&mut m, &mut j, None).await;
         Ok(())

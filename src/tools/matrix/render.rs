@@ -37,7 +37,7 @@ fn symbol(result: Option<&PairResult>, legend: &[(String, usize)], failed: &str)
     }
 }
 
-fn protocols(results: &[PairResult], of: impl Fn(&PairId) -> Option<Protocol>) -> Vec<Protocol> {
+pub(super) fn protocols(results: &[PairResult], of: impl Fn(&PairId) -> Option<Protocol>) -> Vec<Protocol> {
     let mut found: Vec<Protocol> = results.iter().filter_map(|result| of(&result.pair)).collect();
     found.sort();
     found.dedup();
@@ -122,7 +122,7 @@ pub fn markdown(result: &MatrixResult) -> String {
     out
 }
 
-fn failures_by_reason(result: &MatrixResult) -> Vec<(String, Vec<String>)> {
+pub(super) fn failures_by_reason(result: &MatrixResult) -> Vec<(String, Vec<String>)> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     for PairResult { pair, verdict, .. } in &result.pairs {
         let Verdict::Failed { reason } = verdict else { continue };

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::protocol::dialect::{Candidates, Family, Output, Release, Session, UpgradeRequest};
+use crate::protocol::dialect::{
+    Candidates, Family, Output, Release, Session, SessionOptions, UpgradeRequest,
+};
 use crate::protocol::frame::{Close, Message, Outgoing};
 
 /// An observation of a server's behaviour.
@@ -94,15 +96,16 @@ fn first_frames(release: Release) -> FirstFrames {
 }
 
 fn close_of_empty_path(release: Release) -> Option<(u16, String)> {
-    let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false };
+    let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
     code_and_reason(Session::key_error(&upgrade, release)?)
 }
 
 fn close_of_empty_object(release: Release) -> Option<(u16, String)> {
-    let upgrade = UpgradeRequest { path: "/k".to_owned(), favored: false };
+    let upgrade = UpgradeRequest { path: "/k".to_owned(), favored: false, from_page: true };
     let candidates = Candidates::new([release].into_iter().collect());
     let mut outputs: Vec<Output> = Vec::new();
-    Session::new(&upgrade, candidates, false, Instant::now()).decode(Message::text("{}"), &mut outputs);
+    let options = SessionOptions { transcode: false, pinned: true };
+    Session::new(&upgrade, candidates, options, Instant::now()).decode(Message::text("{}"), &mut outputs);
     outputs.into_iter().find_map(|output| match output {
         Output::Send(Outgoing::Close(close)) => code_and_reason(close),
         _ => None,

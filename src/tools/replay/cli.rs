@@ -9,16 +9,19 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::output;
 use crate::tools::dial::Target;
-use crate::tools::ephemeral_server;
+use crate::tools::replay::client_views::ClientViews;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
+use crate::tools::replay::meant::MeantDifference;
 use crate::tools::replay::player::{PlayOptions, play};
 use crate::tools::replay::rename::needs_own_server;
-use crate::tools::replay::script::steps;
-use crate::tools::replay::transcript::{self, RecordedEvent, Scenario, glob};
+use crate::tools::replay::script::{Observed, Seen, steps};
+use crate::tools::replay::transcript::{self, FrameKind, RecordedEvent, Scenario, glob};
+use crate::tools::{draw_target, ephemeral_server};
 
 const ABOUT: &str = "\
 FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
@@ -104,6 +107,8 @@ struct ReplayReport {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// The meant differences of all scenarios.
+    meant: Vec<MeantDifference>,
     scenarios: Vec<ScenarioResult>,
 }
 
@@ -135,14 +140,17 @@ impl ReplayArgs {
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let plan = self.plan().await?;
         let mut report = ReplayReport { skipped: plan.skipped, ..ReplayReport::default() };
+        let bar = progress_bar(plan.scenarios.len());
         let mut results = pin!(self.execute(&plan));
         while let Some(result) = results.next().await {
             let result = result?;
+            bar.inc(1);
             if !self.json {
-                output::print(&result.to_text())?;
+                bar.suspend(|| output::print(&result.to_text()))?;
             }
             report.add(result);
         }
+        bar.finish_and_clear();
         if self.json {
             output::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
@@ -234,7 +242,8 @@ impl ReplayArgs {
         options.order = order;
         options.tolerance = Duration::from_millis(self.tolerance);
         let actual = play(script, &options).await;
-        let rules = ComparisonRules { tolerance: self.tolerance, order, ..ComparisonRules::default() };
+        let rules =
+            ComparisonRules { tolerance: self.tolerance, order, explain: true, ..ComparisonRules::default() };
         let comparison = compare(script, &actual, rules);
         let notes = actual.records.into_iter().filter_map(|record| match record.event {
             RecordedEvent::Note(note) => Some(format!("note at {} ms: {note}", record.t)),
@@ -250,11 +259,30 @@ impl ReplayArgs {
     }
 }
 
-/// Returns true if the server seems to have sent frames without an action of a client.
+/// Returns true if the server seems to have sent frames without an action of a client: heartbeats, and what
+/// came late after the last action.
 fn has_unprompted_frames(script: &Scenario) -> bool {
+    let views = ClientViews::from_scenario(script);
+    let is_heartbeat = |seen: &Seen| match &seen.what {
+        Observed::Frame(frame) if frame.op == FrameKind::Binary => {
+            views.dialect(&seen.peer).is_heartbeat(&frame.bytes)
+        }
+        _ => false,
+    };
     let late = |t: u64, steps_t: u64| t.saturating_sub(steps_t) > CONSEQUENCE_TIME;
     script.duration() > MIN_UNPROMPTED_DURATION
-        && steps(script).iter().any(|step| step.seen.iter().any(|seen| late(seen.t, step.t)))
+        && steps(script)
+            .iter()
+            .any(|step| step.seen.iter().any(|seen| late(seen.t, step.t) || is_heartbeat(seen)))
+}
+
+fn progress_bar(scenarios: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(u64::try_from(scenarios).ok(), draw_target());
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} scenarios {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
 }
 
 impl ScenarioResult {
@@ -278,15 +306,29 @@ impl ReplayReport {
             true => self.passed += 1,
             false => self.failed += 1,
         }
+        for found in &result.comparison.meant {
+            match self.meant.iter_mut().find(|known| known.meaning == found.meaning) {
+                Some(known) => known.count += found.count,
+                None => self.meant.push(found.clone()),
+            }
+        }
+        self.meant.sort_by_key(|difference| difference.id);
         self.scenarios.push(result);
     }
 
     fn summary(&self) -> String {
+        let mut text = String::new();
+        if !self.meant.is_empty() {
+            text.push_str("Meant differences (docs/reference/differences.md):\n");
+        }
+        for MeantDifference { id, meaning, count } in &self.meant {
+            text.push_str(&format!("  {id}  {count:>3} x  {meaning}\n"));
+        }
         let skipped = match self.skipped {
             0 => String::new(),
             skipped => format!(", {skipped} without WebSockets skipped"),
         };
-        format!("{} passed, {} failed{skipped}\n", self.passed, self.failed)
+        format!("{text}{} passed, {} failed{skipped}\n", self.passed, self.failed)
     }
 }
 

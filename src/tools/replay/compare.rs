@@ -5,14 +5,15 @@
 //! throughout the scenario. Reports call them `#1`, `#2`, ... in order of their first appearance. In
 //! scenarios about time a client's frames are compared regardless of steps, but each must arrive at its time.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::ids::{self, Id, IdLayout, MaskedFrame};
-use super::script::{Observed, ScriptStep, steps};
-use super::transcript::Scenario;
+use super::client_views::{ClientViews, plain_text};
+use super::id_mapping::IdMapping;
+use super::ids::{Id, MaskedFrame};
+use super::meant::{Deviation, MeantDifference, explain};
+use super::script::{Observed, ScriptAction, ScriptStep, steps};
+use super::transcript::{FrameKind, Scenario};
 
 /// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, strum::IntoStaticStr)]
@@ -78,6 +79,9 @@ pub struct ComparisonRules {
     pub interchangeable: &'static [&'static str],
     /// The order that is compared.
     pub order: ComparisonOrder,
+    /// True: differences of docs/reference/differences.md are counted in [`Comparison::meant`], and
+    /// messages are in words. (The comparison with the Node.js servers has a list for each script instead.)
+    pub explain: bool,
 }
 
 /// The order of events that is compared.
@@ -102,7 +106,7 @@ impl ComparisonOrder {
 
 impl Default for ComparisonRules {
     fn default() -> Self {
-        Self { tolerance: 400, interchangeable: &[], order: ComparisonOrder::Steps }
+        Self { tolerance: 400, interchangeable: &[], order: ComparisonOrder::Steps, explain: false }
     }
 }
 
@@ -113,75 +117,61 @@ pub struct Comparison {
     pub frames: usize,
     /// The differences, in order.
     pub differences: Vec<Difference>,
+    /// The differences that this server makes on purpose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub meant: Vec<MeantDifference>,
 }
 
 /// An event of a client, split at its ids.
 #[derive(Debug)]
-struct ComparedItem {
+struct ComparedItem<'a> {
     step: usize,
     t: u64,
+    what: &'a Observed,
     masked: MaskedFrame,
 }
 
-fn item(layout: IdLayout, step: usize, t: u64, what: &Observed) -> ComparedItem {
-    let masked = match what {
-        Observed::Open => MaskedFrame::literal("open"),
-        Observed::Frame(payload) => ids::mask(layout, payload),
-        Observed::Close { code, reason } => ids::mask_reason(layout, *code, reason),
-    };
-    ComparedItem { step, t, masked }
-}
+/// Pairs of an expected and an actual event.
+type ItemPairs<'i, 'o> = Vec<(&'i ComparedItem<'o>, &'i ComparedItem<'o>)>;
 
-/// The mapping of the ids of one transcript to those of the other.
-#[derive(Default)]
-struct IdMapping {
-    numbers: HashMap<Id, usize>,
-    live: HashMap<Id, Id>,
-    expected: HashMap<Id, Id>,
-}
-
-impl IdMapping {
-    /// Maps `expected` to `live`. Returns false if one of them is mapped to another id.
-    fn pair(&mut self, expected: &Id, live: &Id) -> bool {
-        if !expected.is_server_generated() {
-            return expected == live;
-        }
-        live.is_substitute_for(expected)
-            && self.live.entry(expected.clone()).or_insert_with(|| live.clone()) == live
-            && self.expected.entry(live.clone()).or_insert_with(|| expected.clone()) == expected
-    }
-
-    fn name(&self, id: &Id) -> String {
-        self.numbers.get(id).map_or_else(|| id.to_string(), |n| format!("#{n}"))
-    }
-
-    fn expected(&self, masked: &MaskedFrame) -> String {
-        masked.render(|id| self.name(id))
-    }
-
-    fn actual(&self, masked: &MaskedFrame) -> String {
-        masked.render(|id| match (self.expected.get(id), id.is_server_generated()) {
-            (Some(expected), _) => self.name(expected),
-            (None, true) => format!("#?{id}"),
-            (None, false) => id.to_string(),
-        })
+impl ComparedItem<'_> {
+    /// Returns what frames of one sender have in common, which keep their order: the ids, and whether data is
+    /// relayed or the server speaks.
+    fn origin(&self) -> (&[Id], bool) {
+        let is_relayed = match self.what {
+            Observed::Frame(frame) => match frame.op {
+                FrameKind::Binary => matches!(frame.bytes.first(), Some(0x0a | 0x12)),
+                FrameKind::Text => frame.bytes.windows(DATA.len()).any(|window| window == DATA),
+                FrameKind::Ping | FrameKind::Pong => false,
+            },
+            Observed::Open | Observed::Close { .. } => false,
+        };
+        (&self.masked.ids, is_relayed)
     }
 }
+
+/// The attribute of JSON that holds relayed data.
+const DATA: &[u8] = b"\"data\":";
 
 /// Time before a client leaves, in milliseconds, in which frames to it may still be in transit and need not
 /// arrive.
 const TRANSIT_TIME: u64 = 250;
 
+/// Time between two frames to a client, in milliseconds, within which frames of different origin may arrive
+/// in either order.
+const CROSSING_TIME: u64 = 50;
+
 /// Compares the transcript of a run with the expected one.
 pub fn compare(expected: &Scenario, actual: &Scenario, rules: ComparisonRules) -> Comparison {
-    let layout = IdLayout::from_version(&expected.version);
+    let views = ClientViews::from_scenario(expected);
     let (golden, live) = (steps(expected), steps(actual));
-    let mut out = Comparison { frames: golden.iter().map(|s| s.seen.len()).sum(), differences: Vec::new() };
+    let frames = golden.iter().map(|s| s.seen.len()).sum();
+    let mut out = Comparison { frames, ..Comparison::default() };
     if let Some(difference) = other_script(&golden, &live) {
         out.differences.push(difference);
         return out;
     }
-    let mut comparer = Comparer { layout, rules, ids: IdMapping::default(), golden: &golden, out };
+    let mut comparer = Comparer { views, rules, ids: IdMapping::default(), golden: &golden, out };
     comparer.number_ids();
     match rules.order.for_scenario(expected) {
         ComparisonOrder::Times => comparer.group(&golden, &live, 0, Some(rules.tolerance)),
@@ -229,7 +219,7 @@ fn other_script(golden: &[ScriptStep], live: &[ScriptStep]) -> Option<Difference
 }
 
 struct Comparer<'a> {
-    layout: IdLayout,
+    views: ClientViews,
     rules: ComparisonRules,
     ids: IdMapping,
     golden: &'a [ScriptStep],
@@ -239,17 +229,19 @@ struct Comparer<'a> {
 impl Comparer<'_> {
     fn number_ids(&mut self) {
         for seen in self.golden.iter().flat_map(|s| &s.seen) {
-            for id in
-                item(self.layout, 0, 0, &seen.what).masked.ids.into_iter().filter(Id::is_server_generated)
-            {
-                let next = self.ids.numbers.len() + 1;
-                self.ids.numbers.entry(id).or_insert(next);
-            }
+            let ids = self.views.mask(&seen.peer, &seen.what).ids;
+            ids.into_iter().filter(Id::is_server_generated).for_each(|id| self.ids.number(id));
         }
     }
 
     /// Compares the events of each client in these steps.
-    fn group(&mut self, golden: &[ScriptStep], live: &[ScriptStep], first: usize, tolerance: Option<u64>) {
+    fn group<'s>(
+        &mut self,
+        golden: &'s [ScriptStep],
+        live: &'s [ScriptStep],
+        first: usize,
+        tolerance: Option<u64>,
+    ) {
         let same = self.rules.interchangeable;
         let group = |peer: &str| {
             if same.contains(&peer) { same.join("/") } else { peer.to_owned() }
@@ -261,13 +253,18 @@ impl Comparer<'_> {
             }
         }
         for peer in peers {
-            let items = |steps: &[ScriptStep]| -> Vec<ComparedItem> {
+            let views = self.views.clone();
+            let items = |steps: &'s [ScriptStep]| -> Vec<ComparedItem<'s>> {
                 let seen = steps
                     .iter()
                     .enumerate()
                     .flat_map(|(i, s)| s.seen.iter().map(move |seen| (first + i, seen)));
                 let own = seen.filter(|(_, seen)| group(&seen.peer) == peer);
-                own.map(|(step, seen)| item(self.layout, step, seen.t, &seen.what)).collect()
+                own.map(|(step, seen)| {
+                    let masked = views.mask(&seen.peer, &seen.what);
+                    ComparedItem { step, t: seen.t, what: &seen.what, masked }
+                })
+                .collect()
             };
             let (expected, actual) = (items(golden), items(live));
             self.sequence(&peer, &expected, &actual, tolerance);
@@ -277,34 +274,86 @@ impl Comparer<'_> {
     fn sequence(
         &mut self,
         peer: &str,
-        expected: &[ComparedItem],
-        actual: &[ComparedItem],
+        expected: &[ComparedItem<'_>],
+        actual: &[ComparedItem<'_>],
         tolerance: Option<u64>,
     ) {
         let (mut e, mut a) = (0, 0);
-        for (i, j) in common_subsequence(expected, actual).into_iter().chain([(expected.len(), actual.len())])
+        let (crossed, expected, actual) = self.without_crossings(expected, actual);
+        for (expected, actual) in crossed {
+            self.matched(peer, expected, actual, tolerance);
+        }
+        for (i, j) in
+            common_subsequence(&expected, &actual).into_iter().chain([(expected.len(), actual.len())])
         {
             self.gap(peer, &expected[e..i], &actual[a..j]);
-            if let (Some(expected), Some(actual)) = (expected.get(i), actual.get(j)) {
+            if let (Some(expected), Some(actual)) = (expected.get(i).copied(), actual.get(j).copied()) {
                 self.matched(peer, expected, actual, tolerance);
             }
             (e, a) = (i + 1, j + 1);
         }
     }
 
+    /// Splits off the pairs of equal frames that crossed others on their way: in the recording a frame of
+    /// another origin arrived at nearly the same time, and in this run in the other order. Returns those
+    /// pairs, and the rest of both sequences.
+    fn without_crossings<'i, 'o>(
+        &self,
+        expected: &'i [ComparedItem<'o>],
+        actual: &'i [ComparedItem<'o>],
+    ) -> (ItemPairs<'i, 'o>, Vec<&'i ComparedItem<'o>>, Vec<&'i ComparedItem<'o>>) {
+        let (all_expected, all_actual): (Vec<_>, Vec<_>) =
+            (expected.iter().collect(), actual.iter().collect());
+        if !self.rules.explain || self.rules.order == ComparisonOrder::Steps {
+            return (Vec::new(), all_expected, all_actual);
+        }
+        let common = common_subsequence(&all_expected, &all_actual);
+        let mut crossed = Vec::new();
+        let is_free = |crossed: &Vec<(usize, usize)>, j: usize| {
+            !common.iter().chain(crossed).any(|(_, other)| *other == j)
+        };
+        for i in (0..expected.len()).filter(|i| !common.iter().any(|(other, _)| other == i)) {
+            let found = (0..actual.len()).find(|j| {
+                // The place of the frame of this run in the recording.
+                let place = common.iter().find(|(_, other)| other > j).map_or(expected.len(), |(i, _)| *i);
+                let passed = &expected[place.min(i)..place.max(i + 1)];
+                actual[*j].masked.parts == expected[i].masked.parts
+                    && is_free(&crossed, *j)
+                    && passed.iter().all(|other| {
+                        std::ptr::eq(other, &expected[i])
+                            || (other.t.abs_diff(expected[i].t) <= CROSSING_TIME
+                                && other.origin() != expected[i].origin())
+                    })
+            });
+            crossed.extend(found.map(|j| (i, j)));
+        }
+        let rest = |items: &'i [ComparedItem<'o>], taken: Vec<usize>| {
+            items.iter().enumerate().filter(|(i, _)| !taken.contains(i)).map(|(_, item)| item).collect()
+        };
+        let rest_expected = rest(expected, crossed.iter().map(|(i, _)| *i).collect());
+        let rest_actual = rest(actual, crossed.iter().map(|(_, j)| *j).collect());
+        let pairs = crossed.into_iter().map(|(i, j)| (&expected[i], &actual[j])).collect();
+        (pairs, rest_expected, rest_actual)
+    }
+
     /// Records the frames without a counterpart between two pairs of equal frames.
-    fn gap(&mut self, peer: &str, expected: &[ComparedItem], actual: &[ComparedItem]) {
+    fn gap(&mut self, peer: &str, expected: &[&ComparedItem<'_>], actual: &[&ComparedItem<'_>]) {
+        let (mut expected, mut actual) = (expected.to_vec(), actual.to_vec());
+        expected.retain(|item| !self.arrived_after_leaving(peer, item));
+        expected.retain(|item| !self.is_meant(peer, Deviation::Missing(item.what)));
+        actual.retain(|item| !self.is_meant(peer, Deviation::Extra(item.what)));
         for i in 0..expected.len().max(actual.len()) {
             let (kind, step) = match (expected.get(i), actual.get(i)) {
+                (Some(e), Some(a)) if self.is_meant(peer, Deviation::Changed(e.what, a.what)) => continue,
+                (Some(e), Some(a)) if self.closes_crossed(peer, e, a) => continue,
                 (Some(e), Some(_)) => (DifferenceKind::Changed, e.step),
                 (Some(e), None) => (DifferenceKind::Missing, e.step),
                 (None, Some(a)) if self.may_have_been_in_transit(peer, a.step) => continue,
                 (None, Some(a)) => (DifferenceKind::Extra, a.step),
                 (None, None) => continue,
             };
-            let expected = expected.get(i).map(|e| self.ids.expected(&e.masked)).unwrap_or_default();
-            let actual = actual.get(i).map(|a| self.ids.actual(&a.masked)).unwrap_or_default();
-            self.differs(step, peer, kind, expected, actual);
+            let texts = self.texts(peer, expected.get(i).copied(), actual.get(i).copied());
+            self.differs(step, peer, kind, texts.0, texts.1);
         }
     }
 
@@ -312,20 +361,61 @@ impl Comparer<'_> {
     fn matched(
         &mut self,
         peer: &str,
-        expected: &ComparedItem,
-        actual: &ComparedItem,
+        expected: &ComparedItem<'_>,
+        actual: &ComparedItem<'_>,
         tolerance: Option<u64>,
     ) {
         let pairs = expected.masked.ids.iter().zip(&actual.masked.ids);
         let ids = &mut self.ids;
-        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a) && ok) {
-            let texts = (self.ids.expected(&expected.masked), self.ids.actual(&actual.masked));
+        let json = actual.masked.parts.first().is_some_and(|first| first.starts_with("text"));
+        if !pairs.fold(true, |ok, (e, a)| ids.pair(e, a, json) && ok) {
+            let texts = self.texts(peer, Some(expected), Some(actual));
             self.differs(expected.step, peer, DifferenceKind::Changed, texts.0, texts.1);
+        } else {
+            // The client reads the same. It is listed all the same if the bytes differ on purpose.
+            self.is_meant(peer, Deviation::SameToClient(expected.what, actual.what));
         }
         if tolerance.is_some_and(|t| expected.t.abs_diff(actual.t) > t) {
-            let what = self.ids.expected(&expected.masked);
+            let (what, _) = self.texts(peer, Some(expected), None);
             let text = |t: u64| format!("{what} at {t} ms");
             self.differs(expected.step, peer, DifferenceKind::Time, text(expected.t), text(actual.t));
+        }
+    }
+
+    /// Returns true, and counts it, if this server makes the difference on purpose.
+    fn is_meant(&mut self, peer: &str, deviation: Deviation<'_>) -> bool {
+        let found = if self.rules.explain { explain(self.views.dialect(peer), deviation) } else { None };
+        let Some(row) = found else { return false };
+        match self.out.meant.iter_mut().find(|known| known.meaning == row.meaning) {
+            Some(known) => known.count += 1,
+            None => self.out.meant.push(MeantDifference::new(row)),
+        }
+        true
+    }
+
+    /// Returns the texts of the two frames for a report; empty ones for those that are missing.
+    fn texts(
+        &self,
+        peer: &str,
+        expected: Option<&ComparedItem<'_>>,
+        actual: Option<&ComparedItem<'_>>,
+    ) -> (String, String) {
+        let ids = &self.ids;
+        let words = |item: &ComparedItem<'_>, name: &dyn Fn(&Id) -> String| {
+            self.rules.explain.then(|| self.views.words(peer, item.what, name)).flatten()
+        };
+        let expected_words =
+            expected.map(|e| words(e, &|id| ids.name(id)).unwrap_or_else(|| ids.expected(&e.masked)));
+        let actual_words =
+            actual.map(|a| words(a, &|id| ids.live_name(id)).unwrap_or_else(|| ids.actual(&a.masked)));
+        match (expected_words, actual_words, expected, actual) {
+            // The difference is in what the words leave out.
+            (Some(e), Some(a), Some(expected), Some(actual))
+                if e == a && expected.masked != actual.masked =>
+            {
+                (plain_text(expected.what), plain_text(actual.what))
+            }
+            (e, a, _, _) => (e.unwrap_or_default(), a.unwrap_or_default()),
         }
     }
 
@@ -335,11 +425,41 @@ impl Comparer<'_> {
         let at = |step: usize| self.golden.get(step).map_or(0, |s| s.t);
         let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());
         self.rules.order != ComparisonOrder::Steps
-            && leaves.is_some_and(|end| step <= end && at(end).saturating_sub(at(step)) <= TRANSIT_TIME)
+            && leaves.is_some_and(|end| at(end).abs_diff(at(step)) <= TRANSIT_TIME)
+    }
+
+    /// Returns true if the client had sent a close frame when it received this. Another server may answer
+    /// that at once.
+    fn arrived_after_leaving(&self, peer: &str, item: &ComparedItem<'_>) -> bool {
+        let leaves = self.golden.iter().position(|s| s.peer == peer && s.action.ends());
+        self.rules.order != ComparisonOrder::Steps
+            && !matches!(item.what, Observed::Close { .. })
+            && leaves.is_some_and(|end| item.step >= end)
+    }
+
+    /// Returns true if both are the end of a connection that the client itself was closing: the close frames
+    /// of the two sides crossed one another in one of the runs.
+    fn closes_crossed(&self, peer: &str, expected: &ComparedItem<'_>, actual: &ComparedItem<'_>) -> bool {
+        let closes = |item: &ComparedItem<'_>| matches!(item.what, Observed::Close { .. });
+        self.rules.explain
+            && closes(expected)
+            && closes(actual)
+            && self.may_have_been_in_transit(peer, expected.step)
+    }
+
+    fn action(&self, step: &ScriptStep) -> String {
+        let words = match &step.action {
+            ScriptAction::Send(frame) if self.rules.explain => {
+                let sent = Observed::Frame(frame.clone());
+                self.views.words(&step.peer, &sent, |id| self.ids.name(id))
+            }
+            _ => None,
+        };
+        words.map_or_else(|| step.to_string(), |words| format!("{} sends {words}", step.peer))
     }
 
     fn differs(&mut self, step: usize, peer: &str, kind: DifferenceKind, expected: String, actual: String) {
-        let action = self.golden.get(step).map(ScriptStep::to_string).unwrap_or_default();
+        let action = self.golden.get(step).map(|step| self.action(step)).unwrap_or_default();
         let peer = peer.to_owned();
         self.out.differences.push(Difference { step: step + 1, action, peer, kind, expected, actual });
     }
@@ -349,7 +469,7 @@ impl Comparer<'_> {
 const MAX_LCS_CELLS: usize = 4_000_000;
 
 /// Returns the longest common subsequence, as pairs of indices. Frames that differ in ids only are equal.
-fn common_subsequence(expected: &[ComparedItem], actual: &[ComparedItem]) -> Vec<(usize, usize)> {
+fn common_subsequence(expected: &[&ComparedItem<'_>], actual: &[&ComparedItem<'_>]) -> Vec<(usize, usize)> {
     let is_equal = |i: usize, j: usize| expected[i].masked.parts == actual[j].masked.parts;
     let shorter = expected.len().min(actual.len());
     let head = (0..shorter).take_while(|i| is_equal(*i, *i)).count();
@@ -357,7 +477,7 @@ fn common_subsequence(expected: &[ComparedItem], actual: &[ComparedItem]) -> Vec
         return (0..shorter).filter(|i| is_equal(*i, *i)).map(|i| (i, i)).collect();
     }
     let parts =
-        |items: &[ComparedItem]| items.iter().map(|item| item.masked.parts.clone()).collect::<Vec<_>>();
+        |items: &[&ComparedItem<'_>]| items.iter().map(|item| item.masked.parts.clone()).collect::<Vec<_>>();
     let (old, new) = (parts(expected), parts(actual));
     let operations = capture_diff_slices(Algorithm::Lcs, &old, &new);
     let equal = operations.into_iter().filter_map(|operation| match operation {

@@ -104,6 +104,8 @@ fn json_text(layout: IdLayout, payload: &RecordedFrame) -> Option<&str> {
 pub enum Id {
     /// A number.
     Number(u64),
+    /// A number that is an id even if it is small, because the server counts from 0.
+    Index(u64),
     /// A JSON string.
     Text(String),
 }
@@ -113,6 +115,7 @@ impl Id {
     pub fn is_server_generated(&self) -> bool {
         match self {
             Id::Number(n) => *n >= SMALL,
+            Id::Index(_) => true,
             Id::Text(t) => {
                 let letters = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
                 (7..=14).contains(&t.len()) && t.chars().all(letters)
@@ -120,10 +123,22 @@ impl Id {
         }
     }
 
-    /// Returns true if another server may send this id where the recorded one sent a server-generated id.
-    pub fn is_substitute_for(&self, original: &Id) -> bool {
+    /// Returns a number as an index; any other id stays as it is.
+    pub(super) fn into_index(self) -> Id {
+        if let Id::Number(n) = self { Id::Index(n) } else { self }
+    }
+
+    /// Returns an index as a number, as it is in a frame; any other id stays as it is.
+    pub(super) fn into_number(self) -> Id {
+        if let Id::Index(n) = self { Id::Number(n) } else { self }
+    }
+
+    /// Returns true if another server may send this id where the recorded one sent a server-generated id. The
+    /// number 0 is one in JSON only, where joiners can be counted from it.
+    pub fn is_substitute_for(&self, original: &Id, json: bool) -> bool {
         match (self, original) {
-            (Id::Number(n), Id::Number(_)) => *n != 0,
+            (Id::Number(n), Id::Number(_)) => json || *n != 0,
+            (Id::Index(_), Id::Index(_)) => true,
             (Id::Text(t), Id::Text(_)) => !t.is_empty(),
             _ => false,
         }
@@ -133,7 +148,7 @@ impl Id {
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Id::Number(n) => write!(f, "{n}"),
+            Id::Number(n) | Id::Index(n) => write!(f, "{n}"),
             Id::Text(t) => write!(f, "{t:?}"),
         }
     }
@@ -342,7 +357,7 @@ fn live_text(id: &Id, live: &HashMap<Id, Id>) -> Option<String> {
     match (live.get(id), id) {
         (Some(new), _) => Some(new.to_string()),
         (None, Id::Text(text)) => as_number(text),
-        (None, Id::Number(_)) => None,
+        (None, Id::Number(_) | Id::Index(_)) => None,
     }
 }
 
@@ -372,120 +387,4 @@ pub fn mask_reason(layout: IdLayout, code: u16, reason: &str) -> MaskedFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const V18: IdLayout = IdLayout::Protobuf { content: 1, ids: &[1] };
-
-    fn binary(hex: &str) -> RecordedFrame {
-        let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
-        RecordedFrame::new(FrameKind::Binary, bytes.collect::<Vec<_>>())
-    }
-
-    fn numbers(pairs: &[(u64, u64)]) -> HashMap<Id, Id> {
-        pairs.iter().map(|(a, b)| (Id::Number(*a), Id::Number(*b))).collect()
-    }
-
-    #[test]
-    fn layout_follows_version() {
-        assert_eq!(IdLayout::from_version("18.0.0"), V18);
-        assert_eq!(IdLayout::from_version("19.1.2"), IdLayout::Protobuf { content: 2, ids: &[1] });
-        assert_eq!(IdLayout::from_version("20.1.0"), IdLayout::Protobuf { content: 2, ids: &[1, 2] });
-        assert!(matches!(IdLayout::from_version("5.0.0"), IdLayout::Json { .. }));
-    }
-
-    #[test]
-    fn frames_that_differ_in_ids_only_have_equal_parts() {
-        let a = mask(V18, &binary("0a0f08f3b89ba60312076f666665722d4a"));
-        let b = mask(V18, &binary("0a0b080012076f666665722d4a"));
-        assert_eq!(a.parts, b.parts);
-        assert_eq!((a.ids[0].clone(), b.ids[0].clone()), (Id::Number(885_447_795), Id::Number(0)));
-        assert_eq!(a.render(|_| "#1".into()), "binary 0a{08:#1;12076f666665722d4a}");
-        let other = mask(V18, &binary("0a0b080012076f666665722d4b"));
-        assert_ne!(other.parts, b.parts);
-    }
-
-    #[test]
-    fn unusual_encoding_is_not_cut() {
-        for hex in ["0a03088000", "0a810008000801", "ffffff", "7f00"] {
-            assert_eq!(mask(V18, &binary(hex)), MaskedFrame::literal(format!("binary {hex}")));
-        }
-    }
-
-    #[test]
-    fn substitution_updates_length() {
-        let live = numbers(&[(885_447_795, 5)]);
-        let sent = substitute(V18, &binary("0a1008f3b89ba6031208616e737765722d4f"), &live);
-        assert_eq!(to_hex(&sent), "0a0c08051208616e737765722d4f");
-        for unchanged in ["0a0e084d120a77697468206964203737", "0a03088000", "ffffff", "1a02080b"] {
-            assert_eq!(to_hex(&substitute(V18, &binary(unchanged), &live)), unchanged);
-        }
-    }
-
-    #[test]
-    fn sigver_20_content_has_two_ids() {
-        let layout = IdLayout::from_version("20.1.0");
-        let masked = mask(layout, &binary("120a080010c0c40722026869"));
-        assert_eq!(masked.ids, [Id::Number(0), Id::Number(123_456)]);
-        let sent = substitute(layout, &binary("120a080010c0c40722026869"), &numbers(&[(123_456, 7)]));
-        assert_eq!(to_hex(&sent), "12080800100722026869");
-    }
-
-    #[test]
-    fn json_ids_are_replaced_in_place() {
-        let layout = IdLayout::from_version("8.0.2");
-        let payload =
-            RecordedFrame::new(FrameKind::Text, r#"{ "id" : 123456, "data":{"id":123456,"x":1.50}}"#);
-        let sent = substitute(layout, &payload, &numbers(&[(123_456, 99)]));
-        assert_eq!(String::from_utf8(sent).unwrap(), r#"{ "id" : 99, "data":{"id":123456,"x":1.50}}"#);
-        let masked = mask(layout, &payload);
-        assert_eq!(masked.render(|_| "#1".into()), r##"text { "id" : #1, "data":{"id":123456,"x":1.50}}"##);
-        let string = RecordedFrame::new(FrameKind::Text, r#"{"id":"123456","data":1}"#);
-        assert_eq!(substitute(layout, &string, &numbers(&[(123_456, 99)])), br#"{"id":"99","data":1}"#);
-        let text = RecordedFrame::new(FrameKind::Text, r#"{"id":"SkX_9-abc","data":1}"#);
-        let map = HashMap::from([(Id::Text("SkX_9-abc".into()), Id::Text("other".into()))]);
-        assert_eq!(substitute(IdLayout::from_version("13.1.3"), &text, &map), br#"{"id":"other","data":1}"#);
-    }
-
-    #[test]
-    fn any_layout_recognises_ids_of_every_release() {
-        let ids = |payload: &RecordedFrame| mask(IdLayout::from_version("any"), payload).ids;
-        assert_eq!(ids(&binary("0a0f08f3b89ba60312076f666665722d4a")), [Id::Number(885_447_795)]);
-        assert_eq!(ids(&binary("120a080010c0c40722026869")), [Id::Number(0), Id::Number(123_456)]);
-        assert_eq!(ids(&binary("1001")), [], "a number in the field of a content");
-        assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, r#"{"id":123456}"#)), [Id::Number(123_456)]);
-        assert_eq!(ids(&RecordedFrame::new(FrameKind::Text, "hello")), []);
-        let live = numbers(&[(0, 70_000), (123_456, 7)]);
-        let sent = substitute(IdLayout::Any, &binary("120a080010c0c40722026869"), &live);
-        assert_eq!(to_hex(&sent), "12080800100722026869", "0 is an index, which only JSON dialects have");
-        let sent = substitute(IdLayout::Any, &RecordedFrame::new(FrameKind::Text, r#"{"id":0}"#), &live);
-        assert_eq!(sent, br#"{"id":70000}"#);
-    }
-
-    #[test]
-    fn small_numbers_are_literal() {
-        assert!(
-            !Id::Number(0).is_server_generated()
-                && !Id::Number(77).is_server_generated()
-                && Id::Number(70_000).is_server_generated()
-        );
-        assert!(
-            Id::Text("SkX_9-abc".into()).is_server_generated() && !Id::Text("0".into()).is_server_generated()
-        );
-    }
-
-    #[test]
-    fn ids_in_close_reasons_are_masked() {
-        let reason = r#"ERR_MESSAGE: Unknown message type "undefined" from the 12345 joining peer"#;
-        assert_eq!(mask_reason(V18, 4003, reason).ids, [Id::Number(12345)]);
-        assert_eq!(mask_reason(V18, 4001, "4001: The key  is an empty string").ids, []);
-        let reason = r#"Unknown JSON attribute: {"id":120321834}"#;
-        let masked = mask_reason(IdLayout::from_version("7.6.4"), 4001, reason);
-        assert_eq!(masked.render(|_| "#1".into()), r##"close 4001 Unknown JSON attribute: {"id":#1}"##);
-        let literal = MaskedFrame::literal("close 4000 Unknown message: {\"foo\":1}");
-        assert_eq!(
-            mask_reason(IdLayout::from_version("11.0.0"), 4000, r#"Unknown message: {"foo":1}"#),
-            literal
-        );
-    }
-}
+mod tests;

@@ -16,14 +16,23 @@
 //! is compared as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js
 //! servers uses this, too.
 //!
-//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`].
+//! A recording that names no release is compared as its clients read it ([`client_views`]), and what this
+//! server does otherwise on purpose has a number ([`meant`]).
+//!
+//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`],
+//! [`dialect_words`], [`json_view`], [`client_views`], [`meant`].
 //! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
+pub mod client_views;
 pub mod compare;
+pub mod dialect_words;
 pub mod frame_sniffer;
+mod id_mapping;
 pub mod ids;
 pub mod json_members;
+pub mod json_view;
+pub mod meant;
 pub mod peer;
 pub mod player;
 pub mod proxy;

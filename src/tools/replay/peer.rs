@@ -34,6 +34,8 @@ pub struct AutoReply {
     pub answer: Option<&'static [u8]>,
     /// The event that later such frames are reported as, if any. The first is not reported.
     pub later: Option<&'static [u8]>,
+    /// True: every such frame is reported as it is.
+    pub is_shown: bool,
 }
 
 /// A command to a client.
@@ -204,7 +206,10 @@ async fn run(
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => report_frame(link, FrameKind::Text, text.as_bytes()),
                 Some(Ok(Message::Binary(bytes))) if auto_reply.is_some_and(|auto_reply| auto_reply.frame == bytes) => {
-                    let Some(AutoReply { answer, later, .. }) = auto_reply else { continue };
+                    let Some(AutoReply { answer, later, is_shown, .. }) = auto_reply else { continue };
+                    if is_shown {
+                        report_frame(link, FrameKind::Binary, &bytes);
+                    }
                     if let Some(answer) = answer {
                         // A connection that broke is reported by the next read.
                         let _ = socket.send(Message::binary(answer)).await;

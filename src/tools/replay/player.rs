@@ -11,11 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::client_views::ClientViews;
 use super::compare::ComparisonOrder;
 use super::ids::{self, Id, IdLayout, MaskedFrame};
 use super::peer::{AutoReply, PeerCommand, PeerEvent, PeerReport, ScriptedPeer};
 use super::rename::KeyRenamer;
-use super::script::{Observed, ScriptAction, ScriptStep, Seen, steps};
+use super::script::{Observed, ScriptAction, ScriptStep, steps};
 use super::transcript::{
     ConnectRequest, FrameKind, RecordedEvent, RecordedFrame, Scenario, TranscriptRecord,
 };
@@ -73,12 +74,13 @@ impl PlayOptions {
 pub async fn play(script: &Scenario, options: &PlayOptions) -> Scenario {
     let (sender, reports) = mpsc::unbounded_channel();
     let steps = steps(script);
-    let layout = IdLayout::from_version(&script.version);
+    let views = ClientViews::from_scenario(script);
     let mut player = Player {
         options,
         version: &script.version,
-        layout,
-        counterparts: counterparts(layout, &steps),
+        layout: views.layout(),
+        counterparts: counterparts(&views, &steps),
+        views,
         steps: &steps,
         keys: KeyRenamer::new(options.suffix.clone()),
         begin: Instant::now(),
@@ -103,33 +105,19 @@ pub async fn play(script: &Scenario, options: &PlayOptions) -> Scenario {
 struct Counterpart {
     step: usize,
     masked: MaskedFrame,
+    /// True if it did not arrive in time: it is not awaited again.
+    is_overdue: bool,
 }
 
-fn masked(layout: IdLayout, what: &Observed) -> Option<MaskedFrame> {
-    match what {
-        Observed::Open => None,
-        Observed::Frame(payload) => Some(ids::mask(layout, payload)),
-        Observed::Close { code, reason } => Some(ids::mask_reason(layout, *code, reason)),
-    }
-}
-
-fn counterparts(layout: IdLayout, steps: &[ScriptStep]) -> HashMap<String, Vec<Counterpart>> {
+fn counterparts(views: &ClientViews, steps: &[ScriptStep]) -> HashMap<String, Vec<Counterpart>> {
     let mut all: HashMap<String, Vec<Counterpart>> = HashMap::new();
     for (step, seen) in steps.iter().enumerate().flat_map(|(i, s)| s.seen.iter().map(move |seen| (i, seen))) {
-        if let Some(masked) = masked(layout, &seen.what) {
-            all.entry(seen.peer.clone()).or_default().push(Counterpart { step, masked });
+        if seen.what != Observed::Open {
+            let masked = views.mask(&seen.peer, &seen.what);
+            all.entry(seen.peer.clone()).or_default().push(Counterpart { step, masked, is_overdue: false });
         }
     }
     all
-}
-
-/// Returns the number of events of each client in these steps.
-fn events_until(steps: &[ScriptStep]) -> HashMap<&str, usize> {
-    let mut counts = HashMap::new();
-    for seen in steps.iter().flat_map(|s| &s.seen) {
-        *counts.entry(seen.peer.as_str()).or_default() += 1;
-    }
-    counts
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,6 +140,7 @@ struct Player<'a> {
     options: &'a PlayOptions,
     version: &'a str,
     layout: IdLayout,
+    views: ClientViews,
     steps: &'a [ScriptStep],
     counterparts: HashMap<String, Vec<Counterpart>>,
     keys: KeyRenamer,
@@ -178,6 +167,12 @@ impl<'a> Player<'a> {
             ComparisonOrder::Times => {
                 self.listen_until(self.begin + Duration::from_millis(step.t), |_| false).await;
                 self.await_timed(now).await;
+                // A client that answers needs the id that it answers to.
+                if let Some(last) = now.checked_sub(1) {
+                    let until = Instant::now() + STEP_TIMEOUT;
+                    self.listen_until(until, |p| p.has_received(last, Some(&step.peer))).await;
+                    self.give_up(last, Some(&step.peer));
+                }
             }
             ComparisonOrder::Steps => self.arrived.clear(),
             ComparisonOrder::Clients => {}
@@ -191,13 +186,13 @@ impl<'a> Player<'a> {
                 self.listen_until(until + STEP_TIMEOUT, |p| p.step_complete(step)).await
             }
             ComparisonOrder::Clients => {
-                let shown = events_until(&self.steps[..=now]);
-                let all = |p: &Self| shown.iter().all(|(peer, count)| p.has(peer, *count));
-                self.listen_until(until + STEP_TIMEOUT, all).await;
-                // Missing events are not awaited again.
-                for (peer, count) in shown {
-                    let arrived = self.arrived.entry(peer.to_owned()).or_default();
-                    *arrived = count.max(*arrived);
+                let next = self.steps.get(now + 1).filter(|next| next.t == step.t);
+                // Actions of one moment crossed one another: a client waits only for what it received itself.
+                let only = next.map(|next| next.peer.as_str());
+                self.listen_until(until + STEP_TIMEOUT, |p| p.has_received(now, only)).await;
+                self.give_up(now, only);
+                if only.is_some() {
+                    return;
                 }
             }
         }
@@ -242,7 +237,8 @@ impl<'a> Player<'a> {
                 self.record(Some(peer), RecordedEvent::Connect(to.clone()));
                 let to = ConnectRequest { path: self.keys.path(&to.path), ..to.clone() };
                 let PlayOptions { target, auto_reply, .. } = self.options;
-                let peer = ScriptedPeer::connect(peer, target, to, *auto_reply, self.sender.clone());
+                let auto_reply = auto_reply.or_else(|| self.views.auto_reply(peer));
+                let peer = ScriptedPeer::connect(peer, target, to, auto_reply, self.sender.clone());
                 let connection = Connection { peer, state: ConnectionState::Connecting, synced: 0 };
                 self.connections.insert(step.peer.clone(), connection);
                 return;
@@ -288,16 +284,45 @@ impl<'a> Player<'a> {
         gone || self.arrived.get(peer).copied().unwrap_or(0) >= count
     }
 
+    /// Returns true if all events up to step `now` have arrived, at all clients or only at one. A closed
+    /// connection receives nothing more.
+    fn has_received(&self, now: usize, only: Option<&str>) -> bool {
+        let connecting =
+            |peer: &str| self.connections.get(peer).is_some_and(|c| c.state == ConnectionState::Connecting);
+        let closed =
+            |peer: &str| self.connections.get(peer).is_none_or(|c| c.state == ConnectionState::Closed);
+        let opens = |step: &ScriptStep, peer: &str| {
+            step.seen.iter().any(|seen| seen.peer == peer && seen.what == Observed::Open)
+        };
+        let is_opening =
+            |peer: &str| connecting(peer) && self.steps.iter().take(now + 1).any(|step| opens(step, peer));
+        let awaits = |waiting: &[Counterpart]| waiting.iter().any(|c| c.step <= now && !c.is_overdue);
+        let concerned = |peer: &&String| only.is_none_or(|only| only == *peer);
+        !self.connections.keys().filter(concerned).any(|peer| is_opening(peer))
+            && self
+                .counterparts
+                .iter()
+                .filter(|(peer, _)| concerned(peer))
+                .all(|(peer, waiting)| closed(peer) || !awaits(waiting))
+    }
+
+    /// Notes that what has not arrived by now is not awaited again.
+    fn give_up(&mut self, now: usize, only: Option<&str>) {
+        let concerned =
+            self.counterparts.iter_mut().filter(|(peer, _)| only.is_none_or(|only| only == *peer));
+        for counterpart in concerned.flat_map(|(_, waiting)| waiting).filter(|c| c.step <= now) {
+            counterpart.is_overdue = true;
+        }
+    }
+
     /// Waits for the events before step `next`, for each up to its time and the tolerance.
     async fn await_timed(&mut self, next: usize) {
-        let steps = self.steps;
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for seen in steps[..next].iter().flat_map(|s| &s.seen) {
-            let Seen { t, peer, .. } = seen;
-            let count = counts.entry(peer).or_default();
-            *count += 1;
-            let (count, latest) = (*count, self.begin + Duration::from_millis(*t) + self.options.tolerance);
-            self.listen_until(latest, |p| p.has(peer, count)).await;
+        let steps: &'a [ScriptStep] = self.steps;
+        for (number, step) in steps.iter().enumerate().take(next) {
+            for seen in &step.seen {
+                let latest = self.begin + Duration::from_millis(seen.t) + self.options.tolerance;
+                self.listen_until(latest, |p| p.has_received(number, Some(&seen.peer))).await;
+            }
         }
     }
 
@@ -381,9 +406,10 @@ impl<'a> Player<'a> {
 
     /// Finds the frame's counterpart in the script, and maps recorded ids to those of this run.
     fn learn(&mut self, peer: &str, what: &Observed) {
-        let Some(live) = masked(self.layout, what) else {
+        if *what == Observed::Open {
             return;
-        };
+        }
+        let live = self.views.mask(peer, what);
         let Some(waiting) = self.counterparts.get_mut(peer) else {
             return;
         };
@@ -402,7 +428,8 @@ impl<'a> Player<'a> {
             _ => false,
         };
         for (recorded, live) in script.ids.into_iter().zip(live.ids) {
-            if recorded.is_server_generated() && live.is_substitute_for(&recorded) {
+            let (recorded, live) = (recorded.into_number(), live.into_number());
+            if recorded.is_server_generated() && live.is_substitute_for(&recorded, json) {
                 self.live_ids.entry(recorded).or_insert(live);
             } else if let (true, Id::Number(_), Id::Number(_)) = (json, &recorded, &live) {
                 // Clients answer by the last number they received, also where one server counts from 0 for

@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use super::dialect_words::SpokenDialect;
 use super::frame_sniffer::{FrameSniffer, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
-use super::transcript::{ConnectRequest, FrameKind, RecordedEvent};
+use super::transcript::{ConnectRequest, FrameKind, RecordedEvent, RecordedFrame};
 use crate::output;
 use crate::tools::dial::{ConnectError, Target, error_chain};
 
@@ -220,6 +221,8 @@ enum Phase {
 struct ConnectionTap {
     connection: ConnectionRecorder,
     phase: Phase,
+    /// Read off the frames so far, unless the user named the release.
+    dialect: SpokenDialect,
     client: FrameSniffer,
     server: FrameSniffer,
 }
@@ -231,7 +234,10 @@ impl ConnectionTap {
                 _ if self.phase > Phase::Open => {}
                 // A pong answers a ping, which a client that is played does without the script.
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Pong => {}
-                SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Send(payload)),
+                SniffedFrame::Frame(frame) => {
+                    let frame = self.in_words(true, frame);
+                    self.connection.write(RecordedEvent::Send(frame));
+                }
                 SniffedFrame::Close { code, reason } => {
                     self.phase = Phase::Closing;
                     self.connection.write(RecordedEvent::SendClose { code, reason });
@@ -246,11 +252,24 @@ impl ConnectionTap {
             match passed {
                 _ if self.phase == Phase::Over => {}
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Ping => {}
-                SniffedFrame::Frame(payload) => self.connection.write(RecordedEvent::Recv(payload)),
+                SniffedFrame::Frame(frame) => {
+                    let frame = self.in_words(false, frame);
+                    self.connection.write(RecordedEvent::Recv(frame));
+                }
                 SniffedFrame::Close { code, reason } => self.end(code.unwrap_or(1005), reason),
                 other => self.note_lost("received", &other),
             }
         }
+    }
+
+    /// Adds the message in words.
+    fn in_words(&mut self, sent: bool, frame: RecordedFrame) -> RecordedFrame {
+        self.dialect.observe(sent, &frame);
+        let words = match frame.op {
+            FrameKind::Binary => self.dialect.words(&frame.bytes, |id| id.to_string()),
+            FrameKind::Text | FrameKind::Ping | FrameKind::Pong => None,
+        };
+        RecordedFrame { msg: words, ..frame }
     }
 
     fn note_lost(&self, how: &str, what: &SniffedFrame) {
@@ -294,6 +313,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     connection: ConnectionRecorder,
 ) {
     let tap = Mutex::new(ConnectionTap {
+        dialect: SpokenDialect::from_version(connection.version()),
         connection,
         phase: Phase::Open,
         client: FrameSniffer::default(),

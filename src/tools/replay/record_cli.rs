@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use indicatif::ProgressBar;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::output;
 use crate::tools::dial::Target;
+use crate::tools::draw_target;
 use crate::tools::replay::proxy;
 use crate::tools::replay::recorder::{Recorder, create_folder};
 
@@ -43,6 +48,9 @@ pub(crate) struct RecordArgs {
     release: String,
 }
 
+/// Time between two updates of the progress on a terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Checks a scenario's name, which may become the name of a file.
 fn scenario_name(name: &str) -> Result<String> {
     if name.is_empty() || name.contains(['/', '\\']) {
@@ -73,7 +81,20 @@ impl RecordArgs {
                 _ = terminate.recv() => {}
             }
         };
-        proxy::run(listener, target, recorder, stop).await;
+        let bar = ProgressBar::with_draw_target(None, draw_target());
+        bar.enable_steady_tick(PROGRESS_INTERVAL);
+        let progress = async {
+            loop {
+                bar.set_message(recorder.progress());
+                sleep(PROGRESS_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            () = proxy::run(listener, target, Arc::clone(&recorder), stop) => {}
+            () = progress => {}
+        }
+        bar.finish_and_clear();
+        output::print_error(recorder.progress());
         Ok(ExitCode::SUCCESS)
     }
 }

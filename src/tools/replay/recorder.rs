@@ -49,6 +49,8 @@ struct RecorderState {
     name: String,
     peers: usize,
     open: usize,
+    /// Number of lines so far.
+    lines: usize,
     /// True if the last write failed, which was reported.
     failed: bool,
 }
@@ -87,6 +89,7 @@ impl Recorder {
             name: String::new(),
             peers: 0,
             open: 0,
+            lines: 0,
             failed: false,
         };
         Ok(Arc::new(Recorder {
@@ -94,6 +97,12 @@ impl Recorder {
             prefix: prefix.to_owned(),
             state: Mutex::new(state),
         }))
+    }
+
+    /// Returns the state of the recording, for its user.
+    pub fn progress(&self) -> String {
+        let RecorderState { scenarios, open, lines, .. } = *self.state.lock();
+        format!("{open} clients connected; recorded: {scenarios} scenarios, {lines} lines")
     }
 
     /// Begins the recording of a client's connection.
@@ -143,7 +152,10 @@ impl Recorder {
             out.flush()
         });
         match written {
-            Ok(()) => state.failed = false,
+            Ok(()) => {
+                state.lines += 1;
+                state.failed = false;
+            }
             Err(error) => state.report_failure(&error),
         }
     }
@@ -159,6 +171,11 @@ impl RecorderState {
 }
 
 impl ConnectionRecorder {
+    /// Returns the release that the clients speak, or `any`.
+    pub fn version(&self) -> &str {
+        &self.recorder.version
+    }
+
     /// Records an action or an event of the client.
     pub fn write(&self, event: RecordedEvent) {
         self.recorder.write(&mut self.recorder.state.lock(), Some(&self.peer), event);

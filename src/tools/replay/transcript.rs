@@ -28,8 +28,9 @@ pub struct TranscriptError {
 }
 
 /// The kind of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum FrameKind {
     /// A text message.
     Text,
@@ -44,12 +45,7 @@ pub enum FrameKind {
 impl FrameKind {
     /// Returns the kind's word in the format.
     pub fn name(self) -> &'static str {
-        match self {
-            FrameKind::Text => "text",
-            FrameKind::Binary => "binary",
-            FrameKind::Ping => "ping",
-            FrameKind::Pong => "pong",
-        }
+        self.into()
     }
 }
 

@@ -134,7 +134,7 @@ fn print_table(counts: &[(Scenario, u64)]) {
     println!();
     for ends in scenario::ends() {
         print!("{:<24}", ends.to_string());
-        for part in Part::ALL {
+        for &part in Part::ALL {
             let count = counts.iter().find(|(scenario, _)| *scenario == Scenario { ends, part });
             print!(
                 "{:>1$}",

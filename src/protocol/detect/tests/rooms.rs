@@ -156,6 +156,26 @@ fn keys_that_do_not_match_are_shared() {
     }
 }
 
+/// An opener of 6, 7 or 7.6 is treated as one of 7.6, and sends as such to a joiner of 7.
+#[test]
+fn link_to_a_client_that_may_be_of_the_same_generation_is_not_reported() {
+    let mut opener = Talk::open("auto", "/");
+    opener.frame(1, &Message::text(r#"{"key":"k"}"#)).event(2, Event::Admitted { first: true });
+    opener.event(3, Event::LinkedToJoiner { link: LinkId(0x7b) });
+    opener.event(3, relayed(Side::Member, Dialect::Sigver7)).did();
+    opener.frame(4, &Message::text(r#"{"id":0,"data":{"answer":1}}"#));
+    let Some(Output::Ask(Command::Relay { message, sender, .. })) = opener.steps.pop() else { panic!() };
+    assert_eq!(Dialect::from_tag(sender), Some(Dialect::Sigver7_6));
+    let mut joiner = Talk::open("auto", "/");
+    joiner.frame(1, &Message::text(r#"{"join":"k","data":{"offer":1}}"#));
+    joiner.event(2, Event::LinkedToMember { link: LinkId(0x7b) });
+    joiner.event(5, Event::Relayed { link: LinkId(0x7b), side: Side::Joiner, message, sender }).did();
+    assert_eq!((&opener.mixed, &joiner.mixed), (&vec![], &vec![]));
+    // A joiner of 9 certainly is of another one.
+    joiner.event(6, relayed(Side::Joiner, Dialect::Sigver9)).did();
+    assert_eq!(joiner.mixed, [Dialect::Sigver9]);
+}
+
 #[test]
 fn link_to_another_generation_is_reported_once() {
     let mut talk = Talk::open("auto", "/k");

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::js_semantics::to_js_string;
+use super::json_text::{MAX_DEPTH, to_js_string};
 use crate::protocol::dialect::Release;
 use crate::protocol::dialect::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
 use crate::protocol::dialect::release::JsonErrorTexts;
@@ -16,6 +16,8 @@ use crate::protocol::model::Reason;
 pub(in crate::protocol::dialect) enum JsonError<'a> {
     /// The frame is not JSON.
     NotJson,
+    /// The JSON of the frame is nested deeper than [`MAX_DEPTH`].
+    TooDeep,
     /// No message of the dialect; the text of the frame.
     Unknown(&'a str),
     /// The id is not of the type that ids have.
@@ -75,6 +77,9 @@ impl<'a> JsonError<'a> {
 
 const REPLACED: &str = "A joining peer could not join through this peer, and replaced it";
 const TOO_LONG: &str = "The key is longer than 4096 bytes";
+/// Number of levels: [`MAX_DEPTH`].
+const TOO_DEEP: &str = "The message is nested deeper than 512 levels";
+const _: () = assert!(MAX_DEPTH == 512);
 
 /// Returns the close frame by which `release`, one of the JSON family, reports an error.
 pub(in crate::protocol::dialect) fn close(release: Release, error: JsonError<'_>) -> Close {
@@ -99,6 +104,7 @@ fn close_1_to_4(error: JsonError<'_>) -> Close {
         match error {
             JsonError::Unknown(_) | JsonError::KeyTaken(_) | JsonError::KeyUnknown(_) => "",
             JsonError::NotJson => "the message is not a JSON object",
+            JsonError::TooDeep => TOO_DEEP,
             JsonError::UnknownId | JsonError::JoinerGone | JsonError::BadId => {
                 "the index is not one of a joined peer"
             }
@@ -127,6 +133,7 @@ fn close_5(error: JsonError<'_>) -> Close {
             Close::new(1008, "The index is not one of a joined peer")
         }
         JsonError::Replaced => Close::new(1008, REPLACED),
+        JsonError::TooDeep => Close::new(1007, TOO_DEEP),
         JsonError::NotJson
         | JsonError::Unknown(_)
         | JsonError::KeyType(_)
@@ -145,6 +152,7 @@ fn close_6(error: JsonError<'_>) -> Close {
         JsonError::Unknown(_) | JsonError::KeyType(_) | JsonError::KeyEmpty => {
             Close::new(1007, "Unsupported message format")
         }
+        JsonError::TooDeep => Close::new(1003, TOO_DEEP),
         // Sent for every internal error.
         JsonError::NotJson
         | JsonError::BadId
@@ -160,6 +168,7 @@ fn close_6(error: JsonError<'_>) -> Close {
 fn close_7(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
     let (old, new, text) = match error {
         JsonError::NotJson => (1003, 4000, "Server accepts only JSON"),
+        JsonError::TooDeep => (1003, 4000, TOO_DEEP),
         JsonError::Unknown(_)
         | JsonError::BadId
         | JsonError::KeyType(_)
@@ -180,6 +189,7 @@ fn close_7(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
 fn close_7_6(error: JsonError<'_>) -> Close {
     match error {
         JsonError::NotJson => Close::new(4000, "Server accepts only JSON string"),
+        JsonError::TooDeep => Close::new(4000, TOO_DEEP),
         JsonError::Unknown(text) => Close::new(4001, format!("Unknown JSON attribute: {text}")),
         JsonError::BadId
         | JsonError::KeyType(_)
@@ -200,8 +210,7 @@ const NOT_JSON: &str = "The message is not a JSON string";
 
 /// Returns the text of sigver 8 to 14 about a key that is no string.
 fn key_type_text(key: &str) -> String {
-    let key = to_js_string(&serde_json::from_str(key).unwrap_or_default());
-    format!("The key {key} is not a string")
+    format!("The key {} is not a string", to_js_string(key))
 }
 
 /// sigver 8.0, and 8.1, which renamed and renumbered its errors.
@@ -211,6 +220,7 @@ fn close_8(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
     let (key_code, key_name) = if old { (4011, "KEY_FORMAT_ERROR") } else { (4001, "KEY_ERROR") };
     let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, message, NOT_JSON.into()),
+        JsonError::TooDeep => (4000, message, TOO_DEEP.into()),
         JsonError::Unknown(_) => (4000, message, "Unknown message".into()),
         JsonError::BadId => (4000, message, "The joining id is not a number".into()),
         JsonError::KeyTooLong if old => (4010, "KEY_TOO_LONG", KEY_TOO_LONG.into()),
@@ -243,6 +253,7 @@ fn close_9_to_14(texts: JsonErrorTexts, error: JsonError<'_>) -> Close {
     let with_text = texts != JsonErrorTexts::V9To10;
     let (code, name, text): (u16, &str, Cow<'_, str>) = match error {
         JsonError::NotJson => (4000, "MESSAGE_ERROR", NOT_JSON.into()),
+        JsonError::TooDeep => (4000, "MESSAGE_ERROR", TOO_DEEP.into()),
         JsonError::Unknown(text) if with_text => {
             (4000, "MESSAGE_ERROR", format!("Unknown message: {text}").into())
         }

@@ -26,7 +26,7 @@ impl ParsedMessage {
             }
             Message::Binary(_) => None,
         };
-        ParsedMessage { json: text.and_then(JsonValue::parse), message }
+        ParsedMessage { json: text.and_then(|text| JsonValue::parse(text).ok()), message }
     }
 
     /// Returns the message.

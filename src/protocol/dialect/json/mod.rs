@@ -37,6 +37,15 @@ const MAX_KEY_BYTES: usize = 4096;
 /// Most joiners that an opener can answer: the latest ones. The Node.js servers have no limit.
 const MAX_JOINERS: usize = 65_536;
 
+/// Properties of a client, besides the releases that it may speak.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::protocol::dialect) struct JsonClient {
+    /// It is a page in a browser.
+    pub(in crate::protocol::dialect) from_page: bool,
+    /// Its release was configured, and not detected.
+    pub(in crate::protocol::dialect) pinned: bool,
+}
+
 /// Returns the text of a message, text or binary; `None` if it is not UTF-8.
 fn text_of(message: &Message) -> Option<ByteString> {
     match message {

@@ -27,8 +27,7 @@ impl V1To5Codec {
         V1To5Codec { release, joiners: JoinerIndex::default(), joined: false }
     }
 
-    /// Decodes a message from the client.
-    /// Decodes a message. `json` is its value, if it is parsed already.
+    /// Decodes a message from the client. `json` is its value, if it is parsed already.
     pub(in crate::protocol::dialect) fn decode(
         &mut self,
         message: &Message,
@@ -36,16 +35,17 @@ impl V1To5Codec {
         out: &mut dyn OutputSink,
     ) {
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        match json.or_else(|| JsonValue::parse(text.clone())) {
-            Some(JsonValue::Object(object)) => {
+        match json.map_or_else(|| JsonValue::parse(text.clone()), Ok) {
+            Ok(JsonValue::Object(object)) => {
                 self.object(&object, text, matches!(message, Message::Binary(_)), out);
             }
-            Some(JsonValue::Other(value)) if value != "null" => {
+            Ok(JsonValue::Other(value)) if value != "null" => {
                 let error =
                     if self.relays_any_object() { JsonError::BeforeJoin } else { JsonError::Unknown(&text) };
                 self.refuse(error, out)
             }
-            Some(JsonValue::Other(_)) | None => self.refuse(JsonError::NotJson, out),
+            Ok(JsonValue::Other(_)) => self.refuse(JsonError::NotJson, out),
+            Err(error) => self.refuse(error, out),
         }
     }
 

@@ -30,8 +30,7 @@ impl V6Codec {
         V6Codec { opened: true, joined: false, unanswered_joiners }
     }
 
-    /// Decodes a message from the client.
-    /// Decodes a message. `json` is its value, if it is parsed already.
+    /// Decodes a message from the client. `json` is its value, if it is parsed already.
     pub(in crate::protocol::dialect) fn decode(
         &mut self,
         message: &Message,
@@ -39,10 +38,11 @@ impl V6Codec {
         out: &mut dyn OutputSink,
     ) {
         let Some(text) = text_of(message) else { return refuse(JsonError::NotJson, out) };
-        match json.or_else(|| JsonValue::parse(text)) {
-            Some(JsonValue::Object(object)) => self.object(&object, out),
-            Some(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
-            Some(JsonValue::Other(_)) | None => refuse(JsonError::NotJson, out),
+        match json.map_or_else(|| JsonValue::parse(text), Ok) {
+            Ok(JsonValue::Object(object)) => self.object(&object, out),
+            Ok(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
+            Ok(JsonValue::Other(_)) => refuse(JsonError::NotJson, out),
+            Err(error) => refuse(error, out),
         }
     }
 

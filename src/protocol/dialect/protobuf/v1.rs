@@ -54,6 +54,8 @@ struct Capabilities {
     pings_joiners: bool,
     confirms_membership: bool,
     error_closes_both: bool,
+    /// The peer protocols of the releases, one bit each, if there are several.
+    peer_protocols: u8,
     member_choice: MemberChoice,
 }
 
@@ -81,6 +83,7 @@ impl Capabilities {
             probes_joiners: !all_ping && only.is_none_or(keepalive_of_joiners),
             pings_joiners: likeliest.has_protobuf_pong() && keepalive_of_joiners(likeliest),
             confirms_membership: fact(|facts| facts.confirms_membership)(likeliest),
+            peer_protocols: releases.uncertain_peer_protocols(),
             error_closes_both: fact(|facts| facts.error_closes_both)(likeliest),
             member_choice: likeliest.v1().map_or(MemberChoice::Oldest, |facts| facts.member_choice),
         }
@@ -206,7 +209,7 @@ impl V1 {
         let has_layout = |release: &Release| release.dialect().content_layout() == Some(layout);
         let other = || releases.iter().find(has_layout).unwrap_or(likeliest);
         let sender = if layout == likeliest_layout { likeliest } else { other() };
-        let sender = sender.dialect().tag();
+        let sender = sender.dialect().tag().with_peer_protocols(self.capabilities.peer_protocols);
         out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender });
     }
 
@@ -253,7 +256,7 @@ impl V1 {
     /// the same dialect, else the likeliest.
     fn layout_for(&self, sender: SenderTag) -> ContentLayout {
         let Capabilities { layout, likeliest_layout, releases, .. } = self.capabilities;
-        let same_dialect = |release: &Release| release.dialect().tag() == sender;
+        let same_dialect = |release: &Release| release.dialect().tag() == sender.of_dialect();
         let of_sender = || releases.iter().find(same_dialect)?.dialect().content_layout();
         layout.or_else(of_sender).unwrap_or(likeliest_layout)
     }

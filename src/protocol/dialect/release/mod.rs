@@ -118,7 +118,7 @@ impl Dialect {
 
     /// Returns the dialect of a tag; `None` for the default tag.
     pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
-        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag)
+        Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag.of_dialect())
     }
 }
 
@@ -132,6 +132,11 @@ impl PeerProtocol {
     /// Returns the number of its rooms under a key: 1 or more.
     pub const fn partition_id(self) -> u8 {
         (self as u8).wrapping_add(1)
+    }
+
+    /// Returns the bit of the peer protocol in a set of them.
+    pub const fn bit(self) -> u8 {
+        1u8.wrapping_shl(self as u32)
     }
 }
 

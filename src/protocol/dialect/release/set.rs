@@ -69,6 +69,23 @@ impl ReleaseSet {
         self.common(|release| release.dialect().peer_protocol())
     }
 
+    /// Returns the peer protocols of the releases, one bit each, if there are several; 0 if there is one.
+    pub fn uncertain_peer_protocols(self) -> u8 {
+        let set = self.peer_protocols();
+        if set.is_power_of_two() { 0 } else { set }
+    }
+
+    /// Returns the peer protocols of the releases, one bit each.
+    pub fn peer_protocols(self) -> u8 {
+        self.iter().fold(0, |set, release| set | release.dialect().peer_protocol().bit())
+    }
+
+    /// Returns true if some of the releases have the key in a message, and others in the path of the URL.
+    pub fn has_both_kinds_of_key(self) -> bool {
+        let key_is_path = |release: Release| release.family().key_is_path();
+        self.any(key_is_path) && !self.all(key_is_path)
+    }
+
     /// Returns the releases of the set for which `keep` holds.
     #[must_use]
     pub fn filter(self, mut keep: impl FnMut(Release) -> bool) -> Self {

@@ -1,4 +1,4 @@
-//! Each encoding into each other, and what is none of them.
+//! Translation between all encodings, and payloads of no encoding.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use super::*;
 use crate::protocol::dialect::json::test_json;
 
 const LINK: LinkId = LinkId(0x7b);
-const VOICES: [SdpEncoding; 4] =
+const ENCODINGS: [SdpEncoding; 4] =
     [SdpEncoding::Json, SdpEncoding::Builder, SdpEncoding::BuilderWithEnd, SdpEncoding::Services];
 
 fn signals() -> Vec<WebRtcSignal> {
@@ -31,11 +31,15 @@ fn write(signal: &WebRtcSignal, encoding: SdpEncoding) -> LinkMessage {
 
 #[test]
 fn every_signal_converts_between_all_encodings() {
-    for said in signals() {
-        for from in VOICES {
-            for to in VOICES {
-                let translated = translate(write(&said, from), from, to, LINK);
-                assert_eq!(translated, Transcoded::Converted(write(&said, to)), "{said:?} {from:?} {to:?}");
+    for signal in signals() {
+        for from in ENCODINGS {
+            for to in ENCODINGS {
+                let translated = translate(write(&signal, from), from, to, LINK);
+                assert_eq!(
+                    translated,
+                    Transcoded::Converted(write(&signal, to)),
+                    "{signal:?} {from:?} {to:?}"
+                );
             }
         }
     }
@@ -111,8 +115,8 @@ fn negotiation_is_answered_on_behalf_of_member() {
 
 #[test]
 fn unknown_payloads_pass_unchanged() {
-    for from in VOICES {
-        for to in VOICES {
+    for from in ENCODINGS {
+        for to in ENCODINGS {
             for bytes in [&b"offer-J"[..], b"", b"\x12\x03abc", br#"{"offer":"x"}"#, b"\x18\x05"] {
                 let payload = match from {
                     SdpEncoding::Json => Payload::Bytes(Bytes::from_static(bytes)).into_json(),
@@ -187,7 +191,7 @@ proptest! {
     }
 }
 
-/// Contents of JSON are not tried as messages, whatever the generation.
+/// Contents of JSON are not tried as messages, in any generation.
 #[test]
 fn json_of_clients_is_not_decoded() {
     let content = br#"{"note":"777","list":[1,"x"]}"#;

@@ -256,7 +256,8 @@ fn unsupported_messages_are_not_encoded() {
     let encodable = |name: &str, role| {
         let mut client = client_of(name, role);
         let encoded = MessageKind::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|kind| client.encode(None, &TestMessage::new(*kind, "m")).is_some());
         encoded.collect::<Vec<_>>()
     };
@@ -286,7 +287,7 @@ fn each_dialect_decodes_its_own_messages() {
         if !answer.is_empty() {
             other.on_text(answer);
         }
-        for kind in MessageKind::ALL {
+        for &kind in MessageKind::ALL {
             let sent = TestMessage::new(kind, "m");
             let actions = match one.encode(None, &sent) {
                 Some(ClientFrame::Text(text)) => other.on_text(&text),

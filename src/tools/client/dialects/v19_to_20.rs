@@ -6,8 +6,10 @@ use crate::tools::client::message::{ReceivedMessage, TestMessage};
 use crate::tools::protobuf::{FieldType, FieldValue, KnownFields, Schema, decode, delimited, number};
 
 const NUMBER: FieldType = FieldType::Number;
-const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
-const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
+/// Fields of a content of sigver 19.
+pub(crate) const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
+/// Fields of a content of sigver 20.
+pub(crate) const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
 const GROUP: Schema = &[(1, NUMBER), (2, NUMBER)];
 
 /// Field numbers of a dialect.

@@ -2,20 +2,22 @@
 //! what they forward has that form whatever the sender wrote.
 //!
 //! Clients send the output of `JSON.stringify`, which a second pass would not change: [`Reader`] recognizes
-//! such text and finds its members without building a tree. Any other text is parsed by `serde_json` and
+//! such text and finds its members without building a tree. Any other text is parsed as a [`JsValue`] and
 //! written again. `Reader` may reject text that is in the form after all (numbers with an exponent or over 15
 //! digits, deep nesting, many names): the result is the same.
 
 mod reader;
+mod value;
 
 use std::fmt::Write as _;
 
 use bytestring::ByteString;
-use serde_json::Value;
 use smallvec::SmallVec;
 
 use self::reader::{Reader, unescaped_prefix_len};
-use super::js_semantics::stringify;
+use self::value::JsValue;
+pub(in crate::protocol::dialect) use self::value::{MAX_DEPTH, unescape};
+use super::JsonError;
 use crate::protocol::model::should_share_buffer;
 
 /// A JSON value as `JSON.stringify` text.
@@ -28,32 +30,28 @@ pub(in crate::protocol::dialect) enum JsonValue {
 }
 
 impl JsonValue {
-    /// Parses a text, and rewrites it if it is not in `JSON.stringify` form. Returns `None` if it is not
-    /// JSON.
-    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
+    /// Parses a text, and rewrites it if it is not in `JSON.stringify` form.
+    ///
+    /// # Errors
+    /// The text is not JSON, or is nested too deep.
+    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Result<Self, JsonError<'static>> {
         if let Some(members) = Reader::read(&text) {
-            return Some(match text.starts_with('{') {
+            return Ok(match text.starts_with('{') {
                 true => JsonValue::Object(JsonObject { text, members }),
                 false => JsonValue::Other(text),
             });
         }
-        Some(match serde_json::from_str(&text).ok()? {
-            Value::Object(object) => {
-                let mut builder = ObjectBuilder::default();
-                for (name, value) in object {
-                    let name = Value::from(name).to_string();
-                    builder.push(
-                        name.get(1..name.len().saturating_sub(1)).unwrap_or_default(),
-                        &stringify(&value),
-                    );
-                }
-                JsonValue::Object(builder.finish())
+        let value = JsValue::parse(&text)?;
+        if let JsValue::Object(members) = &value {
+            let mut builder = ObjectBuilder::default();
+            for (name, value) in members {
+                builder.push_with(name, |text| value.write(text));
             }
-            value
-            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-                JsonValue::Other(stringify(&value))
-            }
-        })
+            return Ok(JsonValue::Object(builder.finish()));
+        }
+        let mut text = String::new();
+        value.write(&mut text);
+        Ok(JsonValue::Other(text.into()))
     }
 
     /// Returns the text.
@@ -84,7 +82,7 @@ struct Member {
 impl JsonObject {
     /// Parses a text as [`JsonValue::parse`] does. Returns `None` if it is not a JSON object.
     pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Option<Self> {
-        match JsonValue::parse(text)? {
+        match JsonValue::parse(text).ok()? {
             JsonValue::Object(object) => Some(object),
             JsonValue::Other(_) => None,
         }
@@ -208,23 +206,34 @@ pub(in crate::protocol::dialect) fn write_string(out: &mut String, string: &str)
             rest.split_at_checked(unescaped_prefix_len(rest.as_bytes())).unwrap_or((rest, ""));
         out.push_str(copied);
         let mut behind = special.chars();
-        match behind.next() {
-            None => break,
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some('\u{8}') => out.push_str("\\b"),
-            Some('\u{c}') => out.push_str("\\f"),
-            Some(control) => {
-                // Writing to a string does not fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-        }
+        let Some(special) = behind.next() else { break };
+        write_char(out, special);
         rest = behind.as_str();
     }
     out.push('"');
+}
+
+/// Appends a character as `JSON.stringify` writes it in a string.
+fn write_char(out: &mut String, character: char) {
+    match character {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\u{8}' => out.push_str("\\b"),
+        '\u{c}' => out.push_str("\\f"),
+        control @ ..' ' => {
+            // Writing to a string does not fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(control));
+        }
+        other => out.push(other),
+    }
+}
+
+/// Returns the value of a JSON text as JavaScript's `String()` does; empty if it is not JSON.
+pub(in crate::protocol::dialect) fn to_js_string(text: &str) -> String {
+    JsValue::parse(text).map(|value| value.to_js_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -236,7 +245,7 @@ mod tests {
 
     #[test]
     fn other_text_is_written_again() {
-        let text = |text: &str| JsonValue::parse(text.into()).map(JsonValue::into_text);
+        let text = |text: &str| JsonValue::parse(text.into()).ok().map(JsonValue::into_text);
         assert_eq!(
             text(r#" {"\u0064ata": 1.50, "a\"": [2.0], "data": 1e3} "#).unwrap(),
             r#"{"data":1000,"a\"":[2]}"#
@@ -245,9 +254,11 @@ mod tests {
         assert_eq!(text("{ }").unwrap(), "{}");
         assert_eq!(text("{"), None);
         assert!(text(&"[".repeat(1_000_000)).is_none());
+        let nested = format!("{{\"data\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(text(&nested).as_deref(), Some(&*nested));
         assert_eq!(
-            text(&format!("{}{}", "[".repeat(100), "]".repeat(100))).map(|text| text.len()),
-            Some(200)
+            text(r#"{"data":"smile \ud83d","2":1e400,"1":0}"#).unwrap(),
+            r#"{"1":0,"2":null,"data":"smile \ud83d"}"#
         );
     }
 
@@ -267,30 +278,32 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// The reader and `serde_json` agree on every text.
+        /// Text that the reader recognizes is what the other parser would write.
         #[test]
-        fn parsing_equals_parsing_by_serde_json(text in prop_oneof![test_json::any_json_text(), test_json::canonical_object()]) {
-            let tree: Option<Value> = serde_json::from_str(&text).ok();
-            let value = JsonValue::parse(text.as_str().into());
-            prop_assert_eq!(value.clone().map(JsonValue::into_text), tree.as_ref().map(stringify));
+        fn both_parsers_agree(text in prop_oneof![test_json::any_json_text(), test_json::canonical_object()]) {
+            let value = JsonValue::parse(text.as_str().into()).ok();
+            let tree = JsValue::parse(&text).ok();
+            let written = |value: &JsValue| {
+                let mut text = String::new();
+                value.write(&mut text);
+                text
+            };
+            let whole = value.clone().map(|value| value.into_text().to_string());
+            prop_assert_eq!(whole.clone(), tree.as_ref().map(written));
             if Reader::read(&text).is_some() {
-                prop_assert_eq!(value.clone().map(JsonValue::into_text), Some(text.into()));
+                prop_assert_eq!(whole, Some(text));
             }
-            let (Some(JsonValue::Object(object)), Some(Value::Object(tree))) = (value, tree) else { return Ok(()) };
-            let members: Vec<_> = object.iter().map(|(name, value)| (format!("\"{name}\""), value)).collect();
-            let expected: Vec<_> =
-                tree.into_iter().map(|(name, value)| (Value::from(name).to_string(), stringify(&value))).collect();
-            prop_assert_eq!(members.len(), expected.len());
-            for ((name, value), (expected_name, expected_value)) in members.iter().zip(&expected) {
-                prop_assert_eq!((name, *value), (expected_name, &expected_value[..]));
-            }
+            let (Some(JsonValue::Object(object)), Some(JsValue::Object(tree))) = (value, tree) else { return Ok(()) };
+            let members: Vec<_> = object.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let expected: Vec<_> = tree.iter().map(|(name, value)| (name.clone(), written(value))).collect();
+            prop_assert_eq!(members, expected);
         }
 
         #[test]
         fn strings_are_written_as_serde_json_writes_them(string in "[ -~\u{0}-\u{1f}\u{7f}-\u{a0}é\u{2028}😀]{0,30}|[a-z]{0,40}") {
             let mut written = String::new();
             write_string(&mut written, &string);
-            prop_assert_eq!(written, Value::from(string).to_string());
+            prop_assert_eq!(written, serde_json::Value::from(string).to_string());
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 /// reconnects on its own, and sends this id.
 pub const FINAL_EVENT_ID: &str = "last";
 
-/// Body of the answer to a request that only sends a message.
-pub const SEND_ACK: &str = ":ok\n\nid: last\n\n";
+/// Body of the answer to a request that only sends a message. Its event has a name that no client listens to,
+/// and data, without which polyfills ignore the id.
+pub const SEND_ACK: &str = ":ok\n\nevent: sent\nid: last\ndata: ok\n\n";
 
 /// Form of the requests by which a client of event streams sends messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

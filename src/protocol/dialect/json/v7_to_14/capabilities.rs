@@ -3,6 +3,7 @@
 use crate::protocol::dialect::keepalive::Keepalive;
 use crate::protocol::dialect::release::{Confirmation, JoinerId, JsonCodec, JsonFacts, UnknownJoiner};
 use crate::protocol::dialect::{Release, ReleaseSet};
+use crate::protocol::model::SenderTag;
 
 /// A property of releases.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,8 @@ pub(super) enum ErrorStyle {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capabilities {
     pub(super) likeliest: Release,
+    /// The mark of the client's payloads.
+    pub(super) sender: SenderTag,
     pub(super) error_style: ErrorStyle,
     pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
     /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted
@@ -74,6 +77,7 @@ impl Capabilities {
         let refuses_keys = |release: &Release| release.json().is_some_and(|facts| facts.refuses_keys);
         Capabilities {
             likeliest,
+            sender: likeliest.dialect().tag().with_peer_protocols(releases.uncertain_peer_protocols()),
             error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
             likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
             opens_by_key: fold(|_, facts| facts.opens_by_key),

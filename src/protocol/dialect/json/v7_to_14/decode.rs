@@ -1,14 +1,13 @@
 //! Messages of a client of sigver 7 to 14.
 
 use bytestring::ByteString;
-use serde_json::Value;
 
 use super::capabilities::ErrorStyle;
-use super::{LastRequest, OpenerConfirmation, PONG, V7To14Codec};
+use super::{LastRequest, OpenerConfirmation, PONG, PROBE_JOINER, V7To14Codec};
 use crate::protocol::dialect::OutputSink;
 use crate::protocol::dialect::json::joiner_index::JoinerIndex;
-use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content, to_js_string};
-use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue};
+use crate::protocol::dialect::json::js_semantics::{is_truthy, room_key, string_content};
+use crate::protocol::dialect::json::json_text::{JsonObject, JsonValue, to_js_string};
 use crate::protocol::dialect::json::{JsonError, MAX_KEY_BYTES, close, text_of};
 use crate::protocol::dialect::key_limit::is_too_long;
 use crate::protocol::dialect::release::UnknownJoiner;
@@ -56,10 +55,10 @@ impl V7To14Codec {
             return self.refuse(JsonError::NotJson, out);
         }
         let Some(text) = text_of(message) else { return self.refuse(JsonError::NotJson, out) };
-        let object = match json.or_else(|| JsonValue::parse(text.clone())) {
-            Some(JsonValue::Object(object)) => object,
-            Some(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
-            None => return self.refuse(JsonError::NotJson, out),
+        let object = match json.map_or_else(|| JsonValue::parse(text.clone()), Ok) {
+            Ok(JsonValue::Object(object)) => object,
+            Ok(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
+            Err(error) => return self.refuse(error, out),
         };
         match self.recognize(&object) {
             ClientMessage::Open { key } => {
@@ -167,7 +166,7 @@ impl V7To14Codec {
         }
         self.key = match string {
             Some(key) => (&*key).into(),
-            None => to_js_string(&serde_json::from_str::<Value>(key).unwrap_or_default()).into(),
+            None => to_js_string(key).into(),
         };
         self.last_request = request;
         match request {
@@ -180,9 +179,8 @@ impl V7To14Codec {
     fn open_room(&mut self, room: RoomKey, out: &mut dyn OutputSink) {
         self.opened = true;
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
-        if let Some(joiners) = &mut self.joiners {
-            *joiners = JoinerIndex::default();
-        }
+        self.joiners = self.capabilities.joiner_index.any.then(JoinerIndex::default);
+        self.identity_probed = false;
         if self.joined && self.capabilities.pings.all {
             self.joined = false;
             out.ask(Command::Unlink);
@@ -237,6 +235,7 @@ impl V7To14Codec {
         }
         self.opener_confirmation = OpenerConfirmation::NotNeeded;
         match self.joiner(id) {
+            Some(PROBE_JOINER) if self.identity_probed => {}
             Some(link) => self.relay(Recipient::Joiner(link), data, out),
             None if self.joined && capabilities.string_ids.all => self.relay(Recipient::Member, data, out),
             None => self.unknown_joiner(id, out),
@@ -257,7 +256,7 @@ impl V7To14Codec {
 
     fn relay(&self, to: Recipient, data: ByteString, out: &mut dyn OutputSink) {
         let message = LinkMessage::Data { payload: Payload::Json(data), last: false };
-        out.ask(Command::Relay { to, message, sender: self.capabilities.likeliest.dialect().tag() });
+        out.ask(Command::Relay { to, message, sender: self.capabilities.sender });
     }
 
     /// Returns the joiner of an id.
@@ -302,6 +301,7 @@ impl V7To14Codec {
 mod tests {
     use super::*;
     use crate::protocol::dialect::Release;
+    use crate::protocol::dialect::json::JsonClient;
     use crate::protocol::dialect::{Dialect, Family, Output, ReleaseSet};
     use crate::protocol::frame::Outgoing;
 
@@ -319,7 +319,7 @@ mod tests {
 
     fn decoded(release: Release, text: &'static str) -> Vec<Output> {
         let releases: ReleaseSet = [release].into_iter().collect();
-        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release);
+        let mut codec = V7To14Codec::new(releases.of_family(Family::Json), release, JsonClient::default());
         codec.opened = true;
         codec.joined = true;
         if let Some(joiners) = &mut codec.joiners {

@@ -5,20 +5,24 @@ use std::time::Instant;
 use bytestring::ByteString;
 use data_encoding::HEXLOWER;
 
-use super::{CONFIRMATION_TIMEOUT, LastRequest, OpenerConfirmation, V7To14Codec};
+use super::{
+    CONFIRMATION_TIMEOUT, LastRequest, OPENER_ANSWER_DELAY, OpenerConfirmation, PROBE_JOINER, V7To14Codec,
+};
 use crate::protocol::dialect::json::json_text::ObjectBuilder;
 use crate::protocol::dialect::json::v6::attribute_text;
 use crate::protocol::dialect::{Dialect, Family, OutputSink};
 use crate::protocol::frame::Message;
-use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, Side};
+use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, SenderTag, Side};
 
-/// The answer to a `{"key":K}` with an offer that no peer made. Only clients of 7.0 answer it: the others see
-/// that their key is accepted and ignore the rest (netflux 0.10.3, 0.10.8 and 1.0.0-rc.3, measured).
-const IDENTITY_PROBE: &str = concat!(
-    r#"{"isKeyOk":true,"id":0,"data":{"offer":{"type":"offer","sdp":"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"#,
+/// The offer of the identity probe: an answer to `{"key":K}` with an offer that no peer made. Only clients of
+/// 7.0 answer it: the others see that their key is accepted and ignore the rest (netflux 0.10.3, 0.10.8 and
+/// 1.0.0-rc.3, measured). Data without an offer would make netflux 0.10.3 reject after 2 s, which ends a
+/// Node.js process.
+const IDENTITY_PROBE_OFFER: &str = concat!(
+    r#"{"offer":{"type":"offer","sdp":"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"#,
     r#"a=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:none\r\n"#,
     r#"a=ice-pwd:nobodynobodynobodynobody\r\na=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00"#,
-    r#":00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\n"}}}"#,
+    r#":00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\n"}}"#,
 );
 
 impl V7To14Codec {
@@ -45,7 +49,7 @@ impl V7To14Codec {
         out: &mut dyn OutputSink,
     ) {
         match event {
-            Event::Admitted { first } => self.admitted(first, out),
+            Event::Admitted { first } => self.admitted(first, now, out),
             Event::BecameMember { .. } => {}
             Event::LinkedToMember { .. } => self.answer(false, true, false, out),
             Event::LinkedToJoiner { link } => {
@@ -63,6 +67,7 @@ impl V7To14Codec {
                     let until = now.checked_add(CONFIRMATION_TIMEOUT).unwrap_or(now);
                     self.opener_confirmation = OpenerConfirmation::PendingUntil(until);
                 }
+                self.answer_opener_of(sender, link, out);
                 out.text(self.relayed(link, side, payload));
             }
             // These dialects have no such message.
@@ -94,14 +99,34 @@ impl V7To14Codec {
         self.identity_probed = self.last_request == LastRequest::Open
             && self.capabilities.joiner_index.any
             && self.capabilities.confirms_open.any;
-        self.identity_probed.then(|| Message::text(ByteString::from_static(IDENTITY_PROBE)))
+        self.identity_probed.then(|| {
+            // An opener counts the offers: the joiners after this one have the indexes after its own.
+            let id = self.id_of(PROBE_JOINER);
+            Message::text(
+                ["{\"isKeyOk\":true,\"id\":", &id, ",\"data\":", IDENTITY_PROBE_OFFER, "}"].concat(),
+            )
+        })
     }
 
-    fn admitted(&mut self, first: bool, out: &mut dyn OutputSink) {
+    /// Sends the answer that is still due to a `{"key":K}`, if the joiner of this link needs an opener that
+    /// has it. The id is that of the joiner, whose offer follows. A joiner up to 7.1 has an opener without
+    /// answer.
+    fn answer_opener_of(&mut self, sender: SenderTag, link: LinkId, out: &mut dyn OutputSink) {
+        if !matches!(self.opener_confirmation, OpenerConfirmation::AnswerDueAt(_)) {
+            return;
+        }
+        self.opener_confirmation = OpenerConfirmation::NotNeeded;
+        if Dialect::from_tag(sender).is_none_or(|joiner| joiner > Dialect::Sigver7) {
+            let id = self.id_of(link);
+            out.text(format!("{{\"isKeyOk\":true,\"id\":{id},\"data\":{{}}}}"));
+        }
+    }
+
+    fn admitted(&mut self, first: bool, now: Instant, out: &mut dyn OutputSink) {
         if self.last_request == LastRequest::Open {
             let first = first || !self.capabilities.counts_members.all;
             if self.capabilities.opens_by_key.all {
-                return self.key_accepted(out);
+                return self.key_accepted(now, out);
             }
             return self.answer(true, true, first, out);
         }
@@ -114,18 +139,21 @@ impl V7To14Codec {
     }
 
     /// Answers a `{"key":K}`. An opener of 6, 7.0 or 7.1 gets no answer, unless the client may be one of 7.6.
-    /// Openers of 7 close on an answer without id and data (netflux 0.10.3, measured); no joiner ever has the
-    /// id 0.
-    fn key_accepted(&self, out: &mut dyn OutputSink) {
+    /// Openers of 7 close on an answer without id and data (netflux 0.10.3, measured). A page gets one with
+    /// an id that no joiner has; in a program, that could end the process or be treated as a joiner, and it
+    /// has to wait.
+    fn key_accepted(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if self.identity_probed || !self.capabilities.confirms_open.any {
             return;
         }
-        let answer = if self.capabilities.joiner_index.any {
-            "{\"isKeyOk\":true,\"id\":0,\"data\":{}}"
+        if !self.capabilities.joiner_index.any {
+            out.static_text("{\"isKeyOk\":true}");
+        } else if self.client.from_page {
+            out.static_text("{\"isKeyOk\":true,\"id\":null,\"data\":{}}");
         } else {
-            "{\"isKeyOk\":true}"
-        };
-        out.static_text(answer);
+            let due = now.checked_add(OPENER_ANSWER_DELAY).unwrap_or(now);
+            self.opener_confirmation = OpenerConfirmation::AnswerDueAt(due);
+        }
     }
 
     /// Sends one answer with the member that each release looks for.

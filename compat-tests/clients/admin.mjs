@@ -71,6 +71,28 @@ function openClients (url) {
     .then(() => window.clients.length + 1)
 }
 
+// Answers for the page as of a server that has run for twenty days: an hour of samples, and a dialect that left.
+async function age (page) {
+  const ago = (ms) => new Date(Date.now() - ms).toISOString().replace(/\.\d+/, '')
+  await page.route('**/status', async (route) => {
+    const response = await route.fetch()
+    const status = await response.json()
+    const left = status.dialects.find(({ name }) => name === 'sigver-7')
+    left.assigned = { active: 0, total: 12, last_seen: ago(8.2 * 86400e3) }
+    await route.fulfill({ response, json: { ...status, started: ago(20 * 86400e3) } })
+  })
+  await page.route('**/history', async (route) => {
+    const response = await route.fetch()
+    const history = await response.json()
+    const wave = (minute, index) => Math.max(0, Math.round(6 + 4 * Math.sin(minute / 9 + index) - (minute / 60) * (index % 5)))
+    const samples = Array.from({ length: 60 }, (_, at) => 60 - at).map((minute) => {
+      const active = history.names.map((name, index) => ['sigver-9', 'sigver-13', 'sigver-18', 'sigver-20'].includes(name) ? wave(minute, index) : 0)
+      return { time: ago(minute * 60e3), active }
+    })
+    await route.fulfill({ response, json: { ...history, samples } })
+  })
+}
+
 async function tryPair (page, address, member, joiner) {
   await page.fill('#address', address)
   await page.selectOption('#member', member)
@@ -96,7 +118,7 @@ try {
   page.on('pageerror', (error) => errors.push(error.message))
   await page.goto(`${admin}/`)
   await check('the page shows who is connected', async () => {
-    const shown = () => document.getElementById('health').textContent === 'serving' && document.querySelectorAll('#usage tr').length > 16
+    const shown = () => document.getElementById('health').textContent === 'serving' && document.querySelectorAll('#usage tr').length > 2
     await page.waitForFunction(shown, undefined, { timeout: limit })
     expect(await page.textContent('#tiles .tile b'), String(clients))
     expect(await page.$$eval('#mixed tbody tr', (rows) => rows.length), 1)
@@ -125,10 +147,13 @@ try {
       const context = await browser.newContext(screen)
       const page = await context.newPage()
       page.on('pageerror', (error) => errors.push(error.message))
+      await age(page)
       await page.goto(`${admin}/`)
       await page.waitForSelector('#usage tr', { timeout: limit })
       await tryPair(page, gateway.url, 'sigver-20', 'sigver-9')
       await page.screenshot({ path: `${values.screenshots}/${name}.png`, fullPage: true })
+      expect((await page.textContent('#usage')).includes('sigver-7'), true)
+      expect((await page.textContent('#usage')).includes('last seen 8 days ago: safe to drop'), true)
       expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true)
       await context.close()
     })

@@ -144,6 +144,11 @@ pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
     Ok(text.parse::<ProtocolSet>()?)
 }
 
+/// Returns the warnings about a list of protocols.
+pub(crate) fn protocol_warnings(text: &str) -> Vec<String> {
+    ProtocolSet::warnings(text)
+}
+
 /// Parses `ws` or `sse`, as the Node.js servers had it, or `all`. (With another text those ran without
 /// listening.)
 pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {

@@ -167,6 +167,8 @@ async fn metrics_count_what_clients_do() {
     assert!(!metrics.contains("offer-J") && !metrics.contains("\"k\""), "payloads or keys: {metrics}");
     joiner.close(1000).await;
     until_sample(admin, "sigver_connection_ends_total{side=\"client\",reason=\"close frame\"}", 1.0).await;
+    // The end of the link: a socket with unread bytes would be reset.
+    assert!(matches!(member.message().await, Got::Binary(_)));
     drop(member);
     until_sample(admin, "sigver_connection_ends_total{side=\"client\",reason=\"disconnected\"}", 1.0).await;
     assert!(gateway.ws("/k").await.raw(&[0xf1, 0x80, 0, 0, 0, 0]).await);

@@ -188,10 +188,10 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more, and closes the connections at
-    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
-    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
-    /// seven seconds later.
+    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more,
+    /// and closes the connections at times spread over [`Config::drain_timeout`]; until its time, a
+    /// connection is served as before. When the timeout is over or `stop` is ready, it closes the rest at
+    /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
         let control = admin_socket.as_ref().ok().and_then(Option::as_ref);

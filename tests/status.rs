@@ -115,7 +115,10 @@ async fn status_counts_connections_and_rooms_by_dialect() {
     assert_eq!(empty["connections"], json!({"active": 0, "total": 0}));
     assert_eq!(
         empty["rooms"],
-        json!({"total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0, "list": []})
+        json!({
+            "total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0,
+            "by_dialect": {}, "links": [], "list": []
+        })
     );
     assert_eq!(empty["address"], format!("127.0.0.1:{}", served.port()));
 

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
@@ -53,6 +54,7 @@ pub struct Gateway {
     drain_timeout: Duration,
     reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
+    admin: Option<AdminListener>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -92,9 +94,9 @@ impl Gateway {
         config.check()?;
         let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
         let reloader = Reloader::new(config.clone(), tls.clone());
-        let sockets = ListeningSocket::bind_all(&config.listen).await?;
-        let addresses = sockets.iter().map(ListeningSocket::local_address);
-        let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
+        let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
+        let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
+        let admin = AdminListener::new(admin).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -130,6 +132,7 @@ impl Gateway {
             drain_timeout: config.drain_timeout,
             reloader,
             admin_socket,
+            admin,
         })
     }
 
@@ -143,6 +146,11 @@ impl Gateway {
     /// Returns the addresses that the gateway listens on.
     pub fn local_addresses(&self) -> &[LocalAddress] {
         &self.addresses
+    }
+
+    /// Returns the addresses of the admin listener; none if there is no listener.
+    pub fn admin_addresses(&self) -> &[LocalAddress] {
+        self.admin.as_ref().map(AdminListener::addresses).unwrap_or_default()
     }
 
     /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
@@ -183,30 +191,35 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
-    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
-    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
-    /// seven seconds later.
+    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more,
+    /// and closes the connections at times spread over [`Config::drain_timeout`]; until its time, a
+    /// connection is served as before. When the timeout is over or `stop` is ready, it closes the rest at
+    /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
-        let answer_admin = async {
-            match &admin_socket {
-                Ok(Some(socket)) => socket.serve(&status).await,
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
-        };
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
+        let control = admin_socket.as_ref().ok().and_then(Option::as_ref);
         let tls = frontend.tls.clone();
-        let watch_tls = async move {
-            match tls {
-                Some(tls) => tls.watch().await,
-                None => std::future::pending().await,
+        let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
+        let drain = async {
+            tokio::select! {
+                () = drain => {}
+                () = or_pending(drain_requested) => {}
             }
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_admin => {}
-            () = watch_tls => {}
+            () = or_pending(control.map(|socket| socket.serve(&status))) => {}
+            () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+            () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }
+    }
+}
+
+/// Waits for a future, or forever if there is none.
+async fn or_pending(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -402,6 +415,9 @@ impl Frontend {
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
+                            if let Some(activity) = &shared.activity {
+                                activity.count_end("signaller", cause, 0);
+                            }
                             let lasted_s = began.elapsed().as_secs();
                             tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
                         }

@@ -1,9 +1,16 @@
-//! The status of a running server. Every way to ask for it calls [`StatusService::render`].
+//! The status of a running server, and the ways to ask for it: the control socket, and the admin listener.
+//! Both call [`StatusService::report`].
 
+mod history;
+pub(crate) mod http;
+mod metrics;
+mod process_stats;
 pub mod unix;
 
+pub use metrics::metrics_markdown;
 use std::sync::Arc;
 
+use crate::protocol::model::PeerId;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
@@ -86,11 +93,16 @@ impl StatusService {
             mixed_generations_ever: telemetry.mixed_rooms(),
             ..RoomsReport::default()
         };
-        hub.for_each_room(|room, peers| {
+        hub.for_each_room(|room, peers, links| {
             rooms.add(room, peers.iter().filter_map(|peer| telemetry.recognition(*peer)));
+            let dialect = |peer: &PeerId| telemetry.recognition(*peer).map(|known| known.dialect);
+            for (joiner, member) in links {
+                *rooms.links.0.entry((dialect(joiner), dialect(member))).or_default() += 1;
+            }
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
+        report.draining = self.shared.shutdown.is_draining();
         report.rooms = rooms;
         report.refused = self.shared.refusals.counts();
         report.all = query.all;

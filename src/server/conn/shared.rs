@@ -10,7 +10,7 @@ use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
 use crate::server::memory::MemoryBudget;
 use crate::server::refusals::Refusals;
-use crate::server::telemetry::Telemetry;
+use crate::server::telemetry::{Activity, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// The counts of connections.
     pub telemetry: Arc<Telemetry>,
+    /// The counts of what connections do, if there is an admin listener.
+    pub(crate) activity: Option<Box<Activity>>,
     /// The configuration of detection.
     pub policy: Arc<Policy>,
     /// The limits of each connection.
@@ -56,6 +58,7 @@ impl Shared {
             hub: Arc::new(Hub::with_memory(Arc::clone(&memory))),
             memory,
             telemetry: Telemetry::new(),
+            activity: config.admin.as_ref().map(|_| Box::default()),
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits {
                 max_pending: config.max_pending,

@@ -10,6 +10,9 @@ use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Recogniti
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 use crate::server::refusals::RefusalCause;
 
+/// Version of the format of a [`Report`].
+const FORMAT: u32 = 1;
+
 /// Facts of the server that the counters do not have.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerSummary {
@@ -25,6 +28,8 @@ pub(crate) struct ServerSummary {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
+    /// Version of the format. It changes when a name is removed or gets another meaning.
+    pub format: u32,
     /// Version of the program.
     pub version: &'static str,
     /// Address that the server listens on.
@@ -33,6 +38,8 @@ pub struct Report {
     pub started: UnixSeconds,
     /// Time of the report.
     pub time: UnixSeconds,
+    /// True if the server is stopping: it accepts no new clients.
+    pub draining: bool,
     /// Number of all connections, recognised or not.
     pub connections: OverallCount,
     /// Usage of each dialect, in the order of [`Dialect::ALL`].
@@ -141,8 +148,33 @@ pub struct RoomsReport {
     pub mixed_generations: usize,
     /// Rooms since the start in which clients of different generations were connected to one another.
     pub mixed_generations_ever: u64,
+    /// Number of rooms with clients of each dialect.
+    #[serde(serialize_with = "peer_counts")]
+    pub by_dialect: BTreeMap<Dialect, usize>,
+    /// Links between peers, by the dialects of both.
+    pub links: LinkCounts,
     /// The mixed rooms, or all.
     pub list: Vec<RoomSummary>,
+}
+
+/// Numbers of links, by the dialect of the joiner and that of the member; `None` if it is not recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts(pub BTreeMap<(Option<Dialect>, Option<Dialect>), usize>);
+
+impl Serialize for LinkCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Link {
+            joiner: Option<&'static str>,
+            member: Option<&'static str>,
+            count: usize,
+        }
+        serializer.collect_seq(self.0.iter().map(|((joiner, member), count)| Link {
+            joiner: joiner.map(Dialect::name),
+            member: member.map(Dialect::name),
+            count: *count,
+        }))
+    }
 }
 
 /// The clients in a room.
@@ -178,10 +210,12 @@ impl Report {
             }
         });
         Report {
+            format: FORMAT,
             version: env!("CARGO_PKG_VERSION"),
             address: server.address,
             started: telemetry.started(),
             time,
+            draining: false,
             connections: OverallCount { active: all.active, total: all.total },
             dialects: dialects.collect(),
             unrecognised: CountReport::new(counts.unrecognised, time),
@@ -235,6 +269,7 @@ impl RoomsReport {
             *peers.entry(peer.dialect).or_default() += 1;
             generations.insert(peer.releases.peer_protocols());
         }
+        peers.keys().for_each(|dialect| *self.by_dialect.entry(*dialect).or_default() += 1);
         let summary = RoomSummary { room, peers, generations: least_generations(&generations) };
         let mixed = summary.peers.len() > 1;
         self.total += 1;

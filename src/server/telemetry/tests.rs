@@ -96,7 +96,9 @@ fn signaller_connections_are_counted_apart() {
 fn shards_add_up_and_release_memory() {
     let telemetry = Telemetry::new();
     let mut all: Vec<ConnectionGuard> = (0..5_000).map(|id| telemetry.register(PeerId(id))).collect();
-    all.iter().for_each(|one| one.set_recognition(releases(&[Release::V7_1_0]), Evidence::Pinned));
+    for one in &all {
+        assert_eq!(one.set_recognition(releases(&[Release::V7_1_0]), Evidence::Pinned), Dialect::Sigver7);
+    }
     assert_eq!(nonzero(&telemetry), [("sigver-7", [5_000, 5_000, 0, 0])]);
     let list = telemetry.connections();
     assert!(list.len() == 5_000 && list.iter().zip(0..).all(|(info, id)| info.peer == PeerId(id)));

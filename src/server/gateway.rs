@@ -23,8 +23,9 @@ use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
-use super::listener::{self, ListenError};
+use super::listener::{AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::refusals::RefusalCause;
 use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
@@ -111,6 +112,7 @@ impl Gateway {
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
             shutdown: Arc::clone(&shared.shutdown),
+            refusals: Arc::clone(&shared.refusals),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
@@ -120,7 +122,8 @@ impl Gateway {
             log: None,
         };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
-        let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
+        let frontend =
+            Arc::new(Frontend { shared, routes: Arc::new(routes), tls, max_message: config.max_message });
         Ok(Gateway {
             sockets,
             addresses,
@@ -263,6 +266,7 @@ async fn serve(
 /// Serves the connections to one socket; never returns.
 async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
     let shared = &frontend.shared;
+    let mut failures = AcceptFailures::default();
     loop {
         match socket.accept().await {
             Ok(stream) => {
@@ -277,8 +281,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
                 }));
             }
             Err(error) => {
-                if let Some(pause) = listener::accept_backoff(&error) {
-                    tracing::error!(%error, "cannot accept connections");
+                if let Some(pause) = failures.backoff(&error) {
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -289,7 +292,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
 /// State that connections share until they are upgraded.
 struct Frontend {
     shared: Arc<Shared>,
-    routes: Routes,
+    routes: Arc<Routes>,
     tls: Option<Arc<ReloadableTls>>,
     max_message: usize,
 }
@@ -330,22 +333,32 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
+        let handshake = async {
+            let mut start = [0; 16];
+            // Left in the socket for the handshake.
+            let length = stream.peek(&mut start).await?;
+            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                Some(cause) => Ok(Err((stream, cause))),
+                None => acceptor.accept(stream).await.map(Ok),
+            }
+        };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
+            handshake = tokio::time::timeout(TLS_TIMEOUT, handshake) => handshake,
             () = self.shared.shutdown.draining() => return,
         };
+        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Err((stream, cause)))) => {
+                refuse(cause);
+                http::reject(stream, cause).await;
+            }
             Ok(Err(error)) => {
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+                refuse(RefusalCause::TlsHandshake);
             }
-            Err(_) => {
-                tracing::debug!(
-                    remote = self.remote(endpoint),
-                    "connection ended: the TLS handshake timed out"
-                );
-            }
+            Err(_) => refuse(RefusalCause::Timeout),
         }
     }
 
@@ -361,7 +374,7 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, endpoint, routes.clone(), alive.clone()).await;
+        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.clone()).await;
         let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -453,10 +466,16 @@ mod tests {
     async fn first_frame_follows_the_upgrade_after_a_pause() {
         for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
             let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let routes = Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() };
+            let routes = Routes {
+                websockets: true,
+                signaller: None,
+                events: None,
+                shutdown: Arc::default(),
+                refusals: Arc::default(),
+            };
             let (shared, max_message) = (Shared::new(&config), config.max_message);
             let alive = shared.shutdown.track();
-            let frontend = Arc::new(Frontend { shared, routes, tls: None, max_message });
+            let frontend = Arc::new(Frontend { shared, routes: Arc::new(routes), tls: None, max_message });
             let (mut client, server) = tokio::io::duplex(1024);
             let endpoint = ClientEndpoint { remote: None, tls: false };
             tokio::spawn(frontend.serve_http(server, endpoint, alive));

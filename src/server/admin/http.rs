@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{self, History};
 use super::{StatusQuery, StatusService, metrics};
-use crate::server::listener::accept_backoff;
+use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use crate::server::telemetry::Format;
 
@@ -105,6 +105,7 @@ impl AdminListener {
 
 /// Serves the connections to one socket; never returns.
 async fn accept(socket: &ListeningSocket, service: &Arc<AdminService>, ended: &CancellationToken) {
+    let mut failures = AcceptFailures::default();
     loop {
         match socket.accept().await {
             Ok(stream) => {
@@ -123,8 +124,7 @@ async fn accept(socket: &ListeningSocket, service: &Arc<AdminService>, ended: &C
                 });
             }
             Err(error) => {
-                if let Some(pause) = accept_backoff(&error) {
-                    tracing::error!(%error, "cannot accept connections on the admin listener");
+                if let Some(pause) = failures.backoff(&error) {
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -218,7 +218,7 @@ impl AdminService {
 fn parse_query(query: Option<&str>) -> StatusQuery {
     let names: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
     let has = |wanted: &str| names.iter().any(|(name, _)| name == wanted);
-    StatusQuery { connections: has("connections"), rooms: has("rooms") }
+    StatusQuery { connections: has("connections"), rooms: has("rooms"), all: has("all") }
 }
 
 fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -21,13 +21,19 @@ pub struct StatusQuery {
     pub connections: bool,
     /// Includes every room, and not only those that mix dialects.
     pub rooms: bool,
+    /// Includes in the text what is zero, and the columns of detection.
+    pub all: bool,
 }
 
 impl StatusQuery {
     /// Returns the request line for this query on the control socket, without its end: `status json rooms`.
     pub fn to_line(self, format: Format) -> String {
-        let flags =
-            [(format == Format::Json, " json"), (self.connections, " connections"), (self.rooms, " rooms")];
+        let flags = [
+            (format == Format::Json, " json"),
+            (self.connections, " connections"),
+            (self.rooms, " rooms"),
+            (self.all, " all"),
+        ];
         let words = flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word);
         std::iter::once("status").chain(words).collect()
     }
@@ -44,6 +50,7 @@ impl StatusQuery {
                 "json" => format = Format::Json,
                 "connections" => query.connections = true,
                 "rooms" => query.rooms = true,
+                "all" => query.all = true,
                 _ => return None,
             }
         }
@@ -97,6 +104,8 @@ impl StatusService {
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
         report.draining = self.shared.shutdown.is_draining();
         report.rooms = rooms;
+        report.refused = self.shared.refusals.counts();
+        report.all = query.all;
         report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
@@ -110,7 +119,8 @@ mod tests {
 
     #[test]
     fn request_line_round_trips() {
-        for line in ["status", "status json", "status connections rooms", "status json connections rooms"] {
+        for line in ["status", "status json", "status connections rooms", "status json connections rooms all"]
+        {
             let (query, format) = StatusQuery::parse_line(line).unwrap();
             assert_eq!(query.to_line(format), line);
         }

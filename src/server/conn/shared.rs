@@ -9,6 +9,7 @@ use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
 use crate::server::memory::MemoryBudget;
+use crate::server::refusals::Refusals;
 use crate::server::telemetry::{Activity, Telemetry};
 
 /// State that all connections share.
@@ -28,6 +29,8 @@ pub struct Shared {
     pub limits: ConnectionLimits,
     /// The part of clients' addresses that is logged.
     pub log_ip: LogIp,
+    /// The counts of refusals.
+    pub(crate) refusals: Arc<Refusals>,
     /// The end of the server.
     pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
@@ -64,6 +67,7 @@ impl Shared {
             },
             log_ip: config.log_ip,
             shutdown: Arc::default(),
+            refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
         })
     }

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Recognition, Telemetry, UnixSeconds};
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
+use crate::server::refusals::RefusalCause;
 
 /// Version of the format of a [`Report`].
 const FORMAT: u32 = 1;
@@ -49,6 +50,12 @@ pub struct Report {
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
+    /// Refused connections and requests, by cause.
+    #[serde(serialize_with = "refusal_counts")]
+    pub refused: Vec<(RefusalCause, u64)>,
+    /// True if the text has everything, and not only what is not zero.
+    #[serde(skip)]
+    pub all: bool,
     /// Lines that the log does not have, if the program counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReport>,
@@ -217,6 +224,8 @@ impl Report {
                 count: CountReport::new(telemetry.signaller(), time),
             },
             panics: telemetry.panics(),
+            refused: Vec::new(),
+            all: false,
             log: None,
             rooms: RoomsReport::default(),
             connection_list: None,
@@ -298,6 +307,10 @@ fn evidence_counts<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.iter().map(|(evidence, count)| (evidence_key(*evidence), count)))
+}
+
+fn refusal_counts<S: Serializer>(counts: &[(RefusalCause, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(cause, count)| (cause.name(), count)))
 }
 
 fn room_hash<S: Serializer>(hash: &u32, serializer: S) -> Result<S::Ok, S::Error> {

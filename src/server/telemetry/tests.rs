@@ -185,7 +185,7 @@ rooms: 3; 2 with more than one dialect, 1 with more than one generation (7 ever)
     let table = "\
 dialect           active  total  last seen  possible  total  last seen  releases                            evidence
 sigver-7.6        0       0      never      1         1      now        7.6.4
-sigver-9          1       1      now        0         0      never      9.1.0, 10.1.0                       first frame 1
+sigver-9          1       1      now        0         0      never      9.0.0, 9.0.1, 9.1.0, 10.1.0         first frame 1
 sigver-20         0       0      never      0         0      never      20.0.0, 20.0.1, 20.0.2, 20.1.0, 21
 (not recognised)  0       0      never
 ";

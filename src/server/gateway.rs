@@ -189,6 +189,9 @@ impl Gateway {
         let answer_admin = async {
             match &admin_socket {
                 Ok(Some(socket)) => socket.serve(&status).await,
+                Err(UnixSocketError::InUse(path)) => {
+                    AdminSocket::open_when_free(path).await.serve(&status).await;
+                }
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         };
@@ -319,7 +322,7 @@ impl Frontend {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
-            () = self.shared.shutdown.draining() => return,
+            () = self.shared.shutdown.admission_over() => return,
         };
         match handshake {
             Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,

@@ -73,7 +73,18 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn env(name: &str) -> Option<String> {
+/// Returns the port that a server on this machine uses: the given one, that of the environment, or the default.
+pub(super) fn port_of_server(given: Option<u16>) -> Result<u16, ValueError> {
+    match (given, env("SIGVER_PORT")) {
+        (Some(port), _) => Ok(port),
+        // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
+        (None, Some(text)) if !text.contains("://") => parse::port(&text),
+        (None, _) => Ok(DEFAULT_PORT),
+    }
+}
+
+/// Returns the value of an environment variable, unless it is empty.
+pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -82,12 +93,7 @@ fn admin_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
 }
 
 async fn request(args: &StatusArgs) -> Result<String, StatusError> {
-    let port = match (args.port, env("SIGVER_PORT")) {
-        (Some(port), _) => port,
-        // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
-        (None, Some(text)) if !text.contains("://") => parse::port(&text)?,
-        (None, _) => DEFAULT_PORT,
-    };
+    let port = port_of_server(args.port)?;
     let control = match (&args.control, args.port, env("SIGVER_CONTROL")) {
         (Some(control), _, _) => control.clone(),
         // An explicit port does not mean the server of the environment.

@@ -44,11 +44,11 @@ async fn log_that_no_process_reads_delays_no_client() {
     served.signal("USR1").await;
     assert_eq!(health(served.port()).await, "HTTP/1.1 200 OK");
     served.signal("TERM").await;
-    let mut process = served.process;
+    let Served { mut process, mut stderr, .. } = served;
     assert_eq!(soon("the end of the process", process.wait()).await.unwrap().code(), Some(0));
     // What the pipe had room for is whole lines, but for the last.
     let mut text = String::new();
-    soon("stderr", process.stderr.take().unwrap().read_to_string(&mut text)).await.unwrap();
+    soon("stderr", stderr.read_to_string(&mut text)).await.unwrap();
     assert!(text.len() > 4096 && text.lines().next().unwrap().contains("serving"), "{text}");
 }
 

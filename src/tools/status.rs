@@ -73,7 +73,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the port that a server on this machine uses: the given one, that of the environment, or the default.
+/// Returns the port of a server on this machine: the given one, that of the environment, or the default.
 pub(super) fn port_of_server(given: Option<u16>) -> Result<u16, ValueError> {
     match (given, env("SIGVER_PORT")) {
         (Some(port), _) => Ok(port),

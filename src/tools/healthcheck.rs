@@ -9,14 +9,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::dial::{ConnectError, Target, error_chain};
 use super::status;
-use crate::config::parse;
+use crate::config::{DEFAULT_PORT, parse};
 use crate::output;
+use crate::server::RefusalCause;
 
-/// Most bytes of an answer that are read to find its status.
-const MAX_STATUS_LINE: u64 = 1024;
-
-/// First byte of a TLS record that has an alert.
-const TLS_ALERT: u8 = 0x15;
+/// Most bytes of an answer that are read.
+const MAX_ANSWER: u64 = 1024;
 
 /// Arguments of `sigver healthcheck`.
 #[derive(Debug, clap::Args)]
@@ -51,8 +49,8 @@ enum HealthcheckError {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Status(u16),
-    /// A TLS server refuses a request without TLS.
-    TlsAlert,
+    /// A gateway refuses a request without TLS to its port of TLS.
+    TlsRequired,
     Other,
 }
 
@@ -76,7 +74,7 @@ pub(crate) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns the URL of the server on this machine with the given port, or those of its environment.
 fn url_of_server(port: Option<u16>) -> anyhow::Result<String> {
-    let port = status::port_of_server(port)?;
+    let port = status::port_of_server(port)?.unwrap_or(DEFAULT_PORT);
     let host = status::env("SIGVER_HOST").filter(|host| {
         // The address of all interfaces is none to connect to.
         !host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
@@ -104,7 +102,7 @@ async fn check(target: &Target, url: &str) -> Result<(), HealthcheckError> {
     match answer.await {
         Ok(Answer::Status(200..=299)) => Ok(()),
         // The certificate is for the name that clients use, and not for this machine's.
-        Ok(Answer::TlsAlert) => Ok(()),
+        Ok(Answer::TlsRequired) => Ok(()),
         Ok(Answer::Status(status)) => Err(HealthcheckError::Status { server, status }),
         Ok(Answer::Other) => Err(HealthcheckError::NotHttp { server }),
         Err(source) => Err(HealthcheckError::Io { server, source }),
@@ -112,20 +110,21 @@ async fn check(target: &Target, url: &str) -> Result<(), HealthcheckError> {
 }
 
 async fn read_answer(stream: impl AsyncRead + Unpin) -> std::io::Result<Answer> {
-    let mut stream = stream.take(MAX_STATUS_LINE);
     let mut read = Vec::new();
-    while !read.contains(&b'\n') && read.first() != Some(&TLS_ALERT) {
-        if stream.read_buf(&mut read).await? == 0 {
-            break;
-        }
+    let end = stream.take(MAX_ANSWER).read_to_end(&mut read).await;
+    // Some servers end a connection without the close of TLS.
+    if read.is_empty() {
+        end?;
     }
-    if read.first() == Some(&TLS_ALERT) {
-        return Ok(Answer::TlsAlert);
-    }
-    let mut words = read.split(|byte| byte.is_ascii_whitespace());
-    let is_http = words.next().is_some_and(|version| version.starts_with(b"HTTP/1."));
-    let status = words.next().and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
-    Ok(status.filter(|_| is_http).map_or(Answer::Other, Answer::Status))
+    let text = String::from_utf8_lossy(&read);
+    let mut words = text.split_ascii_whitespace();
+    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
+    let status = words.next().and_then(|status| status.parse().ok()).filter(|_| is_http);
+    Ok(match status {
+        Some(400) if text.contains(RefusalCause::HttpOnTlsPort.description()) => Answer::TlsRequired,
+        Some(status) => Answer::Status(status),
+        None => Answer::Other,
+    })
 }
 
 #[cfg(test)]
@@ -137,7 +136,8 @@ mod tests {
         for (bytes, answer) in [
             (&b"HTTP/1.1 200 OK\r\n\r\n"[..], Answer::Status(200)),
             (b"HTTP/1.0 503\r\n", Answer::Status(503)),
-            (b"\x15\x03\x03\x00\x02\x02\x32", Answer::TlsAlert),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\nplain text to a port of TLS", Answer::TlsRequired),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\nanother", Answer::Status(400)),
             (b"SSH-2.0-OpenSSH 200\r\n", Answer::Other),
             (b"", Answer::Other),
         ] {

@@ -197,15 +197,6 @@ impl Gateway {
     /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
-        let answer_control = async {
-            match &admin_socket {
-                Ok(Some(socket)) => socket.serve(&status).await,
-                Err(UnixSocketError::InUse(path)) => {
-                    AdminSocket::open_when_free(path).await.serve(&status).await;
-                }
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
-        };
         let tls = frontend.tls.clone();
         let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
         let drain = async {
@@ -216,7 +207,7 @@ impl Gateway {
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_control => {}
+            () = AdminSocket::serve_opened(&admin_socket, &status) => {}
             () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
             () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }

@@ -59,7 +59,7 @@ impl AdminSocket {
 
     /// Opens a control socket at `path` as soon as the other server there has closed its own: one that drains
     /// while this one serves already.
-    pub async fn open_when_free(path: &Path) -> AdminSocket {
+    async fn open_when_free(path: &Path) -> AdminSocket {
         loop {
             tokio::time::sleep(RETRY_INTERVAL).await;
             if let Ok(socket) = UnixSocket::bind(path, SOCKET_MODE).await {
@@ -71,6 +71,15 @@ impl AdminSocket {
     /// Path of the socket.
     pub fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Answers requests at the socket that [`open`](Self::open) returned, or could not open yet; never returns.
+    pub async fn serve_opened(opened: &Result<Option<AdminSocket>, UnixSocketError>, status: &StatusService) {
+        match opened {
+            Ok(Some(socket)) => socket.serve(status).await,
+            Err(UnixSocketError::InUse(path)) => Self::open_when_free(path).await.serve(status).await,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Answers requests; never returns.

@@ -73,7 +73,7 @@ impl AdminSocket {
         self.0.path()
     }
 
-    /// Answers requests at the socket that [`open`](Self::open) returned, or could not open yet; never returns.
+    /// Answers requests at the socket that [`open`](Self::open) opened, or could not yet; never returns.
     pub async fn serve_opened(opened: &Result<Option<AdminSocket>, UnixSocketError>, status: &StatusService) {
         match opened {
             Ok(Some(socket)) => socket.serve(status).await,

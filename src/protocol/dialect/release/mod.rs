@@ -225,8 +225,8 @@ impl Release {
         distances.min_by_key(|(distance, _)| *distance).map(|(_, release)| release)
     }
 
-    /// Returns true if `name` is a complete version number that was never on npm: it names the release that is
-    /// nearest to it.
+    /// Returns true if `name` is a complete version number that was never on npm: it names the release that
+    /// is nearest to it.
     pub(crate) fn is_inexact(name: &str) -> bool {
         let version = name.strip_prefix("sigver-").unwrap_or(name);
         let is_known = Release::ALL.iter().any(|release| release.versions().contains(&version));

@@ -119,12 +119,14 @@ async fn server_survives_readers_that_leave() {
     serves(port).await;
     process.kill().await.unwrap();
 
-    let mut served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--log", "debug"]).await;
-    drop(served.process.stderr.take());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--log", "debug"]).await;
+    let port = served.port();
+    let Served { mut process, stdout, stderr, .. } = served;
+    drop((stdout, stderr));
     for _ in 0..3 {
-        assert_eq!(health(served.port()).await, "HTTP/1.1 200 OK");
+        assert_eq!(health(port).await, "HTTP/1.1 200 OK");
     }
-    served.process.kill().await.unwrap();
+    process.kill().await.unwrap();
 }
 
 #[cfg(target_os = "linux")]

@@ -18,12 +18,14 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
-use super::listener::{self, ListenError};
+use super::listener::{AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::refusals::RefusalCause;
 use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LogCounts, Report};
@@ -52,6 +54,7 @@ pub struct Gateway {
     drain_timeout: Duration,
     reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
+    admin: Option<AdminListener>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -91,9 +94,9 @@ impl Gateway {
         config.check()?;
         let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
         let reloader = Reloader::new(config.clone(), tls.clone());
-        let sockets = ListeningSocket::bind_all(&config.listen).await?;
-        let addresses = sockets.iter().map(ListeningSocket::local_address);
-        let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
+        let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
+        let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
+        let admin = AdminListener::new(admin).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -109,6 +112,7 @@ impl Gateway {
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
             shutdown: Arc::clone(&shared.shutdown),
+            refusals: Arc::clone(&shared.refusals),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
@@ -118,7 +122,8 @@ impl Gateway {
             log: None,
         };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
-        let frontend = Arc::new(Frontend { shared, routes, tls, max_message: config.max_message });
+        let frontend =
+            Arc::new(Frontend { shared, routes: Arc::new(routes), tls, max_message: config.max_message });
         Ok(Gateway {
             sockets,
             addresses,
@@ -127,6 +132,7 @@ impl Gateway {
             drain_timeout: config.drain_timeout,
             reloader,
             admin_socket,
+            admin,
         })
     }
 
@@ -140,6 +146,11 @@ impl Gateway {
     /// Returns the addresses that the gateway listens on.
     pub fn local_addresses(&self) -> &[LocalAddress] {
         &self.addresses
+    }
+
+    /// Returns the addresses of the admin listener; none if there is no listener.
+    pub fn admin_addresses(&self) -> &[LocalAddress] {
+        self.admin.as_ref().map(AdminListener::addresses).unwrap_or_default()
     }
 
     /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
@@ -180,30 +191,35 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
-    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
-    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
-    /// seven seconds later.
+    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more,
+    /// and closes the connections at times spread over [`Config::drain_timeout`]; until its time, a
+    /// connection is served as before. When the timeout is over or `stop` is ready, it closes the rest at
+    /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
-        let answer_admin = async {
-            match &admin_socket {
-                Ok(Some(socket)) => socket.serve(&status).await,
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
-        };
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
+        let control = admin_socket.as_ref().ok().and_then(Option::as_ref);
         let tls = frontend.tls.clone();
-        let watch_tls = async move {
-            match tls {
-                Some(tls) => tls.watch().await,
-                None => std::future::pending().await,
+        let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
+        let drain = async {
+            tokio::select! {
+                () = drain => {}
+                () = or_pending(drain_requested) => {}
             }
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_admin => {}
-            () = watch_tls => {}
+            () = or_pending(control.map(|socket| socket.serve(&status))) => {}
+            () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+            () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }
+    }
+}
+
+/// Waits for a future, or forever if there is none.
+async fn or_pending(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -250,6 +266,7 @@ async fn serve(
 /// Serves the connections to one socket; never returns.
 async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
     let shared = &frontend.shared;
+    let mut failures = AcceptFailures::default();
     loop {
         match socket.accept().await {
             Ok(stream) => {
@@ -264,8 +281,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
                 }));
             }
             Err(error) => {
-                if let Some(pause) = listener::accept_backoff(&error) {
-                    tracing::error!(%error, "cannot accept connections");
+                if let Some(pause) = failures.backoff(&error) {
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -276,7 +292,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
 /// State that connections share until they are upgraded.
 struct Frontend {
     shared: Arc<Shared>,
-    routes: Routes,
+    routes: Arc<Routes>,
     tls: Option<Arc<ReloadableTls>>,
     max_message: usize,
 }
@@ -317,22 +333,32 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
+        let handshake = async {
+            let mut start = [0; 16];
+            // Left in the socket for the handshake.
+            let length = stream.peek(&mut start).await?;
+            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                Some(cause) => Ok(Err((stream, cause))),
+                None => acceptor.accept(stream).await.map(Ok),
+            }
+        };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)) => handshake,
+            handshake = tokio::time::timeout(TLS_TIMEOUT, handshake) => handshake,
             () = self.shared.shutdown.draining() => return,
         };
+        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Err((stream, cause)))) => {
+                refuse(cause);
+                http::reject(stream, cause).await;
+            }
             Ok(Err(error)) => {
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+                refuse(RefusalCause::TlsHandshake);
             }
-            Err(_) => {
-                tracing::debug!(
-                    remote = self.remote(endpoint),
-                    "connection ended: the TLS handshake timed out"
-                );
-            }
+            Err(_) => refuse(RefusalCause::Timeout),
         }
     }
 
@@ -348,7 +374,7 @@ impl Frontend {
         alive: TaskTrackerToken,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, endpoint, routes.clone(), alive.clone()).await;
+        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.clone()).await;
         let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -389,6 +415,9 @@ impl Frontend {
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
+                            if let Some(activity) = &shared.activity {
+                                activity.count_end("signaller", cause, 0);
+                            }
                             let lasted_s = began.elapsed().as_secs();
                             tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
                         }
@@ -437,10 +466,16 @@ mod tests {
     async fn first_frame_follows_the_upgrade_after_a_pause() {
         for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
             let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let routes = Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() };
+            let routes = Routes {
+                websockets: true,
+                signaller: None,
+                events: None,
+                shutdown: Arc::default(),
+                refusals: Arc::default(),
+            };
             let (shared, max_message) = (Shared::new(&config), config.max_message);
             let alive = shared.shutdown.track();
-            let frontend = Arc::new(Frontend { shared, routes, tls: None, max_message });
+            let frontend = Arc::new(Frontend { shared, routes: Arc::new(routes), tls: None, max_message });
             let (mut client, server) = tokio::io::duplex(1024);
             let endpoint = ClientEndpoint { remote: None, tls: false };
             tokio::spawn(frontend.serve_http(server, endpoint, alive));

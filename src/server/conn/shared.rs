@@ -9,7 +9,8 @@ use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::hub::Hub;
 use crate::server::memory::MemoryBudget;
-use crate::server::telemetry::Telemetry;
+use crate::server::refusals::Refusals;
+use crate::server::telemetry::{Activity, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -20,12 +21,16 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// The counts of connections.
     pub telemetry: Arc<Telemetry>,
+    /// The counts of what connections do, if there is an admin listener.
+    pub(crate) activity: Option<Box<Activity>>,
     /// The configuration of detection.
     pub policy: Arc<Policy>,
     /// The limits of each connection.
     pub limits: ConnectionLimits,
     /// The part of clients' addresses that is logged.
     pub log_ip: LogIp,
+    /// The counts of refusals.
+    pub(crate) refusals: Arc<Refusals>,
     /// The end of the server.
     pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
@@ -53,6 +58,7 @@ impl Shared {
             hub: Arc::new(Hub::with_memory(Arc::clone(&memory))),
             memory,
             telemetry: Telemetry::new(),
+            activity: config.admin.as_ref().map(|_| Box::default()),
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits {
                 max_pending: config.max_pending,
@@ -61,6 +67,7 @@ impl Shared {
             },
             log_ip: config.log_ip,
             shutdown: Arc::default(),
+            refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
         })
     }
@@ -82,5 +89,18 @@ impl Shared {
         self.shutdown.begin_closing();
         // Each connection looks at the shutdown when it is notified, and not with every message.
         self.timers.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activity_is_counted_only_for_an_admin_listener() {
+        let mut config = Config::default();
+        assert!(Shared::new(&config).activity.is_none());
+        config.admin = config.listen.first().cloned();
+        assert!(Shared::new(&config).activity.is_some());
     }
 }

@@ -174,7 +174,13 @@ mod tests {
     use crate::server::conn::ClientEndpoint;
 
     fn routes() -> Routes {
-        Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() }
+        Routes {
+            websockets: true,
+            signaller: None,
+            events: None,
+            shutdown: Arc::default(),
+            refusals: Arc::default(),
+        }
     }
 
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -207,7 +213,7 @@ mod tests {
         let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
-        let served = super::super::serve_http(stream, endpoint, routes(), alive);
+        let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
         // The response is left to the WebSocket.
         drop(upgraded.stream);

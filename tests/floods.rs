@@ -169,7 +169,7 @@ async fn message_that_is_begun_has_a_deadline() {
 async fn memory_of_all_clients_is_bounded() {
     let gateway = TestGateway::configured(|config| {
         config.protocol = "sigver-20".parse().unwrap();
-        config.max_buffered = 1 << 20;
+        config.limits.max_buffered = Some(1 << 20);
     })
     .await;
     let (mut member, mut joiner) = pair(&gateway, "/k").await;

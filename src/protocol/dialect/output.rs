@@ -32,6 +32,16 @@ pub enum Output {
     Mixed(LinkId, Dialect),
 }
 
+impl Output {
+    /// Returns the code of the close frame, if it is one with a code.
+    pub fn close_code(&self) -> Option<u16> {
+        match self {
+            Output::Send(Outgoing::Close(close)) => close.code,
+            _ => None,
+        }
+    }
+}
+
 /// Evidence by which the releases of a client were determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {

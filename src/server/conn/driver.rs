@@ -115,7 +115,8 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         shared,
         _guard: guard,
     };
-    let mut task = match driver.execute(&mut outputs, CloseTrigger::Dialect) {
+    let cause = driver.execute(&mut outputs, CloseTrigger::Dialect).or_else(|| driver.close_if_refused());
+    let mut task = match cause {
         None => ConnectionTask::Running(driver),
         Some(cause) => driver.end(&cause),
     };
@@ -206,7 +207,11 @@ impl<T: Transport, G> Driver<T, G> {
             let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
             // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
+                let is_silent = self.protocol.awaits_first_frame();
                 self.protocol.on_timeout(now, &mut outputs);
+                if is_silent && outputs.iter().any(|output| output.close_code() == Some(1008)) {
+                    trigger = CloseTrigger::FirstFrameTimeout;
+                }
                 match self.ping_timer.poll(now) {
                     None => {}
                     Some(PingDue::SendPing) => outputs.push(Output::Ping),
@@ -229,8 +234,7 @@ impl<T: Transport, G> Driver<T, G> {
             if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
                 return Poll::Ready(cause);
             }
-            if let Some(reason) = self.membership.refusal() {
-                let cause = self.close_at_once(CloseTrigger::MemoryLimit, &reason.clone());
+            if let Some(cause) = self.close_if_refused() {
                 return Poll::Ready(cause);
             }
         }
@@ -303,12 +307,18 @@ impl<T: Transport, G> Driver<T, G> {
                 self.ping_timer.on_activity(now);
                 match incoming {
                     Incoming::Message(message) => {
-                        self.membership.count_message(message.len());
+                        self.membership.count_message(message.len(), now);
                         self.protocol.on_message(message, now, outputs);
                     }
-                    Incoming::Ping => self.flushing = true,
+                    Incoming::Ping => {
+                        self.membership.count_control_frame(now);
+                        self.flushing = true;
+                    }
                     Incoming::Partial => {}
-                    Incoming::Pong => self.protocol.on_pong(now),
+                    Incoming::Pong => {
+                        self.membership.count_control_frame(now);
+                        self.protocol.on_pong(now);
+                    }
                     Incoming::MessageTooBig => {
                         *trigger = CloseTrigger::MessageTooBig;
                         self.close(&Reason::MessageTooBig, outputs);
@@ -331,6 +341,9 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Timer if self.must_close(now) => {
                 *trigger = CloseTrigger::Shutdown;
                 self.close(&Reason::ShuttingDown, outputs);
+            }
+            Wake::Timer if self.must_shed() => {
+                return Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded));
             }
             Wake::Timer => self.disarm(),
             Wake::SlowConsumer => {
@@ -355,6 +368,18 @@ impl<T: Transport, G> Driver<T, G> {
             Ok(()) => None,
             Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
         }
+    }
+
+    /// Closes the connection if the rooms refused something of it. Returns the cause of the end then.
+    fn close_if_refused(&mut self) -> Option<EndCause> {
+        let reason = self.membership.refusal()?.clone();
+        Some(self.close_at_once(CloseTrigger::from_refusal(&reason), &reason))
+    }
+
+    /// Returns true if the client is among those that hold most while the memory is short.
+    fn must_shed(&self) -> bool {
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        self.shared.memory.sheds(held.saturating_add(self.membership.outbox().queued_bytes()))
     }
 
     /// Closes the connection, and drops what the client has sent.
@@ -463,8 +488,12 @@ impl<T: Transport, G> Driver<T, G> {
         self.disarm();
         let lasted_s = seconds(self.shared.timers.tick(Instant::now())).saturating_sub(self.opened_s);
         let id = self.membership.peer();
-        if matches!(cause, EndCause::Panicked) {
-            self.shared.telemetry.count_panic();
+        match cause {
+            EndCause::Panicked => self.shared.telemetry.count_panic(),
+            EndCause::ServerClosed(trigger, _) => {
+                trigger.limit().into_iter().for_each(|kind| self.shared.telemetry.count_limit(kind));
+            }
+            _ => {}
         }
         match &self.span {
             None => cause.log(id, lasted_s),
@@ -480,6 +509,6 @@ fn seconds(tick: Tick) -> u32 {
 #[cfg(test)]
 pub(super) fn size_of_websocket_task() -> usize {
     use crate::server::transport::ws::Socket;
-    use tokio_util::task::task_tracker::TaskTrackerToken;
-    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
+    // The guard is a box.
+    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, Box<()>>>()
 }

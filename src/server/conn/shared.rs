@@ -7,8 +7,9 @@ use super::shutdown::Shutdown;
 use super::timers::TimerQueue;
 use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
+use crate::server::admission::Admission;
 use crate::server::hub::Hub;
-use crate::server::memory::MemoryBudget;
+use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::telemetry::Telemetry;
 
 /// State that all connections share.
@@ -18,6 +19,8 @@ pub struct Shared {
     pub memory: Arc<MemoryBudget>,
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// The admission of connections.
+    pub admission: Arc<Admission>,
     /// The counts of connections.
     pub telemetry: Arc<Telemetry>,
     /// The configuration of detection.
@@ -48,11 +51,14 @@ pub struct ConnectionLimits {
 impl Shared {
     /// Returns the state of a new server, without rooms and connections.
     pub fn new(config: &Config) -> Arc<Self> {
-        let memory = MemoryBudget::new(config.max_buffered);
+        let memory = MemoryBudget::from_limits(&config.limits);
+        let telemetry = Telemetry::new();
+        let hub = Hub::with_limits(Arc::clone(&memory), &config.limits, Arc::clone(&telemetry));
         Arc::new(Shared {
-            hub: Arc::new(Hub::with_memory(Arc::clone(&memory))),
+            hub: Arc::new(hub),
+            admission: Admission::new(&config.limits, &memory, &telemetry),
             memory,
-            telemetry: Telemetry::new(),
+            telemetry,
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits {
                 max_pending: config.max_pending,
@@ -69,6 +75,20 @@ impl Shared {
     pub(in crate::server) fn count_panic(&self) {
         self.telemetry.count_panic();
         tracing::error!("connection ended by a panic: this is a bug of the server");
+    }
+
+    /// Does what is due: notifies connections of their deadlines, and has those closed that hold too much
+    /// while the memory is short. Never returns.
+    pub(in crate::server) async fn run_timers(&self) {
+        let watch_memory = async {
+            loop {
+                tokio::time::sleep(MEMORY_INTERVAL).await;
+                if self.memory.look() {
+                    self.timers.notify_all();
+                }
+            }
+        };
+        tokio::join!(self.timers.run(), watch_memory);
     }
 
     /// Begins the drain: each connection is closed at its time within `length`.

@@ -174,7 +174,14 @@ mod tests {
     use crate::server::conn::ClientEndpoint;
 
     fn routes() -> Routes {
-        Routes { websockets: true, signaller: None, events: None, shutdown: Arc::default() }
+        Routes {
+            websockets: true,
+            signaller: None,
+            events: None,
+            shutdown: Arc::default(),
+            telemetry: Arc::default(),
+            head_timeout: std::time::Duration::from_secs(10),
+        }
     }
 
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\

@@ -146,6 +146,11 @@ impl Outbox {
         queue.overflowed || queue.queued_bytes <= relief(self.0.limit)
     }
 
+    /// Returns the number of bytes that are queued.
+    pub(in crate::server) fn queued_bytes(&self) -> usize {
+        self.0.queue.lock().queued_bytes as usize
+    }
+
     /// Has the connection of the queue closed, as if too much was queued.
     pub(super) fn overflow(&self) {
         let reader = {

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
 
-use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Recognition, Telemetry, UnixSeconds};
+use super::{
+    ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport, Recognition, Telemetry,
+    UnixSeconds,
+};
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 
 /// Facts of the server that the counters do not have.
@@ -42,6 +45,8 @@ pub struct Report {
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
+    /// Times that each limit was reached.
+    pub limits: LimitsReport,
     /// Lines that the log does not have, if the program counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReport>,
@@ -183,6 +188,7 @@ impl Report {
                 count: CountReport::new(telemetry.signaller(), time),
             },
             panics: telemetry.panics(),
+            limits: telemetry.limits(),
             log: None,
             rooms: RoomsReport::default(),
             connection_list: None,

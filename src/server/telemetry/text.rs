@@ -22,6 +22,12 @@ pub(super) fn render(report: &Report) -> String {
     );
     push_table(&mut out, &dialect_rows(report));
     push_rooms(&mut out, &report.rooms);
+    let reached = report.limits.iter().filter(|(_, count)| *count > 0);
+    let reached: Vec<String> =
+        reached.map(|(kind, count)| format!("{} {count}", kind.name().replace('_', " "))).collect();
+    if !reached.is_empty() {
+        let _ = writeln!(out, "limits reached: {}", reached.join(", "));
+    }
     if let Some(connections) = &report.connection_list {
         out.push('\n');
         let header = ["connection", "since", "dialect", "evidence", "possible releases"].map(str::to_owned);

@@ -94,12 +94,13 @@ async fn tls_connections_beyond_the_limit_are_dropped() {
         config.limits.max_connections = Some(1);
     })
     .await;
-    let _first = gateway.tcp().await;
+    let first = gateway.tcp().await;
     eventually("the first", || gateway.status.shared.admission.open() == 1).await;
     let mut second = gateway.tcp().await;
     let mut received = Vec::new();
     let _ = soon("the end", second.read_to_end(&mut received)).await;
     assert_eq!((received, count(&gateway, LimitKind::Connections)), (Vec::new(), 1));
+    drop(first);
     gateway.stop().await;
 }
 
@@ -146,6 +147,7 @@ async fn first_frame_has_a_deadline_detected_and_pinned_alike() {
         };
         let expected = Got::Close(Some(1008), "no message told what this client wants".to_owned());
         assert_eq!(closed, expected, "{protocol}");
+        silent.close(1008).await;
         eventually("the count", || count(&gateway, LimitKind::FirstFrameTimeout) == 1).await;
         gateway.stop().await;
     }
@@ -164,6 +166,7 @@ async fn client_that_sent_its_first_frame_may_be_silent() {
     let mut joiner = gateway.ws("/").await;
     assert!(joiner.text("{\"type\":\"join\",\"key\":\"k\"}").await);
     opener.expect(&[Got::Text("{\"type\":\"join\"}".to_owned())]).await;
+    drop((opener, joiner));
     gateway.stop().await;
 }
 
@@ -181,6 +184,7 @@ async fn event_streams_of_one_address_are_limited() {
     assert_eq!(second.status, 429);
     assert!(second.headers.contains(&("retry-after".to_owned(), "1".to_owned())));
     assert_eq!(count(&gateway, LimitKind::StreamsPerAddress), 1);
+    drop((first, second));
     gateway.stop().await;
 }
 
@@ -293,6 +297,7 @@ async fn rooms_have_a_number() {
         };
         let text = "there are as many rooms as this server allows, try again later";
         assert_eq!(closed, Got::Close(Some(1013), text.to_owned()), "{protocol}");
+        other.close(1013).await;
         drop(one);
         eventually("no room", || gateway.rooms() == 0).await;
         let again = open("other").await;

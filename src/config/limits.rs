@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Longest TLS handshake, and longest wait for a request head. Real clients take as long as a few round trips.
+/// Longest TLS handshake, and longest wait for a request head. Real clients take a few round trips.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rooms at the same time.
@@ -19,7 +19,7 @@ pub const DEFAULT_MAX_ROOM_SIZE: u32 = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// Connections at the same time. `None` (the default) is the process's limit of open files, less a reserve.
+    /// Connections at the same time. `None` (the default) is the limit of open files, less a reserve.
     pub max_connections: Option<u32>,
     /// Connections of one address at the same time; IPv6 addresses count by their first 64 bits. Those over a
     /// Unix socket have no address.

@@ -46,7 +46,7 @@ impl AddressLimits {
     }
 }
 
-/// What the addresses of clients use.
+/// Connections and event streams by address.
 #[derive(Debug)]
 pub(super) struct AddressTable {
     limits: AddressLimits,

@@ -27,9 +27,9 @@ const REFUSE_FROM: u64 = 14;
 /// Share of a limit, in sixteenths, from which on the clients that hold most are closed.
 const SHED_FROM: u64 = 15;
 
-/// What a client has to hold, in bytes, to be among the first that are closed.
+/// Number of bytes above which clients are the first that are closed.
 const FIRST_SHED: usize = 4 << 20;
-/// What a client may hold in any case, in bytes: more than clients that read need.
+/// Number of bytes that a client may hold in any case: more than clients that read need.
 const LAST_SHED: usize = 64 << 10;
 
 /// The count of the memory that is held for clients, in bytes.

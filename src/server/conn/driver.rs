@@ -1,5 +1,7 @@
 //! Task of one connection: waits for events, and executes the protocol's outputs. It knows no protocol.
 
+mod closing;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -368,37 +370,6 @@ impl<T: Transport, G> Driver<T, G> {
             Ok(()) => None,
             Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
         }
-    }
-
-    /// Closes the connection if the rooms refused something of it. Returns the cause of the end then.
-    fn close_if_refused(&mut self) -> Option<EndCause> {
-        let reason = self.membership.refusal()?.clone();
-        Some(self.close_at_once(CloseTrigger::from_refusal(&reason), &reason))
-    }
-
-    /// Returns true if the client is among those that hold most while the memory is short.
-    fn must_shed(&self) -> bool {
-        let held = self.held.as_ref().map_or(0, |held| held.bytes());
-        self.shared.memory.sheds(held.saturating_add(self.membership.outbox().queued_bytes()))
-    }
-
-    /// Closes the connection, and drops what the client has sent.
-    fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
-        self.transport.stop_receiving();
-        let mut outputs = Outputs::new();
-        self.close(reason, &mut outputs);
-        let ended = self.execute(&mut outputs, trigger);
-        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
-    }
-
-    /// Returns true if the shutdown closes this connection now.
-    fn must_close(&self, now: Instant) -> bool {
-        let shutdown = &self.shared.shutdown;
-        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
-    }
-
-    fn close(&self, reason: &Reason, outputs: &mut Outputs) {
-        outputs.push(Output::Send(self.protocol.close(reason).into()));
     }
 
     /// Executes the outputs. Returns the cause of the end, if it is one.

@@ -165,8 +165,9 @@ impl Membership {
         let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
-            let limits = self.hub.limits.room;
-            if changes_role && let Some(reason) = state.room.refusal(self.peer, &command, limits) {
+            if changes_role
+                && let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room)
+            {
                 drop((state, deliveries));
                 self.refuse(reason);
                 return true;

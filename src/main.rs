@@ -2,15 +2,16 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic if the output is closed or full")]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome, ProcessInputs};
-use sigver::logging::{LogHandle, Logging};
+use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
-use sigver::server::fd_limit;
 use sigver::server::telemetry::Format;
+use sigver::server::{Reloader, fd_limit};
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
     if args.peek().is_some_and(tools::is_named) {
         return tools::run(std::iter::once(program).chain(args));
     }
-    let inputs = ProcessInputs { env: &environment, read_file: &|path| std::fs::read_to_string(path) };
-    match cli::parse(&program, args, inputs) {
+    let args: Vec<OsString> = args.collect();
+    let command_line = CommandLine { program, args };
+    match command_line.parse() {
         Outcome::Print(text) => print_line(&text),
         Outcome::Fail(message) => {
             output::print_error(message);
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
         Outcome::Run(config, warnings) => {
             let logging = Logging::start();
             warnings.iter().for_each(|warning| logging.write_text(format!("{warning}\n")));
-            match run(config, &logging) {
+            match run(config, command_line, &logging) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     logging.write_text(format!("error: {error}\n"));
@@ -80,22 +82,37 @@ fn print_line(text: &str) -> ExitCode {
     }
 }
 
-fn run(config: Config, logging: &Logging) -> Result<()> {
+/// The command line, which is parsed again for a reload.
+struct CommandLine {
+    program: OsString,
+    args: Vec<OsString>,
+}
+
+impl CommandLine {
+    fn parse(&self) -> Outcome {
+        let inputs = ProcessInputs { env: &environment, read_file: &|path| std::fs::read_to_string(path) };
+        cli::parse(&self.program, self.args.iter().cloned(), inputs)
+    }
+}
+
+fn run(config: Config, command_line: CommandLine, logging: &Logging) -> Result<()> {
     if let Err(error) = fd_limit::raise() {
         logging.write_text(format!("warning: the limit of open files was not raised: {error}\n"));
     }
     logging.install(config.log.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(serve(config, logging))
+    runtime.block_on(serve(config, command_line, logging))
 }
 
-async fn serve(config: Config, logging: &Logging) -> Result<()> {
+async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> Result<()> {
     let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
     let drain_timeout_s = config.drain_timeout.as_secs();
     let gateway = Gateway::bind(config).await?.with_log_counts(logging.counts());
     // Before the start-up line: its reader may send a signal at once.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let status_requests = signal(SignalKind::user_defined1())?;
+    let reload_requests = signal(SignalKind::hangup())?;
+    tokio::spawn(reload_at_signals(reload_requests, command_line, gateway.reloader(), logging.filter()));
     tokio::spawn(print_status(status_requests, gateway.status(), logging.handle()));
     if let Some(error) = gateway.admin_socket_error() {
         logging.write_text(format!(
@@ -128,6 +145,36 @@ async fn serve(config: Config, logging: &Logging) -> Result<()> {
 async fn print_status(mut requests: Signal, status: StatusService, log: LogHandle) {
     while requests.recv().await.is_some() {
         log.write_text(status.render(StatusQuery::default(), Format::Text).await);
+    }
+}
+
+/// Reads the configuration again at each signal, and puts in force what a running gateway can change.
+async fn reload_at_signals(
+    mut requests: Signal,
+    command_line: CommandLine,
+    reloader: Reloader,
+    log_filter: Option<LogFilterHandle>,
+) {
+    while requests.recv().await.is_some() {
+        // Reads files, which may take a moment; signals are rare.
+        let reloaded = tokio::task::block_in_place(|| match command_line.parse() {
+            Outcome::Run(config, warnings) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                let needs_restart = reloader.reload(&config).map_err(|error| error.to_string())?;
+                Ok((config.log, needs_restart))
+            }
+            Outcome::Fail(message) | Outcome::UsageError(message) => Err(message),
+            Outcome::Print(_) | Outcome::Check(..) => Err("the command line does not serve".to_owned()),
+        });
+        match reloaded {
+            Ok((filter, needs_restart)) => {
+                if let Some(log_filter) = &log_filter {
+                    log_filter.replace(filter);
+                }
+                tracing::info!(needs_restart, "reloaded the certificates and the log filter");
+            }
+            Err(error) => tracing::error!(error, "not reloaded: the former settings stay in force"),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Clients of netflux 1.2.0-beta.1 to 2.0.3: they speak sigver 15, ping the server themselves as soon as they
-//! are connected, and close if the pong does not arrive within three seconds.
+//! Clients of netflux of which only tags exist, and whose pings differ from those of others. Those of
+//! 1.2.0-beta.1 to 2.0.3 speak sigver 15, ping the server themselves as soon as they are connected, and close
+//! if the pong does not arrive within three seconds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::clients::{Client, ClientStep, DIALECTS};
 use common::simulation::{Delay, PageId, Simulation};
-use sigver::protocol::dialect::Dialect;
+use sigver::protocol::dialect::{Dialect, Release};
 use sigver::protocol::frame::Message;
 use sigver::tools::client::dialects::Role;
 
@@ -162,4 +163,25 @@ fn contents_wait_for_the_pong() {
             member.check(&simulation);
         }
     }
+}
+
+/// Clients of netflux 1.1.0-beta.1, which speak sigver 12: an opener is pinged, and answered that it is the
+/// first whether or not it is.
+#[test]
+fn openers_of_12_are_pinged_and_always_first() {
+    let mut simulation = Simulation::with_protocols("sigver-12");
+    let mut texts = |role| {
+        let client = Client::of_release(Release::V12_0_0, role, "k");
+        let page = simulation.open("/", client, Delay::Page(0));
+        simulation.run_for(Duration::from_secs(1));
+        let texts = simulation.received(page).iter().map(|(_, message)| match message {
+            Message::Text(text) => text.to_string(),
+            Message::Binary(bytes) => panic!("{bytes:?}"),
+        });
+        texts.collect::<Vec<_>>()
+    };
+    let (first, ping) = (r#"{"first":true}"#.to_owned(), r#"{"ping":true}"#.to_owned());
+    assert_eq!(texts(Role::Member), [first.clone(), ping.clone()]);
+    assert_eq!(texts(Role::Member), [first, ping]);
+    assert_eq!(texts(Role::Joiner), [r#"{"first":false}"#]);
 }

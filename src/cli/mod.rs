@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::config::parse::ValueError;
+use crate::config::parse::{self, ValueError};
 use crate::config::redact::{displayed, displayed_path, may_be_secret};
 use crate::config::{Config, ConfigError, PemSource};
 use config_file::ConfigFileError;
@@ -238,7 +238,9 @@ fn parse_sigver(
 
 impl Invocation<'_> {
     /// Returns the outcome for a valid configuration and the values that it was made of.
-    fn outcome(self, config: Config, values: &Values, warnings: Vec<String>) -> Outcome {
+    fn outcome(self, config: Config, values: &Values, mut warnings: Vec<String>) -> Outcome {
+        let lists = values.get("protocol").into_iter().flat_map(|given| &given.texts);
+        warnings.extend(lists.filter_map(|list| list.to_str()).flat_map(parse::protocol_warnings));
         match self.check {
             true => Outcome::Check(config, effective::text(values), warnings),
             false => Outcome::Run(config, warnings),

@@ -209,22 +209,21 @@ fn every_option_reaches_the_configuration() {
             silence: Duration::from_millis(2),
             first_frame: Duration::from_secs(3),
         },
-        limits: {
-            let mut limits = ServerLimits::default();
-            limits.tls_timeout = Duration::from_secs(11);
-            limits.head_timeout = Duration::from_secs(12);
-            limits.max_connections = Some(13);
-            limits.max_connections_per_address = Some(14);
-            limits.max_connection_rate = Some(15);
-            limits.max_streams_per_address = Some(16);
-            limits.max_message_rate = Some(17);
-            limits.max_byte_rate = Some(1800);
-            limits.max_rooms = 19;
-            limits.max_rooms_per_connection = 20;
-            limits.max_members = 21;
-            limits.max_joiners = 22;
-            limits.max_memory = Some(1 << 30);
-            limits
+        limits: ServerLimits {
+            tls_timeout: Duration::from_secs(11),
+            head_timeout: Duration::from_secs(12),
+            max_connections: Some(13),
+            max_connections_per_address: Some(14),
+            max_connection_rate: Some(15),
+            max_streams_per_address: Some(16),
+            max_message_rate: Some(17),
+            max_byte_rate: Some(1800),
+            max_rooms: 19,
+            max_rooms_per_connection: 20,
+            max_members: 21,
+            max_joiners: 22,
+            max_memory: Some(1 << 30),
+            ..ServerLimits::default()
         },
         drain_timeout: Duration::from_secs(8),
         log: "debug".parse().unwrap(),

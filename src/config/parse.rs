@@ -51,17 +51,8 @@ pub enum ValueError {
         max: u64,
     },
     /// The text is neither a word nor a whole number in a range.
-    #[error("It is {word}, or a whole number of {unit} from {min} to {max}.")]
-    WordOrRange {
-        /// Valid word.
-        word: &'static str,
-        /// Unit of the number.
-        unit: &'static str,
-        /// Least valid number.
-        min: u64,
-        /// Greatest valid number.
-        max: u64,
-    },
+    #[error(transparent)]
+    WordOrRange(Box<WordOrRangeError>),
     /// The text is none of a few words, which this lists.
     #[error("It is {0}.")]
     Word(&'static str),
@@ -83,6 +74,21 @@ pub enum ValueError {
     /// The value is no text.
     #[error("It is not Unicode.")]
     NotUnicode,
+}
+
+/// A value that is neither a word nor a whole number in a range.
+#[derive(Debug, Error)]
+#[error("It is {word}, or a whole number of {unit} from {min} to {max}.")]
+#[non_exhaustive]
+pub struct WordOrRangeError {
+    /// Valid word.
+    pub word: &'static str,
+    /// Unit of the number.
+    pub unit: &'static str,
+    /// Least valid number.
+    pub min: u64,
+    /// Greatest valid number.
+    pub max: u64,
 }
 
 /// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
@@ -219,6 +225,11 @@ pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
     Ok(text.parse::<ProtocolSet>()?)
 }
 
+/// Returns the warnings about a list of protocols.
+pub(crate) fn protocol_warnings(text: &str) -> Vec<String> {
+    ProtocolSet::warnings(text)
+}
+
 /// Parses `ws` or `sse`, as the Node.js servers had it, or `all`. (With another text those ran without
 /// listening.)
 pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
@@ -298,5 +309,7 @@ fn word_or_whole<N: TryFrom<u64>>(
         return Ok(None);
     }
     let (min, max) = (*range.start(), *range.end());
-    whole(text, range, unit).map(Some).map_err(|_| ValueError::WordOrRange { word, unit, min, max })
+    whole(text, range, unit)
+        .map(Some)
+        .map_err(|_| ValueError::WordOrRange(Box::new(WordOrRangeError { word, unit, min, max })))
 }

@@ -7,13 +7,15 @@ mod writer;
 
 use std::io::IsTerminal as _;
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing_subscriber::Layer as _;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::server::telemetry::LogCounts;
@@ -28,6 +30,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Logging {
     writer: LogWriter,
     counts: Arc<LogCounts>,
+    filter: OnceLock<reload::Handle<Targets, Registry>>,
 }
 
 impl Logging {
@@ -36,7 +39,11 @@ impl Logging {
     pub fn start() -> Logging {
         let counts = Arc::<LogCounts>::default();
         let repeats = RepeatLimit::new(Arc::clone(&counts));
-        Logging { writer: LogWriter::start(std::io::stderr(), Arc::clone(&counts), repeats), counts }
+        Logging {
+            writer: LogWriter::start(std::io::stderr(), Arc::clone(&counts), repeats),
+            counts,
+            filter: OnceLock::new(),
+        }
     }
 
     /// Sends events and panics of the whole program to the log. The second call and those after it have no
@@ -46,9 +53,16 @@ impl Logging {
             .with_writer(self.writer.clone())
             .with_ansi(std::io::stderr().is_terminal())
             .with_filter(RepeatFilter::new(self.writer.clone()));
+        let (filter, handle) = reload::Layer::new(filter);
         if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
             std::panic::set_hook(Box::new(log_panic));
+            let _ = self.filter.set(handle);
         }
+    }
+
+    /// Returns access to the filter, once [`install`](Self::install) was called.
+    pub fn filter(&self) -> Option<LogFilterHandle> {
+        self.filter.get().cloned().map(LogFilterHandle)
     }
 
     /// Counts of lines that were not written.
@@ -70,6 +84,18 @@ impl Logging {
 impl Drop for Logging {
     fn drop(&mut self) {
         self.writer.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Access to the filter of the log.
+#[derive(Clone, Debug)]
+pub struct LogFilterHandle(reload::Handle<Targets, Registry>);
+
+impl LogFilterHandle {
+    /// Replaces the filter.
+    pub fn replace(&self, filter: Targets) {
+        // Fails only if the log is gone.
+        let _ = self.0.reload(filter);
     }
 }
 

@@ -15,7 +15,6 @@ use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -26,9 +25,10 @@ use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{self, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LimitKind, LogCounts, Report};
-use super::tls::{self, TlsError};
+use super::tls::{ReloadableTls, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
 use super::unix_socket::UnixSocketError;
@@ -49,6 +49,7 @@ pub struct Gateway {
     frontend: Arc<Frontend>,
     status: StatusService,
     drain_timeout: Duration,
+    reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
 }
 
@@ -77,7 +78,7 @@ impl Gateway {
     /// The configuration is contradictory, or the files for TLS are invalid.
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
-        config.tls.as_ref().map(tls::load).transpose()?;
+        config.tls.as_ref().map(ReloadableTls::load).transpose()?;
         Ok(())
     }
 
@@ -87,7 +88,8 @@ impl Gateway {
     /// The configuration is contradictory, the files for TLS are invalid, or the address is not available.
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
-        let tls = config.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
+        let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
+        let reloader = Reloader::new(config.clone(), tls.clone());
         let sockets = ListeningSocket::bind_all(&config.listen).await?;
         let addresses = sockets.iter().map(ListeningSocket::local_address);
         let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
@@ -130,6 +132,7 @@ impl Gateway {
             frontend,
             status,
             drain_timeout: config.drain_timeout,
+            reloader,
             admin_socket,
         })
     }
@@ -163,6 +166,11 @@ impl Gateway {
         self.admin_socket.as_ref().err()
     }
 
+    /// Returns access to the settings, also while the gateway runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Returns access to the status, also while the gateway runs.
     pub fn status(&self) -> StatusService {
         self.status.clone()
@@ -191,9 +199,17 @@ impl Gateway {
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         };
+        let tls = frontend.tls.clone();
+        let watch_tls = async move {
+            match tls {
+                Some(tls) => tls.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
             () = answer_admin => {}
+            () = watch_tls => {}
         }
     }
 }
@@ -293,7 +309,7 @@ type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
 struct Frontend {
     shared: Arc<Shared>,
     routes: Routes,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ReloadableTls>>,
     tls_timeout: Duration,
     max_message: usize,
 }
@@ -344,7 +360,7 @@ impl Frontend {
         endpoint: ClientEndpoint,
         alive: ConnectionAlive,
     ) {
-        let Some(acceptor) = self.tls.clone() else { return };
+        let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(self.tls_timeout, acceptor.accept(stream)) => handshake,
             () = self.shared.shutdown.draining() => return,
@@ -448,53 +464,4 @@ async fn send_apart<S: AsyncWrite + Unpin>(
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
-
-    use super::*;
-
-    #[test]
-    fn state_of_a_new_connection_is_small() {
-        fn size<F>(_: impl Fn(Arc<Frontend>, AcceptedStream, ClientEndpoint, ConnectionAlive) -> F) -> usize {
-            size_of::<F>()
-        }
-        let size = size(Frontend::handle_stream);
-        assert!(size <= 1024, "{size}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn first_frame_follows_the_upgrade_after_a_pause() {
-        for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
-            let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let timeout = Duration::from_secs(10);
-            let routes = Routes {
-                websockets: true,
-                signaller: None,
-                events: None,
-                shutdown: Arc::default(),
-                telemetry: Arc::default(),
-                head_timeout: timeout,
-            };
-            let (shared, max_message) = (Shared::new(&config), config.max_message);
-            let endpoint = ClientEndpoint { remote: None, tls: false };
-            let permit = shared.admission.admit_connection(endpoint).unwrap();
-            let alive = Box::new((shared.shutdown.track(), permit));
-            let frontend =
-                Arc::new(Frontend { shared, routes, tls: None, tls_timeout: timeout, max_message });
-            let (mut client, server) = tokio::io::duplex(1024);
-            tokio::spawn(frontend.serve_http(server, endpoint, alive));
-            let request = "GET /k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-            client.write_all(request.as_bytes()).await.unwrap();
-            let mut response = Vec::new();
-            while !response.ends_with(b"\r\n\r\n") {
-                response.push(client.read_u8().await.unwrap());
-            }
-            let upgraded = tokio::time::Instant::now();
-            // The frame of a message, or the ping by which `auto` measures the round trip.
-            let opcode = if is_apart { 0x82 } else { 0x89 };
-            assert_eq!(client.read_u8().await.unwrap(), opcode, "{protocol}");
-            assert_eq!(upgraded.elapsed() >= FIRST_FRAME_PAUSE, is_apart, "{protocol}");
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
 //! The synthetic clients of `sigver::tools::client` with an application on top: a joiner sends an offer, a
 //! member answers it, and each logs what happens to it.
 
-use sigver::protocol::dialect::Dialect;
+use sigver::protocol::dialect::{Dialect, Release};
 use sigver::tools::client::dialects::{
-    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client, new_pinging_client,
+    ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client, new_client_of,
+    new_pinging_client,
 };
 use sigver::tools::client::message::{MessageBody, MessageKind, ReceivedMessage, TestMessage};
 use sigver::tools::client::protocol::Protocol;
@@ -72,6 +73,11 @@ impl Client {
             steps: Vec::new(),
             actions: Vec::new(),
         }
+    }
+
+    /// Returns a client of this release.
+    pub fn of_release(release: Release, role: Role, key: &str) -> Self {
+        Client { client: new_client_of(release, role, key), ..Client::new(release.dialect(), role, key) }
     }
 
     /// Returns a client of netflux 1.2.0-beta.1 to 2.0.3.

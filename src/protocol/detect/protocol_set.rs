@@ -40,6 +40,16 @@ pub enum ProtocolSetError {
 }
 
 impl ProtocolSet {
+    /// Returns a line for each exact release of a list that was never on npm: it names the nearest one.
+    pub(crate) fn warnings(list: &str) -> Vec<String> {
+        let names = list.split(',').map(str::trim).filter(|name| Release::is_inexact(name));
+        let warning = |name: &str| {
+            let nearest: Release = name.parse().ok()?;
+            Some(format!("warning: {name} was never on npm; its nearest release, {nearest}, is served"))
+        };
+        names.filter_map(warning).collect()
+    }
+
     /// Returns true if no release of sigver is served.
     pub fn is_signaller_only(&self) -> bool {
         self.releases.is_empty()
@@ -147,6 +157,16 @@ mod tests {
             assert_eq!(set.to_string().parse(), Ok(set), "{list}");
         }
         assert_eq!((auto.to_string(), signaller.to_string()), ("auto".to_owned(), "signaller".to_owned()));
+    }
+
+    #[test]
+    fn releases_that_were_never_on_npm_are_warned_about() {
+        assert_eq!(
+            ProtocolSet::warnings("auto, sigver-15.0.3,sigver-20.1.0,sigver-18,json"),
+            ["warning: sigver-15.0.3 was never on npm; its nearest release, sigver-15.0.4, is served"]
+        );
+        let set: ProtocolSet = "sigver-21.1.0".parse().unwrap();
+        assert_eq!(set.to_string(), "sigver-20.1.0");
     }
 
     #[test]

@@ -181,7 +181,6 @@ fn evidence_table_holds_row_by_row() {
         (hex("1206080012022a2a"), none, v2),
         (hex("120b08001a076f666665722d4a"), none, "19"),
         (hex("120d0800100022076f666665722d4a"), none, "20"),
-        (hex("12040800 1801".replace(' ', "").as_str()), none, "20"),
         (hex("0a0b08001a076f666665722d4a"), none, "15"),
         (hex("0a0b080012076f666665722d4a"), none, "15.1 16 18"),
         (hex("0a0b080012076f666665722d4a"), probed, "16 18"),

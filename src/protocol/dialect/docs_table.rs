@@ -36,7 +36,10 @@ pub fn markdown() -> String {
     out.push_str(
         "| `signaller` | | boramalper/signaller | `GET /connect/<handle>` | either | deadlines | signaller.js \
          |\n\nReleases that are not in bold are used only when named: no message tells them from the bold one. \
-         netflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
+         Only tags exist of sigver 12 and 21: 12 is a row of its own, pinned by `--protocol sigver-12` \
+         (in `auto`, its clients are served as those of 11 and 13, and not pinged), and 21 is served as 20.1.0. Any other exact number that \
+         was never on npm, such as `sigver-15.0.3`, names the nearest release of its major version, with a warning at \
+         the start.\n\nnetflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
          protobuf dialects\n\n| dialect | fields of a content |\n|---|---|\n",
     );
     for dialect in Dialect::ALL {

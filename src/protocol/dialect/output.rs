@@ -37,7 +37,13 @@ impl Output {
     pub fn close_code(&self) -> Option<u16> {
         match self {
             Output::Send(Outgoing::Close(close)) => close.code,
-            _ => None,
+            Output::Send(Outgoing::Message(_) | Outgoing::Prefixed(..))
+            | Output::Ping
+            | Output::Enter(..)
+            | Output::Ask(_)
+            | Output::Leave
+            | Output::Recognised(..)
+            | Output::Mixed(..) => None,
         }
     }
 }

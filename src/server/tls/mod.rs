@@ -2,6 +2,7 @@
 
 mod certificate;
 mod pem;
+mod reloadable;
 
 use std::fmt;
 use std::fs;
@@ -20,6 +21,7 @@ use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 use self::certificate::CertificateFacts;
 use self::pem::PemError;
 use self::pem::Section;
+pub(crate) use self::reloadable::ReloadableTls;
 use crate::config::{PemSource, TlsFiles};
 
 /// Failure to set up TLS, in one line that names the file.
@@ -120,8 +122,7 @@ pub enum ContentError {
 ///
 /// TLS 1.2 and 1.3, ALPN `http/1.1` (a client that offers only other protocols is refused, as by the Node.js
 /// servers); keys in PKCS#8, PKCS#1 or SEC1, files in PEM or DER. The chain is that of `cert`, then the
-/// certificates that `ca` has in addition. The files are read once, blocking: a renewed certificate takes a
-/// restart.
+/// certificates that `ca` has in addition. The files are read at once, blocking.
 ///
 /// Sessions are resumed by tickets, whose keys change every six hours. A resumption saves the signature, the
 /// most expensive part of a handshake, and the certificates on the wire. The default of `rustls`, a cache of
@@ -131,7 +132,7 @@ pub enum ContentError {
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
-pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let (pair, warning) = certified_key(files, &provider)?;
     if let Some(warning) = warning {

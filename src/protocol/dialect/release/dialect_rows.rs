@@ -51,10 +51,10 @@ pub enum Dialect {
     /// JSON open/join/id/data and `opened`: sigver 9 and 10.
     #[strum(serialize = "sigver-9")]
     Sigver9,
-    /// JSON open/join/id/data and `first`, ids are strings: sigver 11 and 12.
+    /// JSON open/join/id/data and `first`, ids are strings: sigver 11.
     #[strum(serialize = "sigver-11")]
     Sigver11,
-    /// The messages of sigver 11 and pings: sigver 13 and 14.
+    /// The messages of sigver 11 and pings: sigver 12 to 14.
     #[strum(serialize = "sigver-13")]
     Sigver13,
     /// Protobuf isFirst/joined/ping: sigver 15.0.

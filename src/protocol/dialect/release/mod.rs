@@ -63,6 +63,21 @@ pub enum Family {
 #[error("unknown release")]
 pub struct UnknownRelease;
 
+/// Returns the parts of a version number; missing ones are 0.
+fn parts(version: &str) -> Option<[u32; 3]> {
+    let mut parts = [0; 3];
+    let mut numbers = version.split('.');
+    for (part, number) in parts.iter_mut().zip(&mut numbers) {
+        *part = number.parse().ok()?;
+    }
+    numbers.next().is_none().then_some(parts)
+}
+
+/// Returns true if the version number has all of its parts.
+fn is_complete(version: &str) -> bool {
+    version.split('.').count() == 3
+}
+
 /// Returns all variants as an array.
 const fn all<T: Copy, const N: usize>(variants: &[T]) -> [T; N] {
     match variants.first_chunk() {
@@ -199,6 +214,25 @@ impl Release {
         self.v1().is_some_and(|facts| facts.try_another)
     }
 
+    /// Returns the release of the same major version whose number is nearest; of two, the newer.
+    fn nearest(version: &str) -> Option<Self> {
+        let [major, minor, patch] = parts(version).filter(|_| is_complete(version))?;
+        let distance = |known: [u32; 3]| (known[1].abs_diff(minor), known[2].abs_diff(patch));
+        let distances = Release::ALL.into_iter().rev().filter_map(|release| {
+            let known = release.versions().iter().filter_map(|known| parts(known));
+            Some((known.filter(|known| known[0] == major).map(distance).min()?, release))
+        });
+        distances.min_by_key(|(distance, _)| *distance).map(|(_, release)| release)
+    }
+
+    /// Returns true if `name` is a complete version number that was never on npm: it names the release that is
+    /// nearest to it.
+    pub(crate) fn is_inexact(name: &str) -> bool {
+        let version = name.strip_prefix("sigver-").unwrap_or(name);
+        let is_known = Release::ALL.iter().any(|release| release.versions().contains(&version));
+        !is_known && Release::nearest(version).is_some()
+    }
+
     /// Returns the version number that names the release: its newest published one.
     pub fn version(self) -> &'static str {
         self.facts().version
@@ -254,13 +288,15 @@ impl FromStr for Release {
     type Err = UnknownRelease;
 
     /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning
-    /// (`sigver-17`), which names the newest release that begins so.
+    /// (`sigver-17`), which names the newest release that begins so. A complete number that was never on npm
+    /// names the nearest release ([`Release::nearest`]).
     fn from_str(name: &str) -> Result<Self, UnknownRelease> {
         let version = name.strip_prefix("sigver-").ok_or(UnknownRelease)?;
         let exact = |release: &Release| release.versions().contains(&version);
         let begins = |known: &&str| known.strip_prefix(version).is_some_and(|rest| rest.starts_with('.'));
         let newest = || Release::ALL.into_iter().rev().find(|release| release.versions().iter().any(begins));
-        Release::ALL.into_iter().find(exact).or_else(newest).ok_or(UnknownRelease)
+        let nearest = || Release::nearest(version);
+        Release::ALL.into_iter().find(exact).or_else(newest).or_else(nearest).ok_or(UnknownRelease)
     }
 }
 
@@ -292,6 +328,20 @@ mod tests {
             ("sigver-1", Some(Release::V3_0_0)),
             ("sigver-7", Some(Release::V7_6_4)),
             ("sigver-7.1", Some(Release::V7_1_0)),
+            ("sigver-12", Some(Release::V12_0_0)),
+            ("sigver-21", Some(Release::V20_1_0)),
+            // Of these, only tags exist.
+            ("sigver-21.1.0", Some(Release::V20_1_0)),
+            ("sigver-20.0.4", Some(Release::V20_0_2)),
+            ("sigver-19.1.1", Some(Release::V19_1_2)),
+            ("sigver-15.0.3", Some(Release::V15_0_4)),
+            ("sigver-15.0.0", Some(Release::V15_0_1)),
+            ("sigver-13.0.1", Some(Release::V14_0_0)),
+            ("sigver-9.0.1", Some(Release::V9_1_0)),
+            ("sigver-7.5.0", Some(Release::V7_6_4)),
+            ("sigver-99.0.0", None),
+            ("sigver-20.0.x", None),
+            ("sigver-20.0.0.0", None),
             ("sigver-0", None),
             ("sigver-", None),
             ("20", None),

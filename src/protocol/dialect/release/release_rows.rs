@@ -40,8 +40,10 @@ pub enum Release {
     V9_1_0,
     /// 10.1.0.
     V10_1_0,
-    /// 11.0.0, and the unpublished 12.
+    /// 11.0.0.
     V11_0_0,
+    /// 12, which was never on npm.
+    V12_0_0,
     /// 13.1.3 and 14.0.0.
     V14_0_0,
     /// 15.0.1.
@@ -64,7 +66,7 @@ pub enum Release {
     V19_1_2,
     /// 20.0.0 to 20.0.2.
     V20_0_2,
-    /// 20.1.0, and the unpublished 21.
+    /// 20.1.0, and 21, which was never on npm.
     V20_1_0,
 }
 
@@ -84,6 +86,7 @@ impl Release {
             Release::V9_1_0 => &V9_1_0,
             Release::V10_1_0 => &V10_1_0,
             Release::V11_0_0 => &V11_0_0,
+            Release::V12_0_0 => &V12_0_0,
             Release::V14_0_0 => &V14_0_0,
             Release::V15_0_1 => &V15_0_1,
             Release::V15_0_2 => &V15_0_2,
@@ -259,10 +262,19 @@ const JSON_11: JsonFacts = JsonFacts {
 
 const V11_0_0: ReleaseFacts = ReleaseFacts {
     version: "11.0.0",
-    versions: &["11.0.0", "12"],
+    versions: &["11.0.0"],
     dialect: Dialect::Sigver11,
     keepalive: Keepalive::None,
     family: FamilyFacts::Json(JSON_11),
+};
+
+/// Openers are pinged, and always first. The error texts are those of 11.
+const V12_0_0: ReleaseFacts = ReleaseFacts {
+    version: "12",
+    versions: &["12"],
+    dialect: Dialect::Sigver13,
+    keepalive: PINGS,
+    family: FamilyFacts::Json(JsonFacts { confirmation: Confirmation::AnyOpener, ..JSON_11 }),
 };
 
 const V14_0_0: ReleaseFacts = ReleaseFacts {

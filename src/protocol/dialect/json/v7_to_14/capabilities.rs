@@ -60,8 +60,10 @@ pub(super) struct Capabilities {
     pub(super) string_ids: Property,
     /// `first` tells an opener whether it is the only member (11).
     pub(super) counts_members: Property,
-    /// Keepalive by `ping` and `pong` (13 and 14).
+    /// Keepalive by `ping` and `pong` (from 12).
     pub(super) pings: Property,
+    /// Every client is pinged, and not openers only (from 13).
+    pub(super) pings_joiners: Property,
     /// An opener answers all of its joiners at once (6).
     pub(super) sigver_6: Property,
     /// The oldest release with `refuses_keys`.
@@ -93,6 +95,7 @@ impl Capabilities {
             string_ids: fold(|_, facts| facts.joiner_id == JoinerId::Hex),
             counts_members: fold(|_, facts| facts.confirmation == Confirmation::FirstOpener),
             pings: fold(|release, _| release.keepalive() != Keepalive::None),
+            pings_joiners: fold(|_, facts| facts.keepalive_of_joiners),
             sigver_6: fold(|_, facts| facts.codec == JsonCodec::V6),
             refusing_release: releases.iter().find(refuses_keys),
         }

@@ -49,7 +49,13 @@ impl V7To14Codec {
         out: &mut dyn OutputSink,
     ) {
         match event {
-            Event::Admitted { first } => self.admitted(first, now, out),
+            Event::Admitted { first } => {
+                self.admitted(first, now, out);
+                // Of 12, openers only are pinged; of 13, the ping was sent before.
+                if self.capabilities.pings.all {
+                    self.start_pings(now, out);
+                }
+            }
             Event::BecameMember { .. } => {}
             Event::LinkedToMember { .. } => self.answer(false, true, false, out),
             Event::LinkedToJoiner { link } => {

@@ -98,7 +98,13 @@ impl V7To14Codec {
 
     /// Starts the keepalive: sigver 13 sends a ping at once.
     pub(in crate::protocol::dialect) fn open(&mut self, opened: Instant, out: &mut dyn OutputSink) {
-        if self.keepalive.start(opened) {
+        if self.capabilities.pings_joiners.all {
+            self.start_pings(opened, out);
+        }
+    }
+
+    fn start_pings(&mut self, since: Instant, out: &mut dyn OutputSink) {
+        if !self.keepalive.is_running() && self.keepalive.start(since) {
             out.static_text(PING);
         }
     }
@@ -119,8 +125,8 @@ impl V7To14Codec {
         }
         if self.capabilities.pings.all && !had_pings {
             self.keepalive.set_policy(self.capabilities.keepalive());
-            if self.keepalive.start(now) {
-                out.static_text(PING);
+            if self.opened || self.capabilities.pings_joiners.all {
+                self.start_pings(now, out);
             }
         }
         let unanswered_joiners = self

@@ -1,0 +1,125 @@
+//! New certificates and settings for a running program.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::process::{Served, sigver};
+use common::soon;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{ChildStderr, Command};
+
+/// A folder with a configuration file, a certificate and its key. Removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("sigver-reload-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    /// Writes a new key and certificate. Returns the certificate.
+    fn renew(&self) -> Vec<u8> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        self.write("key.pem", &made.signing_key.serialize_pem());
+        self.write("cert.pem", &made.cert.pem());
+        made.cert.der().to_vec()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Reads the log up to a line with this text, and returns the line.
+async fn log_line(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
+    let find = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("the log ended");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    };
+    soon("a line of the log", find).await
+}
+
+/// Returns the certificate that the server presents, as `openssl` sees it.
+async fn presented_certificate(port: u16) -> Vec<u8> {
+    let command =
+        format!("openssl s_client -connect 127.0.0.1:{port} </dev/null | openssl x509 -outform DER");
+    let output = soon("the certificate", Command::new("sh").args(["-c", &command]).output()).await.unwrap();
+    output.stdout
+}
+
+#[tokio::test]
+async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing() {
+    let folder = Folder::new("hangup");
+    let first = folder.renew();
+    let settings = |more: &str| {
+        let files = format!("key = {:?}\ncert = {:?}\n", folder.path("key.pem"), folder.path("cert.pem"));
+        folder.write("sigver.toml", &format!("{files}{more}\n"));
+    };
+    settings("");
+    let config = folder.path("sigver.toml");
+    let mut served =
+        Served::start(&["-h", "127.0.0.1", "-p", "0", "--config", &config, "--control", "off"]).await;
+    let mut log = BufReader::new(served.process.stderr.take().unwrap()).lines();
+    let port = served.port();
+    assert_eq!(presented_certificate(port).await, first);
+
+    let second = folder.renew();
+    served.signal("HUP").await;
+    assert!(log_line(&mut log, "reloaded").await.contains("needs_restart=false"));
+    assert_eq!(presented_certificate(port).await, second);
+
+    // A setting that takes a restart.
+    settings("max-message = 1000");
+    served.signal("HUP").await;
+    assert!(log_line(&mut log, "reloaded").await.contains("needs_restart=true"));
+
+    // A mistake, and a certificate that does not fit its key.
+    settings("max-mesage = 1000");
+    served.signal("HUP").await;
+    assert!(log_line(&mut log, "not reloaded").await.contains("is 'max-message' meant?"));
+    settings("");
+    folder.write("cert.pem", "");
+    served.signal("HUP").await;
+    assert!(log_line(&mut log, "not reloaded").await.contains("there is no PEM certificate in it"));
+    assert_eq!(presented_certificate(port).await, second);
+
+    // The log filter.
+    folder.renew();
+    settings("log = \"off\"");
+    served.signal("HUP").await;
+    served.signal("TERM").await;
+    let mut rest = String::new();
+    soon("the end of the log", log.into_inner().read_to_string(&mut rest)).await.unwrap();
+    assert!(!rest.contains("stopping"), "{rest}");
+}
+
+#[tokio::test]
+async fn secrets_are_not_printed_with_the_configuration() {
+    let key =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls/ec-sec1.key"));
+    let cert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls/ec.crt");
+    let mut command = sigver(&["check-config", "-c", cert.to_str().unwrap()]);
+    command.env("SIGVER_KEY", key.unwrap());
+    let output = soon("the end", command.output()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("# key = (not shown)"), "{text}");
+    assert!(!text.contains("BEGIN"), "{text}");
+}

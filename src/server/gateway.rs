@@ -301,8 +301,8 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
     }
 }
 
-/// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an idle
-/// member has no room for two pointers.
+/// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an
+/// idle member has no room for two pointers.
 type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
 
 /// State that connections share until they are upgraded.

@@ -260,7 +260,7 @@ async fn data_without_a_receiver_is_ignored_or_closes() {
         ),
         (&["{\"type\":\"join\",\"key\":\"nobody\"}"], 1008, "The provided key is not available"),
         (&["{\"joinkey\":\"nobody\"}"], 1008, "The key does not exist"),
-        (&["{\"join\":\"nobody\",\"data\":1}"], 4003, "Unknown key"),
+        (&["{\"join\":\"nobody\",\"data\":1}"], 1008, "Unknown key"),
     ] {
         let mut ws = gateway.ws("/").await;
         for frame in frames {

@@ -44,11 +44,11 @@ async fn log_that_no_process_reads_delays_no_client() {
     served.signal("USR1").await;
     assert_eq!(health(served.port()).await, "HTTP/1.1 200 OK");
     served.signal("TERM").await;
-    let mut process = served.process;
+    let Served { mut process, mut stderr, .. } = served;
     assert_eq!(soon("the end of the process", process.wait()).await.unwrap().code(), Some(0));
     // What the pipe had room for is whole lines, but for the last.
     let mut text = String::new();
-    soon("stderr", process.stderr.take().unwrap().read_to_string(&mut text)).await.unwrap();
+    soon("stderr", stderr.read_to_string(&mut text)).await.unwrap();
     assert!(text.len() > 4096 && text.lines().next().unwrap().contains("serving"), "{text}");
 }
 
@@ -119,12 +119,14 @@ async fn server_survives_readers_that_leave() {
     serves(port).await;
     process.kill().await.unwrap();
 
-    let mut served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--log", "debug"]).await;
-    drop(served.process.stderr.take());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--log", "debug"]).await;
+    let port = served.port();
+    let Served { mut process, stdout, stderr, .. } = served;
+    drop((stdout, stderr));
     for _ in 0..3 {
-        assert_eq!(health(served.port()).await, "HTTP/1.1 200 OK");
+        assert_eq!(health(port).await, "HTTP/1.1 200 OK");
     }
-    served.process.kill().await.unwrap();
+    process.kill().await.unwrap();
 }
 
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::process::{Served, sigver};
 use common::soon;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{ChildStderr, Command};
 
 /// A folder with a configuration file, a certificate and its key. Removed when dropped.
@@ -45,10 +45,11 @@ impl Drop for Folder {
 }
 
 /// Reads the log up to a line with this text, and returns the line.
-async fn log_line(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
+async fn log_line(log: &mut BufReader<ChildStderr>, text: &str) -> String {
     let find = async {
         loop {
-            let line = log.next_line().await.unwrap().expect("the log ended");
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).await.unwrap(), 0, "the log ended");
             if line.contains(text) {
                 return line;
             }
@@ -77,28 +78,27 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
     let config = folder.path("sigver.toml");
     let mut served =
         Served::start(&["-h", "127.0.0.1", "-p", "0", "--config", &config, "--control", "off"]).await;
-    let mut log = BufReader::new(served.process.stderr.take().unwrap()).lines();
     let port = served.port();
     assert_eq!(presented_certificate(port).await, first);
 
     let second = folder.renew();
     served.signal("HUP").await;
-    assert!(log_line(&mut log, "reloaded").await.contains("needs_restart=false"));
+    assert!(log_line(&mut served.stderr, "reloaded").await.contains("needs_restart=false"));
     assert_eq!(presented_certificate(port).await, second);
 
     // A setting that takes a restart.
     settings("max-message = 1000");
     served.signal("HUP").await;
-    assert!(log_line(&mut log, "reloaded").await.contains("needs_restart=true"));
+    assert!(log_line(&mut served.stderr, "reloaded").await.contains("needs_restart=true"));
 
     // A mistake, and a certificate that does not fit its key.
     settings("max-mesage = 1000");
     served.signal("HUP").await;
-    assert!(log_line(&mut log, "not reloaded").await.contains("is 'max-message' meant?"));
+    assert!(log_line(&mut served.stderr, "not reloaded").await.contains("is 'max-message' meant?"));
     settings("");
     folder.write("cert.pem", "");
     served.signal("HUP").await;
-    assert!(log_line(&mut log, "not reloaded").await.contains("there is no PEM certificate in it"));
+    assert!(log_line(&mut served.stderr, "not reloaded").await.contains("there is no PEM certificate in it"));
     assert_eq!(presented_certificate(port).await, second);
 
     // The log filter.
@@ -106,8 +106,7 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
     settings("log = \"off\"");
     served.signal("HUP").await;
     served.signal("TERM").await;
-    let mut rest = String::new();
-    soon("the end of the log", log.into_inner().read_to_string(&mut rest)).await.unwrap();
+    let rest = served.end().await.2;
     assert!(!rest.contains("stopping"), "{rest}");
 }
 

@@ -14,7 +14,7 @@ use common::ws::{Got, Ws};
 use common::{hex, soon};
 use serde_json::{Value, json};
 use sigver::protocol::dialect::Dialect;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -115,7 +115,10 @@ async fn status_counts_connections_and_rooms_by_dialect() {
     assert_eq!(empty["connections"], json!({"active": 0, "total": 0}));
     assert_eq!(
         empty["rooms"],
-        json!({"total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0, "list": []})
+        json!({
+            "total": 0, "mixed": 0, "mixed_generations": 0, "mixed_generations_ever": 0,
+            "by_dialect": {}, "links": [], "list": []
+        })
     );
     assert_eq!(empty["address"], format!("127.0.0.1:{}", served.port()));
 
@@ -177,7 +180,7 @@ async fn status_counts_connections_and_rooms_by_dialect() {
 
     // The text names the room by the same hash.
     let port = served.port().to_string();
-    let (done, out, errors) = dir.status(&["-p", &port, "--rooms", "--connections"]).await;
+    let (done, out, errors) = dir.status(&["-p", &port, "--rooms", "--connections", "--all"]).await;
     assert!(done && errors.is_empty(), "{errors}");
     assert!(out.contains(&format!("\n{hash}  sigver-20 2\n")), "{out}");
     assert!(out.lines().any(|line| line.starts_with("sigver-20 ") && line.contains("corrected 1")), "{out}");
@@ -202,7 +205,7 @@ async fn pinned_dialect_and_signaller_are_counted() {
     assert_eq!((&signaller["served"], &signaller["active"]), (&json!(true), &json!(1)));
     drop(listener);
     let port = served.port().to_string();
-    let (_, text, _) = dir.status(&["-p", &port]).await;
+    let (_, text, _) = dir.status(&["-p", &port, "--all"]).await;
     let listed: Vec<&str> =
         text.lines().skip(4).take(3).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(listed, ["sigver-18", "signaller", "(not"], "{text}");
@@ -316,4 +319,46 @@ async fn stalled_status_client_delays_neither_others_nor_shutdown() {
     let end = tokio::time::timeout(Duration::from_secs(4), stop(served)).await;
     assert!(end.is_ok(), "shutdown waits for a client that sent no request");
     drop(hanging);
+}
+
+#[tokio::test]
+async fn status_finds_every_running_server_and_no_stale_socket() {
+    let dir = SocketDir::new("all");
+    let custom = dir.0.join("custom name.sock");
+    let (first, second) =
+        (dir.serve(&["-p", "0"]).await, dir.serve(&["-p", "0", "--control", custom.to_str().unwrap()]).await);
+    drop(std::os::unix::net::UnixListener::bind(dir.0.join("sigver-1.sock")).unwrap());
+    let (done, out, errors) = dir.status(&[]).await;
+    assert!(done && errors.is_empty(), "{errors}");
+    let mut found = vec![first.port()];
+    // Processes are listed on Linux only.
+    found.extend(cfg!(target_os = "linux").then_some(second.port()));
+    for port in found {
+        assert!(out.contains(&format!(" on 127.0.0.1:{port}, since ")), "{out}");
+    }
+    assert!(out.lines().all(|line| line.len() <= 80), "{out}");
+    // Each answer is a JSON document.
+    let (done, out, _) = dir.status(&["--json"]).await;
+    let documents: Vec<Value> =
+        serde_json::Deserializer::from_str(&out).into_iter().map(Result::unwrap).collect();
+    assert!(done && documents.len() >= 2, "{out}");
+    stop(first).await;
+    stop(second).await;
+}
+
+#[tokio::test]
+async fn watch_shows_status_again_and_again() {
+    let dir = SocketDir::new("watch");
+    let served = dir.serve(&["-p", "0"]).await;
+    let mut watch =
+        dir.sigver(&["status", "--port", &served.port().to_string(), "--watch", "1"]).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut seen = 0;
+    while seen < 2 {
+        let line = soon("a line", lines.next_line()).await.unwrap().unwrap();
+        assert!(!line.contains('\x1b'), "{line}");
+        seen += usize::from(line.starts_with("sigver "));
+    }
+    watch.kill().await.unwrap();
+    stop(served).await;
 }

@@ -9,6 +9,7 @@
 mod config_file;
 mod effective;
 mod help;
+pub(crate) mod mistyped;
 mod options;
 mod signallerd;
 mod split;
@@ -112,6 +113,8 @@ enum CliError {
     ArgumentMissing(String),
     #[error("option '{0}' must be the first argument")]
     NotFirst(String),
+    #[error("'{0}' is no argument of the server: {1}")]
+    UnknownCommand(String, String),
     #[error("unknown option '{0}'")]
     UnknownOption(String),
     #[error("option '{0}' argument '{1}' is invalid. {2}")]
@@ -215,6 +218,7 @@ fn parse_sigver(
         return Err(CliError::UnknownOption(displayed(&unknown).into_owned()));
     }
     let mut warnings = Vec::new();
+    reject_mistyped_command(&split.operands, split.begins_with_operand)?;
     warnings.extend(extra_args_warning(&split.operands));
     let mut values = split.values;
     if values.remove("wsLib").is_some() {
@@ -246,6 +250,16 @@ impl Invocation<'_> {
             false => Outcome::Run(config, warnings),
         }
     }
+}
+
+/// Rejects operands that are meant as a command.
+fn reject_mistyped_command(operands: &[String], begins_with_operand: bool) -> Result<(), CliError> {
+    for (index, operand) in operands.iter().enumerate() {
+        if let Some(advice) = mistyped::meant_by(operand, index == 0 && begins_with_operand) {
+            return Err(CliError::UnknownCommand(operand.clone(), advice));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the warning about operands, if there are any.

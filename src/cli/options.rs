@@ -193,7 +193,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 43] = [
+pub(super) static OPTIONS: [OptionSpec; 44] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -263,6 +263,12 @@ pub(super) static OPTIONS: [OptionSpec; 43] = [
              systemd. May be given several times; --host and --port add one more if either is given",
         )
         .repeatable(),
+    set("admin", "address", "", |d, v| parse::listen_address(v).map(|v| d.config.admin = Some(v))).help(
+        Gateway,
+        "Address of the admin listener, in the notations of --listen: health checks, metrics, status, drain, and \
+         a page for people. It authenticates nobody: use a loopback address, or unix:<path>, which only the owner \
+         may open",
+    ),
     OptionSpec::new("compat-cli", Some("name"), Effect::Flavor).help(
         Gateway,
         "As the first argument: flavor of the other arguments, sigver or signallerd. Without it, the name of \

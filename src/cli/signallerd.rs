@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::options::find_long;
 use super::{
     CliError, GivenValue, Invocation, Outcome, Source, Values, add_environment, config_file, configure,
-    extra_args_warning,
+    extra_args_warning, reject_mistyped_command,
 };
 use crate::config::redact::displayed;
 
@@ -93,6 +93,7 @@ fn parse_flags(
     let Some((mut values, operands)) = split_flags(args)? else {
         return Ok(Outcome::Print(usage()));
     };
+    reject_mistyped_command(&operands, true)?;
     let mut warnings: Vec<String> = extra_args_warning(&operands).into_iter().collect();
     let only_signaller = GivenValue { texts: vec!["signaller".into()], source: Source::CommandLine };
     values.insert("protocol", only_signaller);

@@ -17,6 +17,18 @@ pub(super) struct SplitArgs {
     /// First unknown option.
     pub(super) unknown: Option<String>,
     pub(super) operands: Vec<String>,
+    /// True if the first argument of all is an operand.
+    pub(super) begins_with_operand: bool,
+}
+
+impl SplitArgs {
+    fn is_empty(&self) -> bool {
+        self.values.is_empty()
+            && self.operands.is_empty()
+            && !self.secure
+            && !self.help
+            && self.unknown.is_none()
+    }
 }
 
 /// Splits the arguments, up to `-V` if it is among them.
@@ -39,6 +51,7 @@ pub(super) fn split_args(mut args: impl Iterator<Item = OsString>) -> Result<Spl
             continue;
         }
         if !text.starts_with('-') || text == "-" {
+            split.begins_with_operand |= split.is_empty();
             split.operands.push(text.into_owned());
             continue;
         }

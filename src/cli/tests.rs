@@ -229,6 +229,7 @@ fn every_option_reaches_the_configuration() {
         log: "debug".parse().unwrap(),
         log_ip: LogIp::Prefix,
         admin_socket: AdminSocketPath::At("s.sock".into()),
+        admin: Some(ListenAddress::Unix("/c".into())),
         transports: EnabledTransports::EventStream,
         signaller: SignallerConfig {
             origin: Some(Regex::new("a|b").unwrap()),
@@ -260,6 +261,7 @@ fn every_option_reaches_the_configuration() {
         ("log", "debug"),
         ("log-ip", "prefix"),
         ("control", "s.sock"),
+        ("admin", "unix:/c"),
         ("signaller-origin", "a|b"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),

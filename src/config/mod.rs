@@ -97,6 +97,8 @@ pub struct Config {
     pub log_ip: LogIp,
     /// Location of the control socket. By default there is none.
     pub admin_socket: AdminSocketPath,
+    /// Address of the admin listener, which authenticates nobody. By default there is none.
+    pub admin: Option<ListenAddress>,
     /// Transports that are served. By default all.
     pub transports: EnabledTransports,
     /// Settings of the signaller protocol.
@@ -121,6 +123,7 @@ impl Default for Config {
             log: Targets::new().with_default(LevelFilter::INFO),
             log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),
+            admin: None,
             transports: EnabledTransports::default(),
             signaller: SignallerConfig::default(),
         }

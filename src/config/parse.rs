@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 use thiserror::Error;
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 
+use super::redact::displayed;
 use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
@@ -62,6 +63,12 @@ pub enum ValueError {
     /// The text is no log filter.
     #[error("Not a log filter: {0}.")]
     LogFilter(#[from] ParseError),
+    /// A part of a log filter is no level.
+    #[error("'{}' is no log level{}; the levels are {LEVELS}.", displayed(.0), level_suggestion(.0))]
+    LogLevel(String),
+    /// A part of a log filter is for a module that logs nothing.
+    #[error("'{}' is no module of this program: their names begin with sigver::.", displayed(.0))]
+    LogModule(String),
     /// The text is a log filter of a kind that is not supported.
     #[error("Not a log filter: filters of spans and fields ('[…]') are not supported.")]
     SpanFilter,
@@ -277,13 +284,60 @@ pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
     text.parse().map_err(|_| ValueError::Word("full, prefix or off"))
 }
 
-/// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything".
+/// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything", and a word
+/// that is no level as the name of a module. Errors of modules without a level are logged, so that only `off`
+/// silences the program.
 pub fn log_filter(text: &str) -> Result<Targets, ValueError> {
     if text.contains('[') {
         return Err(ValueError::SpanFilter);
     }
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    Ok(parts.join(",").parse::<Targets>()?)
+    let mut has_default = false;
+    for part in &parts {
+        match part.split_once('=') {
+            Some((module, _)) if !is_own_module(module) => {
+                return Err(ValueError::LogModule(module.to_owned()));
+            }
+            Some((_, level)) if level.parse::<LevelFilter>().is_err() => {
+                return Err(ValueError::LogLevel(level.to_owned()));
+            }
+            Some(_) => {}
+            None if is_own_module(part) => {}
+            None if part.parse::<LevelFilter>().is_ok() => has_default = true,
+            None => return Err(ValueError::LogLevel((*part).to_owned())),
+        }
+    }
+    if parts.is_empty() {
+        return Err(ValueError::LogLevel(String::new()));
+    }
+    let targets = parts.join(",").parse::<Targets>()?;
+    Ok(if has_default { targets } else { targets.with_default(LevelFilter::ERROR) })
+}
+
+/// Returns true for the name of this crate or of one of its modules. No dependency logs.
+fn is_own_module(name: &str) -> bool {
+    name == "sigver" || name.starts_with("sigver::")
+}
+
+const LEVELS: &str = "off, error, warn, info, debug and trace";
+
+/// Returns a suggestion in place of a word that is no level.
+fn level_suggestion(word: &str) -> String {
+    let level = match word.to_ascii_lowercase().as_str() {
+        "warning" | "warnings" => "warn",
+        "err" | "errors" | "fatal" | "critical" | "crit" | "emerg" | "alert" => "error",
+        "information" | "inf" | "notice" | "default" | "normal" | "on" | "true" => "info",
+        "verbose" | "dbg" | "fine" => "debug",
+        "all" | "silly" | "finest" => "trace",
+        "none" | "no" | "false" | "quiet" | "silent" | "disabled" => "off",
+        word => {
+            let levels = ["off", "error", "warn", "info", "debug", "trace"];
+            let similar = levels.map(|level| (strsim::jaro_winkler(word, level), level));
+            let best = similar.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b));
+            best.filter(|(similarity, _)| *similarity >= 0.8).map(|(_, level)| level).unwrap_or_default()
+        }
+    };
+    if level.is_empty() { String::new() } else { format!(" (is '{level}' meant?)") }
 }
 
 fn whole<N: TryFrom<u64>>(

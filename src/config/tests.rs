@@ -93,7 +93,37 @@ fn log_filters_are_parsed() {
         assert_eq!(log_filter(text).ok(), filter(same), "{text}");
     }
     assert!(error(log_filter("sigver[conn{id=1}]=debug")).contains("not supported"));
-    assert!(error(log_filter("sigver=loud=1")).starts_with("Not a log filter: "));
+    for (text, message) in [
+        (
+            "warning",
+            "'warning' is no log level (is 'warn' meant?); the levels are off, error, warn, info, debug and trace.",
+        ),
+        ("inf", "(is 'info' meant?)"),
+        ("DEBG", "(is 'debug' meant?)"),
+        ("none", "(is 'off' meant?)"),
+        ("json", "'json' is no log level; the levels are"),
+        ("", "'' is no log level; the levels are"),
+        (" , ", "'' is no log level"),
+        ("info,sigver=warning", "'warning' is no log level (is 'warn' meant?)"),
+        ("sigver=loud=1", "'loud=1' is no log level"),
+        ("info,sigvr=debug", "'sigvr' is no module of this program"),
+        ("hyper=debug", "'hyper' is no module of this program"),
+    ] {
+        assert!(error(log_filter(text)).contains(message), "{text}");
+    }
+    // Errors are logged, unless they are off.
+    for (text, is_logged) in [
+        ("sigver::server::conn=debug", true),
+        ("sigver::server::conn", true),
+        ("WARN", true),
+        ("1", true),
+        ("off", false),
+        ("off,sigver::server::conn=debug", false),
+    ] {
+        let filter = log_filter(text).unwrap();
+        let enabled = filter.would_enable("sigver::server::gateway", &tracing::Level::ERROR);
+        assert_eq!(enabled, is_logged, "{text}");
+    }
 }
 
 #[test]

@@ -18,13 +18,15 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::admission::ConnectionPermit;
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
-use super::listener::{self, ListenError};
+use super::listener::{AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use super::refusals::RefusalCause;
 use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
 use super::telemetry::{LimitKind, LogCounts, Report};
@@ -51,6 +53,7 @@ pub struct Gateway {
     drain_timeout: Duration,
     reloader: Reloader,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
+    admin: Option<AdminListener>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -90,9 +93,9 @@ impl Gateway {
         config.check()?;
         let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
         let reloader = Reloader::new(config.clone(), tls.clone());
-        let sockets = ListeningSocket::bind_all(&config.listen).await?;
-        let addresses = sockets.iter().map(ListeningSocket::local_address);
-        let addresses = addresses.collect::<io::Result<Vec<_>>>().map_err(StartError::LocalAddress)?;
+        let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
+        let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
+        let admin = AdminListener::new(admin).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
@@ -110,6 +113,7 @@ impl Gateway {
             shutdown: Arc::clone(&shared.shutdown),
             telemetry: Arc::clone(&shared.telemetry),
             head_timeout: config.limits.head_timeout,
+            refusals: Arc::clone(&shared.refusals),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
@@ -121,7 +125,7 @@ impl Gateway {
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend {
             shared,
-            routes,
+            routes: Arc::new(routes),
             tls,
             tls_timeout: config.limits.tls_timeout,
             max_message: config.max_message,
@@ -134,6 +138,7 @@ impl Gateway {
             drain_timeout: config.drain_timeout,
             reloader,
             admin_socket,
+            admin,
         })
     }
 
@@ -147,6 +152,11 @@ impl Gateway {
     /// Returns the addresses that the gateway listens on.
     pub fn local_addresses(&self) -> &[LocalAddress] {
         &self.addresses
+    }
+
+    /// Returns the addresses of the admin listener; none if there is no listener.
+    pub fn admin_addresses(&self) -> &[LocalAddress] {
+        self.admin.as_ref().map(AdminListener::addresses).unwrap_or_default()
     }
 
     /// Returns the first TCP address that the gateway listens on, with the port that the system chose for
@@ -187,30 +197,35 @@ impl Gateway {
         self.run(shutdown, std::future::pending()).await;
     }
 
-    /// Serves connections until `drain` is ready. Then it accepts no more, and closes the connections at
-    /// times spread over [`Config::drain_timeout`]; until its time, a connection is served as before. When
-    /// the timeout is over or `stop` is ready, it closes the rest at once. Returns when all are closed, or
-    /// seven seconds later.
+    /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more,
+    /// and closes the connections at times spread over [`Config::drain_timeout`]; until its time, a
+    /// connection is served as before. When the timeout is over or `stop` is ready, it closes the rest at
+    /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, .. } = self;
-        let answer_admin = async {
-            match &admin_socket {
-                Ok(Some(socket)) => socket.serve(&status).await,
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
-        };
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
+        let control = admin_socket.as_ref().ok().and_then(Option::as_ref);
         let tls = frontend.tls.clone();
-        let watch_tls = async move {
-            match tls {
-                Some(tls) => tls.watch().await,
-                None => std::future::pending().await,
+        let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
+        let drain = async {
+            tokio::select! {
+                () = drain => {}
+                () = or_pending(drain_requested) => {}
             }
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = answer_admin => {}
-            () = watch_tls => {}
+            () = or_pending(control.map(|socket| socket.serve(&status))) => {}
+            () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+            () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }
+    }
+}
+
+/// Waits for a future, or forever if there is none.
+async fn or_pending(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -257,6 +272,7 @@ async fn serve(
 /// Serves the connections to one socket; never returns.
 async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
     let shared = &frontend.shared;
+    let mut failures = AcceptFailures::default();
     loop {
         match socket.accept().await {
             Ok(stream) => {
@@ -292,8 +308,7 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
                 }));
             }
             Err(error) => {
-                if let Some(pause) = listener::accept_backoff(&error) {
-                    tracing::error!(%error, "cannot accept connections");
+                if let Some(pause) = failures.backoff(&error) {
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -308,7 +323,7 @@ type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
 /// State that connections share until they are upgraded.
 struct Frontend {
     shared: Arc<Shared>,
-    routes: Routes,
+    routes: Arc<Routes>,
     tls: Option<Arc<ReloadableTls>>,
     tls_timeout: Duration,
     max_message: usize,
@@ -361,22 +376,34 @@ impl Frontend {
         alive: ConnectionAlive,
     ) {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
+        let handshake = async {
+            let mut start = [0; 16];
+            // Left in the socket for the handshake.
+            let length = stream.peek(&mut start).await?;
+            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                Some(cause) => Ok(Err((stream, cause))),
+                None => acceptor.accept(stream).await.map(Ok),
+            }
+        };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(self.tls_timeout, acceptor.accept(stream)) => handshake,
+            handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
             () = self.shared.shutdown.draining() => return,
         };
+        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(stream)) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Err((stream, cause)))) => {
+                refuse(cause);
+                http::reject(stream, cause).await;
+            }
             Ok(Err(error)) => {
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+                refuse(RefusalCause::TlsHandshake);
             }
             Err(_) => {
                 self.shared.telemetry.count_limit(LimitKind::TlsTimeout);
-                tracing::debug!(
-                    remote = self.remote(endpoint),
-                    "connection ended: the TLS handshake timed out"
-                );
+                refuse(RefusalCause::Timeout);
             }
         }
     }
@@ -393,7 +420,7 @@ impl Frontend {
         alive: ConnectionAlive,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, endpoint, routes.clone(), alive.0.clone()).await;
+        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
         let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -434,6 +461,9 @@ impl Frontend {
                     );
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
+                            if let Some(activity) = &shared.activity {
+                                activity.count_end("signaller", cause, 0);
+                            }
                             let lasted_s = began.elapsed().as_secs();
                             tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
                         }

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 
+use super::log_limit::LogLimit;
 use super::unix_socket::UnixSocketError;
 use crate::config::redact::displayed;
 
@@ -150,7 +151,7 @@ pub(crate) fn upstream_notation(address: SocketAddr) -> String {
 ///
 /// An error of the one connection that was about to be accepted needs no pause. A lack of descriptors or
 /// memory does, and so does any other error, as retrying at once could spin.
-pub(crate) fn accept_backoff(error: &io::Error) -> Option<Duration> {
+fn accept_backoff(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
         NetworkDown, NetworkUnreachable, TimedOut, WouldBlock,
@@ -160,6 +161,39 @@ pub(crate) fn accept_backoff(error: &io::Error) -> Option<Duration> {
         BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable
         | Interrupted | NetworkDown | NetworkUnreachable | TimedOut | WouldBlock => None,
         _ => Some(ACCEPT_PAUSE),
+    }
+}
+
+/// The failures of one socket to accept, which are logged once a minute while they last.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptFailures {
+    lines: LogLimit,
+}
+
+impl AcceptFailures {
+    /// Counts a failure, and logs it if a line is due. Returns the pause before the next attempt, if there is
+    /// one.
+    pub(crate) fn backoff(&mut self, error: &io::Error) -> Option<Duration> {
+        let pause = accept_backoff(error)?;
+        if let Some(failures) = self.lines.count(Instant::now()) {
+            tracing::error!(%error, failures, "cannot accept connections{}", accept_advice(error));
+        }
+        Some(pause)
+    }
+}
+
+/// Returns what an operator can do against a failure to accept.
+fn accept_advice(error: &io::Error) -> &'static str {
+    // EMFILE, ENFILE, and ENOBUFS of Linux.
+    match error.raw_os_error() {
+        Some(24) => {
+            ": raise the limit of open files of the process (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of \
+             Docker)"
+        }
+        Some(23) => ": raise the limit of open files of the system (sysctl fs.file-max)",
+        Some(105) => ": the system has no memory left for sockets (sysctl net.ipv4.tcp_mem)",
+        _ if error.kind() == io::ErrorKind::OutOfMemory => ": the system has no memory left",
+        _ => "",
     }
 }
 

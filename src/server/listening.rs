@@ -16,6 +16,9 @@ use crate::config::ListenAddress;
 /// Mode of a Unix socket for clients: any local user may connect, as to a port on the loopback interface.
 const SOCKET_MODE: u32 = 0o666;
 
+/// Mode of a Unix socket for administrators, who are not authenticated otherwise.
+const ADMIN_SOCKET_MODE: u32 = 0o600;
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
@@ -52,25 +55,43 @@ pub(super) enum AcceptedStream {
 }
 
 impl ListeningSocket {
-    /// Listens on each address.
-    pub(super) async fn bind_all(addresses: &[ListenAddress]) -> Result<Vec<ListeningSocket>, ListenError> {
+    /// Listens on each address for clients, and on one for administrators. Returns the sockets of both.
+    pub(super) async fn bind_all(
+        clients: &[ListenAddress],
+        admin: Option<&ListenAddress>,
+    ) -> Result<(Vec<ListeningSocket>, Vec<ListeningSocket>), ListenError> {
         let mut inherited = InheritedSockets::from_env();
         let mut sockets = Vec::new();
-        for address in addresses {
-            match address {
-                ListenAddress::Tcp { host, port } => {
-                    sockets.push(ListeningSocket::Tcp(listener::bind(host, *port).await?));
-                }
-                ListenAddress::Unix(path) => {
-                    sockets.push(ListeningSocket::Unix(UnixSocket::bind(path, SOCKET_MODE).await?));
-                }
-                ListenAddress::Inherited(name) => sockets.extend(inherited.take(name)?),
-            }
+        for address in clients {
+            sockets.extend(Self::bind(address, SOCKET_MODE, &mut inherited).await?);
         }
-        Ok(sockets)
+        let admin = match admin {
+            Some(address) => Self::bind(address, ADMIN_SOCKET_MODE, &mut inherited).await?,
+            None => Vec::new(),
+        };
+        Ok((sockets, admin))
     }
 
-    pub(super) fn local_address(&self) -> io::Result<LocalAddress> {
+    async fn bind(
+        address: &ListenAddress,
+        mode: u32,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Vec<ListeningSocket>, ListenError> {
+        match address {
+            ListenAddress::Tcp { host, port } => {
+                Ok(vec![ListeningSocket::Tcp(listener::bind(host, *port).await?)])
+            }
+            ListenAddress::Unix(path) => Ok(vec![ListeningSocket::Unix(UnixSocket::bind(path, mode).await?)]),
+            ListenAddress::Inherited(name) => inherited.take(name),
+        }
+    }
+
+    /// Returns the addresses of the sockets.
+    pub(super) fn local_addresses(sockets: &[ListeningSocket]) -> io::Result<Vec<LocalAddress>> {
+        sockets.iter().map(ListeningSocket::local_address).collect()
+    }
+
+    fn local_address(&self) -> io::Result<LocalAddress> {
         let unix = |listener: &UnixListener| {
             Ok(LocalAddress::Unix(listener.local_addr()?.as_pathname().map(PathBuf::from)))
         };

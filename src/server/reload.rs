@@ -22,8 +22,8 @@ impl Reloader {
     }
 
     /// Puts the settings in force that a running gateway can change: the files for TLS, which are read again
-    /// also if the settings are the same, and the log filter, which the program applies. Blocks while it reads
-    /// the files.
+    /// also if the settings are the same, and the log filter, which the program applies. Blocks while it
+    /// reads the files.
     ///
     /// Returns true if other settings differ from those in force: these take a restart.
     ///

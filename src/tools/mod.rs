@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn mistyped_commands_are_compared_with_every_command() {
+        let command = whole_command();
+        let mut names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+        names.sort_unstable();
+        assert_eq!(names, cli::mistyped::COMMANDS);
+    }
+
+    #[test]
     fn every_dialect_is_in_list() {
         assert!(dialect_list().contains("sigver-8     json         8.0.2, 8.1.0\n"));
         assert_eq!(dialect_list().lines().count(), Dialect::ALL.len() + 1);

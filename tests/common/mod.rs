@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sigver::config::TlsFiles;
+use sigver::server::LocalAddress;
 use sigver::server::admin::StatusService;
 use sigver::{Config, Gateway};
 use tokio::net::TcpStream;
@@ -50,6 +51,8 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// A gateway in this process, on a free port.
 pub struct TestGateway {
     pub address: SocketAddr,
+    /// Address of the admin listener, if it has a port.
+    pub admin: Option<SocketAddr>,
     pub status: StatusService,
     shutdown: oneshot::Sender<()>,
     served: JoinHandle<()>,
@@ -68,6 +71,10 @@ impl TestGateway {
         configure(&mut config);
         let gateway = Gateway::bind(config).await.unwrap();
         let (address, status) = (gateway.local_addr().unwrap(), gateway.status());
+        let admin = gateway.admin_addresses().iter().find_map(|address| match address {
+            LocalAddress::Tcp(address) => Some(*address),
+            _ => None,
+        });
         let (shutdown, requested) = oneshot::channel();
         let served = tokio::spawn(gateway.run_until(async {
             // A gateway that was dropped goes on, for clients that are still there.
@@ -75,7 +82,7 @@ impl TestGateway {
                 std::future::pending::<()>().await;
             }
         }));
-        TestGateway { address, status, shutdown, served }
+        TestGateway { address, admin, status, shutdown, served }
     }
 
     /// Returns the number of rooms.

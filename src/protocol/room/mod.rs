@@ -76,6 +76,11 @@ impl<H: Clone> Room<H> {
         self.peers.keys()
     }
 
+    /// Returns the joiner and the member of each link.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (PeerId, PeerId)> {
+        self.links.keys().filter_map(|id| self.links.get(id)).map(|link| (link.joiner, link.member))
+    }
+
     /// Returns what the peer is in the room.
     pub(crate) fn role(&self, peer: PeerId) -> RoomRole {
         role_of(self.peers.get(peer))

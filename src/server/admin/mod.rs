@@ -1,9 +1,16 @@
-//! The status of a running server. Every way to ask for it calls [`StatusService::render`].
+//! The status of a running server, and the ways to ask for it: the control socket, and the admin listener.
+//! Both call [`StatusService::report`].
 
+mod history;
+pub(crate) mod http;
+mod metrics;
+mod process_stats;
 pub mod unix;
 
+pub use metrics::metrics_markdown;
 use std::sync::Arc;
 
+use crate::protocol::model::PeerId;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
@@ -14,13 +21,19 @@ pub struct StatusQuery {
     pub connections: bool,
     /// Includes every room, and not only those that mix dialects.
     pub rooms: bool,
+    /// Includes in the text what is zero, and the columns of detection.
+    pub all: bool,
 }
 
 impl StatusQuery {
     /// Returns the request line for this query on the control socket, without its end: `status json rooms`.
     pub fn to_line(self, format: Format) -> String {
-        let flags =
-            [(format == Format::Json, " json"), (self.connections, " connections"), (self.rooms, " rooms")];
+        let flags = [
+            (format == Format::Json, " json"),
+            (self.connections, " connections"),
+            (self.rooms, " rooms"),
+            (self.all, " all"),
+        ];
         let words = flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word);
         std::iter::once("status").chain(words).collect()
     }
@@ -37,6 +50,7 @@ impl StatusQuery {
                 "json" => format = Format::Json,
                 "connections" => query.connections = true,
                 "rooms" => query.rooms = true,
+                "all" => query.all = true,
                 _ => return None,
             }
         }
@@ -79,12 +93,19 @@ impl StatusService {
             mixed_generations_ever: telemetry.mixed_rooms(),
             ..RoomsReport::default()
         };
-        hub.for_each_room(|room, peers| {
+        hub.for_each_room(|room, peers, links| {
             rooms.add(room, peers.iter().filter_map(|peer| telemetry.recognition(*peer)));
+            let dialect = |peer: &PeerId| telemetry.recognition(*peer).map(|known| known.dialect);
+            for (joiner, member) in links {
+                *rooms.links.0.entry((dialect(joiner), dialect(member))).or_default() += 1;
+            }
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
+        report.draining = self.shared.shutdown.is_draining();
         report.rooms = rooms;
+        report.refused = self.shared.refusals.counts();
+        report.all = query.all;
         report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
@@ -98,7 +119,8 @@ mod tests {
 
     #[test]
     fn request_line_round_trips() {
-        for line in ["status", "status json", "status connections rooms", "status json connections rooms"] {
+        for line in ["status", "status json", "status connections rooms", "status json connections rooms all"]
+        {
             let (query, format) = StatusQuery::parse_line(line).unwrap();
             assert_eq!(query.to_line(format), line);
         }

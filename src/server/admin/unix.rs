@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 
 use super::{StatusQuery, StatusService};
-use crate::server::listener::accept_backoff;
+use crate::server::listener::AcceptFailures;
 use crate::server::unix_socket::{UnixSocket, UnixSocketError};
 
 /// Longest time for one request and its response.
@@ -58,6 +58,7 @@ impl AdminSocket {
 
     /// Answers requests; never returns.
     pub async fn serve(&self, status: &StatusService) {
+        let mut failures = AcceptFailures::default();
         loop {
             match self.0.listener.accept().await {
                 Ok((stream, _)) if self.is_authorized(&stream) => {
@@ -69,8 +70,7 @@ impl AdminSocket {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    if let Some(pause) = accept_backoff(&error) {
-                        tracing::error!(%error, "cannot accept connections on the control socket");
+                    if let Some(pause) = failures.backoff(&error) {
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -90,7 +90,7 @@ async fn respond(stream: UnixStream, status: &StatusService) -> io::Result<()> {
     (&mut stream).take(MAX_LINE).read_line(&mut line).await?;
     let text = match StatusQuery::parse_line(&line) {
         Some((query, format)) => status.render(query, format).await,
-        None => "error: expected 'status [json] [connections] [rooms]'\n".to_owned(),
+        None => "error: expected 'status [json] [connections] [rooms] [all]'\n".to_owned(),
     };
     let mut stream = stream.into_inner();
     stream.write_all(text.as_bytes()).await?;

@@ -17,9 +17,9 @@ use super::held::{HeldBytes, HeldTimeout, TurnSummary};
 use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
 use super::shared::Shared;
-use super::timers::{NEVER, Tick};
+use super::timers::{CoarseTime, NEVER, Tick};
 use crate::protocol::detect::{ConnectionProtocol, Policy};
-use crate::protocol::dialect::{Output, UpgradeRequest};
+use crate::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
 use crate::server::hub::{Membership, Outbox, Overflow};
@@ -57,12 +57,14 @@ struct Driver<T, G> {
     telemetry: ConnectionGuard,
     protocol: ConnectionProtocol,
     ping_timer: PingTimer,
-    /// Time of the upgrade, in seconds of the timer queue.
-    opened_s: u32,
+    /// Time of the upgrade.
+    opened: CoarseTime,
     /// The tick for which the timer queue has an entry.
     armed_at: Tick,
     /// True if something waits to be sent.
     flushing: bool,
+    /// Dialect of the client, once it is recognised.
+    dialect: Option<Dialect>,
     /// Present while the client makes the server hold something.
     held: Option<Box<HeldBytes>>,
     transport: T,
@@ -105,10 +107,11 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
             || PingTimer::new(shared.limits.ping_after, now),
             |every| PingTimer::unanswered(every, now),
         ),
-        opened_s: seconds(shared.timers.tick(now)),
+        opened: CoarseTime::now(&shared.timers),
         armed_at: NEVER,
         // The transport may have been created with bytes to send.
         flushing: true,
+        dialect: None,
         held: None,
         membership,
         telemetry,
@@ -298,6 +301,10 @@ impl<T: Transport, G> Driver<T, G> {
     ) -> Option<EndCause> {
         match wake {
             Wake::Events => {
+                if let Some(activity) = &self.shared.activity {
+                    let still_queued = self.membership.outbox().queued_bytes();
+                    activity.count_events(self.membership.peer(), self.dialect, events, still_queued);
+                }
                 while let Some(event) = events.pop_front() {
                     self.protocol.on_event(event, now, outputs);
                 }
@@ -413,7 +420,12 @@ impl<T: Transport, G> Driver<T, G> {
                     let id = self.membership.peer().0;
                     tracing::debug!(id, %releases, evidence = name, "recognised");
                     Span::current().record("dialect", tracing::field::display(releases));
-                    self.telemetry.set_recognition(releases, evidence);
+                    let dialect = self.telemetry.set_recognition(releases, evidence);
+                    if self.dialect.replace(dialect) != Some(dialect)
+                        && let Some(activity) = &self.shared.activity
+                    {
+                        activity.count_recognition(evidence, self.opened.elapsed(&self.shared.timers));
+                    }
                 }
             }
         }
@@ -457,7 +469,7 @@ impl<T: Transport, G> Driver<T, G> {
     /// Notes and logs the end of the connection.
     fn log_end(&mut self, cause: &EndCause) {
         self.disarm();
-        let lasted_s = seconds(self.shared.timers.tick(Instant::now())).saturating_sub(self.opened_s);
+        let lasted_s = u32::try_from(self.opened.elapsed(&self.shared.timers).as_secs()).unwrap_or(u32::MAX);
         let id = self.membership.peer();
         match cause {
             EndCause::Panicked => self.shared.telemetry.count_panic(),
@@ -466,15 +478,14 @@ impl<T: Transport, G> Driver<T, G> {
             }
             _ => {}
         }
+        if let Some(activity) = &self.shared.activity {
+            activity.count_end(cause.side(), cause.name(), self.membership.outbox().queued_bytes());
+        }
         match &self.span {
             None => cause.log(id, lasted_s),
             Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
         }
     }
-}
-
-fn seconds(tick: Tick) -> u32 {
-    u32::try_from(tick / 1000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -125,36 +125,44 @@ impl EndCause {
         matches!(self, EndCause::ServerClosed(..))
     }
 
+    /// Returns the side that ended the connection, for logs and metrics.
+    pub(super) const fn side(&self) -> &'static str {
+        match self {
+            EndCause::ServerClosed(..) | EndCause::PingTimeout | EndCause::Panicked => "server",
+            EndCause::ClientClosed(_) | EndCause::Disconnected => "client",
+            EndCause::Io(_) => "network",
+        }
+    }
+
+    /// Returns the reason, for logs and metrics.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            EndCause::ServerClosed(trigger, _) => trigger.name(),
+            EndCause::ClientClosed(_) => "close frame",
+            EndCause::Disconnected => "disconnected",
+            EndCause::PingTimeout => "ping timeout",
+            EndCause::Io(_) => "I/O error",
+            EndCause::Panicked => "panic",
+        }
+    }
+
     /// Logs the one line about the end of a connection.
     pub(super) fn log(&self, id: PeerId, lasted_s: u32) {
-        let id = id.0;
+        let (id, by, cause) = (id.0, self.side(), self.name());
         match self {
             // More than debugging: the operator can raise the limit.
             EndCause::ServerClosed(CloseTrigger::SlowConsumer, code) => {
                 tracing::info!(id, code, lasted_s, "closed a client that does not read what it is sent");
             }
-            EndCause::ServerClosed(trigger, code) => {
-                tracing::debug!(
-                    id,
-                    by = "server",
-                    cause = trigger.name(),
-                    code,
-                    lasted_s,
-                    "connection ended"
-                );
+            EndCause::ServerClosed(_, code) | EndCause::ClientClosed(code) => {
+                tracing::debug!(id, by, cause, code, lasted_s, "connection ended");
             }
-            EndCause::ClientClosed(code) => {
-                tracing::debug!(id, by = "client", cause = "close frame", code, lasted_s, "connection ended");
-            }
-            EndCause::Disconnected => {
-                tracing::debug!(id, by = "client", cause = "disconnected", lasted_s, "connection ended");
-            }
-            EndCause::PingTimeout => {
-                tracing::debug!(id, by = "server", cause = "ping timeout", lasted_s, "connection ended");
+            EndCause::Disconnected | EndCause::PingTimeout => {
+                tracing::debug!(id, by, cause, lasted_s, "connection ended");
             }
             EndCause::Io(error) => {
                 let error: &dyn std::error::Error = error;
-                tracing::debug!(id, by = "network", cause = "I/O error", error, lasted_s, "connection ended");
+                tracing::debug!(id, by, cause, error, lasted_s, "connection ended");
             }
             EndCause::Panicked => {
                 tracing::error!(id, lasted_s, "connection ended by a panic: this is a bug of the server");

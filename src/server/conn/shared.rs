@@ -10,7 +10,8 @@ use crate::protocol::detect::Policy;
 use crate::server::admission::Admission;
 use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
-use crate::server::telemetry::Telemetry;
+use crate::server::refusals::Refusals;
+use crate::server::telemetry::{Activity, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -23,12 +24,16 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// The counts of connections.
     pub telemetry: Arc<Telemetry>,
+    /// The counts of what connections do, if there is an admin listener.
+    pub(crate) activity: Option<Box<Activity>>,
     /// The configuration of detection.
     pub policy: Arc<Policy>,
     /// The limits of each connection.
     pub limits: ConnectionLimits,
     /// The part of clients' addresses that is logged.
     pub log_ip: LogIp,
+    /// The counts of refusals.
+    pub(crate) refusals: Arc<Refusals>,
     /// The end of the server.
     pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
@@ -59,6 +64,7 @@ impl Shared {
             admission: Admission::new(&config.limits, &memory, &telemetry),
             memory,
             telemetry,
+            activity: config.admin.as_ref().map(|_| Box::default()),
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits {
                 max_pending: config.max_pending,
@@ -67,6 +73,7 @@ impl Shared {
             },
             log_ip: config.log_ip,
             shutdown: Arc::default(),
+            refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
         })
     }

@@ -19,6 +19,21 @@ pub(super) type Tick = u64;
 /// After every other tick.
 pub(super) const NEVER: Tick = Tick::MAX;
 
+/// A time of the timer queue in four bytes, exact to 16 ms. It repeats after two years.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoarseTime(u32);
+
+impl CoarseTime {
+    pub(super) fn now(timers: &TimerQueue) -> Self {
+        CoarseTime((timers.tick(Instant::now()) >> 4) as u32)
+    }
+
+    /// Returns the time since this one.
+    pub(super) fn elapsed(self, timers: &TimerQueue) -> Duration {
+        Duration::from_millis(u64::from(CoarseTime::now(timers).0.wrapping_sub(self.0)) << 4)
+    }
+}
+
 /// Number of maps over which the connections are spread.
 const SHARDS: usize = 16;
 

@@ -23,6 +23,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             signaller: None,
             events: None,
             shutdown: Arc::default(),
+            refusals: Arc::default(),
             telemetry: Arc::default(),
             head_timeout: timeout,
         };
@@ -30,7 +31,13 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let permit = shared.admission.admit_connection(endpoint).unwrap();
         let alive = Box::new((shared.shutdown.track(), permit));
-        let frontend = Arc::new(Frontend { shared, routes, tls: None, tls_timeout: timeout, max_message });
+        let frontend = Arc::new(Frontend {
+            shared,
+            routes: Arc::new(routes),
+            tls: None,
+            tls_timeout: timeout,
+            max_message,
+        });
         let (mut client, server) = tokio::io::duplex(1024);
         tokio::spawn(frontend.serve_http(server, endpoint, alive));
         let request = "GET /k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -181,6 +181,7 @@ mod tests {
             shutdown: Arc::default(),
             telemetry: Arc::default(),
             head_timeout: std::time::Duration::from_secs(10),
+            refusals: Arc::default(),
         }
     }
 
@@ -214,7 +215,7 @@ mod tests {
         let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
         let endpoint = ClientEndpoint { remote: None, tls: false };
         let alive = tokio_util::task::TaskTracker::new().token();
-        let served = super::super::serve_http(stream, endpoint, routes(), alive);
+        let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
         // The response is left to the WebSocket.
         drop(upgraded.stream);

@@ -4,6 +4,7 @@
 mod body;
 mod cors;
 mod fast_upgrade;
+mod misdirected;
 mod signaller;
 mod signaller_admission;
 mod sse;
@@ -33,11 +34,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::{ClientEndpoint, Shutdown};
+use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::signaller::{Admitted, Signaller};
 use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::Turn;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
+pub(crate) use misdirected::{detect_on_tls_port, reject};
 use sse::SseRoute;
 pub(crate) use sse::SseService;
 
@@ -91,6 +94,14 @@ pub(crate) struct Routes {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Longest time for a request head, also on a connection that was used before.
     pub(crate) head_timeout: Duration,
+    /// The counts of refusals.
+    pub(crate) refusals: Arc<Refusals>,
+}
+
+impl Routes {
+    fn refuse(&self, cause: RefusalCause, endpoint: ClientEndpoint, status: Option<u16>) {
+        self.refusals.refuse(cause, endpoint, status);
+    }
 }
 
 /// Serves HTTP until the client upgrades to a WebSocket. Returns `None` if the connection ends otherwise, or
@@ -98,7 +109,7 @@ pub(crate) struct Routes {
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     endpoint: ClientEndpoint,
-    routes: Routes,
+    routes: Arc<Routes>,
     alive: TaskTrackerToken,
 ) -> Option<Upgraded<S>> {
     let first = poll_fn(|context| fast_upgrade::poll_first_read(&mut stream, &routes, context));
@@ -107,6 +118,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(first) => first.ok()?,
             Err(_) => {
                 routes.telemetry.count_limit(LimitKind::HeadTimeout);
+                routes.refuse(RefusalCause::Timeout, endpoint, None);
                 return None;
             }
         },
@@ -128,10 +140,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     stream: Rewind<S>,
     endpoint: ClientEndpoint,
-    routes: Routes,
+    routes: Arc<Routes>,
     alive: TaskTrackerToken,
 ) -> Option<Upgraded<S>> {
     let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), endpoint, alive };
+    if let Some(cause) = misdirected::detect_on_plain_port(&stream.prefetched) {
+        routes.refuse(cause, endpoint, Some(StatusCode::BAD_REQUEST.as_u16()));
+        misdirected::reject(stream.stream, cause).await;
+        return None;
+    }
     let shutdown = Arc::clone(&routes.shutdown);
     let (telemetry, head_timeout) = (Arc::clone(&routes.telemetry), routes.head_timeout);
     let service = Arc::new(HttpService {
@@ -150,7 +167,11 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
             service_fn(|request| {
                 let service = Arc::clone(&service);
                 // Boxed, as hyper requires `Unpin`.
-                Box::pin(async move { Ok::<_, Infallible>(service.respond(request).await) })
+                Box::pin(async move {
+                    let response = service.respond(request).await;
+                    service.count_refusal(response.status());
+                    Ok::<_, Infallible>(response)
+                })
             }),
         );
     let finished = {
@@ -169,9 +190,12 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         });
         poll_fn(|context| match connection.poll_without_shutdown(context) {
             // On an error of the client, hyper has sent the response already.
-            Poll::Ready(ended) => {
-                if ended.is_err_and(|error| error.is_timeout()) {
-                    telemetry.count_limit(LimitKind::HeadTimeout);
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    if error.is_timeout() {
+                        telemetry.count_limit(LimitKind::HeadTimeout);
+                    }
+                    service.count_failure(&error);
                 }
                 Poll::Ready(true)
             }
@@ -225,11 +249,30 @@ struct HttpService {
     upgrade: Notify,
     /// True once a client of an event stream sent by this connection.
     posted: AtomicBool,
-    routes: Routes,
+    routes: Arc<Routes>,
     streams: StreamLifecycle,
 }
 
 impl HttpService {
+    /// Counts a response that refuses what was asked for.
+    fn count_refusal(&self, status: StatusCode) {
+        let cause = match status {
+            StatusCode::FORBIDDEN => RefusalCause::ForeignOrigin,
+            _ => RefusalCause::Request,
+        };
+        if status.is_client_error() {
+            self.routes.refuse(cause, self.streams.endpoint, Some(status.as_u16()));
+        }
+    }
+
+    /// Counts a connection that ends because of what the client sent, or did not send.
+    fn count_failure(&self, error: &hyper::Error) {
+        let cause = if error.is_timeout() { RefusalCause::Timeout } else { RefusalCause::InvalidHttp };
+        if error.is_timeout() || error.is_parse() {
+            self.routes.refuse(cause, self.streams.endpoint, None);
+        }
+    }
+
     /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
     /// none to HTTP/1.0, so the response is left to the WebSocket.
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {

@@ -165,19 +165,24 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Calls `visit` for every room with the peers in it, as they are at some moment during the walk. In
-    /// place of its key, a room is shown by a hash that differs between hubs, so that keys cannot be found by
-    /// trial.
-    pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId])) {
-        let mut peers = Vec::new();
+    /// Calls `visit` for every room with the peers in it and the joiner and member of each link, as they are at
+    /// some moment during the walk. In place of its key, a room is shown by a hash that differs between hubs, so
+    /// that keys cannot be found by trial.
+    pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId], &[(PeerId, PeerId)])) {
+        let (mut peers, mut links) = (Vec::new(), Vec::new());
         for shard in self.shards.iter() {
             // No lock is held while another is taken, or during a visit.
             let cells: Vec<Arc<RoomCell>> = shard.lock().iter().map(|room| Arc::clone(&room.0)).collect();
             for cell in cells {
                 peers.clear();
-                peers.extend(cell.state.lock().room.peers());
+                links.clear();
+                {
+                    let state = cell.state.lock();
+                    peers.extend(state.room.peers());
+                    links.extend(state.room.links());
+                }
                 if !peers.is_empty() {
-                    visit((self.report_hasher.hash_one(&cell.key) >> 32) as u32, &peers);
+                    visit((self.report_hasher.hash_one(&cell.key) >> 32) as u32, &peers, &links);
                 }
             }
         }

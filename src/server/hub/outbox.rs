@@ -121,6 +121,11 @@ impl Outbox {
         (self.0.take_reader(&mut queue), admission)
     }
 
+    /// Returns the length of the queue, in bytes.
+    pub(in crate::server) fn queued_bytes(&self) -> u32 {
+        self.0.queue.lock().queued_bytes
+    }
+
     /// Returns true if the other queue is this one.
     pub(super) fn is_same(&self, other: &Outbox) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -144,11 +149,6 @@ impl Outbox {
     pub(super) fn is_relieved(&self) -> bool {
         let queue = self.0.queue.lock();
         queue.overflowed || queue.queued_bytes <= relief(self.0.limit)
-    }
-
-    /// Returns the number of bytes that are queued.
-    pub(in crate::server) fn queued_bytes(&self) -> usize {
-        self.0.queue.lock().queued_bytes as usize
     }
 
     /// Has the connection of the queue closed, as if too much was queued.

@@ -173,7 +173,7 @@ fn rooms_are_reported_without_their_keys() {
     }
     let rooms = || {
         let mut rooms = Vec::new();
-        hub.for_each_room(|hash, peers| {
+        hub.for_each_room(|hash, peers, _| {
             let mut ids: Vec<u64> = peers.iter().map(|peer| peer.0).collect();
             ids.sort_unstable();
             rooms.push((hash, ids));
@@ -188,7 +188,7 @@ fn rooms_are_reported_without_their_keys() {
     let other = Hub::new();
     let mut elsewhere = peer(&other);
     elsewhere.membership.enter(&b, join());
-    other.for_each_room(|hash, _| assert_ne!(hash, first[1].0));
+    other.for_each_room(|hash, _, _| assert_ne!(hash, first[1].0));
     drop(peers);
     assert_eq!(rooms(), []);
 }

@@ -4,6 +4,7 @@
 //! The driver of a connection holds a `ConnectionGuard` and updates it. A [`Report`] is plain data, which
 //! [`render`] turns into a [`Format`].
 
+mod activity;
 mod counts;
 mod json;
 mod limit_counts;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub(crate) use activity::Activity;
 pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
 use limit_counts::LimitCounts;
@@ -25,7 +27,7 @@ pub use limit_counts::{LimitKind, LimitsReport};
 pub use log_counts::{LogCounts, LogReport};
 pub(crate) use report::ServerSummary;
 pub use report::{
-    ConnectionReport, CountReport, DialectReport, OverallCount, Report, RoomSummary, RoomsReport,
+    ConnectionReport, CountReport, DialectReport, LinkCounts, OverallCount, Report, RoomSummary, RoomsReport,
     SignallerReport,
 };
 pub use time::UnixSeconds;
@@ -230,15 +232,18 @@ impl ConnectionGuard {
         self.telemetry.mixed_rooms.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the connection under a new result of detection, in place of the previous one.
-    pub(crate) fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) {
-        let recognition = Recognition { releases, dialect: Candidates::new(releases).dialect(), evidence };
+    /// Counts the connection under a new result of detection, in place of the previous one. Returns its
+    /// dialect.
+    pub(crate) fn set_recognition(&self, releases: ReleaseSet, evidence: Evidence) -> Dialect {
+        let dialect = Candidates::new(releases).dialect();
+        let recognition = Recognition { releases, dialect, evidence };
         let shard = &mut *self.telemetry.shard(self.peer).lock();
         if let Some(entry) = shard.connections.get_mut(&self.peer) {
             shard.counts.revert(entry.recognition);
             entry.recognition = Some(recognition);
             shard.counts.open(entry.recognition);
         }
+        dialect
     }
 }
 

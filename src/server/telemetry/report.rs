@@ -11,6 +11,10 @@ use super::{
     UnixSeconds,
 };
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
+use crate::server::refusals::RefusalCause;
+
+/// Version of the format of a [`Report`].
+const FORMAT: u32 = 1;
 
 /// Facts of the server that the counters do not have.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct ServerSummary {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
+    /// Version of the format. It changes when a name is removed or gets another meaning.
+    pub format: u32,
     /// Version of the program.
     pub version: &'static str,
     /// Address that the server listens on.
@@ -35,6 +41,8 @@ pub struct Report {
     pub started: UnixSeconds,
     /// Time of the report.
     pub time: UnixSeconds,
+    /// True if the server is stopping: it accepts no new clients.
+    pub draining: bool,
     /// Number of all connections, recognised or not.
     pub connections: OverallCount,
     /// Usage of each dialect, in the order of [`Dialect::ALL`].
@@ -47,6 +55,12 @@ pub struct Report {
     pub panics: u64,
     /// Times that each limit was reached.
     pub limits: LimitsReport,
+    /// Refused connections and requests, by cause.
+    #[serde(serialize_with = "refusal_counts")]
+    pub refused: Vec<(RefusalCause, u64)>,
+    /// True if the text has everything, and not only what is not zero.
+    #[serde(skip)]
+    pub all: bool,
     /// Lines that the log does not have, if the program counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReport>,
@@ -139,8 +153,33 @@ pub struct RoomsReport {
     pub mixed_generations: usize,
     /// Rooms since the start in which clients of different generations were connected to one another.
     pub mixed_generations_ever: u64,
+    /// Number of rooms with clients of each dialect.
+    #[serde(serialize_with = "peer_counts")]
+    pub by_dialect: BTreeMap<Dialect, usize>,
+    /// Links between peers, by the dialects of both.
+    pub links: LinkCounts,
     /// The mixed rooms, or all.
     pub list: Vec<RoomSummary>,
+}
+
+/// Numbers of links, by the dialect of the joiner and that of the member; `None` if it is not recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts(pub BTreeMap<(Option<Dialect>, Option<Dialect>), usize>);
+
+impl Serialize for LinkCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Link {
+            joiner: Option<&'static str>,
+            member: Option<&'static str>,
+            count: usize,
+        }
+        serializer.collect_seq(self.0.iter().map(|((joiner, member), count)| Link {
+            joiner: joiner.map(Dialect::name),
+            member: member.map(Dialect::name),
+            count: *count,
+        }))
+    }
 }
 
 /// The clients in a room.
@@ -176,10 +215,12 @@ impl Report {
             }
         });
         Report {
+            format: FORMAT,
             version: env!("CARGO_PKG_VERSION"),
             address: server.address,
             started: telemetry.started(),
             time,
+            draining: false,
             connections: OverallCount { active: all.active, total: all.total },
             dialects: dialects.collect(),
             unrecognised: CountReport::new(counts.unrecognised, time),
@@ -189,6 +230,8 @@ impl Report {
             },
             panics: telemetry.panics(),
             limits: telemetry.limits(),
+            refused: Vec::new(),
+            all: false,
             log: None,
             rooms: RoomsReport::default(),
             connection_list: None,
@@ -232,6 +275,7 @@ impl RoomsReport {
             *peers.entry(peer.dialect).or_default() += 1;
             generations.insert(peer.releases.peer_protocols());
         }
+        peers.keys().for_each(|dialect| *self.by_dialect.entry(*dialect).or_default() += 1);
         let summary = RoomSummary { room, peers, generations: least_generations(&generations) };
         let mixed = summary.peers.len() > 1;
         self.total += 1;
@@ -269,6 +313,10 @@ fn evidence_counts<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.iter().map(|(evidence, count)| (evidence_key(*evidence), count)))
+}
+
+fn refusal_counts<S: Serializer>(counts: &[(RefusalCause, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(cause, count)| (cause.name(), count)))
 }
 
 fn room_hash<S: Serializer>(hash: &u32, serializer: S) -> Result<S::Ok, S::Error> {

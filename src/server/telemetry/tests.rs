@@ -3,6 +3,7 @@
 use super::counts::DialectUsage;
 use super::*;
 use crate::protocol::dialect::Release;
+use crate::server::refusals::RefusalCause;
 
 fn releases(list: &[Release]) -> ReleaseSet {
     list.iter().copied().collect()
@@ -95,7 +96,9 @@ fn signaller_connections_are_counted_apart() {
 fn shards_add_up_and_release_memory() {
     let telemetry = Telemetry::new();
     let mut all: Vec<ConnectionGuard> = (0..5_000).map(|id| telemetry.register(PeerId(id))).collect();
-    all.iter().for_each(|one| one.set_recognition(releases(&[Release::V7_1_0]), Evidence::Pinned));
+    for one in &all {
+        assert_eq!(one.set_recognition(releases(&[Release::V7_1_0]), Evidence::Pinned), Dialect::Sigver7);
+    }
     assert_eq!(nonzero(&telemetry), [("sigver-7", [5_000, 5_000, 0, 0])]);
     let list = telemetry.connections();
     assert!(list.len() == 5_000 && list.iter().zip(0..).all(|(info, id)| info.peer == PeerId(id)));
@@ -162,25 +165,52 @@ fn text_is_tables() {
     let text = render(&report, Format::Text);
     let expected = format!(
         "\
-sigver {} on 0.0.0.0:8000, counting since 1970-01-01T00:00:00Z (1 d 1 h ago)
+sigver {} on 0.0.0.0:8000, since 1970-01-01T00:00:00Z (1 d 1 h ago)
 connections: 1 active, 1 in total
 
-dialect           releases                            active  total  last seen  possible  total  last seen  evidence
-sigver-7.6        7.6.4                               0       0      never      1         1      now
-sigver-9          9.1.0, 10.1.0                       1       1      now        0         0      never      first frame 1
-sigver-20         20.0.0, 20.0.1, 20.0.2, 20.1.0, 21  0       0      never      0         0      never
-(not recognised)                                      0       0      never
+dialect     active  total  last seen  possible
+sigver-7.6  0       0      never      1
+sigver-9    1       1      now        0
 
-rooms: 3; 2 with more than one dialect, 1 with more than one generation of clients (7 ever)
+rooms: 3; 2 with more than one dialect, 1 with more than one generation (7 ever)
 00000012  sigver-9 2, sigver-20 1 (2 generations)
 00000014  sigver-19 1, sigver-20 1
 ",
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(text, expected, "{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    report.all = true;
+    let text = render(&report, Format::Text);
+    let table = "\
+dialect           active  total  last seen  possible  total  last seen  releases                            evidence
+sigver-7.6        0       0      never      1         1      now        7.6.4
+sigver-9          1       1      now        0         0      never      9.1.0, 10.1.0                       first frame 1
+sigver-20         0       0      never      0         0      never      20.0.0, 20.0.1, 20.0.2, 20.1.0, 21
+(not recognised)  0       0      never
+";
+    assert!(text.contains(table), "{text}");
     report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());
     let text = render(&report, Format::Text);
     assert!(text.contains("  sigver-9  first frame  7.6.4, 10.1.0\n"), "{text}");
+}
+
+#[test]
+fn text_has_only_what_there_is() {
+    let text = render(&report(&Telemetry::new()), Format::Text);
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(lines, ["connections: 0 active, 0 in total", "", "rooms: 0"], "{text}");
+    let mut troubled = report(&Telemetry::new());
+    troubled.refused = vec![(RefusalCause::ForeignOrigin, 3), (RefusalCause::ProxyHeader, 0)];
+    let counts = LogCounts::default();
+    counts.count_dropped();
+    troubled.log = Some(counts.report());
+    let text = render(&troubled, Format::Text);
+    assert!(
+        text.ends_with(
+            "refused: 3, the origin of the page is not allowed\nlog: 1 lines dropped, 0 summed up\n"
+        )
+    );
 }
 
 #[test]

@@ -8,11 +8,16 @@ use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
 /// Number of rooms listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
 
-/// Returns the report as lines of text.
+/// Cells of one row, and their headers, of which the columns that are empty or zero throughout are left out.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+/// Returns the report as lines of text, of 80 columns at most unless everything or a list is asked for.
 pub(super) fn render(report: &Report) -> String {
     // Writing to a string does not fail.
     let mut out = format!(
-        "sigver {} on {}, counting since {} ({} ago)\nconnections: {} active, {} in total\n\n",
+        "sigver {} on {}, since {} ({} ago)\nconnections: {} active, {} in total\n\n",
         report.version,
         report.address,
         report.started,
@@ -20,7 +25,11 @@ pub(super) fn render(report: &Report) -> String {
         report.connections.active,
         report.connections.total,
     );
-    push_table(&mut out, &dialect_rows(report));
+    let table = usage_table(report);
+    if table.rows.len() > 1 {
+        table.push_to(&mut out, report.all);
+        out.push('\n');
+    }
     push_rooms(&mut out, &report.rooms);
     let reached = report.limits.iter().filter(|(_, count)| *count > 0);
     let reached: Vec<String> =
@@ -28,55 +37,55 @@ pub(super) fn render(report: &Report) -> String {
     if !reached.is_empty() {
         let _ = writeln!(out, "limits reached: {}", reached.join(", "));
     }
+    push_troubles(&mut out, report);
     if let Some(connections) = &report.connection_list {
         out.push('\n');
-        let header = ["connection", "since", "dialect", "evidence", "possible releases"].map(str::to_owned);
-        let rows = connections.iter().map(connection_row);
-        push_table(&mut out, &std::iter::once(header).chain(rows).collect::<Vec<_>>());
+        let header = ["connection", "since", "dialect", "evidence", "possible releases"];
+        let rows = connections.iter().map(|connection| connection_row(connection).to_vec());
+        let header = header.map(str::to_owned).to_vec();
+        Table { rows: std::iter::once(header).chain(rows).collect() }.push_to(&mut out, true);
     }
     out
 }
 
-/// Returns a row for each dialect that is served or was seen.
-fn dialect_rows(report: &Report) -> Vec<[String; 9]> {
-    let header =
-        ["dialect", "releases", "active", "total", "last seen", "possible", "total", "last seen", "evidence"];
-    let mut rows = vec![header.map(str::to_owned)];
+/// Returns a row for each dialect that was seen; with everything, for each that is served as well.
+fn usage_table(report: &Report) -> Table {
+    let mut header = vec!["dialect", "active", "total", "last seen", "possible"];
+    if report.all {
+        header.extend(["total", "last seen", "releases", "evidence"]);
+    }
+    let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for usage in &report.dialects {
-        if !usage.served && usage.assigned.total + usage.possible.total == 0 {
+        let is_seen = usage.assigned.total + usage.possible.total > 0;
+        if !is_seen && !(report.all && usage.served) {
             continue;
         }
-        let evidence = usage.by_evidence.iter().filter(|(_, count)| count.total > 0);
-        let evidence: Vec<String> =
-            evidence.map(|(evidence, count)| format!("{evidence} {}", count.total)).collect();
-        let [active, total, seen] = count_cells(usage.assigned, report.time);
-        let [possible, possible_total, possible_seen] = count_cells(usage.possible, report.time);
-        rows.push([
-            usage.name.to_owned(),
-            usage.releases.join(", "),
-            active,
-            total,
-            seen,
-            possible,
-            possible_total,
-            possible_seen,
-            evidence.join(", "),
-        ]);
+        let mut row = vec![usage.name.to_owned()];
+        row.extend(count_cells(usage.assigned, report.time));
+        let possible = count_cells(usage.possible, report.time);
+        if report.all {
+            let evidence = usage.by_evidence.iter().filter(|(_, count)| count.total > 0);
+            let evidence: Vec<String> =
+                evidence.map(|(evidence, count)| format!("{evidence} {}", count.total)).collect();
+            row.extend(possible);
+            row.extend([usage.releases.join(", "), evidence.join(", ")]);
+        } else {
+            row.push(usage.possible.total.to_string());
+        }
+        rows.push(row);
     }
     let others = [
         ("signaller", report.signaller.served, report.signaller.count),
         ("(not recognised)", true, report.unrecognised),
     ];
     for (name, served, count) in others {
-        if served || count.total > 0 {
-            let [active, total, seen] = count_cells(count, report.time);
-            let mut row = [const { String::new() }; 9];
-            row[0] = name.to_owned();
-            (row[2], row[3], row[4]) = (active, total, seen);
+        if count.total > 0 || (report.all && served) {
+            let mut row = vec![name.to_owned()];
+            row.extend(count_cells(count, report.time));
             rows.push(row);
         }
     }
-    rows
+    Table { rows }
 }
 
 fn count_cells(count: CountReport, time: UnixSeconds) -> [String; 3] {
@@ -89,11 +98,15 @@ fn count_cells(count: CountReport, time: UnixSeconds) -> [String; 3] {
 }
 
 fn push_rooms(out: &mut String, rooms: &RoomsReport) {
-    let _ = writeln!(
-        out,
-        "\nrooms: {}; {} with more than one dialect, {} with more than one generation of clients ({} ever)",
-        rooms.total, rooms.mixed, rooms.mixed_generations, rooms.mixed_generations_ever
-    );
+    let _ = write!(out, "rooms: {}", rooms.total);
+    if rooms.total > 0 || rooms.mixed_generations_ever > 0 {
+        let _ = write!(
+            out,
+            "; {} with more than one dialect, {} with more than one generation ({} ever)",
+            rooms.mixed, rooms.mixed_generations, rooms.mixed_generations_ever
+        );
+    }
+    out.push('\n');
     let shown = if rooms.list_all { rooms.list.len() } else { MAX_ROOMS };
     for summary in rooms.list.iter().take(shown) {
         let peers: Vec<String> =
@@ -119,16 +132,36 @@ fn connection_row(connection: &ConnectionReport) -> [String; 5] {
     ]
 }
 
-/// Appends a table whose columns are as wide as their widest cell.
-fn push_table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+/// Appends what went wrong, if anything did.
+fn push_troubles(out: &mut String, report: &Report) {
+    if report.panics > 0 {
+        let _ = writeln!(out, "connections ended by a bug of the server: {}", report.panics);
+    }
+    for (cause, count) in report.refused.iter().filter(|(_, count)| *count > 0) {
+        let _ = writeln!(out, "refused: {count}, {}", cause.description());
+    }
+    if let Some(log) = report.log.filter(|log| log.dropped + log.summed_up > 0) {
+        let _ = writeln!(out, "log: {} lines dropped, {} summed up", log.dropped, log.summed_up);
+    }
+}
+
+impl Table {
+    /// Appends the table, whose columns are as wide as their widest cell.
+    fn push_to(&self, out: &mut String, all: bool) {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+        let is_shown = |column: usize| {
+            all || self.rows.iter().skip(1).any(|row| !matches!(&*cell(row, column), "" | "0" | "never"))
+        };
+        let shown: Vec<usize> = (0..columns).filter(|column| is_shown(*column)).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for &column in &shown {
+                let width = self.rows.iter().map(|row| cell(row, column).len()).max().unwrap_or_default();
+                let _ = write!(line, "{:<width$}  ", cell(row, column));
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
     }
 }

@@ -27,7 +27,7 @@ struct TlsState {
     config: Arc<ServerConfig>,
 }
 
-/// What changes when a file is written or replaced, symbolic links followed.
+/// Facts about a file that change when it is written or replaced, symbolic links followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     modified: Option<SystemTime>,

@@ -12,8 +12,15 @@ use super::json_view::client_view;
 use super::peer::AutoReply;
 use super::script::Observed;
 use super::transcript::{FrameKind, RecordedEvent, RecordedFrame, Scenario, to_hex};
-use crate::tools::client::dialects::v19_to_20::{CONTENT_19, CONTENT_20};
-use crate::tools::protobuf::{FieldValue, Schema, WireValue, decode, fields, put_bytes, put_number};
+use crate::tools::protobuf::{
+    FieldType, FieldValue, Schema, WireValue, decode, fields, put_bytes, put_number,
+};
+
+const NUMBER: FieldType = FieldType::Number;
+/// Fields of a content of sigver 19.
+const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
+/// Fields of a content of sigver 20.
+const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
 
 /// The views of all clients of a scenario.
 #[derive(Clone, Debug)]

@@ -19,8 +19,8 @@ impl IdMapping {
         self.numbers.entry(id).or_insert(next);
     }
 
-    /// Maps `expected` to `live`, which are in a text frame if `json`. Returns false if one of them is mapped to
-    /// another id.
+    /// Maps `expected` to `live`, which are in a text frame if `json`. Returns false if one of them is mapped
+    /// to another id.
     pub(super) fn pair(&mut self, expected: &Id, live: &Id, json: bool) -> bool {
         if !expected.is_server_generated() {
             return expected == live;

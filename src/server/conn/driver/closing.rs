@@ -18,7 +18,8 @@ impl<T: Transport, G> Driver<T, G> {
     /// Returns true if the client is among those that hold most while the memory is short.
     pub(super) fn must_shed(&self) -> bool {
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
-        self.shared.memory.sheds(held.saturating_add(self.membership.outbox().queued_bytes()))
+        let queued = self.membership.outbox().queued_bytes() as usize;
+        self.shared.memory.sheds(held.saturating_add(queued))
     }
 
     /// Closes the connection, and drops what the client has sent.

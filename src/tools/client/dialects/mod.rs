@@ -6,7 +6,7 @@ mod signaller;
 #[cfg(test)]
 mod tests;
 mod v15_to_18;
-pub(crate) mod v19_to_20;
+mod v19_to_20;
 mod v1_to_5;
 mod v6;
 mod v7_to_14;

@@ -7,9 +7,9 @@ use crate::tools::protobuf::{FieldType, FieldValue, KnownFields, Schema, decode,
 
 const NUMBER: FieldType = FieldType::Number;
 /// Fields of a content of sigver 19.
-pub(crate) const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
+const CONTENT_19: Schema = &[(1, NUMBER), (2, NUMBER), (3, FieldType::Bytes)];
 /// Fields of a content of sigver 20.
-pub(crate) const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
+const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldType::Bytes)];
 const GROUP: Schema = &[(1, NUMBER), (2, NUMBER)];
 
 /// Field numbers of a dialect.

@@ -376,8 +376,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// Text that `serde_json` accepts is accepted, with the same values; text that is accepted besides has
-        /// half a surrogate pair, or a number beyond the largest.
+        /// Text that `serde_json` accepts is accepted, with the same values; text that is accepted besides
+        /// has half a surrogate pair, or a number beyond the largest.
         #[test]
         fn values_are_those_of_serde_json(text in test_json::any_json_text()) {
             // A name by which `serde_json` marks values of its own.
@@ -392,7 +392,9 @@ mod tests {
                 (None, Some(value)) => {
                     let mut written = String::new();
                     value.write(&mut written);
-                    prop_assert!(text.contains("\\ud800") || text.contains("1e999"), "{}", text);
+                    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
+                    let overflows = words.filter_map(|word| word.parse::<f64>().ok()).any(f64::is_infinite);
+                    prop_assert!(text.contains("\\ud800") || overflows, "{}", text);
                     // What is written is again JSON to JavaScript.
                     prop_assert_eq!(again(&written), Some(written));
                 }

@@ -1,0 +1,89 @@
+//! Words among the arguments that are meant as commands. The Node.js servers ignored them all, and with them
+//! a typing error starts a public server.
+
+/// The commands, with `check-config`. A test in `tools` compares the names.
+pub(crate) const COMMANDS: [&str; 10] = [
+    "bench",
+    "check-config",
+    "completions",
+    "dialects",
+    "man",
+    "matrix",
+    "probe",
+    "record",
+    "replay",
+    "status",
+];
+
+/// Smallest similarity, from 0 to 1, of a word that is treated as a mistyped command.
+const MIN_SIMILARITY: f64 = 0.85;
+
+/// Returns what is meant by an operand that is no argument of a server, if it is recognised. `is_first` is
+/// true for the first argument of all. Names of files are operands of scripts of earlier versions, and so is
+/// `start`.
+pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
+    let word = operand.to_ascii_lowercase();
+    let advice = match word.as_str() {
+        "start" | "run" | "serve" | "now" => return None,
+        "help" | "usage" | "options" => "sigver --help lists options and commands",
+        "version" => "sigver --version prints the version",
+        "stop" | "shutdown" | "quit" | "kill" | "restart" => {
+            "a server is stopped by SIGTERM: systemctl stop, docker stop, or kill <pid>"
+        }
+        "reload" => "a server is restarted to read its configuration again",
+        "stats" | "stat" | "state" | "info" | "ps" | "list" | "connections" | "rooms" => {
+            "is 'sigver status' meant?"
+        }
+        "check" | "config" | "test" | "validate" | "configtest" => "is 'sigver check-config' meant?",
+        "benchmark" | "load" => "is 'sigver bench' meant?",
+        _ => {
+            if !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+                return None;
+            }
+            let similar = COMMANDS.map(|command| (strsim::jaro_winkler(&word, command), command));
+            let (similarity, command) = similar.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+            if similarity < MIN_SIMILARITY {
+                return None;
+            }
+            if word == command && !is_first {
+                return Some(format!("a command comes first: sigver {command}"));
+            }
+            return Some(format!("is 'sigver {command}' meant?"));
+        }
+    };
+    Some(advice.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistyped_commands_are_recognised_and_files_are_not() {
+        for (word, part) in [
+            ("statsu", "sigver status"),
+            ("Status", "sigver status"),
+            ("satus", "sigver status"),
+            ("help", "--help"),
+            ("HELP", "--help"),
+            ("version", "--version"),
+            ("stop", "SIGTERM"),
+            ("martix", "sigver matrix"),
+            ("benhc", "sigver bench"),
+            ("dialect", "sigver dialects"),
+            ("checkconfig", "sigver check-config"),
+            ("config", "sigver check-config"),
+            ("relpay", "sigver replay"),
+            ("completion", "sigver completions"),
+        ] {
+            let meant = meant_by(word, true).unwrap_or_default();
+            assert!(meant.contains(part), "{word}: {meant}");
+        }
+        assert_eq!(meant_by("status", false).as_deref(), Some("a command comes first: sigver status"));
+        for file in
+            ["server.js", "./status", "start", "now", "one", "", "-", "8000", "dist/index.js", "sigver"]
+        {
+            assert_eq!(meant_by(file, true), None, "{file}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Connections that speak another protocol than the port: TLS to plain text, plain text to TLS, and the PROXY
+//! protocol. Each gets a response that says so, in plain text: the client, or the proxy before it, shows it.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::server::refusals::RefusalCause;
+
+/// Longest time for the response to arrive.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most bytes that are read after the response.
+const MAX_REST: u64 = 64 * 1024;
+
+/// First bytes of a PROXY protocol header of version 1 and 2.
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+
+/// First bytes of a TLS handshake.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+
+/// Returns the cause to refuse a connection to a port of plain text that begins with these bytes.
+pub(super) fn detect_on_plain_port(bytes: &[u8]) -> Option<RefusalCause> {
+    if bytes.starts_with(&TLS_HANDSHAKE) {
+        return Some(RefusalCause::TlsOnPlainPort);
+    }
+    has_proxy_header(bytes).then_some(RefusalCause::ProxyHeader)
+}
+
+/// Returns the cause to refuse a connection to a port of TLS that begins with these bytes.
+pub(crate) fn detect_on_tls_port(bytes: &[u8]) -> Option<RefusalCause> {
+    if has_proxy_header(bytes) {
+        return Some(RefusalCause::ProxyHeader);
+    }
+    // Methods are capital letters in practice, and some clients begin with an empty line.
+    let is_text =
+        bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'\r' | b'\n'));
+    is_text.then_some(RefusalCause::HttpOnTlsPort)
+}
+
+fn has_proxy_header(bytes: &[u8]) -> bool {
+    PROXY_HEADERS.iter().any(|header| bytes.starts_with(header))
+}
+
+/// Sends a response of status 400 that states the cause, and ends the connection.
+pub(crate) async fn reject<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, cause: RefusalCause) {
+    let advice = match cause {
+        RefusalCause::TlsOnPlainPort => "use ws:// or http://, or give the server --key and --cert",
+        RefusalCause::HttpOnTlsPort => "use wss:// or https://",
+        RefusalCause::ProxyHeader => "switch it off in the proxy",
+        _ => "",
+    };
+    let text = format!("400 Bad Request: {}; {advice}\n", cause.description());
+    let response = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{text}",
+        text.len()
+    );
+    let exchange = async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing a socket with unread bytes would reset the connection, and the response with it.
+        tokio::io::copy(&mut stream.take(MAX_REST), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_protocols_are_recognised_by_their_first_bytes() {
+        let client_hello = [0x16, 3, 1, 2, 0, 1];
+        assert_eq!(detect_on_plain_port(&client_hello), Some(RefusalCause::TlsOnPlainPort));
+        assert_eq!(detect_on_tls_port(&client_hello), None);
+        for proxy in [&b"PROXY TCP4 192.0.2.1"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"] {
+            assert_eq!(detect_on_plain_port(proxy), Some(RefusalCause::ProxyHeader));
+            assert_eq!(detect_on_tls_port(proxy), Some(RefusalCause::ProxyHeader));
+        }
+        for http in [&b"GET / HTTP/1.1\r\n"[..], b"\r\nGET /", b"PROPFIND / HTTP/1.1", b"PRI * HTTP/2.0"] {
+            assert_eq!(detect_on_plain_port(http), None);
+            assert_eq!(detect_on_tls_port(http), Some(RefusalCause::HttpOnTlsPort));
+        }
+        assert_eq!(detect_on_tls_port(&[0x80, 0x2e, 1, 3]), None);
+    }
+}

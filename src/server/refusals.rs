@@ -1,0 +1,114 @@
+//! Connections and requests that are refused: each is counted and is a line at `debug`; those that an
+//! operator may have to mend are a line at `info` as well, at most one a minute for each cause.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use strum::VariantArray;
+
+use super::conn::ClientEndpoint;
+use super::log_limit::LogLimit;
+use crate::config::LogIp;
+
+/// Cause of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+#[non_exhaustive]
+pub enum RefusalCause {
+    /// A page of an origin that is not allowed.
+    ForeignOrigin,
+    /// A header of the PROXY protocol, which no port expects.
+    ProxyHeader,
+    /// TLS to a port of plain text.
+    TlsOnPlainPort,
+    /// HTTP in plain text to a port of TLS.
+    HttpOnTlsPort,
+    /// A TLS handshake that failed.
+    TlsHandshake,
+    /// A TLS handshake or a request that did not arrive in time.
+    Timeout,
+    /// Bytes that are no HTTP request, or one that is too long.
+    InvalidHttp,
+    /// A request with a response of status 4xx.
+    Request,
+}
+
+impl RefusalCause {
+    /// Number of causes.
+    const COUNT: usize = RefusalCause::VARIANTS.len();
+
+    /// Returns the name in the JSON status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RefusalCause::ForeignOrigin => "foreign_origin",
+            RefusalCause::ProxyHeader => "proxy_header",
+            RefusalCause::TlsOnPlainPort => "tls_on_plain_port",
+            RefusalCause::HttpOnTlsPort => "http_on_tls_port",
+            RefusalCause::TlsHandshake => "tls_handshake",
+            RefusalCause::Timeout => "timeout",
+            RefusalCause::InvalidHttp => "invalid_http",
+            RefusalCause::Request => "request",
+        }
+    }
+
+    /// Returns the cause in words.
+    pub(crate) const fn description(self) -> &'static str {
+        match self {
+            RefusalCause::ForeignOrigin => "the origin of the page is not allowed",
+            RefusalCause::ProxyHeader => "a PROXY protocol header, which this port does not expect",
+            RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
+            RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",
+            RefusalCause::TlsHandshake => "the TLS handshake failed",
+            RefusalCause::Timeout => "no TLS handshake or request in time",
+            RefusalCause::InvalidHttp => "not an HTTP request, or too long",
+            RefusalCause::Request => "a request that this server does not grant",
+        }
+    }
+
+    /// Returns true if the operator may have to mend a configuration.
+    const fn is_for_operators(self) -> bool {
+        match self {
+            RefusalCause::ForeignOrigin
+            | RefusalCause::ProxyHeader
+            | RefusalCause::TlsOnPlainPort
+            | RefusalCause::HttpOnTlsPort => true,
+            RefusalCause::TlsHandshake
+            | RefusalCause::Timeout
+            | RefusalCause::InvalidHttp
+            | RefusalCause::Request => false,
+        }
+    }
+}
+
+/// Counts of refusals by cause.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    counts: [AtomicU64; RefusalCause::COUNT],
+    lines: Mutex<[LogLimit; RefusalCause::COUNT]>,
+    log_ip: LogIp,
+}
+
+impl Refusals {
+    pub(crate) fn new(log_ip: LogIp) -> Self {
+        Refusals { log_ip, ..Refusals::default() }
+    }
+
+    /// Counts and logs a refusal. `status` is that of the HTTP response, if there was one.
+    pub(crate) fn refuse(&self, cause: RefusalCause, endpoint: ClientEndpoint, status: Option<u16>) {
+        let (index, description) = (cause as usize, cause.description());
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
+        let remote = endpoint.remote.and_then(|remote| self.log_ip.format(remote));
+        tracing::debug!(remote, tls = endpoint.tls, status, cause = description, "refused");
+        if cause.is_for_operators()
+            && let Some(count) = self.lines.lock()[index].count(Instant::now())
+        {
+            tracing::info!(count, cause = description, "refused since the last such line");
+        }
+    }
+
+    /// Returns the number of refusals so far, by cause.
+    pub(crate) fn counts(&self) -> Vec<(RefusalCause, u64)> {
+        let count = |cause: &RefusalCause| (*cause, self.counts[*cause as usize].load(Ordering::Relaxed));
+        RefusalCause::VARIANTS.iter().map(count).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! The control sockets of the servers that run on this machine, as far as the user may ask them: by the
+//! processes, which on Linux `/proc` lists with their sockets, and by the names in the usual directories.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Names of the program.
+const PROGRAMS: [&str; 2] = ["sigver", "signallerd"];
+
+/// Flag of a socket that listens, in `/proc/net/unix`.
+const LISTENS: u32 = 0x1_0000;
+
+/// Returns the paths of sockets that may be control sockets of running servers. `directories` are the usual
+/// ones.
+pub(super) fn control_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: BTreeSet<PathBuf> =
+        processes.filter(|process| is_server(process)).flat_map(|process| sockets_of(&process)).collect();
+    found.retain(|path| is_private_socket(path));
+    found.extend(named_sockets(directories));
+    found.into_iter().collect()
+}
+
+/// Returns the paths of sockets in these directories that have the name of a control socket.
+pub(super) fn named_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
+    let entries = directories.iter().flat_map(fs::read_dir).flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| number_in_name(path).is_some() && is_private_socket(path)).collect()
+}
+
+/// Returns the number in `sigver-<number>.sock`: the server's port, or its process id if it has no port.
+pub(super) fn number_in_name(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("sigver-")?.strip_suffix(".sock")?.parse().ok()
+}
+
+/// Returns true for a socket that only its owner may use. Those for clients are open to all.
+fn is_private_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|file| file.file_type().is_socket() && file.permissions().mode() & 0o077 == 0)
+}
+
+fn is_server(process: &Path) -> bool {
+    let is_number =
+        process.file_name().and_then(OsStr::to_str).is_some_and(|name| name.parse::<u32>().is_ok());
+    is_number
+        && fs::read_to_string(process.join("comm")).is_ok_and(|name| PROGRAMS.contains(&name.trim_end()))
+}
+
+/// Returns the paths of the Unix sockets on which a process listens. None if the user may not see its
+/// descriptors.
+fn sockets_of(process: &Path) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let inodes: HashSet<u64> = descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect();
+    let list = fs::read_to_string(process.join("net/unix")).unwrap_or_default();
+    let root = match namespace(process) == namespace(Path::new("/proc/self")) {
+        true => PathBuf::from("/"),
+        // That of a container or of a service with directories of its own.
+        false => process.join("root"),
+    };
+    let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
+    let paths = list.lines().filter_map(|line| listening_path(line, &inodes));
+    paths.map(|path| root.join(inside(&directory.join(path)))).collect()
+}
+
+fn namespace(process: &Path) -> Option<PathBuf> {
+    fs::read_link(process.join("ns/mnt")).ok()
+}
+
+/// Returns the path relative to the root directory.
+fn inside(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+/// Returns the path in a line of `/proc/net/unix` if it is that of a socket that listens and is among
+/// `inodes`.
+fn listening_path<'a>(line: &'a str, inodes: &HashSet<u64>) -> Option<&'a str> {
+    let mut fields = line.split_whitespace();
+    let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
+    let inode: u64 = fields.nth(2)?.parse().ok()?;
+    let path = fields.next()?;
+    // An abstract name begins with @. A path may have blanks.
+    let path = line.get(line.find(path)?..)?;
+    (flags & LISTENS != 0 && inodes.contains(&inode) && !path.starts_with('@')).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_of_a_process_are_found() {
+        let inodes = HashSet::from([41, 42, 43, 44]);
+        for (line, path) in [
+            (
+                "0000000000000000: 00000002 00000000 00010000 0001 01 42 /run/sigver/sigver-80.sock",
+                Some("/run/sigver/sigver-80.sock"),
+            ),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 41 a b.sock", Some("a b.sock")),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 45 /tmp/other.sock", None),
+            ("0000000000000000: 00000003 00000000 00000000 0001 03 43 /tmp/connected.sock", None),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 44 @abstract", None),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 44", None),
+            ("Num       RefCount Protocol Flags    Type St Inode Path", None),
+        ] {
+            assert_eq!(listening_path(line, &inodes), path, "{line}");
+        }
+    }
+
+    #[test]
+    fn names_have_a_number() {
+        for (path, number) in [
+            ("/tmp/sigver-8000.sock", Some(8000)),
+            ("sigver-4194304.sock", Some(4_194_304)),
+            ("/tmp/sigver-x.sock", None),
+            ("/tmp/other-80.sock", None),
+            ("/", None),
+        ] {
+            assert_eq!(number_in_name(Path::new(path)), number, "{path}");
+        }
+    }
+}

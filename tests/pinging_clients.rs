@@ -165,6 +165,22 @@ fn contents_wait_for_the_pong() {
     }
 }
 
+/// The first heartbeat of clients of sigver 16 to 18 is no ping: it is sent too late.
+#[test]
+fn heartbeats_of_16_and_18_are_not_answered() {
+    for dialect in [Dialect::Sigver16, Dialect::Sigver18] {
+        for delay in DELAYS {
+            let mut simulation = Simulation::new();
+            let page = simulation.open("/room", Client::new(dialect, Role::Member, "room"), delay);
+            simulation.run_for(Duration::from_secs(21));
+            let pong = Message::binary([0x28, 1].to_vec());
+            let answered = simulation.received(page).iter().any(|(_, message)| *message == pong);
+            assert!(!answered, "{dialect} {delay:?}: {:?}", simulation.received(page));
+            has_place(&mut simulation, &[page]);
+        }
+    }
+}
+
 /// Clients of netflux 1.1.0-beta.1, which speak sigver 12: an opener is pinged, and answered that it is the
 /// first whether or not it is.
 #[test]

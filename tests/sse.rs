@@ -103,6 +103,20 @@ async fn sigver_9_clients_exchange_messages_by_post() {
 }
 
 #[tokio::test]
+async fn sigver_9_0_confirms_keys_by_event() {
+    let gateway = TestGateway::start("sigver-9.0.0").await;
+    let (mut opener, opener_id) = gateway.auth().await;
+    gateway.send(&opener_id, "{\"open\":\"k\"}").await;
+    opener.expect(&["data: {\"isKeyOk\":true}"]).await;
+    let (mut joining, joiner_id) = gateway.auth().await;
+    gateway.send(&joiner_id, "{\"join\":\"k\"}").await;
+    joining.expect(&["data: {\"isKeyOk\":true}"]).await;
+    gateway.send(&joiner_id, "{\"data\":1}").await;
+    assert!(opener.event().await.ends_with(",\"data\":1}"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn both_variants_and_websockets_share_a_room() {
     let gateway = TestGateway::start("auto").await;
     let mut opener = gateway.ws("/").await;
@@ -231,6 +245,7 @@ async fn event_streams_require_their_dialects() {
         ("sigver-20", false, false),
         ("sigver-8.0.2", false, false),
         ("sigver-8", true, false),
+        ("sigver-9.0.1", false, true),
         ("sigver-9.1.0", false, true),
         ("json", true, true),
     ] {

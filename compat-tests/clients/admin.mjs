@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { openBrowser } from './lib/browser.mjs'
+import { openBufferingProxy, openPathReplacer } from './lib/faulty.mjs'
 import { startGateway } from './lib/gateway.mjs'
 import { freePort } from './lib/ports.mjs'
 
@@ -137,6 +138,42 @@ try {
     expect(steps[0].slice(0, 2), ['HTTP and TLS', 'fails'])
     expect(steps[1].slice(0, 2), ['Upgrade to a WebSocket', 'fails'])
     expect(steps[1][2].includes('Usual cause:'), true)
+  })
+  const named = (steps) => Object.fromEntries(steps.map(([name, result, detail]) => [name, `${result}: ${detail}`]))
+  await check('a proxy that replaces the path is found out', async () => {
+    const proxy = await openPathReplacer(gateway.url)
+    const steps = named(await tryPair(page, proxy.url, 'sigver-9', 'sigver-9'))
+    proxy.close()
+    for (const name of ['HTTP and TLS', 'Upgrade to a WebSocket', 'Event streams', 'Data channel']) {
+      expect([name, steps[name].split(':')[0]], [name, 'works'])
+    }
+    expect(steps['Path passed on'].startsWith('fails: two different keys are one room. Usual cause: A proxy replaces'), true)
+  })
+  await check('a proxy that knows no upgrade, and one that buffers, is found out', async () => {
+    const proxy = await openBufferingProxy(gateway.url)
+    const steps = named(await tryPair(page, proxy.url, 'sigver-9', 'sigver-9'))
+    proxy.close()
+    expect(steps['HTTP and TLS'].split(':')[0], 'works')
+    expect(steps['Upgrade to a WebSocket'].startsWith('fails: ') && steps['Upgrade to a WebSocket'].includes('proxy_http_version'), true)
+    expect(steps['Event streams'].startsWith('fails: the first event did not happen') && steps['Event streams'].includes('proxy_buffering'), true)
+    expect(steps['Data channel'].split(':')[0], 'skipped')
+  })
+  await check('TLS is tried, and a certificate that the browser does not accept is found out', async () => {
+    const file = (name) => fileURLToPath(new URL(`../../tests/fixtures/tls/${name}`, import.meta.url))
+    const tls = await startGateway(values['server-bin'], ['-h', '127.0.0.1', '-p', '0', '-k', file('ec-sec1.key'), '-c', file('ec.crt')])
+    const trusting = await browser.newContext({ ignoreHTTPSErrors: true })
+    try {
+      const address = `wss://127.0.0.1:${tls.port}`
+      const [[, , refused]] = await tryPair(page, address, 'sigver-20', 'sigver-20')
+      expect(refused.includes('the certificate is not valid for this name'), true)
+      const trustingPage = await trusting.newPage()
+      await trustingPage.goto(`${admin}/`)
+      const steps = await tryPair(trustingPage, address, 'sigver-20', 'sigver-18')
+      expect(steps.filter(([, result]) => result !== 'works'), [])
+    } finally {
+      await trusting.close()
+      await tls.stop()
+    }
   })
   await check('what clients did is counted on the page', async () => {
     const shown = () => document.querySelectorAll('#ends tbody tr').length > 0

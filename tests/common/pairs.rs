@@ -20,6 +20,9 @@ pub fn content(data: &[u8]) -> Vec<u8> {
     delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
 }
 
+/// A heartbeat of sigver 20, of either side.
+pub const HEARTBEAT: [u8; 2] = [0x08, 1];
+
 /// Returns a member and a joiner of sigver 20 that are linked.
 pub async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
     let mut first = gateway.ws(path).await;
@@ -34,7 +37,14 @@ pub async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpSt
 /// Sends a content from the joiner to the member. Returns the id of the link.
 pub async fn up(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, data: &[u8]) -> Vec<u8> {
     assert!(joiner.binary(&content(data)).await);
-    let Got::Binary(bytes) = first.message().await else { panic!("no content") };
+    let bytes = loop {
+        match first.message().await {
+            // A heartbeat of the server.
+            Got::Binary(bytes) if bytes == HEARTBEAT => {}
+            Got::Binary(bytes) => break bytes,
+            other => panic!("no content: {other:?}"),
+        }
+    };
     let tail = [&number(2, 0)[..], &delimited(4, data)].concat();
     assert!(bytes.ends_with(&tail), "{}", to_hex(&bytes[..bytes.len().min(40)]));
     // Behind the tag and the length.

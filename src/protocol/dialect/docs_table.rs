@@ -36,10 +36,16 @@ pub fn markdown() -> String {
     out.push_str(
         "| `signaller` | | boramalper/signaller | `GET /connect/<handle>` | either | deadlines | signaller.js \
          |\n\nReleases that are not in bold are used only when named: no message tells them from the bold one. \
-         Only tags exist of sigver 12 and 21: 12 is a row of its own, pinned by `--protocol sigver-12` \
-         (in `auto`, its clients are served as those of 11 and 13, and not pinged), and 21 is served as 20.1.0. Any other exact number that \
-         was never on npm, such as `sigver-15.0.3`, names the nearest release of its major version, with a warning at \
-         the start.\n\nnetflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
+         Only tags exist of sigver 9.0, 12, 15.0.0 and 21. The first three are rows of their own, pinned by their \
+         numbers; 21 is served as 20.1.0. Any other exact number that was never on npm, such as `sigver-15.0.3`, names \
+         the nearest release of its major version, with a warning at the start.\n\n\
+         - `sigver-9.0.1` answers `isKeyOk`, and its event streams take messages by POST. Not measured: the rest, which \
+         is that of 8.1 for messages and of 9.1 for event streams. A POST is answered with 200, and never with 521 or \
+         560: it is not known for which errors. In `auto`, its clients are served as those of 8 and 10.1.\n\
+         - `sigver-12` pings openers. In `auto`, its clients are served as those of 11 and 13, and not pinged.\n\
+         - `sigver-15.0.0` has ping in field 3 and pong in field 4. Not measured: the rest, which is that of 15.0.1, and \
+         the field of `joined`, which is 5. In `auto`, its clients are served as those of 15.0.4, whose pings they do not \
+         understand.\n\nnetflux clients in brackets are known from their source, the others were run.\n\n## Contents of the \
          protobuf dialects\n\n| dialect | fields of a content |\n|---|---|\n",
     );
     for dialect in Dialect::ALL {

@@ -111,3 +111,16 @@ impl Shared {
         self.timers.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activity_is_counted_only_for_an_admin_listener() {
+        let mut config = Config::default();
+        assert!(Shared::new(&config).activity.is_none());
+        config.admin = config.listen.first().cloned();
+        assert!(Shared::new(&config).activity.is_some());
+    }
+}

@@ -165,9 +165,9 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Calls `visit` for every room with the peers in it and the joiner and member of each link, as they are at
-    /// some moment during the walk. In place of its key, a room is shown by a hash that differs between hubs, so
-    /// that keys cannot be found by trial.
+    /// Calls `visit` for every room with the peers in it and the joiner and member of each link, as they are
+    /// at some moment during the walk. In place of its key, a room is shown by a hash that differs between
+    /// hubs, so that keys cannot be found by trial.
     pub fn for_each_room(&self, mut visit: impl FnMut(u32, &[PeerId], &[(PeerId, PeerId)])) {
         let (mut peers, mut links) = (Vec::new(), Vec::new());
         for shard in self.shards.iter() {

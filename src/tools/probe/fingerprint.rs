@@ -43,6 +43,8 @@ pub enum FirstFrames {
     IsFirst,
     /// `isFirst`, and a ping.
     IsFirstAndPing,
+    /// `isFirst`, and a ping in the field of sigver 15.0.0.
+    IsFirstAndPing15_0_0,
     /// Frames that no Node.js server sends.
     Other,
 }
@@ -90,6 +92,7 @@ fn first_frames(release: Release) -> FirstFrames {
     match release.family() {
         Family::Json if release.has_keepalive_of_joiners() => FirstFrames::JsonPing,
         Family::ProtobufV1 if release.has_protobuf_pong() => FirstFrames::IsFirstAndPing,
+        Family::ProtobufV1 if release.pings() => FirstFrames::IsFirstAndPing15_0_0,
         Family::ProtobufV1 => FirstFrames::IsFirst,
         Family::Json | Family::ProtobufV2 => FirstFrames::None,
     }
@@ -144,6 +147,9 @@ impl fmt::Display for Observation {
             Observation::Silent(FirstFrames::JsonPing) => f.write_str("receives {\"ping\":true}"),
             Observation::Silent(FirstFrames::IsFirst) => f.write_str("receives isFirst"),
             Observation::Silent(FirstFrames::IsFirstAndPing) => f.write_str("receives isFirst and a ping"),
+            Observation::Silent(FirstFrames::IsFirstAndPing15_0_0) => {
+                f.write_str("receives isFirst and the ping of 15.0.0")
+            }
             Observation::Silent(FirstFrames::Other) => f.write_str("receives frames of no known release"),
             Observation::EmptyPath(Some((code, reason))) | Observation::EmptyObject(Some((code, reason)))
                 if reason.is_empty() =>
@@ -233,6 +239,7 @@ mod tests {
         let alike: Vec<&[Release]> = vec![
             &[Release::V3_0_0, Release::V4_0_0],
             &[Release::V6_0_0, Release::V7_0_0],
+            &[Release::V8_1_0, Release::V9_0_1],
             &[Release::V9_1_0, Release::V10_1_0],
             &[Release::V15_0_1, Release::V15_0_2, Release::V15_0_4, Release::V15_1_0],
             &[Release::V19_0_0, Release::V19_1_2, Release::V20_0_2],

@@ -130,6 +130,9 @@ pub async fn silent(target: &Target) -> Observation {
         [first, ping] if *first == binary(&[0x10, 1]) && *ping == binary(&[0x20, 1]) => {
             FirstFrames::IsFirstAndPing
         }
+        [first, ping] if *first == binary(&[0x10, 1]) && *ping == binary(&[0x18, 1]) => {
+            FirstFrames::IsFirstAndPing15_0_0
+        }
         _ => FirstFrames::Other,
     })
 }

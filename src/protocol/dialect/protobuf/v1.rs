@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::PROBE;
 use super::layout::{ContentLayout, detect_v1_layout};
 use super::wire::{self, V1Body, V1Message, V1Schema, encode_v1_content};
@@ -42,9 +44,9 @@ struct Capabilities {
     likeliest_layout: ContentLayout,
     likeliest_schema: V1Schema,
     keepalive: Keepalive,
-    /// All releases ping, and expect their pings to be answered.
+    /// All releases ping in the same frame, and expect their pings to be answered.
     all_ping: bool,
-    /// A release pings: field 5 may be a pong.
+    /// A release pings: what is no heartbeat may be a pong.
     any_pings: bool,
     /// Field 5 asks for another member.
     try_another: bool,
@@ -63,8 +65,8 @@ impl Capabilities {
     fn new(releases: ReleaseSet, likeliest: Release) -> Self {
         let fact = |fact: fn(&V1Facts) -> bool| move |release: Release| release.v1().is_some_and(fact);
         let only = releases.single_release();
-        let all_ping = releases.all(Release::has_protobuf_pong);
-        let any_pings = releases.any(Release::has_protobuf_pong);
+        let all_ping = releases.all(Release::has_protobuf_pong) || only.is_some_and(Release::pings);
+        let any_pings = all_ping || releases.any(Release::has_protobuf_pong);
         let keepalive_of_joiners = fact(|facts| facts.keepalive_of_joiners);
         Capabilities {
             releases,
@@ -81,7 +83,7 @@ impl Capabilities {
             any_pings,
             try_another: !any_pings && releases.any(Release::has_try_another),
             probes_joiners: !all_ping && only.is_none_or(keepalive_of_joiners),
-            pings_joiners: likeliest.has_protobuf_pong() && keepalive_of_joiners(likeliest),
+            pings_joiners: likeliest.pings() && keepalive_of_joiners(likeliest),
             confirms_membership: fact(|facts| facts.confirms_membership)(likeliest),
             peer_protocols: releases.uncertain_peer_protocols(),
             error_closes_both: fact(|facts| facts.error_closes_both)(likeliest),
@@ -167,12 +169,12 @@ impl V1 {
             V1Message::Content { id, body } => self.relay(id, body, length, layout, out),
             V1Message::IsFirst => {}
             V1Message::JoinedOrStable => out.ask(Command::BecomeMember),
-            V1Message::PingOrHeartbeat if self.capabilities.all_ping => out.binary(wire::PONG),
+            V1Message::PingOrHeartbeat if self.capabilities.all_ping => out.binary(self.pong()),
             V1Message::PingOrHeartbeat => {
                 self.keepalive.on_reply();
                 // Clients that ping close without an answer; to the others it is an unknown field.
                 if self.capabilities.any_pings {
-                    out.binary(wire::PONG);
+                    out.binary(self.pong());
                 }
             }
             V1Message::PongOrTryAnother if self.capabilities.try_another => out.ask(Command::TryAnother),
@@ -287,8 +289,17 @@ impl V1 {
 
     fn start_pings(&mut self, now: Instant, out: &mut dyn OutputSink) {
         if self.keepalive.start(now) {
-            out.binary(wire::V1_HEARTBEAT);
+            out.binary(self.ping());
         }
+    }
+
+    fn ping(&self) -> Bytes {
+        let Capabilities { all_ping, likeliest_schema, .. } = self.capabilities;
+        if all_ping { likeliest_schema.ping() } else { wire::V1_HEARTBEAT }
+    }
+
+    fn pong(&self) -> Bytes {
+        self.capabilities.likeliest_schema.pong()
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
@@ -298,14 +309,14 @@ impl V1 {
     pub(in crate::protocol::dialect) fn poll(&mut self, now: Instant, out: &mut dyn OutputSink) {
         // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an
         // answer.
-        let ping = || Message::Binary(if self.client_has_spoken { wire::V1_HEARTBEAT } else { PROBE });
+        let ping = Message::Binary(if self.client_has_spoken { self.ping() } else { PROBE });
         let close = || close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive);
         match self.keepalive.poll(now) {
             None => {}
-            Some(KeepaliveDue::SendPing) => out.send(ping()),
+            Some(KeepaliveDue::SendPing) => out.send(ping),
             Some(KeepaliveDue::Close) => out.close(close()),
             Some(KeepaliveDue::SendPingThenClose) => {
-                out.send(ping());
+                out.send(ping);
                 out.close(close());
             }
         }

@@ -20,7 +20,7 @@ macro_rules! generated {
         }
     )*};
 }
-generated!(v15 => "sigver15", v15_1 => "sigver15_1", v16 => "sigver16", v18 => "sigver18", v19 => "sigver19", v20 => "sigver20");
+generated!(v15_0_0 => "sigver15_0_0", v15 => "sigver15", v15_1 => "sigver15_1", v16 => "sigver16", v18 => "sigver18", v19 => "sigver19", v20 => "sigver20");
 
 /// Message of sigver 15 to 18.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +64,11 @@ pub(super) const IS_NOT_FIRST: Bytes = Bytes::from_static(&[0x10, 0x00]);
 /// `ping: true` to sigver 15, `heartbeat: true` to sigver 16 to 18.
 pub(super) const V1_HEARTBEAT: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `pong: true` of sigver 15.
-pub(super) const PONG: Bytes = Bytes::from_static(&[0x28, 0x01]);
+const PONG: Bytes = Bytes::from_static(&[0x28, 0x01]);
+/// `ping: true` of sigver 15.0.0.
+const PING_15_0_0: Bytes = Bytes::from_static(&[0x18, 0x01]);
+/// `pong: true` of sigver 15.0.0.
+const PONG_15_0_0: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `heartbeat: true` of sigver 19 and 20.
 pub(super) const V2_HEARTBEAT: Bytes = Bytes::from_static(&[0x08, 0x01]);
 /// `connected: true`.
@@ -75,6 +79,7 @@ pub(super) const NOT_CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x00]);
 /// Schema of the messages of sigver 15 to 18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol::dialect) enum V1Schema {
+    V15_0_0,
     V15,
     V15_1,
     V16,
@@ -85,8 +90,24 @@ impl V1Schema {
     /// Returns the layout of the contents.
     const fn layout(self) -> ContentLayout {
         match self {
-            V1Schema::V15 => ContentLayout::V15_0,
+            V1Schema::V15_0_0 | V1Schema::V15 => ContentLayout::V15_0,
             V1Schema::V15_1 | V1Schema::V16 | V1Schema::V18 => ContentLayout::V15_1,
+        }
+    }
+
+    /// Returns the ping or heartbeat.
+    pub(super) const fn ping(self) -> Bytes {
+        match self {
+            V1Schema::V15_0_0 => PING_15_0_0,
+            V1Schema::V15 | V1Schema::V15_1 | V1Schema::V16 | V1Schema::V18 => V1_HEARTBEAT,
+        }
+    }
+
+    /// Returns the answer to a ping.
+    pub(super) const fn pong(self) -> Bytes {
+        match self {
+            V1Schema::V15_0_0 => PONG_15_0_0,
+            V1Schema::V15 | V1Schema::V15_1 | V1Schema::V16 | V1Schema::V18 => PONG,
         }
     }
 }
@@ -108,6 +129,7 @@ macro_rules! v1_schema {
         }
     };
 }
+v1_schema!(v15_0_0, Ping => PingOrHeartbeat, Pong => PongOrTryAnother, Joined => JoinedOrStable);
 v1_schema!(v15, Joined => JoinedOrStable, Ping => PingOrHeartbeat, Pong => PongOrTryAnother);
 v1_schema!(v15_1, Joined => JoinedOrStable, Ping => PingOrHeartbeat, Pong => PongOrTryAnother);
 v1_schema!(v16, Joined => JoinedOrStable, Heartbeat => PingOrHeartbeat);
@@ -132,13 +154,19 @@ macro_rules! v1_content {
 }
 v1_content!(v15_1, v16, v18);
 
-impl From<v15::Content> for V1Message {
-    /// Converts a content; what the client sends as an error is relayed as data (measured).
-    fn from(content: v15::Content) -> Self {
-        let (data, end) = (content.data.unwrap_or_default(), content.is_end.unwrap_or_default());
-        V1Message::Content { id: content.id.unwrap_or_default(), body: V1Body::Data { data, end } }
-    }
+/// Converts the contents of one schema of sigver 15.0; what the client sends as an error is relayed as data
+/// (measured).
+macro_rules! v15_0_content {
+    ($($module:ident),*) => {$(
+        impl From<$module::Content> for V1Message {
+            fn from(content: $module::Content) -> Self {
+                let (data, end) = (content.data.unwrap_or_default(), content.is_end.unwrap_or_default());
+                V1Message::Content { id: content.id.unwrap_or_default(), body: V1Body::Data { data, end } }
+            }
+        }
+    )*};
 }
+v15_0_content!(v15_0_0, v15);
 
 /// Converts the messages of one schema of sigver 19 or newer, whose contents have other fields.
 macro_rules! v2_schema {
@@ -178,6 +206,7 @@ pub(super) fn decode_v1(frame: Bytes, schema: V1Schema) -> Decoded<V1Message> {
         Err(frame) => frame,
     };
     Ok(match schema {
+        V1Schema::V15_0_0 => decode::<v15_0_0::Message>(frame, layout)?.r#type.map(Into::into),
         V1Schema::V15 => decode::<v15::Message>(frame, layout)?.r#type.map(Into::into),
         V1Schema::V15_1 => decode::<v15_1::Message>(frame, layout)?.r#type.map(Into::into),
         V1Schema::V16 => decode::<v16::Message>(frame, layout)?.r#type.map(Into::into),
@@ -375,6 +404,22 @@ mod tests {
         );
         for other in ["6f666665722d4a", "", "0800ff", "2205"] {
             assert_eq!(encode_for_either(77, &bytes(other)), None, "{other}");
+        }
+    }
+
+    /// sigver 15.0.0 numbers ping and pong one lower than 15.0.1.
+    #[test]
+    fn pings_of_15_0_0_have_fields_of_their_own() {
+        let (old, new) = (V1Schema::V15_0_0, V1Schema::V15);
+        for (schema, ping, pong, joined) in [(old, "1801", "2001", "2801"), (new, "2001", "2801", "1801")] {
+            assert_eq!((schema.ping(), schema.pong()), (bytes(ping), bytes(pong)));
+            for (frame, message) in [
+                (ping, V1Message::PingOrHeartbeat),
+                (pong, V1Message::PongOrTryAnother),
+                (joined, V1Message::JoinedOrStable),
+            ] {
+                assert_eq!(decode_v1(bytes(frame), schema), Ok(Some(message)), "{schema:?} {frame}");
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub use release_rows::Release;
 pub use set::ReleaseSet;
 
 use super::keepalive::Keepalive;
-use super::protobuf::ContentLayout;
+use super::protobuf::{ContentLayout, V1Schema};
 use crate::protocol::model::SenderTag;
 
 /// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a
@@ -204,9 +204,15 @@ impl Release {
         }
     }
 
-    /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15).
+    /// Returns true if the server pings, and each ping has to be answered by a pong (sigver 12 to 15).
+    pub(crate) fn pings(self) -> bool {
+        matches!(self.keepalive(), Keepalive::PingPong { .. })
+    }
+
+    /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15 from
+    /// 15.0.1 on).
     pub fn has_protobuf_pong(self) -> bool {
-        self.v1().is_some() && matches!(self.keepalive(), Keepalive::PingPong { .. })
+        self.pings() && self.v1().is_some_and(|facts| facts.schema != V1Schema::V15_0_0)
     }
 
     /// Returns true if field 5 asks for another member (sigver 18).
@@ -225,8 +231,8 @@ impl Release {
         distances.min_by_key(|(distance, _)| *distance).map(|(_, release)| release)
     }
 
-    /// Returns true if `name` is a complete version number that was never on npm: it names the release that is
-    /// nearest to it.
+    /// Returns true if `name` is a complete version number that was never on npm: it names the release that
+    /// is nearest to it.
     pub(crate) fn is_inexact(name: &str) -> bool {
         let version = name.strip_prefix("sigver-").unwrap_or(name);
         let is_known = Release::ALL.iter().any(|release| release.versions().contains(&version));
@@ -328,16 +334,17 @@ mod tests {
             ("sigver-1", Some(Release::V3_0_0)),
             ("sigver-7", Some(Release::V7_6_4)),
             ("sigver-7.1", Some(Release::V7_1_0)),
+            ("sigver-9.0", Some(Release::V9_0_1)),
             ("sigver-12", Some(Release::V12_0_0)),
+            ("sigver-15.0.0", Some(Release::V15_0_0)),
             ("sigver-21", Some(Release::V20_1_0)),
             // Of these, only tags exist.
             ("sigver-21.1.0", Some(Release::V20_1_0)),
             ("sigver-20.0.4", Some(Release::V20_0_2)),
             ("sigver-19.1.1", Some(Release::V19_1_2)),
             ("sigver-15.0.3", Some(Release::V15_0_4)),
-            ("sigver-15.0.0", Some(Release::V15_0_1)),
             ("sigver-13.0.1", Some(Release::V14_0_0)),
-            ("sigver-9.0.1", Some(Release::V9_1_0)),
+            ("sigver-9.0.2", Some(Release::V9_0_1)),
             ("sigver-7.5.0", Some(Release::V7_6_4)),
             ("sigver-99.0.0", None),
             ("sigver-20.0.x", None),

@@ -17,6 +17,19 @@ const V18: Schema = &[(1, FieldType::Message(CONTENT_15_1)), FLAGS[0], FLAGS[1],
 /// An empty candidate, by which clients of 15.0 end their messages (netflux 1.1.0-beta.8, measured).
 const LAST_CANDIDATE: [u8; 4] = [0x22, 2, 0x0a, 0];
 
+/// Fields of a message that differ between the releases.
+#[derive(Clone, Copy, Debug)]
+struct Fields {
+    /// `joined` or `stable`.
+    joined: u32,
+    /// `ping` or `heartbeat`.
+    ping: u32,
+    pong: u32,
+}
+
+const FIELDS: Fields = Fields { joined: 3, ping: 4, pong: 5 };
+const FIELDS_15_0_0: Fields = Fields { joined: 5, ping: 3, pong: 4 };
+
 /// A client of sigver 15 to 18.
 #[derive(Debug)]
 pub(crate) struct V1Client {
@@ -26,6 +39,7 @@ pub(crate) struct V1Client {
     /// The client answers pings, and sends no heartbeats.
     has_pong: bool,
     schema: Schema,
+    fields: Fields,
     is_member: bool,
     /// The client pings the server when it connects (netflux 1.2.0-beta.1 to 2.0.3).
     pings: bool,
@@ -36,7 +50,7 @@ impl V1Client {
     /// Returns a client that is not connected yet.
     pub(crate) fn new(release: Release, role: Role) -> Self {
         let has_content_15_0 = release.dialect().content_layout() == Some(ContentLayout::V15_0);
-        let has_pong = release.has_protobuf_pong();
+        let has_pong = release.pings();
         let schema = match (has_content_15_0, has_pong || release.has_try_another()) {
             (true, _) => V15_0,
             (false, true) => V18,
@@ -47,6 +61,7 @@ impl V1Client {
             has_content_15_0,
             has_pong,
             schema,
+            fields: if release == Release::V15_0_0 { FIELDS_15_0_0 } else { FIELDS },
             is_member: false,
             pings: false,
             awaits_pong: false,
@@ -88,7 +103,7 @@ impl V1Client {
 impl SyntheticClient for V1Client {
     fn on_open(&mut self, _first: Option<&TestMessage>) -> Vec<ClientAction> {
         self.awaits_pong = self.pings;
-        self.pings.then(|| ClientAction::Send(ClientFrame::Binary(vec![0x20, 1]))).into_iter().collect()
+        self.pings.then(|| ClientAction::Send(flag(self.fields.ping))).into_iter().collect()
     }
 
     /// Ignores the frame (measured).
@@ -103,18 +118,18 @@ impl SyntheticClient for V1Client {
                 ClientAction::Close(Some(4010)),
             ];
         };
+        let Fields { ping, pong, .. } = self.fields;
         match message.0.last() {
             Some((1, FieldValue::Message(content))) => self.on_content(content),
             Some((2, FieldValue::Number(0))) => vec![ClientAction::Report(ClientEvent::LinkedToMember)],
             Some((2, _)) if !std::mem::replace(&mut self.is_member, true) => {
                 vec![ClientAction::Report(ClientEvent::BecameMember)]
             }
-            Some((4, _)) if self.has_pong => vec![
-                ClientAction::Send(ClientFrame::Binary(vec![0x28, 1])),
-                ClientAction::Report(ClientEvent::HeartbeatRequest),
-            ],
-            Some((4, _)) => vec![ClientAction::Report(ClientEvent::HeartbeatRequest)],
-            Some((5, _)) if self.pings && !std::mem::take(&mut self.awaits_pong) => {
+            Some((field, _)) if *field == ping && self.has_pong => {
+                vec![ClientAction::Send(flag(pong)), ClientAction::Report(ClientEvent::HeartbeatRequest)]
+            }
+            Some((field, _)) if *field == ping => vec![ClientAction::Report(ClientEvent::HeartbeatRequest)],
+            Some((field, _)) if *field == pong && self.pings && !std::mem::take(&mut self.awaits_pong) => {
                 vec![unexpected("a pong without a ping")]
             }
             _ => Vec::new(),
@@ -142,10 +157,15 @@ impl SyntheticClient for V1Client {
     }
 
     fn encode_joined(&mut self) -> Option<ClientFrame> {
-        Some(ClientFrame::Binary(vec![0x18, 1]))
+        Some(flag(self.fields.joined))
     }
 
     fn heartbeat(&self) -> Option<ClientFrame> {
-        (!self.has_pong).then(|| ClientFrame::Binary(vec![0x20, 1]))
+        (!self.has_pong).then(|| flag(self.fields.ping))
     }
+}
+
+/// Returns a message of one field that is true.
+fn flag(field: u32) -> ClientFrame {
+    ClientFrame::Binary(number(field, 1))
 }

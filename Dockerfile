@@ -10,4 +10,7 @@ COPY --from=build /build/target/release/sigver /usr/local/bin/sigver
 RUN ln -s sigver /usr/local/bin/signallerd
 USER 65534:65534
 EXPOSE 8000
+STOPSIGNAL SIGTERM
+# The port is that of SIGVER_PORT, or 8000.
+HEALTHCHECK --interval=30s --timeout=6s --start-period=5s CMD ["sigver", "healthcheck"]
 CMD ["sigver"]

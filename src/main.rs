@@ -2,6 +2,8 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic if the output is closed or full")]
 
+mod service_manager;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -119,6 +121,7 @@ async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> 
             "warning: no control socket, so that 'sigver status' does not work: {error}\n"
         ));
     }
+    service_manager::notify_ready();
     print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
     let mut signals = async move || {
@@ -132,6 +135,7 @@ async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> 
     tokio::spawn(async move {
         signals().await;
         tracing::info!(drain_timeout_s, "stopping");
+        service_manager::notify_stopping();
         drained.cancel();
         signals().await;
         tracing::info!("stopping at once");
@@ -156,6 +160,7 @@ async fn reload_at_signals(
     log_filter: Option<LogFilterHandle>,
 ) {
     while requests.recv().await.is_some() {
+        service_manager::notify_reloading();
         // Reads files, which may take a moment; signals are rare.
         let reloaded = tokio::task::block_in_place(|| match command_line.parse() {
             Outcome::Run(config, warnings) => {
@@ -175,6 +180,7 @@ async fn reload_at_signals(
             }
             Err(error) => tracing::error!(error, "not reloaded: the former settings stay in force"),
         }
+        service_manager::notify_reloaded();
     }
 }
 

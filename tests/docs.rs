@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -26,6 +28,38 @@ fn docker_recipe_is_the_dockerfile() {
         read("docs/howto/deploy-docker.md").contains(&format!("```dockerfile\n{instructions}\n```")),
         "{instructions}"
     );
+}
+
+#[test]
+fn systemd_units_are_those_of_the_packages() {
+    let document = read("docs/howto/deploy-systemd.md");
+    for unit in ["packaging/sigver.service", "packaging/sigver.socket"] {
+        assert!(document.contains(&format!("```ini\n{}```", read(unit))), "{unit} is not quoted as it is");
+    }
+}
+
+#[test]
+fn versions_of_packages_are_that_of_the_program() {
+    let package: serde_json::Value = serde_json::from_str(&read("packaging/npm/package.json")).unwrap();
+    assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// The exposure by the reckoning of systemd, whose program may not be on the machine.
+#[cfg(target_os = "linux")]
+#[test]
+fn unit_is_confined() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/sigver.service");
+    let analysis = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
+        .arg(unit)
+        .output();
+    match analysis {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("skipped: there is no systemd-analyze")
+        }
+        Err(error) => panic!("{error}"),
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use common::process::Served;
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{TestGateway, eventually, hex, soon};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const CLOSED: fn() -> Got = || Got::Close(Some(1001), "the server is shutting down".to_owned());
@@ -79,6 +80,32 @@ async fn messages_are_relayed_until_the_close_and_new_clients_refused() {
     }
     assert!(relayed >= 4, "{relayed}");
     assert!(soon("a refusal", TcpStream::connect(address)).await.is_err());
+    stopped.abort();
+}
+
+#[tokio::test]
+async fn first_request_of_an_accepted_connection_is_served_during_the_drain() {
+    let gateway = draining_gateway(Duration::from_secs(3600)).await;
+    let silent = gateway.tcp().await;
+    let mut half = gateway.tcp().await;
+    let upgrade = request("/half");
+    let (begin, rest) = upgrade.as_bytes().split_at(20);
+    half.write_all(begin).await.unwrap();
+    let event_stream = gateway.tcp().await;
+    // All of them are accepted, as connections are in their order.
+    drop(first_member(&gateway, "/accepted").await);
+    let status = gateway.status.clone();
+    let stopped = gateway.begin_stop();
+    eventually("the drain", || status.shared.shutdown.is_draining()).await;
+    half.write_all(rest).await.unwrap();
+    let mut head = [0; 12];
+    soon("an answer", half.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    let get = "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nOrigin: http://x\r\n\r\n";
+    ask_on(event_stream, get).await.expect(&[":ok"]).await;
+    let mut ws = Ws::open(silent, "/silent").await;
+    assert!(ws.binary(&hex("1a02080b")).await);
+    ws.expect(&[Got::binary("2001")]).await;
     stopped.abort();
 }
 

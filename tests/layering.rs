@@ -34,8 +34,8 @@ const MAY_USE: [(&str, &[&str]); 16] = [
 /// Modules that may use nothing of the crate but themselves.
 const ALONE: [&str; 1] = ["tools::protobuf"];
 
-/// The program and the crate's first page.
-const ROOTS: [&str; 2] = ["lib", "main"];
+/// The program with its notifications, and the crate's first page.
+const ROOTS: [&str; 3] = ["lib", "main", "service_manager"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -15,6 +15,7 @@ const COMMANDS: &str = "\
 Commands, each with a --help of its own:
   sigver check-config  check the configuration, and print it with its sources
   sigver status        show the status of a running server, by dialect
+  sigver healthcheck   test that a running server answers
   sigver dialects      list the dialects, and the releases that speak them
   sigver matrix        test how well old and new clients work together
   sigver probe         detect the dialects that a server speaks

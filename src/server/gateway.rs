@@ -203,7 +203,6 @@ impl Gateway {
     /// once. Returns when all are closed, or seven seconds later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
-        let control = admin_socket.as_ref().ok().and_then(Option::as_ref);
         let tls = frontend.tls.clone();
         let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
         let drain = async {
@@ -214,7 +213,7 @@ impl Gateway {
         };
         tokio::select! {
             () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = or_pending(control.map(|socket| socket.serve(&status))) => {}
+            () = AdminSocket::serve_opened(&admin_socket, &status) => {}
             () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
             () = or_pending(tls.map(ReloadableTls::watch)) => {}
         }
@@ -387,7 +386,7 @@ impl Frontend {
         };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
-            () = self.shared.shutdown.draining() => return,
+            () = self.shared.shutdown.admission_over() => return,
         };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {

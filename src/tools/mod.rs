@@ -5,6 +5,7 @@ pub mod bench;
 pub mod client;
 pub mod dial;
 mod ephemeral_server;
+mod healthcheck;
 pub mod matrix;
 pub mod probe;
 pub mod protobuf;
@@ -28,6 +29,7 @@ use crate::config::redact::may_be_secret;
 use crate::output::{self, StdoutError};
 use crate::protocol::dialect::{Dialect, Release, markdown};
 use crate::tools::client::protocol::Protocol;
+use healthcheck::HealthcheckArgs;
 use status::StatusArgs;
 use text_table::{CellAlignment, text_table};
 
@@ -53,6 +55,8 @@ enum Tool {
     Options,
     /// Show the connections, dialects and rooms of a gateway on this machine
     Status(StatusArgs),
+    /// Test that a gateway answers, for Docker, systemd and scripts
+    Healthcheck(HealthcheckArgs),
     /// Measure how well members of each dialect and joiners of each other work together on a server
     Matrix(matrix::cli::MatrixArgs),
     /// Find out which dialects and releases a server speaks
@@ -96,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Tool::Options) => print(&cli::markdown()),
         Ok(Tool::Status(args)) => block_on(status::run(args)),
+        Ok(Tool::Healthcheck(args)) => block_on(healthcheck::run(args)),
         Ok(Tool::Matrix(matrix)) => block_on(matrix.run()),
         Ok(Tool::Probe(probe)) => block_on(probe.run()),
         Ok(Tool::Bench(bench)) => block_on(bench.run()),

@@ -145,6 +145,8 @@ impl Scrape {
                     count.last_seen.map(|UnixSeconds(seconds)| ([name], u64::from(seconds)))
                 }),
             ),
+            counter("sigver_refused", "Refused connections and requests, by cause.")
+                .with(&["cause"], report.refused.iter().map(|(cause, count)| ([cause.name()], *count))),
             gauge("sigver_recognised_connections", "Open connections, by dialect and the evidence for it.")
                 .with(&["dialect", "evidence"], by_evidence),
             MetricFamily {

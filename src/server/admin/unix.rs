@@ -20,6 +20,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest request line, in bytes.
 const MAX_LINE: u64 = 200;
 
+/// Time between two attempts to open a socket that another server uses.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Mode of the socket: its user alone may connect.
+const SOCKET_MODE: u32 = 0o600;
+
 /// User id of root, which may ask as well.
 const ROOT: u32 = 0;
 
@@ -37,7 +43,7 @@ impl AdminSocket {
         let mut first_error = None;
         for path in paths {
             // A client that connects before the file has this mode is still checked by `is_authorized`.
-            match UnixSocket::bind(path, 0o600).await {
+            match UnixSocket::bind(path, SOCKET_MODE).await {
                 Ok(socket) => return Ok(Some(AdminSocket(socket))),
                 Err(error) => {
                     let in_use = !matches!(error, UnixSocketError::Io { .. });
@@ -51,9 +57,29 @@ impl AdminSocket {
         first_error.map_or(Ok(None), Err)
     }
 
+    /// Opens a control socket at `path` as soon as the other server there has closed its own: one that drains
+    /// while this one serves already.
+    async fn open_when_free(path: &Path) -> AdminSocket {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            if let Ok(socket) = UnixSocket::bind(path, SOCKET_MODE).await {
+                return AdminSocket(socket);
+            }
+        }
+    }
+
     /// Path of the socket.
     pub fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Answers requests at the socket that [`open`](Self::open) opened, or could not yet; never returns.
+    pub async fn serve_opened(opened: &Result<Option<AdminSocket>, UnixSocketError>, status: &StatusService) {
+        match opened {
+            Ok(Some(socket)) => socket.serve(status).await,
+            Err(UnixSocketError::InUse(path)) => Self::open_when_free(path).await.serve(status).await,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Answers requests; never returns.

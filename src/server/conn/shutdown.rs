@@ -10,6 +10,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::model::PeerId;
 
+/// Time for the first request of connections that were accepted before the drain. Their clients were promised
+/// a server, and another one that has taken over cannot serve these connections.
+const ADMISSION_GRACE: Duration = Duration::from_secs(1);
+
 /// The end of a server.
 #[derive(Debug, Default)]
 pub struct Shutdown {
@@ -53,7 +57,7 @@ impl Shutdown {
         self.tasks.close();
     }
 
-    /// Returns true if no new client is served any more.
+    /// Returns true if no new connection is accepted any more.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
@@ -74,9 +78,20 @@ impl Shutdown {
         self.window.get().map(|window| window.close_at(id))
     }
 
-    /// Waits until no new client is served any more.
+    /// Waits until no new connection is accepted any more.
     pub fn draining(&self) -> WaitForCancellationFuture<'_> {
         self.draining.cancelled()
+    }
+
+    /// Waits until connections without a request are to end: some time after the begin of the drain.
+    pub async fn admission_over(&self) {
+        self.draining().await;
+        // Boxed, as each new connection has this state.
+        let grace = Box::pin(tokio::time::sleep(ADMISSION_GRACE));
+        tokio::select! {
+            () = grace => {}
+            () = self.closing() => {}
+        }
     }
 
     /// Waits until all connections are to close.

@@ -70,7 +70,7 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     *request.method_mut() = head.method?.parse().ok()?;
     *request.uri_mut() = head.path?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers;
-    if !routes.websockets || routes.shutdown.is_draining() || !upgrade::is_upgrade(&request) {
+    if !routes.websockets || !upgrade::is_upgrade(&request) {
         return None;
     }
     let path = request.uri().path();

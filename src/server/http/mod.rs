@@ -88,7 +88,7 @@ pub(crate) struct Routes {
     pub(crate) signaller: Option<Arc<Signaller>>,
     /// The event streams.
     pub(crate) events: Option<Arc<SseService>>,
-    /// The end of the server, in which new clients are refused.
+    /// The end of the server, in which new clients on used connections are refused.
     pub(crate) shutdown: Arc<Shutdown>,
     /// The counts of clients that take too long.
     pub(crate) telemetry: Arc<Telemetry>,
@@ -122,7 +122,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 return None;
             }
         },
-        () = routes.shutdown.draining() => return None,
+        () = routes.shutdown.admission_over() => return None,
     };
     match first {
         FirstRead::Upgrade { response, prefetched, target } => {
@@ -155,6 +155,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         granted: Mutex::default(),
         upgrade: Notify::new(),
         posted: AtomicBool::new(false),
+        requested: AtomicBool::new(false),
         routes,
         streams,
     });
@@ -178,6 +179,9 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         let mut stop = pin!(async {
             let stop = async {
                 shutdown.draining().await;
+                if !service.requested.load(Ordering::Relaxed) {
+                    Box::pin(shutdown.admission_over()).await;
+                }
                 if service.streams.started.load(Ordering::Relaxed) || service.posted.load(Ordering::Relaxed) {
                     shutdown.closing().await;
                 }
@@ -249,6 +253,8 @@ struct HttpService {
     upgrade: Notify,
     /// True once a client of an event stream sent by this connection.
     posted: AtomicBool,
+    /// True once the connection had a request.
+    requested: AtomicBool,
     routes: Arc<Routes>,
     streams: StreamLifecycle,
 }
@@ -276,7 +282,8 @@ impl HttpService {
     /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
     /// none to HTTP/1.0, so the response is left to the WebSocket.
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        if self.routes.shutdown.is_draining() && *request.method() == Method::GET {
+        let is_first = !self.requested.swap(true, Ordering::Relaxed);
+        if self.routes.shutdown.is_draining() && !is_first && *request.method() == Method::GET {
             // A POST may be for an event stream that is still open.
             return upgrade::unavailable().map(ResponseBody::Full);
         }

@@ -57,7 +57,8 @@ fn usage_table(report: &Report) -> Table {
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for usage in &report.dialects {
         let is_seen = usage.assigned.total + usage.possible.total > 0;
-        if !is_seen && !(report.all && usage.served) {
+        let is_shown = is_seen || (report.all && usage.served);
+        if !is_shown {
             continue;
         }
         let mut row = vec![usage.name.to_owned()];

@@ -98,7 +98,18 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+/// Returns the port of a server on this machine: the given one, or that of the environment.
+pub(super) fn port_of_server(given: Option<u16>) -> Result<Option<u16>, ValueError> {
+    match (given, env("SIGVER_PORT")) {
+        (Some(port), _) => Ok(Some(port)),
+        // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
+        (None, Some(text)) if !text.contains("://") => parse::port(&text).map(Some),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Returns the value of an environment variable, unless it is empty.
+pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -107,12 +118,7 @@ fn admin_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
 }
 
 async fn request(args: &StatusArgs) -> Result<String, StatusError> {
-    let port = match (args.port, env("SIGVER_PORT")) {
-        (Some(port), _) => Some(port),
-        // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.
-        (None, Some(text)) if !text.contains("://") => Some(parse::port(&text)?),
-        (None, _) => None,
-    };
+    let port = port_of_server(args.port)?;
     let control = match (&args.control, args.port, env("SIGVER_CONTROL")) {
         (Some(control), _, _) => control.clone(),
         // An explicit port does not mean the server of the environment.

@@ -56,7 +56,7 @@
 //! | wing | contents |
 //! |---|---|
 //! | [`protocol`] | Pure state machines, without I/O, clock, randomness or tasks: `frame`, `model` (commands, events, payloads), `dialect` (every codec, and the facts of each release), `detect`, `room`, and the rules of `signaller` |
-//! | [`server`] | [`Gateway`], and what it consists of: `listener`, `tls`, `http`, `transport`, `conn`, `hub`, `signaller`, `telemetry`, `admin` |
+//! | [`server`] | [`Gateway`], and what it consists of: `listener`, `admission`, `tls`, `http`, `transport`, `conn`, `hub`, `signaller`, `telemetry`, `admin` |
 //! | [`tools`] | The other commands of the program: synthetic clients of every dialect, `matrix`, `probe`, `bench`, `replay` |
 //!
 //! [`cli`] turns arguments and environment variables into a [`Config`]; [`config`] has its types and parsers.

@@ -172,29 +172,34 @@ async fn message_that_is_begun_has_a_deadline() {
 async fn memory_of_all_clients_is_bounded() {
     let gateway = TestGateway::configured(|config| {
         config.protocol = "sigver-20".parse().unwrap();
-        config.max_buffered = 1 << 20;
+        config.limits.max_buffered = Some(1 << 20);
     })
     .await;
     let (mut member, mut joiner) = pair(&gateway, "/k").await;
     let begun = frame(0x02, &[7; 300 * 1024]);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        // Before any of them holds something: no new clients are admitted then.
+        clients.push(gateway.ws("/held").await);
+    }
     let mut held = Vec::new();
     let closed = loop {
-        let mut ws = gateway.ws("/held").await;
+        let mut ws = clients.pop().expect("1.2 MiB are not held");
         assert!(ws.raw(&begun).await);
         match tokio::time::timeout(Duration::from_millis(300), ws.next()).await {
             Ok(got) => break got,
             Err(_) => held.push(ws),
         }
-        assert!(held.len() < 4, "1.2 MiB are held");
     };
     let why = "the server holds too much for its clients, try again later";
     assert_eq!(closed, Got::Close(Some(1013), why.to_owned()));
     assert!(!held.is_empty());
     // Others do not need memory for their messages.
     up(&mut member, &mut joiner, b"offer").await;
-    drop(held);
+    drop((held, clients));
     drop((member, joiner));
     eventually("an empty hub", || gateway.rooms() == 0).await;
+    eventually("the memory", || !gateway.status.shared.memory.refuses_clients()).await;
     let mut ws = gateway.ws("/again").await;
     assert!(ws.raw(&begun).await);
     ws.expect_nothing().await;

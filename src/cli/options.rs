@@ -193,7 +193,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 31] = [
+pub(super) static OPTIONS: [OptionSpec; 44] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -285,6 +285,63 @@ pub(super) static OPTIONS: [OptionSpec; 31] = [
     })
     .help(Limits, "Longest wait for the first frame of a client that should send first")
     .exceeded("closes the connection with 1008"),
+    set("tls-timeout", "seconds", "10", |d, v| parse::seconds(v).map(|v| d.config.limits.tls_timeout = v))
+        .help(Limits, "Longest TLS handshake")
+        .exceeded("drops the connection"),
+    set("head-timeout", "seconds", "10", |d, v| parse::seconds(v).map(|v| d.config.limits.head_timeout = v))
+        .help(Limits, "Longest wait for a request head, also on a connection that was used before")
+        .exceeded("drops the connection"),
+    set("max-connections", "number", "auto", |d, v| {
+        parse::connections(v).map(|v| d.config.limits.max_connections = v)
+    })
+    .help(Limits, "Connections at the same time; auto is the limit of open files, less 64")
+    .exceeded("answers new ones with 503 before they are read; drops them if they are TLS"),
+    set("max-connections-per-address", "number", "off", |d, v| {
+        parse::limit(v, "connections").map(|v| d.config.limits.max_connections_per_address = v)
+    })
+    .help(Limits, "Connections of one address at the same time; of IPv6, of one /64. Not for Unix sockets")
+    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS"),
+    set("max-connection-rate", "number", "off", |d, v| {
+        parse::limit(v, "connections").map(|v| d.config.limits.max_connection_rate = v)
+    })
+    .help(Limits, "New connections of one address in a second")
+    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS"),
+    set("max-streams-per-address", "number", "off", |d, v| {
+        parse::limit(v, "event streams").map(|v| d.config.limits.max_streams_per_address = v)
+    })
+    .help(Limits, "Event streams of one address at the same time")
+    .exceeded("answers new ones with 429"),
+    set("max-message-rate", "number", "off", |d, v| {
+        parse::limit(v, "messages").map(|v| d.config.limits.max_message_rate = v)
+    })
+    .help(Limits, "Messages, pings and pongs that are read from one connection in a second")
+    .exceeded("the connection is not read until its rate allows it"),
+    set("max-byte-rate", "bytes", "off", |d, v| {
+        parse::limit(v, "bytes").map(|v| d.config.limits.max_byte_rate = v)
+    })
+    .help(Limits, "Bytes of messages that are read from one connection in a second. At least --max-message")
+    .exceeded("the connection is not read until its rate allows it"),
+    set("max-rooms", "number", "1000000", |d, v| parse::room_count(v).map(|v| d.config.limits.max_rooms = v))
+        .help(Limits, "Rooms at the same time")
+        .exceeded("closes who would open another one with 1013"),
+    set("max-rooms-per-connection", "number", "18", |d, v| {
+        parse::rooms_per_connection(v).map(|v| d.config.limits.max_rooms_per_connection = v)
+    })
+    .help(Limits, "Rooms of one connection at the same time, which only clients of sigver 8 to 14 have several of")
+    .exceeded("the connection leaves the room that it entered first"),
+    set("max-members", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_members = v))
+        .help(Limits, "Members of one room")
+        .exceeded("closes who would become another one with 1013"),
+    set("max-joiners", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_joiners = v))
+        .help(Limits, "Clients in one room that are not members yet")
+        .exceeded("closes who would join with 1013"),
+    set("max-memory", "bytes", "auto", |d, v| parse::memory(v).map(|v| d.config.limits.max_memory = v))
+        .help(
+            Limits,
+            "Memory of the process; half of it is for begun messages, bodies and queues. auto is four fifths \
+             of what the system or the control group has",
+        )
+        .exceeded("near it, answers new clients with 503, and closes those that hold most with 1013"),
     OptionSpec::new(
         "signaller-origin",
         Some("expression"),

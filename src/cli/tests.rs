@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use super::*;
 use crate::config::{
     AdminSocketPath, DetectionTimeouts, EnabledTransports, ListenAddress, LogIp, PipeLimits, RoomPolicy,
-    SignallerConfig, TlsFiles,
+    ServerLimits, SignallerConfig, TlsFiles,
 };
 
 mod config_file;
@@ -209,6 +209,22 @@ fn every_option_reaches_the_configuration() {
             silence: Duration::from_millis(2),
             first_frame: Duration::from_secs(3),
         },
+        limits: ServerLimits {
+            tls_timeout: Duration::from_secs(11),
+            head_timeout: Duration::from_secs(12),
+            max_connections: Some(13),
+            max_connections_per_address: Some(14),
+            max_connection_rate: Some(15),
+            max_streams_per_address: Some(16),
+            max_message_rate: Some(17),
+            max_byte_rate: Some(1800),
+            max_rooms: 19,
+            max_rooms_per_connection: 20,
+            max_members: 21,
+            max_joiners: 22,
+            max_memory: Some(1 << 30),
+            ..ServerLimits::default()
+        },
         drain_timeout: Duration::from_secs(8),
         log: "debug".parse().unwrap(),
         log_ip: LogIp::Prefix,
@@ -252,6 +268,19 @@ fn every_option_reaches_the_configuration() {
         ("signaller-max-size", "6"),
         ("signaller-max-messages", "7"),
         ("type", "sse"),
+        ("tls-timeout", "11"),
+        ("head-timeout", "12"),
+        ("max-connections", "13"),
+        ("max-connections-per-address", "14"),
+        ("max-connection-rate", "15"),
+        ("max-streams-per-address", "16"),
+        ("max-message-rate", "17"),
+        ("max-byte-rate", "1800"),
+        ("max-rooms", "19"),
+        ("max-rooms-per-connection", "20"),
+        ("max-members", "21"),
+        ("max-joiners", "22"),
+        ("max-memory", "1073741824"),
     ];
     let given = |option: &&str, value: &str| {
         let values = find_long(option).unwrap().split_list(value).into_iter();
@@ -291,6 +320,12 @@ fn errors_name_the_value_and_its_source() {
          It is a whole number of bytes from 1 to 1073741824."
     );
     assert!(failure(&["--max-message", "9000000"], &[]).ends_with("add --max-pending 9000000 or more"));
+    assert!(failure(&["--max-byte-rate", "9000"], &[]).ends_with("add --max-message 9000 or less"));
+    assert_eq!(
+        failure(&["--max-connection-rate", "0"], &[]),
+        "error: option '--max-connection-rate <number>' argument '0' is invalid. \
+         It is off, or a whole number of connections from 1 to 4294967295."
+    );
     assert!(failure(&["-k", "key.pem"], &[]).starts_with("error: '-k, --key <file path>' was given without"));
 }
 

@@ -4,6 +4,7 @@
 //! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod admin_socket;
+pub mod limits;
 mod listen_address;
 mod log_ip;
 pub mod parse;
@@ -20,6 +21,7 @@ use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
 pub use admin_socket::AdminSocketPath;
+pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
 pub use log_ip::LogIp;
 pub use pem_source::PemSource;
@@ -40,12 +42,6 @@ pub const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
 /// The Node.js servers had no bound: one receiver that stopped reading could exhaust the memory of the
 /// process.
 pub const DEFAULT_MAX_PENDING: usize = 4 << 20;
-
-/// Memory that all clients together may make the server hold, in bytes: 256 MiB of begun messages, bodies of
-/// requests and queues.
-///
-/// The Node.js servers had no bound.
-pub const DEFAULT_MAX_BUFFERED: usize = 256 << 20;
 
 /// Time over which connections are closed when the gateway stops. netflux comes back a fixed time after a
 /// close, so that closes at one time would be joins at one time.
@@ -80,9 +76,8 @@ pub struct Config {
     /// Longest send queue of a client, in bytes; a client with a longer one is disconnected. See
     /// [`DEFAULT_MAX_PENDING`].
     pub max_pending: usize,
-    /// Memory that all clients together may make the server hold, in bytes. Whoever asks for more is
-    /// disconnected. See [`DEFAULT_MAX_BUFFERED`].
-    pub max_buffered: usize,
+    /// Limits of what clients may use, but for those of single messages and queues.
+    pub limits: ServerLimits,
     /// True (the default) if WebRTC payloads are translated between the netflux generations.
     pub transcode: bool,
     /// The clients that meet under one key. By default all.
@@ -118,7 +113,7 @@ impl Default for Config {
             protocol: ProtocolSet::default(),
             max_message: DEFAULT_MAX_MESSAGE,
             max_pending: DEFAULT_MAX_PENDING,
-            max_buffered: DEFAULT_MAX_BUFFERED,
+            limits: ServerLimits::default(),
             transcode: true,
             rooms: RoomPolicy::default(),
             detection: DetectionTimeouts::default(),
@@ -156,13 +151,19 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::PendingBelowMessage`] and [`ConfigError::MarginAboveMax`].
+    /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`] and
+    /// [`ConfigError::MarginAboveMax`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {
                 max_message: self.max_message,
                 max_pending: self.max_pending,
             });
+        }
+        if let Some(rate) = self.limits.max_byte_rate
+            && (rate as usize) < self.max_message
+        {
+            return Err(ConfigError::RateBelowMessage { max_message: self.max_message, max_byte_rate: rate });
         }
         if self.detection.margin > self.detection.silence {
             return Err(ConfigError::MarginAboveMax {
@@ -272,6 +273,17 @@ pub enum ConfigError {
         max_message: usize,
         /// Longest send queue, in bytes.
         max_pending: usize,
+    },
+    /// A message of the largest size would take longer than clients wait for an answer to a heartbeat.
+    #[error(
+        "'--max-byte-rate <bytes>' ({max_byte_rate}) must not be less than '--max-message <bytes>' ({max_message}): \
+         add --max-message {max_byte_rate} or less"
+    )]
+    RateBelowMessage {
+        /// Longest message, in bytes.
+        max_message: usize,
+        /// Bytes in a second.
+        max_byte_rate: u32,
     },
     /// The margin is longer than the whole wait may be.
     #[error(

@@ -25,6 +25,15 @@ const LONG_SECONDS: RangeInclusive<u64> = 1..=0x7fff_ffff;
 /// A pipe closes after its last message, so there is at least one.
 const MESSAGES: RangeInclusive<u64> = 1..=u32::MAX as u64;
 
+/// Up to four billion.
+const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// A room of one member is that of its dialect.
+const ROOM_SIZE: RangeInclusive<u64> = 2..=u32::MAX as u64;
+/// One as a member, one as a joiner. Those of one connection are a list that is searched.
+const ROOMS_PER_CONNECTION: RangeInclusive<u64> = 2..=1000;
+/// From four times what the server needs without clients to a PiB.
+const MEMORY: RangeInclusive<u64> = 32 << 20..=1 << 50;
+
 /// An invalid value. The text is a sentence that states the valid ones.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -42,6 +51,9 @@ pub enum ValueError {
         /// Greatest valid number.
         max: u64,
     },
+    /// The text is neither a word nor a whole number in a range.
+    #[error(transparent)]
+    WordOrRange(Box<WordOrRangeError>),
     /// The text is none of a few words, which this lists.
     #[error("It is {0}.")]
     Word(&'static str),
@@ -69,6 +81,21 @@ pub enum ValueError {
     /// The value is no text.
     #[error("It is not Unicode.")]
     NotUnicode,
+}
+
+/// A value that is neither a word nor a whole number in a range.
+#[derive(Debug, Error)]
+#[error("It is {word}, or a whole number of {unit} from {min} to {max}.")]
+#[non_exhaustive]
+pub struct WordOrRangeError {
+    /// Valid word.
+    pub word: &'static str,
+    /// Unit of the number.
+    pub unit: &'static str,
+    /// Least valid number.
+    pub min: u64,
+    /// Greatest valid number.
+    pub max: u64,
 }
 
 /// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
@@ -139,6 +166,60 @@ pub fn long_seconds(text: &str) -> Result<Duration, ValueError> {
 /// Parses a number of messages.
 pub fn messages(text: &str) -> Result<u32, ValueError> {
     whole(text, MESSAGES, "messages")
+}
+
+/// Parses `off`, or the maximum of a number of `unit`.
+///
+/// # Errors
+///
+/// The text is neither.
+pub fn limit(text: &str, unit: &'static str) -> Result<Option<u32>, ValueError> {
+    word_or_whole(text, "off", COUNT, unit)
+}
+
+/// Parses `auto`, or a number of connections.
+///
+/// # Errors
+///
+/// The text is neither.
+pub fn connections(text: &str) -> Result<Option<u32>, ValueError> {
+    word_or_whole(text, "auto", COUNT, "connections")
+}
+
+/// Parses `auto`, or the memory of the process in bytes.
+///
+/// # Errors
+///
+/// The text is neither.
+pub fn memory(text: &str) -> Result<Option<u64>, ValueError> {
+    word_or_whole(text, "auto", MEMORY, "bytes")
+}
+
+/// Parses a number of rooms.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 on.
+pub fn room_count(text: &str) -> Result<u32, ValueError> {
+    whole(text, COUNT, "rooms")
+}
+
+/// Parses a number of rooms of one connection.
+///
+/// # Errors
+///
+/// The text is no whole number from 2 to 1000.
+pub fn rooms_per_connection(text: &str) -> Result<u32, ValueError> {
+    whole(text, ROOMS_PER_CONNECTION, "rooms")
+}
+
+/// Parses a number of peers in a room.
+///
+/// # Errors
+///
+/// The text is no whole number from 2 on.
+pub fn room_size(text: &str) -> Result<u32, ValueError> {
+    whole(text, ROOM_SIZE, "peers")
 }
 
 /// Parses a regular expression.
@@ -270,4 +351,19 @@ fn whole<N: TryFrom<u64>>(
         min: *range.start(),
         max: *range.end(),
     })
+}
+
+fn word_or_whole<N: TryFrom<u64>>(
+    text: &str,
+    word: &'static str,
+    range: RangeInclusive<u64>,
+    unit: &'static str,
+) -> Result<Option<N>, ValueError> {
+    if text.trim() == word {
+        return Ok(None);
+    }
+    let (min, max) = (*range.start(), *range.end());
+    whole(text, range, unit)
+        .map(Some)
+        .map_err(|_| ValueError::WordOrRange(Box::new(WordOrRangeError { word, unit, min, max })))
 }

@@ -6,6 +6,9 @@ use std::io;
 /// beyond it, the table grows as usual.
 pub const PREALLOCATED: u64 = 65_536;
 
+/// Number of descriptors that are not for connections.
+const RESERVE: u64 = 64;
+
 /// Raises the limit to the hard limit, as Node.js does, and preallocates the table. Returns the new limit.
 ///
 /// It is cheaper before the process has a second thread. Linux doubles the table as it fills; in a process
@@ -25,4 +28,11 @@ pub fn raise() -> io::Result<u64> {
         drop(rustix::io::fcntl_dupfd_cloexec(io::stdin(), last));
     }
     Ok(limit)
+}
+
+/// Returns the number of connections for which there are descriptors: a few are kept for the sockets of the
+/// server, and to refuse more clients than that.
+pub(crate) fn max_connections() -> u32 {
+    let limit = rlimit::Resource::NOFILE.get().map_or(u64::MAX, |(soft, _)| soft);
+    u32::try_from(limit - RESERVE.min(limit / 4)).unwrap_or(u32::MAX)
 }

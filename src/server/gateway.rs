@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
+use super::admission::ConnectionPermit;
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
 use super::http::{self, Routes, SseService, UpgradeTarget};
 use super::listener::{AcceptFailures, ListenError};
@@ -28,15 +29,13 @@ use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::refusals::RefusalCause;
 use super::reload::Reloader;
 use super::signaller::{PipeStream, Signaller};
-use super::telemetry::{LogCounts, Report};
+use super::telemetry::{LimitKind, LogCounts, Report};
 use super::tls::{ReloadableTls, TlsError};
 use super::transport::TransportKind;
 use super::transport::ws::Socket;
 use super::unix_socket::UnixSocketError;
 use crate::config::{Config, ConfigError, EnabledTransports};
 
-/// Longest time for a TLS handshake.
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for connections to close when the gateway shuts down.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
 /// Pause between the response to an upgrade request and a first frame for which the client does not have to
@@ -112,6 +111,8 @@ impl Gateway {
                 .then(|| Signaller::new(config.signaller, config.protocol.is_signaller_only())),
             events: sse,
             shutdown: Arc::clone(&shared.shutdown),
+            telemetry: Arc::clone(&shared.telemetry),
+            head_timeout: config.limits.head_timeout,
             refusals: Arc::clone(&shared.refusals),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -122,8 +123,13 @@ impl Gateway {
             log: None,
         };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
-        let frontend =
-            Arc::new(Frontend { shared, routes: Arc::new(routes), tls, max_message: config.max_message });
+        let frontend = Arc::new(Frontend {
+            shared,
+            routes: Arc::new(routes),
+            tls,
+            tls_timeout: config.limits.tls_timeout,
+            max_message: config.max_message,
+        });
         Ok(Gateway {
             sockets,
             addresses,
@@ -245,7 +251,7 @@ async fn serve(
     let shared = Arc::clone(&frontend.shared);
     tokio::select! {
         _ = join_all(sockets.iter().map(|socket| accept_connections(socket, &frontend))) => {}
-        () = shared.timers.run() => {}
+        () = shared.run_timers() => {}
         () = drain => {}
         () = &mut stop => {}
     }
@@ -253,7 +259,7 @@ async fn serve(
     shared.drain(drain_timeout);
     tokio::select! {
         _ = shared.shutdown.wait(drain_timeout) => {}
-        () = shared.timers.run() => {}
+        () = shared.run_timers() => {}
         () = stop => {}
     }
     shared.shut_down();
@@ -269,7 +275,28 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
     loop {
         match socket.accept().await {
             Ok(stream) => {
-                let task = Arc::clone(frontend).handle_stream(stream, shared.shutdown.track());
+                let endpoint = frontend.endpoint(&stream);
+                let permit = match shared.admission.admit_connection(endpoint) {
+                    Ok(permit) => permit,
+                    Err(kind) => {
+                        tracing::debug!(
+                            remote = frontend.remote(endpoint),
+                            limit = kind.name(),
+                            "refused a connection"
+                        );
+                        match stream {
+                            AcceptedStream::Unix(stream) => shared.admission.refuse(kind, stream),
+                            AcceptedStream::Tcp(stream, _) if !endpoint.tls => {
+                                shared.admission.refuse(kind, stream)
+                            }
+                            // There is no response without a handshake, which costs more than all else.
+                            AcceptedStream::Tcp(..) => {}
+                        }
+                        continue;
+                    }
+                };
+                let alive = Box::new((shared.shutdown.track(), permit));
+                let task = Arc::clone(frontend).handle_stream(stream, endpoint, alive);
                 let shared = Arc::clone(shared);
                 // A panic before the upgrade ends this connection alone; one after it is caught by the
                 // connection's task.
@@ -288,11 +315,16 @@ async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) 
     }
 }
 
+/// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an
+/// idle member has no room for two pointers.
+type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
+
 /// State that connections share until they are upgraded.
 struct Frontend {
     shared: Arc<Shared>,
     routes: Arc<Routes>,
     tls: Option<Arc<ReloadableTls>>,
+    tls_timeout: Duration,
     max_message: usize,
 }
 
@@ -303,19 +335,30 @@ impl fmt::Debug for Frontend {
 }
 
 impl Frontend {
-    /// Serves one connection up to its upgrade.
-    async fn handle_stream(self: Arc<Self>, stream: AcceptedStream, alive: TaskTrackerToken) {
-        match (stream, &self.tls) {
+    /// Returns the client's end of a new connection. Its address is the one that limits are for.
+    fn endpoint(&self, stream: &AcceptedStream) -> ClientEndpoint {
+        match stream {
             // TLS is for a network: the peer of a Unix socket is a program on this machine, such as a proxy.
-            (AcceptedStream::Unix(stream), _) => {
-                let endpoint = ClientEndpoint { remote: None, tls: false };
-                Box::pin(self.serve_http(stream, endpoint, alive)).await;
+            AcceptedStream::Unix(_) => ClientEndpoint { remote: None, tls: false },
+            AcceptedStream::Tcp(_, remote) => {
+                ClientEndpoint { remote: Some(remote.ip()), tls: self.tls.is_some() }
             }
-            (AcceptedStream::Tcp(stream, remote), tls) => {
+        }
+    }
+
+    /// Serves one connection up to its upgrade.
+    async fn handle_stream(
+        self: Arc<Self>,
+        stream: AcceptedStream,
+        endpoint: ClientEndpoint,
+        alive: ConnectionAlive,
+    ) {
+        match stream {
+            AcceptedStream::Unix(stream) => Box::pin(self.serve_http(stream, endpoint, alive)).await,
+            AcceptedStream::Tcp(stream, _) => {
                 // Signaling messages are small, and their receivers wait for them.
                 let _ = stream.set_nodelay(true);
-                let endpoint = ClientEndpoint { remote: Some(remote.ip()), tls: tls.is_some() };
-                match tls {
+                match &self.tls {
                     None => self.serve_http(stream, endpoint, alive).await,
                     // Boxed: the state of a TLS handshake is many times that of the rest, and would be
                     // allocated for plain connections as well.
@@ -329,7 +372,7 @@ impl Frontend {
         self: Arc<Self>,
         stream: TcpStream,
         endpoint: ClientEndpoint,
-        alive: TaskTrackerToken,
+        alive: ConnectionAlive,
     ) {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = async {
@@ -342,7 +385,7 @@ impl Frontend {
             }
         };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(TLS_TIMEOUT, handshake) => handshake,
+            handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
             () = self.shared.shutdown.admission_over() => return,
         };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
@@ -357,7 +400,10 @@ impl Frontend {
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
                 refuse(RefusalCause::TlsHandshake);
             }
-            Err(_) => refuse(RefusalCause::Timeout),
+            Err(_) => {
+                self.shared.telemetry.count_limit(LimitKind::TlsTimeout);
+                refuse(RefusalCause::Timeout);
+            }
         }
     }
 
@@ -370,10 +416,10 @@ impl Frontend {
         self: Arc<Self>,
         stream: S,
         endpoint: ClientEndpoint,
-        alive: TaskTrackerToken,
+        alive: ConnectionAlive,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.clone()).await;
+        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
         let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -447,49 +493,4 @@ async fn send_apart<S: AsyncWrite + Unpin>(
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
-
-    use super::*;
-
-    #[test]
-    fn state_of_a_new_connection_is_small() {
-        fn size<F>(_: impl Fn(Arc<Frontend>, AcceptedStream, TaskTrackerToken) -> F) -> usize {
-            size_of::<F>()
-        }
-        let size = size(Frontend::handle_stream);
-        assert!(size <= 1024, "{size}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn first_frame_follows_the_upgrade_after_a_pause() {
-        for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
-            let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-            let routes = Routes {
-                websockets: true,
-                signaller: None,
-                events: None,
-                shutdown: Arc::default(),
-                refusals: Arc::default(),
-            };
-            let (shared, max_message) = (Shared::new(&config), config.max_message);
-            let alive = shared.shutdown.track();
-            let frontend = Arc::new(Frontend { shared, routes: Arc::new(routes), tls: None, max_message });
-            let (mut client, server) = tokio::io::duplex(1024);
-            let endpoint = ClientEndpoint { remote: None, tls: false };
-            tokio::spawn(frontend.serve_http(server, endpoint, alive));
-            let request = "GET /k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-            client.write_all(request.as_bytes()).await.unwrap();
-            let mut response = Vec::new();
-            while !response.ends_with(b"\r\n\r\n") {
-                response.push(client.read_u8().await.unwrap());
-            }
-            let upgraded = tokio::time::Instant::now();
-            // The frame of a message, or the ping by which `auto` measures the round trip.
-            let opcode = if is_apart { 0x82 } else { 0x89 };
-            assert_eq!(client.read_u8().await.unwrap(), opcode, "{protocol}");
-            assert_eq!(upgraded.elapsed() >= FIRST_FRAME_PAUSE, is_apart, "{protocol}");
-        }
-    }
-}
+mod tests;

@@ -2,17 +2,46 @@
 //!
 //! Counted is what grows with what clients send and do not read: parts of messages, bodies of requests, and
 //! queues. Small queues are not counted, so that the relay of a message does not touch the count.
+//!
+//! The memory of the process has a limit as well, and more causes. Both are looked at several times a second:
+//! near a limit no new clients are admitted, and nearer to it those that hold most are closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
+
+use super::system_memory;
+use crate::config::ServerLimits;
+
+/// Limit of what is held for clients where the memory of the system is not known, in bytes.
+const DEFAULT_BUFFERED: usize = 256 << 20;
+
+/// Time between two looks at the memory. What clients make the server hold in that time is far less than the
+/// rest of the limit.
+pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Share of a limit, in sixteenths, from which on no new clients are admitted.
+const REFUSE_FROM: u64 = 14;
+/// Share of a limit, in sixteenths, from which on the clients that hold most are closed.
+const SHED_FROM: u64 = 15;
+
+/// Number of bytes above which clients are the first that are closed.
+const FIRST_SHED: usize = 4 << 20;
+/// Number of bytes that a client may hold in any case: more than clients that read need.
+const LAST_SHED: usize = 64 << 10;
 
 /// The count of the memory that is held for clients, in bytes.
 #[derive(Debug)]
 pub struct MemoryBudget {
     used: AtomicUsize,
     limit: usize,
+    /// Limit of the memory of the process, if it is known.
+    process_limit: Option<u64>,
+    refuses_clients: AtomicBool,
+    /// Clients that hold more are closed.
+    shed_above: AtomicUsize,
 }
 
 /// The limit of a [`MemoryBudget`] is reached.
@@ -23,7 +52,61 @@ pub struct BudgetExhausted;
 impl MemoryBudget {
     /// Returns a budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(MemoryBudget { used: AtomicUsize::new(0), limit })
+        Self::with_limits(limit, None)
+    }
+
+    /// Returns the budget of a configuration, which may depend on the memory of the system.
+    pub(crate) fn from_limits(limits: &ServerLimits) -> Arc<Self> {
+        let process = limits.max_memory.or_else(|| Some(system_memory::available()? / 5 * 4));
+        let half = process.map(|bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
+        Self::with_limits(limits.max_buffered.or(half).unwrap_or(DEFAULT_BUFFERED), process)
+    }
+
+    fn with_limits(limit: usize, process_limit: Option<u64>) -> Arc<Self> {
+        Arc::new(MemoryBudget {
+            used: AtomicUsize::new(0),
+            limit,
+            process_limit,
+            refuses_clients: AtomicBool::new(false),
+            shed_above: AtomicUsize::new(usize::MAX),
+        })
+    }
+
+    /// Returns the number of bytes that the process may have, if it is limited.
+    pub fn process_limit(&self) -> Option<u64> {
+        self.process_limit
+    }
+
+    /// Returns true while no new clients are to be admitted.
+    pub fn refuses_clients(&self) -> bool {
+        self.refuses_clients.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if a client that holds so many bytes is to be closed.
+    pub(crate) fn sheds(&self, held: usize) -> bool {
+        held > self.shed_above.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the memory. Returns true if clients have to ask whether they are to be [shed](Self::sheds).
+    pub(crate) fn look(&self) -> bool {
+        self.look_at(system_memory::resident())
+    }
+
+    fn look_at(&self, resident: Option<u64>) -> bool {
+        let process = resident.zip(self.process_limit);
+        let held = (self.used() as u64, self.limit as u64);
+        let reached = |sixteenths| {
+            process.into_iter().chain([held]).any(|(used, limit)| used >= limit / 16 * sixteenths)
+        };
+        self.refuses_clients.store(reached(REFUSE_FROM), Ordering::Relaxed);
+        let sheds = reached(SHED_FROM);
+        let shed_above = match self.shed_above.load(Ordering::Relaxed) {
+            _ if !sheds => usize::MAX,
+            usize::MAX => FIRST_SHED,
+            before => (before / 2).max(LAST_SHED),
+        };
+        self.shed_above.store(shed_above, Ordering::Relaxed);
+        sheds
     }
 
     /// Returns the number of bytes that are held now.
@@ -82,6 +165,55 @@ impl Drop for MemoryCharge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_of_the_memory_is_for_what_clients_hold() {
+        let limits = ServerLimits { max_memory: Some(1 << 30), ..ServerLimits::default() };
+        let budget = MemoryBudget::from_limits(&limits);
+        assert_eq!((budget.process_limit(), budget.limit()), (Some(1 << 30), 1 << 29));
+        let limits = ServerLimits { max_buffered: Some(100), ..limits };
+        assert_eq!(MemoryBudget::from_limits(&limits).limit(), 100);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_of_the_system_is_the_default() {
+        let budget = MemoryBudget::from_limits(&ServerLimits::default());
+        assert_eq!(budget.process_limit(), system_memory::available().map(|bytes| bytes / 5 * 4));
+    }
+
+    #[test]
+    fn clients_are_refused_and_then_those_that_hold_most_are_closed() {
+        let budget = MemoryBudget::with_limits(1 << 30, Some(1600));
+        let state = |resident| {
+            let sheds = budget.look_at(Some(resident));
+            (budget.refuses_clients(), sheds, [LAST_SHED, 3 << 20, 5 << 20].map(|held| budget.sheds(held)))
+        };
+        assert_eq!(state(1399), (false, false, [false; 3]));
+        assert_eq!(state(1400), (true, false, [false; 3]));
+        assert_eq!(state(1500), (true, true, [false, false, true]));
+        assert_eq!(state(1500), (true, true, [false, true, true]));
+        // What clients that read hold is never too much.
+        for _ in 0..100 {
+            assert_eq!(state(9999), (true, true, [false, true, true]));
+        }
+        assert_eq!(state(1400), (true, false, [false; 3]));
+        assert_eq!(state(0), (false, false, [false; 3]));
+    }
+
+    #[test]
+    fn what_clients_hold_has_the_same_shares() {
+        let budget = MemoryBudget::new(1600);
+        let mut charge = budget.empty_charge();
+        let mut look = |bytes| {
+            charge.resize(bytes).unwrap();
+            (budget.look_at(Some(u64::MAX)), budget.refuses_clients())
+        };
+        assert_eq!(
+            [1399, 1400, 1500, 0].map(&mut look),
+            [(false, false), (false, true), (true, true), (false, false)]
+        );
+    }
 
     #[test]
     fn charges_share_one_limit_and_give_back_what_they_hold() {

@@ -1,6 +1,8 @@
 //! The server: everything around the protocols that does I/O, measures time or runs tasks.
 
+mod address_table;
 pub mod admin;
+pub mod admission;
 pub mod conn;
 pub mod fd_limit;
 mod gateway;
@@ -15,8 +17,10 @@ mod reload;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;
+mod system_memory;
 pub mod telemetry;
 pub(crate) mod tls;
+mod token_bucket;
 pub mod transport;
 mod turn;
 mod unix_socket;

@@ -101,6 +101,11 @@ impl ConnectionProtocol {
         });
     }
 
+    /// Returns true if the client has to send the first frame, and has not yet.
+    pub fn awaits_first_frame(&self) -> bool {
+        matches!(&self.state, State::Detecting(detector) if detector.awaits_first_frame())
+    }
+
     /// Returns the close frame for a reason in the client's dialect, as far as that is known.
     pub fn close(&self, reason: &Reason) -> Close {
         match &self.state {

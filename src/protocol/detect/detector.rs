@@ -40,6 +40,8 @@ pub(super) struct Detector {
 enum Phase {
     /// Neither side has sent anything.
     AwaitingFirstFrame(AwaitingFirstFrame),
+    /// The client of a configured dialect has to send the first frame until then.
+    AwaitingConfigured(Instant),
     /// Only the dialect within a family may be open: the session is to be taken out.
     Confirmed,
     /// The client has not sent anything, and is treated as one that waits for the server.
@@ -111,6 +113,10 @@ impl Detector {
         if decided && candidates.releases.of_family(family) == candidates.releases {
             out.put(Output::Recognised(candidates.releases, Evidence::Pinned));
             self.start_session(candidates, now, out);
+            // The protobuf families have heartbeats, without which they close sooner.
+            if family == Family::Json && self.session.is_some() {
+                self.phase = Phase::AwaitingConfigured(after(self.opened, self.policy.windows.first_frame));
+            }
         } else {
             out.put(Output::Ping);
         }
@@ -119,6 +125,11 @@ impl Detector {
     /// Takes the session out, if only the dialect within its family may be open.
     pub(super) fn take_session(&mut self) -> Option<NarrowingSession> {
         if matches!(self.phase, Phase::Confirmed) { self.session.take() } else { None }
+    }
+
+    /// Returns true if the client has to send the first frame, and has not yet.
+    pub(super) fn awaits_first_frame(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingFirstFrame(_) | Phase::AwaitingConfigured(_))
     }
 
     pub(super) fn on_pong(&mut self, now: Instant) {
@@ -194,6 +205,7 @@ impl Detector {
                 self.phase = Phase::Assumed(assumption);
             }
             Phase::Assumed(assumption) => self.encode_events(assumption.confirm(), now, out),
+            Phase::AwaitingConfigured(_) => {}
             phase @ (Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_)) => {
                 self.phase = phase
             }
@@ -210,7 +222,10 @@ impl Detector {
         out.put(Output::Recognised(candidates.releases, Evidence::Corrected));
         let buffered = match std::mem::replace(&mut self.phase, Phase::Confirmed) {
             Phase::Assumed(assumption) => assumption.revert(),
-            Phase::AwaitingFirstFrame(_) | Phase::Confirmed | Phase::Replaying(_) => Vec::new(),
+            Phase::AwaitingFirstFrame(_)
+            | Phase::AwaitingConfigured(_)
+            | Phase::Confirmed
+            | Phase::Replaying(_) => Vec::new(),
         };
         match candidates.family() {
             Family::ProtobufV2 => {
@@ -240,7 +255,7 @@ impl Detector {
         session.open(self.opened, out);
         let round_trip = match &self.phase {
             Phase::AwaitingFirstFrame(awaiting) => awaiting.round_trip,
-            Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
+            Phase::AwaitingConfigured(_) | Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
         };
         self.phase = if candidates.family() == Family::ProtobufV1 && self.policy.releases.len() > 1 {
             let round_trip = round_trip.unwrap_or(self.policy.windows.silence);
@@ -255,7 +270,9 @@ impl Detector {
         let admitted = matches!(event, Event::Admitted { .. } | Event::BecameMember { .. });
         let linked = matches!(event, Event::LinkedToMember { .. });
         match &mut self.phase {
-            Phase::AwaitingFirstFrame(_) | Phase::Confirmed => self.encode_events([event], now, out),
+            Phase::AwaitingFirstFrame(_) | Phase::AwaitingConfigured(_) | Phase::Confirmed => {
+                self.encode_events([event], now, out)
+            }
             Phase::Assumed(assumption) => {
                 let events = assumption.push(event);
                 self.encode_events(events, now, out);
@@ -305,6 +322,7 @@ impl Detector {
             Phase::AwaitingFirstFrame(awaiting) => {
                 awaiting.speak_at.into_iter().chain([awaiting.give_up_at]).min()
             }
+            Phase::AwaitingConfigured(give_up_at) => Some(*give_up_at),
             Phase::Assumed(assumption) => assumption.deadline(),
             Phase::Confirmed | Phase::Replaying(_) => None,
         };
@@ -323,6 +341,9 @@ impl Detector {
                 }
                 return;
             }
+            Phase::AwaitingConfigured(give_up_at) if *give_up_at <= now => {
+                return out.close(self.close(&Reason::NoFirstFrame));
+            }
             Phase::Assumed(assumption) => {
                 if let Some(held) = assumption.release(now) {
                     // The client had the time to answer the probe. If it does so later, it still is a
@@ -337,7 +358,7 @@ impl Detector {
                     self.encode_events(held, now, out);
                 }
             }
-            Phase::Confirmed | Phase::Replaying(_) => {}
+            Phase::AwaitingConfigured(_) | Phase::Confirmed | Phase::Replaying(_) => {}
         }
         if let Some(NarrowingSession { session, .. }) = &mut self.session {
             session.poll(now, out);

@@ -45,6 +45,10 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::SlowConsumer => Close::new(1008, "too much waits to be read by this client"),
         Reason::ReceiverFull => Close::new(1008, "too much waits to be read by the receiver"),
         Reason::Overloaded => Close::new(1013, "the server holds too much for its clients, try again later"),
+        Reason::RoomFull => Close::new(1013, "the room has as many clients as this server allows"),
+        Reason::TooManyRooms => {
+            Close::new(1013, "there are as many rooms as this server allows, try again later")
+        }
         Reason::MessageTimeout => Close::new(1008, "the rest of a message did not arrive in time"),
         Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
         Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
@@ -99,6 +103,8 @@ impl CloseFrames {
             | Reason::SlowConsumer
             | Reason::ReceiverFull
             | Reason::Overloaded
+            | Reason::RoomFull
+            | Reason::TooManyRooms
             | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame

@@ -32,6 +32,22 @@ pub enum Output {
     Mixed(LinkId, Dialect),
 }
 
+impl Output {
+    /// Returns the code of the close frame, if it is one with a code.
+    pub fn close_code(&self) -> Option<u16> {
+        match self {
+            Output::Send(Outgoing::Close(close)) => close.code,
+            Output::Send(Outgoing::Message(_) | Outgoing::Prefixed(..))
+            | Output::Ping
+            | Output::Enter(..)
+            | Output::Ask(_)
+            | Output::Leave
+            | Output::Recognised(..)
+            | Output::Mixed(..) => None,
+        }
+    }
+}
+
 /// Evidence by which the releases of a client were determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {

@@ -49,6 +49,10 @@ pub enum Reason {
     ReceiverFull,
     /// The server has no memory for what the peer sends.
     Overloaded,
+    /// The room has as many members or joiners as the server allows.
+    RoomFull,
+    /// There are as many rooms as the server allows.
+    TooManyRooms,
     /// The rest of a message did not arrive before the timeout.
     MessageTimeout,
     /// The message is longer than the server allows.

@@ -144,6 +144,8 @@ fn serialized_reasons_are_stable() {
         (Reason::SlowConsumer, r#""slow_consumer""#),
         (Reason::ReceiverFull, r#""receiver_full""#),
         (Reason::Overloaded, r#""overloaded""#),
+        (Reason::RoomFull, r#""room_full""#),
+        (Reason::TooManyRooms, r#""too_many_rooms""#),
         (Reason::MessageTimeout, r#""message_timeout""#),
         (Reason::MessageTooBig, r#""message_too_big""#),
         (Reason::NoFirstFrame, r#""no_first_frame""#),

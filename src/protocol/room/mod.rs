@@ -4,6 +4,7 @@
 
 mod claimed_ids;
 mod entry;
+mod limits;
 mod links;
 mod members;
 mod relay;
@@ -18,6 +19,7 @@ use crate::protocol::model::{
 };
 use claimed_ids::ClaimedIds;
 use entry::{AdmittedBy, Link, PeerEntry};
+pub(crate) use limits::RoomLimits;
 use members::{Identity, Members};
 use small_map::SmallMap;
 

@@ -1,5 +1,7 @@
 //! Task of one connection: waits for events, and executes the protocol's outputs. It knows no protocol.
 
+mod closing;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,7 +120,8 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         shared,
         _guard: guard,
     };
-    let mut task = match driver.execute(&mut outputs, CloseTrigger::Dialect) {
+    let cause = driver.execute(&mut outputs, CloseTrigger::Dialect).or_else(|| driver.close_if_refused());
+    let mut task = match cause {
         None => ConnectionTask::Running(driver),
         Some(cause) => driver.end(&cause),
     };
@@ -209,7 +212,11 @@ impl<T: Transport, G> Driver<T, G> {
             let mut cause = self.handle(wake, &mut events, now, &mut outputs, &mut trigger);
             // After any wake-up: a client that never stops sending must not keep deadlines from passing.
             if cause.is_none() && self.deadline() <= now {
+                let is_silent = self.protocol.awaits_first_frame();
                 self.protocol.on_timeout(now, &mut outputs);
+                if is_silent && outputs.iter().any(|output| output.close_code() == Some(1008)) {
+                    trigger = CloseTrigger::FirstFrameTimeout;
+                }
                 match self.ping_timer.poll(now) {
                     None => {}
                     Some(PingDue::SendPing) => outputs.push(Output::Ping),
@@ -232,8 +239,7 @@ impl<T: Transport, G> Driver<T, G> {
             if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
                 return Poll::Ready(cause);
             }
-            if let Some(reason) = self.membership.refusal() {
-                let cause = self.close_at_once(CloseTrigger::MemoryLimit, &reason.clone());
+            if let Some(cause) = self.close_if_refused() {
                 return Poll::Ready(cause);
             }
         }
@@ -310,12 +316,18 @@ impl<T: Transport, G> Driver<T, G> {
                 self.ping_timer.on_activity(now);
                 match incoming {
                     Incoming::Message(message) => {
-                        self.membership.count_message(message.len());
+                        self.membership.count_message(message.len(), now);
                         self.protocol.on_message(message, now, outputs);
                     }
-                    Incoming::Ping => self.flushing = true,
+                    Incoming::Ping => {
+                        self.membership.count_control_frame(now);
+                        self.flushing = true;
+                    }
                     Incoming::Partial => {}
-                    Incoming::Pong => self.protocol.on_pong(now),
+                    Incoming::Pong => {
+                        self.membership.count_control_frame(now);
+                        self.protocol.on_pong(now);
+                    }
                     Incoming::MessageTooBig => {
                         *trigger = CloseTrigger::MessageTooBig;
                         self.close(&Reason::MessageTooBig, outputs);
@@ -338,6 +350,9 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Timer if self.must_close(now) => {
                 *trigger = CloseTrigger::Shutdown;
                 self.close(&Reason::ShuttingDown, outputs);
+            }
+            Wake::Timer if self.must_shed() => {
+                return Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded));
             }
             Wake::Timer => self.disarm(),
             Wake::SlowConsumer => {
@@ -362,25 +377,6 @@ impl<T: Transport, G> Driver<T, G> {
             Ok(()) => None,
             Err(BudgetExhausted) => Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded)),
         }
-    }
-
-    /// Closes the connection, and drops what the client has sent.
-    fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
-        self.transport.stop_receiving();
-        let mut outputs = Outputs::new();
-        self.close(reason, &mut outputs);
-        let ended = self.execute(&mut outputs, trigger);
-        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
-    }
-
-    /// Returns true if the shutdown closes this connection now.
-    fn must_close(&self, now: Instant) -> bool {
-        let shutdown = &self.shared.shutdown;
-        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
-    }
-
-    fn close(&self, reason: &Reason, outputs: &mut Outputs) {
-        outputs.push(Output::Send(self.protocol.close(reason).into()));
     }
 
     /// Executes the outputs. Returns the cause of the end, if it is one.
@@ -475,8 +471,12 @@ impl<T: Transport, G> Driver<T, G> {
         self.disarm();
         let lasted_s = u32::try_from(self.opened.elapsed(&self.shared.timers).as_secs()).unwrap_or(u32::MAX);
         let id = self.membership.peer();
-        if matches!(cause, EndCause::Panicked) {
-            self.shared.telemetry.count_panic();
+        match cause {
+            EndCause::Panicked => self.shared.telemetry.count_panic(),
+            EndCause::ServerClosed(trigger, _) => {
+                trigger.limit().into_iter().for_each(|kind| self.shared.telemetry.count_limit(kind));
+            }
+            _ => {}
         }
         if let Some(activity) = &self.shared.activity {
             activity.count_end(cause.side(), cause.name(), self.membership.outbox().queued_bytes());
@@ -491,6 +491,6 @@ impl<T: Transport, G> Driver<T, G> {
 #[cfg(test)]
 pub(super) fn size_of_websocket_task() -> usize {
     use crate::server::transport::ws::Socket;
-    use tokio_util::task::task_tracker::TaskTrackerToken;
-    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, TaskTrackerToken>>()
+    // The guard is a box.
+    size_of::<ConnectionTask<Socket<tokio::net::TcpStream>, Box<()>>>()
 }

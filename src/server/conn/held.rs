@@ -63,6 +63,11 @@ impl HeldBytes {
         self.charge.resize(load.bytes())
     }
 
+    /// Returns the number of bytes that are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
     /// Returns when something has taken `timeout`.
     pub(super) fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let first = self.message_since.into_iter().chain(self.unread_since).min();

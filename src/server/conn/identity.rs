@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use tracing::Span;
 
 use crate::config::LogIp;
-use crate::protocol::model::PeerId;
+use crate::protocol::model::{PeerId, Reason};
+use crate::server::telemetry::LimitKind;
 use crate::server::transport::TransportKind;
 
 /// The client's end of a TCP connection.
@@ -49,13 +50,42 @@ pub(super) enum CloseTrigger {
     SlowConsumer,
     /// A message whose rest did not arrive in time.
     MessageTimeout,
+    /// A client whose messages have no room in the queue of their receiver.
+    ReceiverFull,
     /// A client that makes the server hold more than it may.
     MemoryLimit,
+    /// A room too many, or a client too many in a room.
+    RoomLimit,
+    /// A client that should have sent the first frame.
+    FirstFrameTimeout,
     /// The end of the server.
     Shutdown,
 }
 
 impl CloseTrigger {
+    /// Returns the trigger of a refusal by the rooms.
+    pub(super) fn from_refusal(reason: &Reason) -> Self {
+        match reason {
+            Reason::ReceiverFull => CloseTrigger::ReceiverFull,
+            Reason::RoomFull | Reason::TooManyRooms => CloseTrigger::RoomLimit,
+            _ => CloseTrigger::MemoryLimit,
+        }
+    }
+
+    /// Returns the limit that was reached.
+    pub(super) const fn limit(self) -> Option<LimitKind> {
+        Some(match self {
+            CloseTrigger::Dialect | CloseTrigger::ProtocolError | CloseTrigger::Shutdown => return None,
+            CloseTrigger::MessageTooBig => LimitKind::MessageSize,
+            CloseTrigger::SlowConsumer => LimitKind::SlowConsumer,
+            CloseTrigger::MessageTimeout => LimitKind::MessageTimeout,
+            CloseTrigger::ReceiverFull => LimitKind::ReceiverFull,
+            CloseTrigger::MemoryLimit => LimitKind::Memory,
+            CloseTrigger::RoomLimit => LimitKind::Rooms,
+            CloseTrigger::FirstFrameTimeout => LimitKind::FirstFrameTimeout,
+        })
+    }
+
     const fn name(self) -> &'static str {
         match self {
             CloseTrigger::Dialect => "dialect",
@@ -63,7 +93,10 @@ impl CloseTrigger {
             CloseTrigger::ProtocolError => "protocol error",
             CloseTrigger::SlowConsumer => "slow consumer",
             CloseTrigger::MessageTimeout => "message timeout",
+            CloseTrigger::ReceiverFull => "receiver full",
             CloseTrigger::MemoryLimit => "memory limit",
+            CloseTrigger::RoomLimit => "room limit",
+            CloseTrigger::FirstFrameTimeout => "first frame timeout",
             CloseTrigger::Shutdown => "shutdown",
         }
     }

@@ -7,8 +7,9 @@ use super::shutdown::Shutdown;
 use super::timers::TimerQueue;
 use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
+use crate::server::admission::Admission;
 use crate::server::hub::Hub;
-use crate::server::memory::MemoryBudget;
+use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::refusals::Refusals;
 use crate::server::telemetry::{Activity, Telemetry};
 
@@ -19,6 +20,8 @@ pub struct Shared {
     pub memory: Arc<MemoryBudget>,
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// The admission of connections.
+    pub admission: Arc<Admission>,
     /// The counts of connections.
     pub telemetry: Arc<Telemetry>,
     /// The counts of what connections do, if there is an admin listener.
@@ -53,11 +56,14 @@ pub struct ConnectionLimits {
 impl Shared {
     /// Returns the state of a new server, without rooms and connections.
     pub fn new(config: &Config) -> Arc<Self> {
-        let memory = MemoryBudget::new(config.max_buffered);
+        let memory = MemoryBudget::from_limits(&config.limits);
+        let telemetry = Telemetry::new();
+        let hub = Hub::with_limits(Arc::clone(&memory), &config.limits, Arc::clone(&telemetry));
         Arc::new(Shared {
-            hub: Arc::new(Hub::with_memory(Arc::clone(&memory))),
+            hub: Arc::new(hub),
+            admission: Admission::new(&config.limits, &memory, &telemetry),
             memory,
-            telemetry: Telemetry::new(),
+            telemetry,
             activity: config.admin.as_ref().map(|_| Box::default()),
             policy: Arc::new(config.policy()),
             limits: ConnectionLimits {
@@ -76,6 +82,20 @@ impl Shared {
     pub(in crate::server) fn count_panic(&self) {
         self.telemetry.count_panic();
         tracing::error!("connection ended by a panic: this is a bug of the server");
+    }
+
+    /// Does what is due: notifies connections of their deadlines, and has those closed that hold too much
+    /// while the memory is short. Never returns.
+    pub(in crate::server) async fn run_timers(&self) {
+        let watch_memory = async {
+            loop {
+                tokio::time::sleep(MEMORY_INTERVAL).await;
+                if self.memory.look() {
+                    self.timers.notify_all();
+                }
+            }
+        };
+        tokio::join!(self.timers.run(), watch_memory);
     }
 
     /// Begins the drain: each connection is closed at its time within `length`.

@@ -179,6 +179,8 @@ mod tests {
             signaller: None,
             events: None,
             shutdown: Arc::default(),
+            telemetry: Arc::default(),
+            head_timeout: std::time::Duration::from_secs(10),
             refusals: Arc::default(),
         }
     }

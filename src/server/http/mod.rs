@@ -36,6 +36,7 @@ use crate::protocol::dialect::UpgradeRequest;
 use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::signaller::{Admitted, Signaller};
+use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::Turn;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
@@ -45,8 +46,8 @@ pub(crate) use sse::SseService;
 
 /// Longest request head, in bytes: room for a key of 512 escaped characters, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
-/// Longest time for a request head, also on a connection that was used before.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for the body of a request for an upgrade.
+const UPGRADE_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the delivery of the end of an event stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest body of a request for an upgrade, in bytes. It is discarded, as by the Node.js servers.
@@ -89,6 +90,10 @@ pub(crate) struct Routes {
     pub(crate) events: Option<Arc<SseService>>,
     /// The end of the server, in which new clients on used connections are refused.
     pub(crate) shutdown: Arc<Shutdown>,
+    /// The counts of clients that take too long.
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// Longest time for a request head, also on a connection that was used before.
+    pub(crate) head_timeout: Duration,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
 }
@@ -109,9 +114,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<Upgraded<S>> {
     let first = poll_fn(|context| fast_upgrade::poll_first_read(&mut stream, &routes, context));
     let first = tokio::select! {
-        first = tokio::time::timeout(HEAD_TIMEOUT, first) => match first {
+        first = tokio::time::timeout(routes.head_timeout, first) => match first {
             Ok(first) => first.ok()?,
             Err(_) => {
+                routes.telemetry.count_limit(LimitKind::HeadTimeout);
                 routes.refuse(RefusalCause::Timeout, endpoint, None);
                 return None;
             }
@@ -144,6 +150,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         return None;
     }
     let shutdown = Arc::clone(&routes.shutdown);
+    let (telemetry, head_timeout) = (Arc::clone(&routes.telemetry), routes.head_timeout);
     let service = Arc::new(HttpService {
         granted: Mutex::default(),
         upgrade: Notify::new(),
@@ -154,7 +161,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD)
         .serve_connection(
             TokioIo::new(stream),
@@ -189,6 +196,9 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
             // On an error of the client, hyper has sent the response already.
             Poll::Ready(result) => {
                 if let Err(error) = result {
+                    if error.is_timeout() {
+                        telemetry.count_limit(LimitKind::HeadTimeout);
+                    }
                     service.count_failure(&error);
                 }
                 Poll::Ready(true)
@@ -321,5 +331,5 @@ impl HttpService {
 /// Reads a body up to its end. Returns false if it is too long or does not arrive in time.
 async fn discard(body: Incoming) -> bool {
     let rest = Limited::new(body, MAX_UPGRADE_BODY).collect();
-    matches!(tokio::time::timeout(HEAD_TIMEOUT, rest).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(UPGRADE_BODY_TIMEOUT, rest).await, Ok(Ok(_)))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::ResponseBody;
@@ -22,6 +22,7 @@ use crate::protocol::dialect::sse::{
 use crate::protocol::frame::Message;
 use crate::server::conn::{self, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
+use crate::server::telemetry::LimitKind;
 use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
 
 /// Time for which the response to a GET that sends is kept open: below the timeouts of proxies. The Node.js
@@ -141,6 +142,11 @@ impl SseService {
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return not_found();
         };
+        let permit = match self.shared.admission.admit_stream(streams.endpoint) {
+            Ok(permit) => permit,
+            Err(LimitKind::StreamsPerAddress) => return retry_later(StatusCode::TOO_MANY_REQUESTS, headers),
+            Err(_) => return retry_later(StatusCode::SERVICE_UNAVAILABLE, headers),
+        };
         let Some((registration, id, sender, inbox)) = self.registry.register(variant) else {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         };
@@ -161,7 +167,8 @@ impl SseService {
         }
         let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
         let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
-        tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, (registration, alive)));
+        let guard = (registration, permit, alive);
+        tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, guard));
         cors::event_stream(receiver, headers)
     }
 
@@ -241,6 +248,13 @@ async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) ->
         }
     }
     Ok(received.freeze())
+}
+
+/// Returns the response to a client that is refused because of a limit.
+fn retry_later(status: StatusCode, headers: &HeaderMap) -> Response<ResponseBody> {
+    let mut response = cors::empty(status, headers);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn not_found() -> Response<ResponseBody> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
+use super::rate::ReadRate;
 use super::{Hub, Outbox, RoomCell, RoomState};
 use crate::protocol::model::{Command, LinkId, Open, PeerId, Reason, Recipient, RoomKey, RoomRole};
+use crate::server::telemetry::LimitKind;
 
 /// The rooms of one connection.
 #[derive(Debug)]
@@ -30,15 +32,14 @@ struct Uncommon {
     previous: Vec<Arc<RoomCell>>,
     /// Present while the peer sends more than is received.
     pressure: Option<Pressure>,
+    /// Present if the rate of connections is limited.
+    rate: Option<ReadRate>,
 }
 
 thread_local! {
     /// Source of randomness of all rooms.
     static RNG: Cell<Option<fastrand::Rng>> = const { Cell::new(None) };
 }
-
-/// Maximum number of previous rooms; beyond it, the peer leaves the oldest.
-const MAX_PREVIOUS: usize = 16;
 
 /// The outcome of a command.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,9 @@ struct Applied {
 
 impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        Membership { hub, peer, outbox, member_of: None, joined: None, uncommon: None }
+        let rate = ReadRate::new(hub.limits.rates, Instant::now());
+        let uncommon = rate.map(|rate| Box::new(Uncommon { rate: Some(rate), ..Uncommon::default() }));
+        Membership { hub, peer, outbox, member_of: None, joined: None, uncommon }
     }
 
     /// Returns the id of the connection.
@@ -63,15 +66,26 @@ impl Membership {
     }
 
     /// Applies a command in the room `key`, and stays in it. Opening a room ends the membership in the one
-    /// opened before, unless the command keeps other rooms.
+    /// opened before, unless the command keeps other rooms. Without an effect if a limit is reached, which is
+    /// a [refusal](Self::refusal).
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
         let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
         let mut deliveries = self.deliveries();
         let (cell, applied) = loop {
-            let cell = self.hub.room(key);
+            let cell = match self.hub.room(key) {
+                Ok(cell) => cell,
+                Err(reason) => {
+                    drop(deliveries);
+                    return self.refuse(reason);
+                }
+            };
             let mut state = cell.state.lock();
             if state.removed {
                 continue;
+            }
+            if let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room) {
+                drop((state, deliveries));
+                return self.refuse(reason);
             }
             let applied = self.apply(&mut state, command, &mut deliveries);
             drop(state);
@@ -115,7 +129,7 @@ impl Membership {
         let previous = &mut self.uncommon.get_or_insert_default().previous;
         previous.retain(|cell| !Arc::ptr_eq(cell, &replaced));
         previous.push(replaced);
-        if previous.len() > MAX_PREVIOUS {
+        if previous.len() > self.hub.limits.max_previous {
             let oldest = previous.remove(0);
             self.leave_room(&oldest, false);
         }
@@ -151,6 +165,13 @@ impl Membership {
         let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
+            if changes_role
+                && let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room)
+            {
+                drop((state, deliveries));
+                self.refuse(reason);
+                return true;
+            }
             if changes_role && state.room.role(self.peer) == RoomRole::None {
                 Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
             } else {
@@ -223,10 +244,6 @@ impl Membership {
         self.uncommon.as_ref()?.pressure.as_ref()
     }
 
-    fn pressure_mut(&mut self) -> Option<&mut Pressure> {
-        self.uncommon.as_mut()?.pressure.as_mut()
-    }
-
     fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
         let Some(pressure) = pressure else { return };
         if self.pressure().is_none() || matches!(pressure.cause, PressureCause::Refused(_)) {
@@ -242,40 +259,66 @@ impl Membership {
         }
     }
 
+    fn refuse(&mut self, reason: Reason) {
+        self.put_pressure(Some(Box::new(Pressure::new(PressureCause::Refused(reason)))));
+    }
+
     /// Counts a message of the peer.
-    pub(in crate::server) fn count_message(&mut self, bytes: usize) {
-        if let Some(pressure) = self.pressure_mut() {
+    pub(in crate::server) fn count_message(&mut self, bytes: usize, now: Instant) {
+        let Some(uncommon) = &mut self.uncommon else { return };
+        if let Some(pressure) = &mut uncommon.pressure {
             pressure.spend(bytes);
+        }
+        if let Some(rate) = &mut uncommon.rate {
+            rate.take(bytes, now);
+        }
+    }
+
+    /// Counts a ping or a pong of the peer.
+    pub(in crate::server) fn count_control_frame(&mut self, now: Instant) {
+        if let Some(rate) = self.uncommon.as_mut().and_then(|uncommon| uncommon.rate.as_mut()) {
+            rate.take(0, now);
         }
     }
 
     /// Returns true if nothing of the peer must be received now. Its outbox is notified when that changes, or
     /// the deadline passes.
     pub(in crate::server) fn is_paused(&mut self, now: Instant) -> bool {
-        let Some(pressure) = self.pressure_mut() else { return false };
+        let Some(uncommon) = &mut self.uncommon else { return false };
+        let count = || self.hub.telemetry.count_limit(LimitKind::MessageRate);
+        let over_rate = uncommon.rate.as_mut().is_some_and(|rate| rate.is_paused(now, count));
+        let Some(pressure) = &mut uncommon.pressure else { return over_rate };
         match pressure.poll(now) {
             Reading::Free => {
                 self.end_pressure();
-                false
+                over_rate
             }
-            Reading::Allowance => false,
+            Reading::Allowance => over_rate,
             Reading::Paused => true,
         }
     }
 
     /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
     pub(in crate::server) fn deadline(&self) -> Option<Instant> {
-        self.pressure()?.deadline()
+        let Uncommon { pressure, rate, .. } = &**self.uncommon.as_ref()?;
+        let pressure = pressure.as_ref().and_then(Pressure::deadline);
+        let rate = rate.as_ref().and_then(ReadRate::deadline);
+        pressure.into_iter().chain(rate).min()
     }
 
     /// Handles what is due at `now`.
     pub(in crate::server) fn on_timeout(&mut self, now: Instant) {
-        if self.pressure().is_some_and(|pressure| pressure.on_timeout(now)) {
+        let Some(uncommon) = &mut self.uncommon else { return };
+        if let Some(rate) = &mut uncommon.rate {
+            rate.on_timeout(now);
+        }
+        if uncommon.pressure.as_ref().is_some_and(|pressure| pressure.on_timeout(now)) {
             self.end_pressure();
         }
     }
 
-    /// Returns the reason for which the connection has to be closed, if a message of it was dropped.
+    /// Returns the reason for which the connection has to be closed, if a message of it
+    /// was dropped or a limit is reached.
     pub(in crate::server) fn refusal(&self) -> Option<&Reason> {
         match &self.pressure()?.cause {
             PressureCause::Refused(reason) => Some(reason),

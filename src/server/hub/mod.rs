@@ -7,6 +7,7 @@
 mod membership;
 mod outbox;
 mod pressure;
+mod rate;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -23,9 +24,11 @@ pub use outbox::{Outbox, Overflow};
 
 use super::memory::MemoryBudget;
 use super::sharded::Sharded;
-use crate::config::DEFAULT_MAX_BUFFERED;
-use crate::protocol::model::{PeerId, RoomKey};
-use crate::protocol::room::Room;
+use super::telemetry::Telemetry;
+use crate::config::ServerLimits;
+use crate::protocol::model::{PeerId, Reason, RoomKey};
+use crate::protocol::room::{Room, RoomLimits};
+use rate::ReadRates;
 
 /// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
@@ -42,7 +45,34 @@ pub struct Hub {
     /// nothing about it.
     report_hasher: RandomState,
     next_peer: AtomicU64,
+    /// Number of rooms in all shards.
+    room_count: AtomicU32,
+    limits: HubLimits,
     memory: Arc<MemoryBudget>,
+    telemetry: Arc<Telemetry>,
+}
+
+/// Limits of rooms, and of what is read from one connection.
+#[derive(Clone, Copy, Debug)]
+struct HubLimits {
+    max_rooms: u32,
+    /// Maximum number of rooms that a connection is in apart from the current ones.
+    max_previous: usize,
+    room: RoomLimits,
+    rates: ReadRates,
+}
+
+impl HubLimits {
+    /// Returns the limits of a configuration.
+    fn new(limits: &ServerLimits) -> Self {
+        HubLimits {
+            max_rooms: limits.max_rooms,
+            // One as a member and one as a joiner are current.
+            max_previous: limits.max_rooms_per_connection.saturating_sub(2) as usize,
+            room: RoomLimits { max_members: limits.max_members, max_joiners: limits.max_joiners },
+            rates: ReadRates { messages: limits.max_message_rate, bytes: limits.max_byte_rate },
+        }
+    }
 }
 
 /// One room and its lock.
@@ -87,19 +117,31 @@ struct RoomState {
 
 impl Default for Hub {
     fn default() -> Self {
-        Hub::with_memory(MemoryBudget::new(DEFAULT_MAX_BUFFERED))
+        Hub::with_memory(MemoryBudget::new(usize::MAX))
     }
 }
 
 impl Hub {
-    /// Creates a hub without rooms, whose queues are counted in `memory`.
+    /// Creates a hub without rooms and with the default limits, whose queues are counted in `memory`.
     pub fn with_memory(memory: Arc<MemoryBudget>) -> Self {
+        Hub::with_limits(memory, &ServerLimits::default(), Telemetry::new())
+    }
+
+    /// Creates a hub without rooms, whose queues are counted in `memory`.
+    pub(crate) fn with_limits(
+        memory: Arc<MemoryBudget>,
+        limits: &ServerLimits,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
         Hub {
             shards: Sharded::new(SHARDS),
             hasher: RandomState::new(),
             report_hasher: RandomState::new(),
             next_peer: AtomicU64::new(0),
+            room_count: AtomicU32::new(0),
+            limits: HubLimits::new(limits),
             memory,
+            telemetry,
         }
     }
 
@@ -151,14 +193,20 @@ impl Hub {
     }
 
     /// Returns the room with this key, which is created if there is none.
-    fn room(&self, key: &RoomKey) -> Arc<RoomCell> {
+    ///
+    /// # Errors
+    /// There is none, and there must be no more rooms.
+    fn room(&self, key: &RoomKey) -> Result<Arc<RoomCell>, Reason> {
         let mut shard = self.shard(key).lock();
         if let Some(room) = shard.get(key) {
-            return Arc::clone(&room.0);
+            return Ok(Arc::clone(&room.0));
         }
+        let more = |count: u32| count.checked_add(1).filter(|count| *count <= self.limits.max_rooms);
+        let counted = self.room_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map_err(|_| Reason::TooManyRooms)?;
         let cell = Arc::new(RoomCell { key: key.clone(), state: Mutex::default() });
         shard.insert(RoomEntry(Arc::clone(&cell)));
-        cell
+        Ok(cell)
     }
 
     fn remove_if_empty(&self, cell: &Arc<RoomCell>) {
@@ -167,6 +215,7 @@ impl Hub {
         if state.room.is_empty() && !state.removed {
             state.removed = true;
             shard.remove(&cell.key);
+            self.room_count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -223,7 +223,7 @@ struct RoomLockProbe {
 
 impl Wake for RoomLockProbe {
     fn wake(self: Arc<Self>) {
-        let cell = self.hub.room(&self.key);
+        let cell = self.hub.room(&self.key).unwrap();
         let count = if cell.state.is_locked() { &self.locked } else { &self.unlocked };
         count.fetch_add(1, Ordering::Relaxed);
     }

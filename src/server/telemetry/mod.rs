@@ -7,6 +7,7 @@
 mod activity;
 mod counts;
 mod json;
+mod limit_counts;
 mod log_counts;
 mod report;
 mod text;
@@ -21,6 +22,8 @@ use parking_lot::Mutex;
 pub(crate) use activity::Activity;
 pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
+use limit_counts::LimitCounts;
+pub use limit_counts::{LimitKind, LimitsReport};
 pub use log_counts::{LogCounts, LogReport};
 pub(crate) use report::ServerSummary;
 pub use report::{
@@ -67,6 +70,7 @@ pub struct Telemetry {
     mixed_rooms: AtomicU64,
     /// Connections that a panic ended.
     panics: AtomicU64,
+    limits: LimitCounts,
 }
 
 /// Some of the connections, and their part of the counts.
@@ -124,6 +128,7 @@ impl Default for Telemetry {
             signaller: Mutex::default(),
             mixed_rooms: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            limits: LimitCounts::default(),
         }
     }
 }
@@ -156,6 +161,21 @@ impl Telemetry {
     /// Returns the number of connections so far that a panic ended.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Counts that a limit was reached.
+    pub(super) fn count_limit(&self, kind: LimitKind) {
+        self.limits.count(kind);
+    }
+
+    /// Returns the number of times so far that a limit was reached.
+    pub fn limit_count(&self, kind: LimitKind) -> u64 {
+        self.limits.get(kind)
+    }
+
+    /// Returns the number of times so far that each limit was reached.
+    pub(crate) fn limits(&self) -> LimitsReport {
+        LimitsReport::new(&self.limits)
     }
 
     /// Returns the number of rooms so far in which clients of different generations were connected to one

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
 
-use super::{ConnectionCount, ConnectionInfo, EvidenceCount, LogReport, Recognition, Telemetry, UnixSeconds};
+use super::{
+    ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport, Recognition, Telemetry,
+    UnixSeconds,
+};
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 use crate::server::refusals::RefusalCause;
 
@@ -50,6 +53,8 @@ pub struct Report {
     pub signaller: SignallerReport,
     /// Connections that a bug of the server ended.
     pub panics: u64,
+    /// Times that each limit was reached.
+    pub limits: LimitsReport,
     /// Refused connections and requests, by cause.
     #[serde(serialize_with = "refusal_counts")]
     pub refused: Vec<(RefusalCause, u64)>,
@@ -224,6 +229,7 @@ impl Report {
                 count: CountReport::new(telemetry.signaller(), time),
             },
             panics: telemetry.panics(),
+            limits: telemetry.limits(),
             refused: Vec::new(),
             all: false,
             log: None,

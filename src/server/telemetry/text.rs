@@ -31,6 +31,12 @@ pub(super) fn render(report: &Report) -> String {
         out.push('\n');
     }
     push_rooms(&mut out, &report.rooms);
+    let reached = report.limits.iter().filter(|(_, count)| *count > 0);
+    let reached: Vec<String> =
+        reached.map(|(kind, count)| format!("{} {count}", kind.name().replace('_', " "))).collect();
+    if !reached.is_empty() {
+        let _ = writeln!(out, "limits reached: {}", reached.join(", "));
+    }
     push_troubles(&mut out, report);
     if let Some(connections) = &report.connection_list {
         out.push('\n');

@@ -67,6 +67,8 @@ impl<'a> JsonError<'a> {
             | Reason::SlowConsumer
             | Reason::ReceiverFull
             | Reason::Overloaded
+            | Reason::RoomFull
+            | Reason::TooManyRooms
             | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame

@@ -1,6 +1,7 @@
 //! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured
 //! on the Node.js servers named at each test, whose frames are compared in compat-tests.
 
+mod limits;
 mod openers;
 mod search;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::Room;
 use crate::protocol::model::{
     Command, Connect, Event, Join, LinkId, LinkMessage, MemberChoice, NetId, Open, Payload, PeerId, Reason,
-    Recipient, RejoinPolicy, SenderTag, Side, WhenEmpty,
+    Recipient, RejoinPolicy, RoomRole, SenderTag, Side, WhenEmpty,
 };
 
 const OPEN: Open = Open { exclusive: true, keep_other_rooms: false };

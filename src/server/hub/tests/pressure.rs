@@ -70,7 +70,7 @@ fn send(membership: &mut Membership, to: Recipient, bytes: usize, now: Instant) 
     if membership.is_paused(now) || membership.refusal().is_some() {
         return false;
     }
-    membership.count_message(bytes);
+    membership.count_message(bytes, now);
     membership.command(data(to, bytes));
     true
 }
@@ -256,7 +256,7 @@ fn peer_that_does_not_read_its_answers_is_not_read() {
     let now = Instant::now();
     let mut asked = 0;
     while !first.membership.is_paused(now) {
-        first.membership.count_message(2);
+        first.membership.count_message(2, now);
         first.membership.command(Command::BecomeMember);
         asked += 1;
         assert!(asked < 100_000, "the flood is never stopped");

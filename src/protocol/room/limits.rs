@@ -1,0 +1,46 @@
+//! Limits of the peers in one room.
+
+use super::Room;
+use crate::protocol::model::{Command, PeerId, Reason, RoomRole};
+
+/// Limits of the peers in one room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RoomLimits {
+    /// Maximum number of members, at least 2: a room of one is a rule of dialects.
+    pub(crate) max_members: u32,
+    /// Maximum number of peers that are no members.
+    pub(crate) max_joiners: u32,
+}
+
+impl<H: Clone> Room<H> {
+    /// Returns the reason for which a command must not be applied: the peer would be one more than `limits`
+    /// allow, in the role that it would have.
+    pub(crate) fn refusal(&self, peer: PeerId, command: &Command, limits: RoomLimits) -> Option<Reason> {
+        let is_reached = |count: usize, limit: u32| u32::try_from(count).unwrap_or(u32::MAX) >= limit;
+        let members = self.members.len();
+        let full_of_members = is_reached(members, limits.max_members);
+        let full_of_joiners = is_reached(self.peers.len().saturating_sub(members), limits.max_joiners);
+        if !full_of_members && !full_of_joiners {
+            return None;
+        }
+        let role = self.role(peer);
+        let one_more_member = full_of_members && role != RoomRole::Member;
+        let one_more_joiner = full_of_joiners && role != RoomRole::Joiner && members > 0;
+        let refused = match command {
+            // An exclusive one is refused by the room.
+            Command::Open(open) => one_more_member && !open.exclusive,
+            Command::BecomeMember => one_more_member,
+            Command::Connect(connect) if self.is_connected_to_any(peer, &connect.connected_to) => {
+                one_more_member
+            }
+            // A member that is connected to no other one becomes a joiner.
+            Command::Connect(_) => one_more_joiner && (role != RoomRole::Member || members > 1),
+            Command::Join(_) | Command::TryAnother => one_more_joiner && role == RoomRole::None,
+            Command::RevertAssumption
+            | Command::Unlink
+            | Command::ReplyOnBehalf { .. }
+            | Command::Relay { .. } => false,
+        };
+        refused.then_some(Reason::RoomFull)
+    }
+}

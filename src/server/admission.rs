@@ -1,0 +1,250 @@
+//! Admission of connections before anything is read from them, and of event streams: their number in all and
+//! per address, the rate of new ones, and the memory of the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+
+use super::address_table::{AddressLimits, AddressTable, ClientNetwork};
+use super::conn::ClientEndpoint;
+use super::fd_limit;
+use super::memory::MemoryBudget;
+use super::telemetry::{LimitKind, Telemetry};
+use crate::config::ServerLimits;
+
+/// Maximum number of refused clients at the same time that are given the time to read the response.
+const MAX_LINGERING: usize = 256;
+/// Time that a refused client has to read the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Decides about new connections and event streams.
+#[derive(Debug)]
+pub struct Admission {
+    max_connections: u32,
+    open: Arc<AtomicU32>,
+    /// Present if anything is limited by address.
+    addresses: Option<Arc<Mutex<AddressTable>>>,
+    /// The permit of connections that are not counted by address.
+    without_address: Arc<PermitOwner>,
+    memory: Arc<MemoryBudget>,
+    telemetry: Arc<Telemetry>,
+    lingering: Arc<Semaphore>,
+}
+
+/// The counts that a permit gives back. Shared by all connections without an address, so that a permit is one
+/// pointer and needs no memory of its own.
+#[derive(Debug)]
+struct PermitOwner {
+    open: Arc<AtomicU32>,
+    address: Option<(Arc<Mutex<AddressTable>>, ClientNetwork)>,
+}
+
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ConnectionPermit(Arc<PermitOwner>);
+
+/// Counts an event stream of an address as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPermit(Option<(Arc<Mutex<AddressTable>>, ClientNetwork)>);
+
+impl Admission {
+    pub(crate) fn new(
+        limits: &ServerLimits,
+        memory: &Arc<MemoryBudget>,
+        telemetry: &Arc<Telemetry>,
+    ) -> Arc<Self> {
+        let by_address = AddressLimits {
+            connections: limits.max_connections_per_address,
+            rate: limits.max_connection_rate,
+            streams: limits.max_streams_per_address,
+        };
+        let open = Arc::new(AtomicU32::new(0));
+        Arc::new(Admission {
+            max_connections: limits.max_connections.unwrap_or_else(fd_limit::max_connections),
+            without_address: Arc::new(PermitOwner { open: Arc::clone(&open), address: None }),
+            open,
+            addresses: by_address.any().then(|| Arc::new(Mutex::new(AddressTable::new(by_address)))),
+            memory: Arc::clone(memory),
+            telemetry: Arc::clone(telemetry),
+            lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
+        })
+    }
+
+    /// Returns the number of connections that are open.
+    pub fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Admits a connection, or counts and returns the limit that it would exceed.
+    pub(crate) fn admit_connection(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
+        self.try_admit(endpoint).inspect_err(|kind| self.telemetry.count_limit(*kind))
+    }
+
+    fn try_admit(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
+        if self.memory.refuses_clients() {
+            return Err(LimitKind::Memory);
+        }
+        let more = |open: u32| open.checked_add(1).filter(|open| *open <= self.max_connections);
+        let counted = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map_err(|_| LimitKind::Connections)?;
+        // Gives the count back if the address is refused.
+        let permit = ConnectionPermit(Arc::clone(&self.without_address));
+        let Some((addresses, network)) = self.addresses.as_ref().zip(counted_network(endpoint)) else {
+            return Ok(permit);
+        };
+        addresses.lock().admit_connection(network, Instant::now())?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let owner =
+            PermitOwner { open: Arc::clone(&self.open), address: Some((Arc::clone(addresses), network)) };
+        Ok(ConnectionPermit(Arc::new(owner)))
+    }
+
+    /// Admits an event stream, or counts and returns the limit that it would exceed.
+    pub(crate) fn admit_stream(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
+        let admitted = match self.addresses.as_ref().zip(counted_network(endpoint)) {
+            _ if self.memory.refuses_clients() => Err(LimitKind::Memory),
+            None => Ok(StreamPermit(None)),
+            Some((addresses, network)) => addresses
+                .lock()
+                .admit_stream(network, Instant::now())
+                .map(|()| StreamPermit(Some((Arc::clone(addresses), network)))),
+        };
+        admitted.inspect_err(|kind| self.telemetry.count_limit(*kind))
+    }
+
+    /// Sends the response to a refused client, in plain HTTP, and closes. Nothing that it sends is looked at.
+    pub(crate) fn refuse<S>(&self, kind: LimitKind, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Beyond that number, and after that time, the connection is dropped at once.
+        let Ok(lingering) = Arc::clone(&self.lingering).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let respond = async {
+                stream.write_all(response(kind).as_bytes()).await?;
+                stream.shutdown().await?;
+                // A connection that is closed with something unread is reset, which can destroy the response.
+                let mut discarded = [0; 512];
+                while stream.read(&mut discarded).await? > 0 {}
+                std::io::Result::Ok(())
+            };
+            let _ = tokio::time::timeout(LINGER_TIMEOUT, respond).await;
+            drop(lingering);
+        });
+    }
+}
+
+/// Returns the network by which the connections of a client are counted. `None` if the address is not that of
+/// the client, as on a Unix socket, whose peer is a proxy or another program on this machine.
+fn counted_network(endpoint: ClientEndpoint) -> Option<ClientNetwork> {
+    endpoint.remote.map(ClientNetwork::from)
+}
+
+/// Returns the response to a client that is refused because of a limit.
+fn response(kind: LimitKind) -> String {
+    let (status, text) = match kind {
+        LimitKind::ConnectionsPerAddress => {
+            ("429 Too Many Requests", "your address has too many connections")
+        }
+        LimitKind::ConnectionRate => ("429 Too Many Requests", "your address connects too often"),
+        LimitKind::Memory => ("503 Service Unavailable", "this server is short of memory"),
+        _ => ("503 Service Unavailable", "this server has too many connections"),
+    };
+    let body = format!("{status}: {text}\n");
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Access-Control-Allow-Origin: *\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let PermitOwner { open, address } = &*self.0;
+        open.fetch_sub(1, Ordering::Relaxed);
+        if let Some((addresses, network)) = address {
+            addresses.lock().release_connection(*network);
+        }
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        if let Some((addresses, network)) = &self.0 {
+            addresses.lock().release_stream(*network);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn admission(limits: &ServerLimits) -> (Arc<Admission>, Arc<Telemetry>) {
+        let telemetry = Telemetry::new();
+        (Admission::new(limits, &MemoryBudget::new(1000), &telemetry), telemetry)
+    }
+
+    fn endpoint(last: u8) -> ClientEndpoint {
+        ClientEndpoint { remote: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))), tls: false }
+    }
+
+    #[test]
+    fn permits_count_until_they_are_dropped() {
+        let limits = ServerLimits {
+            max_connections: Some(3),
+            max_connections_per_address: Some(2),
+            max_streams_per_address: Some(1),
+            ..ServerLimits::default()
+        };
+        let (admission, telemetry) = admission(&limits);
+        let first = admission.admit_connection(endpoint(1)).unwrap();
+        let second = admission.admit_connection(endpoint(1)).unwrap();
+        assert_eq!(admission.admit_connection(endpoint(1)).unwrap_err(), LimitKind::ConnectionsPerAddress);
+        // The refused one is not counted.
+        assert_eq!(admission.open(), 2);
+        let unix = ClientEndpoint { remote: None, tls: false };
+        let third = admission.admit_connection(unix).unwrap();
+        assert_eq!(admission.admit_connection(unix).unwrap_err(), LimitKind::Connections);
+        let stream = admission.admit_stream(endpoint(1)).unwrap();
+        assert_eq!(admission.admit_stream(endpoint(1)).unwrap_err(), LimitKind::StreamsPerAddress);
+        assert!(admission.admit_stream(unix).is_ok());
+        drop((first, second, third, stream));
+        assert_eq!(admission.open(), 0);
+        assert!(
+            admission.admit_connection(endpoint(1)).is_ok() && admission.admit_stream(endpoint(1)).is_ok()
+        );
+        let counts = [LimitKind::Connections, LimitKind::ConnectionsPerAddress, LimitKind::StreamsPerAddress];
+        assert_eq!(counts.map(|kind| telemetry.limit_count(kind)), [1, 1, 1]);
+    }
+
+    #[test]
+    fn permit_is_one_pointer() {
+        assert_eq!(size_of::<ConnectionPermit>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn refusals_are_responses_of_http() {
+        for (kind, status) in [
+            (LimitKind::Connections, "503 "),
+            (LimitKind::Memory, "503 "),
+            (LimitKind::ConnectionRate, "429 "),
+            (LimitKind::ConnectionsPerAddress, "429 "),
+        ] {
+            let response = response(kind);
+            let (head, body) = response.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status}")) && body.starts_with(status),
+                "{response}"
+            );
+            assert!(head.contains("\r\nRetry-After: 1\r\n"), "{response}");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{response}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The closes of a connection that are not those of its dialect.
+
+use std::time::Instant;
+
+use super::{Driver, Outputs};
+use crate::protocol::dialect::Output;
+use crate::protocol::model::Reason;
+use crate::server::conn::identity::{CloseTrigger, EndCause};
+use crate::server::transport::Transport;
+
+impl<T: Transport, G> Driver<T, G> {
+    /// Closes the connection if the rooms refused something of it. Returns the cause of the end then.
+    pub(super) fn close_if_refused(&mut self) -> Option<EndCause> {
+        let reason = self.membership.refusal()?.clone();
+        Some(self.close_at_once(CloseTrigger::from_refusal(&reason), &reason))
+    }
+
+    /// Returns true if the client is among those that hold most while the memory is short.
+    pub(super) fn must_shed(&self) -> bool {
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        let queued = self.membership.outbox().queued_bytes() as usize;
+        self.shared.memory.sheds(held.saturating_add(queued))
+    }
+
+    /// Closes the connection, and drops what the client has sent.
+    pub(super) fn close_at_once(&mut self, trigger: CloseTrigger, reason: &Reason) -> EndCause {
+        self.transport.stop_receiving();
+        let mut outputs = Outputs::new();
+        self.close(reason, &mut outputs);
+        let ended = self.execute(&mut outputs, trigger);
+        ended.unwrap_or(EndCause::ServerClosed(trigger, None))
+    }
+
+    /// Returns true if the shutdown closes this connection now.
+    pub(super) fn must_close(&self, now: Instant) -> bool {
+        let shutdown = &self.shared.shutdown;
+        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn close(&self, reason: &Reason, outputs: &mut Outputs) {
+        outputs.push(Output::Send(self.protocol.close(reason).into()));
+    }
+}

@@ -2,11 +2,12 @@
 //! a typing error starts a public server.
 
 /// The commands, with `check-config`. A test in `tools` compares the names.
-pub(crate) const COMMANDS: [&str; 10] = [
+pub(crate) const COMMANDS: [&str; 11] = [
     "bench",
     "check-config",
     "completions",
     "dialects",
+    "healthcheck",
     "man",
     "matrix",
     "probe",

@@ -3,7 +3,7 @@
 //!
 //! Splitting, the order of errors and their texts are those of the Node.js servers, which scripts rely on: of
 //! sigver 20 where releases disagree, with the options that only earlier ones had. The command line of
-//! signallerd, with other names for a part of the options, is in `signallerd`. [`parse`] neither reads the
+//! signallerd, with other names for a part of the options, is in `signallerd`. [`parse()`] neither reads the
 //! process nor prints.
 
 mod config_file;

@@ -67,7 +67,7 @@ impl Membership {
 
     /// Applies a command in the room `key`, and stays in it. Opening a room ends the membership in the one
     /// opened before, unless the command keeps other rooms. Without an effect if a limit is reached, which is
-    /// a [refusal](Self::refusal).
+    /// a refusal.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
         let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
         let mut deliveries = self.deliveries();
@@ -234,7 +234,7 @@ impl Membership {
     }
 }
 
-/// Back-pressure: see [`Pressure`].
+/// Back-pressure: see `Pressure`.
 impl Membership {
     fn deliveries(&self) -> Deliveries<'_> {
         Deliveries::new(&self.outbox, &self.hub.memory, self.pressure().is_some())

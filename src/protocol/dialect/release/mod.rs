@@ -295,7 +295,7 @@ impl FromStr for Release {
 
     /// Parses `sigver-` and a version number, either complete (`sigver-17.0.0`) or its beginning
     /// (`sigver-17`), which names the newest release that begins so. A complete number that was never on npm
-    /// names the nearest release ([`Release::nearest`]).
+    /// names the nearest release.
     fn from_str(name: &str) -> Result<Self, UnknownRelease> {
         let version = name.strip_prefix("sigver-").ok_or(UnknownRelease)?;
         let exact = |release: &Release| release.versions().contains(&version);

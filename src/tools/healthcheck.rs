@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::dial::{ConnectError, Target, error_chain};
+use super::dial::{ConnectError, Target, TrustArgs, error_chain};
 use super::status;
 use crate::config::{DEFAULT_PORT, parse};
 use crate::output;
@@ -22,12 +22,14 @@ pub(crate) struct HealthcheckArgs {
     /// Port of the gateway, as given by its --port or SIGVER_PORT [default: 8000]
     #[arg(short, long, value_name = "number", value_parser = parse::port, conflicts_with = "url")]
     port: Option<u16>,
-    /// URL to request instead; with https, its certificate has to be valid
+    /// URL to request instead; with https, its certificate has to be trusted
     #[arg(long, value_name = "url")]
     url: Option<String>,
     /// Longest time for the answer, in seconds
     #[arg(long, value_name = "seconds", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Reason why a gateway is not healthy.
@@ -39,8 +41,6 @@ enum HealthcheckError {
     Io { server: String, source: std::io::Error },
     #[error("{server} answers with HTTP status {status}")]
     Status { server: String, status: u16 },
-    #[error("{server} does not answer as an HTTP server")]
-    NotHttp { server: String },
     #[error("{server} does not answer within {seconds} seconds")]
     Timeout { server: String, seconds: u64 },
 }
@@ -52,6 +52,7 @@ enum Answer {
     /// A gateway refuses a request without TLS to its port of TLS.
     TlsRequired,
     Other,
+    None,
 }
 
 /// Tests the gateway. Returns the exit code 1 if it is not healthy.
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
         Some(url) => url,
         None => url_of_server(args.port)?,
     };
-    let target = Target::parse(&url)?;
+    let target = Target::with_trust(&url, &args.trust)?;
     let check = tokio::time::timeout(Duration::from_secs(args.timeout), check(&target, &url));
     let late = || HealthcheckError::Timeout { server: url.clone(), seconds: args.timeout };
     match check.await.unwrap_or_else(|_| Err(late())) {
@@ -104,7 +105,8 @@ async fn check(target: &Target, url: &str) -> Result<(), HealthcheckError> {
         // The certificate is for the name that clients use, and not for this machine's.
         Ok(Answer::TlsRequired) => Ok(()),
         Ok(Answer::Status(status)) => Err(HealthcheckError::Status { server, status }),
-        Ok(Answer::Other) => Err(HealthcheckError::NotHttp { server }),
+        Ok(Answer::None) => Err(target.unanswered().into()),
+        Ok(Answer::Other) => Err(target.not_http().into()),
         Err(source) => Err(HealthcheckError::Io { server, source }),
     }
 }
@@ -123,6 +125,7 @@ async fn read_answer(stream: impl AsyncRead + Unpin) -> std::io::Result<Answer> 
     Ok(match status {
         Some(400) if text.contains(RefusalCause::HttpOnTlsPort.description()) => Answer::TlsRequired,
         Some(status) => Answer::Status(status),
+        None if read.is_empty() => Answer::None,
         None => Answer::Other,
     })
 }
@@ -139,7 +142,7 @@ mod tests {
             (b"HTTP/1.1 400 Bad Request\r\n\r\nplain text to a port of TLS", Answer::TlsRequired),
             (b"HTTP/1.1 400 Bad Request\r\n\r\nanother", Answer::Status(400)),
             (b"SSH-2.0-OpenSSH 200\r\n", Answer::Other),
-            (b"", Answer::Other),
+            (b"", Answer::None),
         ] {
             assert_eq!(read_answer(bytes).await.unwrap(), answer);
         }

@@ -29,6 +29,7 @@ use crate::config::redact::may_be_secret;
 use crate::output::{self, StdoutError};
 use crate::protocol::dialect::{Dialect, Release, markdown};
 use crate::tools::client::protocol::Protocol;
+use crate::tools::dial::error_chain;
 use healthcheck::HealthcheckArgs;
 use status::StatusArgs;
 use text_table::{CellAlignment, text_table};
@@ -120,7 +121,7 @@ fn exit_code(error: anyhow::Error) -> ExitCode {
     if error.downcast_ref::<StdoutError>().is_some_and(StdoutError::is_closed_pipe) {
         return ExitCode::SUCCESS;
     }
-    output::print_error(format_args!("error: {error:#}"));
+    output::print_error(format_args!("error: {}", error_chain(error.as_ref())));
     ExitCode::from(2)
 }
 

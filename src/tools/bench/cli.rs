@@ -13,6 +13,8 @@ use crate::tools::bench::{
     IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
     ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
+use crate::tools::client::random_key;
+use crate::tools::dial::TrustArgs;
 use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
@@ -58,6 +60,8 @@ struct CommonArgs {
     /// Process id of the server on this machine (Linux), to report its CPU time and memory
     #[arg(long)]
     pid: Option<u32>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Dialect options.
@@ -202,9 +206,13 @@ impl Bench {
                 args.common.run(async |at| Ok(storm(at.0, &plan, at.1, at.2).await?)).await
             }
             BenchMode::RetainedMemory(args) => {
-                let measure = async |at: Measurement<'_>| match at.1 {
-                    Some(process) => Ok(retained_memory(at.0, &args.plan, process, at.2).await?),
-                    None => bail!("retained-memory needs the server's process: add --pid PID"),
+                let no_process = "retained-memory needs the server's process: add --pid PID";
+                if args.common.pid.is_none() {
+                    bail!(no_process);
+                }
+                let measure = async |at: Measurement<'_>| {
+                    let process = at.1.context(no_process)?;
+                    Ok(retained_memory(at.0, &args.plan, process, at.2).await?)
                 };
                 args.common.run(measure).await
             }
@@ -235,7 +243,8 @@ impl CommonArgs {
         &self,
         measure: impl AsyncFnOnce(Measurement<'_>) -> Result<T>,
     ) -> Result<ExitCode> {
-        let target = Target::parse(&self.url)?;
+        let target = Target::with_trust(&self.url, &self.trust)?;
+        target.check(&format!("/{}", random_key())).await?;
         let process = self.pid.map(Process::new).transpose()?;
         let bar = bar();
         let progress = {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 use super::error::Error;
 use super::frame::{Frame, bounds, each_whole};
 use super::with_timeout;
-use crate::tools::dial::{ConnectError, DialedStream, Target};
+use crate::tools::dial::{DialedStream, Target};
 
 /// Timeout of the upgrade.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,7 +50,8 @@ impl WsConnection {
             let mut rest = Vec::new();
             loop {
                 if stream.read_buf(&mut rest).await.map_err(Error::broken)? == 0 || rest.len() > MAX_HEAD {
-                    return Err(Error::Closed("closed before the upgrade response".to_owned()));
+                    let error = if rest.is_empty() { target.unanswered() } else { target.not_http() };
+                    return Err(error.into());
                 }
                 if let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
                     let code = status(&rest);
@@ -58,8 +59,8 @@ impl WsConnection {
                     rest.shrink_to_fit();
                     return match code {
                         Some(101) => Ok(WsConnection { stream, rest }),
-                        Some(code) => Err(ConnectError::Status(code).into()),
-                        None => Err(ConnectError::Handshake("no HTTP response".to_owned()).into()),
+                        Some(code) => Err(target.refused(code, &rest).into()),
+                        None => Err(target.not_http().into()),
                     };
                 }
             }

@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 use crate::tools::client::protocol::Protocol;
-use crate::tools::dial::Target;
+use crate::tools::client::random_key;
+use crate::tools::dial::{Target, TrustArgs};
 use crate::tools::matrix::known::known;
 use crate::tools::matrix::render;
 use crate::tools::matrix::result::{MatrixResult, PairFailure, PairId, Verdict};
@@ -57,6 +58,8 @@ pub(crate) struct MatrixArgs {
     /// Time for which each pair is held for heartbeats, which are due after five seconds, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = DEFAULT_HOLD_MS)]
     hold: u64,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Time for which pairs are held, in milliseconds: a heartbeat is due after five seconds.
@@ -68,13 +71,13 @@ impl MatrixArgs {
         let plan = self.plan()?;
         let expected = self.expect.as_deref().map(read_result).transpose()?;
         let (target, server) = match &self.url {
-            Some(url) => (Target::parse(url)?, url.clone()),
+            Some(url) => (Target::with_trust(url, &self.trust)?, url.clone()),
             None => (
                 ephemeral_server::start(&self.protocol).await?.into(),
                 format!("a server of this program, --protocol {}", self.protocol),
             ),
         };
-        drop(target.dial().await?);
+        target.check(&format!("/{}", random_key())).await?;
         let bar = progress_bar(plan.len());
         let result = run(&target, &server, &plan, |result| {
             bar.set_message(result.pair.to_string());

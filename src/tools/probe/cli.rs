@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::output;
-use crate::tools::dial::Target;
+use crate::tools::dial::{Target, TrustArgs};
 use crate::tools::probe::run::{Confidence, ProbeResult, probe};
 
 /// Options of `sigver probe`.
@@ -21,12 +21,14 @@ pub(crate) struct ProbeArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl ProbeArgs {
     /// Probes and prints. Returns success if anything was recognised.
     pub(crate) async fn run(&self) -> Result<ExitCode> {
-        let target = Target::parse(&self.url)?;
+        let target = Target::with_trust(&self.url, &self.trust)?;
         let result = probe(&target, self.thorough).await?;
         match self.json {
             true => output::print(&format!("{}\n", serde_json::to_string_pretty(&result)?))?,

@@ -16,6 +16,7 @@ use super::session::SessionError;
 use super::{fingerprint, observe, session};
 use crate::protocol::dialect::{Dialect, Release};
 use crate::tools::client::protocol::Protocol;
+use crate::tools::client::random_key;
 use crate::tools::dial::{ConnectError, Target, error_chain};
 
 /// The result of a probe.
@@ -95,7 +96,7 @@ struct Observed {
 /// Finds out what a server speaks. `thorough` also waits for heartbeat timeouts, which takes 20 seconds.
 pub async fn probe(target: &Target, thorough: bool) -> Result<ProbeResult, ConnectError> {
     let started = Instant::now();
-    drop(target.dial().await?);
+    target.check(&format!("/{}", random_key())).await?;
     let mut observed = observe_server(target, thorough).await;
     let trials = try_protocols(target, protocols_to_try(&observed)).await;
     observed.exclude_by(&trials);

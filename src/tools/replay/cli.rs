@@ -13,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::output;
-use crate::tools::dial::Target;
+use crate::tools::client::random_key;
+use crate::tools::dial::{Target, TrustArgs};
 use crate::tools::replay::client_views::ClientViews;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
 use crate::tools::replay::meant::MeantDifference;
@@ -76,6 +77,8 @@ pub(crate) struct ReplayArgs {
     /// Number of scenarios that are played concurrently
     #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Duration of a conversation beyond which a server may send frames unprompted, in milliseconds.
@@ -177,9 +180,9 @@ impl ReplayArgs {
                 bail!("--protocol is for the server of this program, not for the server of a URL")
             }
             (Some(url), None) => {
-                let target = Target::parse(url)?;
+                let target = Target::with_trust(url, &self.trust)?;
                 // A server that cannot be reached is an error, not a difference.
-                drop(target.dial().await?);
+                target.check(&format!("/{}", random_key())).await?;
                 Servers::Given(target)
             }
             (None, protocol) => Servers::own(protocol.as_deref().unwrap_or("auto")).await?,

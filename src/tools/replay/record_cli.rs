@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::output;
-use crate::tools::dial::Target;
+use crate::tools::dial::{Target, TrustArgs};
 use crate::tools::draw_target;
 use crate::tools::replay::proxy;
 use crate::tools::replay::recorder::{Recorder, create_folder};
@@ -46,6 +46,8 @@ pub(crate) struct RecordArgs {
     /// read off each frame (and cannot be for releases before 4)
     #[arg(long, value_name = "VERSION", default_value = "any")]
     release: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Time between two updates of the progress on a terminal.
@@ -62,7 +64,7 @@ fn scenario_name(name: &str) -> Result<String> {
 impl RecordArgs {
     /// Records until a signal ends the program.
     pub(crate) async fn run(self) -> Result<ExitCode> {
-        let target = Target::parse(&self.upstream).context("--upstream")?;
+        let target = Target::with_trust(&self.upstream, &self.trust).context("--upstream")?;
         let listener = TcpListener::bind(&self.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
         if let Some(out) = &self.out {

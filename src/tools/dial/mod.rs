@@ -3,31 +3,33 @@
 //! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a
 //! frame.
 
-use std::error::Error as StdError;
+mod trust;
+mod words;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
+pub use self::trust::TrustArgs;
+pub use self::words::{error_chain, io_words};
 use crate::config::redact::displayed;
 
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
@@ -54,8 +56,26 @@ pub enum ConnectError {
     #[error("'{shown}' is not the URL of a server: [ws|wss|http|https]://HOST[:PORT][/PATH] is expected", shown = displayed(.0))]
     Url(String),
     /// The system has no certificates to trust.
-    #[error("there are no trusted certificates (SSL_CERT_FILE may name a file of them): {0}")]
+    #[error("there are no trusted certificates (--cacert or SSL_CERT_FILE may name a file of them): {0}")]
     Certificates(String),
+    /// The file of trusted certificates is not usable.
+    #[error("cannot use the trusted certificates {}: {problem}", displayed(&file.to_string_lossy()))]
+    Cacert {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+    /// The host name has no address.
+    #[error("cannot connect to {server}: the host name '{}' is not found", displayed(host))]
+    Name {
+        /// The server's URL.
+        server: String,
+        /// The name.
+        host: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// TCP or TLS failed.
     #[error("cannot connect to {server}")]
     Network {
@@ -73,6 +93,22 @@ pub enum ConnectError {
     /// The server answered the upgrade request with another HTTP status than 101.
     #[error("upgrade refused with HTTP {0}")]
     Status(u16),
+    /// A request without TLS was sent to a port of TLS.
+    #[error("{server} is a port of TLS, which needs wss:// or https://")]
+    TlsPort {
+        /// The server's URL.
+        server: String,
+    },
+    /// The answer to the upgrade request is not HTTP, or there is none.
+    #[error("{server} {problem}{}", if *tls { "" } else { "; a port of TLS needs wss:// or https://" })]
+    NotHttp {
+        /// The server's URL.
+        server: String,
+        /// The server's behaviour.
+        problem: &'static str,
+        /// True if the connection is TLS.
+        tls: bool,
+    },
     /// The answer to the upgrade request is not that of a WebSocket server.
     #[error("WebSocket handshake failed: {0}")]
     Handshake(String),
@@ -97,6 +133,15 @@ impl Target {
     ///
     /// [`ConnectError::Url`], or [`ConnectError::Certificates`] if a TLS server cannot be trusted at all.
     pub fn parse(url: &str) -> Result<Target, ConnectError> {
+        Target::with_trust(url, &TrustArgs::default())
+    }
+
+    /// Parses a URL, as [`parse`](Self::parse), of a server of which these certificates are trusted.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`](Self::parse), and [`ConnectError::Cacert`].
+    pub fn with_trust(url: &str, trust: &TrustArgs) -> Result<Target, ConnectError> {
         let wrong = || ConnectError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (tls, default_port) = match uri.scheme_str() {
@@ -118,7 +163,7 @@ impl Target {
             host: bare.to_owned(),
             authority: authority.to_string(),
             port,
-            tls: tls.then(tls_connector).transpose()?,
+            tls: tls.then(|| trust.connector()).transpose()?,
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
@@ -127,18 +172,34 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Network`] or [`ConnectError::Timeout`].
+    /// [`ConnectError::Name`], [`ConnectError::Network`] or [`ConnectError::Timeout`].
     pub async fn dial(&self) -> Result<DialedStream, ConnectError> {
         let failed = |source| ConnectError::Network { server: self.to_string(), source };
         let late = |_| ConnectError::Timeout { server: self.to_string() };
-        let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port)));
-        let tcp = tcp.await.map_err(late)?.map_err(failed)?;
+        let tcp = async {
+            let addresses = lookup_host((self.host.as_str(), self.port)).await;
+            let addresses: Vec<SocketAddr> = addresses.map_err(|source| self.no_address(source))?.collect();
+            TcpStream::connect(&addresses[..]).await.map_err(failed)
+        };
+        let tcp = timeout(CONNECT_TIMEOUT, tcp).await.map_err(late)??;
         tcp.set_nodelay(true).map_err(failed)?;
         let Some(tls) = &self.tls else { return Ok(DialedStream::Plain(tcp)) };
         let name =
             ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
         let stream = timeout(CONNECT_TIMEOUT, tls.connect(name, tcp));
         Ok(DialedStream::Tls(Box::new(stream.await.map_err(late)?.map_err(failed)?)))
+    }
+
+    /// Checks that an HTTP server answers a WebSocket on a path of a client, granted or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`dial`](Self::dial), [`ConnectError::TlsPort`] and [`ConnectError::NotHttp`].
+    pub async fn check(&self, path: &str) -> Result<(), ConnectError> {
+        match self.open(path).await {
+            Ok(_) | Err(ConnectError::Status(_) | ConnectError::Handshake(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a WebSocket on a client's path, as a page of the server's own origin would. Returns it with the
@@ -162,10 +223,43 @@ impl Target {
         let upgrade = tokio_tungstenite::client_async_with_config(request, stream, config);
         match timeout(CONNECT_TIMEOUT, upgrade).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(WsError::Http(response))) => Err(ConnectError::Status(response.status().as_u16())),
+            Ok(Err(WsError::Http(response))) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                Err(self.refused(response.status().as_u16(), body))
+            }
+            Ok(Err(WsError::Io(source))) => Err(ConnectError::Network { server: self.to_string(), source }),
+            Ok(Err(WsError::Protocol(ProtocolError::HandshakeIncomplete))) => Err(self.unanswered()),
+            Ok(Err(WsError::Protocol(ProtocolError::HttparseError(_)))) => Err(self.not_http()),
             Ok(Err(error)) => Err(ConnectError::Handshake(error.to_string())),
             Err(_) => Err(ConnectError::Timeout { server: self.to_string() }),
         }
+    }
+
+    fn no_address(&self, source: io::Error) -> ConnectError {
+        ConnectError::Name { server: self.to_string(), host: self.host.clone(), source }
+    }
+
+    /// Returns the error of an upgrade that is answered with this HTTP status and body.
+    pub(crate) fn refused(&self, status: u16, body: &[u8]) -> ConnectError {
+        let body = String::from_utf8_lossy(body);
+        // The words of this gateway, nginx, Go, Apache.
+        let names_tls = ["port of TLS", "HTTPS", "SSL"].iter().any(|word| body.contains(word));
+        match self.tls {
+            None if status == 400 && names_tls => ConnectError::TlsPort { server: self.to_string() },
+            _ => ConnectError::Status(status),
+        }
+    }
+
+    /// Returns the error of a connection on which something else than HTTP arrives.
+    pub(crate) fn not_http(&self) -> ConnectError {
+        let problem = "does not answer as an HTTP server";
+        ConnectError::NotHttp { server: self.to_string(), problem, tls: self.tls.is_some() }
+    }
+
+    /// Returns the error of a connection that the server closes without an answer.
+    pub(crate) fn unanswered(&self) -> ConnectError {
+        let problem = "closed the connection without an answer";
+        ConnectError::NotHttp { server: self.to_string(), problem, tls: self.tls.is_some() }
     }
 
     /// Returns the value of a `Host` header.
@@ -183,27 +277,6 @@ impl Target {
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
-}
-
-/// Returns the message of an error and of all its causes, separated by `": "`.
-pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn tls_connector() -> Result<TlsConnector, ConnectError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    if roots.add_parsable_certificates(found.certs).0 == 0 {
-        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(ConnectError::Certificates(errors.join("; ")));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ConnectError::Certificates(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl From<SocketAddr> for Target {
@@ -310,6 +383,7 @@ mod tests {
         let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let target = Target::parse(&format!("ws://127.0.0.1:{port}")).unwrap();
         let error = error_chain(&target.dial().await.err().unwrap());
-        assert!(error.starts_with(&format!("cannot connect to ws://127.0.0.1:{port}: ")), "{error}");
+        let refused = "connection refused: no program listens there";
+        assert_eq!(error, format!("cannot connect to ws://127.0.0.1:{port}: {refused}"));
     }
 }

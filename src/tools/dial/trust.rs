@@ -1,0 +1,187 @@
+//! The certificates of servers that are trusted.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
+
+use super::ConnectError;
+use super::words::{CA_AS_SERVER, io_words};
+
+/// The options of every tool that connects to servers.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrustArgs {
+    /// Trust the certificates of this file (PEM or DER) instead of those of the system, for wss:// and https://
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub cacert: Option<PathBuf>,
+    /// Trust any certificate, for wss:// and https://: anybody can then pose as the server
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+impl TrustArgs {
+    /// Returns what makes TLS of a TCP connection.
+    pub(super) fn connector(&self) -> Result<TlsConnector, ConnectError> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = match self.insecure {
+            true => Arc::new(AnyCertificate(Arc::clone(&provider))),
+            false => Arc::new(TrustedCertificates::new(self.certificates()?, Arc::clone(&provider))?),
+        };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ConnectError::Certificates(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let Some(file) = &self.cacert else {
+            let found = rustls_native_certs::load_native_certs();
+            let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+            return match found.certs.is_empty() {
+                true => Err(ConnectError::Certificates(match errors.is_empty() {
+                    true => "none is found".to_owned(),
+                    false => errors.join("; "),
+                })),
+                false => Ok(found.certs),
+            };
+        };
+        read(file).map_err(|problem| ConnectError::Cacert { file: file.clone(), problem })
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = fs::read(file).map_err(|error| io_words(&error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) if bytes.starts_with(&[0x30]) => Ok(vec![CertificateDer::from(bytes)]),
+        Ok(_) => Err("there is no certificate in it".to_owned()),
+        Err(_) => Err("it is damaged, or no PEM file".to_owned()),
+    }
+}
+
+/// Accepts what the trusted authorities signed, and a certificate that is itself trusted.
+struct TrustedCertificates {
+    by_authority: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl TrustedCertificates {
+    fn new(
+        trusted: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, ConnectError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let by_authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let unusable =
+            |_| ConnectError::Certificates("no certificate is one of an authority or a server".to_owned());
+        Ok(TrustedCertificates { by_authority: by_authority.map_err(unusable)?, trusted })
+    }
+}
+
+impl fmt::Debug for TrustedCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrustedCertificates({})", self.trusted.len())
+    }
+}
+
+impl ServerCertVerifier for TrustedCertificates {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let verified =
+            self.by_authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // `openssl req -x509` makes such a certificate by default. Its period was found to be valid.
+            Err(TlsError::InvalidCertificate(CertificateError::Other(other)))
+                if other.0.to_string() == CA_AS_SERVER && self.trusted.contains(end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.by_authority.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.by_authority.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
+
+/// Accepts every certificate, one that cannot be parsed included.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

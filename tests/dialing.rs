@@ -1,0 +1,213 @@
+//! Servers that cannot be reached: every tool that connects says why in words, once, and what helps.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use common::process::{Served, sigver};
+use common::soon;
+
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/compat-tests/golden/20.1.0.jsonl");
+/// Words of a debug dump.
+const DUMPS: [&str; 7] = ["os error", "Error(", "Other(", "Entity", "Context {", "Kind", "httparse"];
+
+/// Runs every tool that ends by itself. Returns its name, exit code and stderr.
+async fn run_tools(url: &str, options: &[&str], trusted: Option<&Path>) -> Vec<(String, i32, String)> {
+    let tools: [&[&str]; 5] = [
+        &["probe", url],
+        &["bench", "sessions", url, "--duration", "0.1", "--concurrency", "1"],
+        &["matrix", url, "--only", "sigver-20:sigver-20", "--hold", "0"],
+        &["replay", RECORDING, url, "--scenario", "session", "--pace", "quick"],
+        &["healthcheck", "--url", url],
+    ];
+    let mut results = Vec::new();
+    for tool in tools {
+        let mut command = sigver(&[tool, options].concat());
+        match trusted {
+            Some(file) => command.env("SSL_CERT_FILE", file),
+            None => command.env_remove("SSL_CERT_FILE"),
+        };
+        let output = soon("the end of the tool", command.output()).await.unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        results.push((tool[0].to_owned(), output.status.code().unwrap(), errors));
+    }
+    results
+}
+
+async fn expect_error(url: &str, options: &[&str], trusted: Option<&Path>, expected: &str) {
+    for (tool, code, errors) in run_tools(url, options, trusted).await {
+        assert_ne!(code, 0, "{tool} {url}: {errors}");
+        assert_eq!(errors.matches(expected).count(), 1, "{tool} {url} {options:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{tool} {url}: {errors}");
+        for dump in DUMPS {
+            assert!(!errors.contains(dump), "{tool} {url}: {errors}");
+        }
+    }
+}
+
+async fn expect_success(url: &str, options: &[&str], trusted: Option<&Path>) {
+    for (tool, code, errors) in run_tools(url, options, trusted).await {
+        assert_eq!((code, &errors[..]), (0, ""), "{tool} {url} {options:?}");
+    }
+}
+
+/// A server of TLS with a certificate.
+struct TlsServer {
+    served: Served,
+    cert: PathBuf,
+}
+
+impl TlsServer {
+    async fn start(name: &str, params: CertificateParams) -> TlsServer {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap().pem();
+        TlsServer::start_with(name, &cert, &key.serialize_pem()).await
+    }
+
+    async fn start_with(name: &str, cert: &str, key: &str) -> TlsServer {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dialing");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (cert_file, key_file) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+        std::fs::write(&cert_file, cert).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        let (cert, key) = (cert_file.to_str().unwrap(), key_file.to_str().unwrap());
+        let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "-k", key, "-c", cert]).await;
+        TlsServer { served, cert: cert_file }
+    }
+
+    fn url(&self, scheme: &str, host: &str) -> String {
+        format!("{scheme}://{host}:{}", self.served.port())
+    }
+}
+
+fn params(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
+/// A certificate as `openssl req -x509` makes it: that of an authority.
+fn authority(name: &str) -> CertificateParams {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+#[tokio::test]
+async fn authority_as_server_is_explained_and_can_be_trusted() {
+    let server = TlsServer::start("authority", authority("localhost")).await;
+    let other = TlsServer::start("other", authority("localhost")).await;
+    let url = server.url("wss", "localhost");
+    let problem = "is that of an authority (CA:TRUE), and not of a server; --cacert FILE trusts";
+    expect_error(&url, &[], Some(&other.cert), problem).await;
+    expect_success(&url, &[], Some(&server.cert)).await;
+    expect_success(&url, &["--cacert", server.cert.to_str().unwrap()], Some(&other.cert)).await;
+    expect_success(&url, &["--insecure"], Some(&other.cert)).await;
+    // The name of a certificate that is itself trusted is checked, too.
+    let url = server.url("wss", "127.0.0.1");
+    expect_error(&url, &[], Some(&server.cert), "is not for 127.0.0.1, but for localhost; --insecure").await;
+}
+
+#[tokio::test]
+async fn unknown_issuer_is_explained() {
+    let server = TlsServer::start("self_signed", params("localhost")).await;
+    let mut named = params("localhost");
+    named.distinguished_name.push(rcgen::DnType::CommonName, "another");
+    let other = TlsServer::start("unknown", named).await;
+    let problem = "certificate is self-signed, or of an authority that this machine does not trust, or lacks an \
+                   intermediate certificate; --cacert FILE";
+    expect_error(&server.url("wss", "localhost"), &[], Some(&other.cert), problem).await;
+    let same_name = TlsServer::start("same_name", params("localhost")).await;
+    let problem = "is not signed by the trusted authority of that name, or is damaged; --cacert FILE";
+    expect_error(&server.url("wss", "localhost"), &[], Some(&same_name.cert), problem).await;
+    expect_success(&server.url("https", "localhost"), &["--insecure"], Some(&other.cert)).await;
+}
+
+#[tokio::test]
+async fn periods_and_missing_names_are_explained() {
+    let mut old = authority("localhost");
+    old.not_after = date_time_ymd(2020, 1, 1);
+    let old = TlsServer::start("old", old).await;
+    let url = old.url("wss", "localhost");
+    expect_error(&url, &[], Some(&old.cert), "the server's certificate expired ").await;
+    let mut early = params("localhost");
+    early.not_before = date_time_ymd(2090, 1, 1);
+    let early = TlsServer::start("early", early).await;
+    let problem = "is not valid yet, or the clock of this machine is wrong; --insecure trusts any";
+    expect_error(&early.url("wss", "localhost"), &[], Some(&early.cert), problem).await;
+    let nameless = TlsServer::start("nameless", CertificateParams::new(vec![]).unwrap()).await;
+    let problem = "names no host; make one with -addext subjectAltName=DNS:localhost";
+    expect_error(&nameless.url("wss", "localhost"), &[], Some(&nameless.cert), problem).await;
+}
+
+#[tokio::test]
+async fn tls_and_plain_text_are_told_apart() {
+    let tls = TlsServer::start("plain", params("localhost")).await;
+    let url = tls.url("ws", "localhost");
+    // `healthcheck` accepts a gateway that requires TLS.
+    for (tool, code, errors) in run_tools(&url, &[], None).await.iter().take(4) {
+        assert_ne!(*code, 0, "{tool}");
+        assert_eq!(
+            *errors,
+            format!("error: {url} is a port of TLS, which needs wss:// or https://\n"),
+            "{tool}"
+        );
+    }
+    let plain = Served::start(&["-h", "127.0.0.1", "-p", "0"]).await;
+    let url = format!("wss://localhost:{}", plain.port());
+    expect_error(&url, &["--insecure"], None, "the answer is not TLS; a port without TLS needs ws://").await;
+}
+
+#[tokio::test]
+async fn servers_of_other_protocols_are_named() {
+    for (answer, problem) in [
+        (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not answer as an HTTP server; a port of TLS needs wss://"),
+        // An alert of TLS.
+        (b"\x15\x03\x01\0\x02\x02\x46", "does not answer as an HTTP server; a port of TLS needs wss://"),
+        (b"", "closed the connection without an answer; a port of TLS needs wss://"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let _ = client.read(&mut [0; 4096]).await;
+                let _ = client.write_all(answer).await;
+            }
+        });
+        expect_error(&url, &[], None, problem).await;
+    }
+}
+
+#[tokio::test]
+async fn unreachable_servers_are_explained() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let problem = "connection refused: no program listens there";
+    expect_error(&format!("ws://{nobody}"), &[], None, problem).await;
+    expect_error(&format!("wss://{nobody}"), &["--insecure"], None, problem).await;
+    let problem = "the host name 'no-such-host.invalid' is not found";
+    expect_error("ws://no-such-host.invalid:80", &[], None, problem).await;
+}
+
+#[tokio::test]
+async fn unusable_trusted_certificates_are_explained() {
+    let server = TlsServer::start("trusted", params("localhost")).await;
+    let url = server.url("wss", "localhost");
+    let key = server.cert.with_extension("key");
+    for (file, problem) in [
+        (key.to_str().unwrap(), "there is no certificate in it"),
+        ("/nonexistent", "No such file or directory"),
+        ("/dev/null", "there is no certificate in it"),
+        ("/", "Is a directory"),
+    ] {
+        expect_error(&url, &["--cacert", file], None, &format!("certificates {file}: {problem}")).await;
+    }
+    for (_, code, errors) in run_tools(&url, &["--cacert", "x", "--insecure"], None).await {
+        assert!(code == 2 && errors.contains("cannot be used with"), "{errors}");
+    }
+}

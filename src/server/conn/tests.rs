@@ -4,13 +4,14 @@ mod flood;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -199,6 +200,10 @@ fn connection_task_is_small() {
     assert!(size <= 3 * 128 - 112, "{size}");
 }
 
+/// A second subscriber, which receives nothing. While there is only one, `tracing` asks that of the current
+/// thread if an event is of interest, for all threads: of another test, which has none.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
+
 /// The log of a test, at every level.
 #[derive(Clone, Default)]
 struct TestLog(Arc<Mutex<Vec<u8>>>);
@@ -217,6 +222,7 @@ impl io::Write for TestLog {
 impl TestLog {
     /// Returns a log of all events of this thread, until the guard is dropped.
     fn capture() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = TestLog::default();
         let writer = log.clone();
         let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
@@ -226,6 +232,15 @@ impl TestLog {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()
     }
+}
+
+#[test]
+fn log_has_events_of_which_another_thread_caused_the_first() {
+    let event = || tracing::debug!("event");
+    let (log, _guard) = TestLog::capture();
+    std::thread::spawn(event).join().unwrap();
+    event();
+    assert_eq!(log.text().matches("event").count(), 1, "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]

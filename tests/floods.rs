@@ -7,7 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::pairs::{HEARTBEAT, connect, content, down, pair, up};
+use common::pairs::{HEARTBEAT, connect, content, down, id_of_link, pair, up};
 use common::ws::{BINARY, Got, Ws, frame};
 use common::{TestGateway, eventually, soon};
 use sigver::tools::protobuf::{delimited, number};
@@ -204,5 +204,46 @@ async fn memory_of_all_clients_is_bounded() {
     assert!(ws.raw(&begun).await);
     ws.expect_nothing().await;
     drop(ws);
+    gateway.stop().await;
+}
+
+/// Waits for a content that ends so, while the heartbeats of the gateway are answered. Contents before it
+/// are ends of links.
+async fn content_of(ws: &mut Ws<TcpStream>, data: &[u8]) -> Vec<u8> {
+    loop {
+        match ws.message().await {
+            Got::Binary(bytes) if bytes == HEARTBEAT => assert!(ws.binary(&HEARTBEAT).await),
+            Got::Binary(bytes) if bytes.ends_with(data) => return bytes,
+            Got::Binary(bytes) => assert!(bytes.len() < 16, "{bytes:?}"),
+            other => panic!("no content: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn member_that_wrote_to_a_joiner_that_left_stays_and_is_read_again() {
+    let gateway = TestGateway::start("sigver-20").await;
+    let (mut member, mut joiner) = pair(&gateway, "/k").await;
+    let link = up(&mut member, &mut joiner, b"offer").await;
+    let chunk = [&number(1, 0)[..], &[0x10], &link, &delimited(4, &[7; 32 * 1024])].concat();
+    let (_, left) = send_until_paused(&mut member, &delimited(2, &chunk)).await;
+    drop(joiner);
+    assert!(member.raw(&left).await && member.binary(&HEARTBEAT).await);
+    // The heartbeat behind the data arrives in time: the room has its member.
+    let mut joiner = gateway.ws("/k").await;
+    assert!(joiner.binary(&connect(13, &[])).await);
+    joiner.expect(&[Got::binary("2000")]).await;
+    assert!(joiner.binary(&content(b"offer")).await);
+    let offer = content_of(&mut member, b"offer").await;
+    let link = id_of_link(&offer, b"offer");
+    let answer = [&number(1, 0)[..], &[0x10], &link, &delimited(4, b"answer")].concat();
+    assert!(member.binary(&delimited(2, &answer)).await);
+    let answered = content_of(&mut joiner, b"answer");
+    tokio::select! {
+        _ = answered => {}
+        // Answers heartbeats until then.
+        _ = content_of(&mut member, b"never") => {}
+    }
+    drop((member, joiner));
     gateway.stop().await;
 }

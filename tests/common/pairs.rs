@@ -45,11 +45,16 @@ pub async fn up(first: &mut Ws<TcpStream>, joiner: &mut Ws<TcpStream>, data: &[u
             other => panic!("no content: {other:?}"),
         }
     };
+    id_of_link(&bytes, data)
+}
+
+/// Returns the id of the link on which a member received a content.
+pub fn id_of_link(content: &[u8], data: &[u8]) -> Vec<u8> {
     let tail = [&number(2, 0)[..], &delimited(4, data)].concat();
-    assert!(bytes.ends_with(&tail), "{}", to_hex(&bytes[..bytes.len().min(40)]));
+    assert!(content.ends_with(&tail), "{}", to_hex(&content[..content.len().min(40)]));
     // Behind the tag and the length.
-    let head = 1 + bytes[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
-    bytes[head + 1..bytes.len() - tail.len()].to_vec()
+    let head = 1 + content[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
+    content[head + 1..content.len() - tail.len()].to_vec()
 }
 
 /// Sends a content from the member to the joiner.

@@ -24,6 +24,9 @@ pub struct Membership {
     uncommon: Option<Box<Uncommon>>,
 }
 
+/// Most bytes that are on their way from a client: what the kernels on both sides hold of a connection.
+const MAX_IN_FLIGHT: usize = 32 << 20;
+
 /// The uncommon state of a connection.
 #[derive(Debug, Default)]
 struct Uncommon {
@@ -32,6 +35,9 @@ struct Uncommon {
     previous: Vec<Arc<RoomCell>>,
     /// Present while the peer sends more than is received.
     pressure: Option<Pressure>,
+    /// Bytes that may still be on their way to a peer that did not read, and has left by now. They are read
+    /// at full speed: behind them are the heartbeats of the peer.
+    in_flight: usize,
     /// Present if the rate of connections is limited.
     rate: Option<ReadRate>,
 }
@@ -246,6 +252,10 @@ impl Membership {
 
     fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
         let Some(pressure) = pressure else { return };
+        let in_flight = self.uncommon.as_ref().is_some_and(|uncommon| uncommon.in_flight > 0);
+        if in_flight && matches!(pressure.cause, PressureCause::Nobody) {
+            return;
+        }
         if self.pressure().is_none() || matches!(pressure.cause, PressureCause::Refused(_)) {
             self.end_pressure();
             self.uncommon.get_or_insert_default().pressure = Some(*pressure);
@@ -255,6 +265,11 @@ impl Membership {
     fn end_pressure(&mut self) {
         let pressure = self.uncommon.as_mut().and_then(|uncommon| uncommon.pressure.take());
         if let Some(pressure) = pressure {
+            if let (PressureCause::Member(_) | PressureCause::Joiner(_), Some(uncommon)) =
+                (&pressure.cause, &mut self.uncommon)
+            {
+                uncommon.in_flight = MAX_IN_FLIGHT;
+            }
             pressure.end(&self.outbox);
         }
     }
@@ -266,6 +281,7 @@ impl Membership {
     /// Counts a message of the peer.
     pub(in crate::server) fn count_message(&mut self, bytes: usize, now: Instant) {
         let Some(uncommon) = &mut self.uncommon else { return };
+        uncommon.in_flight = uncommon.in_flight.saturating_sub(bytes.max(1));
         if let Some(pressure) = &mut uncommon.pressure {
             pressure.spend(bytes);
         }

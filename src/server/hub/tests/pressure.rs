@@ -248,6 +248,20 @@ fn messages_to_nobody_are_not_read_as_fast_as_they_are_sent() {
 }
 
 #[test]
+fn messages_on_their_way_to_a_peer_that_left_are_read_at_once() {
+    let mut crowd = Crowd::new(1, BUDGET);
+    while crowd.down(0, 1000) {}
+    drop(crowd.joiners.pop());
+    take_all(&crowd.member);
+    let mut sent = 0;
+    while crowd.down(0, 64 * 1024) {
+        sent += 1;
+        assert!(sent < 1000, "the flood is never stopped");
+    }
+    assert!(sent > 400, "{sent}");
+}
+
+#[test]
 fn peer_that_does_not_read_its_answers_is_not_read() {
     let hub = Hub::new();
     let mut first = peer(&hub);

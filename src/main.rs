@@ -5,6 +5,8 @@
 mod service_manager;
 
 use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest wait for the start-up line to be written.
 const STDOUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest configuration file, in bytes.
+const MAX_CONFIG_FILE: u64 = 1 << 20;
 
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
@@ -84,6 +89,13 @@ fn print_line(text: &str) -> ExitCode {
     }
 }
 
+/// Returns the text of a configuration file, or of the beginning of a device without an end.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_CONFIG_FILE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The command line, which is parsed again for a reload.
 struct CommandLine {
     program: OsString,
@@ -92,7 +104,7 @@ struct CommandLine {
 
 impl CommandLine {
     fn parse(&self) -> Outcome {
-        let inputs = ProcessInputs { env: &environment, read_file: &|path| std::fs::read_to_string(path) };
+        let inputs = ProcessInputs { env: &environment, read_file: &read_file };
         cli::parse(&self.program, self.args.iter().cloned(), inputs)
     }
 }

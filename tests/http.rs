@@ -7,6 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::pairs::connect;
 use common::ws::{BINARY, Got, Ws, frame, request};
 use common::{TestGateway, hex, soon, tls_files};
 use sigver::config::EnabledTransports;
@@ -270,6 +271,8 @@ async fn upgrade_is_granted_in_every_form_that_all_node_servers_accept() {
         // The body is no frame.
         good.replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
     ];
+    let many: String = (0..300).map(|number| format!("X-{number}: x\r\n")).collect();
+    let forms = forms.into_iter().chain([good.replace("Connection:", &format!("{many}Connection:"))]);
     for form in forms {
         assert_ne!(form, good);
         // In one segment, and byte by byte: the second is left to hyper.
@@ -285,6 +288,25 @@ async fn upgrade_is_granted_in_every_form_that_all_node_servers_accept() {
             let ws = Ws::open_with(stream, b"").await;
             connect_and_be_first(ws).await;
         }
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn unescaped_characters_of_a_path_are_taken_as_by_node() {
+    let gateway = TestGateway::start("sigver-20").await;
+    for (path, escaped) in [("/<k>`", "/%3Ck%3E%60"), ("/a?<x>", "/a")] {
+        let open = async |path: &str| {
+            let mut stream = gateway.tcp().await;
+            stream.write_all(request(path).as_bytes()).await.unwrap();
+            Ws::open_with(stream, b"").await
+        };
+        let mut member = open(path).await;
+        member.binary(&connect(11, &[])).await;
+        member.expect(&[Got::binary("2001")]).await;
+        let mut joiner = open(escaped).await;
+        joiner.binary(&connect(12, &[])).await;
+        joiner.expect(&[Got::binary("2000")]).await;
     }
     gateway.stop().await;
 }
@@ -363,7 +385,7 @@ async fn oversized_or_malformed_heads_are_rejected() {
         ("a strange version", b"GET / HTTP/7.3\r\n\r\n", &["400", "505"]),
         ("an unknown version", b"GET / HTTP/1.2\r\n\r\n", &["400", "505"]),
         ("a folded header", b"GET / HTTP/1.1\r\nHost: x\r\n y\r\n\r\n", &["400"]),
-        ("a path that is not escaped", b"GET /<k> HTTP/1.1\r\nHost: x\r\n\r\n", &["400"]),
+        ("a path that is not escaped", b"GET /<k>\xff HTTP/1.1\r\nHost: x\r\n\r\n", &["400"]),
     ] {
         let mut stream = gateway.tcp().await;
         let _ = stream.write_all(bytes).await;

@@ -45,9 +45,33 @@ pub(super) fn poll_first_read<S: AsyncRead + Unpin>(
         let mut buffer = ReadBuf::new(&mut buffer);
         ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
         let bytes = buffer.filled();
-        let first = try_upgrade(bytes, routes);
-        Poll::Ready(Ok(first.unwrap_or_else(|| FirstRead::Other(Bytes::copy_from_slice(bytes)))))
+        if let Some(first) = try_upgrade(bytes, routes) {
+            return Poll::Ready(Ok(first));
+        }
+        let bytes = with_escaped_target(bytes);
+        Poll::Ready(Ok(try_upgrade(&bytes, routes).unwrap_or(FirstRead::Other(bytes))))
     })
+}
+
+/// Returns the bytes with the characters of the request line escaped that the Node.js servers take as they
+/// are, and hyper refuses.
+fn with_escaped_target(bytes: &[u8]) -> Bytes {
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (line, rest) = bytes.split_at(line);
+    if !line.iter().any(|byte| matches!(byte, b'<' | b'>' | b'`')) {
+        return Bytes::copy_from_slice(bytes);
+    }
+    let mut escaped = Vec::with_capacity(bytes.len().saturating_add(16));
+    for byte in line {
+        match byte {
+            b'<' => escaped.extend_from_slice(b"%3C"),
+            b'>' => escaped.extend_from_slice(b"%3E"),
+            b'`' => escaped.extend_from_slice(b"%60"),
+            byte => escaped.push(*byte),
+        }
+    }
+    escaped.extend_from_slice(rest);
+    escaped.into()
 }
 
 /// Accepts the request if it is a whole, valid request for a WebSocket in a room.

@@ -46,6 +46,8 @@ pub(crate) use sse::SseService;
 
 /// Longest request head, in bytes: room for a key of 512 escaped characters, and cookies.
 const MAX_HEAD: usize = 16 * 1024;
+/// Most headers of a request. Node.js servers take 2,000, and no more bytes than these.
+const MAX_HEADERS: usize = 500;
 /// Longest time for the body of a request for an upgrade.
 const UPGRADE_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the delivery of the end of an event stream.
@@ -163,6 +165,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
         .serve_connection(
             TokioIo::new(stream),
             service_fn(|request| {

@@ -100,6 +100,16 @@ pub(super) fn is_der(bytes: &[u8]) -> bool {
     Element::read(bytes).is_some_and(|(element, rest)| element.tag == SEQUENCE && rest.is_empty())
 }
 
+/// Returns true if the bytes begin as a PKCS#12 file: a sequence of version 3 and a sequence.
+pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
+    let begins = || {
+        let (version, rest) = Element::read(Element::read(bytes)?.0.of(SEQUENCE)?.content)?;
+        Element::read(rest)?.0.of(SEQUENCE)?;
+        Some(version.of(INTEGER)?.content == [3])
+    };
+    begins().unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};

@@ -6,7 +6,7 @@ mod reloadable;
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -23,6 +23,9 @@ use self::pem::PemError;
 use self::pem::Section;
 pub(crate) use self::reloadable::ReloadableTls;
 use crate::config::{PemSource, TlsFiles};
+
+/// Longest file that is read, in bytes: more than any chain, and less than a device without an end.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Failure to set up TLS, in one line that names the file.
 #[derive(Debug, Error)]
@@ -113,6 +116,9 @@ pub enum ContentError {
     /// Certificates in another format.
     #[error("it is a PKCS#7 file; write its certificates to another file with 'openssl pkcs7 -print_certs'")]
     Pkcs7,
+    /// Key and certificates in one file of another format.
+    #[error("it is a PKCS#12 file; write its parts to another file with 'openssl pkcs12 -nodes'")]
+    Pkcs12,
     /// Invalid PEM.
     #[error(transparent)]
     Pem(#[from] PemError),
@@ -214,6 +220,9 @@ fn certificates(role: FileRole, path: &PemSource) -> Result<Vec<CertificateDer<'
         Some(facts) => Ok(CertificateDer::from(facts.der.to_vec())),
         None => Err(content(role, path, ContentError::InvalidCert { line })),
     };
+    if certificate::is_pkcs12(&bytes) {
+        return Err(content(role, path, ContentError::Pkcs12));
+    }
     if certificate::is_der(&bytes) {
         return Ok(vec![certificate(&bytes, 1)?]);
     }
@@ -245,6 +254,9 @@ fn private_key(path: &PemSource) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(FileRole::Key, path)?;
     let problem = |problem| content(FileRole::Key, path, problem);
     if certificate::is_der(&bytes) {
+        if certificate::is_pkcs12(&bytes) {
+            return Err(problem(ContentError::Pkcs12));
+        }
         let unusable = match CertificateFacts::parse(&bytes) {
             Some(_) => ContentError::CertInsteadOfKey,
             None => ContentError::UnsupportedKey,
@@ -273,7 +285,14 @@ fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
     let text = match path {
         PemSource::Inline(text) => text.clone().into_bytes(),
         PemSource::File(file) => {
-            fs::read(file).map_err(|source| TlsError::Read { role, path: path.clone(), source })?
+            let mut bytes = Vec::new();
+            let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
+            file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| TlsError::Read {
+                role,
+                path: path.clone(),
+                source,
+            })?;
+            bytes
         }
     };
     Ok(text)

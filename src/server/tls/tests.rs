@@ -168,6 +168,8 @@ fn failures_name_the_file_and_the_cause() {
     let name = |path: &Path| path.display().to_string();
     let none = dir.0.join("none");
     let junk = dir.file("junk", "nothing of interest");
+    let archive = dir.file("archive", "0\u{7}\u{2}\u{1}\u{3}0\u{2}\u{5}\0");
+    let endless = PathBuf::from("/dev/zero");
     let cut = dir.file("cut", "-----BEGIN PRIVATE KEY-----\nAAAA\n");
     let base64 = dir.file("base64", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n");
     let unsound = dir.file("unsound", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
@@ -184,6 +186,8 @@ fn failures_name_the_file_and_the_cause() {
         (&none, "cannot read the private key", "there is no such file"),
         (&dir.0, "cannot read the private key", "it is a directory"),
         (&junk, "cannot use the private key", "there is no PEM private key in it"),
+        (&archive, "cannot use the private key", "to another file with 'openssl pkcs12 -nodes'"),
+        (&endless, "cannot use the private key", "there is no PEM private key in it"),
         (&cert, "cannot use the private key", "it holds a certificate and no private key"),
         (&cut, "cannot use the private key", "on line 1 has no line '-----END PRIVATE KEY-----'"),
         (&old, "cannot use the private key", "encrypted; write an unencrypted copy with 'openssl pkey'"),
@@ -200,6 +204,8 @@ fn failures_name_the_file_and_the_cause() {
     }
     for (file, start, end) in [
         (&none, "cannot read the certificate", "there is no such file"),
+        (&archive, "cannot use the certificate", "to another file with 'openssl pkcs12 -nodes'"),
+        (&endless, "cannot use the certificate", "there is no PEM certificate in it"),
         (&junk, "cannot use the certificate", "there is no PEM certificate in it"),
         (&key, "cannot use the certificate", "it holds a private key and no certificate"),
         (&base64, "cannot use the certificate", "the 'CERTIFICATE' that begins on line 1 is not base64"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ use tokio_rustls::rustls::{
 
 use super::ConnectError;
 use super::words::{CA_AS_SERVER, io_words};
+
+/// Longest file of certificates that is read, in bytes: more than those of any system, and less than a
+/// device without an end.
+const MAX_FILE: u64 = 8 << 20;
 
 /// The options of every tool that connects to servers.
 #[derive(Args, Clone, Debug, Default)]
@@ -65,7 +70,9 @@ impl TrustArgs {
 }
 
 fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = fs::read(file).map_err(|error| io_words(&error))?;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
+    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| io_words(&error))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

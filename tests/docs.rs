@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use sigver::Config;
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -17,6 +20,51 @@ fn configuration_reference_is_that_of_the_program() {
         read("docs/reference/configuration.md").contains(&sigver::cli::markdown()),
         "docs/reference/configuration.md does not have the tables that 'sigver options' prints"
     );
+}
+
+#[test]
+fn limits_of_the_readme_are_the_defaults() {
+    let (readme, config) = (read("README.md"), Config::default());
+    let seconds = |duration: Duration| format!("{} s", duration.as_secs());
+    let megabytes = |bytes: usize| format!("{} MiB", bytes >> 20);
+    assert_eq!(config.limits.tls_timeout, config.limits.head_timeout);
+    for (limit, default) in [
+        ("message (`--max-message`)", megabytes(config.max_message)),
+        ("queue to a slow client (`--max-pending`)", megabytes(config.max_pending)),
+        ("a begun message; a client that reads nothing", seconds(config.stall_timeout) + " each"),
+        ("idle client", seconds(config.ping_after) + ", then a ping"),
+        (
+            "TLS handshake, request head (`--tls-timeout`, `--head-timeout`)",
+            seconds(config.limits.tls_timeout) + " each",
+        ),
+        ("first frame (`--first-frame-timeout`, without a path)", seconds(config.detection.first_frame)),
+    ] {
+        let row = format!("| {limit} | {default} |");
+        assert!(readme.contains(&row), "README.md has not: {row}");
+    }
+}
+
+#[test]
+fn every_way_to_stop_waits_for_the_longest_shutdown() {
+    // The drain, and the close handshakes of the last.
+    let longest = Config::default().drain_timeout.as_secs() + 7;
+    assert!(read("README.md").contains(&format!("after {longest} seconds at most")));
+    let migrate = read("docs/howto/migrate.md");
+    assert!(migrate.contains(&format!("covers the {longest} seconds that a shutdown may take")));
+    for (file, before) in [
+        ("docs/howto/migrate.md", "kill_timeout: "),
+        ("docs/howto/deploy-systemd.md", "TimeoutStopSec="),
+        ("packaging/sigver.service", "TimeoutStopSec="),
+        ("docs/howto/deploy-docker.md", "docker stop --time "),
+        ("docs/howto/deploy-docker.md", "--stop-timeout "),
+    ] {
+        let text = read(file);
+        let number = text.split(before).nth(1).unwrap();
+        let number: String = number.chars().take_while(char::is_ascii_digit).collect();
+        let number: u64 = number.parse().unwrap();
+        let seconds = if before.starts_with("kill") { number / 1000 } else { number };
+        assert!(seconds > longest, "{file}: {before}{number}");
+    }
 }
 
 #[test]

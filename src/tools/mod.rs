@@ -185,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn exit_codes_of_every_command_are_documented() {
+        let codes = include_str!("../../docs/reference/exit-codes.md");
+        for command in cli::mistyped::COMMANDS {
+            let forms =
+                [format!("| `sigver {command}` "), format!(", `{command}`"), format!("`sigver {command}`, ")];
+            assert!(forms.iter().any(|form| codes.contains(form)), "{command}");
+        }
+    }
+
+    #[test]
     fn mistyped_commands_are_compared_with_every_command() {
         let command = whole_command();
         let mut names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();

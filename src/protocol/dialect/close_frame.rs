@@ -53,6 +53,8 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
         Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
         Reason::ShuttingDown => Close::new(1001, "the server is shutting down"),
+        Reason::Moved => Close::new(1012, "the room moves to another node, connect again"),
+        Reason::Unreachable => Close::new(1013, "the room cannot be reached now, try again later"),
         Reason::KeyEmpty
         | Reason::KeyTooLong
         | Reason::KeyTaken
@@ -108,7 +110,9 @@ impl CloseFrames {
             | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame
-            | Reason::ShuttingDown => self.unknown_message,
+            | Reason::ShuttingDown
+            | Reason::Moved
+            | Reason::Unreachable => self.unknown_message,
         };
         Close::new(code, text)
     }

@@ -46,7 +46,6 @@ pub struct SenderTag {
     major: u8,
     minor: u8,
     /// The peer protocols that the sender may speak, one bit each; 0 for that of the dialect.
-    #[serde(default, skip_serializing_if = "is_zero")]
     peer_protocols: u8,
 }
 
@@ -75,11 +74,6 @@ impl SenderTag {
     pub const fn of_dialect(self) -> Self {
         SenderTag { peer_protocols: 0, ..self }
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(set: &u8) -> bool {
-    *set == 0
 }
 
 impl fmt::Display for SenderTag {

@@ -1,8 +1,8 @@
 //! The vocabulary of rooms: members, joiners and links, without any dialect, socket or clock.
 //!
 //! A peer sends a [`Command`] to a room, which answers with [`Event`]s for the peers concerned. A field that
-//! only one dialect has belongs into the codec of that dialect. All types can be serialized, under names that
-//! do not change.
+//! only one dialect has belongs into the codec of that dialect. All types can be serialized; the bytes
+//! are those of `postcard`, in which a variant is its number, so that none changes its place.
 
 mod command;
 mod event;

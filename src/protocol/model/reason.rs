@@ -61,4 +61,8 @@ pub enum Reason {
     NoFirstFrame,
     /// The server is shutting down.
     ShuttingDown,
+    /// The room moves to another node of the cluster: the client is to connect again.
+    Moved,
+    /// The node that has the room cannot be reached, or it is not known which one has it.
+    Unreachable,
 }

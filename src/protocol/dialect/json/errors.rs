@@ -72,7 +72,9 @@ impl<'a> JsonError<'a> {
             | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame
-            | Reason::ShuttingDown => JsonError::NotJson,
+            | Reason::ShuttingDown
+            | Reason::Moved
+            | Reason::Unreachable => JsonError::NotJson,
         }
     }
 }

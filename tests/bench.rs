@@ -21,7 +21,7 @@ use common::TestGateway;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-fn tongue(name: &str) -> Protocol {
+fn protocol(name: &str) -> Protocol {
     Protocol::from_name(name).unwrap()
 }
 
@@ -31,8 +31,8 @@ fn target(address: SocketAddr) -> Target {
 
 fn plan(member: &str, joiner: &str) -> ThroughputPlan {
     ThroughputPlan {
-        member: tongue(member),
-        joiner: tongue(joiner),
+        member: protocol(member),
+        joiner: protocol(joiner),
         rooms: 4,
         in_flight: 3,
         bytes: 64,
@@ -50,7 +50,7 @@ async fn bench(arguments: &[&str]) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn throughput_works_in_every_dialect_and_across() {
     let gateway = TestGateway::start("auto").await;
-    let pairs = Protocol::all().map(|tongue| (tongue.name(), tongue.name()));
+    let pairs = Protocol::all().map(|protocol| (protocol.name(), protocol.name()));
     let pairs = pairs.filter(|(name, _)| !matches!(*name, "sigver-6" | "sigver-15.1" | "signaller"));
     let crosses = [("sigver-5", "sigver-20"), ("sigver-20", "sigver-5"), ("sigver-1", "sigver-13")];
     for (member, joiner) in pairs.chain(crosses) {
@@ -87,8 +87,8 @@ async fn sessions_complete() {
     let gateway = TestGateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-13", "sigver-7", "sigver-6", "sigver-1", "signaller"] {
         let plan = SessionsPlan {
-            member: tongue(name),
-            joiner: tongue(name),
+            member: protocol(name),
+            joiner: protocol(name),
             concurrency: 4,
             duration: Duration::from_millis(800),
         };
@@ -104,7 +104,7 @@ async fn sessions_complete() {
 async fn idle_members_stay_connected() {
     let gateway = TestGateway::start("auto").await;
     for name in ["sigver-20", "sigver-18", "sigver-8", "sigver-5"] {
-        let plan = IdlePlan { dialect: tongue(name), members: 20, duration: SHORT, settle: SHORT };
+        let plan = IdlePlan { dialect: protocol(name), members: 20, duration: SHORT, settle: SHORT };
         let done = idle(&target(gateway.address), &plan, None, &Progress::none()).await.unwrap();
         assert_eq!((done.plan.members, done.lost.count, done.interrupted), (20, 0, false), "{done:?}");
     }
@@ -121,7 +121,7 @@ async fn storm_joiners_are_answered() {
         ("sigver-8", true),
         ("sigver-5", true),
     ] {
-        let plan = StormPlan { member: tongue(name), joiner: tongue(name), joiners: 50, connected };
+        let plan = StormPlan { member: protocol(name), joiner: protocol(name), joiners: 50, connected };
         let done = storm(&target(gateway.address), &plan, None, &Progress::none()).await;
         let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((done.answered, done.answer.count, done.lost.count), (50, 50, 0), "{name}: {done:?}");
@@ -138,7 +138,7 @@ async fn process_cost_is_reported() {
     let result = throughput(&target, &plan, Some(&process), &Progress::none()).await.unwrap();
     let cost = result.server.unwrap();
     assert!(cost.cpu_us_each > 0.0 && cost.memory_after > 0, "{cost:?}");
-    let memory = RetainedMemoryPlan { dialect: tongue("sigver-7"), rooms: 3, bytes: 4096 };
+    let memory = RetainedMemoryPlan { dialect: protocol("sigver-7"), rooms: 3, bytes: 4096 };
     assert!(retained_memory(&target, &memory, &process, &Progress::none()).await.unwrap().memory_after > 0);
     gateway.stop().await;
 }
@@ -169,8 +169,12 @@ async fn invalid_plans_are_rejected() {
     let much = ThroughputPlan { in_flight: 80, bytes: 60_000, ..plan("sigver-20", "sigver-20") };
     assert!(refusal(much).await.contains("exceed 512 KiB"));
     assert!(refusal(plan("sigver-20", "sigver-20")).await.starts_with("a member: cannot connect"));
-    let plan =
-        StormPlan { member: tongue("sigver-18"), joiner: tongue("sigver-18"), joiners: 5, connected: true };
+    let plan = StormPlan {
+        member: protocol("sigver-18"),
+        joiner: protocol("sigver-18"),
+        joiners: 5,
+        connected: true,
+    };
     let error = storm(&nobody, &plan, None, &Progress::none()).await.unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }

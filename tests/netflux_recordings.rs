@@ -62,7 +62,7 @@ async fn ids_are_followed_through_contents_in_two_layouts() {
 }
 
 #[tokio::test]
-async fn fault_is_reported_in_words() {
+async fn fault_is_described() {
     let mut script = recording("4.3.1");
     let first = script.records.iter_mut().find_map(|record| match &mut record.event {
         RecordedEvent::Recv(frame) if frame.bytes == [0x20, 0] => Some(frame),
@@ -77,7 +77,7 @@ async fn fault_is_reported_in_words() {
 }
 
 #[test]
-fn recordings_are_in_words() {
+fn recordings_describe_messages() {
     for (netflux, words) in
         [("4.3.1", "connected{true}"), ("1.1.0-beta.8", "pong{true}"), ("3.0.0", "isFirst{true}")]
     {

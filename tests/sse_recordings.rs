@@ -17,11 +17,11 @@ use serde_json::Value;
 use sigver::config::EnabledTransports;
 
 /// Time without an event after which a step is finished.
-const QUIET: Duration = Duration::from_millis(80);
+const QUIET_TIME: Duration = Duration::from_millis(80);
 
 /// The compared part of the response to one request.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Got {
+struct ReceivedEvent {
     head: Vec<String>,
     events: Vec<String>,
 }
@@ -46,7 +46,7 @@ struct Scenario {
     name: String,
     steps: Vec<Step>,
     /// Expected responses, in the order of the requests.
-    expected: Vec<Got>,
+    expected: Vec<ReceivedEvent>,
 }
 
 impl Scenario {
@@ -98,7 +98,7 @@ fn recording(version: &str) -> Vec<Scenario> {
                 let (method, headers, body) = (text("method"), headers.collect(), text("body"));
                 scenario.steps.push(Step::Request(Request { method, path, headers, body }));
                 latest.insert(peer.clone(), scenario.expected.len());
-                scenario.expected.push(Got::default());
+                scenario.expected.push(ReceivedEvent::default());
             }
             "http-head" => {
                 let header = |name: &str| line["headers"][name].as_str().map(str::to_owned);
@@ -163,7 +163,7 @@ fn apply_differences(version: &str, scenario: &mut Scenario) {
             _ => None,
         };
         if let Some(status) = status {
-            return Got { head: vec![status.to_owned()], events: Vec::new() };
+            return ReceivedEvent { head: vec![status.to_owned()], events: Vec::new() };
         }
         let sends = request.path.contains("myId=");
         let mut before = 0;
@@ -197,11 +197,11 @@ fn apply_differences(version: &str, scenario: &mut Scenario) {
 }
 
 /// Plays a scenario. Returns the responses, with the ids of the recording.
-async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
+async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<ReceivedEvent> {
     // From ids of the gateway to those of the recording.
     let mut names: HashMap<String, String> = HashMap::new();
     let mut answers: Vec<Option<Answer>> = Vec::new();
-    let mut got: Vec<Got> = Vec::new();
+    let mut got: Vec<ReceivedEvent> = Vec::new();
     for step in &scenario.steps {
         match step {
             Step::Disconnect(at) => answers[*at] = None,
@@ -217,7 +217,7 @@ async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
                 if answer.status != 200 {
                     answer.text().await;
                 }
-                got.push(Got { head, events: Vec::new() });
+                got.push(ReceivedEvent { head, events: Vec::new() });
                 answers.push(Some(answer));
             }
         }
@@ -236,7 +236,7 @@ async fn play(gateway: &TestGateway, scenario: &Scenario) -> Vec<Got> {
 }
 
 /// Receives events on all streams until none is received for a moment.
-async fn receive(answers: &mut [Option<Answer>], got: &mut [Got]) {
+async fn receive(answers: &mut [Option<Answer>], got: &mut [ReceivedEvent]) {
     loop {
         let open = answers.iter_mut().enumerate();
         let open = open.filter_map(|(at, answer)| answer.as_mut().map(|answer| (at, answer)));
@@ -249,7 +249,7 @@ async fn receive(answers: &mut [Option<Answer>], got: &mut [Got]) {
             });
             ready.map_or(Poll::Pending, Poll::Ready)
         });
-        let Ok((at, event)) = tokio::time::timeout(QUIET, first).await else { return };
+        let Ok((at, event)) = tokio::time::timeout(QUIET_TIME, first).await else { return };
         drop(next);
         match event {
             // C74: the event that stops a browser from reconnecting is not delivered to the page.

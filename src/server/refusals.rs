@@ -51,7 +51,7 @@ impl RefusalCause {
         }
     }
 
-    /// Returns the cause in words.
+    /// Returns a description of the cause.
     pub(crate) const fn description(self) -> &'static str {
         match self {
             RefusalCause::ForeignOrigin => "the origin of the page is not allowed",

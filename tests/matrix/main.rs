@@ -38,7 +38,7 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
     if typed(member) && joiner == "sigver-6" || member == "sigver-6" && typed(joiner) {
         return Ok(one_offer_of_a_kind(member, joiner));
     }
-    let bytes = |name: &str| Protocol::from_name(name).is_some_and(|tongue| !tongue.is_json());
+    let bytes = |name: &str| Protocol::from_name(name).is_some_and(|protocol| !protocol.is_json());
     let mut lost = Vec::new();
     // Applications of sigver 1 and 4 look at the type of a message, which others do not have; and others but
     // those of sigver 5 see messages without it.
@@ -195,8 +195,8 @@ async fn measure_again(outcome: &mut MatrixResult, address: SocketAddr) {
 
 /// Some pairs, without waiting for heartbeats.
 fn quick(names: &[&str]) -> MatrixPlan {
-    let tongues: Vec<Protocol> = names.iter().map(|name| Protocol::from_name(name).unwrap()).collect();
-    let mut plan = MatrixPlan::new(&tongues);
+    let protocols: Vec<Protocol> = names.iter().map(|name| Protocol::from_name(name).unwrap()).collect();
+    let mut plan = MatrixPlan::new(&protocols);
     plan.options.hold = Duration::ZERO;
     plan
 }
@@ -224,7 +224,7 @@ async fn echo() -> SocketAddr {
 async fn an_echo_is_no_signaling_server() {
     let address = echo().await;
     let outcome =
-        measure(address, &quick(&all().iter().map(|tongue| tongue.name()).collect::<Vec<_>>())).await;
+        measure(address, &quick(&all().iter().map(|protocol| protocol.name()).collect::<Vec<_>>())).await;
     let passed = outcome.all().filter(|cell| !matches!(cell.verdict, Verdict::Failed { .. }));
     assert_eq!(passed.map(|cell| cell.pair.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
     let target = Target::parse(&format!("ws://{address}")).unwrap();

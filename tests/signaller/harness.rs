@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::common::TestGateway;
 
 /// Longer than anything takes that happens at all.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Long enough for what should not happen to happen.
 pub const NOTHING: Duration = Duration::from_millis(150);
 
@@ -80,7 +80,7 @@ impl Server {
         loop {
             match self.try_open(path).await {
                 Ok(client) => return client,
-                Err((409, _)) if started.elapsed() < PATIENCE => {
+                Err((409, _)) if started.elapsed() < RESPONSE_TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 Err(refused) => panic!("{refused:?}"),
@@ -144,7 +144,7 @@ impl Client {
     }
 
     pub async fn next(&mut self) -> Message {
-        timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap()
+        timeout(RESPONSE_TIMEOUT, self.0.next()).await.unwrap().unwrap().unwrap()
     }
 
     pub async fn gets(&mut self, text: &str) {
@@ -163,7 +163,7 @@ impl Client {
             }
             other => panic!("{other:?} instead of {code} {reason}"),
         }
-        let end = timeout(PATIENCE, self.0.next()).await.unwrap();
+        let end = timeout(RESPONSE_TIMEOUT, self.0.next()).await.unwrap();
         assert!(!matches!(end, Some(Ok(_))), "{end:?} after the close");
     }
 

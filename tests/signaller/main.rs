@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use harness::{PATIENCE, Server};
+use harness::{RESPONSE_TIMEOUT, Server};
 
 #[tokio::test]
 async fn session() {
@@ -246,5 +246,5 @@ async fn shutdown_closes_all_clients() {
         client.closed(1001, "the server is shutting down").await;
     }
     drop((l, c, waiting));
-    timeout(PATIENCE, stopped).await.unwrap().unwrap();
+    timeout(RESPONSE_TIMEOUT, stopped).await.unwrap().unwrap();
 }

@@ -124,7 +124,7 @@ fn costs(output: &str) -> HashMap<&str, u64> {
 
 /// Returns the versions that counts depend on besides the code.
 pub fn made_with() -> Result<String> {
-    let said = |program: &str, argument: &str| -> Result<String> {
+    let output_of = |program: &str, argument: &str| -> Result<String> {
         let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
@@ -136,9 +136,9 @@ pub fn made_with() -> Result<String> {
     let wide = "";
     Ok(format!(
         "{}, {}, {}, {}{wide}",
-        said(&rustc, "--version")?,
-        said("getconf", "GNU_LIBC_VERSION").unwrap_or_default(),
-        said("valgrind", "--version")?,
+        output_of(&rustc, "--version")?,
+        output_of("getconf", "GNU_LIBC_VERSION").unwrap_or_default(),
+        output_of("valgrind", "--version")?,
         std::env::consts::ARCH,
     ))
 }

@@ -96,42 +96,42 @@ enum Input {
 /// The gateway's end of a connection.
 #[derive(Debug)]
 struct Peer {
-    conversation: ConnectionProtocol,
-    seat: Membership,
+    protocol: ConnectionProtocol,
+    membership: Membership,
     /// Reused from turn to turn, as the connection task does.
-    steps: Vec<Output>,
+    outputs: Vec<Output>,
     /// Outputs for the client since the last poll.
     sent: Vec<Outgoing>,
 }
 
 impl Peer {
     fn open(hub: &Arc<Hub>, policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
-        let seat = hub.register(Outbox::new(DEFAULT_MAX_PENDING));
-        let mut steps = Vec::new();
-        let conversation = ConnectionProtocol::open(policy, upgrade, now, &mut steps);
-        let mut peer = Peer { conversation, seat, steps, sent: Vec::new() };
-        peer.run_scenarios();
+        let membership = hub.register(Outbox::new(DEFAULT_MAX_PENDING));
+        let mut outputs = Vec::new();
+        let protocol = ConnectionProtocol::open(policy, upgrade, now, &mut outputs);
+        let mut peer = Peer { protocol, membership, outputs, sent: Vec::new() };
+        peer.execute_outputs();
         peer
     }
 
     fn input(&mut self, input: &Input, now: Instant) {
         match input {
-            Input::Pong => self.conversation.on_pong(now),
-            Input::Time => self.conversation.on_timeout(now, &mut self.steps),
-            Input::Message(message) => self.conversation.on_message(fresh(message), now, &mut self.steps),
+            Input::Pong => self.protocol.on_pong(now),
+            Input::Time => self.protocol.on_timeout(now, &mut self.outputs),
+            Input::Message(message) => self.protocol.on_message(fresh(message), now, &mut self.outputs),
         }
-        self.run_scenarios();
+        self.execute_outputs();
     }
 
     fn message(&mut self, message: Message, now: Instant) {
-        self.conversation.on_message(message, now, &mut self.steps);
-        self.run_scenarios();
+        self.protocol.on_message(message, now, &mut self.outputs);
+        self.execute_outputs();
     }
 
     /// Takes the client's events out of its outbox.
     fn events(&mut self) -> VecDeque<Event> {
         let mut events = VecDeque::new();
-        match self.seat.outbox().poll_take(&mut Context::from_waker(Waker::noop()), &mut events) {
+        match self.membership.outbox().poll_take(&mut Context::from_waker(Waker::noop()), &mut events) {
             Poll::Ready(Ok(())) | Poll::Pending => {}
             Poll::Ready(Err(overflow)) => debug_assert!(false, "{overflow:?}"),
         }
@@ -139,24 +139,24 @@ impl Peer {
     }
 
     /// Encodes the client's events.
-    fn show(&mut self, now: Instant) {
+    fn encode_events(&mut self, now: Instant) {
         let mut events = self.events();
         while let Some(event) = events.pop_front() {
-            self.conversation.on_event(event, now, &mut self.steps);
+            self.protocol.on_event(event, now, &mut self.outputs);
         }
         Outbox::recycle(events);
-        self.run_scenarios();
+        self.execute_outputs();
     }
 
-    fn run_scenarios(&mut self) {
-        for step in self.steps.drain(..) {
-            match step {
+    fn execute_outputs(&mut self) {
+        for output in self.outputs.drain(..) {
+            match output {
                 Output::Send(outgoing) => self.sent.push(outgoing),
-                Output::Enter(key, command) => self.seat.enter(&key, command),
+                Output::Enter(key, command) => self.membership.enter(&key, command),
                 Output::Ask(command) => {
-                    self.seat.command(command);
+                    self.membership.command(command);
                 }
-                Output::Leave => self.seat.leave(false),
+                Output::Leave => self.membership.leave(false),
                 _ => {}
             }
         }
@@ -179,12 +179,12 @@ impl TestPeer {
         let protocol = Protocol::Sigver(dialect);
         let peer = Peer::open(hub, policy, upgrade(dialect, role), start);
         let client = dialects::new_client(protocol, role, KEY);
-        let mut speaker = TestPeer { client, peer, start, script: Vec::new(), received: Vec::new() };
-        speaker.input(Duration::ZERO, Input::Pong);
+        let mut peer = TestPeer { client, peer, start, script: Vec::new(), received: Vec::new() };
+        peer.input(Duration::ZERO, Input::Pong);
         let first = messages::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.on_open(first.as_ref());
-        speaker.act(Duration::ZERO, acts)?;
-        Ok(speaker)
+        let actions = peer.client.on_open(first.as_ref());
+        peer.execute(Duration::ZERO, actions)?;
+        Ok(peer)
     }
 
     fn input(&mut self, at: Duration, input: Input) {
@@ -192,11 +192,11 @@ impl TestPeer {
         self.script.push((at, input));
     }
 
-    fn act(&mut self, at: Duration, acts: Vec<ClientAction>) -> Result<()> {
-        for act in acts {
-            match act {
+    fn execute(&mut self, at: Duration, actions: Vec<ClientAction>) -> Result<()> {
+        for action in actions {
+            match action {
                 ClientAction::Send(frame) => self.input(at, Input::Message(to_gateway(frame))),
-                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client receives {what}"),
                 ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
@@ -206,22 +206,22 @@ impl TestPeer {
 
     /// Passes pending outputs to the client. Returns true if there were any.
     fn poll(&mut self, at: Duration) -> Result<bool> {
-        self.peer.show(self.start + at);
+        self.peer.encode_events(self.start + at);
         let sent = std::mem::take(&mut self.peer.sent);
         let any = !sent.is_empty();
         for frame in sent {
-            let acts = match frame.into_message() {
+            let actions = match frame.into_message() {
                 Ok(Message::Text(text)) => self.client.on_text(&text),
                 Ok(Message::Binary(bytes)) => self.client.on_binary(&bytes),
                 Err(close) => bail!("a client is closed with {close:?}"),
             };
-            self.act(at, acts)?;
+            self.execute(at, actions)?;
         }
         Ok(any)
     }
 
     fn look(&mut self, at: Duration) {
-        if self.peer.conversation.deadline().is_some_and(|deadline| deadline <= self.start + at) {
+        if self.peer.protocol.deadline().is_some_and(|deadline| deadline <= self.start + at) {
             self.input(at, Input::Time);
         }
     }
@@ -259,28 +259,28 @@ impl Pair {
         let arrival = joiner.script.clone();
         let at = POLL_TIMES[3];
         let up = messages::frame(ends.joiner, &mut *joiner.client, Role::Joiner, None, messages);
-        let up = to_gateway(up.context("a joiner has no words")?);
+        let up = to_gateway(up.context("a joiner has no message")?);
         let mut down = None;
         // Messages may narrow detection; after the third exchange nothing changes any more.
         for _ in 0..3 {
             joiner.input(at, Input::Message(up.clone()));
-            ensure!(member.poll(at)?, "a member hears nothing");
+            ensure!(member.poll(at)?, "a member receives nothing");
             let from = member.received.iter().rev().find_map(|received| match received {
                 ClientEvent::Message { from, .. } => Some(from.clone()),
                 _ => None,
             });
             let from: Option<JoinerId> =
-                from.with_context(|| format!("a member hears {:?}", member.received))?;
+                from.with_context(|| format!("a member received {:?}", member.received))?;
             if ends.member == Dialect::Sigver6 {
                 // A member of this dialect answers a joiner once only.
                 continue;
             }
-            let said =
+            let reply =
                 messages::frame(ends.member, &mut *member.client, Role::Member, from.as_ref(), messages);
-            let said = to_gateway(said.context("a member has no words")?);
-            member.input(at, Input::Message(said.clone()));
-            ensure!(joiner.poll(at)?, "a joiner hears nothing");
-            down = Some(said);
+            let reply = to_gateway(reply.context("a member has no message")?);
+            member.input(at, Input::Message(reply.clone()));
+            ensure!(joiner.poll(at)?, "a joiner receives nothing");
+            down = Some(reply);
         }
         let now = member.start + at;
         Ok(Pair { ends, hub, policy, member: member.peer, joiner: joiner.peer, now, up, down, arrival })
@@ -301,14 +301,16 @@ impl Pair {
 
     /// Decodes the joiner's message to a command.
     pub fn decode(&mut self) -> Option<Command> {
-        let Peer { conversation, steps, .. } = &mut self.joiner;
-        conversation.on_message(fresh(&self.up), self.now, steps);
-        steps.drain(..).find_map(|step| if let Output::Ask(command) = step { Some(command) } else { None })
+        let Peer { protocol, outputs, .. } = &mut self.joiner;
+        protocol.on_message(fresh(&self.up), self.now, outputs);
+        outputs
+            .drain(..)
+            .find_map(|output| if let Output::Ask(command) = output { Some(command) } else { None })
     }
 
     /// Applies the joiner's command, and returns the member's event.
     pub fn route(&mut self, command: Command) -> Option<Event> {
-        self.joiner.seat.command(command);
+        self.joiner.membership.command(command);
         let mut events = self.member.events();
         let event = events.pop_front();
         Outbox::recycle(events);
@@ -317,8 +319,8 @@ impl Pair {
 
     /// Encodes the member's event, and returns the number of frames.
     pub fn encode(&mut self, event: Event) -> usize {
-        self.member.conversation.on_event(event, self.now, &mut self.member.steps);
-        self.member.run_scenarios();
+        self.member.protocol.on_event(event, self.now, &mut self.member.outputs);
+        self.member.execute_outputs();
         self.member.sent.drain(..).count()
     }
 
@@ -330,7 +332,7 @@ impl Pair {
         for (at, input) in &self.arrival {
             joiner.input(input, self.now + *at);
             received += discard_frames(&mut self.member, self.now);
-            joiner.show(self.now + *at);
+            joiner.encode_events(self.now + *at);
         }
         drop(joiner);
         received + discard_frames(&mut self.member, self.now)
@@ -347,7 +349,7 @@ fn upgrade(dialect: Dialect, role: Role) -> UpgradeRequest {
 
 /// Discards the client's frames, and returns their number.
 fn discard_frames(peer: &mut Peer, now: Instant) -> usize {
-    peer.show(now);
+    peer.encode_events(now);
     peer.sent.drain(..).count()
 }
 

@@ -47,19 +47,19 @@ impl TestPeer {
         let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::new_client(protocol, role, KEY);
-        let mut speaker = TestPeer { client, stream: ours, received: Vec::new() };
+        let mut peer = TestPeer { client, stream: ours, received: Vec::new() };
         let first = messages::first(dialect).filter(|_| role == Role::Joiner);
-        let acts = speaker.client.on_open(first.as_ref());
-        speaker.act(acts).await?;
-        while speaker.poll().await? > 0 {}
-        Ok(speaker)
+        let actions = peer.client.on_open(first.as_ref());
+        peer.execute(actions).await?;
+        while peer.poll().await? > 0 {}
+        Ok(peer)
     }
 
-    async fn act(&mut self, acts: Vec<ClientAction>) -> Result<()> {
-        for act in acts {
-            match act {
+    async fn execute(&mut self, actions: Vec<ClientAction>) -> Result<()> {
+        for action in actions {
+            match action {
                 ClientAction::Send(frame) => self.stream.write_all(&masked(&frame)).await?,
-                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client hears {what}"),
+                ClientAction::Report(ClientEvent::Unexpected(what)) => bail!("a client receives {what}"),
                 ClientAction::Report(received) => self.received.push(received),
                 ClientAction::Close(code) => bail!("a client closes with {code:?}"),
             }
@@ -87,13 +87,13 @@ impl TestPeer {
         while let Some((head, end)) = frame::bounds(rest) {
             let (first, payload) = (rest[0], &rest[head..end]);
             rest = &rest[end..];
-            let acts = match first {
+            let actions = match first {
                 frame::TEXT => self.client.on_text(std::str::from_utf8(payload)?),
                 frame::BINARY => self.client.on_binary(payload),
                 frame::CLOSE => bail!("a client is closed with {payload:?}"),
                 _ => Vec::new(),
             };
-            self.act(acts).await?;
+            self.execute(actions).await?;
         }
         ensure!(rest.is_empty(), "a part of a frame");
         Ok(count)
@@ -127,12 +127,12 @@ impl ConnectedPair {
             let mut joiner = TestPeer::open(&shared, dialect, Role::Joiner).await?;
             while member.poll().await? + joiner.poll().await? > 0 {}
             let up = messages::frame(dialect, &mut *joiner.client, Role::Joiner, None, MessageSet::Candidate);
-            let up = masked(&up.context("a joiner has no words")?);
+            let up = masked(&up.context("a joiner has no message")?);
             let mut length = 0;
             for _ in 0..3 {
                 joiner.stream.write_all(&up).await?;
                 length = member.poll().await?;
-                ensure!(length > 0, "a member hears nothing");
+                ensure!(length > 0, "a member receives nothing");
                 let from: Option<JoinerId> =
                     member.received.iter().rev().find_map(|received| match received {
                         ClientEvent::Message { from, .. } => from.clone(),
@@ -147,7 +147,7 @@ impl ConnectedPair {
                 );
                 if let Some(down) = down {
                     member.stream.write_all(&masked(&down)).await?;
-                    ensure!(joiner.poll().await? > 0, "a joiner hears nothing");
+                    ensure!(joiner.poll().await? > 0, "a joiner receives nothing");
                 }
             }
             anyhow::Ok((joiner.stream, member.stream, up, length))
@@ -169,8 +169,8 @@ impl ConnectedPair {
 }
 
 /// Returns a frame as a client sends it.
-fn masked(said: &dialects::ClientFrame) -> Vec<u8> {
+fn masked(frame: &dialects::ClientFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
-    frame::put_message(&mut bytes, said);
+    frame::put_message(&mut bytes, frame);
     bytes
 }

@@ -89,12 +89,12 @@ impl Session {
         Session { codec, candidates, dialect, encoding, mixed: false, translated: None }
     }
 
-    fn json(releases: ReleaseSet, likeliest: Release, client: JsonClient) -> Codec {
-        match likeliest.json().map(|facts| facts.codec) {
-            Some(JsonCodec::V1To5) => Codec::V1To5(Box::new(V1To5Codec::new(likeliest))),
+    fn json(releases: ReleaseSet, most_likely: Release, client: JsonClient) -> Codec {
+        match most_likely.json().map(|facts| facts.codec) {
+            Some(JsonCodec::V1To5) => Codec::V1To5(Box::new(V1To5Codec::new(most_likely))),
             Some(JsonCodec::V6) => Codec::V6(Box::default()),
             Some(JsonCodec::V7To14) | None => {
-                Codec::V7To14(Box::new(V7To14Codec::new(releases, likeliest, client)))
+                Codec::V7To14(Box::new(V7To14Codec::new(releases, most_likely, client)))
             }
         }
     }

@@ -164,7 +164,7 @@ impl Membership {
         };
         let Some(cell) = cell else {
             if matches!(command, Command::Relay { .. }) {
-                self.put_pressure(Some(Box::new(Pressure::new(PressureCause::Nobody))));
+                self.put_pressure(Some(Box::new(Pressure::new(PressureCause::NoReceiver))));
             }
             return false;
         };
@@ -253,7 +253,7 @@ impl Membership {
     fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
         let Some(pressure) = pressure else { return };
         let in_flight = self.uncommon.as_ref().is_some_and(|uncommon| uncommon.in_flight > 0);
-        if in_flight && matches!(pressure.cause, PressureCause::Nobody) {
+        if in_flight && matches!(pressure.cause, PressureCause::NoReceiver) {
             return;
         }
         if self.pressure().is_none() || matches!(pressure.cause, PressureCause::Refused(_)) {
@@ -341,7 +341,7 @@ impl Membership {
             PressureCause::Member(_)
             | PressureCause::Joiner(_)
             | PressureCause::Itself(_)
-            | PressureCause::Nobody => None,
+            | PressureCause::NoReceiver => None,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::server::turn::Turn;
 const JOINER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time in which a peer that sends to nobody has one allowance.
-const NOBODY_INTERVAL: Duration = Duration::from_secs(1);
+const NO_RECEIVER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pressure on a peer that sends more than is received.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) enum PressureCause {
     /// The peer's own queue: it does not read the answers.
     Itself(Outbox),
     /// No receiver: the message went to nobody.
-    Nobody,
+    NoReceiver,
     /// A message was dropped, and the peer has to be closed for this reason.
     Refused(Reason),
 }
@@ -62,9 +62,9 @@ impl Pressure {
             PressureCause::Member(outbox) | PressureCause::Joiner(outbox) | PressureCause::Itself(outbox) => {
                 outbox.is_relieved()
             }
-            PressureCause::Nobody => {
+            PressureCause::NoReceiver => {
                 let since = *self.held_since.get_or_insert(now);
-                now.saturating_duration_since(since) >= NOBODY_INTERVAL
+                now.saturating_duration_since(since) >= NO_RECEIVER_INTERVAL
             }
             PressureCause::Refused(_) => false,
         };
@@ -82,7 +82,7 @@ impl Pressure {
     pub(super) fn end(&self, sender: &Outbox) {
         match &self.cause {
             PressureCause::Member(outbox) | PressureCause::Joiner(outbox) => outbox.remove_waiting(sender),
-            PressureCause::Itself(_) | PressureCause::Nobody | PressureCause::Refused(_) => {}
+            PressureCause::Itself(_) | PressureCause::NoReceiver | PressureCause::Refused(_) => {}
         }
     }
 
@@ -90,7 +90,7 @@ impl Pressure {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = match &self.cause {
             PressureCause::Joiner(_) => JOINER_TIMEOUT,
-            PressureCause::Nobody => NOBODY_INTERVAL,
+            PressureCause::NoReceiver => NO_RECEIVER_INTERVAL,
             // Both have the timeouts of a client from which nothing is received.
             PressureCause::Member(_) | PressureCause::Itself(_) | PressureCause::Refused(_) => return None,
         };
@@ -138,10 +138,10 @@ impl<'a> Deliveries<'a> {
 
     /// Pushes an event, and adds its reader to the list.
     pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
-        let to_nobody = matches!(event, Event::Undeliverable { .. });
+        let is_undeliverable = matches!(event, Event::Undeliverable { .. });
         let (reader, admission) = outbox.enqueue(event, self.memory);
         self.readers.extend(reader);
-        if to_nobody || admission != Admission::Queued {
+        if is_undeliverable || admission != Admission::Queued {
             self.on_pressure(outbox, admission);
         }
     }
@@ -159,7 +159,7 @@ impl<'a> Deliveries<'a> {
                 return;
             }
             _ if self.waits || self.pressure.is_some() => return,
-            Admission::Queued => PressureCause::Nobody,
+            Admission::Queued => PressureCause::NoReceiver,
             Admission::Full { .. } if outbox.is_same(self.sender) => PressureCause::Itself(outbox.clone()),
             Admission::Full { .. } if !outbox.add_waiting(self.sender) => return,
             Admission::Full { to_joiner: true } => PressureCause::Joiner(outbox.clone()),

@@ -144,10 +144,10 @@ fn opening_another_key_ends_the_first_membership() {
 #[test]
 fn opener_that_keeps_other_rooms_serves_the_latest_keys() {
     let hub = Hub::new();
-    let beside = Open { exclusive: false, keep_other_rooms: true };
+    let additional = Open { exclusive: false, keep_other_rooms: true };
     let mut opener = peer(&hub);
     for number in 0..20 {
-        opener.membership.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(beside));
+        opener.membership.enter(&RoomKey::from(format!("k{number}").as_str()), Command::Open(additional));
     }
     assert_eq!(hub.rooms(), 17);
     take(&opener.outbox).unwrap();
@@ -197,10 +197,10 @@ fn rooms_are_reported_without_their_keys() {
 fn reply_on_behalf_does_not_change_the_room_of_a_peer() {
     let hub = Hub::new();
     let (first, second) = (RoomKey::from("first"), RoomKey::from("second"));
-    let beside = Open { exclusive: false, keep_other_rooms: true };
+    let additional = Open { exclusive: false, keep_other_rooms: true };
     let mut opener = peer(&hub);
-    opener.membership.enter(&first, Command::Open(beside));
-    opener.membership.enter(&second, Command::Open(beside));
+    opener.membership.enter(&first, Command::Open(additional));
+    opener.membership.enter(&second, Command::Open(additional));
     take(&opener.outbox).unwrap();
     let mut joiner = peer(&hub);
     joiner.membership.enter(&first, join());

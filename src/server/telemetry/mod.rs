@@ -92,7 +92,7 @@ struct Entry {
 pub(crate) struct Recognition {
     /// Releases that the client may still be of.
     pub(crate) releases: ReleaseSet,
-    /// Dialect of the likeliest of `releases`, which is spoken with the client.
+    /// Dialect of the most likely of `releases`, which is spoken with the client.
     pub(crate) dialect: Dialect,
     /// Evidence that led to `releases`.
     pub(crate) evidence: Evidence,

@@ -18,7 +18,7 @@ use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
 /// Timeout of set-up and leaving. Above the time that a gateway may hold messages for a silent member.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to wait for the server's final message after a failed write.
 const CLOSE_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -103,7 +103,7 @@ impl BenchClient {
         what: &'static str,
         mut found: impl FnMut(ClientEvent) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        with_timeout(PATIENCE, what, async {
+        with_timeout(RESPONSE_TIMEOUT, what, async {
             loop {
                 while let Some(events) = self.state.events.pop_front() {
                     if let ClientEvent::Rejected(words) = events {
@@ -226,7 +226,7 @@ impl BenchClient {
         if self.connection.write(&close).await.is_err() {
             return Ok(());
         }
-        with_timeout(PATIENCE, "close of the connection", async {
+        with_timeout(RESPONSE_TIMEOUT, "close of the connection", async {
             self.connection.drain().await;
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::tools::client::protocol::Protocol;
-use crate::tools::dial::{ConnectError, error_chain, io_words};
+use crate::tools::dial::{ConnectError, error_chain, io_error_text};
 
 /// Error codes of "too many open files" on Linux and the BSDs: of the process, of the system.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
@@ -74,7 +74,7 @@ pub enum Error {
 impl Error {
     /// Returns the error of a connection that failed with `error`.
     pub fn broken(error: io::Error) -> Error {
-        Error::Closed(format!("connection failed: {}", io_words(&error)))
+        Error::Closed(format!("connection failed: {}", io_error_text(&error)))
     }
 
     /// Returns the error with `client` named, unless it concerns the whole measurement.

@@ -15,7 +15,7 @@ use super::with_timeout;
 use crate::tools::dial::{DialedStream, Target};
 
 /// Timeout of the upgrade.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest response head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Size of the read buffer, in bytes.
@@ -44,7 +44,7 @@ impl WsConnection {
             target.authority(),
             target.origin(),
         );
-        with_timeout(PATIENCE, "upgrade response", async {
+        with_timeout(UPGRADE_TIMEOUT, "upgrade response", async {
             stream.write_all(request.as_bytes()).await.map_err(Error::broken)?;
             stream.flush().await.map_err(Error::broken)?;
             let mut rest = Vec::new();

@@ -3,8 +3,8 @@
 //! Shared by the synthetic clients and by `replay`: it only opens connections, and neither reads nor writes a
 //! frame.
 
+mod error_text;
 mod trust;
-mod words;
 
 use std::fmt;
 use std::io;
@@ -28,8 +28,8 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
+pub use self::error_text::{error_chain, io_error_text};
 pub use self::trust::TrustArgs;
-pub use self::words::{error_chain, io_words};
 use crate::config::redact::displayed;
 
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
@@ -242,7 +242,7 @@ impl Target {
     /// Returns the error of an upgrade that is answered with this HTTP status and body.
     pub(crate) fn refused(&self, status: u16, body: &[u8]) -> ConnectError {
         let body = String::from_utf8_lossy(body);
-        // The words of this gateway, nginx, Go, Apache.
+        // Texts of this gateway, nginx, Go and Apache.
         let names_tls = ["port of TLS", "HTTPS", "SSL"].iter().any(|word| body.contains(word));
         match self.tls {
             None if status == 400 && names_tls => ConnectError::TlsPort { server: self.to_string() },

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::ConnectError;
-use super::words::{CA_AS_SERVER, io_words};
+use super::error_text::{CA_AS_SERVER, io_error_text};
 
 /// Longest file of certificates that is read, in bytes: more than those of any system, and less than a
 /// device without an end.
@@ -72,7 +72,7 @@ impl TrustArgs {
 fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
-    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| io_words(&error))?;
+    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| io_error_text(&error))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::dialect_words::SpokenDialect;
 use super::ids::{self, Id, IdLayout, MaskedFrame};
 use super::json_view::client_view;
 use super::peer::AutoReply;
 use super::script::Observed;
+use super::spoken_dialect::SpokenDialect;
 use super::transcript::{FrameKind, RecordedEvent, RecordedFrame, Scenario, to_hex};
 use crate::tools::protobuf::{
     FieldType, FieldValue, Schema, WireValue, decode, fields, put_bytes, put_number,
@@ -90,10 +90,10 @@ impl ClientViews {
         }
     }
 
-    /// Returns a message in words, with each id printed by `name`; `None` for what has no words.
-    pub fn words(&self, peer: &str, what: &Observed, name: impl Fn(&Id) -> String) -> Option<String> {
+    /// Describes a message, with each id printed by `name`; `None` if there is no description.
+    pub fn describe(&self, peer: &str, what: &Observed, name: impl Fn(&Id) -> String) -> Option<String> {
         let Observed::Frame(RecordedFrame { op: FrameKind::Binary, bytes, .. }) = what else { return None };
-        self.dialect(peer).words(bytes, |id| name(&Id::Number(id)))
+        self.dialect(peer).describe(bytes, |id| name(&Id::Number(id)))
     }
 }
 

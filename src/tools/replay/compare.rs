@@ -80,7 +80,7 @@ pub struct ComparisonRules {
     /// The order that is compared.
     pub order: ComparisonOrder,
     /// True: differences of docs/reference/differences.md are counted in [`Comparison::meant`], and
-    /// messages are in words. (The comparison with the Node.js servers has a list for each script instead.)
+    /// messages are described. (The comparison with the Node.js servers has a list for each script instead.)
     pub explain: bool,
 }
 
@@ -401,15 +401,15 @@ impl Comparer<'_> {
         actual: Option<&ComparedItem<'_>>,
     ) -> (String, String) {
         let ids = &self.ids;
-        let words = |item: &ComparedItem<'_>, name: &dyn Fn(&Id) -> String| {
-            self.rules.explain.then(|| self.views.words(peer, item.what, name)).flatten()
+        let text = |item: &ComparedItem<'_>, name: &dyn Fn(&Id) -> String| {
+            self.rules.explain.then(|| self.views.describe(peer, item.what, name)).flatten()
         };
-        let expected_words =
-            expected.map(|e| words(e, &|id| ids.name(id)).unwrap_or_else(|| ids.expected(&e.masked)));
-        let actual_words =
-            actual.map(|a| words(a, &|id| ids.live_name(id)).unwrap_or_else(|| ids.actual(&a.masked)));
-        match (expected_words, actual_words, expected, actual) {
-            // The difference is in what the words leave out.
+        let expected_text =
+            expected.map(|e| text(e, &|id| ids.name(id)).unwrap_or_else(|| ids.expected(&e.masked)));
+        let actual_text =
+            actual.map(|a| text(a, &|id| ids.live_name(id)).unwrap_or_else(|| ids.actual(&a.masked)));
+        match (expected_text, actual_text, expected, actual) {
+            // The difference is in what the description leaves out.
             (Some(e), Some(a), Some(expected), Some(actual))
                 if e == a && expected.masked != actual.masked =>
             {
@@ -448,14 +448,14 @@ impl Comparer<'_> {
     }
 
     fn action(&self, step: &ScriptStep) -> String {
-        let words = match &step.action {
+        let text = match &step.action {
             ScriptAction::Send(frame) if self.rules.explain => {
                 let sent = Observed::Frame(frame.clone());
-                self.views.words(&step.peer, &sent, |id| self.ids.name(id))
+                self.views.describe(&step.peer, &sent, |id| self.ids.name(id))
             }
             _ => None,
         };
-        words.map_or_else(|| step.to_string(), |words| format!("{} sends {words}", step.peer))
+        text.map_or_else(|| step.to_string(), |text| format!("{} sends {text}", step.peer))
     }
 
     fn differs(&mut self, step: usize, peer: &str, kind: DifferenceKind, expected: String, actual: String) {

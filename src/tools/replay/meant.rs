@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 
-use super::dialect_words::SpokenDialect;
 use super::json_members::members;
 use super::script::Observed;
+use super::spoken_dialect::SpokenDialect;
 use super::transcript::{FrameKind, RecordedFrame};
 use crate::tools::protobuf::{WireValue, fields};
 

@@ -20,13 +20,12 @@
 //! server does otherwise on purpose has a number ([`meant`]).
 //!
 //! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`],
-//! [`dialect_words`], [`json_view`], [`client_views`], [`meant`].
+//! [`spoken_dialect`], [`json_view`], [`client_views`], [`meant`].
 //! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
 pub mod client_views;
 pub mod compare;
-pub mod dialect_words;
 pub mod frame_sniffer;
 mod id_mapping;
 pub mod ids;
@@ -40,4 +39,5 @@ pub(in crate::tools) mod record_cli;
 pub mod recorder;
 pub mod rename;
 pub mod script;
+pub mod spoken_dialect;
 pub mod transcript;

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::dialect_words::SpokenDialect;
 use super::frame_sniffer::{FrameSniffer, SniffedFrame};
 use super::recorder::{ConnectionRecorder, Recorder};
+use super::spoken_dialect::SpokenDialect;
 use super::transcript::{ConnectRequest, FrameKind, RecordedEvent, RecordedFrame};
 use crate::output;
 use crate::tools::dial::{ConnectError, Target, error_chain};
@@ -235,7 +235,7 @@ impl ConnectionTap {
                 // A pong answers a ping, which a client that is played does without the script.
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Pong => {}
                 SniffedFrame::Frame(frame) => {
-                    let frame = self.in_words(true, frame);
+                    let frame = self.with_description(true, frame);
                     self.connection.write(RecordedEvent::Send(frame));
                 }
                 SniffedFrame::Close { code, reason } => {
@@ -253,7 +253,7 @@ impl ConnectionTap {
                 _ if self.phase == Phase::Over => {}
                 SniffedFrame::Frame(payload) if payload.op == FrameKind::Ping => {}
                 SniffedFrame::Frame(frame) => {
-                    let frame = self.in_words(false, frame);
+                    let frame = self.with_description(false, frame);
                     self.connection.write(RecordedEvent::Recv(frame));
                 }
                 SniffedFrame::Close { code, reason } => self.end(code.unwrap_or(1005), reason),
@@ -262,14 +262,14 @@ impl ConnectionTap {
         }
     }
 
-    /// Adds the message in words.
-    fn in_words(&mut self, sent: bool, frame: RecordedFrame) -> RecordedFrame {
+    /// Returns the frame with a description of its message.
+    fn with_description(&mut self, sent: bool, frame: RecordedFrame) -> RecordedFrame {
         self.dialect.observe(sent, &frame);
-        let words = match frame.op {
-            FrameKind::Binary => self.dialect.words(&frame.bytes, |id| id.to_string()),
+        let text = match frame.op {
+            FrameKind::Binary => self.dialect.describe(&frame.bytes, |id| id.to_string()),
             FrameKind::Text | FrameKind::Ping | FrameKind::Pong => None,
         };
-        RecordedFrame { msg: words, ..frame }
+        RecordedFrame { msg: text, ..frame }
     }
 
     fn note_lost(&self, how: &str, what: &SniffedFrame) {

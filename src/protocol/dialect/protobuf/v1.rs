@@ -36,13 +36,13 @@ pub(in crate::protocol::dialect) struct V1 {
 #[derive(Clone, Copy, Debug)]
 struct Capabilities {
     releases: ReleaseSet,
-    /// Release in whose texts errors are reported: the only one, or the likeliest.
-    likeliest: Release,
+    /// Release in whose texts errors are reported: the only one, or the most likely one.
+    most_likely: Release,
     /// Layout that all releases share.
     layout: Option<ContentLayout>,
-    /// Layout and schema of the likeliest release.
-    likeliest_layout: ContentLayout,
-    likeliest_schema: V1Schema,
+    /// Layout and schema of the most likely release.
+    most_likely_layout: ContentLayout,
+    most_likely_schema: V1Schema,
     keepalive: Keepalive,
     /// All releases ping in the same frame, and expect their pings to be answered.
     all_ping: bool,
@@ -62,7 +62,7 @@ struct Capabilities {
 }
 
 impl Capabilities {
-    fn new(releases: ReleaseSet, likeliest: Release) -> Self {
+    fn new(releases: ReleaseSet, most_likely: Release) -> Self {
         let fact = |fact: fn(&V1Facts) -> bool| move |release: Release| release.v1().is_some_and(fact);
         let only = releases.single_release();
         let all_ping = releases.all(Release::has_protobuf_pong) || only.is_some_and(Release::pings);
@@ -70,12 +70,12 @@ impl Capabilities {
         let keepalive_of_joiners = fact(|facts| facts.keepalive_of_joiners);
         Capabilities {
             releases,
-            likeliest,
+            most_likely,
             layout: releases.content_layout(),
-            likeliest_layout: likeliest.dialect().content_layout().unwrap_or(ContentLayout::V15_1),
-            likeliest_schema: likeliest.v1().map_or(V1Schema::V18, |facts| facts.schema),
+            most_likely_layout: most_likely.dialect().content_layout().unwrap_or(ContentLayout::V15_1),
+            most_likely_schema: most_likely.v1().map_or(V1Schema::V18, |facts| facts.schema),
             keepalive: if all_ping || only.is_some() {
-                likeliest.keepalive()
+                most_likely.keepalive()
             } else {
                 Keepalive::Heartbeat { send_final: false, enforce: false }
             },
@@ -83,11 +83,11 @@ impl Capabilities {
             any_pings,
             try_another: !any_pings && releases.any(Release::has_try_another),
             probes_joiners: !all_ping && only.is_none_or(keepalive_of_joiners),
-            pings_joiners: likeliest.pings() && keepalive_of_joiners(likeliest),
-            confirms_membership: fact(|facts| facts.confirms_membership)(likeliest),
+            pings_joiners: most_likely.pings() && keepalive_of_joiners(most_likely),
+            confirms_membership: fact(|facts| facts.confirms_membership)(most_likely),
             peer_protocols: releases.uncertain_peer_protocols(),
-            error_closes_both: fact(|facts| facts.error_closes_both)(likeliest),
-            member_choice: likeliest.v1().map_or(MemberChoice::Oldest, |facts| facts.member_choice),
+            error_closes_both: fact(|facts| facts.error_closes_both)(most_likely),
+            member_choice: most_likely.v1().map_or(MemberChoice::Oldest, |facts| facts.member_choice),
         }
     }
 }
@@ -96,10 +96,10 @@ impl V1 {
     pub(in crate::protocol::dialect) fn new(
         key: RoomKey,
         releases: ReleaseSet,
-        likeliest: Release,
+        most_likely: Release,
         opened: Instant,
     ) -> Self {
-        let capabilities = Capabilities::new(releases, likeliest);
+        let capabilities = Capabilities::new(releases, most_likely);
         V1 {
             key,
             capabilities,
@@ -115,12 +115,12 @@ impl V1 {
     pub(in crate::protocol::dialect) fn adopt(
         &mut self,
         releases: ReleaseSet,
-        likeliest: Release,
+        most_likely: Release,
         now: Instant,
         out: &mut dyn OutputSink,
     ) {
         let pinged_before = self.capabilities.all_ping;
-        self.capabilities = Capabilities::new(releases, likeliest);
+        self.capabilities = Capabilities::new(releases, most_likely);
         self.keepalive.set_policy(self.capabilities.keepalive);
         if self.is_member {
             self.keepalive.enforce();
@@ -162,7 +162,7 @@ impl V1 {
             Ok(None) => return,
             Err(text) => {
                 let reason = Reason::DecodeError(text);
-                return out.close(close_frame_for(self.capabilities.likeliest, &reason));
+                return out.close(close_frame_for(self.capabilities.most_likely, &reason));
             }
         };
         match message {
@@ -183,13 +183,13 @@ impl V1 {
         }
     }
 
-    /// Returns the schema that a frame is decoded with, and its layout: those of the likeliest release if the
-    /// frame may have that layout, else those of another release.
+    /// Returns the schema that a frame is decoded with, and its layout: those of the most likely release if
+    /// the frame may have that layout, else those of another release.
     fn schema_of(&self, frame: &[u8]) -> (V1Schema, ContentLayout) {
-        let Capabilities { layout, likeliest_layout, likeliest_schema, .. } = self.capabilities;
-        let layout = layout.or_else(|| detect_v1_layout(frame)).unwrap_or(likeliest_layout);
-        if layout == likeliest_layout {
-            (likeliest_schema, layout)
+        let Capabilities { layout, most_likely_layout, most_likely_schema, .. } = self.capabilities;
+        let layout = layout.or_else(|| detect_v1_layout(frame)).unwrap_or(most_likely_layout);
+        if layout == most_likely_layout {
+            (most_likely_schema, layout)
         } else if layout == ContentLayout::V15_0 {
             (V1Schema::V15, layout)
         } else {
@@ -207,10 +207,10 @@ impl V1 {
             V1Body::Nothing => LinkMessage::Empty,
         };
         // Receivers of unknown dialect take the tag as a hint: it names a dialect of the frame's layout.
-        let Capabilities { releases, likeliest, likeliest_layout, .. } = self.capabilities;
+        let Capabilities { releases, most_likely, most_likely_layout, .. } = self.capabilities;
         let has_layout = |release: &Release| release.dialect().content_layout() == Some(layout);
-        let other = || releases.iter().find(has_layout).unwrap_or(likeliest);
-        let sender = if layout == likeliest_layout { likeliest } else { other() };
+        let other = || releases.iter().find(has_layout).unwrap_or(most_likely);
+        let sender = if layout == most_likely_layout { most_likely } else { other() };
         let sender = sender.dialect().tag().with_peer_protocols(self.capabilities.peer_protocols);
         out.ask(Command::Relay { to: Recipient::JoinerOrMember(LinkId(id)), message, sender });
     }
@@ -235,7 +235,7 @@ impl V1 {
             Event::BecameMember { already } => self.became_member(already, now, out),
             Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close_frame_for(self.capabilities.likeliest, &reason));
+                out.close(close_frame_for(self.capabilities.most_likely, &reason));
             }
             Event::Relayed { link, side, message, sender } => {
                 self.last_sender = sender;
@@ -255,12 +255,12 @@ impl V1 {
     }
 
     /// Returns the layout that this client reads: the known one, else the sender's if the client may speak
-    /// the same dialect, else the likeliest.
+    /// the same dialect, else the most likely one.
     fn layout_for(&self, sender: SenderTag) -> ContentLayout {
-        let Capabilities { layout, likeliest_layout, releases, .. } = self.capabilities;
+        let Capabilities { layout, most_likely_layout, releases, .. } = self.capabilities;
         let same_dialect = |release: &Release| release.dialect().tag() == sender.of_dialect();
         let of_sender = || releases.iter().find(same_dialect)?.dialect().content_layout();
-        layout.or_else(of_sender).unwrap_or(likeliest_layout)
+        layout.or_else(of_sender).unwrap_or(most_likely_layout)
     }
 
     fn became_member(&mut self, already: bool, now: Instant, out: &mut dyn OutputSink) {
@@ -294,12 +294,12 @@ impl V1 {
     }
 
     fn ping(&self) -> Bytes {
-        let Capabilities { all_ping, likeliest_schema, .. } = self.capabilities;
-        if all_ping { likeliest_schema.ping() } else { wire::V1_HEARTBEAT }
+        let Capabilities { all_ping, most_likely_schema, .. } = self.capabilities;
+        if all_ping { most_likely_schema.ping() } else { wire::V1_HEARTBEAT }
     }
 
     fn pong(&self) -> Bytes {
-        self.capabilities.likeliest_schema.pong()
+        self.capabilities.most_likely_schema.pong()
     }
 
     pub(in crate::protocol::dialect) fn deadline(&self) -> Option<Instant> {
@@ -310,7 +310,7 @@ impl V1 {
         // To a client that has sent nothing, the probe: one of sigver 19 or 20 would take a heartbeat for an
         // answer.
         let ping = Message::Binary(if self.client_has_spoken { self.ping() } else { PROBE });
-        let close = || close_frame_for(self.capabilities.likeliest, &Reason::Unresponsive);
+        let close = || close_frame_for(self.capabilities.most_likely, &Reason::Unresponsive);
         match self.keepalive.poll(now) {
             None => {}
             Some(KeepaliveDue::SendPing) => out.send(ping),

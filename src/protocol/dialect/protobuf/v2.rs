@@ -21,11 +21,11 @@ pub(in crate::protocol::dialect) struct V2 {
     key: RoomKey,
     favored: bool,
     releases: ReleaseSet,
-    /// Release whose variant is used: the only one, or the likeliest.
-    likeliest: Release,
+    /// Release whose variant is used: the only one, or the most likely one.
+    most_likely: Release,
     /// Layout that all releases share.
     layout: Option<ContentLayout>,
-    likeliest_layout: ContentLayout,
+    most_likely_layout: ContentLayout,
     keepalive: KeepaliveTimer,
 }
 
@@ -35,33 +35,34 @@ impl V2 {
         key: RoomKey,
         favored: bool,
         releases: ReleaseSet,
-        likeliest: Release,
+        most_likely: Release,
         opened: Instant,
     ) -> Self {
-        let mut keepalive = KeepaliveTimer::new(likeliest.keepalive());
+        let mut keepalive = KeepaliveTimer::new(most_likely.keepalive());
         keepalive.start(opened);
-        let likeliest_layout = ContentLayout::V20;
-        let mut codec = V2 { key, favored, releases, likeliest, layout: None, likeliest_layout, keepalive };
-        codec.adopt(releases, likeliest);
+        let most_likely_layout = ContentLayout::V20;
+        let mut codec =
+            V2 { key, favored, releases, most_likely, layout: None, most_likely_layout, keepalive };
+        codec.adopt(releases, most_likely);
         codec
     }
 
     /// Restricts the possible releases.
-    pub(in crate::protocol::dialect) fn adopt(&mut self, releases: ReleaseSet, likeliest: Release) {
+    pub(in crate::protocol::dialect) fn adopt(&mut self, releases: ReleaseSet, most_likely: Release) {
         self.releases = releases;
-        self.likeliest = likeliest;
+        self.most_likely = most_likely;
         self.layout = releases.content_layout();
-        self.likeliest_layout = likeliest.dialect().content_layout().unwrap_or(ContentLayout::V20);
+        self.most_likely_layout = most_likely.dialect().content_layout().unwrap_or(ContentLayout::V20);
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {
-        let likeliest = self.likeliest;
-        let refuse = |reason, out: &mut dyn OutputSink| out.close(close_frame_for(likeliest, &reason));
+        let most_likely = self.most_likely;
+        let refuse = |reason, out: &mut dyn OutputSink| out.close(close_frame_for(most_likely, &reason));
         let Message::Binary(bytes) = message else {
             return refuse(Reason::WrongFrameKind, out);
         };
         let length = bytes.len();
-        let layout = self.layout.or_else(|| detect_v2_layout(&bytes)).unwrap_or(self.likeliest_layout);
+        let layout = self.layout.or_else(|| detect_v2_layout(&bytes)).unwrap_or(self.most_likely_layout);
         match wire::decode_v2(bytes, layout) {
             Err(text) => refuse(Reason::DecodeError(text), out),
             Ok(None) => refuse(Reason::UnknownMessage, out),
@@ -73,7 +74,7 @@ impl V2 {
                 sender: self.sender_tag(layout),
             }),
             Ok(Some(V2Message::Connect { id, members })) => {
-                let facts = self.likeliest.v2();
+                let facts = self.most_likely.v2();
                 let connect = Connect {
                     net_id: NetId(id),
                     connected_to: members.into_iter().map(NetId).collect(),
@@ -88,8 +89,8 @@ impl V2 {
     /// Returns the tag of a content of this layout.
     fn sender_tag(&self, layout: ContentLayout) -> SenderTag {
         let other = || self.releases.of_content_layout(layout).iter().next();
-        let sender = if layout == self.likeliest_layout { None } else { other() };
-        sender.unwrap_or(self.likeliest).dialect().tag()
+        let sender = if layout == self.most_likely_layout { None } else { other() };
+        sender.unwrap_or(self.most_likely).dialect().tag()
     }
 
     pub(in crate::protocol::dialect) fn encode(&mut self, event: Event, out: &mut dyn OutputSink) {
@@ -98,7 +99,7 @@ impl V2 {
             Event::LinkedToMember { .. } => out.binary(wire::NOT_CONNECTED),
             Event::BecameMember { .. } | Event::LinkedToJoiner { .. } | Event::Undeliverable { .. } => {}
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close_frame_for(self.likeliest, &reason));
+                out.close(close_frame_for(self.most_likely, &reason));
             }
             Event::Relayed { link, side, message, sender } => match message {
                 LinkMessage::Data { payload, .. } => {
@@ -126,7 +127,7 @@ impl V2 {
             let sender = Dialect::from_tag(sender)?;
             sender.content_layout().filter(|_| sender.family() == Family::ProtobufV2)
         };
-        let layout = self.layout.or_else(of_sender).unwrap_or(self.likeliest_layout);
+        let layout = self.layout.or_else(of_sender).unwrap_or(self.most_likely_layout);
         wire::encode_content(link.0, side, data, layout)
     }
 
@@ -139,7 +140,7 @@ impl V2 {
             None => {}
             Some(KeepaliveDue::SendPing) => out.binary(wire::V2_HEARTBEAT),
             Some(KeepaliveDue::Close | KeepaliveDue::SendPingThenClose) => {
-                out.close(close_frame_for(self.likeliest, &Reason::Unresponsive));
+                out.close(close_frame_for(self.most_likely, &Reason::Unresponsive));
             }
         }
     }

@@ -154,8 +154,7 @@ macro_rules! v1_content {
 }
 v1_content!(v15_1, v16, v18);
 
-/// Converts the contents of one schema of sigver 15.0; what the client sends as an error is relayed as data
-/// (measured).
+/// Converts the contents of one schema of sigver 15.0. An error is relayed as data (measured).
 macro_rules! v15_0_content {
     ($($module:ident),*) => {$(
         impl From<$module::Content> for V1Message {
@@ -250,7 +249,7 @@ pub(super) fn decode_v2(frame: Bytes, layout: ContentLayout) -> Decoded<V2Messag
     })
 }
 
-/// Encodes a content with data for the given end of `link`; without data it reports that the link ended.
+/// Encodes a content for the given end of `link`. Without data it reports that the link ended.
 pub(super) fn encode_content(link: u32, to: Side, data: Option<Bytes>, layout: ContentLayout) -> Outgoing {
     let numbers: &[u32] = match (layout.facts().addressing, to) {
         (Addressing::Id { .. }, Side::Member) => &[link],
@@ -261,14 +260,16 @@ pub(super) fn encode_content(link: u32, to: Side, data: Option<Bytes>, layout: C
     content_fast::encode_content(layout, numbers, data)
 }
 
-/// Encodes a content for a member of sigver 19 or 20 whose release is unknown, so that it reads the same in
-/// both: first the data in the field of 19, then in the field of 20, then the numbers. A client skips fields
-/// that it does not know; but one of 20 reads field 3 as a number, and goes on with the data as if it were
-/// fields of the content. All of these are overwritten after it, if the data is a message of netflux 4, which
-/// has the same fields. That leaves `lastData` set, which clients write and do not read (netflux 4.3.1,
-/// source). Returns `None` for any other data.
+/// Encodes a content that clients of sigver 19 and of sigver 20 read alike, for a member that may be either.
+/// Returns `None` if `data` is not a message of netflux 4.
+///
+/// The data is in field 3, where sigver 19 expects it, and then in field 4, where sigver 20 does; the numbers
+/// follow. A client of sigver 19 skips field 4. A client of sigver 20 reads field 3 as a number, and the data
+/// after it as fields of the content. A message of netflux 4 has the same fields as a content, so that what
+/// is written behind it overwrites all of them but `lastData`, which clients write and do not read (netflux
+/// 4.3.1, source).
 pub(super) fn encode_for_either(link: u32, data: &Bytes) -> Option<Bytes> {
-    if !is_like_a_content(data) {
+    if !is_v2_shaped(data) {
         return None;
     }
     let mut content = Vec::with_capacity(data.len().saturating_mul(2).saturating_add(24));
@@ -281,8 +282,8 @@ pub(super) fn encode_for_either(link: u32, data: &Bytes) -> Option<Bytes> {
     Some(frame.into())
 }
 
-/// Returns true if the bytes are the fields 1 to 3 as numbers and 4 as bytes, and nothing else.
-fn is_like_a_content(mut bytes: &[u8]) -> bool {
+/// Returns true if the bytes are a list of fields 1 to 3 with numbers and fields 4 with bytes.
+fn is_v2_shaped(mut bytes: &[u8]) -> bool {
     let mut skip_field = || match Field::read(&mut bytes)? {
         Field { number: 1..=3, is_delimited: false } => {
             decode_varint(&mut bytes).ok().map(|_| bytes.is_empty())
@@ -303,7 +304,7 @@ fn encode(message: &impl prost::Message) -> Outgoing {
     Message::binary(message.encode_to_vec()).into()
 }
 
-/// Contents with data as the compiled messages read and write them, to which the tests compare the fast path.
+/// Contents with data, read and written by the compiled messages: the reference of the fast path in tests.
 #[cfg(test)]
 pub(super) mod compiled {
     use prost::Message;
@@ -316,8 +317,8 @@ pub(super) mod compiled {
         pub(in crate::protocol::dialect::protobuf) encoded: Vec<u8>,
     }
 
-    /// Decodes a frame by a compiled message whose type is a content; the fields of the content are the
-    /// recipient, the mark of the last content, and the data, each of which may be missing.
+    /// Decodes a frame with a compiled message. `$fields` are the recipient, the mark of the last content and
+    /// the data of its content, each of them optional.
     macro_rules! decode {
         ($module:ident, $frame:ident, $content:ident => $fields:expr) => {{
             let message = $module::Message::decode($frame).ok()?;

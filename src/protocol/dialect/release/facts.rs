@@ -22,7 +22,7 @@ pub(in crate::protocol::dialect) struct DialectFacts {
     /// Encoding of what builds a data channel.
     pub(in crate::protocol::dialect) sdp_encoding: SdpEncoding,
     pub(in crate::protocol::dialect) server_sends_first: bool,
-    /// Rank in detection, from 0 for the likeliest dialect: what most deployed clients speak first, and
+    /// Rank in detection, from 0 for the most likely dialect: what most deployed clients speak first, and
     /// dialects without a published client last.
     pub(in crate::protocol::dialect) priority: u8,
     pub(in crate::protocol::dialect) docs: DialectDoc,

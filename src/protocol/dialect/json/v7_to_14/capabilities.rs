@@ -30,11 +30,11 @@ pub(super) enum ErrorStyle {
 /// The differences between the releases that a client may speak.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capabilities {
-    pub(super) likeliest: Release,
+    pub(super) most_likely: Release,
     /// The mark of the client's payloads.
     pub(super) sender: SenderTag,
     pub(super) error_style: ErrorStyle,
-    pub(super) likeliest_unknown_joiner: Option<UnknownJoiner>,
+    pub(super) most_likely_joiner: Option<UnknownJoiner>,
     /// `{"key":K}` opens a room, keys may be of any type, unknown members are ignored, and JSON is accepted
     /// in binary frames (up to 7.6).
     pub(super) opens_by_key: Property,
@@ -71,17 +71,17 @@ pub(super) struct Capabilities {
 }
 
 impl Capabilities {
-    pub(super) fn new(releases: ReleaseSet, likeliest: Release) -> Self {
+    pub(super) fn new(releases: ReleaseSet, most_likely: Release) -> Self {
         let fold = |has: fn(Release, &JsonFacts) -> bool| {
             let has = |release: Release| release.json().is_some_and(|facts| has(release, facts));
             Property { any: releases.any(has), all: releases.all(has) }
         };
         let refuses_keys = |release: &Release| release.json().is_some_and(|facts| facts.refuses_keys);
         Capabilities {
-            likeliest,
-            sender: likeliest.dialect().tag().with_peer_protocols(releases.uncertain_peer_protocols()),
-            error_style: likeliest.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
-            likeliest_unknown_joiner: likeliest.json().map(|facts| facts.unknown_joiner),
+            most_likely,
+            sender: most_likely.dialect().tag().with_peer_protocols(releases.uncertain_peer_protocols()),
+            error_style: most_likely.json().map_or(ErrorStyle::Sigver11, ErrorStyle::new),
+            most_likely_joiner: most_likely.json().map(|facts| facts.unknown_joiner),
             opens_by_key: fold(|_, facts| facts.opens_by_key),
             joiner_index: fold(|_, facts| has_joiner_index(facts)),
             confirms_open: fold(|_, facts| facts.confirmation == Confirmation::IsKeyOk && facts.opens_by_key),
@@ -105,7 +105,7 @@ impl Capabilities {
 impl Capabilities {
     /// Returns the keepalive, if all releases have one.
     pub(super) fn keepalive(&self) -> Keepalive {
-        if self.pings.all { self.likeliest.keepalive() } else { Keepalive::None }
+        if self.pings.all { self.most_likely.keepalive() } else { Keepalive::None }
     }
 }
 

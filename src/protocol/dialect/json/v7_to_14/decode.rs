@@ -274,7 +274,7 @@ impl V7To14Codec {
 
     /// Answers a message for an id that is no joiner's.
     fn unknown_joiner(&self, id: &str, out: &mut dyn OutputSink) {
-        match self.capabilities.likeliest_unknown_joiner {
+        match self.capabilities.most_likely_joiner {
             Some(UnknownJoiner::CloseUnknownId) => self.refuse(JsonError::UnknownId, out),
             Some(UnknownJoiner::IdUnavailable) if self.capabilities.joiner_index.all => {
                 out.text(format!("{{\"id\":{id},\"unavailable\":true}}"));
@@ -293,7 +293,7 @@ impl V7To14Codec {
     }
 
     fn refuse(&self, error: JsonError<'_>, out: &mut dyn OutputSink) {
-        out.close(close(self.capabilities.likeliest, error));
+        out.close(close(self.capabilities.most_likely, error));
     }
 }
 

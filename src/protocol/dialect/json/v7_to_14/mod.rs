@@ -77,10 +77,10 @@ enum OpenerConfirmation {
 impl V7To14Codec {
     pub(in crate::protocol::dialect) fn new(
         releases: ReleaseSet,
-        likeliest: Release,
+        most_likely: Release,
         client: JsonClient,
     ) -> Self {
-        let capabilities = Capabilities::new(releases.of_family(Family::Json), likeliest);
+        let capabilities = Capabilities::new(releases.of_family(Family::Json), most_likely);
         V7To14Codec {
             capabilities,
             client,
@@ -114,12 +114,12 @@ impl V7To14Codec {
     pub(in crate::protocol::dialect) fn adopt(
         &mut self,
         releases: ReleaseSet,
-        likeliest: Release,
+        most_likely: Release,
         now: Instant,
         out: &mut dyn OutputSink,
     ) -> Option<V6Codec> {
         let had_pings = self.capabilities.pings.all;
-        self.capabilities = Capabilities::new(releases, likeliest);
+        self.capabilities = Capabilities::new(releases, most_likely);
         if !self.capabilities.refuses_keys.any {
             self.opener_confirmation = OpenerConfirmation::NotNeeded;
         }
@@ -148,7 +148,7 @@ impl V7To14Codec {
             OpenerConfirmation::PendingUntil(at) if at <= now => {
                 self.opener_confirmation = OpenerConfirmation::NotNeeded;
                 // The server of a client that does not answer would have refused the key at once.
-                let release = self.capabilities.refusing_release.unwrap_or(self.capabilities.likeliest);
+                let release = self.capabilities.refusing_release.unwrap_or(self.capabilities.most_likely);
                 return out.close(close(release, JsonError::KeyUnknown(&self.key)));
             }
             OpenerConfirmation::AnswerDueAt(at) if at <= now => {
@@ -178,10 +178,10 @@ impl V7To14Codec {
     /// Returns the release in whose form the reason is reported. A key that is free is one of 7.0, unless 7.1
     /// is configured: its clients of 2016 check the code, later ones do not (measured).
     fn close_release(&self, reason: &Reason) -> Release {
-        let likeliest = self.capabilities.likeliest;
-        if *reason == Reason::KeyUnknown && likeliest.dialect() == Dialect::Sigver7 && !self.client.pinned {
+        let most_likely = self.capabilities.most_likely;
+        if *reason == Reason::KeyUnknown && most_likely.dialect() == Dialect::Sigver7 && !self.client.pinned {
             return Release::V7_0_0;
         }
-        likeliest
+        most_likely
     }
 }

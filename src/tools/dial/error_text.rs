@@ -1,4 +1,4 @@
-//! Errors of connections in words, with what helps.
+//! Texts for errors of connections, with what helps.
 
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
@@ -19,19 +19,19 @@ const TRUST: &str = "--cacert FILE trusts the certificates of a file, --insecure
 const TRUST_ANY: &str = "--insecure trusts any";
 
 /// Returns the message of an error and of all its causes, separated by `": "`, each once. Errors of
-/// connections are in words.
+/// connections have a text of their own.
 pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |error| (*error).source()) {
         let raw = cause.to_string();
         let io = cause.downcast_ref::<io::Error>();
-        let words = io.map_or_else(|| raw.clone(), io_words);
+        let own = io.map_or_else(|| raw.clone(), io_error_text);
         if text.is_empty() {
-            text = words;
-        } else if !text.ends_with(&raw) && !text.ends_with(&words) {
-            text = format!("{text}: {words}");
+            text = own;
+        } else if !text.ends_with(&raw) && !text.ends_with(&own) {
+            text = format!("{text}: {own}");
         }
-        // The words include the causes.
+        // The text includes the causes.
         if io.is_some() {
             break;
         }
@@ -39,10 +39,10 @@ pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Returns the words for an error of a connection.
-pub fn io_words(error: &io::Error) -> String {
+/// Returns the text for an error of a connection.
+pub fn io_error_text(error: &io::Error) -> String {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
-        return tls_words(tls);
+        return tls_error_text(tls);
     }
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused: no program listens there".to_owned(),
@@ -56,9 +56,9 @@ pub fn io_words(error: &io::Error) -> String {
     }
 }
 
-fn tls_words(error: &TlsError) -> String {
+fn tls_error_text(error: &TlsError) -> String {
     match error {
-        TlsError::InvalidCertificate(error) => certificate_words(error),
+        TlsError::InvalidCertificate(error) => certificate_error_text(error),
         TlsError::InvalidMessage(_) => {
             "the answer is not TLS; a port without TLS needs ws:// or http://".to_owned()
         }
@@ -77,7 +77,7 @@ fn tls_words(error: &TlsError) -> String {
     }
 }
 
-fn certificate_words(error: &CertificateError) -> String {
+fn certificate_error_text(error: &CertificateError) -> String {
     let problem = match error {
         CertificateError::ExpiredContext { time, not_after } => {
             let seconds = time.as_secs().saturating_sub(not_after.as_secs());
@@ -143,16 +143,16 @@ fn names(presented: &[String]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// Returns the name of a variant as words: `HandshakeFailure` as `handshake failure`.
+/// Returns the name of a variant as separate text: `HandshakeFailure` as `handshake failure`.
 fn separated(name: &str) -> String {
-    let mut words = String::new();
+    let mut text = String::new();
     for character in name.chars().take_while(|character| character.is_ascii_alphanumeric()) {
-        if character.is_ascii_uppercase() && words.ends_with(|last: char| last.is_ascii_lowercase()) {
-            words.push(' ');
+        if character.is_ascii_uppercase() && text.ends_with(|last: char| last.is_ascii_lowercase()) {
+            text.push(' ');
         }
-        words.push(character.to_ascii_lowercase());
+        text.push(character.to_ascii_lowercase());
     }
-    words
+    text
 }
 
 fn rounded(duration: Duration) -> String {
@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_libraries_are_words() {
-        let words = |error: TlsError| io_words(&io::Error::new(ErrorKind::InvalidData, error));
-        let alert = words(TlsError::AlertReceived(AlertDescription::HandshakeFailure));
+    fn errors_of_libraries_have_a_text() {
+        let text = |error: TlsError| io_error_text(&io::Error::new(ErrorKind::InvalidData, error));
+        let alert = text(TlsError::AlertReceived(AlertDescription::HandshakeFailure));
         assert_eq!(alert, "the server refuses the TLS handshake: handshake failure");
         let expired = CertificateError::Expired;
-        assert!(words(TlsError::InvalidCertificate(expired)).contains("certificate has expired; --insecure"));
-        assert_eq!(io_words(&io::Error::from_raw_os_error(113)), "No route to host");
+        assert!(text(TlsError::InvalidCertificate(expired)).contains("certificate has expired; --insecure"));
+        assert_eq!(io_error_text(&io::Error::from_raw_os_error(113)), "No route to host");
         assert_eq!(rounded(Duration::from_secs(86_400 * 3)), "3 days");
     }
 }

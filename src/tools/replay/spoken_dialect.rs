@@ -1,4 +1,4 @@
-//! The dialect that a recorded client speaks, and its binary messages in words: `connected{true}`.
+//! The dialect that a recorded client speaks, and descriptions of its binary messages: `connected{true}`.
 //!
 //! A recording need not name a release. The frames of a connection show its family at once, and the dialect
 //! as far as a reader needs it. Nothing here uses the gateway's codecs.
@@ -113,9 +113,9 @@ impl SpokenDialect {
         })
     }
 
-    /// Returns a binary message in words, with each id printed by `name`; `None` if it is not a message of
+    /// Describes a binary message, with each id printed by `name`; `None` if it is not a message of
     /// the dialect.
-    pub fn words(self, bytes: &[u8], name: impl Fn(u64) -> String) -> Option<String> {
+    pub fn describe(self, bytes: &[u8], name: impl Fn(u64) -> String) -> Option<String> {
         let is_v2 = match self {
             SpokenDialect::Unknown | SpokenDialect::Json(_) => return None,
             SpokenDialect::V1
@@ -124,13 +124,13 @@ impl SpokenDialect {
             | SpokenDialect::Sigver18 => false,
             SpokenDialect::V2 | SpokenDialect::Sigver19 | SpokenDialect::Sigver20 => true,
         };
-        let mut words = Vec::new();
+        let mut text = Vec::new();
         for field in fields(bytes)? {
-            words.push(match (is_v2, field.number, field.value) {
+            text.push(match (is_v2, field.number, field.value) {
                 (false, 1, WireValue::Bytes(inner)) | (true, 2, WireValue::Bytes(inner)) => {
-                    self.content_words(inner, &name)?
+                    self.describe_content(inner, &name)?
                 }
-                (true, 3, WireValue::Bytes(inner)) => connect_words(inner, &name)?,
+                (true, 3, WireValue::Bytes(inner)) => describe_connect(inner, &name)?,
                 (_, number, WireValue::Varint(value)) => {
                     let value = if value > 1 { value.to_string() } else { (value == 1).to_string() };
                     format!("{}{{{value}}}", self.field_name(number)?)
@@ -138,14 +138,14 @@ impl SpokenDialect {
                 _ => return None,
             });
         }
-        (!words.is_empty()).then(|| words.join(" and "))
+        (!text.is_empty()).then(|| text.join(" and "))
     }
 
     /// Returns true if a message is a ping or a heartbeat.
     pub fn is_heartbeat(self, bytes: &[u8]) -> bool {
-        let words = self.words(bytes, |id| id.to_string());
-        words.is_some_and(|words| {
-            matches!(words.as_str(), "heartbeat{true}" | "ping{true}" | "ping or heartbeat{true}")
+        let text = self.describe(bytes, |id| id.to_string());
+        text.is_some_and(|text| {
+            matches!(text.as_str(), "heartbeat{true}" | "ping{true}" | "ping or heartbeat{true}")
         })
     }
 
@@ -167,7 +167,7 @@ impl SpokenDialect {
         })
     }
 
-    fn content_words(self, inner: &[u8], name: &impl Fn(u64) -> String) -> Option<String> {
+    fn describe_content(self, inner: &[u8], name: &impl Fn(u64) -> String) -> Option<String> {
         use SpokenDialect::{Sigver15, Sigver19, Sigver20, V2};
         let names: &[&str] = match self {
             Sigver19 => &["id", "lastData", "data"],
@@ -175,48 +175,48 @@ impl SpokenDialect {
             Sigver15 => &["id", "isEnd", "data", "isError"],
             _ => &["id", "data", "isError", "isEnd"],
         };
-        let mut words = String::new();
+        let mut text = String::new();
         for field in fields(inner)? {
             let label = usize::try_from(field.number).ok()?.checked_sub(1).and_then(|i| names.get(i));
             let label = label.copied().unwrap_or("unknown");
             let value = match field.value {
-                WireValue::Bytes(data) => data_words(data),
+                WireValue::Bytes(data) => describe_data(data),
                 WireValue::Varint(id) if matches!(label, "id" | "senderId" | "recipientId") => name(id),
                 WireValue::Varint(flag) => (flag != 0).to_string(),
                 WireValue::Fixed => to_hex(field.raw),
             };
-            let comma = if words.is_empty() { "" } else { ", " };
+            let comma = if text.is_empty() { "" } else { ", " };
             // Writing to a string does not fail.
-            let _ = write!(words, "{comma}{label} {value}");
+            let _ = write!(text, "{comma}{label} {value}");
         }
-        Some(format!("content{{{words}}}"))
+        Some(format!("content{{{text}}}"))
     }
 }
 
-fn connect_words(inner: &[u8], name: &impl Fn(u64) -> String) -> Option<String> {
-    let mut words = String::new();
+fn describe_connect(inner: &[u8], name: &impl Fn(u64) -> String) -> Option<String> {
+    let mut text = String::new();
     for field in fields(inner)? {
-        let comma = if words.is_empty() { "" } else { ", " };
+        let comma = if text.is_empty() { "" } else { ", " };
         let _ = match (field.number, field.value) {
-            (1, WireValue::Varint(id)) => write!(words, "{comma}id {}", name(id)),
+            (1, WireValue::Varint(id)) => write!(text, "{comma}id {}", name(id)),
             (2, WireValue::Bytes(packed)) => {
                 let mut rest = packed;
                 let mut members = Vec::new();
                 while !rest.is_empty() {
                     members.push(name(prost::encoding::decode_varint(&mut rest).ok()?));
                 }
-                write!(words, "{comma}members [{}]", members.join(", "))
+                write!(text, "{comma}members [{}]", members.join(", "))
             }
-            _ => write!(words, "{comma}{}", to_hex(field.raw)),
+            _ => write!(text, "{comma}{}", to_hex(field.raw)),
         };
     }
-    Some(format!("connect{{{words}}}"))
+    Some(format!("connect{{{text}}}"))
 }
 
 /// Number of bytes of data that are shown.
 const SHOWN_DATA: usize = 16;
 
-fn data_words(data: &[u8]) -> String {
+fn describe_data(data: &[u8]) -> String {
     let contains = |text: &[u8]| data.windows(text.len()).any(|window| window == text);
     let kind = match () {
         () if contains(b"v=0\r\n") => " with an SDP",
@@ -246,9 +246,9 @@ mod tests {
         dialect
     }
 
-    fn words(dialect: SpokenDialect, hex: &str) -> String {
+    fn describe(dialect: SpokenDialect, hex: &str) -> String {
         let bytes = HEXLOWER.decode(hex.as_bytes()).unwrap();
-        dialect.words(&bytes, |id| id.to_string()).unwrap_or_else(|| "none".to_owned())
+        dialect.describe(&bytes, |id| id.to_string()).unwrap_or_else(|| "none".to_owned())
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_in_words() {
+    fn messages_are_described() {
         let cases = [
             (SpokenDialect::Sigver20, "2001", "connected{true}"),
             (SpokenDialect::Sigver20, "0801", "heartbeat{true}"),
@@ -310,10 +310,10 @@ mod tests {
             (SpokenDialect::Unknown, "2001", "none"),
         ];
         for (dialect, hex, expected) in cases {
-            assert_eq!(words(dialect, hex), expected, "{hex} of {dialect:?}");
+            assert_eq!(describe(dialect, hex), expected, "{hex} of {dialect:?}");
         }
         assert_eq!(
-            data_words(b"\x0a\x20v=0\r\no=- 1 2 IN IP4 127.0.0.1"),
+            describe_data(b"\x0a\x20v=0\r\no=- 1 2 IN IP4 127.0.0.1"),
             "0a20763d300d0a6f3d2d203120322049…(31 bytes with an SDP)"
         );
     }

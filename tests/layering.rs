@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → modules that it may use beside its own. The longest prefix of a file's module path decides.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("protocol::frame", &[]),
     ("protocol::model", &[]),
     ("protocol::dialect", &["protocol::frame", "protocol::model"]),
     ("protocol::detect", &["protocol::dialect", "protocol::frame", "protocol::model"]),
+    ("protocol::mesh", &[]),
     ("protocol::room", &["protocol::model"]),
     ("protocol::signaller", &["protocol::frame"]),
     ("server", &["protocol", "config"]),

@@ -10,6 +10,7 @@
 pub mod detect;
 pub mod dialect;
 pub mod frame;
+pub mod mesh;
 pub mod model;
 pub(crate) mod room;
 pub mod signaller;

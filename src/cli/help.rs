@@ -44,6 +44,7 @@ impl Section {
         match self {
             Section::Standard => "Options",
             Section::Gateway => "More options, which earlier versions did not have",
+            Section::Access => "Who may connect",
             Section::Limits => "Limits",
             Section::Signaller => "Options of signaller",
             Section::Earlier => "Options of earlier versions",

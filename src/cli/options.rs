@@ -1,10 +1,14 @@
 //! The options of the gateway: one table, from which the arguments, the environment variables, `--help` and
 //! the reference documentation are derived.
 
+mod access;
+
 use std::ffi::OsString;
 
 use crate::config::parse::{self, ValueError};
-use crate::config::{self, AdminSocketPath, Config, ConfigError, ListenAddress, PemSource, TlsFiles};
+use crate::config::{
+    self, AdminSocketPath, Config, ConfigError, ListenAddress, OriginPattern, PemSource, TlsFiles,
+};
 use Section::{Earlier, Gateway, Limits, Signaller, Standard};
 
 /// One option.
@@ -31,6 +35,8 @@ pub(super) enum Section {
     /// Options of sigver 20.
     Standard,
     Gateway,
+    /// Access of clients.
+    Access,
     /// Limits of what clients may use.
     Limits,
     Signaller,
@@ -193,7 +199,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 44] = [
+pub(super) static OPTIONS: [OptionSpec; 45] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -274,6 +280,7 @@ pub(super) static OPTIONS: [OptionSpec; 44] = [
         "As the first argument: flavor of the other arguments, sigver or signallerd. Without it, the name of \
          the program decides",
     ),
+    access::ALLOWED_ORIGINS,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413"),
@@ -345,11 +352,12 @@ pub(super) static OPTIONS: [OptionSpec; 44] = [
     OptionSpec::new(
         "signaller-origin",
         Some("expression"),
-        Effect::SetUnlessEmpty(|d, v| parse::regex(v).map(|v| d.config.signaller.origin = Some(v))),
+        Effect::SetUnlessEmpty(|d, v| parse::regex(v).map(|v| d.config.signaller.origin = Some(OriginPattern::Expression(v)))),
     )
     .help(
         Signaller,
-        "Origins of the pages that may connect, as a regular expression; without it, only the server's own",
+        "Origins of the pages that may connect, as a regular expression; without it, those of --allowed-origins, or \
+         only the server's own",
     ),
     set("signaller-listen-deadline", "seconds", "60", |d, v| {
         parse::long_seconds(v).map(|v| d.config.signaller.limits.listen_deadline = v)

@@ -186,7 +186,7 @@ fn usage() -> String {
 mod tests {
     use super::super::tests::{self, called, defaults};
     use super::*;
-    use crate::config::{Config, PipeLimits, SignallerConfig};
+    use crate::config::{Config, OriginPattern, PipeLimits, SignallerConfig};
     use regex_lite::Regex;
     use std::time::Duration;
 
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(run(&[]), (alone(), vec![]));
         let expected = Config {
             signaller: SignallerConfig {
-                origin: Some(Regex::new(r"^https://ok\.example$").unwrap()),
+                origin: Some(OriginPattern::Expression(Regex::new(r"^https://ok\.example$").unwrap())),
                 limits: PipeLimits {
                     listen_deadline: Duration::from_secs(6),
                     pipe_deadline: Duration::from_secs(604_800),
@@ -283,7 +283,7 @@ mod tests {
         }
         // An expression may begin with a dash, and have an equals sign.
         for args in [&["-originRE", "-a=b"][..], &["-originRE=-a=b"]] {
-            assert_eq!(run(args).0.signaller.origin.unwrap().as_str(), "-a=b");
+            assert_eq!(run(args).0.signaller.origin.unwrap().to_string(), "/-a=b/");
         }
         assert_eq!(run(&["-originRE", ""]).0, alone());
         // Without the flag, the environment decides.

@@ -7,8 +7,8 @@ use regex_lite::Regex;
 
 use super::*;
 use crate::config::{
-    AdminSocketPath, DetectionTimeouts, EnabledTransports, ListenAddress, LogIp, PipeLimits, RoomPolicy,
-    ServerLimits, SignallerConfig, TlsFiles,
+    AccessConfig, AdminSocketPath, AllowedOrigins, DetectionTimeouts, EnabledTransports, ListenAddress,
+    LogIp, OriginPattern, PipeLimits, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles,
 };
 
 mod config_file;
@@ -232,13 +232,16 @@ fn every_option_reaches_the_configuration() {
         admin: Some(ListenAddress::Unix("/c".into())),
         transports: EnabledTransports::EventStream,
         signaller: SignallerConfig {
-            origin: Some(Regex::new("a|b").unwrap()),
+            origin: Some(OriginPattern::Expression(Regex::new("a|b").unwrap())),
             limits: PipeLimits {
                 listen_deadline: Duration::from_secs(4),
                 pipe_deadline: Duration::from_secs(5),
                 max_size: 6,
                 max_messages: 7,
             },
+        },
+        access: AccessConfig {
+            allowed_origins: AllowedOrigins::parse("https://a.example,*.b.example").unwrap(),
         },
         ..defaults()
     };
@@ -263,6 +266,7 @@ fn every_option_reaches_the_configuration() {
         ("control", "s.sock"),
         ("admin", "unix:/c"),
         ("signaller-origin", "a|b"),
+        ("allowed-origins", "https://a.example,*.b.example"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),
         ("signaller-max-size", "6"),

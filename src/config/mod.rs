@@ -3,6 +3,7 @@
 //! The values are typed, and parsed once, by [`parse`]. The names under which an operator sets them (flags,
 //! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
+mod access;
 mod admin_socket;
 pub mod limits;
 mod listen_address;
@@ -13,13 +14,13 @@ pub(crate) mod redact;
 
 use std::time::Duration;
 
-use regex_lite::Regex;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
+pub use access::{AccessConfig, AllowedOrigins, OriginPattern};
 pub use admin_socket::AdminSocketPath;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
@@ -103,6 +104,8 @@ pub struct Config {
     pub transports: EnabledTransports,
     /// Settings of the signaller protocol.
     pub signaller: SignallerConfig,
+    /// Settings of who may connect. By default every client may.
+    pub access: AccessConfig,
 }
 
 impl Default for Config {
@@ -126,6 +129,7 @@ impl Default for Config {
             admin: None,
             transports: EnabledTransports::default(),
             signaller: SignallerConfig::default(),
+            access: AccessConfig::default(),
         }
     }
 }
@@ -189,24 +193,14 @@ pub enum EnabledTransports {
 }
 
 /// Settings of the signaller protocol, with the defaults of that program.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SignallerConfig {
     /// Origins of pages that may connect: the expression has to match somewhere in the `Origin` header, so
-    /// that the operator has to anchor it. Without one, the server's own origin and clients that send none.
-    ///
-    /// `regex_lite` takes linear time and its classes are ASCII, like RE2, which signallerd used. Unicode
-    /// classes (`\p`) and quotations (`\Q…\E`) of RE2 are missing; origins are ASCII.
-    pub origin: Option<Regex>,
+    /// that the operator has to anchor it. Without one, [`AccessConfig::allowed_origins`] decides; without
+    /// these, the server's own origin and clients that send none.
+    pub origin: Option<OriginPattern>,
     /// Limits of a pipe.
     pub limits: PipeLimits,
-}
-
-/// Expressions are equal if their texts are.
-impl PartialEq for SignallerConfig {
-    fn eq(&self, other: &Self) -> bool {
-        let text = |config: &Self| config.origin.as_ref().map(ToString::to_string);
-        text(self) == text(other) && self.limits == other.limits
-    }
 }
 
 /// PEM files for TLS.

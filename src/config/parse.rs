@@ -60,6 +60,13 @@ pub enum ValueError {
     /// The text is no regular expression.
     #[error("Not a regular expression: {0}.")]
     Regex(#[from] regex_lite::Error),
+    /// The text is no origin of a page, nor a pattern of origins.
+    #[error(
+        "'{}' is no origin: write https://example.org, example.org, *.example.org, null, or an expression \
+         between slashes.",
+        displayed(.0)
+    )]
+    Origin(String),
     /// The text is no log filter.
     #[error("Not a log filter: {0}.")]
     LogFilter(#[from] ParseError),

@@ -23,7 +23,7 @@ use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::admission::ConnectionPermit;
 use super::conn::{self, ClientEndpoint, Shared, connection_span};
-use super::http::{self, Routes, SseService, UpgradeTarget};
+use super::http::{self, AccessControl, Routes, SseService, UpgradeTarget};
 use super::listener::{AcceptFailures, ListenError};
 use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use super::refusals::RefusalCause;
@@ -114,6 +114,7 @@ impl Gateway {
             telemetry: Arc::clone(&shared.telemetry),
             head_timeout: config.limits.head_timeout,
             refusals: Arc::clone(&shared.refusals),
+            access: AccessControl::new(&config.access),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {

@@ -1,6 +1,7 @@
 //! HTTP responses on signaller paths: admission, and the texts of rejections.
 
 use regex_lite::Regex;
+use sigver::config::OriginPattern;
 
 use super::harness::Server;
 
@@ -106,7 +107,7 @@ async fn http() {
 
 #[tokio::test]
 async fn origin_re() {
-    let origin = Some(Regex::new(r"^https://ok\.example$").unwrap());
+    let origin = Some(OriginPattern::Expression(Regex::new(r"^https://ok\.example$").unwrap()));
     let server = Server::configured(|config| config.signaller.origin = origin).await;
     let request =
         |handle: &str, header: &str| format!("GET /listen/{handle} HTTP/1.1\r\n{UPGRADE}{header}\r\n");

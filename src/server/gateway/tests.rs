@@ -23,6 +23,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             signaller: None,
             events: None,
             shutdown: Arc::default(),
+            access: None,
             refusals: Arc::default(),
             telemetry: Arc::default(),
             head_timeout: timeout,

@@ -76,6 +76,9 @@ fn with_escaped_target(bytes: &[u8]) -> Bytes {
 
 /// Accepts the request if it is a whole, valid request for a WebSocket in a room.
 fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
+    if routes.access.is_some() {
+        return None;
+    }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
@@ -206,6 +209,7 @@ mod tests {
             telemetry: Arc::default(),
             head_timeout: std::time::Duration::from_secs(10),
             refusals: Arc::default(),
+            access: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! HTTP/1.1 on the port of the gateway: the upgrade to a WebSocket, event streams, and a short text for other
 //! requests.
 
+mod access;
 mod body;
 mod cors;
 mod fast_upgrade;
@@ -38,6 +39,7 @@ use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::signaller::{Admitted, Signaller};
 use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::Turn;
+pub(crate) use access::AccessControl;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 pub(crate) use misdirected::{detect_on_tls_port, reject};
@@ -98,6 +100,8 @@ pub(crate) struct Routes {
     pub(crate) head_timeout: Duration,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// The checks of requests; `None` if every client may connect.
+    pub(crate) access: Option<Arc<AccessControl>>,
 }
 
 impl Routes {
@@ -173,7 +177,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
                 // Boxed, as hyper requires `Unpin`.
                 Box::pin(async move {
                     let response = service.respond(request).await;
-                    service.count_refusal(response.status());
+                    service.count_refusal(&response);
                     Ok::<_, Infallible>(response)
                 })
             }),
@@ -264,11 +268,12 @@ struct HttpService {
 
 impl HttpService {
     /// Counts a response that refuses what was asked for.
-    fn count_refusal(&self, status: StatusCode) {
-        let cause = match status {
+    fn count_refusal<B>(&self, response: &Response<B>) {
+        let status = response.status();
+        let cause = response.extensions().get().copied().unwrap_or(match status {
             StatusCode::FORBIDDEN => RefusalCause::ForeignOrigin,
             _ => RefusalCause::Request,
-        };
+        });
         if status.is_client_error() {
             self.routes.refuse(cause, self.streams.endpoint, Some(status.as_u16()));
         }
@@ -294,6 +299,10 @@ impl HttpService {
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return upgrade::plain(StatusCode::BAD_REQUEST, TWO_HOSTS).map(ResponseBody::Full);
         }
+        let access = self.routes.access.as_deref();
+        if let Some(Err(refused)) = access.map(|access| access.check(headers)) {
+            return with_cause(*refused.response, refused.cause).map(ResponseBody::Full);
+        }
         if let Some(events) = &self.routes.events {
             match events.route(&request) {
                 SseRoute::NotAnEventStream => {}
@@ -313,7 +322,9 @@ impl HttpService {
         if let Some(response) = upgrade::health_check(&request, self.routes.websockets) {
             return response.map(ResponseBody::Full);
         }
-        let (response, target) = match signaller::respond(self.routes.signaller.as_ref(), &request) {
+        let origin_is_listed = access.is_some_and(AccessControl::checks_origins);
+        let signaller = self.routes.signaller.as_ref();
+        let (response, target) = match signaller::respond(signaller, &request, origin_is_listed) {
             Some(answer) => answer,
             None if self.routes.websockets => {
                 let (response, upgrade) = upgrade::respond(&request);
@@ -329,6 +340,12 @@ impl HttpService {
         self.upgrade.notify_one();
         std::future::pending().await
     }
+}
+
+/// Notes the cause of a refusal, which its status does not tell.
+fn with_cause<B>(mut response: Response<B>, cause: RefusalCause) -> Response<B> {
+    response.extensions_mut().insert(cause);
+    response
 }
 
 /// Reads a body up to its end. Returns false if it is too long or does not arrive in time.

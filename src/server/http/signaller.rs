@@ -12,10 +12,12 @@ use super::signaller_admission::{Rejection, SignallerRequest, admit, match_path}
 use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
 use crate::server::signaller::Signaller;
 
-/// Returns the response on a signaller path, or `None` if the path is another.
+/// Returns the response on a signaller path, or `None` if the path is another. `origin_is_listed` is true if
+/// the origin is one of those that are allowed for all protocols.
 pub(super) fn respond<B>(
     signaller: Option<&Arc<Signaller>>,
     request: &Request<B>,
+    origin_is_listed: bool,
 ) -> Option<(Response<Full<Bytes>>, Option<UpgradeTarget>)> {
     let signaller = signaller?;
     let headers = request.headers();
@@ -32,6 +34,7 @@ pub(super) fn respond<B>(
         version: has_token(headers, header::SEC_WEBSOCKET_VERSION, "13"),
         key: accept_key.is_some(),
         origin: text(header::ORIGIN),
+        origin_is_listed,
         host: request
             .uri()
             .authority()

@@ -1,7 +1,6 @@
 //! Admission of signaller clients: the checks of signallerd in its order, before there is a WebSocket.
 
-use regex_lite::Regex;
-
+use crate::config::OriginPattern;
 use crate::protocol::signaller::handle::Endpoint;
 use crate::server::signaller::{Admitted, Signaller};
 
@@ -18,6 +17,8 @@ pub(super) struct SignallerRequest<'a> {
     pub(super) key: bool,
     /// The first `Origin` header; empty if it is not ASCII.
     pub(super) origin: Option<&'a str>,
+    /// The origin is one of those that are allowed for all protocols.
+    pub(super) origin_is_listed: bool,
     /// The requested host, with its port if the client sent one.
     pub(super) host: &'a str,
 }
@@ -72,7 +73,9 @@ pub(super) fn admit(
     if !request.version {
         return Err(Rejection::NoUpgrade);
     }
-    if !is_allowed(signaller.allowed_origin(), request.origin, request.host) {
+    let allowed = signaller.allowed_origin();
+    let is_listed = allowed.is_none() && request.origin_is_listed;
+    if !is_listed && !is_allowed(allowed, request.origin, request.host) {
         return Err(Rejection::Origin);
     }
     if !request.key {
@@ -93,9 +96,9 @@ pub(super) fn admit(
 ///
 /// signallerd panicked and hung up if there is an expression and the request has no `Origin`. It is rejected
 /// here, as an expression means that the origin of each client is to be known.
-fn is_allowed(allowed: Option<&Regex>, origin: Option<&str>, host: &str) -> bool {
+fn is_allowed(allowed: Option<&OriginPattern>, origin: Option<&str>, host: &str) -> bool {
     match (allowed, origin) {
-        (Some(expression), Some(origin)) => expression.is_match(origin),
+        (Some(pattern), Some(origin)) => pattern.matches(origin),
         (Some(_), None) => false,
         (None, Some(origin)) => host_of(origin).eq_ignore_ascii_case(host),
         (None, None) => true,
@@ -111,11 +114,20 @@ fn host_of(origin: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use regex_lite::Regex;
+
     use super::*;
     use crate::config::SignallerConfig;
 
-    const GOOD: SignallerRequest<'_> =
-        SignallerRequest { get: true, upgrade: true, version: true, key: true, origin: None, host: "x" };
+    const GOOD: SignallerRequest<'_> = SignallerRequest {
+        get: true,
+        upgrade: true,
+        version: true,
+        key: true,
+        origin: None,
+        origin_is_listed: false,
+        host: "x",
+    };
 
     fn ask(signaller: &Signaller, path: &str, request: SignallerRequest<'_>) -> Result<Admitted, Rejection> {
         admit(signaller, Endpoint::parse(path).unwrap(), &request)
@@ -170,11 +182,23 @@ mod tests {
     #[test]
     fn expression_alone_decides() {
         let expression = Regex::new(r"^https://ok\.example$").unwrap();
+        let expression = OriginPattern::Expression(expression);
         let allows = |origin| is_allowed(Some(&expression), origin, "x");
         assert!(allows(Some("https://ok.example")));
         assert!(!allows(Some("https://bad.example")));
         assert!(!allows(Some("http://x")));
         assert!(!allows(None));
+    }
+
+    #[test]
+    fn listed_origin_needs_no_other_rule() {
+        let request =
+            SignallerRequest { origin: Some("https://app.example"), origin_is_listed: true, ..GOOD };
+        let signaller = Signaller::new(SignallerConfig::default(), false);
+        assert!(ask(&signaller, "/listen/abc", request).is_ok());
+        let origin = Some(OriginPattern::Expression(Regex::new("^https://other").unwrap()));
+        let signaller = Signaller::new(SignallerConfig { origin, ..SignallerConfig::default() }, false);
+        assert_eq!(ask(&signaller, "/listen/abc", request).unwrap_err(), Rejection::Origin);
     }
 
     #[test]

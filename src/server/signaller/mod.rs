@@ -13,9 +13,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use regex_lite::Regex;
 
-use crate::config::SignallerConfig;
+use crate::config::{OriginPattern, SignallerConfig};
 use crate::server::memory::MemoryBudget;
 use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
@@ -49,8 +48,8 @@ impl Signaller {
         self.exclusive
     }
 
-    /// Returns the expression that origins must match.
-    pub(crate) fn allowed_origin(&self) -> Option<&Regex> {
+    /// Returns the pattern that origins must match.
+    pub(crate) fn allowed_origin(&self) -> Option<&OriginPattern> {
         self.config.origin.as_ref()
     }
 

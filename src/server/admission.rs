@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use super::address_table::{AddressLimits, AddressTable, ClientNetwork};
+use super::clock;
 use super::conn::ClientEndpoint;
 use super::fd_limit;
 use super::memory::MemoryBudget;
@@ -96,7 +97,7 @@ impl Admission {
         let Some((addresses, network)) = self.addresses.as_ref().zip(counted_network(endpoint)) else {
             return Ok(permit);
         };
-        addresses.lock().admit_connection(network, Instant::now())?;
+        addresses.lock().admit_connection(network, clock::now())?;
         self.open.fetch_add(1, Ordering::Relaxed);
         let owner =
             PermitOwner { open: Arc::clone(&self.open), address: Some((Arc::clone(addresses), network)) };
@@ -110,7 +111,7 @@ impl Admission {
             None => Ok(StreamPermit(None)),
             Some((addresses, network)) => addresses
                 .lock()
-                .admit_stream(network, Instant::now())
+                .admit_stream(network, clock::now())
                 .map(|()| StreamPermit(Some((Arc::clone(addresses), network)))),
         };
         admitted.inspect_err(|kind| self.telemetry.count_limit(*kind))

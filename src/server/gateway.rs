@@ -1,46 +1,36 @@
 //! The gateway: from a configuration to a running server.
 
-use std::fmt;
+mod frontend;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::process;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::Instrument as _;
 
 use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
-use super::admission::ConnectionPermit;
-use super::conn::{self, ClientEndpoint, Shared, connection_span};
-use super::http::{self, AccessControl, Routes, SseService, UpgradeTarget};
-use super::listener::{AcceptFailures, ListenError};
-use super::listening::{AcceptedStream, ListeningSocket, LocalAddress};
-use super::refusals::RefusalCause;
+use super::conn::Shared;
+use super::http::{AccessControl, Routes, SseService};
+use super::listener::ListenError;
+use super::listening::{ListeningSocket, LocalAddress};
 use super::reload::Reloader;
-use super::signaller::{PipeStream, Signaller};
-use super::telemetry::{LimitKind, LogCounts, Report};
+use super::signaller::Signaller;
+use super::telemetry::{LogCounts, Report};
 use super::tls::{ReloadableTls, TlsError};
-use super::transport::TransportKind;
-use super::transport::ws::Socket;
 use super::unix_socket::UnixSocketError;
 use crate::config::{Config, ConfigError, EnabledTransports};
+use frontend::Frontend;
+pub use frontend::StreamAcceptor;
 
 /// Longest time for connections to close when the gateway shuts down.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
-/// Pause between the response to an upgrade request and a first frame for which the client does not have to
-/// ask.
-const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
 
 /// A gateway that listens. Connections wait in the listener's queue until [`run_until`](Gateway::run_until)
 /// is polled.
@@ -177,6 +167,11 @@ impl Gateway {
         self.admin_socket.as_ref().err()
     }
 
+    /// Returns the means to serve connections that were accepted elsewhere, while the gateway runs.
+    pub fn acceptor(&self) -> StreamAcceptor {
+        StreamAcceptor::new(&self.frontend)
+    }
+
     /// Returns access to the settings, also while the gateway runs.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -251,7 +246,7 @@ async fn serve(
     let mut stop = pin!(stop);
     let shared = Arc::clone(&frontend.shared);
     tokio::select! {
-        _ = join_all(sockets.iter().map(|socket| accept_connections(socket, &frontend))) => {}
+        () = accept_connections(&sockets, &frontend) => {}
         () = shared.run_timers() => {}
         () = drain => {}
         () = &mut stop => {}
@@ -269,230 +264,8 @@ async fn serve(
     }
 }
 
-/// Serves the connections to one socket; never returns.
-async fn accept_connections(socket: &ListeningSocket, frontend: &Arc<Frontend>) {
-    let shared = &frontend.shared;
-    let mut failures = AcceptFailures::default();
-    loop {
-        match socket.accept().await {
-            Ok(stream) => {
-                let endpoint = frontend.endpoint(&stream);
-                let permit = match shared.admission.admit_connection(endpoint) {
-                    Ok(permit) => permit,
-                    Err(kind) => {
-                        tracing::debug!(
-                            remote = frontend.remote(endpoint),
-                            limit = kind.name(),
-                            "refused a connection"
-                        );
-                        match stream {
-                            AcceptedStream::Unix(stream) => shared.admission.refuse(kind, stream),
-                            AcceptedStream::Tcp(stream, _) if !endpoint.tls => {
-                                shared.admission.refuse(kind, stream)
-                            }
-                            // There is no response without a handshake, which costs more than all else.
-                            AcceptedStream::Tcp(..) => {}
-                        }
-                        continue;
-                    }
-                };
-                let alive = Box::new((shared.shutdown.track(), permit));
-                let task = Arc::clone(frontend).handle_stream(stream, endpoint, alive);
-                let shared = Arc::clone(shared);
-                // A panic before the upgrade ends this connection alone; one after it is caught by the
-                // connection's task.
-                tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
-                    if task.is_err() {
-                        shared.count_panic();
-                    }
-                }));
-            }
-            Err(error) => {
-                if let Some(pause) = failures.backoff(&error) {
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-    }
+/// Serves the connections to the sockets, if there are any; never returns.
+async fn accept_connections(sockets: &[ListeningSocket], frontend: &Arc<Frontend>) {
+    join_all(sockets.iter().map(|socket| frontend.accept_connections(socket))).await;
+    std::future::pending().await
 }
-
-/// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an
-/// idle member has no room for two pointers.
-type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
-
-/// State that connections share until they are upgraded.
-struct Frontend {
-    shared: Arc<Shared>,
-    routes: Arc<Routes>,
-    tls: Option<Arc<ReloadableTls>>,
-    tls_timeout: Duration,
-    max_message: usize,
-}
-
-impl fmt::Debug for Frontend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frontend").field("routes", &self.routes).finish_non_exhaustive()
-    }
-}
-
-impl Frontend {
-    /// Returns the client's end of a new connection. Its address is the one that limits are for.
-    fn endpoint(&self, stream: &AcceptedStream) -> ClientEndpoint {
-        match stream {
-            // TLS is for a network: the peer of a Unix socket is a program on this machine, such as a proxy.
-            AcceptedStream::Unix(_) => ClientEndpoint { remote: None, tls: false },
-            AcceptedStream::Tcp(_, remote) => {
-                ClientEndpoint { remote: Some(remote.ip()), tls: self.tls.is_some() }
-            }
-        }
-    }
-
-    /// Serves one connection up to its upgrade.
-    async fn handle_stream(
-        self: Arc<Self>,
-        stream: AcceptedStream,
-        endpoint: ClientEndpoint,
-        alive: ConnectionAlive,
-    ) {
-        match stream {
-            AcceptedStream::Unix(stream) => Box::pin(self.serve_http(stream, endpoint, alive)).await,
-            AcceptedStream::Tcp(stream, _) => {
-                // Signaling messages are small, and their receivers wait for them.
-                let _ = stream.set_nodelay(true);
-                match &self.tls {
-                    None => self.serve_http(stream, endpoint, alive).await,
-                    // Boxed: the state of a TLS handshake is many times that of the rest, and would be
-                    // allocated for plain connections as well.
-                    Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
-                }
-            }
-        }
-    }
-
-    async fn accept_tls(
-        self: Arc<Self>,
-        stream: TcpStream,
-        endpoint: ClientEndpoint,
-        alive: ConnectionAlive,
-    ) {
-        let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
-        let handshake = async {
-            let mut start = [0; 16];
-            // Left in the socket for the handshake.
-            let length = stream.peek(&mut start).await?;
-            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
-                Some(cause) => Ok(Err((stream, cause))),
-                None => acceptor.accept(stream).await.map(Ok),
-            }
-        };
-        let handshake = tokio::select! {
-            handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
-            () = self.shared.shutdown.admission_over() => return,
-        };
-        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
-        match handshake {
-            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
-            Ok(Ok(Err((stream, cause)))) => {
-                refuse(cause);
-                http::reject(stream, cause).await;
-            }
-            Ok(Err(error)) => {
-                let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
-                tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
-                refuse(RefusalCause::TlsHandshake);
-            }
-            Err(_) => {
-                self.shared.telemetry.count_limit(LimitKind::TlsTimeout);
-                refuse(RefusalCause::Timeout);
-            }
-        }
-    }
-
-    /// Returns the part of the client's address that is logged.
-    fn remote(&self, endpoint: ClientEndpoint) -> Option<String> {
-        endpoint.remote.and_then(|remote| self.shared.log_ip.format(remote))
-    }
-
-    async fn serve_http<S: PipeStream + 'static>(
-        self: Arc<Self>,
-        stream: S,
-        endpoint: ClientEndpoint,
-        alive: ConnectionAlive,
-    ) {
-        let Frontend { shared, routes, max_message, .. } = &*self;
-        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
-        let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
-            let remote = self.remote(endpoint);
-            tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
-            return;
-        };
-        let shared = Arc::clone(shared);
-        let pause = match &target {
-            UpgradeTarget::Room(_) => shared.policy.sends_first().then_some(FIRST_FRAME_PAUSE),
-            // A pipe has no time to lose: its deadlines run, and its other end may close.
-            UpgradeTarget::Signaller(..) => Some(Duration::ZERO),
-        };
-        if let Some(pause) = pause {
-            // Boxed, as this state is rarely needed.
-            let sent = Box::pin(send_apart(&mut stream, std::mem::take(&mut response), pause)).await;
-            if sent.is_err() {
-                tracing::debug!(remote = self.remote(endpoint), "connection ended within the upgrade");
-                return;
-            }
-        }
-        // A task of its own, so that the larger state of the HTTP connection is freed now.
-        match target {
-            UpgradeTarget::Room(upgrade) => {
-                let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
-                let policy = |shared: &Shared| Arc::clone(&shared.policy);
-                tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
-            }
-            UpgradeTarget::Signaller(signaller, admitted) => {
-                let id = shared.hub.next_peer_id();
-                let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
-                let pipe = async move {
-                    let (counted, began) = (shared.telemetry.register_signaller(), Instant::now());
-                    let pipe = signaller.serve(
-                        Box::new(stream),
-                        prefetched,
-                        admitted,
-                        &shared.memory,
-                        shared.shutdown.connection_closing(id),
-                    );
-                    match AssertUnwindSafe(pipe).catch_unwind().await {
-                        Ok(Some(cause)) => {
-                            if let Some(activity) = &shared.activity {
-                                activity.count_end("signaller", cause, 0);
-                            }
-                            let lasted_s = began.elapsed().as_secs();
-                            tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
-                        }
-                        Ok(None) => tracing::debug!(id = id.0, "connector handed to its listener"),
-                        Err(_) => shared.count_panic(),
-                    }
-                    drop((counted, alive));
-                };
-                tokio::spawn(pipe.instrument(span));
-            }
-        }
-    }
-}
-
-/// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add
-/// their listener a turn of their event loop after the upgrade would lose a frame that arrives with it. The
-/// Node.js servers wait less: they make two writes in one turn, which a client reads at once if it is slow.
-async fn send_apart<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    response: Vec<u8>,
-    pause: Duration,
-) -> io::Result<()> {
-    stream.write_all(&response).await?;
-    stream.flush().await?;
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 
+use super::clock;
 use super::log_limit::LogLimit;
 use super::unix_socket::UnixSocketError;
 use crate::config::redact::displayed;
@@ -175,7 +176,7 @@ impl AcceptFailures {
     /// one.
     pub(crate) fn backoff(&mut self, error: &io::Error) -> Option<Duration> {
         let pause = accept_backoff(error)?;
-        if let Some(failures) = self.lines.count(Instant::now()) {
+        if let Some(failures) = self.lines.count(clock::now()) {
             tracing::error!(%error, failures, "cannot accept connections{}", accept_advice(error));
         }
         Some(pause)

@@ -3,6 +3,7 @@
 mod address_table;
 pub mod admin;
 pub mod admission;
+mod clock;
 pub mod conn;
 pub mod fd_limit;
 mod gateway;
@@ -25,7 +26,7 @@ pub mod transport;
 mod turn;
 mod unix_socket;
 
-pub use gateway::{Gateway, StartError};
+pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::ListenError;
 pub use listening::LocalAddress;
 pub use refusals::RefusalCause;

@@ -2,11 +2,11 @@
 //! operator may have to mend are a line at `info` as well, at most one a minute for each cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use strum::VariantArray;
 
+use super::clock;
 use super::conn::ClientEndpoint;
 use super::log_limit::LogLimit;
 use crate::config::LogIp;
@@ -100,7 +100,7 @@ impl Refusals {
         let remote = endpoint.remote.and_then(|remote| self.log_ip.format(remote));
         tracing::debug!(remote, tls = endpoint.tls, status, cause = description, "refused");
         if cause.is_for_operators()
-            && let Some(count) = self.lines.lock()[index].count(Instant::now())
+            && let Some(count) = self.lines.lock()[index].count(clock::now())
         {
             tracing::info!(count, cause = description, "refused since the last such line");
         }

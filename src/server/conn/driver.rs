@@ -22,6 +22,7 @@ use crate::protocol::detect::{ConnectionProtocol, Policy};
 use crate::protocol::dialect::{Dialect, Output, UpgradeRequest};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Event, Reason};
+use crate::server::clock;
 use crate::server::hub::{Membership, Outbox, Overflow};
 use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
@@ -99,7 +100,7 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
     let telemetry = shared.telemetry.register(membership.peer());
     let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip);
-    let now = Instant::now();
+    let now = clock::now();
     let mut outputs = Outputs::new();
     let mut driver = Driver {
         protocol: ConnectionProtocol::open(&policy(&shared), upgrade, now, &mut outputs),
@@ -185,7 +186,7 @@ impl<T: Transport, G> Driver<T, G> {
         let (mut turn, mut completed) = (Turn::default(), false);
         // Read once a turn, which is short: what has arrived since would still have to wait if it had arrived
         // before.
-        let now = Instant::now();
+        let now = clock::now();
         loop {
             let Poll::Ready(wake) = self.poll_wake(context, &mut events, &turn, now) else {
                 if let Some(cause) = self.account(completed, now) {

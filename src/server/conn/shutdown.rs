@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::model::PeerId;
+use crate::server::clock;
 
 /// Time for the first request of connections that were accepted before the drain. Their clients were promised
 /// a server, and another one that has taken over cannot serve these connections.
@@ -45,7 +46,7 @@ impl DrainWindow {
 impl Shutdown {
     /// Begins the drain: connections are closed within `length`.
     pub(super) fn begin_draining(&self, length: Duration) {
-        self.window.get_or_init(|| DrainWindow { begin: Instant::now(), length });
+        self.window.get_or_init(|| DrainWindow { begin: clock::now(), length });
         self.draining.cancel();
         self.tasks.close();
     }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::protocol::model::PeerId;
+use crate::server::clock;
 use crate::server::hub::Outbox;
 use crate::server::sharded::Sharded;
 
@@ -25,7 +26,7 @@ pub(super) struct CoarseTime(u32);
 
 impl CoarseTime {
     pub(super) fn now(timers: &TimerQueue) -> Self {
-        CoarseTime((timers.tick(Instant::now()) >> 4) as u32)
+        CoarseTime((timers.tick(clock::now()) >> 4) as u32)
     }
 
     /// Returns the time since this one.
@@ -55,7 +56,7 @@ pub struct TimerQueue {
 impl Default for TimerQueue {
     fn default() -> Self {
         TimerQueue {
-            start: Instant::now(),
+            start: clock::now(),
             shards: Sharded::new(SHARDS),
             next: AtomicU64::new(NEVER),
             earlier: Notify::new(),
@@ -104,14 +105,14 @@ impl TimerQueue {
         loop {
             // A deadline that is scheduled during the look at the entries causes another one.
             self.next.store(NEVER, Ordering::SeqCst);
-            let next = self.fire(Instant::now());
+            let next = self.fire(clock::now());
             self.next.store(next.unwrap_or(NEVER), Ordering::SeqCst);
             let earlier = self.earlier.notified();
             let Some(next) = next.and_then(|next| self.start.checked_add(Duration::from_millis(next))) else {
                 earlier.await;
                 continue;
             };
-            let wait = next.saturating_duration_since(Instant::now()).max(COALESCE);
+            let wait = next.saturating_duration_since(clock::now()).max(COALESCE);
             let _ = tokio::time::timeout(wait, earlier).await;
         }
     }

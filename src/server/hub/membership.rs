@@ -8,6 +8,7 @@ use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::rate::ReadRate;
 use super::{Hub, Outbox, RoomCell, RoomState};
 use crate::protocol::model::{Command, LinkId, Open, PeerId, Reason, Recipient, RoomKey, RoomRole};
+use crate::server::clock;
 use crate::server::telemetry::LimitKind;
 
 /// The rooms of one connection.
@@ -56,7 +57,7 @@ struct Applied {
 
 impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        let rate = ReadRate::new(hub.limits.rates, Instant::now());
+        let rate = ReadRate::new(hub.limits.rates, clock::now());
         let uncommon = rate.map(|rate| Box::new(Uncommon { rate: Some(rate), ..Uncommon::default() }));
         Membership { hub, peer, outbox, member_of: None, joined: None, uncommon }
     }

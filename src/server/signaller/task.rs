@@ -10,12 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use super::registry::{ConnectorSlot, ListenerGuard};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::pipe::{Disconnect, INTERNAL_ERROR, Pipe, PipeAction, PipeSide};
+use crate::server::clock;
 use crate::server::memory::MemoryCharge;
 use crate::server::transport::ws::Socket;
 use crate::server::transport::{Incoming, Transport as _};
@@ -91,7 +92,7 @@ pub(super) async fn listen(
     stop: impl Future<Output = ()>,
 ) -> Option<&'static str> {
     let mut stop = pin!(stop);
-    let mut pipe = Pipe::listen(limits, Instant::now().into_std());
+    let mut pipe = Pipe::listen(limits, clock::now());
     let mut listener = PipeEnd::new(socket);
     let connector =
         match await_connector(&mut pipe, &mut listener, &mut guard, &mut charge, stop.as_mut()).await {
@@ -145,7 +146,7 @@ async fn await_connector(
             pipe.on_overload(&mut actions);
         }
         // After each frame, so that a client that never stops sending cannot postpone the deadline.
-        pipe.handle_timeout(Instant::now().into_std(), &mut actions);
+        pipe.handle_timeout(clock::now(), &mut actions);
         actions
             .drain(..)
             .filter(|(to, _)| *to == PipeSide::Listener)
@@ -164,11 +165,11 @@ async fn run_pipe(
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
     let (mut actions, mut turn) = (Vec::new(), Turn::default());
-    pipe.on_connect(Instant::now().into_std(), &mut actions);
+    pipe.on_connect(clock::now(), &mut actions);
     // The sides take turns, so that one that never stops sending does not keep the other from being read.
     let mut first = PipeSide::Connector;
     loop {
-        pipe.handle_timeout(Instant::now().into_std(), &mut actions);
+        pipe.handle_timeout(clock::now(), &mut actions);
         for (to, frame) in actions.drain(..) {
             match to {
                 PipeSide::Listener => listener.queue(frame),
@@ -262,6 +263,7 @@ mod tests {
     use futures_util::{Sink, Stream};
     use tokio::io::{DuplexStream, ReadBuf};
     use tokio::task::coop;
+    use tokio::time::Instant;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;

@@ -1,8 +1,11 @@
 //! The steps of a connection before its upgrade.
 
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::oneshot;
 
 use super::*;
+use crate::config::{AdminSocketPath, Config};
+use crate::server::Gateway;
 
 #[test]
 fn state_of_a_new_connection_is_small() {
@@ -54,4 +57,39 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
         assert_eq!(client.read_u8().await.unwrap(), opcode, "{protocol}");
         assert_eq!(upgraded.elapsed() >= FIRST_FRAME_PAUSE, is_apart, "{protocol}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_were_accepted_elsewhere_are_served_until_the_drain() {
+    let mut config = Config { listen: Vec::new(), admin_socket: AdminSocketPath::Off, ..Config::default() };
+    config.limits.max_connections_per_address = Some(1);
+    let gateway = Gateway::bind(config).await.unwrap();
+    let (acceptor, status) = (gateway.acceptor(), gateway.status());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(gateway.run_until(async {
+        let _ = stopped.await;
+    }));
+    let open = |remote: Option<[u8; 4]>| {
+        let (client, server) = tokio::io::duplex(1024);
+        acceptor.accept(server, remote.map(IpAddr::from));
+        client
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut client = open(None);
+    client.write_all(request).await.unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    let (_first, mut second) = (open(Some([192, 0, 2, 1])), open(Some([192, 0, 2, 1])));
+    let mut response = String::new();
+    second.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 429 "), "{response}");
+    assert_eq!(status.shared.admission.open(), 1);
+    // Longer than any deadline: the gateway has no socket, and runs on.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!served.is_finished());
+    stop.send(()).unwrap();
+    served.await.unwrap();
+    assert_eq!(open(None).read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(status.shared.admission.open(), 0);
 }

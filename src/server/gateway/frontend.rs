@@ -1,0 +1,293 @@
+//! Connections up to their upgrade: from the sockets of a gateway, or accepted elsewhere.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument as _;
+
+use crate::server::admission::ConnectionPermit;
+use crate::server::clock;
+use crate::server::conn::{self, ClientEndpoint, Shared, connection_span};
+use crate::server::http::{self, Routes, UpgradeTarget};
+use crate::server::listener::AcceptFailures;
+use crate::server::listening::{AcceptedStream, ListeningSocket};
+use crate::server::refusals::RefusalCause;
+use crate::server::signaller::PipeStream;
+use crate::server::telemetry::LimitKind;
+use crate::server::tls::ReloadableTls;
+use crate::server::transport::TransportKind;
+use crate::server::transport::ws::Socket;
+
+/// Pause between the response to an upgrade request and a first frame for which the client does not have to
+/// ask.
+const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
+
+/// Access to a gateway for connections that were accepted elsewhere: on a socket of another kind, or within
+/// the process.
+#[derive(Clone, Debug)]
+pub struct StreamAcceptor {
+    frontend: Arc<Frontend>,
+}
+
+impl StreamAcceptor {
+    pub(super) fn new(frontend: &Arc<Frontend>) -> Self {
+        StreamAcceptor { frontend: Arc::clone(frontend) }
+    }
+
+    /// Serves a connection in a task of its own, within the current Tokio runtime. Like the connections to
+    /// the gateway's own sockets, it is admitted and counted, by the address `remote` if there is one. It has
+    /// no TLS. Once the gateway drains, it is dropped instead.
+    pub fn accept<S>(&self, stream: S, remote: Option<IpAddr>)
+    where
+        S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send + 'static,
+    {
+        if self.frontend.shared.shutdown.is_draining() {
+            return;
+        }
+        let endpoint = ClientEndpoint { remote, tls: false };
+        match self.frontend.admit(endpoint) {
+            Ok(alive) => {
+                let task = Arc::clone(&self.frontend).serve_http(stream, endpoint, alive);
+                self.frontend.spawn(task);
+            }
+            Err(kind) => self.frontend.shared.admission.refuse(kind, stream),
+        }
+    }
+}
+
+/// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an
+/// idle member has no room for two pointers.
+type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
+
+/// State that connections share until they are upgraded.
+pub(super) struct Frontend {
+    pub(super) shared: Arc<Shared>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) tls: Option<Arc<ReloadableTls>>,
+    pub(super) tls_timeout: Duration,
+    pub(super) max_message: usize,
+}
+
+impl fmt::Debug for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frontend").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
+impl Frontend {
+    /// Serves the connections to one socket; never returns.
+    pub(super) async fn accept_connections(self: &Arc<Self>, socket: &ListeningSocket) {
+        let mut failures = AcceptFailures::default();
+        loop {
+            match socket.accept().await {
+                Ok(stream) => self.accept(stream),
+                Err(error) => {
+                    if let Some(pause) = failures.backoff(&error) {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(self: &Arc<Self>, stream: AcceptedStream) {
+        let endpoint = self.endpoint(&stream);
+        let admission = &self.shared.admission;
+        match (self.admit(endpoint), stream) {
+            (Ok(alive), stream) => self.spawn(Arc::clone(self).handle_stream(stream, endpoint, alive)),
+            (Err(kind), AcceptedStream::Unix(stream)) => admission.refuse(kind, stream),
+            (Err(kind), AcceptedStream::Tcp(stream, _)) if !endpoint.tls => admission.refuse(kind, stream),
+            // There is no response without a handshake, which costs more than all else.
+            (Err(_), AcceptedStream::Tcp(..)) => {}
+        }
+    }
+
+    /// Admits a connection, or counts, logs and returns the limit that it would exceed.
+    fn admit(&self, endpoint: ClientEndpoint) -> Result<ConnectionAlive, LimitKind> {
+        let permit = self.shared.admission.admit_connection(endpoint).inspect_err(|kind| {
+            let (remote, limit) = (self.remote(endpoint), kind.name());
+            tracing::debug!(remote, limit, "refused a connection");
+        })?;
+        Ok(Box::new((self.shared.shutdown.track(), permit)))
+    }
+
+    /// Runs the task of a connection up to its upgrade. A panic ends this connection alone; one after the
+    /// upgrade is caught by the connection's own task.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(AssertUnwindSafe(task).catch_unwind().map(move |task| {
+            if task.is_err() {
+                shared.count_panic();
+            }
+        }));
+    }
+
+    /// Returns the client's end of a new connection. Its address is the one that limits are for.
+    fn endpoint(&self, stream: &AcceptedStream) -> ClientEndpoint {
+        match stream {
+            // TLS is for a network: the peer of a Unix socket is a program on this machine, such as a proxy.
+            AcceptedStream::Unix(_) => ClientEndpoint { remote: None, tls: false },
+            AcceptedStream::Tcp(_, remote) => {
+                ClientEndpoint { remote: Some(remote.ip()), tls: self.tls.is_some() }
+            }
+        }
+    }
+
+    /// Serves one connection up to its upgrade.
+    async fn handle_stream(
+        self: Arc<Self>,
+        stream: AcceptedStream,
+        endpoint: ClientEndpoint,
+        alive: ConnectionAlive,
+    ) {
+        match stream {
+            AcceptedStream::Unix(stream) => Box::pin(self.serve_http(stream, endpoint, alive)).await,
+            AcceptedStream::Tcp(stream, _) => {
+                // Signaling messages are small, and their receivers wait for them.
+                let _ = stream.set_nodelay(true);
+                match &self.tls {
+                    None => self.serve_http(stream, endpoint, alive).await,
+                    // Boxed: the state of a TLS handshake is many times that of the rest, and would be
+                    // allocated for plain connections as well.
+                    Some(_) => Box::pin(self.accept_tls(stream, endpoint, alive)).await,
+                }
+            }
+        }
+    }
+
+    async fn accept_tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        endpoint: ClientEndpoint,
+        alive: ConnectionAlive,
+    ) {
+        let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
+        let handshake = async {
+            let mut start = [0; 16];
+            // Left in the socket for the handshake.
+            let length = stream.peek(&mut start).await?;
+            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                Some(cause) => Ok(Err((stream, cause))),
+                None => acceptor.accept(stream).await.map(Ok),
+            }
+        };
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
+            () = self.shared.shutdown.admission_over() => return,
+        };
+        let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
+        match handshake {
+            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
+            Ok(Ok(Err((stream, cause)))) => {
+                refuse(cause);
+                http::reject(stream, cause).await;
+            }
+            Ok(Err(error)) => {
+                let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
+                tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
+                refuse(RefusalCause::TlsHandshake);
+            }
+            Err(_) => {
+                self.shared.telemetry.count_limit(LimitKind::TlsTimeout);
+                refuse(RefusalCause::Timeout);
+            }
+        }
+    }
+
+    /// Returns the part of the client's address that is logged.
+    fn remote(&self, endpoint: ClientEndpoint) -> Option<String> {
+        endpoint.remote.and_then(|remote| self.shared.log_ip.format(remote))
+    }
+
+    async fn serve_http<S: PipeStream + 'static>(
+        self: Arc<Self>,
+        stream: S,
+        endpoint: ClientEndpoint,
+        alive: ConnectionAlive,
+    ) {
+        let Frontend { shared, routes, max_message, .. } = &*self;
+        let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
+        let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
+            let remote = self.remote(endpoint);
+            tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
+            return;
+        };
+        let shared = Arc::clone(shared);
+        let pause = match &target {
+            UpgradeTarget::Room(_) => shared.policy.sends_first().then_some(FIRST_FRAME_PAUSE),
+            // A pipe has no time to lose: its deadlines run, and its other end may close.
+            UpgradeTarget::Signaller(..) => Some(Duration::ZERO),
+        };
+        if let Some(pause) = pause {
+            // Boxed, as this state is rarely needed.
+            let sent = Box::pin(send_apart(&mut stream, std::mem::take(&mut response), pause)).await;
+            if sent.is_err() {
+                tracing::debug!(remote = self.remote(endpoint), "connection ended within the upgrade");
+                return;
+            }
+        }
+        // A task of its own, so that the larger state of the HTTP connection is freed now.
+        match target {
+            UpgradeTarget::Room(upgrade) => {
+                let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
+                let policy = |shared: &Shared| Arc::clone(&shared.policy);
+                tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
+            }
+            UpgradeTarget::Signaller(signaller, admitted) => {
+                let id = shared.hub.next_peer_id();
+                let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
+                let pipe = async move {
+                    let (counted, began) = (shared.telemetry.register_signaller(), clock::now());
+                    let pipe = signaller.serve(
+                        Box::new(stream),
+                        prefetched,
+                        admitted,
+                        &shared.memory,
+                        shared.shutdown.connection_closing(id),
+                    );
+                    match AssertUnwindSafe(pipe).catch_unwind().await {
+                        Ok(Some(cause)) => {
+                            if let Some(activity) = &shared.activity {
+                                activity.count_end("signaller", cause, 0);
+                            }
+                            let lasted_s = clock::now().saturating_duration_since(began).as_secs();
+                            tracing::debug!(id = id.0, cause, lasted_s, "connection ended");
+                        }
+                        Ok(None) => tracing::debug!(id = id.0, "connector handed to its listener"),
+                        Err(_) => shared.count_panic(),
+                    }
+                    drop((counted, alive));
+                };
+                tokio::spawn(pipe.instrument(span));
+            }
+        }
+    }
+}
+
+/// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add
+/// their listener a turn of their event loop after the upgrade would lose a frame that arrives with it. The
+/// Node.js servers wait less: they make two writes in one turn, which a client reads at once if it is slow.
+async fn send_apart<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    response: Vec<u8>,
+    pause: Duration,
+) -> io::Result<()> {
+    stream.write_all(&response).await?;
+    stream.flush().await?;
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

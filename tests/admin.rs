@@ -160,6 +160,7 @@ async fn metrics_count_what_clients_do() {
         (pair("sigver_relayed_bytes_total", "sender", "receiver"), 7.0),
         ("sigver_panics_total".to_owned(), 0.0),
         ("sigver_refused_total{cause=\"foreign_origin\"}".to_owned(), 0.0),
+        ("sigver_limit_reached_total{limit=\"message_size\"}".to_owned(), 0.0),
         ("sigver_build_info{version=\"22.0.0\"}".to_owned(), 1.0),
     ] {
         assert_eq!(sample(&metrics, &name), Some(value), "{name}\n{metrics}");

@@ -256,7 +256,8 @@ async fn rooms_have_a_number_of_members_and_joiners() {
     let mut second = connected(&gateway, "/k", 14, &[11]).await;
     second.expect(&[Got::binary("2001")]).await;
     assert_eq!(connected(&gateway, "/k", 15, &[11]).await.expect_close(1013).await, full);
-    assert_eq!(count(&gateway, LimitKind::Rooms), 2);
+    let counts = [LimitKind::Rooms, LimitKind::Joiners, LimitKind::Members];
+    assert_eq!(counts.map(|kind| count(&gateway, kind)), [0, 1, 1]);
     // The others go on, and who leaves makes room.
     up(&mut first, &mut joiner, b"offer").await;
     drop(second);
@@ -306,6 +307,53 @@ async fn rooms_have_a_number() {
         drop((other, again));
         gateway.stop().await;
     }
+}
+
+#[tokio::test]
+async fn limits_that_are_not_options_are_counted() {
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-9".parse().unwrap();
+        (config.max_message, config.stall_timeout) = (2000, Duration::from_millis(300));
+    })
+    .await;
+    for (text, kind) in [
+        (format!("{{\"open\":{}1{}}}", "[".repeat(600), "]".repeat(600)), LimitKind::MessageDepth),
+        (format!("{{\"open\":\"{}\"}}", "k".repeat(600)), LimitKind::KeyLength),
+        ("x".repeat(2001), LimitKind::MessageSize),
+    ] {
+        let mut ws = gateway.ws("/").await;
+        assert!(ws.text(&text).await);
+        assert!(matches!(ws.message().await, Got::Close(..)), "{kind:?}");
+        eventually(kind.name(), || count(&gateway, kind) == 1).await;
+    }
+    let long = format!("/{}", "k".repeat(20_000));
+    assert_eq!(ask(gateway.address, "GET", &long, &[], "").await.status, 431);
+    assert_eq!(count(&gateway, LimitKind::HeadSize), 1);
+    assert_eq!(ask(gateway.address, "POST", "/", &[], &"x".repeat(2100)).await.status, 413);
+    assert_eq!(count(&gateway, LimitKind::MessageSize), 2);
+    let mut begun = gateway.tcp().await;
+    begun.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1").await.unwrap();
+    eventually("the timeout", || count(&gateway, LimitKind::MessageTimeout) == 1).await;
+    drop(begun);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn opener_leaves_its_first_room_for_one_too_many() {
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-13".parse().unwrap();
+        // One of them for a room that it joins.
+        config.limits.max_rooms_per_connection = 3;
+    })
+    .await;
+    let mut opener = gateway.ws("/").await;
+    for key in ["a", "b", "c"] {
+        assert!(opener.text(&format!("{{\"open\":\"{key}\"}}")).await);
+        assert!(matches!(opener.message().await, Got::Text(_)), "{key}");
+    }
+    assert_eq!(count(&gateway, LimitKind::RoomsPerConnection), 1);
+    drop(opener);
+    gateway.stop().await;
 }
 
 /// The process of the test has more memory than that.

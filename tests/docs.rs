@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use sigver::Config;
+use sigver::server::telemetry::LimitKind;
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -20,6 +21,44 @@ fn configuration_reference_is_that_of_the_program() {
         read("docs/reference/configuration.md").contains(&sigver::cli::markdown()),
         "docs/reference/configuration.md does not have the tables that 'sigver options' prints"
     );
+}
+
+/// Rows of the table of limits in the reference, which is that of the program: the long name of the option,
+/// its default, the consequence, and the names under which it is counted.
+fn limit_options() -> Vec<(String, String, String, Vec<String>)> {
+    let reference = sigver::cli::markdown();
+    let table = reference.split("\n## ").find(|part| part.starts_with("Limits\n")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `--"));
+    let rows = rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [option, _, default, _, exceeded, counted] = cells[..] else { panic!("{row}") };
+        let long = option.trim_start_matches("| `").split(' ').next().unwrap();
+        let counted =
+            counted.trim_end_matches(" |").split(", ").map(|name| name.trim_matches('`').to_owned());
+        (long.to_owned(), default.to_owned(), exceeded.to_owned(), counted.collect())
+    });
+    rows.collect()
+}
+
+#[test]
+fn every_limit_has_a_default_a_consequence_a_metric_and_a_line_about_its_purpose() {
+    let security = read("SECURITY.md");
+    let rows: Vec<&str> = security.lines().filter(|line| line.starts_with("| ")).collect();
+    let kinds: Vec<&str> = LimitKind::all().iter().map(|kind| kind.name()).collect();
+    let options = limit_options();
+    assert!(options.len() >= 16, "{options:?}");
+    for (option, default, exceeded, counted) in &options {
+        assert!(!default.is_empty() && !exceeded.is_empty() && !counted.is_empty(), "{option}");
+        assert!(counted.iter().all(|name| kinds.contains(&&**name)), "{option}: {counted:?} is no metric");
+        let purpose = rows.iter().find(|row| row.contains(&format!("`{option}`")));
+        let purpose = purpose.unwrap_or_else(|| panic!("SECURITY.md has no row of {option}"));
+        assert!(counted.iter().all(|name| purpose.contains(&format!("`{name}`"))), "{option}: {purpose}");
+    }
+    for kind in kinds {
+        let row = rows.iter().find(|row| row.contains(&format!("`{kind}`")));
+        assert!(row.is_some(), "SECURITY.md has no row of the limit {kind}");
+        assert!(read("docs/reference/status-json.md").contains(&format!("`{kind}`")), "{kind}");
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub fn markdown() -> String {
         text.push_str(&format!("## {}\n\n", options[0].section.heading()));
         text.push_str("| option | environment | default | meaning |");
         text.push_str(if limits {
-            " when it is reached |\n|---|---|---|---|---|\n"
+            " when it is reached | counted as |\n|---|---|---|---|---|---|\n"
         } else {
             "\n|---|---|---|---|\n"
         });
@@ -111,7 +111,8 @@ pub fn markdown() -> String {
                 option.help.replace('<', "\\<")
             ));
             if limits {
-                text.push_str(&format!(" {} |", option.exceeded));
+                let counted_as = option.counted_as.iter().map(|name| code(name)).collect::<Vec<_>>();
+                text.push_str(&format!(" {} | {} |", option.exceeded, counted_as.join(", ")));
             }
             text.push('\n');
         }

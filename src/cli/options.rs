@@ -24,6 +24,8 @@ pub(super) struct OptionSpec {
     pub(super) help: &'static str,
     /// Consequence of a limit that is reached. Empty if the option is no limit.
     pub(super) exceeded: &'static str,
+    /// Names under which a limit that is reached is counted. Empty if the option is no limit.
+    pub(super) counted_as: &'static [&'static str],
     /// True if each value adds to the previous ones; false if the last one wins.
     pub(super) repeatable: bool,
     pub(super) effect: Effect,
@@ -73,6 +75,7 @@ impl OptionSpec {
             section: Standard,
             help: "",
             exceeded: "",
+            counted_as: &[],
             repeatable: false,
             effect,
         }
@@ -86,9 +89,9 @@ impl OptionSpec {
         OptionSpec { section, help, ..self }
     }
 
-    /// Sets the consequence of a limit that is reached.
-    const fn exceeded(self, exceeded: &'static str) -> Self {
-        OptionSpec { exceeded, ..self }
+    /// Sets the consequence of a limit that is reached, and the names under which it is counted.
+    const fn exceeded(self, exceeded: &'static str, counted_as: &'static [&'static str]) -> Self {
+        OptionSpec { exceeded, counted_as, ..self }
     }
 
     /// Makes each value add to the previous ones.
@@ -283,72 +286,72 @@ pub(super) static OPTIONS: [OptionSpec; 45] = [
     access::ALLOWED_ORIGINS,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
-        .exceeded("closes the connection with 1009; a POST is answered with 413"),
+        .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),
     set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
         .help(Limits, "Longest send queue of a client. At least --max-message")
-        .exceeded("who sends to it is not read from a quarter of it on, and closed with 1008 beyond it"),
+        .exceeded("who sends to it is not read from a quarter of it on, and closed with 1008 beyond it", &["receiver_full", "slow_consumer"]),
     set("first-frame-timeout", "seconds", "60", |d, v| {
         parse::seconds(v).map(|v| d.config.detection.first_frame = v)
     })
     .help(Limits, "Longest wait for the first frame of a client that should send first")
-    .exceeded("closes the connection with 1008"),
+    .exceeded("closes the connection with 1008", &["first_frame_timeout"]),
     set("tls-timeout", "seconds", "10", |d, v| parse::seconds(v).map(|v| d.config.limits.tls_timeout = v))
         .help(Limits, "Longest TLS handshake")
-        .exceeded("drops the connection"),
+        .exceeded("drops the connection", &["tls_timeout"]),
     set("head-timeout", "seconds", "10", |d, v| parse::seconds(v).map(|v| d.config.limits.head_timeout = v))
         .help(Limits, "Longest wait for a request head, also on a connection that was used before")
-        .exceeded("drops the connection"),
+        .exceeded("drops the connection", &["head_timeout"]),
     set("max-connections", "number", "auto", |d, v| {
         parse::connections(v).map(|v| d.config.limits.max_connections = v)
     })
     .help(Limits, "Connections at the same time; auto is the limit of open files, less 64")
-    .exceeded("answers new ones with 503 before they are read; drops them if they are TLS"),
+    .exceeded("answers new ones with 503 before they are read; drops them if they are TLS", &["connections"]),
     set("max-connections-per-address", "number", "off", |d, v| {
         parse::limit(v, "connections").map(|v| d.config.limits.max_connections_per_address = v)
     })
     .help(Limits, "Connections of one address at the same time; of IPv6, of one /64. Not for Unix sockets")
-    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS"),
+    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS", &["connections_per_address"]),
     set("max-connection-rate", "number", "off", |d, v| {
         parse::limit(v, "connections").map(|v| d.config.limits.max_connection_rate = v)
     })
     .help(Limits, "New connections of one address in a second")
-    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS"),
+    .exceeded("answers new ones with 429 before they are read; drops them if they are TLS", &["connection_rate"]),
     set("max-streams-per-address", "number", "off", |d, v| {
         parse::limit(v, "event streams").map(|v| d.config.limits.max_streams_per_address = v)
     })
     .help(Limits, "Event streams of one address at the same time")
-    .exceeded("answers new ones with 429"),
+    .exceeded("answers new ones with 429", &["streams_per_address"]),
     set("max-message-rate", "number", "off", |d, v| {
         parse::limit(v, "messages").map(|v| d.config.limits.max_message_rate = v)
     })
     .help(Limits, "Messages, pings and pongs that are read from one connection in a second")
-    .exceeded("the connection is not read until its rate allows it"),
+    .exceeded("the connection is not read until its rate allows it", &["message_rate"]),
     set("max-byte-rate", "bytes", "off", |d, v| {
         parse::limit(v, "bytes").map(|v| d.config.limits.max_byte_rate = v)
     })
     .help(Limits, "Bytes of messages that are read from one connection in a second. At least --max-message")
-    .exceeded("the connection is not read until its rate allows it"),
+    .exceeded("the connection is not read until its rate allows it", &["message_rate"]),
     set("max-rooms", "number", "1000000", |d, v| parse::room_count(v).map(|v| d.config.limits.max_rooms = v))
         .help(Limits, "Rooms at the same time")
-        .exceeded("closes who would open another one with 1013"),
+        .exceeded("closes who would open another one with 1013", &["rooms"]),
     set("max-rooms-per-connection", "number", "18", |d, v| {
         parse::rooms_per_connection(v).map(|v| d.config.limits.max_rooms_per_connection = v)
     })
     .help(Limits, "Rooms of one connection at the same time, which only clients of sigver 8 to 14 have several of")
-    .exceeded("the connection leaves the room that it entered first"),
+    .exceeded("the connection leaves the room that it entered first", &["rooms_per_connection"]),
     set("max-members", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_members = v))
         .help(Limits, "Members of one room")
-        .exceeded("closes who would become another one with 1013"),
+        .exceeded("closes who would become another one with 1013", &["members"]),
     set("max-joiners", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_joiners = v))
         .help(Limits, "Clients in one room that are not members yet")
-        .exceeded("closes who would join with 1013"),
+        .exceeded("closes who would join with 1013", &["joiners"]),
     set("max-memory", "bytes", "auto", |d, v| parse::memory(v).map(|v| d.config.limits.max_memory = v))
         .help(
             Limits,
             "Memory of the process; half of it is for begun messages, bodies and queues. auto is four fifths \
              of what the system or the control group has",
         )
-        .exceeded("near it, answers new clients with 503, and closes those that hold most with 1013"),
+        .exceeded("near it, answers new clients with 503, and closes those that hold most with 1013", &["memory"]),
     OptionSpec::new(
         "signaller-origin",
         Some("expression"),

@@ -45,7 +45,9 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::SlowConsumer => Close::new(1008, "too much waits to be read by this client"),
         Reason::ReceiverFull => Close::new(1008, "too much waits to be read by the receiver"),
         Reason::Overloaded => Close::new(1013, "the server holds too much for its clients, try again later"),
-        Reason::RoomFull => Close::new(1013, "the room has as many clients as this server allows"),
+        Reason::TooManyMembers | Reason::TooManyJoiners => {
+            Close::new(1013, "the room has as many clients as this server allows")
+        }
         Reason::TooManyRooms => {
             Close::new(1013, "there are as many rooms as this server allows, try again later")
         }
@@ -105,7 +107,8 @@ impl CloseFrames {
             | Reason::SlowConsumer
             | Reason::ReceiverFull
             | Reason::Overloaded
-            | Reason::RoomFull
+            | Reason::TooManyMembers
+            | Reason::TooManyJoiners
             | Reason::TooManyRooms
             | Reason::MessageTimeout
             | Reason::MessageTooBig

@@ -49,8 +49,8 @@ pub enum Reason {
     ReceiverFull,
     /// The server has no memory for what the peer sends.
     Overloaded,
-    /// The room has as many members or joiners as the server allows.
-    RoomFull,
+    /// The room has as many members as the server allows.
+    TooManyMembers,
     /// There are as many rooms as the server allows.
     TooManyRooms,
     /// The rest of a message did not arrive before the timeout.
@@ -65,4 +65,6 @@ pub enum Reason {
     Moved,
     /// The node that has the room cannot be reached, or it is not known which one has it.
     Unreachable,
+    /// The room has as many peers that are no members as the server allows.
+    TooManyJoiners,
 }

@@ -135,7 +135,7 @@ fn serialized_reasons_are_stable() {
         (Reason::SlowConsumer, "0d"),
         (Reason::ReceiverFull, "0e"),
         (Reason::Overloaded, "0f"),
-        (Reason::RoomFull, "10"),
+        (Reason::TooManyMembers, "10"),
         (Reason::TooManyRooms, "11"),
         (Reason::MessageTimeout, "12"),
         (Reason::MessageTooBig, "13"),
@@ -143,6 +143,7 @@ fn serialized_reasons_are_stable() {
         (Reason::ShuttingDown, "15"),
         (Reason::Moved, "16"),
         (Reason::Unreachable, "17"),
+        (Reason::TooManyJoiners, "18"),
     ]);
 }
 

@@ -26,21 +26,20 @@ impl<H: Clone> Room<H> {
         let role = self.role(peer);
         let one_more_member = full_of_members && role != RoomRole::Member;
         let one_more_joiner = full_of_joiners && role != RoomRole::Joiner && members > 0;
-        let refused = match command {
+        let member = one_more_member.then_some(Reason::TooManyMembers);
+        let joiner = one_more_joiner.then_some(Reason::TooManyJoiners);
+        match command {
             // An exclusive one is refused by the room.
-            Command::Open(open) => one_more_member && !open.exclusive,
-            Command::BecomeMember => one_more_member,
-            Command::Connect(connect) if self.is_connected_to_any(peer, &connect.connected_to) => {
-                one_more_member
-            }
+            Command::Open(open) => member.filter(|_| !open.exclusive),
+            Command::BecomeMember => member,
+            Command::Connect(connect) if self.is_connected_to_any(peer, &connect.connected_to) => member,
             // A member that is connected to no other one becomes a joiner.
-            Command::Connect(_) => one_more_joiner && (role != RoomRole::Member || members > 1),
-            Command::Join(_) | Command::TryAnother => one_more_joiner && role == RoomRole::None,
+            Command::Connect(_) => joiner.filter(|_| role != RoomRole::Member || members > 1),
+            Command::Join(_) | Command::TryAnother => joiner.filter(|_| role == RoomRole::None),
             Command::RevertAssumption
             | Command::Unlink
             | Command::ReplyOnBehalf { .. }
-            | Command::Relay { .. } => false,
-        };
-        refused.then_some(Reason::RoomFull)
+            | Command::Relay { .. } => None,
+        }
     }
 }

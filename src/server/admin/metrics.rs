@@ -147,6 +147,11 @@ impl Scrape {
             ),
             counter("sigver_refused", "Refused connections and requests, by cause.")
                 .with(&["cause"], report.refused.iter().map(|(cause, count)| ([cause.name()], *count))),
+            counter(
+                "sigver_limit_reached",
+                "Times that each limit was reached; of message_rate, pauses. See SECURITY.md for the limits.",
+            )
+            .with(&["limit"], report.limits.iter().map(|(kind, count)| ([kind.name()], count))),
             gauge("sigver_recognised_connections", "Open connections, by dialect and the evidence for it.")
                 .with(&["dialect", "evidence"], by_evidence),
             MetricFamily {

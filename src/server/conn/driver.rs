@@ -385,10 +385,13 @@ impl<T: Transport, G> Driver<T, G> {
         for output in outputs.drain(..) {
             match output {
                 Output::Send(outgoing) => {
-                    let code = if let Outgoing::Close(close) = &outgoing { close.code } else { None };
+                    let end = match &outgoing {
+                        Outgoing::Close(close) => (trigger.refined(close), close.code),
+                        Outgoing::Message(_) | Outgoing::Prefixed(..) => (trigger, None),
+                    };
                     match self.transport.queue(outgoing) {
                         Ok(false) => self.flushing = true,
-                        Ok(true) => return Some(EndCause::ServerClosed(trigger, code)),
+                        Ok(true) => return Some(EndCause::ServerClosed(end.0, end.1)),
                         Err(error) => return Some(EndCause::Io(error)),
                     }
                 }

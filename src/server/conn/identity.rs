@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use tracing::Span;
 
 use crate::config::LogIp;
+use crate::protocol::dialect::MessageLimit;
+use crate::protocol::frame::Close;
 use crate::protocol::model::{PeerId, Reason};
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::TransportKind;
@@ -42,6 +44,10 @@ pub fn connection_span(
 pub(super) enum CloseTrigger {
     /// A rule of the client's dialect, a timeout among them.
     Dialect,
+    /// A message nested deeper than allowed.
+    MessageTooDeep,
+    /// A room key longer than allowed.
+    KeyTooLong,
     /// A message longer than allowed.
     MessageTooBig,
     /// A violation of the transport's protocol.
@@ -54,8 +60,12 @@ pub(super) enum CloseTrigger {
     ReceiverFull,
     /// A client that makes the server hold more than it may.
     MemoryLimit,
-    /// A room too many, or a client too many in a room.
+    /// A room too many.
     RoomLimit,
+    /// A member too many in a room.
+    MemberLimit,
+    /// A joiner too many in a room.
+    JoinerLimit,
     /// A client that should have sent the first frame.
     FirstFrameTimeout,
     /// The end of the server.
@@ -67,8 +77,19 @@ impl CloseTrigger {
     pub(super) fn from_refusal(reason: &Reason) -> Self {
         match reason {
             Reason::ReceiverFull => CloseTrigger::ReceiverFull,
-            Reason::RoomFull | Reason::TooManyRooms => CloseTrigger::RoomLimit,
+            Reason::TooManyRooms => CloseTrigger::RoomLimit,
+            Reason::TooManyMembers => CloseTrigger::MemberLimit,
+            Reason::TooManyJoiners => CloseTrigger::JoinerLimit,
             _ => CloseTrigger::MemoryLimit,
+        }
+    }
+
+    /// Returns the trigger of a close frame that would be sent because of this one.
+    pub(super) fn refined(self, close: &Close) -> Self {
+        match (self, MessageLimit::from_close(close)) {
+            (CloseTrigger::Dialect, Some(MessageLimit::Depth)) => CloseTrigger::MessageTooDeep,
+            (CloseTrigger::Dialect, Some(MessageLimit::KeyLength)) => CloseTrigger::KeyTooLong,
+            (trigger, _) => trigger,
         }
     }
 
@@ -76,12 +97,16 @@ impl CloseTrigger {
     pub(super) const fn limit(self) -> Option<LimitKind> {
         Some(match self {
             CloseTrigger::Dialect | CloseTrigger::ProtocolError | CloseTrigger::Shutdown => return None,
+            CloseTrigger::MessageTooDeep => LimitKind::MessageDepth,
+            CloseTrigger::KeyTooLong => LimitKind::KeyLength,
             CloseTrigger::MessageTooBig => LimitKind::MessageSize,
             CloseTrigger::SlowConsumer => LimitKind::SlowConsumer,
             CloseTrigger::MessageTimeout => LimitKind::MessageTimeout,
             CloseTrigger::ReceiverFull => LimitKind::ReceiverFull,
             CloseTrigger::MemoryLimit => LimitKind::Memory,
             CloseTrigger::RoomLimit => LimitKind::Rooms,
+            CloseTrigger::MemberLimit => LimitKind::Members,
+            CloseTrigger::JoinerLimit => LimitKind::Joiners,
             CloseTrigger::FirstFrameTimeout => LimitKind::FirstFrameTimeout,
         })
     }
@@ -89,6 +114,8 @@ impl CloseTrigger {
     const fn name(self) -> &'static str {
         match self {
             CloseTrigger::Dialect => "dialect",
+            CloseTrigger::MessageTooDeep => "message too deep",
+            CloseTrigger::KeyTooLong => "key too long",
             CloseTrigger::MessageTooBig => "message too big",
             CloseTrigger::ProtocolError => "protocol error",
             CloseTrigger::SlowConsumer => "slow consumer",
@@ -96,6 +123,8 @@ impl CloseTrigger {
             CloseTrigger::ReceiverFull => "receiver full",
             CloseTrigger::MemoryLimit => "memory limit",
             CloseTrigger::RoomLimit => "room limit",
+            CloseTrigger::MemberLimit => "member limit",
+            CloseTrigger::JoinerLimit => "joiner limit",
             CloseTrigger::FirstFrameTimeout => "first frame timeout",
             CloseTrigger::Shutdown => "shutdown",
         }

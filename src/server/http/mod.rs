@@ -205,6 +205,8 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
                 if let Err(error) = result {
                     if error.is_timeout() {
                         telemetry.count_limit(LimitKind::HeadTimeout);
+                    } else if error.is_parse_too_large() {
+                        telemetry.count_limit(LimitKind::HeadSize);
                     }
                     service.count_failure(&error);
                 }

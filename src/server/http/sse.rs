@@ -204,47 +204,69 @@ impl SseService {
     /// Delivers the message in the body of a POST, and returns the response.
     pub(super) async fn deliver_post(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
-        let limit = self.max_message + MAX_ID;
-        if body.size_hint().lower() > limit as u64 {
-            return cors::empty(StatusCode::PAYLOAD_TOO_LARGE, &head.headers);
-        }
-        let mut charge = self.shared.memory.empty_charge();
-        let body = receive_body(Limited::new(body, limit), &mut charge);
-        let body = match tokio::time::timeout(self.shared.limits.stall_timeout, body).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(status)) => return cors::empty(status, &head.headers),
-            Err(_) => return cors::empty(StatusCode::REQUEST_TIMEOUT, &head.headers),
-        };
-        let status = match parse_post(&body) {
-            Some((_, Message::Text(text))) if text.len() > self.max_message => StatusCode::PAYLOAD_TOO_LARGE,
-            Some((id, message)) => {
-                let posted = Posted { message, _charge: Some(charge) };
-                match self.registry.deliver((SseVariant::V9, id), posted).await {
-                    // Also if there is no such stream, as in the Node.js servers: ids cannot be found by
-                    // trying.
-                    Ok(()) => StatusCode::OK,
-                    Err(Congested) => StatusCode::SERVICE_UNAVAILABLE,
+        let status = match self.try_deliver_post(body).await {
+            Ok(Some(status)) => status,
+            Ok(None) => return not_found(),
+            Err(PostError::Invalid) => StatusCode::BAD_REQUEST,
+            Err(PostError::Limit(kind)) => {
+                self.shared.telemetry.count_limit(kind);
+                match kind {
+                    LimitKind::MessageSize => StatusCode::PAYLOAD_TOO_LARGE,
+                    LimitKind::MessageTimeout => StatusCode::REQUEST_TIMEOUT,
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
                 }
             }
-            None if self.exclusive => StatusCode::OK,
-            None => return not_found(),
         };
         cors::empty(status, &head.headers)
     }
+
+    /// Delivers the message in a body. Returns the status of the response; `None` if it is for no stream.
+    async fn try_deliver_post(&self, body: Incoming) -> Result<Option<StatusCode>, PostError> {
+        let limit = self.max_message + MAX_ID;
+        if body.size_hint().lower() > limit as u64 {
+            return Err(PostError::Limit(LimitKind::MessageSize));
+        }
+        let mut charge = self.shared.memory.empty_charge();
+        let body = receive_body(Limited::new(body, limit), &mut charge);
+        let body = tokio::time::timeout(self.shared.limits.stall_timeout, body).await;
+        let body = body.map_err(|_| PostError::Limit(LimitKind::MessageTimeout))??;
+        match parse_post(&body) {
+            Some((_, Message::Text(text))) if text.len() > self.max_message => {
+                Err(PostError::Limit(LimitKind::MessageSize))
+            }
+            Some((id, message)) => {
+                let posted = Posted { message, _charge: Some(charge) };
+                let delivered = self.registry.deliver((SseVariant::V9, id), posted).await;
+                // Also if there is no such stream, as in the Node.js servers: ids cannot be found by trying.
+                let granted = delivered.map(|()| Some(StatusCode::OK));
+                granted.map_err(|Congested| PostError::Limit(LimitKind::StreamRequests))
+            }
+            None if self.exclusive => Ok(Some(StatusCode::OK)),
+            None => Ok(None),
+        }
+    }
 }
 
-/// Receives a body, which is charged as it grows. Returns the status of the response if it cannot be
-/// received.
-async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, StatusCode> {
+/// Failure to deliver the body of a POST.
+enum PostError {
+    /// The body is not one of HTTP.
+    Invalid,
+    /// A limit was reached.
+    Limit(LimitKind),
+}
+
+/// Receives a body, which is charged as it grows.
+async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, PostError> {
     let mut received = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
-            true => StatusCode::PAYLOAD_TOO_LARGE,
-            false => StatusCode::BAD_REQUEST,
+            true => PostError::Limit(LimitKind::MessageSize),
+            false => PostError::Invalid,
         })?;
         if let Ok(data) = frame.into_data() {
             received.extend_from_slice(&data);
-            charge.resize(received.capacity()).map_err(|BudgetExhausted| StatusCode::SERVICE_UNAVAILABLE)?;
+            let charged = charge.resize(received.capacity());
+            charged.map_err(|BudgetExhausted| PostError::Limit(LimitKind::Memory))?;
         }
     }
     Ok(received.freeze())

@@ -139,6 +139,7 @@ impl Membership {
         if previous.len() > self.hub.limits.max_previous {
             let oldest = previous.remove(0);
             self.leave_room(&oldest, false);
+            self.hub.telemetry.count_limit(LimitKind::RoomsPerConnection);
         }
     }
 

@@ -18,14 +18,22 @@ pub enum LimitKind {
     ConnectionRate,
     /// Event streams of one address.
     StreamsPerAddress,
+    /// Requests that wait for one event stream.
+    StreamRequests,
     /// Time of a TLS handshake.
     TlsTimeout,
     /// Time of a request head.
     HeadTimeout,
     /// Time of the first frame.
     FirstFrameTimeout,
+    /// Length of a request head.
+    HeadSize,
     /// Length of a message.
     MessageSize,
+    /// Nesting of a message.
+    MessageDepth,
+    /// Length of a room key.
+    KeyLength,
     /// Time of a message.
     MessageTimeout,
     /// Messages or bytes of one connection in a second: counted whenever it is not read for a while.
@@ -34,8 +42,14 @@ pub enum LimitKind {
     SlowConsumer,
     /// Bytes that wait for the receiver of a client's messages.
     ReceiverFull,
-    /// Rooms, or the members or joiners of one.
+    /// Rooms at the same time.
     Rooms,
+    /// Rooms of one connection: counted whenever it leaves one for another.
+    RoomsPerConnection,
+    /// Members of one room.
+    Members,
+    /// Joiners of one room.
+    Joiners,
     /// Memory of all clients together.
     Memory,
 }

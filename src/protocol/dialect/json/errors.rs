@@ -67,7 +67,8 @@ impl<'a> JsonError<'a> {
             | Reason::SlowConsumer
             | Reason::ReceiverFull
             | Reason::Overloaded
-            | Reason::RoomFull
+            | Reason::TooManyMembers
+            | Reason::TooManyJoiners
             | Reason::TooManyRooms
             | Reason::MessageTimeout
             | Reason::MessageTooBig
@@ -80,9 +81,9 @@ impl<'a> JsonError<'a> {
 }
 
 const REPLACED: &str = "A joining peer could not join through this peer, and replaced it";
-const TOO_LONG: &str = "The key is longer than 4096 bytes";
+pub(in crate::protocol::dialect) const TOO_LONG: &str = "The key is longer than 4096 bytes";
 /// Number of levels: [`MAX_DEPTH`].
-const TOO_DEEP: &str = "The message is nested deeper than 512 levels";
+pub(in crate::protocol::dialect) const TOO_DEEP: &str = "The message is nested deeper than 512 levels";
 const _: () = assert!(MAX_DEPTH == 512);
 
 /// Returns the close frame by which `release`, one of the JSON family, reports an error.

@@ -20,7 +20,7 @@ mod v7_to_14;
 
 use bytestring::ByteString;
 
-pub(super) use errors::{JsonError, close};
+pub(super) use errors::{JsonError, TOO_DEEP, TOO_LONG, close};
 pub(super) use js_semantics::string_content;
 pub(super) use json_text::{JsonObject, JsonValue, write_string};
 pub use message_shape::{MessageShape, ParsedMessage};

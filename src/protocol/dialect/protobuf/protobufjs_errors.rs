@@ -18,6 +18,9 @@ pub(super) enum Kind {
 /// Depth of nested groups from which on the text is ours.
 const MAX_DEPTH: u32 = 64;
 
+/// Text for groups that are nested deeper than [`MAX_DEPTH`].
+pub(in crate::protocol::dialect) const TOO_DEEP: &str = "groups are nested too deeply";
+
 /// Returns the error text of protobufjs for a frame that prost could not decode.
 pub(super) fn decode_error_text(frame: &[u8], schema: &Schema) -> Cow<'static, str> {
     let mut reader = Reader { bytes: frame, position: 0 };
@@ -115,7 +118,7 @@ impl Reader<'_> {
                 let length = self.number()? as usize;
                 self.advance(length)
             }
-            3 if depth >= MAX_DEPTH => Err(ProtobufJsError("groups are nested too deeply".into())),
+            3 if depth >= MAX_DEPTH => Err(ProtobufJsError(TOO_DEEP.into())),
             3 => loop {
                 let wire_type = self.number()? & 7;
                 if wire_type == 4 {

@@ -10,9 +10,14 @@ const LIMITS: RoomLimits = RoomLimits { max_members: 3, max_joiners: 2 };
 impl Stage {
     /// Applies a command unless it is refused. Returns true if it was applied.
     fn ask_limited(&mut self, peer: PeerId, command: Command) -> bool {
-        let refusal = self.room.refusal(peer, &command, LIMITS);
-        if let Some(reason) = &refusal {
-            assert_eq!(*reason, Reason::RoomFull);
+        if let Some(reason) = self.room.refusal(peer, &command, LIMITS) {
+            let (members, joiners) = self.counts();
+            let full = match reason {
+                Reason::TooManyMembers => members == LIMITS.max_members as usize,
+                Reason::TooManyJoiners => joiners == LIMITS.max_joiners as usize,
+                _ => false,
+            };
+            assert!(full, "{reason:?} with {members} members and {joiners} joiners");
             return false;
         }
         self.ask(peer, command);

@@ -14,9 +14,7 @@ pub struct Candidates {
 impl Candidates {
     /// Returns these releases as candidates.
     pub fn new(releases: ReleaseSet) -> Self {
-        let priority = |release: &Release| release.dialect().facts().priority;
-        let most_likely = releases.iter().min_by_key(priority).unwrap_or(Release::LATEST);
-        Candidates { releases, most_likely }
+        Candidates { releases, most_likely: releases.most_likely().unwrap_or(Release::LATEST) }
     }
 
     /// Returns the most likely dialect.

@@ -114,7 +114,9 @@ impl<H: Clone> Room<H> {
                 self.reply_on_behalf(caller, link, message, sender);
             }
             // Removes the peer itself if it is unreferenced then.
-            Command::Relay { to, message, sender } => return self.relay(caller, to, message, sender),
+            Command::Relay { to, message, sender } => {
+                return self.relay(peer, handle, to, message, sender, deliver);
+            }
         }
         self.remove_if_unreferenced(peer)
     }

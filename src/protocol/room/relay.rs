@@ -16,18 +16,20 @@ struct Route {
 impl<H: Clone> Room<H> {
     /// Forwards a message to the other endpoint of a link, or replies with the reason why it cannot be
     /// delivered. Does nothing for a peer that is not in the room.
-    pub(super) fn relay(
+    pub(crate) fn relay(
         &mut self,
-        caller: &mut Caller<'_, H, impl EventSink<H>>,
+        peer: PeerId,
+        handle: &H,
         to: Recipient,
         message: LinkMessage,
         sender: SenderTag,
+        deliver: &mut impl EventSink<H>,
     ) -> RoomRole {
-        let Some(entry) = self.peers.get(caller.peer) else { return RoomRole::None };
+        let Some(entry) = self.peers.get(peer) else { return RoomRole::None };
         let role = role_of(Some(entry));
         let own_link = match to {
             Recipient::Joiner(id) | Recipient::JoinerOrMember(id) => {
-                self.links.get_mut(id).filter(|link| link.member == caller.peer).map(|link| (id, link))
+                self.links.get_mut(id).filter(|link| link.member == peer).map(|link| (id, link))
             }
             Recipient::Member => None,
         };
@@ -36,7 +38,7 @@ impl<H: Clone> Room<H> {
             None => match link_to_member(entry, to) {
                 Ok(id) => (Route { link: id, from: Side::Joiner }, self.links.get_mut(id)),
                 Err(reason) => {
-                    caller.reply(Event::Undeliverable { to, reason });
+                    deliver(handle, Event::Undeliverable { to, reason });
                     return role;
                 }
             },
@@ -54,18 +56,18 @@ impl<H: Clone> Room<H> {
         });
         match advanced {
             Ok((receiver, is_closed)) => {
-                self.forward(route, receiver, message, sender, caller.deliver);
+                self.forward(route, receiver, message, sender, deliver);
                 if is_closed {
                     self.remove_link(route.link);
-                    return self.role(caller.peer);
+                    return self.role(peer);
                 }
             }
             Err(LinkError::Closed) => {
-                caller.reply(Event::Undeliverable { to, reason: Reason::RecipientGone });
+                deliver(handle, Event::Undeliverable { to, reason: Reason::RecipientGone });
             }
             Err(LinkError::Empty) => {
                 let Route { link, from } = route;
-                caller.reply(Event::Refused(Reason::EmptyContent { link, from }));
+                deliver(handle, Event::Refused(Reason::EmptyContent { link, from }));
             }
         }
         role

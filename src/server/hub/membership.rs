@@ -7,7 +7,9 @@ use std::time::Instant;
 use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::rate::ReadRate;
 use super::{Hub, Outbox, RoomCell, RoomState};
-use crate::protocol::model::{Command, LinkId, Open, PeerId, Reason, Recipient, RoomKey, RoomRole};
+use crate::protocol::model::{
+    Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,
+};
 use crate::server::clock;
 use crate::server::telemetry::LimitKind;
 
@@ -146,53 +148,72 @@ impl Membership {
     /// Applies a command in the room it concerns, among those entered. Returns false, without an effect, if
     /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
-        let (link, changes_role) = match &command {
-            // Without an effect, if the peer is no longer in the room.
-            Command::Relay { to: Recipient::Joiner(link), .. } | Command::ReplyOnBehalf { link, .. } => {
-                (Some(*link), false)
+        match command {
+            Command::Relay { to, message, sender } => self.relay(to, message, sender),
+            Command::ReplyOnBehalf { link, .. } => {
+                let Some(cell) = self.room_of_link(link) else { return false };
+                let mut deliveries = self.deliveries();
+                // Changes no role.
+                self.apply(&mut cell.state.lock(), command, &mut deliveries);
+                let pressure = deliveries.finish();
+                self.put_pressure(pressure);
+                true
             }
-            Command::Relay { to: Recipient::Member | Recipient::JoinerOrMember(_), .. } => (None, false),
             Command::Open(_)
             | Command::Join(_)
             | Command::Connect(_)
             | Command::BecomeMember
             | Command::TryAnother
             | Command::RevertAssumption
-            | Command::Unlink => (None, true),
-        };
-        let cell = match link {
-            Some(link) => self.room_of_link(link),
-            None => self.joined.as_ref().or(self.member_of.as_ref()),
+            | Command::Unlink => self.change_role(command),
+        }
+    }
+
+    /// Forwards a message. Without an effect, if the peer is no longer in the room. Apart from
+    /// [`command`](Self::command), as nearly all commands are this one, which needs little of it.
+    fn relay(&mut self, to: Recipient, message: LinkMessage, sender: SenderTag) -> bool {
+        let cell = match to {
+            Recipient::Joiner(link) => self.room_of_link(link),
+            Recipient::Member | Recipient::JoinerOrMember(_) => self.current_room(),
         };
         let Some(cell) = cell else {
-            if matches!(command, Command::Relay { .. }) {
-                self.put_pressure(Some(Box::new(Pressure::new(PressureCause::NoReceiver))));
-            }
+            self.put_pressure(Some(Box::new(Pressure::new(PressureCause::NoReceiver))));
             return false;
         };
         let mut deliveries = self.deliveries();
+        let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
+        cell.state.lock().room.relay(self.peer, &self.outbox, to, message, sender, &mut deliver);
+        let pressure = deliveries.finish();
+        self.put_pressure(pressure);
+        true
+    }
+
+    fn change_role(&mut self, command: Command) -> bool {
+        let Some(cell) = self.current_room().map(Arc::clone) else { return false };
+        let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
-            if changes_role
-                && let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room)
-            {
+            if let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room) {
                 drop((state, deliveries));
                 self.refuse(reason);
                 return true;
             }
-            if changes_role && state.room.role(self.peer) == RoomRole::None {
+            // Without an effect, if the peer is no longer in the room.
+            if state.room.role(self.peer) == RoomRole::None {
                 Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
             } else {
                 self.apply(&mut state, command, &mut deliveries)
             }
         };
         let pressure = deliveries.finish();
-        let changed = changes_role.then(|| Arc::clone(cell));
         self.put_pressure(pressure);
-        if let Some(cell) = changed {
-            self.track(cell, applied, false);
-        }
+        self.track(cell, applied, false);
         true
+    }
+
+    /// Returns the room joined last, or else the one in which the peer became a member last.
+    fn current_room(&self) -> Option<&Arc<RoomCell>> {
+        self.joined.as_ref().or(self.member_of.as_ref())
     }
 
     /// Returns the room in which the peer is an endpoint of the link, or else the one opened last.
@@ -253,14 +274,20 @@ impl Membership {
     }
 
     fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
-        let Some(pressure) = pressure else { return };
+        if let Some(pressure) = pressure {
+            self.press(*pressure);
+        }
+    }
+
+    #[cold]
+    fn press(&mut self, pressure: Pressure) {
         let in_flight = self.uncommon.as_ref().is_some_and(|uncommon| uncommon.in_flight > 0);
         if in_flight && matches!(pressure.cause, PressureCause::NoReceiver) {
             return;
         }
         if self.pressure().is_none() || matches!(pressure.cause, PressureCause::Refused(_)) {
             self.end_pressure();
-            self.uncommon.get_or_insert_default().pressure = Some(*pressure);
+            self.uncommon.get_or_insert_default().pressure = Some(pressure);
         }
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::protocol::model::{Event, Reason, Side};
+use crate::protocol::model::{Event, Side};
 use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
 
@@ -57,7 +57,7 @@ struct Backlog {
 }
 
 /// Outcome of a push.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The event is queued, or nobody will read it.
     Queued,
@@ -66,8 +66,17 @@ pub(super) enum Admission {
         /// The receiver is the joiner of the link.
         to_joiner: bool,
     },
-    /// The event was dropped: its sender has to be closed for this reason.
-    Refused(Reason),
+    /// The event was dropped: its sender has to be closed.
+    Refused(Refusal),
+}
+
+/// Reason for which an event was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The queue has its limit.
+    ReceiverFull,
+    /// The memory for clients is used up.
+    Overloaded,
 }
 
 /// Maximum number of bytes taken at once. Taken events no longer count as queued, and end up in the write
@@ -202,7 +211,13 @@ impl Outbox {
     pub fn recycle(mut events: VecDeque<Event>) {
         events.clear();
         if (1..=MAX_SPARE_CAPACITY).contains(&events.capacity()) {
-            scratch::with(|scratch| scratch.events.replace(events));
+            scratch::with(|scratch| {
+                let spare = &mut *scratch.events.borrow_mut();
+                if spare.capacity() == 0 {
+                    // Cheaper than dropping the list that is replaced: it has no memory.
+                    std::mem::forget(std::mem::replace(spare, events));
+                }
+            });
         }
     }
 
@@ -267,7 +282,7 @@ impl EventQueue {
         // A single event always fits, as its size is bounded by the largest message.
         if self.queued_bytes > 0 && after > limit {
             if is_message {
-                return Admission::Refused(Reason::ReceiverFull);
+                return Admission::Refused(Refusal::ReceiverFull);
             }
             // Without it, the peer would not know its links.
             self.overflowed = true;
@@ -277,7 +292,7 @@ impl EventQueue {
             .backlog
             .get_or_insert_with(|| Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new() }));
         if backlog.charge.resize(after as usize).is_err() && is_message {
-            return Admission::Refused(Reason::Overloaded);
+            return Admission::Refused(Refusal::Overloaded);
         }
         if after > limit / FULL_SHARE { Admission::Full { to_joiner } } else { Admission::Queued }
     }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use super::Outbox;
-use super::outbox::Admission;
+use super::outbox::{Admission, Refusal};
 use crate::protocol::model::{Event, Reason};
 use crate::server::memory::MemoryBudget;
 use crate::server::turn::Turn;
@@ -124,7 +122,9 @@ pub(super) enum Reading {
 pub(super) struct Deliveries<'a> {
     sender: &'a Outbox,
     memory: &'a Arc<MemoryBudget>,
-    readers: SmallVec<[Waker; 4]>,
+    /// The only reader, in most cases.
+    reader: Option<Waker>,
+    other_readers: Vec<Waker>,
     /// The sender is under pressure already.
     waits: bool,
     pressure: Option<Box<Pressure>>,
@@ -133,16 +133,28 @@ pub(super) struct Deliveries<'a> {
 impl<'a> Deliveries<'a> {
     /// Returns the deliveries of a peer whose own queue is `sender`.
     pub(super) fn new(sender: &'a Outbox, memory: &'a Arc<MemoryBudget>, waits: bool) -> Self {
-        Deliveries { sender, memory, readers: SmallVec::new(), waits, pressure: None }
+        Deliveries { sender, memory, reader: None, other_readers: Vec::new(), waits, pressure: None }
     }
 
     /// Pushes an event, and adds its reader to the list.
     pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
         let is_undeliverable = matches!(event, Event::Undeliverable { .. });
         let (reader, admission) = outbox.enqueue(event, self.memory);
-        self.readers.extend(reader);
+        // The sender itself is running: it polls its queue before it waits again.
+        if let Some(reader) = reader
+            && !outbox.is_same(self.sender)
+        {
+            self.add_reader(reader);
+        }
         if is_undeliverable || admission != Admission::Queued {
             self.on_pressure(outbox, admission);
+        }
+    }
+
+    fn add_reader(&mut self, reader: Waker) {
+        match &self.reader {
+            None => self.reader = Some(reader),
+            Some(_) => self.other_readers.push(reader),
         }
     }
 
@@ -154,7 +166,11 @@ impl<'a> Deliveries<'a> {
     #[cold]
     fn on_pressure(&mut self, outbox: &Outbox, admission: Admission) {
         let cause = match admission {
-            Admission::Refused(reason) => {
+            Admission::Refused(refusal) => {
+                let reason = match refusal {
+                    Refusal::ReceiverFull => Reason::ReceiverFull,
+                    Refusal::Overloaded => Reason::Overloaded,
+                };
                 self.pressure = Some(Box::new(Pressure::new(PressureCause::Refused(reason))));
                 return;
             }
@@ -171,8 +187,7 @@ impl<'a> Deliveries<'a> {
 
 impl Drop for Deliveries<'_> {
     fn drop(&mut self) {
-        while let Some(reader) = self.readers.pop() {
-            reader.wake();
-        }
+        let readers = self.reader.take().into_iter().chain(self.other_readers.drain(..));
+        readers.for_each(Waker::wake);
     }
 }

@@ -13,6 +13,34 @@ pub struct ReleaseSet(u32);
 
 const _: () = assert!(Release::COUNT <= u32::BITS as usize, "every release needs a bit");
 
+/// Releases of each family.
+const BY_FAMILY: [ReleaseSet; Family::COUNT] = grouped(Group::Family);
+/// Releases of each dialect, from the most likely to the least.
+const BY_PRIORITY: [ReleaseSet; Dialect::COUNT] = grouped(Group::Priority);
+
+/// Property by which releases are grouped.
+#[derive(Clone, Copy)]
+enum Group {
+    Family,
+    Priority,
+}
+
+/// Groups all releases, once and for all: sets of them are looked up for each connection.
+#[allow(clippy::indexing_slicing, reason = "the compiler evaluates it")]
+const fn grouped<const N: usize>(by: Group) -> [ReleaseSet; N] {
+    let (mut sets, mut releases) = ([ReleaseSet(0); N], Release::ALL.as_slice());
+    while let [release, rest @ ..] = releases {
+        let dialect = release.facts().dialect.facts();
+        let group = match by {
+            Group::Family => dialect.family as usize,
+            Group::Priority => dialect.priority as usize,
+        };
+        sets[group] = ReleaseSet(sets[group].0 | ReleaseSet::single(*release).0);
+        releases = rest;
+    }
+    sets
+}
+
 impl ReleaseSet {
     /// Returns true if the release is in the set.
     pub const fn contains(self, release: Release) -> bool {
@@ -95,7 +123,13 @@ impl ReleaseSet {
     /// Returns the releases of the set that belong to the family.
     #[must_use]
     pub fn of_family(self, family: Family) -> Self {
-        self.filter(|release| release.family() == family)
+        let all = BY_FAMILY.get(family as usize).copied().unwrap_or_default();
+        ReleaseSet(self.0 & all.0)
+    }
+
+    /// Returns the oldest release of the most likely dialect in the set.
+    pub(in crate::protocol::dialect) fn most_likely(self) -> Option<Release> {
+        BY_PRIORITY.iter().find_map(|dialect| ReleaseSet(self.0 & dialect.0).iter().next())
     }
 
     /// Returns the releases of the set that speak the dialect.
@@ -131,5 +165,24 @@ impl fmt::Display for ReleaseSet {
             write!(f, "{comma}{release}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_agree_with_the_rows() {
+        let all: ReleaseSet = Release::ALL.into_iter().collect();
+        for family in Family::ALL {
+            assert_eq!(all.of_family(family), all.filter(|release| release.family() == family));
+        }
+        let priority = |release: &Release| release.dialect().facts().priority;
+        for (one, other) in Release::ALL.into_iter().zip(Release::ALL.into_iter().skip(1)) {
+            let set: ReleaseSet = [one, other].into_iter().collect();
+            assert_eq!(set.most_likely(), [one, other].into_iter().min_by_key(priority), "{set}");
+        }
+        assert_eq!(ReleaseSet::default().most_likely(), None);
     }
 }

@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use super::*;
 use crate::config::{
     AccessConfig, AdminSocketPath, AllowedOrigins, DetectionTimeouts, EnabledTransports, ListenAddress,
-    LogIp, OriginPattern, PipeLimits, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles,
+    LogIp, OriginPattern, PipeLimits, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles, TrustedProxies,
 };
 
 mod config_file;
@@ -242,6 +242,7 @@ fn every_option_reaches_the_configuration() {
         },
         access: AccessConfig {
             allowed_origins: AllowedOrigins::parse("https://a.example,*.b.example").unwrap(),
+            trusted_proxies: TrustedProxies::parse("10.0.0.0/8,unix").unwrap(),
         },
         ..defaults()
     };
@@ -266,6 +267,7 @@ fn every_option_reaches_the_configuration() {
         ("control", "s.sock"),
         ("admin", "unix:/c"),
         ("signaller-origin", "a|b"),
+        ("trusted-proxies", "10.0.0.0/8,unix"),
         ("allowed-origins", "https://a.example,*.b.example"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),

@@ -20,7 +20,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
-pub use access::{AccessConfig, AllowedOrigins, OriginPattern};
+pub use access::{AccessConfig, AllowedOrigins, IpNetwork, OriginPattern, TrustedProxies};
 pub use admin_socket::AdminSocketPath;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;

@@ -67,6 +67,9 @@ pub enum ValueError {
         displayed(.0)
     )]
     Origin(String),
+    /// The text is no network of addresses.
+    #[error("'{}' is no address, no network such as 10.0.0.0/8, and not the word unix.", displayed(.0))]
+    Network(String),
     /// The text is no log filter.
     #[error("Not a log filter: {0}.")]
     LogFilter(#[from] ParseError),

@@ -90,17 +90,24 @@ impl AddressTable {
         Ok(())
     }
 
-    /// Counts a new event stream of an address.
+    /// Counts a new event stream of an address, and as a connection if it is one of its own.
     ///
     /// # Errors
     /// The limit that the address has reached; nothing is counted then.
-    pub(super) fn admit_stream(&mut self, of: ClientNetwork, now: Instant) -> Result<(), LimitKind> {
+    pub(super) fn admit_stream(
+        &mut self,
+        of: ClientNetwork,
+        is_connection: bool,
+        now: Instant,
+    ) -> Result<(), LimitKind> {
         let limit = self.limits.streams;
-        let usage = self.usage_of(of, now);
-        if limit.is_some_and(|limit| usage.streams >= limit) {
+        if limit.is_some_and(|limit| self.usage_of(of, now).streams >= limit) {
             return Err(LimitKind::StreamsPerAddress);
         }
-        usage.streams += 1;
+        if is_connection {
+            self.admit_connection(of, now)?;
+        }
+        self.usage_of(of, now).streams += 1;
         Ok(())
     }
 
@@ -171,7 +178,7 @@ mod tests {
         let (a, b) = (network("192.0.2.1"), network("192.0.2.2"));
         let admitted = [a, a, a, b].map(|of| table.admit_connection(of, now));
         assert_eq!(admitted, [Ok(()), Ok(()), Err(LimitKind::ConnectionsPerAddress), Ok(())]);
-        let streams = [a, a, b].map(|of| table.admit_stream(of, now));
+        let streams = [a, a, b].map(|of| table.admit_stream(of, false, now));
         assert_eq!(streams, [Ok(()), Err(LimitKind::StreamsPerAddress), Ok(())]);
         table.release_connection(a);
         assert_eq!(table.admit_connection(a, now), Ok(()));
@@ -181,6 +188,21 @@ mod tests {
         table.release_stream(a);
         table.release_stream(b);
         assert!(table.usage.is_empty());
+    }
+
+    #[test]
+    fn stream_behind_a_proxy_counts_as_a_connection() {
+        let limits = AddressLimits { connections: Some(2), streams: Some(2), rate: None };
+        let (now, mut table) = (Instant::now(), AddressTable::new(limits));
+        let a = network("192.0.2.1");
+        table.admit_connection(a, now).unwrap();
+        table.admit_stream(a, true, now).unwrap();
+        assert_eq!(table.admit_stream(a, true, now), Err(LimitKind::ConnectionsPerAddress));
+        assert_eq!(table.admit_stream(a, false, now), Ok(()));
+        assert_eq!(table.admit_stream(a, true, now), Err(LimitKind::StreamsPerAddress));
+        table.release_connection(a);
+        table.release_stream(a);
+        assert_eq!(table.admit_stream(a, true, now), Ok(()));
     }
 
     #[test]
@@ -233,7 +255,7 @@ mod tests {
                         *connections = limit.min(*connections + 1);
                     }
                     1 => {
-                        prop_assert_eq!(table.admit_stream(of, now).is_ok(), *streams < limit);
+                        prop_assert_eq!(table.admit_stream(of, false, now).is_ok(), *streams < limit);
                         *streams = limit.min(*streams + 1);
                     }
                     2 if *connections > 0 => {

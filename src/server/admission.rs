@@ -48,9 +48,13 @@ struct PermitOwner {
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<PermitOwner>);
 
-/// Counts an event stream of an address as open until it is dropped.
+/// Counts an event stream of an address as open until it is dropped. Behind a proxy, it also counts as a
+/// connection of the address.
 #[derive(Debug)]
-pub(crate) struct StreamPermit(Option<(Arc<Mutex<AddressTable>>, ClientNetwork)>);
+pub(crate) struct StreamPermit {
+    address: Option<(Arc<Mutex<AddressTable>>, ClientNetwork)>,
+    is_connection: bool,
+}
 
 impl Admission {
     pub(crate) fn new(
@@ -80,9 +84,32 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Admits a connection, or counts and returns the limit that it would exceed.
+    /// Admits a connection, or counts and returns the limit that it would exceed. The connection of a trusted
+    /// proxy is not limited by its address.
     pub(crate) fn admit_connection(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
         self.try_admit(endpoint).inspect_err(|kind| self.telemetry.count_limit(*kind))
+    }
+
+    /// Admits a client whose connection was admitted as that of a proxy, or counts and returns the limit that
+    /// it would exceed. The permit, if there is one, replaces that of the connection.
+    pub(crate) fn admit_client(
+        &self,
+        endpoint: ClientEndpoint,
+    ) -> Result<Option<ConnectionPermit>, LimitKind> {
+        self.address_permit(endpoint).inspect_err(|kind| self.telemetry.count_limit(*kind))
+    }
+
+    /// Returns a permit for the address of a connection, which counts as open then; `None` if the address is
+    /// not limited.
+    fn address_permit(&self, endpoint: ClientEndpoint) -> Result<Option<ConnectionPermit>, LimitKind> {
+        let Some((addresses, network)) = self.addresses.as_ref().zip(counted_network(endpoint)) else {
+            return Ok(None);
+        };
+        addresses.lock().admit_connection(network, clock::now())?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let owner =
+            PermitOwner { open: Arc::clone(&self.open), address: Some((Arc::clone(addresses), network)) };
+        Ok(Some(ConnectionPermit(Arc::new(owner))))
     }
 
     fn try_admit(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
@@ -94,25 +121,23 @@ impl Admission {
         counted.map_err(|_| LimitKind::Connections)?;
         // Gives the count back if the address is refused.
         let permit = ConnectionPermit(Arc::clone(&self.without_address));
-        let Some((addresses, network)) = self.addresses.as_ref().zip(counted_network(endpoint)) else {
-            return Ok(permit);
-        };
-        addresses.lock().admit_connection(network, clock::now())?;
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let owner =
-            PermitOwner { open: Arc::clone(&self.open), address: Some((Arc::clone(addresses), network)) };
-        Ok(ConnectionPermit(Arc::new(owner)))
+        match endpoint.behind_proxy {
+            true => Ok(permit),
+            false => self.address_permit(endpoint).map(|of_address| of_address.unwrap_or(permit)),
+        }
     }
 
     /// Admits an event stream, or counts and returns the limit that it would exceed.
     pub(crate) fn admit_stream(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
         let admitted = match self.addresses.as_ref().zip(counted_network(endpoint)) {
             _ if self.memory.refuses_clients() => Err(LimitKind::Memory),
-            None => Ok(StreamPermit(None)),
-            Some((addresses, network)) => addresses
-                .lock()
-                .admit_stream(network, clock::now())
-                .map(|()| StreamPermit(Some((Arc::clone(addresses), network)))),
+            None => Ok(StreamPermit { address: None, is_connection: false }),
+            Some((addresses, network)) => {
+                let is_connection = endpoint.behind_proxy;
+                let permit =
+                    || StreamPermit { address: Some((Arc::clone(addresses), network)), is_connection };
+                addresses.lock().admit_stream(network, is_connection, clock::now()).map(|()| permit())
+            }
         };
         admitted.inspect_err(|kind| self.telemetry.count_limit(*kind))
     }
@@ -175,8 +200,12 @@ impl Drop for ConnectionPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        if let Some((addresses, network)) = &self.0 {
-            addresses.lock().release_stream(*network);
+        if let Some((addresses, network)) = &self.address {
+            let mut table = addresses.lock();
+            table.release_stream(*network);
+            if self.is_connection {
+                table.release_connection(*network);
+            }
         }
     }
 }
@@ -193,7 +222,11 @@ mod tests {
     }
 
     fn endpoint(last: u8) -> ClientEndpoint {
-        ClientEndpoint { remote: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))), tls: false }
+        ClientEndpoint {
+            remote: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))),
+            tls: false,
+            behind_proxy: false,
+        }
     }
 
     #[test]
@@ -210,7 +243,7 @@ mod tests {
         assert_eq!(admission.admit_connection(endpoint(1)).unwrap_err(), LimitKind::ConnectionsPerAddress);
         // The refused one is not counted.
         assert_eq!(admission.open(), 2);
-        let unix = ClientEndpoint { remote: None, tls: false };
+        let unix = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
         let third = admission.admit_connection(unix).unwrap();
         assert_eq!(admission.admit_connection(unix).unwrap_err(), LimitKind::Connections);
         let stream = admission.admit_stream(endpoint(1)).unwrap();

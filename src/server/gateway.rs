@@ -104,7 +104,7 @@ impl Gateway {
             telemetry: Arc::clone(&shared.telemetry),
             head_timeout: config.limits.head_timeout,
             refusals: Arc::clone(&shared.refusals),
-            access: AccessControl::new(&config.access),
+            access: AccessControl::new(&config.access, &shared.admission),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
@@ -120,6 +120,7 @@ impl Gateway {
             tls,
             tls_timeout: config.limits.tls_timeout,
             max_message: config.max_message,
+            proxies: config.access.trusted_proxies,
         });
         Ok(Gateway {
             sockets,

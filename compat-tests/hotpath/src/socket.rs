@@ -44,7 +44,8 @@ impl TestPeer {
         let upgrade =
             UpgradeRequest { path: request_path(protocol, role, KEY), favored: false, from_page: true };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
-        let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
+        let endpoint =
+            ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false, behind_proxy: false };
         tokio::spawn(run(socket, endpoint, upgrade, policy, Arc::clone(shared), ()));
         let client = dialects::new_client(protocol, role, KEY);
         let mut peer = TestPeer { client, stream: ours, received: Vec::new() };

@@ -17,10 +17,14 @@ use crate::server::transport::TransportKind;
 /// The client's end of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientEndpoint {
-    /// The client's address, or that of the last proxy. `None` on a Unix socket.
+    /// The client's address, or that of the last proxy if it is not trusted or reports no other. `None` on a
+    /// Unix socket.
     pub remote: Option<IpAddr>,
     /// The connection is encrypted by this server.
     pub tls: bool,
+    /// The connection is that of a trusted proxy, which may be for several clients: limits by address are for
+    /// requests, and not for the connection.
+    pub behind_proxy: bool,
 }
 
 /// Returns the span of a connection: only at `debug`, unless addresses are asked for.

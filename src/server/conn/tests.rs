@@ -118,7 +118,11 @@ impl TestClient {
             write_error: None,
         };
         let upgrade = UpgradeRequest { path: path.to_owned(), favored: false, from_page: true };
-        let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::new(192, 0, 2, 77).into()), tls: false };
+        let endpoint = ClientEndpoint {
+            remote: Some(Ipv4Addr::new(192, 0, 2, 77).into()),
+            tls: false,
+            behind_proxy: false,
+        };
         let policy = |shared: &Shared| Arc::clone(&shared.policy);
         tokio::spawn(run(transport, endpoint, upgrade, policy, Arc::clone(shared), ()));
         TestClient { inputs, sent, pings }

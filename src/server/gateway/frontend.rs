@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use crate::config::TrustedProxies;
 use crate::server::admission::ConnectionPermit;
 use crate::server::clock;
 use crate::server::conn::{self, ClientEndpoint, Shared, connection_span};
@@ -53,7 +54,8 @@ impl StreamAcceptor {
         if self.frontend.shared.shutdown.is_draining() {
             return;
         }
-        let endpoint = ClientEndpoint { remote, tls: false };
+        let endpoint =
+            ClientEndpoint { remote, tls: false, behind_proxy: self.frontend.proxies.contains(remote) };
         match self.frontend.admit(endpoint) {
             Ok(alive) => {
                 let task = Arc::clone(&self.frontend).serve_http(stream, endpoint, alive);
@@ -75,6 +77,8 @@ pub(super) struct Frontend {
     pub(super) tls: Option<Arc<ReloadableTls>>,
     pub(super) tls_timeout: Duration,
     pub(super) max_message: usize,
+    /// Proxies whose connections are those of their clients.
+    pub(super) proxies: TrustedProxies,
 }
 
 impl fmt::Debug for Frontend {
@@ -131,15 +135,14 @@ impl Frontend {
         }));
     }
 
-    /// Returns the client's end of a new connection. Its address is the one that limits are for.
+    /// Returns the client's end of a new connection.
     fn endpoint(&self, stream: &AcceptedStream) -> ClientEndpoint {
-        match stream {
+        let (remote, tls) = match stream {
             // TLS is for a network: the peer of a Unix socket is a program on this machine, such as a proxy.
-            AcceptedStream::Unix(_) => ClientEndpoint { remote: None, tls: false },
-            AcceptedStream::Tcp(_, remote) => {
-                ClientEndpoint { remote: Some(remote.ip()), tls: self.tls.is_some() }
-            }
-        }
+            AcceptedStream::Unix(_) => (None, false),
+            AcceptedStream::Tcp(_, remote) => (Some(remote.ip()), self.tls.is_some()),
+        };
+        ClientEndpoint { remote, tls, behind_proxy: self.proxies.contains(remote) }
     }
 
     /// Serves one connection up to its upgrade.
@@ -212,15 +215,20 @@ impl Frontend {
         self: Arc<Self>,
         stream: S,
         endpoint: ClientEndpoint,
-        alive: ConnectionAlive,
+        mut alive: ConnectionAlive,
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
         let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
-        let Some(http::Upgraded { mut stream, mut response, prefetched, target }) = upgraded else {
+        let Some(http::Upgraded { mut stream, mut response, prefetched, target, client, permit }) = upgraded
+        else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
             return;
         };
+        let endpoint = client;
+        if let Some(permit) = permit {
+            alive.1 = permit;
+        }
         let shared = Arc::clone(shared);
         let pause = match &target {
             UpgradeTarget::Room(_) => shared.policy.sends_first().then_some(FIRST_FRAME_PAUSE),

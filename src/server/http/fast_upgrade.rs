@@ -241,7 +241,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(bytes).await.unwrap();
         let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
-        let endpoint = ClientEndpoint { remote: None, tls: false };
+        let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
         let alive = tokio_util::task::TaskTracker::new().token();
         let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);
         let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;

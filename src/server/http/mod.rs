@@ -5,6 +5,7 @@ mod access;
 mod body;
 mod cors;
 mod fast_upgrade;
+mod forwarded;
 mod misdirected;
 mod signaller;
 mod signaller_admission;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header;
+use hyper::header::{self, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,6 +35,7 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
+use crate::server::admission::ConnectionPermit;
 use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::signaller::{Admitted, Signaller};
@@ -72,6 +74,10 @@ pub(crate) struct Upgraded<S> {
     pub(crate) prefetched: Bytes,
     /// Purpose of the WebSocket.
     pub(crate) target: UpgradeTarget,
+    /// The client's end, which may be another than the connection's.
+    pub(crate) client: ClientEndpoint,
+    /// The permit of a client behind a proxy, which replaces that of the connection.
+    pub(crate) permit: Option<ConnectionPermit>,
 }
 
 /// Purpose of a WebSocket.
@@ -132,7 +138,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match first {
         FirstRead::Upgrade { response, prefetched, target } => {
-            Some(Upgraded { stream, response, prefetched, target })
+            Some(Upgraded { stream, response, prefetched, target, client: endpoint, permit: None })
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
@@ -149,7 +155,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     routes: Arc<Routes>,
     alive: TaskTrackerToken,
 ) -> Option<Upgraded<S>> {
-    let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), endpoint, alive };
+    let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), alive };
     if let Some(cause) = misdirected::detect_on_plain_port(&stream.prefetched) {
         routes.refuse(cause, endpoint, Some(StatusCode::BAD_REQUEST.as_u16()));
         misdirected::reject(stream.stream, cause).await;
@@ -164,6 +170,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         requested: AtomicBool::new(false),
         routes,
         streams,
+        peer: endpoint,
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -176,8 +183,9 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
                 let service = Arc::clone(&service);
                 // Boxed, as hyper requires `Unpin`.
                 Box::pin(async move {
-                    let response = service.respond(request).await;
-                    service.count_refusal(&response);
+                    let client = service.client(request.headers());
+                    let response = service.respond(request, client).await;
+                    service.count_refusal(&response, client);
                     Ok::<_, Infallible>(response)
                 })
             }),
@@ -216,7 +224,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         })
         .await
     };
-    let Some((response, target)) = service.granted.lock().take() else {
+    let Some(Granted { response, target, client, permit }) = service.granted.lock().take() else {
         if !finished && service.streams.started.load(Ordering::Relaxed) {
             // The last event of the stream is still to be delivered.
             Pin::new(&mut connection).graceful_shutdown();
@@ -231,7 +239,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),
     };
-    Some(Upgraded { stream, response, prefetched, target })
+    Some(Upgraded { stream, response, prefetched, target, client, permit })
 }
 
 /// The event streams of one connection.
@@ -241,7 +249,6 @@ struct StreamLifecycle {
     ended: Arc<Notify>,
     /// True once a stream was started.
     started: Arc<AtomicBool>,
-    endpoint: ClientEndpoint,
     alive: TaskTrackerToken,
 }
 
@@ -253,11 +260,20 @@ impl StreamLifecycle {
     }
 }
 
+/// An upgrade that was granted, with its response.
+#[derive(Debug)]
+struct Granted {
+    response: Vec<u8>,
+    target: UpgradeTarget,
+    client: ClientEndpoint,
+    permit: Option<ConnectionPermit>,
+}
+
 /// The requests of one connection.
 #[derive(Debug)]
 struct HttpService {
-    /// The upgrade that was granted, with the response.
-    granted: Mutex<Option<(Vec<u8>, UpgradeTarget)>>,
+    /// The upgrade that was granted.
+    granted: Mutex<Option<Granted>>,
     /// Notified when an upgrade is granted.
     upgrade: Notify,
     /// True once a client of an event stream sent by this connection.
@@ -266,18 +282,25 @@ struct HttpService {
     requested: AtomicBool,
     routes: Arc<Routes>,
     streams: StreamLifecycle,
+    /// The other end of the connection, which may be a proxy.
+    peer: ClientEndpoint,
 }
 
 impl HttpService {
+    /// Returns the client's end of a request.
+    fn client(&self, headers: &HeaderMap) -> ClientEndpoint {
+        self.routes.access.as_ref().map_or(self.peer, |access| access.endpoint(headers, self.peer))
+    }
+
     /// Counts a response that refuses what was asked for.
-    fn count_refusal<B>(&self, response: &Response<B>) {
+    fn count_refusal<B>(&self, response: &Response<B>, client: ClientEndpoint) {
         let status = response.status();
         let cause = response.extensions().get().copied().unwrap_or(match status {
             StatusCode::FORBIDDEN => RefusalCause::ForeignOrigin,
             _ => RefusalCause::Request,
         });
         if status.is_client_error() {
-            self.routes.refuse(cause, self.streams.endpoint, Some(status.as_u16()));
+            self.routes.refuse(cause, client, Some(status.as_u16()));
         }
     }
 
@@ -285,13 +308,13 @@ impl HttpService {
     fn count_failure(&self, error: &hyper::Error) {
         let cause = if error.is_timeout() { RefusalCause::Timeout } else { RefusalCause::InvalidHttp };
         if error.is_timeout() || error.is_parse() {
-            self.routes.refuse(cause, self.streams.endpoint, None);
+            self.routes.refuse(cause, self.peer, None);
         }
     }
 
     /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
     /// none to HTTP/1.0, so the response is left to the WebSocket.
-    async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn respond(&self, request: Request<Incoming>, client: ClientEndpoint) -> Response<ResponseBody> {
         let is_first = !self.requested.swap(true, Ordering::Relaxed);
         if self.routes.shutdown.is_draining() && !is_first && *request.method() == Method::GET {
             // A POST may be for an event stream that is still open.
@@ -303,14 +326,14 @@ impl HttpService {
         }
         let access = self.routes.access.as_deref();
         if let Some(Err(refused)) = access.map(|access| access.check(headers)) {
-            return with_cause(*refused.response, refused.cause).map(ResponseBody::Full);
+            return refused.into_response();
         }
         if let Some(events) = &self.routes.events {
             match events.route(&request) {
                 SseRoute::NotAnEventStream => {}
                 SseRoute::Respond(response) => return response,
                 SseRoute::Open(variant, first) => {
-                    return events.open(variant, first, headers, &self.streams);
+                    return events.open(variant, first, headers, client, &self.streams);
                 }
                 SseRoute::Send(sender, message) => {
                     return events.deliver_get(sender, message, headers, &self.streams).await;
@@ -326,6 +349,11 @@ impl HttpService {
         }
         let origin_is_listed = access.is_some_and(AccessControl::checks_origins);
         let signaller = self.routes.signaller.as_ref();
+        let admitted = access.filter(|_| upgrade::is_upgrade(&request)).map(|access| access.admit(client));
+        let permit = match admitted.transpose() {
+            Ok(permit) => permit.flatten(),
+            Err(refused) => return refused.into_response(),
+        };
         let (response, target) = match signaller::respond(signaller, &request, origin_is_listed) {
             Some(answer) => answer,
             None if self.routes.websockets => {
@@ -338,16 +366,11 @@ impl HttpService {
         if !discard(request.into_body()).await {
             return upgrade::plain(StatusCode::BAD_REQUEST, UPGRADE_BODY).map(ResponseBody::Full);
         }
-        *self.granted.lock() = Some((upgrade::encode(&response), target));
+        let response = upgrade::encode(&response);
+        *self.granted.lock() = Some(Granted { response, target, client, permit });
         self.upgrade.notify_one();
         std::future::pending().await
     }
-}
-
-/// Notes the cause of a refusal, which its status does not tell.
-fn with_cause<B>(mut response: Response<B>, cause: RefusalCause) -> Response<B> {
-    response.extensions_mut().insert(cause);
-    response
 }
 
 /// Reads a body up to its end. Returns false if it is too long or does not arrive in time.

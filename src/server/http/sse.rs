@@ -20,7 +20,7 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, Shared};
+use crate::server::conn::{self, ClientEndpoint, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
@@ -127,12 +127,13 @@ impl SseService {
         }
     }
 
-    /// Opens a stream, and returns the response that carries it.
+    /// Opens a stream for a client, and returns the response that carries it.
     pub(super) fn open(
         &self,
         variant: SseVariant,
         first: Option<Message>,
         headers: &HeaderMap,
+        client: ClientEndpoint,
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
         let policy = match variant {
@@ -142,9 +143,11 @@ impl SseService {
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return not_found();
         };
-        let permit = match self.shared.admission.admit_stream(streams.endpoint) {
+        let permit = match self.shared.admission.admit_stream(client) {
             Ok(permit) => permit,
-            Err(LimitKind::StreamsPerAddress) => return retry_later(StatusCode::TOO_MANY_REQUESTS, headers),
+            Err(kind) if kind.is_of_address() => {
+                return retry_later(StatusCode::TOO_MANY_REQUESTS, headers);
+            }
             Err(_) => return retry_later(StatusCode::SERVICE_UNAVAILABLE, headers),
         };
         let Some((registration, id, sender, inbox)) = self.registry.register(variant) else {
@@ -168,7 +171,7 @@ impl SseService {
         let (shared, alive) = (Arc::clone(&self.shared), streams.alive.clone());
         let upgrade = UpgradeRequest { path: "/".to_owned(), favored: false, from_page: true };
         let guard = (registration, permit, alive);
-        tokio::spawn(conn::run(stream, streams.endpoint, upgrade, |_| policy, shared, guard));
+        tokio::spawn(conn::run(stream, client, upgrade, |_| policy, shared, guard));
         cors::event_stream(receiver, headers)
     }
 

@@ -60,6 +60,14 @@ impl LimitKind {
         LimitKind::VARIANTS
     }
 
+    /// Returns true if it is a limit of one address.
+    pub(crate) const fn is_of_address(self) -> bool {
+        matches!(
+            self,
+            LimitKind::ConnectionsPerAddress | LimitKind::ConnectionRate | LimitKind::StreamsPerAddress
+        )
+    }
+
     /// Returns the name used in reports.
     pub fn name(self) -> &'static str {
         self.into()

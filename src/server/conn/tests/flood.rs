@@ -61,7 +61,8 @@ fn frames_by_turn(frames: u32, frame: fn() -> Incoming) -> Vec<u32> {
     let received = Arc::<AtomicU32>::default();
     let flood = Flood { frames, frame, received: Arc::clone(&received) };
     let upgrade = UpgradeRequest { path: "/key".to_owned(), favored: false, from_page: true };
-    let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
+    let endpoint =
+        ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false, behind_proxy: false };
     let policy = |shared: &Shared| Arc::clone(&shared.policy);
     let mut connection = pin!(run(flood, endpoint, upgrade, policy, Arc::clone(&shared), ()));
     let mut turns = Vec::new();
@@ -99,7 +100,8 @@ async fn flood_lets_other_connections_work_between_its_turns() {
     let received = Arc::<AtomicU32>::default();
     let flood = Flood { frames: u32::MAX, frame: || Incoming::Ping, received: Arc::clone(&received) };
     let upgrade = UpgradeRequest { path: "/flood".to_owned(), favored: false, from_page: true };
-    let endpoint = ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false };
+    let endpoint =
+        ClientEndpoint { remote: Some(Ipv4Addr::LOCALHOST.into()), tls: false, behind_proxy: false };
     let policy = |shared: &Shared| Arc::clone(&shared.policy);
     let flooding = tokio::spawn(run(flood, endpoint, upgrade, policy, Arc::clone(&shared), ()));
     tokio::task::yield_now().await;

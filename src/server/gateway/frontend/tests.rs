@@ -32,7 +32,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             head_timeout: timeout,
         };
         let (shared, max_message) = (Shared::new(&config), config.max_message);
-        let endpoint = ClientEndpoint { remote: None, tls: false };
+        let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
         let permit = shared.admission.admit_connection(endpoint).unwrap();
         let alive = Box::new((shared.shutdown.track(), permit));
         let frontend = Arc::new(Frontend {
@@ -41,6 +41,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             tls: None,
             tls_timeout: timeout,
             max_message,
+            proxies: TrustedProxies::default(),
         });
         let (mut client, server) = tokio::io::duplex(1024);
         tokio::spawn(frontend.serve_http(server, endpoint, alive));

@@ -59,8 +59,6 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     tells_broadcast: true,
     some_joiners_accept_nobody: true,
 };
-/// netflux 1.0.0-rc.14 chooses no ids above 2³¹ − 1, and its members may be asked for one.
-const NETFLUX_1: MeshFacts = MeshFacts { ids: 1..=0x7fff_ffff, ..NETFLUX_0 };
 /// Id 1 means a peer whose id is not known.
 const NETFLUX_2: MeshFacts = MeshFacts {
     chunk_length: 15_000,
@@ -86,8 +84,7 @@ impl MeshGroup {
     /// Returns the facts of this group.
     pub const fn facts(self) -> &'static MeshFacts {
         match self {
-            MeshGroup::Netflux0 => &NETFLUX_0,
-            MeshGroup::Netflux1 => &NETFLUX_1,
+            MeshGroup::Netflux0 | MeshGroup::Netflux1 => &NETFLUX_0,
             MeshGroup::Netflux2 => &NETFLUX_2,
             MeshGroup::Netflux3 => &NETFLUX_3,
             MeshGroup::Netflux4 => &NETFLUX_4,

@@ -5,8 +5,10 @@
 //! facts are from the published clients and from recordings of their channels (`compat-tests/golden-mesh`).
 
 mod group;
+mod peer;
 mod protobuf;
 mod user_message;
 
 pub use group::{IdChoice, MeshFacts, MeshGroup};
+pub use peer::{ChannelFrame, MAX_PEER_CHANNELS, MeshChannel, MeshPeer, Neighbor, PeerAction};
 pub use user_message::{ChunkError, ChunkWriter, ChunkedMessage, MAX_OPEN_MESSAGES, MessageChunk};

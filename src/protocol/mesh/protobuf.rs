@@ -33,6 +33,18 @@ impl Fields {
         self.bytes(field, &value.0)
     }
 
+    /// Appends packed numbers; no field if there are none, as protobufjs.
+    pub(super) fn packed(self, field: u32, values: &[u32]) -> Self {
+        if values.is_empty() {
+            return self;
+        }
+        let mut packed = Vec::new();
+        for value in values {
+            encode_varint((*value).into(), &mut packed);
+        }
+        self.bytes(field, &packed)
+    }
+
     pub(super) fn into_bytes(self) -> Bytes {
         self.0.into()
     }
@@ -105,9 +117,36 @@ impl ReadFields {
         }
     }
 
+    /// Returns a text, if the field has one.
+    pub(super) fn text(&self, field: u32) -> Option<String> {
+        String::from_utf8(self.bytes(field)?.into()).ok()
+    }
+
     /// Returns a nested message, if the field has one.
     pub(super) fn message(&self, field: u32) -> Option<ReadFields> {
         ReadFields::read(&self.bytes(field)?)
+    }
+
+    /// Returns numbers, packed or not, at most `max` of them.
+    pub(super) fn numbers(&self, field: u32, max: usize) -> Vec<u32> {
+        let mut found = Vec::new();
+        for (number, value) in &self.0 {
+            match value {
+                Value::Number(value) if *number == field => found.push(*value),
+                Value::Bytes(bytes) if *number == field => {
+                    let mut rest = bytes.clone();
+                    while !rest.is_empty() && found.len() < max {
+                        match decode_varint(&mut rest) {
+                            Ok(value) => found.push(value as u32),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Value::Number(_) | Value::Bytes(_) => {}
+            }
+        }
+        found.truncate(max);
+        found
     }
 }
 
@@ -120,12 +159,22 @@ mod tests {
         let bytes = Fields::new()
             .number(1, u32::MAX)
             .message(2, Fields::new().bytes(3, b"text").number(4, 0))
+            .packed(5, &[1, 300, u32::MAX])
+            .packed(6, &[])
             .into_bytes();
         let fields = ReadFields::read(&bytes).unwrap();
         assert_eq!(fields.number(1), u32::MAX);
         let inner = fields.message(2).unwrap();
-        assert_eq!(inner.bytes(3), Some(Bytes::from_static(b"text")));
-        assert_eq!((inner.has(4), inner.number(4), inner.has(5)), (true, 0, false));
+        assert_eq!((inner.text(3).as_deref(), inner.has(4), inner.number(4)), (Some("text"), true, 0));
+        assert_eq!(fields.numbers(5, 9), [1, 300, u32::MAX]);
+        assert_eq!(fields.numbers(5, 2), [1, 300]);
+        assert!(!fields.has(6));
+    }
+
+    #[test]
+    fn unpacked_numbers_are_read_as_packed_ones() {
+        let bytes = Fields::new().number(1, 7).number(1, 8).into_bytes();
+        assert_eq!(ReadFields::read(&bytes).unwrap().numbers(1, 9), [7, 8]);
     }
 
     #[test]

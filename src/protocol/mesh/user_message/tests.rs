@@ -51,7 +51,7 @@ proptest! {
         group in any_group(),
         messages in prop::collection::vec((0usize..70_000, any::<bool>(), any::<bool>(), 1usize..40_000), 1..5),
     ) {
-        let mut writer = ChunkWriter::new(group, 1 << 20);
+        let mut writer = ChunkWriter::new(group, 1 << 20, 0);
         let (mut out, mut expected) = (Vec::new(), Vec::new());
         for (number, (length, is_text, is_broadcast, chunk)) in messages.into_iter().enumerate() {
             let data: Vec<u8> = (0..length).map(|at| (at * 31 + number) as u8).collect();
@@ -76,7 +76,7 @@ proptest! {
         let messages: Vec<Vec<u8>> = (0..3u8).map(|k| vec![k; 50_000 + usize::from(k)]).collect();
         let mut left: Vec<Vec<MessageChunk>> =
             (0..3).map(|k| chunks(&messages[k], 9_000, false, true, k as u32)).collect();
-        let mut writer = ChunkWriter::new(group, 1 << 20);
+        let mut writer = ChunkWriter::new(group, 1 << 20, 0);
         let mut out = Vec::new();
         for k in order.into_iter().chain((0..3).cycle().take(30)) {
             if !left[k].is_empty() {
@@ -104,7 +104,7 @@ proptest! {
 #[test]
 fn too_long_message_is_dropped_whole_and_the_next_passes() {
     for &group in MeshGroup::ALL {
-        let mut writer = ChunkWriter::new(group, 20_000);
+        let mut writer = ChunkWriter::new(group, 20_000, 0);
         let mut out = Vec::new();
         let long = chunks(&[7; 20_001], 15_000, false, true, 1);
         assert_eq!(writer.push(&long[0], &mut out), Err(ChunkError::TooLong));
@@ -119,7 +119,7 @@ fn too_long_message_is_dropped_whole_and_the_next_passes() {
 
 #[test]
 fn gap_in_a_message_drops_the_rest_of_it() {
-    let mut writer = ChunkWriter::new(MeshGroup::Netflux4, 1 << 20);
+    let mut writer = ChunkWriter::new(MeshGroup::Netflux4, 1 << 20, 0);
     let mut out = Vec::new();
     let parts = chunks(&[7; 50_000], 15_000, true, true, 1);
     writer.push(&parts[0], &mut out).unwrap();
@@ -130,7 +130,7 @@ fn gap_in_a_message_drops_the_rest_of_it() {
 
 #[test]
 fn unfinished_messages_have_a_bound() {
-    let mut writer = ChunkWriter::new(MeshGroup::Netflux1, 1 << 20);
+    let mut writer = ChunkWriter::new(MeshGroup::Netflux1, 1 << 20, 0);
     let mut out = Vec::new();
     for message in 0..MAX_OPEN_MESSAGES as u32 {
         writer.push(&chunks(&[7; 50_000], 10_000, true, true, message)[0], &mut out).unwrap();
@@ -147,13 +147,13 @@ fn binary_header_is_read() {
     assert!(chunk.is_text && chunk.is_broadcast);
     assert_eq!((chunk.total, chunk.offset, &chunk.data[..]), (2, 0, &b"m0"[..]));
     let mut out = Vec::new();
-    ChunkWriter::new(MeshGroup::Netflux1, 9).push(&chunk, &mut out).unwrap();
+    ChunkWriter::new(MeshGroup::Netflux1, 9, 0).push(&chunk, &mut out).unwrap();
     assert_eq!(out, [written]);
     // A typed array is bytes: sent on as `Uint8Array`.
     let array =
         decode(MeshGroup::Netflux0, &Bytes::from_static(b"\0\0\0\x02\x0a\0\0\0\0\0ab"), false).unwrap();
     let mut out = Vec::new();
-    ChunkWriter::new(MeshGroup::Netflux0, 9).push(&array, &mut out).unwrap();
+    ChunkWriter::new(MeshGroup::Netflux0, 9, 0).push(&array, &mut out).unwrap();
     assert_eq!(out, [Bytes::from_static(b"\0\0\0\x02\x02\0\0\0\0\0ab")]);
     for bad in [&b"\0\0\0\x02\x03\x01\0\0\0\0m"[..], b"\0\0\0\x02\x03\x01\0\0\0\x01m0", b"\0\0\0\x02"] {
         assert_eq!(decode(MeshGroup::Netflux0, &Bytes::copy_from_slice(bad), true), None, "{bad:?}");

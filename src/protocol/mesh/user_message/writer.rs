@@ -53,9 +53,10 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Creates a writer for receivers of `group`, for messages of at most `max_message` bytes.
-    pub fn new(group: MeshGroup, max_message: u32) -> Self {
-        ChunkWriter { group, max_message, last_number: 0, open: Vec::new() }
+    /// Creates a writer for receivers of `group`, for messages of at most `max_message` bytes. The first one
+    /// in chunks has the number behind `last_number`.
+    pub fn new(group: MeshGroup, max_message: u32, last_number: u16) -> Self {
+        ChunkWriter { group, max_message, last_number, open: Vec::new() }
     }
 
     /// Returns the number of bytes that wait for more of their message.

@@ -1,0 +1,144 @@
+//! The ways into a group: through a member by signaling, through members that other peers of the bridge
+//! know, or as the first, who lets others in.
+
+use std::time::Instant;
+
+use super::{DescriptionKind, Entry, MAX_LISTED, MeshChannel, MeshPeer, Neighbor, PeerAction, Progress};
+
+impl MeshPeer {
+    /// Joins by signaling: the offer of the channel that is returned goes to a member.
+    pub fn join(&mut self, now: Instant) -> Option<MeshChannel> {
+        if self.progress != Progress::Idle {
+            return None;
+        }
+        self.progress = Progress::Joining { since: now };
+        let label = self.group.protocol().label(self, true);
+        let channel = self.add_channel(None, None, DescriptionKind::Offer, now)?;
+        self.actions.push(PeerAction::Offer { channel, label });
+        Some(channel)
+    }
+
+    /// Takes the answer that came by signaling.
+    pub fn answered(&mut self, channel: MeshChannel, answer: String) {
+        if let Some(known) =
+            self.channel_mut(channel).filter(|known| known.via.is_none() && !known.is_answered)
+        {
+            known.is_answered = true;
+            self.actions.push(PeerAction::Accept { channel, answer });
+        }
+    }
+
+    /// Joins through members that other peers of the bridge know. Only for groups whose facts have
+    /// [`some_joiners_accept_nobody`](crate::protocol::mesh::MeshFacts::some_joiners_accept_nobody). Without
+    /// a neighbor it is a member at once.
+    pub fn join_through(&mut self, neighbors: &[Neighbor], network: u32, now: Instant) {
+        if self.progress != Progress::Idle {
+            return;
+        }
+        self.progress = Progress::Joining { since: now };
+        self.network = network;
+        self.introducer = neighbors.first().map_or(0, |neighbor| neighbor.owner);
+        self.awaited = neighbors.iter().take(MAX_LISTED).map(|neighbor| neighbor.member).collect();
+        self.group.protocol().introduce(self, neighbors);
+        self.complete_if_connected();
+    }
+
+    /// Becomes the first member of the network with this id, and lets others in; a member only begins to let
+    /// others in.
+    pub fn open_door(&mut self, network: u32) {
+        if self.progress == Progress::Idle {
+            self.network = network;
+            self.progress = Progress::Member;
+            self.actions.push(PeerAction::Joined);
+        }
+        self.keeps_door = true;
+    }
+
+    /// Returns the id of the network, which peers that join through neighbors need.
+    pub fn network(&self) -> u32 {
+        self.network
+    }
+
+    /// Takes the offer of a client that came by signaling, and will get `id`, or the next that is free. The
+    /// answer is the caller's to send.
+    pub fn called(&mut self, offer: String, id: u32, now: Instant) -> Option<MeshChannel> {
+        if !self.keeps_door || self.progress != Progress::Member {
+            return None;
+        }
+        let channel = self.add_channel(None, None, DescriptionKind::Answer, now)?;
+        self.channel_mut(channel)?.admitted_as = Some(id);
+        self.actions.push(PeerAction::Answer { channel, offer });
+        Some(channel)
+    }
+
+    /// Gives an id to a client that joins, and returns the id and the members of which the client is told.
+    pub(super) fn admit(&mut self, channel: MeshChannel) -> Option<(u32, Vec<u32>)> {
+        let members: Vec<u32> = self.members().map(|(member, _)| member).collect();
+        let siblings = self.siblings.iter().filter(|(_, is_member)| **is_member).map(|(id, _)| *id);
+        let others: Vec<u32> = members.into_iter().chain(siblings).collect();
+        let ids = self.group.facts().ids.clone();
+        let mut id = self.channel_mut(channel)?.admitted_as.take()?;
+        while !ids.contains(&id)
+            || id == self.id
+            || self.channel_to(id).is_some()
+            || self.siblings.contains_key(&id)
+        {
+            id = if ids.contains(&id) { id.wrapping_add(1) } else { *ids.start() };
+        }
+        self.channel_mut(channel)?.member = Some(id);
+        Some((id, others))
+    }
+
+    /// The member through which this peer joins has presented itself.
+    pub(super) fn enter(&mut self, channel: MeshChannel, member: u32, now: Instant) -> Option<()> {
+        let is_joining = matches!(self.progress, Progress::Joining { .. });
+        if !is_joining || self.entry.is_some() {
+            return None;
+        }
+        self.channel_mut(channel).filter(|known| known.via.is_none())?.member = Some(member);
+        self.entry = Some(Entry { channel, member, since: now });
+        Some(())
+    }
+
+    /// Takes a list of members, and returns those to connect to.
+    pub(super) fn await_members(&mut self, ids: &[u32]) -> Vec<u32> {
+        let mut unknown = Vec::new();
+        for &id in ids.iter().take(MAX_LISTED) {
+            if self.listed.len() < MAX_LISTED && !self.listed.contains(&id) {
+                self.listed.push(id);
+            }
+            let is_self = id == self.id || self.entry.is_some_and(|entry| entry.member == id);
+            if !is_self && !self.siblings.contains_key(&id) && self.channel_to(id).is_none() {
+                unknown.push(id);
+                if !self.awaited.contains(&id) {
+                    self.awaited.push(id);
+                }
+            }
+        }
+        unknown
+    }
+
+    /// A member that was awaited is connected, or will not be.
+    pub(super) fn connected_or_given_up(&mut self, member: u32) {
+        self.awaited.retain(|awaited| *awaited != member);
+        self.complete_if_connected();
+    }
+
+    pub(super) fn complete_if_connected(&mut self) {
+        if matches!(self.progress, Progress::Joining { .. }) && self.awaited.is_empty() {
+            self.group.protocol().completed(self);
+        }
+    }
+
+    /// This peer is a member, and so are the clients to which it is connected.
+    pub(super) fn become_member(&mut self) {
+        if !matches!(self.progress, Progress::Joining { .. }) {
+            return;
+        }
+        self.progress = Progress::Member;
+        self.actions.push(PeerAction::Joined);
+        for (channel, _) in self.open_channels() {
+            self.link(channel);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! A peer in the place of a real client, against recordings of real clients, and against anything.
+
+mod goldens;
+mod properties;
+mod recording;

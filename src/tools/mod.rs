@@ -72,7 +72,9 @@ enum Tool {
 
 /// Returns true if this first argument names a command, and is not an option of the gateway.
 pub fn is_named(argument: &OsString) -> bool {
-    Tool::command().get_subcommands().any(|tool| tool.get_name() == argument)
+    // The tools' command lines are not built for a server: they would stay in its memory.
+    let is_option = argument.as_encoded_bytes().starts_with(b"-");
+    !is_option && Tool::command().get_subcommands().any(|tool| tool.get_name() == argument)
 }
 
 /// Runs the command that `arguments` name, of which the first is the program's name. Returns its exit code.

@@ -1,5 +1,5 @@
-//! The serialized form of every variant, in bytes written by hand after the specification of `postcard`. Nodes
-//! of different versions exchange it, so that it must not change: a new variant comes last.
+//! The serialized form of every variant, in bytes written by hand after the specification of `postcard`.
+//! Nodes of different versions exchange it, so that it must not change: a new variant comes last.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

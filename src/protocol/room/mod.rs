@@ -133,6 +133,14 @@ impl<H: Clone> Room<H> {
         }
     }
 
+    /// Evicts every peer, so that the room is empty.
+    pub(crate) fn close(&mut self, reason: &Reason, deliver: &mut impl EventSink<H>) {
+        let room = std::mem::take(self);
+        for entry in room.peers.keys().filter_map(|peer| room.peers.get(peer)) {
+            deliver(&entry.handle, Event::Evicted(reason.clone()));
+        }
+    }
+
     /// Ends the peer's membership, but not its links (of an opener that opens another key).
     pub(crate) fn drop_membership(&mut self, peer: PeerId) {
         self.demote(peer);

@@ -355,7 +355,10 @@ impl<T: Transport, G> Driver<T, G> {
             Wake::Timer if self.must_shed() => {
                 return Some(self.close_at_once(CloseTrigger::MemoryLimit, &Reason::Overloaded));
             }
-            Wake::Timer => self.disarm(),
+            Wake::Timer => {
+                self.membership.resume();
+                self.disarm();
+            }
             Wake::SlowConsumer => {
                 *trigger = CloseTrigger::SlowConsumer;
                 self.close(&Reason::SlowConsumer, outputs);
@@ -468,27 +471,6 @@ impl<T: Transport, G> Driver<T, G> {
     fn disarm(&mut self) {
         let at = std::mem::replace(&mut self.armed_at, NEVER);
         self.shared.timers.cancel(self.membership.peer(), at);
-    }
-
-    /// Notes and logs the end of the connection.
-    fn log_end(&mut self, cause: &EndCause) {
-        self.disarm();
-        let lasted_s = u32::try_from(self.opened.elapsed(&self.shared.timers).as_secs()).unwrap_or(u32::MAX);
-        let id = self.membership.peer();
-        match cause {
-            EndCause::Panicked => self.shared.telemetry.count_panic(),
-            EndCause::ServerClosed(trigger, _) => {
-                trigger.limit().into_iter().for_each(|kind| self.shared.telemetry.count_limit(kind));
-            }
-            _ => {}
-        }
-        if let Some(activity) = &self.shared.activity {
-            activity.count_end(cause.side(), cause.name(), self.membership.outbox().queued_bytes());
-        }
-        match &self.span {
-            None => cause.log(id, lasted_s),
-            Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
-        }
     }
 }
 

@@ -84,6 +84,7 @@ impl CloseTrigger {
             Reason::TooManyRooms => CloseTrigger::RoomLimit,
             Reason::TooManyMembers => CloseTrigger::MemberLimit,
             Reason::TooManyJoiners => CloseTrigger::JoinerLimit,
+            Reason::Moved | Reason::Unreachable => CloseTrigger::Dialect,
             _ => CloseTrigger::MemoryLimit,
         }
     }

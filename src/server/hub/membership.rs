@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::elsewhere::Waiting;
 use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::rate::ReadRate;
-use super::{Hub, Outbox, RoomCell, RoomState};
+use super::room_cell::{LocalRoom, RoomCell, RoomState};
+use super::{Hub, Outbox};
 use crate::protocol::model::{
     Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,
 };
@@ -16,15 +18,15 @@ use crate::server::telemetry::LimitKind;
 /// The rooms of one connection.
 #[derive(Debug)]
 pub struct Membership {
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     peer: PeerId,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     /// The room in which it became a member last.
-    member_of: Option<Arc<RoomCell>>,
+    pub(super) member_of: Option<Arc<RoomCell>>,
     /// The room it joined last. The same as `member_of` in the dialects whose key is the path.
-    joined: Option<Arc<RoomCell>>,
+    pub(super) joined: Option<Arc<RoomCell>>,
     /// Parts that most connections have none of.
-    uncommon: Option<Box<Uncommon>>,
+    pub(super) uncommon: Option<Box<Uncommon>>,
 }
 
 /// Most bytes that are on their way from a client: what the kernels on both sides hold of a connection.
@@ -32,10 +34,10 @@ const MAX_IN_FLIGHT: usize = 32 << 20;
 
 /// The uncommon state of a connection.
 #[derive(Debug, Default)]
-struct Uncommon {
+pub(super) struct Uncommon {
     /// Rooms replaced by others as the rooms of the connection, in which it may still be a member or an
     /// endpoint of links.
-    previous: Vec<Arc<RoomCell>>,
+    pub(super) previous: Vec<Arc<RoomCell>>,
     /// Present while the peer sends more than is received.
     pressure: Option<Pressure>,
     /// Bytes that may still be on their way to a peer that did not read, and has left by now. They are read
@@ -43,6 +45,8 @@ struct Uncommon {
     in_flight: usize,
     /// Present if the rate of connections is limited.
     rate: Option<ReadRate>,
+    /// Present while a room at another node has not answered, or it is not known which node has it.
+    pub(super) waiting: Option<Box<Waiting>>,
 }
 
 thread_local! {
@@ -52,9 +56,9 @@ thread_local! {
 
 /// The outcome of a command.
 #[derive(Clone, Copy, Debug)]
-struct Applied {
-    role: RoomRole,
-    room_is_empty: bool,
+pub(super) struct Applied {
+    pub(super) role: RoomRole,
+    pub(super) room_is_empty: bool,
 }
 
 impl Membership {
@@ -78,10 +82,24 @@ impl Membership {
     /// opened before, unless the command keeps other rooms. Without an effect if a limit is reached, which is
     /// a refusal.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
+        if self.is_waiting() {
+            return self.defer(Some(key.clone()), command);
+        }
         let keep_other_rooms = matches!(command, Command::Open(Open { keep_other_rooms: true, .. }));
         let mut deliveries = self.deliveries();
         let (cell, applied) = loop {
-            let cell = match self.hub.room(key) {
+            let found = match self.hub.directory.get() {
+                None => self.hub.room(key),
+                Some(_) => match self.locate(key) {
+                    Ok(Some(cell)) => Ok(cell),
+                    Ok(None) => {
+                        drop(deliveries);
+                        return self.wait_for_place(key.clone(), command);
+                    }
+                    Err(reason) => Err(reason),
+                },
+            };
+            let cell = match found {
                 Ok(cell) => cell,
                 Err(reason) => {
                     drop(deliveries);
@@ -89,14 +107,18 @@ impl Membership {
                 }
             };
             let mut state = cell.state.lock();
-            if state.removed {
+            let RoomState::Here(local) = &mut *state else {
+                drop((state, deliveries));
+                return self.enter_elsewhere(cell, command, keep_other_rooms);
+            };
+            if local.removed {
                 continue;
             }
-            if let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room) {
+            if let Some(reason) = local.room.refusal(self.peer, &command, self.hub.limits.room) {
                 drop((state, deliveries));
                 return self.refuse(reason);
             }
-            let applied = self.apply(&mut state, command, &mut deliveries);
+            let applied = self.apply(local, command, &mut deliveries);
             drop(state);
             break (cell, applied);
         };
@@ -105,7 +127,7 @@ impl Membership {
         self.track(cell, applied, keep_other_rooms);
     }
 
-    fn apply(&self, state: &mut RoomState, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
+    fn apply(&self, state: &mut LocalRoom, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
         let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
         let mut rng = RNG.take().unwrap_or_default();
         let role = state.room.apply(self.peer, &self.outbox, command, &mut rng, &mut deliver);
@@ -114,7 +136,7 @@ impl Membership {
     }
 
     /// Records the room under the role that the peer has in it now.
-    fn track(&mut self, cell: Arc<RoomCell>, applied: Applied, keep_other_rooms: bool) {
+    pub(super) fn track(&mut self, cell: Arc<RoomCell>, applied: Applied, keep_other_rooms: bool) {
         let current = match applied.role {
             RoomRole::None if applied.room_is_empty => return self.hub.remove_if_empty(&cell),
             RoomRole::None => return,
@@ -124,7 +146,7 @@ impl Membership {
         let replaced = current.replace(Arc::clone(&cell));
         let Some(replaced) = replaced.filter(|replaced| !Arc::ptr_eq(replaced, &cell)) else { return };
         if applied.role == RoomRole::Member && !keep_other_rooms {
-            replaced.state.lock().room.drop_membership(self.peer);
+            replaced.state.lock().drop_membership(self.peer);
         }
         self.add_previous(replaced);
     }
@@ -148,13 +170,22 @@ impl Membership {
     /// Applies a command in the room it concerns, among those entered. Returns false, without an effect, if
     /// there is none.
     pub fn command(&mut self, command: Command) -> bool {
+        if self.is_waiting() {
+            self.defer(None, command);
+            return true;
+        }
         match command {
             Command::Relay { to, message, sender } => self.relay(to, message, sender),
             Command::ReplyOnBehalf { link, .. } => {
                 let Some(cell) = self.room_of_link(link) else { return false };
                 let mut deliveries = self.deliveries();
                 // Changes no role.
-                self.apply(&mut cell.state.lock(), command, &mut deliveries);
+                match &mut *cell.state.lock() {
+                    RoomState::Here(local) => {
+                        self.apply(local, command, &mut deliveries);
+                    }
+                    RoomState::Elsewhere(remote) => remote.command(command, false),
+                }
                 let pressure = deliveries.finish();
                 self.put_pressure(pressure);
                 true
@@ -181,8 +212,13 @@ impl Membership {
             return false;
         };
         let mut deliveries = self.deliveries();
-        let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-        cell.state.lock().room.relay(self.peer, &self.outbox, to, message, sender, &mut deliver);
+        match &mut *cell.state.lock() {
+            RoomState::Here(local) => {
+                let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
+                local.room.relay(self.peer, &self.outbox, to, message, sender, &mut deliver);
+            }
+            RoomState::Elsewhere(remote) => remote.command(Command::Relay { to, message, sender }, false),
+        }
         let pressure = deliveries.finish();
         self.put_pressure(pressure);
         true
@@ -193,16 +229,26 @@ impl Membership {
         let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
-            if let Some(reason) = state.room.refusal(self.peer, &command, self.hub.limits.room) {
+            let RoomState::Here(local) = &mut *state else {
+                drop((state, deliveries));
+                self.command_elsewhere(cell, command);
+                return true;
+            };
+            if let Some(reason) =
+                local.room.refusal(self.peer, &command, self.hub.limits.room).or_else(|| {
+                    let directory = self.hub.directory.get()?;
+                    (!directory.may_decide(&cell.key)).then_some(Reason::Moved)
+                })
+            {
                 drop((state, deliveries));
                 self.refuse(reason);
                 return true;
             }
             // Without an effect, if the peer is no longer in the room.
-            if state.room.role(self.peer) == RoomRole::None {
-                Applied { role: RoomRole::None, room_is_empty: state.room.is_empty() }
+            if local.room.role(self.peer) == RoomRole::None {
+                Applied { role: RoomRole::None, room_is_empty: local.room.is_empty() }
             } else {
-                self.apply(&mut state, command, &mut deliveries)
+                self.apply(local, command, &mut deliveries)
             }
         };
         let pressure = deliveries.finish();
@@ -224,7 +270,7 @@ impl Membership {
             .chain(self.uncommon.iter().flat_map(|uncommon| uncommon.previous.iter().rev()));
         let mut found = None;
         if self.joined.is_some() || self.uncommon.is_some() {
-            let has_link = |cell: &&Arc<RoomCell>| cell.state.lock().room.is_endpoint_of(self.peer, link);
+            let has_link = |cell: &&Arc<RoomCell>| cell.state.lock().is_endpoint_of(self.peer, link);
             found = self.member_of.iter().chain(others).find(has_link);
         }
         found.or(self.member_of.as_ref())
@@ -234,7 +280,7 @@ impl Membership {
     /// not marked before.
     pub fn mark_mixed(&mut self, link: LinkId) -> bool {
         let Some(cell) = self.room_of_link(link).or(self.joined.as_ref()) else { return false };
-        !std::mem::replace(&mut cell.state.lock().mixed, true)
+        cell.state.lock().mark_mixed(link)
     }
 
     /// Leaves every room. The other endpoints of its links are told whether the connection ended with a
@@ -242,7 +288,9 @@ impl Membership {
     pub fn leave(&mut self, normal_closure: bool) {
         let current = [self.member_of.take(), self.joined.take()];
         let previous = self.uncommon.as_mut().map(|uncommon| std::mem::take(&mut uncommon.previous));
-        for cell in current.into_iter().flatten().chain(previous.into_iter().flatten()) {
+        let waiting = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.take());
+        let asked = waiting.and_then(|waiting| (*waiting).into_asked());
+        for cell in current.into_iter().flatten().chain(previous.into_iter().flatten()).chain(asked) {
             self.leave_room(&cell, normal_closure);
         }
     }
@@ -252,9 +300,17 @@ impl Membership {
         let mut deliveries = Deliveries::new(&self.outbox, &self.hub.memory, true);
         let is_empty = {
             let mut state = cell.state.lock();
-            let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-            state.room.leave(self.peer, normal_closure, &mut deliver);
-            state.room.is_empty()
+            match &mut *state {
+                RoomState::Here(local) => {
+                    let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
+                    local.room.leave(self.peer, normal_closure, &mut deliver);
+                    local.room.is_empty()
+                }
+                RoomState::Elsewhere(remote) => {
+                    remote.leave(normal_closure);
+                    false
+                }
+            }
         };
         drop(deliveries);
         if is_empty {
@@ -269,11 +325,11 @@ impl Membership {
         Deliveries::new(&self.outbox, &self.hub.memory, self.pressure().is_some())
     }
 
-    fn pressure(&self) -> Option<&Pressure> {
+    pub(super) fn pressure(&self) -> Option<&Pressure> {
         self.uncommon.as_ref()?.pressure.as_ref()
     }
 
-    fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
+    pub(super) fn put_pressure(&mut self, pressure: Option<Box<Pressure>>) {
         if let Some(pressure) = pressure {
             self.press(*pressure);
         }
@@ -291,11 +347,13 @@ impl Membership {
         }
     }
 
-    fn end_pressure(&mut self) {
+    pub(super) fn end_pressure(&mut self) {
         let pressure = self.uncommon.as_mut().and_then(|uncommon| uncommon.pressure.take());
         if let Some(pressure) = pressure {
-            if let (PressureCause::Member(_) | PressureCause::Joiner(_), Some(uncommon)) =
-                (&pressure.cause, &mut self.uncommon)
+            if let (
+                PressureCause::Member(_) | PressureCause::Joiner(_) | PressureCause::Elsewhere(..),
+                Some(uncommon),
+            ) = (&pressure.cause, &mut self.uncommon)
             {
                 uncommon.in_flight = MAX_IN_FLIGHT;
             }
@@ -303,7 +361,7 @@ impl Membership {
         }
     }
 
-    fn refuse(&mut self, reason: Reason) {
+    pub(super) fn refuse(&mut self, reason: Reason) {
         self.put_pressure(Some(Box::new(Pressure::new(PressureCause::Refused(reason)))));
     }
 
@@ -332,6 +390,7 @@ impl Membership {
         let Some(uncommon) = &mut self.uncommon else { return false };
         let count = || self.hub.telemetry.count_limit(LimitKind::MessageRate);
         let over_rate = uncommon.rate.as_mut().is_some_and(|rate| rate.is_paused(now, count));
+        let over_rate = over_rate || uncommon.waiting.as_ref().is_some_and(|waiting| waiting.is_paused());
         let Some(pressure) = &mut uncommon.pressure else { return over_rate };
         match pressure.poll(now) {
             Reading::Free => {
@@ -345,10 +404,11 @@ impl Membership {
 
     /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
     pub(in crate::server) fn deadline(&self) -> Option<Instant> {
-        let Uncommon { pressure, rate, .. } = &**self.uncommon.as_ref()?;
+        let Uncommon { pressure, rate, waiting, .. } = &**self.uncommon.as_ref()?;
         let pressure = pressure.as_ref().and_then(Pressure::deadline);
         let rate = rate.as_ref().and_then(ReadRate::deadline);
-        pressure.into_iter().chain(rate).min()
+        let waiting = waiting.as_ref().map(|waiting| waiting.deadline());
+        pressure.into_iter().chain(rate).chain(waiting).min()
     }
 
     /// Handles what is due at `now`.
@@ -357,8 +417,12 @@ impl Membership {
         if let Some(rate) = &mut uncommon.rate {
             rate.on_timeout(now);
         }
+        let is_lost = uncommon.waiting.as_ref().is_some_and(|waiting| waiting.deadline() <= now);
         if uncommon.pressure.as_ref().is_some_and(|pressure| pressure.on_timeout(now)) {
             self.end_pressure();
+        }
+        if is_lost {
+            self.refuse(Reason::Unreachable);
         }
     }
 
@@ -370,6 +434,7 @@ impl Membership {
             PressureCause::Member(_)
             | PressureCause::Joiner(_)
             | PressureCause::Itself(_)
+            | PressureCause::Elsewhere(..)
             | PressureCause::NoReceiver => None,
         }
     }

@@ -4,21 +4,24 @@
 //! the order of events in a room is their order on every connection; the receivers are woken after it is
 //! unlocked. No two rooms are locked at once.
 
+mod directory;
+mod elsewhere;
 mod membership;
 mod outbox;
 mod pressure;
 mod rate;
+mod room_cell;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+pub use directory::{Directory, Hold, Location, RemoteReader, RemoteRoom};
 pub use membership::Membership;
 pub use outbox::{Outbox, Overflow};
 
@@ -27,8 +30,10 @@ use super::sharded::Sharded;
 use super::telemetry::Telemetry;
 use crate::config::ServerLimits;
 use crate::protocol::model::{PeerId, Reason, RoomKey};
-use crate::protocol::room::{Room, RoomLimits};
+use crate::protocol::room::RoomLimits;
+use pressure::Deliveries;
 use rate::ReadRates;
+use room_cell::{RoomCell, RoomEntry};
 
 /// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
@@ -50,6 +55,8 @@ pub struct Hub {
     limits: HubLimits,
     memory: Arc<MemoryBudget>,
     telemetry: Arc<Telemetry>,
+    /// Present if the server is a node of a cluster.
+    directory: OnceLock<Box<dyn Directory>>,
 }
 
 /// Limits of rooms, and of what is read from one connection.
@@ -73,46 +80,6 @@ impl HubLimits {
             rates: ReadRates { messages: limits.max_message_rate, bytes: limits.max_byte_rate },
         }
     }
-}
-
-/// One room and its lock.
-#[derive(Debug)]
-struct RoomCell {
-    key: RoomKey,
-    state: Mutex<RoomState>,
-}
-
-/// A room in its shard, found by the key that the room stores.
-#[derive(Debug)]
-struct RoomEntry(Arc<RoomCell>);
-
-impl Borrow<RoomKey> for RoomEntry {
-    fn borrow(&self) -> &RoomKey {
-        &self.0.key
-    }
-}
-
-impl PartialEq for RoomEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for RoomEntry {}
-
-impl Hash for RoomEntry {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.0.key.hash(hasher);
-    }
-}
-
-#[derive(Debug, Default)]
-struct RoomState {
-    room: Room<Outbox>,
-    /// Clients of different generations were linked in it.
-    mixed: bool,
-    /// The room is no longer in its shard; a peer that wants to enter must look it up again.
-    removed: bool,
 }
 
 impl Default for Hub {
@@ -142,7 +109,15 @@ impl Hub {
             limits: HubLimits::new(limits),
             memory,
             telemetry,
+            directory: OnceLock::new(),
         }
+    }
+
+    /// Makes the hub one of a cluster, whose rooms are where `directory` says. Without an effect if it is one
+    /// already.
+    pub fn set_directory(&self, directory: Box<dyn Directory>) {
+        // The first one stays.
+        let _ = self.directory.set(directory);
     }
 
     /// Creates a hub without rooms.
@@ -177,9 +152,11 @@ impl Hub {
                 peers.clear();
                 links.clear();
                 {
-                    let state = cell.state.lock();
-                    peers.extend(state.room.peers());
-                    links.extend(state.room.links());
+                    let mut state = cell.state.lock();
+                    if let Some(local) = state.local() {
+                        peers.extend(local.room.peers());
+                        links.extend(local.room.links());
+                    }
                 }
                 if !peers.is_empty() {
                     visit((self.report_hasher.hash_one(&cell.key) >> 32) as u32, &peers, &links);
@@ -197,25 +174,50 @@ impl Hub {
     /// # Errors
     /// There is none, and there must be no more rooms.
     fn room(&self, key: &RoomKey) -> Result<Arc<RoomCell>, Reason> {
-        let mut shard = self.shard(key).lock();
+        self.room_in(&mut self.shard(key).lock(), key)
+    }
+
+    /// Returns the room with this key in its shard, which is created if there is none.
+    #[allow(clippy::mutable_key_type, reason = "the key by which an entry is hashed does not change")]
+    fn room_in(&self, shard: &mut HashSet<RoomEntry>, key: &RoomKey) -> Result<Arc<RoomCell>, Reason> {
         if let Some(room) = shard.get(key) {
             return Ok(Arc::clone(&room.0));
         }
         let more = |count: u32| count.checked_add(1).filter(|count| *count <= self.limits.max_rooms);
         let counted = self.room_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         counted.map_err(|_| Reason::TooManyRooms)?;
-        let cell = Arc::new(RoomCell { key: key.clone(), state: Mutex::default() });
+        let cell = RoomCell::here(key.clone());
         shard.insert(RoomEntry(Arc::clone(&cell)));
         Ok(cell)
+    }
+
+    /// Evicts every peer of a room of this process, and removes the room.
+    pub fn close_room(&self, key: &RoomKey, reason: &Reason) {
+        let found = self.shard(key).lock().get(key).map(|room| Arc::clone(&room.0));
+        let Some(cell) = found else { return };
+        {
+            // The queue of the sender, which nobody is.
+            let nobody = Outbox::new(0);
+            let mut deliveries = Deliveries::new(&nobody, &self.memory, true);
+            let mut state = cell.state.lock();
+            if let Some(local) = state.local() {
+                local.room.close(reason, &mut |outbox: &Outbox, event| deliveries.deliver(outbox, event));
+            }
+        }
+        self.remove_if_empty(&cell);
     }
 
     fn remove_if_empty(&self, cell: &Arc<RoomCell>) {
         let mut shard = self.shard(&cell.key).lock();
         let mut state = cell.state.lock();
-        if state.room.is_empty() && !state.removed {
-            state.removed = true;
+        let Some(local) = state.local() else { return };
+        if local.room.is_empty() && !local.removed {
+            local.removed = true;
             shard.remove(&cell.key);
             self.room_count.fetch_sub(1, Ordering::Relaxed);
+            if let Some(directory) = self.directory.get() {
+                directory.removed(&cell.key);
+            }
         }
     }
 }

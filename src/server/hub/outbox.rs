@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use super::RemoteReader;
 use crate::protocol::model::{Event, Side};
 use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
@@ -32,7 +33,7 @@ struct EventQueue {
     /// The reader is to be polled once, even if no event is queued.
     notified: bool,
     reader: Option<Waker>,
-    /// Present while the queue is not small.
+    /// Present while the queue is not small, and in that of a peer at another node.
     backlog: Option<Box<Backlog>>,
 }
 
@@ -54,6 +55,8 @@ struct Backlog {
     charge: MemoryCharge,
     /// Queues of peers that are not read until this one is relieved.
     waiting: Vec<Outbox>,
+    /// The reader is at another node: events are sent to it at once, and none is queued here.
+    remote: Option<Box<dyn RemoteReader>>,
 }
 
 /// Outcome of a push.
@@ -98,6 +101,26 @@ impl Outbox {
             backlog: None,
         };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Self::from_queue(queue, limit)
+    }
+
+    /// Creates the queue of a peer whose connection is at another node.
+    pub fn remote(reader: Box<dyn RemoteReader>, memory: &Arc<MemoryBudget>) -> Self {
+        let charge = memory.empty_charge();
+        let backlog = Backlog { charge, waiting: Vec::new(), remote: Some(reader) };
+        // Without room for any event, every push takes the path of a queue that is not small.
+        let queue = EventQueue {
+            events: VecDeque::new(),
+            queued_bytes: 0,
+            overflowed: true,
+            notified: false,
+            reader: None,
+            backlog: Some(Box::new(backlog)),
+        };
+        Self::from_queue(queue, 0)
+    }
+
+    fn from_queue(queue: EventQueue, limit: u32) -> Self {
         Outbox(Arc::new(OutboxInner {
             queue: Mutex::new(queue),
             limit,
@@ -157,13 +180,31 @@ impl Outbox {
     /// Returns true if peers that filled the queue may be read again.
     pub(super) fn is_relieved(&self) -> bool {
         let queue = self.0.queue.lock();
-        queue.overflowed || queue.queued_bytes <= relief(self.0.limit)
+        match queue.remote() {
+            Some(remote) => !remote.is_full(),
+            None => queue.overflowed || queue.queued_bytes <= relief(self.0.limit),
+        }
+    }
+
+    /// Returns true if the reader is at another node.
+    pub(super) fn is_remote(&self) -> bool {
+        self.0.queue.lock().remote().is_some()
+    }
+
+    /// Notifies the peers that wait for a queue at another node, as it is relieved.
+    pub fn relieve_remote(&self) {
+        let waiting =
+            self.0.queue.lock().backlog.as_mut().map(|backlog| std::mem::take(&mut backlog.waiting));
+        waiting.into_iter().flatten().for_each(|waiting| waiting.notify());
     }
 
     /// Has the connection of the queue closed, as if too much was queued.
     pub(super) fn overflow(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
+            if let Some(remote) = queue.remote() {
+                return remote.overflow();
+            }
             queue.overflowed = true;
             self.0.take_reader(&mut queue)
         };
@@ -186,6 +227,9 @@ impl Outbox {
     pub fn notify(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
+            if let Some(remote) = queue.remote() {
+                return remote.notify();
+            }
             queue.notified = true;
             self.0.take_reader(&mut queue)
         };
@@ -266,7 +310,7 @@ impl EventQueue {
     #[cold]
     fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> Admission {
         if self.overflowed {
-            return Admission::Queued;
+            return self.send_remote(event);
         }
         let (is_message, to_joiner) = match event {
             Event::Relayed { side, .. } => (true, *side == Side::Joiner),
@@ -288,13 +332,35 @@ impl EventQueue {
             self.overflowed = true;
             return Admission::Queued;
         }
-        let backlog = self
-            .backlog
-            .get_or_insert_with(|| Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new() }));
+        let backlog = self.backlog.get_or_insert_with(|| {
+            Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new(), remote: None })
+        });
         if backlog.charge.resize(after as usize).is_err() && is_message {
             return Admission::Refused(Refusal::Overloaded);
         }
         if after > limit / FULL_SHARE { Admission::Full { to_joiner } } else { Admission::Queued }
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteReader> {
+        self.backlog.as_ref()?.remote.as_deref()
+    }
+
+    /// Sends an event to a reader at another node, if there is one.
+    fn send_remote(&mut self, event: &Event) -> Admission {
+        let Some(remote) = self.remote() else { return Admission::Queued };
+        let (writer, is_full) = (remote.send(event), remote.is_full());
+        self.reader = writer;
+        let to_joiner = match event {
+            Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Joiner,
+            Event::Admitted { .. }
+            | Event::BecameMember { .. }
+            | Event::LinkedToMember { .. }
+            | Event::LinkedToJoiner { .. }
+            | Event::Refused(_)
+            | Event::Undeliverable { .. }
+            | Event::Evicted(_) => false,
+        };
+        if is_full { Admission::Full { to_joiner } } else { Admission::Queued }
     }
 
     /// Gives back what is no longer queued. Returns the queues of peers that may be read again.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::Outbox;
 use super::outbox::{Admission, Refusal};
+use super::room_cell::RoomCell;
+use super::{Hold, Outbox};
 use crate::protocol::model::{Event, Reason};
 use crate::server::memory::MemoryBudget;
 use crate::server::turn::Turn;
@@ -38,6 +39,8 @@ pub(super) enum PressureCause {
     Joiner(Outbox),
     /// The peer's own queue: it does not read the answers.
     Itself(Outbox),
+    /// A queue at another node.
+    Elsewhere(Arc<RoomCell>, Hold),
     /// No receiver: the message went to nobody.
     NoReceiver,
     /// A message was dropped, and the peer has to be closed for this reason.
@@ -60,6 +63,9 @@ impl Pressure {
             PressureCause::Member(outbox) | PressureCause::Joiner(outbox) | PressureCause::Itself(outbox) => {
                 outbox.is_relieved()
             }
+            PressureCause::Elsewhere(cell, _) => {
+                cell.state.lock().remote().is_none_or(|remote| remote.is_relieved())
+            }
             PressureCause::NoReceiver => {
                 let since = *self.held_since.get_or_insert(now);
                 now.saturating_duration_since(since) >= NO_RECEIVER_INTERVAL
@@ -80,17 +86,23 @@ impl Pressure {
     pub(super) fn end(&self, sender: &Outbox) {
         match &self.cause {
             PressureCause::Member(outbox) | PressureCause::Joiner(outbox) => outbox.remove_waiting(sender),
-            PressureCause::Itself(_) | PressureCause::NoReceiver | PressureCause::Refused(_) => {}
+            PressureCause::Itself(_)
+            | PressureCause::Elsewhere(..)
+            | PressureCause::NoReceiver
+            | PressureCause::Refused(_) => {}
         }
     }
 
     /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = match &self.cause {
-            PressureCause::Joiner(_) => JOINER_TIMEOUT,
+            PressureCause::Joiner(_) | PressureCause::Elsewhere(_, Hold::JoinerFull) => JOINER_TIMEOUT,
             PressureCause::NoReceiver => NO_RECEIVER_INTERVAL,
             // Both have the timeouts of a client from which nothing is received.
-            PressureCause::Member(_) | PressureCause::Itself(_) | PressureCause::Refused(_) => return None,
+            PressureCause::Member(_)
+            | PressureCause::Itself(_)
+            | PressureCause::Elsewhere(..)
+            | PressureCause::Refused(_) => return None,
         };
         self.held_since.map(|since| since + timeout)
     }
@@ -98,8 +110,14 @@ impl Pressure {
     /// Ends the pressure whose time has passed. Returns true if it did.
     pub(super) fn on_timeout(&self, now: Instant) -> bool {
         let over = self.deadline().is_some_and(|deadline| deadline <= now);
-        if over && let PressureCause::Joiner(joiner) = &self.cause {
-            joiner.overflow();
+        if over {
+            match &self.cause {
+                PressureCause::Joiner(joiner) => joiner.overflow(),
+                PressureCause::Elsewhere(cell, _) => {
+                    cell.state.lock().remote().into_iter().for_each(|remote| remote.close_joiner());
+                }
+                _ => {}
+            }
         }
         over
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
+mod elsewhere;
 mod pressure;
 
 use super::outbox::Admission;

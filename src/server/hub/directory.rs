@@ -1,0 +1,87 @@
+//! The interface between rooms and a cluster: the node that has a room, and a room as one connection uses it
+//! from another node.
+//!
+//! A connection waits for a room elsewhere as if the room were here: after a command that may change its
+//! role, nothing is read from the client until the room has answered, so that the order of events is that of
+//! one process.
+
+use std::fmt;
+use std::task::Waker;
+
+use super::Outbox;
+use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey, RoomRole};
+
+/// The places of the rooms of a cluster.
+pub trait Directory: fmt::Debug + Send + Sync {
+    /// Returns the place of a room. If it is not known yet, `waiter` is notified when it may be.
+    ///
+    /// Called while part of the hub is locked, so that it must neither wait nor use the hub.
+    fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location;
+
+    /// Returns true if this node still decides about a room that it had.
+    fn may_decide(&self, key: &RoomKey) -> bool;
+
+    /// Takes note that a room of this node was removed, as no peer is left in it. Called as
+    /// [`locate`](Self::locate) is.
+    fn removed(&self, key: &RoomKey);
+}
+
+/// The place of a room.
+#[derive(Debug)]
+pub enum Location {
+    /// The room is at this node, or is to be created here.
+    Here,
+    /// The room is at another node.
+    Elsewhere(Box<dyn RemoteRoom>),
+    /// The place is not known yet.
+    Unknown,
+    /// The room cannot be entered, for this reason.
+    Unavailable(Reason),
+}
+
+/// A room at another node, as one connection uses it. No method waits. Dropping it leaves the room.
+pub trait RemoteRoom: fmt::Debug + Send + Sync {
+    /// Sends a command to enter the room `key`, after which the role is unknown until the room has answered.
+    fn enter(&self, key: &RoomKey, command: Command);
+    /// Sends a command of a peer that has entered. The role is unknown after it if the command may change it.
+    fn command(&self, command: Command, changes_role: bool);
+    /// Ends the membership of the peer, but not its links.
+    fn drop_membership(&self);
+    /// Leaves the room. The other endpoints are told whether the connection ended with a `normal_closure`.
+    fn leave(&self, normal_closure: bool);
+    /// Returns true if the peer is known to be an endpoint of the link.
+    fn is_endpoint_of(&self, link: LinkId) -> bool;
+    /// Marks the room as one that connects clients of different generations.
+    fn mark_mixed(&self, link: LinkId);
+    /// Returns the role of the peer; `None` until the room has answered, when the peer's queue is notified.
+    fn role(&self) -> Option<RoomRole>;
+    /// Returns a hold that the room put on the peer since the last call. The peer's queue is notified of one.
+    fn take_hold(&self) -> Option<Hold>;
+    /// Returns true if the last hold is over. The peer's queue is notified when that changes.
+    fn is_relieved(&self) -> bool;
+    /// Has the joiner closed whose full queue is the cause of the last hold.
+    fn close_joiner(&self);
+}
+
+/// The cause for which a peer is not read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Hold {
+    /// The queue of a member, or that of the peer itself, is full.
+    Full,
+    /// The queue of a joiner of the peer is full.
+    JoinerFull,
+    /// The message of the peer went to no receiver.
+    NoReceiver,
+}
+
+/// The way of events to a peer whose connection is at another node. No method waits.
+pub trait RemoteReader: fmt::Debug + Send + Sync {
+    /// Sends an event. Returns the task to wake once no lock is held.
+    fn send(&self, event: &Event) -> Option<Waker>;
+    /// Returns true if peers that send to this one are to be held.
+    fn is_full(&self) -> bool;
+    /// Takes note that the hold on the peer may be over, or that its room may be known.
+    fn notify(&self);
+    /// Has the connection closed, as too much waits for it.
+    fn overflow(&self);
+}

@@ -1,0 +1,250 @@
+//! Rooms at other nodes, as one connection uses them: waiting for their answers and for their places.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::membership::{Applied, Membership};
+use super::pressure::{Pressure, PressureCause};
+use super::room_cell::RoomCell;
+use super::{Hold, Location};
+use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
+
+/// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
+/// rooms are usable again before.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Bytes of commands that are put off while a client is read. It is not read any more when there are more.
+const MAX_DEFERRED: usize = 64 * 1024;
+
+/// A wait for a room, and the commands that are put off until it is over.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// A room at another node that has not answered, and whether other rooms are kept; `None` if it is not
+    /// known where the room of the first deferred command is.
+    asked: Option<(Arc<RoomCell>, bool)>,
+    deadline: Instant,
+    deferred: VecDeque<(Option<RoomKey>, Command)>,
+    deferred_bytes: usize,
+}
+
+impl Waiting {
+    fn new(asked: Option<(Arc<RoomCell>, bool)>) -> Self {
+        let deadline = Instant::now() + PLACE_TIMEOUT;
+        Waiting { asked, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
+    }
+
+    /// Returns true if the client must not be read. A client is read while the place of its room is unknown,
+    /// which can take seconds, as it may have to answer pings.
+    pub(super) fn is_paused(&self) -> bool {
+        self.asked.is_some() || self.deferred_bytes > MAX_DEFERRED
+    }
+
+    /// Returns when the room counts as unreachable.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Returns the room that has not answered.
+    pub(super) fn into_asked(self) -> Option<Arc<RoomCell>> {
+        self.asked.map(|(cell, _)| cell)
+    }
+
+    fn defer(&mut self, key: Option<RoomKey>, command: Command) {
+        self.deferred_bytes += queued_bytes(&command);
+        self.deferred.push_back((key, command));
+    }
+}
+
+fn queued_bytes(command: &Command) -> usize {
+    let payload = match command {
+        Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => LinkMessage::len(message),
+        Command::Connect(connect) => connect.connected_to.len() * size_of::<u32>(),
+        Command::Open(_)
+        | Command::Join(_)
+        | Command::BecomeMember
+        | Command::TryAnother
+        | Command::RevertAssumption
+        | Command::Unlink => 0,
+    };
+    size_of::<Command>() + payload
+}
+
+impl Membership {
+    /// Returns true if a room has not answered yet, or its place is not known.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.uncommon.as_ref().is_some_and(|uncommon| uncommon.waiting.is_some())
+    }
+
+    /// Puts a command off until the wait is over.
+    #[cold]
+    pub(super) fn defer(&mut self, key: Option<RoomKey>, command: Command) {
+        if let Some(waiting) = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut()) {
+            waiting.defer(key, command);
+        }
+    }
+
+    /// Returns the room `key` of a cluster, or `None` if its place is not known yet.
+    #[cold]
+    pub(super) fn locate(&self, key: &RoomKey) -> Result<Option<Arc<RoomCell>>, Reason> {
+        let known = self.cells().find(|cell| cell.key == *key && cell.state.lock().remote().is_some());
+        if let Some(cell) = known {
+            return Ok(Some(Arc::clone(cell)));
+        }
+        let hub = &*self.hub;
+        let Some(directory) = hub.directory.get() else { return hub.room(key).map(Some) };
+        // Locked until the room is created: else it could be removed, and its claim released, in between.
+        let mut shard = hub.shard(key).lock();
+        match directory.locate(key, &self.outbox) {
+            Location::Here => hub.room_in(&mut shard, key).map(Some),
+            // The connection is at a third node: two hops are the most.
+            Location::Elsewhere(_) if self.outbox.is_remote() => Err(Reason::Moved),
+            Location::Elsewhere(remote) => Ok(Some(RoomCell::elsewhere(key.clone(), remote))),
+            Location::Unknown => Ok(None),
+            Location::Unavailable(reason) => Err(reason),
+        }
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Arc<RoomCell>> {
+        let previous = self.uncommon.iter().flat_map(|uncommon| &uncommon.previous);
+        self.member_of.iter().chain(&self.joined).chain(previous)
+    }
+
+    /// Waits until the place of the room `key` is known.
+    #[cold]
+    pub(super) fn wait_for_place(&mut self, key: RoomKey, command: Command) {
+        let mut waiting = Waiting::new(None);
+        waiting.defer(Some(key), command);
+        self.uncommon.get_or_insert_default().waiting = Some(Box::new(waiting));
+    }
+
+    /// Enters a room at another node.
+    #[cold]
+    pub(super) fn enter_elsewhere(&mut self, cell: Arc<RoomCell>, command: Command, keep_other_rooms: bool) {
+        if let Some(remote) = cell.state.lock().remote() {
+            remote.enter(&cell.key, command);
+        }
+        self.wait_for_answer(cell, keep_other_rooms);
+    }
+
+    /// Sends a command that may change the role of the peer to a room at another node.
+    #[cold]
+    pub(super) fn command_elsewhere(&mut self, cell: Arc<RoomCell>, command: Command) {
+        if let Some(remote) = cell.state.lock().remote() {
+            remote.command(command, true);
+        }
+        self.wait_for_answer(cell, false);
+    }
+
+    fn wait_for_answer(&mut self, cell: Arc<RoomCell>, keep_other_rooms: bool) {
+        let waiting = Waiting::new(Some((cell, keep_other_rooms)));
+        self.uncommon.get_or_insert_default().waiting = Some(Box::new(waiting));
+        // The answer may be there already.
+        self.finish_wait();
+    }
+
+    /// Continues after the outbox was notified: with the commands that were put off, if what they waited for
+    /// is there, and with the holds of rooms at other nodes.
+    pub(in crate::server) fn resume(&mut self) {
+        if self.uncommon.is_none() {
+            return;
+        }
+        self.take_holds();
+        self.finish_wait();
+    }
+
+    #[cold]
+    fn finish_wait(&mut self) {
+        let Some(uncommon) = &mut self.uncommon else { return };
+        let Some(waiting) = uncommon.waiting.take() else { return };
+        let Waiting { asked, deadline, deferred, .. } = *waiting;
+        if let Some((cell, keep_other_rooms)) = asked {
+            let role = cell.state.lock().remote().map_or(Some(RoomRole::None), |remote| remote.role());
+            let Some(role) = role else {
+                let mut waiting = Waiting::new(Some((cell, keep_other_rooms)));
+                waiting.deadline = deadline;
+                deferred.into_iter().for_each(|(key, command)| waiting.defer(key, command));
+                uncommon.waiting = Some(Box::new(waiting));
+                return;
+            };
+            self.track(cell, Applied { role, room_is_empty: false }, keep_other_rooms);
+        }
+        // Those behind one that has to wait are put off again.
+        for (key, command) in deferred {
+            match key {
+                Some(key) => self.enter(&key, command),
+                None => {
+                    self.command(command);
+                }
+            }
+        }
+        // The place is still unknown: the time goes on.
+        if let Some(waiting) = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut())
+            && waiting.asked.is_none()
+        {
+            waiting.deadline = deadline;
+        }
+    }
+
+    fn take_holds(&mut self) {
+        let held = self.cells().find_map(|cell| {
+            let hold = cell.state.lock().remote()?.take_hold()?;
+            Some((Arc::clone(cell), hold))
+        });
+        let Some((cell, hold)) = held else { return };
+        let cause = match hold {
+            Hold::NoReceiver => PressureCause::NoReceiver,
+            Hold::Full | Hold::JoinerFull => PressureCause::Elsewhere(cell, hold),
+        };
+        self.put_pressure(Some(Box::new(Pressure::new(cause))));
+    }
+}
+
+/// The connections of other nodes, which have the rooms of this one through their links.
+impl Membership {
+    /// Returns the role in the room of the connection, which is the only one of a session between nodes;
+    /// `None` while the connection waits for it.
+    pub fn single_role(&self) -> Option<RoomRole> {
+        if self.is_waiting() {
+            return None;
+        }
+        let role = |cell: &Arc<RoomCell>| cell.state.lock().local().map(|local| local.room.role(self.peer()));
+        Some(self.member_of.as_ref().or(self.joined.as_ref()).and_then(role).unwrap_or(RoomRole::None))
+    }
+
+    /// Ends the membership in the room of the connection, but not its links.
+    pub fn drop_membership(&mut self) {
+        if let Some(cell) = &self.member_of {
+            cell.state.lock().drop_membership(self.peer());
+        }
+    }
+
+    /// Returns the hold on the peer, if there is one that is not over.
+    pub fn hold(&mut self, now: Instant) -> Option<Hold> {
+        // Also ends what is over.
+        let _ = self.is_paused(now);
+        match &self.pressure()?.cause {
+            PressureCause::Member(_) | PressureCause::Itself(_) | PressureCause::Elsewhere(_, _) => {
+                Some(Hold::Full)
+            }
+            PressureCause::Joiner(_) => Some(Hold::JoinerFull),
+            PressureCause::NoReceiver => Some(Hold::NoReceiver),
+            PressureCause::Refused(_) => None,
+        }
+    }
+
+    /// Has the joiner closed whose full queue is the cause of the hold on the peer.
+    pub fn close_full_joiner(&mut self) {
+        if let Some(PressureCause::Joiner(joiner)) = self.pressure().map(|pressure| &pressure.cause) {
+            joiner.overflow();
+        }
+        self.end_pressure();
+    }
+
+    /// Sends the connection an event that no room of this process has.
+    pub fn push(&self, event: Event) {
+        let (reader, _) = self.outbox.enqueue(event, &self.hub.memory);
+        reader.into_iter().for_each(Waker::wake);
+    }
+}

@@ -15,7 +15,7 @@ use sigver::cli::{self, Outcome, ProcessInputs};
 use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::telemetry::Format;
-use sigver::server::{Reloader, fd_limit};
+use sigver::server::{ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit};
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -121,12 +121,13 @@ fn run(config: Config, command_line: CommandLine, logging: &Logging) -> Result<(
 async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> Result<()> {
     let (protocols, tls) = (config.protocol.to_string(), config.tls.is_some());
     let drain_timeout_s = config.drain_timeout.as_secs();
-    let gateway = Gateway::bind(config).await?.with_log_counts(logging.counts());
+    let mut gateway = Gateway::bind(config).await?.with_log_counts(logging.counts());
     // Before the start-up line: its reader may send a signal at once.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let status_requests = signal(SignalKind::user_defined1())?;
-    let reload_requests = signal(SignalKind::hangup())?;
-    tokio::spawn(reload_at_signals(reload_requests, command_line, gateway.reloader(), logging.filter()));
+    let reload_signals = signal(SignalKind::hangup())?;
+    let (reloader, asked) = (gateway.reloader(), gateway.take_reload_requests());
+    tokio::spawn(reload_when_asked(reload_signals, asked, command_line, reloader, logging.filter()));
     tokio::spawn(print_status(status_requests, gateway.status(), logging.handle()));
     if let Some(error) = gateway.admin_socket_error() {
         logging.write_text(format!(
@@ -164,36 +165,69 @@ async fn print_status(mut requests: Signal, status: StatusService, log: LogHandl
     }
 }
 
-/// Reads the configuration again at each signal, and puts in force what a running gateway can change.
-async fn reload_at_signals(
-    mut requests: Signal,
+/// Reads the configuration again at each signal, and when the admin listener is asked to, and puts in force
+/// what a running gateway can change.
+async fn reload_when_asked(
+    mut signals: Signal,
+    mut requests: Option<ReloadRequests>,
     command_line: CommandLine,
     reloader: Reloader,
     log_filter: Option<LogFilterHandle>,
 ) {
-    while requests.recv().await.is_some() {
+    loop {
+        let request = tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(()) => None,
+                None => return,
+            },
+            request = next_request(&mut requests) => Some(request),
+        };
         service_manager::notify_reloading();
-        // Reads files, which may take a moment; signals are rare.
-        let reloaded = tokio::task::block_in_place(|| match command_line.parse() {
-            Outcome::Run(config, warnings) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                let needs_restart = reloader.reload(&config).map_err(|error| error.to_string())?;
-                Ok((config.log, needs_restart))
-            }
-            Outcome::Fail(message) | Outcome::UsageError(message) => Err(message),
-            Outcome::Print(_) | Outcome::Check(..) => Err("the command line does not serve".to_owned()),
-        });
-        match reloaded {
-            Ok((filter, needs_restart)) => {
-                if let Some(log_filter) = &log_filter {
-                    log_filter.replace(filter);
-                }
-                tracing::info!(needs_restart, "reloaded the certificates and the log filter");
+        // Reads files, which may take a moment; reloads are rare.
+        let reloaded = tokio::task::block_in_place(|| reload(&command_line, &reloader, log_filter.as_ref()));
+        match &reloaded {
+            Ok(ReloadReport { changed, needs_restart, .. }) => {
+                let list =
+                    |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let (changed, needs_restart) = (list(changed), list(needs_restart));
+                tracing::info!(changed, needs_restart, "reloaded the certificates and the configuration");
             }
             Err(error) => tracing::error!(error, "not reloaded: the former settings stay in force"),
         }
         service_manager::notify_reloaded();
+        if let Some(request) = request {
+            request.respond(reloaded);
+        }
     }
+}
+
+/// Waits for the next request of the admin listener, forever if there is none.
+async fn next_request(requests: &mut Option<ReloadRequests>) -> ReloadRequest {
+    if let Some(waiting) = requests
+        && let Some(request) = waiting.recv().await
+    {
+        return request;
+    }
+    *requests = None;
+    std::future::pending().await
+}
+
+fn reload(
+    command_line: &CommandLine,
+    reloader: &Reloader,
+    log_filter: Option<&LogFilterHandle>,
+) -> Result<ReloadReport, String> {
+    let (config, warnings) = match command_line.parse() {
+        Outcome::Run(config, warnings) => (config, warnings),
+        Outcome::Fail(message) | Outcome::UsageError(message) => return Err(message),
+        Outcome::Print(_) | Outcome::Check(..) => return Err("the command line does not serve".to_owned()),
+    };
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let report = reloader.reload(&config).map_err(|error| error.to_string())?;
+    if let Some(log_filter) = log_filter {
+        log_filter.replace(config.log);
+    }
+    Ok(report)
 }
 
 /// Prints the start-up lines on stdout. The clients are served also if they cannot be written.

@@ -7,8 +7,10 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::process::{Served, sigver};
-use common::soon;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use common::ws::Got;
+use common::{hex, soon};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{ChildStderr, Command};
 
 /// A folder with a configuration file, a certificate and its key. Removed when dropped.
@@ -83,13 +85,16 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
 
     let second = folder.renew();
     served.signal("HUP").await;
-    assert!(log_line(&mut served.stderr, "reloaded").await.contains("needs_restart=false"));
+    assert!(
+        log_line(&mut served.stderr, "reloaded").await.contains("changed=\"none\" needs_restart=\"none\"")
+    );
     assert_eq!(presented_certificate(port).await, second);
 
-    // A setting that takes a restart.
-    settings("max-message = 1000");
+    // Settings of which two take a restart.
+    settings("max-message = 1000\nmax-rooms = 1\ntranscode = false");
     served.signal("HUP").await;
-    assert!(log_line(&mut served.stderr, "reloaded").await.contains("needs_restart=true"));
+    let line = log_line(&mut served.stderr, "reloaded").await;
+    assert!(line.contains("changed=\"max-rooms\" needs_restart=\"transcode, max-message\""), "{line}");
 
     // A mistake, and a certificate that does not fit its key.
     settings("max-mesage = 1000");
@@ -102,12 +107,66 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
     assert_eq!(presented_certificate(port).await, second);
 
     // The log filter.
-    folder.renew();
+    let third = folder.renew();
     settings("log = \"off\"");
     served.signal("HUP").await;
+    while presented_certificate(port).await != third {}
     served.signal("TERM").await;
     let rest = served.end().await.2;
     assert!(!rest.contains("stopping"), "{rest}");
+}
+
+/// Posts a request to reload on the admin listener. Returns the status and the body.
+async fn post_reload(socket: &str, headers: &str) -> (String, String) {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let head = format!("POST /reload HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    soon("a response", stream.read_to_string(&mut response)).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_restart() {
+    let folder = Folder::new("post");
+    let (config, admin) = (folder.path("sigver.toml"), folder.path("admin.sock"));
+    folder.write("sigver.toml", "protocol = \"sigver-20\"\n");
+    let address = format!("unix:{admin}");
+    let args = ["-h", "127.0.0.1", "-p", "0", "--config", &config, "--control", "off", "--admin", &address];
+    let served = Served::start(&args).await;
+    let member = async |path: &str| {
+        let mut ws = served.ws(path).await;
+        assert!(ws.binary(&hex("1a02080b")).await);
+        ws
+    };
+    let mut first = member("/one").await;
+    first.expect(&[Got::binary("2001")]).await;
+
+    // From a page of another site in the operator's browser.
+    assert_eq!(post_reload(&admin, "Origin: http://evil.example\r\n").await.0, "403");
+    let limits = "max-rooms = 1\nmax-connections-per-address = 100\ntls-timeout = 7\n";
+    folder.write("sigver.toml", &format!("protocol = \"auto\"\nlog-ip = \"full\"\n{limits}"));
+    let report = r#"{"reloaded":true,"changed":["max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":["protocol","log-ip"]}"#;
+    assert_eq!(post_reload(&admin, "").await, ("200".to_owned(), format!("{report}\n")));
+    // Who is connected stays, and the new limits are those of all that comes.
+    let mut second = member("/two").await;
+    second.expect_close(1013).await;
+    second.close(1013).await;
+
+    folder.write("sigver.toml", "max-rooms = \"many\"\n");
+    let (status, body) = post_reload(&admin, "").await;
+    assert_eq!(status, "422");
+    assert!(body.starts_with("{\"reloaded\":false,\"error\":\"error: option '--max-rooms"), "{body}");
+    // The limits are still those of before.
+    member("/two").await.expect_close(1013).await;
+    folder.write("sigver.toml", "protocol = \"sigver-20\"\n");
+    let report = r#"{"reloaded":true,"changed":["max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":[]}"#;
+    assert_eq!(post_reload(&admin, "").await, ("200".to_owned(), format!("{report}\n")));
+    member("/two").await.expect(&[Got::binary("2001")]).await;
+    drop(first);
+    served.signal("TERM").await;
+    served.end().await;
 }
 
 #[tokio::test]

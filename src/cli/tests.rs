@@ -295,6 +295,9 @@ fn every_option_reaches_the_configuration() {
     let args: Vec<String> = table.iter().flat_map(|(option, value)| given(option, value)).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(config(&args, &[]), expected);
+    let names = table.iter().map(|(option, _)| *option).filter(|name| !["host", "port"].contains(name));
+    let differing = expected.differing_options(&defaults());
+    assert_eq!(differing.into_iter().collect::<BTreeSet<_>>(), names.collect());
     let variable = |option: &str| find_long(option).and_then(OptionSpec::variable).unwrap();
     let env: Vec<(String, &str)> = table.iter().map(|(option, value)| (variable(option), *value)).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, *value)).collect();

@@ -11,6 +11,7 @@ mod log_ip;
 pub mod parse;
 mod pem_source;
 pub(crate) mod redact;
+mod reload;
 
 use std::time::Duration;
 

@@ -73,6 +73,11 @@ impl AddressTable {
         AddressTable { limits, usage: HashMap::new(), purge_at: MIN_PURGED }
     }
 
+    /// Replaces the limits.
+    pub(super) fn set_limits(&mut self, limits: AddressLimits) {
+        self.limits = limits;
+    }
+
     /// Counts a new connection of an address.
     ///
     /// # Errors

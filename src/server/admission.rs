@@ -2,7 +2,7 @@
 //! per address, the rate of new ones, and the memory of the process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,10 +25,11 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Decides about new connections and event streams.
 #[derive(Debug)]
 pub struct Admission {
-    max_connections: u32,
+    max_connections: AtomicU32,
     open: Arc<AtomicU32>,
-    /// Present if anything is limited by address.
-    addresses: Option<Arc<Mutex<AddressTable>>>,
+    /// True if anything is limited by address. Otherwise `addresses` is not used.
+    limits_addresses: AtomicBool,
+    addresses: Arc<Mutex<AddressTable>>,
     /// The permit of connections that are not counted by address.
     without_address: Arc<PermitOwner>,
     memory: Arc<MemoryBudget>,
@@ -62,21 +63,42 @@ impl Admission {
         memory: &Arc<MemoryBudget>,
         telemetry: &Arc<Telemetry>,
     ) -> Arc<Self> {
+        let open = Arc::new(AtomicU32::new(0));
+        let admission = Admission {
+            max_connections: AtomicU32::new(0),
+            without_address: Arc::new(PermitOwner { open: Arc::clone(&open), address: None }),
+            open,
+            limits_addresses: AtomicBool::new(false),
+            addresses: Arc::new(Mutex::new(AddressTable::new(AddressLimits::default()))),
+            memory: Arc::clone(memory),
+            telemetry: Arc::clone(telemetry),
+            lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
+        };
+        admission.set_limits(limits);
+        Arc::new(admission)
+    }
+
+    /// Replaces the limits. Connections that exceed them stay; those that were admitted without a limit by
+    /// address are not counted by address.
+    pub(in crate::server) fn set_limits(&self, limits: &ServerLimits) {
         let by_address = AddressLimits {
             connections: limits.max_connections_per_address,
             rate: limits.max_connection_rate,
             streams: limits.max_streams_per_address,
         };
-        let open = Arc::new(AtomicU32::new(0));
-        Arc::new(Admission {
-            max_connections: limits.max_connections.unwrap_or_else(fd_limit::max_connections),
-            without_address: Arc::new(PermitOwner { open: Arc::clone(&open), address: None }),
-            open,
-            addresses: by_address.any().then(|| Arc::new(Mutex::new(AddressTable::new(by_address)))),
-            memory: Arc::clone(memory),
-            telemetry: Arc::clone(telemetry),
-            lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
-        })
+        let max_connections = limits.max_connections.unwrap_or_else(fd_limit::max_connections);
+        self.max_connections.store(max_connections, Ordering::Relaxed);
+        self.addresses.lock().set_limits(by_address);
+        self.limits_addresses.store(by_address.any(), Ordering::Relaxed);
+    }
+
+    /// Returns where a client is counted by its address; `None` if it is not.
+    fn counted_by_address(
+        &self,
+        endpoint: ClientEndpoint,
+    ) -> Option<(&Arc<Mutex<AddressTable>>, ClientNetwork)> {
+        let is_limited = self.limits_addresses.load(Ordering::Relaxed);
+        Some((&self.addresses, counted_network(endpoint).filter(|_| is_limited)?))
     }
 
     /// Returns the number of connections that are open.
@@ -102,7 +124,7 @@ impl Admission {
     /// Returns a permit for the address of a connection, which counts as open then; `None` if the address is
     /// not limited.
     fn address_permit(&self, endpoint: ClientEndpoint) -> Result<Option<ConnectionPermit>, LimitKind> {
-        let Some((addresses, network)) = self.addresses.as_ref().zip(counted_network(endpoint)) else {
+        let Some((addresses, network)) = self.counted_by_address(endpoint) else {
             return Ok(None);
         };
         addresses.lock().admit_connection(network, clock::now())?;
@@ -116,7 +138,8 @@ impl Admission {
         if self.memory.refuses_clients() {
             return Err(LimitKind::Memory);
         }
-        let more = |open: u32| open.checked_add(1).filter(|open| *open <= self.max_connections);
+        let max_connections = self.max_connections.load(Ordering::Relaxed);
+        let more = |open: u32| open.checked_add(1).filter(|open| *open <= max_connections);
         let counted = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         counted.map_err(|_| LimitKind::Connections)?;
         // Gives the count back if the address is refused.
@@ -129,7 +152,7 @@ impl Admission {
 
     /// Admits an event stream, or counts and returns the limit that it would exceed.
     pub(crate) fn admit_stream(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
-        let admitted = match self.addresses.as_ref().zip(counted_network(endpoint)) {
+        let admitted = match self.counted_by_address(endpoint) {
             _ if self.memory.refuses_clients() => Err(LimitKind::Memory),
             None => Ok(StreamPermit { address: None, is_connection: false }),
             Some((addresses, network)) => {
@@ -256,6 +279,26 @@ mod tests {
         );
         let counts = [LimitKind::Connections, LimitKind::ConnectionsPerAddress, LimitKind::StreamsPerAddress];
         assert_eq!(counts.map(|kind| telemetry.limit_count(kind)), [1, 1, 1]);
+    }
+
+    #[test]
+    fn new_limits_are_those_of_connections_to_come() {
+        let (admission, telemetry) = admission(&ServerLimits::default());
+        let before = [admission.admit_connection(endpoint(1)), admission.admit_connection(endpoint(1))];
+        let by_address = ServerLimits { max_connections_per_address: Some(1), ..ServerLimits::default() };
+        admission.set_limits(&by_address);
+        let counted = admission.admit_connection(endpoint(1)).unwrap();
+        assert!(admission.admit_connection(endpoint(1)).is_err());
+        admission.set_limits(&ServerLimits { max_connections: Some(3), ..ServerLimits::default() });
+        assert!(admission.admit_connection(endpoint(2)).is_err());
+        drop((before, counted));
+        assert_eq!(admission.open(), 0);
+        let after: Vec<_> = (0..3).map(|_| admission.admit_connection(endpoint(1)).unwrap()).collect();
+        admission.set_limits(&by_address);
+        // Those that were admitted without a limit are not counted.
+        assert!(admission.admit_connection(endpoint(1)).is_ok());
+        let counts = [LimitKind::Connections, LimitKind::ConnectionsPerAddress];
+        assert_eq!((counts.map(|kind| telemetry.limit_count(kind)), after.len()), ([1, 1], 3));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::conn::Shared;
 use super::http::{AccessControl, Routes, SseService};
 use super::listener::ListenError;
 use super::listening::{ListeningSocket, LocalAddress};
-use super::reload::Reloader;
+use super::reload::{self, ReloadRequests, ReloadableTime, ReloadableTimes, Reloader};
 use super::signaller::Signaller;
 use super::telemetry::{LogCounts, Report};
 use super::tls::{ReloadableTls, TlsError};
@@ -40,8 +40,10 @@ pub struct Gateway {
     addresses: Vec<LocalAddress>,
     frontend: Arc<Frontend>,
     status: StatusService,
-    drain_timeout: Duration,
+    drain_timeout: Arc<ReloadableTime>,
     reloader: Reloader,
+    /// Until the program takes them.
+    reload_requests: Option<ReloadRequests>,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
     admin: Option<AdminListener>,
 }
@@ -82,11 +84,13 @@ impl Gateway {
     pub async fn bind(config: Config) -> Result<Gateway, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(ReloadableTls::load).transpose()?.map(Arc::new);
-        let reloader = Reloader::new(config.clone(), tls.clone());
+        let times = ReloadableTimes::new(&config);
         let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
         let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
-        let admin = AdminListener::new(admin).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
+        let reloader = Reloader::new(config.clone(), Arc::clone(&shared), tls.clone(), times.clone());
+        let (reload_sender, reload_requests) = reload::reload_requests();
+        let admin = AdminListener::new(admin, reload_sender).map_err(StartError::LocalAddress)?;
         let websockets = config.transports != EnabledTransports::EventStream;
         let sse = SseService::new(&shared, config.transports, config.max_message);
         if !websockets && sse.is_none() {
@@ -102,7 +106,7 @@ impl Gateway {
             events: sse,
             shutdown: Arc::clone(&shared.shutdown),
             telemetry: Arc::clone(&shared.telemetry),
-            head_timeout: config.limits.head_timeout,
+            head_timeout: times.head,
             refusals: Arc::clone(&shared.refusals),
             access: AccessControl::new(&config.access, &shared.admission),
         };
@@ -118,7 +122,7 @@ impl Gateway {
             shared,
             routes: Arc::new(routes),
             tls,
-            tls_timeout: config.limits.tls_timeout,
+            tls_timeout: times.tls,
             max_message: config.max_message,
             proxies: config.access.trusted_proxies,
         });
@@ -127,8 +131,9 @@ impl Gateway {
             addresses,
             frontend,
             status,
-            drain_timeout: config.drain_timeout,
+            drain_timeout: times.drain,
             reloader,
+            reload_requests: Some(reload_requests),
             admin_socket,
             admin,
         })
@@ -176,6 +181,12 @@ impl Gateway {
     /// Returns access to the settings, also while the gateway runs.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
+    }
+
+    /// Returns the requests to reload that are made on the admin listener. Without a program that takes them,
+    /// they are refused. `None` if they were taken before.
+    pub fn take_reload_requests(&mut self) -> Option<ReloadRequests> {
+        self.reload_requests.take()
     }
 
     /// Returns access to the status, also while the gateway runs.
@@ -240,7 +251,7 @@ fn name(addresses: &[LocalAddress]) -> String {
 async fn serve(
     sockets: Vec<ListeningSocket>,
     frontend: Arc<Frontend>,
-    drain_timeout: Duration,
+    drain_timeout: Arc<ReloadableTime>,
     drain: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
 ) {
@@ -253,6 +264,7 @@ async fn serve(
         () = &mut stop => {}
     }
     drop(sockets);
+    let drain_timeout = drain_timeout.get();
     shared.drain(drain_timeout);
     tokio::select! {
         _ = shared.shutdown.wait(drain_timeout) => {}

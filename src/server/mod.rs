@@ -30,6 +30,6 @@ pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::ListenError;
 pub use listening::LocalAddress;
 pub use refusals::RefusalCause;
-pub use reload::Reloader;
+pub use reload::{ReloadReport, ReloadRequest, ReloadRequests, Reloader};
 pub use tls::{ContentError, FileRole, TlsError};
 pub use unix_socket::UnixSocketError;

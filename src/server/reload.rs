@@ -1,42 +1,156 @@
 //! New settings for a running gateway.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
+use super::conn::Shared;
 use super::gateway::StartError;
 use super::tls::ReloadableTls;
 use crate::config::Config;
 
+/// A time that a reload can change.
+#[derive(Debug)]
+pub(crate) struct ReloadableTime(AtomicU64);
+
+impl ReloadableTime {
+    pub(crate) fn new(time: Duration) -> Arc<Self> {
+        Arc::new(ReloadableTime(AtomicU64::new(milliseconds(time))))
+    }
+
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, time: Duration) {
+        self.0.store(milliseconds(time), Ordering::Relaxed);
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The times of a gateway that a reload can change.
+#[derive(Clone, Debug)]
+pub(super) struct ReloadableTimes {
+    pub(super) tls: Arc<ReloadableTime>,
+    pub(super) head: Arc<ReloadableTime>,
+    pub(super) drain: Arc<ReloadableTime>,
+}
+
+impl ReloadableTimes {
+    pub(super) fn new(config: &Config) -> Self {
+        ReloadableTimes {
+            tls: ReloadableTime::new(config.limits.tls_timeout),
+            head: ReloadableTime::new(config.limits.head_timeout),
+            drain: ReloadableTime::new(config.drain_timeout),
+        }
+    }
+
+    fn set(&self, config: &Config) {
+        self.tls.set(config.limits.tls_timeout);
+        self.head.set(config.limits.head_timeout);
+        self.drain.set(config.drain_timeout);
+    }
+}
+
 /// Access to the settings of a running gateway.
 #[derive(Clone, Debug)]
 pub struct Reloader {
+    shared: Arc<Shared>,
     tls: Option<Arc<ReloadableTls>>,
-    /// The settings in force, but for those that took no effect.
+    times: ReloadableTimes,
+    /// The settings in force.
     current: Arc<Mutex<Config>>,
 }
 
+/// Result of a reload, by the long names of options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ReloadReport {
+    /// Options whose new values are in force. The files for TLS were read again in any case.
+    pub changed: Vec<&'static str>,
+    /// Options whose new values are in force only after a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
 impl Reloader {
-    pub(super) fn new(config: Config, tls: Option<Arc<ReloadableTls>>) -> Self {
-        Reloader { tls, current: Arc::new(Mutex::new(config)) }
+    pub(super) fn new(
+        config: Config,
+        shared: Arc<Shared>,
+        tls: Option<Arc<ReloadableTls>>,
+        times: ReloadableTimes,
+    ) -> Self {
+        Reloader { shared, tls, times, current: Arc::new(Mutex::new(config)) }
     }
 
     /// Puts the settings in force that a running gateway can change: the files for TLS, which are read again
-    /// also if the settings are the same, and the log filter, which the program applies. Blocks while it
-    /// reads the files.
-    ///
-    /// Returns true if other settings differ from those in force: these take a restart.
+    /// also if the settings are the same; the limits but those of messages, queues and memory; the drain
+    /// timeout; and the log filter, which the program applies. Blocks while it reads the files.
     ///
     /// # Errors
     /// The configuration is contradictory, or the files for TLS are invalid. Everything stays as it was.
-    pub fn reload(&self, config: &Config) -> Result<bool, StartError> {
+    pub fn reload(&self, config: &Config) -> Result<ReloadReport, StartError> {
         config.check()?;
         let mut current = self.current.lock();
         if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
             tls.reload(files)?;
-            current.tls = Some(files.clone());
         }
-        current.log = config.log.clone();
-        Ok(*current != *config)
+        let mut changed = current.differing_options(config);
+        current.adopt(config);
+        self.times.set(&current);
+        self.shared.hub.set_limits(&current.limits);
+        self.shared.admission.set_limits(&current.limits);
+        let needs_restart = current.differing_options(config);
+        changed.retain(|name| !needs_restart.contains(name));
+        Ok(ReloadReport { changed, needs_restart })
     }
+}
+
+/// A request to reload, made on the admin listener.
+#[derive(Debug)]
+pub struct ReloadRequest(oneshot::Sender<Result<ReloadReport, String>>);
+
+impl ReloadRequest {
+    /// Answers the request: with the report, or with the error because of which everything stays as it was.
+    pub fn respond(self, result: Result<ReloadReport, String>) {
+        // Fails if the administrator has disconnected.
+        let _ = self.0.send(result);
+    }
+}
+
+/// The requests to reload that are made on the admin listener, for the program, which knows where its
+/// configuration is.
+#[derive(Debug)]
+pub struct ReloadRequests(mpsc::Receiver<ReloadRequest>);
+
+impl ReloadRequests {
+    /// Waits for the next request. Returns `None` if there is no admin listener, or no longer.
+    pub async fn recv(&mut self) -> Option<ReloadRequest> {
+        self.0.recv().await
+    }
+}
+
+/// The way of requests from the admin listener to the program.
+#[derive(Debug)]
+pub(super) struct ReloadSender(mpsc::Sender<ReloadRequest>);
+
+impl ReloadSender {
+    /// Returns the result of a reload; `None` if the program does none.
+    pub(super) async fn request(&self) -> Option<Result<ReloadReport, String>> {
+        let (sender, result) = oneshot::channel();
+        self.0.send(ReloadRequest(sender)).await.ok()?;
+        result.await.ok()
+    }
+}
+
+/// Returns both ends of the way of requests to reload.
+pub(super) fn reload_requests() -> (ReloadSender, ReloadRequests) {
+    let (sender, receiver) = mpsc::channel(1);
+    (ReloadSender(sender), ReloadRequests(receiver))
 }

@@ -15,3 +15,15 @@ pub struct AccessConfig {
     /// Proxies whose reports of their clients' addresses are believed.
     pub trusted_proxies: TrustedProxies,
 }
+
+impl AccessConfig {
+    /// Returns the long names of all options of access, each with true if its value differs in `other`.
+    pub(super) fn differences(&self, other: &AccessConfig) -> Vec<(&'static str, bool)> {
+        // Taken apart, so that a new setting does not compile until it has a name here.
+        let AccessConfig { allowed_origins, trusted_proxies } = self;
+        vec![
+            ("allowed-origins", *allowed_origins != other.allowed_origins),
+            ("trusted-proxies", *trusted_proxies != other.trusted_proxies),
+        ]
+    }
+}

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use super::history::{self, History};
 use super::{StatusQuery, StatusService, metrics};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use crate::server::reload::{ReloadReport, ReloadSender};
 use crate::server::telemetry::Format;
 
 /// Longest time for a request head, also on a connection that was used before.
@@ -46,6 +48,7 @@ pub(crate) struct AdminListener {
     addresses: Vec<LocalAddress>,
     /// Cancelled when an administrator asks for the drain.
     drain: CancellationToken,
+    reload: Arc<ReloadSender>,
 }
 
 impl AdminListener {
@@ -53,12 +56,16 @@ impl AdminListener {
     ///
     /// # Errors
     /// The system does not return the address of a socket.
-    pub(in crate::server) fn new(sockets: Vec<ListeningSocket>) -> io::Result<Option<Self>> {
+    pub(in crate::server) fn new(
+        sockets: Vec<ListeningSocket>,
+        reload: ReloadSender,
+    ) -> io::Result<Option<Self>> {
         let addresses = ListeningSocket::local_addresses(&sockets)?;
         Ok((!sockets.is_empty()).then(|| AdminListener {
             sockets,
             addresses,
             drain: CancellationToken::new(),
+            reload: Arc::new(reload),
         }))
     }
 
@@ -88,6 +95,7 @@ impl AdminListener {
             status: status.clone(),
             history: History::default(),
             drain: self.drain.clone(),
+            reload: Arc::clone(&self.reload),
         });
         let sample = async {
             let mut interval = tokio::time::interval(history::INTERVAL);
@@ -138,6 +146,18 @@ struct AdminService {
     status: StatusService,
     history: History,
     drain: CancellationToken,
+    reload: Arc<ReloadSender>,
+}
+
+/// The response to a request to reload.
+#[derive(Serialize)]
+struct ReloadResponse {
+    reloaded: bool,
+    /// Reason for which nothing has changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    report: ReloadReport,
 }
 
 impl AdminService {
@@ -156,7 +176,7 @@ impl AdminService {
 
     async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        let allowed = if path == "/drain" { "POST" } else { "GET, HEAD" };
+        let allowed = if matches!(path, "/drain" | "/reload") { "POST" } else { "GET, HEAD" };
         let mut response = match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/") => {
                 let mut page = ok("text/html; charset=utf-8", PAGE);
@@ -177,8 +197,8 @@ impl AdminService {
                 ok("application/json", status)
             }
             (&Method::GET | &Method::HEAD, "/history") => ok("application/json", self.history.to_json()),
-            // A browser sends this header with every POST: no page may stop the server.
-            (&Method::POST, "/drain") if request.headers().contains_key(header::ORIGIN) => {
+            // A browser sends this header with every POST: no page may stop or change the server.
+            (&Method::POST, "/drain" | "/reload") if request.headers().contains_key(header::ORIGIN) => {
                 text(StatusCode::FORBIDDEN, "403 Forbidden: not from a page\n")
             }
             (&Method::POST, "/drain") => {
@@ -188,10 +208,11 @@ impl AdminService {
                 self.drain.cancel();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
+            (&Method::POST, "/reload") => self.reload().await,
             (
                 _,
                 "/" | "/healthz" | "/readyz" | "/metrics" | "/status" | "/status.json" | "/history"
-                | "/drain",
+                | "/drain" | "/reload",
             ) => {
                 let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed\n");
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -199,12 +220,36 @@ impl AdminService {
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "404 Not Found: there are /, /healthz, /readyz, /metrics, /status, /history and POST /drain\n",
+                "404 Not Found: there are /, /healthz, /readyz, /metrics, /status, /history, POST /drain and POST /reload\n",
             ),
         };
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    /// Has the program reload, and responds with what came of it.
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        let (status, response) = match self.reload.request().await {
+            Some(Ok(report)) => (StatusCode::OK, ReloadResponse { reloaded: true, error: None, report }),
+            Some(Err(error)) => {
+                let report = ReloadReport::default();
+                let response = ReloadResponse { reloaded: false, error: Some(error), report };
+                (StatusCode::UNPROCESSABLE_ENTITY, response)
+            }
+            None => {
+                return text(
+                    StatusCode::NOT_IMPLEMENTED,
+                    "501 Not Implemented: this program cannot reload\n",
+                );
+            }
+        };
+        // Strings only: serialising cannot fail.
+        let mut body = serde_json::to_string(&response).unwrap_or_default();
+        body.push('\n');
+        let mut response = ok("application/json", body);
+        *response.status_mut() = status;
         response
     }
 

@@ -22,6 +22,7 @@ use crate::server::http::{self, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
 use crate::server::refusals::RefusalCause;
+use crate::server::reload::ReloadableTime;
 use crate::server::signaller::PipeStream;
 use crate::server::telemetry::LimitKind;
 use crate::server::tls::ReloadableTls;
@@ -75,7 +76,7 @@ pub(super) struct Frontend {
     pub(super) shared: Arc<Shared>,
     pub(super) routes: Arc<Routes>,
     pub(super) tls: Option<Arc<ReloadableTls>>,
-    pub(super) tls_timeout: Duration,
+    pub(super) tls_timeout: Arc<ReloadableTime>,
     pub(super) max_message: usize,
     /// Proxies whose connections are those of their clients.
     pub(super) proxies: TrustedProxies,
@@ -184,7 +185,7 @@ impl Frontend {
             }
         };
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(self.tls_timeout, handshake) => handshake,
+            handshake = tokio::time::timeout(self.tls_timeout.get(), handshake) => handshake,
             () = self.shared.shutdown.admission_over() => return,
         };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);

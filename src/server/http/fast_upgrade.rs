@@ -207,7 +207,7 @@ mod tests {
             events: None,
             shutdown: Arc::default(),
             telemetry: Arc::default(),
-            head_timeout: std::time::Duration::from_secs(10),
+            head_timeout: crate::server::reload::ReloadableTime::new(std::time::Duration::from_secs(10)),
             refusals: Arc::default(),
             access: None,
         }

@@ -38,6 +38,7 @@ use crate::protocol::dialect::UpgradeRequest;
 use crate::server::admission::ConnectionPermit;
 use crate::server::conn::{ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
+use crate::server::reload::ReloadableTime;
 use crate::server::signaller::{Admitted, Signaller};
 use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::Turn;
@@ -103,7 +104,7 @@ pub(crate) struct Routes {
     /// The counts of clients that take too long.
     pub(crate) telemetry: Arc<Telemetry>,
     /// Longest time for a request head, also on a connection that was used before.
-    pub(crate) head_timeout: Duration,
+    pub(crate) head_timeout: Arc<ReloadableTime>,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
     /// The checks of requests; `None` if every client may connect.
@@ -126,7 +127,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<Upgraded<S>> {
     let first = poll_fn(|context| fast_upgrade::poll_first_read(&mut stream, &routes, context));
     let first = tokio::select! {
-        first = tokio::time::timeout(routes.head_timeout, first) => match first {
+        first = tokio::time::timeout(routes.head_timeout.get(), first) => match first {
             Ok(first) => first.ok()?,
             Err(_) => {
                 routes.telemetry.count_limit(LimitKind::HeadTimeout);
@@ -162,7 +163,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         return None;
     }
     let shutdown = Arc::clone(&routes.shutdown);
-    let (telemetry, head_timeout) = (Arc::clone(&routes.telemetry), routes.head_timeout);
+    let (telemetry, head_timeout) = (Arc::clone(&routes.telemetry), routes.head_timeout.get());
     let service = Arc::new(HttpService {
         granted: Mutex::default(),
         upgrade: Notify::new(),

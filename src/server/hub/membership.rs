@@ -63,7 +63,7 @@ pub(super) struct Applied {
 
 impl Membership {
     pub(super) fn new(hub: Arc<Hub>, peer: PeerId, outbox: Outbox) -> Self {
-        let rate = ReadRate::new(hub.limits.rates, clock::now());
+        let rate = ReadRate::new(hub.limits.rates(), clock::now());
         let uncommon = rate.map(|rate| Box::new(Uncommon { rate: Some(rate), ..Uncommon::default() }));
         Membership { hub, peer, outbox, member_of: None, joined: None, uncommon }
     }
@@ -114,7 +114,7 @@ impl Membership {
             if local.removed {
                 continue;
             }
-            if let Some(reason) = local.room.refusal(self.peer, &command, self.hub.limits.room) {
+            if let Some(reason) = local.room.refusal(self.peer, &command, self.hub.limits.room()) {
                 drop((state, deliveries));
                 return self.refuse(reason);
             }
@@ -160,7 +160,7 @@ impl Membership {
         let previous = &mut self.uncommon.get_or_insert_default().previous;
         previous.retain(|cell| !Arc::ptr_eq(cell, &replaced));
         previous.push(replaced);
-        if previous.len() > self.hub.limits.max_previous {
+        if previous.len() > self.hub.limits.max_previous() {
             let oldest = previous.remove(0);
             self.leave_room(&oldest, false);
             self.hub.telemetry.count_limit(LimitKind::RoomsPerConnection);
@@ -235,7 +235,7 @@ impl Membership {
                 return true;
             };
             if let Some(reason) =
-                local.room.refusal(self.peer, &command, self.hub.limits.room).or_else(|| {
+                local.room.refusal(self.peer, &command, self.hub.limits.room()).or_else(|| {
                     let directory = self.hub.directory.get()?;
                     (!directory.may_decide(&cell.key)).then_some(Reason::Moved)
                 })

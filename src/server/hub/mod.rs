@@ -60,25 +60,55 @@ pub struct Hub {
 }
 
 /// Limits of rooms, and of what is read from one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct HubLimits {
-    max_rooms: u32,
-    /// Maximum number of rooms that a connection is in apart from the current ones.
-    max_previous: usize,
-    room: RoomLimits,
-    rates: ReadRates,
+    max_rooms: AtomicU32,
+    max_rooms_per_connection: AtomicU32,
+    max_members: AtomicU32,
+    max_joiners: AtomicU32,
+    /// Zero for no limit, as the next one.
+    message_rate: AtomicU32,
+    byte_rate: AtomicU32,
 }
 
 impl HubLimits {
     /// Returns the limits of a configuration.
     fn new(limits: &ServerLimits) -> Self {
-        HubLimits {
-            max_rooms: limits.max_rooms,
-            // One as a member and one as a joiner are current.
-            max_previous: limits.max_rooms_per_connection.saturating_sub(2) as usize,
-            room: RoomLimits { max_members: limits.max_members, max_joiners: limits.max_joiners },
-            rates: ReadRates { messages: limits.max_message_rate, bytes: limits.max_byte_rate },
+        let new = HubLimits::default();
+        new.set(limits);
+        new
+    }
+
+    fn set(&self, limits: &ServerLimits) {
+        for (limit, value) in [
+            (&self.max_rooms, limits.max_rooms),
+            (&self.max_rooms_per_connection, limits.max_rooms_per_connection),
+            (&self.max_members, limits.max_members),
+            (&self.max_joiners, limits.max_joiners),
+            (&self.message_rate, limits.max_message_rate.unwrap_or_default()),
+            (&self.byte_rate, limits.max_byte_rate.unwrap_or_default()),
+        ] {
+            limit.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the maximum number of rooms that a connection is in apart from the current ones.
+    fn max_previous(&self) -> usize {
+        // One as a member and one as a joiner are current.
+        self.max_rooms_per_connection.load(Ordering::Relaxed).saturating_sub(2) as usize
+    }
+
+    fn room(&self) -> RoomLimits {
+        RoomLimits {
+            max_members: self.max_members.load(Ordering::Relaxed),
+            max_joiners: self.max_joiners.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns the rates of a new connection.
+    fn rates(&self) -> ReadRates {
+        let rate = |limit: &AtomicU32| Some(limit.load(Ordering::Relaxed)).filter(|rate| *rate > 0);
+        ReadRates { messages: rate(&self.message_rate), bytes: rate(&self.byte_rate) }
     }
 }
 
@@ -118,6 +148,11 @@ impl Hub {
     pub fn set_directory(&self, directory: Box<dyn Directory>) {
         // The first one stays.
         let _ = self.directory.set(directory);
+    }
+
+    /// Replaces the limits. Rooms that exceed them stay; the rates are those of connections to come.
+    pub(in crate::server) fn set_limits(&self, limits: &ServerLimits) {
+        self.limits.set(limits);
     }
 
     /// Creates a hub without rooms.
@@ -183,7 +218,8 @@ impl Hub {
         if let Some(room) = shard.get(key) {
             return Ok(Arc::clone(&room.0));
         }
-        let more = |count: u32| count.checked_add(1).filter(|count| *count <= self.limits.max_rooms);
+        let max_rooms = self.limits.max_rooms.load(Ordering::Relaxed);
+        let more = |count: u32| count.checked_add(1).filter(|count| *count <= max_rooms);
         let counted = self.room_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         counted.map_err(|_| Reason::TooManyRooms)?;
         let cell = RoomCell::here(key.clone());

@@ -20,7 +20,7 @@ fn state_of_a_new_connection_is_small() {
 async fn first_frame_follows_the_upgrade_after_a_pause() {
     for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
         let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
-        let timeout = Duration::from_secs(10);
+        let timeout = ReloadableTime::new(Duration::from_secs(10));
         let routes = Routes {
             websockets: true,
             signaller: None,
@@ -29,7 +29,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             access: None,
             refusals: Arc::default(),
             telemetry: Arc::default(),
-            head_timeout: timeout,
+            head_timeout: Arc::clone(&timeout),
         };
         let (shared, max_message) = (Shared::new(&config), config.max_message);
         let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };

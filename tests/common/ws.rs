@@ -83,13 +83,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         ws
     }
 
+    /// Sends the request `head`. An error if no WebSocket is granted.
+    pub async fn try_open(mut stream: S, head: &[u8]) -> Result<Self, String> {
+        stream.write_all(head).await.map_err(|error| error.to_string())?;
+        let mut ws = Ws { stream, received: BytesMut::new() };
+        let head = ws.try_head().await?;
+        if head.starts_with("HTTP/1.1 101 ") { Ok(ws) } else { Err(head) }
+    }
+
     async fn head(&mut self) -> String {
+        self.try_head().await.unwrap()
+    }
+
+    async fn try_head(&mut self) -> Result<String, String> {
         loop {
             if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                return String::from_utf8(self.received.split_to(end + 4).to_vec()).unwrap();
+                return Ok(String::from_utf8(self.received.split_to(end + 4).to_vec()).unwrap());
             }
-            let count = self.stream.read_buf(&mut self.received).await.unwrap();
-            assert_ne!(count, 0, "the connection ended before the response");
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) => return Err("the connection ended before the response".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → modules that it may use beside its own. The longest prefix of a file's module path decides.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
+    ("protocol::cluster", &[]),
     ("protocol::frame", &[]),
     ("protocol::model", &[]),
     ("protocol::dialect", &["protocol::frame", "protocol::model"]),

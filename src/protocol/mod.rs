@@ -7,6 +7,7 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
 )]
 
+pub mod cluster;
 pub mod detect;
 pub mod dialect;
 pub mod frame;

@@ -1,0 +1,448 @@
+//! The names that a node has or looks for.
+
+use std::hash::Hash;
+
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+
+use super::lease::{EngineView, Lease};
+use super::{Claim, Generation, Millis, NodeId};
+
+/// Time after which a claim without an answer is sent again, with another number.
+const CLAIM_TIMEOUT: Millis = 1_000;
+/// Time for which the answer counts that another node has a name.
+const PLACE_TIMEOUT: Millis = 1_000;
+/// Longest time between two claims to a name that is not free yet.
+const RETRY_INTERVAL: Millis = 1_000;
+
+/// The place of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This node has it, and may decide.
+    Here,
+    /// That node has it.
+    At(NodeId),
+    /// The place is not known yet; [`Action::Found`] tells when to ask again.
+    Unknown,
+    /// This node takes no more names.
+    Draining,
+}
+
+/// The answer of the engine to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimResult {
+    /// The name belongs to the claim.
+    Granted,
+    /// The name belongs to another claim, whose node has a lease for that time.
+    Held(Claim, Millis),
+    /// The name is not given away for that time.
+    Wait(Millis),
+    /// The data of the engine are not those of the claim.
+    OtherGeneration,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<N> {
+    /// Send a claim to the engine.
+    Claim {
+        /// The name.
+        name: N,
+        /// The claim.
+        claim: Claim,
+        /// The claim that it replaces, as the lease of its node has expired.
+        over: Option<Claim>,
+        /// The data that the claim is for.
+        generation: Generation,
+    },
+    /// Send the engine that a name is free.
+    Release {
+        /// The name.
+        name: N,
+        /// The claim to it.
+        claim: Claim,
+        /// The data that the claim is in.
+        generation: Generation,
+    },
+    /// Renew the lease at once.
+    Renew,
+    /// The place of a name that was unknown may be known.
+    Found(N),
+    /// The name is lost: close its room.
+    Close(N),
+}
+
+/// A name of this node.
+#[derive(Clone, Copy, Debug)]
+struct OwnedName {
+    claim: Claim,
+    period: u32,
+    /// The data in which the claim is known to be.
+    kept: Generation,
+}
+
+/// A name that this node does not have.
+#[derive(Clone, Copy, Debug)]
+struct SoughtName {
+    state: Search,
+    /// Time at which the state ends.
+    until: Millis,
+    /// The place was asked for, and was unknown.
+    wanted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Search {
+    /// The claim of that number was sent.
+    Claimed { number: u32, period: u32, generation: Generation },
+    /// Another node has it.
+    At(NodeId),
+    /// It is claimed again later.
+    Paused,
+}
+
+/// The names of one node, and its lease.
+#[derive(Clone, Debug)]
+pub struct Ownership<N> {
+    node: NodeId,
+    lease: Lease,
+    // In the order of their insertion, so that a simulation is the same each time.
+    owned: IndexMap<N, OwnedName>,
+    sought: IndexMap<N, SoughtName>,
+    linked: Vec<NodeId>,
+    /// Number of the last claim.
+    last: u32,
+    /// The engine has all claims of this node.
+    ready: bool,
+    draining: bool,
+    /// Period and generation that [`tick`](Self::tick) has compared the owned names with.
+    checked: (Option<u32>, Generation, bool),
+    actions: Vec<Action<N>>,
+}
+
+impl<N: Clone + Eq + Hash> Ownership<N> {
+    /// Creates the state of a node that starts now, with a new id.
+    pub fn new(node: NodeId, now: Millis) -> Self {
+        Ownership {
+            node,
+            lease: Lease::new(now),
+            owned: IndexMap::new(),
+            sought: IndexMap::new(),
+            linked: Vec::new(),
+            last: 0,
+            ready: false,
+            draining: false,
+            checked: (None, 0, true),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Disables rules, to show that each is necessary.
+    #[cfg(test)]
+    pub(super) fn disable(&mut self, rules: super::lease::DisabledRules) {
+        self.lease.disabled = rules;
+    }
+
+    /// Returns the id of the node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Returns the lease.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Returns the number of names that the node has.
+    pub fn owned(&self) -> usize {
+        self.owned.len()
+    }
+
+    /// Returns true if the engine has all claims of this node, so that new names can be claimed.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Returns the period in which the node may decide, if it may.
+    pub fn period(&mut self, now: Millis) -> Option<u32> {
+        self.lease.period(now)
+    }
+
+    /// Returns what is to be done since the last call.
+    pub fn take_actions(&mut self) -> Vec<Action<N>> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Returns the claim to a name of this node, if it may decide about it.
+    pub fn claim(&mut self, name: &N, now: Millis) -> Option<Claim> {
+        let period = self.lease.period(now);
+        let owned = self.owned.get(name)?;
+        if self.is_good(owned, period, now) {
+            return Some(owned.claim);
+        }
+        self.lose(name);
+        None
+    }
+
+    /// Returns the place of a name, which is claimed if it is not known.
+    pub fn locate(&mut self, name: &N, now: Millis) -> Place {
+        if self.claim(name, now).is_some() {
+            return Place::Here;
+        }
+        match self.sought.get_mut(name) {
+            Some(SoughtName { state: Search::At(node), until, .. })
+                if now < *until && self.linked.contains(node) =>
+            {
+                return Place::At(*node);
+            }
+            Some(sought) if now < sought.until => {
+                sought.wanted = true;
+                return Place::Unknown;
+            }
+            Some(_) | None => {}
+        }
+        if self.draining {
+            return Place::Draining;
+        }
+        self.send_claim(name, None, now);
+        Place::Unknown
+    }
+
+    /// Frees a name of this node.
+    pub fn release(&mut self, name: &N) {
+        if let Some(owned) = self.owned.swap_remove(name) {
+            let action = Action::Release { name: name.clone(), claim: owned.claim, generation: owned.kept };
+            self.actions.push(action);
+        }
+    }
+
+    /// Takes no more names from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Takes note of the answer to a renewal that was sent at `sent`. Returns true if the engine has to be
+    /// sent all claims of this node, before it is [ready](Self::engine_ready).
+    pub fn renewed(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
+        let is_new = self.lease.renew(sent, view, now);
+        if is_new {
+            self.ready = false;
+            // Others may have them now.
+            self.forget_places(|_| true, now);
+        }
+        self.check(now);
+        !self.ready
+    }
+
+    /// Returns all names of this node and the claims to them, for the engine to keep them.
+    pub fn claims(&self) -> impl Iterator<Item = (&N, Claim)> {
+        self.owned.iter().map(|(name, owned)| (name, owned.claim))
+    }
+
+    /// Takes note that the engine has kept a claim in its data of `generation`, or that another node has the
+    /// name.
+    pub fn kept(&mut self, name: &N, claim: Claim, is_kept: bool, generation: Generation) {
+        match self.owned.get_mut(name).filter(|owned| owned.claim == claim) {
+            Some(owned) if is_kept => owned.kept = generation,
+            Some(_) => self.lose(name),
+            None => {}
+        }
+    }
+
+    /// Takes note that the engine has all claims of this node in its data of `generation`.
+    pub fn engine_ready(&mut self, generation: Generation, now: Millis) {
+        if self.lease.generation() != generation {
+            return;
+        }
+        if !std::mem::replace(&mut self.ready, true) {
+            self.find_all(now);
+        }
+    }
+
+    /// Takes note that the engine does not answer, or that the connection to it ended.
+    pub fn engine_failed(&mut self, now: Millis) {
+        self.ready = false;
+        self.lease.fail(now);
+        self.check(now);
+    }
+
+    /// Takes note of the answer to a claim.
+    pub fn claim_answered(&mut self, name: &N, claim: Claim, result: ClaimResult, now: Millis) {
+        let Entry::Occupied(mut entry) = self.sought.entry(name.clone()) else { return };
+        let Search::Claimed { number, period, generation } = entry.get().state else { return };
+        // An answer that is late counts for nothing: the claim may have been released since.
+        if number != claim.number || now >= entry.get().until {
+            return;
+        }
+        let wanted = entry.get().wanted;
+        match result {
+            ClaimResult::Granted => {
+                entry.swap_remove();
+                if self.lease.period(now) == Some(period) && self.lease.generation() == generation {
+                    self.owned.insert(name.clone(), OwnedName { claim, period, kept: generation });
+                }
+                self.actions.push(Action::Found(name.clone()));
+            }
+            ClaimResult::Held(holder, 0)
+                if holder.node != self.node && self.lease.may_take_over(holder.node, now) =>
+            {
+                self.send_claim(name, Some(holder), now);
+                if let Some(sought) = self.sought.get_mut(name) {
+                    sought.wanted = wanted;
+                }
+            }
+            ClaimResult::Held(holder, _) => {
+                *entry.get_mut() = SoughtName {
+                    state: Search::At(holder.node),
+                    until: now.saturating_add(PLACE_TIMEOUT),
+                    wanted,
+                };
+                if self.linked.contains(&holder.node) {
+                    self.actions.push(Action::Found(name.clone()));
+                }
+            }
+            ClaimResult::Wait(time) => {
+                let until = now.saturating_add(time.clamp(1, RETRY_INTERVAL));
+                *entry.get_mut() = SoughtName { state: Search::Paused, until, wanted };
+            }
+            ClaimResult::OtherGeneration => {
+                let until = now.saturating_add(RETRY_INTERVAL);
+                *entry.get_mut() = SoughtName { state: Search::Paused, until, wanted };
+                self.actions.push(Action::Renew);
+            }
+        }
+    }
+
+    /// Takes note that another node has a name, or has not as far as that node knows.
+    pub fn told(&mut self, name: &N, node: NodeId, has: bool, now: Millis) {
+        if has {
+            if self.owned.contains_key(name) {
+                return;
+            }
+            let sought = SoughtName {
+                state: Search::At(node),
+                until: now.saturating_add(PLACE_TIMEOUT),
+                wanted: false,
+            };
+            self.sought.insert(name.clone(), sought);
+            self.actions.push(Action::Found(name.clone()));
+        } else if let Some(sought) = self.sought.get_mut(name)
+            && matches!(sought.state, Search::At(at) if at == node)
+        {
+            sought.until = now;
+        }
+    }
+
+    /// Takes note of a ping of another node: see [`Lease::hear`].
+    pub fn heard(
+        &mut self,
+        node: NodeId,
+        confirms: Millis,
+        generation: Generation,
+        others: impl IntoIterator<Item = NodeId>,
+        now: Millis,
+    ) {
+        let own = self.node;
+        self.lease.hear(node, confirms, generation, others.into_iter().filter(|other| *other != own), now);
+    }
+
+    /// Takes note that commands can be sent to another node, or no longer.
+    pub fn set_linked(&mut self, node: NodeId, is_linked: bool, now: Millis) {
+        self.linked.retain(|linked| *linked != node);
+        if is_linked {
+            self.linked.push(node);
+            let at_node = |state: &Search| matches!(state, Search::At(at) if *at == node);
+            let found = self.sought.iter().filter(|(_, sought)| sought.wanted && at_node(&sought.state));
+            self.actions.extend(found.map(|(name, _)| Action::Found(name.clone())));
+        } else {
+            self.forget_places(|at| at == node, now);
+        }
+    }
+
+    /// Takes note that another node has ended: it said so, or another has its address.
+    pub fn ended(&mut self, node: NodeId, now: Millis) {
+        self.lease.forget(node, now);
+        self.set_linked(node, false, now);
+    }
+
+    /// Handles what is due. To be called several times a second.
+    pub fn tick(&mut self, now: Millis) {
+        self.check(now);
+        let actions = &mut self.actions;
+        self.sought.retain(|name, sought| {
+            let is_over = now >= sought.until;
+            if is_over && sought.wanted {
+                actions.push(Action::Found(name.clone()));
+            }
+            !is_over
+        });
+    }
+
+    fn is_good(&self, owned: &OwnedName, period: Option<u32>, now: Millis) -> bool {
+        let is_kept = owned.kept == self.lease.generation() || now < self.lease.claims_kept_until();
+        Some(owned.period) == period && is_kept
+    }
+
+    /// Loses the names that this node may no longer decide about.
+    fn check(&mut self, now: Millis) {
+        let period = self.lease.period(now);
+        let state = (period, self.lease.generation(), now < self.lease.claims_kept_until());
+        if std::mem::replace(&mut self.checked, state) == state {
+            return;
+        }
+        let lost: Vec<N> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| !self.is_good(owned, period, now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        lost.iter().for_each(|name| self.lose(name));
+    }
+
+    fn lose(&mut self, name: &N) {
+        if self.owned.swap_remove(name).is_some() {
+            self.actions.push(Action::Close(name.clone()));
+        }
+    }
+
+    fn send_claim(&mut self, name: &N, over: Option<Claim>, now: Millis) {
+        let period = self.lease.period(now).filter(|_| self.ready);
+        let Some(period) = period else {
+            let until = now.saturating_add(RETRY_INTERVAL);
+            self.sought.insert(name.clone(), SoughtName { state: Search::Paused, until, wanted: true });
+            return;
+        };
+        self.last = self.last.saturating_add(1);
+        let (number, generation) = (self.last, self.lease.generation());
+        let state = Search::Claimed { number, period, generation };
+        self.sought.insert(
+            name.clone(),
+            SoughtName { state, until: now.saturating_add(CLAIM_TIMEOUT), wanted: true },
+        );
+        let claim = Claim { node: self.node, number };
+        self.actions.push(Action::Claim { name: name.clone(), claim, over, generation });
+    }
+
+    /// Forgets the names at nodes for which `matches` is true.
+    fn forget_places(&mut self, matches: impl Fn(NodeId) -> bool, now: Millis) {
+        for sought in self.sought.values_mut() {
+            if let Search::At(node) = sought.state
+                && matches(node)
+            {
+                sought.until = now;
+            }
+        }
+    }
+
+    /// Has the names claimed that could not be.
+    fn find_all(&mut self, now: Millis) {
+        for (name, sought) in &mut self.sought {
+            if matches!(sought.state, Search::Paused) {
+                sought.until = now;
+            }
+            if sought.wanted {
+                self.actions.push(Action::Found(name.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The engine of the simulation: what the scripts in Redis do, on data that may be lost.
+
+use std::collections::BTreeMap;
+
+use super::super::{
+    Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
+};
+
+/// A name in the simulation.
+pub(super) type Name = u32;
+
+/// A request of a node to the engine.
+#[derive(Clone, Debug)]
+pub(super) enum EngineRequest {
+    Renew {
+        sent: Millis,
+        since_renewal: Option<Millis>,
+    },
+    Claim {
+        name: Name,
+        claim: Claim,
+        over: Option<Claim>,
+        generation: Generation,
+        since_renewal: Option<Millis>,
+    },
+    Keep {
+        claims: Vec<(Name, Claim)>,
+        generation: Generation,
+    },
+    Release {
+        name: Name,
+        claim: Claim,
+        generation: Generation,
+    },
+    Leave,
+}
+
+/// An answer of the engine.
+#[derive(Clone, Debug)]
+pub(super) enum EngineReply {
+    Renewed {
+        sent: Millis,
+        view: EngineView,
+    },
+    /// The node said that it ends, or another has its address.
+    Buried,
+    Claimed {
+        name: Name,
+        claim: Claim,
+        result: ClaimResult,
+    },
+    Kept {
+        claims: Vec<(Name, Claim, bool)>,
+        generation: Generation,
+    },
+    /// The process that the connection led to is no more.
+    Disconnected,
+}
+
+/// Rules of the scripts that do not hold, to show that each is necessary.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DisabledScripts {
+    /// The generation is not that of one process.
+    pub(super) process: bool,
+    /// Free names are given away at once in a new generation.
+    pub(super) grace: bool,
+    /// Nobody looks whether the clock has leapt.
+    pub(super) clock: bool,
+}
+
+/// Most by which two clocks and the time of a request may differ.
+const CLOCK_TOLERANCE: Millis = 1_000;
+
+/// The data of the engine.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EngineData {
+    /// The generation, and the process that began it.
+    generation: Option<(Generation, u64)>,
+    /// Ends of the leases with the addresses of the nodes; a node that has ended has none.
+    nodes: BTreeMap<NodeId, (Option<Millis>, usize)>,
+    claims: BTreeMap<(Generation, Name), Claim>,
+}
+
+impl EngineData {
+    pub(super) fn apply(
+        &mut self,
+        (node, address): (NodeId, usize),
+        request: EngineRequest,
+        (process, now): (u64, Millis),
+        disabled: DisabledScripts,
+    ) -> Option<EngineReply> {
+        let process = if disabled.process { 0 } else { process };
+        let grace = if disabled.grace { 0 } else { GENERATION_GRACE };
+        match request {
+            EngineRequest::Renew { sent, since_renewal } => {
+                let before = self.nodes.get(&node).copied();
+                if matches!(before, Some((None, _))) {
+                    return Some(EngineReply::Buried);
+                }
+                let leapt = !disabled.clock && self.has_leapt(node, since_renewal, now);
+                if leapt || self.generation.is_none_or(|(_, by)| by != process) {
+                    self.generation = Some((now, process));
+                }
+                let began = self.generation.map_or(now, |(began, _)| began);
+                if before.is_none() {
+                    for other in self.nodes.values_mut().filter(|other| other.1 == address) {
+                        other.0 = None;
+                    }
+                }
+                self.nodes.insert(node, (Some(now + LEASE_TIMEOUT), address));
+                let others = self.nodes.iter().filter(|(other, state)| **other != node && state.0.is_some());
+                let others = others.map(|(other, _)| *other).collect();
+                let view = EngineView { generation: began, age: now.saturating_sub(began), others };
+                Some(EngineReply::Renewed { sent, view })
+            }
+            EngineRequest::Claim { name, claim, over, generation, since_renewal } => {
+                let leapt = !disabled.clock && self.has_leapt(node, since_renewal, now);
+                let result = match leapt {
+                    true => ClaimResult::OtherGeneration,
+                    false => self.claim(name, claim, over, generation, grace, now),
+                };
+                Some(EngineReply::Claimed { name, claim, result })
+            }
+            EngineRequest::Keep { claims, generation } => {
+                self.generation.filter(|(began, _)| *began == generation)?;
+                let mut kept = Vec::new();
+                for (name, claim) in claims {
+                    let held = self.claims.get(&(generation, name)).copied();
+                    let is_kept = held.is_none_or(|held| held.node == node);
+                    if is_kept && held.is_none_or(|held| held.number <= claim.number) {
+                        self.claims.insert((generation, name), claim);
+                    }
+                    kept.push((name, claim, is_kept));
+                }
+                Some(EngineReply::Kept { claims: kept, generation })
+            }
+            EngineRequest::Release { name, claim, generation } => {
+                if self.claims.get(&(generation, name)) == Some(&claim) {
+                    self.claims.remove(&(generation, name));
+                }
+                None
+            }
+            EngineRequest::Leave => {
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.0 = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// Returns true if the grace of the generation is over.
+    pub(super) fn is_settled(&self, now: Millis) -> bool {
+        self.generation.is_some_and(|(began, _)| now >= began + GENERATION_GRACE)
+    }
+
+    /// Returns true if the clock went much faster than that of the node since the node's last renewal, or
+    /// back.
+    fn has_leapt(&self, node: NodeId, since_renewal: Option<Millis>, now: Millis) -> bool {
+        let before_generation = self.generation.is_some_and(|(began, _)| now + CLOCK_TOLERANCE < began);
+        let expiry = self.nodes.get(&node).and_then(|node| node.0);
+        let (Some(expiry), Some(since)) = (expiry, since_renewal) else { return before_generation };
+        let renewed = expiry - LEASE_TIMEOUT;
+        before_generation || now > renewed + since + CLOCK_TOLERANCE || now + CLOCK_TOLERANCE < renewed
+    }
+
+    fn claim(
+        &mut self,
+        name: Name,
+        claim: Claim,
+        over: Option<Claim>,
+        generation: Generation,
+        grace: Millis,
+        now: Millis,
+    ) -> ClaimResult {
+        if self.generation.is_none_or(|(began, _)| began != generation) {
+            return ClaimResult::OtherGeneration;
+        }
+        match self.claims.get(&(generation, name)).copied() {
+            Some(held) if held.node == claim.node && held.number > claim.number => {
+                return ClaimResult::Wait(0);
+            }
+            Some(held) if held.node == claim.node => {}
+            Some(held) => {
+                let has_ended = matches!(self.nodes.get(&held.node), Some((None, _)));
+                let expiry = self.nodes.get(&held.node).and_then(|node| node.0).unwrap_or(0);
+                if expiry > now || (!has_ended && over != Some(held)) {
+                    return ClaimResult::Held(held, expiry.saturating_sub(now));
+                }
+            }
+            None if now < generation + grace => return ClaimResult::Wait(generation + grace - now),
+            None => {}
+        }
+        let has_lease =
+            self.nodes.get(&claim.node).and_then(|node| node.0).is_some_and(|expiry| expiry > now);
+        if !has_lease {
+            return ClaimResult::Wait(0);
+        }
+        self.claims.insert((generation, name), claim);
+        ClaimResult::Granted
+    }
+}

@@ -1,0 +1,65 @@
+//! The faults of the simulation.
+
+use super::super::Millis;
+use super::engine::EngineRequest;
+use super::simulation::{ClusterSimulation, ENGINE, Healing, NODES, SimEvent};
+
+impl ClusterSimulation {
+    /// Begins a fault, and plans the next.
+    pub(super) fn fault(&mut self) {
+        let (kind, node) = (self.rng.u8(..11), self.rng.usize(..NODES));
+        let time = if self.rng.bool() { self.rng.u64(200..6_000) } else { self.rng.u64(6_000..30_000) };
+        self.faults.push(format!("{}: fault {kind} at node {node} for {time} ms", self.now));
+        match kind {
+            0 => self.sever(node, ENGINE, time),
+            1 => self.sever(node, (node + 1) % NODES, time),
+            2 => self.nodes[node].paused_until = self.now + time,
+            3 => (0..=ENGINE).filter(|other| *other != node).for_each(|other| self.sever(node, other, time)),
+            4 => self.stop_engine(time),
+            5 => self.restart_engine(None, time / 4),
+            6 => {
+                let back = self.rng.u64(100..60_000);
+                self.restart_engine(Some(back), time / 8);
+            }
+            7 => self.restart_node(node),
+            8 => {
+                let (back, away) = (self.rng.u64(1..300), self.rng.u64(0..4_000));
+                self.restart_engine(Some(back), away);
+            }
+            9 => {
+                self.ask(node, EngineRequest::Leave);
+                self.restart_node(node);
+            }
+            // A leap in the first seconds of a generation is unknown to nodes that the engine does not know.
+            _ if !self.data.is_settled(self.now.saturating_add_signed(self.ahead)) => {}
+            _ => {
+                let leap = i64::try_from(time).unwrap();
+                self.ahead += if self.rng.u8(..4) == 0 { -leap } else { leap };
+            }
+        }
+        let pause = self.rng.u64(500..12_000);
+        self.after(pause, SimEvent::Fault);
+    }
+
+    fn restart_node(&mut self, node: usize) {
+        let life = self.nodes[node].life + 1;
+        self.nodes[node] = self.start_node(life);
+        self.nodes[node].paused_until = self.now + self.rng.u64(50..15_000);
+    }
+
+    fn stop_engine(&mut self, time: Millis) {
+        self.away += 1;
+        self.after(time, SimEvent::Heal(Healing::Engine));
+    }
+
+    /// Restarts the engine without data, or with a copy of that age.
+    fn restart_engine(&mut self, back: Option<Millis>, away: Millis) {
+        let copy = back.and_then(|back| {
+            let limit = self.now.saturating_sub(back);
+            self.copies.iter().rev().find(|(at, _)| *at <= limit)
+        });
+        self.data = copy.map(|(_, data)| data.clone()).unwrap_or_default();
+        self.process += 1;
+        self.stop_engine(away);
+    }
+}

@@ -1,0 +1,224 @@
+//! The rules of ownership, one by one and in a simulation.
+
+mod engine;
+mod faults;
+mod simulation;
+
+use super::lease::DisabledRules;
+use super::*;
+use engine::DisabledScripts;
+use simulation::{ClusterSimulation, Disabled};
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+
+fn view(others: &[NodeId]) -> EngineView {
+    EngineView { generation: 100, age: 60_000, others: others.to_vec() }
+}
+
+/// A node whose engine has all its claims.
+fn ready(others: &[NodeId]) -> Ownership<&'static str> {
+    let mut node = Ownership::new(ME, 0);
+    assert!(node.renewed(1_000, view(others), 1_000));
+    node.engine_ready(100, 1_000);
+    others.iter().for_each(|other| node.set_linked(*other, true, 1_000));
+    node
+}
+
+/// Claims a name, and has the engine answer.
+fn claim(node: &mut Ownership<&'static str>, now: Millis, result: ClaimResult) -> Claim {
+    assert_eq!(node.locate(&"k", now), Place::Unknown);
+    let actions = node.take_actions();
+    let [Action::Claim { name: "k", claim, over: None, .. }] = actions[..] else { panic!("{actions:?}") };
+    node.claim_answered(&"k", claim, result, now);
+    claim
+}
+
+#[test]
+fn granted_name_is_here_while_the_lease_lasts() {
+    let mut node = ready(&[]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    assert_eq!(node.take_actions(), [Action::Found("k")]);
+    assert_eq!(node.locate(&"k", 1_000), Place::Here);
+    let end = 1_000 + LEASE_TIMEOUT - LEASE_MARGIN;
+    assert!(node.claim(&"k", end - 1).is_some());
+    node.tick(end);
+    assert_eq!(node.take_actions(), [Action::Close("k")]);
+    // A later renewal does not bring it back.
+    node.renewed(end, view(&[]), end);
+    assert_eq!(node.locate(&"k", end), Place::Unknown);
+}
+
+#[test]
+fn released_name_is_free() {
+    let mut node = ready(&[]);
+    let claim = claim(&mut node, 1_000, ClaimResult::Granted);
+    node.take_actions();
+    node.release(&"k");
+    node.release(&"k");
+    assert_eq!(node.take_actions(), [Action::Release { name: "k", claim, generation: 100 }]);
+    assert_eq!(node.owned(), 0);
+}
+
+#[test]
+fn answer_that_is_late_counts_for_nothing() {
+    let mut node = ready(&[]);
+    assert_eq!(node.locate(&"k", 1_000), Place::Unknown);
+    let [Action::Claim { claim: first, .. }] = node.take_actions()[..] else { panic!() };
+    node.tick(2_000);
+    assert_eq!(node.take_actions(), [Action::Found("k")], "its waiters are to look again");
+    assert_eq!(node.locate(&"k", 2_000), Place::Unknown);
+    let [Action::Claim { claim: second, .. }] = node.take_actions()[..] else { panic!() };
+    assert!(second.number > first.number);
+    node.claim_answered(&"k", first, ClaimResult::Granted, 2_000);
+    assert_eq!((node.owned(), node.take_actions()), (0, Vec::new()));
+    node.claim_answered(&"k", second, ClaimResult::Granted, 2_000);
+    assert_eq!(node.owned(), 1);
+}
+
+#[test]
+fn name_of_another_node_is_there_for_a_second() {
+    let mut node = ready(&[OTHER]);
+    let holder = Claim { node: OTHER, number: 7 };
+    claim(&mut node, 1_000, ClaimResult::Held(holder, 3_000));
+    assert_eq!(node.take_actions(), [Action::Found("k")]);
+    assert_eq!(node.locate(&"k", 1_999), Place::At(OTHER));
+    node.set_linked(OTHER, false, 1_999);
+    assert_eq!(node.locate(&"k", 1_999), Place::Unknown);
+}
+
+/// A node that lost the engine, and not the other nodes, keeps its rooms.
+#[test]
+fn name_is_taken_over_only_from_a_node_that_is_not_heard() {
+    let mut node = ready(&[OTHER]);
+    let holder = Claim { node: OTHER, number: 7 };
+    node.heard(OTHER, 0, 100, [], 1_000);
+    claim(&mut node, 1_000, ClaimResult::Held(holder, 0));
+    assert_eq!(node.take_actions(), [Action::Found("k")]);
+    let later = 1_000 + LEASE_TIMEOUT;
+    node.renewed(later, view(&[OTHER]), later);
+    assert_eq!(node.locate(&"k", later), Place::Unknown);
+    let [Action::Claim { claim, over: None, .. }] = node.take_actions()[..] else { panic!() };
+    node.claim_answered(&"k", claim, ClaimResult::Held(holder, 0), later);
+    let [Action::Claim { over, .. }] = node.take_actions()[..] else { panic!() };
+    assert_eq!(over, Some(holder));
+}
+
+#[test]
+fn node_without_engine_decides_while_all_others_confirm_its_pings() {
+    let mut node = ready(&[OTHER]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    node.engine_failed(1_500);
+    for now in (2_000..20_000).step_by(1_000) {
+        node.heard(OTHER, now - 500, 100, [], now);
+        node.tick(now);
+        assert_eq!(node.locate(&"k", now), Place::Here, "{now}");
+    }
+    // One that knows other data of the engine may have been given the name.
+    for now in (20_000..24_000).step_by(1_000) {
+        node.heard(OTHER, now - 500, 101, [], now);
+        node.tick(now);
+    }
+    assert_eq!(node.claim(&"k", 24_000), None);
+}
+
+/// It may have started on the other side of a partition, where the engine is.
+#[test]
+fn node_of_which_another_tells_has_to_confirm_pings_as_well() {
+    let mut node = ready(&[OTHER]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    node.engine_failed(1_500);
+    for now in (2_000..12_000).step_by(1_000) {
+        node.heard(OTHER, now - 500, 100, [ME, NodeId(3)], now);
+        node.tick(now);
+    }
+    assert_eq!(node.claim(&"k", 12_000), None);
+}
+
+#[test]
+fn only_node_goes_on_while_the_engine_fails() {
+    let mut node = ready(&[]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    for now in (2_000..60_000).step_by(1_000) {
+        node.engine_failed(now);
+        assert_eq!(node.locate(&"k", now), Place::Here, "{now}");
+    }
+    // It was stopped: the engine did not fail in that time.
+    node.engine_failed(70_000);
+    assert_eq!(node.claim(&"k", 70_000), None);
+}
+
+#[test]
+fn new_generation_keeps_only_what_the_engine_has_again() {
+    let mut node = ready(&[]);
+    let first = claim(&mut node, 1_000, ClaimResult::Granted);
+    node.take_actions();
+    let new = EngineView { generation: 200, age: 0, others: Vec::new() };
+    assert!(node.renewed(2_000, new.clone(), 2_000));
+    assert_eq!(node.claims().collect::<Vec<_>>(), [(&"k", first)]);
+    assert_eq!(node.locate(&"k", 2_100), Place::Here);
+    assert_eq!(node.locate(&"new", 2_100), Place::Unknown);
+    assert_eq!(node.take_actions(), [], "nothing is claimed before the engine has what was claimed");
+    let mut forgotten = node.clone();
+    node.kept(&"k", first, true, 200);
+    node.engine_ready(200, 2_200);
+    assert_eq!(node.take_actions(), [Action::Found("new")]);
+    let late = 2_000 + GENERATION_GRACE - LEASE_MARGIN;
+    for node in [&mut node, &mut forgotten] {
+        for now in [4_000, late] {
+            node.renewed(now, EngineView { age: now - 2_000, ..new.clone() }, now);
+        }
+    }
+    assert_eq!(node.locate(&"k", late), Place::Here);
+    assert_ne!(forgotten.locate(&"k", late), Place::Here);
+    node.kept(&"k", first, false, 200);
+    assert_eq!(node.take_actions(), [Action::Close("k")]);
+}
+
+#[test]
+fn draining_node_takes_no_more_names() {
+    let mut node = ready(&[]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    node.drain();
+    assert_eq!(node.locate(&"k", 1_100), Place::Here);
+    assert_eq!(node.locate(&"new", 1_100), Place::Draining);
+}
+
+/// Number of seeds, or that of the environment: thousands by hand.
+fn seeds(default: u64) -> u64 {
+    std::env::var("SIGVER_CLUSTER_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn at_most_one_claim_decides_about_a_name_at_once() {
+    let (mut decided, mut given_up) = (0, 0);
+    for seed in 0..seeds(200) {
+        let run = ClusterSimulation::run(seed, Disabled::default());
+        let conflicts = run.conflicts();
+        assert!(conflicts.is_empty(), "seed {seed}: {conflicts:?}\n{}", run.faults.join("\n"));
+        (decided, given_up) = (decided + run.decided, given_up + run.given_up);
+    }
+    // The simulation would be worthless if it decided nothing.
+    assert!(given_up < decided, "{given_up} of {decided} joins were given up");
+    println!("{decided} joins decided, {given_up} given up");
+}
+
+#[test]
+fn each_rule_is_necessary() {
+    let lease = |lease| Disabled { lease, ..Disabled::default() };
+    let scripts = |scripts| Disabled { scripts, ..Disabled::default() };
+    let rules = [
+        ("period", lease(DisabledRules { period: true, ..Default::default() })),
+        ("unheard", lease(DisabledRules { unheard: true, ..Default::default() })),
+        ("generation", lease(DisabledRules { generation: true, ..Default::default() })),
+        ("process", scripts(DisabledScripts { process: true, ..Default::default() })),
+        ("grace", scripts(DisabledScripts { grace: true, ..Default::default() })),
+        ("clock", scripts(DisabledScripts { clock: true, ..Default::default() })),
+    ];
+    for (name, disabled) in rules {
+        let seeds = seeds(400);
+        let found = (0..seeds).find(|seed| !ClusterSimulation::run(*seed, disabled).conflicts().is_empty());
+        assert!(found.is_some(), "{seeds} seeds find nothing without the rule {name}");
+        println!("without {name}: seed {found:?}");
+    }
+}

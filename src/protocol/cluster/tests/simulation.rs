@@ -1,0 +1,497 @@
+//! A seeded simulation of a cluster: nodes that join names, an engine that forgets, and a network that drops,
+//! delays, doubles and partitions.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::super::lease::DisabledRules;
+use super::super::{Action, Claim, Millis, NodeId, Ownership, Place};
+use super::engine::{DisabledScripts, EngineData, EngineReply, EngineRequest, Name};
+
+pub(super) const NODES: usize = 3;
+/// Number of the engine among those that a link connects.
+pub(super) const ENGINE: usize = NODES;
+const NAMES: Name = 6;
+/// Time that a join waits for a decision.
+const JOIN_TIMEOUT: Millis = 8_000;
+/// Time of a run, in the simulation.
+const DURATION: Millis = 120_000;
+
+/// The rules that do not hold in a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Disabled {
+    pub(super) lease: DisabledRules,
+    pub(super) scripts: DisabledScripts,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum SimEvent {
+    Tick(usize),
+    RenewTick(usize),
+    Request {
+        node: usize,
+        id: NodeId,
+        life: u32,
+        process: u64,
+        request: EngineRequest,
+    },
+    Reply {
+        node: usize,
+        life: u32,
+        process: u64,
+        reply: EngineReply,
+    },
+    Ping(SimPing),
+    Forward {
+        from: usize,
+        to: usize,
+        id: NodeId,
+        join: SimJoin,
+    },
+    Join,
+    /// All peers leave a room.
+    Empty(Name),
+    Fault,
+    Heal(Healing),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SimPing {
+    from: usize,
+    to: usize,
+    id: NodeId,
+    sent: Millis,
+    echo: Option<(NodeId, Millis)>,
+    generation: u64,
+    others: Vec<NodeId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SimJoin {
+    name: Name,
+    since: Millis,
+    forwarded: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Healing {
+    Engine,
+    Link(usize, usize),
+}
+
+#[derive(Debug)]
+pub(super) struct SimNode {
+    ownership: Ownership<Name>,
+    pub(super) life: u32,
+    /// The process of the engine that the connection leads to.
+    connection: Option<u64>,
+    renew_sent: Option<Millis>,
+    last_sent: Millis,
+    pub(super) paused_until: Millis,
+    /// The last ping of each node.
+    received: BTreeMap<NodeId, Millis>,
+    addresses: BTreeMap<NodeId, usize>,
+    held: Vec<SimJoin>,
+}
+
+/// A cluster, and the decisions that its nodes made.
+#[derive(Debug)]
+pub(super) struct ClusterSimulation {
+    pub(super) rng: fastrand::Rng,
+    pub(super) now: Millis,
+    queue: BinaryHeap<Reverse<(Millis, u32, u64)>>,
+    events: BTreeMap<u64, SimEvent>,
+    last_event: u64,
+    last_node: u64,
+    pub(super) data: EngineData,
+    /// Copies of the data, to which the engine may fall back.
+    pub(super) copies: Vec<(Millis, EngineData)>,
+    pub(super) process: u64,
+    /// Number of faults for which the engine is away.
+    pub(super) away: u32,
+    /// Time by which the engine's clock is ahead.
+    pub(super) ahead: i64,
+    cut: BTreeMap<(usize, usize), u32>,
+    pub(super) nodes: Vec<SimNode>,
+    disabled: Disabled,
+    decisions: BTreeMap<Name, BTreeMap<Claim, (Millis, Millis)>>,
+    pub(super) decided: u64,
+    pub(super) given_up: u64,
+    pub(super) faults: Vec<String>,
+}
+
+impl ClusterSimulation {
+    pub(super) fn run(seed: u64, disabled: Disabled) -> Self {
+        let mut simulation = ClusterSimulation {
+            rng: fastrand::Rng::with_seed(seed),
+            now: 1_000_000,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            last_event: 0,
+            last_node: 0,
+            data: EngineData::default(),
+            copies: Vec::new(),
+            process: 1,
+            away: 0,
+            ahead: 0,
+            cut: BTreeMap::new(),
+            nodes: Vec::new(),
+            disabled,
+            decisions: BTreeMap::new(),
+            decided: 0,
+            given_up: 0,
+            faults: Vec::new(),
+        };
+        for node in 0..NODES {
+            let started = simulation.start_node(0);
+            simulation.nodes.push(started);
+            simulation.after(10 * node as Millis, SimEvent::Tick(node));
+            simulation.after(10 * node as Millis, SimEvent::RenewTick(node));
+        }
+        simulation.after(8_000, SimEvent::Join);
+        simulation.after(12_000, SimEvent::Fault);
+        let end = simulation.now + DURATION;
+        while let Some(Reverse((at, _, number))) = simulation.queue.pop() {
+            let Some(event) = simulation.events.remove(&number) else { continue };
+            if at > end {
+                break;
+            }
+            simulation.now = at;
+            simulation.handle(event);
+        }
+        simulation
+    }
+
+    /// Returns the names about which two claims decided in turns, and not one after the other.
+    pub(super) fn conflicts(&self) -> Vec<(Name, Claim, Claim)> {
+        let mut found = Vec::new();
+        for (name, claims) in &self.decisions {
+            let mut spans: Vec<_> = claims.iter().map(|(claim, (from, to))| (*from, *to, *claim)).collect();
+            spans.sort_unstable();
+            for pair in spans.windows(2) {
+                if pair[0].1 > pair[1].0 {
+                    found.push((*name, pair[0].2, pair[1].2));
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn start_node(&mut self, life: u32) -> SimNode {
+        self.last_node += 1;
+        let mut ownership = Ownership::new(NodeId(self.last_node), self.now);
+        ownership.disable(self.disabled.lease);
+        SimNode {
+            ownership,
+            life,
+            connection: None,
+            renew_sent: None,
+            last_sent: 0,
+            paused_until: 0,
+            received: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            held: Vec::new(),
+        }
+    }
+
+    pub(super) fn after(&mut self, delay: Millis, event: SimEvent) {
+        self.last_event += 1;
+        self.events.insert(self.last_event, event);
+        // Events of one moment are in any order.
+        self.queue.push(Reverse((self.now + delay, self.rng.u32(..), self.last_event)));
+    }
+
+    /// Sends over the network: late, not at all, or twice.
+    fn send(&mut self, event: SimEvent) {
+        if self.rng.u8(..) < 3 {
+            return;
+        }
+        let times = 1 + u8::from(self.rng.u8(..) < 8);
+        for _ in 0..times {
+            let delay = if self.rng.u8(..) < 8 { self.rng.u64(50..900) } else { self.rng.u64(0..6) };
+            self.after(delay, event.clone());
+        }
+    }
+
+    fn is_connected(&self, a: usize, b: usize) -> bool {
+        let is_cut = self.cut.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0);
+        !is_cut && (a.max(b) != ENGINE || self.away == 0)
+    }
+
+    pub(super) fn sever(&mut self, a: usize, b: usize, time: Millis) {
+        *self.cut.entry((a.min(b), a.max(b))).or_default() += 1;
+        self.after(time, SimEvent::Heal(Healing::Link(a, b)));
+    }
+
+    fn handle(&mut self, event: SimEvent) {
+        let receiver = match &event {
+            SimEvent::Tick(node) | SimEvent::RenewTick(node) | SimEvent::Reply { node, .. } => Some(*node),
+            SimEvent::Ping(SimPing { to, .. }) | SimEvent::Forward { to, .. } => Some(*to),
+            _ => None,
+        };
+        if let Some(node) = receiver
+            && self.nodes[node].paused_until > self.now
+        {
+            // The tasks of a process that was stopped continue one after the other.
+            let pause = self.nodes[node].paused_until - self.now + self.rng.u64(0..30);
+            return self.after(pause, event);
+        }
+        match event {
+            SimEvent::Tick(node) => {
+                self.tick(node);
+                self.after(250, SimEvent::Tick(node));
+            }
+            SimEvent::RenewTick(node) => {
+                self.renew_tick(node);
+                self.after(250, SimEvent::RenewTick(node));
+            }
+            SimEvent::Request { node, id, life, process, request } => {
+                self.request((id, node), life, process, request);
+            }
+            SimEvent::Reply { node, life, process, reply } => {
+                let receiver = &self.nodes[node];
+                if receiver.life == life
+                    && receiver.connection == Some(process)
+                    && self.is_connected(node, ENGINE)
+                {
+                    self.reply(node, reply);
+                }
+            }
+            SimEvent::Ping(ping) => {
+                if self.is_connected(ping.from, ping.to) && self.nodes[ping.from].ownership.node() == ping.id
+                {
+                    self.ping(ping);
+                }
+            }
+            SimEvent::Forward { from, to, id, join } => {
+                if self.nodes[to].ownership.node() == id && self.is_connected(from, to) {
+                    self.join(to, join);
+                } else {
+                    self.nodes[from].held.push(SimJoin { forwarded: false, ..join });
+                }
+            }
+            SimEvent::Join => {
+                let (node, name) = (self.rng.usize(..NODES), self.rng.u32(..NAMES));
+                let join = SimJoin { name, since: self.now, forwarded: false };
+                if self.nodes[node].paused_until > self.now {
+                    self.nodes[node].held.push(join);
+                } else {
+                    self.join(node, join);
+                }
+                let pause = self.rng.u64(5..60);
+                self.after(pause, SimEvent::Join);
+            }
+            SimEvent::Empty(name) => {
+                for node in 0..NODES {
+                    if self.nodes[node].paused_until <= self.now {
+                        self.nodes[node].ownership.release(&name);
+                        self.act(node);
+                    }
+                }
+            }
+            SimEvent::Fault => self.fault(),
+            SimEvent::Heal(Healing::Engine) => self.away -= 1,
+            SimEvent::Heal(Healing::Link(a, b)) => {
+                if let Some(times) = self.cut.get_mut(&(a.min(b), a.max(b))) {
+                    *times -= 1;
+                }
+            }
+        }
+    }
+
+    /// Decides about a join here, sends it on, or holds it until the place of its name is known.
+    fn join(&mut self, node: usize, join: SimJoin) {
+        if self.now > join.since + JOIN_TIMEOUT {
+            self.given_up += 1;
+            return;
+        }
+        let place = self.nodes[node].ownership.locate(&join.name, self.now);
+        match place {
+            Place::Here => {
+                let Some(claim) = self.nodes[node].ownership.claim(&join.name, self.now) else { return };
+                let decided = self.decisions.entry(join.name).or_default();
+                if !decided.contains_key(&claim) {
+                    let life = self.rng.u64(200..20_000);
+                    self.after(life, SimEvent::Empty(join.name));
+                }
+                let decided = self.decisions.entry(join.name).or_default();
+                decided.entry(claim).or_insert((self.now, self.now)).1 = self.now;
+                self.decided += 1;
+            }
+            Place::At(id) if !join.forwarded => {
+                let to = self.nodes[node].addresses.get(&id).copied();
+                match to.filter(|to| self.nodes[*to].ownership.node() == id && self.is_connected(node, *to)) {
+                    Some(to) => {
+                        let join = SimJoin { forwarded: true, ..join };
+                        let delay = self.rng.u64(0..6);
+                        self.after(delay, SimEvent::Forward { from: node, to, id, join });
+                    }
+                    None => self.nodes[node].held.push(join),
+                }
+            }
+            Place::At(_) | Place::Unknown | Place::Draining => self.nodes[node].held.push(join),
+        }
+        self.act(node);
+    }
+
+    /// Does what a node wants done.
+    fn act(&mut self, node: usize) {
+        for action in self.nodes[node].ownership.take_actions() {
+            match action {
+                Action::Claim { name, claim, over, generation } => {
+                    let since_renewal = self.nodes[node].ownership.lease().since_renewal(self.now);
+                    self.ask(node, EngineRequest::Claim { name, claim, over, generation, since_renewal });
+                }
+                Action::Release { name, claim, generation } => {
+                    self.ask(node, EngineRequest::Release { name, claim, generation });
+                }
+                Action::Renew => self.renew(node),
+                Action::Found(name) => {
+                    let held = &mut self.nodes[node].held;
+                    let found: Vec<_> = held.extract_if(.., |join| join.name == name).collect();
+                    for join in found {
+                        self.join(node, join);
+                    }
+                }
+                Action::Close(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, node: usize, request: EngineRequest) {
+        let Some(process) = self.nodes[node].connection else { return };
+        if self.is_connected(node, ENGINE) {
+            let (life, id) = (self.nodes[node].life, self.nodes[node].ownership.node());
+            self.send(SimEvent::Request { node, id, life, process, request });
+        }
+    }
+
+    fn renew(&mut self, node: usize) {
+        let now = self.now;
+        let state = &mut self.nodes[node];
+        if state.connection.is_none() || state.renew_sent.is_some() {
+            return;
+        }
+        (state.renew_sent, state.last_sent) = (Some(now), now);
+        let since_renewal = state.ownership.lease().since_renewal(now);
+        self.ask(node, EngineRequest::Renew { sent: now, since_renewal });
+    }
+
+    fn request(&mut self, sender: (NodeId, usize), life: u32, process: u64, request: EngineRequest) {
+        let node = sender.1;
+        // A node that leaves has ended when the engine receives it.
+        let is_current = self.nodes[node].life == life || matches!(request, EngineRequest::Leave);
+        if !self.is_connected(node, ENGINE) || !is_current {
+            return;
+        }
+        if process != self.process {
+            return self.send(SimEvent::Reply { node, life, process, reply: EngineReply::Disconnected });
+        }
+        if self.copies.last().is_none_or(|(at, _)| at + 20 < self.now) {
+            self.copies.push((self.now, self.data.clone()));
+        }
+        let time = (self.process, self.now.saturating_add_signed(self.ahead));
+        if let Some(reply) = self.data.apply(sender, request, time, self.disabled.scripts) {
+            self.send(SimEvent::Reply { node, life, process, reply });
+        }
+    }
+
+    fn reply(&mut self, node: usize, reply: EngineReply) {
+        let now = self.now;
+        let state = &mut self.nodes[node];
+        match reply {
+            EngineReply::Disconnected => self.disconnect(node),
+            EngineReply::Buried => {
+                let life = self.nodes[node].life + 1;
+                self.nodes[node] = self.start_node(life);
+            }
+            EngineReply::Renewed { sent, view } => {
+                state.renew_sent = None;
+                if state.ownership.renewed(sent, view, now) {
+                    let claims = state.ownership.claims().map(|(name, claim)| (*name, claim)).collect();
+                    let generation = state.ownership.lease().generation();
+                    self.ask(node, EngineRequest::Keep { claims, generation });
+                }
+            }
+            EngineReply::Claimed { name, claim, result } => {
+                state.ownership.claim_answered(&name, claim, result, now);
+            }
+            EngineReply::Kept { claims, generation } => {
+                for (name, claim, is_kept) in claims {
+                    state.ownership.kept(&name, claim, is_kept, generation);
+                }
+                state.ownership.engine_ready(generation, now);
+            }
+        }
+        self.act(node);
+    }
+
+    fn disconnect(&mut self, node: usize) {
+        let now = self.now;
+        let state = &mut self.nodes[node];
+        (state.connection, state.renew_sent) = (None, None);
+        state.ownership.engine_failed(now);
+        self.act(node);
+    }
+
+    fn ping(&mut self, ping: SimPing) {
+        let SimPing { from, to, id, sent, echo, generation, others } = ping;
+        let now = self.now;
+        let state = &mut self.nodes[to];
+        let replaced: Vec<_> =
+            state.addresses.iter().filter(|(old, at)| **at == from && **old != id).collect();
+        for old in replaced.into_iter().map(|(old, _)| *old).collect::<Vec<_>>() {
+            state.addresses.remove(&old);
+            state.ownership.ended(old, now);
+        }
+        if state.addresses.insert(id, from).is_none() {
+            state.ownership.set_linked(id, true, now);
+        }
+        let last = state.received.entry(id).or_default();
+        *last = sent.max(*last);
+        let confirms = echo.filter(|(of, _)| *of == state.ownership.node()).map_or(0, |(_, at)| at);
+        state.ownership.heard(id, confirms, generation, others, now);
+        self.act(to);
+    }
+
+    fn renew_tick(&mut self, node: usize) {
+        let now = self.now;
+        if self.nodes[node].renew_sent.is_some_and(|sent| now >= sent + 1_000) {
+            self.disconnect(node);
+        }
+        let is_connected = self.is_connected(node, ENGINE);
+        let state = &mut self.nodes[node];
+        if state.connection.is_none() {
+            if is_connected {
+                (state.connection, state.last_sent) = (Some(self.process), 0);
+            } else {
+                state.ownership.engine_failed(now);
+            }
+        }
+        if now >= self.nodes[node].last_sent + 1_000 {
+            self.renew(node);
+        }
+        self.act(node);
+    }
+
+    fn tick(&mut self, node: usize) {
+        let now = self.now;
+        for to in 0..NODES {
+            if to == node || !self.is_connected(node, to) {
+                continue;
+            }
+            let (own, other) = (&self.nodes[node], self.nodes[to].ownership.node());
+            let echo = own.received.get(&other).map(|at| (other, *at));
+            let (id, generation) = (own.ownership.node(), own.ownership.lease().generation());
+            let others = own.ownership.lease().others().to_vec();
+            let ping = SimPing { from: node, to, id, sent: now, echo, generation, others };
+            self.send(SimEvent::Ping(ping));
+        }
+        self.nodes[node].ownership.tick(now);
+        self.act(node);
+        let held = std::mem::take(&mut self.nodes[node].held);
+        for join in held {
+            self.join(node, join);
+        }
+    }
+}

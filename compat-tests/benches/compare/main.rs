@@ -1,5 +1,5 @@
 //! `compare`: measures the gateway's cost next to the Node.js servers, in one run on one machine, and its
-//! growth. Nothing passes or fails here: it prints tables and draws plots.
+//! growth. Nothing passes or fails here but a soak: it prints tables and draws plots.
 //!
 //! ```text
 //! works (loads, targets) ─► drive (one turn of one server) ─► figures ─► table ─► document
@@ -19,6 +19,7 @@ mod machine;
 mod plot;
 mod reference;
 mod servers;
+mod soak;
 mod table;
 mod tls;
 mod works;
@@ -61,6 +62,8 @@ struct Args {
 enum Task {
     /// Measure and draw the growth of the gateway's costs
     Growth(GrowthArgs),
+    /// Churn all dialects and event streams for a long time, and fail if the memory grows
+    Soak(SoakArgs),
     /// Run the bare relay
     #[command(hide = true, disable_help_flag = true)]
     Reference {
@@ -128,6 +131,22 @@ struct GrowthArgs {
     write: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct SoakArgs {
+    /// The gateway's binary
+    #[arg(long, default_value = SERVER)]
+    server_bin: PathBuf,
+    /// Duration after the warm-up, in minutes
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// Duration of the warm-up, in minutes
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+    /// Concurrent sessions
+    #[arg(long, default_value_t = 16)]
+    concurrency: usize,
+}
+
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     if let Some(Task::Reference { cert, key, .. }) = &args.command {
@@ -142,6 +161,16 @@ fn main() -> Result<ExitCode> {
     runtime.block_on(async {
         match &args.command {
             Some(Task::Growth(args)) => grow(args, tls).await,
+            Some(Task::Soak(args)) => {
+                let minutes = |count: f64| Duration::try_from_secs_f64(count * 60.0);
+                let plan = soak::Plan {
+                    warm_up: minutes(args.warm_up).context("--warm-up")?,
+                    duration: minutes(args.minutes).context("--minutes")?,
+                    window: Duration::from_millis(200),
+                    concurrency: args.concurrency.max(1),
+                };
+                soak::soak(&args.server_bin, plan).await
+            }
             _ => compare(&args.table, tls).await,
         }
     })?;

@@ -1,0 +1,107 @@
+//! Clients that do nothing wrong: pairs of sigver 20 that exchange messages.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use sigver::tools::protobuf::{delimited, number};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::ws::Ws;
+
+/// Longest wait for one answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+const HEARTBEAT: [u8; 2] = [0x08, 1];
+
+/// A member and a joiner that are linked.
+pub(crate) struct Pair {
+    member: Ws,
+    joiner: Ws,
+}
+
+/// Returns a connect message.
+fn connect(id: u32) -> Vec<u8> {
+    delimited(3, &number(1, id))
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(TIMEOUT, future).await.with_context(|| format!("no {what} within {TIMEOUT:?}"))?
+}
+
+/// Receives the next message that is no heartbeat.
+async fn next_message(ws: &mut Ws) -> Result<Vec<u8>> {
+    loop {
+        let message = ws.message().await?;
+        if message != HEARTBEAT {
+            return Ok(message);
+        }
+    }
+}
+
+/// Connects a member in a room of its own.
+pub(crate) async fn member(server: SocketAddr, path: &str) -> Result<Ws> {
+    within("member", async {
+        let mut member = Ws::open(server, path).await?;
+        member.send(&connect(11)).await?;
+        ensure!(member.message().await? == [0x20, 1], "the member was not admitted");
+        Ok(member)
+    })
+    .await
+}
+
+impl Pair {
+    pub(crate) async fn open(server: SocketAddr, path: &str) -> Result<Pair> {
+        let member = member(server, path).await?;
+        within("joiner", async {
+            let mut joiner = Ws::open(server, path).await?;
+            joiner.send(&connect(12)).await?;
+            ensure!(joiner.message().await? == [0x20, 0], "the joiner was not linked");
+            Ok(Pair { member, joiner })
+        })
+        .await
+    }
+
+    /// Sends a message from the joiner to the member.
+    pub(crate) async fn exchange(&mut self) -> Result<()> {
+        within("message", async {
+            let content = [number(1, 0), number(2, 0), delimited(4, b"hello")].concat();
+            self.joiner.send(&delimited(2, &content)).await?;
+            let received = next_message(&mut self.member).await?;
+            ensure!(received.ends_with(b"hello"), "another message: {received:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Connects pairs, each in a room of its own.
+pub(crate) async fn pairs(server: SocketAddr, count: usize) -> Result<Vec<Pair>> {
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        tasks.spawn(async move { Pair::open(server, &format!("/pair-{number}")).await });
+    }
+    let mut pairs = Vec::new();
+    while let Some(pair) = tasks.join_next().await {
+        pairs.push(pair??);
+    }
+    Ok(pairs)
+}
+
+/// Returns the `Date` of a response.
+pub(crate) async fn http_date(server: SocketAddr) -> Result<String> {
+    within("response", async {
+        let mut stream = TcpStream::connect(server).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        let date = response
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().starts_with("date: ").then(|| line[6..].to_owned()));
+        date.with_context(|| format!("no Date: {response}"))
+    })
+    .await
+}

@@ -1,5 +1,5 @@
 // Reverse proxies in front of the gateway, with the snippets of docs/howto/reverse-proxy.md: through each a health check, a
-// pair on WebSockets, the key in a path, and an event stream. Prints a table; exit 1 if anything fails. See README.md.
+// pair on WebSockets, the key in a path, an event stream, and the limit of a client's address. Prints a table; exit 1 if anything fails. See README.md.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -21,6 +21,8 @@ const USAGE = `Usage: node run.mjs [--server-bin FILE] [--limit MS]
   --limit MS           longest wait for anything (default: 10000)`
 // Debian has the proxies where only root looks.
 const PATH = `${process.env.PATH}:/usr/sbin`
+// Connections of one address. Above those of all other checks together, whose clients have the address of the proxy.
+const PER_ADDRESS = 40
 
 const { values } = parseArgs({
   options: {
@@ -41,9 +43,10 @@ process.once('exit', () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-// The snippet in a fenced block of this language, for other addresses than the documented ones.
-function snippet (language, changes) {
-  const [, text] = readFileSync(DOCS, 'utf8').match(new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``)) ?? []
+// The snippet in a fenced block of this language, the first or another one, for other addresses than the documented ones.
+function snippet (language, changes, at = 0) {
+  const blocks = [...readFileSync(DOCS, 'utf8').matchAll(new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``, 'g'))]
+  const [, text] = blocks[at] ?? []
   if (text === undefined) {
     throw new Error(`${DOCS} has no block '${language}'`)
   }
@@ -72,8 +75,9 @@ const proxies = [
     config: (port, server) => nginx(port, snippet('nginx', { '127.0.0.1:8000': server }))
   },
   {
-    // As it is without the lines about buffering and HTTP/1.1.
+    // As it is without the lines about buffering, HTTP/1.1 and the client's address.
     name: 'nginx, its defaults',
+    hidesClients: true,
     version: ['nginx', '-v'],
     serve: (file) => ['nginx', '-p', directory, '-c', file],
     config: (port, server) => nginx(port, `location / {
@@ -99,6 +103,12 @@ ${snippet('caddyfile', { 'example.org': `http://127.0.0.1:${port}`, '127.0.0.1:8
     stats socket ${directory}/haproxy.sock
 ${snippet('haproxy', { 'bind :80': `bind 127.0.0.1:${port}`, '127.0.0.1:8000': server })}`,
     ownCheck: haproxyCheck
+  },
+  {
+    name: 'HAProxy, PROXY protocol',
+    version: ['haproxy', '-v'],
+    serve: (file) => ['haproxy', '-db', '-f', file],
+    config: (port, server) => snippet('haproxy', { 'bind :443': `bind 127.0.0.1:${port}`, '127.0.0.1:8443': server }, 1)
   },
   {
     name: 'Apache',
@@ -261,7 +271,21 @@ async function eventStream (port) {
   return `${took} ms`
 }
 
-async function check (proxy, serverPort) {
+// A client with another address than the proxy opens as many WebSockets as an address may; others still may.
+async function addressLimit (port, number) {
+  const address = (last) => `127.0.${100 + number}.${last}`
+  const open = []
+  for (let count = 0; count < PER_ADDRESS; count++) {
+    open.push(await within('upgrade', openWebSocket(port, '/', address(1))))
+  }
+  const refused = await within('refusal', openWebSocket(port, '/', address(1))).catch((error) => error)
+  expect('one more', refused.status, 429)
+  open.push(await within('upgrade', openWebSocket(port, '/', address(2))))
+  open.forEach((socket) => socket.close())
+  return 'yes'
+}
+
+async function check (proxy, serverPort, number) {
   const version = spawnSync(proxy.version[0], proxy.version.slice(1), { encoding: 'utf8', env: { ...process.env, PATH } })
   if (version.error) {
     throw new Error(`${proxy.version[0]} is not installed: run compat-tests/proxies/setup`)
@@ -275,7 +299,8 @@ async function check (proxy, serverPort) {
     'its own': () => proxy.ownCheck?.() ?? '',
     'WebSocket pair': () => webSocketPair(port),
     'key in the path': () => keyInPath(port, serverPort),
-    'event stream': () => eventStream(port)
+    'event stream': () => eventStream(port),
+    'address of the client': () => proxy.hidesClients ? '' : addressLimit(port, number)
   }
   const row = { proxy: proxy.name, version: `${version.stdout}${version.stderr}`.match(/\d+\.\d+(\.\d+)?/)?.[0] }
   for (const [name, run] of Object.entries(checks)) {
@@ -298,8 +323,9 @@ function table (rows) {
 
 const failures = []
 const serverPort = await freePort()
-await listens(start([values['server-bin'], '-h', '127.0.0.1', '-p', String(serverPort)], 'the gateway'), serverPort)
-const rows = await Promise.all(proxies.map((proxy) => check(proxy, serverPort)))
+const trust = ['--trusted-proxies', '127.0.0.1', '--proxy-protocol', 'optional', '--max-connections-per-address', String(PER_ADDRESS)]
+await listens(start([values['server-bin'], '-h', '127.0.0.1', '-p', String(serverPort), ...trust], 'the gateway'), serverPort)
+const rows = await Promise.all(proxies.map((proxy, number) => check(proxy, serverPort, number)))
 console.log(table(rows).join('\n'))
 failures.forEach((failure) => console.log(`FAIL  ${failure}`))
 process.exit(failures.length > 0 ? 1 : 0)

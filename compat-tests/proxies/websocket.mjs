@@ -5,8 +5,9 @@ import http from 'node:http'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-// Opens a WebSocket on 127.0.0.1. Text is received as a string, bytes as a Buffer.
-export function openWebSocket (port, path) {
+// Opens a WebSocket on 127.0.0.1, from another loopback address if one is given. Text is received as a string, bytes as a
+// Buffer. An error has the status of the response, if there is one.
+export function openWebSocket (port, path, localAddress) {
   const key = randomBytes(16).toString('base64')
   return new Promise((resolve, reject) => {
     const headers = {
@@ -15,9 +16,11 @@ export function openWebSocket (port, path) {
       'Sec-WebSocket-Version': '13',
       'Sec-WebSocket-Key': key
     }
-    const request = http.request({ host: '127.0.0.1', port, path, headers, agent: false })
+    const request = http.request({ host: '127.0.0.1', port, path, headers, agent: false, localAddress })
     request.once('error', reject)
-    request.once('response', (response) => reject(new Error(`status ${response.statusCode} instead of 101`)))
+    request.once('response', ({ statusCode: status }) => {
+      reject(Object.assign(new Error(`status ${status} instead of 101`), { status }))
+    })
     request.once('upgrade', (response, socket, head) => {
       const accept = createHash('sha1').update(key + GUID).digest('base64')
       if (response.headers['sec-websocket-accept'] !== accept) {

@@ -8,7 +8,8 @@ use regex_lite::Regex;
 use super::*;
 use crate::config::{
     AccessConfig, AdminSocketPath, AllowedOrigins, DetectionTimeouts, EnabledTransports, ListenAddress,
-    LogIp, OriginPattern, PipeLimits, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles, TrustedProxies,
+    LogIp, OriginPattern, PipeLimits, ProxyProtocol, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles,
+    TrustedProxies,
 };
 
 mod config_file;
@@ -243,6 +244,7 @@ fn every_option_reaches_the_configuration() {
         access: AccessConfig {
             allowed_origins: AllowedOrigins::parse("https://a.example,*.b.example").unwrap(),
             trusted_proxies: TrustedProxies::parse("10.0.0.0/8,unix").unwrap(),
+            proxy_protocol: ProxyProtocol::Required,
         },
         ..defaults()
     };
@@ -268,6 +270,7 @@ fn every_option_reaches_the_configuration() {
         ("admin", "unix:/c"),
         ("signaller-origin", "a|b"),
         ("trusted-proxies", "10.0.0.0/8,unix"),
+        ("proxy-protocol", "required"),
         ("allowed-origins", "https://a.example,*.b.example"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),

@@ -21,7 +21,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
-pub use access::{AccessConfig, AllowedOrigins, IpNetwork, OriginPattern, TrustedProxies};
+pub use access::{AccessConfig, AllowedOrigins, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies};
 pub use admin_socket::AdminSocketPath;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
@@ -156,8 +156,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`] and
-    /// [`ConfigError::MarginAboveMax`].
+    /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`],
+    /// [`ConfigError::MarginAboveMax`] and [`ConfigError::ProxyProtocolWithoutProxies`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {
@@ -176,7 +176,7 @@ impl Config {
                 max: self.detection.silence.as_millis(),
             });
         }
-        Ok(())
+        self.access.check()
     }
 }
 
@@ -280,6 +280,9 @@ pub enum ConfigError {
         /// Bytes in a second.
         max_byte_rate: u32,
     },
+    /// There is no proxy whose header could be believed.
+    #[error("'--proxy-protocol' needs the addresses of the proxies: add '--trusted-proxies <list>'")]
+    ProxyProtocolWithoutProxies,
     /// The margin is longer than the whole wait may be.
     #[error(
         "'--silence-margin <ms>' ({margin}) must not be more than '--silence-max <ms>' ({max}): \

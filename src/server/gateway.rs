@@ -125,6 +125,7 @@ impl Gateway {
             tls_timeout: times.tls,
             max_message: config.max_message,
             proxies: config.access.trusted_proxies,
+            proxy_protocol: config.access.proxy_protocol,
         });
         Ok(Gateway {
             sockets,

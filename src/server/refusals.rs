@@ -17,8 +17,12 @@ use crate::config::LogIp;
 pub enum RefusalCause {
     /// A page of an origin that is not allowed.
     ForeignOrigin,
-    /// A header of the PROXY protocol, which no port expects.
+    /// A header of the PROXY protocol that the port does not expect, or not from this peer.
     ProxyHeader,
+    /// No header of the PROXY protocol from a trusted proxy, though each connection has to begin with one.
+    MissingProxyHeader,
+    /// A header of the PROXY protocol that is malformed or too long.
+    InvalidProxyHeader,
     /// TLS to a port of plain text.
     TlsOnPlainPort,
     /// HTTP in plain text to a port of TLS.
@@ -42,6 +46,8 @@ impl RefusalCause {
         match self {
             RefusalCause::ForeignOrigin => "foreign_origin",
             RefusalCause::ProxyHeader => "proxy_header",
+            RefusalCause::MissingProxyHeader => "missing_proxy_header",
+            RefusalCause::InvalidProxyHeader => "invalid_proxy_header",
             RefusalCause::TlsOnPlainPort => "tls_on_plain_port",
             RefusalCause::HttpOnTlsPort => "http_on_tls_port",
             RefusalCause::TlsHandshake => "tls_handshake",
@@ -56,6 +62,8 @@ impl RefusalCause {
         match self {
             RefusalCause::ForeignOrigin => "the origin of the page is not allowed",
             RefusalCause::ProxyHeader => "a PROXY protocol header, which this port does not expect",
+            RefusalCause::MissingProxyHeader => "no PROXY protocol header of a trusted proxy",
+            RefusalCause::InvalidProxyHeader => "a PROXY protocol header that is malformed",
             RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
             RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",
             RefusalCause::TlsHandshake => "the TLS handshake failed",
@@ -70,6 +78,8 @@ impl RefusalCause {
         match self {
             RefusalCause::ForeignOrigin
             | RefusalCause::ProxyHeader
+            | RefusalCause::MissingProxyHeader
+            | RefusalCause::InvalidProxyHeader
             | RefusalCause::TlsOnPlainPort
             | RefusalCause::HttpOnTlsPort => true,
             RefusalCause::TlsHandshake

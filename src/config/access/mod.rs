@@ -1,9 +1,12 @@
 //! Settings of access: which clients may connect.
 
 mod origins;
+mod proxy_protocol;
 mod trusted_proxies;
 
+use super::ConfigError;
 pub use origins::{AllowedOrigins, OriginPattern};
+pub use proxy_protocol::ProxyProtocol;
 pub use trusted_proxies::{IpNetwork, TrustedProxies};
 
 /// Settings of who may connect. By default every client may.
@@ -14,15 +17,29 @@ pub struct AccessConfig {
     pub allowed_origins: AllowedOrigins,
     /// Proxies whose reports of their clients' addresses are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Use of the PROXY protocol by these.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl AccessConfig {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// [`ConfigError::ProxyProtocolWithoutProxies`].
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.proxy_protocol != ProxyProtocol::Off && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::ProxyProtocolWithoutProxies);
+        }
+        Ok(())
+    }
+
     /// Returns the long names of all options of access, each with true if its value differs in `other`.
     pub(super) fn differences(&self, other: &AccessConfig) -> Vec<(&'static str, bool)> {
         // Taken apart, so that a new setting does not compile until it has a name here.
-        let AccessConfig { allowed_origins, trusted_proxies } = self;
+        let AccessConfig { allowed_origins, trusted_proxies, proxy_protocol } = self;
         vec![
             ("allowed-origins", *allowed_origins != other.allowed_origins),
+            ("proxy-protocol", *proxy_protocol != other.proxy_protocol),
             ("trusted-proxies", *trusted_proxies != other.trusted_proxies),
         ]
     }

@@ -14,13 +14,14 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
-use crate::config::TrustedProxies;
+use crate::config::{ProxyProtocol, TrustedProxies};
 use crate::server::admission::ConnectionPermit;
 use crate::server::clock;
 use crate::server::conn::{self, ClientEndpoint, Shared, connection_span};
 use crate::server::http::{self, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
+use crate::server::proxy_protocol;
 use crate::server::refusals::RefusalCause;
 use crate::server::reload::ReloadableTime;
 use crate::server::signaller::PipeStream;
@@ -80,6 +81,7 @@ pub(super) struct Frontend {
     pub(super) max_message: usize,
     /// Proxies whose connections are those of their clients.
     pub(super) proxies: TrustedProxies,
+    pub(super) proxy_protocol: ProxyProtocol,
 }
 
 impl fmt::Debug for Frontend {
@@ -106,6 +108,14 @@ impl Frontend {
 
     fn accept(self: &Arc<Self>, stream: AcceptedStream) {
         let endpoint = self.endpoint(&stream);
+        if self.proxy_protocol != ProxyProtocol::Off {
+            return self.accept_proxied(stream, endpoint);
+        }
+        self.accept_from(stream, endpoint);
+    }
+
+    /// Accepts a connection whose other end is known.
+    fn accept_from(self: &Arc<Self>, stream: AcceptedStream, endpoint: ClientEndpoint) {
         let admission = &self.shared.admission;
         match (self.admit(endpoint), stream) {
             (Ok(alive), stream) => self.spawn(Arc::clone(self).handle_stream(stream, endpoint, alive)),
@@ -114,6 +124,53 @@ impl Frontend {
             // There is no response without a handshake, which costs more than all else.
             (Err(_), AcceptedStream::Tcp(..)) => {}
         }
+    }
+
+    /// Accepts a connection that a trusted proxy may have begun with a header of the PROXY protocol.
+    fn accept_proxied(self: &Arc<Self>, mut stream: AcceptedStream, proxy: ClientEndpoint) {
+        let mode = self.proxy_protocol;
+        if !proxy.behind_proxy && mode != ProxyProtocol::Required {
+            return self.accept_from(stream, proxy);
+        }
+        // Counted as the proxy's while its header is read.
+        let Ok(alive) = self.admit(proxy) else { return };
+        let this = Arc::clone(self);
+        self.spawn(Box::pin(async move {
+            let header = async {
+                match proxy.behind_proxy {
+                    true => proxy_protocol::read_header(&mut stream, mode).await,
+                    false => Ok(Err(RefusalCause::MissingProxyHeader)),
+                }
+            };
+            let timeout = this.routes.head_timeout.get();
+            let header = tokio::select! {
+                header = tokio::time::timeout(timeout, header) => header,
+                () = this.shared.shutdown.admission_over() => return,
+            };
+            let refuse = |cause| this.shared.refusals.refuse(cause, proxy, None);
+            match header {
+                Ok(Ok(Ok(None))) => this.handle_stream(stream, proxy, alive).await,
+                Ok(Ok(Ok(remote))) => {
+                    let behind_proxy = this.proxies.contains(remote);
+                    // The address of the client is admitted in place of that of the proxy.
+                    drop(alive);
+                    this.accept_from(stream, ClientEndpoint { remote, behind_proxy, ..proxy });
+                }
+                Ok(Ok(Err(cause))) => {
+                    refuse(cause);
+                    if !proxy.tls {
+                        reject(stream, cause).await;
+                    }
+                }
+                Ok(Err(_)) => {
+                    tracing::debug!(remote = this.remote(proxy), "connection ended before its first byte");
+                }
+                Err(_) => {
+                    this.shared.telemetry.count_limit(LimitKind::HeadTimeout);
+                    refuse(RefusalCause::Timeout);
+                }
+            }
+        }));
     }
 
     /// Admits a connection, or counts, logs and returns the limit that it would exceed.
@@ -279,6 +336,14 @@ impl Frontend {
                 tokio::spawn(pipe.instrument(span));
             }
         }
+    }
+}
+
+/// Refuses a connection whose beginning is not as configured.
+async fn reject(stream: AcceptedStream, cause: RefusalCause) {
+    match stream {
+        AcceptedStream::Tcp(stream, _) => http::reject(stream, cause).await,
+        AcceptedStream::Unix(stream) => http::reject(stream, cause).await,
     }
 }
 

@@ -47,7 +47,13 @@ pub(crate) async fn reject<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, cau
     let advice = match cause {
         RefusalCause::TlsOnPlainPort => "use ws:// or http://, or give the server --key and --cert",
         RefusalCause::HttpOnTlsPort => "use wss:// or https://",
-        RefusalCause::ProxyHeader => "switch it off in the proxy",
+        RefusalCause::ProxyHeader => {
+            "switch it off in the proxy, or give the server --proxy-protocol and --trusted-proxies"
+        }
+        RefusalCause::MissingProxyHeader => {
+            "connect by way of the proxy, or give it send-proxy-v2 or the like"
+        }
+        RefusalCause::InvalidProxyHeader => "it is of version 1 or 2",
         _ => "",
     };
     let text = format!("400 Bad Request: {}; {advice}\n", cause.description());

@@ -42,6 +42,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             tls_timeout: timeout,
             max_message,
             proxies: TrustedProxies::default(),
+            proxy_protocol: ProxyProtocol::Off,
         });
         let (mut client, server) = tokio::io::duplex(1024);
         tokio::spawn(frontend.serve_http(server, endpoint, alive));

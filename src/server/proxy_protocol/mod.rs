@@ -1,0 +1,74 @@
+//! The PROXY protocol: a proxy reports the address of its client in front of everything else. A header is
+//! read exactly, so that what follows it stays in the socket for TLS or HTTP.
+
+mod header;
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncReadExt as _, Interest};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::listening::AcceptedStream;
+use super::refusals::RefusalCause;
+use crate::config::ProxyProtocol;
+use header::{HeaderStart, MAX_V1, ReportedSource, find_header, parse_header};
+
+/// Pause before the beginning of a header is looked at again. Nearly every header arrives at once.
+const INCOMPLETE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Reads the header of a connection from a trusted proxy. Returns the address of the client; `None` if the
+/// proxy speaks for itself, or if there is no header and none is required.
+///
+/// # Errors
+/// The cause to refuse the connection. `Ok(Err(_))` never means that the connection broke.
+pub(super) async fn read_header(
+    stream: &mut AcceptedStream,
+    mode: ProxyProtocol,
+) -> io::Result<Result<Option<IpAddr>, RefusalCause>> {
+    let mut start = [0; MAX_V1];
+    let length = loop {
+        let count = peek(stream, &mut start).await?;
+        let bytes = start.get(..count).unwrap_or_default();
+        match find_header(bytes) {
+            // The end of the connection.
+            _ if count == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            HeaderStart::Length(length) => break length,
+            HeaderStart::Incomplete => tokio::time::sleep(INCOMPLETE_PAUSE).await,
+            HeaderStart::Invalid => return Ok(Err(RefusalCause::InvalidProxyHeader)),
+            HeaderStart::Absent if mode == ProxyProtocol::Required => {
+                return Ok(Err(RefusalCause::MissingProxyHeader));
+            }
+            HeaderStart::Absent => return Ok(Ok(None)),
+        }
+    };
+    // Bounded by `find_header`.
+    let mut header = vec![0; length];
+    match stream {
+        AcceptedStream::Tcp(stream, _) => stream.read_exact(&mut header).await?,
+        AcceptedStream::Unix(stream) => stream.read_exact(&mut header).await?,
+    };
+    Ok(match parse_header(&header) {
+        Some(ReportedSource::Client(address)) => Ok(Some(address)),
+        Some(ReportedSource::Proxy) => Ok(None),
+        None => Err(RefusalCause::InvalidProxyHeader),
+    })
+}
+
+/// Waits for bytes, and copies their beginning.
+async fn peek(stream: &AcceptedStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        AcceptedStream::Tcp(stream, _) => TcpStream::peek(stream, buffer).await,
+        AcceptedStream::Unix(stream) => peek_unix(stream, buffer).await,
+    }
+}
+
+async fn peek_unix(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let peek = || {
+        let (_, count) = rustix::net::recv(stream, &mut *buffer, RecvFlags::PEEK)?;
+        Ok(count)
+    };
+    stream.async_io(Interest::READABLE, peek).await
+}

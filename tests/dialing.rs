@@ -149,7 +149,7 @@ async fn periods_and_missing_names_are_explained() {
 async fn tls_and_plain_text_are_told_apart() {
     let tls = TlsServer::start("plain", params("localhost")).await;
     let url = tls.url("ws", "localhost");
-    // `healthcheck` accepts a gateway that requires TLS.
+    // `healthcheck` reports the status of the answer.
     for (tool, code, errors) in run_tools(&url, &[], None).await.iter().take(4) {
         assert_ne!(*code, 0, "{tool}");
         assert_eq!(

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use common::process::{Served, run, sigver};
 use common::{soon, tls_files};
 use sigver::PemSource;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixDatagram};
 
 /// A socket like that of systemd, at a path that no other test uses.
@@ -121,6 +122,27 @@ async fn healthcheck_needs_no_certificate_of_a_server_with_tls() {
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--cert", cert, "--key", key]).await;
     let port = served.port().to_string();
     assert_eq!(run(&["healthcheck", "-p", &port]).await, (Some(0), String::new(), String::new()));
-    // By name, its certificate has to be valid.
+    // A given URL is asked as it is: plain text is refused, and the certificate has to be valid.
+    let plain = format!("http://127.0.0.1:{port}");
+    let (code, _, error) = run(&["healthcheck", "--url", &plain]).await;
+    assert_eq!((code, error), (Some(1), format!("unhealthy: {plain} answers with HTTP status 400\n")));
     assert_eq!(run(&["healthcheck", "--url", &format!("https://127.0.0.1:{port}")]).await.0, Some(1));
+}
+
+#[tokio::test]
+async fn server_that_refuses_plain_text_and_does_no_tls_is_unhealthy() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n400 Bad Request: plain text to a port of TLS\n";
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let (code, _, error) = run(&["healthcheck", "-p", &port]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("unhealthy: "), "{error}");
 }

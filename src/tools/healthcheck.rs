@@ -57,14 +57,30 @@ enum Answer {
 
 /// Tests the gateway. Returns the exit code 1 if it is not healthy.
 pub(crate) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
+    let is_given = args.url.is_some();
     let url = match args.url {
         Some(url) => url,
         None => url_of_server(args.port)?,
     };
     let target = Target::with_trust(&url, &args.trust)?;
-    let check = tokio::time::timeout(Duration::from_secs(args.timeout), check(&target, &url));
+    let checks = async {
+        match check(&target, &url).await? {
+            Answer::TlsRequired if !is_given => {
+                let url = url.replacen("http://", "https://", 1);
+                // The certificate is for the name that clients use, and not for this machine's.
+                let trust = match args.trust.cacert {
+                    None => TrustArgs { insecure: true, ..args.trust },
+                    Some(_) => args.trust,
+                };
+                let target = Target::with_trust(&url, &trust)?;
+                check(&target, &url).await?.check(&target, url)
+            }
+            answer => answer.check(&target, url.clone()),
+        }
+    };
     let late = || HealthcheckError::Timeout { server: url.clone(), seconds: args.timeout };
-    match check.await.unwrap_or_else(|_| Err(late())) {
+    let checked = tokio::time::timeout(Duration::from_secs(args.timeout), checks).await;
+    match checked.unwrap_or_else(|_| Err(late())) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             output::print_error(format_args!("unhealthy: {}", error_chain(&error)));
@@ -87,8 +103,8 @@ fn url_of_server(port: Option<u16>) -> anyhow::Result<String> {
     })
 }
 
-async fn check(target: &Target, url: &str) -> Result<(), HealthcheckError> {
-    let server = url.to_owned();
+/// Asks a server, and returns its answer.
+async fn check(target: &Target, url: &str) -> Result<Answer, HealthcheckError> {
     let mut stream = target.dial().await?;
     let path = match target.path("") {
         path if path.is_empty() => "/".to_owned(),
@@ -100,14 +116,19 @@ async fn check(target: &Target, url: &str) -> Result<(), HealthcheckError> {
         stream.flush().await?;
         read_answer(&mut stream).await
     };
-    match answer.await {
-        Ok(Answer::Status(200..=299)) => Ok(()),
-        // The certificate is for the name that clients use, and not for this machine's.
-        Ok(Answer::TlsRequired) => Ok(()),
-        Ok(Answer::Status(status)) => Err(HealthcheckError::Status { server, status }),
-        Ok(Answer::None) => Err(target.unanswered().into()),
-        Ok(Answer::Other) => Err(target.not_http().into()),
-        Err(source) => Err(HealthcheckError::Io { server, source }),
+    answer.await.map_err(|source| HealthcheckError::Io { server: url.to_owned(), source })
+}
+
+impl Answer {
+    /// Checks that the answer is that of a healthy server.
+    fn check(self, target: &Target, server: String) -> Result<(), HealthcheckError> {
+        match self {
+            Answer::Status(200..=299) => Ok(()),
+            Answer::Status(status) => Err(HealthcheckError::Status { server, status }),
+            Answer::TlsRequired => Err(HealthcheckError::Status { server, status: 400 }),
+            Answer::None => Err(target.unanswered().into()),
+            Answer::Other => Err(target.not_http().into()),
+        }
     }
 }
 

@@ -65,7 +65,13 @@ fn main() -> ExitCode {
             }
         }
         Outcome::Run(config, warnings) => {
-            let logging = Logging::start();
+            let logging = match Logging::start(config.log_format) {
+                Ok(logging) => logging,
+                Err(error) => {
+                    output::print_error(format_args!("error: {error}"));
+                    return ExitCode::FAILURE;
+                }
+            };
             warnings.iter().for_each(|warning| logging.write_text(format!("{warning}\n")));
             match run(config, command_line, &logging) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("tools::replay::cli", &["tools", "output"]),
     ("tools::replay::record_cli", &["tools", "output"]),
     ("cli", &["config"]),
-    ("logging", &["server::telemetry"]),
+    ("logging", &["config", "server::telemetry"]),
     ("output", &[]),
     ("config", &["protocol::detect", "protocol::dialect", "protocol::signaller"]),
 ];

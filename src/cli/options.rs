@@ -202,7 +202,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 47] = [
+pub(super) static OPTIONS: [OptionSpec; 48] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -247,6 +247,13 @@ pub(super) static OPTIONS: [OptionSpec; 47] = [
         ),
     set("log", "filter", "info", |d, v| parse::log_filter(v).map(|v| d.config.log = v))
         .help(Gateway, "Log filter for stderr: a level, or levels by module such as info,sigver=debug"),
+    set("log-format", "text|json|journald", "text", |d, v| {
+        parse::log_format(v).map(|v| d.config.log_format = v)
+    })
+    .help(
+        Gateway,
+        "Form of the log: text or json, a line each on stderr, or journald, entries of the journal of systemd",
+    ),
     set("log-ip", "full|prefix|off", "off", |d, v| parse::log_ip(v).map(|v| d.config.log_ip = v))
         .help(Gateway, "Part of clients' addresses that is logged; prefix is 24 bits of IPv4 and 48 of IPv6"),
     set("control", "path", "auto", |d, v| {

@@ -8,8 +8,8 @@ use regex_lite::Regex;
 use super::*;
 use crate::config::{
     AccessConfig, AdminSocketPath, AllowedOrigins, DetectionTimeouts, EnabledTransports, ListenAddress,
-    LogIp, OriginPattern, PipeLimits, ProxyProtocol, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles,
-    TrustedProxies,
+    LogFormat, LogIp, OriginPattern, PipeLimits, ProxyProtocol, RoomPolicy, ServerLimits, SignallerConfig,
+    TlsFiles, TrustedProxies,
 };
 
 mod config_file;
@@ -228,6 +228,7 @@ fn every_option_reaches_the_configuration() {
         },
         drain_timeout: Duration::from_secs(8),
         log: "debug".parse().unwrap(),
+        log_format: LogFormat::Json,
         log_ip: LogIp::Prefix,
         admin_socket: AdminSocketPath::At("s.sock".into()),
         admin: Some(ListenAddress::Unix("/c".into())),
@@ -265,6 +266,7 @@ fn every_option_reaches_the_configuration() {
         ("first-frame-timeout", "3"),
         ("drain-timeout", "8"),
         ("log", "debug"),
+        ("log-format", "json"),
         ("log-ip", "prefix"),
         ("control", "s.sock"),
         ("admin", "unix:/c"),

@@ -7,6 +7,7 @@ mod access;
 mod admin_socket;
 pub mod limits;
 mod listen_address;
+mod log_format;
 mod log_ip;
 pub mod parse;
 mod pem_source;
@@ -25,6 +26,7 @@ pub use access::{AccessConfig, AllowedOrigins, IpNetwork, OriginPattern, ProxyPr
 pub use admin_socket::AdminSocketPath;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
+pub use log_format::LogFormat;
 pub use log_ip::LogIp;
 pub use pem_source::PemSource;
 
@@ -95,6 +97,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Log filter of the program; the gateway itself does not read it. By default `info`.
     pub log: Targets,
+    /// Form of the program's log; the gateway itself does not read it. By default text.
+    pub log_format: LogFormat,
     /// Part of clients' addresses that is logged. By default none.
     pub log_ip: LogIp,
     /// Location of the control socket. By default there is none.
@@ -125,6 +129,7 @@ impl Default for Config {
             stall_timeout: STALL_TIMEOUT,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             log: Targets::new().with_default(LevelFilter::INFO),
+            log_format: LogFormat::Text,
             log_ip: LogIp::Off,
             admin_socket: AdminSocketPath::default(),
             admin: None,

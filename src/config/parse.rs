@@ -9,7 +9,7 @@ use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 
 use super::redact::displayed;
-use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogIp};
+use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogFormat, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
 /// Up to a GiB: a greater length is a mistake rather than a setting.
@@ -287,6 +287,11 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
         "off" => Ok(AdminSocketPath::Off),
         path => Ok(AdminSocketPath::At(path.into())),
     }
+}
+
+/// Parses the form of the log.
+pub fn log_format(text: &str) -> Result<LogFormat, ValueError> {
+    text.parse().map_err(|_| ValueError::Word("text, json or journald"))
 }
 
 /// Parses the part of clients' addresses that is logged.

@@ -174,7 +174,7 @@ impl<W: Write> Worker<W> {
         if dropped > self.reported && self.queued.load(Ordering::Relaxed) < MAX_QUEUED / 2 {
             let lines = dropped - self.reported;
             self.reported = dropped;
-            tracing::warn!(lines, "log lines were dropped, as stderr was not read fast enough");
+            tracing::warn!(lines, "log lines were dropped, as they were not read fast enough");
         }
     }
 }

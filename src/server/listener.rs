@@ -11,12 +11,18 @@ use tokio::net::{TcpListener, lookup_host};
 use super::clock;
 use super::log_limit::LogLimit;
 use super::unix_socket::UnixSocketError;
+use crate::config::PING_AFTER;
 use crate::config::redact::displayed;
 
 /// Longest queue of connections that are not accepted yet. After a restart all clients connect at the same
 /// time; with the 511 of the Node.js servers some of them have to retry after a second and more. The system
 /// may cap it (`net.core.somaxconn` on Linux, which is 4096 by default).
 const BACKLOG: i32 = 4096;
+
+/// Time after which the kernel gives up a connection that acknowledges nothing (`TCP_USER_TIMEOUT`, Linux).
+/// Event streams have no other way to notice that a client is gone without a FIN, and the default of Linux is
+/// a quarter of an hour. Not shorter than the time for two pings, after which WebSockets end.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(2 * PING_AFTER.as_secs());
 
 /// Pause after a failure to accept for lack of resources, during which connections may close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -216,6 +222,9 @@ fn unresolved(host: &str, port: u16, source: io::Error) -> ListenError {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Accepted connections inherit it.
+    #[cfg(target_os = "linux")]
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT.as_millis() as u32)?;
     // A restart must not wait until the connections of the previous process expire.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -251,6 +260,17 @@ mod tests {
         assert_eq!(accepted.unwrap().1, client.unwrap().local_addr().unwrap());
         assert!(address(&bind("localhost", 0).await.unwrap()).ip().is_loopback());
         assert_eq!(address(&bind("0.0.0.0", 0).await.unwrap()).ip(), Ipv4Addr::UNSPECIFIED);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn accepted_connection_has_the_timeout_for_acknowledgements() {
+        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let client = TcpStream::connect(address(&listener)).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let timeout = rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap();
+        assert_eq!(u128::from(timeout), USER_TIMEOUT.as_millis());
+        drop(client);
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ mod turn;
 mod unix_socket;
 
 pub use gateway::{Gateway, StartError, StreamAcceptor};
-pub use listener::ListenError;
+pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;
 pub use refusals::RefusalCause;
 pub use reload::{ReloadReport, ReloadRequest, ReloadRequests, Reloader};

@@ -95,3 +95,32 @@ impl Drop for RegistrationGuard {
         self.registry.streams.lock().remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that authenticates the client of a stream, so from the generator for keys.
+    #[test]
+    fn ids_of_streams_have_53_random_bits() {
+        let registry = SseRegistry::new();
+        let ids: Vec<u64> = (0..4096).map(|_| registry.random_id().unwrap()).collect();
+        assert!(ids.iter().all(|id| id >> 53 == 0));
+        for bit in 0..53 {
+            let set = ids.iter().filter(|id| *id >> bit & 1 == 1).count();
+            // Six standard deviations.
+            assert!((1856..=2240).contains(&set), "bit {bit}: {set} of 4096");
+        }
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+    }
+
+    #[test]
+    fn id_of_a_stream_that_has_ended_is_not_registered() {
+        let registry = SseRegistry::new();
+        let (guard, id, ..) = registry.register(SseVariant::V9).unwrap();
+        assert!(registry.streams.lock().contains_key(&(SseVariant::V9, id)));
+        drop(guard);
+        assert!(registry.streams.lock().is_empty());
+    }
+}

@@ -80,7 +80,7 @@ fn exclusive_open_of_a_full_room_has_the_answer_of_its_dialect() {
     assert_eq!(stage.events(), [(PeerId(9), Event::Refused(Reason::KeyTaken))]);
 }
 
-fn any_command(peer: u64) -> impl Strategy<Value = Command> {
+pub(super) fn any_command(peer: u64) -> impl Strategy<Value = Command> {
     let to = prop::collection::vec(1u32..9, 0..3);
     let join = |when_empty| {
         Command::Join(Join { when_empty, choice: MemberChoice::Oldest, rejoin: RejoinPolicy::Replace })

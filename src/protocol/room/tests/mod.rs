@@ -4,6 +4,7 @@
 mod limits;
 mod openers;
 mod search;
+mod strangers;
 
 use bytes::Bytes;
 

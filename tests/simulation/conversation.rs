@@ -11,9 +11,11 @@ use sigver::tools::client::dialects::{ClientEvent, JoinerId, Role};
 use sigver::tools::client::message::{MessageBody, MessageKind, TestMessage};
 use sigver::tools::matrix::known::known;
 use sigver::tools::matrix::result::Verdict;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::events;
+use crate::hostile;
+use crate::inspector::mark;
 use crate::network::{Fault, Wire};
 use crate::peer::{EVENT_TIMEOUT, NewPeer, Peer};
 use crate::world::{LONGEST_DEADLINE, Mode, World};
@@ -35,12 +37,26 @@ struct PlannedFault {
 /// The room of a conversation, as others see it.
 #[derive(Debug)]
 pub struct Venue {
+    /// Name of the conversation.
+    pub room: String,
     pub key: String,
     pub member: Dialect,
     /// True while the member is there.
     pub is_up: AtomicBool,
-    /// Clients that joined and were made the member, as it had left, or may be.
+    /// Clients that wanted to join and were made the member, as it had left.
     pub intruders: AtomicU32,
+}
+
+impl Venue {
+    /// Waits until the member is there. Returns false if it does not come.
+    pub async fn wait_until_up(&self) -> bool {
+        let up = async {
+            while !self.is_up.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), up).await.is_ok()
+    }
 }
 
 /// A room and the clients that meet in it, one after the other.
@@ -79,6 +95,7 @@ impl Conversation {
         Conversation {
             name: format!("room{number}"),
             venue: Arc::new(Venue {
+                room: format!("room{number}"),
                 key: format!("room{number}key{:08x}", rng.u32(..)),
                 member,
                 is_up: AtomicBool::new(false),
@@ -100,6 +117,10 @@ impl Conversation {
             let result = run.run(&mut rng).await;
             let faulted = run.faulted;
             self.venue.is_up.store(false, Ordering::Relaxed);
+            if result.is_err() {
+                // What an intruder is told may still be on its way.
+                sleep(Duration::from_secs(1)).await;
+            }
             let intruders = self.venue.intruders.load(Ordering::Relaxed);
             match &result {
                 Ok(()) => {
@@ -128,7 +149,7 @@ impl Conversation {
 }
 
 /// Returns true if clients of the dialects can have a conversation by the matrix of `auto`.
-fn can_meet(member: Dialect, joiner: Dialect) -> bool {
+pub fn can_meet(member: Dialect, joiner: Dialect) -> bool {
     use Dialect::{Sigver1, Sigver4, Sigver6};
     let typed = |dialect| matches!(dialect, Sigver1 | Sigver4);
     let pair = |cell: &&sigver::tools::matrix::result::PairResult| {
@@ -215,12 +236,17 @@ impl Attempt<'_> {
     ) -> Result<(), String> {
         let plan = self.plan;
         let mut markers = 0;
-        let mut marker = |direction: &str| {
+        let member_name = member.name.clone();
+        let joiner_name = format!("{}.{attempt}.joiner{number}", plan.name);
+        let mut marker = |is_up: bool| {
             markers += 1;
-            format!("{}:{attempt}:{number}:{direction}:{markers};", plan.venue.key)
+            match is_up {
+                true => mark(&joiner_name, &member_name, markers),
+                false => mark(&member_name, &joiner_name, markers),
+            }
         };
         let mut sent = Vec::new();
-        let first = marker("up");
+        let first = marker(true);
         let first_message = TestMessage::new(MessageKind::Offer, &first);
         let joins_with_data = self.protocol_capabilities(plan.joiner).joins_with_data;
         let first_sent = joins_with_data.then_some(&first_message);
@@ -239,15 +265,16 @@ impl Attempt<'_> {
         for _ in 0..if is_single { 1 } else { plan.rounds } {
             let count = if is_single { 1 } else { rng.u32(1..=4) };
             while sent.len() < count as usize {
-                let text = marker("up");
+                let text = marker(true);
                 joiner.send(None, &TestMessage::new(MessageKind::Offer, &text));
                 sent.push(text);
             }
             if let Some(from) = receive(member, &std::mem::take(&mut sent)).await? {
+                self.world.note_joiner_id(&from);
                 id = Some(from);
             }
             let answers: Vec<String> =
-                (0..if is_single { 1 } else { rng.u32(1..=4) }).map(|_| marker("down")).collect();
+                (0..if is_single { 1 } else { rng.u32(1..=4) }).map(|_| marker(false)).collect();
             for text in &answers {
                 let answer = TestMessage::new(MessageKind::Answer, text);
                 if !member.send(id.as_ref(), &answer) {
@@ -275,7 +302,7 @@ impl Attempt<'_> {
 
 /// Waits for messages, which must arrive in this order. Returns the sender, at a member.
 async fn receive(peer: &mut Peer, markers: &[String]) -> Result<Option<JoinerId>, String> {
-    let mut sender = None;
+    let (mut sender, mut others) = (None, Vec::new());
     let deadline = Instant::now() + EVENT_TIMEOUT;
     let mut expected = markers.iter();
     let mut next = expected.next();
@@ -287,7 +314,9 @@ async fn receive(peer: &mut Peer, markers: &[String]) -> Result<Option<JoinerId>
                 if text.contains(marker.as_str()) {
                     sender = sender.or(from);
                     next = expected.next();
-                } else if !text.contains(crate::hostile::MARK) {
+                } else if is_hostile(&text) {
+                    others.extend(from);
+                } else {
                     return Err(format!("{}: received {text} instead of {marker}", peer.name));
                 }
             }
@@ -297,7 +326,12 @@ async fn receive(peer: &mut Peer, markers: &[String]) -> Result<Option<JoinerId>
             _ => {}
         }
     }
-    Ok(sender)
+    match &sender {
+        Some(sender) if others.contains(sender) => {
+            Err(format!("{}: a payload of an attacker in the name of {sender:?}", peer.name))
+        }
+        _ => Ok(sender),
+    }
 }
 
 /// Checks that no message arrived twice.
@@ -306,15 +340,19 @@ fn check_once(peer: &Peer) -> Result<(), String> {
     for event in &peer.log {
         let ClientEvent::Message { message, .. } = event else { continue };
         let text = text_of(&message.body);
-        if !text.contains(crate::hostile::MARK) && !seen.insert(text.clone()) {
+        if !is_hostile(&text) && !seen.insert(text.clone()) {
             return Err(format!("{}: received twice: {text}", peer.name));
         }
     }
     Ok(())
 }
 
+fn is_hostile(text: &str) -> bool {
+    text.contains(&format!("[[{}", hostile::NAME))
+}
+
 /// Returns the content of a message as a text.
-pub fn text_of(body: &MessageBody) -> String {
+fn text_of(body: &MessageBody) -> String {
     match body {
         MessageBody::Json(value) => value.to_string(),
         MessageBody::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),

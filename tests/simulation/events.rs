@@ -23,13 +23,19 @@ pub struct EventStream {
     body: String,
     ended: bool,
     world: Arc<World>,
+    name: String,
     link: Link,
     pub id: String,
 }
 
 impl EventStream {
     /// Opens a stream on a new connection.
-    pub async fn open(world: &Arc<World>, link: Link, mut stream: SimStream) -> Result<Self, String> {
+    pub async fn open(
+        world: &Arc<World>,
+        name: &str,
+        link: Link,
+        mut stream: SimStream,
+    ) -> Result<Self, String> {
         let broken = |error: std::io::Error| error.to_string();
         stream.write_all(OPEN.as_bytes()).await.map_err(broken)?;
         let head = head(&mut stream).await?;
@@ -37,8 +43,8 @@ impl EventStream {
             return Err(head);
         }
         let (raw, body, id) = (Vec::new(), String::new(), String::new());
-        let world = Arc::clone(world);
-        let mut events = EventStream { stream, raw, body, ended: false, world, link, id };
+        let (world, name) = (Arc::clone(world), name.to_owned());
+        let mut events = EventStream { stream, raw, body, ended: false, world, name, link, id };
         while events.id.is_empty() {
             let event = events.event().await.ok_or("the stream has ended")?;
             if let Some(id) = event.strip_prefix("event: auth\ndata: ") {
@@ -97,20 +103,21 @@ impl EventStream {
 
     /// Sends a message. Returns false if the gateway did not take it.
     pub async fn post(&mut self, message: &str) -> bool {
-        self.post_as(&self.id.clone(), message).await
+        post(&self.world, &self.name, self.link, &self.id, message).await
     }
+}
 
-    /// Sends a message as the client of any stream.
-    pub async fn post_as(&mut self, id: &str, message: &str) -> bool {
-        let body = format!("{id}@{message}");
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: x\r\nOrigin: http://app.example\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let Some((mut stream, _)) = self.world.connect(self.link).await else { return false };
-        stream.write_all(request.as_bytes()).await.is_ok()
-            && head(&mut stream).await.is_ok_and(|head| head.starts_with("HTTP/1.1 200 "))
-    }
+/// Sends a message as the client of the stream `id`. Returns false if the gateway did not take it.
+pub async fn post(world: &Arc<World>, name: &str, link: Link, id: &str, message: &str) -> bool {
+    let body = format!("{id}@{message}");
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nOrigin: http://app.example\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let Some((mut stream, _)) = world.connect(name, link).await else { return false };
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && head(&mut stream).await.is_ok_and(|head| head.starts_with("HTTP/1.1 200 "))
 }
 
 async fn head(stream: &mut SimStream) -> Result<String, String> {

@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::ws::{BINARY, Got, TEXT, Ws, frame, request};
 use crate::conversation::Venue;
+use crate::inspector::mark;
 use crate::network::{Fault, SimStream};
 use crate::peer::{NewPeer, Peer};
 use crate::world::{LONGEST_DEADLINE, Mode, World};
 
-/// Mark of messages that clients which behave do not expect.
-pub const MARK: &str = "HOSTILE";
+/// Begin of the names of these clients, and of the marks of their payloads.
+pub const NAME: &str = "hostile";
 
 /// A kind of misbehaviour.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +105,7 @@ impl Hostile {
     }
 
     async fn on_stream(self, world: &Arc<World>, name: &str, rng: &mut Rng) -> Result<String, String> {
-        let Some((mut stream, _)) = world.connect(world.random_link()).await else {
+        let Some((mut stream, _)) = world.connect(name, world.random_link()).await else {
             return Ok("no connection".to_owned());
         };
         match self {
@@ -193,7 +194,7 @@ impl Hostile {
             let path = path.clone();
             async move {
                 let (stream, _) =
-                    world.connect(world.random_link()).await.ok_or("the flood is not connected")?;
+                    world.connect(name, world.random_link()).await.ok_or("the flood is not connected")?;
                 Ws::try_open(stream, request(&path).as_bytes()).await
             }
         };
@@ -219,32 +220,26 @@ impl Hostile {
         if victim.member.family() != Family::ProtobufV2 {
             return Ok("none".to_owned());
         }
-        let up = async {
-            while !victim.is_up.load(Ordering::Relaxed) {
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
-        if timeout(Duration::from_secs(60), up).await.is_err() {
+        if !victim.wait_until_up().await {
             return Ok("nobody to flood".to_owned());
         }
-        victim.intruders.fetch_add(1, Ordering::Relaxed);
         let joiner = connect_as(world, name, &victim.key, victim.member, Role::Joiner).await;
         let mut joiner = match joiner {
             Ok(joiner) => joiner,
             Err(error) => return Ok(error),
         };
-        let start = Instant::now();
+        let (start, text) = (Instant::now(), mark(name, &victim.room, 0));
         while start.elapsed() < Duration::from_secs(5) {
             joiner.take_events();
             if joiner.log.contains(&ClientEvent::BecameMember) {
+                victim.intruders.fetch_add(1, Ordering::Relaxed);
                 return Ok("too late".to_owned());
             }
             for _ in 0..8 {
-                joiner.send(None, &TestMessage::new(MessageKind::Json, MARK));
+                joiner.send(None, &TestMessage::new(MessageKind::Json, &text));
             }
             sleep(Duration::from_millis(20)).await;
         }
-        victim.intruders.fetch_sub(1, Ordering::Relaxed);
         Ok("flooded".to_owned())
     }
 }
@@ -266,7 +261,7 @@ async fn connect(
     connect_as(world, name, key, dialects[rng.usize(..dialects.len())], role).await
 }
 
-async fn connect_as(
+pub async fn connect_as(
     world: &Arc<World>,
     name: &str,
     key: &str,

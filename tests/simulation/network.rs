@@ -14,8 +14,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::inspector::Inspector;
+
 /// Most bytes on their way in one direction: what the two kernels hold.
 const WINDOW: usize = 64 * 1024;
+
+/// Time after which a kernel gives up what is not acknowledged, as the gateway asks it to.
+const USER_TIMEOUT: Duration = sigver::server::USER_TIMEOUT;
 
 /// Most bytes of one segment.
 const SEGMENT: usize = 1460;
@@ -51,6 +56,8 @@ struct Pipe {
     end: Option<Instant>,
     /// From then on, nothing that is written arrives.
     blackhole: Option<Instant>,
+    /// Time of the first bytes that were not acknowledged, for lack of a network.
+    unacknowledged: Option<Instant>,
     /// From then on, the connection is broken.
     reset: Option<Instant>,
     reader_gone: bool,
@@ -67,6 +74,7 @@ impl Pipe {
             rng,
             end: None,
             blackhole: None,
+            unacknowledged: None,
             reset: None,
             reader_gone: false,
             reader: None,
@@ -102,6 +110,8 @@ pub struct SimStream {
     receiving: Arc<Mutex<Pipe>>,
     sending: Arc<Mutex<Pipe>>,
     timer: Pin<Box<Sleep>>,
+    /// Looks at all that a client receives.
+    inspector: Option<Inspector>,
 }
 
 impl fmt::Debug for SimStream {
@@ -137,14 +147,17 @@ impl Wire {
 }
 
 /// Returns the client's end of a connection, the server's end, and access for faults.
-pub fn connection(link: Link, rng: &mut Rng) -> (SimStream, SimStream, Wire) {
+pub fn connection(link: Link, rng: &mut Rng, inspector: Inspector) -> (SimStream, SimStream, Wire) {
     let (to_server, to_client) = (Pipe::new(link, rng.fork()), Pipe::new(link, rng.fork()));
     let end = |receiving: &Arc<Mutex<Pipe>>, sending: &Arc<Mutex<Pipe>>| SimStream {
         receiving: Arc::clone(receiving),
         sending: Arc::clone(sending),
         timer: Box::pin(sleep_until(Instant::now())),
+        inspector: None,
     };
-    (end(&to_client, &to_server), end(&to_server, &to_client), Wire { to_server, to_client })
+    let mut client = end(&to_client, &to_server);
+    client.inspector = Some(inspector);
+    (client, end(&to_server, &to_client), Wire { to_server, to_client })
 }
 
 impl AsyncRead for SimStream {
@@ -153,9 +166,13 @@ impl AsyncRead for SimStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let now = Instant::now();
+        let gives_up_at = self.sending.lock().unacknowledged.map(|since| since + USER_TIMEOUT);
+        if Pipe::has_passed(gives_up_at) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let receiving = Arc::clone(&self.receiving);
         let mut pipe = receiving.lock();
-        let now = Instant::now();
         if Pipe::has_passed(pipe.reset) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -166,6 +183,9 @@ impl AsyncRead for SimStream {
         {
             let count = segment.len().min(buffer.remaining());
             buffer.put_slice(&segment[..count]);
+            if let Some(inspector) = &mut self.inspector {
+                inspector.look_at(&segment[..count]);
+            }
             segment.drain(..count);
             taken += count;
             if segment.is_empty() {
@@ -181,7 +201,8 @@ impl AsyncRead for SimStream {
             return Poll::Ready(Ok(()));
         }
         pipe.reader = Some(context.waker().clone());
-        if let Some(next) = pipe.segments.front().map(|(arrival, _)| *arrival).or(pipe.end) {
+        let arrival = pipe.segments.front().map(|(arrival, _)| *arrival).or(pipe.end);
+        if let Some(next) = arrival.into_iter().chain(gives_up_at).min() {
             drop(pipe);
             self.timer.as_mut().reset(next);
             if self.timer.as_mut().poll(context).is_ready() {
@@ -207,7 +228,14 @@ impl AsyncWrite for SimStream {
         let (split, share) = (pipe.rng.u8(..8) == 0, pipe.rng.f64());
         let count = if split { ((count as f64 * share) as usize).max(1) } else { count };
         pipe.in_flight += count;
-        if !Pipe::has_passed(pipe.blackhole) {
+        if Pipe::has_passed(pipe.blackhole) {
+            if pipe.unacknowledged.is_none() {
+                pipe.unacknowledged = Some(Instant::now());
+                drop(pipe);
+                // It has a timer to set.
+                self.receiving.lock().reader.take().into_iter().for_each(Waker::wake);
+            }
+        } else {
             let arrival = pipe.arrival();
             pipe.segments.push_back((arrival, bytes[..count].to_vec()));
             pipe.reader.take().into_iter().for_each(Waker::wake);

@@ -60,12 +60,12 @@ impl Peer {
     pub async fn connect(world: &Arc<World>, new: NewPeer<'_>) -> Result<Peer, String> {
         let NewPeer { name, dialect, role, key, first, by_events } = new;
         let link = world.random_link();
-        let connected = world.connect(link).await;
+        let connected = world.connect(&name, link).await;
         let (stream, wire) = connected.ok_or_else(|| format!("{name} is not connected"))?;
         let path = request_path(Protocol::Sigver(dialect), role, key);
         let opened = async {
             match by_events {
-                true => EventStream::open(world, link, stream).await.map(Carrier::Events),
+                true => EventStream::open(world, &name, link, stream).await.map(Carrier::Events),
                 false => open_websocket(stream, &path).await.map(Carrier::WebSocket),
             }
         };
@@ -104,6 +104,11 @@ impl Peer {
             let _ = self.commands.send(PeerCommand::Send(frame));
         }
         is_sent
+    }
+
+    /// Sends a frame that the client itself would not send.
+    pub fn send_frame(&self, frame: ClientFrame) {
+        let _ = self.commands.send(PeerCommand::Send(frame));
     }
 
     /// Returns the next event; waits for it up to `limit`.

@@ -25,6 +25,7 @@ struct TraceState {
     ends: BTreeMap<String, u64>,
     violations: Vec<String>,
     frames: u64,
+    payloads: u64,
 }
 
 impl Trace {
@@ -38,6 +39,7 @@ impl Trace {
             ends: BTreeMap::new(),
             violations: Vec::new(),
             frames: 0,
+            payloads: 0,
         })))
     }
 
@@ -69,6 +71,16 @@ impl Trace {
     /// Returns the number of frames that clients received.
     pub fn frames(&self) -> u64 {
         self.0.lock().frames
+    }
+
+    /// Counts a payload that a client received.
+    pub fn count_payload(&self) {
+        self.0.lock().payloads += 1;
+    }
+
+    /// Returns the number of payloads that clients received.
+    pub fn payloads(&self) -> u64 {
+        self.0.lock().payloads
     }
 
     /// Returns the hash of the record.

@@ -8,20 +8,27 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use parking_lot::Mutex;
+use serde_json::Value;
 use sigver::config::RoomPolicy;
 use sigver::protocol::dialect::Dialect;
 use sigver::server::StreamAcceptor;
 use sigver::server::admin::StatusService;
+use sigver::tools::client::dialects::JoinerId;
 use sigver::{Config, Gateway, StatusQuery};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::inspector::Inspector;
 use crate::network::{Fault, Link, SimStream, Wire, connection};
 use crate::trace::Trace;
 
-/// Time after which nothing of a client that is gone is left: two pings, and the close handshake.
-pub const LONGEST_DEADLINE: Duration = Duration::from_secs(100);
+/// Time after which nothing of a client that is gone is left. WebSockets are pinged twice; event streams end
+/// when what is sent to keep them in use is not acknowledged.
+pub const LONGEST_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Most names of joiners that attackers know.
+const MAX_JOINER_IDS: usize = 50;
 
 /// Time that a shutdown may take after the drain.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -84,6 +91,8 @@ pub struct World {
     epoch: AtomicU32,
     pub conversations: AtomicU64,
     next_address: AtomicU32,
+    /// Names of joiners, as the gateway gave them to members.
+    joiner_ids: Mutex<Vec<Value>>,
 }
 
 impl World {
@@ -98,6 +107,7 @@ impl World {
             epoch: AtomicU32::new(0),
             conversations: AtomicU64::new(0),
             next_address: AtomicU32::new(1),
+            joiner_ids: Mutex::default(),
         });
         world.start_gateway().await;
         world
@@ -130,6 +140,21 @@ impl World {
         self.rng.lock().fork()
     }
 
+    /// Takes note of the name of a joiner.
+    pub fn note_joiner_id(&self, id: &JoinerId) {
+        let mut ids = self.joiner_ids.lock();
+        if ids.len() == MAX_JOINER_IDS {
+            ids.remove(0);
+        }
+        ids.push(id.0.clone());
+    }
+
+    /// Returns the name of a joiner, of whatever member.
+    pub fn any_joiner_id(&self, rng: &mut Rng) -> Option<Value> {
+        let ids = self.joiner_ids.lock();
+        rng.choice(ids.iter()).cloned()
+    }
+
     /// Returns the number of restarts.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
@@ -144,15 +169,15 @@ impl World {
         }
     }
 
-    /// Connects to the gateway. `None` if it is down.
-    pub async fn connect(&self, link: Link) -> Option<(SimStream, Wire)> {
+    /// Connects a client of this name to the gateway. `None` if it is down.
+    pub async fn connect(&self, name: &str, link: Link) -> Option<(SimStream, Wire)> {
         sleep(2 * link.delay).await;
         let address = Ipv4Addr::from(0x0a00_0000 + self.next_address.fetch_add(1, Ordering::Relaxed));
         let mut rng = self.rng();
         let mut running = self.running.lock();
         let running = running.as_mut()?;
         let acceptor = running.acceptor.as_ref()?;
-        let (client, server, wire) = connection(link, &mut rng);
+        let (client, server, wire) = connection(link, &mut rng, Inspector::new(name, &self.trace));
         running.wires.push(wire.clone());
         acceptor.accept(server, Some(IpAddr::V4(address)));
         Some((client, wire))

@@ -71,6 +71,8 @@ compile_error!("sigver runs on Unix systems only: it uses their sockets and sign
 
 pub mod cli;
 pub mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod logging;
 pub mod output;
 pub mod protocol;

@@ -36,8 +36,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
 /// Modules that may use nothing of the crate but themselves.
 const ALONE: [&str; 1] = ["tools::protobuf"];
 
-/// The program with its notifications, and the crate's first page.
-const ROOTS: [&str; 3] = ["lib", "main", "service_manager"];
+/// The program with its notifications, the crate's first page, and what fuzz targets see of it.
+const ROOTS: [&str; 4] = ["lib", "main", "service_manager", "fuzzing"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -4,6 +4,9 @@
 //! Invariant: any request that is accepted here must be accepted identically by hyper. Everything else is
 //! left to hyper: other requests, and requests that the first read does not contain as a whole.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hyper_check;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -191,74 +194,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::hyper_check::{by_fast_path, check_invariant, routes};
     use super::*;
-    use crate::protocol::dialect::UpgradeRequest;
-    use crate::server::conn::ClientEndpoint;
-
-    fn routes() -> Routes {
-        Routes {
-            websockets: true,
-            signaller: None,
-            events: None,
-            shutdown: Arc::default(),
-            telemetry: Arc::default(),
-            head_timeout: crate::server::reload::ReloadableTime::new(std::time::Duration::from_secs(10)),
-            refusals: Arc::default(),
-            access: None,
-        }
-    }
 
     const REQUEST: &str = "GET /room?favored HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-    /// A granted upgrade: the lines of the response, the request as parsed, and the bytes behind it.
-    type Granted = (Vec<String>, UpgradeRequest, Bytes);
-
-    fn granted(response: Vec<u8>, prefetched: Bytes, target: UpgradeTarget) -> Granted {
-        let UpgradeTarget::Room(upgrade) = target else { panic!("not a room: {target:?}") };
-        let response = String::from_utf8(response).unwrap();
-        assert!(response.ends_with("\r\n\r\n"), "{response}");
-        let lines = response.split("\r\n");
-        (lines.map(str::to_owned).collect(), upgrade, prefetched)
-    }
-
-    fn by_fast_path(bytes: &[u8]) -> Option<Granted> {
-        match try_upgrade(bytes, &routes())? {
-            FirstRead::Upgrade { response, prefetched, target } => {
-                Some(granted(response, prefetched, target))
-            }
-            FirstRead::Other(_) => None,
-        }
-    }
-
-    async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
-        let (mut client, server) = tokio::io::duplex(64 * 1024);
-        client.write_all(bytes).await.unwrap();
-        let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
-        let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
-        let alive = tokio_util::task::TaskTracker::new().token();
-        let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);
-        let upgraded = tokio::time::timeout(std::time::Duration::from_secs(60), served).await.ok()??;
-        // The response is left to the WebSocket.
-        drop(upgraded.stream);
-        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-        Some(granted(upgraded.response, upgraded.prefetched, upgraded.target))
-    }
-
-    /// Checks the invariant of this module for one input. Returns whether the fast path accepts it.
-    fn check_invariant(bytes: &[u8]) -> bool {
-        let Some(fast) = by_fast_path(bytes) else { return false };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        assert_eq!(Some(fast), runtime.block_on(by_hyper(bytes)), "{:?}", String::from_utf8_lossy(bytes));
-        true
-    }
 
     #[test]
     fn accepted_request_is_answered_like_any_other() {

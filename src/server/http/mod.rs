@@ -4,7 +4,7 @@
 mod access;
 mod body;
 mod cors;
-mod fast_upgrade;
+pub(crate) mod fast_upgrade;
 mod forwarded;
 mod misdirected;
 mod signaller;

@@ -1,0 +1,4 @@
+//! Parts that several fuzz targets share.
+
+pub mod input;
+pub mod model;

@@ -4,6 +4,8 @@ mod address_table;
 pub mod admin;
 pub mod admission;
 mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod conn;
 pub mod fd_limit;
 mod gateway;

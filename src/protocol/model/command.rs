@@ -44,6 +44,22 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Returns true if the command may change the role of its peer in the room.
+    pub const fn changes_role(&self) -> bool {
+        match self {
+            Command::Relay { .. } | Command::ReplyOnBehalf { .. } => false,
+            Command::Open(_)
+            | Command::Join(_)
+            | Command::Connect(_)
+            | Command::BecomeMember
+            | Command::TryAnother
+            | Command::RevertAssumption
+            | Command::Unlink => true,
+        }
+    }
+}
+
 /// The way to become a member by a key that the peer chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {

@@ -9,6 +9,7 @@ mod event;
 mod ids;
 mod payload;
 mod reason;
+#[cfg(feature = "cluster")]
 #[cfg(test)]
 mod serialization_tests;
 

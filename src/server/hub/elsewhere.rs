@@ -6,10 +6,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::membership::{Applied, Membership};
+use super::outbox::Admission;
 use super::pressure::{Pressure, PressureCause};
 use super::room_cell::RoomCell;
-use super::{Hold, Location};
+use super::{Hold, Location, Outbox};
 use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
+use crate::server::memory::MemoryBudget;
 
 /// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
 /// rooms are usable again before.
@@ -201,6 +203,27 @@ impl Membership {
     }
 }
 
+impl Outbox {
+    /// Queues an event of a room at another node. If the queue is full then, `relief` is called, and what it
+    /// returns is notified when the queue is not full any more.
+    pub fn deliver(&self, event: Event, memory: &Arc<MemoryBudget>, relief: impl FnOnce() -> Option<Outbox>) {
+        let (reader, admission) = self.enqueue(event, memory);
+        match admission {
+            Admission::Queued => {}
+            Admission::Full { .. } => {
+                let relief = relief();
+                if let Some(relief) = relief.filter(|relief| !self.add_waiting(relief)) {
+                    relief.notify();
+                }
+            }
+            // The sender cannot be closed from here: it was held back before, and what was on its way is too
+            // much for this connection.
+            Admission::Refused(_) => self.overflow(),
+        }
+        reader.into_iter().for_each(Waker::wake);
+    }
+}
+
 /// The connections of other nodes, which have the rooms of this one through their links.
 impl Membership {
     /// Returns the role in the room of the connection, which is the only one of a session between nodes;
@@ -242,9 +265,8 @@ impl Membership {
         self.end_pressure();
     }
 
-    /// Sends the connection an event that no room of this process has.
-    pub fn push(&self, event: Event) {
-        let (reader, _) = self.outbox.enqueue(event, &self.hub.memory);
-        reader.into_iter().for_each(Waker::wake);
+    /// Returns true if the connection has nothing that most have not: no hold, no wait, one room.
+    pub fn is_common(&self) -> bool {
+        self.uncommon.is_none()
     }
 }

@@ -199,7 +199,7 @@ impl Outbox {
     }
 
     /// Has the connection of the queue closed, as if too much was queued.
-    pub(super) fn overflow(&self) {
+    pub(in crate::server) fn overflow(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
             if let Some(remote) = queue.remote() {

@@ -1,0 +1,311 @@
+//! The connections between nodes. Each node dials every other; what it sends over a connection that it
+//! dialled concerns its own connections in rooms of the other.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{interval, sleep, timeout};
+use tokio_rustls::rustls::CommonState;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::far::FarLink;
+use super::guest::GuestLink;
+use super::tls::{KnownNodes, NodePublicKey, NodeTls};
+use super::wire::{EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, decode, invalid, split};
+use crate::protocol::cluster::{Generation, Millis, NodeId};
+use crate::server::hub::Hub;
+use crate::server::memory::MemoryBudget;
+
+/// Longest time from a connection to the end of both handshakes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two pings.
+const PING_INTERVAL: Duration = Duration::from_millis(crate::protocol::cluster::PING_INTERVAL);
+/// Time without anything from the other node after which a link is cut.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most connections whose handshake is not finished.
+const MAX_HANDSHAKES: usize = 64;
+/// Smallest buffer for what is read.
+const READ_BUFFER: usize = 64 * 1024;
+/// Bytes of a message besides the payload.
+const MESSAGE_OVERHEAD: usize = 64 * 1024;
+
+/// The interests of the node in its links.
+pub trait LinkObserver: Debug + Send + Sync {
+    /// Returns the time of the node's clock.
+    fn now(&self) -> Millis;
+    /// Returns the engine's data and the other nodes that the node knows.
+    fn view(&self) -> (Generation, Vec<NodeId>);
+    /// Another node was heard, which has received a ping sent at `confirms` (0 if it confirms none), and has
+    /// that view.
+    fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>));
+    /// A link to another node is open.
+    fn linked(&self, link: &Arc<FarLink>);
+    /// A link to another node has ended.
+    fn unlinked(&self, link: &Arc<FarLink>);
+    /// Another node has said that it ends.
+    fn ended(&self, node: NodeId);
+}
+
+/// The links of one node.
+#[derive(Debug)]
+pub struct Links {
+    tls: NodeTls,
+    known: Arc<KnownNodes>,
+    hub: Arc<Hub>,
+    memory: Arc<MemoryBudget>,
+    max_frame: usize,
+    observer: Arc<dyn LinkObserver>,
+    guests: Mutex<Vec<Arc<GuestLink>>>,
+    /// Number of links that were cut.
+    cuts: AtomicU64,
+}
+
+impl Links {
+    /// Creates the links of a node with a new key pair. `max_message` is the longest message of a client, in
+    /// bytes.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn new(
+        hub: &Arc<Hub>,
+        memory: &Arc<MemoryBudget>,
+        max_message: usize,
+        observer: Arc<dyn LinkObserver>,
+    ) -> io::Result<Arc<Self>> {
+        let known = Arc::default();
+        Ok(Arc::new(Links {
+            tls: NodeTls::generate(&known)?,
+            known,
+            hub: Arc::clone(hub),
+            memory: Arc::clone(memory),
+            max_frame: max_message.saturating_add(MESSAGE_OVERHEAD),
+            observer,
+            guests: Mutex::default(),
+            cuts: AtomicU64::new(0),
+        }))
+    }
+
+    /// Returns the public key of the node.
+    pub fn public_key(&self) -> &NodePublicKey {
+        &self.tls.public_key
+    }
+
+    /// Returns the nodes whose keys are believed.
+    pub fn known(&self) -> &KnownNodes {
+        &self.known
+    }
+
+    /// Returns the number of links that were cut for an error.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of connections of other nodes in rooms of this one.
+    pub fn guests(&self) -> usize {
+        self.guests.lock().iter().map(|link| link.sessions()).sum()
+    }
+
+    /// Tells the nodes that have connections in rooms of this one that it ends.
+    pub fn say_goodbye(&self) {
+        self.guests.lock().iter().for_each(|link| link.queue.send(LINK_SESSION, &OwnerMessage::Bye));
+    }
+
+    /// Cuts all links of other nodes to this one.
+    pub fn cut_all(&self) {
+        self.guests.lock().iter().for_each(|link| link.queue.close());
+    }
+
+    /// Accepts links of other nodes; never returns.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept links of other nodes");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // More than there are nodes come from elsewhere.
+            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+            let links = Arc::clone(&self);
+            tokio::spawn(async move {
+                let acceptor = TlsAcceptor::from(Arc::clone(&links.tls.server));
+                let handshake = async {
+                    stream.set_nodelay(true)?;
+                    let stream = acceptor.accept(stream).await?;
+                    let node = links.node_of(stream.get_ref().1)?;
+                    Ok((stream, node))
+                };
+                match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out())) {
+                    Ok((stream, node)) => {
+                        drop(permit);
+                        let (read, write) = tokio::io::split(stream);
+                        links.serve(node, read, write).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "refused a link"),
+                }
+            });
+        }
+    }
+
+    /// Serves the rooms of this node to another.
+    async fn serve(&self, node: NodeId, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
+        let guests = Arc::new(GuestLink::new(&self.hub, &self.memory));
+        self.guests.lock().push(Arc::clone(&guests));
+        guests.queue.send(LINK_SESSION, &Hello { version: VERSION });
+        let mut greeted = false;
+        let handle = |session, message: &[u8]| {
+            if session != LINK_SESSION {
+                guests.handle(session, decode(message)?);
+                return Ok(());
+            }
+            if !std::mem::replace(&mut greeted, true) {
+                return check_version(decode(message)?);
+            }
+            match decode(message)? {
+                EdgeMessage::Ping { sent, generation, others } => {
+                    self.observer.heard(node, 0, (generation, node_ids(&others)));
+                    let (generation, others) = self.view();
+                    guests.queue.send(LINK_SESSION, &OwnerMessage::Pong { sent, generation, others });
+                }
+                EdgeMessage::Bye => self.observer.ended(node),
+                _ => return Err(invalid("a message without a session")),
+            }
+            Ok(())
+        };
+        let ended = tokio::select! {
+            ended = read_frames(read, self.max_frame, handle) => ended,
+            ended = guests.queue.write_to(write, || guests.relieved()) => ended,
+            () = guests.follow_notices() => Ok(()),
+        };
+        self.log_end(node, &ended);
+        self.guests.lock().retain(|link| !Arc::ptr_eq(link, &guests));
+    }
+
+    /// Keeps one link to another node until it ends. The connections of this node in its rooms are closed
+    /// then.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or is another one, or the link was cut.
+    pub async fn dial(&self, node: NodeId, address: SocketAddr) -> io::Result<()> {
+        let handshake = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from("node").map_err(invalid)?;
+            let stream = TlsConnector::from(Arc::clone(&self.tls.client)).connect(name, stream).await?;
+            match self.node_of(stream.get_ref().1)? {
+                other if other != node => Err(invalid("another node has its address")),
+                _ => Ok(stream),
+            }
+        };
+        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out()))?;
+        let (read, write) = tokio::io::split(stream);
+        let link = FarLink::new(node, &self.memory);
+        link.queue.send(LINK_SESSION, &Hello { version: VERSION });
+        let mut greeted = false;
+        let handle = |session, message: &[u8]| {
+            if session != LINK_SESSION {
+                link.handle(session, decode(message)?);
+                return Ok(());
+            }
+            if !std::mem::replace(&mut greeted, true) {
+                check_version(decode(message)?)?;
+                self.observer.linked(&link);
+                return Ok(());
+            }
+            match decode(message)? {
+                OwnerMessage::Pong { sent, generation, others } => {
+                    self.observer.heard(node, sent, (generation, node_ids(&others)));
+                }
+                OwnerMessage::Bye => self.observer.ended(node),
+                _ => return Err(invalid("a message without a session")),
+            }
+            Ok(())
+        };
+        let ended = tokio::select! {
+            ended = read_frames(read, self.max_frame, handle) => ended,
+            ended = link.queue.write_to(write, || link.relieved()) => ended,
+            ended = self.ping(&link) => ended,
+        };
+        self.log_end(node, &ended);
+        self.observer.unlinked(&link);
+        tokio::spawn(async move { link.end().await });
+        ended
+    }
+
+    async fn ping(&self, link: &FarLink) -> io::Result<()> {
+        let mut ticks = interval(PING_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let (sent, (generation, others)) = (self.observer.now(), self.view());
+            link.queue.send(LINK_SESSION, &EdgeMessage::Ping { sent, generation, others });
+        }
+    }
+
+    fn view(&self) -> (Generation, Vec<u64>) {
+        let (generation, others) = self.observer.view();
+        (generation, others.into_iter().map(|node| node.0).collect())
+    }
+
+    fn node_of(&self, tls: &CommonState) -> io::Result<NodeId> {
+        let key = tls.peer_certificates().and_then(<[_]>::first);
+        key.and_then(|key| self.known.node(key)).ok_or_else(|| invalid("a node without a known key"))
+    }
+
+    fn log_end(&self, node: NodeId, ended: &io::Result<()>) {
+        if let Err(error) = ended {
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(node = format!("{:016x}", node.0), %error, "a link ended");
+        }
+    }
+}
+
+fn node_ids(numbers: &[u64]) -> Vec<NodeId> {
+    numbers.iter().map(|number| NodeId(*number)).collect()
+}
+
+fn check_version(hello: Hello) -> io::Result<()> {
+    if hello.version == 0 { Err(invalid("a version that no node has")) } else { Ok(()) }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the other node did not answer in time")
+}
+
+/// Reads frames until the other node ends the link, is silent, or sends an invalid one.
+async fn read_frames(
+    mut stream: impl AsyncRead + Unpin,
+    max_frame: usize,
+    mut handle: impl FnMut(u32, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BUFFER);
+    loop {
+        buffer.reserve(READ_BUFFER / 2);
+        let read = timeout(SILENCE_TIMEOUT, stream.read_buf(&mut buffer)).await;
+        if read.unwrap_or_else(|_| Err(timed_out()))? == 0 {
+            return Ok(());
+        }
+        let mut handled = 0;
+        while let Some((session, message, length)) =
+            split(buffer.get(handled..).unwrap_or_default(), max_frame + HEAD)?
+        {
+            handle(session, message)?;
+            handled += length;
+        }
+        buffer.drain(..handled);
+        if buffer.is_empty() && buffer.capacity() > 4 * READ_BUFFER {
+            buffer = Vec::with_capacity(READ_BUFFER);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The queue of a link: frames that were encoded when they were pushed, so that one write takes all that is
+//! ready.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::wire::append;
+
+/// Length from which on connections that send over the link are held, in bytes.
+const FULL: usize = 1 << 20;
+/// Longest queue, in bytes: the link is cut when it is longer.
+const MAX_QUEUE: usize = 64 << 20;
+/// Largest buffer that is kept for reuse, in bytes.
+const MAX_SPARE: usize = 256 * 1024;
+
+/// The queue of a link.
+#[derive(Debug, Default)]
+pub(super) struct LinkQueue {
+    state: Mutex<QueueState>,
+    /// The queue is longer than it should be.
+    full: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    frames: Vec<u8>,
+    writer: Option<Waker>,
+    /// The link has ended, or is to be cut.
+    closed: bool,
+}
+
+impl LinkQueue {
+    /// Appends a message. Returns the task to wake once no lock is held.
+    pub(super) fn push(&self, session: u32, message: &impl Serialize) -> Option<Waker> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return None;
+        }
+        if append(&mut state.frames, session, message).is_err() || state.frames.len() > MAX_QUEUE {
+            state.closed = true;
+            state.frames = Vec::new();
+        }
+        if state.frames.len() > FULL {
+            self.full.store(true, Ordering::Release);
+        }
+        state.writer.take()
+    }
+
+    /// Appends a message, and wakes the writer.
+    pub(super) fn send(&self, session: u32, message: &impl Serialize) {
+        if let Some(writer) = self.push(session, message) {
+            writer.wake();
+        }
+    }
+
+    /// Returns true if connections that send over the link are to be held.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Drops what waits, and all that is pushed from now on.
+    pub(super) fn close(&self) {
+        let writer = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.frames = Vec::new();
+            state.writer.take()
+        };
+        writer.into_iter().for_each(Waker::wake);
+        self.full.store(false, Ordering::Release);
+    }
+
+    fn poll_take(&self, context: &mut Context<'_>, taken: &mut Vec<u8>) -> Poll<io::Result<()>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, "too much waits to be sent")));
+        }
+        if state.frames.is_empty() {
+            state.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut state.frames, taken);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is pushed, until that fails. Calls `relieved` when the queue was full, and is no longer.
+    pub(super) async fn write_to(
+        &self,
+        mut stream: impl AsyncWrite + Unpin,
+        relieved: impl Fn(),
+    ) -> io::Result<()> {
+        let mut taken = Vec::new();
+        loop {
+            poll_fn(|context| self.poll_take(context, &mut taken)).await?;
+            stream.write_all(&taken).await?;
+            stream.flush().await?;
+            taken.clear();
+            if taken.capacity() > MAX_SPARE {
+                taken = Vec::new();
+            }
+            if self.is_full() && self.state.lock().frames.len() < FULL / 4 {
+                self.full.store(false, Ordering::Release);
+                relieved();
+            }
+        }
+    }
+}

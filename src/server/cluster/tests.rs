@@ -1,0 +1,367 @@
+//! Links between hubs of one process, over loopback, with fixed owners of rooms.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use strum::VariantNames as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+
+use super::wire::{EdgeMessage, Hello, OwnerMessage, append, decode, split};
+use super::*;
+use crate::protocol::cluster::{Generation, Millis, NodeId};
+use crate::protocol::model::*;
+use crate::server::hub::{Directory, Hold, Hub, Location, Membership, Outbox};
+use crate::server::memory::MemoryBudget;
+
+const MAX_MESSAGE: usize = 1 << 20;
+const LIMIT: usize = 8 << 20;
+
+/// The other nodes of a test node, for its hub and its links.
+#[derive(Debug, Default)]
+struct TestCluster {
+    /// The node that has all rooms; `None` for the node itself.
+    owner: Mutex<Option<NodeId>>,
+    links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
+    heard: Mutex<Vec<(NodeId, Millis)>>,
+    ended: Mutex<BTreeSet<NodeId>>,
+}
+
+#[derive(Debug)]
+struct TestDirectory(Arc<TestCluster>);
+
+impl Directory for TestDirectory {
+    fn locate(&self, _: &RoomKey, waiter: &Outbox) -> Location {
+        match *self.0.owner.lock() {
+            None => Location::Here,
+            Some(owner) => match self.0.links.lock().get(&owner) {
+                Some(link) => Location::Elsewhere(link.room(waiter)),
+                None => Location::Unavailable(Reason::Unreachable),
+            },
+        }
+    }
+
+    fn may_decide(&self, _: &RoomKey) -> bool {
+        true
+    }
+
+    fn removed(&self, _: &RoomKey) {}
+}
+
+impl LinkObserver for TestCluster {
+    fn now(&self) -> Millis {
+        77
+    }
+
+    fn view(&self) -> (Generation, Vec<NodeId>) {
+        (5, vec![NodeId(9)])
+    }
+
+    fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>)) {
+        assert_eq!(view, (5, vec![NodeId(9)]));
+        self.heard.lock().push((node, confirms));
+    }
+
+    fn linked(&self, link: &Arc<FarLink>) {
+        self.links.lock().insert(link.node, Arc::clone(link));
+    }
+
+    fn unlinked(&self, link: &Arc<FarLink>) {
+        self.links.lock().remove(&link.node);
+    }
+
+    fn ended(&self, node: NodeId) {
+        self.ended.lock().insert(node);
+    }
+}
+
+struct TestNode {
+    id: NodeId,
+    hub: Arc<Hub>,
+    cluster: Arc<TestCluster>,
+    links: Arc<Links>,
+    address: SocketAddr,
+}
+
+impl TestNode {
+    async fn start(id: u64) -> TestNode {
+        let (hub, cluster) = (Hub::new(), Arc::<TestCluster>::default());
+        hub.set_directory(Box::new(TestDirectory(Arc::clone(&cluster))));
+        let memory = MemoryBudget::new(usize::MAX);
+        let observer: Arc<dyn LinkObserver> = Arc::<TestCluster>::clone(&cluster);
+        let links = Links::new(&hub, &memory, MAX_MESSAGE, observer).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(Arc::clone(&links).accept(listener));
+        TestNode { id: NodeId(id), hub, cluster, links, address }
+    }
+
+    /// Has the node believe the key of another.
+    fn know(&self, others: &[&TestNode]) {
+        self.links.known().set(others.iter().map(|other| (other.links.public_key().clone(), other.id)));
+    }
+
+    fn dial(&self, other: &TestNode) -> tokio::task::JoinHandle<std::io::Result<()>> {
+        let (links, node, address) = (Arc::clone(&self.links), other.id, other.address);
+        tokio::spawn(async move { links.dial(node, address).await })
+    }
+
+    /// Dials the node that has all rooms, and waits for the link.
+    async fn use_rooms_of(&self, owner: &TestNode) {
+        self.know(&[owner]);
+        *self.cluster.owner.lock() = Some(owner.id);
+        self.dial(owner);
+        until(|| self.cluster.links.lock().contains_key(&owner.id)).await;
+    }
+
+    fn peer(&self) -> TestPeer {
+        let outbox = Outbox::new(LIMIT);
+        TestPeer { membership: self.hub.register(outbox.clone()), outbox, events: VecDeque::new() }
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "in vain");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+struct TestPeer {
+    membership: Membership,
+    outbox: Outbox,
+    events: VecDeque<Event>,
+}
+
+impl TestPeer {
+    /// Returns the next event, as the task of a connection would.
+    async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            let taken = poll_fn(|context| self.outbox.poll_take(context, &mut self.events));
+            timeout(Duration::from_secs(10), taken).await.expect("no event").expect("an overflow");
+            self.membership.resume();
+        }
+    }
+
+    async fn link(&mut self) -> LinkId {
+        match self.event().await {
+            Event::LinkedToMember { link } | Event::LinkedToJoiner { link } => link,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn payload(&mut self) -> Bytes {
+        match self.event().await {
+            Event::Relayed { message: LinkMessage::Data { payload: Payload::Bytes(bytes), .. }, .. } => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn join() -> Command {
+    Command::Join(Join {
+        when_empty: WhenEmpty::BecomeMember,
+        choice: MemberChoice::Oldest,
+        rejoin: RejoinPolicy::Replace,
+    })
+}
+
+fn data(to: Recipient, bytes: impl Into<Bytes>) -> Command {
+    let payload = Payload::Bytes(bytes.into());
+    Command::Relay { to, message: LinkMessage::Data { payload, last: false }, sender: SenderTag::new(20, 0) }
+}
+
+#[tokio::test]
+async fn peers_of_three_nodes_meet_in_one_room() {
+    let (a, b, c) = (TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await);
+    a.know(&[&b, &c]);
+    b.use_rooms_of(&a).await;
+    c.use_rooms_of(&a).await;
+    let key = RoomKey::from("k").with_partition(3);
+    let mut member = b.peer();
+    member.membership.enter(&key, join());
+    assert_eq!(member.event().await, Event::Admitted { first: true });
+    let mut joiners = [a.peer(), c.peer()];
+    for joiner in &mut joiners {
+        joiner.membership.enter(&key, join());
+        let link = joiner.link().await;
+        assert_eq!(member.link().await, link);
+        for text in ["one", "two"] {
+            joiner.membership.command(data(Recipient::Member, text));
+            member.membership.command(data(Recipient::Joiner(link), text));
+        }
+        for text in ["one", "two"] {
+            assert_eq!((member.payload().await, joiner.payload().await), (text.into(), text.into()));
+        }
+    }
+    assert_eq!((a.hub.rooms(), b.hub.rooms(), c.hub.rooms(), a.links.guests()), (1, 0, 0, 2));
+    joiners[1].membership.leave(true);
+    let ended = member.event().await;
+    assert!(matches!(ended, Event::LinkEnded { normal_closure: true, .. }), "{ended:?}");
+    drop((member, joiners));
+    until(|| a.hub.rooms() == 0).await;
+    assert_eq!((a.links.guests(), b.links.cuts()), (0, 0));
+}
+
+#[tokio::test]
+async fn nodes_without_a_known_key_are_refused_on_both_sides() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    // The stranger knows the node, which does not know it: the link ends before it is open.
+    b.know(&[&a]);
+    assert!(b.dial(&a).await.unwrap().is_err() || b.cluster.links.lock().is_empty());
+    assert!(b.cluster.links.lock().is_empty());
+    // The reverse, and another node than the one that was dialled.
+    b.know(&[]);
+    a.know(&[&b]);
+    assert!(b.dial(&a).await.unwrap().is_err());
+    b.links.known().set([(a.links.public_key().clone(), NodeId(7))]);
+    assert!(b.dial(&a).await.unwrap().is_err());
+    // Plain text is no handshake.
+    let mut stream = TcpStream::connect(a.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!((a.links.guests(), a.hub.rooms()), (0, 0));
+}
+
+#[tokio::test]
+async fn connections_are_closed_when_their_node_is_gone() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.know(&[&b]);
+    b.know(&[&a]);
+    *b.cluster.owner.lock() = Some(a.id);
+    let dialled = b.dial(&a);
+    until(|| b.cluster.links.lock().contains_key(&a.id)).await;
+    let mut peer = b.peer();
+    peer.membership.enter(&RoomKey::from("k"), join());
+    assert_eq!(peer.event().await, Event::Admitted { first: true });
+    a.links.cut_all();
+    assert!(dialled.await.unwrap().is_err(), "the other end closed without a word");
+    assert_eq!(peer.event().await, Event::Evicted(Reason::Moved));
+    until(|| a.hub.rooms() == 0).await;
+    assert!(b.cluster.links.lock().is_empty());
+}
+
+#[tokio::test]
+async fn pings_are_confirmed_and_goodbyes_are_heard() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.know(&[&b]);
+    b.use_rooms_of(&a).await;
+    until(|| b.cluster.heard.lock().contains(&(a.id, 77))).await;
+    assert!(a.cluster.heard.lock().contains(&(b.id, 0)));
+    a.links.say_goodbye();
+    until(|| b.cluster.ended.lock().contains(&a.id)).await;
+}
+
+/// The sender is held when the queue of the receiver, at a third node, is full; and read again later.
+#[tokio::test]
+async fn sender_waits_for_a_receiver_at_another_node() {
+    let (a, b, c) = (TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await);
+    a.know(&[&b, &c]);
+    b.use_rooms_of(&a).await;
+    c.use_rooms_of(&a).await;
+    let key = RoomKey::from("k");
+    let (mut member, mut joiner) = (b.peer(), c.peer());
+    member.membership.enter(&key, join());
+    assert_eq!(member.event().await, Event::Admitted { first: true });
+    joiner.membership.enter(&key, join());
+    joiner.link().await;
+    member.link().await;
+    let big = vec![7; 64 * 1024];
+    let mut sent = 0;
+    let start = Instant::now();
+    while !joiner.membership.is_paused(std::time::Instant::now()) {
+        joiner.membership.command(data(Recipient::Member, big.clone()));
+        joiner.membership.count_message(big.len(), std::time::Instant::now());
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        joiner.membership.resume();
+        assert!(start.elapsed() < Duration::from_secs(20) && sent < 1000, "the joiner is not held");
+    }
+    for _ in 0..sent {
+        assert_eq!(member.payload().await.len(), big.len());
+    }
+    let start = Instant::now();
+    while joiner.membership.is_paused(std::time::Instant::now()) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the joiner is held for ever");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        joiner.membership.resume();
+    }
+}
+
+fn frame(session: u32, message: &impl serde::Serialize) -> String {
+    let mut bytes = Vec::new();
+    append(&mut bytes, session, message).unwrap();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Bytes written by hand; the numbers of the variants never change.
+#[test]
+fn frames_are_stable() {
+    let link = LinkId(300);
+    let edge: [(EdgeMessage, &str); 9] = [
+        (
+            EdgeMessage::Enter(RoomKey::from("k"), Command::BecomeMember),
+            "09 00 00 00 02 00 00 00 00 01 6b 00 03",
+        ),
+        (EdgeMessage::Command(Command::Unlink), "06 00 00 00 02 00 00 00 01 06"),
+        (EdgeMessage::DropMembership, "05 00 00 00 02 00 00 00 02"),
+        (EdgeMessage::MarkMixed(link), "07 00 00 00 02 00 00 00 03 ac 02"),
+        (EdgeMessage::Leave(true), "06 00 00 00 02 00 00 00 04 01"),
+        (EdgeMessage::CloseJoiner, "05 00 00 00 02 00 00 00 05"),
+        (EdgeMessage::Full(true), "06 00 00 00 02 00 00 00 06 01"),
+        (
+            EdgeMessage::Ping { sent: 300, generation: 2, others: vec![3] },
+            "0a 00 00 00 02 00 00 00 07 ac 02 02 01 03",
+        ),
+        (EdgeMessage::Bye, "05 00 00 00 02 00 00 00 08"),
+    ];
+    assert_eq!(edge.len(), EdgeMessage::VARIANTS.len());
+    for (message, bytes) in edge {
+        assert_eq!(frame(2, &message), bytes);
+    }
+    let owner: [(OwnerMessage, &str); 7] = [
+        (OwnerMessage::Event(Event::Admitted { first: true }), "07 00 00 00 02 00 00 00 00 00 01"),
+        (OwnerMessage::Role(RoomRole::Member), "06 00 00 00 02 00 00 00 01 02"),
+        (OwnerMessage::Hold(Hold::NoReceiver), "06 00 00 00 02 00 00 00 02 02"),
+        (OwnerMessage::Relieved, "05 00 00 00 02 00 00 00 03"),
+        (OwnerMessage::Overflow, "05 00 00 00 02 00 00 00 04"),
+        (
+            OwnerMessage::Pong { sent: 300, generation: 2, others: Vec::new() },
+            "09 00 00 00 02 00 00 00 05 ac 02 02 00",
+        ),
+        (OwnerMessage::Bye, "05 00 00 00 02 00 00 00 06"),
+    ];
+    assert_eq!(owner.len(), OwnerMessage::VARIANTS.len());
+    for (message, bytes) in owner {
+        assert_eq!(frame(2, &message), bytes);
+    }
+    assert_eq!(frame(0, &Hello { version: 1 }), "05 00 00 00 00 00 00 00 01");
+}
+
+#[test]
+fn frames_are_read_one_by_one() {
+    let mut bytes = Vec::new();
+    append(&mut bytes, 1, &EdgeMessage::Leave(false)).unwrap();
+    let first = bytes.len();
+    append(&mut bytes, 2, &EdgeMessage::Bye).unwrap();
+    for end in 0..first {
+        assert_eq!(split(&bytes[..end], 100).unwrap(), None);
+    }
+    let (session, message, length) = split(&bytes, 100).unwrap().unwrap();
+    assert_eq!(
+        (session, length, decode::<EdgeMessage>(message).unwrap()),
+        (1, first, EdgeMessage::Leave(false))
+    );
+    // A variant of a later version, a frame that is too long, and one that is too short.
+    assert!(decode::<EdgeMessage>(&[99]).is_err());
+    assert!(split(&[101, 0, 0, 0], 100).is_err());
+    assert!(split(&[3, 0, 0, 0, 1, 1, 1], 100).is_err());
+}

@@ -1,0 +1,118 @@
+//! The messages between nodes, and their frames: the length of the rest and the number of a session, in four
+//! bytes each, least significant first, and the message in the form of `postcard`.
+//!
+//! A variant is its number: a new one comes last, and is sent only to nodes whose [`Hello`] has a version
+//! that knows it.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::model::{Command, Event, LinkId, RoomKey, RoomRole};
+use crate::server::hub::Hold;
+
+/// The version of these messages.
+pub(super) const VERSION: u16 = 1;
+
+/// Bytes before the message: length and session.
+pub(super) const HEAD: usize = 8;
+
+/// The session of messages that concern the link.
+pub(super) const LINK_SESSION: u32 = 0;
+
+/// The first message in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// The highest version that the sender knows. Both use the lower of the two.
+    pub(super) version: u16,
+}
+
+/// A message from the node of a connection to the node of its room. A session is one connection in one room.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames))]
+pub(super) enum EdgeMessage {
+    /// Enter a room with a command.
+    Enter(RoomKey, Command),
+    /// A command of a peer that has entered.
+    Command(Command),
+    /// End the membership, but not the links.
+    DropMembership,
+    /// The link connects clients of different generations.
+    MarkMixed(LinkId),
+    /// Leave the room, after a normal closure or not.
+    Leave(bool),
+    /// Close the joiner whose full queue is the cause of the hold.
+    CloseJoiner,
+    /// The queue of the connection is full, or no longer.
+    Full(bool),
+    /// Sent at a time of the sender's clock, by a node that knows the engine's data of a generation, and
+    /// these other nodes.
+    Ping { sent: u64, generation: u64, others: Vec<u64> },
+    /// The sender ends, and has no rooms any more.
+    Bye,
+}
+
+/// A message from the node of a room to the node of a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames))]
+pub(super) enum OwnerMessage {
+    /// An event for the connection.
+    Event(Event),
+    /// The role of the peer after its last command that may change it.
+    Role(RoomRole),
+    /// The peer is to be held.
+    Hold(Hold),
+    /// The hold is over.
+    Relieved,
+    /// Too much waits for the connection: it is to be closed.
+    Overflow,
+    /// Answer to a ping, with its time.
+    Pong { sent: u64, generation: u64, others: Vec<u64> },
+    /// The sender ends, and has no rooms any more.
+    Bye,
+}
+
+/// The first variant of [`OwnerMessage`] by reference.
+#[derive(Serialize)]
+pub(super) enum EventMessage<'a> {
+    Event(&'a Event),
+}
+
+/// Appends a frame.
+pub(super) fn append(buffer: &mut Vec<u8>, session: u32, message: &impl Serialize) -> io::Result<()> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    buffer.extend_from_slice(&session.to_le_bytes());
+    match postcard::to_extend(message, std::mem::take(buffer)) {
+        Ok(extended) => *buffer = extended,
+        Err(error) => return Err(invalid(error)),
+    }
+    let length = u32::try_from(buffer.len().saturating_sub(start + 4)).map_err(invalid)?;
+    if let Some(head) = buffer.get_mut(start..start + 4) {
+        head.copy_from_slice(&length.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// Returns the session and the message of the frame at the beginning of `bytes`, and the length of the frame;
+/// `None` if it is not complete.
+pub(super) fn split(bytes: &[u8], max_frame: usize) -> io::Result<Option<(u32, &[u8], usize)>> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > max_frame || length < 4 {
+        return Err(invalid("a frame of invalid length"));
+    }
+    let Some(frame) = rest.get(..length) else { return Ok(None) };
+    let Some((session, message)) = frame.split_first_chunk::<4>() else { return Ok(None) };
+    Ok(Some((u32::from_le_bytes(*session), message, length + 4)))
+}
+
+/// Decodes a message.
+pub(super) fn decode<'a, M: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<M> {
+    postcard::from_bytes(bytes).map_err(invalid)
+}
+
+/// Returns an error about what another node sent.
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

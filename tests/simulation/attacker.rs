@@ -114,7 +114,10 @@ impl Attacker {
         let to = if role == Role::Joiner { self.victim.room.clone() } else { NOBODY.to_owned() };
         for _ in 0..self.rng.u32(3..30) {
             let (id, text) = (self.id(), self.mark(&to));
-            let frame = forged_frame(dialect, role, &id, &text, &mut self.rng);
+            let frame = match self.blocked_eviction(dialect, role) {
+                Some(frame) if self.rng.u8(..4) == 0 => frame,
+                _ => forged_frame(dialect, role, &id, &text, &mut self.rng),
+            };
             peer.send_frame(frame);
             sleep(Duration::from_millis(self.rng.u64(..200))).await;
             peer.take_events();
@@ -132,6 +135,19 @@ impl Attacker {
             sleep(Duration::from_millis(500)).await;
         }
         Ok(())
+    }
+
+    /// Returns the frame by which a joiner of sigver 18 to 20 replaces the only member, if the member is none
+    /// that it may replace.
+    fn blocked_eviction(&self, dialect: Dialect, role: Role) -> Option<ClientFrame> {
+        if role == Role::Member || dialect.family() == self.victim.member.family() {
+            return None;
+        }
+        match dialect {
+            Dialect::Sigver19 | Dialect::Sigver20 => Some(ClientFrame::Binary(delimited(3, &number(1, 12)))),
+            Dialect::Sigver18 => Some(ClientFrame::Binary(number(5, 1))),
+            _ => None,
+        }
     }
 
     /// Returns the id of a joiner of another, one near it, or a guess.

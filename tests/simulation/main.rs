@@ -20,6 +20,7 @@ mod hostile;
 mod inspector;
 mod network;
 mod peer;
+mod pipes;
 mod trace;
 mod world;
 
@@ -110,6 +111,9 @@ async fn simulate(scenario: Scenario, seed: u64, trace: &Trace) -> u64 {
             sleep(Duration::from_millis(delay)).await;
             conversation.run(world, rng).await;
         }));
+    }
+    for number in 0..2 {
+        tasks.push(tokio::spawn(pipes::run(world.clone(), number, rng.fork())));
     }
     match scenario {
         Scenario::Faults => {

@@ -150,6 +150,8 @@ impl Subscriber for LogRecorder {
                 let by = by.as_deref().unwrap_or("pipe");
                 self.0.count_end(format!("{by} {}", cause.as_deref().unwrap_or("NO CAUSE")));
             }
+            // Its end is that of the listener.
+            "connector handed to its listener" => self.0.count_end("pipe of a listener".to_owned()),
             "closed a client that does not read what it is sent" => {
                 self.0.count_end("\"server\" \"slow consumer\"".to_owned())
             }

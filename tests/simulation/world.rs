@@ -247,7 +247,7 @@ impl World {
                     self.trace.violation("world", format_args!("left: {count} {what}"));
                 }
             }
-            total += report.connections.total;
+            total += report.connections.total + report.signaller.count.total;
         }
         let ends = self.trace.ends();
         if ends.keys().any(|cause| cause.contains("NO CAUSE") || cause.contains("panic")) {

@@ -98,7 +98,7 @@ pub async fn soak(gateway: &Path, plan: Plan) -> Result<()> {
                 joiner.name(),
                 result.lost.first
             );
-            met.insert(pair);
+            met.insert((*member, joiner));
             total += result.sessions;
         }
         streams += stream_sessions(server.addr, &plan).await?;

@@ -12,7 +12,7 @@ use sigver_fuzz::input::Input;
 use sigver_fuzz::model::{Events, Model};
 
 /// Number of peers. More than the lists of a room have places for, before they become maps.
-const PEERS: usize = 24;
+const PEERS: usize = 12;
 
 fn link(input: &mut Input, model: &Model) -> LinkId {
     let ids = model.link_ids();

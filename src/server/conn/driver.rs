@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 use tracing::Span;
@@ -28,9 +28,6 @@ use crate::server::memory::BudgetExhausted;
 use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
-
-/// Time that a client has to receive and answer a close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The outputs of one turn, on the stack: rarely more than a few.
 type Outputs = SmallVec<[Output; 4]>;
@@ -148,7 +145,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
     /// Logs the end and leaves the rooms. Returns the rest of the task: the close handshake.
     fn end(mut self, cause: &EndCause) -> ConnectionTask<T, G> {
         self.log_end(cause);
-        let Driver { membership, telemetry, mut transport, held, _guard: guard, .. } = self;
+        let Driver { membership, telemetry, transport, held, _guard: guard, .. } = self;
         // The peers are notified now, not when the client has disconnected.
         drop((membership, telemetry));
         if matches!(cause, EndCause::Panicked) {
@@ -156,10 +153,7 @@ impl<T: Transport + Send + 'static, G: Send + 'static> Driver<T, G> {
         }
         let closed = cause.is_server_close();
         ConnectionTask::Closing(Box::pin(async move {
-            transport.close_gracefully(closed, CLOSE_TIMEOUT).await;
-            if closed {
-                transport.drain(CLOSE_TIMEOUT).await;
-            }
+            transport.finish(closed).await;
             drop((held, guard));
         }))
     }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep_until;
@@ -29,9 +28,6 @@ impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> PipeStream for S {}
 
 /// The WebSocket of a listener or connector.
 pub(crate) type PipeSocket = Socket<Box<dyn PipeStream>>;
-
-/// Maximum duration of the close handshake.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The connection of one side of the pipe.
 struct PipeEnd {
@@ -74,11 +70,8 @@ impl PipeEnd {
         self.socket.take_load().bytes()
     }
 
-    async fn close_gracefully(mut self) {
-        self.socket.close_gracefully(self.close_sent, CLOSE_TIMEOUT).await;
-        if self.close_sent {
-            self.socket.drain(CLOSE_TIMEOUT).await;
-        }
+    async fn finish(self) {
+        self.socket.finish(self.close_sent).await;
     }
 }
 
@@ -106,9 +99,9 @@ pub(super) async fn listen(
         };
     match connector {
         Some(connector) => {
-            tokio::join!(listener.close_gracefully(), connector.close_gracefully());
+            tokio::join!(listener.finish(), connector.finish());
         }
-        None => listener.close_gracefully().await,
+        None => listener.finish().await,
     }
     pipe.close_cause()
 }
@@ -240,7 +233,7 @@ fn on_incoming(pipe: &mut Pipe, from: PipeSide, incoming: Incoming, actions: &mu
 /// ended, if there was no listener any more.
 pub(super) async fn connect(socket: PipeSocket, slot: ConnectorSlot<PipeSocket>) -> Option<&'static str> {
     let socket = slot.connect(socket).err()?;
-    reject_late_connector(socket).close_gracefully().await;
+    reject_late_connector(socket).finish().await;
     Some("no listener")
 }
 
@@ -258,6 +251,7 @@ mod tests {
     use std::io;
     use std::pin::Pin;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use bytes::Bytes;
     use futures_util::{Sink, Stream};

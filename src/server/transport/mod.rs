@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crate::protocol::frame::{Close, Message, Outgoing};
 
+/// Time that a client has to receive and answer a close frame.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// An event on the receiving side of a connection.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
@@ -125,4 +128,17 @@ pub trait Transport {
 
     /// Lets the close frame arrive: discards what the peer is still sending, up to its end or for `timeout`.
     fn drain(self, timeout: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Ends the connection, with the close handshake if a close frame was queued (`close_sent`).
+    fn finish(mut self, close_sent: bool) -> impl Future<Output = ()> + Send
+    where
+        Self: Send + Sized,
+    {
+        async move {
+            self.close_gracefully(close_sent, CLOSE_TIMEOUT).await;
+            if close_sent {
+                self.drain(CLOSE_TIMEOUT).await;
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Buffers that the connections of one worker thread share, so that an idle connection owns none. They carry
-//! no data from one use to the next.
+//! State that the connections of one worker thread share, so that an idle connection owns none: buffers,
+//! which carry no data from one use to the next, and a source of randomness.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::transport::ws::BufferPool;
 use crate::protocol::model::Event;
 
-/// The shared buffers of one thread.
+/// The shared state of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Read and write buffers of WebSockets.
@@ -16,13 +16,15 @@ pub(crate) struct Scratch {
     pub(crate) first_read: RefCell<Vec<u8>>,
     /// Memory for the next outbox that is not empty: an empty one has none.
     pub(crate) events: RefCell<VecDeque<Event>>,
+    /// Source of randomness of all rooms.
+    pub(crate) rng: RefCell<fastrand::Rng>,
 }
 
 thread_local! {
     static SCRATCH: Scratch = Scratch::default();
 }
 
-/// Calls `f` with the buffers of this thread.
+/// Calls `f` with the state of this thread.
 pub(crate) fn with<R>(f: impl FnOnce(&Scratch) -> R) -> R {
     SCRATCH.with(f)
 }

@@ -1,6 +1,5 @@
 //! The rooms of one connection. Dropping the value is how a peer leaves: on every path, and once.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +11,8 @@ use super::{Hub, Outbox};
 use crate::protocol::model::{
     Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,
 };
-use crate::server::clock;
 use crate::server::telemetry::LimitKind;
+use crate::server::{clock, scratch};
 
 /// The rooms of one connection.
 #[derive(Debug)]
@@ -47,11 +46,6 @@ pub(super) struct Uncommon {
     rate: Option<ReadRate>,
     /// Present while a room at another node has not answered, or it is not known which node has it.
     pub(super) waiting: Option<Box<Waiting>>,
-}
-
-thread_local! {
-    /// Source of randomness of all rooms.
-    static RNG: Cell<Option<fastrand::Rng>> = const { Cell::new(None) };
 }
 
 /// The outcome of a command.
@@ -129,9 +123,10 @@ impl Membership {
 
     fn apply(&self, state: &mut LocalRoom, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
         let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-        let mut rng = RNG.take().unwrap_or_default();
-        let role = state.room.apply(self.peer, &self.outbox, command, &mut rng, &mut deliver);
-        RNG.set(Some(rng));
+        let role = scratch::with(|scratch| {
+            let rng = &mut scratch.rng.borrow_mut();
+            state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver)
+        });
         Applied { role, room_is_empty: role == RoomRole::None && state.room.is_empty() }
     }
 

@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
 pub use self::error_text::{error_chain, io_error_text};
-pub use self::trust::TrustArgs;
+pub use self::trust::{CertificateFileError, TrustArgs};
 use crate::config::redact::displayed;
 
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
@@ -64,7 +64,7 @@ pub enum ConnectError {
         /// The file.
         file: PathBuf,
         /// The reason.
-        problem: String,
+        problem: CertificateFileError,
     },
     /// The host name has no address.
     #[error("cannot connect to {server}: the host name '{}' is not found", displayed(host))]

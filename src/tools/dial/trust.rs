@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use thiserror::Error;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -69,16 +70,31 @@ impl TrustArgs {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The reason why a file of certificates is not usable.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CertificateFileError {
+    /// The file cannot be read.
+    #[error("{}", io_error_text(.0))]
+    Io(io::Error),
+    /// The file has no certificate.
+    #[error("there is no certificate in it")]
+    Empty,
+    /// The file is no PEM file, or damaged.
+    #[error("it is damaged, or no PEM file")]
+    Damaged,
+}
+
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFileError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
-    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| io_error_text(&error))?;
+    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(CertificateFileError::Io)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) if bytes.starts_with(&[0x30]) => Ok(vec![CertificateDer::from(bytes)]),
-        Ok(_) => Err("there is no certificate in it".to_owned()),
-        Err(_) => Err("it is damaged, or no PEM file".to_owned()),
+        Ok(_) => Err(CertificateFileError::Empty),
+        Err(_) => Err(CertificateFileError::Damaged),
     }
 }
 

@@ -158,13 +158,19 @@ impl MeshPeer {
     /// A channel is closed, or its peer connection is lost.
     pub fn closed(&mut self, channel: MeshChannel) {
         let Some(known) = self.forget(channel) else { return };
-        if self.entry.is_some_and(|entry| entry.channel == channel)
-            && matches!(self.progress, Progress::Joining { .. })
-        {
+        // The one that came by signaling is the way in.
+        if known.via.is_none() && matches!(self.progress, Progress::Joining { .. }) {
             return self.fail();
         }
         if let Some(member) = known.member {
             self.connected_or_given_up(member);
+        }
+    }
+
+    /// Closes the channel to a client.
+    pub fn disconnect(&mut self, member: u32) {
+        if let Some(channel) = self.channel_to(member) {
+            self.close(channel);
         }
     }
 

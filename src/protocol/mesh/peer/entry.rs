@@ -31,16 +31,41 @@ impl MeshPeer {
     /// Joins through members that other peers of the bridge know. Only for groups whose facts have
     /// [`some_joiners_accept_nobody`](crate::protocol::mesh::MeshFacts::some_joiners_accept_nobody). Without
     /// a neighbor it is a member at once.
-    pub fn join_through(&mut self, neighbors: &[Neighbor], network: u32, now: Instant) {
+    ///
+    /// If it is not announced, it opens channels to introduce others, and clients
+    /// do not count it as a member.
+    pub fn join_through(&mut self, neighbors: &[Neighbor], network: u32, is_announced: bool, now: Instant) {
         if self.progress != Progress::Idle {
             return;
         }
         self.progress = Progress::Joining { since: now };
         self.network = network;
+        self.is_announced = is_announced;
         self.introducer = neighbors.first().map_or(0, |neighbor| neighbor.owner);
         self.awaited = neighbors.iter().take(MAX_LISTED).map(|neighbor| neighbor.member).collect();
         self.group.protocol().introduce(self, neighbors);
         self.complete_if_connected();
+    }
+
+    /// Asks clients for channels that came while this peer was joining. Only for groups that
+    /// [`join_through`](Self::join_through) is for.
+    pub fn introduce_to(&mut self, neighbors: &[Neighbor]) {
+        if self.progress != Progress::Member {
+            return;
+        }
+        let unknown: Vec<Neighbor> =
+            neighbors.iter().filter(|neighbor| self.channel_to(neighbor.member).is_none()).copied().collect();
+        for neighbor in &unknown {
+            if self.introduced.len() < MAX_LISTED && !self.introduced.contains(&neighbor.member) {
+                self.introduced.push(neighbor.member);
+            }
+        }
+        self.group.protocol().introduce(self, &unknown);
+    }
+
+    /// Returns true if this peer, a member, asked `member` for the channel.
+    pub(super) fn was_introduced_to(&self, member: u32) -> bool {
+        self.progress == Progress::Member && self.introduced.contains(&member)
     }
 
     /// Becomes the first member of the network with this id, and lets others in; a member only begins to let

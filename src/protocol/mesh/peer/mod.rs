@@ -162,6 +162,11 @@ pub struct MeshPeer {
     entry: Option<Entry>,
     /// The peer of the bridge through which it was announced, if it has no entry.
     introducer: u32,
+    /// False for a peer that opens channels and never announces that it has joined: clients do not count it
+    /// as a member, and it introduces others to them.
+    is_announced: bool,
+    /// Clients to which it was introduced when it was a member.
+    introduced: Vec<u32>,
     /// Members that it still has to connect to before it is one.
     awaited: Vec<u32>,
     /// Members of which it was told while joining.
@@ -237,6 +242,8 @@ impl MeshPeer {
             keeps_door: false,
             entry: None,
             introducer: 0,
+            is_announced: true,
+            introduced: Vec::new(),
             awaited: Vec::new(),
             listed: Vec::new(),
             channels: Vec::new(),

@@ -56,6 +56,13 @@ impl Netflux0Protocol {
                 Self::present(peer, channel, member);
                 peer.connected_or_given_up(member);
             }
+            (Some(_), Some(member)) if peer.was_introduced_to(member) => {
+                Self::present(peer, channel, member);
+                if peer.is_announced {
+                    peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
+                }
+                peer.link(channel);
+            }
             _ => {}
         }
         Some(())
@@ -203,8 +210,10 @@ impl GroupProtocol for Netflux0Protocol {
 
 impl Netflux0Protocol {
     fn announce_joined(&self, peer: &mut MeshPeer) {
-        for (channel, _) in peer.open_channels() {
-            peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
+        if peer.is_announced {
+            for (channel, _) in peer.open_channels() {
+                peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
+            }
         }
         peer.become_member();
     }

@@ -70,7 +70,17 @@ impl Netflux1Protocol {
                 let data = json!({"code": TOCK, "isJoining": is_joining});
                 peer.push_frame(via, service(peer.id, sender, MESH, data));
             }
-            TOCK => peer.connected_or_given_up(peer.channel(via)?.member?),
+            TOCK => {
+                let member = peer.channel(via)?.member?;
+                if peer.was_introduced_to(member) {
+                    if peer.is_announced {
+                        let frame = service(peer.id, member, MESH, json!({"code": PEER_JOINED}));
+                        peer.push_frame(via, frame);
+                    }
+                    peer.link(via);
+                }
+                peer.connected_or_given_up(member);
+            }
             _ => {}
         }
         Some(())
@@ -122,7 +132,9 @@ impl GroupProtocol for Netflux1Protocol {
             (None, None) if known.admitted_as.is_some() => {
                 Self::welcome(peer, channel);
             }
-            (Some(_), Some(member)) if matches!(peer.progress, Progress::Joining { .. }) => {
+            (Some(_), Some(member))
+                if matches!(peer.progress, Progress::Joining { .. }) || peer.was_introduced_to(member) =>
+            {
                 peer.push_frame(channel, service(peer.id, member, MESH, json!({"code": TICK})));
             }
             _ => {}
@@ -167,9 +179,11 @@ impl GroupProtocol for Netflux1Protocol {
         if peer.entry.is_none() && peer.introducer == 0 && !peer.channels.is_empty() {
             return;
         }
-        for (channel, member) in peer.open_channels() {
-            let frame = service(peer.id, member.unwrap_or(0), MESH, json!({"code": PEER_JOINED}));
-            peer.push_frame(channel, frame);
+        if peer.is_announced {
+            for (channel, member) in peer.open_channels() {
+                let frame = service(peer.id, member.unwrap_or(0), MESH, json!({"code": PEER_JOINED}));
+                peer.push_frame(channel, frame);
+            }
         }
         peer.become_member();
     }

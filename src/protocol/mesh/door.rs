@@ -1,0 +1,288 @@
+//! Messages between the gateway and the process that bridges its rooms: who is in which room, and session
+//! descriptions. Signaling stays with the gateway, and so do keys: a room has a number.
+//!
+//! A message is a length of four bytes, big-endian, and a protobuf message of that length.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use strum::VariantArray;
+use thiserror::Error;
+
+use super::group::MeshGroup;
+use super::protobuf::{Fields, ReadFields};
+
+/// Version of the messages. Both ends send theirs first, and part if they differ.
+pub const DOOR_VERSION: u32 = 1;
+/// Longest message, in bytes. Session descriptions are the longest part.
+pub const MAX_DOOR_MESSAGE: usize = 64 << 10;
+/// Length of the length.
+const PREFIX_LENGTH: usize = 4;
+
+/// Number of a room, which stays the same while both processes run.
+pub type DoorRoom = u32;
+
+/// Number of a negotiation between a client and the bridge. The bridge numbers its own calls, the gateway
+/// those of clients at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoorCall {
+    /// True if a client called.
+    pub is_from_client: bool,
+    /// The number.
+    pub number: u32,
+}
+
+/// A message in either direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DoorMessage {
+    /// The version of the sender.
+    Hello {
+        /// See [`DOOR_VERSION`].
+        version: u32,
+    },
+    /// From the gateway: a client that can be called is in a room.
+    Here {
+        /// The room.
+        room: DoorRoom,
+        /// Group of the client.
+        group: MeshGroup,
+        /// Alias of the client.
+        target: u32,
+    },
+    /// From the gateway: a client can be called no more.
+    Gone {
+        /// The room.
+        room: DoorRoom,
+        /// Group of the client.
+        group: MeshGroup,
+        /// Alias of the client.
+        target: u32,
+    },
+    /// From the gateway: a client came through the door.
+    Caller {
+        /// The negotiation.
+        call: DoorCall,
+        /// The room.
+        room: DoorRoom,
+        /// Group of the client.
+        group: MeshGroup,
+        /// Its session description.
+        offer: String,
+    },
+    /// From the bridge: a stand-in calls a client.
+    Call {
+        /// The negotiation.
+        call: DoorCall,
+        /// The room.
+        room: DoorRoom,
+        /// Group of the client.
+        group: MeshGroup,
+        /// Alias of the client.
+        target: u32,
+        /// The session description.
+        offer: String,
+    },
+    /// The other side of a negotiation answers.
+    Answer {
+        /// The negotiation.
+        call: DoorCall,
+        /// The session description.
+        answer: String,
+    },
+    /// A negotiation is over.
+    HangUp {
+        /// The negotiation.
+        call: DoorCall,
+    },
+    /// From the bridge: joiners of this group that find nobody are its callers, or no more.
+    Door {
+        /// The room.
+        room: DoorRoom,
+        /// The group.
+        group: MeshGroup,
+        /// True to open it.
+        is_open: bool,
+    },
+}
+
+/// Reason why the other process cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DoorError {
+    /// A message is longer than [`MAX_DOOR_MESSAGE`].
+    #[error("message too long")]
+    TooLong,
+    /// The bytes are no message of this version.
+    #[error("not a message of this version")]
+    Malformed,
+}
+
+/// Numbers of the messages on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+enum Kind {
+    Hello = 1,
+    Here,
+    Gone,
+    Caller,
+    Call,
+    Answer,
+    HangUp,
+    Door,
+}
+
+const ROOM: u32 = 2;
+const GROUP: u32 = 3;
+const TARGET: u32 = 4;
+const CALL: u32 = 5;
+const IS_FROM_CLIENT: u32 = 6;
+const SDP: u32 = 7;
+const IS_OPEN: u32 = 8;
+const VERSION: u32 = 9;
+
+fn head(kind: Kind) -> Fields {
+    Fields::new().number(1, kind as u32)
+}
+
+fn in_room(kind: Kind, room: DoorRoom, group: MeshGroup) -> Fields {
+    head(kind).number(ROOM, room).number(GROUP, group as u32)
+}
+
+fn with_call(fields: Fields, call: DoorCall) -> Fields {
+    fields.number(CALL, call.number).number(IS_FROM_CLIENT, call.is_from_client.into())
+}
+
+impl DoorMessage {
+    /// Appends the message with its length.
+    pub fn write(&self, out: &mut BytesMut) {
+        let fields = match self {
+            DoorMessage::Hello { version } => head(Kind::Hello).number(VERSION, *version),
+            DoorMessage::Here { room, group, target } => {
+                in_room(Kind::Here, *room, *group).number(TARGET, *target)
+            }
+            DoorMessage::Gone { room, group, target } => {
+                in_room(Kind::Gone, *room, *group).number(TARGET, *target)
+            }
+            DoorMessage::Caller { call, room, group, offer } => {
+                with_call(in_room(Kind::Caller, *room, *group), *call).bytes(SDP, offer.as_bytes())
+            }
+            DoorMessage::Call { call, room, group, target, offer } => {
+                let fields = in_room(Kind::Call, *room, *group).number(TARGET, *target);
+                with_call(fields, *call).bytes(SDP, offer.as_bytes())
+            }
+            DoorMessage::Answer { call, answer } => {
+                with_call(head(Kind::Answer), *call).bytes(SDP, answer.as_bytes())
+            }
+            DoorMessage::HangUp { call } => with_call(head(Kind::HangUp), *call),
+            DoorMessage::Door { room, group, is_open } => {
+                in_room(Kind::Door, *room, *group).number(IS_OPEN, (*is_open).into())
+            }
+        };
+        let bytes = fields.into_bytes();
+        out.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        out.put_slice(&bytes);
+    }
+
+    /// Takes the next message from what was received; `None` if it is not complete.
+    ///
+    /// # Errors
+    ///
+    /// The other process has to be parted from: what follows cannot be understood either.
+    pub fn take(received: &mut BytesMut) -> Result<Option<DoorMessage>, DoorError> {
+        let Some(length) = received.first_chunk::<PREFIX_LENGTH>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > MAX_DOOR_MESSAGE {
+            return Err(DoorError::TooLong);
+        }
+        if received.len() < length.saturating_add(PREFIX_LENGTH) {
+            return Ok(None);
+        }
+        received.advance(PREFIX_LENGTH);
+        let message = received.split_to(length).freeze();
+        DoorMessage::read(&message).map(Some).ok_or(DoorError::Malformed)
+    }
+
+    fn read(message: &Bytes) -> Option<DoorMessage> {
+        let fields = ReadFields::read(message)?;
+        let kind = Kind::VARIANTS.iter().find(|kind| **kind as u32 == fields.number(1))?;
+        let room = fields.number(ROOM);
+        let group = || MeshGroup::ALL.iter().copied().find(|group| *group as u32 == fields.number(GROUP));
+        let target = fields.number(TARGET);
+        let call =
+            DoorCall { is_from_client: fields.number(IS_FROM_CLIENT) == 1, number: fields.number(CALL) };
+        let sdp = || fields.text(SDP);
+        Some(match kind {
+            Kind::Hello => DoorMessage::Hello { version: fields.number(VERSION) },
+            Kind::Here => DoorMessage::Here { room, group: group()?, target },
+            Kind::Gone => DoorMessage::Gone { room, group: group()?, target },
+            Kind::Caller => DoorMessage::Caller { call, room, group: group()?, offer: sdp()? },
+            Kind::Call => DoorMessage::Call { call, room, group: group()?, target, offer: sdp()? },
+            Kind::Answer => DoorMessage::Answer { call, answer: sdp()? },
+            Kind::HangUp => DoorMessage::HangUp { call },
+            Kind::Door => DoorMessage::Door { room, group: group()?, is_open: fields.number(IS_OPEN) == 1 },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn messages() -> Vec<DoorMessage> {
+        let call = DoorCall { is_from_client: true, number: 7 };
+        let own = DoorCall { is_from_client: false, number: u32::MAX };
+        let (room, target) = (9, 300);
+        let mut messages = vec![
+            DoorMessage::Hello { version: DOOR_VERSION },
+            DoorMessage::Answer { call, answer: "v=0\r\n".into() },
+            DoorMessage::HangUp { call: own },
+        ];
+        for &group in MeshGroup::ALL {
+            messages.extend([
+                DoorMessage::Here { room, group, target },
+                DoorMessage::Gone { room, group, target },
+                DoorMessage::Caller { call, room, group, offer: "v=0\r\n".into() },
+                DoorMessage::Call { call: own, room, group, target, offer: String::new() },
+                DoorMessage::Door { room, group, is_open: true },
+                DoorMessage::Door { room, group, is_open: false },
+            ]);
+        }
+        messages
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_read_back_in_any_pieces(piece in 1usize..40) {
+            let mut written = BytesMut::new();
+            for message in messages() {
+                message.write(&mut written);
+            }
+            let (mut received, mut read) = (BytesMut::new(), Vec::new());
+            for piece in written.chunks(piece) {
+                received.extend_from_slice(piece);
+                while let Some(message) = DoorMessage::take(&mut received).unwrap() {
+                    read.push(message);
+                }
+            }
+            prop_assert_eq!(read, messages());
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60), is_short in any::<bool>()) {
+            let mut received = BytesMut::new();
+            if is_short {
+                received.put_u32(bytes.len() as u32);
+            }
+            received.extend_from_slice(&bytes);
+            while let Ok(Some(_)) = DoorMessage::take(&mut received) {}
+        }
+    }
+
+    #[test]
+    fn too_long_message_and_unknown_one_end_the_conversation() {
+        let mut long = BytesMut::new();
+        long.put_u32(MAX_DOOR_MESSAGE as u32 + 1);
+        assert_eq!(DoorMessage::take(&mut long), Err(DoorError::TooLong));
+        let mut unknown = BytesMut::from(&b"\0\0\0\x02\x08\x63"[..]);
+        assert_eq!(DoorMessage::take(&mut unknown), Err(DoorError::Malformed));
+        assert_eq!(DoorMessage::take(&mut BytesMut::from(&b"\0\0"[..])), Ok(None));
+    }
+}

@@ -1,0 +1,168 @@
+//! Two peers of the bridge in one group: the second is introduced to the clients of the first. The client is
+//! a peer that lets others in; real ones are in the recordings.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::protocol::mesh::group::MeshGroup;
+use crate::protocol::mesh::peer::{ChannelFrame, MeshChannel, MeshPeer, Neighbor, PeerAction};
+
+/// Peers, with channels between them that open when both ends are described.
+struct Mesh {
+    peers: Vec<MeshPeer>,
+    /// The two ends of each channel.
+    ends: Vec<(MeshChannel, MeshChannel)>,
+    /// Offers by the text of the description.
+    offers: Vec<MeshChannel>,
+    joined: BTreeSet<u32>,
+    seen: BTreeSet<(u32, u32)>,
+    now: Instant,
+}
+
+impl Mesh {
+    fn new(group: MeshGroup, ids: &[u32]) -> Self {
+        let peers = ids.iter().zip(0u32..).map(|(id, number)| MeshPeer::new(group, number, *id)).collect();
+        let now = Instant::now();
+        Mesh { peers, ends: vec![], offers: vec![], joined: BTreeSet::new(), seen: BTreeSet::new(), now }
+    }
+
+    fn peer(&mut self, number: u32) -> &mut MeshPeer {
+        &mut self.peers[number as usize]
+    }
+
+    fn other_end(&self, channel: MeshChannel) -> Option<MeshChannel> {
+        self.ends.iter().find_map(|(one, other)| match channel {
+            _ if channel == *one => Some(*other),
+            _ if channel == *other => Some(*one),
+            _ => None,
+        })
+    }
+
+    fn run(&mut self) {
+        for _ in 0..100 {
+            for number in 0..self.peers.len() as u32 {
+                for action in self.peer(number).take_actions() {
+                    self.perform(number, action);
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, number: u32, action: PeerAction) {
+        let now = self.now;
+        match action {
+            PeerAction::Offer { channel, .. } => {
+                self.offers.push(channel);
+                let text = format!("offer {}", self.offers.len() - 1);
+                self.peer(number).described(channel, &text);
+            }
+            PeerAction::Answer { channel, offer } => {
+                let offered = self.offers[offer.strip_prefix("offer ").unwrap().parse::<usize>().unwrap()];
+                self.ends.push((offered, channel));
+                self.peer(number).described(channel, "answer");
+                if self.ends.len() == 1 {
+                    // By signaling.
+                    self.peer(offered.peer).answered(offered, "answer".into());
+                }
+            }
+            PeerAction::Accept { channel, .. } => {
+                let other = self.other_end(channel).unwrap();
+                self.peer(other.peer).opened(other, now);
+                self.peer(channel.peer).opened(channel, now);
+            }
+            PeerAction::Send { channel, frame } => {
+                if let Some(other) = self.other_end(channel) {
+                    self.peer(other.peer).received(other, frame, now);
+                }
+            }
+            PeerAction::Forward { recipient, channel, frame } => {
+                let to = self.peers.iter_mut().find(|peer| peer.id() == recipient).unwrap();
+                to.forwarded(channel, frame, now);
+            }
+            PeerAction::Close { channel } => {
+                if let Some(other) = self.other_end(channel) {
+                    self.ends.retain(|(one, two)| *one != channel && *two != channel);
+                    self.peer(other.peer).closed(other);
+                }
+            }
+            PeerAction::Joined => assert!(self.joined.insert(number)),
+            PeerAction::MemberJoined { member } => assert!(self.seen.insert((number, member))),
+            PeerAction::MemberLeft { member } => assert!(self.seen.remove(&(number, member))),
+            PeerAction::Received { .. } | PeerAction::Failed => panic!("{action:?}"),
+        }
+    }
+}
+
+/// A client that keeps its door (0), the peer that joined through it (1), and a peer of the bridge beside
+/// (2).
+fn client_and_its_neighbor(group: MeshGroup) -> Mesh {
+    let mut mesh = Mesh::new(group, &[1000, 2000, 3000]);
+    mesh.peer(0).open_door(9);
+    let now = mesh.now;
+    mesh.peer(1).join(now);
+    for action in mesh.peer(1).take_actions() {
+        mesh.perform(1, action);
+    }
+    mesh.peer(0).called("offer 0".into(), 2000, now);
+    mesh.run();
+    assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (1, 1000)]));
+    mesh.peer(1).add_sibling(3000, false);
+    mesh.peer(2).add_sibling(2000, true);
+    mesh
+}
+
+fn neighbor(mesh: &Mesh) -> Neighbor {
+    let (member, channel) = mesh.peers[1].members().next().unwrap();
+    Neighbor { member, channel, owner: 2000 }
+}
+
+const GROUPS: [MeshGroup; 2] = [MeshGroup::Netflux0, MeshGroup::Netflux1];
+
+#[test]
+fn peer_joins_through_the_line_of_another() {
+    for group in GROUPS {
+        let mut mesh = client_and_its_neighbor(group);
+        let (neighbor, now) = (neighbor(&mesh), mesh.now);
+        mesh.peer(2).join_through(&[neighbor], 9, true, now);
+        mesh.run();
+        assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (0, 3000), (1, 1000), (2, 1000)]), "{group:?}");
+        mesh.peer(1).leave();
+        mesh.run();
+        mesh.seen.retain(|(peer, _)| *peer != 1);
+        assert_eq!(mesh.seen, BTreeSet::from([(0, 3000), (2, 1000)]), "{group:?}");
+    }
+}
+
+#[test]
+fn keeper_has_a_line_and_is_no_member() {
+    for group in GROUPS {
+        let mut mesh = client_and_its_neighbor(group);
+        let (neighbor, now) = (neighbor(&mesh), mesh.now);
+        mesh.peer(2).join_through(&[neighbor], 9, false, now);
+        mesh.run();
+        assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (1, 1000), (2, 1000)]), "{group:?}");
+    }
+}
+
+#[test]
+fn member_is_introduced_to_a_client_that_came_later() {
+    for group in GROUPS {
+        let mut mesh = client_and_its_neighbor(group);
+        mesh.peer(2).open_door(9);
+        let neighbor = neighbor(&mesh);
+        mesh.peer(2).introduce_to(&[neighbor]);
+        mesh.run();
+        assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (0, 3000), (1, 1000), (2, 1000)]), "{group:?}");
+    }
+}
+
+#[test]
+fn frame_kinds_are_told_apart() {
+    let mut peer = MeshPeer::new(MeshGroup::Netflux4, 0, u32::MAX);
+    peer.received(
+        MeshChannel { peer: 0, number: 0 },
+        ChannelFrame::Text(b"ok".as_slice().into()),
+        Instant::now(),
+    );
+    assert_eq!(peer.take_actions(), []);
+}

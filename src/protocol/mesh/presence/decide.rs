@@ -1,0 +1,351 @@
+//! The stand-ins that there have to be, and the steps towards them.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::{
+    INCOMPLETE_TIMEOUT, INTRODUCE_TIMEOUT, MeshMember, Phase, Presence, PresenceAction, RECHECK_INTERVALS,
+    Retry, StandIn, StandInRole,
+};
+use crate::protocol::mesh::group::MeshGroup;
+
+impl Presence {
+    /// Returns the known clients that are bridged, in the order in which they became known.
+    pub(super) fn bridged(&self) -> Vec<MeshMember> {
+        let mut members: Vec<(u64, MeshMember)> =
+            self.known.iter().map(|(member, order)| (*order, *member)).collect();
+        members.sort_unstable();
+        members.into_iter().map(|(_, member)| member).collect()
+    }
+
+    fn target(&self, group: MeshGroup) -> Option<u32> {
+        self.targets.get(&group).and_then(|targets| targets.first().copied())
+    }
+
+    fn awaits_caller(&self, group: MeshGroup) -> bool {
+        self.stand_ins.values().any(|known| known.group == group && known.awaits_caller)
+    }
+
+    fn has_clients(&self, group: MeshGroup) -> bool {
+        self.known.keys().any(|member| member.group == group)
+    }
+
+    fn is_present(&self, group: MeshGroup) -> bool {
+        self.target(group).is_some() || self.has_clients(group)
+    }
+
+    /// Returns true if new stand-ins can only be introduced by others.
+    fn needs_lines(&self, group: MeshGroup) -> bool {
+        group.facts().some_joiners_accept_nobody && self.target(group).is_none()
+    }
+
+    /// Compares the stand-ins with those that there have to be, and asks for what is missing. Leaves come
+    /// first, so that what depends on them is decided in the same turn.
+    pub(super) fn decide(&mut self, now: Instant) {
+        self.end_delays(now);
+        // A stand-in that leaves may have had the last line to a client, whose stand-ins leave in turn.
+        self.recheck(now);
+        let mut before = usize::MAX;
+        while before > self.stand_ins.len() {
+            before = self.stand_ins.len();
+            self.forget_clients_without_lines();
+            self.bind_provisional();
+            self.leave_if_superfluous(now);
+            self.rejoin_if_incomplete(now);
+        }
+        self.join_if_missing();
+        self.switch_doors();
+    }
+
+    fn end_delays(&mut self, now: Instant) {
+        let known = &self.known;
+        self.retries.retain(|(_, role), _| match role {
+            StandInRole::For(member) => known.contains_key(member),
+            StandInRole::Provisional | StandInRole::Keeper => true,
+        });
+        for retry in self.retries.values_mut() {
+            retry.at = retry.at.filter(|at| *at > now);
+        }
+    }
+
+    fn forget_clients_without_lines(&mut self) {
+        let lines: BTreeSet<MeshMember> = self
+            .stand_ins
+            .values()
+            .flat_map(|known| known.lines.iter().map(|id| MeshMember { group: known.group, id: *id }))
+            .collect();
+        self.known.retain(|member, _| lines.contains(member));
+    }
+
+    /// Has the provisional stand-in stand for a client that has none in its group.
+    fn bind_provisional(&mut self) {
+        for member in self.bridged() {
+            let is_free = |known: &StandIn| {
+                known.role == StandInRole::Provisional
+                    && known.group != member.group
+                    && !matches!(known.phase, Phase::Leaving { .. })
+            };
+            let free: Vec<(u32, MeshGroup)> = self
+                .stand_ins
+                .iter()
+                .filter(|(_, known)| is_free(known))
+                .map(|(number, known)| (*number, known.group))
+                .collect();
+            for (number, group) in free {
+                if self.stand_in_for(group, member).is_none()
+                    && let Some(known) = self.stand_ins.get_mut(&number)
+                {
+                    known.role = StandInRole::For(member);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Returns true if a stand-in for this purpose has to be in the group.
+    fn is_wanted(&self, group: MeshGroup, role: StandInRole) -> bool {
+        let others =
+            |of: MeshGroup| MeshGroup::ALL.iter().any(|other| *other != of && self.is_present(*other));
+        match role {
+            StandInRole::For(member) => {
+                let is_here = self.is_present(group) || self.awaits_caller(group);
+                is_here && member.group != group && self.known.contains_key(&member)
+            }
+            // It would stand for a member that is known, if there were one without a stand-in.
+            StandInRole::Provisional => {
+                let is_known = self.known.keys().any(|member| member.group != group);
+                let is_here = self.is_present(group) || self.awaits_caller(group);
+                is_here && others(group) && !is_known
+            }
+            StandInRole::Keeper => {
+                let wanted = self.bridged().into_iter().any(|member| member.group != group);
+                let others_have = self.stand_ins.values().any(|known| {
+                    known.group == group && known.role != StandInRole::Keeper && known.phase == Phase::Joined
+                });
+                self.needs_lines(group) && self.has_clients(group) && !(wanted && others_have)
+            }
+        }
+    }
+
+    /// Returns true if a stand-in has a line to a client that no other has, and lines are needed.
+    pub(super) fn has_last_line(&self, number: u32) -> bool {
+        let Some(leaving) = self.stand_ins.get(&number) else { return false };
+        self.needs_lines(leaving.group)
+            && leaving.lines.iter().any(|member| {
+                !self.stand_ins.iter().any(|(other, known)| {
+                    *other != number
+                        && known.group == leaving.group
+                        && known.phase == Phase::Joined
+                        && known.lines.contains(member)
+                })
+            })
+    }
+
+    fn leave_if_superfluous(&mut self, now: Instant) {
+        let numbers: Vec<u32> = self.stand_ins.keys().copied().collect();
+        for number in numbers {
+            let Some(known) = self.stand_ins.get(&number) else { continue };
+            let (group, role, phase) = (known.group, known.role, known.phase);
+            if self.is_wanted(group, role) {
+                // Its member is known again.
+                if let Some(known) = self.stand_ins.get_mut(&number)
+                    && matches!(phase, Phase::Leaving { .. })
+                {
+                    known.phase = Phase::Joined;
+                }
+                continue;
+            }
+            // A keeper is superseded only where others have all of its lines.
+            let grace = self.limits.line_grace;
+            let is_over = match phase {
+                Phase::Leaving { since } => now.saturating_duration_since(since) >= grace,
+                Phase::Joining | Phase::Joined => grace.is_zero(),
+            };
+            if role == StandInRole::Keeper && self.has_last_line(number) {
+                continue;
+            }
+            if !is_over && self.has_last_line(number) {
+                if let Some(known) = self.stand_ins.get_mut(&number)
+                    && !matches!(phase, Phase::Leaving { .. })
+                {
+                    known.phase = Phase::Leaving { since: now };
+                    known.incomplete_since = None;
+                }
+                continue;
+            }
+            self.remove(number);
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u32) {
+        if self.stand_ins.remove(&number).is_some() {
+            self.actions.push(PresenceAction::Leave { stand_in: number });
+        }
+    }
+
+    /// Has a stand-in join again that lacked a line to a client of its group for too long.
+    fn rejoin_if_incomplete(&mut self, now: Instant) {
+        let numbers: Vec<u32> = self.stand_ins.keys().copied().collect();
+        for number in numbers {
+            let Some(known) = self.stand_ins.get(&number) else { continue };
+            if known.phase != Phase::Joined {
+                continue;
+            }
+            let (group, role) = (known.group, known.role);
+            let lacks =
+                self.known.keys().any(|member| member.group == group && !known.lines.contains(&member.id));
+            // Without any line it is alone: the door waits for its client.
+            let is_alone = known.lines.is_empty();
+            let since = match (lacks || is_alone, known.incomplete_since) {
+                (false, _) => None,
+                (true, None) => Some(now),
+                (true, since) => since,
+            };
+            let is_after =
+                |timeout| since.is_some_and(|since| now.saturating_duration_since(since) >= timeout);
+            let Some(known) = self.stand_ins.get_mut(&number) else { continue };
+            known.incomplete_since = since;
+            known.is_introduced &= since.is_some();
+            if is_after(INTRODUCE_TIMEOUT) && !known.is_introduced {
+                known.is_introduced = true;
+                self.introduce(number);
+            }
+            if !is_after(INCOMPLETE_TIMEOUT) {
+                continue;
+            }
+            if !self.has_last_line(number) {
+                self.remove(number);
+                self.delay_retry(group, role, now);
+            } else if let Some(known) = self.stand_ins.get_mut(&number) {
+                known.incomplete_since = Some(now);
+                known.is_introduced = false;
+            }
+        }
+    }
+
+    /// Has one stand-in join again where a client can be called and is not known. Its only line was lost, or
+    /// was never there.
+    fn recheck(&mut self, now: Instant) {
+        let (first, last) = RECHECK_INTERVALS;
+        for &group in MeshGroup::ALL {
+            let targets = self.targets.get(&group).map_or(0, BTreeSet::len);
+            let known = self.known.keys().filter(|member| member.group == group).count();
+            let is_joined = |known: &StandIn| known.group == group && known.phase == Phase::Joined;
+            let stand_in =
+                self.stand_ins.iter().find(|(_, known)| is_joined(known)).map(|(number, _)| *number);
+            let is_full = self.known.len() >= self.limits.max_members;
+            let Some(stand_in) = stand_in.filter(|_| known < targets && !is_full) else {
+                self.rechecks.remove(&group);
+                continue;
+            };
+            let delay = match self.rechecks.get(&group).copied() {
+                None => first,
+                Some(retry) if retry.at.is_some_and(|at| at <= now) => {
+                    if !self.has_last_line(stand_in) {
+                        self.remove(stand_in);
+                    }
+                    retry.delay.saturating_mul(2).min(last)
+                }
+                Some(_) => continue,
+            };
+            self.rechecks.insert(group, Retry { delay, at: now.checked_add(delay) });
+        }
+    }
+
+    /// Introduces a stand-in to the clients to which others have lines, where that is possible.
+    fn introduce(&mut self, number: u32) {
+        let Some(known) = self.stand_ins.get(&number) else { return };
+        if !known.group.facts().some_joiners_accept_nobody {
+            return;
+        }
+        let lacking: Vec<u32> = self
+            .known
+            .keys()
+            .filter(|member| member.group == known.group && !known.lines.contains(&member.id))
+            .map(|member| member.id)
+            .collect();
+        let introductions =
+            lacking.into_iter().map(|member| PresenceAction::Introduce { stand_in: number, member });
+        self.actions.extend(introductions);
+    }
+
+    fn join_if_missing(&mut self) {
+        let bridged = self.bridged();
+        let is_full = bridged.len() >= self.limits.max_members;
+        for &group in MeshGroup::ALL {
+            if !self.is_present(group) || (is_full && !self.has_clients(group)) {
+                continue;
+            }
+            for member in bridged.iter().filter(|member| member.group != group) {
+                if self.stand_in_for(group, *member).is_none() {
+                    self.join(group, StandInRole::For(*member));
+                }
+            }
+            let has_keeper = self
+                .stand_ins
+                .values()
+                .any(|known| known.group == group && known.role == StandInRole::Keeper);
+            let is_foreign = bridged.iter().any(|member| member.group != group);
+            if !is_foreign && !has_keeper && self.is_wanted(group, StandInRole::Keeper) {
+                self.join(group, StandInRole::Keeper);
+            }
+        }
+        // Nobody is known yet: one stand-in begins, in the group that is called.
+        let present: Vec<MeshGroup> =
+            MeshGroup::ALL.iter().copied().filter(|group| self.is_present(*group)).collect();
+        let is_begun = self
+            .stand_ins
+            .values()
+            .any(|known| known.role != StandInRole::Keeper && !matches!(known.phase, Phase::Leaving { .. }));
+        if present.len() >= 2 && !is_begun {
+            let first = present.iter().copied().rev().find(|group| {
+                self.target(*group).is_some() && !self.is_delayed(*group, StandInRole::Provisional)
+            });
+            if let Some(group) = first {
+                self.join(group, StandInRole::Provisional);
+            }
+        }
+    }
+
+    fn is_delayed(&self, group: MeshGroup, role: StandInRole) -> bool {
+        self.retries.get(&(group, role)).is_some_and(|retry| retry.at.is_some())
+    }
+
+    fn join(&mut self, group: MeshGroup, role: StandInRole) {
+        if self.is_delayed(group, role) {
+            return;
+        }
+        let has_line = self
+            .stand_ins
+            .values()
+            .any(|known| known.group == group && known.phase != Phase::Joining && !known.lines.is_empty());
+        let target = self.target(group);
+        if target.is_none() && !(group.facts().some_joiners_accept_nobody && has_line) {
+            return;
+        }
+        let stand_in = self.add(group, role, Phase::Joining);
+        self.actions.push(match target {
+            Some(target) => PresenceAction::Call { stand_in, group, target },
+            None => {
+                let is_announced = role != StandInRole::Keeper;
+                PresenceAction::JoinThroughLines { stand_in, group, is_announced }
+            }
+        });
+    }
+
+    /// Opens the doors of groups whose joiners need one while another group has someone.
+    fn switch_doors(&mut self) {
+        for &group in MeshGroup::ALL {
+            let others = MeshGroup::ALL.iter().any(|other| *other != group && self.is_present(*other));
+            let is_wanted = group.facts().some_joiners_accept_nobody && others;
+            if is_wanted != self.doors.contains(&group) {
+                if is_wanted {
+                    self.doors.insert(group);
+                } else {
+                    self.doors.remove(&group);
+                }
+                self.actions.push(PresenceAction::Door { group, is_open: is_wanted });
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The members of a bridged room, and the peers of the bridge that stand for them in the other groups.
+//!
+//! Each member of one group has a *stand-in* in every other group that has someone. A client is known as a
+//! member while at least one stand-in of its group has an open channel to it: a *line*. From the known
+//! clients, [`Presence`] derives which stand-ins there have to be, and asks for joins and leaves until it is
+//! so.
+//!
+//! Some clients of netflux 0.10 and 1.0 let nobody in, and can be reached through their neighbors only.
+//! While their group has nobody who can be called by signaling, new stand-ins are introduced over lines of
+//! others, and the last line to a client is not given up: a stand-in whose member left stays until another
+//! has a line, and if there is no other member, until a *keeper* has one. A keeper opens channels and never
+//! announces that it has joined, so no client counts it as a member.
+
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::group::MeshGroup;
+
+/// Maximum duration for which a stand-in stays after its member left, for the lines that only it has.
+pub const LINE_GRACE: Duration = Duration::from_secs(60);
+/// Maximum duration for which a stand-in may lack a line to a client of its group before it joins again.
+const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Maximum duration before it is introduced to that client, if it can be.
+const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest and longest delay before a join is tried again.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// First and longest interval at which a stand-in joins again because its group has more clients than are
+/// known.
+const RECHECK_INTERVALS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(900));
+
+/// A client as the peers of its group know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeshMember {
+    /// Its group.
+    pub group: MeshGroup,
+    /// Its id in this group.
+    pub id: u32,
+}
+
+/// The purpose of a stand-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StandInRole {
+    /// It stands for a member of another group.
+    For(MeshMember),
+    /// It stands for a member of another group whose id is not known yet.
+    Provisional,
+    /// It keeps a line, and is no member.
+    Keeper,
+}
+
+/// Something to do for the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PresenceAction {
+    /// Create a stand-in, and join by signaling through a client of the gateway.
+    Call {
+        /// Number of the stand-in.
+        stand_in: u32,
+        /// Its group.
+        group: MeshGroup,
+        /// Alias of the client.
+        target: u32,
+    },
+    /// Create a stand-in, and join through the lines of the group.
+    JoinThroughLines {
+        /// Number of the stand-in.
+        stand_in: u32,
+        /// Its group.
+        group: MeshGroup,
+        /// False for a keeper.
+        is_announced: bool,
+    },
+    /// Introduce a stand-in to a client that came while it was joining, over the line of another stand-in.
+    Introduce {
+        /// Number of the stand-in.
+        stand_in: u32,
+        /// Id of the client.
+        member: u32,
+    },
+    /// Create a stand-in that lets a client in.
+    OpenDoor {
+        /// Number of the stand-in.
+        stand_in: u32,
+        /// Its group.
+        group: MeshGroup,
+    },
+    /// Have a stand-in leave. It is forgotten.
+    Leave {
+        /// Number of the stand-in.
+        stand_in: u32,
+    },
+    /// Close the channel of a stand-in to a client: the pair is cut on the other side too.
+    Cut {
+        /// Number of the stand-in.
+        stand_in: u32,
+        /// Id of the client.
+        member: u32,
+    },
+    /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
+    Door {
+        /// The group.
+        group: MeshGroup,
+        /// True to open it.
+        is_open: bool,
+    },
+}
+
+/// Bounds of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PresenceLimits {
+    /// Most clients that are bridged. Those that come later are not.
+    pub max_members: usize,
+    /// Maximum duration of [`LINE_GRACE`]; zero leaves at once, as netflux does.
+    pub line_grace: Duration,
+}
+
+impl Default for PresenceLimits {
+    fn default() -> Self {
+        PresenceLimits { max_members: 16, line_grace: LINE_GRACE }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Joining,
+    Joined,
+    /// Its member has left; it stays for its lines.
+    Leaving {
+        since: Instant,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct StandIn {
+    group: MeshGroup,
+    role: StandInRole,
+    phase: Phase,
+    lines: BTreeSet<u32>,
+    /// It was created for a client at the door, which has no line yet.
+    awaits_caller: bool,
+    /// The time since when it lacks a line to a client of its group.
+    incomplete_since: Option<Instant>,
+    /// It was introduced to the clients that it lacks.
+    is_introduced: bool,
+}
+
+/// Delays of joins that failed.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    delay: Duration,
+    /// Unset once it has passed.
+    at: Option<Instant>,
+}
+
+/// Clients in a room, and who stands for whom.
+#[derive(Debug)]
+pub struct Presence {
+    limits: PresenceLimits,
+    /// Clients of the gateway that can be called by signaling.
+    targets: BTreeMap<MeshGroup, BTreeSet<u32>>,
+    stand_ins: BTreeMap<u32, StandIn>,
+    next_stand_in: u32,
+    /// Known clients, with the order in which they became known.
+    known: BTreeMap<MeshMember, u64>,
+    next_known: u64,
+    /// Clients that were not bridged because there were too many.
+    refused: u64,
+    doors: BTreeSet<MeshGroup>,
+    retries: BTreeMap<(MeshGroup, StandInRole), Retry>,
+    /// Groups in which more clients can be called than are known.
+    rechecks: BTreeMap<MeshGroup, Retry>,
+    actions: Vec<PresenceAction>,
+}
+
+impl Presence {
+    /// Creates a room without anyone.
+    pub fn new(limits: PresenceLimits) -> Self {
+        Presence {
+            limits,
+            targets: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
+            next_stand_in: 0,
+            known: BTreeMap::new(),
+            next_known: 0,
+            refused: 0,
+            doors: BTreeSet::new(),
+            retries: BTreeMap::new(),
+            rechecks: BTreeMap::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// A client that can be called by signaling is in the room.
+    pub fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
+        self.targets.entry(group).or_default().insert(target);
+        self.decide(now);
+    }
+
+    /// A client can be called by signaling no more.
+    pub fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
+        if let Some(targets) = self.targets.get_mut(&group) {
+            targets.remove(&target);
+        }
+        self.decide(now);
+    }
+
+    /// A stand-in is a member of its group, or a keeper has its lines.
+    pub fn joined(&mut self, stand_in: u32, now: Instant) {
+        if let Some(known) = self.stand_ins.get_mut(&stand_in) {
+            if known.phase == Phase::Joining {
+                known.phase = Phase::Joined;
+            }
+            let key = (known.group, known.role);
+            self.retries.remove(&key);
+        }
+        self.decide(now);
+    }
+
+    /// A stand-in could not join.
+    pub fn failed(&mut self, stand_in: u32, now: Instant) {
+        if let Some(known) = self.stand_ins.remove(&stand_in) {
+            self.delay_retry(known.group, known.role, now);
+        }
+        self.decide(now);
+    }
+
+    /// A stand-in has a line to a client, which is a member.
+    pub fn linked(&mut self, stand_in: u32, member: u32, now: Instant) {
+        let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
+        let client = MeshMember { group: known.group, id: member };
+        if !self.known.contains_key(&client) && self.known.len() >= self.limits.max_members {
+            self.refused = self.refused.saturating_add(1);
+            self.actions.push(PresenceAction::Cut { stand_in, member });
+            return;
+        }
+        known.lines.insert(member);
+        known.awaits_caller = false;
+        if !self.known.contains_key(&client) {
+            self.known.insert(client, self.next_known);
+            self.next_known = self.next_known.wrapping_add(1);
+        }
+        self.decide(now);
+    }
+
+    /// The line of a stand-in to a client is closed.
+    pub fn unlinked(&mut self, stand_in: u32, member: u32, now: Instant) {
+        let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
+        if !known.lines.remove(&member) {
+            return;
+        }
+        let (client, role) = (MeshMember { group: known.group, id: member }, known.role);
+        // The client is leaving, or lost this one channel: either way the other member must not see it any
+        // more. Without any line it has left, and its stand-ins leave.
+        if let StandInRole::For(other) = role
+            && self.has_line(client)
+            && let Some(opposite) = self.stand_in_for(other.group, client)
+            && self.stand_ins.get(&opposite).is_some_and(|known| known.lines.contains(&other.id))
+            && !self.has_last_line(opposite)
+        {
+            self.actions.push(PresenceAction::Cut { stand_in: opposite, member: other.id });
+        }
+        self.decide(now);
+    }
+
+    /// A client that found nobody in its group came through the door. Returns the stand-in that lets it in.
+    pub fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
+        if !self.doors.contains(&group) {
+            return None;
+        }
+        let is_able = |known: &StandIn| {
+            known.group == group && known.phase == Phase::Joined && known.role != StandInRole::Keeper
+        };
+        if let Some((number, _)) = self.stand_ins.iter().find(|(_, known)| is_able(known)) {
+            return Some(*number);
+        }
+        // One that is still joining finds nobody either, and joins as the first instead.
+        let joining = self.stand_ins.iter().find(|(_, known)| {
+            known.group == group && known.phase == Phase::Joining && known.role != StandInRole::Keeper
+        });
+        let foreign = || self.bridged().into_iter().find(|member| member.group != group);
+        let (joining, role) = match joining {
+            Some((number, known)) => (Some(*number), known.role),
+            None => (None, foreign().map_or(StandInRole::Provisional, StandInRole::For)),
+        };
+        if let Some(number) = joining {
+            self.remove(number);
+        }
+        let stand_in = self.add(group, role, Phase::Joined);
+        if let Some(known) = self.stand_ins.get_mut(&stand_in) {
+            known.awaits_caller = true;
+        }
+        self.actions.push(PresenceAction::OpenDoor { stand_in, group });
+        self.decide(now);
+        Some(stand_in)
+    }
+
+    /// Returns what is to be done, in order.
+    pub fn take_actions(&mut self) -> Vec<PresenceAction> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Returns the stand-in for `member` in `group`.
+    pub fn stand_in_for(&self, group: MeshGroup, member: MeshMember) -> Option<u32> {
+        let is_it = |known: &StandIn| {
+            known.group == group
+                && known.role == StandInRole::For(member)
+                && !matches!(known.phase, Phase::Leaving { .. })
+        };
+        self.stand_ins.iter().find(|(_, known)| is_it(known)).map(|(number, _)| *number)
+    }
+
+    /// Returns the group of a stand-in and its purpose.
+    pub fn stand_in(&self, stand_in: u32) -> Option<(MeshGroup, StandInRole)> {
+        self.stand_ins.get(&stand_in).map(|known| (known.group, known.role))
+    }
+
+    /// Returns the numbers of the stand-ins.
+    pub fn stand_ins(&self) -> impl Iterator<Item = u32> + '_ {
+        self.stand_ins.keys().copied()
+    }
+
+    /// Returns how often a client was not bridged, because there were too many.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Returns the time of the next [`tick`](Self::tick), if there is one.
+    pub fn deadline(&self) -> Option<Instant> {
+        let leaving = self.stand_ins.values().filter_map(|known| match known.phase {
+            Phase::Leaving { since } => since.checked_add(self.limits.line_grace),
+            Phase::Joining | Phase::Joined => None,
+        });
+        let incomplete = self.stand_ins.values().filter_map(|known| {
+            let timeout = if known.is_introduced { INCOMPLETE_TIMEOUT } else { INTRODUCE_TIMEOUT };
+            known.incomplete_since?.checked_add(timeout)
+        });
+        let retries = self.retries.values().chain(self.rechecks.values()).filter_map(|retry| retry.at);
+        leaving.chain(incomplete).chain(retries).min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        self.decide(now);
+    }
+
+    fn has_line(&self, client: MeshMember) -> bool {
+        self.stand_ins.values().any(|known| known.group == client.group && known.lines.contains(&client.id))
+    }
+
+    fn add(&mut self, group: MeshGroup, role: StandInRole, phase: Phase) -> u32 {
+        let number = self.next_stand_in;
+        self.next_stand_in = self.next_stand_in.wrapping_add(1);
+        let stand_in = StandIn {
+            group,
+            role,
+            phase,
+            lines: BTreeSet::new(),
+            awaits_caller: false,
+            incomplete_since: None,
+            is_introduced: false,
+        };
+        self.stand_ins.insert(number, stand_in);
+        number
+    }
+
+    fn delay_retry(&mut self, group: MeshGroup, role: StandInRole, now: Instant) {
+        let (first, last) = RETRY_DELAYS;
+        let delay = match self.retries.get(&(group, role)) {
+            Some(retry) => retry.delay.saturating_mul(2).min(last),
+            None => first,
+        };
+        self.retries.insert((group, role), Retry { delay, at: now.checked_add(delay) });
+    }
+}

@@ -1,0 +1,484 @@
+//! Rooms of clients that join, leave and vanish in seeded orders, with stand-ins that take their time. At
+//! the end each client must see each other client of another group once, and nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[derive(Clone, Debug)]
+struct SimulatedClient {
+    group: MeshGroup,
+    is_callable: bool,
+    is_alive: bool,
+    /// It is linked to the members of its group.
+    has_joined: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimulatedStandIn {
+    is_joined: bool,
+    is_announced: bool,
+    lines: BTreeSet<u32>,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Join { group: MeshGroup, is_callable: bool },
+    Leave,
+    Crash,
+    LoseLine,
+    StandInJoined { stand_in: u32, through: BTreeSet<u32> },
+    Linked { stand_in: u32, client: usize },
+    LineTimeout { stand_in: u32, client: usize },
+}
+
+struct World {
+    rng: fastrand::Rng,
+    start: Instant,
+    now: Instant,
+    presence: Presence,
+    clients: Vec<SimulatedClient>,
+    stand_ins: BTreeMap<u32, SimulatedStandIn>,
+    doors: BTreeSet<MeshGroup>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    next: u64,
+    failure: f64,
+    /// Times that a client saw a member join, by client and role of the stand-in.
+    joins_seen: BTreeMap<(usize, StandInRole), u32>,
+    last_lines_lost: u32,
+    has_failed: bool,
+}
+
+impl World {
+    fn new(seed: u64, failure: f64, limits: PresenceLimits) -> Self {
+        let now = Instant::now();
+        World {
+            rng: fastrand::Rng::with_seed(seed),
+            start: now,
+            now,
+            presence: Presence::new(limits),
+            clients: Vec::new(),
+            stand_ins: BTreeMap::new(),
+            doors: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            next: 0,
+            failure,
+            joins_seen: BTreeMap::new(),
+            last_lines_lost: 0,
+            has_failed: failure > 0.0,
+        }
+    }
+
+    fn after(&mut self, milliseconds: std::ops::Range<u64>, happening: Happening) {
+        let at = self.now + Duration::from_millis(self.rng.u64(milliseconds));
+        self.next += 1;
+        self.queue.insert((at, self.next), happening);
+    }
+
+    fn alive(&self, group: MeshGroup) -> Vec<usize> {
+        (0..self.clients.len())
+            .filter(|at| {
+                let client = &self.clients[*at];
+                client.is_alive && client.has_joined && client.group == group
+            })
+            .collect()
+    }
+
+    fn has_entry(&self, group: MeshGroup) -> bool {
+        self.alive(group).iter().any(|at| self.clients[*at].is_callable)
+    }
+
+    fn group_of(&self, stand_in: u32) -> Option<MeshGroup> {
+        self.presence.stand_in(stand_in).map(|(group, _)| group)
+    }
+
+    fn act(&mut self) {
+        loop {
+            let actions = self.presence.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.perform(action);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: PresenceAction) {
+        match action {
+            PresenceAction::Call { stand_in, group, target } => {
+                let client = &self.clients[target as usize];
+                assert!(client.is_callable && client.group == group, "{action:?} calls {client:?}");
+                self.stand_ins
+                    .insert(stand_in, SimulatedStandIn { is_announced: true, ..Default::default() });
+                let through = BTreeSet::from([target]);
+                self.after(20..800, Happening::StandInJoined { stand_in, through });
+            }
+            PresenceAction::JoinThroughLines { stand_in, group, is_announced } => {
+                let lines =
+                    self.stand_ins.iter().filter(|(number, _)| self.group_of(**number) == Some(group));
+                let through: BTreeSet<u32> = lines
+                    .filter(|(_, known)| known.is_joined)
+                    .flat_map(|(_, known)| known.lines.clone())
+                    .collect();
+                assert!(!through.is_empty());
+                self.stand_ins.insert(stand_in, SimulatedStandIn { is_announced, ..Default::default() });
+                self.after(20..800, Happening::StandInJoined { stand_in, through });
+            }
+            PresenceAction::Introduce { stand_in, member } => {
+                let is_possible = self.stand_ins.iter().any(|(number, known)| {
+                    self.group_of(*number) == self.group_of(stand_in) && known.lines.contains(&member)
+                });
+                assert!(is_possible);
+                if self.rng.f64() >= self.failure {
+                    self.after(20..300, Happening::Linked { stand_in, client: member as usize });
+                }
+            }
+            PresenceAction::OpenDoor { stand_in, .. } => {
+                let opened = SimulatedStandIn { is_joined: true, is_announced: true, lines: BTreeSet::new() };
+                self.stand_ins.insert(stand_in, opened);
+            }
+            PresenceAction::Leave { stand_in } => {
+                let left = self.stand_ins.remove(&stand_in).unwrap();
+                let group = left.lines.first().map(|line| self.clients[*line as usize].group);
+                let Some(group) = group.filter(|group| group.facts().some_joiners_accept_nobody) else {
+                    return;
+                };
+                if self.has_entry(group) {
+                    return;
+                }
+                for line in left.lines {
+                    let has_other = self.stand_ins.values().any(|known| known.lines.contains(&line));
+                    if !has_other && self.clients[line as usize].is_alive {
+                        self.last_lines_lost += 1;
+                    }
+                }
+            }
+            PresenceAction::Cut { stand_in, member } => {
+                if let Some(known) = self.stand_ins.get_mut(&stand_in)
+                    && known.lines.remove(&member)
+                {
+                    self.presence.unlinked(stand_in, member, self.now);
+                }
+            }
+            PresenceAction::Door { group, is_open: true } => assert!(self.doors.insert(group)),
+            PresenceAction::Door { group, is_open: false } => assert!(self.doors.remove(&group)),
+        }
+    }
+
+    fn link(&mut self, stand_in: u32, client: usize) {
+        let Some(known) = self.stand_ins.get_mut(&stand_in).filter(|known| known.is_joined) else { return };
+        if !self.clients[client].is_alive || !known.lines.insert(client as u32) {
+            return;
+        }
+        let is_announced = known.is_announced;
+        self.presence.linked(stand_in, client as u32, self.now);
+        self.act();
+        if let Some((_, role)) = self.presence.stand_in(stand_in)
+            && is_announced
+            && role != StandInRole::Provisional
+        {
+            *self.joins_seen.entry((client, role)).or_default() += 1;
+        }
+    }
+
+    fn unlink(&mut self, stand_in: u32, client: usize) {
+        if let Some(known) = self.stand_ins.get_mut(&stand_in)
+            && known.lines.remove(&(client as u32))
+        {
+            self.presence.unlinked(stand_in, client as u32, self.now);
+            self.act();
+        }
+    }
+
+    fn client_joins(&mut self, group: MeshGroup, is_callable: bool) {
+        let id = self.clients.len() as u32;
+        let mut client = SimulatedClient { group, is_callable, is_alive: true, has_joined: false };
+        if !is_callable && !self.has_entry(group) {
+            let opened = self.doors.contains(&group).then(|| self.presence.called(group, self.now)).flatten();
+            self.clients.push(client.clone());
+            self.act();
+            let Some(_) = opened else {
+                self.clients.pop();
+                return;
+            };
+        } else {
+            self.clients.push(client.clone());
+        }
+        client.has_joined = true;
+        self.clients[id as usize] = client;
+        for stand_in in self.stand_ins.keys().copied().collect::<Vec<u32>>() {
+            let is_here = self.group_of(stand_in) == Some(group);
+            let known = &self.stand_ins[&stand_in];
+            if is_here && known.is_joined && known.is_announced {
+                self.after(10..300, Happening::Linked { stand_in, client: id as usize });
+            }
+        }
+        if is_callable {
+            self.presence.arrived(group, id, self.now);
+        }
+        self.act();
+    }
+
+    fn any_alive(&mut self) -> Option<usize> {
+        let alive: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_alive).collect();
+        (!alive.is_empty()).then(|| alive[self.rng.usize(..alive.len())])
+    }
+
+    fn client_ends(&mut self, is_crash: bool) {
+        let Some(client) = self.any_alive() else { return };
+        self.clients[client].is_alive = false;
+        let lines: Vec<u32> = self
+            .stand_ins
+            .iter()
+            .filter(|(_, known)| known.lines.contains(&(client as u32)))
+            .map(|(number, _)| *number)
+            .collect();
+        for stand_in in lines {
+            if is_crash {
+                self.after(5_000..9_000, Happening::LineTimeout { stand_in, client });
+            } else {
+                self.unlink(stand_in, client);
+            }
+        }
+        if self.clients[client].is_callable {
+            self.presence.departed(self.clients[client].group, client as u32, self.now);
+            self.act();
+        }
+    }
+
+    fn stand_in_joined(&mut self, stand_in: u32, through: &BTreeSet<u32>) {
+        let Some(group) = self.group_of(stand_in) else { return };
+        let has_entry = through.iter().any(|client| self.clients[*client as usize].is_alive);
+        if !has_entry || self.rng.f64() < self.failure {
+            self.stand_ins.remove(&stand_in);
+            self.presence.failed(stand_in, self.now);
+            return self.act();
+        }
+        self.stand_ins.get_mut(&stand_in).unwrap().is_joined = true;
+        self.presence.joined(stand_in, self.now);
+        self.act();
+        let is_introduced =
+            through.len() > 1 || !self.clients[*through.first().unwrap() as usize].is_callable;
+        for client in self.alive(group) {
+            let is_known = !is_introduced || self.has_entry(group) || through.contains(&(client as u32));
+            if is_known && self.rng.f64() >= self.failure {
+                self.link(stand_in, client);
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Join { group, is_callable } => self.client_joins(group, is_callable),
+            Happening::Leave => self.client_ends(false),
+            Happening::Crash => self.client_ends(true),
+            Happening::LoseLine => {
+                let numbers: Vec<u32> = self.stand_ins.keys().copied().collect();
+                if let Some(stand_in) =
+                    (!numbers.is_empty()).then(|| numbers[self.rng.usize(..numbers.len())])
+                    && let Some(line) = self.stand_ins[&stand_in].lines.first().copied()
+                {
+                    self.unlink(stand_in, line as usize);
+                }
+            }
+            Happening::StandInJoined { stand_in, through } => self.stand_in_joined(stand_in, &through),
+            Happening::Linked { stand_in, client } => self.link(stand_in, client),
+            Happening::LineTimeout { stand_in, client } => self.unlink(stand_in, client),
+        }
+    }
+
+    /// Runs for this long, with everything that is due.
+    fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            let event = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let tick = self.presence.deadline().map(|at| at.max(self.now));
+            let Some(next) = [event, tick].into_iter().flatten().min().filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = next;
+            if event.is_some_and(|at| at <= next) {
+                let (_, happening) = self.queue.pop_first().unwrap();
+                self.happen(happening);
+            } else {
+                self.presence.tick(next);
+                self.act();
+            }
+        }
+        panic!("the room does not come to rest");
+    }
+
+    /// Returns what a client sees of other groups: the members, or an error.
+    fn seen(&self, client: usize) -> Result<BTreeSet<usize>, String> {
+        let mut seen = BTreeSet::new();
+        for (number, known) in &self.stand_ins {
+            if !known.is_announced || !known.lines.contains(&(client as u32)) {
+                continue;
+            }
+            match self.presence.stand_in(*number) {
+                Some((_, StandInRole::For(member))) => {
+                    if !seen.insert(member.id as usize) {
+                        return Err(format!("{client} sees {} twice", member.id));
+                    }
+                }
+                other => return Err(format!("{client} sees {other:?}")),
+            }
+        }
+        Ok(seen)
+    }
+
+    fn check(&self, seed: u64) {
+        let is_reachable = |at: usize| {
+            let client = &self.clients[at];
+            let has_line = self.stand_ins.values().any(|known| known.lines.contains(&(at as u32)));
+            // A client that lets nobody in, and whose only line was lost, cannot be found again.
+            has_line || client.is_callable || (!self.has_failed && self.has_entry(client.group))
+        };
+        let alive: Vec<usize> = (0..self.clients.len())
+            .filter(|at| self.clients[*at].is_alive && self.clients[*at].has_joined && is_reachable(*at))
+            .collect();
+        for &client in &alive {
+            let others: BTreeSet<usize> = alive
+                .iter()
+                .copied()
+                .filter(|other| self.clients[*other].group != self.clients[client].group)
+                .collect();
+            let who = &self.clients[client];
+            let after = self.now - self.start;
+            let stand_ins: Vec<String> = self
+                .stand_ins
+                .iter()
+                .map(|(number, known)| format!("{number} {:?} {known:?}", self.presence.stand_in(*number)))
+                .collect();
+            assert_eq!(
+                self.seen(client),
+                Ok(others),
+                "seed {seed}, {client} {who:?} at {after:?}: {stand_ins:#?} {:?}",
+                self.clients
+            );
+        }
+    }
+}
+
+fn any_join(rng: &mut fastrand::Rng) -> Happening {
+    let group = MeshGroup::ALL[rng.usize(..MeshGroup::ALL.len())];
+    let is_callable = !group.facts().some_joiners_accept_nobody || rng.bool();
+    Happening::Join { group, is_callable }
+}
+
+fn churn(seed: u64, failure: f64) -> World {
+    let mut world = World::new(seed, failure, PresenceLimits { max_members: 64, ..Default::default() });
+    for _ in 0..20 {
+        let happening = match world.rng.u32(..20) {
+            0..=10 => any_join(&mut world.rng),
+            11..=16 => Happening::Leave,
+            17 | 18 => Happening::Crash,
+            _ if failure > 0.0 => Happening::LoseLine,
+            _ => Happening::Leave,
+        };
+        world.happen(happening);
+        let pause = if world.rng.bool() { 300 } else { 4_000 };
+        let pause = world.rng.u64(..pause);
+        world.run(Duration::from_millis(pause));
+    }
+    world
+}
+
+#[test]
+fn every_client_sees_every_other_once_after_any_churn() {
+    for seed in 0..400 {
+        let mut world = churn(seed, 0.0);
+        world.run(Duration::from_secs(90));
+        world.check(seed);
+        assert_eq!(world.last_lines_lost, 0, "seed {seed}: a client can be reached no more");
+    }
+}
+
+#[test]
+fn room_recovers_from_failed_joins_and_lost_lines() {
+    for seed in 0..300 {
+        let mut world = churn(seed, 0.2);
+        world.failure = 0.0;
+        world.run(Duration::from_secs(600));
+        world.check(seed);
+    }
+}
+
+#[test]
+fn member_joins_once_where_nothing_fails() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, 0.0, PresenceLimits { max_members: 64, ..Default::default() });
+        for _ in 0..10 {
+            let happening = any_join(&mut world.rng);
+            world.happen(happening);
+            let pause = world.rng.u64(..2_000);
+            world.run(Duration::from_millis(pause));
+        }
+        world.run(Duration::from_secs(90));
+        world.check(seed);
+        let often: Vec<_> = world.joins_seen.iter().filter(|(_, times)| **times != 1).collect();
+        assert!(often.is_empty(), "seed {seed}: {often:?} {:#?}", world.clients);
+    }
+}
+
+#[test]
+fn room_of_one_group_has_no_stand_ins() {
+    for seed in 0..100 {
+        let mut world = churn(seed, 0.0);
+        let group = MeshGroup::ALL[world.rng.usize(..5)];
+        for client in 0..world.clients.len() {
+            if world.clients[client].group != group && world.clients[client].is_alive {
+                world.clients[client].is_alive = false;
+                for stand_in in world.stand_ins.keys().copied().collect::<Vec<u32>>() {
+                    world.unlink(stand_in, client);
+                }
+                if world.clients[client].is_callable {
+                    world.presence.departed(world.clients[client].group, client as u32, world.now);
+                    world.act();
+                }
+            }
+        }
+        world.run(Duration::from_secs(90));
+        let announced = world.stand_ins.values().filter(|known| known.is_announced).count();
+        assert_eq!(announced, 0, "seed {seed}: {:?}", world.stand_ins);
+        assert!(world.doors.iter().all(|door| *door != group), "nobody is behind the door of {group:?}");
+    }
+}
+
+#[test]
+fn joiner_keeps_its_line_when_the_member_behind_the_door_leaves() {
+    for group in [MeshGroup::Netflux0, MeshGroup::Netflux1] {
+        let mut world = World::new(1, 0.0, PresenceLimits::default());
+        world.happen(Happening::Join { group: MeshGroup::Netflux4, is_callable: true });
+        world.happen(Happening::Join { group, is_callable: false });
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.seen(1), Ok(BTreeSet::from([0])));
+        world.clients[0].is_alive = false;
+        for stand_in in world.stand_ins.keys().copied().collect::<Vec<u32>>() {
+            world.unlink(stand_in, 0);
+        }
+        world.presence.departed(MeshGroup::Netflux4, 0, world.now);
+        world.act();
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.seen(1), Ok(BTreeSet::new()), "the member is not seen any more");
+        world.happen(Happening::Join { group: MeshGroup::Netflux3, is_callable: true });
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.seen(1), Ok(BTreeSet::from([2])), "and the next one finds the joiner");
+        assert_eq!(world.seen(2), Ok(BTreeSet::from([1])));
+    }
+}
+
+#[test]
+fn newcomer_beyond_the_limit_sees_nobody_of_other_groups() {
+    let mut world = World::new(3, 0.0, PresenceLimits { max_members: 3, ..Default::default() });
+    for group in [MeshGroup::Netflux3, MeshGroup::Netflux4, MeshGroup::Netflux4, MeshGroup::Netflux4] {
+        world.happen(Happening::Join { group, is_callable: true });
+        world.run(Duration::from_secs(3));
+    }
+    assert_eq!(world.seen(0), Ok(BTreeSet::from([1, 2])));
+    assert_eq!(world.seen(3), Ok(BTreeSet::new()));
+    assert_eq!(world.presence.refused(), 1);
+}

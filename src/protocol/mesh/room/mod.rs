@@ -1,0 +1,241 @@
+//! One bridged room: who stands for whom, a peer per stand-in, and a pipe for each pair of members. What
+//! needs a socket or a clock is the caller's: peer connections, signaling, time and randomness.
+//!
+//! A stand-in is connected to clients only, and a message goes from a client over the stand-in that it was
+//! sent to into the one that stands for the sender in the receiver's group. So nothing can go in circles,
+//! and each pair has its own order and its own failures.
+
+mod pipes;
+mod stand_ins;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::group::MeshGroup;
+use super::peer::{ChannelFrame, MeshChannel, MeshPeer};
+use super::presence::{Presence, PresenceLimits};
+use pipes::{Pipe, PipeKey};
+
+/// Bounds of a bridged room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgedRoomLimits {
+    /// Bounds of its members.
+    pub presence: PresenceLimits,
+    /// Longest user message, in bytes. A longer one is dropped and counted.
+    pub max_message: u32,
+    /// Most bytes that wait from one member to one other until both are connected. More cut the pair.
+    pub max_waiting: usize,
+}
+
+impl Default for BridgedRoomLimits {
+    fn default() -> Self {
+        BridgedRoomLimits {
+            presence: PresenceLimits::default(),
+            max_message: 16 << 20,
+            max_waiting: 256 << 10,
+        }
+    }
+}
+
+/// Something to do for a bridged room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BridgeAction {
+    /// Create a peer connection with a channel of this label, and send its offer by signaling to a client.
+    /// The offer goes to [`BridgedRoom::described`] too.
+    Call {
+        /// The channel.
+        channel: MeshChannel,
+        /// Its label.
+        label: String,
+        /// Group of the client.
+        group: MeshGroup,
+        /// Alias of the client.
+        target: u32,
+    },
+    /// Create a peer connection with a channel of this label, and return its offer to
+    /// [`BridgedRoom::described`].
+    Offer {
+        /// The channel.
+        channel: MeshChannel,
+        /// Its label.
+        label: String,
+    },
+    /// Create a peer connection for an offer, and return its answer to [`BridgedRoom::described`].
+    Answer {
+        /// The channel.
+        channel: MeshChannel,
+        /// The session description.
+        offer: String,
+    },
+    /// Give the answer to a peer connection.
+    Accept {
+        /// The channel.
+        channel: MeshChannel,
+        /// The session description.
+        answer: String,
+    },
+    /// Send a frame.
+    Send {
+        /// The channel.
+        channel: MeshChannel,
+        /// The frame.
+        frame: ChannelFrame,
+    },
+    /// Close a channel and its peer connection, once what was sent before is delivered.
+    Close {
+        /// The channel.
+        channel: MeshChannel,
+    },
+    /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
+    Door {
+        /// The group.
+        group: MeshGroup,
+        /// True to open it.
+        is_open: bool,
+    },
+}
+
+/// Counts of a bridged room since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BridgeCounts {
+    /// Messages carried, by their last chunk.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages dropped, because they are too long or their chunks are not in order.
+    pub dropped: u64,
+    /// Pairs cut, because too many bytes waited.
+    pub cut: u64,
+}
+
+/// Most ids of stand-ins that left and that clients may still mention.
+const MAX_FORMER_IDS: usize = 64;
+
+/// A bridged room.
+#[derive(Debug)]
+pub struct BridgedRoom {
+    limits: BridgedRoomLimits,
+    rng: fastrand::Rng,
+    presence: Presence,
+    /// Peers by the number of the stand-in.
+    peers: BTreeMap<u32, MeshPeer>,
+    /// Clients that are called over a channel.
+    calls: BTreeMap<MeshChannel, u32>,
+    pipes: BTreeMap<PipeKey, Pipe>,
+    former_ids: BTreeMap<MeshGroup, VecDeque<u32>>,
+    counts: BridgeCounts,
+    actions: Vec<BridgeAction>,
+}
+
+impl BridgedRoom {
+    /// Creates a room without anyone. The seed is for ids.
+    pub fn new(limits: BridgedRoomLimits, seed: u64) -> Self {
+        BridgedRoom {
+            limits,
+            rng: fastrand::Rng::with_seed(seed),
+            presence: Presence::new(limits.presence),
+            peers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            former_ids: BTreeMap::new(),
+            counts: BridgeCounts::default(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Returns what is to be done, in order.
+    pub fn take_actions(&mut self) -> Vec<BridgeAction> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Returns what happened so far.
+    pub fn counts(&self) -> BridgeCounts {
+        self.counts
+    }
+
+    /// Returns the number of channels that are open or will open.
+    pub fn stand_ins(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A client that can be called by signaling is in the room.
+    pub fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
+        self.presence.arrived(group, target, now);
+        self.settle(now);
+    }
+
+    /// A client can be called by signaling no more.
+    pub fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
+        self.presence.departed(group, target, now);
+        self.settle(now);
+    }
+
+    /// A client came through the door with an offer. Returns its channel, whose answer goes to it by
+    /// signaling; `None` refuses it.
+    pub fn called(&mut self, group: MeshGroup, offer: String, now: Instant) -> Option<MeshChannel> {
+        let stand_in = self.presence.called(group, now)?;
+        self.settle(now);
+        let (network, id) = (self.network(group), self.any_id(group));
+        let peer = self.peers.get_mut(&stand_in)?;
+        peer.open_door(network);
+        let channel = peer.called(offer, id, now);
+        self.settle(now);
+        channel
+    }
+
+    /// Takes the local session description of a channel.
+    pub fn described(&mut self, channel: MeshChannel, sdp: &str, now: Instant) {
+        self.with_peer(channel.peer, now, |peer| peer.described(channel, sdp));
+    }
+
+    /// Takes the answer of a client that was called.
+    pub fn answered(&mut self, channel: MeshChannel, answer: String, now: Instant) {
+        self.calls.remove(&channel);
+        self.with_peer(channel.peer, now, |peer| peer.answered(channel, answer));
+    }
+
+    /// A channel is open.
+    pub fn opened(&mut self, channel: MeshChannel, now: Instant) {
+        self.with_peer(channel.peer, now, |peer| peer.opened(channel, now));
+    }
+
+    /// Takes a frame from a channel.
+    pub fn received(&mut self, channel: MeshChannel, frame: ChannelFrame, now: Instant) {
+        self.with_peer(channel.peer, now, |peer| peer.received(channel, frame, now));
+    }
+
+    /// A channel is closed, its peer connection is lost, or a call is refused.
+    pub fn closed(&mut self, channel: MeshChannel, now: Instant) {
+        self.calls.remove(&channel);
+        self.with_peer(channel.peer, now, |peer| peer.closed(channel));
+    }
+
+    /// Returns the time of the next [`tick`](Self::tick), if there is one.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(MeshPeer::deadline).chain(self.presence.deadline()).min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            if peer.deadline().is_some_and(|deadline| deadline <= now) {
+                peer.tick(now);
+            }
+        }
+        self.presence.tick(now);
+        self.settle(now);
+    }
+
+    fn with_peer(&mut self, number: u32, now: Instant, input: impl FnOnce(&mut MeshPeer)) {
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let (group, before) = (peer.group(), peer.id());
+        input(peer);
+        let id = peer.id();
+        if id != before {
+            self.tell_siblings(number, group, id, false);
+        }
+        self.settle(now);
+    }
+}

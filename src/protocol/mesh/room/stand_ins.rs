@@ -1,0 +1,235 @@
+//! The peers of a room as the presence asks for them, and what they report.
+
+use std::time::Instant;
+
+use super::{BridgeAction, BridgedRoom, MAX_FORMER_IDS};
+use crate::protocol::mesh::group::{IdChoice, MeshGroup};
+use crate::protocol::mesh::peer::{MeshPeer, Neighbor, PeerAction};
+use crate::protocol::mesh::presence::{PresenceAction, StandInRole};
+
+/// Ids that are not drawn: some messages use the smallest ones for other purposes.
+const LOWEST_ID: u32 = 1_000;
+
+impl BridgedRoom {
+    /// Does what peers and presence ask for, until neither asks for anything.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            let presence = self.presence.take_actions();
+            let mut reports: Vec<(u32, PeerAction)> = Vec::new();
+            for (number, peer) in &mut self.peers {
+                reports.extend(peer.take_actions().into_iter().map(|action| (*number, action)));
+            }
+            if presence.is_empty() && reports.is_empty() {
+                break;
+            }
+            for (number, action) in reports {
+                self.report(number, action, now);
+            }
+            for action in presence {
+                self.perform(action, now);
+            }
+        }
+        self.flush_pipes();
+    }
+
+    fn report(&mut self, number: u32, action: PeerAction, now: Instant) {
+        match action {
+            PeerAction::Offer { channel, label } => {
+                let group = self.peers.get(&number).map(MeshPeer::group);
+                let call = self.calls.get(&channel).copied().zip(group);
+                self.actions.push(match call {
+                    Some((target, group)) => BridgeAction::Call { channel, label, group, target },
+                    None => BridgeAction::Offer { channel, label },
+                });
+            }
+            PeerAction::Answer { channel, offer } => {
+                self.actions.push(BridgeAction::Answer { channel, offer })
+            }
+            PeerAction::Accept { channel, answer } => {
+                self.actions.push(BridgeAction::Accept { channel, answer })
+            }
+            PeerAction::Send { channel, frame } => self.actions.push(BridgeAction::Send { channel, frame }),
+            PeerAction::Close { channel } => {
+                self.calls.remove(&channel);
+                self.actions.push(BridgeAction::Close { channel });
+            }
+            PeerAction::Forward { recipient, channel, frame } => {
+                let group = self.peers.get(&number).map(MeshPeer::group);
+                let to = self
+                    .peers
+                    .values_mut()
+                    .find(|peer| Some(peer.group()) == group && peer.id() == recipient);
+                if let Some(peer) = to {
+                    peer.forwarded(channel, frame, now);
+                }
+            }
+            PeerAction::Joined => {
+                if let Some((group, id)) = self.peers.get(&number).map(|peer| (peer.group(), peer.id())) {
+                    let is_member = !matches!(self.presence.stand_in(number), Some((_, StandInRole::Keeper)));
+                    self.tell_siblings(number, group, id, is_member);
+                }
+                self.presence.joined(number, now);
+            }
+            PeerAction::Failed => {
+                self.remove_peer(number);
+                self.presence.failed(number, now);
+            }
+            PeerAction::MemberJoined { member } => self.presence.linked(number, member, now),
+            PeerAction::MemberLeft { member } => {
+                self.pipes.remove(&(number, member));
+                self.presence.unlinked(number, member, now);
+            }
+            PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk),
+        }
+    }
+
+    fn perform(&mut self, action: PresenceAction, now: Instant) {
+        match action {
+            PresenceAction::Call { stand_in, group, target } => {
+                let peer = self.add_peer(stand_in, group);
+                if let Some(channel) = peer.join(now) {
+                    self.calls.insert(channel, target);
+                }
+            }
+            PresenceAction::JoinThroughLines { stand_in, group, is_announced } => {
+                let neighbors = self.neighbors(group);
+                let network = self.network(group);
+                self.add_peer(stand_in, group).join_through(&neighbors, network, is_announced, now);
+            }
+            PresenceAction::Introduce { stand_in, member } => {
+                let Some(group) = self.peers.get(&stand_in).map(MeshPeer::group) else { return };
+                let mut neighbors = self.neighbors(group);
+                neighbors.retain(|neighbor| neighbor.member == member);
+                if let Some(peer) = self.peers.get_mut(&stand_in) {
+                    peer.introduce_to(&neighbors);
+                }
+            }
+            PresenceAction::OpenDoor { stand_in, group } => {
+                let network = self.network(group);
+                self.add_peer(stand_in, group).open_door(network);
+            }
+            PresenceAction::Leave { stand_in } => self.remove_peer(stand_in),
+            PresenceAction::Cut { stand_in, member } => {
+                if let Some(peer) = self.peers.get_mut(&stand_in) {
+                    peer.disconnect(member);
+                }
+            }
+            PresenceAction::Door { group, is_open } => {
+                self.actions.push(BridgeAction::Door { group, is_open });
+            }
+        }
+    }
+
+    /// Returns an id that no peer of the room has in this group.
+    pub(super) fn any_id(&mut self, group: MeshGroup) -> u32 {
+        let ids = group.facts().ids.clone();
+        let lowest = LOWEST_ID.max(*ids.start());
+        loop {
+            let id = self.rng.u32(lowest..=*ids.end());
+            if !self.has_id(group, id) {
+                return id;
+            }
+        }
+    }
+
+    fn has_id(&self, group: MeshGroup, id: u32) -> bool {
+        self.peers.values().any(|peer| {
+            peer.group() == group && (peer.id() == id || peer.members().any(|(member, _)| member == id))
+        })
+    }
+
+    /// Returns the id of the network of a group, or a new one.
+    pub(super) fn network(&mut self, group: MeshGroup) -> u32 {
+        let mut networks = self.peers.values().filter(|peer| peer.group() == group).map(MeshPeer::network);
+        let known = networks.find(|network| *network != 0);
+        known.unwrap_or_else(|| self.rng.u32(1..=0x7fff_ffff))
+    }
+
+    /// Returns the members of a group to which stand-ins have lines, each once.
+    fn neighbors(&self, group: MeshGroup) -> Vec<Neighbor> {
+        let mut neighbors: Vec<Neighbor> = Vec::new();
+        for peer in self.peers.values().filter(|peer| peer.group() == group && peer.is_member()) {
+            for (member, channel) in peer.members() {
+                if !neighbors.iter().any(|known| known.member == member) {
+                    neighbors.push(Neighbor { member, channel, owner: peer.id() });
+                }
+            }
+        }
+        neighbors
+    }
+
+    /// Creates the peer of a stand-in. Where peers choose their own ids, it has the id of its member if that
+    /// is free.
+    fn add_peer(&mut self, number: u32, group: MeshGroup) -> &mut MeshPeer {
+        let facts = group.facts();
+        let own = match self.presence.stand_in(number) {
+            Some((_, StandInRole::For(member))) if facts.id_choice == IdChoice::Own => Some(member.id),
+            _ => None,
+        };
+        let own = own.filter(|id| *id >= LOWEST_ID && facts.ids.contains(id) && !self.has_id(group, *id));
+        let id = own.unwrap_or_else(|| self.any_id(group));
+        let mut peer = MeshPeer::new(group, number, id);
+        for (other, sibling) in &self.peers {
+            if sibling.group() == group {
+                let is_keeper = matches!(self.presence.stand_in(*other), Some((_, StandInRole::Keeper)));
+                peer.add_sibling(sibling.id(), sibling.is_member() && !is_keeper);
+            }
+        }
+        for former in self.former_ids.get(&group).into_iter().flatten() {
+            peer.add_sibling(*former, false);
+        }
+        self.tell_siblings(number, group, id, false);
+        self.peers.entry(number).or_insert(peer)
+    }
+
+    /// Tells the peers of a group the id of another.
+    pub(super) fn tell_siblings(&mut self, number: u32, group: MeshGroup, id: u32, is_member: bool) {
+        for (other, peer) in &mut self.peers {
+            if *other != number && peer.group() == group {
+                peer.add_sibling(id, is_member);
+            }
+        }
+    }
+
+    /// Has a peer leave. Clients may mention its id for some time.
+    fn remove_peer(&mut self, number: u32) {
+        let Some(mut peer) = self.peers.remove(&number) else { return };
+        let (group, id) = (peer.group(), peer.id());
+        peer.leave();
+        for action in peer.take_actions() {
+            if matches!(action, PeerAction::Send { .. } | PeerAction::Close { .. }) {
+                self.report_of_former(action);
+            }
+        }
+        self.pipes.retain(|(stand_in, _), _| *stand_in != number);
+        self.tell_siblings(number, group, id, false);
+        let former = self.former_ids.entry(group).or_default();
+        former.push_back(id);
+        if former.len() > MAX_FORMER_IDS
+            && let Some(oldest) = former.pop_front()
+        {
+            for peer in self.peers.values_mut().filter(|peer| peer.group() == group) {
+                peer.remove_sibling(oldest);
+            }
+        }
+    }
+
+    fn report_of_former(&mut self, action: PeerAction) {
+        match action {
+            PeerAction::Send { channel, frame } => self.actions.push(BridgeAction::Send { channel, frame }),
+            PeerAction::Close { channel } => {
+                self.calls.remove(&channel);
+                self.actions.push(BridgeAction::Close { channel });
+            }
+            PeerAction::Offer { .. }
+            | PeerAction::Answer { .. }
+            | PeerAction::Accept { .. }
+            | PeerAction::Forward { .. }
+            | PeerAction::Joined
+            | PeerAction::Failed
+            | PeerAction::MemberJoined { .. }
+            | PeerAction::MemberLeft { .. }
+            | PeerAction::Received { .. } => {}
+        }
+    }
+}

@@ -83,12 +83,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         ws
     }
 
-    /// Sends the request `head`. An error if no WebSocket is granted.
+    /// Sends the request `head`. An error, such as the status, if no WebSocket is granted.
     pub async fn try_open(mut stream: S, head: &[u8]) -> Result<Self, String> {
         stream.write_all(head).await.map_err(|error| error.to_string())?;
         let mut ws = Ws { stream, received: BytesMut::new() };
         let head = ws.try_head().await?;
-        if head.starts_with("HTTP/1.1 101 ") { Ok(ws) } else { Err(head) }
+        match head.lines().next() {
+            Some(status) if !status.starts_with("HTTP/1.1 101 ") => Err(status.to_owned()),
+            _ => Ok(ws),
+        }
     }
 
     async fn head(&mut self) -> String {

@@ -40,7 +40,7 @@ impl EventStream {
         stream.write_all(OPEN.as_bytes()).await.map_err(broken)?;
         let head = head(&mut stream).await?;
         if !head.starts_with("HTTP/1.1 200 ") {
-            return Err(head);
+            return Err(head.lines().next().unwrap_or_default().to_owned());
         }
         let (raw, body, id) = (Vec::new(), String::new(), String::new());
         let (world, name) = (Arc::clone(world), name.to_owned());

@@ -21,6 +21,7 @@ mod inspector;
 mod network;
 mod peer;
 mod pipes;
+mod race;
 mod trace;
 mod world;
 
@@ -115,6 +116,7 @@ async fn simulate(scenario: Scenario, seed: u64, trace: &Trace) -> u64 {
     for number in 0..2 {
         tasks.push(tokio::spawn(pipes::run(world.clone(), number, rng.fork())));
     }
+    tasks.push(tokio::spawn(race::run(world.clone(), rng.fork())));
     match scenario {
         Scenario::Faults => {
             for number in 0..rng.u32(0..=4) {

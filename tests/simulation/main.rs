@@ -105,7 +105,10 @@ async fn simulate(scenario: Scenario, seed: u64, trace: &Trace) -> u64 {
     let mut tasks = Vec::new();
     let mut rooms = Vec::new();
     for number in 0..rng.u32(2..=5) {
-        let conversation = Conversation::random(mode, number, &mut rng);
+        let mut conversation = Conversation::random(mode, number, &mut rng);
+        if let Scenario::Attack = scenario {
+            conversation.spare_member();
+        }
         rooms.push(conversation.venue.clone());
         let (world, rng, delay) = (world.clone(), rng.fork(), rng.u64(..3000));
         tasks.push(tokio::spawn(async move {

@@ -202,7 +202,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 48] = [
+pub(super) static OPTIONS: [OptionSpec; 53] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -293,6 +293,11 @@ pub(super) static OPTIONS: [OptionSpec; 48] = [
     access::ALLOWED_ORIGINS,
     access::TRUSTED_PROXIES,
     access::PROXY_PROTOCOL,
+    access::AUTH,
+    access::AUTH_JWT_CLAIM,
+    access::AUTH_JWT_AUDIENCE,
+    access::AUTH_CALLOUT_TIMEOUT,
+    access::AUTH_CALLOUT_CACHE,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),

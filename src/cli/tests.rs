@@ -7,11 +7,11 @@ use regex_lite::Regex;
 
 use super::*;
 use crate::config::{
-    AccessConfig, AdminSocketPath, AllowedOrigins, DetectionTimeouts, EnabledTransports, ListenAddress,
-    LogFormat, LogIp, OriginPattern, PipeLimits, ProxyProtocol, RoomPolicy, ServerLimits, SignallerConfig,
-    TlsFiles, TrustedProxies,
+    AdminSocketPath, DetectionTimeouts, EnabledTransports, ListenAddress, LogFormat, LogIp, OriginPattern,
+    PipeLimits, RoomPolicy, ServerLimits, SignallerConfig, TlsFiles,
 };
 
+mod access;
 mod config_file;
 
 /// The text of sigver 20.1.0 (measured), up to the options that it does not have.
@@ -242,11 +242,7 @@ fn every_option_reaches_the_configuration() {
                 max_messages: 7,
             },
         },
-        access: AccessConfig {
-            allowed_origins: AllowedOrigins::parse("https://a.example,*.b.example").unwrap(),
-            trusted_proxies: TrustedProxies::parse("10.0.0.0/8,unix").unwrap(),
-            proxy_protocol: ProxyProtocol::Required,
-        },
+        access: access::expected(),
         ..defaults()
     };
     let table = [
@@ -273,6 +269,11 @@ fn every_option_reaches_the_configuration() {
         ("signaller-origin", "a|b"),
         ("trusted-proxies", "10.0.0.0/8,unix"),
         ("proxy-protocol", "required"),
+        ("auth", "callout:http://a/b"),
+        ("auth-jwt-claim", "rooms"),
+        ("auth-jwt-audience", "sigver"),
+        ("auth-callout-timeout", "30"),
+        ("auth-callout-cache", "31"),
         ("allowed-origins", "https://a.example,*.b.example"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),

@@ -22,7 +22,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::protocol::detect::Policy;
 pub use crate::protocol::detect::{DetectionTimeouts, ProtocolSet, ProtocolSetError, RoomPolicy};
 pub use crate::protocol::signaller::PipeLimits;
-pub use access::{AccessConfig, AllowedOrigins, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies};
+pub use access::{
+    AccessConfig, AllowedOrigins, AuthConfig, AuthMethod, DEFAULT_CALLOUT_CACHE, DEFAULT_CALLOUT_TIMEOUT,
+    DEFAULT_JWT_CLAIM, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies,
+};
 pub use admin_socket::AdminSocketPath;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;

@@ -60,6 +60,7 @@ impl Config {
         if self.tls.is_some() && newer.tls.is_some() {
             self.tls = newer.tls.clone();
         }
+        self.access.adopt(&newer.access);
         self.log = newer.log.clone();
         self.drain_timeout = newer.drain_timeout;
         // Those of the memory are part of what is held already.

@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
+use super::auth::{AuthError, Authenticator, Verifier};
 use super::conn::Shared;
 use super::http::{AccessControl, Routes, SseService};
 use super::listener::ListenError;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The files for TLS are missing or invalid.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Tokens cannot be checked.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -74,6 +78,7 @@ impl Gateway {
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
         config.tls.as_ref().map(ReloadableTls::load).transpose()?;
+        Verifier::load(&config.access.auth)?;
         Ok(())
     }
 
@@ -88,7 +93,9 @@ impl Gateway {
         let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
         let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
         let shared = Shared::new(&config);
-        let reloader = Reloader::new(config.clone(), Arc::clone(&shared), tls.clone(), times.clone());
+        let auth = Verifier::load(&config.access.auth)?.map(Authenticator::new);
+        let reloader =
+            Reloader::new(config.clone(), Arc::clone(&shared), (tls.clone(), auth.clone()), times.clone());
         let (reload_sender, reload_requests) = reload::reload_requests();
         let admin = AdminListener::new(admin, reload_sender).map_err(StartError::LocalAddress)?;
         let websockets = config.transports != EnabledTransports::EventStream;
@@ -108,7 +115,7 @@ impl Gateway {
             telemetry: Arc::clone(&shared.telemetry),
             head_timeout: times.head,
             refusals: Arc::clone(&shared.refusals),
-            access: AccessControl::new(&config.access, &shared.admission),
+            access: AccessControl::new(&config.access, &shared, auth),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {

@@ -3,6 +3,7 @@
 mod address_table;
 pub mod admin;
 pub mod admission;
+mod auth;
 mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
@@ -29,6 +30,7 @@ pub mod transport;
 mod turn;
 mod unix_socket;
 
+pub use auth::{AuthError, AuthFileError};
 pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;

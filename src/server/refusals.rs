@@ -23,6 +23,18 @@ pub enum RefusalCause {
     MissingProxyHeader,
     /// A header of the PROXY protocol that is malformed or too long.
     InvalidProxyHeader,
+    /// A client without a token, though clients need one.
+    MissingToken,
+    /// A token that is unknown, malformed, wrongly signed, or not for this server.
+    InvalidToken,
+    /// A token whose time is over.
+    ExpiredToken,
+    /// A token that is not for the room key.
+    ForbiddenKey,
+    /// A client that the program that decides about tokens refuses for a while.
+    TooManyTokenRequests,
+    /// No answer of the program that decides about tokens.
+    AuthUnavailable,
     /// TLS to a port of plain text.
     TlsOnPlainPort,
     /// HTTP in plain text to a port of TLS.
@@ -48,6 +60,12 @@ impl RefusalCause {
             RefusalCause::ProxyHeader => "proxy_header",
             RefusalCause::MissingProxyHeader => "missing_proxy_header",
             RefusalCause::InvalidProxyHeader => "invalid_proxy_header",
+            RefusalCause::MissingToken => "missing_token",
+            RefusalCause::InvalidToken => "invalid_token",
+            RefusalCause::ExpiredToken => "expired_token",
+            RefusalCause::ForbiddenKey => "forbidden_key",
+            RefusalCause::TooManyTokenRequests => "too_many_token_requests",
+            RefusalCause::AuthUnavailable => "auth_unavailable",
             RefusalCause::TlsOnPlainPort => "tls_on_plain_port",
             RefusalCause::HttpOnTlsPort => "http_on_tls_port",
             RefusalCause::TlsHandshake => "tls_handshake",
@@ -64,6 +82,12 @@ impl RefusalCause {
             RefusalCause::ProxyHeader => "a PROXY protocol header, which this port does not expect",
             RefusalCause::MissingProxyHeader => "no PROXY protocol header of a trusted proxy",
             RefusalCause::InvalidProxyHeader => "a PROXY protocol header that is malformed",
+            RefusalCause::MissingToken => "no token",
+            RefusalCause::InvalidToken => "an invalid token",
+            RefusalCause::ExpiredToken => "an expired token",
+            RefusalCause::ForbiddenKey => "a token that is not for the room key",
+            RefusalCause::TooManyTokenRequests => "too many requests, says the program of --auth callout",
+            RefusalCause::AuthUnavailable => "the program of --auth callout does not answer",
             RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
             RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",
             RefusalCause::TlsHandshake => "the TLS handshake failed",
@@ -80,9 +104,15 @@ impl RefusalCause {
             | RefusalCause::ProxyHeader
             | RefusalCause::MissingProxyHeader
             | RefusalCause::InvalidProxyHeader
+            | RefusalCause::AuthUnavailable
             | RefusalCause::TlsOnPlainPort
             | RefusalCause::HttpOnTlsPort => true,
             RefusalCause::TlsHandshake
+            | RefusalCause::MissingToken
+            | RefusalCause::InvalidToken
+            | RefusalCause::ExpiredToken
+            | RefusalCause::ForbiddenKey
+            | RefusalCause::TooManyTokenRequests
             | RefusalCause::Timeout
             | RefusalCause::InvalidHttp
             | RefusalCause::Request => false,

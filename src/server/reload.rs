@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use super::auth::{Authenticator, Verifier};
 use super::conn::Shared;
 use super::gateway::StartError;
 use super::tls::ReloadableTls;
@@ -64,6 +65,7 @@ impl ReloadableTimes {
 pub struct Reloader {
     shared: Arc<Shared>,
     tls: Option<Arc<ReloadableTls>>,
+    auth: Option<Arc<Authenticator>>,
     times: ReloadableTimes,
     /// The settings in force.
     current: Arc<Mutex<Config>>,
@@ -83,23 +85,28 @@ impl Reloader {
     pub(super) fn new(
         config: Config,
         shared: Arc<Shared>,
-        tls: Option<Arc<ReloadableTls>>,
+        (tls, auth): (Option<Arc<ReloadableTls>>, Option<Arc<Authenticator>>),
         times: ReloadableTimes,
     ) -> Self {
-        Reloader { shared, tls, times, current: Arc::new(Mutex::new(config)) }
+        Reloader { shared, tls, auth, times, current: Arc::new(Mutex::new(config)) }
     }
 
-    /// Puts the settings in force that a running gateway can change: the files for TLS, which are read again
-    /// also if the settings are the same; the limits but those of messages, queues and memory; the drain
-    /// timeout; and the log filter, which the program applies. Blocks while it reads the files.
+    /// Puts the settings in force that a running gateway can change: the files for TLS and of tokens, which
+    /// are read again also if the settings are the same; the limits but those of messages, queues and memory;
+    /// the drain timeout; and the log filter, which the program applies. Blocks while it reads the files.
     ///
     /// # Errors
-    /// The configuration is contradictory, or the files for TLS are invalid. Everything stays as it was.
+    /// The configuration is contradictory, or files are invalid. Everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<ReloadReport, StartError> {
         config.check()?;
         let mut current = self.current.lock();
+        // All files are read before anything changes.
+        let verifier = Verifier::load(&config.access.auth)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
             tls.reload(files)?;
+        }
+        if let (Some(auth), Some(verifier)) = (&self.auth, verifier) {
+            auth.replace(verifier);
         }
         let mut changed = current.differing_options(config);
         current.adopt(config);

@@ -2,7 +2,7 @@
 
 use super::Section::Access;
 use super::{OptionSpec, set};
-use crate::config::{AllowedOrigins, ProxyProtocol, TrustedProxies};
+use crate::config::{AllowedOrigins, AuthMethod, ProxyProtocol, TrustedProxies, parse};
 
 pub(super) const ALLOWED_ORIGINS: OptionSpec = set("allowed-origins", "list", "*", |d, v| {
     AllowedOrigins::parse(v).map(|v| d.config.access.allowed_origins = v)
@@ -31,3 +31,40 @@ pub(super) const PROXY_PROTOCOL: OptionSpec = set("proxy-protocol", "off|optiona
     "PROXY protocol (version 1 or 2) of --trusted-proxies, in front of TLS: they may send a header with the address \
      of the client, or each connection has to be theirs and begin with one",
 );
+
+pub(super) const AUTH: OptionSpec = set("auth", "method", "none", |d, v| {
+    AuthMethod::parse(v).map(|v| d.config.access.auth.method = v)
+})
+.help(
+    Access,
+    "Tokens that clients need: token-file:<path> (lines of a token and its room keys), jwt:<path> (signed with a public \
+     key or a secret in this file), callout:<url> (a program of yours decides), or none",
+);
+
+pub(super) const AUTH_JWT_CLAIM: OptionSpec = set("auth-jwt-claim", "name", "keys", |d, v| {
+    d.config.access.auth.jwt_claim = v.to_owned();
+    Ok(())
+})
+.help(
+    Access,
+    "Claim of a JSON Web Token that names the room keys: a text or a list, with * for any characters",
+);
+
+pub(super) const AUTH_JWT_AUDIENCE: OptionSpec = set("auth-jwt-audience", "name", "", |d, v| {
+    d.config.access.auth.jwt_audience = Some(v.to_owned());
+    Ok(())
+})
+.help(
+    Access,
+    "Audience (aud) that a JSON Web Token must have; without it, tokens for an audience are refused",
+);
+
+pub(super) const AUTH_CALLOUT_TIMEOUT: OptionSpec = set("auth-callout-timeout", "ms", "2000", |d, v| {
+    parse::milliseconds(v).map(|v| d.config.access.auth.callout_timeout = v)
+})
+.help(Access, "Longest wait for the program of --auth callout, after which clients get 503");
+
+pub(super) const AUTH_CALLOUT_CACHE: OptionSpec = set("auth-callout-cache", "seconds", "60", |d, v| {
+    parse::short_seconds(v).map(|v| d.config.access.auth.callout_cache = v)
+})
+.help(Access, "Time for which the answers of the program are kept; 0 asks for each request");

@@ -46,6 +46,12 @@ impl Policy {
         if self.canonical_keys { canonical_key::canonical(key) } else { key }
     }
 
+    /// Returns true if the path of a WebSocket may be a room key.
+    pub fn has_keys_in_paths(&self) -> bool {
+        let families = [Family::ProtobufV1, Family::ProtobufV2];
+        families.into_iter().any(|family| !self.releases.of_family(family).is_empty())
+    }
+
     /// Returns true if a client may be sent a message before it has sent one, and without a wait for
     /// evidence: nothing is to be detected, and clients of these releases await the first message.
     pub fn sends_first(&self) -> bool {

@@ -51,6 +51,8 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::TooManyRooms => {
             Close::new(1013, "there are as many rooms as this server allows, try again later")
         }
+        Reason::KeyForbidden => Close::new(1008, "the token is not for this key"),
+        Reason::TokenExpired => Close::new(1008, "the token has expired"),
         Reason::MessageTimeout => Close::new(1008, "the rest of a message did not arrive in time"),
         Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
         Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
@@ -110,6 +112,8 @@ impl CloseFrames {
             | Reason::TooManyMembers
             | Reason::TooManyJoiners
             | Reason::TooManyRooms
+            | Reason::KeyForbidden
+            | Reason::TokenExpired
             | Reason::MessageTimeout
             | Reason::MessageTooBig
             | Reason::NoFirstFrame

@@ -67,4 +67,8 @@ pub enum Reason {
     Unreachable,
     /// The room has as many peers that are no members as the server allows.
     TooManyJoiners,
+    /// The token of the peer is not for the room.
+    KeyForbidden,
+    /// The token of the peer has expired.
+    TokenExpired,
 }

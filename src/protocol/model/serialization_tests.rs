@@ -144,6 +144,8 @@ fn serialized_reasons_are_stable() {
         (Reason::Moved, "16"),
         (Reason::Unreachable, "17"),
         (Reason::TooManyJoiners, "18"),
+        (Reason::KeyForbidden, "19"),
+        (Reason::TokenExpired, "1a"),
     ]);
 }
 

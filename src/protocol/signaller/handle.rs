@@ -11,6 +11,11 @@ pub(crate) struct Handle(Arc<str>);
 const LETTERS: std::ops::RangeInclusive<u32> = 2..=31;
 
 impl Handle {
+    /// Returns the text of the handle.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Parses a handle; `None` if it is malformed.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tracing::Span;
 
 use super::held::{HeldBytes, HeldTimeout, TurnSummary};
-use super::identity::{ClientEndpoint, CloseTrigger, EndCause, connection_span};
+use super::identity::{AdmittedClient, CloseTrigger, EndCause, connection_span};
 use super::keepalive::{PingDue, PingTimer};
 use super::shared::Shared;
 use super::timers::{CoarseTime, NEVER, Tick};
@@ -88,13 +88,14 @@ enum ConnectionTask<T, G> {
 /// needs next to the driver.
 pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     transport: T,
-    endpoint: ClientEndpoint,
+    client: impl Into<AdmittedClient>,
     upgrade: UpgradeRequest,
     policy: impl FnOnce(&Shared) -> Arc<Policy>,
     shared: Arc<Shared>,
     guard: G,
 ) -> impl Future<Output = ()> + Send {
-    let membership = shared.hub.register(Outbox::new(shared.limits.max_pending));
+    let AdmittedClient { endpoint, grant } = client.into();
+    let membership = shared.hub.register(Outbox::new(shared.limits.max_pending)).with_grant(grant);
     let telemetry = shared.telemetry.register(membership.peer());
     let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip);
     let now = clock::now();

@@ -11,6 +11,7 @@ use crate::config::LogIp;
 use crate::protocol::dialect::MessageLimit;
 use crate::protocol::frame::Close;
 use crate::protocol::model::{PeerId, Reason};
+use crate::server::auth::Grant;
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::TransportKind;
 
@@ -25,6 +26,21 @@ pub struct ClientEndpoint {
     /// The connection is that of a trusted proxy, which may be for several clients: limits by address are for
     /// requests, and not for the connection.
     pub behind_proxy: bool,
+}
+
+/// A client that may connect.
+#[derive(Clone, Debug)]
+pub struct AdmittedClient {
+    /// The client's end of the connection.
+    pub(crate) endpoint: ClientEndpoint,
+    /// The rights of the client; `None` if all have all.
+    pub(crate) grant: Option<Box<Grant>>,
+}
+
+impl From<ClientEndpoint> for AdmittedClient {
+    fn from(endpoint: ClientEndpoint) -> Self {
+        AdmittedClient { endpoint, grant: None }
+    }
 }
 
 /// Returns the span of a connection: only at `debug`, unless addresses are asked for.
@@ -72,6 +88,10 @@ pub(super) enum CloseTrigger {
     JoinerLimit,
     /// A client that should have sent the first frame.
     FirstFrameTimeout,
+    /// A room that the client's token is not for.
+    ForbiddenKey,
+    /// The time of the client's token.
+    TokenExpired,
     /// The end of the server.
     Shutdown,
 }
@@ -85,6 +105,8 @@ impl CloseTrigger {
             Reason::TooManyMembers => CloseTrigger::MemberLimit,
             Reason::TooManyJoiners => CloseTrigger::JoinerLimit,
             Reason::Moved | Reason::Unreachable => CloseTrigger::Dialect,
+            Reason::KeyForbidden => CloseTrigger::ForbiddenKey,
+            Reason::TokenExpired => CloseTrigger::TokenExpired,
             _ => CloseTrigger::MemoryLimit,
         }
     }
@@ -101,7 +123,11 @@ impl CloseTrigger {
     /// Returns the limit that was reached.
     pub(super) const fn limit(self) -> Option<LimitKind> {
         Some(match self {
-            CloseTrigger::Dialect | CloseTrigger::ProtocolError | CloseTrigger::Shutdown => return None,
+            CloseTrigger::Dialect
+            | CloseTrigger::ProtocolError
+            | CloseTrigger::ForbiddenKey
+            | CloseTrigger::TokenExpired
+            | CloseTrigger::Shutdown => return None,
             CloseTrigger::MessageTooDeep => LimitKind::MessageDepth,
             CloseTrigger::KeyTooLong => LimitKind::KeyLength,
             CloseTrigger::MessageTooBig => LimitKind::MessageSize,
@@ -131,6 +157,8 @@ impl CloseTrigger {
             CloseTrigger::MemberLimit => "member limit",
             CloseTrigger::JoinerLimit => "joiner limit",
             CloseTrigger::FirstFrameTimeout => "first frame timeout",
+            CloseTrigger::ForbiddenKey => "forbidden key",
+            CloseTrigger::TokenExpired => "token expired",
             CloseTrigger::Shutdown => "shutdown",
         }
     }

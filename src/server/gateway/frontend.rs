@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use crate::config::{ProxyProtocol, TrustedProxies};
 use crate::server::admission::ConnectionPermit;
 use crate::server::clock;
-use crate::server::conn::{self, ClientEndpoint, Shared, connection_span};
+use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared, connection_span};
 use crate::server::http::{self, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
@@ -277,7 +277,8 @@ impl Frontend {
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
         let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
-        let Some(http::Upgraded { mut stream, mut response, prefetched, target, client, permit }) = upgraded
+        let Some(http::Upgraded { mut stream, mut response, prefetched, target, client, permit, grant }) =
+            upgraded
         else {
             let remote = self.remote(endpoint);
             tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
@@ -306,20 +307,22 @@ impl Frontend {
             UpgradeTarget::Room(upgrade) => {
                 let socket = Socket::new(stream, prefetched, *max_message).with_response(response);
                 let policy = |shared: &Shared| Arc::clone(&shared.policy);
-                tokio::spawn(conn::run(socket, endpoint, upgrade, policy, shared, alive));
+                let client = AdmittedClient { endpoint, grant };
+                tokio::spawn(conn::run(socket, client, upgrade, policy, shared, alive));
             }
             UpgradeTarget::Signaller(signaller, admitted) => {
                 let id = shared.hub.next_peer_id();
                 let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
+                let expires_at = grant.and_then(|grant| grant.expires_at());
                 let pipe = async move {
+                    let stop = async {
+                        tokio::select! {
+                            () = shared.shutdown.connection_closing(id) => {}
+                            () = until(expires_at) => {}
+                        }
+                    };
                     let (counted, began) = (shared.telemetry.register_signaller(), clock::now());
-                    let pipe = signaller.serve(
-                        Box::new(stream),
-                        prefetched,
-                        admitted,
-                        &shared.memory,
-                        shared.shutdown.connection_closing(id),
-                    );
+                    let pipe = signaller.serve(Box::new(stream), prefetched, admitted, &shared.memory, stop);
                     match AssertUnwindSafe(pipe).catch_unwind().await {
                         Ok(Some(cause)) => {
                             if let Some(activity) = &shared.activity {
@@ -336,6 +339,14 @@ impl Frontend {
                 tokio::spawn(pipe.instrument(span));
             }
         }
+    }
+}
+
+/// Waits until a time; forever if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::forwarded::client_address;
 use super::upgrade;
 use crate::config::{AccessConfig, AllowedOrigins, TrustedProxies};
+use crate::protocol::detect::Policy;
+use crate::protocol::model::RoomKey;
+use crate::protocol::signaller::handle::Endpoint;
 use crate::server::admission::{Admission, ConnectionPermit};
-use crate::server::conn::ClientEndpoint;
+use crate::server::auth::{AuthRefusal, Authenticator, Grant, RequestToken, take_token};
+use crate::server::conn::{ClientEndpoint, Shared};
 use crate::server::refusals::RefusalCause;
 use crate::server::telemetry::LimitKind;
 
@@ -26,17 +30,25 @@ pub(crate) struct AccessControl {
     origins: AllowedOrigins,
     proxies: TrustedProxies,
     admission: Arc<Admission>,
+    auth: Option<Arc<Authenticator>>,
+    policy: Arc<Policy>,
 }
 
 impl AccessControl {
     /// Returns the checks, or `None` if every client may connect.
-    pub(crate) fn new(config: &AccessConfig, admission: &Arc<Admission>) -> Option<Arc<Self>> {
+    pub(crate) fn new(
+        config: &AccessConfig,
+        shared: &Shared,
+        auth: Option<Arc<Authenticator>>,
+    ) -> Option<Arc<Self>> {
         let is_needed = config.allowed_origins != AllowedOrigins::Any || !config.trusted_proxies.is_empty();
-        is_needed.then(|| {
+        (is_needed || auth.is_some()).then(|| {
             Arc::new(AccessControl {
                 origins: config.allowed_origins.clone(),
                 proxies: config.trusted_proxies.clone(),
-                admission: Arc::clone(admission),
+                admission: Arc::clone(&shared.admission),
+                auth,
+                policy: Arc::clone(&shared.policy),
             })
         })
     }
@@ -74,6 +86,37 @@ impl AccessControl {
         self.origins != AllowedOrigins::Any
     }
 
+    /// Takes the token out of a request, if clients need one.
+    pub(super) fn take_token<B>(&self, request: &mut Request<B>) -> Option<RequestToken> {
+        self.auth.as_ref().and_then(|_| take_token(request))
+    }
+
+    /// Returns the rights of a client that asks for an event stream, a WebSocket on `path`, or the relay on
+    /// it. `None` if all clients have all.
+    ///
+    /// # Errors
+    /// The request is refused with this response.
+    pub(super) async fn authenticate(
+        &self,
+        token: Option<&RequestToken>,
+        path: &str,
+        relayed: Option<&Endpoint>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Box<Grant>>, Refused> {
+        let Some(auth) = &self.auth else { return Ok(None) };
+        let granted = auth.check(token).await.and_then(|grant| {
+            let allowed = match (relayed, path.strip_prefix('/').unwrap_or(path)) {
+                (Some(endpoint), _) => grant.allows(endpoint.handle().as_str()),
+                // The key comes in a message.
+                (None, "") => true,
+                (None, _) if !self.policy.has_keys_in_paths() => true,
+                (None, key) => grant.allows(self.policy.room_key(RoomKey::from(key)).as_str()),
+            };
+            if allowed { Ok(Some(Box::new(grant))) } else { Err(AuthRefusal::ForbiddenKey) }
+        });
+        granted.map_err(|refusal| Refused::by_auth(refusal, headers))
+    }
+
     /// Checks a request.
     ///
     /// # Errors
@@ -101,6 +144,45 @@ impl Refused {
         // Its status alone does not tell the cause.
         response.extensions_mut().insert(cause);
         Refused { response: Box::new(response) }
+    }
+
+    /// Returns the refusal of a client by its token, which pages of allowed origins may read.
+    fn by_auth(refusal: AuthRefusal, request: &HeaderMap) -> Self {
+        let (status, text) = match refusal {
+            AuthRefusal::NoToken => (StatusCode::UNAUTHORIZED, "401 Unauthorized: a token is needed\n"),
+            AuthRefusal::InvalidToken => {
+                (StatusCode::UNAUTHORIZED, "401 Unauthorized: the token is invalid\n")
+            }
+            AuthRefusal::ExpiredToken => {
+                (StatusCode::UNAUTHORIZED, "401 Unauthorized: the token has expired\n")
+            }
+            AuthRefusal::NoKeys => (StatusCode::FORBIDDEN, "403 Forbidden: the token names no room keys\n"),
+            AuthRefusal::ForbiddenKey => {
+                (StatusCode::FORBIDDEN, "403 Forbidden: the token is not for this key\n")
+            }
+            AuthRefusal::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, TOO_OFTEN),
+            AuthRefusal::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "503 Service Unavailable: tokens cannot be checked now\n")
+            }
+        };
+        let retry_after = match refusal {
+            AuthRefusal::TooManyRequests(seconds) => Some(seconds),
+            AuthRefusal::Unavailable => Some(1),
+            _ => None,
+        };
+        let mut refused = Refused::new(refusal.cause(), status, text);
+        let headers = refused.response.headers_mut();
+        if let Some(origin) = request.get(header::ORIGIN) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        refused
     }
 
     /// Returns the response.

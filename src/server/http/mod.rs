@@ -35,14 +35,17 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
+use crate::protocol::signaller::handle::Endpoint;
 use crate::server::admission::ConnectionPermit;
-use crate::server::conn::{ClientEndpoint, Shutdown};
+use crate::server::auth::{Grant, RequestToken};
+use crate::server::conn::{AdmittedClient, ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::reload::ReloadableTime;
 use crate::server::signaller::{Admitted, Signaller};
 use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::Turn;
 pub(crate) use access::AccessControl;
+use access::Refused;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 pub(crate) use misdirected::{detect_on_tls_port, reject};
@@ -79,6 +82,8 @@ pub(crate) struct Upgraded<S> {
     pub(crate) client: ClientEndpoint,
     /// The permit of a client behind a proxy, which replaces that of the connection.
     pub(crate) permit: Option<ConnectionPermit>,
+    /// The rights of the client; `None` if all have all.
+    pub(crate) grant: Option<Box<Grant>>,
 }
 
 /// Purpose of a WebSocket.
@@ -138,9 +143,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         () = routes.shutdown.admission_over() => return None,
     };
     match first {
-        FirstRead::Upgrade { response, prefetched, target } => {
-            Some(Upgraded { stream, response, prefetched, target, client: endpoint, permit: None })
-        }
+        FirstRead::Upgrade { response, prefetched, target } => Some(Upgraded {
+            stream,
+            response,
+            prefetched,
+            target,
+            client: endpoint,
+            permit: None,
+            grant: None,
+        }),
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => {
             let stream = Rewind { prefetched, stream, turn: Turn::default() };
@@ -225,7 +236,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         })
         .await
     };
-    let Some(Granted { response, target, client, permit }) = service.granted.lock().take() else {
+    let Some(Granted { response, target, client, permit, grant }) = service.granted.lock().take() else {
         if !finished && service.streams.started.load(Ordering::Relaxed) {
             // The last event of the stream is still to be delivered.
             Pin::new(&mut connection).graceful_shutdown();
@@ -240,7 +251,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),
     };
-    Some(Upgraded { stream, response, prefetched, target, client, permit })
+    Some(Upgraded { stream, response, prefetched, target, client, permit, grant })
 }
 
 /// The event streams of one connection.
@@ -268,6 +279,7 @@ struct Granted {
     target: UpgradeTarget,
     client: ClientEndpoint,
     permit: Option<ConnectionPermit>,
+    grant: Option<Box<Grant>>,
 }
 
 /// The requests of one connection.
@@ -293,6 +305,18 @@ impl HttpService {
         self.routes.access.as_ref().map_or(self.peer, |access| access.endpoint(headers, self.peer))
     }
 
+    /// Returns the rights of the client that sent a request; `None` if all clients have all.
+    async fn authenticate(
+        &self,
+        token: Option<&RequestToken>,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Box<Grant>>, Refused> {
+        let Some(access) = &self.routes.access else { return Ok(None) };
+        let signaller = self.routes.signaller.as_ref();
+        let relayed = signaller.and_then(|signaller| relayed(signaller, request));
+        access.authenticate(token, request.uri().path(), relayed.as_ref(), request.headers()).await
+    }
+
     /// Counts a response that refuses what was asked for.
     fn count_refusal<B>(&self, response: &Response<B>, client: ClientEndpoint) {
         let status = response.status();
@@ -300,7 +324,7 @@ impl HttpService {
             StatusCode::FORBIDDEN => RefusalCause::ForeignOrigin,
             _ => RefusalCause::Request,
         });
-        if status.is_client_error() {
+        if status.is_client_error() || cause == RefusalCause::AuthUnavailable {
             self.routes.refuse(cause, client, Some(status.as_u16()));
         }
     }
@@ -315,17 +339,22 @@ impl HttpService {
 
     /// Returns the response to a request. Never returns if the request is granted an upgrade: hyper grants
     /// none to HTTP/1.0, so the response is left to the WebSocket.
-    async fn respond(&self, request: Request<Incoming>, client: ClientEndpoint) -> Response<ResponseBody> {
+    async fn respond(
+        &self,
+        mut request: Request<Incoming>,
+        client: ClientEndpoint,
+    ) -> Response<ResponseBody> {
         let is_first = !self.requested.swap(true, Ordering::Relaxed);
         if self.routes.shutdown.is_draining() && !is_first && *request.method() == Method::GET {
             // A POST may be for an event stream that is still open.
             return upgrade::unavailable().map(ResponseBody::Full);
         }
+        let access = self.routes.access.as_deref();
+        let token = access.and_then(|access| access.take_token(&mut request));
         let headers = request.headers();
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return upgrade::plain(StatusCode::BAD_REQUEST, TWO_HOSTS).map(ResponseBody::Full);
         }
-        let access = self.routes.access.as_deref();
         if let Some(Err(refused)) = access.map(|access| access.check(headers)) {
             return refused.into_response();
         }
@@ -334,6 +363,11 @@ impl HttpService {
                 SseRoute::NotAnEventStream => {}
                 SseRoute::Respond(response) => return response,
                 SseRoute::Open(variant, first) => {
+                    let granted = self.authenticate(token.as_ref(), &request).await;
+                    let client = match granted {
+                        Ok(grant) => AdmittedClient { endpoint: client, grant },
+                        Err(refused) => return refused.into_response(),
+                    };
                     return events.open(variant, first, headers, client, &self.streams);
                 }
                 SseRoute::Send(sender, message) => {
@@ -355,6 +389,15 @@ impl HttpService {
             Ok(permit) => permit.flatten(),
             Err(refused) => return refused.into_response(),
         };
+        let is_relayed = signaller.is_some_and(|signaller| relayed(signaller, &request).is_some());
+        let grant = match is_relayed || self.routes.websockets && upgrade::is_upgrade(&request) {
+            true => self.authenticate(token.as_ref(), &request).await,
+            false => Ok(None),
+        };
+        let grant = match grant {
+            Ok(grant) => grant,
+            Err(refused) => return refused.into_response(),
+        };
         let (response, target) = match signaller::respond(signaller, &request, origin_is_listed) {
             Some(answer) => answer,
             None if self.routes.websockets => {
@@ -368,10 +411,15 @@ impl HttpService {
             return upgrade::plain(StatusCode::BAD_REQUEST, UPGRADE_BODY).map(ResponseBody::Full);
         }
         let response = upgrade::encode(&response);
-        *self.granted.lock() = Some(Granted { response, target, client, permit });
+        *self.granted.lock() = Some(Granted { response, target, client, permit, grant });
         self.upgrade.notify_one();
         std::future::pending().await
     }
+}
+
+/// Returns the endpoint of the relay that a request is for, if it is one.
+fn relayed<B>(signaller: &Signaller, request: &Request<B>) -> Option<Endpoint> {
+    signaller_admission::match_path(signaller, request.uri().path()).ok().flatten()
 }
 
 /// Reads a body up to its end. Returns false if it is too long or does not arrive in time.

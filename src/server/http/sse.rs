@@ -20,7 +20,7 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, ClientEndpoint, Shared};
+use crate::server::conn::{self, AdmittedClient, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
@@ -133,7 +133,7 @@ impl SseService {
         variant: SseVariant,
         first: Option<Message>,
         headers: &HeaderMap,
-        client: ClientEndpoint,
+        client: AdmittedClient,
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
         let policy = match variant {
@@ -143,7 +143,7 @@ impl SseService {
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return not_found();
         };
-        let permit = match self.shared.admission.admit_stream(client) {
+        let permit = match self.shared.admission.admit_stream(client.endpoint) {
             Ok(permit) => permit,
             Err(kind) if kind.is_of_address() => {
                 return retry_later(StatusCode::TOO_MANY_REQUESTS, headers);

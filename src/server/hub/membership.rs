@@ -11,6 +11,7 @@ use super::{Hub, Outbox};
 use crate::protocol::model::{
     Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,
 };
+use crate::server::auth::Grant;
 use crate::server::telemetry::LimitKind;
 use crate::server::{clock, scratch};
 
@@ -44,6 +45,8 @@ pub(super) struct Uncommon {
     in_flight: usize,
     /// Present if the rate of connections is limited.
     rate: Option<ReadRate>,
+    /// The rights of the client; `None` if all have all. The time at which they expire.
+    grant: Option<(Box<Grant>, Option<Instant>)>,
     /// Present while a room at another node has not answered, or it is not known which node has it.
     pub(super) waiting: Option<Box<Waiting>>,
 }
@@ -62,6 +65,22 @@ impl Membership {
         Membership { hub, peer, outbox, member_of: None, joined: None, uncommon }
     }
 
+    /// Restricts the connection to the rights of its client.
+    #[must_use]
+    pub(in crate::server) fn with_grant(mut self, grant: Option<Box<Grant>>) -> Self {
+        if let Some(grant) = grant {
+            let expires_at = grant.expires_at();
+            self.uncommon.get_or_insert_default().grant = Some((grant, expires_at));
+        }
+        self
+    }
+
+    /// Returns true if the client's rights are not for this room.
+    fn is_forbidden(&self, key: &RoomKey) -> bool {
+        let grant = self.uncommon.as_ref().and_then(|uncommon| uncommon.grant.as_ref());
+        grant.is_some_and(|(grant, _)| !grant.allows(key.as_str()))
+    }
+
     /// Returns the id of the connection.
     pub fn peer(&self) -> PeerId {
         self.peer
@@ -76,6 +95,9 @@ impl Membership {
     /// opened before, unless the command keeps other rooms. Without an effect if a limit is reached, which is
     /// a refusal.
     pub fn enter(&mut self, key: &RoomKey, command: Command) {
+        if self.is_forbidden(key) {
+            return self.refuse(Reason::KeyForbidden);
+        }
         if self.is_waiting() {
             return self.defer(Some(key.clone()), command);
         }
@@ -399,11 +421,12 @@ impl Membership {
 
     /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
     pub(in crate::server) fn deadline(&self) -> Option<Instant> {
-        let Uncommon { pressure, rate, waiting, .. } = &**self.uncommon.as_ref()?;
+        let Uncommon { pressure, rate, waiting, grant, .. } = &**self.uncommon.as_ref()?;
         let pressure = pressure.as_ref().and_then(Pressure::deadline);
         let rate = rate.as_ref().and_then(ReadRate::deadline);
         let waiting = waiting.as_ref().map(|waiting| waiting.deadline());
-        pressure.into_iter().chain(rate).chain(waiting).min()
+        let grant = grant.as_ref().and_then(|(_, expires_at)| *expires_at);
+        pressure.into_iter().chain(rate).chain(waiting).chain(grant).min()
     }
 
     /// Handles what is due at `now`.
@@ -412,9 +435,13 @@ impl Membership {
         if let Some(rate) = &mut uncommon.rate {
             rate.on_timeout(now);
         }
+        let has_expired = uncommon.grant.as_ref().is_some_and(|(_, at)| at.is_some_and(|at| at <= now));
         let is_lost = uncommon.waiting.as_ref().is_some_and(|waiting| waiting.deadline() <= now);
         if uncommon.pressure.as_ref().is_some_and(|pressure| pressure.on_timeout(now)) {
             self.end_pressure();
+        }
+        if has_expired {
+            self.refuse(Reason::TokenExpired);
         }
         if is_lost {
             self.refuse(Reason::Unreachable);

@@ -69,6 +69,8 @@ impl<'a> JsonError<'a> {
             | Reason::Overloaded
             | Reason::TooManyMembers
             | Reason::TooManyJoiners
+            | Reason::KeyForbidden
+            | Reason::TokenExpired
             | Reason::TooManyRooms
             | Reason::MessageTimeout
             | Reason::MessageTooBig

@@ -1,0 +1,346 @@
+//! Clients that need a token: from a file, signed, or accepted by a program of the operator.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::pairs::connect;
+use common::process::Served;
+use common::sse::{Answer, ask, ask_on};
+use common::ws::{Got, Ws, request};
+use common::{TestGateway, eventually, soon};
+use ring::hmac;
+use sigver::config::AuthMethod;
+use sigver::server::RefusalCause;
+use sigver::{Config, Gateway};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A file that is removed when dropped.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, text: &str) -> TempFile {
+        let path = std::env::temp_dir().join(format!("sigver-auth-{name}-{}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        TempFile(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn gateway(method: AuthMethod) -> TestGateway {
+    TestGateway::configured(|config| {
+        config.access.auth.method = method;
+        config.protocol = "auto,signaller".parse().unwrap();
+    })
+    .await
+}
+
+async fn with_tokens(name: &str, tokens: &str) -> (TestGateway, TempFile) {
+    let file = TempFile::new(name, tokens);
+    (gateway(AuthMethod::TokenFile(file.0.clone())).await, file)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn jwt(claims: &str) -> String {
+    let message =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes())))
+}
+
+/// Sends a request for a WebSocket with more headers.
+async fn upgrade(gateway: &TestGateway, path: &str, headers: &str) -> Answer {
+    let request = request(path).replace("\r\n\r\n", &format!("\r\n{headers}\r\n"));
+    ask_on(gateway.tcp().await, &request).await
+}
+
+fn refused(gateway: &TestGateway, cause: RefusalCause) -> u64 {
+    let counts = gateway.status.report(sigver::StatusQuery::default()).refused;
+    counts.into_iter().find(|(of, _)| *of == cause).unwrap().1
+}
+
+#[tokio::test]
+async fn token_is_taken_from_three_places_and_echoed_in_none() {
+    let (gateway, _file) = with_tokens("places", "good *\n").await;
+    for (path, headers, status) in [
+        ("/k", "", 401),
+        ("/k?token=bad", "", 401),
+        ("/k?token=", "", 401),
+        ("/k?token=good", "", 101),
+        ("/k?x=1&token=good&favored", "", 101),
+        ("/k", "Authorization: Bearer good\r\n", 101),
+        ("/k", "Authorization: Bearer bad\r\n", 401),
+        ("/k", "Authorization: Basic good\r\n", 401),
+        ("/k", "Sec-WebSocket-Protocol: token.good\r\n", 101),
+        ("/k", "Sec-WebSocket-Protocol: token.bad, chat\r\n", 401),
+        ("/listen/abc", "", 401),
+        ("/connect/abc", "", 401),
+        ("/listen/abc?token=good", "", 101),
+    ] {
+        let answer = upgrade(&gateway, path, headers).await;
+        assert_eq!(answer.status, status, "{path} {headers}");
+        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+        assert_eq!(answer.header("sec-websocket-protocol"), None);
+    }
+    let answer = upgrade(&gateway, "/k", "Sec-WebSocket-Protocol: token.good, chat\r\n").await;
+    assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("chat")));
+    assert_eq!(refused(&gateway, RefusalCause::MissingToken), 5);
+    assert_eq!(refused(&gateway, RefusalCause::InvalidToken), 3);
+    // Health checks and the preflight of event streams need none.
+    assert_eq!(ask(gateway.address, "GET", "/", &[], "").await.status, 200);
+    let asked = [("Origin", "http://a"), ("Access-Control-Request-Method", "POST")];
+    assert_eq!(ask(gateway.address, "OPTIONS", "/", &asked, "").await.status, 204);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn key_in_a_path_is_checked_before_the_upgrade() {
+    let (gateway, _file) = with_tokens("paths", "one room salle*\nlisteners abc\n").await;
+    for (path, status) in [
+        ("/room?token=one", 101),
+        ("/r%6Fom?token=one", 403),
+        ("/other?token=one", 403),
+        ("/salle%20de%20th%C3%A9?token=one", 101),
+        ("/?token=one", 101),
+        ("/listen/abc?token=one", 403),
+        ("/listen/abc?token=listeners", 101),
+        ("/listen/abcd?token=listeners", 403),
+    ] {
+        assert_eq!(upgrade(&gateway, path, "").await.status, status, "{path}");
+    }
+    assert_eq!(refused(&gateway, RefusalCause::ForbiddenKey), 4);
+    // The room of the key is the same as without a token.
+    let mut first = gateway.ws("/room?token=one").await;
+    assert!(first.binary(&connect(11, &[])).await);
+    first.expect(&[Got::binary("2001")]).await;
+    let mut second = gateway.ws("/room?x=1&token=one").await;
+    assert!(second.binary(&connect(12, &[])).await);
+    second.expect(&[Got::binary("2000")]).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn key_in_a_message_is_checked_where_the_room_is_entered() {
+    let (gateway, _file) = with_tokens("messages", "one room\n").await;
+    for (allowed, refused) in [
+        (r#"{"open":"room"}"#, r#"{"open":"other"}"#),
+        (r#"{"join":"room"}"#, r#"{"join":"other"}"#),
+        (r#"{"key":"room"}"#, r#"{"key":"other"}"#),
+    ] {
+        let mut client = gateway.ws("/?token=one").await;
+        assert!(client.text(refused).await);
+        assert_eq!(client.expect_close(1008).await, "the token is not for this key", "{refused}");
+        let mut client = gateway.ws("/?token=one").await;
+        assert!(client.text(allowed).await);
+        let answer = client.message().await;
+        assert!(!matches!(answer, Got::Close(Some(1008), _)), "{allowed}: {answer:?}");
+    }
+    eventually("the end of the rooms", || gateway.rooms() == 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn event_stream_needs_a_token_and_stays_in_its_keys() {
+    let (gateway, _file) = with_tokens("events", "one room\n").await;
+    let events = [("Accept", "text/event-stream"), ("Origin", "http://a.example")];
+    let mut answer = ask(gateway.address, "GET", "/", &events, "").await;
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (401, Some("http://a.example"))
+    );
+    assert_eq!(answer.text().await, "401 Unauthorized: a token is needed\n");
+    // As sigver 8.1, whose key is in the query.
+    let mut stream = ask(gateway.address, "GET", "/?token=one&open=room", &events, "").await;
+    stream.expect(&[":ok"]).await;
+    assert!(stream.event().await.contains("\"isKeyOk\":true"));
+    let mut stream = ask(gateway.address, "GET", "/?open=other&token=one", &events, "").await;
+    stream.expect(&[":ok"]).await;
+    let end = stream.event().await;
+    assert!(!end.contains("\"isKeyOk\":true"), "{end}");
+    assert_eq!(gateway.rooms(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn connection_ends_when_its_token_expires() {
+    let file = TempFile::new("jwt", SECRET);
+    let gateway = gateway(AuthMethod::Jwt(file.0.clone())).await;
+    let expired = jwt(&format!(r#"{{"keys":"*","exp":{}}}"#, now() - 1));
+    assert_eq!(upgrade(&gateway, &format!("/k?token={expired}"), "").await.status, 401);
+    assert_eq!(refused(&gateway, RefusalCause::ExpiredToken), 1);
+    let foreign = jwt(r#"{"keys":"other"}"#);
+    assert_eq!(upgrade(&gateway, &format!("/k?token={foreign}"), "").await.status, 403);
+    assert_eq!(upgrade(&gateway, &format!("/k?token={}", jwt("{}")), "").await.status, 403);
+
+    let token = jwt(&format!(r#"{{"keys":["k"],"exp":{}}}"#, now() + 2));
+    let mut client = gateway.ws(&format!("/k?token={token}")).await;
+    assert!(client.binary(&connect(11, &[])).await);
+    client.expect(&[Got::binary("2001")]).await;
+    assert_eq!(client.expect_close(1008).await, "the token has expired");
+    let lasting = jwt(&format!(r#"{{"keys":["k"],"exp":{}}}"#, now() + 3600));
+    drop(gateway.ws(&format!("/k?token={lasting}")).await);
+    gateway.stop().await;
+}
+
+/// A program that decides about tokens, which counts the questions.
+struct Program {
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Program {
+    async fn start(answer: fn(&str) -> &'static str) -> Program {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/check", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await.unwrap());
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let head = String::from_utf8(head).unwrap();
+                    assert!(head.starts_with("GET /check HTTP/1.1\r\n"), "{head}");
+                    let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+                    let _ = stream.write_all(answer(token.unwrap()).as_bytes()).await;
+                });
+            }
+        });
+        Program { url, asked }
+    }
+}
+
+fn decide(token: &str) -> &'static str {
+    match token {
+        "all" => "HTTP/1.1 204 No Content\r\n\r\n",
+        "room" => "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"keys\":[\"room\"]}",
+        "no" => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        "often" => "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+        "broken" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        "error" => "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+        "silent" => "",
+        _ => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+    }
+}
+
+#[tokio::test]
+async fn program_decides_and_its_answers_are_kept() {
+    let program = Program::start(decide).await;
+    let gateway = gateway(AuthMethod::Callout(program.url.clone())).await;
+    for _ in 0..3 {
+        for (path, status) in [
+            ("/room?token=all", 101),
+            ("/room?token=room", 101),
+            ("/other?token=room", 403),
+            ("/room?token=no", 403),
+            ("/room?token=unknown", 401),
+            ("/room", 401),
+        ] {
+            assert_eq!(upgrade(&gateway, path, "").await.status, status, "{path}");
+        }
+    }
+    assert_eq!(program.asked.load(Ordering::SeqCst), 4);
+    // These are not kept.
+    for _ in 0..2 {
+        let answer = upgrade(&gateway, "/room?token=often", "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("7")));
+        for token in ["broken", "error", "silent"] {
+            let answer = upgrade(&gateway, &format!("/room?token={token}"), "").await;
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{token}");
+        }
+    }
+    assert_eq!(program.asked.load(Ordering::SeqCst), 12);
+    assert_eq!(refused(&gateway, RefusalCause::AuthUnavailable), 6);
+    assert_eq!(refused(&gateway, RefusalCause::TooManyTokenRequests), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn program_that_does_not_answer_is_503_within_the_timeout() {
+    let full = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", full.local_addr().unwrap());
+    let gateway = TestGateway::configured(|config| {
+        config.access.auth.method = AuthMethod::Callout(url);
+        config.access.auth.callout_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let clients = (0..5).map(|_| upgrade(&gateway, "/k?token=x", ""));
+    let answers = soon("the answers", futures_util::future::join_all(clients)).await;
+    assert!(answers.iter().all(|answer| answer.status == 503));
+    drop(full);
+    assert_eq!(upgrade(&gateway, "/k?token=x", "").await.status, 503);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn reload_reads_the_tokens_again() {
+    let file = TempFile::new("reload", "old *\n");
+    let mut config = Config::default().with_address("127.0.0.1", 0);
+    config.access.auth.method = AuthMethod::TokenFile(file.0.clone());
+    let gateway = Gateway::bind(config.clone()).await.unwrap();
+    let (address, reloader) = (gateway.local_addr().unwrap(), gateway.reloader());
+    tokio::spawn(gateway.run_until(std::future::pending()));
+    let status = async |token: &str| {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        ask_on(stream, &request(&format!("/k?token={token}"))).await.status
+    };
+    let mut connected = {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        Ws::open(stream, "/k?token=old").await
+    };
+    std::fs::write(&file.0, "new *\n").unwrap();
+    assert_eq!([status("old").await, status("new").await], [101, 401]);
+    reloader.reload(&config).unwrap();
+    assert_eq!([status("old").await, status("new").await], [401, 101]);
+    // A bad file keeps the tokens, and who is connected stays.
+    std::fs::write(&file.0, "alone\n").unwrap();
+    let error = reloader.reload(&config).unwrap_err().to_string();
+    assert!(error.contains("line 1: no room key") && !error.contains("alone"), "{error}");
+    assert_eq!([status("old").await, status("new").await], [401, 101]);
+    assert!(connected.binary(&connect(11, &[])).await);
+    connected.expect(&[Got::binary("2001")]).await;
+}
+
+#[tokio::test]
+async fn log_has_no_token() {
+    let file = TempFile::new("log", "s3cret room\n");
+    let method = format!("token-file:{}", file.0.display());
+    let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--log", "trace", "--auth", &method];
+    let served = Served::start(&args).await;
+    for (path, header) in [
+        ("/room?token=s3cret", ""),
+        ("/other?token=s3cret", ""),
+        ("/room?token=s3cretbad", ""),
+        ("/room", "Authorization: Bearer s3cret\r\n"),
+        ("/room", "Sec-WebSocket-Protocol: token.s3cret\r\n"),
+    ] {
+        let request = request(path).replace("\r\n\r\n", &format!("\r\n{header}\r\n"));
+        ask_on(served.tcp().await, &request).await;
+    }
+    served.signal("TERM").await;
+    let log = served.end().await.2;
+    assert!(log.contains("a token that is not for the room key") && !log.contains("s3cret"), "{log}");
+}

@@ -15,7 +15,7 @@ use sigver::cli::{self, Outcome, ProcessInputs};
 use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::telemetry::Format;
-use sigver::server::{ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit};
+use sigver::server::{ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit};
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -198,7 +198,7 @@ async fn reload_when_asked(
                 let (changed, needs_restart) = (list(changed), list(needs_restart));
                 tracing::info!(changed, needs_restart, "reloaded the certificates and the configuration");
             }
-            Err(error) => tracing::error!(error, "not reloaded: the former settings stay in force"),
+            Err(error) => tracing::error!(%error, "not reloaded: the former settings stay in force"),
         }
         service_manager::notify_reloaded();
         if let Some(request) = request {
@@ -222,14 +222,18 @@ fn reload(
     command_line: &CommandLine,
     reloader: &Reloader,
     log_filter: Option<&LogFilterHandle>,
-) -> Result<ReloadReport, String> {
+) -> Result<ReloadReport, ReloadError> {
     let (config, warnings) = match command_line.parse() {
         Outcome::Run(config, warnings) => (config, warnings),
-        Outcome::Fail(message) | Outcome::UsageError(message) => return Err(message),
-        Outcome::Print(_) | Outcome::Check(..) => return Err("the command line does not serve".to_owned()),
+        Outcome::Fail(message) | Outcome::UsageError(message) => {
+            return Err(ReloadError::Unreadable(message));
+        }
+        Outcome::Print(_) | Outcome::Check(..) => {
+            return Err(ReloadError::Unreadable("the command line does not serve".to_owned()));
+        }
     };
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let report = reloader.reload(&config).map_err(|error| error.to_string())?;
+    let report = reloader.reload(&config)?;
     if let Some(log_filter) = log_filter {
         log_filter.replace(config.log);
     }

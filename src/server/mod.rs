@@ -35,6 +35,6 @@ pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;
 pub use refusals::RefusalCause;
-pub use reload::{ReloadReport, ReloadRequest, ReloadRequests, Reloader};
+pub use reload::{ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader};
 pub use tls::{ContentError, FileRole, TlsError};
 pub use unix_socket::UnixSocketError;

@@ -119,13 +119,25 @@ impl Reloader {
     }
 }
 
+/// Error because of which a reload leaves everything as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// A configuration that cannot be read, with the message for the administrator.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A configuration that is contradictory, or whose files are invalid.
+    #[error(transparent)]
+    Invalid(#[from] StartError),
+}
+
 /// A request to reload, made on the admin listener.
 #[derive(Debug)]
-pub struct ReloadRequest(oneshot::Sender<Result<ReloadReport, String>>);
+pub struct ReloadRequest(oneshot::Sender<Result<ReloadReport, ReloadError>>);
 
 impl ReloadRequest {
     /// Answers the request: with the report, or with the error because of which everything stays as it was.
-    pub fn respond(self, result: Result<ReloadReport, String>) {
+    pub fn respond(self, result: Result<ReloadReport, ReloadError>) {
         // Fails if the administrator has disconnected.
         let _ = self.0.send(result);
     }
@@ -149,7 +161,7 @@ pub(super) struct ReloadSender(mpsc::Sender<ReloadRequest>);
 
 impl ReloadSender {
     /// Returns the result of a reload; `None` if the program does none.
-    pub(super) async fn request(&self) -> Option<Result<ReloadReport, String>> {
+    pub(super) async fn request(&self) -> Option<Result<ReloadReport, ReloadError>> {
         let (sender, result) = oneshot::channel();
         self.0.send(ReloadRequest(sender)).await.ok()?;
         result.await.ok()

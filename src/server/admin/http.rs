@@ -235,7 +235,7 @@ impl AdminService {
             Some(Ok(report)) => (StatusCode::OK, ReloadResponse { reloaded: true, error: None, report }),
             Some(Err(error)) => {
                 let report = ReloadReport::default();
-                let response = ReloadResponse { reloaded: false, error: Some(error), report };
+                let response = ReloadResponse { reloaded: false, error: Some(error.to_string()), report };
                 (StatusCode::UNPROCESSABLE_ENTITY, response)
             }
             None => {

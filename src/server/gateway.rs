@@ -17,6 +17,8 @@ use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::auth::{AuthError, Authenticator, Verifier};
+#[cfg(feature = "cluster")]
+use super::cluster::{ClusterNode, NodeSettings};
 use super::conn::Shared;
 use super::http::{AccessControl, Routes, SseService};
 use super::listener::ListenError;
@@ -152,6 +154,17 @@ impl Gateway {
     pub fn with_log_counts(mut self, counts: Arc<LogCounts>) -> Gateway {
         self.status.log = Some(counts);
         self
+    }
+
+    /// Makes the gateway a node of a cluster, within the current Tokio runtime: its rooms are those of all
+    /// nodes. Event streams and pipes of signaller stay at one node.
+    ///
+    /// # Errors
+    /// The address for links cannot be listened on, or the system has no randomness.
+    #[cfg(feature = "cluster")]
+    pub async fn join_cluster(&self, settings: NodeSettings) -> io::Result<Arc<ClusterNode>> {
+        let shared = &self.frontend.shared;
+        ClusterNode::start(settings, &shared.hub, &shared.memory).await
     }
 
     /// Returns the addresses that the gateway listens on.

@@ -99,6 +99,11 @@ impl RoomKey {
         &self.text
     }
 
+    /// Returns the number of the room among those with this text.
+    pub fn partition(&self) -> u8 {
+        self.partition
+    }
+
     /// Returns the key with another text, in the room of the same number.
     #[must_use]
     pub fn with_text(&self, text: &str) -> Self {

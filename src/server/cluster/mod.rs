@@ -1,15 +1,19 @@
 //! The nodes of a cluster and the links between them, by which a connection of one node is in a room of
 //! another.
 
+mod engine;
 mod far;
 mod guest;
 mod link;
+mod node;
 mod queue;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod wire;
 
+pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NodeEntry, Renewal};
 pub use far::FarLink;
 pub use link::{LinkObserver, Links};
+pub use node::{ClusterNode, NodeReport, NodeSettings};
 pub use tls::{KnownNodes, NodePublicKey};

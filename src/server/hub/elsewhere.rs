@@ -11,6 +11,7 @@ use super::pressure::{Pressure, PressureCause};
 use super::room_cell::RoomCell;
 use super::{Hold, Location, Outbox};
 use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
+use crate::server::clock;
 use crate::server::memory::MemoryBudget;
 
 /// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
@@ -33,7 +34,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn new(asked: Option<(Arc<RoomCell>, bool)>) -> Self {
-        let deadline = Instant::now() + PLACE_TIMEOUT;
+        let deadline = clock::now() + PLACE_TIMEOUT;
         Waiting { asked, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
     }
 

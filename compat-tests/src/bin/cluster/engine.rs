@@ -1,0 +1,114 @@
+//! The scripts of the engine on a real Redis, reply by reply.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use sigver::protocol::cluster::{Claim, ClaimResult, Generation, NodeId};
+use sigver::server::cluster::{Engine, EngineAddress, NodeEntry, Renewal};
+use tokio::time::sleep;
+
+use super::redis::TestRedis;
+
+const A: NodeId = NodeId(0xa);
+const B: NodeId = NodeId(0xb);
+
+/// Tries the scripts; about ten seconds, most of them the grace of a new generation.
+pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
+    let address = EngineAddress::parse(&redis.url(), "scripts", None)?;
+    let engine = Engine::open(&address).await?;
+    let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None).await?)?;
+    ensure!(others.is_empty(), "the first node sees {others:?}");
+    let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
+    ensure!(same == generation && others == [(A, entry("10.0.0.1:1"))], "the second sees {others:?}");
+
+    let room = engine.room_name("secret", 0);
+    ensure!(room != engine.room_name("secret", 1) && room != engine.room_name("secret2", 0), "one name");
+    ensure!(!format!("{room:?}").contains("secret"), "the name shows the key");
+    let claim = |node, number| Claim { node, number };
+    let wait = engine.claim(&room, claim(A, 1), None, generation, 0).await?;
+    ensure!(matches!(wait, ClaimResult::Wait(1_000..=6_000)), "a free name in the grace: {wait:?}");
+    grace(&engine).await?;
+    let granted = engine.claim(&room, claim(A, 2), None, generation, 0).await?;
+    ensure!(granted == ClaimResult::Granted, "a free name: {granted:?}");
+    let newer = engine.claim(&room, claim(A, 4), None, generation, 0).await?;
+    ensure!(newer == ClaimResult::Granted, "a newer claim of the same node: {newer:?}");
+    let late = engine.claim(&room, claim(A, 3), None, generation, 0).await?;
+    ensure!(late == ClaimResult::Wait(0), "a late claim: {late:?}");
+    for over in [None, Some(claim(A, 4))] {
+        let held = engine.claim(&room, claim(B, 1), over, generation, 0).await?;
+        let lease = matches!(held, ClaimResult::Held(holder, 1..=6_000) if holder == claim(A, 4));
+        ensure!(lease, "a name of a node with a lease: {held:?}");
+    }
+    let other = engine.claim(&room, claim(B, 2), None, generation - 1, 0).await?;
+    ensure!(other == ClaimResult::OtherGeneration, "a claim for other data: {other:?}");
+    let stranger =
+        engine.claim(&engine.room_name("x", 0), claim(NodeId(0xc), 1), None, generation, 0).await?;
+    ensure!(stranger == ClaimResult::Wait(0), "a node without a lease: {stranger:?}");
+    // The clock of Redis went on by seconds, that of the node by none: it has leapt.
+    sleep(Duration::from_millis(1_200)).await;
+    let leapt = engine.claim(&room, claim(A, 5), None, generation, 0).await?;
+    ensure!(leapt == ClaimResult::OtherGeneration, "a clock that leapt: {leapt:?}");
+    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300)).await?)?;
+
+    let (kept, fresh) = (engine.room_name("secret", 0), engine.room_name("y", 0));
+    let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
+    ensure!(engine.keep(A, &claims, generation).await? == Some(vec![]), "own claims are not kept");
+    let lost = engine.keep(B, &[(kept, claim(B, 3))], generation).await?;
+    ensure!(lost == Some(vec![0]), "a claim to a name of another node: {lost:?}");
+    ensure!(engine.keep(A, &claims, generation - 1).await?.is_none(), "claims are kept for other data");
+    engine.release(&fresh, claim(A, 8), generation).await?;
+    renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
+    let held = engine.claim(&fresh, claim(B, 4), None, generation, 0).await?;
+    ensure!(matches!(held, ClaimResult::Held(..)), "released by another claim: {held:?}");
+    engine.release(&fresh, claim(A, 9), generation).await?;
+    let free = engine.claim(&fresh, claim(B, 5), None, generation, 0).await?;
+    ensure!(free == ClaimResult::Granted, "a released name: {free:?}");
+
+    engine.leave(A).await?;
+    ensure!(
+        engine.renew(A, &entry("10.0.0.1:1"), None).await? == Renewal::Buried,
+        "a node that left is back"
+    );
+    let free = engine.claim(&room, claim(B, 6), None, generation, 0).await?;
+    ensure!(free == ClaimResult::Granted, "a name of a node that left: {free:?}");
+    // Another process at the address of B.
+    renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None).await?)?;
+    ensure!(
+        engine.renew(B, &entry("10.0.0.2:1"), None).await? == Renewal::Buried,
+        "two nodes at one address"
+    );
+
+    redis.restart_empty().await?;
+    ensure!(engine.renew(A, &entry("10.0.0.1:1"), None).await.is_err(), "the connection outlives its Redis");
+    let engine = Engine::open(&address).await?;
+    let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None).await?)?;
+    ensure!(new > generation, "an empty Redis has the old generation");
+    println!("scripts: every reply as expected");
+    Ok(())
+}
+
+/// Waits for the end of the grace of a new generation; both nodes renew their leases meanwhile.
+async fn grace(engine: &Engine) -> Result<()> {
+    for _ in 0..7 {
+        sleep(Duration::from_millis(1_000)).await;
+        renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_100)).await?)?;
+        renewed(engine.renew(B, &entry("10.0.0.2:1"), Some(1_100)).await?)?;
+    }
+    Ok(())
+}
+
+fn entry(address: &str) -> NodeEntry {
+    NodeEntry {
+        address: address.to_owned(),
+        public_key: vec![1, 2, 3],
+        version: "22.0.0".to_owned(),
+        name: "a node".to_owned(),
+    }
+}
+
+fn renewed(renewal: Renewal) -> Result<(Generation, Vec<(NodeId, NodeEntry)>)> {
+    match renewal {
+        Renewal::Renewed(view, others) => Ok((view.generation, others)),
+        Renewal::Buried => anyhow::bail!("the node was buried"),
+    }
+}

@@ -1,0 +1,54 @@
+//! Clients of all dialects through nodes in turn, compared with one server.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use sigver::tools::client::protocol::Protocol;
+use sigver::tools::dial::Target;
+use sigver::tools::matrix::result::{MatrixResult, PairResult, Verdict};
+use sigver::tools::matrix::run::{MatrixPlan, run};
+
+use super::balancer;
+use super::node::NodeProcess;
+
+/// Measures every pair of dialects with each client at the next of three nodes; what differs from one server
+/// fails.
+pub(crate) async fn check(program: &Path, engine: &str) -> Result<()> {
+    let single = NodeProcess::start(program, None).await?;
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(NodeProcess::start(program, Some(engine)).await?);
+    }
+    // The first generation gives no name away before its grace is over.
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    let balancer = balancer::start(nodes.iter().map(|node| node.address).collect()).await?;
+    let (expected, found) = tokio::join!(measure(single.address), measure(balancer));
+    let (expected, found) = (expected?, found?);
+    let mut different = Vec::new();
+    let pairs =
+        |result: &MatrixResult| result.pairs.iter().chain(&result.control).cloned().collect::<Vec<_>>();
+    for (expected, found) in pairs(&expected).into_iter().zip(pairs(&found)) {
+        // The way in which clients fail that cannot work together depends on when their frames arrive.
+        let both_fail =
+            [&expected, &found].iter().all(|result| matches!(result.verdict, Verdict::Failed { .. }));
+        if !both_fail && format!("{:?}", expected.verdict) != format!("{:?}", found.verdict) {
+            different
+                .push(format!("{:?}: {:?}, on one server {:?}", found.pair, found.verdict, expected.verdict));
+        }
+    }
+    ensure!(different.is_empty(), "{} pairs differ:\n{}", different.len(), different.join("\n"));
+    let works = |result: &&PairResult| !matches!(result.verdict, Verdict::Failed { .. });
+    let working = found.pairs.iter().filter(works).count();
+    ensure!(working > found.pairs.len() / 2, "only {working} of {} pairs work", found.pairs.len());
+    println!("interop: {} pairs of dialects through three nodes as on one server", found.pairs.len());
+    Ok(())
+}
+
+async fn measure(address: SocketAddr) -> Result<MatrixResult> {
+    let target = Target::parse(&format!("ws://{address}"))?;
+    // Pipes of signaller stay at one node.
+    let protocols: Vec<_> = Protocol::all().filter(|protocol| *protocol != Protocol::Signaller).collect();
+    let plan = MatrixPlan { jobs: 64, ..MatrixPlan::new(&protocols) };
+    Ok(run(&target, "cluster", &plan, |_| {}).await)
+}

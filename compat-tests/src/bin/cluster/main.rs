@@ -1,0 +1,51 @@
+//! A cluster on a real Redis, which is started here: its scripts, and clients of all dialects at three nodes.
+
+mod balancer;
+mod engine;
+mod interop;
+mod node;
+mod redis;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use node::NodeOptions;
+use redis::TestRedis;
+
+/// Tries a cluster on a real Redis.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The Redis server, or Valkey's
+    #[arg(long, default_value = "redis-server")]
+    redis: String,
+    #[command(subcommand)]
+    command: Option<TestCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TestCommand {
+    /// Only the scripts
+    Scripts,
+    /// Only clients of all dialects
+    Interop,
+    /// One node, for the others
+    Node(NodeOptions),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(TestCommand::Node(node)) = &options.command {
+        return node::run(node).await;
+    }
+    let program = std::env::current_exe()?;
+    let mut server = TestRedis::start(&options.redis).await?;
+    let all = options.command.is_none();
+    if all || matches!(options.command, Some(TestCommand::Scripts)) {
+        engine::check(&mut server).await?;
+    }
+    if all || matches!(options.command, Some(TestCommand::Interop)) {
+        interop::check(&program, &server.url()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,410 @@
+//! The engine of a cluster: Redis 7 or Valkey, which decides by scripts which node has a name.
+//!
+//! All keys are in one hash slot. A claim goes to the process of Redis whose data were renewed over the same
+//! connection, so that none can reach a process whose loss of data was not noticed: there is one connection,
+//! and after any error it is opened again.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::sentinel::{SentinelClient, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue as _, IntoConnectionInfo as _, Script,
+    Value,
+};
+use ring::hmac;
+use thiserror::Error;
+
+use super::NodePublicKey;
+use crate::protocol::cluster::{
+    Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
+};
+
+/// Longest time that Redis may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time after which Redis forgets a claim that is not kept, in milliseconds.
+const CLAIM_TTL: Millis = 600_000;
+/// Most claims that are kept by one call, which blocks Redis for some milliseconds.
+pub const MAX_KEPT: usize = 500;
+
+/// Redis does not answer as it should.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The address cannot be understood.
+    #[error("not an address of Redis: {0}")]
+    Address(&'static str),
+    /// Redis reports an error, or cannot be reached.
+    #[error("{0}")]
+    Redis(#[from] redis::RedisError),
+    /// An answer is not one of the scripts.
+    #[error("an answer that no script gives")]
+    Answer,
+    /// Redis would forget claims while they are used.
+    #[error("Redis evicts keys: set maxmemory-policy to noeviction, or use another instance")]
+    Evicts,
+}
+
+impl From<redis::ParsingError> for EngineError {
+    fn from(_: redis::ParsingError) -> Self {
+        EngineError::Answer
+    }
+}
+
+/// The address of the engine, and the name of the cluster in it.
+#[derive(Clone)]
+pub struct EngineAddress {
+    servers: Vec<ConnectionInfo>,
+    /// The name of the primary that sentinels know; without one, the server is the engine itself.
+    primary: Option<String>,
+    name: String,
+}
+
+/// Shows neither addresses nor passwords.
+impl fmt::Debug for EngineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EngineAddress({})", self.name)
+    }
+}
+
+impl EngineAddress {
+    /// Parses `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, or
+    /// `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/primary`. `name` is that of the
+    /// cluster, and `password` replaces one in the address.
+    ///
+    /// # Errors
+    /// The address is none of these.
+    pub fn parse(address: &str, name: &str, password: Option<&str>) -> Result<Self, EngineError> {
+        let (scheme, rest) = address.split_once("://").ok_or(EngineError::Address("it has no scheme"))?;
+        let (base, is_sentinel) = match scheme {
+            "redis" | "rediss" => (scheme, false),
+            "redis+sentinel" => ("redis", true),
+            "rediss+sentinel" => ("rediss", true),
+            _ => return Err(EngineError::Address("the scheme is none of redis, rediss, redis+sentinel")),
+        };
+        let (urls, primary) = if is_sentinel {
+            let (hosts, primary) =
+                rest.rsplit_once('/').ok_or(EngineError::Address("it does not name the primary"))?;
+            let (login, hosts) = hosts.rsplit_once('@').map_or(("", hosts), |(login, hosts)| (login, hosts));
+            let at = if login.is_empty() { "" } else { "@" };
+            let urls = hosts.split(',').map(|host| {
+                let port = if host.contains(':') { "" } else { ":26379" };
+                format!("{base}://{login}{at}{host}{port}")
+            });
+            (urls.collect(), Some(primary.to_owned()).filter(|primary| !primary.is_empty()))
+        } else {
+            (vec![address.to_owned()], None)
+        };
+        if is_sentinel && primary.is_none() {
+            return Err(EngineError::Address("it does not name the primary"));
+        }
+        let mut servers = Vec::new();
+        for url in urls {
+            let mut server = url.into_connection_info()?;
+            if let Some(password) = password {
+                let settings = server.redis_settings().clone().set_password(password);
+                server = server.set_redis_settings(settings);
+            }
+            servers.push(server);
+        }
+        Ok(EngineAddress { servers, primary, name: name.to_owned() })
+    }
+}
+
+/// The entry of a node in the engine: how others reach and know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Host and port.
+    pub address: String,
+    /// The public key of its links.
+    pub public_key: NodePublicKey,
+    /// The version of the program.
+    pub version: String,
+    /// A name for people.
+    pub name: String,
+}
+
+impl NodeEntry {
+    fn to_text(&self) -> String {
+        let key = data_encoding::BASE64.encode(&self.public_key);
+        format!("{} {key} {} {}", self.address, self.version, self.name)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut words = text.splitn(4, ' ');
+        let mut next = || words.next().map(str::to_owned);
+        let (address, key) = (next()?, next()?);
+        let public_key = data_encoding::BASE64.decode(key.as_bytes()).ok()?;
+        Some(NodeEntry { address, public_key, version: next()?, name: next()? })
+    }
+}
+
+/// The answer to a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease lasts on.
+    Renewed(EngineView, Vec<(NodeId, NodeEntry)>),
+    /// The node has said that it ends, or another process has its address.
+    Buried,
+}
+
+/// The name of a room in the engine, which does not show its key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NameHash(String);
+
+/// A connection to the engine.
+#[derive(Clone)]
+pub struct Engine {
+    connection: MultiplexedConnection,
+    /// The id of the process of Redis.
+    process: String,
+    prefix: String,
+    key: hmac::Key,
+    scripts: Scripts,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.prefix)
+    }
+}
+
+#[derive(Clone)]
+struct Scripts {
+    renew: Script,
+    claim: Script,
+    keep: Script,
+    release: Script,
+    leave: Script,
+}
+
+impl Engine {
+    /// Connects to the engine; to the primary that the first sentinel that answers knows, if there are any.
+    ///
+    /// # Errors
+    /// It cannot be reached, or would forget claims.
+    pub async fn open(address: &EngineAddress) -> Result<Engine, EngineError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        let mut connection = match &address.primary {
+            Some(primary) => {
+                let servers = address.servers.clone();
+                let mut client =
+                    SentinelClient::build(servers, primary.clone(), None, SentinelServerType::Master)?;
+                client.get_async_connection_with_config(&config).await?
+            }
+            None => {
+                let server = address.servers.first().ok_or(EngineError::Address("it names no server"))?;
+                Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await?
+            }
+        };
+        let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let process = field("run_id:").ok_or(EngineError::Answer)?.to_owned();
+        let is_bounded = field("maxmemory:").is_some_and(|bytes| bytes != "0");
+        if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") {
+            return Err(EngineError::Evicts);
+        }
+        let scripts = Scripts {
+            renew: Script::new(include_str!("scripts/renew.lua")),
+            claim: Script::new(include_str!("scripts/claim.lua")),
+            keep: Script::new(include_str!("scripts/keep.lua")),
+            release: Script::new(include_str!("scripts/release.lua")),
+            leave: Script::new(include_str!("scripts/leave.lua")),
+        };
+        Ok(Engine {
+            connection,
+            process,
+            prefix: format!("sigver:{{{}}}", address.name),
+            key: hmac::Key::new(hmac::HMAC_SHA256, address.name.as_bytes()),
+            scripts,
+        })
+    }
+
+    /// Returns the name of a room: a hash of its key, so that the engine does not know what lets peers in.
+    pub fn room_name(&self, text: &str, partition: u8) -> NameHash {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&[b'r', partition]);
+        context.update(text.as_bytes());
+        let tag = context.sign();
+        NameHash(data_encoding::HEXLOWER.encode(tag.as_ref().get(..16).unwrap_or_default()))
+    }
+
+    /// Renews the lease of a node. `since` is the time since the sending of its last renewal that was
+    /// answered.
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn renew(
+        &self,
+        node: NodeId,
+        entry: &NodeEntry,
+        since: Option<Millis>,
+    ) -> Result<Renewal, EngineError> {
+        let since = since.map_or(String::new(), |since| since.to_string());
+        let answer: Vec<Value> = self
+            .scripts
+            .renew
+            .key(self.nodes())
+            .key(self.who())
+            .key(self.data())
+            .arg(node_text(node))
+            .arg(LEASE_TIMEOUT)
+            .arg(entry.to_text())
+            .arg(&self.process)
+            .arg(since)
+            .invoke_async(&mut self.connection.clone())
+            .await?;
+        let mut answer = answer.into_iter();
+        let generation = String::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
+        if generation == "buried" {
+            return Ok(Renewal::Buried);
+        }
+        let generation = generation.parse().map_err(|_| EngineError::Answer)?;
+        let age = i64::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
+        let mut others = Vec::new();
+        while let (Some(node), Some(entry)) = (answer.next(), answer.next()) {
+            let node = parse_node(&String::from_redis_value(node)?).ok_or(EngineError::Answer)?;
+            // A node of another version may write entries of another form.
+            let Some(entry) = NodeEntry::from_text(&String::from_redis_value(entry)?) else { continue };
+            others.push((node, entry));
+        }
+        let nodes = others.iter().map(|(node, _)| *node).collect();
+        let age = u64::try_from(age).unwrap_or(0);
+        Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others))
+    }
+
+    /// Claims a name. `since` is as in [`renew`](Self::renew).
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn claim(
+        &self,
+        name: &NameHash,
+        claim: Claim,
+        over: Option<Claim>,
+        generation: Generation,
+        since: Millis,
+    ) -> Result<ClaimResult, EngineError> {
+        let (held, time): (String, i64) = self
+            .scripts
+            .claim
+            .key(self.name(name, generation))
+            .key(self.nodes())
+            .key(self.data())
+            .arg(node_text(claim.node))
+            .arg(claim_text(claim))
+            .arg(over.map_or(String::new(), claim_text))
+            .arg(CLAIM_TTL)
+            .arg(GENERATION_GRACE)
+            .arg(generation)
+            .arg(LEASE_TIMEOUT)
+            .arg(since)
+            .invoke_async(&mut self.connection.clone())
+            .await?;
+        if held.is_empty() {
+            return Ok(u64::try_from(time).map_or(ClaimResult::OtherGeneration, ClaimResult::Wait));
+        }
+        let holder = parse_claim(&held).ok_or(EngineError::Answer)?;
+        let left = u64::try_from(time).unwrap_or(0);
+        Ok(if holder == claim { ClaimResult::Granted } else { ClaimResult::Held(holder, left) })
+    }
+
+    /// Keeps up to [`MAX_KEPT`] claims of a node. Returns the indexes of those whose names other nodes have;
+    /// `None` if the engine has other data.
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn keep(
+        &self,
+        node: NodeId,
+        claims: &[(NameHash, Claim)],
+        generation: Generation,
+    ) -> Result<Option<Vec<usize>>, EngineError> {
+        let mut call = self.scripts.keep.prepare_invoke();
+        for (name, _) in claims {
+            call.key(self.name(name, generation));
+        }
+        call.key(self.data()).arg(node_text(node)).arg(CLAIM_TTL).arg(generation);
+        for (_, claim) in claims {
+            call.arg(claim_text(*claim));
+        }
+        let lost: Vec<i64> = call.invoke_async(&mut self.connection.clone()).await?;
+        // A negative index is that of no claim: the data are others.
+        Ok(lost.into_iter().map(|index| usize::try_from(index).ok()).collect())
+    }
+
+    /// Frees a name.
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn release(
+        &self,
+        name: &NameHash,
+        claim: Claim,
+        generation: Generation,
+    ) -> Result<(), EngineError> {
+        let name = self.name(name, generation);
+        let call: i64 = self
+            .scripts
+            .release
+            .key(name)
+            .arg(claim_text(claim))
+            .invoke_async(&mut self.connection.clone())
+            .await?;
+        let _ = call;
+        Ok(())
+    }
+
+    /// Ends a node: all its names are free.
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn leave(&self, node: NodeId) -> Result<(), EngineError> {
+        let call: i64 = self
+            .scripts
+            .leave
+            .key(self.nodes())
+            .key(self.who())
+            .arg(node_text(node))
+            .invoke_async(&mut self.connection.clone())
+            .await?;
+        let _ = call;
+        Ok(())
+    }
+
+    fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    fn who(&self) -> String {
+        format!("{}:who", self.prefix)
+    }
+
+    fn data(&self) -> String {
+        format!("{}:data", self.prefix)
+    }
+
+    fn name(&self, name: &NameHash, generation: Generation) -> String {
+        format!("{}:r:{generation}:{}", self.prefix, name.0)
+    }
+}
+
+fn node_text(node: NodeId) -> String {
+    format!("{:016x}", node.0)
+}
+
+fn parse_node(text: &str) -> Option<NodeId> {
+    u64::from_str_radix(text, 16).ok().map(NodeId)
+}
+
+fn claim_text(claim: Claim) -> String {
+    format!("{:016x}.{}", claim.node.0, claim.number)
+}
+
+fn parse_claim(text: &str) -> Option<Claim> {
+    let (node, number) = text.split_once('.')?;
+    Some(Claim { node: parse_node(node)?, number: number.parse().ok()? })
+}

@@ -1,0 +1,473 @@
+//! One node of a cluster: the directory of its hub, the observer of its links, and the task that talks to the
+//! engine.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, interval, sleep};
+
+use super::engine::{Engine, EngineAddress, MAX_KEPT, NodeEntry, Renewal};
+use super::far::FarLink;
+use super::link::{LinkObserver, Links};
+use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership, Place};
+use crate::protocol::model::{Reason, RoomKey};
+use crate::server::hub::{Directory, Hub, Location, Outbox};
+use crate::server::memory::MemoryBudget;
+
+/// Time between two renewals of the lease.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at what is due.
+const TICK: Duration = Duration::from_millis(100);
+/// Time after which the engine is sent all claims again, so that it does not forget them.
+const KEEP_INTERVAL: Duration = Duration::from_secs(200);
+/// Shortest and longest pause before the engine or another node is tried again.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// The settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// The engine.
+    pub engine: EngineAddress,
+    /// Host and port at which the other nodes reach this one.
+    pub address: String,
+    /// The address to listen on for links.
+    pub listen: SocketAddr,
+    /// A name for people, without spaces.
+    pub name: String,
+    /// Longest message of a client, in bytes.
+    pub max_message: usize,
+}
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct ClusterNode {
+    id: NodeId,
+    settings: NodeSettings,
+    hub: Weak<Hub>,
+    links: OnceLock<Arc<Links>>,
+    state: Mutex<NodeState>,
+    actions: mpsc::UnboundedSender<Action<RoomKey>>,
+    renew: Notify,
+    engine_error: Notify,
+    /// Another process has the address of this node.
+    buried: AtomicBool,
+}
+
+#[derive(Debug)]
+struct NodeState {
+    ownership: Ownership<RoomKey>,
+    engine: Option<Engine>,
+    /// Connections to notify when the place of a room may be known.
+    waiters: HashMap<RoomKey, Vec<Outbox>>,
+    links: HashMap<NodeId, Arc<FarLink>>,
+    entries: HashMap<NodeId, NodeEntry>,
+    dialled: HashSet<NodeId>,
+}
+
+/// The state of a node, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// The id of the node.
+    pub id: NodeId,
+    /// The engine answers, and has all claims of this node.
+    pub engine_ready: bool,
+    /// The node may decide about its rooms.
+    pub may_decide: bool,
+    /// Number of rooms of this node.
+    pub rooms: usize,
+    /// Number of connections of this node in rooms of others.
+    pub far: usize,
+    /// Number of connections of others in rooms of this node.
+    pub guests: usize,
+    /// The other nodes that the engine knows, and whether there is a link to them.
+    pub others: Vec<(NodeId, String, bool)>,
+}
+
+#[derive(Debug)]
+struct NodeDirectory(Arc<ClusterNode>);
+
+impl ClusterNode {
+    /// Makes `hub` that of a node, and starts the tasks of the node within the current Tokio runtime.
+    ///
+    /// # Errors
+    /// The address for links cannot be listened on, or the system has no randomness.
+    pub async fn start(
+        settings: NodeSettings,
+        hub: &Arc<Hub>,
+        memory: &Arc<MemoryBudget>,
+    ) -> io::Result<Arc<ClusterNode>> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let id = NodeId(fastrand::u64(1..));
+        let (actions, received) = mpsc::unbounded_channel();
+        let node = Arc::new(ClusterNode {
+            id,
+            hub: Arc::downgrade(hub),
+            links: OnceLock::new(),
+            state: Mutex::new(NodeState {
+                ownership: Ownership::new(id, now()),
+                engine: None,
+                waiters: HashMap::new(),
+                links: HashMap::new(),
+                entries: HashMap::new(),
+                dialled: HashSet::new(),
+            }),
+            actions,
+            renew: Notify::new(),
+            engine_error: Notify::new(),
+            buried: AtomicBool::new(false),
+            settings,
+        });
+        let observer: Arc<dyn LinkObserver> = Arc::<ClusterNode>::clone(&node);
+        let links = Links::new(hub, memory, node.settings.max_message, observer)?;
+        let links = node.links.get_or_init(|| links);
+        hub.set_directory(Box::new(NodeDirectory(Arc::clone(&node))));
+        tokio::spawn(Arc::clone(links).accept(listener));
+        tokio::spawn(Arc::clone(&node).act(received));
+        tokio::spawn(Arc::clone(&node).tick());
+        tokio::spawn(Arc::clone(&node).follow_engine());
+        Ok(node)
+    }
+
+    /// Returns the state of the node.
+    pub fn report(&self) -> NodeReport {
+        let guests = self.links.get().map_or(0, |links| links.guests());
+        let mut state = self.state.lock();
+        let may_decide = state.ownership.period(now()).is_some();
+        let others = state.ownership.lease().others();
+        let others = others.iter().map(|node| {
+            let name = state.entries.get(node).map_or_else(String::new, |entry| entry.name.clone());
+            (*node, name, state.links.contains_key(node))
+        });
+        NodeReport {
+            id: self.id,
+            engine_ready: state.ownership.is_ready(),
+            may_decide,
+            rooms: state.ownership.owned(),
+            far: state.links.values().map(|link| link.sessions()).sum(),
+            guests,
+            others: others.collect(),
+        }
+    }
+
+    /// Returns true if the node takes connections: it may decide about rooms, or will soon.
+    pub fn is_ready(&self) -> bool {
+        !self.buried.load(Ordering::Relaxed) && self.state.lock().ownership.period(now()).is_some()
+    }
+
+    /// Takes no more rooms from now on, and closes those that it has one after the other in `time`, each at
+    /// the moment at which it is free for other nodes. Then ends the node in the engine.
+    pub async fn drain(&self, time: Duration) {
+        let rooms: Vec<RoomKey> = {
+            let mut state = self.state.lock();
+            state.ownership.drain();
+            state.ownership.claims().map(|(key, _)| key.clone()).collect()
+        };
+        let pause = time / u32::try_from(rooms.len().max(1)).unwrap_or(u32::MAX);
+        let mut at = Instant::now();
+        for room in rooms {
+            if let Some(hub) = self.hub.upgrade() {
+                hub.close_room(&room, &Reason::Moved);
+            }
+            at += pause;
+            tokio::time::sleep_until(at).await;
+        }
+        self.leave().await;
+    }
+
+    /// Ends the node in the engine, and tells the other nodes.
+    pub async fn leave(&self) {
+        let engine = self.state.lock().engine.clone();
+        if let Some(engine) = engine
+            && let Err(error) = engine.leave(self.id).await
+        {
+            tracing::warn!(%error, "cannot tell Redis that this node ends: its rooms are free in some seconds");
+        }
+        if let Some(links) = self.links.get() {
+            links.say_goodbye();
+        }
+    }
+
+    /// Applies an input to the state, and has done what follows.
+    fn with_state<R>(&self, apply: impl FnOnce(&mut NodeState) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = apply(&mut state);
+        for action in state.ownership.take_actions() {
+            // The receiver lasts as long as the runtime.
+            let _ = self.actions.send(action);
+        }
+        result
+    }
+
+    async fn tick(self: Arc<Self>) {
+        let mut ticks = interval(TICK);
+        loop {
+            ticks.tick().await;
+            self.with_state(|state| state.ownership.tick(now()));
+        }
+    }
+
+    async fn act(self: Arc<Self>, mut actions: mpsc::UnboundedReceiver<Action<RoomKey>>) {
+        while let Some(action) = actions.recv().await {
+            match action {
+                Action::Claim { name, claim, over, generation } => {
+                    let (engine, since) = {
+                        let state = self.state.lock();
+                        (state.engine.clone(), state.ownership.lease().since_renewal(now()))
+                    };
+                    let Some((engine, since)) = engine.zip(since) else { continue };
+                    let node = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let hash = engine.room_name(name.as_str(), name.partition());
+                        match engine.claim(&hash, claim, over, generation, since).await {
+                            Ok(result) => node.with_state(|state| {
+                                state.ownership.claim_answered(&name, claim, result, now());
+                            }),
+                            Err(error) => node.engine_failed(&error),
+                        }
+                    });
+                }
+                Action::Release { name, claim, generation } => {
+                    let Some(engine) = self.state.lock().engine.clone() else { continue };
+                    let node = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let hash = engine.room_name(name.as_str(), name.partition());
+                        if let Err(error) = engine.release(&hash, claim, generation).await {
+                            node.engine_failed(&error);
+                        }
+                    });
+                }
+                Action::Renew => self.renew.notify_one(),
+                Action::Found(name) => {
+                    let waiters = self.state.lock().waiters.remove(&name);
+                    waiters.into_iter().flatten().for_each(|waiter| waiter.notify());
+                }
+                Action::Close(name) => {
+                    if let Some(hub) = self.hub.upgrade() {
+                        hub.close_room(&name, &Reason::Moved);
+                    }
+                }
+            }
+        }
+    }
+
+    fn engine_failed(&self, error: &dyn std::error::Error) {
+        tracing::debug!(%error, "Redis failed");
+        self.engine_error.notify_one();
+    }
+
+    /// Keeps the lease, over one connection after the other.
+    async fn follow_engine(self: Arc<Self>) {
+        let mut pause = RETRY_PAUSES.0;
+        let mut reported = false;
+        loop {
+            let error = match Engine::open(&self.settings.engine).await {
+                Ok(engine) => {
+                    if std::mem::take(&mut reported) {
+                        tracing::info!("Redis answers again");
+                    }
+                    pause = RETRY_PAUSES.0;
+                    self.keep_lease(engine).await
+                }
+                Err(error) => error.to_string(),
+            };
+            self.with_state(|state| {
+                state.engine = None;
+                state.ownership.engine_failed(now());
+            });
+            if self.buried.load(Ordering::Relaxed) {
+                return;
+            }
+            if !std::mem::replace(&mut reported, true) {
+                tracing::error!(error, "Redis fails: rooms of this cluster go on, new ones have to wait");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSES.1);
+        }
+    }
+
+    /// Renews the lease over one connection. Returns the reason for which that is over.
+    async fn keep_lease(self: &Arc<Self>, engine: Engine) -> String {
+        let entry = NodeEntry {
+            address: self.settings.address.clone(),
+            public_key: self.links.get().map(|links| links.public_key().clone()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.settings.name.clone(),
+        };
+        let mut kept_at: Option<Instant> = None;
+        loop {
+            let sent = now();
+            let since = self.state.lock().ownership.lease().since_renewal(sent);
+            let (view, others) = match engine.renew(self.id, &entry, since).await {
+                Ok(Renewal::Renewed(view, others)) => (view, others),
+                Ok(Renewal::Buried) => {
+                    tracing::error!("another process has the address of this node: its rooms are closed");
+                    self.buried.store(true, Ordering::Relaxed);
+                    return "this node was replaced".to_owned();
+                }
+                Err(error) => return error.to_string(),
+            };
+            self.follow_nodes(others);
+            let generation = view.generation;
+            let must_keep = self.with_state(|state| state.ownership.renewed(sent, view, now()));
+            if must_keep || kept_at.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
+                match self.keep_claims(&engine, generation).await {
+                    Ok(true) => {}
+                    // Other data since: they are renewed at once.
+                    Ok(false) => continue,
+                    Err(error) => return error,
+                }
+                kept_at = Some(Instant::now());
+                self.with_state(|state| {
+                    state.engine = Some(engine.clone());
+                    state.ownership.engine_ready(generation, now());
+                });
+            }
+            tokio::select! {
+                () = sleep(RENEW_INTERVAL) => {}
+                () = self.renew.notified() => {}
+                () = self.engine_error.notified() => return "a request failed".to_owned(),
+            }
+        }
+    }
+
+    /// Sends the engine all claims. Returns false if it has other data.
+    async fn keep_claims(&self, engine: &Engine, generation: Generation) -> Result<bool, String> {
+        let claims: Vec<_> =
+            self.state.lock().ownership.claims().map(|(key, claim)| (key.clone(), claim)).collect();
+        for claims in claims.chunks(MAX_KEPT) {
+            let hashed: Vec<_> = claims
+                .iter()
+                .map(|(key, claim)| (engine.room_name(key.as_str(), key.partition()), *claim))
+                .collect();
+            let kept = engine.keep(self.id, &hashed, generation).await.map_err(|error| error.to_string())?;
+            let Some(lost) = kept else { return Ok(false) };
+            self.with_state(|state| {
+                for (index, (key, claim)) in claims.iter().enumerate() {
+                    state.ownership.kept(key, *claim, !lost.contains(&index), generation);
+                }
+            });
+        }
+        Ok(true)
+    }
+
+    /// Takes note of the other nodes, and dials those that are new.
+    fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
+        let Some(links) = self.links.get() else { return };
+        links.known().set(others.iter().map(|(node, entry)| (entry.public_key.clone(), *node)));
+        let mut state = self.state.lock();
+        state.entries = others.into_iter().collect();
+        let new: Vec<_> =
+            state.entries.keys().filter(|node| !state.dialled.contains(node)).copied().collect();
+        for other in new {
+            state.dialled.insert(other);
+            let node = Arc::clone(self);
+            tokio::spawn(async move { node.keep_link(other).await });
+        }
+    }
+
+    /// Keeps a link to another node as long as the engine knows it.
+    async fn keep_link(self: Arc<Self>, other: NodeId) {
+        let mut pause = RETRY_PAUSES.0;
+        loop {
+            let address = self.state.lock().entries.get(&other).map(|entry| entry.address.clone());
+            let Some(address) = address else { break };
+            let resolved = lookup_host(&address).await.ok().and_then(|mut found| found.next());
+            if let (Some(address), Some(links)) = (resolved, self.links.get()) {
+                match links.dial(other, address).await {
+                    Ok(()) => pause = RETRY_PAUSES.0,
+                    Err(error) => tracing::debug!(%error, "cannot reach a node"),
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSES.1);
+        }
+        self.state.lock().dialled.remove(&other);
+    }
+}
+
+impl LinkObserver for ClusterNode {
+    fn now(&self) -> Millis {
+        now()
+    }
+
+    fn view(&self) -> (Generation, Vec<NodeId>) {
+        let state = self.state.lock();
+        let lease = state.ownership.lease();
+        (lease.generation(), lease.others().to_vec())
+    }
+
+    fn heard(&self, node: NodeId, confirms: Millis, (generation, others): (Generation, Vec<NodeId>)) {
+        self.with_state(|state| state.ownership.heard(node, confirms, generation, others, now()));
+    }
+
+    fn linked(&self, link: &Arc<FarLink>) {
+        self.with_state(|state| {
+            state.links.insert(link.node(), Arc::clone(link));
+            state.ownership.set_linked(link.node(), true, now());
+        });
+    }
+
+    fn unlinked(&self, link: &Arc<FarLink>) {
+        self.with_state(|state| {
+            if state.links.get(&link.node()).is_some_and(|current| Arc::ptr_eq(current, link)) {
+                state.links.remove(&link.node());
+                state.ownership.set_linked(link.node(), false, now());
+            }
+        });
+    }
+
+    fn ended(&self, node: NodeId) {
+        self.with_state(|state| state.ownership.ended(node, now()));
+    }
+}
+
+impl Directory for NodeDirectory {
+    fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location {
+        if self.0.buried.load(Ordering::Relaxed) {
+            return Location::Unavailable(Reason::Moved);
+        }
+        self.0.with_state(|state| match state.ownership.locate(key, now()) {
+            Place::Here => Location::Here,
+            Place::At(node) => match state.links.get(&node) {
+                Some(link) => Location::Elsewhere(link.room(waiter)),
+                None => Location::Unavailable(Reason::Unreachable),
+            },
+            Place::Unknown => {
+                state.waiters.entry(key.clone()).or_default().push(waiter.clone());
+                Location::Unknown
+            }
+            Place::Draining => Location::Unavailable(Reason::Moved),
+        })
+    }
+
+    fn may_decide(&self, key: &RoomKey) -> bool {
+        self.0.with_state(|state| state.ownership.claim(key, now()).is_some())
+    }
+
+    fn removed(&self, key: &RoomKey) {
+        self.0.with_state(|state| state.ownership.release(key));
+    }
+}
+
+/// Returns the time of a clock that goes on while the machine sleeps, as leases do.
+fn now() -> Millis {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+        seconds.saturating_mul(1_000).saturating_add(nanoseconds / 1_000_000)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        static START: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

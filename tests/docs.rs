@@ -85,6 +85,15 @@ fn limits_of_the_readme_are_the_defaults() {
 }
 
 #[test]
+fn worst_case_of_one_connection_is_that_of_the_defaults() {
+    let config = Config::default();
+    // A begun message, twice that while it is decoded, and the queue.
+    let megabytes = (3 * config.max_message + config.max_pending) >> 20;
+    let reference = read("docs/reference/configuration.md");
+    assert!(reference.contains(&format!("with the defaults about {megabytes} MiB")));
+}
+
+#[test]
 fn every_way_to_stop_waits_for_the_longest_shutdown() {
     // The drain, and the close handshakes of the last.
     let longest = Config::default().drain_timeout.as_secs() + 7;

@@ -297,3 +297,39 @@ async fn silent_connections_do_not_delay_others() {
     drop(silent);
     gateway.stop().await;
 }
+
+/// The sum that the reference of `--max-memory` states for one connection.
+#[tokio::test]
+async fn one_connection_makes_the_server_hold_no_more_than_the_reference_states() {
+    const MESSAGE: usize = 256 * 1024;
+    const PENDING: usize = 1 << 20;
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-20".parse().unwrap();
+        (config.max_message, config.max_pending) = (MESSAGE, PENDING);
+    })
+    .await;
+    let (mut member, mut joiner) = pair(&gateway, "/worst").await;
+    // A message of which the last byte never arrives, and contents that are never read.
+    let begun = frame(BINARY, &vec![7; MESSAGE]);
+    assert!(member.raw(&begun[..begun.len() - 1]).await);
+    let flood = frame(BINARY, &content(&vec![7; 60 * 1024]));
+    let memory = &gateway.status.shared.memory;
+    let flooding = async { while joiner.raw(&flood).await {} };
+    let watching = async {
+        let mut most = 0;
+        for _ in 0..150 {
+            most = most.max(memory.used());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        most
+    };
+    let most = tokio::select! {
+        most = watching => most,
+        () = flooding => panic!("the sender was closed"),
+    };
+    let stated = 3 * MESSAGE + PENDING + 64 * 1024;
+    // The sender itself has begun a message, too.
+    assert!((MESSAGE + PENDING / 4..=stated + 2 * MESSAGE).contains(&most), "{most}");
+    drop((member, joiner));
+    gateway.stop().await;
+}

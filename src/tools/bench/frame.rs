@@ -51,10 +51,16 @@ pub fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
     at
 }
 
-/// Appends a masked frame.
+/// Appends a masked frame with any first byte.
 pub fn put(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    let opcode = OpCode::from(first & 0x0f);
-    let head = FrameHeader { opcode, mask: Some(MASK), ..FrameHeader::default() };
+    let head = FrameHeader {
+        is_final: first & 0x80 != 0,
+        rsv1: first & 0x40 != 0,
+        rsv2: first & 0x20 != 0,
+        rsv3: first & 0x10 != 0,
+        opcode: OpCode::from(first & 0x0f),
+        mask: Some(MASK),
+    };
     // A vector takes everything.
     let _ = head.format(payload.len() as u64, out);
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));

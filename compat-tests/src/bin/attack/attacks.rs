@@ -47,6 +47,26 @@ pub(crate) enum Attack {
     HalfPosts,
     /// Many clients read nothing of what is sent to them, and send heartbeats
     SlowReaders,
+    /// Many connections send nothing
+    SilentConnections,
+    /// Many connections send a byte of a request each second
+    SlowHeads,
+    /// Many WebSockets send nothing
+    SilentWebsockets,
+    /// Connections send frames that no client sends, one after the other
+    OddFrames,
+    /// Many joiners of one member
+    Joiners,
+    /// Many rooms with long keys
+    Rooms,
+    /// Many rooms in which clients of different generations meet, each of which is worth a line of the log
+    MixedRooms,
+    /// Many event streams, of which nothing is read
+    EventStreams,
+    /// Connections send pings as fast as they can
+    Pings,
+    /// Pairs connect and leave as fast as they can
+    Churn,
 }
 
 /// Ends of the clients of an attack: how many had each, and how many MB they sent in all, if they sent as
@@ -65,15 +85,15 @@ pub(crate) struct Target {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-type Ends = JoinSet<Result<(String, f64)>>;
+pub(crate) type Ends = JoinSet<Result<(String, f64)>>;
 
 impl Target {
-    fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// Sends `bytes` again and again, while the answers are received, to the end of the connection.
-    async fn flood(self, ws: Ws, bytes: Vec<u8>) -> Result<(String, f64)> {
+    pub(crate) async fn flood(self, ws: Ws, bytes: Vec<u8>) -> Result<(String, f64)> {
         let mut sent = 0usize;
         let Ws { stream, .. } = ws;
         let (mut reading, mut writing) = stream.into_split();
@@ -102,7 +122,7 @@ impl Target {
 }
 
 /// Adds a client that does not send as fast as it can.
-fn spawn(ends: &mut Ends, client: impl Future<Output = Result<String>> + Send + 'static) {
+pub(crate) fn spawn(ends: &mut Ends, client: impl Future<Output = Result<String>> + Send + 'static) {
     ends.spawn(async move { client.await.map(|told| (told, 0.0)) });
 }
 
@@ -116,7 +136,7 @@ fn close_in(last: &[u8]) -> String {
 }
 
 /// Receives up to the close frame.
-async fn until_close(mut ws: Ws, target: Target) -> Result<String> {
+pub(crate) async fn until_close(mut ws: Ws, target: Target) -> Result<String> {
     loop {
         match tokio::time::timeout(Duration::from_millis(100), ws.next()).await {
             Ok(Ok(Received::Close(close))) => return Ok(close),
@@ -306,6 +326,7 @@ impl Attack {
                     ends.spawn(target.clone().flood(joiner, flood));
                 }
             }
+            _ => self.start_crowd(target, ends).await?,
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! table in the documentation as its result. Fails if an innocent client is disconnected or gets no answer.
 
 mod attacks;
+mod crowds;
 mod innocents;
 mod ws;
 
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use attacks::{Attack, Target, Told};
@@ -40,6 +42,12 @@ struct Options {
     /// Time after each attack for the server to give back memory, in seconds
     #[arg(long, default_value_t = 10.0)]
     rest: f64,
+    /// Budget of the server, in MB: its --max-memory, which the most that it takes must not exceed
+    #[arg(long, default_value_t = 256)]
+    budget: u64,
+    /// Niceness of the attackers' threads: what they take of the processors is not what is measured
+    #[arg(long, default_value_t = 10)]
+    nice: i32,
     /// Options of the server, separated by blanks
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server_options: String,
@@ -55,6 +63,7 @@ impl Server {
     async fn start(options: &Options) -> Result<Server> {
         let mut child = Command::new(&options.server_bin)
             .args(["-h", "127.0.0.1", "-p", "0", "--log", "error"])
+            .args(["--max-memory", &(options.budget << 20).to_string()])
             .args(options.server_options.split_whitespace())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -86,14 +95,16 @@ impl Server {
     }
 }
 
-async fn attack(attack: Attack, options: &Options) -> Result<()> {
+/// Runs an attack, and prints its row. `control` is the p99 of the innocents without one, in milliseconds.
+/// Returns the p99 of the innocents.
+async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: f64) -> Result<f64> {
     let server = Server::start(options).await?;
     let before = server.memory("VmRSS");
     let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let innocents = innocents::spawn(server.address, Arc::clone(&stop_innocents));
     let (flooders, crowd) = (options.flooders, options.crowd);
     let target = Target { server: server.address, flooders, crowd, stop: Arc::clone(&stop) };
-    let attacking = tokio::spawn(async move { attack.run(&target).await });
+    let attacking = attackers.spawn(async move { attack.run(&target).await });
     sleep(Duration::from_secs_f64(options.seconds)).await;
     stop_innocents.store(true, Ordering::Relaxed);
     let delays = innocents.await.context("the innocents' thread has ended")??;
@@ -111,30 +122,53 @@ async fn attack(attack: Attack, options: &Options) -> Result<()> {
         })
         .collect();
     println!(
-        "| {} | {:.1} | {:.1} | {:.1} | {} | {before:.1} → {most:.1} → {after:.1} | {:.1} | {} |",
+        "| `{}` | {:.1} | {:.1} ({control:.1}) | {:.1} | {} | {before:.1} → {most:.1} → {after:.1} | {:.0} % | {:.1} | {} |",
         attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
         delays.quantile(0.5),
         delays.quantile(0.99),
         delays.quantile(1.0),
         delays.lost,
+        100.0 * most / options.budget as f64,
         stopped.as_secs_f64(),
         told.join("; "),
     );
     ensure!(delays.lost == 0, "{} innocent clients got no answer", delays.lost);
-    Ok(())
+    ensure!(most <= options.budget as f64, "the server took {most:.1} MB of {}", options.budget);
+    Ok(delays.quantile(0.99))
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    let nice = options.nice;
+    // Of the threads of the attackers alone: the server and the innocents have others.
+    let attackers = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(move || {
+            let _ = rustix::process::nice(nice);
+        })
+        .build()?;
+    let attacked = run(&options, attackers.handle()).await;
+    attackers.shutdown_background();
+    attacked
+}
+
+async fn run(options: &Options, attackers: &Handle) -> Result<()> {
     let all = Attack::value_variants();
-    println!("| attack | p50 ms | p99 ms | max ms | lost | MB before → most → after | SIGTERM s | told |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!(
+        "| attack | p50 ms | p99 ms (control) | max ms | lost | MB before → most → after | most of the budget | SIGTERM s | told |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     let mut failed = Vec::new();
+    let mut control = f64::NAN;
     for chosen in if options.attacks.is_empty() { all } else { &options.attacks[..] } {
-        if let Err(error) = attack(*chosen, &options).await {
-            eprintln!("{chosen:?}: {error:#}");
-            failed.push(chosen);
+        match attack(*chosen, options, attackers, control).await {
+            Ok(p99) if *chosen == Attack::Control => control = p99,
+            Ok(_) => {}
+            Err(error) => {
+                eprintln!("{chosen:?}: {error:#}");
+                failed.push(chosen);
+            }
         }
     }
     ensure!(failed.is_empty(), "failed: {failed:?}");

@@ -2,13 +2,11 @@
 
 use anyhow::{Result, bail};
 use bytes::{Buf as _, BytesMut};
+use sigver::tools::bench::frame::put;
+pub(crate) use sigver::tools::bench::frame::{BINARY, PING, PONG, TEXT};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-
-pub(crate) const TEXT: u8 = 0x81;
-pub(crate) const BINARY: u8 = 0x82;
-pub(crate) const PONG: u8 = 0x8a;
 
 /// A frame of a server.
 pub(crate) enum Received {
@@ -103,22 +101,10 @@ impl Ws {
     }
 }
 
-/// Returns a frame with any first byte, masked with zeros.
+/// Returns a masked frame with any first byte.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            frame.push(0x80 | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(0x80 | 127);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
+    let mut frame = Vec::new();
+    put(&mut frame, first, payload);
     frame
 }
 

@@ -1,0 +1,166 @@
+//! Attacks of many connections, or of many things that one connection makes the server keep.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::attacks::{Attack, Ends, Target, spawn, until_close};
+use crate::innocents::{connect, pair};
+use crate::ws::{BINARY, PING, TEXT, Ws, frame};
+
+/// Frames that no client of a sigver sends: reserved bits and opcodes, lengths that never come, deep nesting.
+fn odd_frames() -> Vec<Vec<u8>> {
+    let long = |length: u64| [&[BINARY, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
+    let deep = format!("{{\"open\":{}1{}}}", "[".repeat(5_000), "]".repeat(5_000));
+    vec![
+        long(1 << 30),
+        long(1 << 63),
+        long(u64::MAX),
+        vec![BINARY, 2, 0x08, 0x01],
+        frame(BINARY | 0x40, &[8, 1]),
+        frame(0x83, &[8, 1]),
+        frame(0x09, b"p"),
+        frame(TEXT, &[b'a', 0xff]),
+        frame(TEXT, deep.as_bytes()),
+        frame(BINARY, &[0x7b; 100_000]),
+        frame(BINARY, &[0xff; 10]),
+        frame(TEXT, format!("{{\"open\":\"{}\"}}", "k".repeat(500_000)).as_bytes()),
+    ]
+}
+
+/// Sends a part of a request once a second, or only once, until the server ends the connection.
+async fn send_slowly(mut stream: TcpStream, begin: &[u8], rest: &[u8], target: Target) -> Result<String> {
+    stream.write_all(begin).await?;
+    let (mut reading, mut writing) = stream.into_split();
+    let mut buffer = [0; 512];
+    let mut more = rest.iter();
+    while !target.stopped() {
+        match timeout(Duration::from_secs(1), reading.read(&mut buffer)).await {
+            Ok(Ok(count @ 1..)) => {
+                let status = String::from_utf8_lossy(&buffer[..count]);
+                return Ok(status.lines().next().unwrap_or_default().to_owned());
+            }
+            Ok(_) => return Ok("disconnected".to_owned()),
+            Err(_) => {
+                if let Some(byte) = more.next() {
+                    let _ = writing.write_all(&[*byte]).await;
+                }
+            }
+        }
+    }
+    Ok("nothing".to_owned())
+}
+
+impl Attack {
+    /// Starts the clients of an attack of this module.
+    pub(crate) async fn start_crowd(self, target: &Target, ends: &mut Ends) -> Result<()> {
+        let server = target.server;
+        match self {
+            Attack::SilentConnections | Attack::SlowHeads => {
+                let (begin, rest): (&'static [u8], &'static [u8]) = match self {
+                    Attack::SlowHeads => (b"GET /k HTTP/1.1\r\nX-Slow: ", &[b'x'; 60]),
+                    _ => (b"", b""),
+                };
+                for _ in 0..target.crowd {
+                    let stream = TcpStream::connect(server).await?;
+                    spawn(ends, send_slowly(stream, begin, rest, target.clone()));
+                }
+            }
+            Attack::SilentWebsockets => {
+                for number in 0..target.crowd {
+                    let path = if number % 2 == 0 { "/" } else { "/silent" };
+                    spawn(ends, until_close(Ws::open(server, path).await?, target.clone()));
+                }
+            }
+            Attack::OddFrames => {
+                let frames = odd_frames();
+                for number in 0..target.flooders {
+                    let (frames, target) = (frames.clone(), target.clone());
+                    spawn(ends, async move {
+                        let mut tried = 0;
+                        while !target.stopped() {
+                            let odd = &frames[(number + tried) % frames.len()];
+                            let mut ws = Ws::open(server, if tried % 2 == 0 { "/" } else { "/odd" }).await?;
+                            let _ = ws.stream.write_all(odd).await;
+                            // The close frame, or that of a dialect that waits for more.
+                            let _ = timeout(Duration::from_millis(50), ws.next()).await;
+                            tried += 1;
+                        }
+                        Ok(format!("{} connections each", tried / 100 * 100))
+                    });
+                }
+            }
+            Attack::Joiners => {
+                let mut member = Ws::open(server, "/joiners").await?;
+                member.send(&connect(11, &[])).await?;
+                ensure!(member.message().await? == [0x20, 1], "the member was not admitted");
+                spawn(ends, until_close(member, target.clone()));
+                for id in 0..target.crowd as u32 {
+                    let mut joiner = Ws::open(server, "/joiners").await?;
+                    joiner.send(&connect(id + 12, &[])).await?;
+                    spawn(ends, until_close(joiner, target.clone()));
+                }
+            }
+            Attack::Rooms => {
+                for number in 0..target.crowd {
+                    let path = format!("/{}{number}", "k".repeat(470));
+                    let mut ws = Ws::open(server, &path).await?;
+                    ws.send(&connect(11, &[])).await?;
+                    spawn(ends, until_close(ws, target.clone()));
+                }
+            }
+            Attack::MixedRooms => {
+                for number in 0..target.crowd {
+                    let mut member = Ws::open(server, &format!("/mixed-{number}")).await?;
+                    member.send(&connect(11, &[])).await?;
+                    let mut joiner = Ws::open(server, "/").await?;
+                    let join = format!("{{\"join\":\"mixed-{number}\",\"data\":\"d\"}}");
+                    joiner.stream.write_all(&frame(TEXT, join.as_bytes())).await?;
+                    spawn(ends, until_close(member, target.clone()));
+                    spawn(ends, until_close(joiner, target.clone()));
+                }
+            }
+            Attack::EventStreams => {
+                let get = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
+                for _ in 0..target.crowd {
+                    let mut stream = TcpStream::connect(server).await?;
+                    stream.write_all(get).await?;
+                    let target = target.clone();
+                    spawn(ends, async move {
+                        while !target.stopped() {
+                            sleep(Duration::from_millis(100)).await;
+                        }
+                        let mut status = [0; 12];
+                        stream.read_exact(&mut status).await?;
+                        Ok(String::from_utf8_lossy(&status).into_owned())
+                    });
+                }
+            }
+            Attack::Pings => {
+                for number in 0..target.flooders {
+                    let (member, joiner) = pair(server, &format!("/pings-{number}")).await?;
+                    ends.spawn(target.clone().flood(member, frame(PING, &[7; 125]).repeat(500)));
+                    spawn(ends, until_close(joiner, target.clone()));
+                }
+            }
+            Attack::Churn => {
+                for number in 0..target.flooders {
+                    let target = target.clone();
+                    spawn(ends, async move {
+                        let mut conversations = 0u32;
+                        while !target.stopped() {
+                            drop(pair(server, &format!("/churn-{number}-{conversations}")).await?);
+                            conversations += 1;
+                        }
+                        Ok("nothing".to_owned())
+                    });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -29,6 +29,10 @@ use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
 
+/// Cost of a command that enters a room, in frames: a search among the members, two links changed, and another
+/// task woken.
+const FRAMES_OF_ENTRY: usize = 8;
+
 /// The outputs of one turn, on the stack: rarely more than a few.
 type Outputs = SmallVec<[Output; 4]>;
 
@@ -119,7 +123,8 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
         shared,
         _guard: guard,
     };
-    let cause = driver.execute(&mut outputs, CloseTrigger::Dialect).or_else(|| driver.close_if_refused());
+    let cause = driver.execute(&mut outputs, CloseTrigger::Dialect, &mut Turn::default());
+    let cause = cause.or_else(|| driver.close_if_refused());
     let mut task = match cause {
         None => ConnectionTask::Running(driver),
         Some(cause) => driver.end(&cause),
@@ -232,7 +237,7 @@ impl<T: Transport, G> Driver<T, G> {
                     }
                 }
             }
-            if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger)) {
+            if let Some(cause) = cause.or_else(|| self.execute(&mut outputs, trigger, &mut turn)) {
                 return Poll::Ready(cause);
             }
             if let Some(cause) = self.close_if_refused() {
@@ -379,7 +384,7 @@ impl<T: Transport, G> Driver<T, G> {
     }
 
     /// Executes the outputs. Returns the cause of the end, if it is one.
-    fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger) -> Option<EndCause> {
+    fn execute(&mut self, outputs: &mut Outputs, trigger: CloseTrigger, turn: &mut Turn) -> Option<EndCause> {
         for output in outputs.drain(..) {
             match output {
                 Output::Send(outgoing) => {
@@ -400,6 +405,7 @@ impl<T: Transport, G> Driver<T, G> {
                     self.flushing = true;
                 }
                 Output::Enter(key, command) => {
+                    turn.spend(FRAMES_OF_ENTRY, 0);
                     self.membership.enter(&self.shared.policy.room_key(key), command);
                 }
                 Output::Ask(command) => {

@@ -7,6 +7,7 @@ use crate::protocol::dialect::Output;
 use crate::protocol::model::Reason;
 use crate::server::conn::identity::{CloseTrigger, EndCause};
 use crate::server::transport::Transport;
+use crate::server::turn::Turn;
 
 impl<T: Transport, G> Driver<T, G> {
     /// Closes the connection if the rooms refused something of it. Returns the cause of the end then.
@@ -27,7 +28,7 @@ impl<T: Transport, G> Driver<T, G> {
         self.transport.stop_receiving();
         let mut outputs = Outputs::new();
         self.close(reason, &mut outputs);
-        let ended = self.execute(&mut outputs, trigger);
+        let ended = self.execute(&mut outputs, trigger, &mut Turn::default());
         ended.unwrap_or(EndCause::ServerClosed(trigger, None))
     }
 

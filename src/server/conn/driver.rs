@@ -29,8 +29,8 @@ use crate::server::telemetry::ConnectionGuard;
 use crate::server::transport::{Incoming, Transport, TransportLoad};
 use crate::server::turn::{Turn, resume_later};
 
-/// Cost of a command that enters a room, in frames: a search among the members, two links changed, and another
-/// task woken.
+/// Cost of a command that enters a room, in frames: a search among the members, two links changed, and
+/// another task woken.
 const FRAMES_OF_ENTRY: usize = 8;
 
 /// The outputs of one turn, on the stack: rarely more than a few.

@@ -170,8 +170,12 @@ impl Attack {
     /// Runs the attack until its target is to stop.
     pub(crate) async fn run(self, target: &Target) -> Result<Told> {
         let mut ends = Ends::new();
-        self.start(target, &mut ends).await?;
         let mut told = Told::default();
+        if let Err(error) = self.start(target, &mut ends).await {
+            // The rest of its clients is not admitted.
+            let error = error.to_string();
+            told.0.insert(error.lines().next().unwrap_or_default().to_owned(), (1, 0.0));
+        }
         while let Some(end) = ends.join_next().await {
             let (end, megabytes) = end?.unwrap_or_else(|error| (format!("{error:#}"), 0.0));
             let (count, sum) = told.0.entry(end).or_default();

@@ -24,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 pub(crate) struct Delays {
     pub(crate) delays: Vec<Duration>,
     pub(crate) lost: usize,
+    /// Newcomers that got 503: the server admits none while it is short of memory.
+    pub(crate) refused: usize,
 }
 
 impl Delays {
@@ -109,6 +111,7 @@ async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
     let newcomers = newcomers.await??;
     delays.delays.extend(newcomers.delays);
     delays.lost += newcomers.lost;
+    delays.refused = newcomers.refused;
     Ok(delays)
 }
 
@@ -121,7 +124,10 @@ async fn newcomers(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> 
             break;
         }
         let path = format!("/newcomer-{number}");
-        delays.add(due, matches!(timeout(TIMEOUT, pair(server, &path)).await, Ok(Ok(_))));
+        match timeout(TIMEOUT, pair(server, &path)).await {
+            Ok(Err(error)) if error.to_string().contains("HTTP/1.1 503 ") => delays.refused += 1,
+            answer => delays.add(due, matches!(answer, Ok(Ok(_)))),
+        }
     }
     Ok(delays)
 }

@@ -122,12 +122,13 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
         })
         .collect();
     println!(
-        "| `{}` | {:.1} | {:.1} ({control:.1}) | {:.1} | {} | {before:.1} → {most:.1} → {after:.1} | {:.0} % | {:.1} | {} |",
+        "| `{}` | {:.1} | {:.1} ({control:.1}) | {:.1} | {}, {} | {before:.1} → {most:.1} → {after:.1} | {:.0} % | {:.1} | {} |",
         attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
         delays.quantile(0.5),
         delays.quantile(0.99),
         delays.quantile(1.0),
         delays.lost,
+        delays.refused,
         100.0 * most / options.budget as f64,
         stopped.as_secs_f64(),
         told.join("; "),
@@ -156,7 +157,7 @@ async fn main() -> Result<()> {
 async fn run(options: &Options, attackers: &Handle) -> Result<()> {
     let all = Attack::value_variants();
     println!(
-        "| attack | p50 ms | p99 ms (control) | max ms | lost | MB before → most → after | most of the budget | SIGTERM s | told |"
+        "| attack | p50 ms | p99 ms (control) | max ms | lost, 503 | MB before → most → after | most of the budget | SIGTERM s | told |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut failed = Vec::new();

@@ -79,9 +79,12 @@ fn frames_by_turn(frames: u32, frame: fn() -> Incoming) -> Vec<u32> {
 #[test]
 fn turn_ends_after_a_bounded_number_of_frames_and_bytes() {
     let heartbeat = || Incoming::Message(Message::binary(&b"\x0a\x00"[..]));
+    let connect = || Incoming::Message(Message::binary(&b"\x1a\x02\x08\x0b"[..]));
     let large = || Incoming::Message(Message::binary([&b"\x12"[..], &[0; 40_000]].concat()));
     for (frame, most) in [
         (heartbeat as fn() -> Incoming, 64),
+        // Each enters a room.
+        (connect, 8),
         (|| Incoming::Ping, 64),
         (|| Incoming::Pong, 64),
         (|| Incoming::Partial, 1),

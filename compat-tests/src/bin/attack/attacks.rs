@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::innocents::{connect, content, pair};
-use crate::ws::{BINARY, PONG, Received, TEXT, Ws, frame};
+use crate::ws::{Received, Ws, frame};
+use sigver::tools::bench::frame::{BINARY, PONG, TEXT};
 
 /// An attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

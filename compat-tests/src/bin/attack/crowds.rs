@@ -9,7 +9,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::attacks::{Attack, Ends, Target, spawn, until_close};
 use crate::innocents::{connect, pair};
-use crate::ws::{BINARY, PING, TEXT, Ws, frame};
+use crate::ws::{Ws, frame};
+use sigver::tools::bench::frame::{BINARY, PING, TEXT};
 
 /// Frames that no client of a sigver sends: reserved bits and opcodes, lengths that never come, deep nesting.
 fn odd_frames() -> Vec<Vec<u8>> {

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use bytes::{Buf as _, BytesMut};
+use sigver::tools::bench::frame::BINARY;
 use sigver::tools::bench::frame::put;
-pub(crate) use sigver::tools::bench::frame::{BINARY, PING, PONG, TEXT};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};

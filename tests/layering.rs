@@ -167,21 +167,26 @@ fn modules_depend_as_drawn() {
 
 /// The comparison with the original servers has from the gateway only what plays and compares, which has
 /// nothing from the rest; benches also have what measures. The counts of instructions look into every layer
-/// that a message goes through.
+/// that a message goes through. The tests of a cluster start its nodes, and compare them with one server.
 #[test]
 fn the_comparison_does_not_use_what_it_tries() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests");
-    for (folder, more) in [
+    // Of the folders that contain a file, the last one counts.
+    let folders = [
         // One writer of frames is enough: it is not what is compared.
         ("src", &["tools::bench::frame"][..]),
+        ("src/bin/cluster", &["Config", "Gateway", "protocol::cluster", "server::cluster", "tools"]),
         ("tests", &[]),
         ("benches", &["tools::bench", "server::fd_limit"]),
         ("hotpath/src", &["tools", "server", "protocol", "config"]),
         ("hotpath/tests", &["tools", "server", "protocol", "config"]),
-    ] {
+    ];
+    for (folder, more) in folders {
         let mut files = Vec::new();
         sources(&root.join(folder), &mut files);
         assert!(!files.is_empty(), "{folder} has no sources");
+        let last = |file: &Path| folders.iter().rfind(|(other, _)| file.starts_with(root.join(other)));
+        files.retain(|file| last(file).is_some_and(|(other, _)| *other == folder));
         for file in files {
             let source =
                 fs::read_to_string(&file).unwrap().replace("crate::", "own::").replace("sigver::", "crate::");

@@ -122,8 +122,10 @@ async fn clock(options: &Options) -> Result<String> {
         }
         Pair::open(server.address, "/newcomer").await?.exchange().await?;
     }
+    // A jump back need not show: hyper repeats a `Date` until the clock has passed it.
+    let differ = |a: &str, b: &str| a[..16] != b[..16] || a[17..19] != b[17..19];
     ensure!(
-        dates.windows(2).all(|two| two[0][..16] != two[1][..16] || two[0][17..19] != two[1][17..19]),
+        differ(&dates[0], &dates[1]) && differ(&dates[2], &dates[3]),
         "the clock did not jump: {dates:?}"
     );
     let count = all.len();

@@ -51,8 +51,10 @@ impl Inspector {
                 }
                 return;
             };
-            let mark = String::from_utf8_lossy(&self.tail[2..end]).into_owned();
-            self.tail.drain(..2);
+            // What stands before the last opening is not of the mark: clients may send any brackets.
+            let begin = self.tail[..end].windows(2).rposition(|two| two == b"[[").unwrap_or(0) + 2;
+            let mark = String::from_utf8_lossy(&self.tail[begin..end]).into_owned();
+            self.tail.drain(..end);
             self.check(&mark);
         }
     }

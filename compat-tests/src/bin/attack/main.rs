@@ -97,7 +97,7 @@ impl Server {
 
 /// Runs an attack, and prints its row. `control` is the p99 of the innocents without one, in milliseconds.
 /// Returns the p99 of the innocents.
-async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: f64) -> Result<f64> {
+async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: Option<f64>) -> Result<f64> {
     let server = Server::start(options).await?;
     let before = server.memory("VmRSS");
     let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -121,8 +121,9 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
             _ => format!("{count} × {what} ({megabytes:.0} MB sent)"),
         })
         .collect();
+    let control = control.map_or_else(|| "–".to_owned(), |p99| format!("{p99:.1}"));
     println!(
-        "| `{}` | {:.1} | {:.1} ({control:.1}) | {:.1} | {}, {} | {before:.1} → {most:.1} → {after:.1} | {:.0} % | {:.1} | {} |",
+        "| `{}` | {:.1} | {:.1} ({control}) | {:.1} | {}, {} | {before:.1} → {most:.1} → {after:.1} | {:.0} % | {:.1} | {} |",
         attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
         delays.quantile(0.5),
         delays.quantile(0.99),
@@ -161,10 +162,10 @@ async fn run(options: &Options, attackers: &Handle) -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut failed = Vec::new();
-    let mut control = f64::NAN;
+    let mut control = None;
     for chosen in if options.attacks.is_empty() { all } else { &options.attacks[..] } {
         match attack(*chosen, options, attackers, control).await {
-            Ok(p99) if *chosen == Attack::Control => control = p99,
+            Ok(p99) if *chosen == Attack::Control => control = Some(p99),
             Ok(_) => {}
             Err(error) => {
                 eprintln!("{chosen:?}: {error:#}");

@@ -6,13 +6,15 @@ mod common;
 
 use common::hex;
 use common::process::{Served, run};
+use common::soon;
 use common::ws::Got;
 use serde_json::Value;
+use tokio::io::AsyncBufReadExt as _;
 
 /// Has clients open rooms, send payloads and mistakes. Returns the log, at the most verbose level.
 async fn log_of_clients(more: &[&str]) -> String {
     let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--log", "trace"];
-    let served = Served::start(&[&args[..], more].concat()).await;
+    let mut served = Served::start(&[&args[..], more].concat()).await;
     let mut member = served.ws("/SECRETKEY").await;
     assert!(member.binary(&hex("1a02080b")).await);
     member.expect(&[Got::binary("2001")]).await;
@@ -27,8 +29,14 @@ async fn log_of_clients(more: &[&str]) -> String {
     while !matches!(mistaken.message().await, Got::Close(..) | Got::End) {}
     drop((member, joiner, mistaken));
     served.signal("USR1").await;
+    let mut log = String::new();
+    // The last line of the status.
+    while !log.contains("rooms: ") {
+        assert_ne!(soon("the status", served.stderr.read_line(&mut log)).await.unwrap(), 0, "{log}");
+    }
     served.signal("TERM").await;
-    let (status, _, log) = served.end().await;
+    let (status, _, rest) = served.end().await;
+    log.push_str(&rest);
     assert!(status.success(), "{log}");
     for secret in ["SECRETKEY", "payload"] {
         assert!(!log.contains(secret), "{log}");

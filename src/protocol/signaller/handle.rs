@@ -35,12 +35,6 @@ impl Handle {
         }
         (LETTERS.contains(&letters) && !after_underscore).then(|| Handle(text.into()))
     }
-
-    /// Returns the handle as it is written.
-    #[cfg(fuzzing)]
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// The purpose of a request.

@@ -366,13 +366,6 @@ impl Model {
                 link.joiner_open = false;
             }
             self.links.retain(|link| link.joiner_open || link.member_open);
-            let joined: Vec<_> =
-                self.links.iter().filter(|link| link.joiner == peer).map(|link| link.id).collect();
-            let ends = self.links.iter().filter(|link| link.joiner == peer || link.member == peer).count();
-            if ends > MAX_RECEIVED_JOINS {
-                let excess = joined.len().saturating_sub(MAX_RECEIVED_JOINS);
-                self.links.retain(|link| !joined[..excess].contains(&link.id));
-            }
         } else {
             // So that it remembers no more than there are members.
             if memory.tried.len() > current.len() {
@@ -385,6 +378,15 @@ impl Model {
         }
         out.push((member.peer, Event::LinkedToJoiner { link: id }));
         out.push((peer, Event::LinkedToMember { link: id }));
+    }
+
+    /// Returns true if the joiner of the last link has more links than a room keeps: which of them the room
+    /// drops is not modelled.
+    pub fn exceeds_received_joins(&self) -> bool {
+        self.links.last().is_some_and(|last| {
+            let ends = |link: &&Link| link.joiner == last.joiner || link.member == last.joiner;
+            self.links.iter().filter(ends).count() > MAX_RECEIVED_JOINS
+        })
     }
 
     /// Removes a peer with its links.

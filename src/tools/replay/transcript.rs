@@ -193,14 +193,18 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// Longest path that an abbreviation stands for, in characters.
+const MAX_PATH: usize = 1 << 20;
+
 /// Returns the path of a `connect` line. Recordings abbreviate long paths: `/kkk...(513 chars)` stands for
-/// a path of 513 characters that continues with its last letter.
+/// a path of 513 characters that continues with its last letter. A longer one than any server takes is no
+/// abbreviation.
 pub fn full_path(path: &str) -> String {
     let abbreviated = path.strip_suffix(" chars)").and_then(|p| p.rsplit_once("...("));
     let Some((head, count)) = abbreviated else {
         return path.to_owned();
     };
-    let (Ok(count), Some(last)) = (count.parse::<usize>(), head.chars().last()) else {
+    let (Ok(count @ ..=MAX_PATH), Some(last)) = (count.parse::<usize>(), head.chars().last()) else {
         return path.to_owned();
     };
     let missing = count.saturating_sub(head.chars().count());
@@ -287,6 +291,7 @@ mod tests {
         let long = full_path("/kkkkkkkkkkkkkkkkkkk...(514 chars)");
         assert_eq!(long.len(), 514);
         assert_eq!(long, format!("/{}", "k".repeat(513)));
+        assert_eq!(full_path("/k...(800000000000026 chars)"), "/k...(800000000000026 chars)");
     }
 
     #[test]

@@ -108,8 +108,25 @@ impl MeshPeer {
         }
     }
 
+    /// Takes what `member` sent over `via` to connect: an offer, an answer, or neither, which is a candidate.
+    pub(super) fn take_description(
+        &mut self,
+        member: u32,
+        via: MeshChannel,
+        offer: Option<String>,
+        answer: Option<String>,
+        now: Instant,
+    ) {
+        if let Some(offer) = offer {
+            self.answer_to(member, via, offer, now);
+        }
+        if let Some(answer) = answer {
+            self.answered_by(member, answer);
+        }
+    }
+
     /// Answers the offer of `member`, which was received over `via`.
-    pub(super) fn answer_to(&mut self, member: u32, via: MeshChannel, offer: String, now: Instant) {
+    fn answer_to(&mut self, member: u32, via: MeshChannel, offer: String, now: Instant) {
         if !self.needs_channel(member) {
             return;
         }
@@ -119,7 +136,7 @@ impl MeshPeer {
     }
 
     /// Takes the answer of `member` to an offer.
-    pub(super) fn answered_by(&mut self, member: u32, answer: String) {
+    fn answered_by(&mut self, member: u32, answer: String) {
         let offered = self.channels.iter_mut().find(|known| {
             known.member == Some(member) && known.kind == DescriptionKind::Offer && !known.is_answered
         });

@@ -190,8 +190,16 @@ enum DescriptionKind {
 trait GroupProtocol: Sync {
     /// Returns the label of a channel that this peer creates.
     fn label(&self, peer: &MeshPeer, by_signaling: bool) -> String;
-    /// A channel is open.
-    fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel);
+    /// A channel is open. One inside the mesh makes its member a neighbor, if the group has no handshake on it.
+    fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
+        let Some(member) =
+            peer.channel(channel).filter(|known| known.via.is_some()).and_then(|known| known.member)
+        else {
+            return;
+        };
+        peer.link(channel);
+        peer.connected_or_given_up(member);
+    }
     /// A frame was received. `via` is a channel of another peer if that peer forwarded it. `None` is a frame
     /// that is not understood, or of no consequence.
     fn received(

@@ -109,12 +109,8 @@ impl Netflux0Protocol {
             BUILDER => peer.offer_to(json_era::id(data, "/sender")?, via, now),
             WEB_RTC => {
                 let sender = json_era::id(data, "/sender")?;
-                if let Some(sdp) = json_era::text(data, "/offer/sdp") {
-                    peer.answer_to(sender, via, sdp.to_owned(), now);
-                }
-                if let Some(sdp) = json_era::text(data, "/answer/sdp") {
-                    peer.answered_by(sender, sdp.to_owned());
-                }
+                let sdp = |pointer| json_era::text(data, pointer).map(str::to_owned);
+                peer.take_description(sender, via, sdp("/offer/sdp"), sdp("/answer/sdp"), now);
             }
             _ => {}
         }

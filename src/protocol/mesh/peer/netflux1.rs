@@ -93,12 +93,8 @@ impl Netflux1Protocol {
             MESH => Self::mesh(peer, via, frame.sender, data)?,
             BUILDER if data.get("connectors").is_some() => peer.offer_to(frame.sender, via, now),
             WEB_RTC => {
-                if let Some(sdp) = json_era::text(data, "/offer/sdp") {
-                    peer.answer_to(frame.sender, via, sdp.to_owned(), now);
-                }
-                if let Some(sdp) = json_era::text(data, "/answer/sdp") {
-                    peer.answered_by(frame.sender, sdp.to_owned());
-                }
+                let sdp = |pointer| json_era::text(data, pointer).map(str::to_owned);
+                peer.take_description(frame.sender, via, sdp("/offer/sdp"), sdp("/answer/sdp"), now);
             }
             _ => {}
         }

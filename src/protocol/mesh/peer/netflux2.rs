@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::protobuf_era::{ProtobufEraFrame, UNKNOWN_RECIPIENT, service_frame, user_frame};
+use super::protobuf_era::{ServiceMessage, service_frame, user_frame};
 use super::{ChannelFrame, DescriptionKind, GroupProtocol, MAX_LISTED, MeshChannel, MeshPeer, Progress};
 use crate::protocol::mesh::protobuf::{Fields, ReadFields};
-use crate::protocol::mesh::user_message::{ChunkedMessage, MessageChunk};
+use crate::protocol::mesh::user_message::ChunkedMessage;
 
 /// Messages of netflux 1.1.0-beta.7 to 2.0.
 pub(super) struct Netflux2Protocol;
@@ -51,30 +51,11 @@ impl Netflux2Protocol {
         }
         Some(())
     }
-
-    fn web_rtc(peer: &mut MeshPeer, via: MeshChannel, sender: u32, service: &ReadFields, now: Instant) {
-        if let Some(offer) = service.text(2) {
-            peer.answer_to(sender, via, offer, now);
-        }
-        if let Some(answer) = service.text(3) {
-            peer.answered_by(sender, answer);
-        }
-    }
 }
 
 impl GroupProtocol for Netflux2Protocol {
     fn label(&self, peer: &MeshPeer, _by_signaling: bool) -> String {
         peer.id.to_string()
-    }
-
-    fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
-        let Some(member) =
-            peer.channel(channel).filter(|known| known.via.is_some()).and_then(|known| known.member)
-        else {
-            return;
-        };
-        peer.link(channel);
-        peer.connected_or_given_up(member);
     }
 
     fn received(
@@ -84,22 +65,12 @@ impl GroupProtocol for Netflux2Protocol {
         frame: ChannelFrame,
         now: Instant,
     ) -> Option<()> {
-        let ChannelFrame::Binary(bytes) = frame else { return None };
-        let frame = ProtobufEraFrame::read(&bytes)?;
-        if frame.recipient > UNKNOWN_RECIPIENT && frame.recipient != peer.id {
-            peer.forward(via, frame.recipient, bytes);
-            return None;
-        }
-        let Some((number, service)) = frame.service else {
-            let chunk = MessageChunk::decode(peer.group, &frame.content, frame.recipient == 0)?;
-            peer.report(via, chunk);
-            return Some(());
-        };
+        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame)?;
         match number {
-            WEB_CHANNEL => Self::web_channel(peer, via, frame.sender, &service, now)?,
+            WEB_CHANNEL => Self::web_channel(peer, via, sender, &service, now)?,
             MESH => self.mesh(peer, via, &service)?,
-            BUILDER if service.has(1) => peer.offer_to(frame.sender, via, now),
-            WEB_RTC => Self::web_rtc(peer, via, frame.sender, &service, now),
+            BUILDER if service.has(1) => peer.offer_to(sender, via, now),
+            WEB_RTC => peer.take_description(sender, via, service.text(2), service.text(3), now),
             _ => {}
         }
         Some(())

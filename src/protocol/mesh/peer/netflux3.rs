@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::protobuf_era::{ProtobufEraFrame, UNKNOWN_RECIPIENT, service_frame, user_frame};
+use super::protobuf_era::{ServiceMessage, service_frame, user_frame};
 use super::{ChannelFrame, DescriptionKind, GroupProtocol, MAX_LISTED, MeshChannel, MeshPeer};
 use crate::protocol::mesh::protobuf::{Fields, ReadFields};
-use crate::protocol::mesh::user_message::{ChunkedMessage, MessageChunk};
+use crate::protocol::mesh::user_message::ChunkedMessage;
 
 /// Messages of netflux 2.1 and 3.0.
 pub(super) struct Netflux3Protocol;
@@ -61,15 +61,6 @@ impl Netflux3Protocol {
         }
     }
 
-    fn web_rtc(peer: &mut MeshPeer, via: MeshChannel, sender: u32, service: &ReadFields, now: Instant) {
-        if let Some(offer) = service.text(2) {
-            peer.answer_to(sender, via, offer, now);
-        }
-        if let Some(answer) = service.text(3) {
-            peer.answered_by(sender, answer);
-        }
-    }
-
     fn initialize(
         peer: &mut MeshPeer,
         via: MeshChannel,
@@ -93,16 +84,6 @@ impl GroupProtocol for Netflux3Protocol {
         peer.id.to_string()
     }
 
-    fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
-        let Some(member) =
-            peer.channel(channel).filter(|known| known.via.is_some()).and_then(|known| known.member)
-        else {
-            return;
-        };
-        peer.link(channel);
-        peer.connected_or_given_up(member);
-    }
-
     fn received(
         &self,
         peer: &mut MeshPeer,
@@ -110,22 +91,12 @@ impl GroupProtocol for Netflux3Protocol {
         frame: ChannelFrame,
         now: Instant,
     ) -> Option<()> {
-        let ChannelFrame::Binary(bytes) = frame else { return None };
-        let frame = ProtobufEraFrame::read(&bytes)?;
-        if frame.recipient > UNKNOWN_RECIPIENT && frame.recipient != peer.id {
-            peer.forward(via, frame.recipient, bytes);
-            return None;
-        }
-        let Some((number, service)) = frame.service else {
-            let chunk = MessageChunk::decode(peer.group, &frame.content, frame.recipient == 0)?;
-            peer.report(via, chunk);
-            return Some(());
-        };
+        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame)?;
         match number {
-            WEB_CHANNEL => Self::initialize(peer, via, frame.sender, &service.message(1)?, now)?,
-            MESH => Self::mesh(peer, via, frame.sender, &service),
-            BUILDER => Self::builder(peer, via, frame.sender, &service, now),
-            WEB_RTC => Self::web_rtc(peer, via, frame.sender, &service, now),
+            WEB_CHANNEL => Self::initialize(peer, via, sender, &service.message(1)?, now)?,
+            MESH => Self::mesh(peer, via, sender, &service),
+            BUILDER => Self::builder(peer, via, sender, &service, now),
+            WEB_RTC => peer.take_description(sender, via, service.text(2), service.text(3), now),
             _ => {}
         }
         Some(())

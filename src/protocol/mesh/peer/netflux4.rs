@@ -67,16 +67,6 @@ impl GroupProtocol for Netflux4Protocol {
         format!("{{\"id\":{},\"type\":{}}}", peer.id, u8::from(by_signaling))
     }
 
-    fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
-        let Some(member) =
-            peer.channel(channel).filter(|known| known.via.is_some()).and_then(|known| known.member)
-        else {
-            return;
-        };
-        peer.link(channel);
-        peer.connected_or_given_up(member);
-    }
-
     fn received(
         &self,
         peer: &mut MeshPeer,
@@ -103,12 +93,7 @@ impl GroupProtocol for Netflux4Protocol {
             BUILDER => Self::builder(peer, via, sender, &content()?, now),
             WEB_RTC => {
                 let content = content()?;
-                if let Some(offer) = content.text(1) {
-                    peer.answer_to(sender, via, offer, now);
-                }
-                if let Some(answer) = content.text(2) {
-                    peer.answered_by(sender, answer);
-                }
+                peer.take_description(sender, via, content.text(1), content.text(2), now);
             }
             _ => {}
         }

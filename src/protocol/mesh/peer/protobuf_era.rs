@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use super::{ChannelFrame, MeshChannel, MeshPeer};
 use crate::protocol::mesh::protobuf::{Fields, ReadFields};
+use crate::protocol::mesh::user_message::MessageChunk;
 
 /// Recipient of a peer whose id the sender does not know.
-pub(super) const UNKNOWN_RECIPIENT: u32 = 1;
+const UNKNOWN_RECIPIENT: u32 = 1;
 
 /// Returns a service frame.
 pub(super) fn service_frame(sender: u32, recipient: u32, service: u32, content: Fields) -> Bytes {
@@ -18,20 +20,22 @@ pub(super) fn user_frame(sender: u32, recipient: u32, message: &[u8]) -> Bytes {
     Fields::new().number(1, sender).number(2, recipient).number(3, 0).bytes(4, message).into_bytes()
 }
 
-/// A frame with its content.
+/// A service message for this peer.
 #[derive(Clone, Debug)]
-pub(super) struct ProtobufEraFrame {
+pub(super) struct ServiceMessage {
     pub(super) sender: u32,
-    pub(super) recipient: u32,
-    /// The service's number and message; `None` for a user message.
-    pub(super) service: Option<(u32, ReadFields)>,
-    pub(super) content: Bytes,
+    /// Number of the service.
+    pub(super) number: u32,
+    pub(super) service: ReadFields,
 }
 
-impl ProtobufEraFrame {
-    pub(super) fn read(frame: &Bytes) -> Option<Self> {
-        let fields = ReadFields::read(frame)?;
-        let content = fields.bytes(4)?;
+impl ServiceMessage {
+    /// Reads a frame that `peer` received over `via`. Forwards one for another peer, and reports a user message:
+    /// `None` then, and for a frame that is not understood.
+    pub(super) fn receive(peer: &mut MeshPeer, via: MeshChannel, frame: ChannelFrame) -> Option<Self> {
+        let ChannelFrame::Binary(bytes) = frame else { return None };
+        let fields = ReadFields::read(&bytes)?;
+        let (sender, recipient, content) = (fields.number(1), fields.number(2), fields.bytes(4)?);
         let service = match fields.number(3) {
             0 => None,
             _ => {
@@ -39,6 +43,15 @@ impl ProtobufEraFrame {
                 Some((service.number(1), service.message(2)?))
             }
         };
-        Some(ProtobufEraFrame { sender: fields.number(1), recipient: fields.number(2), service, content })
+        if recipient > UNKNOWN_RECIPIENT && recipient != peer.id {
+            peer.forward(via, recipient, bytes);
+            return None;
+        }
+        let Some((number, service)) = service else {
+            let chunk = MessageChunk::decode(peer.group, &content, recipient == 0)?;
+            peer.report(via, chunk);
+            return None;
+        };
+        Some(ServiceMessage { sender, number, service })
     }
 }

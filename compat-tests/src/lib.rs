@@ -18,6 +18,7 @@ pub mod interop;
 pub mod oracle;
 pub mod report;
 pub mod runner;
+pub mod tls;
 
 pub use sigver::tools::protobuf;
 pub use sigver::tools::replay::{compare, ids, json_members, peer, player, rename, script, transcript};

@@ -55,7 +55,11 @@ pub struct Server {
     errors: Arc<Mutex<String>>,
 }
 
-fn free_port() -> Result<u16> {
+/// Returns a port that no process uses, and that this process was not given before.
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let len = PORTS.end - PORTS.start;
     // Away from the ports of a run started a moment ago: some releases silently share a port that is in

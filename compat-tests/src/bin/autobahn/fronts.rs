@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use compat_tests::tls;
 use tokio::process::Command;
 use tokio_rustls::TlsConnector;
-
-use crate::shim;
 
 /// The page with the snippets.
 const PAGE: &str = include_str!("../../../../docs/howto/reverse-proxy.md");
@@ -41,7 +40,7 @@ impl Certificate {
 
     /// Returns a client that trusts this certificate.
     pub(crate) fn connector(&self) -> Result<TlsConnector> {
-        shim::connector(&std::fs::read_to_string(&self.chain)?)
+        tls::connector(&std::fs::read_to_string(&self.chain)?)
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum as _};
+use compat_tests::oracle::free_port;
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
@@ -81,10 +82,6 @@ async fn serve(command: &mut Command, port: u16) -> Result<Child> {
         sleep(Duration::from_millis(20)).await;
     }
     Ok(child)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// Runs the cases that `selection` leaves, and returns their results by number.

@@ -1,6 +1,5 @@
 //! The way from kosoku, which tests servers that echo, to a pipe.
 
-use std::io::Cursor;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,18 +94,4 @@ async fn echo(stream: Box<dyn Stream>, url: String) -> Result<tokio::task::JoinH
             }
         }
     }))
-}
-
-/// Returns a client of TLS that trusts one certificate, in PEM.
-pub(crate) fn connector(certificate: &str) -> Result<TlsConnector> {
-    use tokio_rustls::rustls::pki_types::CertificateDer;
-    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_reader(Cursor::new(certificate))?)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use compat_tests::oracle::free_port;
 use sigver::server::cluster::{EngineAddress, NodeSettings};
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -54,7 +55,7 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
 }
 
 fn free_address() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }
 
 /// A node in another process, which ends with the value.

@@ -1,10 +1,11 @@
 //! A Redis server of its own for a test, on a free port, without persistence.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::oracle::free_port;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -19,7 +20,7 @@ pub(crate) struct TestRedis {
 impl TestRedis {
     /// Starts a server.
     pub(crate) async fn start(program: &str) -> Result<TestRedis> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let redis = TestRedis { process: spawn(program, port)?, address, program: program.to_owned() };
         redis.answers().await?;

@@ -1,21 +1,16 @@
 //! Failures of files: a file system without space, and a certificate that is half written.
 
 use std::fs;
-use std::io::Cursor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::tls;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::Options;
 use crate::clients::Pair;
@@ -80,14 +75,8 @@ pub(crate) async fn full(options: &Options) -> Result<String> {
 
 /// Connects over TLS to a server that must present this certificate.
 async fn handshake(server: SocketAddr, certificate: &str) -> Result<()> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_reader(Cursor::new(certificate))?)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let stream = TcpStream::connect(server).await?;
-    let connecting = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream);
+    let connecting = tls::connector(certificate)?.connect(ServerName::try_from("localhost")?, stream);
     timeout(Duration::from_secs(5), connecting).await.context("no handshake")??;
     Ok(())
 }

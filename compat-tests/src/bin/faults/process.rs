@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::oracle::free_port;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -38,10 +39,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(options: &Options, start: Start) -> Result<Server> {
-        let port = match start.port {
-            Some(port) => port,
-            None => std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
-        };
+        let port = start.port.map_or_else(free_port, Ok)?;
         let mut command = Command::new("sh");
         let limit = start.open_files.map_or_else(String::new, |files| format!("ulimit -n {files};"));
         command.args(["-c", &format!("{limit} exec \"$0\" \"$@\"")]).arg(&options.server_bin);

@@ -6,24 +6,12 @@ mod common;
 
 use common::process::Served;
 use common::sse::{Answer, ask, ask_on};
-use common::ws::request;
+use common::ws::request_with;
 use common::{TestGateway, eventually, soon};
 use sigver::config::{AllowedOrigins, OriginPattern, TrustedProxies};
 use sigver::server::RefusalCause;
 use sigver::server::telemetry::LimitKind;
 use tokio::io::AsyncReadExt as _;
-
-/// Sends a request for a WebSocket with more headers. Returns the response.
-async fn upgrade(gateway: &TestGateway, path: &str, headers: &str) -> Answer {
-    let request = request(path).replace("\r\n\r\n", &format!("\r\n{headers}\r\n"));
-    ask_on(gateway.tcp().await, &request).await
-}
-
-/// Returns the number of refusals with this cause.
-fn refused(gateway: &TestGateway, cause: RefusalCause) -> u64 {
-    let counts = gateway.status.report(sigver::StatusQuery::default()).refused;
-    counts.into_iter().find(|(of, _)| *of == cause).unwrap().1
-}
 
 async fn for_origins(list: &str) -> TestGateway {
     TestGateway::configured(|config| {
@@ -49,7 +37,7 @@ async fn pages_of_other_origins_are_refused_before_the_upgrade() {
         ("Origin: https://app.example\r\nOrigin: https://evil.example\r\n", 403),
     ] {
         for path in ["/", "/room", &format!("/listen/abc{refusals}")] {
-            let mut answer = upgrade(&gateway, path, origin).await;
+            let mut answer = gateway.upgrade(path, origin).await;
             assert_eq!(answer.status, status, "{origin} on {path}");
             if status == 403 {
                 refusals += 1;
@@ -57,7 +45,7 @@ async fn pages_of_other_origins_are_refused_before_the_upgrade() {
             }
         }
     }
-    assert_eq!(refused(&gateway, RefusalCause::ForeignOrigin), refusals);
+    assert_eq!(gateway.refused(RefusalCause::ForeignOrigin), refusals);
     gateway.stop().await;
 }
 
@@ -89,7 +77,7 @@ async fn origins_of_the_path_relay_are_its_own_or_those_of_all() {
     // By default only the server's own.
     let gateway = TestGateway::start("auto,signaller").await;
     let (path, origin) = listen("abc", "https://app.example");
-    assert_eq!(upgrade(&gateway, &path, &origin).await.status, 403);
+    assert_eq!(gateway.upgrade(&path, &origin).await.status, 403);
     gateway.stop().await;
     let gateway = TestGateway::configured(|config| {
         config.access.allowed_origins = AllowedOrigins::parse("app.example,b.example").unwrap();
@@ -104,7 +92,7 @@ async fn origins_of_the_path_relay_are_its_own_or_those_of_all() {
         ("abe", "https://app.c", 403),
     ] {
         let (path, origin) = listen(handle, origin);
-        assert_eq!(upgrade(&gateway, &path, &origin).await.status, status, "{origin}");
+        assert_eq!(gateway.upgrade(&path, &origin).await.status, status, "{origin}");
     }
     gateway.stop().await;
 }
@@ -114,7 +102,7 @@ async fn refused_origin_is_a_line_of_the_log() {
     let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--log", "debug"];
     let served = Served::start(&[&args[..], &["--allowed-origins", "https://app.example"]].concat()).await;
     for _ in 0..5 {
-        let request = request("/secretkey").replace("\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n");
+        let request = request_with("/secretkey", "Origin: https://evil.example\r\n");
         assert_eq!(ask_on(served.tcp().await, &request).await.status, 403);
     }
     served.signal("TERM").await;
@@ -140,7 +128,7 @@ async fn behind(proxies: &str) -> TestGateway {
 async fn statuses(gateway: &TestGateway, headers: &[&str]) -> (Vec<u16>, Vec<Answer>) {
     let (mut statuses, mut open) = (Vec::new(), Vec::new());
     for header in headers {
-        let answer = upgrade(gateway, "/k", &format!("{header}\r\n")).await;
+        let answer = gateway.upgrade("/k", &format!("{header}\r\n")).await;
         statuses.push(answer.status);
         if answer.status == 429 {
             assert_eq!(answer.header("retry-after"), Some("1"));
@@ -190,8 +178,8 @@ async fn connections_behind_a_proxy_count_by_the_address_of_the_client() {
 async fn header_of_a_peer_that_is_no_proxy_is_ignored() {
     let gateway = behind("192.0.2.0/24,unix").await;
     let (_open, got) = {
-        let first = upgrade(&gateway, "/k", "X-Forwarded-For: 198.51.100.1\r\n").await;
-        let second = upgrade(&gateway, "/k", "Forwarded: for=198.51.100.2\r\n").await;
+        let first = gateway.upgrade("/k", "X-Forwarded-For: 198.51.100.1\r\n").await;
+        let second = gateway.upgrade("/k", "Forwarded: for=198.51.100.2\r\n").await;
         let statuses = [first.status, second.status];
         ((first, second), statuses)
     };
@@ -250,8 +238,7 @@ async fn log_has_the_address_of_the_client_behind_a_proxy() {
     let more = ["--trusted-proxies", "127.0.0.0/8", "--allowed-origins", "a.example"];
     let served = Served::start(&[&args[..], &more].concat()).await;
     for (client, origin) in [("192.0.2.7", "http://a.example"), ("192.0.2.8", "http://b.example")] {
-        let headers = format!("\r\nX-Forwarded-For: {client}\r\nOrigin: {origin}\r\n\r\n");
-        let request = request("/k").replace("\r\n\r\n", &headers);
+        let request = request_with("/k", &format!("X-Forwarded-For: {client}\r\nOrigin: {origin}\r\n"));
         ask_on(served.tcp().await, &request).await;
     }
     served.signal("TERM").await;

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::pairs::connect;
 use common::process::Served;
-use common::sse::{Answer, ask, ask_on};
-use common::ws::{Got, Ws, request};
+use common::sse::{ask, ask_on};
+use common::ws::{Got, Ws, request, request_with};
 use common::{TestGateway, eventually, soon};
 use ring::hmac;
 use sigver::config::AuthMethod;
@@ -66,17 +66,6 @@ fn jwt(claims: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes())))
 }
 
-/// Sends a request for a WebSocket with more headers.
-async fn upgrade(gateway: &TestGateway, path: &str, headers: &str) -> Answer {
-    let request = request(path).replace("\r\n\r\n", &format!("\r\n{headers}\r\n"));
-    ask_on(gateway.tcp().await, &request).await
-}
-
-fn refused(gateway: &TestGateway, cause: RefusalCause) -> u64 {
-    let counts = gateway.status.report(sigver::StatusQuery::default()).refused;
-    counts.into_iter().find(|(of, _)| *of == cause).unwrap().1
-}
-
 #[tokio::test]
 async fn token_is_taken_from_three_places_and_echoed_in_none() {
     let (gateway, _file) = with_tokens("places", "good *\n").await;
@@ -95,15 +84,15 @@ async fn token_is_taken_from_three_places_and_echoed_in_none() {
         ("/connect/abc", "", 401),
         ("/listen/abc?token=good", "", 101),
     ] {
-        let answer = upgrade(&gateway, path, headers).await;
+        let answer = gateway.upgrade(path, headers).await;
         assert_eq!(answer.status, status, "{path} {headers}");
         assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
         assert_eq!(answer.header("sec-websocket-protocol"), None);
     }
-    let answer = upgrade(&gateway, "/k", "Sec-WebSocket-Protocol: token.good, chat\r\n").await;
+    let answer = gateway.upgrade("/k", "Sec-WebSocket-Protocol: token.good, chat\r\n").await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("chat")));
-    assert_eq!(refused(&gateway, RefusalCause::MissingToken), 5);
-    assert_eq!(refused(&gateway, RefusalCause::InvalidToken), 3);
+    assert_eq!(gateway.refused(RefusalCause::MissingToken), 5);
+    assert_eq!(gateway.refused(RefusalCause::InvalidToken), 3);
     // Health checks and the preflight of event streams need none.
     assert_eq!(ask(gateway.address, "GET", "/", &[], "").await.status, 200);
     let asked = [("Origin", "http://a"), ("Access-Control-Request-Method", "POST")];
@@ -124,9 +113,9 @@ async fn key_in_a_path_is_checked_before_the_upgrade() {
         ("/listen/abc?token=listeners", 101),
         ("/listen/abcd?token=listeners", 403),
     ] {
-        assert_eq!(upgrade(&gateway, path, "").await.status, status, "{path}");
+        assert_eq!(gateway.upgrade(path, "").await.status, status, "{path}");
     }
-    assert_eq!(refused(&gateway, RefusalCause::ForbiddenKey), 4);
+    assert_eq!(gateway.refused(RefusalCause::ForbiddenKey), 4);
     // The room of the key is the same as without a token.
     let mut first = gateway.ws("/room?token=one").await;
     assert!(first.binary(&connect(11, &[])).await);
@@ -184,11 +173,11 @@ async fn connection_ends_when_its_token_expires() {
     let file = TempFile::new("jwt", SECRET);
     let gateway = gateway(AuthMethod::Jwt(file.0.clone())).await;
     let expired = jwt(&format!(r#"{{"keys":"*","exp":{}}}"#, now() - 1));
-    assert_eq!(upgrade(&gateway, &format!("/k?token={expired}"), "").await.status, 401);
-    assert_eq!(refused(&gateway, RefusalCause::ExpiredToken), 1);
+    assert_eq!(gateway.upgrade(&format!("/k?token={expired}"), "").await.status, 401);
+    assert_eq!(gateway.refused(RefusalCause::ExpiredToken), 1);
     let foreign = jwt(r#"{"keys":"other"}"#);
-    assert_eq!(upgrade(&gateway, &format!("/k?token={foreign}"), "").await.status, 403);
-    assert_eq!(upgrade(&gateway, &format!("/k?token={}", jwt("{}")), "").await.status, 403);
+    assert_eq!(gateway.upgrade(&format!("/k?token={foreign}"), "").await.status, 403);
+    assert_eq!(gateway.upgrade(&format!("/k?token={}", jwt("{}")), "").await.status, 403);
 
     let token = jwt(&format!(r#"{{"keys":["k"],"exp":{}}}"#, now() + 2));
     let mut client = gateway.ws(&format!("/k?token={token}")).await;
@@ -259,22 +248,22 @@ async fn program_decides_and_its_answers_are_kept() {
             ("/room?token=unknown", 401),
             ("/room", 401),
         ] {
-            assert_eq!(upgrade(&gateway, path, "").await.status, status, "{path}");
+            assert_eq!(gateway.upgrade(path, "").await.status, status, "{path}");
         }
     }
     assert_eq!(program.asked.load(Ordering::SeqCst), 4);
     // These are not kept.
     for _ in 0..2 {
-        let answer = upgrade(&gateway, "/room?token=often", "").await;
+        let answer = gateway.upgrade("/room?token=often", "").await;
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("7")));
         for token in ["broken", "error", "silent"] {
-            let answer = upgrade(&gateway, &format!("/room?token={token}"), "").await;
+            let answer = gateway.upgrade(&format!("/room?token={token}"), "").await;
             assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{token}");
         }
     }
     assert_eq!(program.asked.load(Ordering::SeqCst), 12);
-    assert_eq!(refused(&gateway, RefusalCause::AuthUnavailable), 6);
-    assert_eq!(refused(&gateway, RefusalCause::TooManyTokenRequests), 2);
+    assert_eq!(gateway.refused(RefusalCause::AuthUnavailable), 6);
+    assert_eq!(gateway.refused(RefusalCause::TooManyTokenRequests), 2);
     gateway.stop().await;
 }
 
@@ -287,11 +276,11 @@ async fn program_that_does_not_answer_is_503_within_the_timeout() {
         config.access.auth.callout_timeout = Duration::from_millis(200);
     })
     .await;
-    let clients = (0..5).map(|_| upgrade(&gateway, "/k?token=x", ""));
+    let clients = (0..5).map(|_| gateway.upgrade("/k?token=x", ""));
     let answers = soon("the answers", futures_util::future::join_all(clients)).await;
     assert!(answers.iter().all(|answer| answer.status == 503));
     drop(full);
-    assert_eq!(upgrade(&gateway, "/k?token=x", "").await.status, 503);
+    assert_eq!(gateway.upgrade("/k?token=x", "").await.status, 503);
     gateway.stop().await;
 }
 
@@ -337,7 +326,7 @@ async fn log_has_no_token() {
         ("/room", "Authorization: Bearer s3cret\r\n"),
         ("/room", "Sec-WebSocket-Protocol: token.s3cret\r\n"),
     ] {
-        let request = request(path).replace("\r\n\r\n", &format!("\r\n{header}\r\n"));
+        let request = request_with(path, header);
         ask_on(served.tcp().await, &request).await;
     }
     served.signal("TERM").await;

@@ -175,7 +175,18 @@ fn the_comparison_does_not_use_what_it_tries() {
     let folders = [
         // One writer of frames is enough: it is not what is compared.
         ("src", &["tools::bench::frame"][..]),
-        ("src/bin/cluster", &["Config", "Gateway", "protocol::cluster", "server::cluster", "tools"]),
+        (
+            "src/bin/cluster",
+            &[
+                "Config",
+                "Gateway",
+                "protocol::cluster",
+                "server::cluster",
+                "tools::client",
+                "tools::dial",
+                "tools::matrix",
+            ],
+        ),
         ("tests", &[]),
         ("benches", &["tools::bench", "server::fd_limit"]),
         ("hotpath/src", &["tools", "server", "protocol", "config"]),

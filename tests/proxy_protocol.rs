@@ -43,11 +43,6 @@ async fn gateway(mode: ProxyProtocol, trusted: &str) -> TestGateway {
     TestGateway::configured(|config| configure(config, mode, trusted)).await
 }
 
-fn refused(gateway: &TestGateway, cause: RefusalCause) -> u64 {
-    let counts = gateway.status.report(sigver::StatusQuery::default()).refused;
-    counts.into_iter().find(|(of, _)| *of == cause).unwrap().1
-}
-
 /// Opens a connection that begins with these bytes.
 async fn begun(gateway: &TestGateway, start: &[u8]) -> TcpStream {
     let mut stream = gateway.tcp().await;
@@ -111,13 +106,13 @@ async fn required_header_that_is_missing_or_malformed_is_refused() {
         ("PROXY TCP4 nobody 127.0.0.1 1 2\r\n", RefusalCause::InvalidProxyHeader),
         ("\r\n\r\n\0\r\nQUIT\n\x21\x11\x7f\x7f", RefusalCause::InvalidProxyHeader),
     ] {
-        let before = refused(&gateway, cause);
+        let before = gateway.refused(cause);
         let mut stream = begun(&gateway, start.as_bytes()).await;
         let mut response = String::new();
         soon("a refusal", stream.read_to_string(&mut response)).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
         assert!(response.contains("PROXY protocol header"), "{response}");
-        assert_eq!(refused(&gateway, cause), before + 1);
+        assert_eq!(gateway.refused(cause), before + 1);
     }
     gateway.stop().await;
 }
@@ -135,8 +130,7 @@ async fn optional_header_may_be_missing() {
     // Then the address may be in a header of HTTP.
     let mut open = Vec::new();
     for (client, expected) in [("192.0.2.1", 101), ("192.0.2.2", 101), ("192.0.2.1", 429)] {
-        let request = request("/k").replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {client}\r\n\r\n"));
-        let answer = ask_on(gateway.tcp().await, &request).await;
+        let answer = gateway.upgrade("/k", &format!("X-Forwarded-For: {client}\r\n")).await;
         assert_eq!(answer.status, expected, "{client}");
         open.push(answer);
     }
@@ -154,7 +148,7 @@ async fn header_from_a_source_that_is_no_proxy_is_refused() {
         let mut response = String::new();
         soon("a refusal", stream.read_to_string(&mut response)).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
-        assert_eq!(refused(&gateway, cause), 1, "{mode:?}");
+        assert_eq!(gateway.refused(cause), 1, "{mode:?}");
         gateway.stop().await;
     }
 }
@@ -170,7 +164,7 @@ async fn header_has_a_deadline() {
         let mut slow = begun(&gateway, start).await;
         soon("the end", slow.read_to_end(&mut Vec::new())).await.ok();
     }
-    assert_eq!(refused(&gateway, RefusalCause::Timeout), 3);
+    assert_eq!(gateway.refused(RefusalCause::Timeout), 3);
     assert_eq!(gateway.status.shared.telemetry.limit_count(LimitKind::HeadTimeout), 3);
     gateway.stop().await;
 }
@@ -222,7 +216,7 @@ async fn header_comes_before_tls() {
     // Dropped, as there is no response without a handshake.
     assert!(connect(&v2([192, 0, 2, 2])).await.is_err());
     assert!(connect(b"").await.is_err());
-    assert_eq!(refused(&gateway, RefusalCause::MissingProxyHeader), 1);
+    assert_eq!(gateway.refused(RefusalCause::MissingProxyHeader), 1);
     gateway.stop().await;
 }
 

@@ -110,7 +110,7 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
     let third = folder.renew();
     settings("log = \"off\"");
     served.signal("HUP").await;
-    while presented_certificate(port).await != third {}
+    soon("the third certificate", async { while presented_certificate(port).await != third {} }).await;
     served.signal("TERM").await;
     let rest = served.end().await.2;
     assert!(!rest.contains("stopping"), "{rest}");

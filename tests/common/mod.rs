@@ -18,14 +18,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sigver::config::TlsFiles;
-use sigver::server::LocalAddress;
 use sigver::server::admin::StatusService;
+use sigver::server::{LocalAddress, RefusalCause};
 use sigver::{Config, Gateway};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use ws::Ws;
+use sse::{Answer, ask_on};
+use ws::{Ws, request_with};
 
 /// Time limit of an event that is expected at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -88,6 +89,17 @@ impl TestGateway {
     /// Returns the number of rooms.
     pub fn rooms(&self) -> usize {
         self.status.shared.hub.rooms()
+    }
+
+    /// Returns the number of refusals with this cause.
+    pub fn refused(&self, cause: RefusalCause) -> u64 {
+        let counts = self.status.report(sigver::StatusQuery::default()).refused;
+        counts.into_iter().find(|(of, _)| *of == cause).unwrap().1
+    }
+
+    /// Sends a request for a WebSocket with more headers, each with its line end. Returns the response.
+    pub async fn upgrade(&self, path: &str, headers: &str) -> Answer {
+        ask_on(self.tcp().await, &request_with(path, headers)).await
     }
 
     /// Opens a TCP connection.

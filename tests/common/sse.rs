@@ -131,20 +131,24 @@ impl Answer {
                 self.ended = *length == 0;
                 self.body += &String::from_utf8(std::mem::take(&mut self.raw)).unwrap();
             }
-            None => self.chunks(),
+            None => self.ended = take_chunks(&mut self.raw, &mut self.body),
         }
     }
+}
 
-    fn chunks(&mut self) {
-        while let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") {
-            let size = usize::from_str_radix(std::str::from_utf8(&self.raw[..line]).unwrap(), 16).unwrap();
-            let end = line + 2 + size;
-            if self.raw.len() < end + 2 {
-                return;
-            }
-            self.body += std::str::from_utf8(&self.raw[line + 2..end]).unwrap();
-            self.raw.drain(..end + 2);
-            self.ended = size == 0;
+/// Moves the complete chunks of a body from `raw` to `body`. Returns true if the last one was among them.
+pub fn take_chunks(raw: &mut Vec<u8>, body: &mut String) -> bool {
+    while let Some(line) = raw.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&raw[..line]).unwrap(), 16).unwrap();
+        let end = line + 2 + size;
+        if raw.len() < end + 2 {
+            return false;
+        }
+        *body += std::str::from_utf8(&raw[line + 2..end]).unwrap();
+        raw.drain(..end + 2);
+        if size == 0 {
+            return true;
         }
     }
+    false
 }

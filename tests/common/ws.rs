@@ -8,9 +8,14 @@ use super::soon;
 
 /// Returns the request for a WebSocket on `path`.
 pub fn request(path: &str) -> String {
+    request_with(path, "")
+}
+
+/// Returns a request for a WebSocket with more headers, each with its line end.
+pub fn request_with(path: &str, headers: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
     )
 }
 

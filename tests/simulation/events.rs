@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sigver::protocol::dialect::Dialect;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::common::sse::take_chunks;
 use crate::common::ws::Got;
 use crate::network::{Link, SimStream};
 use crate::world::World;
@@ -83,21 +84,8 @@ impl EventStream {
             }
             match self.stream.read_buf(&mut self.raw).await {
                 Ok(0) | Err(_) => self.ended = true,
-                Ok(_) => self.take_chunks(),
+                Ok(_) => self.ended = take_chunks(&mut self.raw, &mut self.body),
             }
-        }
-    }
-
-    fn take_chunks(&mut self) {
-        while let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") {
-            let size = usize::from_str_radix(std::str::from_utf8(&self.raw[..line]).unwrap(), 16).unwrap();
-            let end = line + 2 + size;
-            if self.raw.len() < end + 2 {
-                return;
-            }
-            self.body += std::str::from_utf8(&self.raw[line + 2..end]).unwrap();
-            self.raw.drain(..end + 2);
-            self.ended = size == 0;
         }
     }
 

@@ -313,26 +313,6 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         }
     }
 
-    /// Takes note that another node has a name, or has not as far as that node knows.
-    pub fn told(&mut self, name: &N, node: NodeId, has: bool, now: Millis) {
-        if has {
-            if self.owned.contains_key(name) {
-                return;
-            }
-            let sought = SoughtName {
-                state: Search::At(node),
-                until: now.saturating_add(PLACE_TIMEOUT),
-                wanted: false,
-            };
-            self.sought.insert(name.clone(), sought);
-            self.actions.push(Action::Found(name.clone()));
-        } else if let Some(sought) = self.sought.get_mut(name)
-            && matches!(sought.state, Search::At(at) if at == node)
-        {
-            sought.until = now;
-        }
-    }
-
     /// Takes note of a ping of another node: see [`Lease::hear`].
     pub fn heard(
         &mut self,

@@ -71,7 +71,7 @@ impl BridgedRoom {
                 self.presence.joined(number, now);
             }
             PeerAction::Failed => {
-                self.remove_peer(number);
+                self.remove_peer(number, now);
                 self.presence.failed(number, now);
             }
             PeerAction::MemberJoined { member } => self.presence.linked(number, member, now),
@@ -108,7 +108,7 @@ impl BridgedRoom {
                 let network = self.network(group);
                 self.add_peer(stand_in, group).open_door(network);
             }
-            PresenceAction::Leave { stand_in } => self.remove_peer(stand_in),
+            PresenceAction::Leave { stand_in } => self.remove_peer(stand_in, now),
             PresenceAction::Cut { stand_in, member } => {
                 if let Some(peer) = self.peers.get_mut(&stand_in) {
                     peer.disconnect(member);
@@ -192,13 +192,13 @@ impl BridgedRoom {
     }
 
     /// Has a peer leave. Clients may mention its id for some time.
-    fn remove_peer(&mut self, number: u32) {
+    fn remove_peer(&mut self, number: u32, now: Instant) {
         let Some(mut peer) = self.peers.remove(&number) else { return };
         let (group, id) = (peer.group(), peer.id());
         peer.leave();
         for action in peer.take_actions() {
             if matches!(action, PeerAction::Send { .. } | PeerAction::Close { .. }) {
-                self.report_of_former(action);
+                self.report(number, action, now);
             }
         }
         self.pipes.retain(|(stand_in, _), _| *stand_in != number);
@@ -211,25 +211,6 @@ impl BridgedRoom {
             for peer in self.peers.values_mut().filter(|peer| peer.group() == group) {
                 peer.remove_sibling(oldest);
             }
-        }
-    }
-
-    fn report_of_former(&mut self, action: PeerAction) {
-        match action {
-            PeerAction::Send { channel, frame } => self.actions.push(BridgeAction::Send { channel, frame }),
-            PeerAction::Close { channel } => {
-                self.calls.remove(&channel);
-                self.actions.push(BridgeAction::Close { channel });
-            }
-            PeerAction::Offer { .. }
-            | PeerAction::Answer { .. }
-            | PeerAction::Accept { .. }
-            | PeerAction::Forward { .. }
-            | PeerAction::Joined
-            | PeerAction::Failed
-            | PeerAction::MemberJoined { .. }
-            | PeerAction::MemberLeft { .. }
-            | PeerAction::Received { .. } => {}
         }
     }
 }

@@ -73,13 +73,10 @@ impl Config {
 }
 
 fn tls_options(one: Option<&TlsFiles>, other: Option<&TlsFiles>) -> [(&'static str, bool); 3] {
-    let key = |files: &TlsFiles| files.key.clone();
-    let cert = |files: &TlsFiles| files.cert.clone();
-    let ca = |files: &TlsFiles| files.ca.clone();
     [
-        ("key", one.map(key) != other.map(key)),
-        ("cert", one.map(cert) != other.map(cert)),
-        ("ca", one.and_then(ca) != other.and_then(ca)),
+        ("key", one.map(|files| &files.key) != other.map(|files| &files.key)),
+        ("cert", one.map(|files| &files.cert) != other.map(|files| &files.cert)),
+        ("ca", one.and_then(|files| files.ca.as_ref()) != other.and_then(|files| files.ca.as_ref())),
     ]
 }
 

@@ -137,8 +137,8 @@ impl Refusals {
     pub(crate) fn refuse(&self, cause: RefusalCause, endpoint: ClientEndpoint, status: Option<u16>) {
         let (index, description) = (cause as usize, cause.description());
         self.counts[index].fetch_add(1, Ordering::Relaxed);
-        let remote = endpoint.remote.and_then(|remote| self.log_ip.format(remote));
-        tracing::debug!(remote, tls = endpoint.tls, status, cause = description, "refused");
+        let remote = || endpoint.remote.and_then(|remote| self.log_ip.format(remote));
+        tracing::debug!(remote = remote(), tls = endpoint.tls, status, cause = description, "refused");
         if cause.is_for_operators()
             && let Some(count) = self.lines.lock()[index].count(clock::now())
         {

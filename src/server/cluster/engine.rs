@@ -347,14 +347,12 @@ impl Engine {
         generation: Generation,
     ) -> Result<(), EngineError> {
         let name = self.name(name, generation);
-        let call: i64 = self
-            .scripts
+        self.scripts
             .release
             .key(name)
             .arg(claim_text(claim))
-            .invoke_async(&mut self.connection.clone())
+            .invoke_async::<()>(&mut self.connection.clone())
             .await?;
-        let _ = call;
         Ok(())
     }
 
@@ -363,15 +361,13 @@ impl Engine {
     /// # Errors
     /// Redis did not answer as it should.
     pub async fn leave(&self, node: NodeId) -> Result<(), EngineError> {
-        let call: i64 = self
-            .scripts
+        self.scripts
             .leave
             .key(self.nodes())
             .key(self.who())
             .arg(node_text(node))
-            .invoke_async(&mut self.connection.clone())
+            .invoke_async::<()>(&mut self.connection.clone())
             .await?;
-        let _ = call;
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -12,6 +11,7 @@ use tokio::sync::Notify;
 use super::queue::LinkQueue;
 use super::wire::{EdgeMessage, EventMessage, OwnerMessage};
 use crate::protocol::model::Event;
+use crate::server::clock;
 use crate::server::hub::{Hub, Membership, Outbox, RemoteReader};
 use crate::server::memory::MemoryBudget;
 
@@ -169,7 +169,7 @@ impl Guest {
             self.awaits_role = false;
             queue.send(session, &OwnerMessage::Role(role));
         }
-        let hold = if self.membership.is_common() { None } else { self.membership.hold(Instant::now()) };
+        let hold = if self.membership.is_common() { None } else { self.membership.hold(clock::now()) };
         match hold {
             Some(hold) if !self.is_held => queue.send(session, &OwnerMessage::Hold(hold)),
             None if self.is_held => queue.send(session, &OwnerMessage::Relieved),

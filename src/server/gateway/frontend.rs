@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -176,8 +176,7 @@ impl Frontend {
     /// Admits a connection, or counts, logs and returns the limit that it would exceed.
     fn admit(&self, endpoint: ClientEndpoint) -> Result<ConnectionAlive, LimitKind> {
         let permit = self.shared.admission.admit_connection(endpoint).inspect_err(|kind| {
-            let (remote, limit) = (self.remote(endpoint), kind.name());
-            tracing::debug!(remote, limit, "refused a connection");
+            tracing::debug!(remote = self.remote(endpoint), limit = kind.name(), "refused a connection");
         })?;
         Ok(Box::new((self.shared.shutdown.track(), permit)))
     }
@@ -280,8 +279,11 @@ impl Frontend {
         let Some(http::Upgraded { mut stream, mut response, prefetched, target, client, permit, grant }) =
             upgraded
         else {
-            let remote = self.remote(endpoint);
-            tracing::debug!(remote, tls = endpoint.tls, "connection ended without an upgrade to a WebSocket");
+            tracing::debug!(
+                remote = self.remote(endpoint),
+                tls = endpoint.tls,
+                "connection ended without an upgrade to a WebSocket"
+            );
             return;
         };
         let endpoint = client;
@@ -314,11 +316,12 @@ impl Frontend {
                 let id = shared.hub.next_peer_id();
                 let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
                 let expires_at = grant.and_then(|grant| grant.expires_at());
+                let expires_at = expires_at.map(|time| tokio::time::sleep_until(time.into()));
                 let pipe = async move {
                     let stop = async {
                         tokio::select! {
                             () = shared.shutdown.connection_closing(id) => {}
-                            () = until(expires_at) => {}
+                            () = super::or_pending(expires_at) => {}
                         }
                     };
                     let (counted, began) = (shared.telemetry.register_signaller(), clock::now());
@@ -339,14 +342,6 @@ impl Frontend {
                 tokio::spawn(pipe.instrument(span));
             }
         }
-    }
-}
-
-/// Waits until a time; forever if there is none.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use hyper::{Request, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::forwarded::client_address;
-use super::upgrade;
+use super::{cors, upgrade};
 use crate::config::{AccessConfig, AllowedOrigins, TrustedProxies};
 use crate::protocol::detect::Policy;
 use crate::protocol::model::RoomKey;
@@ -171,11 +171,8 @@ impl Refused {
             _ => None,
         };
         let mut refused = Refused::new(refusal.cause(), status, text);
+        cors::allow_origin(&mut refused.response, request);
         let headers = refused.response.headers_mut();
-        if let Some(origin) = request.get(header::ORIGIN) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -55,7 +55,8 @@ pub(super) fn preflight(request: &HeaderMap) -> Response<ResponseBody> {
     response
 }
 
-fn allow_origin(response: &mut Response<ResponseBody>, request: &HeaderMap) {
+/// Lets the page read the response that sent the request.
+pub(super) fn allow_origin<B>(response: &mut Response<B>, request: &HeaderMap) {
     if let Some(origin) = request.get(header::ORIGIN) {
         let headers = response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

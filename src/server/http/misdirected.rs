@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::server::proxy_protocol::has_signature;
 use crate::server::refusals::RefusalCause;
 
 /// Longest time for the response to arrive.
@@ -12,9 +13,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Most bytes that are read after the response.
 const MAX_REST: u64 = 64 * 1024;
-
-/// First bytes of a PROXY protocol header of version 1 and 2.
-const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
 /// First bytes of a TLS handshake.
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
@@ -24,22 +22,18 @@ pub(super) fn detect_on_plain_port(bytes: &[u8]) -> Option<RefusalCause> {
     if bytes.starts_with(&TLS_HANDSHAKE) {
         return Some(RefusalCause::TlsOnPlainPort);
     }
-    has_proxy_header(bytes).then_some(RefusalCause::ProxyHeader)
+    has_signature(bytes).then_some(RefusalCause::ProxyHeader)
 }
 
 /// Returns the cause to refuse a connection to a port of TLS that begins with these bytes.
 pub(crate) fn detect_on_tls_port(bytes: &[u8]) -> Option<RefusalCause> {
-    if has_proxy_header(bytes) {
+    if has_signature(bytes) {
         return Some(RefusalCause::ProxyHeader);
     }
     // Methods are capital letters in practice, and some clients begin with an empty line.
     let is_text =
         bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'\r' | b'\n'));
     is_text.then_some(RefusalCause::HttpOnTlsPort)
-}
-
-fn has_proxy_header(bytes: &[u8]) -> bool {
-    PROXY_HEADERS.iter().any(|header| bytes.starts_with(header))
 }
 
 /// Sends a response of status 400 that states the cause, and ends the connection.

@@ -9,7 +9,7 @@ use super::membership::{Applied, Membership};
 use super::outbox::Admission;
 use super::pressure::{Pressure, PressureCause};
 use super::room_cell::RoomCell;
-use super::{Hold, Location, Outbox};
+use super::{Directory, Hold, Location, Outbox};
 use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
 use crate::server::clock;
 use crate::server::memory::MemoryBudget;
@@ -90,13 +90,16 @@ impl Membership {
 
     /// Returns the room `key` of a cluster, or `None` if its place is not known yet.
     #[cold]
-    pub(super) fn locate(&self, key: &RoomKey) -> Result<Option<Arc<RoomCell>>, Reason> {
+    pub(super) fn locate(
+        &self,
+        directory: &dyn Directory,
+        key: &RoomKey,
+    ) -> Result<Option<Arc<RoomCell>>, Reason> {
         let known = self.cells().find(|cell| cell.key == *key && cell.state.lock().remote().is_some());
         if let Some(cell) = known {
             return Ok(Some(Arc::clone(cell)));
         }
         let hub = &*self.hub;
-        let Some(directory) = hub.directory.get() else { return hub.room(key).map(Some) };
         // Locked until the room is created: else it could be removed, and its claim released, in between.
         let mut shard = hub.shard(key).lock();
         match directory.locate(key, &self.outbox) {
@@ -161,16 +164,16 @@ impl Membership {
     fn finish_wait(&mut self) {
         let Some(uncommon) = &mut self.uncommon else { return };
         let Some(waiting) = uncommon.waiting.take() else { return };
+        let role = waiting
+            .asked
+            .as_ref()
+            .map(|(cell, _)| cell.state.lock().remote().map_or(Some(RoomRole::None), |remote| remote.role()));
+        if role == Some(None) {
+            uncommon.waiting = Some(waiting);
+            return;
+        }
         let Waiting { asked, deadline, deferred, .. } = *waiting;
-        if let Some((cell, keep_other_rooms)) = asked {
-            let role = cell.state.lock().remote().map_or(Some(RoomRole::None), |remote| remote.role());
-            let Some(role) = role else {
-                let mut waiting = Waiting::new(Some((cell, keep_other_rooms)));
-                waiting.deadline = deadline;
-                deferred.into_iter().for_each(|(key, command)| waiting.defer(key, command));
-                uncommon.waiting = Some(Box::new(waiting));
-                return;
-            };
+        if let Some(((cell, keep_other_rooms), role)) = asked.zip(role.flatten()) {
             self.track(cell, Applied { role, room_is_empty: false }, keep_other_rooms);
         }
         // Those behind one that has to wait are put off again.

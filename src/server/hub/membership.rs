@@ -105,18 +105,15 @@ impl Membership {
         let mut deliveries = self.deliveries();
         let (cell, applied) = loop {
             let found = match self.hub.directory.get() {
-                None => self.hub.room(key),
-                Some(_) => match self.locate(key) {
-                    Ok(Some(cell)) => Ok(cell),
-                    Ok(None) => {
-                        drop(deliveries);
-                        return self.wait_for_place(key.clone(), command);
-                    }
-                    Err(reason) => Err(reason),
-                },
+                None => self.hub.room(key).map(Some),
+                Some(directory) => self.locate(&**directory, key),
             };
             let cell = match found {
-                Ok(cell) => cell,
+                Ok(Some(cell)) => cell,
+                Ok(None) => {
+                    drop(deliveries);
+                    return self.wait_for_place(key.clone(), command);
+                }
                 Err(reason) => {
                     drop(deliveries);
                     return self.refuse(reason);

@@ -309,9 +309,6 @@ impl EventQueue {
     /// Decides about an event that would make the queue `after` bytes long, which is not small.
     #[cold]
     fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> Admission {
-        if self.overflowed {
-            return self.send_remote(event);
-        }
         let (is_message, to_joiner) = match event {
             Event::Relayed { side, .. } => (true, *side == Side::Joiner),
             Event::LinkEnded { side, .. } => (false, *side == Side::Joiner),
@@ -323,6 +320,9 @@ impl EventQueue {
             | Event::Undeliverable { .. }
             | Event::Evicted(_) => (false, false),
         };
+        if self.overflowed {
+            return self.send_remote(event, to_joiner);
+        }
         // A single event always fits, as its size is bounded by the largest message.
         if self.queued_bytes > 0 && after > limit {
             if is_message {
@@ -346,20 +346,10 @@ impl EventQueue {
     }
 
     /// Sends an event to a reader at another node, if there is one.
-    fn send_remote(&mut self, event: &Event) -> Admission {
+    fn send_remote(&mut self, event: &Event, to_joiner: bool) -> Admission {
         let Some(remote) = self.remote() else { return Admission::Queued };
         let (writer, is_full) = (remote.send(event), remote.is_full());
         self.reader = writer;
-        let to_joiner = match event {
-            Event::Relayed { side, .. } | Event::LinkEnded { side, .. } => *side == Side::Joiner,
-            Event::Admitted { .. }
-            | Event::BecameMember { .. }
-            | Event::LinkedToMember { .. }
-            | Event::LinkedToJoiner { .. }
-            | Event::Refused(_)
-            | Event::Undeliverable { .. }
-            | Event::Evicted(_) => false,
-        };
         if is_full { Admission::Full { to_joiner } } else { Admission::Queued }
     }
 

@@ -15,6 +15,11 @@ const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Length of the part of version 2 that all headers have.
 const V2_FIXED: usize = 16;
 
+/// Returns true if these bytes begin with those of a header of either version.
+pub(in crate::server) fn has_signature(bytes: &[u8]) -> bool {
+    [V1_START, V2_START].iter().any(|start| bytes.starts_with(start))
+}
+
 /// Beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderStart {

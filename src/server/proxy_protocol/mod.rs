@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::listening::AcceptedStream;
 use super::refusals::RefusalCause;
 use crate::config::ProxyProtocol;
+pub(super) use header::has_signature;
 use header::{HeaderStart, MAX_V1, ReportedSource, find_header, parse_header};
 
 /// Pause before the beginning of a header is looked at again. Nearly every header arrives at once.

@@ -190,7 +190,8 @@ enum DescriptionKind {
 trait GroupProtocol: Sync {
     /// Returns the label of a channel that this peer creates.
     fn label(&self, peer: &MeshPeer, by_signaling: bool) -> String;
-    /// A channel is open. One inside the mesh makes its member a neighbor, if the group has no handshake on it.
+    /// A channel is open. One inside the mesh makes its member a neighbor, if the group has no
+    /// handshake on it.
     fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
         let Some(member) =
             peer.channel(channel).filter(|known| known.via.is_some()).and_then(|known| known.member)

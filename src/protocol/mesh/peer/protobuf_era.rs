@@ -30,8 +30,8 @@ pub(super) struct ServiceMessage {
 }
 
 impl ServiceMessage {
-    /// Reads a frame that `peer` received over `via`. Forwards one for another peer, and reports a user message:
-    /// `None` then, and for a frame that is not understood.
+    /// Reads a frame that `peer` received over `via`. Forwards one for another peer, and reports a
+    /// user message: `None` then, and for a frame that is not understood.
     pub(super) fn receive(peer: &mut MeshPeer, via: MeshChannel, frame: ChannelFrame) -> Option<Self> {
         let ChannelFrame::Binary(bytes) = frame else { return None };
         let fields = ReadFields::read(&bytes)?;

@@ -4,7 +4,7 @@
 //! A bridge is a peer of every group in a room, and carries user messages from one group to the others. The
 //! facts are from the published clients and from recordings of their channels (`compat-tests/golden-mesh`).
 
-mod door;
+mod bridge_message;
 mod group;
 mod peer;
 mod presence;
@@ -12,9 +12,11 @@ mod protobuf;
 mod room;
 mod user_message;
 
-pub use door::{DOOR_VERSION, DoorCall, DoorError, DoorMessage, DoorRoom, MAX_DOOR_MESSAGE};
+pub use bridge_message::{
+    BRIDGE_MESSAGE_VERSION, BridgeCall, BridgeMessage, BridgeMessageError, MAX_BRIDGE_MESSAGE, RoomNumber,
+};
 pub use group::{IdChoice, MeshFacts, MeshGroup};
 pub use peer::{ChannelFrame, MAX_PEER_CHANNELS, MeshChannel, MeshPeer, Neighbor, PeerAction};
-pub use presence::{LINE_GRACE, MeshMember, Presence, PresenceAction, PresenceLimits, StandInRole};
+pub use presence::{CHANNEL_GRACE, MeshMember, Presence, PresenceAction, PresenceLimits, StandInRole};
 pub use room::{BridgeAction, BridgeCounts, BridgedRoom, BridgedRoomLimits};
 pub use user_message::{ChunkError, ChunkWriter, ChunkedMessage, MAX_OPEN_MESSAGES, MessageChunk};

@@ -70,13 +70,13 @@ impl MeshPeer {
 
     /// Becomes the first member of the network with this id, and lets others in; a member only begins to let
     /// others in.
-    pub fn open_door(&mut self, network: u32) {
+    pub fn open_entry(&mut self, network: u32) {
         if self.progress == Progress::Idle {
             self.network = network;
             self.progress = Progress::Member;
             self.actions.push(PeerAction::Joined);
         }
-        self.keeps_door = true;
+        self.keeps_entry = true;
     }
 
     /// Returns the id of the network, which peers that join through neighbors need.
@@ -87,7 +87,7 @@ impl MeshPeer {
     /// Takes the offer of a client that came by signaling, and will get `id`, or the next that is free. The
     /// answer is the caller's to send.
     pub fn called(&mut self, offer: String, id: u32, now: Instant) -> Option<MeshChannel> {
-        if !self.keeps_door || self.progress != Progress::Member {
+        if !self.keeps_entry || self.progress != Progress::Member {
             return None;
         }
         let channel = self.add_channel(None, None, DescriptionKind::Answer, now)?;

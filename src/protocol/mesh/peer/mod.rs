@@ -158,7 +158,7 @@ pub struct MeshPeer {
     network: u32,
     progress: Progress,
     /// It lets clients in that come through signaling.
-    keeps_door: bool,
+    keeps_entry: bool,
     entry: Option<Entry>,
     /// The peer of the bridge through which it was announced, if it has no entry.
     introducer: u32,
@@ -248,7 +248,7 @@ impl MeshPeer {
             id,
             network: 0,
             progress: Progress::Idle,
-            keeps_door: false,
+            keeps_entry: false,
             entry: None,
             introducer: 0,
             is_announced: true,

@@ -35,7 +35,7 @@ impl Presence {
     }
 
     /// Returns true if new stand-ins can only be introduced by others.
-    fn needs_lines(&self, group: MeshGroup) -> bool {
+    fn needs_channels(&self, group: MeshGroup) -> bool {
         group.facts().some_joiners_accept_nobody && self.target(group).is_none()
     }
 
@@ -43,38 +43,38 @@ impl Presence {
     /// first, so that what depends on them is decided in the same turn.
     pub(super) fn decide(&mut self, now: Instant) {
         self.end_delays(now);
-        // A stand-in that leaves may have had the last line to a client, whose stand-ins leave in turn.
+        // A stand-in that leaves may have had the last channel to a client, whose stand-ins leave in turn.
         self.recheck(now);
         let mut before = usize::MAX;
         while before > self.stand_ins.len() {
             before = self.stand_ins.len();
-            self.forget_clients_without_lines();
+            self.forget_clients_without_channels();
             self.bind_provisional();
             self.leave_if_superfluous(now);
             self.rejoin_if_incomplete(now);
         }
         self.join_if_missing();
-        self.switch_doors();
+        self.switch_entries();
     }
 
     fn end_delays(&mut self, now: Instant) {
         let known = &self.known;
         self.retries.retain(|(_, role), _| match role {
             StandInRole::For(member) => known.contains_key(member),
-            StandInRole::Provisional | StandInRole::Keeper => true,
+            StandInRole::Provisional | StandInRole::Placeholder => true,
         });
         for retry in self.retries.values_mut() {
             retry.at = retry.at.filter(|at| *at > now);
         }
     }
 
-    fn forget_clients_without_lines(&mut self) {
-        let lines: BTreeSet<MeshMember> = self
+    fn forget_clients_without_channels(&mut self) {
+        let channels: BTreeSet<MeshMember> = self
             .stand_ins
             .values()
-            .flat_map(|known| known.lines.iter().map(|id| MeshMember { group: known.group, id: *id }))
+            .flat_map(|known| known.channels.iter().map(|id| MeshMember { group: known.group, id: *id }))
             .collect();
-        self.known.retain(|member, _| lines.contains(member));
+        self.known.retain(|member, _| channels.contains(member));
     }
 
     /// Has the provisional stand-in stand for a client that has none in its group.
@@ -117,26 +117,28 @@ impl Presence {
                 let is_here = self.is_present(group) || self.awaits_caller(group);
                 is_here && others(group) && !is_known
             }
-            StandInRole::Keeper => {
+            StandInRole::Placeholder => {
                 let wanted = self.bridged().into_iter().any(|member| member.group != group);
                 let others_have = self.stand_ins.values().any(|known| {
-                    known.group == group && known.role != StandInRole::Keeper && known.phase == Phase::Joined
+                    known.group == group
+                        && known.role != StandInRole::Placeholder
+                        && known.phase == Phase::Joined
                 });
-                self.needs_lines(group) && self.has_clients(group) && !(wanted && others_have)
+                self.needs_channels(group) && self.has_clients(group) && !(wanted && others_have)
             }
         }
     }
 
-    /// Returns true if a stand-in has a line to a client that no other has, and lines are needed.
-    pub(super) fn has_last_line(&self, number: u32) -> bool {
+    /// Returns true if a stand-in has a channel to a client that no other has, and channels are needed.
+    pub(super) fn has_last_channel(&self, number: u32) -> bool {
         let Some(leaving) = self.stand_ins.get(&number) else { return false };
-        self.needs_lines(leaving.group)
-            && leaving.lines.iter().any(|member| {
+        self.needs_channels(leaving.group)
+            && leaving.channels.iter().any(|member| {
                 !self.stand_ins.iter().any(|(other, known)| {
                     *other != number
                         && known.group == leaving.group
                         && known.phase == Phase::Joined
-                        && known.lines.contains(member)
+                        && known.channels.contains(member)
                 })
             })
     }
@@ -155,16 +157,16 @@ impl Presence {
                 }
                 continue;
             }
-            // A keeper is superseded only where others have all of its lines.
-            let grace = self.limits.line_grace;
+            // A placeholder is superseded only where others have all of its channels.
+            let grace = self.limits.channel_grace;
             let is_over = match phase {
                 Phase::Leaving { since } => now.saturating_duration_since(since) >= grace,
                 Phase::Joining | Phase::Joined => grace.is_zero(),
             };
-            if role == StandInRole::Keeper && self.has_last_line(number) {
+            if role == StandInRole::Placeholder && self.has_last_channel(number) {
                 continue;
             }
-            if !is_over && self.has_last_line(number) {
+            if !is_over && self.has_last_channel(number) {
                 if let Some(known) = self.stand_ins.get_mut(&number)
                     && !matches!(phase, Phase::Leaving { .. })
                 {
@@ -183,7 +185,7 @@ impl Presence {
         }
     }
 
-    /// Has a stand-in join again that lacked a line to a client of its group for too long.
+    /// Has a stand-in join again that lacked a channel to a client of its group for too long.
     fn rejoin_if_incomplete(&mut self, now: Instant) {
         let numbers: Vec<u32> = self.stand_ins.keys().copied().collect();
         for number in numbers {
@@ -193,9 +195,9 @@ impl Presence {
             }
             let (group, role) = (known.group, known.role);
             let lacks =
-                self.known.keys().any(|member| member.group == group && !known.lines.contains(&member.id));
-            // Without any line it is alone: the door waits for its client.
-            let is_alone = known.lines.is_empty();
+                self.known.keys().any(|member| member.group == group && !known.channels.contains(&member.id));
+            // Without any channel it is alone: the entry waits for its client.
+            let is_alone = known.channels.is_empty();
             let since = match (lacks || is_alone, known.incomplete_since) {
                 (false, _) => None,
                 (true, None) => Some(now),
@@ -213,7 +215,7 @@ impl Presence {
             if !is_after(INCOMPLETE_TIMEOUT) {
                 continue;
             }
-            if !self.has_last_line(number) {
+            if !self.has_last_channel(number) {
                 self.remove(number);
                 self.delay_retry(group, role, now);
             } else if let Some(known) = self.stand_ins.get_mut(&number) {
@@ -223,7 +225,7 @@ impl Presence {
         }
     }
 
-    /// Has one stand-in join again where a client can be called and is not known. Its only line was lost, or
+    /// Has one stand-in join again where a client can be called and is not known. Its only channel was lost, or
     /// was never there.
     fn recheck(&mut self, now: Instant) {
         let (first, last) = RECHECK_INTERVALS;
@@ -241,7 +243,7 @@ impl Presence {
             let delay = match self.rechecks.get(&group).copied() {
                 None => first,
                 Some(retry) if retry.at.is_some_and(|at| at <= now) => {
-                    if !self.has_last_line(stand_in) {
+                    if !self.has_last_channel(stand_in) {
                         self.remove(stand_in);
                     }
                     retry.delay.saturating_mul(2).min(last)
@@ -252,7 +254,7 @@ impl Presence {
         }
     }
 
-    /// Introduces a stand-in to the clients to which others have lines, where that is possible.
+    /// Introduces a stand-in to the clients to which others have channels, where that is possible.
     fn introduce(&mut self, number: u32) {
         let Some(known) = self.stand_ins.get(&number) else { return };
         if !known.group.facts().some_joiners_accept_nobody {
@@ -261,7 +263,7 @@ impl Presence {
         let lacking: Vec<u32> = self
             .known
             .keys()
-            .filter(|member| member.group == known.group && !known.lines.contains(&member.id))
+            .filter(|member| member.group == known.group && !known.channels.contains(&member.id))
             .map(|member| member.id)
             .collect();
         let introductions =
@@ -281,22 +283,21 @@ impl Presence {
                     self.join(group, StandInRole::For(*member));
                 }
             }
-            let has_keeper = self
+            let has_placeholder = self
                 .stand_ins
                 .values()
-                .any(|known| known.group == group && known.role == StandInRole::Keeper);
+                .any(|known| known.group == group && known.role == StandInRole::Placeholder);
             let is_foreign = bridged.iter().any(|member| member.group != group);
-            if !is_foreign && !has_keeper && self.is_wanted(group, StandInRole::Keeper) {
-                self.join(group, StandInRole::Keeper);
+            if !is_foreign && !has_placeholder && self.is_wanted(group, StandInRole::Placeholder) {
+                self.join(group, StandInRole::Placeholder);
             }
         }
         // Nobody is known yet: one stand-in begins, in the group that is called.
         let present: Vec<MeshGroup> =
             MeshGroup::ALL.iter().copied().filter(|group| self.is_present(*group)).collect();
-        let is_begun = self
-            .stand_ins
-            .values()
-            .any(|known| known.role != StandInRole::Keeper && !matches!(known.phase, Phase::Leaving { .. }));
+        let is_begun = self.stand_ins.values().any(|known| {
+            known.role != StandInRole::Placeholder && !matches!(known.phase, Phase::Leaving { .. })
+        });
         if present.len() >= 2 && !is_begun {
             let first = present.iter().copied().rev().find(|group| {
                 self.target(*group).is_some() && !self.is_delayed(*group, StandInRole::Provisional)
@@ -315,36 +316,36 @@ impl Presence {
         if self.is_delayed(group, role) {
             return;
         }
-        let has_line = self
+        let has_channel = self
             .stand_ins
             .values()
-            .any(|known| known.group == group && known.phase != Phase::Joining && !known.lines.is_empty());
+            .any(|known| known.group == group && known.phase != Phase::Joining && !known.channels.is_empty());
         let target = self.target(group);
-        if target.is_none() && !(group.facts().some_joiners_accept_nobody && has_line) {
+        if target.is_none() && !(group.facts().some_joiners_accept_nobody && has_channel) {
             return;
         }
         let stand_in = self.add(group, role, Phase::Joining);
         self.actions.push(match target {
             Some(target) => PresenceAction::Call { stand_in, group, target },
             None => {
-                let is_announced = role != StandInRole::Keeper;
-                PresenceAction::JoinThroughLines { stand_in, group, is_announced }
+                let is_announced = role != StandInRole::Placeholder;
+                PresenceAction::JoinThroughChannels { stand_in, group, is_announced }
             }
         });
     }
 
-    /// Opens the doors of groups whose joiners need one while another group has someone.
-    fn switch_doors(&mut self) {
+    /// Opens the entries of groups whose joiners need one while another group has someone.
+    fn switch_entries(&mut self) {
         for &group in MeshGroup::ALL {
             let others = MeshGroup::ALL.iter().any(|other| *other != group && self.is_present(*other));
             let is_wanted = group.facts().some_joiners_accept_nobody && others;
-            if is_wanted != self.doors.contains(&group) {
+            if is_wanted != self.entries.contains(&group) {
                 if is_wanted {
-                    self.doors.insert(group);
+                    self.entries.insert(group);
                 } else {
-                    self.doors.remove(&group);
+                    self.entries.remove(&group);
                 }
-                self.actions.push(PresenceAction::Door { group, is_open: is_wanted });
+                self.actions.push(PresenceAction::Entry { group, is_open: is_wanted });
             }
         }
     }

@@ -1,15 +1,14 @@
 //! The members of a bridged room, and the peers of the bridge that stand for them in the other groups.
 //!
 //! Each member of one group has a *stand-in* in every other group that has someone. A client is known as a
-//! member while at least one stand-in of its group has an open channel to it: a *line*. From the known
-//! clients, [`Presence`] derives which stand-ins there have to be, and asks for joins and leaves until it is
-//! so.
+//! member while at least one stand-in of its group has an open channel to it. From the known clients,
+//! [`Presence`] derives which stand-ins there have to be, and asks for joins and leaves until it is so.
 //!
 //! Some clients of netflux 0.10 and 1.0 let nobody in, and can be reached through their neighbors only.
-//! While their group has nobody who can be called by signaling, new stand-ins are introduced over lines of
-//! others, and the last line to a client is not given up: a stand-in whose member left stays until another
-//! has a line, and if there is no other member, until a *keeper* has one. A keeper opens channels and never
-//! announces that it has joined, so no client counts it as a member.
+//! While their group has nobody who can be called by signaling, new stand-ins are introduced over channels of
+//! others, and the last channel to a client is not given up: a stand-in whose member left stays until another
+//! has a channel, and if there is no other member, until a *placeholder* has one. A placeholder opens channels
+//! and never announces that it has joined, so no client counts it as a member.
 
 mod decide;
 #[cfg(test)]
@@ -20,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use super::group::MeshGroup;
 
-/// Maximum duration for which a stand-in stays after its member left, for the lines that only it has.
-pub const LINE_GRACE: Duration = Duration::from_secs(60);
-/// Maximum duration for which a stand-in may lack a line to a client of its group before it joins again.
+/// Maximum duration for which a stand-in stays after its member left, for the channels that only it has.
+pub const CHANNEL_GRACE: Duration = Duration::from_secs(60);
+/// Maximum duration for which a stand-in may lack a channel to a client of its group before it joins again.
 const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum duration before it is introduced to that client, if it can be.
 const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,8 +48,8 @@ pub enum StandInRole {
     For(MeshMember),
     /// It stands for a member of another group whose id is not known yet.
     Provisional,
-    /// It keeps a line, and is no member.
-    Keeper,
+    /// It keeps a channel, and is no member.
+    Placeholder,
 }
 
 /// Something to do for the room.
@@ -65,16 +64,16 @@ pub enum PresenceAction {
         /// Alias of the client.
         target: u32,
     },
-    /// Create a stand-in, and join through the lines of the group.
-    JoinThroughLines {
+    /// Create a stand-in, and join through the channels of the group.
+    JoinThroughChannels {
         /// Number of the stand-in.
         stand_in: u32,
         /// Its group.
         group: MeshGroup,
-        /// False for a keeper.
+        /// False for a placeholder.
         is_announced: bool,
     },
-    /// Introduce a stand-in to a client that came while it was joining, over the line of another stand-in.
+    /// Introduce a stand-in to a client that came while it was joining, over the channel of another stand-in.
     Introduce {
         /// Number of the stand-in.
         stand_in: u32,
@@ -82,7 +81,7 @@ pub enum PresenceAction {
         member: u32,
     },
     /// Create a stand-in that lets a client in.
-    OpenDoor {
+    OpenEntry {
         /// Number of the stand-in.
         stand_in: u32,
         /// Its group.
@@ -101,7 +100,7 @@ pub enum PresenceAction {
         member: u32,
     },
     /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
-    Door {
+    Entry {
         /// The group.
         group: MeshGroup,
         /// True to open it.
@@ -114,13 +113,13 @@ pub enum PresenceAction {
 pub struct PresenceLimits {
     /// Most clients that are bridged. Those that come later are not.
     pub max_members: usize,
-    /// Maximum duration of [`LINE_GRACE`]; zero leaves at once, as netflux does.
-    pub line_grace: Duration,
+    /// Maximum duration of [`CHANNEL_GRACE`]; zero leaves at once, as netflux does.
+    pub channel_grace: Duration,
 }
 
 impl Default for PresenceLimits {
     fn default() -> Self {
-        PresenceLimits { max_members: 16, line_grace: LINE_GRACE }
+        PresenceLimits { max_members: 16, channel_grace: CHANNEL_GRACE }
     }
 }
 
@@ -128,7 +127,7 @@ impl Default for PresenceLimits {
 enum Phase {
     Joining,
     Joined,
-    /// Its member has left; it stays for its lines.
+    /// Its member has left; it stays for its channels.
     Leaving {
         since: Instant,
     },
@@ -139,10 +138,10 @@ struct StandIn {
     group: MeshGroup,
     role: StandInRole,
     phase: Phase,
-    lines: BTreeSet<u32>,
-    /// It was created for a client at the door, which has no line yet.
+    channels: BTreeSet<u32>,
+    /// It was created for a client at the entry, which has no channel yet.
     awaits_caller: bool,
-    /// The time since when it lacks a line to a client of its group.
+    /// The time since when it lacks a channel to a client of its group.
     incomplete_since: Option<Instant>,
     /// It was introduced to the clients that it lacks.
     is_introduced: bool,
@@ -169,7 +168,7 @@ pub struct Presence {
     next_known: u64,
     /// Clients that were not bridged because there were too many.
     refused: u64,
-    doors: BTreeSet<MeshGroup>,
+    entries: BTreeSet<MeshGroup>,
     retries: BTreeMap<(MeshGroup, StandInRole), Retry>,
     /// Groups in which more clients can be called than are known.
     rechecks: BTreeMap<MeshGroup, Retry>,
@@ -187,7 +186,7 @@ impl Presence {
             known: BTreeMap::new(),
             next_known: 0,
             refused: 0,
-            doors: BTreeSet::new(),
+            entries: BTreeSet::new(),
             retries: BTreeMap::new(),
             rechecks: BTreeMap::new(),
             actions: Vec::new(),
@@ -208,7 +207,7 @@ impl Presence {
         self.decide(now);
     }
 
-    /// A stand-in is a member of its group, or a keeper has its lines.
+    /// A stand-in is a member of its group, or a placeholder has its channels.
     pub fn joined(&mut self, stand_in: u32, now: Instant) {
         if let Some(known) = self.stand_ins.get_mut(&stand_in) {
             if known.phase == Phase::Joining {
@@ -228,7 +227,7 @@ impl Presence {
         self.decide(now);
     }
 
-    /// A stand-in has a line to a client, which is a member.
+    /// A stand-in has a channel to a client, which is a member.
     pub fn linked(&mut self, stand_in: u32, member: u32, now: Instant) {
         let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
         let client = MeshMember { group: known.group, id: member };
@@ -237,7 +236,7 @@ impl Presence {
             self.actions.push(PresenceAction::Cut { stand_in, member });
             return;
         }
-        known.lines.insert(member);
+        known.channels.insert(member);
         known.awaits_caller = false;
         if !self.known.contains_key(&client) {
             self.known.insert(client, self.next_known);
@@ -246,40 +245,40 @@ impl Presence {
         self.decide(now);
     }
 
-    /// The line of a stand-in to a client is closed.
+    /// The channel of a stand-in to a client is closed.
     pub fn unlinked(&mut self, stand_in: u32, member: u32, now: Instant) {
         let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
-        if !known.lines.remove(&member) {
+        if !known.channels.remove(&member) {
             return;
         }
         let (client, role) = (MeshMember { group: known.group, id: member }, known.role);
         // The client is leaving, or lost this one channel: either way the other member must not see it any
-        // more. Without any line it has left, and its stand-ins leave.
+        // more. Without any channel it has left, and its stand-ins leave.
         if let StandInRole::For(other) = role
-            && self.has_line(client)
+            && self.has_channel(client)
             && let Some(opposite) = self.stand_in_for(other.group, client)
-            && self.stand_ins.get(&opposite).is_some_and(|known| known.lines.contains(&other.id))
-            && !self.has_last_line(opposite)
+            && self.stand_ins.get(&opposite).is_some_and(|known| known.channels.contains(&other.id))
+            && !self.has_last_channel(opposite)
         {
             self.actions.push(PresenceAction::Cut { stand_in: opposite, member: other.id });
         }
         self.decide(now);
     }
 
-    /// A client that found nobody in its group came through the door. Returns the stand-in that lets it in.
+    /// A client that found nobody in its group came through the entry. Returns the stand-in that lets it in.
     pub fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
-        if !self.doors.contains(&group) {
+        if !self.entries.contains(&group) {
             return None;
         }
         let is_able = |known: &StandIn| {
-            known.group == group && known.phase == Phase::Joined && known.role != StandInRole::Keeper
+            known.group == group && known.phase == Phase::Joined && known.role != StandInRole::Placeholder
         };
         if let Some((number, _)) = self.stand_ins.iter().find(|(_, known)| is_able(known)) {
             return Some(*number);
         }
         // One that is still joining finds nobody either, and joins as the first instead.
         let joining = self.stand_ins.iter().find(|(_, known)| {
-            known.group == group && known.phase == Phase::Joining && known.role != StandInRole::Keeper
+            known.group == group && known.phase == Phase::Joining && known.role != StandInRole::Placeholder
         });
         let foreign = || self.bridged().into_iter().find(|member| member.group != group);
         let (joining, role) = match joining {
@@ -293,7 +292,7 @@ impl Presence {
         if let Some(known) = self.stand_ins.get_mut(&stand_in) {
             known.awaits_caller = true;
         }
-        self.actions.push(PresenceAction::OpenDoor { stand_in, group });
+        self.actions.push(PresenceAction::OpenEntry { stand_in, group });
         self.decide(now);
         Some(stand_in)
     }
@@ -331,7 +330,7 @@ impl Presence {
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
     pub fn deadline(&self) -> Option<Instant> {
         let leaving = self.stand_ins.values().filter_map(|known| match known.phase {
-            Phase::Leaving { since } => since.checked_add(self.limits.line_grace),
+            Phase::Leaving { since } => since.checked_add(self.limits.channel_grace),
             Phase::Joining | Phase::Joined => None,
         });
         let incomplete = self.stand_ins.values().filter_map(|known| {
@@ -347,8 +346,10 @@ impl Presence {
         self.decide(now);
     }
 
-    fn has_line(&self, client: MeshMember) -> bool {
-        self.stand_ins.values().any(|known| known.group == client.group && known.lines.contains(&client.id))
+    fn has_channel(&self, client: MeshMember) -> bool {
+        self.stand_ins
+            .values()
+            .any(|known| known.group == client.group && known.channels.contains(&client.id))
     }
 
     fn add(&mut self, group: MeshGroup, role: StandInRole, phase: Phase) -> u32 {
@@ -358,7 +359,7 @@ impl Presence {
             group,
             role,
             phase,
-            lines: BTreeSet::new(),
+            channels: BTreeSet::new(),
             awaits_caller: false,
             incomplete_since: None,
             is_introduced: false,

@@ -19,7 +19,7 @@ struct SimulatedClient {
 struct SimulatedStandIn {
     is_joined: bool,
     is_announced: bool,
-    lines: BTreeSet<u32>,
+    channels: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,10 +27,10 @@ enum Happening {
     Join { group: MeshGroup, is_callable: bool },
     Leave,
     Crash,
-    LoseLine,
+    LoseChannel,
     StandInJoined { stand_in: u32, through: BTreeSet<u32> },
     Linked { stand_in: u32, client: usize },
-    LineTimeout { stand_in: u32, client: usize },
+    ChannelTimeout { stand_in: u32, client: usize },
 }
 
 struct World {
@@ -40,13 +40,13 @@ struct World {
     presence: Presence,
     clients: Vec<SimulatedClient>,
     stand_ins: BTreeMap<u32, SimulatedStandIn>,
-    doors: BTreeSet<MeshGroup>,
+    entries: BTreeSet<MeshGroup>,
     queue: BTreeMap<(Instant, u64), Happening>,
     next: u64,
     failure: f64,
     /// Times that a client saw a member join, by client and role of the stand-in.
     joins_seen: BTreeMap<(usize, StandInRole), u32>,
-    last_lines_lost: u32,
+    last_channels_lost: u32,
     has_failed: bool,
 }
 
@@ -60,12 +60,12 @@ impl World {
             presence: Presence::new(limits),
             clients: Vec::new(),
             stand_ins: BTreeMap::new(),
-            doors: BTreeSet::new(),
+            entries: BTreeSet::new(),
             queue: BTreeMap::new(),
             next: 0,
             failure,
             joins_seen: BTreeMap::new(),
-            last_lines_lost: 0,
+            last_channels_lost: 0,
             has_failed: failure > 0.0,
         }
     }
@@ -115,12 +115,12 @@ impl World {
                 let through = BTreeSet::from([target]);
                 self.after(20..800, Happening::StandInJoined { stand_in, through });
             }
-            PresenceAction::JoinThroughLines { stand_in, group, is_announced } => {
-                let lines =
+            PresenceAction::JoinThroughChannels { stand_in, group, is_announced } => {
+                let channels =
                     self.stand_ins.iter().filter(|(number, _)| self.group_of(**number) == Some(group));
-                let through: BTreeSet<u32> = lines
+                let through: BTreeSet<u32> = channels
                     .filter(|(_, known)| known.is_joined)
-                    .flat_map(|(_, known)| known.lines.clone())
+                    .flat_map(|(_, known)| known.channels.clone())
                     .collect();
                 assert!(!through.is_empty());
                 self.stand_ins.insert(stand_in, SimulatedStandIn { is_announced, ..Default::default() });
@@ -128,48 +128,49 @@ impl World {
             }
             PresenceAction::Introduce { stand_in, member } => {
                 let is_possible = self.stand_ins.iter().any(|(number, known)| {
-                    self.group_of(*number) == self.group_of(stand_in) && known.lines.contains(&member)
+                    self.group_of(*number) == self.group_of(stand_in) && known.channels.contains(&member)
                 });
                 assert!(is_possible);
                 if self.rng.f64() >= self.failure {
                     self.after(20..300, Happening::Linked { stand_in, client: member as usize });
                 }
             }
-            PresenceAction::OpenDoor { stand_in, .. } => {
-                let opened = SimulatedStandIn { is_joined: true, is_announced: true, lines: BTreeSet::new() };
+            PresenceAction::OpenEntry { stand_in, .. } => {
+                let opened =
+                    SimulatedStandIn { is_joined: true, is_announced: true, channels: BTreeSet::new() };
                 self.stand_ins.insert(stand_in, opened);
             }
             PresenceAction::Leave { stand_in } => {
                 let left = self.stand_ins.remove(&stand_in).unwrap();
-                let group = left.lines.first().map(|line| self.clients[*line as usize].group);
+                let group = left.channels.first().map(|channel| self.clients[*channel as usize].group);
                 let Some(group) = group.filter(|group| group.facts().some_joiners_accept_nobody) else {
                     return;
                 };
                 if self.has_entry(group) {
                     return;
                 }
-                for line in left.lines {
-                    let has_other = self.stand_ins.values().any(|known| known.lines.contains(&line));
-                    if !has_other && self.clients[line as usize].is_alive {
-                        self.last_lines_lost += 1;
+                for channel in left.channels {
+                    let has_other = self.stand_ins.values().any(|known| known.channels.contains(&channel));
+                    if !has_other && self.clients[channel as usize].is_alive {
+                        self.last_channels_lost += 1;
                     }
                 }
             }
             PresenceAction::Cut { stand_in, member } => {
                 if let Some(known) = self.stand_ins.get_mut(&stand_in)
-                    && known.lines.remove(&member)
+                    && known.channels.remove(&member)
                 {
                     self.presence.unlinked(stand_in, member, self.now);
                 }
             }
-            PresenceAction::Door { group, is_open: true } => assert!(self.doors.insert(group)),
-            PresenceAction::Door { group, is_open: false } => assert!(self.doors.remove(&group)),
+            PresenceAction::Entry { group, is_open: true } => assert!(self.entries.insert(group)),
+            PresenceAction::Entry { group, is_open: false } => assert!(self.entries.remove(&group)),
         }
     }
 
     fn link(&mut self, stand_in: u32, client: usize) {
         let Some(known) = self.stand_ins.get_mut(&stand_in).filter(|known| known.is_joined) else { return };
-        if !self.clients[client].is_alive || !known.lines.insert(client as u32) {
+        if !self.clients[client].is_alive || !known.channels.insert(client as u32) {
             return;
         }
         let is_announced = known.is_announced;
@@ -185,7 +186,7 @@ impl World {
 
     fn unlink(&mut self, stand_in: u32, client: usize) {
         if let Some(known) = self.stand_ins.get_mut(&stand_in)
-            && known.lines.remove(&(client as u32))
+            && known.channels.remove(&(client as u32))
         {
             self.presence.unlinked(stand_in, client as u32, self.now);
             self.act();
@@ -196,7 +197,8 @@ impl World {
         let id = self.clients.len() as u32;
         let mut client = SimulatedClient { group, is_callable, is_alive: true, has_joined: false };
         if !is_callable && !self.has_entry(group) {
-            let opened = self.doors.contains(&group).then(|| self.presence.called(group, self.now)).flatten();
+            let opened =
+                self.entries.contains(&group).then(|| self.presence.called(group, self.now)).flatten();
             self.clients.push(client.clone());
             self.act();
             let Some(_) = opened else {
@@ -229,15 +231,15 @@ impl World {
     fn client_ends(&mut self, is_crash: bool) {
         let Some(client) = self.any_alive() else { return };
         self.clients[client].is_alive = false;
-        let lines: Vec<u32> = self
+        let channels: Vec<u32> = self
             .stand_ins
             .iter()
-            .filter(|(_, known)| known.lines.contains(&(client as u32)))
+            .filter(|(_, known)| known.channels.contains(&(client as u32)))
             .map(|(number, _)| *number)
             .collect();
-        for stand_in in lines {
+        for stand_in in channels {
             if is_crash {
-                self.after(5_000..9_000, Happening::LineTimeout { stand_in, client });
+                self.after(5_000..9_000, Happening::ChannelTimeout { stand_in, client });
             } else {
                 self.unlink(stand_in, client);
             }
@@ -274,18 +276,18 @@ impl World {
             Happening::Join { group, is_callable } => self.client_joins(group, is_callable),
             Happening::Leave => self.client_ends(false),
             Happening::Crash => self.client_ends(true),
-            Happening::LoseLine => {
+            Happening::LoseChannel => {
                 let numbers: Vec<u32> = self.stand_ins.keys().copied().collect();
                 if let Some(stand_in) =
                     (!numbers.is_empty()).then(|| numbers[self.rng.usize(..numbers.len())])
-                    && let Some(line) = self.stand_ins[&stand_in].lines.first().copied()
+                    && let Some(channel) = self.stand_ins[&stand_in].channels.first().copied()
                 {
-                    self.unlink(stand_in, line as usize);
+                    self.unlink(stand_in, channel as usize);
                 }
             }
             Happening::StandInJoined { stand_in, through } => self.stand_in_joined(stand_in, &through),
             Happening::Linked { stand_in, client } => self.link(stand_in, client),
-            Happening::LineTimeout { stand_in, client } => self.unlink(stand_in, client),
+            Happening::ChannelTimeout { stand_in, client } => self.unlink(stand_in, client),
         }
     }
 
@@ -315,7 +317,7 @@ impl World {
     fn seen(&self, client: usize) -> Result<BTreeSet<usize>, String> {
         let mut seen = BTreeSet::new();
         for (number, known) in &self.stand_ins {
-            if !known.is_announced || !known.lines.contains(&(client as u32)) {
+            if !known.is_announced || !known.channels.contains(&(client as u32)) {
                 continue;
             }
             match self.presence.stand_in(*number) {
@@ -333,9 +335,9 @@ impl World {
     fn check(&self, seed: u64) {
         let is_reachable = |at: usize| {
             let client = &self.clients[at];
-            let has_line = self.stand_ins.values().any(|known| known.lines.contains(&(at as u32)));
-            // A client that lets nobody in, and whose only line was lost, cannot be found again.
-            has_line || client.is_callable || (!self.has_failed && self.has_entry(client.group))
+            let has_channel = self.stand_ins.values().any(|known| known.channels.contains(&(at as u32)));
+            // A client that lets nobody in, and whose only channel was lost, cannot be found again.
+            has_channel || client.is_callable || (!self.has_failed && self.has_entry(client.group))
         };
         let alive: Vec<usize> = (0..self.clients.len())
             .filter(|at| self.clients[*at].is_alive && self.clients[*at].has_joined && is_reachable(*at))
@@ -376,7 +378,7 @@ fn churn(seed: u64, failure: f64) -> World {
             0..=10 => any_join(&mut world.rng),
             11..=16 => Happening::Leave,
             17 | 18 => Happening::Crash,
-            _ if failure > 0.0 => Happening::LoseLine,
+            _ if failure > 0.0 => Happening::LoseChannel,
             _ => Happening::Leave,
         };
         world.happen(happening);
@@ -393,12 +395,12 @@ fn every_client_sees_every_other_once_after_any_churn() {
         let mut world = churn(seed, 0.0);
         world.run(Duration::from_secs(90));
         world.check(seed);
-        assert_eq!(world.last_lines_lost, 0, "seed {seed}: a client can be reached no more");
+        assert_eq!(world.last_channels_lost, 0, "seed {seed}: a client can be reached no more");
     }
 }
 
 #[test]
-fn room_recovers_from_failed_joins_and_lost_lines() {
+fn room_recovers_from_failed_joins_and_lost_channels() {
     for seed in 0..300 {
         let mut world = churn(seed, 0.2);
         world.failure = 0.0;
@@ -444,12 +446,12 @@ fn room_of_one_group_has_no_stand_ins() {
         world.run(Duration::from_secs(90));
         let announced = world.stand_ins.values().filter(|known| known.is_announced).count();
         assert_eq!(announced, 0, "seed {seed}: {:?}", world.stand_ins);
-        assert!(world.doors.iter().all(|door| *door != group), "nobody is behind the door of {group:?}");
+        assert!(world.entries.iter().all(|entry| *entry != group), "nobody is behind the entry of {group:?}");
     }
 }
 
 #[test]
-fn joiner_keeps_its_line_when_the_member_behind_the_door_leaves() {
+fn joiner_keeps_its_channel_when_the_member_behind_the_entry_leaves() {
     for group in [MeshGroup::Netflux0, MeshGroup::Netflux1] {
         let mut world = World::new(1, 0.0, PresenceLimits::default());
         world.happen(Happening::Join { group: MeshGroup::Netflux4, is_callable: true });

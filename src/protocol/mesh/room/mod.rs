@@ -89,7 +89,7 @@ pub enum BridgeAction {
         channel: MeshChannel,
     },
     /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
-    Door {
+    Entry {
         /// The group.
         group: MeshGroup,
         /// True to open it.
@@ -172,14 +172,14 @@ impl BridgedRoom {
         self.settle(now);
     }
 
-    /// A client came through the door with an offer. Returns its channel, whose answer goes to it by
+    /// A client came through the entry with an offer. Returns its channel, whose answer goes to it by
     /// signaling; `None` refuses it.
     pub fn called(&mut self, group: MeshGroup, offer: String, now: Instant) -> Option<MeshChannel> {
         let stand_in = self.presence.called(group, now)?;
         self.settle(now);
         let (network, id) = (self.network(group), self.any_id(group));
         let peer = self.peers.get_mut(&stand_in)?;
-        peer.open_door(network);
+        peer.open_entry(network);
         let channel = peer.called(offer, id, now);
         self.settle(now);
         channel

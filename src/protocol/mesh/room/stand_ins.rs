@@ -65,7 +65,8 @@ impl BridgedRoom {
             }
             PeerAction::Joined => {
                 if let Some((group, id)) = self.peers.get(&number).map(|peer| (peer.group(), peer.id())) {
-                    let is_member = !matches!(self.presence.stand_in(number), Some((_, StandInRole::Keeper)));
+                    let is_member =
+                        !matches!(self.presence.stand_in(number), Some((_, StandInRole::Placeholder)));
                     self.tell_siblings(number, group, id, is_member);
                 }
                 self.presence.joined(number, now);
@@ -91,7 +92,7 @@ impl BridgedRoom {
                     self.calls.insert(channel, target);
                 }
             }
-            PresenceAction::JoinThroughLines { stand_in, group, is_announced } => {
+            PresenceAction::JoinThroughChannels { stand_in, group, is_announced } => {
                 let neighbors = self.neighbors(group);
                 let network = self.network(group);
                 self.add_peer(stand_in, group).join_through(&neighbors, network, is_announced, now);
@@ -104,9 +105,9 @@ impl BridgedRoom {
                     peer.introduce_to(&neighbors);
                 }
             }
-            PresenceAction::OpenDoor { stand_in, group } => {
+            PresenceAction::OpenEntry { stand_in, group } => {
                 let network = self.network(group);
-                self.add_peer(stand_in, group).open_door(network);
+                self.add_peer(stand_in, group).open_entry(network);
             }
             PresenceAction::Leave { stand_in } => self.remove_peer(stand_in, now),
             PresenceAction::Cut { stand_in, member } => {
@@ -114,8 +115,8 @@ impl BridgedRoom {
                     peer.disconnect(member);
                 }
             }
-            PresenceAction::Door { group, is_open } => {
-                self.actions.push(BridgeAction::Door { group, is_open });
+            PresenceAction::Entry { group, is_open } => {
+                self.actions.push(BridgeAction::Entry { group, is_open });
             }
         }
     }
@@ -145,7 +146,7 @@ impl BridgedRoom {
         known.unwrap_or_else(|| self.rng.u32(1..=0x7fff_ffff))
     }
 
-    /// Returns the members of a group to which stand-ins have lines, each once.
+    /// Returns the members of a group to which stand-ins have channels, each once.
     fn neighbors(&self, group: MeshGroup) -> Vec<Neighbor> {
         let mut neighbors: Vec<Neighbor> = Vec::new();
         for peer in self.peers.values().filter(|peer| peer.group() == group && peer.is_member()) {
@@ -171,8 +172,9 @@ impl BridgedRoom {
         let mut peer = MeshPeer::new(group, number, id);
         for (other, sibling) in &self.peers {
             if sibling.group() == group {
-                let is_keeper = matches!(self.presence.stand_in(*other), Some((_, StandInRole::Keeper)));
-                peer.add_sibling(sibling.id(), sibling.is_member() && !is_keeper);
+                let is_placeholder =
+                    matches!(self.presence.stand_in(*other), Some((_, StandInRole::Placeholder)));
+                peer.add_sibling(sibling.id(), sibling.is_member() && !is_placeholder);
             }
         }
         for former in self.former_ids.get(&group).into_iter().flatten() {

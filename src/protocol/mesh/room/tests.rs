@@ -32,7 +32,7 @@ struct Harness {
     offers: Vec<End>,
     ends: Vec<(End, End)>,
     frames: VecDeque<(End, ChannelFrame)>,
-    doors: BTreeSet<MeshGroup>,
+    entries: BTreeSet<MeshGroup>,
     /// Clients that answer no call.
     deaf: BTreeSet<usize>,
     now: Instant,
@@ -46,7 +46,7 @@ impl Harness {
             offers: Vec::new(),
             ends: Vec::new(),
             frames: VecDeque::new(),
-            doors: BTreeSet::new(),
+            entries: BTreeSet::new(),
             deaf: BTreeSet::new(),
             now: Instant::now(),
         }
@@ -80,13 +80,13 @@ impl Harness {
     /// A client opens its group.
     fn opener(&mut self, group: MeshGroup) -> usize {
         let client = self.add(group, true);
-        self.clients[client].peer.open_door(5);
+        self.clients[client].peer.open_entry(5);
         self.room.arrived(group, client as u32, self.now);
         self.run();
         client
     }
 
-    /// A client joins through another one, or through the door.
+    /// A client joins through another one, or through the entry.
     fn joiner(&mut self, group: MeshGroup, through: Option<usize>) -> usize {
         let client = self.add(group, false);
         let now = self.now;
@@ -98,7 +98,7 @@ impl Harness {
                 self.clients[member].peer.called(offer, 2_000_000 + client as u32, now).unwrap();
             }
             None => {
-                assert!(self.doors.contains(&group), "no door for {group:?}");
+                assert!(self.entries.contains(&group), "no entry for {group:?}");
                 self.room.called(group, offer, now).unwrap();
             }
         }
@@ -182,8 +182,8 @@ impl Harness {
             BridgeAction::Accept { channel, .. } => self.open(End::Room(channel)),
             BridgeAction::Send { channel, frame } => self.send(End::Room(channel), frame),
             BridgeAction::Close { channel } => self.close(End::Room(channel)),
-            BridgeAction::Door { group, is_open: true } => assert!(self.doors.insert(group)),
-            BridgeAction::Door { group, is_open: false } => assert!(self.doors.remove(&group)),
+            BridgeAction::Entry { group, is_open: true } => assert!(self.entries.insert(group)),
+            BridgeAction::Entry { group, is_open: false } => assert!(self.entries.remove(&group)),
         }
     }
 
@@ -349,7 +349,7 @@ fn member_that_leaves_is_not_seen_any_more_in_the_other_group() {
 }
 
 #[test]
-fn joiner_without_anyone_in_its_group_comes_through_the_door_and_stays_in_reach() {
+fn joiner_without_anyone_in_its_group_comes_through_the_entry_and_stays_in_reach() {
     for (group, other) in [(Netflux0, Netflux1), (Netflux1, Netflux0)] {
         let mut harness = Harness::new();
         let first = harness.opener(other);

@@ -258,7 +258,7 @@ fn play(version: &'static str, group: MeshGroup, recording: &str, place: usize) 
     let ids: Vec<u32> = clients.iter().map(|client| own_id(group, client)).collect();
     let mut play = Play::new(version, group, ids[place]);
     let lets_in: &[u32] = if place == 0 {
-        play.peer.open_door(network(group, recording));
+        play.peer.open_entry(network(group, recording));
         play.collect();
         &ids[1..]
     } else {

@@ -93,11 +93,11 @@ impl Mesh {
     }
 }
 
-/// A client that keeps its door (0), the peer that joined through it (1), and a peer of the bridge beside
+/// A client that keeps its entry (0), the peer that joined through it (1), and a peer of the bridge beside
 /// (2).
 fn client_and_its_neighbor(group: MeshGroup) -> Mesh {
     let mut mesh = Mesh::new(group, &[1000, 2000, 3000]);
-    mesh.peer(0).open_door(9);
+    mesh.peer(0).open_entry(9);
     let now = mesh.now;
     mesh.peer(1).join(now);
     for action in mesh.peer(1).take_actions() {
@@ -134,7 +134,7 @@ fn peer_joins_through_the_line_of_another() {
 }
 
 #[test]
-fn keeper_has_a_line_and_is_no_member() {
+fn placeholder_has_a_line_and_is_no_member() {
     for group in GROUPS {
         let mut mesh = client_and_its_neighbor(group);
         let (neighbor, now) = (neighbor(&mesh), mesh.now);
@@ -148,7 +148,7 @@ fn keeper_has_a_line_and_is_no_member() {
 fn member_is_introduced_to_a_client_that_came_later() {
     for group in GROUPS {
         let mut mesh = client_and_its_neighbor(group);
-        mesh.peer(2).open_door(9);
+        mesh.peer(2).open_entry(9);
         let neighbor = neighbor(&mesh);
         mesh.peer(2).introduce_to(&[neighbor]);
         mesh.run();

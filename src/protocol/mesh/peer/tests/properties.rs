@@ -57,14 +57,14 @@ proptest! {
     #[test]
     fn any_frames_in_any_order_are_survived(
         group in select(MeshGroup::ALL.to_vec()),
-        is_door in any::<bool>(),
+        is_entry in any::<bool>(),
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let frames = received_frames(group);
         let mut now = Instant::now();
         let mut peer = MeshPeer::new(group, 1, *group.facts().ids.end());
-        if is_door {
-            peer.open_door(7);
+        if is_entry {
+            peer.open_entry(7);
             peer.called("offer".into(), 8, now);
         } else {
             peer.join(now);

@@ -11,19 +11,19 @@ use super::group::MeshGroup;
 use super::protobuf::{Fields, ReadFields};
 
 /// Version of the messages. Both ends send theirs first, and part if they differ.
-pub const DOOR_VERSION: u32 = 1;
+pub const BRIDGE_MESSAGE_VERSION: u32 = 1;
 /// Longest message, in bytes. Session descriptions are the longest part.
-pub const MAX_DOOR_MESSAGE: usize = 64 << 10;
+pub const MAX_BRIDGE_MESSAGE: usize = 64 << 10;
 /// Length of the length.
 const PREFIX_LENGTH: usize = 4;
 
 /// Number of a room, which stays the same while both processes run.
-pub type DoorRoom = u32;
+pub type RoomNumber = u32;
 
 /// Number of a negotiation between a client and the bridge. The bridge numbers its own calls, the gateway
-/// those of clients at the door.
+/// those of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DoorCall {
+pub struct BridgeCall {
     /// True if a client called.
     pub is_from_client: bool,
     /// The number.
@@ -32,36 +32,36 @@ pub struct DoorCall {
 
 /// A message in either direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DoorMessage {
+pub enum BridgeMessage {
     /// The version of the sender.
     Hello {
-        /// See [`DOOR_VERSION`].
+        /// See [`BRIDGE_MESSAGE_VERSION`].
         version: u32,
     },
     /// From the gateway: a client that can be called is in a room.
-    Here {
+    Arrived {
         /// The room.
-        room: DoorRoom,
+        room: RoomNumber,
         /// Group of the client.
         group: MeshGroup,
         /// Alias of the client.
         target: u32,
     },
     /// From the gateway: a client can be called no more.
-    Gone {
+    Departed {
         /// The room.
-        room: DoorRoom,
+        room: RoomNumber,
         /// Group of the client.
         group: MeshGroup,
         /// Alias of the client.
         target: u32,
     },
-    /// From the gateway: a client came through the door.
+    /// From the gateway: a client without a member of its group calls a stand-in.
     Caller {
         /// The negotiation.
-        call: DoorCall,
+        call: BridgeCall,
         /// The room.
-        room: DoorRoom,
+        room: RoomNumber,
         /// Group of the client.
         group: MeshGroup,
         /// Its session description.
@@ -70,9 +70,9 @@ pub enum DoorMessage {
     /// From the bridge: a stand-in calls a client.
     Call {
         /// The negotiation.
-        call: DoorCall,
+        call: BridgeCall,
         /// The room.
-        room: DoorRoom,
+        room: RoomNumber,
         /// Group of the client.
         group: MeshGroup,
         /// Alias of the client.
@@ -83,19 +83,19 @@ pub enum DoorMessage {
     /// The other side of a negotiation answers.
     Answer {
         /// The negotiation.
-        call: DoorCall,
+        call: BridgeCall,
         /// The session description.
         answer: String,
     },
     /// A negotiation is over.
-    HangUp {
+    End {
         /// The negotiation.
-        call: DoorCall,
+        call: BridgeCall,
     },
     /// From the bridge: joiners of this group that find nobody are its callers, or no more.
-    Door {
+    Entry {
         /// The room.
-        room: DoorRoom,
+        room: RoomNumber,
         /// The group.
         group: MeshGroup,
         /// True to open it.
@@ -105,8 +105,8 @@ pub enum DoorMessage {
 
 /// Reason why the other process cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum DoorError {
-    /// A message is longer than [`MAX_DOOR_MESSAGE`].
+pub enum BridgeMessageError {
+    /// A message is longer than [`MAX_BRIDGE_MESSAGE`].
     #[error("message too long")]
     TooLong,
     /// The bytes are no message of this version.
@@ -118,13 +118,13 @@ pub enum DoorError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 enum Kind {
     Hello = 1,
-    Here,
-    Gone,
+    Arrived,
+    Departed,
     Caller,
     Call,
     Answer,
-    HangUp,
-    Door,
+    End,
+    Entry,
 }
 
 const ROOM: u32 = 2;
@@ -140,38 +140,38 @@ fn head(kind: Kind) -> Fields {
     Fields::new().number(1, kind as u32)
 }
 
-fn in_room(kind: Kind, room: DoorRoom, group: MeshGroup) -> Fields {
+fn in_room(kind: Kind, room: RoomNumber, group: MeshGroup) -> Fields {
     head(kind).number(ROOM, room).number(GROUP, group as u32)
 }
 
-fn with_call(fields: Fields, call: DoorCall) -> Fields {
+fn with_call(fields: Fields, call: BridgeCall) -> Fields {
     fields.number(CALL, call.number).number(IS_FROM_CLIENT, call.is_from_client.into())
 }
 
-impl DoorMessage {
+impl BridgeMessage {
     /// Appends the message with its length.
     pub fn write(&self, out: &mut BytesMut) {
         let fields = match self {
-            DoorMessage::Hello { version } => head(Kind::Hello).number(VERSION, *version),
-            DoorMessage::Here { room, group, target } => {
-                in_room(Kind::Here, *room, *group).number(TARGET, *target)
+            BridgeMessage::Hello { version } => head(Kind::Hello).number(VERSION, *version),
+            BridgeMessage::Arrived { room, group, target } => {
+                in_room(Kind::Arrived, *room, *group).number(TARGET, *target)
             }
-            DoorMessage::Gone { room, group, target } => {
-                in_room(Kind::Gone, *room, *group).number(TARGET, *target)
+            BridgeMessage::Departed { room, group, target } => {
+                in_room(Kind::Departed, *room, *group).number(TARGET, *target)
             }
-            DoorMessage::Caller { call, room, group, offer } => {
+            BridgeMessage::Caller { call, room, group, offer } => {
                 with_call(in_room(Kind::Caller, *room, *group), *call).bytes(SDP, offer.as_bytes())
             }
-            DoorMessage::Call { call, room, group, target, offer } => {
+            BridgeMessage::Call { call, room, group, target, offer } => {
                 let fields = in_room(Kind::Call, *room, *group).number(TARGET, *target);
                 with_call(fields, *call).bytes(SDP, offer.as_bytes())
             }
-            DoorMessage::Answer { call, answer } => {
+            BridgeMessage::Answer { call, answer } => {
                 with_call(head(Kind::Answer), *call).bytes(SDP, answer.as_bytes())
             }
-            DoorMessage::HangUp { call } => with_call(head(Kind::HangUp), *call),
-            DoorMessage::Door { room, group, is_open } => {
-                in_room(Kind::Door, *room, *group).number(IS_OPEN, (*is_open).into())
+            BridgeMessage::End { call } => with_call(head(Kind::End), *call),
+            BridgeMessage::Entry { room, group, is_open } => {
+                in_room(Kind::Entry, *room, *group).number(IS_OPEN, (*is_open).into())
             }
         };
         let bytes = fields.into_bytes();
@@ -184,38 +184,40 @@ impl DoorMessage {
     /// # Errors
     ///
     /// The other process has to be parted from: what follows cannot be understood either.
-    pub fn take(received: &mut BytesMut) -> Result<Option<DoorMessage>, DoorError> {
+    pub fn take(received: &mut BytesMut) -> Result<Option<BridgeMessage>, BridgeMessageError> {
         let Some(length) = received.first_chunk::<PREFIX_LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > MAX_DOOR_MESSAGE {
-            return Err(DoorError::TooLong);
+        if length > MAX_BRIDGE_MESSAGE {
+            return Err(BridgeMessageError::TooLong);
         }
         if received.len() < length.saturating_add(PREFIX_LENGTH) {
             return Ok(None);
         }
         received.advance(PREFIX_LENGTH);
         let message = received.split_to(length).freeze();
-        DoorMessage::read(&message).map(Some).ok_or(DoorError::Malformed)
+        BridgeMessage::read(&message).map(Some).ok_or(BridgeMessageError::Malformed)
     }
 
-    fn read(message: &Bytes) -> Option<DoorMessage> {
+    fn read(message: &Bytes) -> Option<BridgeMessage> {
         let fields = ReadFields::read(message)?;
         let kind = Kind::VARIANTS.iter().find(|kind| **kind as u32 == fields.number(1))?;
         let room = fields.number(ROOM);
         let group = || MeshGroup::ALL.iter().copied().find(|group| *group as u32 == fields.number(GROUP));
         let target = fields.number(TARGET);
         let call =
-            DoorCall { is_from_client: fields.number(IS_FROM_CLIENT) == 1, number: fields.number(CALL) };
+            BridgeCall { is_from_client: fields.number(IS_FROM_CLIENT) == 1, number: fields.number(CALL) };
         let sdp = || fields.text(SDP);
         Some(match kind {
-            Kind::Hello => DoorMessage::Hello { version: fields.number(VERSION) },
-            Kind::Here => DoorMessage::Here { room, group: group()?, target },
-            Kind::Gone => DoorMessage::Gone { room, group: group()?, target },
-            Kind::Caller => DoorMessage::Caller { call, room, group: group()?, offer: sdp()? },
-            Kind::Call => DoorMessage::Call { call, room, group: group()?, target, offer: sdp()? },
-            Kind::Answer => DoorMessage::Answer { call, answer: sdp()? },
-            Kind::HangUp => DoorMessage::HangUp { call },
-            Kind::Door => DoorMessage::Door { room, group: group()?, is_open: fields.number(IS_OPEN) == 1 },
+            Kind::Hello => BridgeMessage::Hello { version: fields.number(VERSION) },
+            Kind::Arrived => BridgeMessage::Arrived { room, group: group()?, target },
+            Kind::Departed => BridgeMessage::Departed { room, group: group()?, target },
+            Kind::Caller => BridgeMessage::Caller { call, room, group: group()?, offer: sdp()? },
+            Kind::Call => BridgeMessage::Call { call, room, group: group()?, target, offer: sdp()? },
+            Kind::Answer => BridgeMessage::Answer { call, answer: sdp()? },
+            Kind::End => BridgeMessage::End { call },
+            Kind::Entry => {
+                BridgeMessage::Entry { room, group: group()?, is_open: fields.number(IS_OPEN) == 1 }
+            }
         })
     }
 }
@@ -226,23 +228,23 @@ mod tests {
 
     use super::*;
 
-    fn messages() -> Vec<DoorMessage> {
-        let call = DoorCall { is_from_client: true, number: 7 };
-        let own = DoorCall { is_from_client: false, number: u32::MAX };
+    fn messages() -> Vec<BridgeMessage> {
+        let call = BridgeCall { is_from_client: true, number: 7 };
+        let own = BridgeCall { is_from_client: false, number: u32::MAX };
         let (room, target) = (9, 300);
         let mut messages = vec![
-            DoorMessage::Hello { version: DOOR_VERSION },
-            DoorMessage::Answer { call, answer: "v=0\r\n".into() },
-            DoorMessage::HangUp { call: own },
+            BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION },
+            BridgeMessage::Answer { call, answer: "v=0\r\n".into() },
+            BridgeMessage::End { call: own },
         ];
         for &group in MeshGroup::ALL {
             messages.extend([
-                DoorMessage::Here { room, group, target },
-                DoorMessage::Gone { room, group, target },
-                DoorMessage::Caller { call, room, group, offer: "v=0\r\n".into() },
-                DoorMessage::Call { call: own, room, group, target, offer: String::new() },
-                DoorMessage::Door { room, group, is_open: true },
-                DoorMessage::Door { room, group, is_open: false },
+                BridgeMessage::Arrived { room, group, target },
+                BridgeMessage::Departed { room, group, target },
+                BridgeMessage::Caller { call, room, group, offer: "v=0\r\n".into() },
+                BridgeMessage::Call { call: own, room, group, target, offer: String::new() },
+                BridgeMessage::Entry { room, group, is_open: true },
+                BridgeMessage::Entry { room, group, is_open: false },
             ]);
         }
         messages
@@ -258,7 +260,7 @@ mod tests {
             let (mut received, mut read) = (BytesMut::new(), Vec::new());
             for piece in written.chunks(piece) {
                 received.extend_from_slice(piece);
-                while let Some(message) = DoorMessage::take(&mut received).unwrap() {
+                while let Some(message) = BridgeMessage::take(&mut received).unwrap() {
                     read.push(message);
                 }
             }
@@ -272,17 +274,17 @@ mod tests {
                 received.put_u32(bytes.len() as u32);
             }
             received.extend_from_slice(&bytes);
-            while let Ok(Some(_)) = DoorMessage::take(&mut received) {}
+            while let Ok(Some(_)) = BridgeMessage::take(&mut received) {}
         }
     }
 
     #[test]
     fn too_long_message_and_unknown_one_end_the_conversation() {
         let mut long = BytesMut::new();
-        long.put_u32(MAX_DOOR_MESSAGE as u32 + 1);
-        assert_eq!(DoorMessage::take(&mut long), Err(DoorError::TooLong));
+        long.put_u32(MAX_BRIDGE_MESSAGE as u32 + 1);
+        assert_eq!(BridgeMessage::take(&mut long), Err(BridgeMessageError::TooLong));
         let mut unknown = BytesMut::from(&b"\0\0\0\x02\x08\x63"[..]);
-        assert_eq!(DoorMessage::take(&mut unknown), Err(DoorError::Malformed));
-        assert_eq!(DoorMessage::take(&mut BytesMut::from(&b"\0\0"[..])), Ok(None));
+        assert_eq!(BridgeMessage::take(&mut unknown), Err(BridgeMessageError::Malformed));
+        assert_eq!(BridgeMessage::take(&mut BytesMut::from(&b"\0\0"[..])), Ok(None));
     }
 }

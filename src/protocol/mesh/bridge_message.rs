@@ -2,6 +2,10 @@
 //! descriptions. Signaling stays with the gateway, and so do keys: a room has a number.
 //!
 //! A message is a length of four bytes, big-endian, and a protobuf message of that length.
+//!
+//! The bridge connects, and both send their hello first. The gateway then sends the clients that are there.
+//! When the connection ends, its negotiations are over, clients can be called no more, and entries are
+//! closed: the bridge keeps its rooms and their channels, and on the next connection opens its entries again.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use strum::VariantArray;
@@ -17,7 +21,7 @@ pub const MAX_BRIDGE_MESSAGE: usize = 64 << 10;
 /// Length of the length.
 const PREFIX_LENGTH: usize = 4;
 
-/// Number of a room, which stays the same while both processes run.
+/// Number of a room, which stays the same while the bridge runs, also for another process of the gateway.
 pub type RoomNumber = u32;
 
 /// Number of a negotiation between a client and the bridge. The bridge numbers its own calls, the gateway
@@ -37,6 +41,9 @@ pub enum BridgeMessage {
     Hello {
         /// See [`BRIDGE_MESSAGE_VERSION`].
         version: u32,
+        /// Random number that the bridge drew when it started, from which the gateway derives numbers of
+        /// rooms; zero from the gateway.
+        instance: u32,
     },
     /// From the gateway: a client that can be called is in a room.
     Arrived {
@@ -135,6 +142,7 @@ const IS_FROM_CLIENT: u32 = 6;
 const SDP: u32 = 7;
 const IS_OPEN: u32 = 8;
 const VERSION: u32 = 9;
+const INSTANCE: u32 = 10;
 
 fn head(kind: Kind) -> Fields {
     Fields::new().number(1, kind as u32)
@@ -152,7 +160,9 @@ impl BridgeMessage {
     /// Appends the message with its length.
     pub fn write(&self, out: &mut BytesMut) {
         let fields = match self {
-            BridgeMessage::Hello { version } => head(Kind::Hello).number(VERSION, *version),
+            BridgeMessage::Hello { version, instance } => {
+                head(Kind::Hello).number(VERSION, *version).number(INSTANCE, *instance)
+            }
             BridgeMessage::Arrived { room, group, target } => {
                 in_room(Kind::Arrived, *room, *group).number(TARGET, *target)
             }
@@ -208,7 +218,9 @@ impl BridgeMessage {
             BridgeCall { is_from_client: fields.number(IS_FROM_CLIENT) == 1, number: fields.number(CALL) };
         let sdp = || fields.text(SDP);
         Some(match kind {
-            Kind::Hello => BridgeMessage::Hello { version: fields.number(VERSION) },
+            Kind::Hello => {
+                BridgeMessage::Hello { version: fields.number(VERSION), instance: fields.number(INSTANCE) }
+            }
             Kind::Arrived => BridgeMessage::Arrived { room, group: group()?, target },
             Kind::Departed => BridgeMessage::Departed { room, group: group()?, target },
             Kind::Caller => BridgeMessage::Caller { call, room, group: group()?, offer: sdp()? },
@@ -233,7 +245,7 @@ mod tests {
         let own = BridgeCall { is_from_client: false, number: u32::MAX };
         let (room, target) = (9, 300);
         let mut messages = vec![
-            BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION },
+            BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 7_000 },
             BridgeMessage::Answer { call, answer: "v=0\r\n".into() },
             BridgeMessage::End { call: own },
         ];

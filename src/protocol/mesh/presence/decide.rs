@@ -225,8 +225,8 @@ impl Presence {
         }
     }
 
-    /// Has one stand-in join again where a client can be called and is not known. Its only channel was lost, or
-    /// was never there.
+    /// Has one stand-in join again where a client can be called and is not known: its only channel was lost,
+    /// or was never there.
     fn recheck(&mut self, now: Instant) {
         let (first, last) = RECHECK_INTERVALS;
         for &group in MeshGroup::ALL {

@@ -7,8 +7,8 @@
 //! Some clients of netflux 0.10 and 1.0 let nobody in, and can be reached through their neighbors only.
 //! While their group has nobody who can be called by signaling, new stand-ins are introduced over channels of
 //! others, and the last channel to a client is not given up: a stand-in whose member left stays until another
-//! has a channel, and if there is no other member, until a *placeholder* has one. A placeholder opens channels
-//! and never announces that it has joined, so no client counts it as a member.
+//! has a channel, and if there is no other member, until a *placeholder* has one. A placeholder opens
+//! channels and never announces that it has joined, so no client counts it as a member.
 
 mod decide;
 #[cfg(test)]

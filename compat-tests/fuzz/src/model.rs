@@ -6,7 +6,7 @@ use sigver::protocol::model::{
     RejoinPolicy, RoomRole, Side, WhenEmpty,
 };
 
-/// Number of earlier joins whose members a joiner still receives from.
+/// Number of joins whose members a joiner still receives from, the latest included.
 const MAX_RECEIVED_JOINS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,6 +366,12 @@ impl Model {
                 link.joiner_open = false;
             }
             self.links.retain(|link| link.joiner_open || link.member_open);
+            let mut joined = self.links.iter().filter(|link| link.joiner == peer).map(|link| link.id);
+            if let Some(oldest) = joined.next()
+                && joined.count() >= MAX_RECEIVED_JOINS
+            {
+                self.links.retain(|link| link.id != oldest);
+            }
         } else {
             // So that it remembers no more than there are members.
             if memory.tried.len() > current.len() {
@@ -378,15 +384,6 @@ impl Model {
         }
         out.push((member.peer, Event::LinkedToJoiner { link: id }));
         out.push((peer, Event::LinkedToMember { link: id }));
-    }
-
-    /// Returns true if the joiner of the last link has more links than a room keeps: which of them the room
-    /// drops is not modelled.
-    pub fn exceeds_received_joins(&self) -> bool {
-        self.links.last().is_some_and(|last| {
-            let ends = |link: &&Link| link.joiner == last.joiner || link.member == last.joiner;
-            self.links.iter().filter(ends).count() > MAX_RECEIVED_JOINS
-        })
     }
 
     /// Removes a peer with its links.

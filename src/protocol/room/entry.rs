@@ -49,6 +49,8 @@ pub(super) struct Link {
     pub(super) joiner_open: bool,
     /// The member has not sent its last message.
     pub(super) member_open: bool,
+    /// Number of the link in its room, in order of creation. It takes the place that alignment leaves.
+    pub(super) number: u32,
 }
 
 /// The reason why a link does not carry a message.

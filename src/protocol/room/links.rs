@@ -21,7 +21,10 @@ impl<H: Clone> Room<H> {
             return caller.reply(Event::LinkedToMember { link: id });
         }
         let id = self.allocate_link_id(caller.rng);
+        let number = self.joins;
+        self.joins = number.wrapping_add(1);
         self.links.get_or_insert_with(id, || Link {
+            number,
             joiner: peer,
             member: member.peer,
             joiner_open: true,
@@ -70,17 +73,18 @@ impl<H: Clone> Room<H> {
         }
     }
 
-    /// Removes the links of early joins, so that a joiner that joins repeatedly does not grow the room
-    /// without bound.
+    /// Removes the link of the earliest join beyond the limit, so that a joiner that joins repeatedly does
+    /// not grow the room without bound.
     fn prune_old_links(&mut self, peer: PeerId) {
         let Some(entry) = self.peers.get(peer).filter(|peer| peer.links.len() > MAX_RECEIVED_JOINS) else {
             return;
         };
-        let joined =
-            entry.links.keys().filter(|id| self.links.get(*id).is_some_and(|link| link.joiner == peer));
-        let excess: Vec<LinkId> = joined.rev().skip(MAX_RECEIVED_JOINS).collect();
-        for link in excess {
-            self.remove_link(link);
+        let link_of = |id| Some((id, self.links.get(id).filter(|link| link.joiner == peer)?));
+        let joined = || entry.links.keys().filter_map(link_of);
+        if joined().count() > MAX_RECEIVED_JOINS
+            && let Some((oldest, _)) = joined().max_by_key(|(_, link)| self.joins.wrapping_sub(link.number))
+        {
+            self.remove_link(oldest);
         }
     }
 

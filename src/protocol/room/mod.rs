@@ -23,7 +23,7 @@ pub(crate) use limits::RoomLimits;
 use members::{Identity, Members};
 use small_map::SmallMap;
 
-/// Number of earlier joins whose members a joiner still receives from (sigver 5 has no limit).
+/// Number of joins whose members a joiner still receives from, the latest included. sigver 5 has no limit.
 const MAX_RECEIVED_JOINS: usize = 64;
 
 /// One room. `H` is a handle by which the caller reaches a peer; the room stores it and passes it to the
@@ -34,6 +34,8 @@ pub(crate) struct Room<H> {
     members: Members,
     links: SmallMap<LinkId, Link>,
     claimed_ids: ClaimedIds,
+    /// Number of links so far, modulo 2^32.
+    joins: u32,
 }
 
 /// The receiver of a room's events. It is called once per event, in the order in which they must arrive.
@@ -61,6 +63,7 @@ impl<H> Default for Room<H> {
             members: Members::default(),
             links: SmallMap::default(),
             claimed_ids: ClaimedIds::default(),
+            joins: 0,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Scenarios of rooms with openers (sigver 5 to 14).
 
+use super::super::MAX_RECEIVED_JOINS;
+use super::super::entry::Link;
 use super::*;
 
 const OPEN_ANOTHER: Open = Open { exclusive: false, keep_other_rooms: true };
@@ -80,4 +82,29 @@ fn join_again_can_reuse_the_link() {
     let link = stage.linked(B, join.clone(), A);
     stage.ask(B, join);
     assert_eq!(stage.events(), [(B, Event::LinkedToMember { link })]);
+}
+
+/// The end of a link between others changes the order in which a room stores them.
+#[test]
+fn joiner_beyond_its_limit_forgets_its_oldest_join() {
+    let mut stage = Stage::new();
+    stage.ask(A, Command::Open(OPEN)).events();
+    let mut links: Vec<_> = (0..MAX_RECEIVED_JOINS).map(|_| stage.linked(B, join5(), A)).collect();
+    for ended in [3, 0] {
+        stage.ask(A, relay(Recipient::Joiner(links.remove(ended)), LinkMessage::End)).events();
+    }
+    for joins in 0..200 {
+        links.push(stage.linked(B, join5(), A));
+        if links.len() > MAX_RECEIVED_JOINS {
+            links.remove(0);
+        }
+        let kept: Vec<_> = links.iter().map(|link| stage.room.is_endpoint_of(B, *link)).collect();
+        assert!(kept.iter().all(|kept| *kept), "after {joins} joins: {kept:?}");
+        assert_eq!(stage.room.links().count(), links.len());
+    }
+}
+
+#[test]
+fn number_of_a_link_takes_no_space() {
+    assert_eq!(size_of::<Link>(), 2 * size_of::<PeerId>() + size_of::<u64>());
 }

@@ -164,7 +164,9 @@ impl Gateway {
     #[cfg(feature = "cluster")]
     pub async fn join_cluster(&self, settings: NodeSettings) -> io::Result<Arc<ClusterNode>> {
         let shared = &self.frontend.shared;
-        ClusterNode::start(settings, &shared.hub, &shared.memory).await
+        let node = ClusterNode::start(settings, &shared.hub, &shared.memory).await?;
+        // The hub has the first one as well.
+        Ok(Arc::clone(shared.cluster.get_or_init(|| node)))
     }
 
     /// Returns the addresses that the gateway listens on.
@@ -228,8 +230,9 @@ impl Gateway {
 
     /// Serves connections until `drain` is ready or asked for on the admin listener. Then it accepts no more,
     /// and closes the connections at times spread over [`Config::drain_timeout`]; until its time, a
-    /// connection is served as before. When the timeout is over or `stop` is ready, it closes the rest at
-    /// once. Returns when all are closed, or seven seconds later.
+    /// connection is served as before. Rooms of a node of a cluster are closed as wholes. When the timeout is
+    /// over or `stop` is ready, it closes the rest at once. Returns when all are closed, or seven seconds
+    /// later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
         let tls = frontend.tls.clone();
@@ -288,12 +291,13 @@ async fn serve(
     let drain_timeout = drain_timeout.get();
     shared.drain(drain_timeout);
     tokio::select! {
-        _ = shared.shutdown.wait(drain_timeout) => {}
+        _ = async { tokio::join!(shared.shutdown.wait(drain_timeout), shared.drain_cluster(drain_timeout)) } => {}
         () = shared.run_timers() => {}
         () = stop => {}
     }
     shared.shut_down();
-    if !shared.shutdown.wait(SHUTDOWN_TIMEOUT).await {
+    let (closed, ()) = tokio::join!(shared.shutdown.wait(SHUTDOWN_TIMEOUT), shared.leave_cluster());
+    if !closed {
         tracing::warn!("some connections did not close in time");
     }
 }

@@ -208,6 +208,15 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         Place::Unknown
     }
 
+    /// Forgets the place of a name: the node there does not have it.
+    pub fn forget_place(&mut self, name: &N, now: Millis) {
+        if let Some(sought) = self.sought.get_mut(name)
+            && matches!(sought.state, Search::At(_))
+        {
+            sought.until = now;
+        }
+    }
+
     /// Frees a name of this node.
     pub fn release(&mut self, name: &N) {
         if let Some(owned) = self.owned.swap_remove(name) {

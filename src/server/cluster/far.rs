@@ -49,6 +49,10 @@ struct FarSession {
     is_held: AtomicBool,
     /// The session waits until the queue of the link is relieved.
     waits: AtomicBool,
+    /// The other node has not answered the entry.
+    enters: AtomicBool,
+    /// The other node does not have the room.
+    is_misplaced: AtomicBool,
     /// The other node was told that the queue of the connection is full.
     is_full: AtomicBool,
 }
@@ -84,6 +88,8 @@ impl FarLink {
             hold: Mutex::default(),
             is_held: AtomicBool::new(false),
             waits: AtomicBool::new(false),
+            enters: AtomicBool::new(false),
+            is_misplaced: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
         });
         let mut sessions = self.sessions.lock();
@@ -103,6 +109,7 @@ impl FarLink {
         match message {
             OwnerMessage::Event(event) => self.deliver(number, &session, event),
             OwnerMessage::Role(role) => {
+                session.enters.store(false, Ordering::Release);
                 session.role.store(role_number(role), Ordering::Release);
                 session.outbox.notify();
             }
@@ -122,6 +129,12 @@ impl FarLink {
     }
 
     fn deliver(self: &Arc<Self>, number: u32, session: &Arc<FarSession>, event: Event) {
+        let enters = session.enters.swap(false, Ordering::AcqRel);
+        if enters && matches!(event, Event::Evicted(Reason::Moved)) {
+            // The room has another place since it was located.
+            session.is_misplaced.store(true, Ordering::Release);
+            return session.outbox.notify();
+        }
         match &event {
             Event::LinkedToMember { link } | Event::LinkedToJoiner { link } => {
                 let mut links = session.links.lock();
@@ -201,6 +214,7 @@ impl FarRoom {
 impl RemoteRoom for FarRoom {
     fn enter(&self, key: &RoomKey, command: Command) {
         self.session.role.store(0, Ordering::Release);
+        self.session.enters.store(true, Ordering::Release);
         self.send(&EdgeMessage::Enter(key.clone(), command));
     }
 
@@ -237,6 +251,10 @@ impl RemoteRoom for FarRoom {
             2 => Some(RoomRole::Joiner),
             _ => Some(RoomRole::Member),
         }
+    }
+
+    fn is_misplaced(&self) -> bool {
+        self.session.is_misplaced.load(Ordering::Acquire)
     }
 
     fn take_hold(&self) -> Option<Hold> {

@@ -27,6 +27,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 /// Time after which the engine is sent all claims again, so that it does not forget them.
 const KEEP_INTERVAL: Duration = Duration::from_secs(200);
+/// Number of ticks between two searches for claims without a room.
+const SWEEP_TICKS: u32 = 100;
 /// Shortest and longest pause before the engine or another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -48,11 +50,11 @@ pub struct NodeSettings {
 /// A node of a cluster.
 #[derive(Debug)]
 pub struct ClusterNode {
-    id: NodeId,
+    pub(super) id: NodeId,
     settings: NodeSettings,
-    hub: Weak<Hub>,
-    links: OnceLock<Arc<Links>>,
-    state: Mutex<NodeState>,
+    pub(super) hub: Weak<Hub>,
+    pub(super) links: OnceLock<Arc<Links>>,
+    pub(super) state: Mutex<NodeState>,
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
     renew: Notify,
     engine_error: Notify,
@@ -61,9 +63,9 @@ pub struct ClusterNode {
 }
 
 #[derive(Debug)]
-struct NodeState {
-    ownership: Ownership<RoomKey>,
-    engine: Option<Engine>,
+pub(super) struct NodeState {
+    pub(super) ownership: Ownership<RoomKey>,
+    pub(super) engine: Option<Engine>,
     /// Connections to notify when the place of a room may be known.
     waiters: HashMap<RoomKey, Vec<Outbox>>,
     links: HashMap<NodeId, Arc<FarLink>>,
@@ -161,39 +163,6 @@ impl ClusterNode {
         !self.buried.load(Ordering::Relaxed) && self.state.lock().ownership.period(now()).is_some()
     }
 
-    /// Takes no more rooms from now on, and closes those that it has one after the other in `time`, each at
-    /// the moment at which it is free for other nodes. Then ends the node in the engine.
-    pub async fn drain(&self, time: Duration) {
-        let rooms: Vec<RoomKey> = {
-            let mut state = self.state.lock();
-            state.ownership.drain();
-            state.ownership.claims().map(|(key, _)| key.clone()).collect()
-        };
-        let pause = time / u32::try_from(rooms.len().max(1)).unwrap_or(u32::MAX);
-        let mut at = Instant::now();
-        for room in rooms {
-            if let Some(hub) = self.hub.upgrade() {
-                hub.close_room(&room, &Reason::Moved);
-            }
-            at += pause;
-            tokio::time::sleep_until(at).await;
-        }
-        self.leave().await;
-    }
-
-    /// Ends the node in the engine, and tells the other nodes.
-    pub async fn leave(&self) {
-        let engine = self.state.lock().engine.clone();
-        if let Some(engine) = engine
-            && let Err(error) = engine.leave(self.id).await
-        {
-            tracing::warn!(%error, "cannot tell Redis that this node ends: its rooms are free in some seconds");
-        }
-        if let Some(links) = self.links.get() {
-            links.say_goodbye();
-        }
-    }
-
     /// Applies an input to the state, and has done what follows.
     fn with_state<R>(&self, apply: impl FnOnce(&mut NodeState) -> R) -> R {
         let mut state = self.state.lock();
@@ -207,9 +176,14 @@ impl ClusterNode {
 
     async fn tick(self: Arc<Self>) {
         let mut ticks = interval(TICK);
+        let mut count: u32 = 0;
         loop {
             ticks.tick().await;
             self.with_state(|state| state.ownership.tick(now()));
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(SWEEP_TICKS) {
+                self.sweep();
+            }
         }
     }
 
@@ -449,6 +423,10 @@ impl Directory for NodeDirectory {
 
     fn may_decide(&self, key: &RoomKey) -> bool {
         self.0.with_state(|state| state.ownership.claim(key, now()).is_some())
+    }
+
+    fn misplaced(&self, key: &RoomKey) {
+        self.0.with_state(|state| state.ownership.forget_place(key, now()));
     }
 
     fn removed(&self, key: &RoomKey) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,9 @@ const LIMIT: usize = 8 << 20;
 struct TestCluster {
     /// The node that has all rooms; `None` for the node itself.
     owner: Mutex<Option<NodeId>>,
+    /// The node that has the rooms once the owner is known not to.
+    next_owner: Mutex<Option<NodeId>>,
+    misplaced: AtomicUsize,
     links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
     heard: Mutex<Vec<(NodeId, Millis)>>,
     ended: Mutex<BTreeSet<NodeId>>,
@@ -48,6 +52,13 @@ impl Directory for TestDirectory {
 
     fn may_decide(&self, _: &RoomKey) -> bool {
         true
+    }
+
+    fn misplaced(&self, _: &RoomKey) {
+        self.0.misplaced.fetch_add(1, Ordering::Relaxed);
+        if let Some(next) = self.0.next_owner.lock().take() {
+            *self.0.owner.lock() = Some(next);
+        }
     }
 
     fn removed(&self, _: &RoomKey) {}
@@ -210,6 +221,53 @@ async fn peers_of_three_nodes_meet_in_one_room() {
     drop((member, joiners));
     until(|| a.hub.rooms() == 0).await;
     assert_eq!((a.links.guests(), b.links.cuts()), (0, 0));
+}
+
+#[tokio::test]
+async fn room_that_has_moved_is_entered_at_its_new_node() {
+    let (a, b, c) = (TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await);
+    a.know(&[&b]);
+    c.know(&[&a, &b]);
+    a.use_rooms_of(&c).await;
+    a.know(&[&b, &c]);
+    b.use_rooms_of(&c).await;
+    b.use_rooms_of(&a).await;
+    *b.cluster.next_owner.lock() = Some(c.id);
+    let (mut peer, key) = (b.peer(), RoomKey::from("k"));
+    peer.membership.enter(&key, join());
+    peer.membership.command(Command::BecomeMember);
+    assert_eq!(peer.event().await, Event::Admitted { first: true });
+    assert_eq!((a.links.guests(), c.links.guests(), b.cluster.misplaced.load(Ordering::Relaxed)), (0, 1, 1));
+    assert!(peer.membership.refusal().is_none());
+    // The node that has the room may end: its own connections are closed with their rooms, those of others
+    // are not.
+    let mut here = c.peer();
+    here.membership.enter(&key, join());
+    assert!(here.membership.closes_with_room() && !peer.membership.closes_with_room());
+    c.hub.close_room(&key, &Reason::Moved);
+    assert!(!here.membership.closes_with_room());
+}
+
+#[tokio::test]
+async fn room_that_no_node_has_is_refused() {
+    let (a, b, c) = (TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await);
+    c.know(&[&a]);
+    a.use_rooms_of(&c).await;
+    a.know(&[&b, &c]);
+    b.use_rooms_of(&a).await;
+    let mut peer = b.peer();
+    peer.membership.enter(&RoomKey::from("k"), join());
+    let start = Instant::now();
+    while peer.membership.refusal().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(5), "not refused");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        peer.membership.resume();
+    }
+    assert_eq!(peer.membership.refusal(), Some(&Reason::Moved));
+    assert_eq!(b.cluster.misplaced.load(Ordering::Relaxed), 3);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let _ = peer.outbox.poll_take(&mut context, &mut peer.events);
+    assert!(peer.events.is_empty());
 }
 
 #[tokio::test]

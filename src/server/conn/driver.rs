@@ -457,9 +457,8 @@ impl<T: Transport, G> Driver<T, G> {
     /// Makes sure that the task is woken in time. It may be woken too early: a deadline moves with every
     /// message, and the entry in the timer queue only when it has fired. Returns true if the entry changed.
     fn arm(&mut self) -> bool {
-        let Shared { timers, shutdown, .. } = &*self.shared;
-        let deadline = self.deadline();
-        let close_at = shutdown.close_at(self.membership.peer());
+        let timers = &self.shared.timers;
+        let (deadline, close_at) = (self.deadline(), self.close_at());
         let tick = timers.tick(close_at.map_or(deadline, |at| at.min(deadline)));
         let sooner = tick < self.armed_at;
         if sooner {

@@ -1,6 +1,8 @@
 //! State that all connections of a server share.
 
 use std::sync::Arc;
+#[cfg(feature = "cluster")]
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::shutdown::Shutdown;
@@ -8,6 +10,8 @@ use super::timers::TimerQueue;
 use crate::config::{Config, LogIp};
 use crate::protocol::detect::Policy;
 use crate::server::admission::Admission;
+#[cfg(feature = "cluster")]
+use crate::server::cluster::ClusterNode;
 use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::refusals::Refusals;
@@ -34,6 +38,9 @@ pub struct Shared {
     pub log_ip: LogIp,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// The node of a cluster that the server is, if it is one.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) cluster: OnceLock<Arc<ClusterNode>>,
     /// The end of the server.
     pub shutdown: Arc<Shutdown>,
     /// The deadlines of the connections.
@@ -72,6 +79,8 @@ impl Shared {
                 stall_timeout: config.stall_timeout,
             },
             log_ip: config.log_ip,
+            #[cfg(feature = "cluster")]
+            cluster: OnceLock::new(),
             shutdown: Arc::default(),
             refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
@@ -102,6 +111,26 @@ impl Shared {
     pub fn drain(&self, length: Duration) {
         self.shutdown.begin_draining(length);
         self.timers.notify_all();
+    }
+
+    /// Closes the rooms of this node of a cluster one after the other within `length`, and frees them for
+    /// other nodes. Without a cluster, there is nothing to do.
+    pub(in crate::server) async fn drain_cluster(&self, length: Duration) {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.cluster.get() {
+            node.drain(length).await;
+        }
+        #[cfg(not(feature = "cluster"))]
+        let _ = length;
+    }
+
+    /// Ends this node of a cluster: its rooms are closed, and the other nodes know of it.
+    pub(in crate::server) async fn leave_cluster(&self) {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.cluster.get() {
+            node.close_all_rooms();
+            node.leave().await;
+        }
     }
 
     /// Begins the shutdown: connections close, and no wait for it stays pending.

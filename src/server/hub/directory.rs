@@ -21,6 +21,9 @@ pub trait Directory: fmt::Debug + Send + Sync {
     /// Returns true if this node still decides about a room that it had.
     fn may_decide(&self, key: &RoomKey) -> bool;
 
+    /// Takes note that the node of a room, as it was located, does not have it.
+    fn misplaced(&self, _key: &RoomKey) {}
+
     /// Takes note that a room of this node was removed, as no peer is left in it. Called as
     /// [`locate`](Self::locate) is.
     fn removed(&self, key: &RoomKey);
@@ -55,6 +58,11 @@ pub trait RemoteRoom: fmt::Debug + Send + Sync {
     fn mark_mixed(&self, link: LinkId);
     /// Returns the role of the peer; `None` until the room has answered, when the peer's queue is notified.
     fn role(&self) -> Option<RoomRole>;
+    /// Returns true if the other node refused the peer at its entry, as the room is not there. The peer's
+    /// queue is notified of that.
+    fn is_misplaced(&self) -> bool {
+        false
+    }
     /// Returns a hold that the room put on the peer since the last call. The peer's queue is notified of one.
     fn take_hold(&self) -> Option<Hold>;
     /// Returns true if the last hold is over. The peer's queue is notified when that changes.

@@ -21,12 +21,19 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes of commands that are put off while a client is read. It is not read any more when there are more.
 const MAX_DEFERRED: usize = 64 * 1024;
 
+/// Most times that a room is located again because it was not where it should be.
+const MAX_MISPLACED: u8 = 3;
+
 /// A wait for a room, and the commands that are put off until it is over.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// A room at another node that has not answered, and whether other rooms are kept; `None` if it is not
     /// known where the room of the first deferred command is.
     asked: Option<(Arc<RoomCell>, bool)>,
+    /// The command with which the room that has not answered was entered.
+    entry: Option<Command>,
+    /// Number of times that the room was not where it should be.
+    misplaced: u8,
     deadline: Instant,
     deferred: VecDeque<(Option<RoomKey>, Command)>,
     deferred_bytes: usize,
@@ -35,7 +42,7 @@ pub(super) struct Waiting {
 impl Waiting {
     fn new(asked: Option<(Arc<RoomCell>, bool)>) -> Self {
         let deadline = clock::now() + PLACE_TIMEOUT;
-        Waiting { asked, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
+        Waiting { asked, entry: None, misplaced: 0, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
     }
 
     /// Returns true if the client must not be read. A client is read while the place of its room is unknown,
@@ -58,6 +65,10 @@ impl Waiting {
         self.deferred_bytes += queued_bytes(&command);
         self.deferred.push_back((key, command));
     }
+}
+
+fn is_misplaced(cell: &Arc<RoomCell>) -> bool {
+    cell.state.lock().remote().is_some_and(|remote| remote.is_misplaced())
 }
 
 fn queued_bytes(command: &Command) -> usize {
@@ -117,6 +128,13 @@ impl Membership {
         self.member_of.iter().chain(&self.joined).chain(previous)
     }
 
+    /// Returns true if the connection is in a room of this node, in a cluster. Such a room is closed as a
+    /// whole when the node ends.
+    pub(in crate::server) fn closes_with_room(&self) -> bool {
+        let is_here = |cell: &Arc<RoomCell>| cell.state.lock().local().is_some_and(|local| !local.removed);
+        self.hub.directory.get().is_some() && self.cells().any(is_here)
+    }
+
     /// Waits until the place of the room `key` is known.
     #[cold]
     pub(super) fn wait_for_place(&mut self, key: RoomKey, command: Command) {
@@ -128,10 +146,11 @@ impl Membership {
     /// Enters a room at another node.
     #[cold]
     pub(super) fn enter_elsewhere(&mut self, cell: Arc<RoomCell>, command: Command, keep_other_rooms: bool) {
+        let entry = command.clone();
         if let Some(remote) = cell.state.lock().remote() {
             remote.enter(&cell.key, command);
         }
-        self.wait_for_answer(cell, keep_other_rooms);
+        self.wait_for_answer(cell, Some(entry), keep_other_rooms);
     }
 
     /// Sends a command that may change the role of the peer to a room at another node.
@@ -140,11 +159,11 @@ impl Membership {
         if let Some(remote) = cell.state.lock().remote() {
             remote.command(command, true);
         }
-        self.wait_for_answer(cell, false);
+        self.wait_for_answer(cell, None, false);
     }
 
-    fn wait_for_answer(&mut self, cell: Arc<RoomCell>, keep_other_rooms: bool) {
-        let waiting = Waiting::new(Some((cell, keep_other_rooms)));
+    fn wait_for_answer(&mut self, cell: Arc<RoomCell>, entry: Option<Command>, keep_other_rooms: bool) {
+        let waiting = Waiting { entry, ..Waiting::new(Some((cell, keep_other_rooms))) };
         self.uncommon.get_or_insert_default().waiting = Some(Box::new(waiting));
         // The answer may be there already.
         self.finish_wait();
@@ -163,7 +182,10 @@ impl Membership {
     #[cold]
     fn finish_wait(&mut self) {
         let Some(uncommon) = &mut self.uncommon else { return };
-        let Some(waiting) = uncommon.waiting.take() else { return };
+        let Some(mut waiting) = uncommon.waiting.take() else { return };
+        if let Some((cell, _)) = waiting.asked.take_if(|(cell, _)| is_misplaced(cell)) {
+            return self.enter_again(&cell.key, *waiting);
+        }
         let role = waiting
             .asked
             .as_ref()
@@ -172,11 +194,51 @@ impl Membership {
             uncommon.waiting = Some(waiting);
             return;
         }
-        let Waiting { asked, deadline, deferred, .. } = *waiting;
+        let Waiting { asked, deadline, deferred, misplaced, .. } = *waiting;
+        let was_located = asked.is_some();
         if let Some(((cell, keep_other_rooms), role)) = asked.zip(role.flatten()) {
             self.track(cell, Applied { role, room_is_empty: false }, keep_other_rooms);
         }
         // Those behind one that has to wait are put off again.
+        self.apply_deferred(deferred);
+        if let Some(waiting) = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut()) {
+            // The place is still unknown: the time goes on.
+            if waiting.asked.is_none() {
+                waiting.deadline = deadline;
+            }
+            if !was_located {
+                waiting.misplaced = misplaced;
+            }
+        }
+    }
+
+    /// Enters a room with the same command once more, as it was not at the node where it should be.
+    #[cold]
+    fn enter_again(&mut self, key: &RoomKey, earlier: Waiting) {
+        let Waiting { entry, misplaced, deadline, deferred, .. } = earlier;
+        let Some(command) = entry.filter(|_| misplaced < MAX_MISPLACED) else {
+            return self.refuse(Reason::Moved);
+        };
+        self.member_of.take_if(|cell| is_misplaced(cell));
+        self.joined.take_if(|cell| is_misplaced(cell));
+        if let Some(uncommon) = &mut self.uncommon {
+            uncommon.previous.retain(|cell| !is_misplaced(cell));
+        }
+        if let Some(directory) = self.hub.directory.get() {
+            directory.misplaced(key);
+        }
+        self.enter(key, command);
+        match self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut()) {
+            Some(waiting) => {
+                waiting.deadline = deadline;
+                waiting.misplaced = misplaced + 1;
+                deferred.into_iter().for_each(|(key, command)| waiting.defer(key, command));
+            }
+            None => self.apply_deferred(deferred),
+        }
+    }
+
+    fn apply_deferred(&mut self, deferred: VecDeque<(Option<RoomKey>, Command)>) {
         for (key, command) in deferred {
             match key {
                 Some(key) => self.enter(&key, command),
@@ -184,12 +246,6 @@ impl Membership {
                     self.command(command);
                 }
             }
-        }
-        // The place is still unknown: the time goes on.
-        if let Some(waiting) = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut())
-            && waiting.asked.is_none()
-        {
-            waiting.deadline = deadline;
         }
     }
 

@@ -243,6 +243,14 @@ impl Hub {
         self.remove_if_empty(&cell);
     }
 
+    /// Has the directory free a name for which there is no room here.
+    pub fn release_if_absent(&self, key: &RoomKey) {
+        let shard = self.shard(key).lock();
+        if let Some(directory) = self.directory.get().filter(|_| !shard.contains(key)) {
+            directory.removed(key);
+        }
+    }
+
     fn remove_if_empty(&self, cell: &Arc<RoomCell>) {
         let mut shard = self.shard(&cell.key).lock();
         let mut state = cell.state.lock();

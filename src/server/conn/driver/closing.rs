@@ -34,8 +34,13 @@ impl<T: Transport, G> Driver<T, G> {
 
     /// Returns true if the shutdown closes this connection now.
     pub(super) fn must_close(&self, now: Instant) -> bool {
-        let shutdown = &self.shared.shutdown;
-        shutdown.is_closing() || shutdown.close_at(self.membership.peer()).is_some_and(|at| at <= now)
+        self.shared.shutdown.is_closing() || self.close_at().is_some_and(|at| at <= now)
+    }
+
+    /// Returns the time at which the connection is to close, if the drain has begun.
+    pub(super) fn close_at(&self) -> Option<Instant> {
+        let at = self.shared.shutdown.close_at(self.membership.peer())?;
+        (!self.membership.closes_with_room()).then_some(at)
     }
 
     pub(super) fn close(&self, reason: &Reason, outputs: &mut Outputs) {

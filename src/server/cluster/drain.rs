@@ -1,0 +1,68 @@
+//! The end of a node: its rooms are closed one after the other, and then other nodes may have them at once.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::node::ClusterNode;
+use crate::protocol::model::{Reason, RoomKey};
+
+/// Time between two steps of a drain.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+impl ClusterNode {
+    /// Takes no more rooms from now on, and closes those that it has one after the other in `time`, each at
+    /// the moment at which it is free for other nodes.
+    pub async fn drain(&self, time: Duration) {
+        self.state.lock().ownership.drain();
+        let rooms = self.names();
+        let begin = Instant::now();
+        let mut closed = 0;
+        while closed < rooms.len() && !self.names().is_empty() {
+            sleep(DRAIN_STEP.min(time)).await;
+            let share = begin.elapsed().as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
+            let due = ((rooms.len() as f64 * share.min(1.0)) as usize).min(rooms.len());
+            rooms.get(closed..due).into_iter().flatten().for_each(|room| self.close_room(room));
+            closed = due.max(closed);
+        }
+        self.close_all_rooms();
+    }
+
+    /// Takes no more rooms from now on, and closes those that it has at once.
+    pub fn close_all_rooms(&self) {
+        self.state.lock().ownership.drain();
+        self.names().iter().for_each(|room| self.close_room(room));
+    }
+
+    fn close_room(&self, room: &RoomKey) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.close_room(room, &Reason::Moved);
+            hub.release_if_absent(room);
+        }
+    }
+
+    /// Frees names for which there is no room: the connection that wanted it had ended when the engine
+    /// answered.
+    pub(super) fn sweep(&self) {
+        if let Some(hub) = self.hub.upgrade() {
+            self.names().iter().for_each(|name| hub.release_if_absent(name));
+        }
+    }
+
+    /// Ends the node in the engine, and tells the other nodes. All its names are free then.
+    pub async fn leave(&self) {
+        let engine = self.state.lock().engine.clone();
+        if let Some(engine) = engine
+            && let Err(error) = engine.leave(self.id).await
+        {
+            tracing::warn!(%error, "cannot tell Redis that this node ends: its rooms are free in some seconds");
+        }
+        if let Some(links) = self.links.get() {
+            links.say_goodbye();
+        }
+    }
+
+    fn names(&self) -> Vec<RoomKey> {
+        self.state.lock().ownership.claims().map(|(key, _)| key.clone()).collect()
+    }
+}

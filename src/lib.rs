@@ -69,6 +69,8 @@
 #[cfg(not(unix))]
 compile_error!("sigver runs on Unix systems only: it uses their sockets and signals");
 
+#[cfg(feature = "bridge")]
+pub mod bridge;
 pub mod cli;
 pub mod config;
 #[cfg(fuzzing)]

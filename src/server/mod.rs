@@ -25,7 +25,7 @@ pub(crate) mod signaller;
 mod system_memory;
 pub mod telemetry;
 pub(crate) mod tls;
-mod token_bucket;
+pub(crate) mod token_bucket;
 pub mod transport;
 mod turn;
 mod unix_socket;

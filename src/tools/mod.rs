@@ -24,6 +24,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use indicatif::ProgressDrawTarget;
 
+#[cfg(feature = "bridge")]
+use crate::bridge::{self, BridgeArgs};
 use crate::cli;
 use crate::config::redact::may_be_secret;
 use crate::output::{self, StdoutError};
@@ -54,6 +56,10 @@ enum Tool {
     /// Print the options of the gateway, as in docs/reference/configuration.md
     #[command(hide = true)]
     Options,
+    /// Bridge rooms in which there are several groups of netflux clients
+    #[cfg(feature = "bridge")]
+    #[command(hide = true)]
+    Bridge(BridgeArgs),
     /// Show the connections, dialects and rooms of a gateway on this machine
     Status(StatusArgs),
     /// Test that a gateway answers, for Docker, systemd and scripts
@@ -102,6 +108,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
         Ok(Tool::Options) => print(&cli::markdown()),
+        #[cfg(feature = "bridge")]
+        Ok(Tool::Bridge(args)) => bridge::run(&args).unwrap_or_else(exit_code),
         Ok(Tool::Status(args)) => block_on(status::run(args)),
         Ok(Tool::Healthcheck(args)) => block_on(healthcheck::run(args)),
         Ok(Tool::Matrix(matrix)) => block_on(matrix.run()),

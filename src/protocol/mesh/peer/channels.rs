@@ -50,7 +50,8 @@ impl MeshPeer {
     }
 
     pub(super) fn push_frame(&mut self, channel: MeshChannel, frame: Bytes) {
-        self.actions.push(PeerAction::Send { channel, frame: ChannelFrame::Binary(frame) });
+        let frame = ChannelFrame::Binary(frame);
+        self.actions.push(PeerAction::Send { channel, frame, is_urgent: false });
     }
 
     /// Creates a channel; `None` if there are too many.

@@ -89,6 +89,8 @@ pub enum PeerAction {
         channel: MeshChannel,
         /// The frame.
         frame: ChannelFrame,
+        /// True for a heartbeat: what waits for the channel has to let it pass.
+        is_urgent: bool,
     },
     /// Close a channel and its peer connection. The peer has forgotten it.
     Close {

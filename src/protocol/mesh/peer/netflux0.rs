@@ -124,7 +124,11 @@ impl GroupProtocol for Netflux0Protocol {
     }
 
     fn opened(&self, peer: &mut MeshPeer, channel: MeshChannel) {
-        peer.actions.push(super::PeerAction::Send { channel, frame: ChannelFrame::Text(OK) });
+        peer.actions.push(super::PeerAction::Send {
+            channel,
+            frame: ChannelFrame::Text(OK),
+            is_urgent: false,
+        });
     }
 
     fn received(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MeshPeer, Progress};
+use super::{ChannelFrame, MeshPeer, PeerAction, Progress};
 
 /// Maximum duration until a channel is open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -73,7 +73,8 @@ impl MeshPeer {
             for (channel, member) in self.open_channels() {
                 let frame = member.and_then(|member| self.group.protocol().heartbeat(self, member));
                 if let Some(frame) = frame {
-                    self.push_frame(channel, frame);
+                    let frame = ChannelFrame::Binary(frame);
+                    self.actions.push(PeerAction::Send { channel, frame, is_urgent: true });
                 }
             }
         }

@@ -82,6 +82,8 @@ pub enum BridgeAction {
         channel: MeshChannel,
         /// The frame.
         frame: ChannelFrame,
+        /// True if what waits for the channel has to let it pass.
+        is_urgent: bool,
     },
     /// Close a channel and its peer connection, once what was sent before is delivered.
     Close {
@@ -226,6 +228,14 @@ impl BridgedRoom {
         }
         self.presence.tick(now);
         self.settle(now);
+    }
+
+    /// Has every stand-in leave.
+    pub fn end(&mut self, now: Instant) {
+        let numbers: Vec<u32> = self.peers.keys().copied().collect();
+        for number in numbers {
+            self.remove_peer(number, now);
+        }
     }
 
     fn with_peer(&mut self, number: u32, now: Instant, input: impl FnOnce(&mut MeshPeer)) {

@@ -48,7 +48,9 @@ impl BridgedRoom {
             PeerAction::Accept { channel, answer } => {
                 self.actions.push(BridgeAction::Accept { channel, answer })
             }
-            PeerAction::Send { channel, frame } => self.actions.push(BridgeAction::Send { channel, frame }),
+            PeerAction::Send { channel, frame, is_urgent } => {
+                self.actions.push(BridgeAction::Send { channel, frame, is_urgent });
+            }
             PeerAction::Close { channel } => {
                 self.calls.remove(&channel);
                 self.actions.push(BridgeAction::Close { channel });
@@ -194,7 +196,7 @@ impl BridgedRoom {
     }
 
     /// Has a peer leave. Clients may mention its id for some time.
-    fn remove_peer(&mut self, number: u32, now: Instant) {
+    pub(super) fn remove_peer(&mut self, number: u32, now: Instant) {
         let Some(mut peer) = self.peers.remove(&number) else { return };
         let (group, id) = (peer.group(), peer.id());
         peer.leave();

@@ -180,7 +180,7 @@ impl Harness {
                 self.room.described(channel, "answer", now);
             }
             BridgeAction::Accept { channel, .. } => self.open(End::Room(channel)),
-            BridgeAction::Send { channel, frame } => self.send(End::Room(channel), frame),
+            BridgeAction::Send { channel, frame, .. } => self.send(End::Room(channel), frame),
             BridgeAction::Close { channel } => self.close(End::Room(channel)),
             BridgeAction::Entry { group, is_open: true } => assert!(self.entries.insert(group)),
             BridgeAction::Entry { group, is_open: false } => assert!(self.entries.remove(&group)),
@@ -202,7 +202,7 @@ impl Harness {
                 }
             }
             PeerAction::Accept { channel, .. } => self.open(End::Client(client, channel)),
-            PeerAction::Send { channel, frame } => self.send(End::Client(client, channel), frame),
+            PeerAction::Send { channel, frame, .. } => self.send(End::Client(client, channel), frame),
             PeerAction::Close { channel } => self.close(End::Client(client, channel)),
             PeerAction::MemberJoined { member } => {
                 self.clients[client].joins += 1;

@@ -129,7 +129,7 @@ impl Play {
             match action {
                 PeerAction::Offer { channel, label } => self.begun.push_back((channel, Some(label))),
                 PeerAction::Answer { channel, .. } => self.begun.push_back((channel, None)),
-                PeerAction::Send { channel, frame } => match &frame {
+                PeerAction::Send { channel, frame, .. } => match &frame {
                     ChannelFrame::Binary(bytes) if is_left_out(self.group, bytes) => {}
                     _ => self.sent.push_back((channel, frame)),
                 },

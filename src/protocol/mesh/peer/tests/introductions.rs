@@ -70,7 +70,7 @@ impl Mesh {
                 self.peer(other.peer).opened(other, now);
                 self.peer(channel.peer).opened(channel, now);
             }
-            PeerAction::Send { channel, frame } => {
+            PeerAction::Send { channel, frame, .. } => {
                 if let Some(other) = self.other_end(channel) {
                     self.peer(other.peer).received(other, frame, now);
                 }

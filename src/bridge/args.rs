@@ -1,0 +1,46 @@
+//! Arguments of `sigver bridge`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use tracing_subscriber::filter::Targets;
+
+use super::engine::EngineLimits;
+use crate::config::{LogFormat, parse};
+
+/// Arguments of `sigver bridge`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BridgeArgs {
+    /// Socket of the gateway
+    #[arg(long, value_name = "path")]
+    pub socket: PathBuf,
+    /// UDP address to receive at, which session descriptions name; repeatable
+    #[arg(long, value_name = "address", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// Address that session descriptions name instead, behind a NAT that keeps the port; repeatable, one per
+    /// IP version
+    #[arg(long, value_name = "ip")]
+    pub public_address: Vec<IpAddr>,
+    /// Most members of a room that are bridged
+    #[arg(long, value_name = "number", default_value_t = 16)]
+    pub max_members: usize,
+    /// Most connections to clients in all
+    #[arg(long, value_name = "number", default_value_t = 2_000)]
+    pub max_connections: usize,
+    /// Events to log, as for the gateway
+    #[arg(long, value_name = "filter", default_value = "info", value_parser = parse::log_filter)]
+    pub log: Targets,
+    /// Form of the log: text, json or journald
+    #[arg(long, value_name = "format", default_value = "text", value_parser = parse::log_format)]
+    pub log_format: LogFormat,
+}
+
+impl BridgeArgs {
+    /// Returns the bounds that the arguments set.
+    pub(super) fn limits(&self) -> EngineLimits {
+        let mut limits = EngineLimits::default();
+        limits.room.presence.max_members = self.max_members;
+        limits.connections.max_connections = self.max_connections;
+        limits
+    }
+}

@@ -1,0 +1,432 @@
+//! All peer connections of the process: which packet is whose, what waits for which channel, and what is due
+//! when. Packets and times in; packets and events out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::deadlines::Deadlines;
+use super::peer_connection::{Datagram, PeerConnection, PeerConnectionError, PeerConnectionOutput};
+use super::send_queue::SendQueue;
+use super::stun::local_username_fragment;
+use crate::protocol::mesh::{ChannelFrame, MeshChannel, RoomNumber};
+
+/// A channel of a room.
+pub(super) type ConnectionKey = (RoomNumber, MeshChannel);
+
+/// Most addresses from which the packets of one connection are taken.
+const MAX_ADDRESSES: usize = 8;
+/// Maximum duration until what was sent before a close has arrived.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum duration of the close handshakes of the channel, and then of the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Bounds of all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerConnectionLimits {
+    /// Most connections. More are refused.
+    pub max_connections: usize,
+    /// Most bytes that wait for one channel. More close it.
+    pub max_waiting: usize,
+    /// Most bytes that wait for all channels. More close the channel that they are for.
+    pub max_waiting_in_all: usize,
+    /// Maximum duration without a check from a client before its connection is treated as lost.
+    pub silence: Duration,
+}
+
+impl Default for PeerConnectionLimits {
+    fn default() -> Self {
+        PeerConnectionLimits {
+            max_connections: 2_000,
+            max_waiting: 8 << 20,
+            max_waiting_in_all: 128 << 20,
+            silence: Duration::from_secs(8),
+        }
+    }
+}
+
+/// Reason why a channel is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseCause {
+    /// The client closed it, or the stack gave up.
+    Remote,
+    /// The client sent no checks.
+    Silence,
+    /// More bytes waited than may.
+    Waiting,
+}
+
+/// Something that happened to a channel.
+#[derive(Debug)]
+pub(super) enum ConnectionEvent {
+    Opened(ConnectionKey),
+    Frame(ConnectionKey, ChannelFrame),
+    Closed(ConnectionKey, CloseCause),
+}
+
+/// Progress of a close from this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// Frames that were sent before arrive first.
+    Draining { until: Instant },
+    /// The channel is being closed.
+    Channel { until: Instant },
+    /// The connection is being closed.
+    Connection { until: Instant },
+}
+
+impl Closing {
+    fn until(self) -> Instant {
+        match self {
+            Closing::Draining { until } | Closing::Channel { until } | Closing::Connection { until } => until,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Connection<C> {
+    stack: C,
+    /// Unset once it is being closed.
+    key: Option<ConnectionKey>,
+    fragment: String,
+    addresses: VecDeque<(SocketAddr, SocketAddr)>,
+    queue: SendQueue,
+    is_open: bool,
+    last_check: Option<Instant>,
+    closing: Option<Closing>,
+    is_dirty: bool,
+}
+
+/// All peer connections.
+#[derive(Debug)]
+pub(super) struct Connections<C: PeerConnection> {
+    shared: C::Shared,
+    locals: Vec<SocketAddr>,
+    limits: PeerConnectionLimits,
+    connections: FxHashMap<u32, Connection<C>>,
+    next: u32,
+    by_key: BTreeMap<ConnectionKey, u32>,
+    by_fragment: FxHashMap<String, u32>,
+    /// Connections by their own address and that of the client, once a check was authentic.
+    by_address: FxHashMap<(SocketAddr, SocketAddr), u32>,
+    deadlines: Deadlines<u32>,
+    /// Connections with something to send.
+    dirty: Vec<u32>,
+    packets: Vec<Datagram<Bytes>>,
+    events: VecDeque<ConnectionEvent>,
+    waiting: usize,
+    unknown_packets: u64,
+}
+
+fn later(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration).unwrap_or(now)
+}
+
+impl<C: PeerConnection> Connections<C> {
+    pub(super) fn new(shared: C::Shared, locals: Vec<SocketAddr>, limits: PeerConnectionLimits) -> Self {
+        Connections {
+            shared,
+            locals,
+            limits,
+            connections: FxHashMap::default(),
+            next: 0,
+            by_key: BTreeMap::new(),
+            by_fragment: FxHashMap::default(),
+            by_address: FxHashMap::default(),
+            deadlines: Deadlines::new(),
+            dirty: Vec::new(),
+            packets: Vec::new(),
+            events: VecDeque::new(),
+            waiting: 0,
+            unknown_packets: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Returns the number of packets that belong to no connection. None of them was answered.
+    pub(super) fn unknown_packets(&self) -> u64 {
+        self.unknown_packets
+    }
+
+    /// Returns the number of bytes that wait for channels.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.len() >= self.limits.max_connections
+    }
+
+    /// Creates a connection, and returns its offer.
+    pub(super) fn offer(
+        &mut self,
+        key: ConnectionKey,
+        label: String,
+        now: Instant,
+    ) -> Result<String, PeerConnectionError> {
+        let (stack, offer) = C::offer(&self.shared, &self.locals, label, now)?;
+        self.add(key, stack, now);
+        Ok(offer)
+    }
+
+    /// Creates a connection for an offer, and returns its answer.
+    pub(super) fn answer(
+        &mut self,
+        key: ConnectionKey,
+        offer: &str,
+        now: Instant,
+    ) -> Result<String, PeerConnectionError> {
+        let (stack, answer) = C::answer(&self.shared, &self.locals, offer, now)?;
+        self.add(key, stack, now);
+        Ok(answer)
+    }
+
+    fn add(&mut self, key: ConnectionKey, mut stack: C, now: Instant) {
+        let fragment = stack.username_fragment();
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.by_key.insert(key, id);
+        self.by_fragment.insert(fragment.clone(), id);
+        let connection = Connection {
+            stack,
+            key: Some(key),
+            fragment,
+            addresses: VecDeque::new(),
+            queue: SendQueue::default(),
+            is_open: false,
+            last_check: None,
+            closing: None,
+            is_dirty: false,
+        };
+        self.connections.insert(id, connection);
+        self.drive(id, now);
+    }
+
+    /// Takes the answer to the offer of a connection.
+    pub(super) fn accept(
+        &mut self,
+        key: ConnectionKey,
+        answer: &str,
+        now: Instant,
+    ) -> Result<(), PeerConnectionError> {
+        let Some(id) = self.by_key.get(&key).copied() else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let accepted = connection.stack.accept(answer);
+        self.drive(id, now);
+        accepted
+    }
+
+    /// Sends a frame, or has it wait.
+    pub(super) fn send(&mut self, key: ConnectionKey, frame: ChannelFrame, is_urgent: bool) {
+        let Some(id) = self.by_key.get(&key).copied() else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
+        connection.queue.push(frame, is_urgent);
+        self.waiting = self.waiting.saturating_add(connection.queue.bytes());
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+        let is_over = connection.queue.bytes() > self.limits.max_waiting
+            || self.waiting > self.limits.max_waiting_in_all;
+        if is_over {
+            self.lose(id, CloseCause::Waiting);
+        }
+    }
+
+    /// Closes a channel once what was sent before has arrived.
+    pub(super) fn close(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(id) = self.by_key.remove(&key) else { return };
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.key = None;
+            connection.closing = Some(Closing::Draining { until: later(now, DRAIN_TIMEOUT) });
+            self.dirty.push(id);
+        }
+    }
+
+    /// Takes a packet. One that belongs to no connection is dropped.
+    pub(super) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) {
+        let address = (datagram.local, datagram.remote);
+        let id = match local_username_fragment(datagram.data) {
+            Some(fragment) => self.by_fragment.get(fragment),
+            None => self.by_address.get(&address),
+        };
+        let Some((id, connection)) = id.copied().and_then(|id| Some((id, self.connections.get_mut(&id)?)))
+        else {
+            self.unknown_packets = self.unknown_packets.saturating_add(1);
+            return;
+        };
+        if connection.stack.feed(datagram, now) {
+            connection.last_check = Some(now);
+            // An address is another connection's until that one ends: its packets cannot be redirected.
+            if !self.by_address.contains_key(&address) {
+                if connection.addresses.len() >= MAX_ADDRESSES
+                    && let Some(oldest) = connection.addresses.pop_front()
+                {
+                    self.by_address.remove(&oldest);
+                }
+                connection.addresses.push_back(address);
+                self.by_address.insert(address, id);
+            }
+        }
+        self.drive(id, now);
+    }
+
+    /// Sends what was given to [`send`](Self::send), and does what is due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.dirty) {
+            self.drive(id, now);
+        }
+        while let Some(id) = self.deadlines.take_due(now) {
+            let is_silent = self.connections.get(&id).is_some_and(|connection| {
+                connection.key.is_some() && self.silent_at(connection).is_some_and(|at| at <= now)
+            });
+            if is_silent {
+                self.lose(id, CloseCause::Silence);
+            }
+            self.drive(id, now);
+        }
+    }
+
+    /// Returns the time of the next [`tick`](Self::tick), or an earlier one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Returns what is to be sent.
+    pub(super) fn take_packets(&mut self) -> Vec<Datagram<Bytes>> {
+        std::mem::take(&mut self.packets)
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<ConnectionEvent> {
+        self.events.pop_front()
+    }
+
+    fn silent_at(&self, connection: &Connection<C>) -> Option<Instant> {
+        connection.last_check.map(|at| later(at, self.limits.silence))
+    }
+
+    /// Reports that a channel is lost. What waits for it is dropped.
+    fn lose(&mut self, id: u32, cause: CloseCause) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(key) = connection.key.take() else { return };
+        self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
+        connection.queue = SendQueue::default();
+        connection.stack.close_channel();
+        self.by_key.remove(&key);
+        self.events.push_back(ConnectionEvent::Closed(key, cause));
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Does all that a connection can do now.
+    fn drive(&mut self, id: u32, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.is_dirty = false;
+        let waited = connection.queue.bytes();
+        let mut is_closed = false;
+        let next = loop {
+            let (key, packets, events) = (connection.key, &mut self.packets, &mut self.events);
+            let is_open = &mut connection.is_open;
+            let next = connection.stack.poll(now, &mut |output| match output {
+                PeerConnectionOutput::Transmit(packet) => packets.push(packet),
+                PeerConnectionOutput::Opened => {
+                    *is_open = true;
+                    events.extend(key.map(ConnectionEvent::Opened));
+                }
+                PeerConnectionOutput::Frame(frame) => {
+                    events.extend(key.map(|key| ConnectionEvent::Frame(key, frame)));
+                }
+                PeerConnectionOutput::Closed => is_closed = true,
+            });
+            let mut is_sent = false;
+            while let Some(frame) = connection.queue.first()
+                && connection.is_open
+                && !is_closed
+                && connection.stack.send(frame)
+            {
+                connection.queue.pop();
+                is_sent = true;
+            }
+            if !is_sent {
+                break next;
+            }
+        };
+        let waits = connection.queue.bytes();
+        self.waiting = self.waiting.saturating_sub(waited).saturating_add(waits);
+        if is_closed && connection.key.is_some() {
+            self.lose(id, CloseCause::Remote);
+        }
+        self.settle(id, next, is_closed, now);
+    }
+
+    /// Moves a close on, and sets the time when the connection is due again.
+    fn settle(&mut self, id: u32, next: Instant, is_closed: bool, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.key.is_none() {
+            let is_late = connection.closing.is_some_and(|closing| closing.until() <= now);
+            let until = later(now, CLOSE_TIMEOUT);
+            let before = connection.closing;
+            connection.closing = match before {
+                None => Some(Closing::Channel { until }),
+                Some(Closing::Draining { .. }) => {
+                    let is_drained = connection.queue.bytes() == 0 && connection.stack.is_drained();
+                    if is_drained || is_late || is_closed || !connection.is_open {
+                        connection.stack.close_channel();
+                        Some(Closing::Channel { until })
+                    } else {
+                        before
+                    }
+                }
+                Some(Closing::Channel { .. }) if is_late || is_closed => {
+                    connection.stack.close();
+                    Some(Closing::Connection { until })
+                }
+                Some(Closing::Connection { .. }) if is_late || !connection.stack.is_alive() => {
+                    return self.remove(id);
+                }
+                Some(Closing::Channel { .. } | Closing::Connection { .. }) => before,
+            };
+            if connection.closing != before && !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.push(id);
+            }
+        }
+        let Some(connection) = self.connections.get(&id) else { return };
+        let closing = connection.closing.map(Closing::until);
+        let silent = connection.key.and_then(|_| self.silent_at(connection));
+        let due = [Some(next), closing, silent].into_iter().flatten().min();
+        self.deadlines.set(id, due);
+    }
+
+    /// Gives the packets of an address to the only connection: a client's own checks are answered by a
+    /// server that sent none.
+    #[cfg(test)]
+    pub(super) fn trust(&mut self, address: (SocketAddr, SocketAddr)) {
+        for id in self.connections.keys() {
+            self.by_address.entry(address).or_insert(*id);
+        }
+    }
+
+    fn remove(&mut self, id: u32) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
+        self.by_fragment.remove(&connection.fragment);
+        for address in &connection.addresses {
+            self.by_address.remove(address);
+        }
+        self.deadlines.set(id, None);
+    }
+}

@@ -1,0 +1,196 @@
+//! Actions that rooms ask for.
+
+use std::time::Instant;
+
+use super::{
+    BridgeAction, BridgeCall, BridgeCounts, BridgeEngine, BridgeMessage, MeshChannel, OwnCall,
+    PeerConnectionError, RoomNumber, count,
+};
+
+/// The channel of which an action creates a connection.
+fn created_channel(action: &BridgeAction) -> Option<MeshChannel> {
+    match action {
+        BridgeAction::Call { channel, .. }
+        | BridgeAction::Offer { channel, .. }
+        | BridgeAction::Answer { channel, .. } => Some(*channel),
+        BridgeAction::Accept { .. }
+        | BridgeAction::Send { .. }
+        | BridgeAction::Close { .. }
+        | BridgeAction::Entry { .. } => None,
+    }
+}
+
+impl BridgeEngine {
+    /// Does what a room asks for, until it asks for nothing.
+    pub(super) fn act(&mut self, number: RoomNumber, now: Instant) {
+        while let Some(room) = self.rooms.get_mut(&number) {
+            let actions = room.room.take_actions();
+            if actions.is_empty() {
+                let counts = room.room.counts();
+                let since = std::mem::replace(&mut room.counted, counts);
+                add_counts(&mut self.counts.carried, since, counts);
+                self.room_deadlines.set(number, room.room.deadline());
+                break;
+            }
+            for action in actions {
+                self.perform(number, action, now);
+            }
+        }
+        self.forget_if_empty(number);
+    }
+
+    fn perform(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
+        match action {
+            BridgeAction::Call { .. } | BridgeAction::Offer { .. } | BridgeAction::Answer { .. } => {
+                self.create_or_wait(number, action, now);
+            }
+            BridgeAction::Accept { channel, answer } => {
+                if let Err(error) = self.connections.accept((number, channel), &answer, now) {
+                    self.fail(number, channel, &error, now);
+                }
+            }
+            BridgeAction::Send { channel, frame, is_urgent } => {
+                self.connections.send((number, channel), frame, is_urgent);
+            }
+            BridgeAction::Close { channel } => {
+                self.waiting
+                    .retain(|(room, action)| *room != number || created_channel(action) != Some(channel));
+                self.end_call((number, channel));
+                self.connections.close((number, channel), now);
+            }
+            BridgeAction::Entry { group, is_open } => {
+                if let Some(room) = self.rooms.get_mut(&number) {
+                    if is_open {
+                        room.entries.insert(group);
+                    } else {
+                        room.entries.remove(&group);
+                    }
+                }
+                self.messages.push(BridgeMessage::Entry { room: number, group, is_open });
+            }
+        }
+    }
+
+    /// Creates a connection if the rates allow it; else it waits.
+    fn create_or_wait(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
+        let is_refused =
+            self.connections.is_full() || self.waiting.len() >= self.limits.handshakes.max_waiting;
+        if is_refused {
+            count(&mut self.counts.refused);
+            tracing::warn!(
+                connections = self.connections.len(),
+                waiting = self.waiting.len(),
+                "a connection is refused: there are too many"
+            );
+            self.give_up(number, &action, now);
+        } else if self.waiting.is_empty() && self.take_turn(number, now) {
+            self.create(number, action, now);
+        } else {
+            self.waiting.push_back((number, action));
+        }
+    }
+
+    fn take_turn(&mut self, number: RoomNumber, now: Instant) -> bool {
+        let limits = self.limits.handshakes;
+        let Some(room) = self.rooms.get_mut(&number) else { return true };
+        let before = room.handshakes;
+        if !room.handshakes.try_take(limits.per_room, now) {
+            return false;
+        }
+        let is_taken = self.handshakes.try_take(limits.in_all, now);
+        if !is_taken {
+            room.handshakes = before;
+        }
+        is_taken
+    }
+
+    /// Creates the connections that waited, as far as the rates allow it now.
+    pub(super) fn start_waiting(&mut self, now: Instant) {
+        let mut held = Vec::new();
+        while let Some((number, action)) = self.waiting.pop_front() {
+            let mut in_all = self.handshakes;
+            if !in_all.try_take(self.limits.handshakes.in_all, now) {
+                held.push((number, action));
+                break;
+            }
+            if self.take_turn(number, now) {
+                self.create(number, action, now);
+            } else {
+                held.push((number, action));
+            }
+        }
+        // Those that began to wait meanwhile are behind.
+        for entry in held.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+    }
+
+    /// Returns the time at which a connection that waits may be created.
+    pub(super) fn next_handshake(&self, now: Instant) -> Option<Instant> {
+        let interval = std::time::Duration::from_secs(1) / self.limits.handshakes.per_room.max(1);
+        now.checked_add(interval)
+    }
+
+    fn create(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
+        let Some(channel) = created_channel(&action) else { return };
+        let (key, mut target) = ((number, channel), None);
+        let described = match action {
+            BridgeAction::Call { label, group, target: alias, .. } => {
+                target = Some((group, alias));
+                self.connections.offer(key, label, now)
+            }
+            BridgeAction::Offer { label, .. } => self.connections.offer(key, label, now),
+            BridgeAction::Answer { offer, .. } => self.connections.answer(key, &offer, now),
+            BridgeAction::Accept { .. }
+            | BridgeAction::Send { .. }
+            | BridgeAction::Close { .. }
+            | BridgeAction::Entry { .. } => return,
+        };
+        let description = match described {
+            Ok(description) => description,
+            Err(error) => return self.fail(number, channel, &error, now),
+        };
+        if let Some(room) = self.rooms.get_mut(&number) {
+            room.room.described(channel, &description, now);
+        }
+        if let Some((group, target)) = target {
+            let call = BridgeCall { is_from_client: false, number: self.next_call };
+            self.next_call = self.next_call.wrapping_add(1);
+            self.own_calls.insert(call.number, OwnCall { key, is_answered: false });
+            self.calls.insert(key, call);
+            self.messages.push(BridgeMessage::Call { call, room: number, group, target, offer: description });
+        } else if let Some(call) = self.calls.get(&key).copied() {
+            self.messages.push(BridgeMessage::Answer { call, answer: description });
+        }
+        self.act(number, now);
+    }
+
+    /// Gives up a connection that was not created.
+    fn give_up(&mut self, number: RoomNumber, action: &BridgeAction, now: Instant) {
+        let Some(channel) = created_channel(action) else { return };
+        self.end_call((number, channel));
+        if let Some(room) = self.rooms.get_mut(&number) {
+            room.room.closed(channel, now);
+        }
+    }
+
+    fn fail(&mut self, number: RoomNumber, channel: MeshChannel, error: &PeerConnectionError, now: Instant) {
+        tracing::debug!(room = number, %error, "a connection failed");
+        count(&mut self.counts.failed);
+        self.end_call((number, channel));
+        self.connections.close((number, channel), now);
+        if let Some(room) = self.rooms.get_mut(&number) {
+            room.room.closed(channel, now);
+        }
+        self.act(number, now);
+    }
+}
+
+/// Adds what a room counted since the last time.
+fn add_counts(all: &mut BridgeCounts, since: BridgeCounts, now: BridgeCounts) {
+    let add = |all: &mut u64, since: u64, now: u64| *all = all.saturating_add(now.saturating_sub(since));
+    add(&mut all.messages, since.messages, now.messages);
+    add(&mut all.bytes, since.bytes, now.bytes);
+    add(&mut all.dropped, since.dropped, now.dropped);
+    add(&mut all.cut, since.cut, now.cut);
+}

@@ -1,0 +1,269 @@
+//! Bridged rooms and their peer connections: messages of the gateway, packets and times in; messages, packets
+//! and counts out.
+
+mod actions;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connections::{CloseCause, ConnectionEvent, ConnectionKey, Connections, PeerConnectionLimits};
+use super::deadlines::Deadlines;
+use super::peer_connection::{Datagram, PeerConnectionError};
+use super::str0m_connection::{Str0mConnection, Str0mShared};
+use crate::protocol::mesh::{
+    BridgeAction, BridgeCall, BridgeCounts, BridgeMessage, BridgedRoom, BridgedRoomLimits, MeshChannel,
+    MeshGroup, RoomNumber,
+};
+use crate::server::token_bucket::TokenBucket;
+
+/// Bounds of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Bounds of its connections.
+    pub connections: PeerConnectionLimits,
+    /// Bounds of each room.
+    pub room: BridgedRoomLimits,
+    /// Bounds of new connections.
+    pub handshakes: HandshakeLimits,
+}
+
+/// Bounds of new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeLimits {
+    /// Most new connections per second.
+    pub in_all: u32,
+    /// Most new connections per second in one room.
+    pub per_room: u32,
+    /// Most that wait. More are refused.
+    pub max_waiting: usize,
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> Self {
+        HandshakeLimits { in_all: 200, per_room: 40, max_waiting: 4_000 }
+    }
+}
+
+/// Counts since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineCounts {
+    /// Channels that were opened.
+    pub opened: u64,
+    /// Channels that the client closed.
+    pub closed: u64,
+    /// Channels of clients that sent no checks.
+    pub silent: u64,
+    /// Channels for which too many bytes waited.
+    pub overfull: u64,
+    /// Connections that were not created, because there were too many of them.
+    pub refused: u64,
+    /// Connections that failed for their session descriptions.
+    pub failed: u64,
+    /// Messages that were carried in rooms.
+    pub carried: BridgeCounts,
+}
+
+/// State of the process, for `sigver status` and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineFigures {
+    /// Rooms.
+    pub rooms: usize,
+    /// Peer connections.
+    pub connections: usize,
+    /// Bytes that wait for channels.
+    pub waiting_bytes: usize,
+    /// Connections that wait to be created.
+    pub waiting_handshakes: usize,
+    /// Packets that belong to no connection.
+    pub unknown_packets: u64,
+    /// Counts.
+    pub counts: EngineCounts,
+}
+
+#[derive(Debug)]
+struct Room {
+    room: BridgedRoom,
+    targets: BTreeSet<(MeshGroup, u32)>,
+    /// Groups in which joiners that find no member are callers.
+    entries: BTreeSet<MeshGroup>,
+    handshakes: TokenBucket,
+    counted: BridgeCounts,
+}
+
+/// A call of the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OwnCall {
+    key: ConnectionKey,
+    is_answered: bool,
+}
+
+/// Bridged rooms with their peer connections.
+#[derive(Debug)]
+pub struct BridgeEngine {
+    limits: EngineLimits,
+    rng: fastrand::Rng,
+    connections: Connections<Str0mConnection>,
+    rooms: BTreeMap<RoomNumber, Room>,
+    room_deadlines: Deadlines<RoomNumber>,
+    next_call: u32,
+    own_calls: BTreeMap<u32, OwnCall>,
+    /// Negotiations by their channels, of both kinds.
+    calls: BTreeMap<ConnectionKey, BridgeCall>,
+    handshakes: TokenBucket,
+    /// New connections that wait for their turn.
+    waiting: VecDeque<(RoomNumber, BridgeAction)>,
+    messages: Vec<BridgeMessage>,
+    counts: EngineCounts,
+}
+
+impl BridgeEngine {
+    /// Creates an engine whose session descriptions name the addresses `locals`.
+    ///
+    /// # Errors
+    ///
+    /// The certificate cannot be created.
+    pub fn new(
+        locals: Vec<SocketAddr>,
+        limits: EngineLimits,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, PeerConnectionError> {
+        Ok(BridgeEngine {
+            limits,
+            rng: fastrand::Rng::with_seed(seed),
+            connections: Connections::new(Str0mShared::new()?, locals, limits.connections),
+            rooms: BTreeMap::new(),
+            room_deadlines: Deadlines::new(),
+            next_call: 0,
+            own_calls: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            handshakes: TokenBucket::full(now),
+            waiting: VecDeque::new(),
+            messages: Vec::new(),
+            counts: EngineCounts::default(),
+        })
+    }
+
+    /// Takes a packet. What follows from it is done by [`tick`](Self::tick).
+    pub fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) {
+        self.connections.feed(datagram, now);
+        self.take_events(now);
+    }
+
+    /// Does what is due, and sends what waits.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(number) = self.room_deadlines.take_due(now) {
+            if let Some(room) = self.rooms.get_mut(&number) {
+                room.room.tick(now);
+            }
+            self.act(number, now);
+        }
+        self.start_waiting(now);
+        self.connections.tick(now);
+        self.take_events(now);
+        // What the events had sent.
+        while self.connections.has_unsent() {
+            self.connections.tick(now);
+            self.take_events(now);
+        }
+    }
+
+    /// Returns the time of the next [`tick`](Self::tick), or an earlier one.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let handshake = self.waiting.front().and_then(|_| self.next_handshake(now));
+        [self.connections.deadline(), self.room_deadlines.next(), handshake].into_iter().flatten().min()
+    }
+
+    /// Returns packets to send.
+    pub fn take_packets(&mut self) -> Vec<Datagram<Bytes>> {
+        self.connections.take_packets()
+    }
+
+    /// Returns messages for the gateway.
+    pub fn take_messages(&mut self) -> Vec<BridgeMessage> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Returns the state.
+    pub fn figures(&self) -> EngineFigures {
+        EngineFigures {
+            rooms: self.rooms.len(),
+            connections: self.connections.len(),
+            waiting_bytes: self.connections.waiting(),
+            waiting_handshakes: self.waiting.len(),
+            unknown_packets: self.connections.unknown_packets(),
+            counts: self.counts,
+        }
+    }
+
+    /// Has every stand-in leave. The process may end once there are no connections any more.
+    pub fn stop(&mut self, now: Instant) {
+        let numbers: Vec<RoomNumber> = self.rooms.keys().copied().collect();
+        for number in numbers {
+            if let Some(room) = self.rooms.get_mut(&number) {
+                room.room.end(now);
+            }
+            self.act(number, now);
+        }
+        self.tick(now);
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        while let Some(event) = self.connections.next_event() {
+            let (number, channel) = match event {
+                ConnectionEvent::Opened(key)
+                | ConnectionEvent::Frame(key, _)
+                | ConnectionEvent::Closed(key, _) => key,
+            };
+            if !matches!(event, ConnectionEvent::Frame(..)) {
+                self.end_call((number, channel));
+            }
+            let Some(room) = self.rooms.get_mut(&number) else { continue };
+            match event {
+                ConnectionEvent::Opened(_) => {
+                    count(&mut self.counts.opened);
+                    room.room.opened(channel, now);
+                }
+                ConnectionEvent::Frame(_, frame) => room.room.received(channel, frame, now),
+                ConnectionEvent::Closed(_, cause) => {
+                    count(match cause {
+                        CloseCause::Remote => &mut self.counts.closed,
+                        CloseCause::Silence => &mut self.counts.silent,
+                        CloseCause::Waiting => &mut self.counts.overfull,
+                    });
+                    room.room.closed(channel, now);
+                }
+            }
+            self.act(number, now);
+        }
+    }
+
+    /// Ends the negotiation of a channel, which needs it no more.
+    fn end_call(&mut self, key: ConnectionKey) {
+        if let Some(call) = self.calls.remove(&key) {
+            self.own_calls.retain(|number, _| call.is_from_client || *number != call.number);
+            self.messages.push(BridgeMessage::End { call });
+        }
+    }
+
+    /// Forgets a room that has no one.
+    fn forget_if_empty(&mut self, number: RoomNumber) {
+        let is_empty =
+            self.rooms.get(&number).is_some_and(|room| room.targets.is_empty() && room.room.stand_ins() == 0);
+        if is_empty {
+            self.rooms.remove(&number);
+            self.room_deadlines.set(number, None);
+        }
+    }
+}
+
+/// Adds one.
+fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
+}

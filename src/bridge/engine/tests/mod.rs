@@ -1,0 +1,126 @@
+//! An engine and netflux clients of the two groups in which a [`MeshPeer`] lets others in, over a network
+//! that delays, reorders and loses packets. The clock is a variable.
+
+mod network;
+
+use std::time::Duration;
+
+use crate::protocol::mesh::MeshGroup::{Netflux0, Netflux1};
+use network::Network;
+
+const SETUP: Duration = Duration::from_secs(40);
+const BULK: Duration = Duration::from_secs(120);
+
+/// Clients of two groups meet, and messages of several lengths pass between them in order, whatever the
+/// network loses.
+fn meet_and_exchange(loss: f64, lengths: &[usize]) {
+    let mut network = Network::new(loss, 5);
+    let (first, second) = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    let mut expected = Vec::new();
+    for (number, &length) in lengths.iter().enumerate() {
+        let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ number as u8).collect();
+        for client in [first, second] {
+            network.send(client, number % 2 == 0, &data);
+        }
+        expected.push((number % 2 == 0, data));
+    }
+    network.run_until(BULK, |network| {
+        [first, second].iter().all(|client| network.received(*client).len() == expected.len())
+    });
+    network.run(Duration::from_secs(1));
+    for client in [first, second] {
+        assert!(network.received(client) == expected, "client {client} received something else");
+    }
+    network.leave(first);
+    network.run_until(Duration::from_secs(9), |network| network.seen()[1] == 0);
+    network.run_until(Duration::from_secs(9), |network| network.engine.figures().connections == 0);
+    let counts = network.engine.figures().counts;
+    assert_eq!(counts.carried.messages, 2 * lengths.len() as u64);
+    assert_eq!((counts.overfull, counts.refused, counts.carried.cut), (0, 0, 0));
+}
+
+#[test]
+fn messages_pass_in_order_without_loss() {
+    meet_and_exchange(0.0, &[5, 0, 1 << 20, 3, 4 << 20, 16_365, 16_366, 1]);
+}
+
+#[test]
+fn messages_pass_in_order_with_one_packet_in_fifty_lost() {
+    meet_and_exchange(0.02, &[5, 200 << 10, 0, 7]);
+}
+
+#[test]
+fn messages_pass_in_order_with_one_packet_in_ten_lost() {
+    meet_and_exchange(0.1, &[5, 60 << 10, 0, 7]);
+}
+
+#[test]
+fn client_that_vanished_is_lost_to_the_other_group_within_nine_seconds() {
+    let mut network = Network::new(0.0, 6);
+    let (first, _) = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    network.run(Duration::from_secs(30));
+    assert_eq!(network.seen(), [1, 1], "checks keep the connections");
+    network.vanish(first);
+    network.run_until(Duration::from_secs(9), |network| network.seen()[1] == 0);
+    assert_eq!(network.engine.figures().counts.silent, 1);
+}
+
+#[test]
+fn four_clients_and_a_joiner_at_the_entry_see_each_other() {
+    let mut network = Network::new(0.02, 7);
+    let first = network.opener(Netflux0);
+    network.joiner(Netflux0, Some(first));
+    let joiner = network.joiner_at_entry(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [2, 2, 2]);
+    network.send(joiner, true, b"to all");
+    network.run_until(SETUP, |network| {
+        [0, 1].iter().all(|client| network.received(*client) == [(true, b"to all".to_vec())])
+    });
+    assert_eq!(network.received(joiner), []);
+}
+
+#[test]
+fn rooms_live_on_without_the_gateway_and_go_on_with_it() {
+    let mut network = Network::new(0.0, 8);
+    let (first, second) = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    network.lose_gateway();
+    network.run(Duration::from_secs(20));
+    network.send(first, true, b"alone");
+    network.run(Duration::from_secs(1));
+    assert_eq!(network.received(second), [(true, b"alone".to_vec())]);
+    network.connect_gateway();
+    network.run(Duration::from_secs(20));
+    assert_eq!((network.seen(), network.joins()), (vec![1, 1], vec![1, 1]), "each joined once");
+    let third = network.joiner(Netflux1, Some(second));
+    network.run_until(SETUP, |network| network.seen() == [2, 2, 2]);
+    network.send(third, true, b"three");
+    network.run(Duration::from_secs(1));
+    assert_eq!(network.received(first), [(true, b"three".to_vec())]);
+}
+
+#[test]
+fn stop_is_seen_at_once() {
+    let mut network = Network::new(0.0, 9);
+    network.opener(Netflux0);
+    network.opener(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    let now = network.now;
+    network.engine.stop(now);
+    network.run_until(Duration::from_secs(1), |network| network.seen() == [0, 0]);
+    network.run_until(Duration::from_secs(3), |network| network.engine.figures().connections == 0);
+}
+
+#[test]
+fn packets_of_strangers_are_not_answered() {
+    let mut network = Network::new(0.0, 10);
+    let before = network.engine.figures().unknown_packets;
+    for data in [&b"\x16\xfe\xfd"[..], b"", b"\0\x01\0\0\x21\x12\xa4\x42abcdefghijkl"] {
+        network.feed_from_stranger(data);
+    }
+    network.engine.tick(network.now);
+    assert_eq!(network.engine.take_packets(), []);
+    assert_eq!(network.engine.figures().unknown_packets, before + 3);
+}

@@ -1,0 +1,157 @@
+//! The connection to the gateway, which is made again whenever it is lost.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::bridge::engine::BridgeEngine;
+use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessageError};
+
+/// Delay before the gateway is connected to again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// Delay if it speaks another version.
+const VERSION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Most bytes that wait for the gateway. With more it is disconnected from.
+const MAX_UNSENT: usize = 8 << 20;
+
+/// Reason why the gateway is disconnected from.
+#[derive(Debug, Error)]
+pub(super) enum GatewayLinkError {
+    #[error("closed by the gateway")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Message(#[from] BridgeMessageError),
+    #[error("the gateway speaks version {0} of the bridge's messages, this program {BRIDGE_MESSAGE_VERSION}")]
+    Version(u32),
+    #[error("it does not read")]
+    Full,
+}
+
+/// Something that happened to the connection.
+#[derive(Debug)]
+pub(super) enum GatewayLinkEvent {
+    /// It is made.
+    Connected(UnixStream),
+    /// It was not made.
+    NotConnected,
+    /// There are bytes in the buffer.
+    Received,
+    /// Bytes were sent.
+    Sent,
+    /// It is lost.
+    Lost(GatewayLinkError),
+}
+
+#[derive(Debug)]
+struct Link {
+    stream: UnixStream,
+    received: BytesMut,
+    unsent: BytesMut,
+    /// The gateway's version is known, and is ours.
+    is_greeted: bool,
+}
+
+/// The connection to the gateway.
+#[derive(Debug)]
+pub(super) struct GatewayLink {
+    path: PathBuf,
+    /// Random number, from which every gateway derives the same numbers of rooms.
+    instance: u32,
+    link: Option<Link>,
+    retry_at: Instant,
+}
+
+impl GatewayLink {
+    pub(super) fn new(path: PathBuf) -> Self {
+        GatewayLink { path, instance: fastrand::u32(1..), link: None, retry_at: Instant::now() }
+    }
+
+    /// Waits for the next event. What is done meanwhile is not lost if the caller stops waiting.
+    pub(super) async fn next(&mut self) -> GatewayLinkEvent {
+        let Some(link) = &mut self.link else {
+            tokio::time::sleep_until(self.retry_at.into()).await;
+            let connected = UnixStream::connect(&self.path).await;
+            return connected.map_or(GatewayLinkEvent::NotConnected, GatewayLinkEvent::Connected);
+        };
+        let (mut reader, mut writer) = link.stream.split();
+        let result = tokio::select! {
+            read = reader.read_buf(&mut link.received) => match read {
+                Ok(0) => Err(GatewayLinkError::Closed),
+                Ok(_) => Ok(GatewayLinkEvent::Received),
+                Err(error) => Err(error.into()),
+            },
+            written = writer.write(&link.unsent), if !link.unsent.is_empty() => match written {
+                Ok(length) => {
+                    link.unsent.advance(length);
+                    Ok(GatewayLinkEvent::Sent)
+                }
+                Err(error) => Err(error.into()),
+            },
+        };
+        result.unwrap_or_else(GatewayLinkEvent::Lost)
+    }
+
+    /// Does what follows from an event.
+    pub(super) fn take(&mut self, event: GatewayLinkEvent, engine: &mut BridgeEngine) {
+        match event {
+            GatewayLinkEvent::Connected(stream) => {
+                let mut unsent = BytesMut::new();
+                let hello = BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: self.instance };
+                hello.write(&mut unsent);
+                self.link = Some(Link { stream, received: BytesMut::new(), unsent, is_greeted: false });
+            }
+            GatewayLinkEvent::NotConnected => self.retry_at = Instant::now() + RETRY_INTERVAL,
+            GatewayLinkEvent::Received => {
+                if let Err(error) = self.read(engine) {
+                    self.lose(&error, engine);
+                }
+            }
+            GatewayLinkEvent::Sent => {}
+            GatewayLinkEvent::Lost(error) => self.lose(&error, engine),
+        }
+    }
+
+    fn read(&mut self, engine: &mut BridgeEngine) -> Result<(), GatewayLinkError> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        while let Some(message) = BridgeMessage::take(&mut link.received)? {
+            match message {
+                BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, .. } => {
+                    link.is_greeted = true;
+                    tracing::info!("connected to the gateway");
+                    engine.connect_gateway();
+                }
+                BridgeMessage::Hello { version, .. } => return Err(GatewayLinkError::Version(version)),
+                message if link.is_greeted => engine.receive(message, Instant::now()),
+                _ => return Err(BridgeMessageError::Malformed.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, error: &GatewayLinkError, engine: &mut BridgeEngine) {
+        tracing::warn!(%error, "the gateway is lost: no client joins bridged rooms until it is back");
+        let is_other_version = matches!(error, GatewayLinkError::Version(_));
+        let delay = if is_other_version { VERSION_RETRY_INTERVAL } else { RETRY_INTERVAL };
+        self.retry_at = Instant::now() + delay;
+        self.link = None;
+        engine.lose_gateway(Instant::now());
+    }
+
+    /// Sends messages, or has them wait.
+    pub(super) fn send(&mut self, messages: Vec<BridgeMessage>, engine: &mut BridgeEngine) {
+        let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) else { return };
+        for message in messages {
+            message.write(&mut link.unsent);
+        }
+        if link.unsent.len() > MAX_UNSENT {
+            self.lose(&GatewayLinkError::Full, engine);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The sockets and the clock of `sigver bridge`.
+
+mod gateway_link;
+mod udp;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::BridgeArgs;
+use super::engine::BridgeEngine;
+use crate::logging::Logging;
+use gateway_link::GatewayLink;
+use udp::UdpSockets;
+
+/// Maximum duration of a stop: what was sent arrives, and connections are closed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest sleep.
+const IDLE_SLEEP: Duration = Duration::from_secs(60);
+
+/// Runs the bridge until a signal.
+///
+/// # Errors
+///
+/// The log or a socket cannot be had.
+pub fn run(args: &BridgeArgs) -> Result<ExitCode> {
+    let logging = Logging::start(args.log_format)?;
+    logging.install(args.log.clone());
+    // One thread: the work on a message is less than handing it to another.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(serve(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: &BridgeArgs) -> Result<()> {
+    let mut sockets = UdpSockets::bind(&args.listen, &args.public_address)?;
+    let mut engine = BridgeEngine::new(sockets.locals(), args.limits(), fastrand::u64(..), Instant::now())?;
+    let mut gateway = GatewayLink::new(args.socket.clone());
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tracing::info!(addresses = ?sockets.locals(), socket = %args.socket.display(), "bridging");
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        let now = Instant::now();
+        let due = [engine.deadline(now), stop_at].into_iter().flatten().min();
+        let due = due.unwrap_or_else(|| now + IDLE_SLEEP);
+        tokio::select! {
+            () = sockets.readable() => sockets.receive(&mut engine),
+            event = gateway.next() => gateway.take(event, &mut engine),
+            _ = interrupt.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
+            _ = terminate.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
+            () = tokio::time::sleep_until(due.into()) => {}
+        }
+        let now = Instant::now();
+        engine.tick(now);
+        sockets.send(engine.take_packets());
+        gateway.send(engine.take_messages(), &mut engine);
+        if let Some(at) = stop_at
+            && (at <= now || engine.figures().connections == 0)
+        {
+            tracing::info!("stopped");
+            return Ok(());
+        }
+    }
+}
+
+/// Has every stand-in leave. Returns the time at which the process ends at the latest.
+fn begin_stop(engine: &mut BridgeEngine) -> Instant {
+    let now = Instant::now();
+    tracing::info!(connections = engine.figures().connections, "stopping");
+    engine.stop(now);
+    now + STOP_TIMEOUT
+}

@@ -10,6 +10,8 @@ mod ownership;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 pub use lease::{
     CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_MARGIN, LEASE_TIMEOUT, Lease,
     PING_INTERVAL, UNHEARD_TIMEOUT,
@@ -34,4 +36,18 @@ pub struct Claim {
     pub node: NodeId,
     /// The number of the claim, from 1.
     pub number: u32,
+}
+
+/// Sixteen hexadecimal digits.
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The node, a dot and the number.
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.node, self.number)
+    }
 }

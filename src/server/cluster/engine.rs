@@ -110,6 +110,11 @@ impl EngineAddress {
         }
         Ok(EngineAddress { servers, primary, name: name.to_owned() })
     }
+
+    /// Returns the function from keys of rooms to their names in the engine.
+    pub fn names(&self) -> NameHasher {
+        NameHasher::new(&self.name)
+    }
 }
 
 /// The entry of a node in the engine: how others reach and know it.
@@ -153,6 +158,31 @@ pub enum Renewal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NameHash(String);
 
+impl fmt::Display for NameHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The function from keys of rooms to their names in the engine, which is another one in each cluster.
+#[derive(Clone, Debug)]
+pub struct NameHasher(hmac::Key);
+
+impl NameHasher {
+    fn new(cluster: &str) -> Self {
+        NameHasher(hmac::Key::new(hmac::HMAC_SHA256, cluster.as_bytes()))
+    }
+
+    /// Returns the name of a room: a hash of its key, so that the engine does not know what lets peers in.
+    pub fn room(&self, text: &str, partition: u8) -> NameHash {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&[b'r', partition]);
+        context.update(text.as_bytes());
+        let tag = context.sign();
+        NameHash(data_encoding::HEXLOWER.encode(tag.as_ref().get(..16).unwrap_or_default()))
+    }
+}
+
 /// A connection to the engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -160,7 +190,6 @@ pub struct Engine {
     /// The id of the process of Redis.
     process: String,
     prefix: String,
-    key: hmac::Key,
     scripts: Scripts,
 }
 
@@ -214,22 +243,7 @@ impl Engine {
             release: Script::new(include_str!("scripts/release.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
         };
-        Ok(Engine {
-            connection,
-            process,
-            prefix: format!("sigver:{{{}}}", address.name),
-            key: hmac::Key::new(hmac::HMAC_SHA256, address.name.as_bytes()),
-            scripts,
-        })
-    }
-
-    /// Returns the name of a room: a hash of its key, so that the engine does not know what lets peers in.
-    pub fn room_name(&self, text: &str, partition: u8) -> NameHash {
-        let mut context = hmac::Context::with_key(&self.key);
-        context.update(&[b'r', partition]);
-        context.update(text.as_bytes());
-        let tag = context.sign();
-        NameHash(data_encoding::HEXLOWER.encode(tag.as_ref().get(..16).unwrap_or_default()))
+        Ok(Engine { connection, process, prefix: format!("sigver:{{{}}}", address.name), scripts })
     }
 
     /// Renews the lease of a node. `since` is the time since the sending of its last renewal that was
@@ -250,7 +264,7 @@ impl Engine {
             .key(self.nodes())
             .key(self.who())
             .key(self.data())
-            .arg(node_text(node))
+            .arg(node.to_string())
             .arg(LEASE_TIMEOUT)
             .arg(entry.to_text())
             .arg(&self.process)
@@ -294,9 +308,9 @@ impl Engine {
             .key(self.name(name, generation))
             .key(self.nodes())
             .key(self.data())
-            .arg(node_text(claim.node))
-            .arg(claim_text(claim))
-            .arg(over.map_or(String::new(), claim_text))
+            .arg(claim.node.to_string())
+            .arg(claim.to_string())
+            .arg(over.map_or(String::new(), |over| over.to_string()))
             .arg(CLAIM_TTL)
             .arg(GENERATION_GRACE)
             .arg(generation)
@@ -327,9 +341,9 @@ impl Engine {
         for (name, _) in claims {
             call.key(self.name(name, generation));
         }
-        call.key(self.data()).arg(node_text(node)).arg(CLAIM_TTL).arg(generation);
+        call.key(self.data()).arg(node.to_string()).arg(CLAIM_TTL).arg(generation);
         for (_, claim) in claims {
-            call.arg(claim_text(*claim));
+            call.arg(claim.to_string());
         }
         let lost: Vec<i64> = call.invoke_async(&mut self.connection.clone()).await?;
         // A negative index is that of no claim: the data are others.
@@ -350,7 +364,7 @@ impl Engine {
         self.scripts
             .release
             .key(name)
-            .arg(claim_text(claim))
+            .arg(claim.to_string())
             .invoke_async::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
@@ -365,7 +379,7 @@ impl Engine {
             .leave
             .key(self.nodes())
             .key(self.who())
-            .arg(node_text(node))
+            .arg(node.to_string())
             .invoke_async::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
@@ -388,16 +402,8 @@ impl Engine {
     }
 }
 
-fn node_text(node: NodeId) -> String {
-    format!("{:016x}", node.0)
-}
-
 fn parse_node(text: &str) -> Option<NodeId> {
     u64::from_str_radix(text, 16).ok().map(NodeId)
-}
-
-fn claim_text(claim: Claim) -> String {
-    format!("{:016x}.{}", claim.node.0, claim.number)
 }
 
 fn parse_claim(text: &str) -> Option<Claim> {

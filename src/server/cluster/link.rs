@@ -266,7 +266,7 @@ impl Links {
     fn log_end(&self, node: NodeId, ended: &io::Result<()>) {
         if let Err(error) = ended {
             self.cuts.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(node = format!("{:016x}", node.0), %error, "a link ended");
+            tracing::info!(%node, %error, "a link ended");
         }
     }
 }

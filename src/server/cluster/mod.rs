@@ -13,7 +13,7 @@ mod tests;
 mod tls;
 mod wire;
 
-pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NodeEntry, Renewal};
+pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NameHasher, NodeEntry, Renewal};
 pub use far::FarLink;
 pub use link::{LinkObserver, Links};
 pub use node::{ClusterNode, NodeReport, NodeSettings};

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval, sleep};
 
-use super::engine::{Engine, EngineAddress, MAX_KEPT, NodeEntry, Renewal};
+use super::engine::{Engine, EngineAddress, MAX_KEPT, NameHasher, NodeEntry, Renewal};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
 use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership, Place};
@@ -52,6 +52,7 @@ pub struct NodeSettings {
 pub struct ClusterNode {
     pub(super) id: NodeId,
     settings: NodeSettings,
+    names: NameHasher,
     pub(super) hub: Weak<Hub>,
     pub(super) links: OnceLock<Arc<Links>>,
     pub(super) state: Mutex<NodeState>,
@@ -124,6 +125,7 @@ impl ClusterNode {
             renew: Notify::new(),
             engine_error: Notify::new(),
             buried: AtomicBool::new(false),
+            names: settings.engine.names(),
             settings,
         });
         let observer: Arc<dyn LinkObserver> = Arc::<ClusterNode>::clone(&node);
@@ -198,7 +200,7 @@ impl ClusterNode {
                     let Some((engine, since)) = engine.zip(since) else { continue };
                     let node = Arc::clone(&self);
                     tokio::spawn(async move {
-                        let hash = engine.room_name(name.as_str(), name.partition());
+                        let hash = node.names.room(name.as_str(), name.partition());
                         match engine.claim(&hash, claim, over, generation, since).await {
                             Ok(result) => node.with_state(|state| {
                                 state.ownership.claim_answered(&name, claim, result, now());
@@ -211,7 +213,7 @@ impl ClusterNode {
                     let Some(engine) = self.state.lock().engine.clone() else { continue };
                     let node = Arc::clone(&self);
                     tokio::spawn(async move {
-                        let hash = engine.room_name(name.as_str(), name.partition());
+                        let hash = node.names.room(name.as_str(), name.partition());
                         if let Err(error) = engine.release(&hash, claim, generation).await {
                             node.engine_failed(&error);
                         }
@@ -228,6 +230,16 @@ impl ClusterNode {
                     }
                 }
             }
+        }
+    }
+
+    /// Logs that the node decides about a room, for the test that no two nodes do at once.
+    fn trace_decision(&self, state: &mut NodeState, key: &RoomKey, at: Millis) {
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Some(claim) = state.ownership.claim(key, at)
+        {
+            let room = self.names.room(key.as_str(), key.partition());
+            tracing::trace!(at, %room, %claim, "decides about a room");
         }
     }
 
@@ -318,7 +330,7 @@ impl ClusterNode {
         for claims in claims.chunks(MAX_KEPT) {
             let hashed: Vec<_> = claims
                 .iter()
-                .map(|(key, claim)| (engine.room_name(key.as_str(), key.partition()), *claim))
+                .map(|(key, claim)| (self.names.room(key.as_str(), key.partition()), *claim))
                 .collect();
             let kept = engine.keep(self.id, &hashed, generation).await.map_err(|error| error.to_string())?;
             let Some(lost) = kept else { return Ok(false) };
@@ -407,8 +419,12 @@ impl Directory for NodeDirectory {
         if self.0.buried.load(Ordering::Relaxed) {
             return Location::Unavailable(Reason::Moved);
         }
-        self.0.with_state(|state| match state.ownership.locate(key, now()) {
-            Place::Here => Location::Here,
+        let now = now();
+        self.0.with_state(|state| match state.ownership.locate(key, now) {
+            Place::Here => {
+                self.0.trace_decision(state, key, now);
+                Location::Here
+            }
             Place::At(node) => match state.links.get(&node) {
                 Some(link) => Location::Elsewhere(link.room(waiter)),
                 None => Location::Unavailable(Reason::Unreachable),
@@ -422,7 +438,14 @@ impl Directory for NodeDirectory {
     }
 
     fn may_decide(&self, key: &RoomKey) -> bool {
-        self.0.with_state(|state| state.ownership.claim(key, now()).is_some())
+        let now = now();
+        self.0.with_state(|state| {
+            let may_decide = state.ownership.claim(key, now).is_some();
+            if may_decide {
+                self.0.trace_decision(state, key, now);
+            }
+            may_decide
+        })
     }
 
     fn misplaced(&self, key: &RoomKey) {

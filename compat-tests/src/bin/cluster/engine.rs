@@ -15,14 +15,14 @@ const B: NodeId = NodeId(0xb);
 /// Tries the scripts; about ten seconds, most of them the grace of a new generation.
 pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let address = EngineAddress::parse(&redis.url(), "scripts", None)?;
-    let engine = Engine::open(&address).await?;
+    let (engine, names) = (Engine::open(&address).await?, address.names());
     let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None).await?)?;
     ensure!(others.is_empty(), "the first node sees {others:?}");
     let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
     ensure!(same == generation && others == [(A, entry("10.0.0.1:1"))], "the second sees {others:?}");
 
-    let room = engine.room_name("secret", 0);
-    ensure!(room != engine.room_name("secret", 1) && room != engine.room_name("secret2", 0), "one name");
+    let room = names.room("secret", 0);
+    ensure!(room != names.room("secret", 1) && room != names.room("secret2", 0), "one name");
     ensure!(!format!("{room:?}").contains("secret"), "the name shows the key");
     let claim = |node, number| Claim { node, number };
     let wait = engine.claim(&room, claim(A, 1), None, generation, 0).await?;
@@ -41,8 +41,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     }
     let other = engine.claim(&room, claim(B, 2), None, generation - 1, 0).await?;
     ensure!(other == ClaimResult::OtherGeneration, "a claim for other data: {other:?}");
-    let stranger =
-        engine.claim(&engine.room_name("x", 0), claim(NodeId(0xc), 1), None, generation, 0).await?;
+    let stranger = engine.claim(&names.room("x", 0), claim(NodeId(0xc), 1), None, generation, 0).await?;
     ensure!(stranger == ClaimResult::Wait(0), "a node without a lease: {stranger:?}");
     // The clock of Redis went on by seconds, that of the node by none: it has leapt.
     sleep(Duration::from_millis(1_200)).await;
@@ -50,7 +49,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     ensure!(leapt == ClaimResult::OtherGeneration, "a clock that leapt: {leapt:?}");
     renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300)).await?)?;
 
-    let (kept, fresh) = (engine.room_name("secret", 0), engine.room_name("y", 0));
+    let (kept, fresh) = (names.room("secret", 0), names.room("y", 0));
     let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
     ensure!(engine.keep(A, &claims, generation).await? == Some(vec![]), "own claims are not kept");
     let lost = engine.keep(B, &[(kept, claim(B, 3))], generation).await?;

@@ -10,15 +10,16 @@ use sigver::tools::matrix::result::{MatrixResult, PairResult, Verdict};
 use sigver::tools::matrix::run::{MatrixPlan, run};
 
 use super::balancer;
-use super::node::NodeProcess;
+use super::node::{NodeOptions, NodeProcess};
 
 /// Measures every pair of dialects with each client at the next of three nodes; what differs from one server
 /// fails.
 pub(crate) async fn check(program: &Path, engine: &str) -> Result<()> {
-    let single = NodeProcess::start(program, None).await?;
+    let single = NodeProcess::start(program, &NodeOptions::default()).await?;
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(NodeProcess::start(program, Some(engine)).await?);
+        let options = NodeOptions { engine: Some(engine.to_owned()), ..NodeOptions::default() };
+        nodes.push(NodeProcess::start(program, &options).await?);
     }
     // The first generation gives no name away before its grace is over.
     tokio::time::sleep(std::time::Duration::from_secs(7)).await;

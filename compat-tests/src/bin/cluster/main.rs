@@ -1,7 +1,9 @@
 //! A cluster on a real Redis, which is started here: its scripts, and clients of all dialects at three nodes.
 
 mod balancer;
+mod decisions;
 mod engine;
+mod faults;
 mod interop;
 mod node;
 mod redis;
@@ -9,6 +11,7 @@ mod redis;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use faults::FaultOptions;
 use node::NodeOptions;
 use redis::TestRedis;
 
@@ -28,6 +31,8 @@ enum TestCommand {
     Scripts,
     /// Only clients of all dialects
     Interop,
+    /// Only faults, which a run without a name does not cause
+    Faults(FaultOptions),
     /// One node, for the others
     Node(NodeOptions),
 }
@@ -39,6 +44,9 @@ async fn main() -> Result<()> {
         return node::run(node).await;
     }
     let program = std::env::current_exe()?;
+    if let Some(TestCommand::Faults(options_of_faults)) = &options.command {
+        return faults::check(&program, &options.redis, options_of_faults).await;
+    }
     let mut server = TestRedis::start(&options.redis).await?;
     let all = options.command.is_none();
     if all || matches!(options.command, Some(TestCommand::Scripts)) {

@@ -1,81 +1,151 @@
 //! One node as a process of its own, as in a real cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use compat_tests::oracle::free_port;
+use rustix::process::{Pid, Signal, kill_process};
 use sigver::server::cluster::{EngineAddress, NodeSettings};
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::decisions;
+
 /// Name of the cluster in its engine.
-const CLUSTER: &str = "test";
+pub(crate) const CLUSTER: &str = "test";
+
+/// Time in which a node closes its rooms when it is stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves as one node until SIGTERM.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NodeOptions {
     /// The engine; without one, the gateway is no node
     #[arg(long)]
-    engine: Option<String>,
+    pub(crate) engine: Option<String>,
+    /// Address for clients; a free port by default
+    #[arg(long)]
+    pub(crate) clients: Option<SocketAddr>,
+    /// Address for links of other nodes; a free port by default
+    #[arg(long)]
+    pub(crate) links: Option<SocketAddr>,
+    /// Address at which other nodes reach this one; that for links by default
+    #[arg(long)]
+    pub(crate) address: Option<SocketAddr>,
+    /// File for the decisions about rooms
+    #[arg(long)]
+    pub(crate) decisions: Option<PathBuf>,
 }
 
 /// Runs the process of a node.
 pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
-    let mut config = Config::default().with_address("127.0.0.1", 0);
-    config.drain_timeout = Duration::from_secs(1);
+    if let Some(path) = &options.decisions {
+        decisions::record(path)?;
+    }
+    let mut config = Config::default();
+    config = match options.clients {
+        Some(clients) => config.with_address(clients.ip().to_string(), clients.port()),
+        None => config.with_address("127.0.0.1", 0),
+    };
+    config.drain_timeout = DRAIN_TIMEOUT;
     let max_message = config.max_message;
     let gateway = Gateway::bind(config).await?;
+    let mut node = None;
     if let Some(engine) = &options.engine {
-        let listen = free_address()?;
+        let listen = options.links.map_or_else(free_address, Ok)?;
         let settings = NodeSettings {
             engine: EngineAddress::parse(engine, CLUSTER, None)?,
-            address: listen.to_string(),
+            address: options.address.unwrap_or(listen).to_string(),
             listen,
             name: format!("node-{}", std::process::id()),
             max_message,
         };
-        let node = gateway.join_cluster(settings).await?;
-        while !node.report().engine_ready {
+        let joined = gateway.join_cluster(settings).await?;
+        while !joined.report().engine_ready {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        node = Some(joined);
     }
     println!("{}", gateway.local_addr().context("no address")?);
     let mut terminate = signal(SignalKind::terminate())?;
     let stopped = async move {
         terminate.recv().await;
+        if let Some(node) = node {
+            node.drain(DRAIN_TIMEOUT).await;
+        }
     };
     gateway.run_until(stopped).await;
     Ok(())
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// Returns an address of this machine that is free.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }
 
 /// A node in another process, which ends with the value.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
-    _process: Child,
+    process: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl NodeProcess {
     /// Starts a node, and waits until it serves.
-    pub(crate) async fn start(program: &Path, engine: Option<&str>) -> Result<NodeProcess> {
+    pub(crate) async fn start(program: &Path, options: &NodeOptions) -> Result<NodeProcess> {
+        NodeProcess::spawn(program, options)?.serving().await
+    }
+
+    /// Starts the process of a node.
+    pub(crate) fn spawn(program: &Path, options: &NodeOptions) -> Result<NodeProcess> {
         let mut command = Command::new(program);
         command.arg("node").stdout(Stdio::piped()).kill_on_drop(true);
-        if let Some(engine) = engine {
+        if let Some(engine) = &options.engine {
             command.args(["--engine", engine]);
         }
-        let mut process = command.spawn()?;
-        let output = process.stdout.take().context("no output")?;
+        let addresses =
+            [("--clients", options.clients), ("--links", options.links), ("--address", options.address)];
+        for (option, address) in addresses {
+            if let Some(address) = address {
+                command.args([option, &address.to_string()]);
+            }
+        }
+        if let Some(path) = &options.decisions {
+            command.arg("--decisions").arg(path);
+        }
+        let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Ok(NodeProcess { process: command.spawn()?, address: unknown })
+    }
+
+    /// Waits until the node serves.
+    pub(crate) async fn serving(mut self) -> Result<NodeProcess> {
+        let output = self.process.stdout.take().context("no output")?;
         let line = BufReader::new(output).lines().next_line().await?.context("the node ended")?;
-        Ok(NodeProcess { _process: process, address: line.parse()? })
+        self.address = line.parse()?;
+        Ok(self)
+    }
+
+    /// Returns the id of the process.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the node has ended")?;
+        kill_process(id, signal)?;
+        Ok(())
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) async fn ended(&mut self) -> Result<()> {
+        self.process.wait().await?;
+        Ok(())
     }
 }

@@ -1,0 +1,189 @@
+//! The faults themselves, and the run of one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use compat_tests::oracle::free_port;
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use super::cluster::{NODES, TestCluster};
+use super::load::Load;
+use super::proxy::Passage;
+use super::report::{FaultReport, FaultTimes};
+use super::{AFTER, BEFORE, Fault, GRACE};
+use crate::redis::TestRedis;
+
+/// Longest time from the death of a node until its rooms are usable.
+const OWNER_LOSS: Duration = Duration::from_secs(13);
+/// Longest time from the return of Redis, or of a link, until all is usable.
+const RETURN: Duration = Duration::from_secs(5);
+/// Time of a cut.
+const CUT: Duration = Duration::from_secs(12);
+
+/// Redis, and the sentinels that watch it.
+struct Engine {
+    server: TestRedis,
+    sentinel: Option<(TestRedis, TestRedis)>,
+}
+
+impl Engine {
+    async fn start(program: &str, fault: Fault) -> Result<Engine> {
+        let server = TestRedis::start(program).await?;
+        if fault != Fault::Failover {
+            return Ok(Engine { server, sentinel: None });
+        }
+        let port = server.address.port().to_string();
+        let replica = TestRedis::start_with(program, &["--replicaof", "127.0.0.1", &port]).await?;
+        let settings = std::env::temp_dir().join(format!("sigver-sentinel-{}.conf", free_port()?));
+        std::fs::write(
+            &settings,
+            format!(
+                "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 1000\n\
+                 sentinel failover-timeout main 3000\n"
+            ),
+        )?;
+        let file = settings.to_str().context("a path that is no text")?;
+        let sentinel = TestRedis::start_with(program, &[file, "--sentinel"]).await?;
+        sentinel.until("sentinel replicas main", &["slave-priority"]).await?;
+        Ok(Engine { server, sentinel: Some((sentinel, replica)) })
+    }
+}
+
+/// Runs one fault on a cluster of its own.
+pub(super) async fn run(fault: Fault, program: &Path, redis: &str) -> Result<FaultReport> {
+    let mut engine = Engine::start(redis, fault).await?;
+    let address = match &engine.sentinel {
+        None => Ok(engine.server.address),
+        Some((sentinel, _)) => Err(format!("redis+sentinel://{}/main", sentinel.address)),
+    };
+    let mut cluster = TestCluster::start(program, address).await?;
+    sleep(GRACE).await;
+    let load = Load::start(&cluster.addresses(), &format!("{:?}", fault).to_lowercase())?;
+    sleep(BEFORE).await;
+    let (from, boot) = (load.now(), boot_millis());
+    let times = cause(fault, &mut cluster, &mut engine, &load, from).await?;
+    let rest = (times.usable + AFTER).saturating_sub(load.now());
+    sleep(rest).await;
+    load.stop();
+    sleep(Duration::from_secs(2)).await;
+    Ok(FaultReport::new(fault, times, boot, &load, &cluster.decisions()?))
+}
+
+/// Causes a fault at `from`. Returns when it was over and when all must be usable.
+async fn cause(
+    fault: Fault,
+    cluster: &mut TestCluster,
+    engine: &mut Engine,
+    load: &Arc<Load>,
+    from: Duration,
+) -> Result<FaultTimes> {
+    let owner_loss = FaultTimes { from, usable: from + OWNER_LOSS, back: None };
+    let back = |load: &Load| {
+        let back = load.now();
+        FaultTimes { from, usable: back + RETURN, back: Some(back) }
+    };
+    Ok(match fault {
+        Fault::None => {
+            sleep(Duration::from_secs(8)).await;
+            FaultTimes { from, usable: from, back: None }
+        }
+        Fault::Stop => {
+            load.avoid(0, true);
+            cluster.signal(0, Signal::TERM).await?;
+            FaultTimes { from, usable: load.now(), back: None }
+        }
+        Fault::Kill => {
+            load.avoid(0, true);
+            cluster.signal(0, Signal::KILL).await?;
+            owner_loss
+        }
+        Fault::Replace => {
+            load.avoid(0, true);
+            cluster.signal(0, Signal::KILL).await?;
+            sleep(Duration::from_millis(300)).await;
+            cluster.start_node(0).await?;
+            load.avoid(0, false);
+            owner_loss
+        }
+        Fault::Pause => {
+            load.avoid(0, true);
+            cluster.signal(0, Signal::STOP).await?;
+            sleep(Duration::from_secs(15)).await;
+            cluster.signal(0, Signal::CONT).await?;
+            sleep(Duration::from_secs(2)).await;
+            load.avoid(0, false);
+            sleep(Duration::from_secs(4)).await;
+            owner_loss
+        }
+        Fault::CutEngine | Fault::HalfOpenEngine => {
+            let passage = if fault == Fault::CutEngine { Passage::Cut } else { Passage::HalfOpen };
+            cluster.set_engine(0, passage);
+            sleep(CUT).await;
+            cluster.set_engine(0, Passage::Open);
+            back(load)
+        }
+        Fault::CutNodes | Fault::HalfOpenNodes => {
+            let passage = if fault == Fault::CutNodes { Passage::Cut } else { Passage::HalfOpen };
+            cluster.set_links(0, 1, passage);
+            sleep(CUT).await;
+            cluster.set_links(0, 1, Passage::Open);
+            back(load)
+        }
+        Fault::SlowNodes => {
+            cluster.set_links(0, 1, Passage::Delayed(Duration::from_millis(200)));
+            sleep(CUT).await;
+            cluster.set_links(0, 1, Passage::Open);
+            FaultTimes { from, usable: from, back: None }
+        }
+        Fault::Isolate => {
+            load.avoid(0, true);
+            cluster.set_engine(0, Passage::HalfOpen);
+            (1..NODES).for_each(|other| cluster.set_links(0, other, Passage::HalfOpen));
+            sleep(CUT + Duration::from_secs(2)).await;
+            cluster.set_engine(0, Passage::Open);
+            (1..NODES).for_each(|other| cluster.set_links(0, other, Passage::Open));
+            sleep(RETURN).await;
+            load.avoid(0, false);
+            owner_loss
+        }
+        Fault::RedisEmpty => {
+            engine.server.restart_empty().await?;
+            back(load)
+        }
+        Fault::RedisEmptyLater => {
+            engine.server.kill()?;
+            sleep(Duration::from_secs(5)).await;
+            engine.server.restart().await?;
+            back(load)
+        }
+        Fault::RedisOld => {
+            let saved = engine.server.command("save").await?;
+            ensure!(saved.starts_with("+OK"), "Redis does not save: {saved}");
+            sleep(Duration::from_secs(8)).await;
+            engine.server.restart_empty().await?;
+            back(load)
+        }
+        Fault::RedisPause => {
+            engine.server.signal(Signal::STOP)?;
+            sleep(Duration::from_secs(10)).await;
+            engine.server.signal(Signal::CONT)?;
+            back(load)
+        }
+        Fault::Failover => {
+            engine.server.kill()?;
+            let (sentinel, replica) = engine.sentinel.as_ref().context("no sentinel")?;
+            let port = format!("\r\n{}\r\n", replica.address.port());
+            sentinel.until("sentinel get-master-addr-by-name main", &[&port]).await?;
+            back(load)
+        }
+    })
+}
+
+/// Returns the time of the clock that the nodes use.
+fn boot_millis() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec.unsigned_abs() * 1_000 + time.tv_nsec.unsigned_abs() / 1_000_000
+}

@@ -197,6 +197,7 @@ async fn header_comes_before_tls() {
         key: PemSource::from(made.signing_key.serialize_pem()),
         cert: PemSource::from(made.cert.pem()),
         ca: None,
+        client_ca: None,
     };
     let gateway = TestGateway::configured(|config| {
         configure(config, ProxyProtocol::Required, "127.0.0.1");

@@ -6,12 +6,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::process::{Served, sigver};
+use common::process::{Served, log_line, sigver};
 use common::ws::Got;
 use common::{hex, soon};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::process::{ChildStderr, Command};
+use tokio::process::Command;
 
 /// A folder with a configuration file, a certificate and its key. Removed when dropped.
 struct Folder(PathBuf);
@@ -44,20 +44,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// Reads the log up to a line with this text, and returns the line.
-async fn log_line(log: &mut BufReader<ChildStderr>, text: &str) -> String {
-    let find = async {
-        loop {
-            let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).await.unwrap(), 0, "the log ended");
-            if line.contains(text) {
-                return line;
-            }
-        }
-    };
-    soon("a line of the log", find).await
 }
 
 /// Returns the certificate that the server presents, as `openssl` sees it.

@@ -155,6 +155,7 @@ pub(super) struct Draft {
     key: Option<PemSource>,
     cert: Option<PemSource>,
     ca: Option<PemSource>,
+    client_ca: Option<PemSource>,
     auto_admin_socket: AdminSocketPath,
 }
 
@@ -171,12 +172,13 @@ impl Draft {
             key: None,
             cert: None,
             ca: None,
+            client_ca: None,
             auto_admin_socket,
         }
     }
 
     pub(super) fn finish(self) -> Result<Config, ConfigError> {
-        let tls = TlsFiles::from_parts(self.key, self.cert, self.ca)?;
+        let tls = TlsFiles::from_parts(self.key, self.cert, self.ca, self.client_ca)?;
         let mut listen = self.listen;
         if self.host.is_some() || self.port.is_some() || listen.is_empty() {
             let host = self.host.unwrap_or_else(|| config::DEFAULT_HOST.to_owned());
@@ -202,7 +204,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 53] = [
+pub(super) static OPTIONS: [OptionSpec; 54] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -293,6 +295,7 @@ pub(super) static OPTIONS: [OptionSpec; 53] = [
     access::ALLOWED_ORIGINS,
     access::TRUSTED_PROXIES,
     access::PROXY_PROTOCOL,
+    access::CLIENT_CA,
     access::AUTH,
     access::AUTH_JWT_CLAIM,
     access::AUTH_JWT_AUDIENCE,

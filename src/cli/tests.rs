@@ -199,7 +199,7 @@ fn every_option_reaches_the_configuration() {
             ListenAddress::Unix("/a".into()),
             ListenAddress::Inherited("b".into()),
         ],
-        tls: Some(TlsFiles { key: "k.pem".into(), cert: "c.pem".into(), ca: Some("a.pem".into()) }),
+        tls: Some(access::expected_tls()),
         protocol: "sigver-18,sigver-20".parse().unwrap(),
         max_message: 1000,
         max_pending: 2000,
@@ -274,6 +274,7 @@ fn every_option_reaches_the_configuration() {
         ("auth-jwt-audience", "sigver"),
         ("auth-callout-timeout", "30"),
         ("auth-callout-cache", "31"),
+        ("client-ca", "o.pem"),
         ("allowed-origins", "https://a.example,*.b.example"),
         ("signaller-listen-deadline", "4"),
         ("signaller-pipe-deadline", "5"),
@@ -380,7 +381,7 @@ fn command_lines_of_every_release_are_accepted() {
     let secure = "warning: '-s, --secure' is not needed any more: a key and a certificate are enough";
     let ws_lib = "warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library";
     let operand = "warning: extra arguments are ignored: 'start'";
-    let tls = Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: Some("a".into()) });
+    let tls = TlsFiles::from_parts(Some("k".into()), Some("c".into()), Some("a".into()), None).unwrap();
     let at = |host: &str, port| defaults().with_address(host, port);
     for (era, args, config, warnings) in [
         ("1 to 7.1", &[][..], defaults(), &[][..]),

@@ -221,6 +221,9 @@ pub struct TlsFiles {
     pub cert: PemSource,
     /// More intermediate certificates, sent after those of `cert`.
     pub ca: Option<PemSource>,
+    /// Certificates of the authorities by which a client's certificate has to be signed, and revocation lists
+    /// of these. `None` asks clients for no certificate.
+    pub client_ca: Option<PemSource>,
 }
 
 impl TlsFiles {
@@ -233,13 +236,15 @@ impl TlsFiles {
         key: Option<PemSource>,
         cert: Option<PemSource>,
         ca: Option<PemSource>,
+        client_ca: Option<PemSource>,
     ) -> Result<Option<Self>, ConfigError> {
-        match (key, cert, ca) {
-            (Some(key), Some(cert), ca) => Ok(Some(Self { key, cert, ca })),
-            (None, None, None) => Ok(None),
-            (Some(_), None, _) => Err(ConfigError::KeyWithoutCert),
-            (None, Some(_), _) => Err(ConfigError::CertWithoutKey),
-            (None, None, Some(_)) => Err(ConfigError::CaAlone),
+        match (key, cert, ca, client_ca) {
+            (Some(key), Some(cert), ca, client_ca) => Ok(Some(Self { key, cert, ca, client_ca })),
+            (None, None, None, None) => Ok(None),
+            (Some(_), None, _, _) => Err(ConfigError::KeyWithoutCert),
+            (None, Some(_), _, _) => Err(ConfigError::CertWithoutKey),
+            (None, None, Some(_), _) => Err(ConfigError::CaAlone),
+            (None, None, None, Some(_)) => Err(ConfigError::ClientCaAlone),
         }
     }
 }
@@ -266,6 +271,12 @@ pub enum ConfigError {
          to serve TLS, or remove it to serve plain text"
     )]
     CaAlone,
+    /// Authorities of clients' certificates without TLS.
+    #[error(
+        "'--client-ca <file path>' was given without TLS: add '-k, --key <file path>' and \
+         '-c, --cert <file path>', or remove it to admit clients without a certificate"
+    )]
+    ClientCaAlone,
     /// The send queue has no room for one message of the largest size.
     #[error(
         "'--max-pending <bytes>' ({max_pending}) must not be less than '--max-message <bytes>' ({max_message}): \

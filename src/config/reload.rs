@@ -72,8 +72,10 @@ impl Config {
     }
 }
 
-fn tls_options(one: Option<&TlsFiles>, other: Option<&TlsFiles>) -> [(&'static str, bool); 3] {
+fn tls_options(one: Option<&TlsFiles>, other: Option<&TlsFiles>) -> [(&'static str, bool); 4] {
+    let client_ca = |files: Option<&TlsFiles>| files.and_then(|files| files.client_ca.clone());
     [
+        ("client-ca", client_ca(one) != client_ca(other)),
         ("key", one.map(|files| &files.key) != other.map(|files| &files.key)),
         ("cert", one.map(|files| &files.cert) != other.map(|files| &files.cert)),
         ("ca", one.and_then(|files| files.ca.as_ref()) != other.and_then(|files| files.ca.as_ref())),

@@ -138,19 +138,21 @@ fn rooms_are_partitioned_by_expression() {
 #[test]
 fn incomplete_tls_files_are_rejected() {
     let file = |name: &str| Some(PemSource::from(name));
-    assert_eq!(TlsFiles::from_parts(None, None, None), Ok(None));
+    assert_eq!(TlsFiles::from_parts(None, None, None, None), Ok(None));
     assert_eq!(
-        TlsFiles::from_parts(file("k"), file("c"), None),
-        Ok(Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: None }))
+        TlsFiles::from_parts(file("k"), file("c"), None, None),
+        Ok(Some(TlsFiles { key: "k".into(), cert: "c".into(), ca: None, client_ca: None }))
     );
-    for (key, cert, ca, added) in [
-        (file("k"), None, None, "add '-c, --cert <file path>'"),
-        (file("k"), None, file("a"), "add '-c, --cert <file path>'"),
-        (None, file("c"), None, "add '-k, --key <file path>'"),
-        (None, file("c"), file("a"), "add '-k, --key <file path>'"),
-        (None, None, file("a"), "add '-k, --key <file path>' and '-c, --cert <file path>'"),
+    for (key, cert, ca, client_ca, added) in [
+        (file("k"), None, None, None, "add '-c, --cert <file path>'"),
+        (file("k"), None, file("a"), None, "add '-c, --cert <file path>'"),
+        (None, file("c"), None, None, "add '-k, --key <file path>'"),
+        (None, file("c"), file("a"), None, "add '-k, --key <file path>'"),
+        (file("k"), None, None, file("o"), "add '-c, --cert <file path>'"),
+        (None, None, None, file("o"), "add '-k, --key <file path>' and '-c, --cert <file path>'"),
+        (None, None, file("a"), None, "add '-k, --key <file path>' and '-c, --cert <file path>'"),
     ] {
-        let message = TlsFiles::from_parts(key, cert, ca).unwrap_err().to_string();
+        let message = TlsFiles::from_parts(key, cert, ca, client_ca).unwrap_err().to_string();
         assert!(message.contains(added), "{message}");
     }
 }

@@ -39,6 +39,10 @@ pub enum RefusalCause {
     TlsOnPlainPort,
     /// HTTP in plain text to a port of TLS.
     HttpOnTlsPort,
+    /// A client without a certificate, though clients need one.
+    MissingClientCertificate,
+    /// A client's certificate that is of no known authority, expired, revoked, or not its own.
+    InvalidClientCertificate,
     /// A TLS handshake that failed.
     TlsHandshake,
     /// A TLS handshake or a request that did not arrive in time.
@@ -68,6 +72,8 @@ impl RefusalCause {
             RefusalCause::AuthUnavailable => "auth_unavailable",
             RefusalCause::TlsOnPlainPort => "tls_on_plain_port",
             RefusalCause::HttpOnTlsPort => "http_on_tls_port",
+            RefusalCause::MissingClientCertificate => "missing_client_certificate",
+            RefusalCause::InvalidClientCertificate => "invalid_client_certificate",
             RefusalCause::TlsHandshake => "tls_handshake",
             RefusalCause::Timeout => "timeout",
             RefusalCause::InvalidHttp => "invalid_http",
@@ -90,6 +96,8 @@ impl RefusalCause {
             RefusalCause::AuthUnavailable => "the program of --auth callout does not answer",
             RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
             RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",
+            RefusalCause::MissingClientCertificate => "no certificate of the client",
+            RefusalCause::InvalidClientCertificate => "a certificate of the client that is not valid here",
             RefusalCause::TlsHandshake => "the TLS handshake failed",
             RefusalCause::Timeout => "no TLS handshake or request in time",
             RefusalCause::InvalidHttp => "not an HTTP request, or too long",
@@ -108,6 +116,8 @@ impl RefusalCause {
             | RefusalCause::TlsOnPlainPort
             | RefusalCause::HttpOnTlsPort => true,
             RefusalCause::TlsHandshake
+            | RefusalCause::MissingClientCertificate
+            | RefusalCause::InvalidClientCertificate
             | RefusalCause::MissingToken
             | RefusalCause::InvalidToken
             | RefusalCause::ExpiredToken

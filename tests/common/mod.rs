@@ -129,7 +129,12 @@ impl TestGateway {
 /// The certificate and the key for TLS.
 pub fn tls_files() -> TlsFiles {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-    TlsFiles { key: folder.join("ec-sec1.key").into(), cert: folder.join("ec.crt").into(), ca: None }
+    TlsFiles {
+        key: folder.join("ec-sec1.key").into(),
+        cert: folder.join("ec.crt").into(),
+        ca: None,
+        client_ca: None,
+    }
 }
 
 /// Bytes from hexadecimal digits; blanks do not count.

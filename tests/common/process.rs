@@ -95,3 +95,17 @@ impl Served {
         (status, rest, errors)
     }
 }
+
+/// Reads the log up to a line with this text, and returns the line.
+pub async fn log_line(log: &mut BufReader<ChildStderr>, text: &str) -> String {
+    let find = async {
+        loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).await.unwrap(), 0, "the log ended");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    };
+    soon("a line of the log", find).await
+}

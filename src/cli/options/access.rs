@@ -1,7 +1,7 @@
 //! Options of access: which clients may connect.
 
 use super::Section::Access;
-use super::{OptionSpec, set};
+use super::{OptionSpec, file, set};
 use crate::config::{AllowedOrigins, AuthMethod, ProxyProtocol, TrustedProxies, parse};
 
 pub(super) const ALLOWED_ORIGINS: OptionSpec = set("allowed-origins", "list", "*", |d, v| {
@@ -30,6 +30,12 @@ pub(super) const PROXY_PROTOCOL: OptionSpec = set("proxy-protocol", "off|optiona
     Access,
     "PROXY protocol (version 1 or 2) of --trusted-proxies, in front of TLS: they may send a header with the address \
      of the client, or each connection has to be theirs and begin with one",
+);
+
+pub(super) const CLIENT_CA: OptionSpec = file("client-ca", |d| &mut d.client_ca).help(
+    Access,
+    "Certificates of the authorities of clients: with TLS, a client without a valid certificate of one of them is \
+     refused in the handshake. The file may have their revocation lists, too. Not for Unix sockets",
 );
 
 pub(super) const AUTH: OptionSpec = set("auth", "method", "none", |d, v| {

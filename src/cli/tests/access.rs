@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::{AccessConfig, AllowedOrigins, AuthConfig, AuthMethod, ProxyProtocol, TrustedProxies};
+use crate::config::{
+    AccessConfig, AllowedOrigins, AuthConfig, AuthMethod, ProxyProtocol, TlsFiles, TrustedProxies,
+};
 
 pub(super) fn expected() -> AccessConfig {
     AccessConfig {
@@ -16,5 +18,15 @@ pub(super) fn expected() -> AccessConfig {
             callout_timeout: Duration::from_millis(30),
             callout_cache: Duration::from_secs(31),
         },
+    }
+}
+
+/// Returns the files that the table of all options sets.
+pub(super) fn expected_tls() -> TlsFiles {
+    TlsFiles {
+        key: "k.pem".into(),
+        cert: "c.pem".into(),
+        ca: Some("a.pem".into()),
+        client_ca: Some("o.pem".into()),
     }
 }

@@ -26,7 +26,7 @@ use crate::server::refusals::RefusalCause;
 use crate::server::reload::ReloadableTime;
 use crate::server::signaller::PipeStream;
 use crate::server::telemetry::LimitKind;
-use crate::server::tls::ReloadableTls;
+use crate::server::tls::{ReloadableTls, handshake_failure};
 use crate::server::transport::TransportKind;
 use crate::server::transport::ws::Socket;
 
@@ -252,9 +252,10 @@ impl Frontend {
                 http::reject(stream, cause).await;
             }
             Ok(Err(error)) => {
+                let cause = handshake_failure(&error);
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
-                refuse(RefusalCause::TlsHandshake);
+                refuse(cause);
             }
             Err(_) => {
                 self.shared.telemetry.count_limit(LimitKind::TlsTimeout);

@@ -1,6 +1,7 @@
 //! TLS: reads and checks the PEM files, and sets up `rustls`.
 
 mod certificate;
+mod client_auth;
 mod pem;
 mod reloadable;
 
@@ -19,6 +20,7 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
 use self::certificate::CertificateFacts;
+pub(crate) use self::client_auth::handshake_failure;
 use self::pem::PemError;
 use self::pem::Section;
 pub(crate) use self::reloadable::ReloadableTls;
@@ -73,6 +75,8 @@ pub enum FileRole {
     Cert,
     /// Intermediate certificates.
     Ca,
+    /// Authorities of clients' certificates.
+    ClientCa,
 }
 
 impl fmt::Display for FileRole {
@@ -81,6 +85,7 @@ impl fmt::Display for FileRole {
             FileRole::Key => "private key",
             FileRole::Cert => "certificate",
             FileRole::Ca => "intermediate certificates",
+            FileRole::ClientCa => "authorities of clients",
         })
     }
 }
@@ -113,6 +118,15 @@ pub enum ContentError {
         /// Line of its beginning.
         line: usize,
     },
+    /// A certificate that cannot be that of an authority.
+    #[error("the certificate {number} in it cannot be that of an authority")]
+    NoAuthority {
+        /// Place in the file, from 1.
+        number: usize,
+    },
+    /// A revocation list that cannot be parsed.
+    #[error("a revocation list (X509 CRL) in it is damaged, or of a kind that is not supported")]
+    RevocationList,
     /// Certificates in another format.
     #[error("it is a PKCS#7 file; write its certificates to another file with 'openssl pkcs7 -print_certs'")]
     Pkcs7,
@@ -135,6 +149,9 @@ pub enum ContentError {
 /// 256 sessions, is of no use with thousands of clients. One ticket is sent instead of two: browsers
 /// reconnect with one connection, and receive a new ticket on it.
 ///
+/// With authorities of clients there are no tickets, as a resumed session would outlive the certificate by
+/// which its client was admitted.
+///
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
@@ -144,15 +161,22 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     if let Some(warning) = warning {
         tracing::warn!("clients may reject the certificate {}: {warning}", files.cert);
     }
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let clients = files.client_ca.as_ref().map(|path| client_auth::verifier(path, &provider)).transpose()?;
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+        .map_err(TlsError::Setup)?;
+    let resumes = clients.is_none();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 1;
+    config.send_tls13_tickets = usize::from(resumes);
+    if resumes {
+        config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
+    }
     Ok(Arc::new(config))
 }
 

@@ -45,7 +45,7 @@ impl FileStamp {
 }
 
 fn stamps(files: &TlsFiles) -> Vec<Option<FileStamp>> {
-    [Some(&files.key), Some(&files.cert), files.ca.as_ref()]
+    [Some(&files.key), Some(&files.cert), files.ca.as_ref(), files.client_ca.as_ref()]
         .into_iter()
         .flatten()
         .map(FileStamp::read)
@@ -143,7 +143,12 @@ mod tests {
         let (key, cert) = (folder.join("key"), folder.join("cert"));
         fs::copy(fixture("ec-sec1.key"), &key).unwrap();
         fs::copy(fixture("ec.crt"), &cert).unwrap();
-        let files = TlsFiles { key: PemSource::File(key), cert: PemSource::File(cert.clone()), ca: None };
+        let files = TlsFiles {
+            key: PemSource::File(key),
+            cert: PemSource::File(cert.clone()),
+            ca: None,
+            client_ca: None,
+        };
         let tls = ReloadableTls::load(&files).unwrap();
         let in_use = || Arc::clone(&tls.state.lock().config);
         let first = in_use();

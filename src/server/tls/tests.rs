@@ -44,7 +44,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn files(key: impl Into<PemSource>, cert: impl Into<PemSource>) -> TlsFiles {
-    TlsFiles { key: key.into(), cert: cert.into(), ca: None }
+    TlsFiles { key: key.into(), cert: cert.into(), ca: None, client_ca: None }
 }
 
 fn refusal(files: &TlsFiles) -> String {

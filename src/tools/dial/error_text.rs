@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{CertificateError, Error as TlsError};
+use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use crate::config::redact::displayed;
 
@@ -61,6 +61,9 @@ fn tls_error_text(error: &TlsError) -> String {
         TlsError::InvalidCertificate(error) => certificate_error_text(error),
         TlsError::InvalidMessage(_) => {
             "the answer is not TLS; a port without TLS needs ws:// or http://".to_owned()
+        }
+        TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server refuses clients without a certificate: --client-cert FILE has one".to_owned()
         }
         TlsError::AlertReceived(alert) => {
             format!("the server refuses the TLS handshake: {}", separated(&format!("{alert:?}")))
@@ -167,7 +170,6 @@ fn rounded(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use thiserror::Error;
-    use tokio_rustls::rustls::AlertDescription;
 
     use super::*;
 

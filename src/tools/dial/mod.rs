@@ -66,6 +66,14 @@ pub enum ConnectError {
         /// The reason.
         problem: CertificateFileError,
     },
+    /// The certificate or the private key of this client is not usable.
+    #[error("cannot use the client's certificate or key {}: {problem}", displayed(&file.to_string_lossy()))]
+    ClientCertificate {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        problem: CertificateFileError,
+    },
     /// The host name has no address.
     #[error("cannot connect to {server}: the host name '{}' is not found", displayed(host))]
     Name {

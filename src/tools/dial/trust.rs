@@ -13,7 +13,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
@@ -35,6 +35,12 @@ pub struct TrustArgs {
     /// Trust any certificate, for wss:// and https://: anybody can then pose as the server
     #[arg(long)]
     pub insecure: bool,
+    /// Certificate of this client (PEM), for servers with --client-ca; without --client-key, its key as well
+    #[arg(long, value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// Private key of --client-cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
 }
 
 impl TrustArgs {
@@ -45,12 +51,23 @@ impl TrustArgs {
             true => Arc::new(AnyCertificate(Arc::clone(&provider))),
             false => Arc::new(TrustedCertificates::new(self.certificates()?, Arc::clone(&provider))?),
         };
-        let config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| ConnectError::Certificates(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier);
+        let config = match &self.client_cert {
+            None => builder.with_no_client_auth(),
+            Some(file) => {
+                let unusable =
+                    |file: &Path, problem| ConnectError::ClientCertificate { file: file.to_owned(), problem };
+                let chain = read(file).map_err(|problem| unusable(file, problem))?;
+                let key_file = self.client_key.as_ref().unwrap_or(file);
+                let key = read_key(key_file).map_err(|problem| unusable(key_file, problem))?;
+                let config = builder.with_client_auth_cert(chain, key);
+                config.map_err(|_| unusable(key_file, CertificateFileError::Key))?
+            }
+        };
         Ok(TlsConnector::from(Arc::new(config)))
     }
 
@@ -80,15 +97,30 @@ pub enum CertificateFileError {
     /// The file has no certificate.
     #[error("there is no certificate in it")]
     Empty,
+    /// The file has no private key.
+    #[error("there is no PEM private key in it, unencrypted")]
+    NoKey,
+    /// The private key is unusable.
+    #[error("the private key is not that of the certificate, or of no supported kind")]
+    Key,
     /// The file is no PEM file, or damaged.
     #[error("it is damaged, or no PEM file")]
     Damaged,
 }
 
-fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFileError> {
+fn read_bytes(file: &Path) -> Result<Vec<u8>, CertificateFileError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
     file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(CertificateFileError::Io)?;
+    Ok(bytes)
+}
+
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateFileError> {
+    PrivateKeyDer::from_pem_slice(&read_bytes(file)?).map_err(|_| CertificateFileError::NoKey)
+}
+
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFileError> {
+    let bytes = read_bytes(file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

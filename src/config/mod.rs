@@ -5,6 +5,7 @@
 
 mod access;
 mod admin_socket;
+mod bridge;
 pub mod limits;
 mod listen_address;
 mod log_format;
@@ -27,6 +28,7 @@ pub use access::{
     DEFAULT_JWT_CLAIM, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies,
 };
 pub use admin_socket::AdminSocketPath;
+pub use bridge::BridgeConfig;
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
 pub use log_format::LogFormat;
@@ -114,6 +116,8 @@ pub struct Config {
     pub signaller: SignallerConfig,
     /// Settings of who may connect. By default every client may.
     pub access: AccessConfig,
+    /// Settings of the bridge between the generations of clients. By default there is none.
+    pub bridge: BridgeConfig,
 }
 
 impl Default for Config {
@@ -139,6 +143,7 @@ impl Default for Config {
             transports: EnabledTransports::default(),
             signaller: SignallerConfig::default(),
             access: AccessConfig::default(),
+            bridge: BridgeConfig::default(),
         }
     }
 }
@@ -156,6 +161,7 @@ impl Config {
             windows: self.detection,
             transcode: self.transcode,
             rooms: self.rooms.clone(),
+            bridged: self.bridge.bridged_rooms(),
             ..Policy::new(self.protocol.releases)
         }
     }
@@ -165,7 +171,8 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`],
-    /// [`ConfigError::MarginAboveMax`] and [`ConfigError::ProxyProtocolWithoutProxies`].
+    /// [`ConfigError::MarginAboveMax`], [`ConfigError::BridgeMissing`],
+    /// [`ConfigError::BridgeWithoutTranscoding`] and [`ConfigError::ProxyProtocolWithoutProxies`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {
@@ -184,6 +191,7 @@ impl Config {
                 max: self.detection.silence.as_millis(),
             });
         }
+        self.bridge.check(self.transcode)?;
         self.access.check()
     }
 }
@@ -299,6 +307,15 @@ pub enum ConfigError {
         /// Bytes in a second.
         max_byte_rate: u32,
     },
+    /// There is no bridge that the settings could be for.
+    #[error(
+        "'--bridge-rooms' and '--bridge-public-address' need a bridge: add '--bridge <udp address>' or \
+         '--bridge-socket <path>'"
+    )]
+    BridgeMissing,
+    /// The bridge needs the translation of session descriptions.
+    #[error("'--transcode off' goes with no bridge: remove it, or '--bridge' and '--bridge-socket'")]
+    BridgeWithoutTranscoding,
     /// There is no proxy whose header could be believed.
     #[error("'--proxy-protocol' needs the addresses of the proxies: add '--trusted-proxies <list>'")]
     ProxyProtocolWithoutProxies,

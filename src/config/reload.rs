@@ -28,6 +28,7 @@ impl Config {
             transports,
             signaller,
             access,
+            bridge,
         } = self;
         let settings = [
             ("listen", *listen != other.listen),
@@ -51,6 +52,7 @@ impl Config {
             &limit_options(limits, &other.limits),
             &signaller_options(signaller, &other.signaller),
             &access.differences(&other.access),
+            &bridge.differences(&other.bridge),
         ];
         parts.concat().into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

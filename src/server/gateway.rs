@@ -17,6 +17,7 @@ use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
 use super::auth::{AuthError, Authenticator, Verifier};
+use super::bridge::{BridgeService, BridgeStartError};
 #[cfg(feature = "cluster")]
 use super::cluster::{ClusterNode, NodeSettings};
 use super::conn::Shared;
@@ -49,6 +50,7 @@ pub struct Gateway {
     reload_requests: Option<ReloadRequests>,
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
     admin: Option<AdminListener>,
+    bridge: Option<BridgeService>,
 }
 
 /// Failure to start a gateway, in one line.
@@ -64,6 +66,9 @@ pub enum StartError {
     /// Tokens cannot be checked.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// There can be no bridge.
+    #[error(transparent)]
+    Bridge(#[from] BridgeStartError),
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -119,12 +124,20 @@ impl Gateway {
             refusals: Arc::clone(&shared.refusals),
             access: AccessControl::new(&config.access, &shared, auth),
         };
+        let bridge = match config.bridge.is_enabled() {
+            false => None,
+            true => {
+                let paths = config.bridge.socket.candidates(&format!("bridge-{}", name(&addresses)));
+                Some(BridgeService::open(&config.bridge, &paths, &shared).await?)
+            }
+        };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {
             shared: Arc::clone(&shared),
             address,
             signaller: config.protocol.signaller,
             log: None,
+            bridge: bridge.as_ref().map(|bridge| Arc::clone(bridge.link())),
         };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend {
@@ -146,6 +159,7 @@ impl Gateway {
             reload_requests: Some(reload_requests),
             admin_socket,
             admin,
+            bridge,
         })
     }
 
@@ -234,7 +248,7 @@ impl Gateway {
     /// over or `stop` is ready, it closes the rest at once. Returns when all are closed, or seven seconds
     /// later.
     pub async fn run(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
-        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, .. } = self;
+        let Gateway { sockets, frontend, status, drain_timeout, admin_socket, admin, bridge, .. } = self;
         let tls = frontend.tls.clone();
         let drain_requested = admin.as_ref().map(AdminListener::drain_requested);
         let drain = async {
@@ -243,11 +257,17 @@ impl Gateway {
                 () = or_pending(drain_requested) => {}
             }
         };
-        tokio::select! {
-            () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
-            () = AdminSocket::serve_opened(&admin_socket, &status) => {}
-            () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
-            () = or_pending(tls.map(ReloadableTls::watch)) => {}
+        let served = async {
+            tokio::select! {
+                () = serve(sockets, frontend, drain_timeout, drain, stop) => {}
+                () = AdminSocket::serve_opened(&admin_socket, &status) => {}
+                () = or_pending(admin.as_ref().map(|admin| admin.serve(&status))) => {}
+                () = or_pending(tls.map(ReloadableTls::watch)) => {}
+            }
+        };
+        match bridge {
+            None => served.await,
+            Some(bridge) => bridge.run_beside(served).await,
         }
     }
 }

@@ -4,6 +4,7 @@ mod address_table;
 pub mod admin;
 pub mod admission;
 mod auth;
+mod bridge;
 mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
@@ -31,6 +32,7 @@ mod turn;
 mod unix_socket;
 
 pub use auth::{AuthError, AuthFileError};
+pub use bridge::{BridgeReport, BridgeStartError};
 pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::after;
-use super::policy::{Policy, RoomPolicy};
+use super::policy::Policy;
 use crate::protocol::dialect::{Candidates, Family, Output, OutputSink, PeerProtocol};
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Command, Event, Open, RoomKey};
@@ -75,7 +75,7 @@ impl OutputSink for PlacementFilter<'_> {
             }
             Output::Enter(key, command) => {
                 let key = placement.policy.room_key(key);
-                if placement.policy.rooms.is_partitioned(key.as_str()) {
+                if placement.policy.is_partitioned(key.as_str()) {
                     placement.place(key, command, self.now, self.out);
                 } else {
                     placement.forget();
@@ -113,7 +113,7 @@ impl OutputSink for PlacementFilter<'_> {
 impl Placement {
     /// Returns the placement of a new connection, if keys can stand for several rooms.
     pub(super) fn new(policy: &Arc<Policy>) -> Option<Box<Self>> {
-        if matches!(policy.rooms, RoomPolicy::Shared) {
+        if policy.has_shared_rooms_only() {
             return None;
         }
         Some(Box::new(Placement {

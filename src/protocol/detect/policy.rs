@@ -20,6 +20,8 @@ pub struct Policy {
     pub transcode: bool,
     /// The clients that meet under one key.
     pub rooms: RoomPolicy,
+    /// The keys whose rooms a bridge joins: they have a room for each peer protocol as well.
+    pub bridged: RoomPolicy,
     /// Keys that differ only in their spelling name the same room.
     pub canonical_keys: bool,
 }
@@ -32,6 +34,7 @@ impl Policy {
             windows: DetectionTimeouts::default(),
             transcode: true,
             rooms: RoomPolicy::Shared,
+            bridged: RoomPolicy::Shared,
             canonical_keys: releases.has_both_kinds_of_key(),
         }
     }
@@ -44,6 +47,21 @@ impl Policy {
     /// Returns the key of the room that a client means by `key`.
     pub fn room_key(&self, key: RoomKey) -> RoomKey {
         if self.canonical_keys { canonical_key::canonical(key) } else { key }
+    }
+
+    /// Returns true if no key stands for several rooms.
+    pub(super) fn has_shared_rooms_only(&self) -> bool {
+        matches!((&self.rooms, &self.bridged), (RoomPolicy::Shared, RoomPolicy::Shared))
+    }
+
+    /// Returns true if the key stands for several rooms.
+    pub(super) fn is_partitioned(&self, key: &str) -> bool {
+        self.rooms.is_partitioned(key) || self.is_bridged(key)
+    }
+
+    /// Returns true if the rooms of the key are bridged.
+    pub fn is_bridged(&self, key: &str) -> bool {
+        self.bridged.is_partitioned(key)
     }
 
     /// Returns true if the path of a WebSocket may be a room key.

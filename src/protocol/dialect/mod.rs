@@ -27,3 +27,4 @@ pub use protobuf::{ContentLayout, PROBE, detect_v1_layout, detect_v2_layout};
 pub(crate) use release::{Confirmation, JsonCodec, JsonFacts};
 pub use release::{Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};
 pub use session::{Session, SessionOptions, UpgradeRequest};
+pub use webrtc::{ReceivedSignal, SessionDescription, receive_signal};

@@ -81,6 +81,18 @@ pub struct Join {
     pub rejoin: RejoinPolicy,
 }
 
+impl Join {
+    /// Returns true if the joiner needs a member: without one it is refused, or waits for other joiners. A
+    /// joiner of sigver 11 to 14, which has such links, opens the key itself when it is refused.
+    pub(crate) fn needs_member(&self) -> bool {
+        match self.when_empty {
+            WhenEmpty::Refuse => self.rejoin != RejoinPolicy::Reuse,
+            WhenEmpty::BecomeTentativeMember => true,
+            WhenEmpty::BecomeMember => false,
+        }
+    }
+}
+
 /// The consequence of joining an empty room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]

@@ -56,6 +56,11 @@ impl Members {
         self.by_arrival.is_empty()
     }
 
+    /// Returns the members in order of arrival.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.by_arrival.iter()
+    }
+
     /// Returns true if no member is a confirmed one.
     pub(super) fn all_tentative(&self) -> bool {
         self.len() == usize::from(self.oldest_is_tentative)

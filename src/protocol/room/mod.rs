@@ -2,6 +2,7 @@
 //!
 //! Membership is decided here, links are managed in `links`, payloads are forwarded in `relay`.
 
+mod bridged;
 mod claimed_ids;
 mod entry;
 mod limits;

@@ -66,7 +66,13 @@ pub fn metrics_markdown() -> String {
     let mut config = Config::default();
     config.admin = config.listen.first().cloned();
     let shared = Shared::new(&config);
-    let status = StatusService { shared, address: String::new(), signaller: true, log: Some(Arc::default()) };
+    let status = StatusService {
+        shared,
+        address: String::new(),
+        signaller: true,
+        log: Some(Arc::default()),
+        bridge: None,
+    };
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for family in Scrape::new(&status).families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
@@ -93,7 +99,14 @@ impl Scrape {
 
     /// Returns all metrics, in the order of the reference.
     fn families(&self) -> Vec<MetricFamily> {
-        let parts = [self.server(), self.connections(), self.rooms(), self.activity(), self.resources()];
+        let parts = [
+            self.server(),
+            self.connections(),
+            self.rooms(),
+            self.bridge(),
+            self.activity(),
+            self.resources(),
+        ];
         parts.into_iter().flatten().collect()
     }
 
@@ -196,6 +209,26 @@ impl Scrape {
             .value(rooms.mixed_generations_ever),
             gauge("sigver_links", "Links of joiners and members, by the dialects of both.")
                 .with(&["joiner", "member"], links),
+        ]
+    }
+
+    fn bridge(&self) -> Vec<MetricFamily> {
+        let bridge = self.report.bridge.unwrap_or_default();
+        vec![
+            gauge("sigver_bridge_connected", "1 while a bridge is connected, else 0.")
+                .value(bridge.connected),
+            counter("sigver_bridge_connections", "Connections of a bridge since the start.")
+                .value(bridge.connections),
+            gauge("sigver_bridged_keys", "Keys whose rooms are bridged at this time.").value(bridge.keys),
+            gauge("sigver_bridged_members", "Members of rooms with such keys, as the bridge knows them.")
+                .value(bridge.members),
+            counter("sigver_bridge_negotiations", "Negotiations of the bridge, by the side that began them.")
+                .with(&["from"], [(["bridge"], bridge.calls), (["client"], bridge.callers)]),
+            counter(
+                "sigver_bridge_negotiations_failed",
+                "Negotiations that ended before both sides had sent their session descriptions.",
+            )
+            .value(bridge.failed_calls),
         ]
     }
 

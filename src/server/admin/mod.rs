@@ -11,6 +11,7 @@ pub use metrics::metrics_markdown;
 use std::sync::Arc;
 
 use crate::protocol::model::PeerId;
+use crate::server::bridge::BridgeLink;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
 
@@ -69,6 +70,8 @@ pub struct StatusService {
     pub signaller: bool,
     /// Counts of the program's log, if it has some.
     pub log: Option<Arc<LogCounts>>,
+    /// Way to the bridge, if there can be one.
+    pub(in crate::server) bridge: Option<Arc<BridgeLink>>,
 }
 
 impl StatusService {
@@ -106,6 +109,7 @@ impl StatusService {
         report.rooms = rooms;
         report.refused = self.shared.refusals.counts();
         report.all = query.all;
+        report.bridge = self.bridge.as_ref().map(|bridge| bridge.report());
         report.log = self.log.as_ref().map(|counts| counts.report());
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());

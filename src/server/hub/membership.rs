@@ -119,6 +119,7 @@ impl Membership {
                     return self.refuse(reason);
                 }
             };
+            let entry = self.entry(&cell, &command);
             let mut state = cell.state.lock();
             let RoomState::Here(local) = &mut *state else {
                 drop((state, deliveries));
@@ -131,7 +132,9 @@ impl Membership {
                 drop((state, deliveries));
                 return self.refuse(reason);
             }
-            let applied = self.apply(local, command, &mut deliveries);
+            let joined = entry.and_then(|entry| self.join_entry(local, &command, &entry, &mut deliveries));
+            let applied = joined.unwrap_or_else(|| self.apply(local, command, &mut deliveries));
+            self.hub.report_members(&cell.key, &local.room);
             drop(state);
             break (cell, applied);
         };
@@ -160,7 +163,11 @@ impl Membership {
         let replaced = current.replace(Arc::clone(&cell));
         let Some(replaced) = replaced.filter(|replaced| !Arc::ptr_eq(replaced, &cell)) else { return };
         if applied.role == RoomRole::Member && !keep_other_rooms {
-            replaced.state.lock().drop_membership(self.peer);
+            let mut state = replaced.state.lock();
+            state.drop_membership(self.peer);
+            if let Some(local) = state.local() {
+                self.hub.report_members(&replaced.key, &local.room);
+            }
         }
         self.add_previous(replaced);
     }
@@ -262,7 +269,9 @@ impl Membership {
             if local.room.role(self.peer) == RoomRole::None {
                 Applied { role: RoomRole::None, room_is_empty: local.room.is_empty() }
             } else {
-                self.apply(local, command, &mut deliveries)
+                let applied = self.apply(local, command, &mut deliveries);
+                self.hub.report_members(&cell.key, &local.room);
+                applied
             }
         };
         let pressure = deliveries.finish();
@@ -318,6 +327,7 @@ impl Membership {
                 RoomState::Here(local) => {
                     let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
                     local.room.leave(self.peer, normal_closure, &mut deliver);
+                    self.hub.report_members(&cell.key, &local.room);
                     local.room.is_empty()
                 }
                 RoomState::Elsewhere(remote) => {

@@ -4,6 +4,7 @@
 //! the order of events in a room is their order on every connection; the receivers are woken after it is
 //! unlocked. No two rooms are locked at once.
 
+mod bridged;
 mod directory;
 mod elsewhere;
 mod membership;
@@ -21,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+pub(in crate::server) use bridged::RoomBridge;
 pub use directory::{Directory, Hold, Location, RemoteReader, RemoteRoom};
 pub use membership::Membership;
 pub use outbox::{Outbox, Overflow};
@@ -57,6 +59,8 @@ pub struct Hub {
     telemetry: Arc<Telemetry>,
     /// Present if the server is a node of a cluster.
     directory: OnceLock<Box<dyn Directory>>,
+    /// Present if rooms of one key are bridged.
+    bridge: OnceLock<Arc<dyn RoomBridge>>,
 }
 
 /// Limits of rooms, and of what is read from one connection.
@@ -140,6 +144,7 @@ impl Hub {
             memory,
             telemetry,
             directory: OnceLock::new(),
+            bridge: OnceLock::new(),
         }
     }
 

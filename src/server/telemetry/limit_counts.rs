@@ -52,6 +52,12 @@ pub enum LimitKind {
     Joiners,
     /// Memory of all clients together.
     Memory,
+    /// Keys whose rooms are bridged.
+    BridgedKeys,
+    /// Negotiations of the bridge at the same time.
+    BridgeCalls,
+    /// Bytes that wait for the bridge.
+    BridgeQueue,
 }
 
 impl LimitKind {

@@ -11,6 +11,7 @@ use super::{
     UnixSeconds,
 };
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
+use crate::server::bridge::BridgeReport;
 use crate::server::refusals::RefusalCause;
 
 /// Version of the format of a [`Report`].
@@ -66,6 +67,9 @@ pub struct Report {
     pub log: Option<LogReport>,
     /// The rooms.
     pub rooms: RoomsReport,
+    /// The bridge between the generations of clients, if there can be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeReport>,
     /// Every open connection, oldest first, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_list: Option<Vec<ConnectionReport>>,
@@ -234,6 +238,7 @@ impl Report {
             all: false,
             log: None,
             rooms: RoomsReport::default(),
+            bridge: None,
             connection_list: None,
         }
     }

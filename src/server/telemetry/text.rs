@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::UnixSeconds;
 use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
+use crate::server::bridge::BridgeReport;
 
 /// Number of rooms listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
@@ -31,6 +32,9 @@ pub(super) fn render(report: &Report) -> String {
         out.push('\n');
     }
     push_rooms(&mut out, &report.rooms);
+    if let Some(bridge) = &report.bridge {
+        push_bridge(&mut out, bridge);
+    }
     let reached = report.limits.iter().filter(|(_, count)| *count > 0);
     let reached: Vec<String> =
         reached.map(|(kind, count)| format!("{} {count}", kind.name().replace('_', " "))).collect();
@@ -121,6 +125,20 @@ fn push_rooms(out: &mut String, rooms: &RoomsReport) {
     if rooms.list.len() > shown {
         let _ = writeln!(out, "and {} more: sigver status --rooms", rooms.list.len() - shown);
     }
+}
+
+fn push_bridge(out: &mut String, bridge: &BridgeReport) {
+    let BridgeReport { connected, connections, keys, members, calls, callers, failed_calls } = *bridge;
+    let state = match (connected, connections) {
+        (true, _) => format!("connected; {members} members under {keys} keys"),
+        (false, 0) => "not connected yet".to_owned(),
+        (false, _) => "not connected".to_owned(),
+    };
+    let _ = write!(out, "bridge: {state}");
+    if calls > 0 || callers > 0 {
+        let _ = write!(out, "; {} negotiations, {failed_calls} failed", calls.saturating_add(callers));
+    }
+    out.push('\n');
 }
 
 fn connection_row(connection: &ConnectionReport) -> [String; 5] {

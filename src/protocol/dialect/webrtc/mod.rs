@@ -7,10 +7,12 @@
 //! member of 4 answers an old joiner's offer without a negotiation.
 
 mod builder;
+mod descriptions;
 mod json;
 mod services;
 
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
+pub use descriptions::{ReceivedSignal, SessionDescription, receive_signal};
 
 /// Encoding of session descriptions and candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

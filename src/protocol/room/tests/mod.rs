@@ -1,6 +1,7 @@
 //! Scenarios of a room. Each asserts the events, and that there are no others. The expectations are measured
 //! on the Node.js servers named at each test, whose frames are compared in compat-tests.
 
+mod bridged;
 mod limits;
 mod openers;
 mod search;

@@ -1,0 +1,168 @@
+//! The connection of a bridge: its socket, and the end of everything that it has in rooms.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::link::{BridgeLink, BridgeQueues};
+use super::peers::{BridgePeers, UnexpectedMessage};
+use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessageError};
+use crate::server::clock;
+use crate::server::hub::Hub;
+
+/// Longest time for the first message of a bridge.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time in which a bridge reads nothing of what waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Cause of the end of a connection.
+#[derive(Debug, Error)]
+pub(super) enum BridgeConnectionError {
+    /// The bridge closed the connection, or the process ended.
+    #[error("it closed the connection")]
+    Closed,
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The messages are of another version.
+    #[error("it has version {0} of the messages, and this gateway {BRIDGE_MESSAGE_VERSION}")]
+    Version(u32),
+    /// A message cannot be understood.
+    #[error("{0}")]
+    Message(#[from] BridgeMessageError),
+    /// A message is not for the gateway, or not at this time.
+    #[error("{0}")]
+    Unexpected(#[from] UnexpectedMessage),
+    /// It does not read what waits for it.
+    #[error("it does not read")]
+    Slow,
+    /// It does not introduce itself.
+    #[error("it sends no hello")]
+    Silent,
+}
+
+/// The end of a connection: the bridge knows no room any more, and its peers leave.
+#[derive(Debug)]
+struct ConnectionEnd<'a> {
+    link: &'a BridgeLink,
+    queues: &'a BridgeQueues,
+}
+
+impl Drop for ConnectionEnd<'_> {
+    fn drop(&mut self) {
+        self.link.disconnect(self.queues);
+    }
+}
+
+/// Serves a bridge until its connection ends, and returns the cause.
+pub(super) async fn serve(
+    stream: UnixStream,
+    link: &Arc<BridgeLink>,
+    hub: &Arc<Hub>,
+) -> BridgeConnectionError {
+    match run(stream, link, hub).await {
+        Ok(()) => BridgeConnectionError::Closed,
+        Err(error) => error,
+    }
+}
+
+async fn run(
+    stream: UnixStream,
+    link: &Arc<BridgeLink>,
+    hub: &Arc<Hub>,
+) -> Result<(), BridgeConnectionError> {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut hello = BytesMut::new();
+    BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 0 }.write(&mut hello);
+    write(&mut writer, &hello).await?;
+    let mut received = BytesMut::new();
+    let first = tokio::time::timeout(HELLO_TIMEOUT, next_message(&mut reader, &mut received)).await;
+    let instance = match first.map_err(|_| BridgeConnectionError::Silent)?? {
+        BridgeMessage::Hello { version, .. } if version != BRIDGE_MESSAGE_VERSION => {
+            return Err(BridgeConnectionError::Version(version));
+        }
+        BridgeMessage::Hello { instance, .. } => instance,
+        _ => return Err(UnexpectedMessage.into()),
+    };
+    let queues = Arc::new(BridgeQueues::default());
+    // Dropped after the peers, which leave rooms in which others can still find an entry otherwise.
+    let peers = BridgePeers::new(hub, link, &queues);
+    link.connect(instance, &queues);
+    let _end = ConnectionEnd { link, queues: &queues };
+    tracing::info!("bridge connected");
+    tokio::select! {
+        result = write_queued(writer, &queues) => result,
+        result = handle(reader, received, &queues, peers) => result,
+    }
+}
+
+/// Sends what is queued, until the bridge does not read it.
+async fn write_queued(
+    mut writer: OwnedWriteHalf,
+    queues: &BridgeQueues,
+) -> Result<(), BridgeConnectionError> {
+    loop {
+        queues.message_added.notified().await;
+        let bytes = queues.take_messages().ok_or(BridgeConnectionError::Slow)?;
+        write(&mut writer, &bytes).await?;
+    }
+}
+
+async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), BridgeConnectionError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = tokio::time::timeout(WRITE_TIMEOUT, writer.write(rest)).await;
+        let written = written.map_err(|_| BridgeConnectionError::Slow)??;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Handles what the bridge sends, what its peers receive, and what is due.
+async fn handle(
+    mut reader: OwnedReadHalf,
+    mut received: BytesMut,
+    queues: &BridgeQueues,
+    mut peers: BridgePeers,
+) -> Result<(), BridgeConnectionError> {
+    loop {
+        let deadline = peers.deadline();
+        let timeout = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = next_message(&mut reader, &mut received) => peers.handle(message?)?,
+            () = queues.event_added.notified() => peers.handle_events(),
+            () = timeout => peers.on_timeout(clock::now()),
+        }
+    }
+}
+
+/// Returns the next message. Nothing is lost if it is dropped before.
+async fn next_message(
+    reader: &mut OwnedReadHalf,
+    received: &mut BytesMut,
+) -> Result<BridgeMessage, BridgeConnectionError> {
+    loop {
+        if let Some(message) = BridgeMessage::take(received)? {
+            return Ok(message);
+        }
+        received.reserve(READ_BYTES);
+        if reader.read_buf(received).await? == 0 {
+            return Err(BridgeConnectionError::Closed);
+        }
+    }
+}

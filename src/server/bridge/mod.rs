@@ -1,0 +1,168 @@
+//! The bridge between the generations of clients, as the gateway sees it: a process of its own, at a Unix
+//! socket. The gateway reports who is in which room, and lets the peers of the bridge into the rooms, where
+//! they negotiate with one client each. What clients send over data channels never passes here.
+
+mod connection;
+mod key_table;
+mod link;
+mod peers;
+mod process;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use super::conn::Shared;
+use super::hub::Hub;
+use super::listener::AcceptFailures;
+use super::unix_socket::{UnixSocket, UnixSocketError};
+use crate::config::BridgeConfig;
+pub(in crate::server) use link::BridgeLink;
+use process::BridgeProcess;
+
+/// Mode of the socket: its user alone may connect.
+const SOCKET_MODE: u32 = 0o600;
+
+/// User id of root, whose bridge may connect as well.
+const ROOT: u32 = 0;
+
+/// Failure to open the way for a bridge.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BridgeStartError {
+    /// The socket cannot be opened.
+    #[error("no socket for the bridge: {0}")]
+    Socket(#[from] UnixSocketError),
+    /// There is no directory for the socket.
+    #[error("no socket for the bridge: name one with --bridge-socket <path>")]
+    NoDirectory,
+    /// The program's own path is not known.
+    #[error("cannot start the bridge: {0}")]
+    Program(#[source] io::Error),
+}
+
+/// The socket of the bridge, and its process if the gateway starts it.
+#[derive(Debug)]
+pub(super) struct BridgeService {
+    socket: UnixSocket,
+    process: Option<BridgeProcess>,
+    link: Arc<BridgeLink>,
+    hub: Arc<Hub>,
+}
+
+/// The bridge in reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct BridgeReport {
+    /// True if a bridge is connected.
+    pub connected: bool,
+    /// Connections of a bridge since the start.
+    pub connections: u64,
+    /// Keys that the bridge knows of.
+    pub keys: u64,
+    /// Members in the rooms of these keys.
+    pub members: u64,
+    /// Negotiations that the bridge began, since the start.
+    pub calls: u64,
+    /// Negotiations of joiners without a member of their generation, since the start.
+    pub callers: u64,
+    /// Negotiations that ended before both sides had sent their session descriptions, since the start.
+    pub failed_calls: u64,
+}
+
+impl BridgeLink {
+    /// Returns the report.
+    pub(in crate::server) fn report(&self) -> BridgeReport {
+        let (reported, counts) = (self.reported(), self.counts());
+        let keys = reported.unwrap_or_default();
+        BridgeReport {
+            connected: reported.is_some(),
+            connections: counts.connections.load(Ordering::Relaxed),
+            keys: keys.keys as u64,
+            members: keys.members as u64,
+            calls: counts.calls.load(Ordering::Relaxed),
+            callers: counts.callers.load(Ordering::Relaxed),
+            failed_calls: counts.failed_calls.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl BridgeService {
+    /// Opens the socket at the first usable of `paths` for a bridge of these rooms.
+    ///
+    /// # Errors
+    /// No path is usable, or the program's own path is not known.
+    pub(super) async fn open(
+        config: &BridgeConfig,
+        paths: &[PathBuf],
+        shared: &Shared,
+    ) -> Result<BridgeService, BridgeStartError> {
+        let mut opened = Err(BridgeStartError::NoDirectory);
+        for path in paths {
+            opened = UnixSocket::bind(path, SOCKET_MODE).await.map_err(Into::into);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        let socket = opened?;
+        let process = match config.listen.is_empty() {
+            true => None,
+            false => Some(BridgeProcess::new(config, socket.path()).map_err(BridgeStartError::Program)?),
+        };
+        let link = BridgeLink::new(&shared.policy, &shared.memory, &shared.telemetry);
+        shared.hub.set_bridge(Arc::clone(&link) as _);
+        Ok(BridgeService { socket, process, link, hub: Arc::clone(&shared.hub) })
+    }
+
+    /// Returns the way to the bridge, for reports.
+    pub(super) fn link(&self) -> &Arc<BridgeLink> {
+        &self.link
+    }
+
+    /// Serves the bridge and keeps its process running, until `rest` is ready. Then the process is stopped.
+    pub(super) async fn run_beside(mut self, rest: impl Future<Output = ()>) {
+        let process = self.process.as_mut();
+        let supervise = async {
+            match process {
+                Some(process) => process.supervise().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = rest => {}
+            () = serve(&self.socket, &self.link, &self.hub) => {}
+            () = supervise => {}
+        }
+        if let Some(process) = &mut self.process {
+            process.stop().await;
+        }
+    }
+}
+
+/// Serves one bridge after the other; never returns. The next one waits until the last has ended.
+async fn serve(socket: &UnixSocket, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
+    let mut failures = AcceptFailures::default();
+    loop {
+        match socket.listener.accept().await {
+            Ok((stream, _)) if is_authorized(socket, &stream) => {
+                let error = connection::serve(stream, link, hub).await;
+                tracing::warn!(%error, "bridge disconnected");
+            }
+            Ok(_) => tracing::warn!("a process of another user tried to connect as the bridge"),
+            Err(error) => {
+                if let Some(pause) = failures.backoff(&error) {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// Returns true if the process is one of the owner of the socket or root.
+fn is_authorized(socket: &UnixSocket, stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| [socket.owner(), ROOT].contains(&peer.uid()))
+}

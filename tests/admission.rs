@@ -269,6 +269,28 @@ async fn rooms_have_a_number_of_members_and_joiners() {
 }
 
 #[tokio::test]
+async fn only_member_stays_if_members_are_not_replaced() {
+    let gateway = TestGateway::configured(|config| config.limits.replace_members = false).await;
+    let mut member = connected(&gateway, "/k", 11, &[]).await;
+    member.expect(&[Got::binary("2001")]).await;
+    for times in 1..=3 {
+        let mut joiner = connected(&gateway, "/k", 12, &[]).await;
+        joiner.expect(&[Got::binary("2000")]).await;
+        assert!(joiner.binary(&connect(12, &[])).await);
+        let reason = "the only member of the room is not replaced, try again later";
+        assert_eq!(joiner.expect_close(1013).await, reason);
+        assert_eq!(count(&gateway, LimitKind::Replacements), times);
+    }
+    let mut joiner = connected(&gateway, "/k", 13, &[]).await;
+    joiner.expect(&[Got::binary("2000")]).await;
+    // The ends of the three links, and no close.
+    for _ in 0..3 {
+        assert!(matches!(member.message().await, Got::Binary(_)));
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn rooms_have_a_number() {
     for protocol in ["sigver-20", "sigver-18", "sigver-5"] {
         let gateway = TestGateway::configured(|config| {

@@ -204,7 +204,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 54] = [
+pub(super) static OPTIONS: [OptionSpec; 55] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -362,6 +362,12 @@ pub(super) static OPTIONS: [OptionSpec; 54] = [
     set("max-joiners", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_joiners = v))
         .help(Limits, "Clients in one room that are not members yet")
         .exceeded("closes who would join with 1013", &["joiners"]),
+    set("replace-members", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.limits.replace_members = v))
+        .help(
+            Limits,
+            "Let a client that cannot connect to the only member of a room take its place, as sigver 18 to 20 did",
+        )
+        .exceeded("off: closes that client with 1013, and the member stays", &["replacements"]),
     set("max-memory", "bytes", "auto", |d, v| parse::memory(v).map(|v| d.config.limits.max_memory = v))
         .help(
             Limits,

@@ -223,6 +223,7 @@ fn every_option_reaches_the_configuration() {
             max_rooms_per_connection: 20,
             max_members: 21,
             max_joiners: 22,
+            replace_members: false,
             max_memory: Some(1 << 30),
             ..ServerLimits::default()
         },
@@ -293,6 +294,7 @@ fn every_option_reaches_the_configuration() {
         ("max-rooms-per-connection", "20"),
         ("max-members", "21"),
         ("max-joiners", "22"),
+        ("replace-members", "off"),
         ("max-memory", "1073741824"),
     ];
     let given = |option: &&str, value: &str| {

@@ -46,6 +46,9 @@ pub struct ServerLimits {
     pub max_members: u32,
     /// Peers in one room that are no members. See [`DEFAULT_MAX_ROOM_SIZE`].
     pub max_joiners: u32,
+    /// True (the default) if a client takes the place of the only member of a room through which it cannot
+    /// enter, by the rules of sigver 18 to 20. Otherwise it is closed.
+    pub replace_members: bool,
     /// Memory of the process, in bytes. `None` (the default) is four fifths of what the system or the control
     /// group has.
     pub max_memory: Option<u64>,
@@ -69,6 +72,7 @@ impl Default for ServerLimits {
             max_rooms_per_connection: DEFAULT_MAX_ROOMS_PER_CONNECTION,
             max_members: DEFAULT_MAX_ROOM_SIZE,
             max_joiners: DEFAULT_MAX_ROOM_SIZE,
+            replace_members: true,
             max_memory: None,
             max_buffered: None,
         }

@@ -93,7 +93,7 @@ fn detection_options(one: DetectionTimeouts, other: DetectionTimeouts) -> [(&'st
     ]
 }
 
-fn limit_options(one: &ServerLimits, other: &ServerLimits) -> [(&'static str, bool); 13] {
+fn limit_options(one: &ServerLimits, other: &ServerLimits) -> [(&'static str, bool); 14] {
     let ServerLimits {
         max_connections,
         max_connections_per_address,
@@ -107,6 +107,7 @@ fn limit_options(one: &ServerLimits, other: &ServerLimits) -> [(&'static str, bo
         max_rooms_per_connection,
         max_members,
         max_joiners,
+        replace_members,
         max_memory,
         max_buffered: _,
     } = one;
@@ -123,6 +124,7 @@ fn limit_options(one: &ServerLimits, other: &ServerLimits) -> [(&'static str, bo
         ("max-rooms-per-connection", *max_rooms_per_connection != other.max_rooms_per_connection),
         ("max-members", *max_members != other.max_members),
         ("max-joiners", *max_joiners != other.max_joiners),
+        ("replace-members", *replace_members != other.replace_members),
         ("max-memory", *max_memory != other.max_memory),
     ]
 }

@@ -48,6 +48,9 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::TooManyMembers | Reason::TooManyJoiners => {
             Close::new(1013, "the room has as many clients as this server allows")
         }
+        Reason::MemberKept => {
+            Close::new(1013, "the only member of the room is not replaced, try again later")
+        }
         Reason::TooManyRooms => {
             Close::new(1013, "there are as many rooms as this server allows, try again later")
         }
@@ -111,6 +114,7 @@ impl CloseFrames {
             | Reason::Overloaded
             | Reason::TooManyMembers
             | Reason::TooManyJoiners
+            | Reason::MemberKept
             | Reason::TooManyRooms
             | Reason::KeyForbidden
             | Reason::TokenExpired

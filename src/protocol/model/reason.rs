@@ -71,4 +71,6 @@ pub enum Reason {
     KeyForbidden,
     /// The token of the peer has expired.
     TokenExpired,
+    /// The peer would replace the only member of the room, which the server does not let it.
+    MemberKept,
 }

@@ -146,6 +146,7 @@ fn serialized_reasons_are_stable() {
         (Reason::TooManyJoiners, "18"),
         (Reason::KeyForbidden, "19"),
         (Reason::TokenExpired, "1a"),
+        (Reason::MemberKept, "1b"),
     ]);
 }
 

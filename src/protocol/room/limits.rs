@@ -1,6 +1,7 @@
 //! Limits of the peers in one room.
 
 use super::Room;
+use super::entry::AdmittedBy;
 use crate::protocol::model::{Command, PeerId, Reason, RoomRole};
 
 /// Limits of the peers in one room.
@@ -10,12 +11,17 @@ pub(crate) struct RoomLimits {
     pub(crate) max_members: u32,
     /// Maximum number of peers that are no members.
     pub(crate) max_joiners: u32,
+    /// True if a joiner may replace the only member.
+    pub(crate) replace_members: bool,
 }
 
 impl<H: Clone> Room<H> {
     /// Returns the reason for which a command must not be applied: the peer would be one more than `limits`
-    /// allow, in the role that it would have.
+    /// allow, in the role that it would have, or replace another one.
     pub(crate) fn refusal(&self, peer: PeerId, command: &Command, limits: RoomLimits) -> Option<Reason> {
+        if !limits.replace_members && self.would_replace(peer, command) {
+            return Some(Reason::MemberKept);
+        }
         let is_reached = |count: usize, limit: u32| u32::try_from(count).unwrap_or(u32::MAX) >= limit;
         let members = self.members.len();
         let full_of_members = is_reached(members, limits.max_members);
@@ -41,5 +47,17 @@ impl<H: Clone> Room<H> {
             | Command::ReplyOnBehalf { .. }
             | Command::Relay { .. } => None,
         }
+    }
+    /// Returns true if the command would let the peer take the place of the only member.
+    fn would_replace(&self, peer: PeerId, command: &Command) -> bool {
+        let admitted_by = match command {
+            Command::Connect(connect) if !self.is_connected_to_any(peer, &connect.connected_to) => {
+                AdmittedBy::Connect(connect.net_id)
+            }
+            Command::TryAnother => AdmittedBy::Join,
+            _ => return false,
+        };
+        !self.no_usable_member(peer)
+            && self.exhausted_sole_member(peer, admitted_by).is_some_and(|member| member != peer)
     }
 }

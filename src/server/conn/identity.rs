@@ -86,6 +86,8 @@ pub(super) enum CloseTrigger {
     MemberLimit,
     /// A joiner too many in a room.
     JoinerLimit,
+    /// A client that would have replaced the only member of its room.
+    MemberKept,
     /// A client that should have sent the first frame.
     FirstFrameTimeout,
     /// A room that the client's token is not for.
@@ -104,6 +106,7 @@ impl CloseTrigger {
             Reason::TooManyRooms => CloseTrigger::RoomLimit,
             Reason::TooManyMembers => CloseTrigger::MemberLimit,
             Reason::TooManyJoiners => CloseTrigger::JoinerLimit,
+            Reason::MemberKept => CloseTrigger::MemberKept,
             Reason::Moved | Reason::Unreachable => CloseTrigger::Dialect,
             Reason::KeyForbidden => CloseTrigger::ForbiddenKey,
             Reason::TokenExpired => CloseTrigger::TokenExpired,
@@ -138,6 +141,7 @@ impl CloseTrigger {
             CloseTrigger::RoomLimit => LimitKind::Rooms,
             CloseTrigger::MemberLimit => LimitKind::Members,
             CloseTrigger::JoinerLimit => LimitKind::Joiners,
+            CloseTrigger::MemberKept => LimitKind::Replacements,
             CloseTrigger::FirstFrameTimeout => LimitKind::FirstFrameTimeout,
         })
     }
@@ -156,6 +160,7 @@ impl CloseTrigger {
             CloseTrigger::RoomLimit => "room limit",
             CloseTrigger::MemberLimit => "member limit",
             CloseTrigger::JoinerLimit => "joiner limit",
+            CloseTrigger::MemberKept => "member kept",
             CloseTrigger::FirstFrameTimeout => "first frame timeout",
             CloseTrigger::ForbiddenKey => "forbidden key",
             CloseTrigger::TokenExpired => "token expired",

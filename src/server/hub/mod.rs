@@ -70,6 +70,8 @@ struct HubLimits {
     max_rooms_per_connection: AtomicU32,
     max_members: AtomicU32,
     max_joiners: AtomicU32,
+    /// One if a joiner may replace the only member of its room, zero if not.
+    replace_members: AtomicU32,
     /// Zero for no limit, as the next one.
     message_rate: AtomicU32,
     byte_rate: AtomicU32,
@@ -89,6 +91,7 @@ impl HubLimits {
             (&self.max_rooms_per_connection, limits.max_rooms_per_connection),
             (&self.max_members, limits.max_members),
             (&self.max_joiners, limits.max_joiners),
+            (&self.replace_members, limits.replace_members.into()),
             (&self.message_rate, limits.max_message_rate.unwrap_or_default()),
             (&self.byte_rate, limits.max_byte_rate.unwrap_or_default()),
         ] {
@@ -106,6 +109,7 @@ impl HubLimits {
         RoomLimits {
             max_members: self.max_members.load(Ordering::Relaxed),
             max_joiners: self.max_joiners.load(Ordering::Relaxed),
+            replace_members: self.replace_members.load(Ordering::Relaxed) != 0,
         }
     }
 

@@ -50,6 +50,8 @@ pub enum LimitKind {
     Members,
     /// Joiners of one room.
     Joiners,
+    /// Clients that would have replaced the only member of their room.
+    Replacements,
     /// Memory of all clients together.
     Memory,
     /// Keys whose rooms are bridged.

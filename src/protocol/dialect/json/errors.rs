@@ -69,6 +69,7 @@ impl<'a> JsonError<'a> {
             | Reason::Overloaded
             | Reason::TooManyMembers
             | Reason::TooManyJoiners
+            | Reason::MemberKept
             | Reason::KeyForbidden
             | Reason::TokenExpired
             | Reason::TooManyRooms

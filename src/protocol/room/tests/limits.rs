@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::room::RoomLimits;
 
-const LIMITS: RoomLimits = RoomLimits { max_members: 3, max_joiners: 2 };
+const LIMITS: RoomLimits = RoomLimits { max_members: 3, max_joiners: 2, replace_members: true };
 
 impl Stage {
     /// Applies a command unless it is refused. Returns true if it was applied.
@@ -67,6 +67,45 @@ fn full_room_refuses_members_and_joiners() {
     stage.leave(PeerId(3));
     assert!(stage.ask_limited(PeerId(5), Command::BecomeMember));
     assert_eq!(stage.counts(), (3, 1));
+}
+
+/// Checks that the only member stays, whoever cannot connect to it, and that others are linked to it.
+fn expect_member_kept(admitted: Command, again: Command) {
+    let kept = RoomLimits { replace_members: false, ..LIMITS };
+    let mut stage = Stage::new();
+    stage.ask(A, admitted.clone()).events();
+    stage.linked(B, admitted.clone(), A);
+    // Once and again.
+    for _ in 0..3 {
+        assert_eq!(stage.room.refusal(B, &again, kept), Some(Reason::MemberKept));
+        assert_eq!(stage.room.refusal(B, &again, LIMITS), None);
+    }
+    assert_eq!(stage.room.refusal(C, &admitted, kept), None);
+    stage.linked(C, admitted, A);
+    assert_eq!(stage.room.role(A), RoomRole::Member);
+    // Without the limit it is replaced.
+    stage.ask(B, again);
+    assert!(stage.events().contains(&(A, Event::Evicted(Reason::Replaced))));
+}
+
+#[test]
+fn only_member_is_not_replaced_if_members_are_kept() {
+    expect_member_kept(connect(7, &[]), connect(7, &[]));
+    expect_member_kept(join18(), Command::TryAnother);
+}
+
+#[test]
+fn kept_members_do_not_keep_others_from_becoming_members() {
+    let kept = RoomLimits { replace_members: false, ..LIMITS };
+    let mut stage = Stage::new();
+    stage.ask(A, connect(1, &[])).events();
+    stage.linked(B, connect(2, &[]), A);
+    // It has reached the group; the member itself connects again; and there is another one to try.
+    assert_eq!(stage.room.refusal(B, &connect(2, &[1]), kept), None);
+    assert_eq!(stage.room.refusal(A, &connect(1, &[]), kept), None);
+    assert_eq!(stage.room.refusal(A, &Command::TryAnother, kept), None);
+    stage.ask(C, connect(3, &[1])).events();
+    assert_eq!(stage.room.refusal(B, &connect(2, &[]), kept), None);
 }
 
 #[test]

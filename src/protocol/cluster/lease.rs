@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::{Generation, Millis, NodeId};
 
 /// Time that a lease lasts in the engine.
-pub const LEASE_TIMEOUT: Millis = 6_000;
+pub const LEASE_TIMEOUT: Millis = 4_000;
 /// Time by which the holder treats its lease as expired earlier, for clocks that drift.
 pub const LEASE_MARGIN: Millis = 1_500;
 /// Time for which another node's confirmation of a ping counts, from the sending of the ping.

@@ -64,6 +64,8 @@ pub enum Action<N> {
         /// The data that the claim is in.
         generation: Generation,
     },
+    /// Ask the linked nodes which of them has the name, as the engine does not answer.
+    Ask(N),
     /// Renew the lease at once.
     Renew,
     /// The place of a name that was unknown may be known.
@@ -322,6 +324,17 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         }
     }
 
+    /// Takes note that another node answered that it has a name, while the engine did not answer. That node
+    /// decides by itself what it may: this is but the way to it.
+    pub fn found_at(&mut self, name: &N, node: NodeId, now: Millis) {
+        let Some(sought) = self.sought.get_mut(name) else { return };
+        if matches!(sought.state, Search::Paused) && self.linked.contains(&node) {
+            let until = now.saturating_add(PLACE_TIMEOUT);
+            *sought = SoughtName { state: Search::At(node), until, wanted: sought.wanted };
+            self.actions.push(Action::Found(name.clone()));
+        }
+    }
+
     /// Takes note of a ping of another node: see [`Lease::hear`].
     pub fn heard(
         &mut self,
@@ -399,6 +412,8 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         let Some(period) = period else {
             let until = now.saturating_add(RETRY_INTERVAL);
             self.sought.insert(name.clone(), SoughtName { state: Search::Paused, until, wanted: true });
+            // A room that exists stays open for those who reach a node that the engine does not.
+            self.actions.push(Action::Ask(name.clone()));
             return;
         };
         self.last = self.last.saturating_add(1);

@@ -79,6 +79,11 @@ impl FarLink {
         self.sessions.lock().len()
     }
 
+    /// Asks the other node whether it has a room.
+    pub(super) fn find(&self, key: &RoomKey) {
+        self.queue.send(LINK_SESSION, &EdgeMessage::Find(key.clone()));
+    }
+
     /// Returns a room of the other node for the connection whose queue is `outbox`.
     pub fn room(self: &Arc<Self>, outbox: &Outbox) -> Box<dyn RemoteRoom> {
         let session = Arc::new(FarSession {
@@ -124,17 +129,16 @@ impl FarLink {
             }
             OwnerMessage::Overflow => session.outbox.overflow(),
             // Of the link, not of a session.
-            OwnerMessage::Pong { .. } | OwnerMessage::Bye => {}
+            OwnerMessage::Pong { .. } | OwnerMessage::Bye | OwnerMessage::Has(_) => {}
         }
     }
 
     fn deliver(self: &Arc<Self>, number: u32, session: &Arc<FarSession>, event: Event) {
-        let enters = session.enters.swap(false, Ordering::AcqRel);
-        if enters && matches!(event, Event::Evicted(Reason::Moved)) {
-            // The room has another place since it was located.
-            session.is_misplaced.store(true, Ordering::Release);
-            return session.outbox.notify();
+        // The room has another place since it was located.
+        if matches!(event, Event::Evicted(Reason::Moved)) && session.misplace() {
+            return;
         }
+        session.enters.store(false, Ordering::Release);
         match &event {
             Event::LinkedToMember { link } | Event::LinkedToJoiner { link } => {
                 let mut links = session.links.lock();
@@ -173,6 +177,8 @@ impl FarLink {
         self.queue.close();
         self.relieved();
         let mut sessions: Vec<_> = self.sessions.lock().drain().map(|(_, session)| session).collect();
+        // Those that were not answered yet look for their room again.
+        sessions.retain(|session| !session.misplace());
         let step = sessions.len().div_ceil(EVICTION_STEPS as usize);
         while !sessions.is_empty() {
             for session in sessions.drain(..step.min(sessions.len())) {
@@ -180,6 +186,18 @@ impl FarLink {
             }
             tokio::time::sleep(EVICTION_TIME / EVICTION_STEPS).await;
         }
+    }
+}
+
+impl FarSession {
+    /// Has the room located again, if the other node has not answered the entry. Returns true if so.
+    fn misplace(&self) -> bool {
+        let enters = self.enters.swap(false, Ordering::AcqRel);
+        if enters {
+            self.is_misplaced.store(true, Ordering::Release);
+            self.outbox.notify();
+        }
+        enters
     }
 }
 

@@ -153,7 +153,11 @@ impl Guest {
                     self.membership.outbox().relieve_remote();
                 }
             }
-            EdgeMessage::Enter(..) | EdgeMessage::Leave(_) | EdgeMessage::Ping { .. } | EdgeMessage::Bye => {}
+            EdgeMessage::Enter(..)
+            | EdgeMessage::Leave(_)
+            | EdgeMessage::Ping { .. }
+            | EdgeMessage::Bye
+            | EdgeMessage::Find(_) => {}
         }
     }
 

@@ -22,6 +22,7 @@ use super::guest::GuestLink;
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, decode, invalid, split};
 use crate::protocol::cluster::{Generation, Millis, NodeId};
+use crate::protocol::model::RoomKey;
 use crate::server::hub::Hub;
 use crate::server::memory::MemoryBudget;
 
@@ -53,6 +54,10 @@ pub trait LinkObserver: Debug + Send + Sync {
     fn unlinked(&self, link: &Arc<FarLink>);
     /// Another node has said that it ends.
     fn ended(&self, node: NodeId);
+    /// Returns true if the node decides about a room.
+    fn has_room(&self, key: &RoomKey) -> bool;
+    /// Another node has said that it has a room.
+    fn found(&self, node: NodeId, key: &RoomKey);
 }
 
 /// The links of one node.
@@ -180,6 +185,10 @@ impl Links {
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Pong { sent, generation, others });
                 }
                 EdgeMessage::Bye => self.observer.ended(node),
+                EdgeMessage::Find(key) if self.observer.has_room(&key) => {
+                    guests.queue.send(LINK_SESSION, &OwnerMessage::Has(key));
+                }
+                EdgeMessage::Find(_) => {}
                 _ => return Err(invalid("a message without a session")),
             }
             Ok(())
@@ -229,6 +238,7 @@ impl Links {
                     self.observer.heard(node, sent, (generation, node_ids(&others)));
                 }
                 OwnerMessage::Bye => self.observer.ended(node),
+                OwnerMessage::Has(key) => self.observer.found(node, &key),
                 _ => return Err(invalid("a message without a session")),
             }
             Ok(())

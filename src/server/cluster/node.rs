@@ -29,8 +29,10 @@ const TICK: Duration = Duration::from_millis(100);
 const KEEP_INTERVAL: Duration = Duration::from_secs(200);
 /// Number of ticks between two searches for claims without a room.
 const SWEEP_TICKS: u32 = 100;
-/// Shortest and longest pause before the engine or another node is tried again.
+/// Shortest and longest pause before another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Pause before the engine is tried again: new rooms wait for it.
+const ENGINE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -219,6 +221,10 @@ impl ClusterNode {
                         }
                     });
                 }
+                Action::Ask(name) => {
+                    let links: Vec<_> = self.state.lock().links.values().map(Arc::clone).collect();
+                    links.iter().for_each(|link| link.find(&name));
+                }
                 Action::Renew => self.renew.notify_one(),
                 Action::Found(name) => {
                     let waiters = self.state.lock().waiters.remove(&name);
@@ -250,7 +256,6 @@ impl ClusterNode {
 
     /// Keeps the lease, over one connection after the other.
     async fn follow_engine(self: Arc<Self>) {
-        let mut pause = RETRY_PAUSES.0;
         let mut reported = false;
         loop {
             let error = match Engine::open(&self.settings.engine).await {
@@ -258,7 +263,6 @@ impl ClusterNode {
                     if std::mem::take(&mut reported) {
                         tracing::info!("Redis answers again");
                     }
-                    pause = RETRY_PAUSES.0;
                     self.keep_lease(engine).await
                 }
                 Err(error) => error.to_string(),
@@ -273,8 +277,7 @@ impl ClusterNode {
             if !std::mem::replace(&mut reported, true) {
                 tracing::error!(error, "Redis fails: rooms of this cluster go on, new ones have to wait");
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSES.1);
+            sleep(ENGINE_PAUSE).await;
         }
     }
 
@@ -411,6 +414,14 @@ impl LinkObserver for ClusterNode {
 
     fn ended(&self, node: NodeId) {
         self.with_state(|state| state.ownership.ended(node, now()));
+    }
+
+    fn has_room(&self, key: &RoomKey) -> bool {
+        self.with_state(|state| state.ownership.claim(key, now()).is_some())
+    }
+
+    fn found(&self, node: NodeId, key: &RoomKey) {
+        self.with_state(|state| state.ownership.found_at(key, node, now()));
     }
 }
 

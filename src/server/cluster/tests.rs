@@ -34,6 +34,7 @@ struct TestCluster {
     links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
     heard: Mutex<Vec<(NodeId, Millis)>>,
     ended: Mutex<BTreeSet<NodeId>>,
+    found: Mutex<Vec<(NodeId, RoomKey)>>,
 }
 
 #[derive(Debug)]
@@ -88,6 +89,14 @@ impl LinkObserver for TestCluster {
 
     fn ended(&self, node: NodeId) {
         self.ended.lock().insert(node);
+    }
+
+    fn has_room(&self, key: &RoomKey) -> bool {
+        *key == RoomKey::from("here")
+    }
+
+    fn found(&self, node: NodeId, key: &RoomKey) {
+        self.found.lock().push((node, key.clone()));
     }
 }
 
@@ -318,6 +327,18 @@ async fn pings_are_confirmed_and_goodbyes_are_heard() {
     until(|| b.cluster.ended.lock().contains(&a.id)).await;
 }
 
+#[tokio::test]
+async fn node_answers_only_for_rooms_that_it_has() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.know(&[&b]);
+    b.use_rooms_of(&a).await;
+    let link = b.cluster.links.lock().get(&a.id).map(Arc::clone).unwrap();
+    link.find(&RoomKey::from("elsewhere"));
+    link.find(&RoomKey::from("here"));
+    until(|| !b.cluster.found.lock().is_empty()).await;
+    assert_eq!(*b.cluster.found.lock(), [(a.id, RoomKey::from("here"))]);
+}
+
 /// The sender is held when the queue of the receiver, at a third node, is full; and read again later.
 #[tokio::test]
 async fn sender_waits_for_a_receiver_at_another_node() {
@@ -364,7 +385,7 @@ fn frame(session: u32, message: &impl serde::Serialize) -> String {
 #[test]
 fn frames_are_stable() {
     let link = LinkId(300);
-    let edge: [(EdgeMessage, &str); 9] = [
+    let edge: [(EdgeMessage, &str); 10] = [
         (
             EdgeMessage::Enter(RoomKey::from("k"), Command::BecomeMember),
             "09 00 00 00 02 00 00 00 00 01 6b 00 03",
@@ -380,12 +401,13 @@ fn frames_are_stable() {
             "0a 00 00 00 02 00 00 00 07 ac 02 02 01 03",
         ),
         (EdgeMessage::Bye, "05 00 00 00 02 00 00 00 08"),
+        (EdgeMessage::Find(RoomKey::from("k")), "08 00 00 00 02 00 00 00 09 01 6b 00"),
     ];
     assert_eq!(edge.len(), EdgeMessage::VARIANTS.len());
     for (message, bytes) in edge {
         assert_eq!(frame(2, &message), bytes);
     }
-    let owner: [(OwnerMessage, &str); 7] = [
+    let owner: [(OwnerMessage, &str); 8] = [
         (OwnerMessage::Event(Event::Admitted { first: true }), "07 00 00 00 02 00 00 00 00 00 01"),
         (OwnerMessage::Role(RoomRole::Member), "06 00 00 00 02 00 00 00 01 02"),
         (OwnerMessage::Hold(Hold::NoReceiver), "06 00 00 00 02 00 00 00 02 02"),
@@ -396,6 +418,7 @@ fn frames_are_stable() {
             "09 00 00 00 02 00 00 00 05 ac 02 02 00",
         ),
         (OwnerMessage::Bye, "05 00 00 00 02 00 00 00 06"),
+        (OwnerMessage::Has(RoomKey::from("k")), "08 00 00 00 02 00 00 00 07 01 6b 00"),
     ];
     assert_eq!(owner.len(), OwnerMessage::VARIANTS.len());
     for (message, bytes) in owner {

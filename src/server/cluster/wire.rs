@@ -50,6 +50,8 @@ pub(super) enum EdgeMessage {
     Ping { sent: u64, generation: u64, others: Vec<u64> },
     /// The sender ends, and has no rooms any more.
     Bye,
+    /// Asks whether the receiver has a room; answered only if it has.
+    Find(RoomKey),
 }
 
 /// A message from the node of a room to the node of a connection.
@@ -70,6 +72,8 @@ pub(super) enum OwnerMessage {
     Pong { sent: u64, generation: u64, others: Vec<u64> },
     /// The sender ends, and has no rooms any more.
     Bye,
+    /// The sender has a room.
+    Has(RoomKey),
 }
 
 /// The first variant of [`OwnerMessage`] by reference.

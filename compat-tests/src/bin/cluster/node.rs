@@ -56,7 +56,6 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
     config.drain_timeout = DRAIN_TIMEOUT;
     let max_message = config.max_message;
     let gateway = Gateway::bind(config).await?;
-    let mut node = None;
     if let Some(engine) = &options.engine {
         let listen = options.links.map_or_else(free_address, Ok)?;
         let settings = NodeSettings {
@@ -70,15 +69,11 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
         while !joined.report().engine_ready {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        node = Some(joined);
     }
     println!("{}", gateway.local_addr().context("no address")?);
     let mut terminate = signal(SignalKind::terminate())?;
     let stopped = async move {
         terminate.recv().await;
-        if let Some(node) = node {
-            node.drain(DRAIN_TIMEOUT).await;
-        }
     };
     gateway.run_until(stopped).await;
     Ok(())

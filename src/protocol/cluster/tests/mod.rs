@@ -2,6 +2,7 @@
 
 mod engine;
 mod faults;
+mod links;
 mod simulation;
 
 use super::lease::DisabledRules;
@@ -95,7 +96,7 @@ fn name_is_taken_over_only_from_a_node_that_is_not_heard() {
     node.heard(OTHER, 0, 100, [], 1_000);
     claim(&mut node, 1_000, ClaimResult::Held(holder, 0));
     assert_eq!(node.take_actions(), [Action::Found("k")]);
-    let later = 1_000 + LEASE_TIMEOUT;
+    let later = 1_000 + LEASE_TIMEOUT.max(UNHEARD_TIMEOUT);
     node.renewed(later, view(&[OTHER]), later);
     assert_eq!(node.locate(&"k", later), Place::Unknown);
     let [Action::Claim { claim, over: None, .. }] = node.take_actions()[..] else { panic!() };
@@ -158,7 +159,11 @@ fn new_generation_keeps_only_what_the_engine_has_again() {
     assert_eq!(node.claims().collect::<Vec<_>>(), [(&"k", first)]);
     assert_eq!(node.locate(&"k", 2_100), Place::Here);
     assert_eq!(node.locate(&"new", 2_100), Place::Unknown);
-    assert_eq!(node.take_actions(), [], "nothing is claimed before the engine has what was claimed");
+    assert_eq!(
+        node.take_actions(),
+        [Action::Ask("new")],
+        "nothing is claimed before the engine has what was claimed"
+    );
     let mut forgotten = node.clone();
     node.kept(&"k", first, true, 200);
     node.engine_ready(200, 2_200);
@@ -173,6 +178,23 @@ fn new_generation_keeps_only_what_the_engine_has_again() {
     assert_ne!(forgotten.locate(&"k", late), Place::Here);
     node.kept(&"k", first, false, 200);
     assert_eq!(node.take_actions(), [Action::Close("k")]);
+}
+
+/// A room that exists stays open for those who reach a node that has lost the engine.
+#[test]
+fn other_nodes_are_asked_for_a_name_while_the_engine_is_away() {
+    let mut node = ready(&[OTHER]);
+    node.engine_failed(1_500);
+    assert_eq!(node.locate(&"k", 1_600), Place::Unknown);
+    assert_eq!(node.take_actions(), [Action::Ask("k")]);
+    node.found_at(&"k", NodeId(3), 1_700);
+    assert_eq!((node.locate(&"k", 1_700), node.take_actions()), (Place::Unknown, vec![]), "it is not linked");
+    node.found_at(&"k", OTHER, 1_700);
+    assert_eq!(node.take_actions(), [Action::Found("k")]);
+    assert_eq!(node.locate(&"k", 1_700), Place::At(OTHER));
+    // A name that nobody waits for, and one that the engine has given since.
+    node.found_at(&"x", OTHER, 1_700);
+    assert_eq!(node.take_actions(), []);
 }
 
 #[test]

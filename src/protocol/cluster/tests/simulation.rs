@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use super::super::lease::DisabledRules;
 use super::super::{Action, Claim, Millis, NodeId, Ownership, Place};
 use super::engine::{DisabledScripts, EngineData, EngineReply, EngineRequest, Name};
+use super::links::{SimPing, SimSearch};
 
 pub(super) const NODES: usize = 3;
 /// Number of the engine among those that a link connects.
@@ -42,6 +43,7 @@ pub(super) enum SimEvent {
         reply: EngineReply,
     },
     Ping(SimPing),
+    Search(SimSearch),
     Forward {
         from: usize,
         to: usize,
@@ -53,17 +55,6 @@ pub(super) enum SimEvent {
     Empty(Name),
     Fault,
     Heal(Healing),
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct SimPing {
-    from: usize,
-    to: usize,
-    id: NodeId,
-    sent: Millis,
-    echo: Option<(NodeId, Millis)>,
-    generation: u64,
-    others: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +72,7 @@ pub(super) enum Healing {
 
 #[derive(Debug)]
 pub(super) struct SimNode {
-    ownership: Ownership<Name>,
+    pub(super) ownership: Ownership<Name>,
     pub(super) life: u32,
     /// The process of the engine that the connection leads to.
     connection: Option<u64>,
@@ -89,8 +80,8 @@ pub(super) struct SimNode {
     last_sent: Millis,
     pub(super) paused_until: Millis,
     /// The last ping of each node.
-    received: BTreeMap<NodeId, Millis>,
-    addresses: BTreeMap<NodeId, usize>,
+    pub(super) received: BTreeMap<NodeId, Millis>,
+    pub(super) addresses: BTreeMap<NodeId, usize>,
     held: Vec<SimJoin>,
 }
 
@@ -202,7 +193,7 @@ impl ClusterSimulation {
     }
 
     /// Sends over the network: late, not at all, or twice.
-    fn send(&mut self, event: SimEvent) {
+    pub(super) fn send(&mut self, event: SimEvent) {
         if self.rng.u8(..) < 3 {
             return;
         }
@@ -213,7 +204,7 @@ impl ClusterSimulation {
         }
     }
 
-    fn is_connected(&self, a: usize, b: usize) -> bool {
+    pub(super) fn is_connected(&self, a: usize, b: usize) -> bool {
         let is_cut = self.cut.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0);
         !is_cut && (a.max(b) != ENGINE || self.away == 0)
     }
@@ -226,7 +217,9 @@ impl ClusterSimulation {
     fn handle(&mut self, event: SimEvent) {
         let receiver = match &event {
             SimEvent::Tick(node) | SimEvent::RenewTick(node) | SimEvent::Reply { node, .. } => Some(*node),
-            SimEvent::Ping(SimPing { to, .. }) | SimEvent::Forward { to, .. } => Some(*to),
+            SimEvent::Ping(SimPing { to, .. })
+            | SimEvent::Search(SimSearch { to, .. })
+            | SimEvent::Forward { to, .. } => Some(*to),
             _ => None,
         };
         if let Some(node) = receiver
@@ -263,6 +256,7 @@ impl ClusterSimulation {
                     self.ping(ping);
                 }
             }
+            SimEvent::Search(search) => self.search(search),
             SimEvent::Forward { from, to, id, join } => {
                 if self.nodes[to].ownership.node() == id && self.is_connected(from, to) {
                     self.join(to, join);
@@ -335,7 +329,7 @@ impl ClusterSimulation {
     }
 
     /// Does what a node wants done.
-    fn act(&mut self, node: usize) {
+    pub(super) fn act(&mut self, node: usize) {
         for action in self.nodes[node].ownership.take_actions() {
             match action {
                 Action::Claim { name, claim, over, generation } => {
@@ -345,6 +339,7 @@ impl ClusterSimulation {
                 Action::Release { name, claim, generation } => {
                     self.ask(node, EngineRequest::Release { name, claim, generation });
                 }
+                Action::Ask(name) => self.ask_others(node, name),
                 Action::Renew => self.renew(node),
                 Action::Found(name) => {
                     let held = &mut self.nodes[node].held;
@@ -434,26 +429,6 @@ impl ClusterSimulation {
         self.act(node);
     }
 
-    fn ping(&mut self, ping: SimPing) {
-        let SimPing { from, to, id, sent, echo, generation, others } = ping;
-        let now = self.now;
-        let state = &mut self.nodes[to];
-        let replaced: Vec<_> =
-            state.addresses.iter().filter(|(old, at)| **at == from && **old != id).collect();
-        for old in replaced.into_iter().map(|(old, _)| *old).collect::<Vec<_>>() {
-            state.addresses.remove(&old);
-            state.ownership.ended(old, now);
-        }
-        if state.addresses.insert(id, from).is_none() {
-            state.ownership.set_linked(id, true, now);
-        }
-        let last = state.received.entry(id).or_default();
-        *last = sent.max(*last);
-        let confirms = echo.filter(|(of, _)| *of == state.ownership.node()).map_or(0, |(_, at)| at);
-        state.ownership.heard(id, confirms, generation, others, now);
-        self.act(to);
-    }
-
     fn renew_tick(&mut self, node: usize) {
         let now = self.now;
         if self.nodes[node].renew_sent.is_some_and(|sent| now >= sent + 1_000) {
@@ -476,17 +451,7 @@ impl ClusterSimulation {
 
     fn tick(&mut self, node: usize) {
         let now = self.now;
-        for to in 0..NODES {
-            if to == node || !self.is_connected(node, to) {
-                continue;
-            }
-            let (own, other) = (&self.nodes[node], self.nodes[to].ownership.node());
-            let echo = own.received.get(&other).map(|at| (other, *at));
-            let (id, generation) = (own.ownership.node(), own.ownership.lease().generation());
-            let others = own.ownership.lease().others().to_vec();
-            let ping = SimPing { from: node, to, id, sent: now, echo, generation, others };
-            self.send(SimEvent::Ping(ping));
-        }
+        self.send_pings(node);
         self.nodes[node].ownership.tick(now);
         self.act(node);
         let held = std::mem::take(&mut self.nodes[node].held);

@@ -134,9 +134,14 @@ impl FaultReport {
         for (promise, found) in all {
             broken.extend(found.iter().take(5).map(|found| format!("{:?}: {promise}: {found}", self.fault)));
         }
-        let limit = self.times.usable.saturating_sub(self.times.from).max(Duration::from_secs(1));
+        let limit = self.times.usable.saturating_sub(self.times.from).max(Duration::from_secs(2));
         if let Some(after) = self.back_after.filter(|after| *after > limit) {
             broken.push(format!("{:?}: a room was usable only after {after:?}", self.fault));
+        }
+        if let Some(back) = self.times.back
+            && let Some(wait) = self.waits(back).max().filter(|wait| *wait > self.times.usable - back)
+        {
+            broken.push(format!("{:?}: a client waited {wait:?} after the return", self.fault));
         }
         if self.lives < ROOMS {
             broken.push(format!("{:?}: only {} claims decided about rooms", self.fault, self.lives));

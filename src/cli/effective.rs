@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::options::{OPTIONS, OptionSpec};
 use super::{GivenValue, Source, Values};
-use crate::config::redact::{displayed_path, may_be_secret};
+use crate::config::redact::{displayed_path, may_be_secret, without_password};
 
 /// Returns the values in force in the syntax of the configuration file, without a line end.
 pub(super) fn text(values: &Values) -> String {
@@ -30,7 +30,7 @@ fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
 }
 
 fn value(option: &OptionSpec, given: &GivenValue) -> String {
-    let mut texts = given.texts.iter().map(|text| scalar(&text.to_string_lossy()));
+    let mut texts = given.texts.iter().map(|text| scalar(&without_password(&text.to_string_lossy())));
     match option.repeatable {
         true => format!("[{}]", texts.collect::<Vec<_>>().join(", ")),
         false => texts.next().unwrap_or_default(),

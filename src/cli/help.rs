@@ -45,6 +45,7 @@ impl Section {
             Section::Standard => "Options",
             Section::Gateway => "More options, which earlier versions did not have",
             Section::Access => "Who may connect",
+            Section::Cluster => "A cluster",
             Section::Limits => "Limits",
             Section::Signaller => "Options of signaller",
             Section::Earlier => "Options of earlier versions",

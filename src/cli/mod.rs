@@ -245,11 +245,23 @@ impl Invocation<'_> {
     fn outcome(self, config: Config, values: &Values, mut warnings: Vec<String>) -> Outcome {
         let lists = values.get("protocol").into_iter().flat_map(|given| &given.texts);
         warnings.extend(lists.filter_map(|list| list.to_str()).flat_map(parse::protocol_warnings));
+        warnings.extend(visible_password_warning(&config, values));
         match self.check {
             true => Outcome::Check(config, effective::text(values), warnings),
             false => Outcome::Run(config, warnings),
         }
     }
+}
+
+/// Returns the warning about a password on the command line, if there is one.
+fn visible_password_warning(config: &Config, values: &Values) -> Option<String> {
+    let url = config.cluster.url.as_ref()?;
+    let is_visible = values.get("cluster").is_some_and(|given| given.source == Source::CommandLine);
+    (is_visible && url.to_string() != url.as_str()).then(|| {
+        "warning: lists of processes show the password in '--cluster <url>': use '--cluster-password-file <file path>' \
+         or the environment variable SIGVER_CLUSTER"
+            .to_owned()
+    })
 }
 
 /// Rejects operands that are meant as a command.

@@ -2,6 +2,7 @@
 //! the reference documentation are derived.
 
 mod access;
+mod cluster;
 
 use std::ffi::OsString;
 
@@ -39,6 +40,8 @@ pub(super) enum Section {
     Gateway,
     /// Access of clients.
     Access,
+    /// Several servers with common rooms.
+    Cluster,
     /// Limits of what clients may use.
     Limits,
     Signaller,
@@ -204,7 +207,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 55] = [
+pub(super) static OPTIONS: [OptionSpec; 62] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -301,6 +304,13 @@ pub(super) static OPTIONS: [OptionSpec; 55] = [
     access::AUTH_JWT_AUDIENCE,
     access::AUTH_CALLOUT_TIMEOUT,
     access::AUTH_CALLOUT_CACHE,
+    cluster::CLUSTER,
+    cluster::CLUSTER_PASSWORD_FILE,
+    cluster::CLUSTER_NAME,
+    cluster::NODE_ADDRESS,
+    cluster::NODE_PORT,
+    cluster::NODE_NAME,
+    cluster::ENGINE_LOSS,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),

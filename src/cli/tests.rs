@@ -12,6 +12,7 @@ use crate::config::{
 };
 
 mod access;
+mod cluster;
 mod config_file;
 
 /// The text of sigver 20.1.0 (measured), up to the options that it does not have.
@@ -32,7 +33,6 @@ Options:
 
 "#;
 
-/// The configuration without arguments and variables.
 pub(super) fn defaults() -> Config {
     Config { admin_socket: AdminSocketPath::InFirstOf(vec!["/tmp".into()]), ..Config::default() }
 }
@@ -63,7 +63,6 @@ fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
     }
 }
 
-/// Returns the host and the port of the first address.
 pub(super) fn address(config: &Config) -> (String, u16) {
     match &config.listen[0] {
         ListenAddress::Tcp { host, port } => (host.clone(), *port),
@@ -85,7 +84,6 @@ fn names_are_unique_and_defaults_are_those_of_the_configuration() {
     assert_eq!(names.len(), OPTIONS.len());
     assert_eq!(shorts.len(), OPTIONS.iter().filter(|option| option.short.is_some()).count());
     assert_eq!(config(&[], &[]), defaults());
-    // The defaults in the help text are those of the configuration.
     let given: Vec<String> = OPTIONS
         .iter()
         .filter(|option| !option.default.is_empty() && option.is_file_key())
@@ -244,9 +242,10 @@ fn every_option_reaches_the_configuration() {
             },
         },
         access: access::expected(),
+        cluster: cluster::expected(),
         ..defaults()
     };
-    let table = [
+    let mut table = vec![
         ("host", "::"),
         ("port", "443"),
         ("listen", "unix:/a,fd:b"),
@@ -297,6 +296,7 @@ fn every_option_reaches_the_configuration() {
         ("replace-members", "off"),
         ("max-memory", "1073741824"),
     ];
+    table.extend(cluster::GIVEN);
     let given = |option: &&str, value: &str| {
         let values = find_long(option).unwrap().split_list(value).into_iter();
         values.map(|value| format!("--{option}={}", value.display())).collect::<Vec<_>>()

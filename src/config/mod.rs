@@ -6,6 +6,7 @@
 mod access;
 mod admin_socket;
 mod bridge;
+mod cluster;
 pub mod limits;
 mod listen_address;
 mod log_format;
@@ -29,6 +30,8 @@ pub use access::{
 };
 pub use admin_socket::AdminSocketPath;
 pub use bridge::BridgeConfig;
+pub(crate) use cluster::parse_name;
+pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineUrl, NodeAddress};
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
 pub use log_format::LogFormat;
@@ -118,6 +121,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// Settings of the bridge between the generations of clients. By default there is none.
     pub bridge: BridgeConfig,
+    /// Settings of a cluster. By default the server is in none.
+    pub cluster: ClusterConfig,
 }
 
 impl Default for Config {
@@ -144,6 +149,7 @@ impl Default for Config {
             signaller: SignallerConfig::default(),
             access: AccessConfig::default(),
             bridge: BridgeConfig::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }
@@ -172,7 +178,8 @@ impl Config {
     ///
     /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`],
     /// [`ConfigError::MarginAboveMax`], [`ConfigError::BridgeMissing`],
-    /// [`ConfigError::BridgeWithoutTranscoding`] and [`ConfigError::ProxyProtocolWithoutProxies`].
+    /// [`ConfigError::BridgeWithoutTranscoding`], [`ConfigError::ProxyProtocolWithoutProxies`] and
+    /// [`ConfigError::NodeWithoutCluster`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {
@@ -192,6 +199,7 @@ impl Config {
             });
         }
         self.bridge.check(self.transcode)?;
+        self.cluster.check()?;
         self.access.check()
     }
 }
@@ -319,6 +327,9 @@ pub enum ConfigError {
     /// There is no proxy whose header could be believed.
     #[error("'--proxy-protocol' needs the addresses of the proxies: add '--trusted-proxies <list>'")]
     ProxyProtocolWithoutProxies,
+    /// A setting of a node without a cluster.
+    #[error("'--{0}' is for the node of a cluster: add '--cluster <url>', or remove it")]
+    NodeWithoutCluster(&'static str),
     /// The margin is longer than the whole wait may be.
     #[error(
         "'--silence-margin <ms>' ({margin}) must not be more than '--silence-max <ms>' ({max}): \

@@ -25,10 +25,26 @@ pub(crate) fn may_be_secret(text: &str) -> bool {
     !is_path && text.split(|c| !is_digit(c)).any(|run| run.len() >= MIN_RUN && is_mixed(run))
 }
 
+/// Returns the text with `***` in place of the password of a URL, if it has one.
+pub(crate) fn without_password(text: &str) -> Cow<'_, str> {
+    let parts = || {
+        let (scheme, rest) = text.split_once("://")?;
+        // A password may have a slash or an `@` that is not escaped.
+        let (login, host) = rest.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}"))
+    };
+    parts().map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
 /// Returns the text for a message, without what may be a secret and without control characters.
 pub(crate) fn displayed(text: &str) -> Cow<'_, str> {
     if may_be_secret(text) {
         return format!("({} characters, not shown)", text.chars().count()).into();
+    }
+    let shown = without_password(text);
+    if let Cow::Owned(shown) = shown {
+        return shown.escape_debug().to_string().into();
     }
     match text.contains(char::is_control) {
         true => text.escape_debug().to_string().into(),
@@ -60,6 +76,7 @@ mod tests {
         {
             assert_eq!(displayed(shown), shown);
         }
+        assert_eq!(displayed("http://u:p@h:1/x"), "http://u:***@h:1/x");
         assert_eq!(displayed("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
     }
 }

@@ -29,6 +29,7 @@ impl Config {
             signaller,
             access,
             bridge,
+            cluster,
         } = self;
         let settings = [
             ("listen", *listen != other.listen),
@@ -53,6 +54,7 @@ impl Config {
             &signaller_options(signaller, &other.signaller),
             &access.differences(&other.access),
             &bridge.differences(&other.bridge),
+            &cluster.differences(&other.cluster),
         ];
         parts.concat().into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

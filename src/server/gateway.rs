@@ -1,5 +1,7 @@
 //! The gateway: from a configuration to a running server.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod frontend;
 
 use std::future::Future;
@@ -30,6 +32,8 @@ use super::telemetry::{LogCounts, Report};
 use super::tls::{ReloadableTls, TlsError};
 use super::unix_socket::UnixSocketError;
 use crate::config::{Config, ConfigError, EnabledTransports};
+#[cfg(feature = "cluster")]
+pub use cluster::ClusterError;
 use frontend::Frontend;
 pub use frontend::StreamAcceptor;
 
@@ -69,6 +73,16 @@ pub enum StartError {
     /// There can be no bridge.
     #[error(transparent)]
     Bridge(#[from] BridgeStartError),
+    /// The gateway cannot be a node of a cluster.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The program has no clusters.
+    #[cfg(not(feature = "cluster"))]
+    #[error(
+        "this program was built without clusters (the cargo feature 'cluster'): remove '--cluster <url>'"
+    )]
+    NoCluster,
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -86,6 +100,12 @@ impl Gateway {
         config.check()?;
         config.tls.as_ref().map(ReloadableTls::load).transpose()?;
         Verifier::load(&config.access.auth)?;
+        #[cfg(feature = "cluster")]
+        cluster::engine(&config.cluster)?;
+        #[cfg(not(feature = "cluster"))]
+        if config.cluster.url.is_some() {
+            return Err(StartError::NoCluster);
+        }
         Ok(())
     }
 
@@ -99,6 +119,15 @@ impl Gateway {
         let times = ReloadableTimes::new(&config);
         let (sockets, admin) = ListeningSocket::bind_all(&config.listen, config.admin.as_ref()).await?;
         let addresses = ListeningSocket::local_addresses(&sockets).map_err(StartError::LocalAddress)?;
+        #[cfg(feature = "cluster")]
+        let port = first_tcp(&addresses).map(|address| address.port());
+        #[cfg(feature = "cluster")]
+        let (node_settings, engine_loss) =
+            (cluster::node_settings(&config, port).await?, config.cluster.engine_loss);
+        #[cfg(not(feature = "cluster"))]
+        if config.cluster.url.is_some() {
+            return Err(StartError::NoCluster);
+        }
         let shared = Shared::new(&config);
         let auth = Verifier::load(&config.access.auth)?.map(Authenticator::new);
         let reloader =
@@ -149,6 +178,14 @@ impl Gateway {
             proxies: config.access.trusted_proxies,
             proxy_protocol: config.access.proxy_protocol,
         });
+        #[cfg(feature = "cluster")]
+        if let Some(settings) = node_settings {
+            let address = settings.listen;
+            let node = ClusterNode::start(settings, &frontend.shared.hub, &frontend.shared.memory).await;
+            let node = node.map_err(|source| ClusterError::Listen { address, source })?;
+            node.set_engine_loss(engine_loss);
+            frontend.shared.cluster.get_or_init(|| node);
+        }
         Ok(Gateway {
             sockets,
             addresses,

@@ -33,6 +33,8 @@ mod unix_socket;
 
 pub use auth::{AuthError, AuthFileError};
 pub use bridge::{BridgeReport, BridgeStartError};
+#[cfg(feature = "cluster")]
+pub use gateway::ClusterError;
 pub use gateway::{Gateway, StartError, StreamAcceptor};
 pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;

@@ -185,10 +185,10 @@ impl AdminService {
                 page
             }
             (&Method::GET | &Method::HEAD, "/healthz") => ok(TEXT, "ok\n"),
-            (&Method::GET | &Method::HEAD, "/readyz") if self.is_ready() => ok(TEXT, "ready\n"),
-            (&Method::GET | &Method::HEAD, "/readyz") => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "draining: the server is stopping\n")
-            }
+            (&Method::GET | &Method::HEAD, "/readyz") => match self.readiness() {
+                Ok(ready) => ok(TEXT, ready),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+            },
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 ok(metrics::CONTENT_TYPE, metrics::render(&self.status).await)
             }
@@ -253,9 +253,15 @@ impl AdminService {
         response
     }
 
-    /// Returns true if new clients are served.
-    fn is_ready(&self) -> bool {
-        !self.drain.is_cancelled() && !self.status.shared.shutdown.is_draining()
+    /// Returns a line that says that new clients are served.
+    ///
+    /// # Errors
+    /// They are not, for the reason in the line.
+    fn readiness(&self) -> Result<&'static str, &'static str> {
+        if self.drain.is_cancelled() || self.status.shared.shutdown.is_draining() {
+            return Err("draining: the server is stopping\n");
+        }
+        self.status.shared.cluster_readiness()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The metrics, in the text format of Prometheus: all that is counted, read when it is asked for.
 
+mod cluster;
+
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::{StatusQuery, StatusService};
 use crate::config::Config;
 use crate::protocol::dialect::Dialect;
 use crate::server::conn::Shared;
-use crate::server::telemetry::{Report, UnixSeconds};
+use crate::server::telemetry::{ClusterReport, Report, UnixSeconds};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -74,7 +76,9 @@ pub fn metrics_markdown() -> String {
         bridge: None,
     };
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for family in Scrape::new(&status).families() {
+    let mut scrape = Scrape::new(&status);
+    scrape.report.cluster = Some(ClusterReport::default());
+    for family in scrape.families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let (kind, suffix) = match family.kind {
             MetricType::Counter => ("counter", "_total"),
@@ -99,6 +103,7 @@ impl Scrape {
 
     /// Returns all metrics, in the order of the reference.
     fn families(&self) -> Vec<MetricFamily> {
+        let cluster = self.report.cluster.as_ref().map(cluster::families).unwrap_or_default();
         let parts = [
             self.server(),
             self.connections(),
@@ -106,6 +111,7 @@ impl Scrape {
             self.bridge(),
             self.activity(),
             self.resources(),
+            cluster,
         ];
         parts.into_iter().flatten().collect()
     }

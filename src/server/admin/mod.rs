@@ -111,6 +111,7 @@ impl StatusService {
         report.all = query.all;
         report.bridge = self.bridge.as_ref().map(|bridge| bridge.report());
         report.log = self.log.as_ref().map(|counts| counts.report());
+        report.cluster = self.shared.cluster_report();
         report.connection_list =
             query.connections.then(|| telemetry.connections().into_iter().map(Into::into).collect());
         report

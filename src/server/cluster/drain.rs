@@ -1,5 +1,6 @@
 //! The end of a node: its rooms are closed one after the other, and then other nodes may have them at once.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -15,10 +16,10 @@ impl ClusterNode {
     /// the moment at which it is free for other nodes.
     pub async fn drain(&self, time: Duration) {
         self.state.lock().ownership.drain();
-        let rooms = self.names();
+        let rooms = self.own_names();
         let begin = Instant::now();
         let mut closed = 0;
-        while closed < rooms.len() && !self.names().is_empty() {
+        while closed < rooms.len() && self.state.lock().ownership.owned() > 0 {
             sleep(DRAIN_STEP.min(time)).await;
             let share = begin.elapsed().as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
             let due = ((rooms.len() as f64 * share.min(1.0)) as usize).min(rooms.len());
@@ -31,10 +32,10 @@ impl ClusterNode {
     /// Takes no more rooms from now on, and closes those that it has at once.
     pub fn close_all_rooms(&self) {
         self.state.lock().ownership.drain();
-        self.names().iter().for_each(|room| self.close_room(room));
+        self.own_names().iter().for_each(|room| self.close_room(room));
     }
 
-    fn close_room(&self, room: &RoomKey) {
+    pub(super) fn close_room(&self, room: &RoomKey) {
         if let Some(hub) = self.hub.upgrade() {
             hub.close_room(room, &Reason::Moved);
             hub.release_if_absent(room);
@@ -45,12 +46,13 @@ impl ClusterNode {
     /// answered.
     pub(super) fn sweep(&self) {
         if let Some(hub) = self.hub.upgrade() {
-            self.names().iter().for_each(|name| hub.release_if_absent(name));
+            self.own_names().iter().for_each(|name| hub.release_if_absent(name));
         }
     }
 
     /// Ends the node in the engine, and tells the other nodes. All its names are free then.
     pub async fn leave(&self) {
+        self.has_left.store(true, Ordering::Release);
         let engine = self.state.lock().engine.clone();
         if let Some(engine) = engine
             && let Err(error) = engine.leave(self.id).await
@@ -62,7 +64,7 @@ impl ClusterNode {
         }
     }
 
-    fn names(&self) -> Vec<RoomKey> {
+    pub(super) fn own_names(&self) -> Vec<RoomKey> {
         self.state.lock().ownership.claims().map(|(key, _)| key.clone()).collect()
     }
 }

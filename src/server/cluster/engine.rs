@@ -10,8 +10,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::{SentinelClient, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue as _, IntoConnectionInfo as _, Script,
-    Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
+    IntoConnectionInfo as _, Script, Value,
 };
 use ring::hmac;
 use thiserror::Error;
@@ -115,6 +115,21 @@ impl EngineAddress {
     pub fn names(&self) -> NameHasher {
         NameHasher::new(&self.name)
     }
+
+    /// Returns the name of the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns host and port of the first server; `None` if it is a Unix socket.
+    pub fn first_server(&self) -> Option<(String, u16)> {
+        match self.servers.first()?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.clone(), *port))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The entry of a node in the engine: how others reach and know it.
@@ -128,20 +143,23 @@ pub struct NodeEntry {
     pub version: String,
     /// A name for people.
     pub name: String,
+    /// Number of its rooms.
+    pub rooms: usize,
 }
 
 impl NodeEntry {
     fn to_text(&self) -> String {
         let key = data_encoding::BASE64.encode(&self.public_key);
-        format!("{} {key} {} {}", self.address, self.version, self.name)
+        format!("{} {key} {} {} {}", self.address, self.version, self.rooms, self.name)
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let mut words = text.splitn(4, ' ');
+        let mut words = text.splitn(5, ' ');
         let mut next = || words.next().map(str::to_owned);
         let (address, key) = (next()?, next()?);
         let public_key = data_encoding::BASE64.decode(key.as_bytes()).ok()?;
-        Some(NodeEntry { address, public_key, version: next()?, name: next()? })
+        let (version, rooms) = (next()?, next()?.parse().ok()?);
+        Some(NodeEntry { address, public_key, version, name: next()?, rooms })
     }
 }
 

@@ -7,7 +7,9 @@ mod far;
 mod guest;
 mod link;
 mod node;
+mod node_directory;
 mod queue;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;

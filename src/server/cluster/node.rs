@@ -16,9 +16,12 @@ use tokio::time::{Instant, interval, sleep};
 use super::engine::{Engine, EngineAddress, MAX_KEPT, NameHasher, NodeEntry, Renewal};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
-use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership, Place};
+use super::node_directory::NodeDirectory;
+use super::status::NodeCounts;
+use crate::config::EngineLoss;
+use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership};
 use crate::protocol::model::{Reason, RoomKey};
-use crate::server::hub::{Directory, Hub, Location, Outbox};
+use crate::server::hub::{Hub, Outbox};
 use crate::server::memory::MemoryBudget;
 
 /// Time between two renewals of the lease.
@@ -63,16 +66,22 @@ pub struct ClusterNode {
     engine_error: Notify,
     /// Another process has the address of this node.
     buried: AtomicBool,
+    /// The node has ended, and has no lease.
+    pub(super) has_left: AtomicBool,
+    pub(super) engine_loss: OnceLock<EngineLoss>,
+    pub(super) counts: NodeCounts,
 }
 
 #[derive(Debug)]
 pub(super) struct NodeState {
     pub(super) ownership: Ownership<RoomKey>,
     pub(super) engine: Option<Engine>,
+    /// Time since which the engine does not answer, or has not all claims.
+    pub(super) lost_since: Option<Millis>,
     /// Connections to notify when the place of a room may be known.
-    waiters: HashMap<RoomKey, Vec<Outbox>>,
-    links: HashMap<NodeId, Arc<FarLink>>,
-    entries: HashMap<NodeId, NodeEntry>,
+    pub(super) waiters: HashMap<RoomKey, Vec<Outbox>>,
+    pub(super) links: HashMap<NodeId, Arc<FarLink>>,
+    pub(super) entries: HashMap<NodeId, NodeEntry>,
     dialled: HashSet<NodeId>,
 }
 
@@ -95,20 +104,21 @@ pub struct NodeReport {
     pub others: Vec<(NodeId, String, bool)>,
 }
 
-#[derive(Debug)]
-struct NodeDirectory(Arc<ClusterNode>);
-
 impl ClusterNode {
     /// Makes `hub` that of a node, and starts the tasks of the node within the current Tokio runtime.
     ///
     /// # Errors
     /// The address for links cannot be listened on, or the system has no randomness.
     pub async fn start(
-        settings: NodeSettings,
+        mut settings: NodeSettings,
         hub: &Arc<Hub>,
         memory: &Arc<MemoryBudget>,
     ) -> io::Result<Arc<ClusterNode>> {
         let listener = TcpListener::bind(settings.listen).await?;
+        // The port that the system chose.
+        if let Some(host) = settings.address.strip_suffix(":0") {
+            settings.address = format!("{host}:{}", listener.local_addr()?.port());
+        }
         let id = NodeId(fastrand::u64(1..));
         let (actions, received) = mpsc::unbounded_channel();
         let node = Arc::new(ClusterNode {
@@ -118,6 +128,7 @@ impl ClusterNode {
             state: Mutex::new(NodeState {
                 ownership: Ownership::new(id, now()),
                 engine: None,
+                lost_since: Some(now()),
                 waiters: HashMap::new(),
                 links: HashMap::new(),
                 entries: HashMap::new(),
@@ -128,6 +139,9 @@ impl ClusterNode {
             engine_error: Notify::new(),
             buried: AtomicBool::new(false),
             names: settings.engine.names(),
+            has_left: AtomicBool::new(false),
+            engine_loss: OnceLock::new(),
+            counts: NodeCounts::default(),
             settings,
         });
         let observer: Arc<dyn LinkObserver> = Arc::<ClusterNode>::clone(&node);
@@ -162,13 +176,21 @@ impl ClusterNode {
         }
     }
 
-    /// Returns true if the node takes connections: it may decide about rooms, or will soon.
-    pub fn is_ready(&self) -> bool {
-        !self.buried.load(Ordering::Relaxed) && self.state.lock().ownership.period(now()).is_some()
+    /// Returns true if another process has the address of this node.
+    pub(super) fn buried(&self) -> bool {
+        self.buried.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn cluster_name(&self) -> &str {
+        self.settings.engine.name()
+    }
+
+    pub(super) fn node_name(&self) -> &str {
+        &self.settings.name
     }
 
     /// Applies an input to the state, and has done what follows.
-    fn with_state<R>(&self, apply: impl FnOnce(&mut NodeState) -> R) -> R {
+    pub(super) fn with_state<R>(&self, apply: impl FnOnce(&mut NodeState) -> R) -> R {
         let mut state = self.state.lock();
         let result = apply(&mut state);
         for action in state.ownership.take_actions() {
@@ -184,6 +206,7 @@ impl ClusterNode {
         loop {
             ticks.tick().await;
             self.with_state(|state| state.ownership.tick(now()));
+            self.close_if_lost();
             count = count.wrapping_add(1);
             if count.is_multiple_of(SWEEP_TICKS) {
                 self.sweep();
@@ -204,10 +227,16 @@ impl ClusterNode {
                     tokio::spawn(async move {
                         let hash = node.names.room(name.as_str(), name.partition());
                         match engine.claim(&hash, claim, over, generation, since).await {
-                            Ok(result) => node.with_state(|state| {
-                                state.ownership.claim_answered(&name, claim, result, now());
-                            }),
-                            Err(error) => node.engine_failed(&error),
+                            Ok(result) => {
+                                node.counts.count_claim(Some(result));
+                                node.with_state(|state| {
+                                    state.ownership.claim_answered(&name, claim, result, now());
+                                });
+                            }
+                            Err(error) => {
+                                node.counts.count_claim(None);
+                                node.engine_failed(&error);
+                            }
                         }
                     });
                 }
@@ -231,6 +260,7 @@ impl ClusterNode {
                     waiters.into_iter().flatten().for_each(|waiter| waiter.notify());
                 }
                 Action::Close(name) => {
+                    self.counts.count_lost_room();
                     if let Some(hub) = self.hub.upgrade() {
                         hub.close_room(&name, &Reason::Moved);
                     }
@@ -240,7 +270,7 @@ impl ClusterNode {
     }
 
     /// Logs that the node decides about a room, for the test that no two nodes do at once.
-    fn trace_decision(&self, state: &mut NodeState, key: &RoomKey, at: Millis) {
+    pub(super) fn trace_decision(&self, state: &mut NodeState, key: &RoomKey, at: Millis) {
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(claim) = state.ownership.claim(key, at)
         {
@@ -269,9 +299,10 @@ impl ClusterNode {
             };
             self.with_state(|state| {
                 state.engine = None;
+                state.lost_since.get_or_insert_with(now);
                 state.ownership.engine_failed(now());
             });
-            if self.buried.load(Ordering::Relaxed) {
+            if self.buried() || self.has_left.load(Ordering::Acquire) {
                 return;
             }
             if !std::mem::replace(&mut reported, true) {
@@ -283,18 +314,27 @@ impl ClusterNode {
 
     /// Renews the lease over one connection. Returns the reason for which that is over.
     async fn keep_lease(self: &Arc<Self>, engine: Engine) -> String {
-        let entry = NodeEntry {
+        let mut entry = NodeEntry {
             address: self.settings.address.clone(),
             public_key: self.links.get().map(|links| links.public_key().clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.settings.name.clone(),
+            rooms: 0,
         };
         let mut kept_at: Option<Instant> = None;
         loop {
+            if self.has_left.load(Ordering::Acquire) {
+                return "this node has ended".to_owned();
+            }
             let sent = now();
-            let since = self.state.lock().ownership.lease().since_renewal(sent);
+            let since = {
+                let state = self.state.lock();
+                entry.rooms = state.ownership.owned();
+                state.ownership.lease().since_renewal(sent)
+            };
             let (view, others) = match engine.renew(self.id, &entry, since).await {
                 Ok(Renewal::Renewed(view, others)) => (view, others),
+                Ok(Renewal::Buried) if self.has_left.load(Ordering::Acquire) => continue,
                 Ok(Renewal::Buried) => {
                     tracing::error!("another process has the address of this node: its rooms are closed");
                     self.buried.store(true, Ordering::Relaxed);
@@ -304,6 +344,7 @@ impl ClusterNode {
             };
             self.follow_nodes(others);
             let generation = view.generation;
+            self.counts.see_generation(generation);
             let must_keep = self.with_state(|state| state.ownership.renewed(sent, view, now()));
             if must_keep || kept_at.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
                 match self.keep_claims(&engine, generation).await {
@@ -315,6 +356,7 @@ impl ClusterNode {
                 kept_at = Some(Instant::now());
                 self.with_state(|state| {
                     state.engine = Some(engine.clone());
+                    state.lost_since = None;
                     state.ownership.engine_ready(generation, now());
                 });
             }
@@ -425,51 +467,8 @@ impl LinkObserver for ClusterNode {
     }
 }
 
-impl Directory for NodeDirectory {
-    fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location {
-        if self.0.buried.load(Ordering::Relaxed) {
-            return Location::Unavailable(Reason::Moved);
-        }
-        let now = now();
-        self.0.with_state(|state| match state.ownership.locate(key, now) {
-            Place::Here => {
-                self.0.trace_decision(state, key, now);
-                Location::Here
-            }
-            Place::At(node) => match state.links.get(&node) {
-                Some(link) => Location::Elsewhere(link.room(waiter)),
-                None => Location::Unavailable(Reason::Unreachable),
-            },
-            Place::Unknown => {
-                state.waiters.entry(key.clone()).or_default().push(waiter.clone());
-                Location::Unknown
-            }
-            Place::Draining => Location::Unavailable(Reason::Moved),
-        })
-    }
-
-    fn may_decide(&self, key: &RoomKey) -> bool {
-        let now = now();
-        self.0.with_state(|state| {
-            let may_decide = state.ownership.claim(key, now).is_some();
-            if may_decide {
-                self.0.trace_decision(state, key, now);
-            }
-            may_decide
-        })
-    }
-
-    fn misplaced(&self, key: &RoomKey) {
-        self.0.with_state(|state| state.ownership.forget_place(key, now()));
-    }
-
-    fn removed(&self, key: &RoomKey) {
-        self.0.with_state(|state| state.ownership.release(key));
-    }
-}
-
 /// Returns the time of a clock that goes on while the machine sleeps, as leases do.
-fn now() -> Millis {
+pub(super) fn now() -> Millis {
     #[cfg(target_os = "linux")]
     {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

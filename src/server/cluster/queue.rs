@@ -59,6 +59,11 @@ impl LinkQueue {
         }
     }
 
+    /// Returns the length of what waits, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().frames.len()
+    }
+
     /// Returns true if connections that send over the link are to be held.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)

@@ -15,7 +15,7 @@ use crate::server::cluster::ClusterNode;
 use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::refusals::Refusals;
-use crate::server::telemetry::{Activity, Telemetry};
+use crate::server::telemetry::{Activity, ClusterReport, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -131,6 +131,26 @@ impl Shared {
             node.close_all_rooms();
             node.leave().await;
         }
+    }
+
+    /// Returns the state of this node of a cluster; `None` if the server is none.
+    pub(in crate::server) fn cluster_report(&self) -> Option<ClusterReport> {
+        #[cfg(feature = "cluster")]
+        return self.cluster.get().map(|node| node.status());
+        #[cfg(not(feature = "cluster"))]
+        None
+    }
+
+    /// Returns a line that says that new clients are served, as far as a cluster is concerned.
+    ///
+    /// # Errors
+    /// They are not, for the reason in the line.
+    pub(in crate::server) fn cluster_readiness(&self) -> Result<&'static str, &'static str> {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.cluster.get() {
+            return node.readiness();
+        }
+        Ok("ready\n")
     }
 
     /// Begins the shutdown: connections close, and no wait for it stays pending.

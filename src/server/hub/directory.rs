@@ -7,9 +7,14 @@
 
 use std::fmt;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::Outbox;
 use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey, RoomRole};
+
+/// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
+/// rooms are usable again before.
+pub(in crate::server) const PLACE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The places of the rooms of a cluster.
 pub trait Directory: fmt::Debug + Send + Sync {
@@ -17,6 +22,11 @@ pub trait Directory: fmt::Debug + Send + Sync {
     ///
     /// Called while part of the hub is locked, so that it must neither wait nor use the hub.
     fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location;
+
+    /// Returns the longest time that a connection waits for a room whose place is unknown.
+    fn place_timeout(&self) -> Duration {
+        PLACE_TIMEOUT
+    }
 
     /// Returns true if this node still decides about a room that it had.
     fn may_decide(&self, key: &RoomKey) -> bool;

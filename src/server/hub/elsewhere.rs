@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::directory::PLACE_TIMEOUT;
 use super::membership::{Applied, Membership};
 use super::outbox::Admission;
 use super::pressure::{Pressure, PressureCause};
@@ -13,10 +14,6 @@ use super::{Directory, Hold, Location, Outbox};
 use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
 use crate::server::clock;
 use crate::server::memory::MemoryBudget;
-
-/// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
-/// rooms are usable again before.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Bytes of commands that are put off while a client is read. It is not read any more when there are more.
 const MAX_DEFERRED: usize = 64 * 1024;
@@ -40,8 +37,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn new(asked: Option<(Arc<RoomCell>, bool)>) -> Self {
-        let deadline = clock::now() + PLACE_TIMEOUT;
+    fn new(asked: Option<(Arc<RoomCell>, bool)>, timeout: Duration) -> Self {
+        let deadline = clock::now() + timeout;
         Waiting { asked, entry: None, misplaced: 0, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
     }
 
@@ -138,7 +135,8 @@ impl Membership {
     /// Waits until the place of the room `key` is known.
     #[cold]
     pub(super) fn wait_for_place(&mut self, key: RoomKey, command: Command) {
-        let mut waiting = Waiting::new(None);
+        let timeout = self.hub.directory.get().map_or(PLACE_TIMEOUT, |directory| directory.place_timeout());
+        let mut waiting = Waiting::new(None, timeout);
         waiting.defer(Some(key), command);
         self.uncommon.get_or_insert_default().waiting = Some(Box::new(waiting));
     }
@@ -163,7 +161,7 @@ impl Membership {
     }
 
     fn wait_for_answer(&mut self, cell: Arc<RoomCell>, entry: Option<Command>, keep_other_rooms: bool) {
-        let waiting = Waiting { entry, ..Waiting::new(Some((cell, keep_other_rooms))) };
+        let waiting = Waiting { entry, ..Waiting::new(Some((cell, keep_other_rooms)), PLACE_TIMEOUT) };
         self.uncommon.get_or_insert_default().waiting = Some(Box::new(waiting));
         // The answer may be there already.
         self.finish_wait();

@@ -5,6 +5,7 @@
 //! [`render`] turns into a [`Format`].
 
 mod activity;
+mod cluster_report;
 mod counts;
 mod json;
 mod limit_counts;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use activity::Activity;
+pub use cluster_report::{ClaimCounts, ClusterReport, OtherNodeReport};
 pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
 use limit_counts::LimitCounts;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer};
 
 use super::{
-    ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport, Recognition, Telemetry,
-    UnixSeconds,
+    ClusterReport, ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport, Recognition,
+    Telemetry, UnixSeconds,
 };
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
 use crate::server::bridge::BridgeReport;
@@ -65,6 +65,9 @@ pub struct Report {
     /// Lines that the log does not have, if the program counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReport>,
+    /// The node of a cluster, if the server is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterReport>,
     /// The rooms.
     pub rooms: RoomsReport,
     /// The bridge between the generations of clients, if there can be one.
@@ -237,6 +240,7 @@ impl Report {
             refused: Vec::new(),
             all: false,
             log: None,
+            cluster: None,
             rooms: RoomsReport::default(),
             bridge: None,
             connection_list: None,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::UnixSeconds;
+use super::cluster_report::push_cluster;
 use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
 use crate::server::bridge::BridgeReport;
 
@@ -34,6 +35,9 @@ pub(super) fn render(report: &Report) -> String {
     push_rooms(&mut out, &report.rooms);
     if let Some(bridge) = &report.bridge {
         push_bridge(&mut out, bridge);
+    }
+    if let Some(cluster) = &report.cluster {
+        push_cluster(&mut out, cluster);
     }
     let reached = report.limits.iter().filter(|(_, count)| *count > 0);
     let reached: Vec<String> =

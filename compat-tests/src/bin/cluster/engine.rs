@@ -102,6 +102,7 @@ fn entry(address: &str) -> NodeEntry {
         public_key: vec![1, 2, 3],
         version: "22.0.0".to_owned(),
         name: "a node".to_owned(),
+        rooms: 0,
     }
 }
 

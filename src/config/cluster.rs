@@ -1,0 +1,275 @@
+//! Settings of a cluster: several servers with common rooms.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::ConfigError;
+use super::parse::ValueError;
+use super::redact::without_password;
+
+/// Name of a cluster.
+pub const DEFAULT_CLUSTER_NAME: &str = "sigver";
+
+/// Longest name of a cluster or a node, in bytes.
+const MAX_NAME: usize = 64;
+
+/// Settings of a cluster. By default the server is in none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterConfig {
+    /// URL of the engine. Without one, the server is in no cluster, and the other settings have no effect.
+    pub url: Option<EngineUrl>,
+    /// File with the password for the engine, in place of one in the URL.
+    pub password_file: Option<PathBuf>,
+    /// Name of the cluster in the engine. See [`DEFAULT_CLUSTER_NAME`].
+    pub name: String,
+    /// Host, or host and port, at which the other nodes reach this one. By default the address from which
+    /// this machine reaches the engine.
+    pub node_address: Option<NodeAddress>,
+    /// Port for the other nodes. By default the one after that for clients.
+    pub node_port: Option<u16>,
+    /// Name of the node for people. By default that of the machine.
+    pub node_name: Option<String>,
+    /// Consequence of an engine that does not answer.
+    pub engine_loss: EngineLoss,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        ClusterConfig {
+            url: None,
+            password_file: None,
+            name: DEFAULT_CLUSTER_NAME.to_owned(),
+            node_address: None,
+            node_port: None,
+            node_name: None,
+            engine_loss: EngineLoss::default(),
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// [`ConfigError::NodeWithoutCluster`].
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let ClusterConfig { url, password_file, name: _, node_address, node_port, node_name, engine_loss: _ } =
+            self;
+        let given = [
+            ("cluster-password-file", password_file.is_some()),
+            ("node-address", node_address.is_some()),
+            ("node-port", node_port.is_some()),
+            ("node-name", node_name.is_some()),
+        ];
+        if url.is_none()
+            && let Some((option, _)) = given.iter().find(|(_, is_given)| *is_given)
+        {
+            return Err(ConfigError::NodeWithoutCluster(option));
+        }
+        Ok(())
+    }
+
+    /// Returns the long names of all options of a cluster, each with true if its value differs in `other`.
+    pub(super) fn differences(&self, other: &ClusterConfig) -> [(&'static str, bool); 7] {
+        // Taken apart, so that a new setting does not compile until it has a name here.
+        let ClusterConfig { url, password_file, name, node_address, node_port, node_name, engine_loss } =
+            self;
+        [
+            ("cluster", *url != other.url),
+            ("cluster-password-file", *password_file != other.password_file),
+            ("cluster-name", *name != other.name),
+            ("node-address", *node_address != other.node_address),
+            ("node-port", *node_port != other.node_port),
+            ("node-name", *node_name != other.node_name),
+            ("engine-loss", *engine_loss != other.engine_loss),
+        ]
+    }
+}
+
+/// URL of the engine, which may have a password. `Debug` and `Display` do not show that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EngineUrl(String);
+
+impl EngineUrl {
+    /// Parses `redis://…`, `rediss://…`, `redis+sentinel://…` or `rediss+sentinel://…`.
+    ///
+    /// # Errors
+    /// The text is none of these.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let error = || {
+            ValueError::Word(
+                "redis://[user[:password]@]host[:port], rediss://… for TLS, or \
+                 redis+sentinel://host[:port],…/primary",
+            )
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(error)?;
+        let is_known = matches!(scheme, "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel");
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let names_primary =
+            !scheme.ends_with("+sentinel") || host.split_once('/').is_some_and(|(_, name)| !name.is_empty());
+        if !is_known || host.is_empty() || host.starts_with([':', '/']) || !names_primary {
+            return Err(error());
+        }
+        Ok(EngineUrl(text.to_owned()))
+    }
+
+    /// Returns the URL, with its password.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_password(&self.0))
+    }
+}
+
+impl fmt::Debug for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EngineUrl({self})")
+    }
+}
+
+/// Host and port at which other nodes reach this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// Name or address; an IPv6 address without brackets.
+    pub host: String,
+    /// Port, if one is given.
+    pub port: Option<u16>,
+}
+
+impl NodeAddress {
+    /// Parses a host, or a host and a port: `10.0.0.5`, `[fd00::5]:8001`, `a.example.org:8001`.
+    ///
+    /// # Errors
+    /// The text is none of these.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let error =
+            || ValueError::Word("a host, or a host and a port, such as 10.0.0.5:8001 or [fd00::5]:8001");
+        let (host, port) = if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            (text, None)
+        } else if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(error)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| error())?;
+            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(error)?) })
+        } else {
+            text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
+        };
+        let port = port.map(|port| port.parse().map_err(|_| error())).transpose()?;
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+            return Err(error());
+        }
+        Ok(NodeAddress { host: host.to_owned(), port })
+    }
+}
+
+/// Consequence of an engine that does not answer for longer than a restart of it takes. Whatever it is, no
+/// room is opened without the engine: another node might open the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum EngineLoss {
+    /// Existing rooms go on; a client that would open a room waits some seconds for the engine.
+    Continue,
+    /// Existing rooms go on; a client that would open a room is closed soon.
+    #[default]
+    RefuseNew,
+    /// The rooms of the node are closed as well, and the node reports that it is not ready.
+    Close,
+}
+
+impl EngineLoss {
+    /// Returns the name as an operator writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineLoss::Continue => "continue",
+            EngineLoss::RefuseNew => "refuse-new",
+            EngineLoss::Close => "close",
+        }
+    }
+
+    /// Parses a [name](Self::name).
+    ///
+    /// # Errors
+    /// The text is no name.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let all = [EngineLoss::Continue, EngineLoss::RefuseNew, EngineLoss::Close];
+        let found = all.into_iter().find(|loss| loss.name() == text);
+        found.ok_or(ValueError::Word("continue, refuse-new, or close"))
+    }
+}
+
+/// Parses a name of a cluster or a node, which is part of keys and lines.
+///
+/// # Errors
+/// The text is empty, long, or has other characters than letters, digits, `.`, `_` and `-`.
+pub(crate) fn parse_name(text: &str) -> Result<String, ValueError> {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_valid) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::Word("a name of up to 64 letters, digits, '.', '_' and '-'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_shown_without_their_password() {
+        for (url, shown) in [
+            ("redis://127.0.0.1", "redis://127.0.0.1"),
+            (
+                "rediss://node:s3/c:r@et@redis.example.org:6380/2",
+                "rediss://node:***@redis.example.org:6380/2",
+            ),
+            ("redis://:secret@h", "redis://:***@h"),
+            ("redis+sentinel://u:p@a,b:1,c/main", "redis+sentinel://u:***@a,b:1,c/main"),
+        ] {
+            let parsed = EngineUrl::parse(url).unwrap();
+            assert_eq!((parsed.as_str(), parsed.to_string().as_str()), (url, shown));
+            assert!(!format!("{parsed:?}").contains("secret"));
+        }
+        for url in
+            ["", "127.0.0.1", "http://a", "redis://", "redis://u:p@", "redis://:6379", "redis+sentinel://a,b"]
+        {
+            assert!(EngineUrl::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn node_addresses_are_hosts_with_or_without_a_port() {
+        for (text, host, port) in [
+            ("10.0.0.5", "10.0.0.5", None),
+            ("10.0.0.5:8001", "10.0.0.5", Some(8001)),
+            ("fd00::5", "fd00::5", None),
+            ("[fd00::5]", "fd00::5", None),
+            ("[fd00::5]:8001", "fd00::5", Some(8001)),
+            ("a.example.org:1", "a.example.org", Some(1)),
+        ] {
+            assert_eq!(NodeAddress::parse(text).unwrap(), NodeAddress { host: host.to_owned(), port });
+        }
+        for text in ["", ":1", "a:", "a:x", "a:70000", "[a]:1", "[::1", "[::1]1", "a b", "ws://a"] {
+            assert!(NodeAddress::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_of_a_node_need_a_cluster() {
+        let config = ClusterConfig { node_port: Some(1), ..ClusterConfig::default() };
+        assert_eq!(config.check(), Err(ConfigError::NodeWithoutCluster("node-port")));
+        let url = Some(EngineUrl::parse("redis://h").unwrap());
+        assert_eq!(ClusterConfig { url, ..config }.check(), Ok(()));
+        assert_eq!(ClusterConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn names_fit_into_keys() {
+        assert_eq!(parse_name("a.B_c-1").unwrap(), "a.B_c-1");
+        for name in ["", "a b", "a}", "ä", &"x".repeat(65)] {
+            assert!(parse_name(name).is_err(), "{name}");
+        }
+    }
+}

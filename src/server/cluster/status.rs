@@ -1,0 +1,162 @@
+//! The state of a node for people, and the loss of the engine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::node::ClusterNode;
+use crate::config::EngineLoss;
+use crate::protocol::cluster::{ClaimResult, Generation, Millis};
+use crate::server::telemetry::{ClaimCounts, ClusterReport, OtherNodeReport};
+
+/// Time for which the engine may be away without a consequence: a restart or a failover of it.
+const LOSS_TIMEOUT: Millis = 8_000;
+/// Longest wait of a connection for a room while the engine is lost: other nodes have answered by then.
+const LOST_PLACE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Number of ticks over which rooms are closed when the engine is lost.
+const CLOSE_TICKS: usize = 30;
+
+/// Counts of a node.
+#[derive(Debug, Default)]
+pub(super) struct NodeCounts {
+    granted: AtomicU64,
+    held: AtomicU64,
+    wait: AtomicU64,
+    failed: AtomicU64,
+    rooms_lost: AtomicU64,
+    generation: AtomicU64,
+    generation_changes: AtomicU64,
+}
+
+impl NodeCounts {
+    /// Counts the answer to a claim; `None` if there was none.
+    pub(super) fn count_claim(&self, result: Option<ClaimResult>) {
+        let count = match result {
+            Some(ClaimResult::Granted) => &self.granted,
+            Some(ClaimResult::Held(..)) => &self.held,
+            Some(ClaimResult::Wait(_) | ClaimResult::OtherGeneration) => &self.wait,
+            None => &self.failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a room that the node lost.
+    pub(super) fn count_lost_room(&self) {
+        self.rooms_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of the data that the engine has.
+    pub(super) fn see_generation(&self, generation: Generation) {
+        let before = self.generation.swap(generation, Ordering::Relaxed);
+        if before != 0 && before != generation {
+            self.generation_changes.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("Redis has lost its data, or may have: new rooms wait some seconds");
+        }
+    }
+
+    fn claims(&self) -> ClaimCounts {
+        ClaimCounts {
+            granted: self.granted.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
+            wait: self.wait.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl ClusterNode {
+    /// Sets the consequence of a lost engine. By default, new rooms are refused.
+    pub fn set_engine_loss(&self, loss: EngineLoss) {
+        // The first one stays.
+        let _ = self.engine_loss.set(loss);
+    }
+
+    fn engine_loss(&self) -> EngineLoss {
+        self.engine_loss.get().copied().unwrap_or_default()
+    }
+
+    /// Returns the time since which the engine does not answer, or has not all claims.
+    fn lost_for(&self) -> Option<Millis> {
+        self.state.lock().lost_since.map(|since| super::node::now().saturating_sub(since))
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost_for().is_some_and(|time| time >= LOSS_TIMEOUT)
+    }
+
+    /// Returns the longest time that a connection waits for a room whose place is unknown, if it is another
+    /// one than usual.
+    pub(super) fn lost_place_timeout(&self) -> Option<Duration> {
+        (self.engine_loss() != EngineLoss::Continue && self.is_lost()).then_some(LOST_PLACE_TIMEOUT)
+    }
+
+    /// Closes rooms while the engine is lost, if it is to be so. To be called at each tick.
+    pub(super) fn close_if_lost(&self) {
+        if self.engine_loss() != EngineLoss::Close || !self.is_lost() {
+            return;
+        }
+        let rooms = self.own_names();
+        rooms.iter().take(rooms.len().div_ceil(CLOSE_TICKS)).for_each(|room| self.close_room(room));
+    }
+
+    /// Returns a line that says that the node takes connections.
+    ///
+    /// # Errors
+    /// It does not, for the reason in the line.
+    pub fn readiness(&self) -> Result<&'static str, &'static str> {
+        if self.buried() {
+            return Err("not ready: another process has the address of this node\n");
+        }
+        let may_decide = self.report().may_decide;
+        match self.lost_for() {
+            None => Ok("ready\n"),
+            Some(_) if !may_decide => {
+                Err("not ready: Redis does not answer, and this node may not decide about rooms\n")
+            }
+            Some(time) if self.engine_loss() == EngineLoss::Close && time >= LOSS_TIMEOUT => {
+                Err("not ready: Redis does not answer, and rooms are closed (--engine-loss close)\n")
+            }
+            // Not an error: all nodes at once would be taken out of the load balancer, and with them the
+            // rooms that go on.
+            Some(_) => Ok("ready, but Redis does not answer: rooms go on, new ones have to wait\n"),
+        }
+    }
+
+    /// Returns the state of the node, for people.
+    pub fn status(&self) -> ClusterReport {
+        let report = self.report();
+        let state = self.state.lock();
+        let others = report.others.into_iter().map(|(id, node_name, linked)| {
+            let (entry, link) = (state.entries.get(&id), state.links.get(&id));
+            OtherNodeReport {
+                node: format!("{:016x}", id.0),
+                node_name,
+                version: entry.map(|entry| entry.version.clone()).unwrap_or_default(),
+                linked,
+                rooms: entry.map_or(0, |entry| entry.rooms as u64),
+                far: link.map_or(0, |link| link.sessions() as u64),
+                queue_bytes: link.map_or(0, |link| link.queue.len() as u64),
+            }
+        });
+        let mut nodes: Vec<_> = others.collect();
+        nodes.sort_by(|one, other| (&one.node_name, &one.node).cmp(&(&other.node_name, &other.node)));
+        let lost_for = state.lost_since.map(|since| super::node::now().saturating_sub(since));
+        ClusterReport {
+            name: self.cluster_name().to_owned(),
+            node: format!("{:016x}", self.id.0),
+            node_name: self.node_name().to_owned(),
+            engine_up: lost_for.is_none(),
+            engine_lost_seconds: lost_for.map(|time| time / 1_000),
+            engine_loss: self.engine_loss().name(),
+            generation_changes: self.counts.generation_changes.load(Ordering::Relaxed),
+            may_decide: report.may_decide,
+            rooms: report.rooms as u64,
+            rooms_lost: self.counts.rooms_lost.load(Ordering::Relaxed),
+            claims: self.counts.claims(),
+            far: report.far as u64,
+            guests: report.guests as u64,
+            waiting: state.waiters.values().map(|waiters| waiters.len() as u64).sum(),
+            link_cuts: self.links.get().map_or(0, |links| links.cuts()),
+            nodes,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The start of a gateway as a node of a cluster.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokio::net::UdpSocket;
+
+use crate::config::redact::displayed_path;
+use crate::config::{ClusterConfig, Config};
+use crate::server::cluster::{EngineAddress, EngineError, NodeSettings};
+
+/// Longest file with a password, in bytes.
+const MAX_PASSWORD_FILE: u64 = 64 * 1024;
+
+/// Failure to start a node of a cluster.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The file with the password cannot be read.
+    #[error("cannot read the file of --cluster-password-file, {path}: {source}", path = displayed_path(path))]
+    PasswordFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The URL of the engine cannot be used.
+    #[error("cannot use --cluster: {0}")]
+    Engine(#[from] EngineError),
+    /// There is no port for clients, after which that for nodes could be.
+    #[error("a server without a TCP port for clients needs '--node-port <number>' with '--cluster <url>'")]
+    NoPort,
+    /// The address of this machine is not known.
+    #[error("cannot find out where other nodes reach this one ({0}): add '--node-address <host>'")]
+    NoAddress(#[source] io::Error),
+    /// The port for nodes cannot be listened on.
+    #[error("cannot listen on {address} for other nodes: {source}")]
+    Listen {
+        /// Address and port.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// Returns the engine of the configuration; `None` if there is none.
+///
+/// # Errors
+/// The password cannot be read, or the URL cannot be used.
+pub(super) fn engine(config: &ClusterConfig) -> Result<Option<EngineAddress>, ClusterError> {
+    let Some(url) = &config.url else { return Ok(None) };
+    let password = config.password_file.as_deref().map(read_password).transpose()?;
+    Ok(Some(EngineAddress::parse(url.as_str(), &config.name, password.as_deref())?))
+}
+
+/// Returns the settings of the node; `None` if the gateway is none. `port` is the first TCP port for clients.
+///
+/// # Errors
+/// The engine cannot be used, or the address of the node is not known.
+pub(super) async fn node_settings(
+    config: &Config,
+    port: Option<u16>,
+) -> Result<Option<NodeSettings>, ClusterError> {
+    let Some(engine) = engine(&config.cluster)? else { return Ok(None) };
+    let ClusterConfig { node_address, node_port, node_name, .. } = &config.cluster;
+    // A port that the system chose has no neighbour that is known to be free.
+    let next = || match config.listen.first() {
+        Some(crate::config::ListenAddress::Tcp { port: 0, .. }) => Some(0),
+        _ => port?.checked_add(1),
+    };
+    let given = node_address.as_ref().and_then(|address| address.port);
+    let listen_port = node_port.or(given).or_else(next).ok_or(ClusterError::NoPort)?;
+    let (host, listen) = match node_address {
+        Some(address) => (address.host.clone(), IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        None => {
+            let address = local_address(&engine).await.map_err(ClusterError::NoAddress)?;
+            (address.to_string(), address)
+        }
+    };
+    let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
+    let address = format!("{}{host}{}:{}", brackets.0, brackets.1, given.unwrap_or(listen_port));
+    Ok(Some(NodeSettings {
+        engine,
+        address,
+        listen: SocketAddr::new(listen, listen_port),
+        name: node_name.clone().unwrap_or_else(machine_name),
+        max_message: config.max_message,
+    }))
+}
+
+fn read_password(path: &Path) -> Result<String, ClusterError> {
+    use io::Read as _;
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text));
+    read.map_err(|source| ClusterError::PasswordFile { path: path.to_owned(), source })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Returns the address from which this machine reaches the engine. Nothing is sent.
+async fn local_address(engine: &EngineAddress) -> io::Result<IpAddr> {
+    let Some((host, port)) = engine.first_server() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
+    let mut error = io::Error::from(io::ErrorKind::NotFound);
+    for server in tokio::net::lookup_host((host, port)).await? {
+        let any: IpAddr =
+            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        match socket.connect(server).await {
+            Ok(()) => return Ok(socket.local_addr()?.ip()),
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
+}
+
+/// Returns the name of the machine, without characters that would end it in a line.
+fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EngineUrl, ListenAddress, NodeAddress};
+
+    fn config(url: &str) -> Config {
+        let mut config = Config::default().with_address("127.0.0.1", 8000);
+        config.cluster.url = Some(EngineUrl::parse(url).unwrap());
+        config
+    }
+
+    async fn settings(config: &Config) -> NodeSettings {
+        node_settings(config, Some(8000)).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn node_listens_where_it_reaches_the_engine() {
+        let mut config = config("redis://127.0.0.1:6379");
+        let found = settings(&config).await;
+        assert_eq!(
+            (found.address.as_str(), found.listen),
+            ("127.0.0.1:8001", "127.0.0.1:8001".parse().unwrap())
+        );
+        assert!(!found.name.is_empty() && !found.name.contains(' '));
+        config.cluster.node_port = Some(9000);
+        assert_eq!(settings(&config).await.address, "127.0.0.1:9000");
+        config.cluster.node_address = Some(NodeAddress::parse("[fd00::5]:700").unwrap());
+        let found = settings(&config).await;
+        assert_eq!((found.address.as_str(), found.listen), ("[fd00::5]:700", "[::]:9000".parse().unwrap()));
+        config.listen = vec![ListenAddress::Tcp { host: String::new(), port: 0 }];
+        (config.cluster.node_port, config.cluster.node_address) = (None, None);
+        assert_eq!(settings(&config).await.address, "127.0.0.1:0");
+        config.listen = vec![ListenAddress::Unix("/x".into())];
+        let error = node_settings(&config, None).await.unwrap_err();
+        assert!(error.to_string().contains("--node-port"), "{error}");
+        config.cluster.url = None;
+        assert!(node_settings(&config, None).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn missing_password_file_is_named() {
+        let mut config = config("redis://h");
+        config.cluster.password_file = Some("/nonexistent/password".into());
+        let error = engine(&config.cluster).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cannot read the file of --cluster-password-file, /nonexistent/password: "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! The state of a node of a cluster, as part of the status.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// The state of a node of a cluster.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct ClusterReport {
+    /// Name of the cluster.
+    pub name: String,
+    /// Id of the node, which each process draws at its start.
+    pub node: String,
+    /// Name of the node for people.
+    pub node_name: String,
+    /// True if the engine answers, and has all rooms of the node.
+    pub engine_up: bool,
+    /// Time since which it does not, in seconds.
+    pub engine_lost_seconds: Option<u64>,
+    /// Consequence of the loss of the engine: the value of `--engine-loss`.
+    pub engine_loss: &'static str,
+    /// Times that the engine had lost its data, or may have: a restart, a failover.
+    pub generation_changes: u64,
+    /// True if the node may decide about its rooms.
+    pub may_decide: bool,
+    /// Rooms that the node has.
+    pub rooms: u64,
+    /// Rooms that the node lost, and closed.
+    pub rooms_lost: u64,
+    /// Claims to rooms that were sent to the engine, by its answer.
+    pub claims: ClaimCounts,
+    /// Connections here in rooms of other nodes.
+    pub far: u64,
+    /// Connections of other nodes in rooms here.
+    pub guests: u64,
+    /// Connections that wait for the place of their room.
+    pub waiting: u64,
+    /// Links to other nodes that were cut.
+    pub link_cuts: u64,
+    /// The other nodes.
+    pub nodes: Vec<OtherNodeReport>,
+}
+
+/// Claims by the answer of the engine.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct ClaimCounts {
+    /// The room belongs to this node.
+    pub granted: u64,
+    /// Another node has the room.
+    pub held: u64,
+    /// The room is not given away yet.
+    pub wait: u64,
+    /// The engine did not answer.
+    pub failed: u64,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct OtherNodeReport {
+    /// Id of the node.
+    pub node: String,
+    /// Name of the node for people.
+    pub node_name: String,
+    /// Version of its program.
+    pub version: String,
+    /// True if there is a link to it.
+    pub linked: bool,
+    /// Rooms that it has, as of its last renewal.
+    pub rooms: u64,
+    /// Connections here in its rooms.
+    pub far: u64,
+    /// Bytes that wait to be sent to it.
+    pub queue_bytes: u64,
+}
+
+/// Appends the state of the node as lines of text.
+pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
+    let engine = match cluster.engine_lost_seconds {
+        None => "Redis answers".to_owned(),
+        Some(seconds) => {
+            let rooms = if cluster.may_decide { "rooms go on" } else { "its rooms are closed" };
+            format!(
+                "REDIS DOES NOT ANSWER for {seconds} s: {rooms}, --engine-loss is {}",
+                cluster.engine_loss
+            )
+        }
+    };
+    let ClusterReport { name, node_name, rooms, far, guests, waiting, .. } = cluster;
+    let _ = writeln!(out, "cluster {name}: {} nodes, {engine}", cluster.nodes.len() + 1);
+    let _ =
+        write!(out, "  {node_name} (this one)  {rooms} rooms, {guests} connections of other nodes in them; ");
+    let _ = writeln!(out, "{far} connections in rooms of other nodes, {waiting} wait for a room");
+    for other in &cluster.nodes {
+        let link = if other.linked { "" } else { "; NO LINK TO IT" };
+        let OtherNodeReport { node_name, version, rooms, far, .. } = other;
+        let _ = writeln!(
+            out,
+            "  {node_name} (sigver {version})  {rooms} rooms; {far} connections from here{link}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_names_what_is_lost() {
+        let mut cluster = ClusterReport {
+            name: "blue".to_owned(),
+            node_name: "a".to_owned(),
+            engine_loss: "refuse-new",
+            may_decide: true,
+            rooms: 2,
+            ..ClusterReport::default()
+        };
+        cluster.nodes.push(OtherNodeReport { node_name: "b".to_owned(), ..OtherNodeReport::default() });
+        let text = |cluster: &ClusterReport| {
+            let mut out = String::new();
+            push_cluster(&mut out, cluster);
+            out
+        };
+        let healthy = text(&cluster);
+        assert!(
+            healthy.starts_with("cluster blue: 2 nodes, Redis answers\n  a (this one)  2 rooms, "),
+            "{healthy}"
+        );
+        assert!(healthy.ends_with("NO LINK TO IT\n"), "{healthy}");
+        cluster.engine_lost_seconds = Some(9);
+        assert!(text(&cluster).contains("REDIS DOES NOT ANSWER for 9 s: rooms go on"));
+        cluster.may_decide = false;
+        assert!(text(&cluster).contains("its rooms are closed"));
+    }
+}

@@ -46,6 +46,7 @@ impl Section {
             Section::Gateway => "More options, which earlier versions did not have",
             Section::Access => "Who may connect",
             Section::Cluster => "A cluster",
+            Section::Bridge => "Bridge between the generations of clients",
             Section::Limits => "Limits",
             Section::Signaller => "Options of signaller",
             Section::Earlier => "Options of earlier versions",

@@ -2,6 +2,7 @@
 //! the reference documentation are derived.
 
 mod access;
+mod bridge;
 mod cluster;
 
 use std::ffi::OsString;
@@ -42,6 +43,8 @@ pub(super) enum Section {
     Access,
     /// Several servers with common rooms.
     Cluster,
+    /// The bridge between the generations of clients.
+    Bridge,
     /// Limits of what clients may use.
     Limits,
     Signaller,
@@ -207,7 +210,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 62] = [
+pub(super) static OPTIONS: [OptionSpec; 66] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -311,6 +314,10 @@ pub(super) static OPTIONS: [OptionSpec; 62] = [
     cluster::NODE_PORT,
     cluster::NODE_NAME,
     cluster::ENGINE_LOSS,
+    bridge::BRIDGE,
+    bridge::BRIDGE_PUBLIC_ADDRESS,
+    bridge::BRIDGE_ROOMS,
+    bridge::BRIDGE_SOCKET,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),

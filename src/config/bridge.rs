@@ -43,13 +43,17 @@ impl BridgeConfig {
     }
 
     /// Checks the settings against each other.
-    pub(super) fn check(&self, transcode: bool) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, transcode: bool, in_cluster: bool) -> Result<(), ConfigError> {
         let is_given = !self.listen.is_empty()
             || !self.public_addresses.is_empty()
             || self.rooms != RoomPolicy::Partitioned;
+        if cfg!(not(feature = "bridge")) && !self.listen.is_empty() {
+            return Err(ConfigError::BridgeNotBuilt);
+        }
         match self.is_enabled() {
             false if is_given => Err(ConfigError::BridgeMissing),
             true if !transcode => Err(ConfigError::BridgeWithoutTranscoding),
+            true if in_cluster => Err(ConfigError::BridgeInCluster),
             true | false => Ok(()),
         }
     }
@@ -62,5 +66,52 @@ impl BridgeConfig {
             ("bridge-rooms", self.rooms != other.rooms),
             ("bridge-socket", self.socket != other.socket),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn check(configure: impl FnOnce(&mut Config)) -> Result<(), ConfigError> {
+        let mut config = Config::default();
+        configure(&mut config);
+        config.check()
+    }
+
+    #[test]
+    fn bridge_needs_what_it_cannot_work_without() {
+        let socket = || AdminSocketPath::At("bridge.sock".into());
+        assert_eq!(check(|config| config.bridge.socket = socket()), Ok(()));
+        let keys = RoomPolicy::PartitionedFor("x".parse().unwrap());
+        assert_eq!(check(|config| config.bridge.rooms = keys), Err(ConfigError::BridgeMissing));
+        let public = vec!["192.0.2.1".parse().unwrap()];
+        assert_eq!(check(|config| config.bridge.public_addresses = public), Err(ConfigError::BridgeMissing));
+        let error = check(|config| {
+            config.bridge.socket = socket();
+            config.transcode = false;
+        });
+        assert_eq!(error, Err(ConfigError::BridgeWithoutTranscoding));
+        let error = check(|config| {
+            config.bridge.socket = socket();
+            config.cluster.url = Some(crate::config::EngineUrl::parse("redis://localhost").unwrap());
+        });
+        assert_eq!(error, Err(ConfigError::BridgeInCluster));
+        let error = check(|config| {
+            config.bridge.socket = socket();
+            config.bridge.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        });
+        assert_eq!(error.is_ok(), cfg!(feature = "bridge"));
+    }
+
+    #[test]
+    fn keys_are_bridged_only_with_a_bridge() {
+        let mut config = Config::default();
+        assert!(!config.policy().is_bridged("k"));
+        config.bridge.socket = AdminSocketPath::At("bridge.sock".into());
+        assert!(config.policy().is_bridged("k"));
+        config.bridge.rooms = RoomPolicy::PartitionedFor("^b-".parse().unwrap());
+        assert!(config.policy().is_bridged("b-k") && !config.policy().is_bridged("k"));
     }
 }

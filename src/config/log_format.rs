@@ -1,7 +1,7 @@
 //! The form of the lines of the log.
 
 /// The form of the lines of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogFormat {

@@ -176,10 +176,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::PendingBelowMessage`], [`ConfigError::RateBelowMessage`],
-    /// [`ConfigError::MarginAboveMax`], [`ConfigError::BridgeMissing`],
-    /// [`ConfigError::BridgeWithoutTranscoding`], [`ConfigError::ProxyProtocolWithoutProxies`] and
-    /// [`ConfigError::NodeWithoutCluster`].
+    /// Any but those of [`TlsFiles::from_parts`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {
@@ -198,7 +195,7 @@ impl Config {
                 max: self.detection.silence.as_millis(),
             });
         }
-        self.bridge.check(self.transcode)?;
+        self.bridge.check(self.transcode, self.cluster.url.is_some())?;
         self.cluster.check()?;
         self.access.check()
     }
@@ -321,6 +318,12 @@ pub enum ConfigError {
          '--bridge-socket <path>'"
     )]
     BridgeMissing,
+    /// The program has no bridge that it could start.
+    #[error("'--bridge' needs a program that is built with the feature bridge: remove it")]
+    BridgeNotBuilt,
+    /// The rooms of one key can be at several nodes, which a bridge does not follow.
+    #[error("'--cluster' goes with no bridge: remove '--bridge' and '--bridge-socket'")]
+    BridgeInCluster,
     /// The bridge needs the translation of session descriptions.
     #[error("'--transcode off' goes with no bridge: remove it, or '--bridge' and '--bridge-socket'")]
     BridgeWithoutTranscoding,

@@ -1,5 +1,6 @@
 //! Parsers of the configuration's values, as an operator writes them. Their errors state the valid values.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -287,6 +288,24 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
         "off" => Ok(AdminSocketPath::Off),
         path => Ok(AdminSocketPath::At(path.into())),
     }
+}
+
+/// Parses the path of the socket of the bridge.
+pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
+    match text {
+        "" => Err(ValueError::Word("the path of a socket")),
+        path => Ok(AdminSocketPath::At(path.into())),
+    }
+}
+
+/// Parses an address for UDP: an IP address and a port.
+pub fn udp_address(text: &str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Word("an IP address and a port, such as 0.0.0.0:3478 or [::]:3478"))
+}
+
+/// Parses an IP address.
+pub fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Word("an IP address"))
 }
 
 /// Parses the form of the log.

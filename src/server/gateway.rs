@@ -129,6 +129,13 @@ impl Gateway {
             return Err(StartError::NoCluster);
         }
         let shared = Shared::new(&config);
+        let bridge = match config.bridge.is_enabled() {
+            false => None,
+            true => {
+                let paths = config.bridge.socket.candidates(&format!("bridge-{}", name(&addresses)));
+                Some(BridgeService::open(&config, &paths, &shared).await?)
+            }
+        };
         let auth = Verifier::load(&config.access.auth)?.map(Authenticator::new);
         let reloader =
             Reloader::new(config.clone(), Arc::clone(&shared), (tls.clone(), auth.clone()), times.clone());
@@ -152,13 +159,6 @@ impl Gateway {
             head_timeout: times.head,
             refusals: Arc::clone(&shared.refusals),
             access: AccessControl::new(&config.access, &shared, auth),
-        };
-        let bridge = match config.bridge.is_enabled() {
-            false => None,
-            true => {
-                let paths = config.bridge.socket.candidates(&format!("bridge-{}", name(&addresses)));
-                Some(BridgeService::open(&config.bridge, &paths, &shared).await?)
-            }
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let status = StatusService {

@@ -1,7 +1,8 @@
 //! The keys that are bridged, and what the bridge knows of their rooms: plain state, without a connection.
 //!
-//! A key is reported to the bridge once two of its rooms have a member, or a joiner is linked to a peer of
-//! the bridge, and from then on until no room of it has a member and the bridge has no entry open.
+//! A key is reported to the bridge once two of its rooms have a member, the bridge has an entry of it open,
+//! or a joiner is linked to a peer of the bridge, and from then on until no room of it has a member and the
+//! bridge has no entry open.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,7 +20,12 @@ pub(super) const MAX_REPORTED_KEYS: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct BridgedKeyTable {
     keys: HashMap<RoomKey, BridgedKey>,
-    reported: HashMap<RoomNumber, RoomKey>,
+    /// The keys by number, while a bridge is connected.
+    numbers: HashMap<RoomNumber, RoomKey>,
+    /// Groups whose entry the bridge has open, also in rooms of which no client is here any more or again.
+    entries: HashMap<RoomNumber, BTreeSet<MeshGroup>>,
+    /// Keys that are reported.
+    reported: usize,
     /// Number of the bridge that is connected.
     instance: Option<u32>,
     messages: Vec<BridgeMessage>,
@@ -29,11 +35,10 @@ pub(super) struct BridgedKeyTable {
 
 #[derive(Debug, Default)]
 struct BridgedKey {
-    /// Present while the key is reported.
+    /// Number at the bridge that is connected.
     number: Option<RoomNumber>,
+    is_reported: bool,
     members: BTreeMap<MeshGroup, Vec<ReportedMember>>,
-    /// Groups whose entry the bridge has open.
-    entries: BTreeSet<MeshGroup>,
     next_alias: u32,
 }
 
@@ -65,9 +70,10 @@ impl BridgedKeyTable {
         if members.is_empty() && !self.keys.contains_key(&key) {
             return;
         }
-        let bridged = self.keys.entry(key.clone()).or_default();
+        self.enter(&key);
+        let Some(bridged) = self.keys.get_mut(&key) else { return };
         let known = bridged.members.entry(group).or_default();
-        let number = bridged.number;
+        let number = bridged.number.filter(|_| bridged.is_reported);
         known.retain(|known| {
             let stays = members.contains(&known.peer);
             if let Some(room) = number.filter(|_| !stays) {
@@ -89,9 +95,7 @@ impl BridgedKeyTable {
         if known.is_empty() {
             bridged.members.remove(&group);
         }
-        if bridged.members.len() > 1 && bridged.number.is_none() {
-            self.report(&key);
-        }
+        self.report_if_needed(&key);
         self.forget_if_unused(&key);
     }
 
@@ -100,37 +104,43 @@ impl BridgedKeyTable {
         if self.instance.is_none() || !group.facts().some_joiners_accept_nobody {
             return false;
         }
-        let bridged = self.keys.get(&key.clone().with_partition(0));
-        bridged.is_some_and(|bridged| {
-            bridged.entries.contains(&group) || bridged.members.keys().any(|other| *other != group)
-        })
+        let key = key.clone().with_partition(0);
+        let entries = self.number_of(&key).and_then(|number| self.entries.get(&number));
+        let is_open = entries.is_some_and(|groups| groups.contains(&group));
+        is_open || self.keys.get(&key).is_some_and(|key| key.members.keys().any(|present| *present != group))
     }
 
     /// Returns the number of the key for a client that calls the bridge, and reports the key if it is not.
     pub(super) fn number_for_caller(&mut self, key: &RoomKey) -> Option<RoomNumber> {
         let key = key.clone().with_partition(0);
-        if self.keys.get(&key)?.number.is_none() {
+        let is_known = self.keys.contains_key(&key)
+            || self.number_of(&key).is_some_and(|number| self.entries.contains_key(&number));
+        if is_known {
+            self.enter(&key);
             self.report(&key);
         }
-        self.keys.get(&key)?.number
+        self.keys.get(&key).filter(|key| key.is_reported)?.number
     }
 
     /// Takes note that the bridge opened or closed an entry.
     pub(super) fn set_entry(&mut self, room: RoomNumber, group: MeshGroup, is_open: bool) {
-        let Some(key) = self.reported.get(&room).cloned() else { return };
-        if let Some(bridged) = self.keys.get_mut(&key) {
-            if is_open {
-                bridged.entries.insert(group);
-            } else {
-                bridged.entries.remove(&group);
+        if is_open && (self.entries.len() < MAX_REPORTED_KEYS || self.entries.contains_key(&room)) {
+            self.entries.entry(room).or_default().insert(group);
+        } else if let Some(groups) = self.entries.get_mut(&room) {
+            groups.remove(&group);
+            if groups.is_empty() {
+                self.entries.remove(&room);
             }
         }
-        self.forget_if_unused(&key);
+        if let Some(key) = self.numbers.get(&room).cloned() {
+            self.report_if_needed(&key);
+            self.forget_if_unused(&key);
+        }
     }
 
     /// Returns the client of an alias, and the text of its room's key.
     pub(super) fn target(&self, room: RoomNumber, group: MeshGroup, alias: u32) -> Option<(RoomKey, PeerId)> {
-        let key = self.reported.get(&room)?;
+        let key = self.numbers.get(&room)?;
         let members = self.keys.get(key)?.members.get(&group)?;
         let member = members.iter().find(|member| member.alias == alias)?;
         Some((key.clone(), member.peer))
@@ -140,10 +150,10 @@ impl BridgedKeyTable {
     pub(super) fn connect(&mut self, instance: u32) {
         self.disconnect();
         self.instance = Some(instance);
-        let several = |(_, bridged): &(&RoomKey, &BridgedKey)| bridged.members.len() > 1;
-        let keys: Vec<RoomKey> = self.keys.iter().filter(several).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<RoomKey> = self.keys.keys().cloned().collect();
         for key in keys {
-            self.report(&key);
+            self.enter(&key);
+            self.report_if_needed(&key);
         }
     }
 
@@ -151,10 +161,12 @@ impl BridgedKeyTable {
     pub(super) fn disconnect(&mut self) {
         self.instance = None;
         self.messages.clear();
-        self.reported.clear();
+        self.numbers.clear();
+        self.entries.clear();
+        self.reported = 0;
         self.keys.retain(|_, bridged| {
             bridged.number = None;
-            bridged.entries.clear();
+            bridged.is_reported = false;
             !bridged.members.is_empty()
         });
     }
@@ -170,24 +182,52 @@ impl BridgedKeyTable {
     }
 
     pub(super) fn counts(&self) -> BridgedKeyCounts {
-        let members = |key| self.keys.get(key).map_or(0, |key| key.members.values().map(Vec::len).sum());
-        BridgedKeyCounts { keys: self.reported.len(), members: self.reported.values().map(members).sum() }
+        let reported = self.keys.values().filter(|key| key.is_reported);
+        let members = reported.flat_map(|key| key.members.values()).map(Vec::len).sum();
+        BridgedKeyCounts { keys: self.reported, members }
+    }
+
+    /// Returns the number of a key at the bridge that is connected.
+    fn number_of(&self, key: &RoomKey) -> Option<RoomNumber> {
+        match self.keys.get(key).and_then(|key| key.number) {
+            Some(number) => Some(number),
+            None => self.instance.map(|instance| derived_number(instance, key)),
+        }
+    }
+
+    /// Adds a key if it is not there, and gives it a number while a bridge is connected.
+    fn enter(&mut self, key: &RoomKey) {
+        let number = self.number_of(key);
+        let bridged = self.keys.entry(key.clone()).or_default();
+        if bridged.number.is_none()
+            && let Some(mut number) = number
+        {
+            // Two keys with one number are rare.
+            while self.numbers.contains_key(&number) {
+                number = number.wrapping_add(1);
+            }
+            self.numbers.insert(number, key.clone());
+            bridged.number = Some(number);
+        }
+    }
+
+    fn report_if_needed(&mut self, key: &RoomKey) {
+        let Some(bridged) = self.keys.get(key).filter(|key| !key.members.is_empty()) else { return };
+        let has_entry = bridged.number.is_some_and(|number| self.entries.contains_key(&number));
+        if bridged.members.len() > 1 || has_entry {
+            self.report(key);
+        }
     }
 
     fn report(&mut self, key: &RoomKey) {
-        let (Some(instance), Some(bridged)) = (self.instance, self.keys.get_mut(key)) else { return };
-        if self.reported.len() >= MAX_REPORTED_KEYS {
+        let Some(bridged) = self.keys.get_mut(key).filter(|key| !key.is_reported) else { return };
+        let Some(room) = bridged.number else { return };
+        if self.reported >= MAX_REPORTED_KEYS {
             self.refused = self.refused.saturating_add(1);
             return;
         }
-        let mut hasher = DefaultHasher::new();
-        (instance, key.as_str()).hash(&mut hasher);
-        let mut room = (hasher.finish() >> 32) as RoomNumber;
-        while self.reported.contains_key(&room) {
-            room = room.wrapping_add(1);
-        }
-        self.reported.insert(room, key.clone());
-        bridged.number = Some(room);
+        self.reported = self.reported.saturating_add(1);
+        bridged.is_reported = true;
         for (&group, members) in &bridged.members {
             for member in members {
                 self.messages.push(BridgeMessage::Arrived { room, group, target: member.alias });
@@ -196,13 +236,22 @@ impl BridgedKeyTable {
     }
 
     fn forget_if_unused(&mut self, key: &RoomKey) {
-        let is_unused = |key: &BridgedKey| key.members.is_empty() && key.entries.is_empty();
-        if self.keys.get(key).is_some_and(is_unused)
-            && let Some(BridgedKey { number: Some(room), .. }) = self.keys.remove(key)
-        {
-            self.reported.remove(&room);
+        let Some(bridged) = self.keys.get(key).filter(|key| key.members.is_empty()) else { return };
+        if bridged.number.is_some_and(|number| self.entries.contains_key(&number)) {
+            return;
+        }
+        if let Some(BridgedKey { number, is_reported, .. }) = self.keys.remove(key) {
+            self.reported = self.reported.saturating_sub(is_reported.into());
+            number.map(|number| self.numbers.remove(&number));
         }
     }
+}
+
+/// Returns the number of a key, which is the same for each gateway.
+fn derived_number(instance: u32, key: &RoomKey) -> RoomNumber {
+    let mut hasher = DefaultHasher::new();
+    (instance, key.as_str()).hash(&mut hasher);
+    (hasher.finish() >> 32) as RoomNumber
 }
 
 #[cfg(test)]
@@ -285,7 +334,8 @@ mod tests {
                     }
                     Step::Caller(at) => {
                         let number = table.number_for_caller(&key(at));
-                        let has_any = members.iter().any(|((of, _), members)| *of == at && !members.is_empty());
+                        let has_any = entries.iter().any(|(of, _)| *of == at)
+                            || members.iter().any(|((of, _), members)| *of == at && !members.is_empty());
                         if is_connected && has_any {
                             reported.insert(at);
                         }
@@ -293,8 +343,7 @@ mod tests {
                     }
                     Step::Entry(at, group, is_open) => {
                         let group = MeshGroup::ALL[group];
-                        let number = table.keys.get(&key(at)).and_then(|key| key.number);
-                        if let Some(number) = number {
+                        if let Some(number) = table.number_of(&key(at)) {
                             table.set_entry(number, group, is_open);
                             if is_open { entries.insert((at, group)); } else { entries.remove(&(at, group)); }
                         }
@@ -317,14 +366,16 @@ mod tests {
                     let groups: Vec<MeshGroup> = MeshGroup::ALL.iter().copied()
                         .filter(|group| members.get(&(at, *group)).is_some_and(|members| !members.is_empty()))
                         .collect();
-                    if is_connected && groups.len() > 1 {
+                    let has_entries = entries.iter().any(|(of, _)| *of == at);
+                    if is_connected && (groups.len() > 1 || has_entries && !groups.is_empty()) {
                         reported.insert(at);
                     }
-                    if groups.is_empty() && !entries.iter().any(|(of, _)| *of == at) {
+                    if groups.is_empty() && !has_entries {
                         reported.remove(&at);
                         prop_assert!(!table.keys.contains_key(&key(at)), "a key without anyone is kept");
                     }
-                    let number = table.keys.get(&key(at)).and_then(|key| key.number);
+                    let known = table.keys.get(&key(at)).filter(|key| key.is_reported);
+                    let number = known.and_then(|key| key.number);
                     prop_assert_eq!(number.is_some(), reported.contains(&at));
                     for &group in MeshGroup::ALL {
                         let there: HashSet<u64> = bridge.targets.iter()
@@ -344,7 +395,9 @@ mod tests {
                     }
                 }
                 let rooms: BTreeSet<RoomNumber> = bridge.targets.iter().map(|(room, ..)| *room).collect();
-                prop_assert!(rooms.iter().all(|room| table.reported.contains_key(room)));
+                prop_assert!(rooms.iter().all(|room| table.numbers.contains_key(room)));
+                prop_assert_eq!(table.counts().keys, reported.len());
+                prop_assert_eq!(table.numbers.len(), if is_connected { table.keys.len() } else { 0 });
             }
         }
     }

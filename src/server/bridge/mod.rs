@@ -7,6 +7,8 @@ mod key_table;
 mod link;
 mod peers;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use super::conn::Shared;
 use super::hub::Hub;
 use super::listener::AcceptFailures;
 use super::unix_socket::{UnixSocket, UnixSocketError};
-use crate::config::BridgeConfig;
+use crate::config::Config;
 pub(in crate::server) use link::BridgeLink;
 use process::BridgeProcess;
 
@@ -97,7 +99,7 @@ impl BridgeService {
     /// # Errors
     /// No path is usable, or the program's own path is not known.
     pub(super) async fn open(
-        config: &BridgeConfig,
+        config: &Config,
         paths: &[PathBuf],
         shared: &Shared,
     ) -> Result<BridgeService, BridgeStartError> {
@@ -109,7 +111,7 @@ impl BridgeService {
             }
         }
         let socket = opened?;
-        let process = match config.listen.is_empty() {
+        let process = match config.bridge.listen.is_empty() {
             true => None,
             false => Some(BridgeProcess::new(config, socket.path()).map_err(BridgeStartError::Program)?),
         };

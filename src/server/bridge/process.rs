@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::config::BridgeConfig;
+use crate::config::Config;
 
 /// Shortest and longest time before the process is started again.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -19,7 +19,7 @@ const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Time in which the process has to end when the gateway stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A running process, which ends with the gateway.
 #[derive(Debug)]
@@ -34,12 +34,15 @@ impl BridgeProcess {
     ///
     /// # Errors
     /// The program's own path is not known.
-    pub(super) fn new(config: &BridgeConfig, socket: &Path) -> io::Result<Self> {
+    pub(super) fn new(config: &Config, socket: &Path) -> io::Result<Self> {
         let mut arguments: Vec<OsString> = vec!["bridge".into(), "--socket".into(), socket.into()];
-        for address in &config.listen {
+        let format: &'static str = config.log_format.into();
+        arguments.extend(["--log".into(), config.log.to_string().into()]);
+        arguments.extend(["--log-format".into(), format.into()]);
+        for address in &config.bridge.listen {
             arguments.extend(["--listen".into(), address.to_string().into()]);
         }
-        for address in &config.public_addresses {
+        for address in &config.bridge.public_addresses {
             arguments.extend(["--public-address".into(), address.to_string().into()]);
         }
         Ok(BridgeProcess { program: std::env::current_exe()?.into(), arguments, child: None })
@@ -71,6 +74,10 @@ impl BridgeProcess {
 
     fn start(&mut self) -> io::Result<&mut Child> {
         let mut command = Command::new(&self.program);
+        // The service manager is notified by the gateway alone.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"] {
+            command.env_remove(name);
+        }
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         Ok(self.child.insert(command.spawn()?))
     }
@@ -85,5 +92,42 @@ impl BridgeProcess {
             tracing::warn!("the bridge did not end in time");
         }
         self.child = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn process_is_started_again_and_ends_with_the_gateway() {
+        let file = std::env::temp_dir().join(format!("sigver-bridge-process-{}", std::process::id()));
+        let _ = fs::remove_file(&file);
+        // The first one fails; the second waits until it is asked to end.
+        let script = format!(
+            "trap 'echo ended >> {0}; exit 0' TERM; echo started >> {0}; \
+             test $(wc -l < {0}) -gt 1 || exit 1; while :; do sleep 0.05; done",
+            file.display()
+        );
+        let arguments = vec!["-c".into(), script.into()];
+        let mut process = BridgeProcess { program: "sh".into(), arguments, child: None };
+        let lines = || fs::read_to_string(&file).unwrap_or_default().lines().count();
+        let restarted = async {
+            while lines() < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let began = Instant::now();
+        tokio::select! {
+            () = process.supervise() => {}
+            result = tokio::time::timeout(Duration::from_secs(20), restarted) => result.unwrap(),
+        }
+        assert!(began.elapsed() >= RESTART_DELAYS.0);
+        process.stop().await;
+        assert_eq!(fs::read_to_string(&file).unwrap(), "started\nstarted\nended\n");
+        assert!(process.child.is_none());
+        fs::remove_file(&file).unwrap();
     }
 }

@@ -1,0 +1,159 @@
+//! Rooms, the bridge and its peers, used at the same time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::link::{BridgeLink, BridgeQueues, peer_protocol};
+use super::peers::BridgePeers;
+use crate::protocol::detect::{Policy, ProtocolSet, RoomPolicy};
+use crate::protocol::mesh::{BridgeCall, BridgeMessage, MeshGroup, RoomNumber};
+use crate::protocol::model::{
+    Command, Join, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey, SenderTag,
+    WhenEmpty,
+};
+use crate::server::hub::{Hub, Membership, Outbox};
+use crate::server::memory::MemoryBudget;
+use crate::server::telemetry::Telemetry;
+
+const STEPS: usize = 3000;
+
+fn bridged_hub() -> (Arc<Hub>, Arc<BridgeLink>) {
+    let policy = Policy { bridged: RoomPolicy::Partitioned, ..Policy::new(ProtocolSet::default().releases) };
+    let memory = MemoryBudget::new(usize::MAX);
+    let (hub, link) = (Hub::new(), BridgeLink::new(&Arc::new(policy), &memory, &Telemetry::new()));
+    hub.set_bridge(Arc::clone(&link) as _);
+    (hub, link)
+}
+
+fn key(text: usize, group: MeshGroup) -> RoomKey {
+    RoomKey::from(["a", "b", "c"][text]).with_partition(peer_protocol(group).partition_id())
+}
+
+/// Enters and leaves rooms as clients do.
+fn clients(hub: &Arc<Hub>, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut clients: Vec<Membership> = Vec::new();
+    for _ in 0..STEPS {
+        if clients.len() > 6 || !clients.is_empty() && rng.u8(..4) == 0 {
+            clients.swap_remove(rng.usize(..clients.len()));
+            continue;
+        }
+        let group = MeshGroup::ALL[rng.usize(..MeshGroup::ALL.len())];
+        let command = match rng.u8(..3) {
+            0 => Command::Open(Open { exclusive: false, keep_other_rooms: false }),
+            when => Command::Join(Join {
+                when_empty: if when == 1 { WhenEmpty::Refuse } else { WhenEmpty::BecomeMember },
+                choice: MemberChoice::Oldest,
+                rejoin: RejoinPolicy::KeepReceiving,
+            }),
+        };
+        let mut client = hub.register(Outbox::new(1 << 20));
+        client.enter(&key(rng.usize(..3), group), command);
+        let payload = Payload::Json(r#"{"offer":{"type":"offer","sdp":"v=0"}}"#.into());
+        let message = LinkMessage::Data { payload, last: false };
+        let sender = SenderTag::new(7, 6);
+        client.command(Command::Relay { to: Recipient::Member, message, sender });
+        clients.push(client);
+    }
+}
+
+/// Takes what the bridge is sent, and calls what it is told of. Returns what it knows at the end.
+fn bridge(
+    hub: &Arc<Hub>,
+    link: &Arc<BridgeLink>,
+    queues: &Arc<BridgeQueues>,
+    is_over: &AtomicBool,
+) -> (HashSet<(RoomNumber, MeshGroup, u32)>, u32) {
+    let (mut peers, mut known) = (BridgePeers::new(hub, link, queues), HashSet::new());
+    let (mut number, mut callers) = (0, 0);
+    loop {
+        let ends = is_over.load(Ordering::SeqCst);
+        peers.handle_events();
+        let mut received = queues.take_messages().unwrap();
+        while let Some(message) = BridgeMessage::take(&mut received).unwrap() {
+            match message {
+                BridgeMessage::Arrived { room, group, target } => {
+                    assert!(known.insert((room, group, target)));
+                    let call = BridgeCall { is_from_client: false, number };
+                    let offer = "v=0\r\n".to_owned();
+                    peers.handle(BridgeMessage::Call { call, room, group, target, offer }).unwrap();
+                    number += 1;
+                }
+                BridgeMessage::Departed { room, group, target } => {
+                    assert!(known.remove(&(room, group, target)));
+                }
+                BridgeMessage::Caller { call, .. } => {
+                    callers += 1;
+                    peers.handle(BridgeMessage::Answer { call, answer: "v=0\r\n".into() }).unwrap();
+                    peers.handle(BridgeMessage::End { call }).unwrap();
+                }
+                BridgeMessage::End { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if ends {
+            return (known, callers);
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn bridge_knows_nobody_and_no_room_is_left_when_all_clients_of_several_threads_have_left() {
+    let (hub, link) = bridged_hub();
+    let (queues, is_over) = (Arc::<BridgeQueues>::default(), AtomicBool::new(false));
+    link.connect(7, &queues);
+    let (known, callers) = std::thread::scope(|scope| {
+        let bridge = scope.spawn(|| bridge(&hub, &link, &queues, &is_over));
+        let clients: Vec<_> = (0..3)
+            .map(|seed| {
+                scope.spawn({
+                    let hub = &hub;
+                    move || clients(hub, seed)
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|thread| thread.join().unwrap());
+        is_over.store(true, Ordering::SeqCst);
+        bridge.join().unwrap()
+    });
+    assert_eq!(known, HashSet::new());
+    assert!(callers > 0, "no joiner called the bridge");
+    link.disconnect(&queues);
+    assert_eq!(hub.rooms(), 0);
+}
+
+#[test]
+fn bridge_lets_joiners_in_only_while_it_is_connected() {
+    let (hub, link) = bridged_hub();
+    let mut member = hub.register(Outbox::new(1 << 20));
+    member.enter(
+        &key(0, MeshGroup::Netflux4),
+        Command::Open(Open { exclusive: false, keep_other_rooms: false }),
+    );
+    let join = || {
+        let mut joiner = hub.register(Outbox::new(1 << 20));
+        let join = Join {
+            when_empty: WhenEmpty::Refuse,
+            choice: MemberChoice::Oldest,
+            rejoin: RejoinPolicy::KeepReceiving,
+        };
+        joiner.enter(&key(0, MeshGroup::Netflux1), Command::Join(join));
+        joiner
+    };
+    let mut last = Arc::<BridgeQueues>::default();
+    for is_connected in [false, true, false, true] {
+        if is_connected {
+            last = Arc::default();
+            link.connect(7, &last);
+        } else {
+            link.disconnect(&last);
+        }
+        let joiner = join();
+        assert_eq!(hub.rooms(), if is_connected { 2 } else { 1 });
+        drop(joiner);
+        drop(last.take_events());
+        assert_eq!(hub.rooms(), 1);
+    }
+}

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
 
 use crate::innocents::{connect, content, pair};
 use crate::ws::{Received, Ws, frame};
+use crate::{intruders, tls};
 use sigver::tools::bench::frame::{BINARY, PONG, TEXT};
 
 /// An attack.
@@ -66,6 +68,20 @@ pub(crate) enum Attack {
     EventStreams,
     /// Connections send pings as fast as they can
     Pings,
+    /// Many connections send pings, and read nothing of the pongs
+    UnreadPings,
+    /// Many event streams of which nothing is read get contents of 30 kB
+    UnreadStreams,
+    /// Many event streams with a request behind each, whose clients leave
+    LeftStreams,
+    /// Connections open one key after the other
+    Keys,
+    /// Many connections begin a TLS handshake, and others make whole ones; the innocents have TLS, too
+    HalfHandshakes,
+    /// Connections send messages to guessed ids of links and event streams
+    GuessedIds,
+    /// Connections open the key of another client, and try to replace a member (--replace-members off)
+    TakeOver,
     /// Pairs connect and leave as fast as they can
     Churn,
 }
@@ -76,7 +92,7 @@ pub(crate) enum Attack {
 pub(crate) struct Told(pub(crate) BTreeMap<String, (usize, f64)>);
 
 /// Where and how much.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) server: SocketAddr,
     /// Number of connections that send as fast as they can.
@@ -84,6 +100,8 @@ pub(crate) struct Target {
     /// Number of connections that hold something, or members of a crowd.
     pub(crate) crowd: usize,
     pub(crate) stop: Arc<AtomicBool>,
+    /// What connects to the server, if it serves TLS.
+    pub(crate) tls: Option<TlsConnector>,
 }
 
 pub(crate) type Ends = JoinSet<Result<(String, f64)>>;
@@ -331,6 +349,12 @@ impl Attack {
                     ends.spawn(target.clone().flood(joiner, flood));
                 }
             }
+            Attack::GuessedIds => intruders::guess_ids(target, ends).await?,
+            Attack::TakeOver => intruders::take_over(target, ends).await?,
+            Attack::HalfHandshakes => {
+                let connector = target.tls.as_ref().context("a server without TLS")?;
+                tls::start(target, connector, ends).await?;
+            }
             _ => self.start_crowd(target, ends).await?,
         }
         Ok(())
@@ -338,7 +362,7 @@ impl Attack {
 }
 
 /// Sends `bytes` and reads nothing until the end. Small ones once a second.
-async fn write_only(mut ws: Ws, bytes: Vec<u8>, target: Target) -> Result<String> {
+pub(crate) async fn write_only(mut ws: Ws, bytes: Vec<u8>, target: Target) -> Result<String> {
     while !target.stopped() {
         let write = tokio::time::timeout(Duration::from_millis(500), ws.stream.write_all(&bytes)).await;
         if let Ok(Err(_)) = write {
@@ -376,7 +400,7 @@ fn link_of(content: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a content message of sigver 20 from a member to a joiner.
-fn answer(link: &[u8], data: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(link: &[u8], data: &[u8]) -> Vec<u8> {
     use sigver::tools::protobuf::{delimited, number};
     delimited(2, &[&number(1, 0)[..], &[0x10], link, &delimited(4, data)].concat())
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::attacks::{Attack, Ends, Target, spawn, until_close};
+use crate::attacks::{Attack, Ends, Target, spawn, until_close, write_only};
 use crate::innocents::{connect, pair};
 use crate::ws::{Ws, frame};
 use sigver::tools::bench::frame::{BINARY, PING, TEXT};
@@ -30,6 +30,18 @@ fn odd_frames() -> Vec<Vec<u8>> {
         frame(BINARY, &[0xff; 10]),
         frame(TEXT, format!("{{\"open\":\"{}\"}}", "k".repeat(500_000)).as_bytes()),
     ]
+}
+
+/// Header of a request for an event stream.
+const EVENTS: &str = "Accept: text/event-stream\r\n";
+
+/// Keeps a connection, and reads nothing of it.
+async fn keep(stream: TcpStream, target: Target) -> Result<String> {
+    while !target.stopped() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    drop(stream);
+    Ok("nothing".to_owned())
 }
 
 /// Sends a part of a request once a second, or only once, until the server ends the connection.
@@ -145,6 +157,42 @@ impl Attack {
                     let (member, joiner) = pair(server, &format!("/pings-{number}")).await?;
                     ends.spawn(target.clone().flood(member, frame(PING, &[7; 125]).repeat(500)));
                     spawn(ends, until_close(joiner, target.clone()));
+                }
+            }
+            Attack::UnreadPings => {
+                for number in 0..target.crowd {
+                    let ws = Ws::open(server, &format!("/unread-{number}")).await?;
+                    spawn(ends, write_only(ws, frame(PING, &[7; 125]).repeat(500), target.clone()));
+                }
+            }
+            Attack::UnreadStreams => {
+                let data = format!("{{\"data\":\"{}\"}}", "d".repeat(30_000));
+                for number in 0..target.crowd {
+                    let mut stream = TcpStream::connect(server).await?;
+                    let get = format!("GET /?open=u{number} HTTP/1.1\r\nHost: x\r\n{EVENTS}\r\n");
+                    stream.write_all(get.as_bytes()).await?;
+                    stream.read_exact(&mut [0; 12]).await?;
+                    let mut joiner = Ws::open(server, "/").await?;
+                    let join = format!("{{\"join\":\"u{number}\",\"data\":\"d\"}}");
+                    joiner.stream.write_all(&frame(TEXT, join.as_bytes())).await?;
+                    ends.spawn(target.clone().flood(joiner, frame(TEXT, data.as_bytes())));
+                    spawn(ends, keep(stream, target.clone()));
+                }
+            }
+            Attack::LeftStreams => {
+                for _ in 0..target.crowd {
+                    let mut stream = TcpStream::connect(server).await?;
+                    let requests = format!("GET / HTTP/1.1\r\nHost: x\r\n{EVENTS}\r\n").repeat(2);
+                    stream.write_all(requests.as_bytes()).await?;
+                    stream.read_exact(&mut [0; 12]).await?;
+                }
+            }
+            Attack::Keys => {
+                let open = |key: usize| format!("{{\"open\":\"{}{key}\"}}", "k".repeat(400));
+                for number in 0..target.flooders {
+                    let keys = (0..500).map(|key| frame(TEXT, open(1000 * number + key).as_bytes()));
+                    let keys = keys.collect::<Vec<_>>().concat();
+                    ends.spawn(target.clone().flood(Ws::open(server, "/").await?, keys));
                 }
             }
             Attack::Churn => {

@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use sigver::tools::protobuf::{delimited, number};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 
+use crate::tls::forward;
 use crate::ws::Ws;
 
-const HEARTBEAT: [u8; 2] = [0x08, 1];
+pub(crate) const HEARTBEAT: [u8; 2] = [0x08, 1];
 const INTERVAL: Duration = Duration::from_millis(100);
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer: what takes longer counts as lost.
@@ -81,11 +83,23 @@ async fn next_content(ws: &mut Ws) -> Result<Vec<u8>> {
 }
 
 /// Runs the innocents until `stop`, on a thread of their own: the attackers are not to delay them here.
-pub(crate) fn spawn(server: SocketAddr, stop: Arc<AtomicBool>) -> oneshot::Receiver<Result<Delays>> {
+pub(crate) fn spawn(
+    server: SocketAddr,
+    tls: Option<TlsConnector>,
+    stop: Arc<AtomicBool>,
+) -> oneshot::Receiver<Result<Delays>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let delays = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(server, stop)));
+        let delays = runtime.map_err(Into::into).and_then(|runtime| {
+            runtime.block_on(async {
+                let server = match tls {
+                    None => server,
+                    Some(connector) => forward(server, connector).await?,
+                };
+                run(server, stop).await
+            })
+        });
         let _ = sender.send(delays);
     });
     receiver

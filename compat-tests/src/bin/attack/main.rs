@@ -4,6 +4,8 @@
 mod attacks;
 mod crowds;
 mod innocents;
+mod intruders;
+mod tls;
 mod ws;
 
 use std::net::SocketAddr;
@@ -19,8 +21,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 use attacks::{Attack, Target, Told};
+use tls::Certificate;
 
 /// Attacks a server, and prints what its other clients saw of it.
 #[derive(Debug, Parser)]
@@ -57,13 +61,20 @@ struct Options {
 struct Server {
     child: Child,
     address: SocketAddr,
+    tls: Option<TlsConnector>,
 }
 
 impl Server {
-    async fn start(options: &Options) -> Result<Server> {
+    async fn start(attack: Attack, options: &Options) -> Result<Server> {
+        let certificate = (attack == Attack::HalfHandshakes).then(Certificate::new).transpose()?;
+        let tls = certificate.iter().flat_map(|pem| ["--key", &pem.key, "--cert", &pem.cert]);
+        let kept = (attack == Attack::TakeOver).then_some(["--replace-members", "off"]);
         let mut child = Command::new(&options.server_bin)
-            .args(["-h", "127.0.0.1", "-p", "0", "--log", "error"])
+            // Connections that are still open are closed at once at its end, and not spread.
+            .args(["-h", "127.0.0.1", "-p", "0", "--log", "error", "--drain-timeout", "0"])
             .args(["--max-memory", &(options.budget << 20).to_string()])
+            .args(tls)
+            .args(kept.into_iter().flatten())
             .args(options.server_options.split_whitespace())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -73,7 +84,7 @@ impl Server {
         let line = BufReader::new(stdout).lines().next_line().await?.context("the server has ended")?;
         let port = line.rsplit(':').next().and_then(|port| port.parse().ok());
         let address = SocketAddr::from(([127, 0, 0, 1], port.context("no port in the server's first line")?));
-        Ok(Server { child, address })
+        Ok(Server { child, address, tls: certificate.map(|certificate| certificate.connector) })
     }
 
     /// Returns a line of its memory in MB: `VmRSS`, or `VmHWM` for the most.
@@ -98,12 +109,13 @@ impl Server {
 /// Runs an attack, and prints its row. `control` is the p99 of the innocents without one, in milliseconds.
 /// Returns the p99 of the innocents.
 async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: Option<f64>) -> Result<f64> {
-    let server = Server::start(options).await?;
+    let server = Server::start(attack, options).await?;
     let before = server.memory("VmRSS");
     let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let innocents = innocents::spawn(server.address, Arc::clone(&stop_innocents));
+    let innocents = innocents::spawn(server.address, server.tls.clone(), Arc::clone(&stop_innocents));
     let (flooders, crowd) = (options.flooders, options.crowd);
-    let target = Target { server: server.address, flooders, crowd, stop: Arc::clone(&stop) };
+    let (stop_attackers, tls) = (Arc::clone(&stop), server.tls.clone());
+    let target = Target { server: server.address, flooders, crowd, stop: stop_attackers, tls };
     let attacking = attackers.spawn(async move { attack.run(&target).await });
     sleep(Duration::from_secs_f64(options.seconds)).await;
     stop_innocents.store(true, Ordering::Relaxed);

@@ -1,0 +1,86 @@
+//! TLS for a server under attack: its certificate, clients of it, and handshakes that never end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use compat_tests::tls::connector;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConnection;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::attacks::{Ends, Target, spawn};
+
+/// The certificate of the server and its key, in PEM, and what connects to it.
+pub(crate) struct Certificate {
+    pub(crate) key: String,
+    pub(crate) cert: String,
+    pub(crate) connector: TlsConnector,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Result<Certificate> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let cert = made.cert.pem();
+        Ok(Certificate { key: made.signing_key.serialize_pem(), connector: connector(&cert)?, cert })
+    }
+}
+
+fn name() -> Result<ServerName<'static>> {
+    Ok(ServerName::try_from("localhost")?)
+}
+
+/// Returns an address whose connections are those of TLS to the server: for clients that speak none.
+pub(crate) async fn forward(server: SocketAddr, connector: TlsConnector) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let connector = connector.clone();
+            tokio::spawn(async move {
+                let far = TcpStream::connect(server).await?;
+                (near.set_nodelay(true)?, far.set_nodelay(true)?);
+                let mut far = connector.connect(name()?, far).await?;
+                copy_bidirectional(&mut near, &mut far).await?;
+                Ok::<_, anyhow::Error>(())
+            });
+        }
+    });
+    Ok(address)
+}
+
+/// Starts clients that begin a handshake and do not end it: one half sends a part of the first message, the
+/// other half does not answer the server's. Flooders make whole handshakes, one after the other.
+pub(crate) async fn start(target: &Target, connector: &TlsConnector, ends: &mut Ends) -> Result<()> {
+    let mut hello = Vec::new();
+    ClientConnection::new(connector.config().clone(), name()?)?.write_tls(&mut hello)?;
+    for number in 0..target.crowd {
+        let sent = if number % 2 == 0 { hello.len() / 2 } else { hello.len() };
+        let (hello, target) = (hello[..sent].to_vec(), target.clone());
+        let mut stream = TcpStream::connect(target.server).await?;
+        spawn(ends, async move {
+            stream.write_all(&hello).await?;
+            let mut buffer = [0; 4096];
+            while !target.stopped() {
+                match timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
+                    Ok(Ok(1..)) | Err(_) => {}
+                    Ok(_) => return Ok("disconnected".to_owned()),
+                }
+            }
+            Ok("nothing".to_owned())
+        });
+    }
+    for _ in 0..target.flooders {
+        let (connector, target) = (connector.clone(), target.clone());
+        spawn(ends, async move {
+            while !target.stopped() {
+                connector.connect(name()?, TcpStream::connect(target.server).await?).await?;
+            }
+            Ok("connected again and again".to_owned())
+        });
+    }
+    Ok(())
+}

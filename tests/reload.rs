@@ -7,7 +7,8 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::process::{Served, log_line, sigver};
-use common::ws::Got;
+use common::sse::ask_on;
+use common::ws::{Got, request_with};
 use common::{hex, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -102,6 +103,36 @@ async fn hangup_reloads_certificates_and_settings_and_a_bad_file_changes_nothing
     assert!(!rest.contains("stopping"), "{rest}");
 }
 
+#[tokio::test]
+async fn reload_changes_allowed_origins_and_the_part_of_addresses_that_is_logged() {
+    let folder = Folder::new("origins");
+    let config = folder.path("sigver.toml");
+    let settings = |origins: &str, log_ip: &str| {
+        let text = format!("log = \"debug\"\nlog-ip = \"{log_ip}\"\nallowed-origins = \"{origins}\"\n");
+        folder.write("sigver.toml", &text);
+    };
+    settings("https://a.example", "off");
+    let mut served =
+        Served::start(&["-h", "127.0.0.1", "-p", "0", "--config", &config, "--control", "off"]).await;
+    let status = async |served: &Served, origin: &str| {
+        let request = request_with("/k", &format!("Origin: https://{origin}\r\n"));
+        ask_on(served.tcp().await, &request).await.status
+    };
+    assert_eq!([status(&served, "a.example").await, status(&served, "b.example").await], [101, 403]);
+    assert!(!log_line(&mut served.stderr, "origin of the page").await.contains("remote="));
+    settings("https://b.example", "full");
+    served.signal("HUP").await;
+    let line = log_line(&mut served.stderr, "reloaded").await;
+    assert!(line.contains("changed=\"log-ip, allowed-origins\" needs_restart=\"none\""), "{line}");
+    assert_eq!([status(&served, "b.example").await, status(&served, "a.example").await], [101, 403]);
+    assert!(log_line(&mut served.stderr, "origin of the page").await.contains("remote=\"127.0.0.1\""));
+    settings("*", "full");
+    served.signal("HUP").await;
+    let line = log_line(&mut served.stderr, "reloaded").await;
+    assert!(line.contains("changed=\"none\" needs_restart=\"allowed-origins\""), "{line}");
+    assert_eq!(status(&served, "a.example").await, 403);
+}
+
 /// Posts a request to reload on the admin listener. Returns the status and the body.
 async fn post_reload(socket: &str, headers: &str) -> (String, String) {
     let mut stream = UnixStream::connect(socket).await.unwrap();
@@ -133,7 +164,7 @@ async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_rest
     assert_eq!(post_reload(&admin, "Origin: http://evil.example\r\n").await.0, "403");
     let limits = "max-rooms = 1\nmax-connections-per-address = 100\ntls-timeout = 7\n";
     folder.write("sigver.toml", &format!("protocol = \"auto\"\nlog-ip = \"full\"\n{limits}"));
-    let report = r#"{"reloaded":true,"changed":["max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":["protocol","log-ip"]}"#;
+    let report = r#"{"reloaded":true,"changed":["log-ip","max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":["protocol"]}"#;
     assert_eq!(post_reload(&admin, "").await, ("200".to_owned(), format!("{report}\n")));
     // Who is connected stays, and the new limits are those of all that comes.
     let mut second = member("/two").await;
@@ -147,7 +178,7 @@ async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_rest
     // The limits are still those of before.
     member("/two").await.expect_close(1013).await;
     folder.write("sigver.toml", "protocol = \"sigver-20\"\n");
-    let report = r#"{"reloaded":true,"changed":["max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":[]}"#;
+    let report = r#"{"reloaded":true,"changed":["log-ip","max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":[]}"#;
     assert_eq!(post_reload(&admin, "").await, ("200".to_owned(), format!("{report}\n")));
     member("/two").await.expect(&[Got::binary("2001")]).await;
     drop(first);

@@ -67,6 +67,7 @@ impl Config {
         self.access.adopt(&newer.access);
         self.log = newer.log.clone();
         self.drain_timeout = newer.drain_timeout;
+        self.log_ip = newer.log_ip;
         // Those of the memory are part of what is held already.
         self.limits = ServerLimits {
             max_memory: self.limits.max_memory,

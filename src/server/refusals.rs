@@ -1,6 +1,7 @@
 //! Connections and requests that are refused: each is counted and is a line at `debug`; those that an
 //! operator may have to mend are a line at `info` as well, at most one a minute for each cause.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use strum::VariantArray;
 use super::clock;
 use super::conn::ClientEndpoint;
 use super::log_limit::LogLimit;
-use crate::config::LogIp;
+use super::reload::ReloadableLogIp;
 
 /// Cause of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
@@ -135,19 +136,19 @@ impl RefusalCause {
 pub(crate) struct Refusals {
     counts: [AtomicU64; RefusalCause::COUNT],
     lines: Mutex<[LogLimit; RefusalCause::COUNT]>,
-    log_ip: LogIp,
+    log_ip: Arc<ReloadableLogIp>,
 }
 
 impl Refusals {
-    pub(crate) fn new(log_ip: LogIp) -> Self {
-        Refusals { log_ip, ..Refusals::default() }
+    pub(crate) fn new(log_ip: &Arc<ReloadableLogIp>) -> Self {
+        Refusals { log_ip: Arc::clone(log_ip), ..Refusals::default() }
     }
 
     /// Counts and logs a refusal. `status` is that of the HTTP response, if there was one.
     pub(crate) fn refuse(&self, cause: RefusalCause, endpoint: ClientEndpoint, status: Option<u16>) {
         let (index, description) = (cause as usize, cause.description());
         self.counts[index].fetch_add(1, Ordering::Relaxed);
-        let remote = || endpoint.remote.and_then(|remote| self.log_ip.format(remote));
+        let remote = || endpoint.remote.and_then(|remote| self.log_ip.get().format(remote));
         tracing::debug!(remote = remote(), tls = endpoint.tls, status, cause = description, "refused");
         if cause.is_for_operators()
             && let Some(count) = self.lines.lock()[index].count(clock::now())

@@ -1,7 +1,7 @@
 //! New settings for a running gateway.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use super::auth::{Authenticator, Verifier};
 use super::conn::Shared;
 use super::gateway::StartError;
 use super::tls::ReloadableTls;
-use crate::config::Config;
+use crate::config::{Config, LogIp};
 
 /// A time that a reload can change.
 #[derive(Debug)]
@@ -29,6 +29,35 @@ impl ReloadableTime {
 
     fn set(&self, time: Duration) {
         self.0.store(milliseconds(time), Ordering::Relaxed);
+    }
+}
+
+/// The part of clients' addresses that is logged, which a reload can change.
+#[derive(Debug, Default)]
+pub(crate) struct ReloadableLogIp(AtomicU8);
+
+impl ReloadableLogIp {
+    pub(crate) fn new(log_ip: LogIp) -> Arc<Self> {
+        let this = ReloadableLogIp::default();
+        this.set(log_ip);
+        Arc::new(this)
+    }
+
+    pub(crate) fn get(&self) -> LogIp {
+        match self.0.load(Ordering::Relaxed) {
+            2 => LogIp::Full,
+            1 => LogIp::Prefix,
+            _ => LogIp::Off,
+        }
+    }
+
+    fn set(&self, log_ip: LogIp) {
+        let value = match log_ip {
+            LogIp::Off => 0,
+            LogIp::Prefix => 1,
+            LogIp::Full => 2,
+        };
+        self.0.store(value, Ordering::Relaxed);
     }
 }
 
@@ -93,7 +122,8 @@ impl Reloader {
 
     /// Puts the settings in force that a running gateway can change: the files for TLS and of tokens, which
     /// are read again also if the settings are the same; the limits but those of messages, queues and memory;
-    /// the drain timeout; and the log filter, which the program applies. Blocks while it reads the files.
+    /// the drain timeout; the part of addresses that is logged; the allowed origins, unless all are or were;
+    /// and the log filter, which the program applies. Blocks while it reads the files.
     ///
     /// # Errors
     /// The configuration is contradictory, or files are invalid. Everything stays as it was.
@@ -113,6 +143,8 @@ impl Reloader {
         self.times.set(&current);
         self.shared.hub.set_limits(&current.limits);
         self.shared.admission.set_limits(&current.limits);
+        self.shared.log_ip.set(current.log_ip);
+        *self.shared.allowed_origins.write() = current.access.allowed_origins.clone();
         let needs_restart = current.differing_options(config);
         changed.retain(|name| !needs_restart.contains(name));
         Ok(ReloadReport { changed, needs_restart })

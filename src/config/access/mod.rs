@@ -55,10 +55,15 @@ impl AccessConfig {
     }
 
     /// Takes over from `newer` what a running gateway can adopt: the tokens and keys of a gateway that has
-    /// authentication, as long as that is of some kind.
+    /// authentication, as long as that is of some kind, and other allowed origins in place of some.
     pub(super) fn adopt(&mut self, newer: &AccessConfig) {
         if self.auth.method != AuthMethod::None && newer.auth.method != AuthMethod::None {
             self.auth = newer.auth.clone();
+        }
+        // A gateway that allows any does not look at them.
+        let is_any = |access: &AccessConfig| access.allowed_origins == AllowedOrigins::Any;
+        if !is_any(self) && !is_any(newer) {
+            self.allowed_origins = newer.allowed_origins.clone();
         }
     }
 }

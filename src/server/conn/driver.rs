@@ -101,7 +101,7 @@ pub fn run<T: Transport + Send + 'static, G: Send + 'static>(
     let AdmittedClient { endpoint, grant } = client.into();
     let membership = shared.hub.register(Outbox::new(shared.limits.max_pending)).with_grant(grant);
     let telemetry = shared.telemetry.register(membership.peer());
-    let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip);
+    let span = connection_span(membership.peer(), endpoint, T::KIND, shared.log_ip.get());
     let now = clock::now();
     let mut outputs = Outputs::new();
     let mut driver = Driver {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use super::shutdown::Shutdown;
 use super::timers::TimerQueue;
-use crate::config::{Config, LogIp};
+use crate::config::{AllowedOrigins, Config};
 use crate::protocol::detect::Policy;
 use crate::server::admission::Admission;
 #[cfg(feature = "cluster")]
@@ -15,6 +17,7 @@ use crate::server::cluster::ClusterNode;
 use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::refusals::Refusals;
+use crate::server::reload::ReloadableLogIp;
 use crate::server::telemetry::{Activity, ClusterReport, Telemetry};
 
 /// State that all connections share.
@@ -35,7 +38,9 @@ pub struct Shared {
     /// The limits of each connection.
     pub limits: ConnectionLimits,
     /// The part of clients' addresses that is logged.
-    pub log_ip: LogIp,
+    pub(in crate::server) log_ip: Arc<ReloadableLogIp>,
+    /// The origins of the pages that may connect.
+    pub(in crate::server) allowed_origins: Arc<RwLock<AllowedOrigins>>,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
     /// The node of a cluster that the server is, if it is one.
@@ -65,6 +70,7 @@ impl Shared {
     pub fn new(config: &Config) -> Arc<Self> {
         let memory = MemoryBudget::from_limits(&config.limits);
         let telemetry = Telemetry::new();
+        let log_ip = ReloadableLogIp::new(config.log_ip);
         let hub = Hub::with_limits(Arc::clone(&memory), &config.limits, Arc::clone(&telemetry));
         Arc::new(Shared {
             hub: Arc::new(hub),
@@ -78,11 +84,12 @@ impl Shared {
                 ping_after: config.ping_after,
                 stall_timeout: config.stall_timeout,
             },
-            log_ip: config.log_ip,
+            refusals: Arc::new(Refusals::new(&log_ip)),
+            log_ip,
+            allowed_origins: Arc::new(RwLock::new(config.access.allowed_origins.clone())),
             #[cfg(feature = "cluster")]
             cluster: OnceLock::new(),
             shutdown: Arc::default(),
-            refusals: Arc::new(Refusals::new(config.log_ip)),
             timers: TimerQueue::default(),
         })
     }

@@ -266,7 +266,7 @@ impl Frontend {
 
     /// Returns the part of the client's address that is logged.
     fn remote(&self, endpoint: ClientEndpoint) -> Option<String> {
-        endpoint.remote.and_then(|remote| self.shared.log_ip.format(remote))
+        endpoint.remote.and_then(|remote| self.shared.log_ip.get().format(remote))
     }
 
     async fn serve_http<S: PipeStream + 'static>(
@@ -315,7 +315,7 @@ impl Frontend {
             }
             UpgradeTarget::Signaller(signaller, admitted) => {
                 let id = shared.hub.next_peer_id();
-                let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip);
+                let span = connection_span(id, endpoint, TransportKind::SignallerPipe, shared.log_ip.get());
                 let expires_at = grant.and_then(|grant| grant.expires_at());
                 let expires_at = expires_at.map(|time| tokio::time::sleep_until(time.into()));
                 let pipe = async move {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use parking_lot::RwLock;
 
 use super::body::ResponseBody;
 use super::forwarded::client_address;
@@ -27,7 +28,8 @@ const TOO_OFTEN: &str = "429 Too Many Requests: your address connects too often\
 /// Checks of requests. They take the way of hyper, so that there is one place of them.
 #[derive(Debug)]
 pub(crate) struct AccessControl {
-    origins: AllowedOrigins,
+    /// A reload may change them.
+    origins: Arc<RwLock<AllowedOrigins>>,
     proxies: TrustedProxies,
     admission: Arc<Admission>,
     auth: Option<Arc<Authenticator>>,
@@ -44,7 +46,7 @@ impl AccessControl {
         let is_needed = config.allowed_origins != AllowedOrigins::Any || !config.trusted_proxies.is_empty();
         (is_needed || auth.is_some()).then(|| {
             Arc::new(AccessControl {
-                origins: config.allowed_origins.clone(),
+                origins: Arc::clone(&shared.allowed_origins),
                 proxies: config.trusted_proxies.clone(),
                 admission: Arc::clone(&shared.admission),
                 auth,
@@ -83,7 +85,7 @@ impl AccessControl {
 
     /// Returns true if it is configured which origins are allowed.
     pub(super) fn checks_origins(&self) -> bool {
-        self.origins != AllowedOrigins::Any
+        *self.origins.read() != AllowedOrigins::Any
     }
 
     /// Takes the token out of a request, if clients need one.
@@ -122,7 +124,8 @@ impl AccessControl {
     /// # Errors
     /// The request is refused with this response.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refused> {
-        let is_allowed = |origin: &str| self.origins.allows(origin);
+        let allowed = self.origins.read();
+        let is_allowed = |origin: &str| allowed.allows(origin);
         let mut origins = headers.get_all(header::ORIGIN).iter();
         if !origins.all(|origin| origin.to_str().is_ok_and(is_allowed)) {
             return Err(Refused::new(RefusalCause::ForeignOrigin, StatusCode::FORBIDDEN, FOREIGN_ORIGIN));

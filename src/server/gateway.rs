@@ -208,7 +208,7 @@ impl Gateway {
     }
 
     /// Makes the gateway a node of a cluster, within the current Tokio runtime: its rooms are those of all
-    /// nodes. Event streams and pipes of signaller stay at one node.
+    /// nodes. Pipes of signaller stay at one node.
     ///
     /// # Errors
     /// The address for links cannot be listened on, or the system has no randomness.
@@ -216,6 +216,9 @@ impl Gateway {
     pub async fn join_cluster(&self, settings: NodeSettings) -> io::Result<Arc<ClusterNode>> {
         let shared = &self.frontend.shared;
         let node = ClusterNode::start(settings, &shared.hub, &shared.memory).await?;
+        if let Some(events) = &self.frontend.routes.events {
+            node.set_services(events.for_other_nodes());
+        }
         // The hub has the first one as well.
         Ok(Arc::clone(shared.cluster.get_or_init(|| node)))
     }

@@ -129,7 +129,10 @@ impl FarLink {
             }
             OwnerMessage::Overflow => session.outbox.overflow(),
             // Of the link, not of a session.
-            OwnerMessage::Pong { .. } | OwnerMessage::Bye | OwnerMessage::Has(_) => {}
+            OwnerMessage::Pong { .. }
+            | OwnerMessage::Bye
+            | OwnerMessage::Has(_)
+            | OwnerMessage::Answer { .. } => {}
         }
     }
 

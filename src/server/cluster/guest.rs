@@ -157,7 +157,8 @@ impl Guest {
             | EdgeMessage::Leave(_)
             | EdgeMessage::Ping { .. }
             | EdgeMessage::Bye
-            | EdgeMessage::Find(_) => {}
+            | EdgeMessage::Find(_)
+            | EdgeMessage::Ask { .. } => {}
         }
     }
 

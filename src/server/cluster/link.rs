@@ -19,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::far::FarLink;
 use super::guest::GuestLink;
+use super::questions::{Answer, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, decode, invalid, split};
 use crate::protocol::cluster::{Generation, Millis, NodeId};
@@ -58,6 +59,10 @@ pub trait LinkObserver: Debug + Send + Sync {
     fn has_room(&self, key: &RoomKey) -> bool;
     /// Another node has said that it has a room.
     fn found(&self, node: NodeId, key: &RoomKey);
+    /// Returns the answer to a question of another node.
+    fn asked(&self, question: Question) -> Answer;
+    /// Another node has answered a question.
+    fn answered(&self, node: NodeId, ticket: u32, yes: bool);
 }
 
 /// The links of one node.
@@ -189,6 +194,13 @@ impl Links {
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Has(key));
                 }
                 EdgeMessage::Find(_) => {}
+                EdgeMessage::Ask { ticket, question } => {
+                    let (answer, queue) = (self.observer.asked(question), Arc::clone(&guests.queue));
+                    tokio::spawn(async move {
+                        let yes = answer.await;
+                        queue.send(LINK_SESSION, &OwnerMessage::Answer { ticket, yes });
+                    });
+                }
                 _ => return Err(invalid("a message without a session")),
             }
             Ok(())
@@ -239,6 +251,7 @@ impl Links {
                 }
                 OwnerMessage::Bye => self.observer.ended(node),
                 OwnerMessage::Has(key) => self.observer.found(node, &key),
+                OwnerMessage::Answer { ticket, yes } => self.observer.answered(node, ticket, yes),
                 _ => return Err(invalid("a message without a session")),
             }
             Ok(())

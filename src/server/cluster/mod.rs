@@ -8,6 +8,7 @@ mod guest;
 mod link;
 mod node;
 mod node_directory;
+mod questions;
 mod queue;
 mod status;
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NameHas
 pub use far::FarLink;
 pub use link::{LinkObserver, Links};
 pub use node::{ClusterNode, NodeReport, NodeSettings};
+pub use questions::{Answer, NodeServices, Question, StreamName};
 pub use tls::{KnownNodes, NodePublicKey};

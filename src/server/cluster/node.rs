@@ -17,6 +17,7 @@ use super::engine::{Engine, EngineAddress, MAX_KEPT, NameHasher, NodeEntry, Rene
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
 use super::node_directory::NodeDirectory;
+use super::questions::{Answer, Question, Questions};
 use super::status::NodeCounts;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership};
@@ -58,6 +59,7 @@ pub struct ClusterNode {
     pub(super) id: NodeId,
     settings: NodeSettings,
     names: NameHasher,
+    pub(super) questions: Questions,
     pub(super) hub: Weak<Hub>,
     pub(super) links: OnceLock<Arc<Links>>,
     pub(super) state: Mutex<NodeState>,
@@ -142,6 +144,7 @@ impl ClusterNode {
             has_left: AtomicBool::new(false),
             engine_loss: OnceLock::new(),
             counts: NodeCounts::default(),
+            questions: Questions::default(),
             settings,
         });
         let observer: Arc<dyn LinkObserver> = Arc::<ClusterNode>::clone(&node);
@@ -464,6 +467,14 @@ impl LinkObserver for ClusterNode {
 
     fn found(&self, node: NodeId, key: &RoomKey) {
         self.with_state(|state| state.ownership.found_at(key, node, now()));
+    }
+
+    fn asked(&self, question: Question) -> Answer {
+        self.questions.answer(question)
+    }
+
+    fn answered(&self, node: NodeId, ticket: u32, yes: bool) {
+        self.questions.answered(node, ticket, yes);
     }
 }
 

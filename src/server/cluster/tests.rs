@@ -35,6 +35,7 @@ struct TestCluster {
     heard: Mutex<Vec<(NodeId, Millis)>>,
     ended: Mutex<BTreeSet<NodeId>>,
     found: Mutex<Vec<(NodeId, RoomKey)>>,
+    answers: Mutex<Vec<(NodeId, u32, bool)>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,15 @@ impl LinkObserver for TestCluster {
 
     fn found(&self, node: NodeId, key: &RoomKey) {
         self.found.lock().push((node, key.clone()));
+    }
+
+    fn asked(&self, question: Question) -> Answer {
+        let yes = matches!(question, Question::HasStream(StreamName { form: 9, id: 7 }));
+        Box::pin(std::future::ready(yes))
+    }
+
+    fn answered(&self, node: NodeId, ticket: u32, yes: bool) {
+        self.answers.lock().push((node, ticket, yes));
     }
 }
 
@@ -335,8 +345,16 @@ async fn node_answers_only_for_rooms_that_it_has() {
     let link = b.cluster.links.lock().get(&a.id).map(Arc::clone).unwrap();
     link.find(&RoomKey::from("elsewhere"));
     link.find(&RoomKey::from("here"));
+    for id in [6, 7] {
+        let question = Question::HasStream(StreamName { form: 9, id });
+        link.queue.send(0, &EdgeMessage::Ask { ticket: id as u32, question });
+    }
     until(|| !b.cluster.found.lock().is_empty()).await;
     assert_eq!(*b.cluster.found.lock(), [(a.id, RoomKey::from("here"))]);
+    until(|| b.cluster.answers.lock().len() == 2).await;
+    let mut answers = b.cluster.answers.lock().clone();
+    answers.sort_unstable();
+    assert_eq!(answers, [(a.id, 6, false), (a.id, 7, true)]);
 }
 
 /// The sender is held when the queue of the receiver, at a third node, is full; and read again later.
@@ -385,7 +403,7 @@ fn frame(session: u32, message: &impl serde::Serialize) -> String {
 #[test]
 fn frames_are_stable() {
     let link = LinkId(300);
-    let edge: [(EdgeMessage, &str); 10] = [
+    let edge: [(EdgeMessage, &str); 12] = [
         (
             EdgeMessage::Enter(RoomKey::from("k"), Command::BecomeMember),
             "09 00 00 00 02 00 00 00 00 01 6b 00 03",
@@ -402,12 +420,23 @@ fn frames_are_stable() {
         ),
         (EdgeMessage::Bye, "05 00 00 00 02 00 00 00 08"),
         (EdgeMessage::Find(RoomKey::from("k")), "08 00 00 00 02 00 00 00 09 01 6b 00"),
+        (
+            EdgeMessage::Ask { ticket: 300, question: Question::HasStream(StreamName { form: 9, id: 1 }) },
+            "0a 00 00 00 02 00 00 00 0a ac 02 00 09 01",
+        ),
+        (
+            EdgeMessage::Ask {
+                ticket: 300,
+                question: Question::Post(StreamName { form: 9, id: 1 }, "{}".into()),
+            },
+            "0d 00 00 00 02 00 00 00 0a ac 02 01 09 01 02 7b 7d",
+        ),
     ];
-    assert_eq!(edge.len(), EdgeMessage::VARIANTS.len());
+    assert_eq!(edge.len(), EdgeMessage::VARIANTS.len() + Question::VARIANTS.len() - 1);
     for (message, bytes) in edge {
         assert_eq!(frame(2, &message), bytes);
     }
-    let owner: [(OwnerMessage, &str); 8] = [
+    let owner: [(OwnerMessage, &str); 9] = [
         (OwnerMessage::Event(Event::Admitted { first: true }), "07 00 00 00 02 00 00 00 00 00 01"),
         (OwnerMessage::Role(RoomRole::Member), "06 00 00 00 02 00 00 00 01 02"),
         (OwnerMessage::Hold(Hold::NoReceiver), "06 00 00 00 02 00 00 00 02 02"),
@@ -419,6 +448,7 @@ fn frames_are_stable() {
         ),
         (OwnerMessage::Bye, "05 00 00 00 02 00 00 00 06"),
         (OwnerMessage::Has(RoomKey::from("k")), "08 00 00 00 02 00 00 00 07 01 6b 00"),
+        (OwnerMessage::Answer { ticket: 300, yes: true }, "08 00 00 00 02 00 00 00 08 ac 02 01"),
     ];
     assert_eq!(owner.len(), OwnerMessage::VARIANTS.len());
     for (message, bytes) in owner {

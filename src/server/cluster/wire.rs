@@ -8,6 +8,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::questions::Question;
 use crate::protocol::model::{Command, Event, LinkId, RoomKey, RoomRole};
 use crate::server::hub::Hold;
 
@@ -52,6 +53,8 @@ pub(super) enum EdgeMessage {
     Bye,
     /// Asks whether the receiver has a room; answered only if it has.
     Find(RoomKey),
+    /// A question, which is answered with its number.
+    Ask { ticket: u32, question: Question },
 }
 
 /// A message from the node of a room to the node of a connection.
@@ -74,6 +77,8 @@ pub(super) enum OwnerMessage {
     Bye,
     /// The sender has a room.
     Has(RoomKey),
+    /// The answer to the question with that number.
+    Answer { ticket: u32, yes: bool },
 }
 
 /// The first variant of [`OwnerMessage`] by reference.

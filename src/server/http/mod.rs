@@ -7,6 +7,8 @@ mod cors;
 pub(crate) mod fast_upgrade;
 mod forwarded;
 mod misdirected;
+#[cfg(feature = "cluster")]
+mod other_nodes;
 mod signaller;
 mod signaller_admission;
 mod sse;

@@ -11,7 +11,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::ResponseBody;
-use super::sse_registry::{Congested, SseRegistry};
+#[cfg(feature = "cluster")]
+use super::other_nodes;
+use super::sse_registry::{Congested, SseRegistry, StreamId};
 use super::{StreamLifecycle, cors, upgrade};
 use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
@@ -20,6 +22,8 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
+#[cfg(feature = "cluster")]
+use crate::server::cluster::NodeServices;
 use crate::server::conn::{self, AdmittedClient, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
@@ -184,7 +188,7 @@ impl SseService {
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
         if let SseSender::Id(id) = sender
-            && self.registry.deliver((SseVariant::V8_1, id), message.into()).await.is_err()
+            && self.deliver((SseVariant::V8_1, id), message.into()).await.is_err()
         {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
         }
@@ -202,6 +206,25 @@ impl SseService {
             drop(alive);
         });
         cors::event_stream(receiver, headers)
+    }
+
+    /// Delivers a message to a stream of this server, or of another node of its cluster.
+    async fn deliver(&self, id: StreamId, posted: Posted) -> Result<(), Congested> {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.shared.cluster.get().filter(|_| !self.registry.has(id))
+            && let Message::Text(text) = &posted.message
+        {
+            let is_taken = node.post(other_nodes::stream_name(id), text.clone()).await;
+            return is_taken.then_some(()).ok_or(Congested);
+        }
+        self.registry.deliver(id, posted).await
+    }
+
+    /// Returns the event streams for requests that other nodes of a cluster receive.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn for_other_nodes(&self) -> Arc<dyn NodeServices> {
+        let (registry, memory) = (Arc::clone(&self.registry), Arc::clone(&self.shared.memory));
+        Arc::new(other_nodes::StreamServices { registry, memory })
     }
 
     /// Delivers the message in the body of a POST, and returns the response.
@@ -239,7 +262,7 @@ impl SseService {
             }
             Some((id, message)) => {
                 let posted = Posted { message, _charge: Some(charge) };
-                let delivered = self.registry.deliver((SseVariant::V9, id), posted).await;
+                let delivered = self.deliver((SseVariant::V9, id), posted).await;
                 // Also if there is no such stream, as in the Node.js servers: ids cannot be found by trying.
                 let granted = delivered.map(|()| Some(StatusCode::OK));
                 granted.map_err(|Congested| PostError::Limit(LimitKind::StreamRequests))

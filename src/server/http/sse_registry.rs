@@ -81,6 +81,12 @@ impl SseRegistry {
         }
     }
 
+    /// Returns true if a stream is open.
+    #[cfg(feature = "cluster")]
+    pub(super) fn has(&self, id: StreamId) -> bool {
+        self.streams.lock().contains_key(&id)
+    }
+
     /// Returns an unpredictable id, which is all that authenticates a client. It is at most
     /// `Number.MAX_SAFE_INTEGER`.
     fn random_id(&self) -> Option<u64> {

@@ -3,6 +3,7 @@
 mod balancer;
 mod decisions;
 mod engine;
+mod events;
 mod faults;
 mod interop;
 mod node;
@@ -31,6 +32,8 @@ enum TestCommand {
     Scripts,
     /// Only clients of all dialects
     Interop,
+    /// Only event streams whose POSTs arrive at other nodes
+    Events,
     /// Only faults, which a run without a name does not cause
     Faults(FaultOptions),
     /// One node, for the others
@@ -54,6 +57,10 @@ async fn main() -> Result<()> {
     }
     if all || matches!(options.command, Some(TestCommand::Interop)) {
         interop::check(&program, &server.url()).await?;
+    }
+    if all || matches!(options.command, Some(TestCommand::Events)) {
+        let server = TestRedis::start(&options.redis).await?;
+        events::check(&program, &server.url()).await?;
     }
     Ok(())
 }

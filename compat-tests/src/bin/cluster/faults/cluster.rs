@@ -43,10 +43,11 @@ impl TestCluster {
         for _ in 0..NODES {
             let links = free_address()?;
             let known = Arc::clone(&processes);
-            let identify = move |from: SocketAddr| process_of(from, &*known.lock()).unwrap_or(NODES);
+            let identify =
+                move |from: SocketAddr, to: SocketAddr| process_of(from, to, &*known.lock()).unwrap_or(NODES);
             let link_proxy = FaultProxy::start(links, Arc::new(identify)).await?;
             let engine_proxy = match &engine {
-                Ok(server) => Some(FaultProxy::start(*server, Arc::new(|_| 0)).await?),
+                Ok(server) => Some(FaultProxy::start(*server, Arc::new(|_, _| 0)).await?),
                 Err(_) => None,
             };
             let url = match (&engine_proxy, &engine) {
@@ -137,13 +138,15 @@ impl Drop for TestCluster {
     }
 }
 
-/// Returns the process, among these, whose socket has this address.
-fn process_of(address: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
+/// Returns the process, among these, that connected from the one address to the other.
+fn process_of(from: SocketAddr, to: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
     let sockets = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let port = format!(":{:04X}", address.port());
+    let (local, remote) = (format!(":{:04X}", from.port()), format!(":{:04X}", to.port()));
     let inode = sockets.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        words.get(1)?.ends_with(&port).then(|| words.get(9).map(|inode| format!("socket:[{inode}]")))?
+        // A port is that of several connections, to different addresses.
+        let is_this = words.get(1)?.ends_with(&local) && words.get(2)?.ends_with(&remote);
+        is_this.then(|| words.get(9).map(|inode| format!("socket:[{inode}]")))?
     })?;
     processes.iter().position(|process| {
         let Some(process) = process else { return false };

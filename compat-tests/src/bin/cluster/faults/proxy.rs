@@ -35,8 +35,8 @@ pub(crate) struct FaultProxy {
     passages: Mutex<HashMap<usize, watch::Sender<Passage>>>,
 }
 
-/// The number of the client that connected, by the address of its end.
-pub(crate) type Identify = Arc<dyn Fn(SocketAddr) -> usize + Send + Sync>;
+/// The number of the client that connected, by the addresses of its end and of the proxy.
+pub(crate) type Identify = Arc<dyn Fn(SocketAddr, SocketAddr) -> usize + Send + Sync>;
 
 impl FaultProxy {
     /// Starts a proxy in front of `server`.
@@ -47,7 +47,7 @@ impl FaultProxy {
         let accepting = Arc::clone(&proxy);
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
-                let passage = accepting.passage(identify(from));
+                let passage = accepting.passage(identify(from, address));
                 if *passage.borrow() != Passage::Cut {
                     tokio::spawn(forward(stream, server, passage));
                 }

@@ -5,7 +5,7 @@
 mod service_manager;
 
 use std::ffi::OsString;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,9 @@ use sigver::cli::{self, Outcome, ProcessInputs};
 use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::telemetry::Format;
-use sigver::server::{ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit};
+use sigver::server::{
+    ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit, regular_file,
+};
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -23,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest wait for the start-up line to be written.
 const STDOUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest wait for threads that still work when all connections have ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest configuration file, in bytes.
 const MAX_CONFIG_FILE: u64 = 1 << 20;
@@ -95,11 +100,10 @@ fn print_line(text: &str) -> ExitCode {
     }
 }
 
-/// Returns the text of a configuration file, or of the beginning of a device without an end.
+/// Returns the text of a configuration file.
 fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_CONFIG_FILE).read_to_string(&mut text)?;
-    Ok(text)
+    let text = regular_file::read(path, MAX_CONFIG_FILE)?;
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The command line, which is parsed again for a reload.
@@ -121,7 +125,10 @@ fn run(config: Config, command_line: CommandLine, logging: &Logging) -> Result<(
     }
     logging.install(config.log.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(serve(config, command_line, logging))
+    let served = runtime.block_on(serve(config, command_line, logging));
+    // A reload may read a file of a file system that does not answer.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    served
 }
 
 async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> Result<()> {

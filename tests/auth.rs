@@ -226,6 +226,7 @@ fn decide(token: &str) -> &'static str {
     match token {
         "all" => "HTTP/1.1 204 No Content\r\n\r\n",
         "room" => "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"keys\":[\"room\"]}",
+        "timed" => "HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n{\"keys\":[\"room\"],\"exp\":4.0e+9 }",
         "no" => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         "often" => "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
         "broken" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -243,6 +244,7 @@ async fn program_decides_and_its_answers_are_kept() {
         for (path, status) in [
             ("/room?token=all", 101),
             ("/room?token=room", 101),
+            ("/room?token=timed", 101),
             ("/other?token=room", 403),
             ("/room?token=no", 403),
             ("/room?token=unknown", 401),
@@ -251,7 +253,7 @@ async fn program_decides_and_its_answers_are_kept() {
             assert_eq!(gateway.upgrade(path, "").await.status, status, "{path}");
         }
     }
-    assert_eq!(program.asked.load(Ordering::SeqCst), 4);
+    assert_eq!(program.asked.load(Ordering::SeqCst), 5);
     // These are not kept.
     for _ in 0..2 {
         let answer = gateway.upgrade("/room?token=often", "").await;
@@ -261,7 +263,7 @@ async fn program_decides_and_its_answers_are_kept() {
             assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{token}");
         }
     }
-    assert_eq!(program.asked.load(Ordering::SeqCst), 12);
+    assert_eq!(program.asked.load(Ordering::SeqCst), 13);
     assert_eq!(gateway.refused(RefusalCause::AuthUnavailable), 6);
     assert_eq!(gateway.refused(RefusalCause::TooManyTokenRequests), 2);
     gateway.stop().await;
@@ -308,6 +310,14 @@ async fn reload_reads_the_tokens_again() {
     std::fs::write(&file.0, "alone\n").unwrap();
     let error = reloader.reload(&config).unwrap_err().to_string();
     assert!(error.contains("line 1: no room key") && !error.contains("alone"), "{error}");
+    // Nor does one that is about to be written take everyone's rights.
+    std::fs::write(&file.0, "# none yet\n").unwrap();
+    let error = reloader.reload(&config).unwrap_err().to_string();
+    assert!(error.ends_with("there is no token in it"), "{error}");
+    // Nor is one read in part.
+    std::fs::File::create(&file.0).unwrap().set_len((16 << 20) + 1).unwrap();
+    let error = reloader.reload(&config).unwrap_err().to_string();
+    assert!(error.ends_with("it has more than 16777216 bytes"), "{error}");
     assert_eq!([status("old").await, status("new").await], [401, 101]);
     assert!(connected.binary(&connect(11, &[])).await);
     connected.expect(&[Got::binary("2001")]).await;

@@ -133,6 +133,26 @@ async fn reload_changes_allowed_origins_and_the_part_of_addresses_that_is_logged
     assert_eq!(status(&served, "a.example").await, 403);
 }
 
+#[tokio::test]
+async fn reload_of_a_fifo_fails_and_does_not_keep_the_program_from_ending() {
+    let folder = Folder::new("fifo");
+    folder.write("tokens", "token *\n");
+    let (tokens, config) = (folder.path("tokens"), folder.path("sigver.toml"));
+    folder.write("sigver.toml", "");
+    let auth = format!("token-file:{tokens}");
+    let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--config", &config, "--auth", &auth];
+    let mut served = Served::start(&args).await;
+    for path in [&tokens, &config] {
+        std::fs::remove_file(path).unwrap();
+        assert!(Command::new("mkfifo").arg(path).status().await.unwrap().success());
+        served.signal("HUP").await;
+        let line = log_line(&mut served.stderr, "not reloaded").await;
+        assert!(line.contains("it is no regular file"), "{line}");
+    }
+    served.signal("TERM").await;
+    soon("the end of the program", served.end()).await;
+}
+
 /// Posts a request to reload on the admin listener. Returns the status and the body.
 async fn post_reload(socket: &str, headers: &str) -> (String, String) {
     let mut stream = UnixStream::connect(socket).await.unwrap();

@@ -19,6 +19,7 @@ mod log_limit;
 pub mod memory;
 pub(crate) mod proxy_protocol;
 mod refusals;
+pub mod regular_file;
 mod reload;
 mod scratch;
 mod sharded;

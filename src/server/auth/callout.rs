@@ -60,7 +60,7 @@ impl fmt::Debug for Callout {
 #[derive(Deserialize)]
 struct AnswerBody {
     keys: Value,
-    exp: Option<u64>,
+    exp: Option<f64>,
 }
 
 /// Failure to get an answer.
@@ -88,6 +88,10 @@ impl Callout {
     pub(super) fn new(url: &str, timeout: Duration, cached_for: Duration) -> Result<Self, AuthFileError> {
         let url: Uri = url.parse().map_err(|_| AuthFileError::Url)?;
         let host = url.host().ok_or(AuthFileError::Url)?;
+        // The user and password would be sent in `Host`, and nowhere else.
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(AuthFileError::UrlUser);
+        }
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
         let (tls, default_port) = match url.scheme_str() {
             Some("http") => (None, 80),
@@ -188,7 +192,8 @@ where
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|_| CalloutError::Body)?.to_bytes();
             let body: AnswerBody = serde_json::from_slice(&body).map_err(|_| CalloutError::Json)?;
-            let grant = Grant::new(texts(&body.keys).ok_or(CalloutError::Json)?, body.exp);
+            let expires = body.exp.map(|expires| expires as u64);
+            let grant = Grant::new(texts(&body.keys).ok_or(CalloutError::Json)?, expires);
             Ok(if grant.has_expired() { Err(AuthRefusal::ExpiredToken) } else { Ok(grant) })
         }
         status => Err(CalloutError::Status(status.as_u16())),
@@ -272,7 +277,7 @@ mod tests {
         for url in ["http://localhost:9000/auth?x=1", "http://[::1]/a", "http://h"] {
             assert!(new(url).is_ok(), "{url}");
         }
-        for url in ["", "localhost:9000", "ftp://h/", "http://", "/path"] {
+        for url in ["", "localhost:9000", "ftp://h/", "http://", "/path", "http://user:pw@h/"] {
             assert!(new(url).is_err(), "{url}");
         }
         assert_eq!(new("http://[::1]:90/a").unwrap().host, "::1");

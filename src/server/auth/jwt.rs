@@ -4,10 +4,11 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use ring::signature::{ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio_rustls::rustls::pki_types::pem::{PemObject, SectionKind};
 
@@ -18,6 +19,8 @@ use super::{AuthFileError, AuthRefusal};
 const MIN_SECRET: usize = 32;
 /// Shortest modulus of an RSA key, in bytes.
 const MIN_MODULUS: usize = 256;
+/// Most public keys: each is tried with the signature of every token.
+const MAX_KEYS: usize = 16;
 /// Time that the clock of the issuer may be ahead, in seconds.
 const CLOCK_SKEW: f64 = 60.0;
 
@@ -57,7 +60,14 @@ impl fmt::Debug for JwtVerifier {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
-    crit: Option<Value>,
+    /// True if there are extensions that must be understood, even if the list is `null`.
+    #[serde(default, rename = "crit", deserialize_with = "presence")]
+    has_extensions: bool,
+}
+
+/// Returns true for any value.
+fn presence<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|IgnoredAny| true)
 }
 
 impl JwtVerifier {
@@ -70,6 +80,11 @@ impl JwtVerifier {
         let is_pem = file.windows(11).any(|window| window == b"-----BEGIN ");
         let keys = if is_pem { public_keys(file)? } else { vec![secret(file)?] };
         Ok(JwtVerifier { keys, claim: claim.to_owned(), audience: audience.map(str::to_owned) })
+    }
+
+    /// Returns true if there are public keys, with which a check takes long.
+    pub(super) fn has_public_keys(&self) -> bool {
+        self.keys.iter().any(|key| !matches!(key, VerifyingKey::Hs256(_)))
     }
 
     /// Returns the rights that a token names.
@@ -97,7 +112,7 @@ impl JwtVerifier {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
         let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        if header.crit.is_some() {
+        if header.has_extensions {
             return None;
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -127,10 +142,41 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
 fn secret(file: &[u8]) -> Result<VerifyingKey, AuthFileError> {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    if let Some(reason) = no_secret(secret) {
+        return Err(AuthFileError::NoSecret(reason));
+    }
     match secret.len() {
         ..MIN_SECRET => Err(AuthFileError::ShortSecret),
         _ => Ok(VerifyingKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret))),
     }
+}
+
+/// Beginnings of public keys: JWK, OpenSSH, SSH2, and PEM that is encoded again.
+const PUBLIC: [&[u8]; 7] =
+    [b"{", b"ssh-", b"ecdsa-", b"sk-ssh-", b"sk-ecdsa-", b"---- BEGIN", b"LS0tLS1CRUdJTi"];
+
+/// Returns why the text is no secret: whoever knows a public key could sign with it.
+fn no_secret(text: &[u8]) -> Option<&'static str> {
+    let is_public = PUBLIC.iter().any(|beginning| text.trim_ascii_start().starts_with(beginning))
+        || is_der(text)
+        || STANDARD.decode(text).is_ok_and(|decoded| is_der(&decoded));
+    let repeats = || text.split_first().is_some_and(|(first, rest)| rest.iter().all(|byte| byte == first));
+    if is_public {
+        Some("it is a key in another format, of which a public one must be converted to PEM")
+    } else if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
+        Some("it is UTF-16")
+    } else if text.iter().any(u8::is_ascii_control) {
+        Some("it has control characters or more than one line")
+    } else if text.len() >= MIN_SECRET && repeats() {
+        Some("it is one character again and again")
+    } else {
+        None
+    }
+}
+
+/// Returns true if the bytes are a key or a certificate in DER.
+fn is_der(bytes: &[u8]) -> bool {
+    matches!(element(bytes, SEQUENCE), Some(([SEQUENCE | INTEGER, ..], [])))
 }
 
 /// A section of PEM text.
@@ -145,6 +191,9 @@ impl PemObject for PemSection {
 fn public_keys(file: &[u8]) -> Result<Vec<VerifyingKey>, AuthFileError> {
     let mut keys = Vec::new();
     for section in PemSection::pem_slice_iter(file) {
+        if keys.len() == MAX_KEYS {
+            return Err(AuthFileError::TooManyKeys);
+        }
         let PemSection(kind, der) = section.map_err(|_| AuthFileError::Pem)?;
         keys.push(match kind {
             SectionKind::PublicKey => public_key(&der).ok_or(AuthFileError::UnsupportedKey)?,

@@ -7,8 +7,7 @@ mod jwt;
 mod request_token;
 mod token_file;
 
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use thiserror::Error;
 use crate::config::redact::displayed_path;
 use crate::config::{AuthConfig, AuthMethod};
 use crate::server::refusals::RefusalCause;
+use crate::server::regular_file;
 use callout::Callout;
 pub(crate) use grant::Grant;
 use jwt::JwtVerifier;
@@ -67,6 +67,17 @@ pub enum AuthFileError {
     /// The secret can be guessed.
     #[error("the secret of HS256 has less than 32 bytes; make one with 'openssl rand -base64 48'")]
     ShortSecret,
+    /// The text is no secret; the words say what it is instead.
+    #[error(
+        "it is no PEM public key, and no secret of HS256, as {0}; make one with 'openssl rand -base64 48'"
+    )]
+    NoSecret(&'static str),
+    /// More keys than are tried.
+    #[error("it holds more than 16 public keys")]
+    TooManyKeys,
+    /// No token in a file that is read again.
+    #[error("there is no token in it")]
+    NoTokens,
     /// PEM text is damaged, or has no key.
     #[error("there is no PEM public key in it")]
     Pem,
@@ -79,6 +90,9 @@ pub enum AuthFileError {
     /// The text is no URL of HTTP.
     #[error("the URL is none of http:// or https:// with a host")]
     Url,
+    /// The URL names a user.
+    #[error("the URL has a user or a password, which are not sent; a secret can be in its path or query")]
+    UrlUser,
     /// No certificate is trusted.
     #[error("the system has no certificates for https")]
     NoRoots,
@@ -135,6 +149,22 @@ enum VerifierKind {
 }
 
 impl Verifier {
+    /// Returns what decides after a reload, as [`load`](Self::load) does.
+    ///
+    /// # Errors
+    /// Also if the file of tokens has none: it may be about to be written, and all clients would be refused.
+    pub(crate) fn load_again(config: &AuthConfig) -> Result<Option<Self>, AuthError> {
+        let verifier = Self::load(config)?;
+        match (&verifier, &config.method) {
+            (Some(Verifier(VerifierKind::TokenFile(file))), AuthMethod::TokenFile(path))
+                if file.is_empty() =>
+            {
+                Err(AuthError::Content { path: path.clone(), source: AuthFileError::NoTokens })
+            }
+            _ => Ok(verifier),
+        }
+    }
+
     /// Returns what decides by this configuration; `None` if every client may connect. Reads files.
     ///
     /// # Errors
@@ -181,15 +211,19 @@ impl Authenticator {
         let verifier = Arc::clone(&self.verifier.lock());
         match &verifier.0 {
             VerifierKind::TokenFile(file) => file.check(token),
-            VerifierKind::Jwt(jwt) => jwt.check(token),
+            VerifierKind::Jwt(jwt) => {
+                let checked = jwt.check(token);
+                if jwt.has_public_keys() {
+                    // As long as the turn of a connection: with requests one behind another, others wait.
+                    tokio::task::yield_now().await;
+                }
+                checked
+            }
             VerifierKind::Callout(callout) => callout.check(token).await,
         }
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, AuthError> {
-    let mut content = Vec::new();
-    let opened = fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut content));
-    opened.map_err(|source| AuthError::Read { path: path.to_owned(), source })?;
-    Ok(content)
+    regular_file::read(path, MAX_FILE).map_err(|source| AuthError::Read { path: path.to_owned(), source })
 }

@@ -62,6 +62,11 @@ impl TokenFile {
         Ok(TokenFile(tokens))
     }
 
+    /// Returns true if there is no token.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the rights of a token.
     pub(super) fn check(&self, token: &str) -> Result<Grant, AuthRefusal> {
         self.0.get(&token_digest(token)).cloned().ok_or(AuthRefusal::InvalidToken)

@@ -10,6 +10,7 @@ use tokio::net::UdpSocket;
 use crate::config::redact::displayed_path;
 use crate::config::{ClusterConfig, Config};
 use crate::server::cluster::{EngineAddress, EngineError, NodeSettings};
+use crate::server::regular_file;
 
 /// Longest file with a password, in bytes.
 const MAX_PASSWORD_FILE: u64 = 64 * 1024;
@@ -91,11 +92,9 @@ pub(super) async fn node_settings(
 }
 
 fn read_password(path: &Path) -> Result<String, ClusterError> {
-    use io::Read as _;
-    let mut text = String::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text));
-    read.map_err(|source| ClusterError::PasswordFile { path: path.to_owned(), source })?;
+    let text = regular_file::read(path, MAX_PASSWORD_FILE)
+        .and_then(|text| String::from_utf8(text).map_err(io::Error::other))
+        .map_err(|source| ClusterError::PasswordFile { path: path.to_owned(), source })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

@@ -6,8 +6,7 @@ mod pem;
 mod reloadable;
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -25,8 +24,9 @@ use self::pem::PemError;
 use self::pem::Section;
 pub(crate) use self::reloadable::ReloadableTls;
 use crate::config::{PemSource, TlsFiles};
+use crate::server::regular_file;
 
-/// Longest file that is read, in bytes: more than any chain, and less than a device without an end.
+/// Longest file that is read, in bytes: more than any chain.
 const MAX_FILE: u64 = 1 << 20;
 
 /// Failure to set up TLS, in one line that names the file.
@@ -309,14 +309,8 @@ fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
     let text = match path {
         PemSource::Inline(text) => text.clone().into_bytes(),
         PemSource::File(file) => {
-            let mut bytes = Vec::new();
-            let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
-            file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| TlsError::Read {
-                role,
-                path: path.clone(),
-                source,
-            })?;
-            bytes
+            let read = regular_file::read(file, MAX_FILE);
+            read.map_err(|source| TlsError::Read { role, path: path.clone(), source })?
         }
     };
     Ok(text)

@@ -1,5 +1,6 @@
 //! Files of every kind, sound and not, and handshakes with what is sound. Tests only.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -187,7 +188,7 @@ fn failures_name_the_file_and_the_cause() {
         (&dir.0, "cannot read the private key", "it is a directory"),
         (&junk, "cannot use the private key", "there is no PEM private key in it"),
         (&archive, "cannot use the private key", "to another file with 'openssl pkcs12 -nodes'"),
-        (&endless, "cannot use the private key", "there is no PEM private key in it"),
+        (&endless, "cannot read the private key", "it is no regular file"),
         (&cert, "cannot use the private key", "it holds a certificate and no private key"),
         (&cut, "cannot use the private key", "on line 1 has no line '-----END PRIVATE KEY-----'"),
         (&old, "cannot use the private key", "encrypted; write an unencrypted copy with 'openssl pkey'"),
@@ -205,7 +206,7 @@ fn failures_name_the_file_and_the_cause() {
     for (file, start, end) in [
         (&none, "cannot read the certificate", "there is no such file"),
         (&archive, "cannot use the certificate", "to another file with 'openssl pkcs12 -nodes'"),
-        (&endless, "cannot use the certificate", "there is no PEM certificate in it"),
+        (&endless, "cannot read the certificate", "it is no regular file"),
         (&junk, "cannot use the certificate", "there is no PEM certificate in it"),
         (&key, "cannot use the certificate", "it holds a private key and no certificate"),
         (&base64, "cannot use the certificate", "the 'CERTIFICATE' that begins on line 1 is not base64"),

@@ -1,6 +1,5 @@
 //! Tokens that are valid, and every way in which one is not.
 
-use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -140,10 +139,59 @@ fn public_keys_verify_their_algorithm_only() {
         signed(&json!({"alg": "HS256"}), &claims, as_secret),
         signed(&json!({"alg": "none"}), &claims, |_| Vec::new()),
         signed(&json!({"alg": "RS256", "crit": ["b64"]}), &claims, |message| by_rsa(&rsa, message)),
+        signed(&json!({"alg": "RS256", "crit": null}), &claims, |message| by_rsa(&rsa, message)),
         signed(&json!({}), &claims, |message| by_rsa(&rsa, message)),
     ] {
         assert_eq!(jwt.check(&token), Err(AuthRefusal::InvalidToken), "{token}");
     }
+}
+
+#[test]
+fn public_keys_in_other_formats_are_no_secrets() {
+    let parse = |file: &[u8]| JwtVerifier::parse(file, "keys", None).map(|_| ());
+    let (rsa, ed) = (rsa(), ed25519());
+    let ec = spki(b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", &[4; 65]);
+    let ders = [spki(RSA, rsa.public().as_ref()), spki(ED25519_ID, ed.public_key().as_ref()), ec];
+    let text = pem(&ders[0]);
+    let utf16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
+        mark.iter().copied().chain(text.encode_utf16().flat_map(bytes)).collect::<Vec<u8>>()
+    };
+    let mut files: Vec<Vec<u8>> = [
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+        " {\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGIzK4 someone@example",
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAA a@b",
+        "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAC3NzaC1lZDI1NTE5AAAAIGIz\n",
+        "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/sbin/nologin\n",
+        "00000000000000000000000000000000",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec();
+    files.extend([vec![0; 64], STANDARD.encode(&text).into_bytes()]);
+    files.extend([utf16(&[0xff, 0xfe], u16::to_le_bytes), utf16(&[], u16::to_be_bytes)]);
+    files.extend(ders.iter().map(|der| STANDARD.encode(der).into_bytes()));
+    files.extend(ders);
+    for file in files {
+        let error = parse(&file).unwrap_err();
+        assert!(matches!(error, AuthFileError::NoSecret(_)), "{error}: {}", file.escape_ascii());
+    }
+    // As the documentation makes them, also if they begin as DER does.
+    for secret in [
+        "0Yq3v+ZzT4xw8n1c0bK5mJ7uHhD2sLpA9",
+        "MIIqv3ZzT4xw8n1c0bK5mJ7uHhD2sLpA9x",
+        "schlüssel mit über 32 zeichen im text\r\n",
+    ] {
+        assert!(parse(secret.as_bytes()).is_ok(), "{secret}");
+    }
+}
+
+#[test]
+fn number_of_public_keys_is_bounded() {
+    let key = pem(&spki(ED25519_ID, ed25519().public_key().as_ref()));
+    assert!(verifier(key.repeat(MAX_KEYS).as_bytes()).has_public_keys());
+    let error = JwtVerifier::parse(key.repeat(MAX_KEYS + 1).as_bytes(), "keys", None).unwrap_err();
+    assert_eq!(error.to_string(), "it holds more than 16 public keys");
+    assert!(!verifier(SECRET).has_public_keys());
 }
 
 // RFC 8037, A.4.

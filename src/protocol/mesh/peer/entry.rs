@@ -47,6 +47,14 @@ impl MeshPeer {
         self.complete_if_connected();
     }
 
+    /// Announces a member that was not announced.
+    pub fn announce(&mut self) {
+        if self.progress == Progress::Member && !self.is_announced {
+            self.is_announced = true;
+            self.group.protocol().announce(self);
+        }
+    }
+
     /// Asks clients for channels that came while this peer was joining. Only for groups that
     /// [`join_through`](Self::join_through) is for.
     pub fn introduce_to(&mut self, neighbors: &[Neighbor]) {

@@ -224,6 +224,8 @@ trait GroupProtocol: Sync {
     fn user_frame(&self, peer: &MeshPeer, recipient: u32, message: &ChunkedMessage) -> Bytes;
     /// Announces this peer to members through channels of other peers, and asks those members for channels.
     fn introduce(&self, _peer: &mut MeshPeer, _neighbors: &[Neighbor]) {}
+    /// Sends what announces that this peer is a member, in the groups that have peers without it.
+    fn announce(&self, _peer: &mut MeshPeer) {}
     /// Sends what announces that this peer leaves, before its channels are closed.
     fn leave(&self, _peer: &mut MeshPeer) {}
 }

@@ -201,6 +201,12 @@ impl GroupProtocol for Netflux0Protocol {
         }
     }
 
+    fn announce(&self, peer: &mut MeshPeer) {
+        for (channel, _) in peer.open_channels() {
+            peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
+        }
+    }
+
     fn leave(&self, peer: &mut MeshPeer) {
         for (channel, _) in peer.open_channels() {
             peer.push_frame(channel, json_frame(LEAVE, peer.id, 0, &json!({})));
@@ -211,9 +217,7 @@ impl GroupProtocol for Netflux0Protocol {
 impl Netflux0Protocol {
     fn announce_joined(&self, peer: &mut MeshPeer) {
         if peer.is_announced {
-            for (channel, _) in peer.open_channels() {
-                peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
-            }
+            self.announce(peer);
         }
         peer.become_member();
     }

@@ -176,12 +176,16 @@ impl GroupProtocol for Netflux1Protocol {
             return;
         }
         if peer.is_announced {
-            for (channel, member) in peer.open_channels() {
-                let frame = service(peer.id, member.unwrap_or(0), MESH, json!({"code": PEER_JOINED}));
-                peer.push_frame(channel, frame);
-            }
+            self.announce(peer);
         }
         peer.become_member();
+    }
+
+    fn announce(&self, peer: &mut MeshPeer) {
+        for (channel, member) in peer.open_channels() {
+            let frame = service(peer.id, member.unwrap_or(0), MESH, json!({"code": PEER_JOINED}));
+            peer.push_frame(channel, frame);
+        }
     }
 
     fn user_frame(&self, peer: &MeshPeer, recipient: u32, message: &ChunkedMessage) -> Bytes {

@@ -118,13 +118,13 @@ impl Presence {
                 is_here && others(group) && !is_known
             }
             StandInRole::Placeholder => {
-                let wanted = self.bridged().into_iter().any(|member| member.group != group);
                 let others_have = self.stand_ins.values().any(|known| {
                     known.group == group
                         && known.role != StandInRole::Placeholder
                         && known.phase == Phase::Joined
+                        && self.is_wanted(group, known.role)
                 });
-                self.needs_channels(group) && self.has_clients(group) && !(wanted && others_have)
+                self.needs_channels(group) && self.has_clients(group) && !others_have
             }
         }
     }
@@ -279,7 +279,7 @@ impl Presence {
                 continue;
             }
             for member in bridged.iter().filter(|member| member.group != group) {
-                if self.stand_in_for(group, *member).is_none() {
+                if self.stand_in_for(group, *member).is_none() && !self.announce_placeholder(group, *member) {
                     self.join(group, StandInRole::For(*member));
                 }
             }
@@ -306,6 +306,20 @@ impl Presence {
                 self.join(group, StandInRole::Provisional);
             }
         }
+    }
+
+    /// Has the placeholder of a group stand for a member. Returns false if there is none.
+    fn announce_placeholder(&mut self, group: MeshGroup, member: MeshMember) -> bool {
+        let placeholder = self.stand_ins.iter_mut().find(|(_, known)| {
+            known.group == group
+                && known.role == StandInRole::Placeholder
+                && known.phase == Phase::Joined
+                && !known.channels.is_empty()
+        });
+        let Some((number, known)) = placeholder else { return false };
+        known.role = StandInRole::For(member);
+        self.actions.push(PresenceAction::Announce { stand_in: *number });
+        true
     }
 
     fn is_delayed(&self, group: MeshGroup, role: StandInRole) -> bool {

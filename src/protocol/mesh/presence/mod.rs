@@ -87,6 +87,11 @@ pub enum PresenceAction {
         /// Its group.
         group: MeshGroup,
     },
+    /// Announce a placeholder as a member: it stands for one from now on.
+    Announce {
+        /// Number of the stand-in.
+        stand_in: u32,
+    },
     /// Have a stand-in leave. It is forgotten.
     Leave {
         /// Number of the stand-in.

@@ -135,6 +135,11 @@ impl World {
                     self.after(20..300, Happening::Linked { stand_in, client: member as usize });
                 }
             }
+            PresenceAction::Announce { stand_in } => {
+                let known = self.stand_ins.get_mut(&stand_in).unwrap();
+                assert!(known.is_joined && !known.is_announced);
+                known.is_announced = true;
+            }
             PresenceAction::OpenEntry { stand_in, .. } => {
                 let opened =
                     SimulatedStandIn { is_joined: true, is_announced: true, channels: BTreeSet::new() };

@@ -111,6 +111,15 @@ impl BridgedRoom {
                 let network = self.network(group);
                 self.add_peer(stand_in, group).open_entry(network);
             }
+            PresenceAction::Announce { stand_in } => {
+                let announced = self.peers.get_mut(&stand_in).map(|peer| {
+                    peer.announce();
+                    (peer.group(), peer.id())
+                });
+                if let Some((group, id)) = announced {
+                    self.tell_siblings(stand_in, group, id, true);
+                }
+            }
             PresenceAction::Leave { stand_in } => self.remove_peer(stand_in, now),
             PresenceAction::Cut { stand_in, member } => {
                 if let Some(peer) = self.peers.get_mut(&stand_in) {

@@ -33,11 +33,15 @@ const ARGS = [
   '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'
 ]
 
-export async function openBrowser () {
+// As in most browsers: only names that multicast resolves, no addresses, and no loopback.
+const HIDING_ARGS = ARGS.filter((arg) => !arg.includes('loopback') && !arg.includes('media-stream'))
+  .map((arg) => arg.replace('WebRtcHideLocalIpsWithMdns,', ''))
+
+export async function openBrowser ({ hidesAddresses = false } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
-    args: ARGS
+    args: hidesAddresses ? HIDING_ARGS : ARGS
   })
   return { browser, context: await browser.newContext() }
 }

@@ -16,6 +16,7 @@ export async function startGateway (bin, args) {
   }
   return {
     port,
+    pid: child.pid,
     url: `ws://127.0.0.1:${port}`,
     // As a service manager does it. Resolves when the process has ended.
     async stop () {

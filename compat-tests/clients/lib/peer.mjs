@@ -122,6 +122,31 @@ export class Peer extends EventEmitter {
     return this.#page.evaluate((text) => { driver.send(text) }, text)
   }
 
+  // Sends messages that page/payload.js makes from specifications, one after the other: to all, or to the member `to`.
+  post (specs) {
+    return this.#page.evaluate((specs) => {
+      for (const { to, ...spec } of specs) {
+        const data = makePayload(spec)
+        to === undefined ? driver.send(data) : driver.sendTo(to, data)
+      }
+    }, specs)
+  }
+
+  // Milliseconds of round trips to a member.
+  roundTrips (id, count) {
+    return this.#page.evaluate(([id, count]) => driver.roundTrips(id, count), [id, count])
+  }
+
+  // Sends messages of 100 bytes to all, and resolves with their number.
+  flood (rate, seconds) {
+    return this.#page.evaluate(([rate, seconds]) => driver.flood(rate, seconds), [rate, seconds])
+  }
+
+  // Number of such messages that were received.
+  counted () {
+    return this.#page.evaluate(() => driver.counted())
+  }
+
   leave () {
     return this.#page.evaluate(() => { driver.leave() })
   }

@@ -20,7 +20,7 @@ async function answer (url) {
   if (url.pathname === '/peer') {
     const { version } = findVersion(url.searchParams.get('version'))
     // The watcher is loaded first, so that it observes all that the bundle does.
-    return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/driver.js'])]
+    return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/payload.js', '/driver.js'])]
   }
   if (url.pathname === '/relay') {
     return ['text/html', html('signaller', ['/signaller.js'])]
@@ -28,7 +28,7 @@ async function answer (url) {
   if (url.pathname === '/events') {
     return ['text/html', html('event streams', ['/events.js'])]
   }
-  if (['/watch.js', '/driver.js', '/signaller.js', '/events.js'].includes(url.pathname)) {
+  if (['/watch.js', '/payload.js', '/driver.js', '/signaller.js', '/events.js'].includes(url.pathname)) {
     return ['text/javascript', await readFile(new URL(`.${url.pathname}`, PAGE))]
   }
   const bundle = /^\/bundles\/(.+)\.js$/.exec(url.pathname)

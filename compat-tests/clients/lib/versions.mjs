@@ -6,6 +6,7 @@
 // `layer`: versions of one layer understand each other on a data channel.
 // `hearsJoins`: a joiner is told of the members it finds. `firstMayLeave`: the group can still be joined afterwards.
 // `leaveIsHeard`: the other members notice the client's own leave call, not only its page going away.
+// `repeatsLeaves`: the application is told twice or three times that a member left.
 // `ownRace`: the error in the page when a joiner trips over a race of its own, so that its join promise never ends
 // although it is in the group; a scenario that failed after that may be tried again.
 const DEFAULTS = {
@@ -24,7 +25,8 @@ const TABLE = {
     layer: 'A',
     original: '7.1.0',
     hearsJoins: false,
-    firstMayLeave: false
+    firstMayLeave: false,
+    repeatsLeaves: true
   },
   '0.10.8': {
     integrity: 'sha512-3xBtnQWOsdBtwo7LrVNCyLeJq13HV76HN8oB3zSE8C0yXSDV1ITNuDkFTq6s7rZVDkItOWSFolNWDIvfpjiKMg==',

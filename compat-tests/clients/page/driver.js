@@ -1,4 +1,4 @@
-// Last script of every page: one API, `driver.first/join/send/leave/id`, over the client APIs of all
+// Last script of every page: one API, `driver.first/join/send/sendTo/leave/id`, over the client APIs of all
 // netflux versions. Results are reported as events: 'ready' (in the group), 'failed', 'joined' and 'left'
 // (another member), 'message'.
 
@@ -11,7 +11,50 @@
   const failed = (reason) => report('failed', { text: String(reason?.message ?? reason) })
   const joined = (id) => report('joined', { id })
   const left = (id) => report('left', { id })
-  const message = (id, text) => report('message', { id, text: String(text) })
+
+  // Messages that are measured are not reported one by one.
+  let pong = () => {}
+  let counted = 0
+  const message = (id, data) => {
+    const kind = typeof data === 'string' ? data.slice(0, 5) : ''
+    if (kind === 'ping ') {
+      driver.sendTo(id, 'pong ')
+    } else if (kind === 'pong ') {
+      pong()
+    } else if (kind === 'count') {
+      counted += 1
+    } else {
+      report('message', { id, text: describePayload(data) })
+    }
+  }
+
+  // Resolves with the times of round trips to a member, in milliseconds.
+  async function roundTrips (id, count) {
+    const times = []
+    for (let round = 0; round < count; round += 1) {
+      const begin = performance.now()
+      await new Promise((resolve) => {
+        pong = resolve
+        driver.sendTo(id, 'ping ')
+      })
+      times.push(performance.now() - begin)
+    }
+    return times
+  }
+
+  // Sends messages to all at a rate, and resolves with their number.
+  async function flood (rate, seconds) {
+    const begin = performance.now()
+    const text = `count${'x'.repeat(95)}`
+    let sent = 0
+    while (performance.now() - begin < seconds * 1000) {
+      for (const due = (performance.now() - begin) / 1000 * rate; sent < due; sent += 1) {
+        driver.send(text)
+      }
+      await new Promise((resolve) => { setTimeout(resolve, 5) })
+    }
+    return sent
+  }
 
   // A call whose promise says when this peer is in the group.
   const settle = (promise) => { promise.then(ready, failed) }
@@ -23,7 +66,8 @@
     return {
       first: (key) => settle(channel.open({ key })),
       join: (key) => settle(channel.join(key)),
-      send: (text) => channel.send(text),
+      send: (data) => channel.send(data),
+      sendTo: (id, data) => channel.sendTo(id, data),
       leave: () => channel.leave(),
       id: () => channel.myId
     }
@@ -40,7 +84,8 @@
     return {
       first: (key) => settle(channel.open({ key })),
       join: (key) => settle(channel.join(key)),
-      send: (text) => channel.send(text),
+      send: (data) => channel.send(data),
+      sendTo: (id, data) => channel.sendTo(id, data),
       leave: () => channel.leave(),
       id: () => channel.myId
     }
@@ -49,7 +94,14 @@
   // Those in which the first peer joins as well.
   function joinOnly (channel, leave) {
     const join = (key) => settle(channel.join(key))
-    return { first: join, join, send: (text) => channel.send(text), leave, id: () => channel.myId }
+    return {
+      first: join,
+      join,
+      send: (data) => channel.send(data),
+      sendTo: (id, data) => channel.sendTo(id, data),
+      leave,
+      id: () => channel.myId
+    }
   }
 
   // 1.0.0-rc.14
@@ -80,7 +132,8 @@
     return {
       first: join,
       join,
-      send: (text) => group.send(text),
+      send: (data) => group.send(data),
+      sendTo: (id, data) => group.sendTo(id, data),
       leave: () => group.leave(),
       id: () => group.myId
     }
@@ -93,5 +146,5 @@
     'WebChannel-1.1': webChannel11,
     WebGroup: webGroup
   }
-  window.driver = apis[params.get('api')]()
+  window.driver = { ...apis[params.get('api')](), roundTrips, flood, counted: () => counted }
 })()

@@ -1,0 +1,156 @@
+// Old and new clients in one room, on a gateway with a bridge: every ordered pair of versions, crowds, and churn. See
+// README.md, or --help.
+
+import { openBrowser } from './lib/browser.mjs'
+import { bundlePath } from './lib/bundles.mjs'
+import { runInRoom } from './lib/bridge.mjs'
+import { bridgePid, measureCrowd, measureRoundTrips } from './lib/bridge-figures.mjs'
+import { crowdPlan, runChurn, runCrowd, runPair, runStay } from './lib/bridge-scenarios.mjs'
+import { startGateway } from './lib/gateway.mjs'
+import { list, parse, positive } from './lib/options.mjs'
+import { openSite } from './lib/site.mjs'
+import { findVersion, VERSIONS } from './lib/versions.mjs'
+
+const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
+
+  --scenarios A,B,…    of open, join, stay, crowds, churn, figures (default: all)
+  --versions A,B,…     versions of the pairs (default: all)
+  --only A:B           this pair alone
+  --crowds N,…         sizes of crowds (default: 6,10,15)
+  --seeds N,…          seeds of crowds and churn (default: 1,2)
+  --address IP         address of the bridge (default: 127.0.0.1)
+  --hide-addresses     candidates of pages are names that multicast resolves
+  --parallel N         pairs at a time (default: 4)
+  --limit MS           longest wait for anything (default: 15000)
+  --server-args A,B,…  further arguments of the gateway
+  --verbose            print the log of every scenario, not only of failed ones`
+
+const OPTIONS = {
+  'server-bin': { type: 'string' },
+  scenarios: { type: 'string', default: 'open,join,stay,crowds,churn,figures' },
+  versions: { type: 'string', default: Object.keys(VERSIONS).join(',') },
+  only: { type: 'string' },
+  crowds: { type: 'string', default: '6,10,15' },
+  seeds: { type: 'string', default: '1,2' },
+  address: { type: 'string', default: '127.0.0.1' },
+  'hide-addresses': { type: 'boolean', default: false },
+  parallel: { type: 'string', default: '4' },
+  limit: { type: 'string', default: '15000' },
+  'server-args': { type: 'string' },
+  verbose: { type: 'boolean', default: false }
+}
+
+const options = parse(USAGE, OPTIONS, (values) => {
+  if (!values['server-bin']) {
+    throw new Error('--server-bin is missing')
+  }
+  const versions = list(values.versions).map(findVersion)
+  versions.forEach(bundlePath)
+  return {
+    ...values,
+    bin: values['server-bin'],
+    versions,
+    only: values.only?.split(':').map(findVersion),
+    scenarios: list(values.scenarios),
+    crowds: list(values.crowds).map(Number),
+    seeds: list(values.seeds).map(Number),
+    parallel: positive(values, 'parallel'),
+    limit: positive(values, 'limit')
+  }
+})
+
+const bridge = options.address.includes(':') ? `[${options.address}]:0` : `${options.address}:0`
+const gateway = await startGateway(options.bin, [
+  '-h', '127.0.0.1', '-p', '0', '--bridge', bridge, ...list(options['server-args'])
+])
+const site = await openSite()
+const { browser, context } = await openBrowser({ hidesAddresses: options['hide-addresses'] })
+const lab = { context, origin: site.origin, signaling: gateway.url, limit: options.limit, delayOpen: 0 }
+
+function show (name, result) {
+  const { passed, failures, ms, note = '', errors, log = [] } = result
+  console.log(`${passed ? failures.length > 0 ? 'again ' : 'ok    ' : 'FAILED'} ${name} ${ms} ms ${note}`)
+  failures.forEach((reason) => console.log(`  ${reason}`))
+  if (!passed || options.verbose) {
+    errors.forEach((text) => console.log(`  page error, ${text}`))
+    log.forEach((line) => console.log(line))
+  }
+}
+
+const STAYS = [
+  ['0.10.3', '4.3.1', '3.0.0'], ['0.10.3', '0.10.8', 'beta.8'], ['0.10.8', '4.3.1', 'beta.7'], ['0.10.8', '0.10.3', '3.0.0'],
+  ['rc.3', '3.0.0', '0.10.3'], ['rc.3', 'beta.8', '4.3.0']
+]
+const isForeign = ([one, other]) => one.layer !== other.layer
+const pairs = options.only ? [options.only] : options.versions.flatMap((one) => options.versions.map((other) => [one, other]))
+const jobs = options.scenarios.flatMap((scenario) => {
+  switch (scenario) {
+    // Two that open one key natively refuse each other; pairs of one group are without the bridge.
+    case 'open':
+    case 'join':
+      return pairs.filter((pair) => scenario === 'join' || isForeign(pair)).map((pair) => ({
+        kind: scenario,
+        name: `${scenario} ${pair[0].version}:${pair[1].version}`,
+        attempts: isForeign(pair) ? 1 : 2,
+        run: (room) => runPair(room, pair, scenario)
+      }))
+    case 'stay':
+      return STAYS.map((names) => ({
+        kind: scenario,
+        name: `stay ${names.join(' ')}`,
+        run: (room) => runStay(room, names.map(findVersion))
+      }))
+    case 'crowds':
+      return options.crowds.flatMap((size) => options.seeds.map((seed) => {
+        const plan = crowdPlan(size, seed)
+        return {
+          kind: scenario,
+          alone: true,
+          name: `crowd of ${size}, seed ${seed}: ${plan.map(({ spec, how }) => `${spec.version}/${how}`).join(' ')}`,
+          run: (room) => runCrowd(room, plan)
+        }
+      }))
+    case 'churn':
+      return options.seeds.map((seed) => ({
+        kind: scenario, alone: true, name: `churn, seed ${seed}`, run: (room) => runChurn(room, seed)
+      }))
+    case 'figures':
+      return [
+        { kind: scenario, alone: true, name: 'direct', run: (room) => measureRoundTrips(room, ['4.3.1', '4.3.0']) },
+        { kind: scenario, alone: true, name: 'bridged', run: (room) => measureRoundTrips(room, ['4.3.1', '3.0.0']) },
+        { kind: scenario, alone: true, name: 'bridged', run: (room) => measureRoundTrips(room, ['4.3.1', '0.10.8']) },
+        { kind: scenario, alone: true, name: 'crowd', run: (room) => measureCrowd(room, crowdPlan(15, 3), bridgePid(gateway.pid)) }
+      ]
+    default:
+      throw new Error(`unknown scenario ${scenario}`)
+  }
+})
+
+const results = []
+async function work (queue) {
+  for (const job of queue) {
+    const result = await runInRoom(lab, job.run, job.attempts)
+    results.push({ ...job, ...result })
+    show(job.name, result)
+  }
+}
+
+try {
+  const together = jobs.filter(({ alone }) => !alone).values()
+  await Promise.all(Array.from({ length: options.parallel }, () => work(together)))
+  await work(jobs.filter(({ alone }) => alone).values())
+} finally {
+  await browser.close()
+  site.close()
+  await gateway.stop()
+}
+
+for (const kind of options.scenarios) {
+  const of = results.filter((result) => result.kind === kind)
+  const times = of.filter(({ setup }) => setup).map(({ setup }) => setup).sort((one, other) => one - other)
+  const median = times.length > 0 ? `, median ${times[times.length >> 1]} ms and at most ${times.at(-1)} ms until both see each other` : ''
+  console.log(`${kind}: ${of.filter(({ passed }) => passed).length} of ${of.length}${median}`)
+}
+const passed = results.filter((result) => result.passed).length
+console.log(`bridge: ${passed} passed, ${results.length - passed} failed`)
+process.exitCode = passed === results.length && passed > 0 ? 0 : 1

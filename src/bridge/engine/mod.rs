@@ -221,7 +221,9 @@ impl BridgeEngine {
                 | ConnectionEvent::Frame(key, _)
                 | ConnectionEvent::Closed(key, _) => key,
             };
-            if !matches!(event, ConnectionEvent::Frame(..)) {
+            // Only a frame shows that the client's program has the channel: an end before that would be one
+            // of a negotiation that failed.
+            if !matches!(event, ConnectionEvent::Opened(_)) {
                 self.end_call((number, channel));
             }
             let Some(room) = self.rooms.get_mut(&number) else { continue };

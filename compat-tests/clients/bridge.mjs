@@ -1,24 +1,28 @@
 // Old and new clients in one room, on a gateway with a bridge: every ordered pair of versions, crowds, and churn. See
 // README.md, or --help.
 
+import { networkInterfaces } from 'node:os'
 import { openBrowser } from './lib/browser.mjs'
 import { bundlePath } from './lib/bundles.mjs'
 import { runInRoom } from './lib/bridge.mjs'
 import { bridgePid, measureCrowd, measureRoundTrips } from './lib/bridge-figures.mjs'
+import { runEndedBridge, runKilledPage, runRestartedGateway } from './lib/bridge-faults.mjs'
 import { crowdPlan, runChurn, runCrowd, runPair, runStay } from './lib/bridge-scenarios.mjs'
 import { startGateway } from './lib/gateway.mjs'
+import { freeUdpPort, LOSSY_ADDRESS, openLossyPath } from './lib/lossy.mjs'
 import { list, parse, positive } from './lib/options.mjs'
 import { openSite } from './lib/site.mjs'
 import { findVersion, VERSIONS } from './lib/versions.mjs'
 
 const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
 
-  --scenarios A,B,…    of open, join, stay, crowds, churn, figures (default: all)
+  --scenarios A,B,…    of open, join, stay, crowds, churn, faults, figures (default: all)
   --versions A,B,…     versions of the pairs (default: all)
   --only A:B           this pair alone
   --crowds N,…         sizes of crowds (default: 6,10,15)
   --seeds N,…          seeds of crowds and churn (default: 1,2)
-  --address IP         address of the bridge (default: 127.0.0.1)
+  --address IP         address of the bridge (default: 127.0.0.1); own: this machine's, if it has one
+  --loss PART          part of the packets that is lost each way (default: 0)
   --hide-addresses     candidates of pages are names that multicast resolves
   --parallel N         pairs at a time (default: 4)
   --limit MS           longest wait for anything (default: 15000)
@@ -27,12 +31,13 @@ const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
 
 const OPTIONS = {
   'server-bin': { type: 'string' },
-  scenarios: { type: 'string', default: 'open,join,stay,crowds,churn,figures' },
+  scenarios: { type: 'string', default: 'open,join,stay,crowds,churn,faults,figures' },
   versions: { type: 'string', default: Object.keys(VERSIONS).join(',') },
   only: { type: 'string' },
   crowds: { type: 'string', default: '6,10,15' },
   seeds: { type: 'string', default: '1,2' },
   address: { type: 'string', default: '127.0.0.1' },
+  loss: { type: 'string', default: '0' },
   'hide-addresses': { type: 'boolean', default: false },
   parallel: { type: 'string', default: '4' },
   limit: { type: 'string', default: '15000' },
@@ -59,9 +64,22 @@ const options = parse(USAGE, OPTIONS, (values) => {
   }
 })
 
-const bridge = options.address.includes(':') ? `[${options.address}]:0` : `${options.address}:0`
+function ownAddress () {
+  const all = Object.values(networkInterfaces()).flat()
+  return all.find(({ family, internal }) => family === 'IPv4' && !internal)?.address
+}
+
+const address = options.address === 'own' ? ownAddress() : options.address
+if (address === undefined) {
+  console.log('NOT CHECKED: this machine has the loopback interface only')
+  process.exit(0)
+}
+const loss = Number(options.loss)
+const port = await freeUdpPort()
+const path = loss > 0 ? await openLossyPath(port, loss) : undefined
 const gateway = await startGateway(options.bin, [
-  '-h', '127.0.0.1', '-p', '0', '--bridge', bridge, ...list(options['server-args'])
+  '-h', '127.0.0.1', '-p', '0', '--bridge', `${address.includes(':') ? `[${address}]` : address}:${port}`,
+  ...(path ? ['--bridge-public-address', LOSSY_ADDRESS] : []), ...list(options['server-args'])
 ])
 const site = await openSite()
 const { browser, context } = await openBrowser({ hidesAddresses: options['hide-addresses'] })
@@ -114,6 +132,14 @@ const jobs = options.scenarios.flatMap((scenario) => {
       return options.seeds.map((seed) => ({
         kind: scenario, alone: true, name: `churn, seed ${seed}`, run: (room) => runChurn(room, seed)
       }))
+    case 'faults':
+      return [
+        { name: 'page killed', run: (room) => runKilledPage(room, ['4.3.1', '3.0.0', '0.10.8']) },
+        { name: 'page killed', run: (room) => runKilledPage(room, ['beta.8', 'rc.14', '4.3.0']) },
+        { name: 'bridge killed', run: (room) => runEndedBridge(room, ['4.3.1', '3.0.0', '0.10.8'], gateway, 'SIGKILL') },
+        { name: 'bridge stopped', run: (room) => runEndedBridge(room, ['4.3.1', '3.0.0', '0.10.8'], gateway, 'SIGTERM') },
+        { name: 'gateway restarted', around: (run) => runRestartedGateway(lab, run, options.bin) }
+      ].map((job) => ({ kind: scenario, alone: true, ...job }))
     case 'figures':
       return [
         { kind: scenario, alone: true, name: 'direct', run: (room) => measureRoundTrips(room, ['4.3.1', '4.3.0']) },
@@ -129,7 +155,9 @@ const jobs = options.scenarios.flatMap((scenario) => {
 const results = []
 async function work (queue) {
   for (const job of queue) {
-    const result = await runInRoom(lab, job.run, job.attempts)
+    const result = job.around
+      ? await job.around((lab, run) => runInRoom(lab, run))
+      : await runInRoom(lab, job.run, job.attempts)
     results.push({ ...job, ...result })
     show(job.name, result)
   }
@@ -143,6 +171,7 @@ try {
   await browser.close()
   site.close()
   await gateway.stop()
+  await path?.close()
 }
 
 for (const kind of options.scenarios) {

@@ -16,5 +16,5 @@ mod str0m_connection;
 mod stun;
 
 pub use args::BridgeArgs;
-pub use engine::{BridgeEngine, EngineCounts, EngineFigures, EngineLimits};
+pub use engine::{BridgeEngine, EngineLimits, HandshakeLimits};
 pub use process::run;

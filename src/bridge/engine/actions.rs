@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    BridgeAction, BridgeCall, BridgeCounts, BridgeEngine, BridgeMessage, MeshChannel, OwnCall,
+    BridgeAction, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, MeshChannel, OwnCall,
     PeerConnectionError, RoomNumber, count,
 };
 
@@ -28,7 +28,7 @@ impl BridgeEngine {
             if actions.is_empty() {
                 let counts = room.room.counts();
                 let since = std::mem::replace(&mut room.counted, counts);
-                add_counts(&mut self.counts.carried, since, counts);
+                add_counts(&mut self.figures, since, counts);
                 self.room_deadlines.set(number, room.room.deadline());
                 break;
             }
@@ -76,7 +76,7 @@ impl BridgeEngine {
         let is_refused =
             self.connections.is_full() || self.waiting.len() >= self.limits.handshakes.max_waiting;
         if is_refused {
-            count(&mut self.counts.refused);
+            count(&mut self.figures.refused);
             tracing::warn!(
                 connections = self.connections.len(),
                 waiting = self.waiting.len(),
@@ -176,7 +176,7 @@ impl BridgeEngine {
 
     fn fail(&mut self, number: RoomNumber, channel: MeshChannel, error: &PeerConnectionError, now: Instant) {
         tracing::debug!(room = number, %error, "a connection failed");
-        count(&mut self.counts.failed);
+        count(&mut self.figures.failed);
         self.end_call((number, channel));
         self.connections.close((number, channel), now);
         if let Some(room) = self.rooms.get_mut(&number) {
@@ -187,10 +187,10 @@ impl BridgeEngine {
 }
 
 /// Adds what a room counted since the last time.
-fn add_counts(all: &mut BridgeCounts, since: BridgeCounts, now: BridgeCounts) {
+fn add_counts(figures: &mut BridgeFigures, since: BridgeCounts, now: BridgeCounts) {
     let add = |all: &mut u64, since: u64, now: u64| *all = all.saturating_add(now.saturating_sub(since));
-    add(&mut all.messages, since.messages, now.messages);
-    add(&mut all.bytes, since.bytes, now.bytes);
-    add(&mut all.dropped, since.dropped, now.dropped);
-    add(&mut all.cut, since.cut, now.cut);
+    add(&mut figures.messages, since.messages, now.messages);
+    add(&mut figures.message_bytes, since.bytes, now.bytes);
+    add(&mut figures.dropped, since.dropped, now.dropped);
+    add(&mut figures.cut, since.cut, now.cut);
 }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    BTreeSet, BridgeCall, BridgeCounts, BridgeEngine, BridgeMessage, BridgedRoom, MeshGroup, Room,
-    RoomNumber, TokenBucket,
+    BTreeSet, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, BridgedRoom, MeshGroup,
+    Room, RoomNumber, TokenBucket,
 };
 
 impl BridgeEngine {
@@ -40,13 +40,17 @@ impl BridgeEngine {
             }
             BridgeMessage::End { call } => self.take_end(call, now),
             // These are not for the bridge.
-            BridgeMessage::Hello { .. } | BridgeMessage::Call { .. } | BridgeMessage::Entry { .. } => {}
+            BridgeMessage::Hello { .. }
+            | BridgeMessage::Call { .. }
+            | BridgeMessage::Entry { .. }
+            | BridgeMessage::Figures(_) => {}
         }
     }
 
     /// The gateway is connected: it is told what it has to know.
     pub fn connect_gateway(&mut self) {
         self.messages.clear();
+        self.reported = BridgeFigures::default();
         for (number, room) in &self.rooms {
             for group in &room.entries {
                 let (room, group) = (*number, *group);

@@ -17,8 +17,8 @@ use super::deadlines::Deadlines;
 use super::peer_connection::{Datagram, PeerConnectionError};
 use super::str0m_connection::{Str0mConnection, Str0mShared};
 use crate::protocol::mesh::{
-    BridgeAction, BridgeCall, BridgeCounts, BridgeMessage, BridgedRoom, BridgedRoomLimits, MeshChannel,
-    MeshGroup, RoomNumber,
+    BridgeAction, BridgeCall, BridgeCounts, BridgeFigures, BridgeMessage, BridgedRoom, BridgedRoomLimits,
+    MeshChannel, MeshGroup, RoomNumber,
 };
 use crate::server::token_bucket::TokenBucket;
 
@@ -48,42 +48,6 @@ impl Default for HandshakeLimits {
     fn default() -> Self {
         HandshakeLimits { in_all: 200, per_room: 40, max_waiting: 4_000 }
     }
-}
-
-/// Counts since the process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineCounts {
-    /// Channels that were opened.
-    pub opened: u64,
-    /// Channels that the client closed.
-    pub closed: u64,
-    /// Channels of clients that sent no checks.
-    pub silent: u64,
-    /// Channels for which too many bytes waited.
-    pub overfull: u64,
-    /// Connections that were not created, because there were too many of them.
-    pub refused: u64,
-    /// Connections that failed for their session descriptions.
-    pub failed: u64,
-    /// Messages that were carried in rooms.
-    pub carried: BridgeCounts,
-}
-
-/// State of the process, for `sigver status` and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineFigures {
-    /// Rooms.
-    pub rooms: usize,
-    /// Peer connections.
-    pub connections: usize,
-    /// Bytes that wait for channels.
-    pub waiting_bytes: usize,
-    /// Connections that wait to be created.
-    pub waiting_handshakes: usize,
-    /// Packets that belong to no connection.
-    pub unknown_packets: u64,
-    /// Counts.
-    pub counts: EngineCounts,
 }
 
 #[derive(Debug)]
@@ -119,7 +83,9 @@ pub struct BridgeEngine {
     /// New connections that wait for their turn.
     waiting: VecDeque<(RoomNumber, BridgeAction)>,
     messages: Vec<BridgeMessage>,
-    counts: EngineCounts,
+    figures: BridgeFigures,
+    /// The figures that the gateway knows.
+    reported: BridgeFigures,
 }
 
 impl BridgeEngine {
@@ -146,7 +112,8 @@ impl BridgeEngine {
             handshakes: TokenBucket::full(now),
             waiting: VecDeque::new(),
             messages: Vec::new(),
-            counts: EngineCounts::default(),
+            figures: BridgeFigures::default(),
+            reported: BridgeFigures::default(),
         })
     }
 
@@ -190,15 +157,22 @@ impl BridgeEngine {
         std::mem::take(&mut self.messages)
     }
 
-    /// Returns the state.
-    pub fn figures(&self) -> EngineFigures {
-        EngineFigures {
-            rooms: self.rooms.len(),
-            connections: self.connections.len(),
-            waiting_bytes: self.connections.waiting(),
-            waiting_handshakes: self.waiting.len(),
-            unknown_packets: self.connections.unknown_packets(),
-            counts: self.counts,
+    /// Returns the figures.
+    pub fn figures(&self) -> BridgeFigures {
+        let mut figures = self.figures;
+        figures.rooms = self.rooms.len() as u64;
+        figures.channels = self.connections.len() as u64;
+        figures.waiting_bytes = self.connections.waiting() as u64;
+        figures.unknown_packets = self.connections.unknown_packets();
+        figures
+    }
+
+    /// Reports the figures to the gateway, if they changed.
+    pub fn report(&mut self) {
+        let figures = self.figures();
+        if figures != self.reported {
+            self.reported = figures;
+            self.messages.push(BridgeMessage::Figures(figures));
         }
     }
 
@@ -229,15 +203,15 @@ impl BridgeEngine {
             let Some(room) = self.rooms.get_mut(&number) else { continue };
             match event {
                 ConnectionEvent::Opened(_) => {
-                    count(&mut self.counts.opened);
+                    count(&mut self.figures.opened);
                     room.room.opened(channel, now);
                 }
                 ConnectionEvent::Frame(_, frame) => room.room.received(channel, frame, now),
                 ConnectionEvent::Closed(_, cause) => {
                     count(match cause {
-                        CloseCause::Remote => &mut self.counts.closed,
-                        CloseCause::Silence => &mut self.counts.silent,
-                        CloseCause::Waiting => &mut self.counts.overfull,
+                        CloseCause::Remote => &mut self.figures.closed,
+                        CloseCause::Silence => &mut self.figures.silent,
+                        CloseCause::Waiting => &mut self.figures.overfull,
                     });
                     room.room.closed(channel, now);
                 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use super::args::BridgeArgs;
 use super::engine::BridgeEngine;
@@ -17,6 +18,8 @@ use udp::UdpSockets;
 
 /// Maximum duration of a stop: what was sent arrives, and connections are closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Interval of reports to the gateway.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest sleep.
 const IDLE_SLEEP: Duration = Duration::from_secs(60);
 
@@ -42,6 +45,8 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(addresses = ?sockets.locals(), socket = %args.socket.display(), "bridging");
     let mut stop_at: Option<Instant> = None;
+    let mut reports = tokio::time::interval(REPORT_INTERVAL);
+    reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = Instant::now();
         let due = [engine.deadline(now), stop_at].into_iter().flatten().min();
@@ -51,6 +56,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
             event = gateway.next() => gateway.take(event, &mut engine),
             _ = interrupt.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             _ = terminate.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
+            _ = reports.tick() => engine.report(),
             () = tokio::time::sleep_until(due.into()) => {}
         }
         let now = Instant::now();
@@ -58,7 +64,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
         sockets.send(engine.take_packets());
         gateway.send(engine.take_messages(), &mut engine);
         if let Some(at) = stop_at
-            && (at <= now || engine.figures().connections == 0)
+            && (at <= now || engine.figures().channels == 0)
         {
             tracing::info!("stopped");
             return Ok(());
@@ -69,7 +75,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
 /// Has every stand-in leave. Returns the time at which the process ends at the latest.
 fn begin_stop(engine: &mut BridgeEngine) -> Instant {
     let now = Instant::now();
-    tracing::info!(connections = engine.figures().connections, "stopping");
+    tracing::info!(channels = engine.figures().channels, "stopping");
     engine.stop(now);
     now + STOP_TIMEOUT
 }

@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use strum::VariantArray;
 use thiserror::Error;
 
+use super::bridge_figures::BridgeFigures;
 use super::group::MeshGroup;
 use super::protobuf::{Fields, ReadFields};
 
@@ -108,6 +109,8 @@ pub enum BridgeMessage {
         /// True to open it.
         is_open: bool,
     },
+    /// From the bridge: its figures.
+    Figures(BridgeFigures),
 }
 
 /// Reason why the other process cannot be understood.
@@ -132,6 +135,7 @@ enum Kind {
     Answer,
     End,
     Entry,
+    Figures,
 }
 
 const ROOM: u32 = 2;
@@ -143,6 +147,7 @@ const SDP: u32 = 7;
 const IS_OPEN: u32 = 8;
 const VERSION: u32 = 9;
 const INSTANCE: u32 = 10;
+const FIGURES: u32 = 11;
 
 fn head(kind: Kind) -> Fields {
     Fields::new().number(1, kind as u32)
@@ -183,6 +188,7 @@ impl BridgeMessage {
             BridgeMessage::Entry { room, group, is_open } => {
                 in_room(Kind::Entry, *room, *group).number(IS_OPEN, (*is_open).into())
             }
+            BridgeMessage::Figures(figures) => head(Kind::Figures).bytes(FIGURES, &figures.encode()),
         };
         let bytes = fields.into_bytes();
         out.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
@@ -230,6 +236,7 @@ impl BridgeMessage {
             Kind::Entry => {
                 BridgeMessage::Entry { room, group: group()?, is_open: fields.number(IS_OPEN) == 1 }
             }
+            Kind::Figures => BridgeMessage::Figures(BridgeFigures::decode(fields.bytes(FIGURES)?)?),
         })
     }
 }
@@ -248,6 +255,11 @@ mod tests {
             BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 7_000 },
             BridgeMessage::Answer { call, answer: "v=0\r\n".into() },
             BridgeMessage::End { call: own },
+            BridgeMessage::Figures(BridgeFigures {
+                channels: 3,
+                message_bytes: u64::MAX,
+                ..Default::default()
+            }),
         ];
         for &group in MeshGroup::ALL {
             messages.extend([

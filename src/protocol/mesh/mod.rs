@@ -4,6 +4,7 @@
 //! A bridge is a peer of every group in a room, and carries user messages from one group to the others. The
 //! facts are from the published clients and from recordings of their channels (`compat-tests/golden-mesh`).
 
+mod bridge_figures;
 mod bridge_message;
 mod group;
 mod peer;
@@ -12,6 +13,7 @@ mod protobuf;
 mod room;
 mod user_message;
 
+pub use bridge_figures::BridgeFigures;
 pub use bridge_message::{
     BRIDGE_MESSAGE_VERSION, BridgeCall, BridgeMessage, BridgeMessageError, MAX_BRIDGE_MESSAGE, RoomNumber,
 };

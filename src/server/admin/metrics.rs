@@ -220,6 +220,7 @@ impl Scrape {
 
     fn bridge(&self) -> Vec<MetricFamily> {
         let bridge = self.report.bridge.unwrap_or_default();
+        let process = bridge.process;
         vec![
             gauge("sigver_bridge_connected", "1 while a bridge is connected, else 0.")
                 .value(bridge.connected),
@@ -235,6 +236,33 @@ impl Scrape {
                 "Negotiations that ended before both sides had sent their session descriptions.",
             )
             .value(bridge.failed_calls),
+            gauge("sigver_bridge_channels", "Connections of the bridge to clients.").value(process.channels),
+            gauge("sigver_bridge_waiting_bytes", "Bytes that wait for channels of the bridge.")
+                .value(process.waiting_bytes),
+            counter("sigver_bridge_channels_opened", "Channels that the bridge opened since it started.")
+                .value(process.opened),
+            counter(
+                "sigver_bridge_channels_lost",
+                "Channels that ended before the bridge closed them, and connections that were not made, by cause.",
+            )
+            .with(
+                &["cause"],
+                [
+                    (["closed"], process.closed),
+                    (["silent"], process.silent),
+                    (["overfull"], process.overfull),
+                    (["refused"], process.refused),
+                    (["failed"], process.failed),
+                    (["unpaired"], process.cut),
+                ],
+            ),
+            counter("sigver_bridge_messages", "Messages carried between generations since the bridge started.")
+                .value(process.messages),
+            counter("sigver_bridge_message_bytes", "Bytes of these messages.").value(process.message_bytes),
+            counter("sigver_bridge_messages_dropped", "Messages that were too long or out of order.")
+                .value(process.dropped),
+            counter("sigver_bridge_unknown_packets", "UDP packets that belonged to no connection.")
+                .value(process.unknown_packets),
         ]
     }
 

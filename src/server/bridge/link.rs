@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::key_table::{BridgedKeyCounts, BridgedKeyTable};
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::PeerProtocol;
-use crate::protocol::mesh::{BridgeCall, BridgeMessage, MeshGroup, RoomNumber};
+use crate::protocol::mesh::{BridgeCall, BridgeFigures, BridgeMessage, MeshGroup, RoomNumber};
 use crate::protocol::model::{Event, PeerId, RoomKey};
 use crate::server::hub::{Membership, Outbox, RemoteReader, RoomBridge};
 use crate::server::memory::MemoryBudget;
@@ -42,6 +42,7 @@ pub(in crate::server) struct BridgeLink {
 struct LinkState {
     table: BridgedKeyTable,
     connection: Option<Arc<BridgeQueues>>,
+    figures: BridgeFigures,
 }
 
 /// Counts since the start.
@@ -121,10 +122,21 @@ impl BridgeLink {
         state.connection.is_some().then(|| state.table.counts())
     }
 
+    /// Takes the figures of the bridge.
+    pub(super) fn set_figures(&self, figures: BridgeFigures) {
+        self.state.lock().figures = figures;
+    }
+
+    /// Returns the last figures of a bridge.
+    pub(super) fn figures(&self) -> BridgeFigures {
+        self.state.lock().figures
+    }
+
     /// Begins with a bridge that is connected, and queues what it has to know.
     pub(super) fn connect(&self, instance: u32, queues: &Arc<BridgeQueues>) {
         let state = &mut *self.state.lock();
         state.table.connect(instance);
+        state.figures = BridgeFigures::default();
         state.connection = Some(Arc::clone(queues));
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         self.flush(state);

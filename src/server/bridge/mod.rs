@@ -23,6 +23,7 @@ use super::hub::Hub;
 use super::listener::AcceptFailures;
 use super::unix_socket::{UnixSocket, UnixSocketError};
 use crate::config::Config;
+use crate::protocol::mesh::BridgeFigures;
 pub(in crate::server) use link::BridgeLink;
 use process::BridgeProcess;
 
@@ -74,6 +75,8 @@ pub struct BridgeReport {
     pub callers: u64,
     /// Negotiations that ended before both sides had sent their session descriptions, since the start.
     pub failed_calls: u64,
+    /// Figures of the process, since it started.
+    pub process: BridgeFigures,
 }
 
 impl BridgeLink {
@@ -89,6 +92,7 @@ impl BridgeLink {
             calls: counts.calls.load(Ordering::Relaxed),
             callers: counts.callers.load(Ordering::Relaxed),
             failed_calls: counts.failed_calls.load(Ordering::Relaxed),
+            process: self.figures(),
         }
     }
 }

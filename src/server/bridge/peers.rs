@@ -98,6 +98,7 @@ impl BridgePeers {
                 }
             }
             BridgeMessage::Entry { room, group, is_open } => self.link.set_entry(room, group, is_open),
+            BridgeMessage::Figures(figures) => self.link.set_figures(figures),
             BridgeMessage::Hello { .. }
             | BridgeMessage::Arrived { .. }
             | BridgeMessage::Departed { .. }

@@ -132,7 +132,8 @@ fn push_rooms(out: &mut String, rooms: &RoomsReport) {
 }
 
 fn push_bridge(out: &mut String, bridge: &BridgeReport) {
-    let BridgeReport { connected, connections, keys, members, calls, callers, failed_calls } = *bridge;
+    let BridgeReport { connected, connections, keys, members, calls, callers, failed_calls, process } =
+        *bridge;
     let state = match (connected, connections) {
         (true, _) => format!("connected; {members} members under {keys} keys"),
         (false, 0) => "not connected yet".to_owned(),
@@ -141,6 +142,10 @@ fn push_bridge(out: &mut String, bridge: &BridgeReport) {
     let _ = write!(out, "bridge: {state}");
     if calls > 0 || callers > 0 {
         let _ = write!(out, "; {} negotiations, {failed_calls} failed", calls.saturating_add(callers));
+    }
+    if process.opened > 0 {
+        let (channels, messages) = (process.channels, process.messages);
+        let _ = write!(out, "; {channels} channels, {messages} messages carried");
     }
     out.push('\n');
 }

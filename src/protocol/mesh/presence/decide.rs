@@ -34,6 +34,11 @@ impl Presence {
         self.target(group).is_some() || self.has_clients(group)
     }
 
+    /// Returns true if another group has someone.
+    pub(super) fn has_others(&self, group: MeshGroup) -> bool {
+        MeshGroup::ALL.iter().any(|other| *other != group && self.is_present(*other))
+    }
+
     /// Returns true if new stand-ins can only be introduced by others.
     fn needs_channels(&self, group: MeshGroup) -> bool {
         group.facts().some_joiners_accept_nobody && self.target(group).is_none()
@@ -104,8 +109,6 @@ impl Presence {
 
     /// Returns true if a stand-in for this purpose has to be in the group.
     fn is_wanted(&self, group: MeshGroup, role: StandInRole) -> bool {
-        let others =
-            |of: MeshGroup| MeshGroup::ALL.iter().any(|other| *other != of && self.is_present(*other));
         match role {
             StandInRole::For(member) => {
                 let is_here = self.is_present(group) || self.awaits_caller(group);
@@ -115,7 +118,7 @@ impl Presence {
             StandInRole::Provisional => {
                 let is_known = self.known.keys().any(|member| member.group != group);
                 let is_here = self.is_present(group) || self.awaits_caller(group);
-                is_here && others(group) && !is_known
+                is_here && self.has_others(group) && !is_known
             }
             StandInRole::Placeholder => {
                 let others_have = self.stand_ins.values().any(|known| {
@@ -348,11 +351,12 @@ impl Presence {
         });
     }
 
-    /// Opens the entries of groups whose joiners need one while another group has someone.
+    /// Opens the entries of groups whose joiners need one while another group has someone, or while clients
+    /// can be reached through the bridge alone: the gateway reports the members of other groups until then.
     fn switch_entries(&mut self) {
         for &group in MeshGroup::ALL {
-            let others = MeshGroup::ALL.iter().any(|other| *other != group && self.is_present(*other));
-            let is_wanted = group.facts().some_joiners_accept_nobody && others;
+            let is_held = self.needs_channels(group) && self.has_clients(group);
+            let is_wanted = group.facts().some_joiners_accept_nobody && (self.has_others(group) || is_held);
             if is_wanted != self.entries.contains(&group) {
                 if is_wanted {
                     self.entries.insert(group);

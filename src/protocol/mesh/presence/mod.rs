@@ -272,7 +272,7 @@ impl Presence {
 
     /// A client that found nobody in its group came through the entry. Returns the stand-in that lets it in.
     pub fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
-        if !self.entries.contains(&group) {
+        if !self.entries.contains(&group) || !self.has_others(group) {
             return None;
         }
         let is_able = |known: &StandIn| {

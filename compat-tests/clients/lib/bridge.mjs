@@ -61,7 +61,7 @@ export class BridgedRoom {
   }
 
   #seen (peer) {
-    const members = this.present(peer).length
+    const members = peer.present.size
     // 0.10.3 is not told of the members that it finds.
     const isTold = peer.spec.hearsJoins || peer.how === 'first'
     return isTold ? members : peer.ready ? Math.max(members, peer.channelsOpened - peer.channelsClosed) : 0
@@ -95,7 +95,8 @@ export class BridgedRoom {
   }
 
   idOf (receiver, sender) {
-    return [...this.ids.get(receiver)].find(([, name]) => name === sender.name)?.[0]
+    const ids = [...this.ids.get(receiver)].filter(([, name]) => name === sender.name).map(([id]) => id)
+    return ids.find((id) => receiver.present.has(id)) ?? ids.at(-1)
   }
 
   // Sends messages and checks that they arrive at their receivers, once, in order, and nowhere else. `messages`:
@@ -157,7 +158,7 @@ export class BridgedRoom {
     this.members = this.members.filter((member) => member !== peer)
     const begin = Date.now()
     await (how === 'call' ? peer.leave() : how === 'page' ? peer.goAway() : peer.close())
-    const noticing = watchers.filter(([member]) => how !== 'call' || this.#hearsLeave(member, peer))
+    const noticing = watchers.filter(([member]) => this.#hearsLeave(member, peer, how))
     await this.wait(() => {
       const blind = noticing.filter(([member, id]) => !member.left.includes(id)).map(([member]) => member.name)
       return `${blind} notice that ${peer.name} left (${how})`
@@ -170,8 +171,8 @@ export class BridgedRoom {
   }
 
   // netflux 1.1 does not notice that a peer left that it let in itself.
-  #hearsLeave (member) {
-    return member.spec.leaveIsHeard
+  #hearsLeave (member, peer, how) {
+    return member.spec.leaveIsHeard || (how !== 'call' && member.spec.layer === peer.spec.layer)
   }
 
   // Everyone was announced once and left at most once.
@@ -183,11 +184,6 @@ export class BridgedRoom {
         throw new Error(`${peer.name}: joined [${peer.joined}], left [${peer.left}]`)
       }
     }
-  }
-
-  // Ids that a member has been told of and that left for it.
-  present (peer) {
-    return peer.joined.filter((id) => !peer.left.includes(id))
   }
 
   async close () {

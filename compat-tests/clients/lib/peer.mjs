@@ -10,6 +10,8 @@ export class Peer extends EventEmitter {
   failure
   joined = []
   left = []
+  // Members that have joined and not left since.
+  present = new Set()
   messages = []
   errors = []
   sockets = []
@@ -65,9 +67,11 @@ export class Peer extends EventEmitter {
         break
       case 'joined':
         this.joined.push(event.id)
+        this.present.add(event.id)
         break
       case 'left':
         this.left.push(event.id)
+        this.present.delete(event.id)
         break
       case 'message':
         this.messages.push({ from: event.id, text: event.text })

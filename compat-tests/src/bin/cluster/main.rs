@@ -13,6 +13,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use faults::FaultOptions;
+use faults::rolling::{self, RollingOptions};
 use node::NodeOptions;
 use redis::TestRedis;
 
@@ -36,6 +37,8 @@ enum TestCommand {
     Events,
     /// Only faults, which a run without a name does not cause
     Faults(FaultOptions),
+    /// Only a rolling restart
+    Rolling(RollingOptions),
     /// One node, for the others
     Node(NodeOptions),
 }
@@ -49,6 +52,9 @@ async fn main() -> Result<()> {
     let program = std::env::current_exe()?;
     if let Some(TestCommand::Faults(options_of_faults)) = &options.command {
         return faults::check(&program, &options.redis, options_of_faults).await;
+    }
+    if let Some(TestCommand::Rolling(rolling)) = &options.command {
+        return rolling::check(&program, &options.redis, rolling).await;
     }
     let mut server = TestRedis::start(&options.redis).await?;
     let all = options.command.is_none();

@@ -12,7 +12,7 @@ use sigver::tools::client::message::{MessageBody, TestMessage};
 use sigver::tools::client::peer::SyntheticPeer;
 use sigver::tools::client::protocol::Protocol;
 use sigver::tools::dial::Target;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::cluster::NODES;
 use super::history::{Attempt, Outcome};
@@ -46,10 +46,26 @@ pub(crate) struct Load {
     avoided: AtomicUsize,
     next_client: AtomicU64,
     stopping: AtomicBool,
+    /// Time between two joins.
+    interval: Duration,
+    /// Time after which clients whose connection ended before they were in a room come again, if they do.
+    rejoin: Option<Duration>,
+    /// Number of times that they did.
+    pub(crate) rejoins: AtomicU64,
 }
 
 impl Load {
     pub(crate) fn start(nodes: &[SocketAddr], prefix: &str) -> Result<Arc<Load>> {
+        Load::start_with(nodes, prefix, JOIN_INTERVAL, None)
+    }
+
+    /// Starts clients that join at this interval, and come again after `rejoin` as real ones do.
+    pub(crate) fn start_with(
+        nodes: &[SocketAddr],
+        prefix: &str,
+        interval: Duration,
+        rejoin: Option<Duration>,
+    ) -> Result<Arc<Load>> {
         let nodes = nodes.iter().map(|node| Target::parse(&format!("ws://{node}")));
         let load = Arc::new(Load {
             nodes: nodes.collect::<Result<_, _>>()?,
@@ -61,6 +77,9 @@ impl Load {
             avoided: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            interval,
+            rejoin,
+            rejoins: AtomicU64::new(0),
         });
         for number in 0..ROOMS {
             tokio::spawn(Arc::clone(&load).stay(number));
@@ -117,8 +136,9 @@ impl Load {
 
     async fn come_and_go(self: Arc<Self>) {
         let mut count = 0;
+        let mut ticks = interval(self.interval);
         while !self.is_stopping() {
-            sleep(JOIN_INTERVAL).await;
+            ticks.tick().await;
             count += 1;
             let visit = |room: String, preferred, stay| {
                 let load = Arc::clone(&self);
@@ -148,11 +168,34 @@ impl Load {
 
     /// Joins a room; the first member answers others for a time, and then leaves.
     async fn join(&self, room: &str, node: usize, stay: Duration) {
+        while !self.join_once(room, node, stay).await {
+            self.rejoins.fetch_add(1, Ordering::Relaxed);
+            sleep(self.rejoin.unwrap_or_default()).await;
+        }
+    }
+
+    /// Returns true if a client comes again after this failure: the close of a node that ends, or no
+    /// connection.
+    fn rejoins_after(&self, failure: &str) -> bool {
+        let is_answer = failure.starts_with("no answer");
+        self.rejoin.is_some()
+            && !is_answer
+            && (!failure.starts_with("closed") || ["closed with 1001", "closed with 1012"].contains(&failure))
+    }
+
+    /// Joins a room over one connection. Returns false if the client is to come again.
+    async fn join_once(&self, room: &str, node: usize, stay: Duration) -> bool {
         let sent = self.now();
         let client = self.next_client.fetch_add(1, Ordering::Relaxed);
         let record = |outcome| {
+            if let Outcome::Failed(failure) = &outcome
+                && self.rejoins_after(failure)
+            {
+                return false;
+            }
             let (room, answered) = (room.to_owned(), self.now());
             self.attempts.lock().push(Attempt { room, node, sent, answered, outcome });
+            true
         };
         let connecting = SyntheticPeer::connect(&self.nodes[node], self.protocol, Role::Member, room, None);
         let mut peer = match timeout(JOIN_TIMEOUT, connecting).await {
@@ -168,8 +211,9 @@ impl Load {
         };
         match peer.wait_for(JOIN_TIMEOUT, decided).await {
             Some(Ok(true)) => {
-                record(Outcome::First(client));
+                let done = record(Outcome::First(client));
                 let _ = timeout(stay, self.serve(&mut peer, room, client)).await;
+                done
             }
             Some(Ok(false)) => record(self.visit(&mut peer, room, client).await),
             Some(Err(closed)) => record(Outcome::Failed(closed)),

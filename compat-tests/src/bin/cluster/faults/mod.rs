@@ -7,6 +7,7 @@ mod history;
 mod load;
 mod proxy;
 mod report;
+pub(crate) mod rolling;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 pub(in crate::server) use bridged::RoomBridge;
+#[cfg(feature = "cluster")]
 pub(in crate::server) use directory::PLACE_TIMEOUT;
 pub use directory::{Directory, Hold, Location, RemoteReader, RemoteRoom};
 pub use membership::Membership;

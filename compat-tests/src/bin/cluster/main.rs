@@ -5,6 +5,7 @@ mod decisions;
 mod engine;
 mod events;
 mod faults;
+mod figures;
 mod interop;
 mod node;
 mod redis;
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use faults::FaultOptions;
 use faults::rolling::{self, RollingOptions};
+use figures::FigureOptions;
 use node::NodeOptions;
 use redis::TestRedis;
 
@@ -39,6 +41,8 @@ enum TestCommand {
     Faults(FaultOptions),
     /// Only a rolling restart
     Rolling(RollingOptions),
+    /// Only the cost of a cluster, beside one server
+    Figures(FigureOptions),
     /// One node, for the others
     Node(NodeOptions),
 }
@@ -57,6 +61,9 @@ async fn main() -> Result<()> {
         return rolling::check(&program, &options.redis, rolling).await;
     }
     let mut server = TestRedis::start(&options.redis).await?;
+    if let Some(TestCommand::Figures(figures)) = &options.command {
+        return figures::measure(&program, &server.url(), figures).await;
+    }
     let all = options.command.is_none();
     if all || matches!(options.command, Some(TestCommand::Scripts)) {
         engine::check(&mut server).await?;

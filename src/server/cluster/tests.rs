@@ -476,3 +476,25 @@ fn frames_are_read_one_by_one() {
     assert!(split(&[101, 0, 0, 0], 100).is_err());
     assert!(split(&[3, 0, 0, 0, 1, 1, 1], 100).is_err());
 }
+
+/// No Node.js server had these reasons: also a client that is in a room has their codes.
+#[test]
+fn lost_rooms_have_the_same_close_codes_in_all_dialects() {
+    use crate::protocol::dialect::{Candidates, Dialect, Output, Session, SessionOptions, UpgradeRequest};
+    let upgrade = UpgradeRequest { path: "/k".to_owned(), favored: false, from_page: false };
+    for release in Dialect::ALL.into_iter().flat_map(|dialect| dialect.releases()) {
+        for (reason, code) in [(Reason::Moved, 1012), (Reason::Unreachable, 1013)] {
+            let now = std::time::Instant::now();
+            let candidates = Candidates::new([release].into_iter().collect());
+            let options = SessionOptions { transcode: true, pinned: false };
+            let mut outputs: Vec<Output> = Vec::new();
+            let mut session = Session::new(&upgrade, candidates, options, now);
+            session.encode(Event::Evicted(reason), now, &mut outputs);
+            assert_eq!(
+                outputs.iter().filter_map(Output::close_code).collect::<Vec<_>>(),
+                [code],
+                "{release:?}"
+            );
+        }
+    }
+}

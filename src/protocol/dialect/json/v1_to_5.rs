@@ -7,7 +7,7 @@ use super::joiner_index::JoinerIndex;
 use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{Dialect, OutputSink, Release};
+use crate::protocol::dialect::{Dialect, OutputSink, Release, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, RoomKey,
@@ -130,7 +130,7 @@ impl V1To5Codec {
                 });
             }
             Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close(self.release, JsonError::from_reason(&reason, "")));
+                out.close(close_frame_for(self.release, &reason));
             }
             // The opener cannot know that a joiner has disconnected: these dialects do not report it.
             Event::Undeliverable { reason: Reason::UnknownRecipient, .. } => {}

@@ -7,7 +7,7 @@ use super::js_semantics::{room_key, string_content};
 use super::json_text::{JsonObject, JsonValue};
 use super::unanswered_joiners::UnansweredJoiners;
 use super::{JsonError, MAX_KEY_BYTES, close, text_of};
-use crate::protocol::dialect::{Dialect, OutputSink, Release};
+use crate::protocol::dialect::{Dialect, OutputSink, Release, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkMessage, MemberChoice, Open, Payload, Reason, Recipient, RejoinPolicy, Side,
@@ -99,9 +99,7 @@ impl V6Codec {
                 }
             }
             Event::LinkEnded { link, side: Side::Member, .. } => self.unanswered_joiners.remove(link),
-            Event::Refused(reason) | Event::Evicted(reason) => {
-                out.close(close(RELEASE, JsonError::from_reason(&reason, "")));
-            }
+            Event::Refused(reason) | Event::Evicted(reason) => out.close(close_frame_for(RELEASE, &reason)),
             Event::Undeliverable { to: Recipient::Member | Recipient::JoinerOrMember(_), reason } => {
                 // The opener has disconnected, unless the client never joined one.
                 let error = if reason == Reason::NotJoined {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::protocol::dialect::json::json_text::ObjectBuilder;
 use crate::protocol::dialect::json::v6::attribute_text;
-use crate::protocol::dialect::{Dialect, Family, OutputSink};
+use crate::protocol::dialect::{Dialect, Family, OutputSink, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, SenderTag, Side};
 
@@ -96,7 +96,8 @@ impl V7To14Codec {
                 }
                 out.close(self.close_for(&reason));
             }
-            Event::Evicted(reason) => out.close(self.close_for(&reason)),
+            // Also for a reason that no Node.js server had.
+            Event::Evicted(reason) => out.close(close_frame_for(self.close_release(&reason), &reason)),
         }
     }
 

@@ -1,5 +1,6 @@
 // HAProxy, nginx and Caddy in front of three nodes of a cluster, with the snippets of docs/howto/cluster.md: pairs of clients meet, on
-// whichever nodes they are, also while one node after the other is stopped and replaced. Needs a Redis. Exit 1 if anything fails.
+// whichever nodes they are, also while one node after the other is stopped and replaced. Then Redis is stopped, and each node does what its
+// --engine-loss says. Needs a Redis. Exit 1 if anything fails.
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -19,6 +20,9 @@ const LIMIT_MS = 10_000
 // The grace of the first generation, in which no room is given away.
 const GRACE_MS = 5_000
 const NODES = ['a', 'b', 'c']
+const ENGINE_LOSS = { a: 'continue', b: 'refuse-new', c: 'close' }
+// Longer than the loss of Redis that has no consequence, and than closing all rooms takes.
+const LOSS_MS = 14_000
 // What netflux waits before it comes again.
 const REJOIN_MS = 3_000
 
@@ -51,9 +55,9 @@ async function listens (child, port) {
 }
 
 function startNode (name) {
-  const { port, links } = nodes[name]
+  const { port, links, admin } = nodes[name]
   nodes[name].child = start([values['server-bin'], '-h', '127.0.0.1', '-p', `${port}`, '--node-port', `${links}`, '--node-name', name,
-    '--cluster', `redis://127.0.0.1:${redis}`, '--control', 'off', '--drain-timeout', '2'])
+    '--cluster', `redis://127.0.0.1:${redis}`, '--control', 'off', '--drain-timeout', '2', '--admin', `127.0.0.1:${admin}`, '--engine-loss', ENGINE_LOSS[name]])
   return listens(nodes[name].child, port)
 }
 
@@ -138,11 +142,58 @@ async function pairs (name, port, until) {
   return { name, counts, failures }
 }
 
+// A client of sigver 9, which sends no heartbeats, in a new room.
+async function first (name) {
+  const socket = await within('upgrade', openWebSocket(nodes[name].port, '/'))
+  socket.send(JSON.stringify({ open: `${Math.random()}` }))
+  return socket
+}
+
+async function admin (name, path) {
+  const response = await fetch(`http://127.0.0.1:${nodes[name].admin}/${path}`)
+  return { status: response.status, text: await response.text() }
+}
+
+// What the nodes say and do while Redis answers, and when it does not for longer than a restart takes.
+async function loss () {
+  const failures = []
+  const expect = (what, found, wanted) => {
+    if (found !== wanted) failures.push(`${what}: ${found}, not ${wanted}`)
+  }
+  const members = {}
+  for (const name of NODES) {
+    members[name] = await first(name)
+    expect('a first member', JSON.parse(await within('answer', members[name].receive())).opened, true)
+    expect(`readyz of ${name}`, (await admin(name, 'readyz')).text, 'ready\n')
+    const { cluster } = JSON.parse((await admin(name, 'status')).text)
+    expect(`nodes of ${name}`, cluster.nodes.map(({ node_name: other, linked }) => `${other} ${linked}`).join(), NODES.filter((other) => other !== name).map((other) => `${other} true`).join())
+    expect(`rooms of ${name}`, cluster.rooms, 1)
+    expect(`metrics of ${name}`, /^sigver_cluster_engine_up 1$/m.test((await admin(name, 'metrics')).text), true)
+  }
+  const ended = new Promise((resolve) => server.once('exit', resolve))
+  server.kill('SIGKILL')
+  await ended
+  await sleep(LOSS_MS)
+  for (const name of NODES) {
+    const { status, text } = await admin(name, 'readyz')
+    expect(`readyz of ${name}`, `${status} ${/Redis does not answer/.test(text)}`, `${name === 'c' ? 503 : 200} true`)
+    expect(`metrics of ${name}`, /^sigver_cluster_engine_up 0$/m.test((await admin(name, 'metrics')).text), true)
+  }
+  const soon = (promise) => Promise.race([promise, sleep(3_000).then(() => 'nothing')])
+  const newcomers = Object.fromEntries(await Promise.all(NODES.map(async (name) => [name, await first(name)])))
+  const closes = await Promise.all([...NODES.map((name) => soon(newcomers[name].closing)), soon(members.c.closing), ...['a', 'b'].map((name) => soon(members[name].closing))])
+  expect('newcomers to new rooms, and members', closes.join(), 'nothing,1013,1013,1012,nothing,nothing')
+  expect('a newcomer that waits', await within('close', newcomers.a.closing), 1013)
+  console.log('loss of Redis: continue, refuse-new and close do what they say')
+  return { failures }
+}
+
 const redis = await freePort()
-await listens(start([values.redis, '--port', `${redis}`, '--bind', '127.0.0.1', '--save', '', '--dir', directory]), redis)
+const server = start([values.redis, '--port', `${redis}`, '--bind', '127.0.0.1', '--save', '', '--dir', directory])
+await listens(server, redis)
 const nodes = {}
 for (const name of NODES) {
-  nodes[name] = { port: await freePort(), links: await freePort() }
+  nodes[name] = { port: await freePort(), links: await freePort(), admin: await freePort() }
 }
 await Promise.all(NODES.map(startNode))
 const ports = {}
@@ -168,6 +219,6 @@ const results = await Promise.all(load)
 for (const { name, counts } of results) {
   console.log(`${name}: ${counts.met} pairs met through three nodes, which were replaced meanwhile; ${counts['came again']} came again`)
 }
-const failures = results.flatMap(({ failures }) => failures)
+const failures = [...results, await loss()].flatMap(({ failures }) => failures)
 failures.slice(0, 10).forEach((failure) => console.log(`FAIL  ${failure}`))
 process.exit(failures.length > 0 ? 1 : 0)

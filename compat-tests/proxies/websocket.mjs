@@ -36,12 +36,16 @@ function webSocket (socket, head) {
   const received = []
   const waiting = []
   let bytes = Buffer.alloc(0)
+  let closed
+  const closing = new Promise((resolve) => { closed = resolve })
   const onData = (data) => {
     bytes = Buffer.concat([bytes, data])
     for (let frame = read(bytes); frame; frame = read(bytes)) {
       bytes = bytes.subarray(frame.end)
       if (frame.opcode === 9) {
         socket.write(write(10, frame.payload))
+      } else if (frame.opcode === 8) {
+        closed(frame.payload.length < 2 ? 1005 : frame.payload.readUInt16BE(0))
       } else if (frame.opcode === 1 || frame.opcode === 2) {
         received.push(frame.opcode === 1 ? frame.payload.toString() : frame.payload)
       }
@@ -58,6 +62,8 @@ function webSocket (socket, head) {
       waiting.push(resolve)
       onData(Buffer.alloc(0))
     }),
+    // The code with which the server closes.
+    closing,
     close: () => socket.destroy()
   }
 }

@@ -170,7 +170,7 @@ async fn main() -> Result<()> {
 async fn run(options: &Options, attackers: &Handle) -> Result<()> {
     let all = Attack::value_variants();
     println!(
-        "| attack | p50 ms | p99 ms (control) | max ms | lost, 503 | MB before → most → after | most of the budget | SIGTERM s | told |"
+        "| attack | p50 ms | p99 ms (control) | max ms | lost, 503 | MB before → most → after | most of the budget | SIGTERM s | received |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut failed = Vec::new();

@@ -233,13 +233,16 @@ fn reload(
     let (config, warnings) = match command_line.parse() {
         Outcome::Run(config, warnings) => (config, warnings),
         Outcome::Fail(message) | Outcome::UsageError(message) => {
-            return Err(ReloadError::Unreadable(message));
+            let reason = message.strip_prefix("error: ").unwrap_or(&message);
+            return Err(ReloadError::Unreadable(reason.to_owned()));
         }
         Outcome::Print(_) | Outcome::Check(..) => {
             return Err(ReloadError::Unreadable("the command line does not serve".to_owned()));
         }
     };
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for warning in &warnings {
+        tracing::warn!("{}", warning.strip_prefix("warning: ").unwrap_or(warning));
+    }
     let report = reloader.reload(&config)?;
     if let Some(log_filter) = log_filter {
         log_filter.replace(config.log);

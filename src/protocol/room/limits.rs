@@ -55,7 +55,14 @@ impl<H: Clone> Room<H> {
                 AdmittedBy::Connect(connect.net_id)
             }
             Command::TryAnother => AdmittedBy::Join,
-            _ => return false,
+            Command::Open(_)
+            | Command::Join(_)
+            | Command::Connect(_)
+            | Command::BecomeMember
+            | Command::RevertAssumption
+            | Command::Unlink
+            | Command::ReplyOnBehalf { .. }
+            | Command::Relay { .. } => return false,
         };
         !self.no_usable_member(peer)
             && self.exhausted_sole_member(peer, admitted_by).is_some_and(|member| member != peer)

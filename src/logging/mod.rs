@@ -4,6 +4,7 @@
 
 mod journald;
 mod repeat_limit;
+mod span_fields;
 mod writer;
 
 use std::io::IsTerminal as _;
@@ -29,6 +30,7 @@ use crate::config::LogFormat;
 use crate::server::telemetry::LogCounts;
 use journald::{JournalFormat, JournalSocket};
 use repeat_limit::{RepeatFilter, RepeatLimit};
+use span_fields::SpanFields;
 use writer::LogWriter;
 
 /// Longest time to write what still waits at the end of the program.
@@ -74,7 +76,8 @@ impl Logging {
         // Each in a type of its own, so that none costs the others anything.
         let installed = match self.format {
             LogFormat::Text => {
-                let lines = lines.with_ansi(std::io::stderr().is_terminal());
+                let lines =
+                    lines.fmt_fields(SpanFields::default()).with_ansi(std::io::stderr().is_terminal());
                 registry.with(lines.with_filter(repeats)).try_init()
             }
             LogFormat::Json => {

@@ -10,6 +10,8 @@ use common::process::Served;
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{TestGateway, eventually, hex, soon};
+use sigver::server::admin::StatusQuery;
+use sigver::server::telemetry::Format;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -70,6 +72,8 @@ async fn messages_are_relayed_until_the_close_and_new_clients_refused() {
     let status = gateway.status.clone();
     let stopped = gateway.begin_stop();
     eventually("the drain", || status.shared.shutdown.is_draining()).await;
+    let text = status.render(StatusQuery::default(), Format::Text).await;
+    assert!(text.contains("\nstopping: no new clients are accepted\n"), "{text}");
     let mut relayed = 0;
     for (member, joiner) in &mut pairs {
         let sent = joiner.binary(b"\x12\x0d\x08\x00\x10\x00\x22\x07offer-J").await;

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use common::process::{Served, sigver};
+use common::process::{Served, run, sigver};
 use common::ws::{Got, Ws};
 use common::{hex, soon};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
@@ -50,6 +50,26 @@ async fn several_addresses_are_served_and_unix_sockets_removed() {
     served.signal("TERM").await;
     assert_eq!(served.end().await.0.code(), Some(0));
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn port_of_the_server_itself_is_named_as_such() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = taken.local_addr().unwrap().to_string();
+    let own = "this server listens there already, by another of its addresses; choose another port with";
+    let in_use = "the port is in use; stop what listens there, or choose another one with";
+    let (clients, admin) = ("'-p, --port <number>' or '--listen <address>'", "'--admin <address>'");
+    for (args, address, problem, options) in [
+        (["--listen", &free, "--listen", &free], &free, own, clients),
+        (["--listen", &free, "--admin", &free], &free, own, admin),
+        (["--listen", &free, "--admin", &other], &other, in_use, admin),
+        (["--listen", &free, "--listen", &other], &other, in_use, clients),
+    ] {
+        let (code, _, errors) = run(&args).await;
+        assert_eq!(code, Some(1), "{args:?}");
+        assert_eq!(errors, format!("error: cannot listen on {address}: {problem} {options}\n"), "{args:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::process::{Served, sigver};
+use common::process::{Served, log_line, run, sigver};
 use common::sse::ask;
 use common::{soon, tls_files};
 use sigver::protocol::dialect::Dialect;
@@ -64,6 +64,28 @@ async fn client_of_another_protocol_learns_why_and_is_logged() {
             |level: &str| log.lines().filter(|line| line.contains(level) && line.contains(cause)).count();
         assert_eq!((lines("DEBUG"), lines("INFO")), (5, 1), "{log}");
     }
+}
+
+#[tokio::test]
+async fn health_checks_of_a_port_of_tls_are_no_refusals() {
+    let files = tls_files();
+    let (key, cert) = (files.key.to_string(), files.cert.to_string());
+    let args = [&SERVE[..], &["-k", &key, "-c", &cert, "--log", "debug"]].concat();
+    let mut served = Served::start(&args).await;
+    let port = served.port().to_string();
+    assert_eq!(run(&["healthcheck", "--port", &port]).await, (Some(0), String::new(), String::new()));
+    // As load balancers check a port: the connection ends before its first byte, with a FIN or an RST.
+    drop(served.tcp().await);
+    let reset = served.tcp().await;
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    for _ in 0..2 {
+        log_line(&mut served.stderr, "ended before its first byte").await;
+    }
+    assert!(exchange(&served, GET).await.starts_with("HTTP/1.1 400 "));
+    let log = log_of(served).await;
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(count("plain text to a port of TLS"), 2, "of the last, at DEBUG and at INFO: {log}");
 }
 
 #[tokio::test]

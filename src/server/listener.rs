@@ -46,14 +46,26 @@ pub enum ListenError {
     },
     /// The port is in use.
     #[error(
-        "cannot listen on {address}: the port is in use; stop what listens there, or choose another one with \
-         '-p, --port <number>'"
+        "cannot listen on {address}: the port is in use; stop what listens there, or choose another one with {options}"
     )]
     InUse {
         /// Address that was tried.
         address: SocketAddr,
+        /// The options that may have named the address.
+        options: &'static str,
         /// Cause.
         source: io::Error,
+    },
+    /// Another address of the same server has the port.
+    #[error(
+        "cannot listen on {address}: this server listens there already, by another of its addresses; choose another \
+         port with {options}"
+    )]
+    Twice {
+        /// Address that was tried.
+        address: SocketAddr,
+        /// The options that may have named the address.
+        options: &'static str,
     },
     /// The process lacks the permission.
     #[error("cannot listen on {address}: permission denied{}", privilege(*address))]
@@ -98,9 +110,9 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    fn new(address: SocketAddr, source: io::Error) -> Self {
+    fn new(address: SocketAddr, options: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::InUse { address, source },
+            io::ErrorKind::AddrInUse => ListenError::InUse { address, options, source },
             io::ErrorKind::PermissionDenied => ListenError::Denied { address, source },
             io::ErrorKind::AddrNotAvailable => ListenError::NotLocal { address, source },
             _ => ListenError::Io { address, source },
@@ -115,7 +127,8 @@ fn privilege(address: SocketAddr) -> &'static str {
     }
 }
 
-/// Listens on `host` and `port`, ready to accept within the current Tokio runtime.
+/// Listens on `host` and `port`, ready to accept within the current Tokio runtime. An error names `options`
+/// as those of the address.
 ///
 /// `host` is an IPv4 address, an IPv6 address (bare or in brackets), or a name; `::` takes connections of
 /// both families. An empty host means `::`, or `0.0.0.0` where there is no IPv6. Of the addresses of a name,
@@ -125,13 +138,13 @@ fn privilege(address: SocketAddr) -> &'static str {
 ///
 /// The name does not resolve, or the address is in use, forbidden, or not of this machine. A port that is in
 /// use does not lead to the next address of a name: the clients may only know the first one.
-pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub(crate) async fn bind(host: &str, port: u16, options: &'static str) -> Result<TcpListener, ListenError> {
     let mut failure = None;
     for address in resolve(host, port).await? {
         match listen(address) {
             Ok(listener) => return Ok(listener),
             Err(source) => {
-                let error = ListenError::new(address, source);
+                let error = ListenError::new(address, options, source);
                 // Every other failure may be that of one address: a kernel without IPv6 has no error kind of
                 // its own.
                 let is_final = matches!(error, ListenError::InUse { .. } | ListenError::Denied { .. });
@@ -242,6 +255,10 @@ mod tests {
     use super::*;
     use tokio::net::TcpStream;
 
+    async fn listen_on(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+        bind(host, port, "--port").await
+    }
+
     fn address(listener: &TcpListener) -> SocketAddr {
         listener.local_addr().unwrap()
     }
@@ -253,19 +270,19 @@ mod tests {
 
     #[tokio::test]
     async fn listens_on_ipv4_and_on_names() {
-        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let listener = listen_on("127.0.0.1", 0).await.unwrap();
         let local = address(&listener);
         assert_ne!(local.port(), 0);
         let (client, accepted) = tokio::join!(TcpStream::connect(local), listener.accept());
         assert_eq!(accepted.unwrap().1, client.unwrap().local_addr().unwrap());
-        assert!(address(&bind("localhost", 0).await.unwrap()).ip().is_loopback());
-        assert_eq!(address(&bind("0.0.0.0", 0).await.unwrap()).ip(), Ipv4Addr::UNSPECIFIED);
+        assert!(address(&listen_on("localhost", 0).await.unwrap()).ip().is_loopback());
+        assert_eq!(address(&listen_on("0.0.0.0", 0).await.unwrap()).ip(), Ipv4Addr::UNSPECIFIED);
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn accepted_connection_has_the_timeout_for_acknowledgements() {
-        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let listener = listen_on("127.0.0.1", 0).await.unwrap();
         let client = TcpStream::connect(address(&listener)).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let timeout = rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap();
@@ -279,10 +296,10 @@ mod tests {
             return;
         }
         for host in ["::1", "[::1]"] {
-            assert_eq!(address(&bind(host, 0).await.unwrap()).ip(), Ipv6Addr::LOCALHOST);
+            assert_eq!(address(&listen_on(host, 0).await.unwrap()).ip(), Ipv6Addr::LOCALHOST);
         }
         for host in ["::", ""] {
-            let listener = bind(host, 0).await.unwrap();
+            let listener = listen_on(host, 0).await.unwrap();
             assert_eq!(address(&listener).ip(), Ipv6Addr::UNSPECIFIED);
             let port = address(&listener).port();
             for client in ["127.0.0.1", "::1"] {
@@ -296,27 +313,27 @@ mod tests {
 
     #[tokio::test]
     async fn port_in_use_is_reported_in_one_line() {
-        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let listener = listen_on("127.0.0.1", 0).await.unwrap();
         let port = address(&listener).port();
         assert_eq!(
-            bind("127.0.0.1", port).await.unwrap_err().to_string(),
+            listen_on("127.0.0.1", port).await.unwrap_err().to_string(),
             format!(
                 "cannot listen on 127.0.0.1:{port}: the port is in use; stop what listens there, \
-                 or choose another one with '-p, --port <number>'"
+                 or choose another one with --port"
             )
         );
         // The port is free as soon as the listener is closed, even if it had connections.
         let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         drop(listener.accept().await.unwrap());
         drop((listener, client));
-        bind("127.0.0.1", port).await.unwrap();
+        listen_on("127.0.0.1", port).await.unwrap();
     }
 
     #[tokio::test]
     async fn address_of_another_machine_is_rejected() {
-        let refused = bind("192.0.2.1", 18019).await.unwrap_err().to_string();
+        let refused = listen_on("192.0.2.1", 18019).await.unwrap_err().to_string();
         assert!(refused.starts_with("cannot listen on 192.0.2.1:18019: this machine does not"), "{refused}");
-        let refused = bind("no such host", 18019).await.unwrap_err().to_string();
+        let refused = listen_on("no such host", 18019).await.unwrap_err().to_string();
         assert!(
             refused
                 .starts_with("cannot listen on no such host:18019: 'no such host' is neither an IP address"),
@@ -328,7 +345,8 @@ mod tests {
     #[test]
     fn denied_ports_below_1024_are_reported() {
         let denied = |port| {
-            ListenError::new(([0, 0, 0, 0], port).into(), io::ErrorKind::PermissionDenied.into()).to_string()
+            ListenError::new(([0, 0, 0, 0], port).into(), "--port", io::ErrorKind::PermissionDenied.into())
+                .to_string()
         };
         assert!(denied(80).contains("permission denied; ports below 1024 take a privilege"));
         assert_eq!(denied(8000), "cannot listen on 0.0.0.0:8000: permission denied");

@@ -19,6 +19,10 @@ const SOCKET_MODE: u32 = 0o666;
 /// Mode of a Unix socket for administrators, who are not authenticated otherwise.
 const ADMIN_SOCKET_MODE: u32 = 0o600;
 
+/// Options that name the addresses for clients, and that for administrators.
+const CLIENT_OPTIONS: &str = "'-p, --port <number>' or '--listen <address>'";
+const ADMIN_OPTIONS: &str = "'--admin <address>'";
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
@@ -63,23 +67,43 @@ impl ListeningSocket {
         let mut inherited = InheritedSockets::from_env();
         let mut sockets = Vec::new();
         for address in clients {
-            sockets.extend(Self::bind(address, SOCKET_MODE, &mut inherited).await?);
+            let bound = Self::bind(address, CLIENT_OPTIONS, SOCKET_MODE, &mut inherited).await;
+            let bound = bound.map_err(|error| Self::explain(error, &sockets))?;
+            sockets.extend(bound);
         }
         let admin = match admin {
-            Some(address) => Self::bind(address, ADMIN_SOCKET_MODE, &mut inherited).await?,
+            Some(address) => {
+                let bound = Self::bind(address, ADMIN_OPTIONS, ADMIN_SOCKET_MODE, &mut inherited).await;
+                bound.map_err(|error| Self::explain(error, &sockets))?
+            }
             None => Vec::new(),
         };
         Ok((sockets, admin))
     }
 
+    /// Returns the error of a port in use as that of a port given twice, if one of `sockets` uses it.
+    fn explain(error: ListenError, sockets: &[ListeningSocket]) -> ListenError {
+        let ListenError::InUse { address, options, .. } = error else { return error };
+        let is_same = |other: SocketAddr| {
+            let any = other.ip().is_unspecified() || address.ip().is_unspecified();
+            other.port() == address.port() && (any || other.ip() == address.ip())
+        };
+        let is_own = sockets.iter().filter_map(|socket| socket.local_address().ok()).any(|own| match own {
+            LocalAddress::Tcp(own) => is_same(own),
+            LocalAddress::Unix(_) => false,
+        });
+        if is_own { ListenError::Twice { address, options } } else { error }
+    }
+
     async fn bind(
         address: &ListenAddress,
+        options: &'static str,
         mode: u32,
         inherited: &mut InheritedSockets,
     ) -> Result<Vec<ListeningSocket>, ListenError> {
         match address {
             ListenAddress::Tcp { host, port } => {
-                Ok(vec![ListeningSocket::Tcp(listener::bind(host, *port).await?)])
+                Ok(vec![ListeningSocket::Tcp(listener::bind(host, *port, options).await?)])
             }
             ListenAddress::Unix(path) => Ok(vec![ListeningSocket::Unix(UnixSocket::bind(path, mode).await?)]),
             ListenAddress::Inherited(name) => inherited.take(name),

@@ -110,7 +110,11 @@ async fn check(target: &Target, url: &str) -> Result<Answer, HealthcheckError> {
         path if path.is_empty() => "/".to_owned(),
         path => path,
     };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.authority());
+    // Of the path / and with this header first, it is HEALTHCHECK_START.
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nUser-Agent: sigver-healthcheck\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        target.authority()
+    );
     let answer = async {
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;

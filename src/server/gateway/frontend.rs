@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -18,7 +19,7 @@ use crate::config::{ProxyProtocol, TrustedProxies};
 use crate::server::admission::ConnectionPermit;
 use crate::server::clock;
 use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared, connection_span};
-use crate::server::http::{self, Routes, UpgradeTarget};
+use crate::server::http::{self, HEALTHCHECK_START, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
 use crate::server::proxy_protocol;
@@ -71,6 +72,15 @@ impl StreamAcceptor {
 /// Guard of an open connection: the shutdown waits for it, and it counts as one. Boxed, as the task of an
 /// idle member has no room for two pointers.
 type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
+
+/// Beginning of a connection to a port of TLS.
+enum TlsStart {
+    Open(Box<TlsStream<TcpStream>>),
+    /// It is not TLS. True if it is a request of `sigver healthcheck`.
+    Refused(TcpStream, RefusalCause, bool),
+    /// It ended before its first byte.
+    Ended,
+}
 
 /// State that connections share until they are upgraded.
 pub(super) struct Frontend {
@@ -232,12 +242,15 @@ impl Frontend {
     ) {
         let Some(acceptor) = self.tls.as_ref().map(|tls| tls.acceptor()) else { return };
         let handshake = async {
-            let mut start = [0; 16];
+            let mut start = [0; HEALTHCHECK_START.len()];
             // Left in the socket for the handshake.
-            let length = stream.peek(&mut start).await?;
+            let length = stream.peek(&mut start).await.unwrap_or_default();
+            if length == 0 {
+                return Ok(TlsStart::Ended);
+            }
             match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
-                Some(cause) => Ok(Err((stream, cause))),
-                None => acceptor.accept(stream).await.map(Ok),
+                Some(cause) => Ok(TlsStart::Refused(stream, cause, start == HEALTHCHECK_START)),
+                None => acceptor.accept(stream).await.map(|stream| TlsStart::Open(Box::new(stream))),
             }
         };
         let handshake = tokio::select! {
@@ -246,10 +259,17 @@ impl Frontend {
         };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(Ok(stream))) => self.serve_http(stream, endpoint, alive).await,
-            Ok(Ok(Err((stream, cause)))) => {
-                refuse(cause);
+            Ok(Ok(TlsStart::Open(stream))) => self.serve_http(*stream, endpoint, alive).await,
+            Ok(Ok(TlsStart::Refused(stream, cause, is_healthcheck))) => {
+                // It cannot know whether the port has TLS, and asks again with TLS.
+                if !is_healthcheck {
+                    refuse(cause);
+                }
                 http::reject(stream, cause).await;
+            }
+            // As load balancers check whether a port is open.
+            Ok(Ok(TlsStart::Ended)) => {
+                tracing::debug!(remote = self.remote(endpoint), "connection ended before its first byte");
             }
             Ok(Err(error)) => {
                 let cause = handshake_failure(&error);

@@ -17,6 +17,10 @@ const MAX_REST: u64 = 64 * 1024;
 /// First bytes of a TLS handshake.
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 
+/// Beginning of the request of `sigver healthcheck`, which is no refusal on a port of TLS: it asks in plain
+/// text first.
+pub(crate) const HEALTHCHECK_START: [u8; 48] = *b"GET / HTTP/1.1\r\nUser-Agent: sigver-healthcheck\r\n";
+
 /// Returns the cause to refuse a connection to a port of plain text that begins with these bytes.
 pub(super) fn detect_on_plain_port(bytes: &[u8]) -> Option<RefusalCause> {
     if bytes.starts_with(&TLS_HANDSHAKE) {

@@ -50,7 +50,7 @@ pub(crate) use access::AccessControl;
 use access::Refused;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
-pub(crate) use misdirected::{detect_on_tls_port, reject};
+pub(crate) use misdirected::{HEALTHCHECK_START, detect_on_tls_port, reject};
 use sse::SseRoute;
 pub(crate) use sse::SseService;
 

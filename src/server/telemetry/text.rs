@@ -19,11 +19,12 @@ struct Table {
 pub(super) fn render(report: &Report) -> String {
     // Writing to a string does not fail.
     let mut out = format!(
-        "sigver {} on {}, since {} ({} ago)\nconnections: {} active, {} in total\n\n",
+        "sigver {} on {}, since {} ({} ago)\n{}connections: {} active, {} in total\n\n",
         report.version,
         report.address,
         report.started,
         report.started.age(report.time),
+        if report.draining { "stopping: no new clients are accepted\n" } else { "" },
         report.connections.active,
         report.connections.total,
     );

@@ -24,6 +24,9 @@ use trust::Answering;
 /// Longest time for the server's answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Number of failures that an error lists.
+const MAX_FAILURES: usize = 4;
+
 /// Control sequence that clears a terminal and moves to its top.
 const CLEAR_SCREEN: &str = "\x1b[2J\x1b[H";
 
@@ -172,6 +175,8 @@ async fn ask_all(paths: &[PathBuf], line: &str) -> (Vec<String>, Vec<String>) {
     for path in paths {
         match ask(path, line).await {
             Ok(response) => responses.push(response),
+            // A crash left the file behind.
+            Err(RequestError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => failures.push(format!("{}: {error}", displayed_path(path))),
         }
     }
@@ -183,7 +188,12 @@ fn no_answer(failures: &[String], others: &[String]) -> StatusError {
         [] => String::new(),
         names => format!(" There are sockets of servers on other ports: {}.", names.join(", ")),
     };
-    StatusError::NoServer { failures: failures.join("; "), others }
+    let more = match failures.len().saturating_sub(MAX_FAILURES) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let failures = failures.iter().take(MAX_FAILURES).map(String::as_str).collect::<Vec<_>>().join("; ");
+    StatusError::NoServer { failures: failures + &more, others }
 }
 
 /// Returns the answer of the server at `path`.
@@ -213,4 +223,24 @@ async fn request_at(path: &Path, line: &str) -> Result<String, RequestError> {
 /// Returns `text` without the characters that a terminal may take as commands.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stale_sockets_are_left_out_and_long_lists_cut() {
+        let path = std::env::temp_dir().join(format!("sigver-stale-{}.sock", std::process::id()));
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let missing = path.with_extension("none");
+        let (responses, failures) = ask_all(&[path.clone(), missing.clone()], "status").await;
+        std::fs::remove_file(&path).unwrap();
+        assert!(responses.is_empty());
+        assert!(failures.len() == 1 && failures[0].starts_with(&*missing.to_string_lossy()), "{failures:?}");
+        let many: Vec<String> = (1..=9).map(|number| format!("path {number}")).collect();
+        let error = no_answer(&many, &[]).to_string();
+        let list = "no server answers (path 1; path 2; path 3; path 4; and 5 more). Is it";
+        assert!(error.starts_with(list), "{error}");
+    }
 }

@@ -36,6 +36,10 @@ fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
+fn environment_names() -> Vec<String> {
+    std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect()
+}
+
 /// Gives back what clients made the program hold. The allocator of glibc keeps most of it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -114,7 +118,8 @@ struct CommandLine {
 
 impl CommandLine {
     fn parse(&self) -> Outcome {
-        let inputs = ProcessInputs { env: &environment, read_file: &read_file };
+        let inputs =
+            ProcessInputs { env: &environment, env_names: &environment_names, read_file: &read_file };
         cli::parse(&self.program, self.args.iter().cloned(), inputs)
     }
 }

@@ -81,7 +81,9 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFileE
 
 /// Returns the texts of a value as the command line would have them, or what the file should have instead.
 fn texts(option: &OptionSpec, value: Value) -> Result<Vec<OsString>, &'static str> {
-    let expected = match option.repeatable {
+    // Its text has the values with commas.
+    let is_list = option.value_name == Some("list");
+    let expected = match option.repeatable || is_list {
         true => "it is a string, or a list of strings",
         false => "it is a string, a whole number, true or false",
     };
@@ -89,12 +91,16 @@ fn texts(option: &OptionSpec, value: Value) -> Result<Vec<OsString>, &'static st
         Value::String(text) => Ok(vec![text.into()]),
         Value::Integer(number) => Ok(vec![number.to_string().into()]),
         Value::Boolean(on) => Ok(vec![if on { "on" } else { "off" }.into()]),
-        Value::Array(values) if option.repeatable => {
+        Value::Array(values) if option.repeatable || is_list => {
             let text = |value| match value {
-                Value::String(text) => Ok(text.into()),
+                Value::String(text) => Ok(text),
                 _ => Err(expected),
             };
-            values.into_iter().map(text).collect()
+            let texts: Vec<String> = values.into_iter().map(text).collect::<Result<_, _>>()?;
+            Ok(match option.repeatable {
+                true => texts.into_iter().map(OsString::from).collect(),
+                false => vec![texts.join(",").into()],
+            })
         }
         Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => Err(expected),
     }

@@ -25,6 +25,16 @@ Commands, each with a --help of its own:
   sigver completions   print a completion script for a shell
   sigver man           print the manual page";
 
+/// The text of `sigver check-config --help`, without a line end.
+pub(super) const CHECK_CONFIG: &str = "\
+Usage: sigver check-config [options of the server]
+
+Check the configuration and the files that it names, and print each option with
+its value and where it is from, without serving.
+
+The options, the environment and the file of --config are those of the server:
+sigver --help lists them. Exit code: 0 if the configuration is valid, else 1.";
+
 const ENVIRONMENT: &str = "\
 Each option can be set by an environment variable as well, SIGVER_PORT for --port
 or SIGVER_MAX_MESSAGE for --max-message, or in the file of --config. The command

@@ -1,5 +1,7 @@
-//! Words among the arguments that are meant as commands. The Node.js servers ignored them all, and with them
-//! a typing error starts a public server.
+//! Words among the arguments that are meant as commands, and environment variables that are meant as those of
+//! options. The Node.js servers ignored them all, and with them a typing error starts a public server.
+
+use super::options::OPTIONS;
 
 /// The commands, with `check-config`. A test in `tools` compares the names.
 pub(crate) const COMMANDS: [&str; 11] = [
@@ -55,9 +57,58 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
     Some(advice.to_owned())
 }
 
+/// Returns the variable of an option that is meant by the name of one that no option has, if there is a similar
+/// one.
+pub(super) fn similar_variable(name: &str, value: &str) -> Option<String> {
+    let rest = name.strip_prefix("SIGVER_")?;
+    let mut variables: Vec<String> = OPTIONS.iter().filter_map(|option| option.variable()).collect();
+    if variables.iter().any(|variable| variable == name) || describes_service(rest, value) {
+        return None;
+    }
+    let similarity = |variable: &String| strsim::jaro_winkler(rest, variable.trim_start_matches("SIGVER_"));
+    variables.retain(|variable| similarity(variable) >= MIN_SIMILARITY);
+    variables.into_iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+}
+
+/// Returns true for the variables that Kubernetes sets for a service called `sigver` or `sigver-admin`:
+/// `SIGVER_SERVICE_HOST`, `SIGVER_PORT_8000_TCP_ADDR`.
+fn describes_service(rest: &str, value: &str) -> bool {
+    let has_port_number = rest
+        .split_once("PORT_")
+        .is_some_and(|(_, number)| number.starts_with(|digit: char| digit.is_ascii_digit()));
+    has_port_number
+        || rest.contains("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT")
+        || ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistyped_variables_are_recognised_and_those_of_services_are_not() {
+        for (name, meant) in [
+            ("SIGVER_MAX_MESAGE", Some("SIGVER_MAX_MESSAGE")),
+            ("SIGVER_ALLOWED_ORIGIN", Some("SIGVER_ALLOWED_ORIGINS")),
+            ("SIGVER_MAXMESSAGE", Some("SIGVER_MAX_MESSAGE")),
+            ("SIGVER_PROTOCOLS", Some("SIGVER_PROTOCOL")),
+            ("SIGVER_PORT", None),
+            ("SIGVER_COMPAT_CLI", None),
+            ("SIGVER_SERVICE_HOST", None),
+            ("SIGVER_SERVICE_PORT", None),
+            ("SIGVER_SERVICE_PORT_HTTP", None),
+            ("SIGVER_PORT_8000_TCP", None),
+            ("SIGVER_PORT_8000_TCP_ADDR", None),
+            ("SIGVER_ADMIN_SERVICE_HOST", None),
+            ("SIGVER_IMAGE_TAG", None),
+            ("SIGVER_", None),
+            ("PORTS", None),
+        ] {
+            assert_eq!(similar_variable(name, "1").as_deref(), meant, "{name}");
+        }
+        assert_eq!(similar_variable("SIGVER_ADMIN_PORT", "tcp://10.0.0.1:9100"), None);
+    }
 
     #[test]
     fn mistyped_commands_are_recognised_and_files_are_not() {

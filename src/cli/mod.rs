@@ -39,6 +39,8 @@ const CHECK_CONFIG: &str = "check-config";
 pub struct ProcessInputs<'a> {
     /// Returns the value of an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Returns the names of all environment variables.
+    pub env_names: &'a dyn Fn() -> Vec<String>,
     /// Reads a text file.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
@@ -212,7 +214,8 @@ fn parse_sigver(
         return Ok(Outcome::Print(env!("CARGO_PKG_VERSION").to_owned()));
     }
     if split.help {
-        return Ok(Outcome::Print(help::text()));
+        let text = if invocation.check { help::CHECK_CONFIG.to_owned() } else { help::text() };
+        return Ok(Outcome::Print(text));
     }
     if let Some(unknown) = split.unknown {
         return Err(CliError::UnknownOption(displayed(&unknown).into_owned()));
@@ -224,7 +227,7 @@ fn parse_sigver(
     if values.remove("wsLib").is_some() {
         warnings.push("warning: '-w, --wsLib <value>' is ignored: there is one WebSocket library".to_owned());
     }
-    add_environment(&mut values, invocation.inputs.env, &mut warnings);
+    add_environment(&mut values, invocation.inputs, &mut warnings);
     config_file::add_values(&mut values, invocation.inputs.read_file)?;
     add_node_environment(&mut values, invocation.inputs.env, &mut warnings);
     let config = configure(&values, invocation.inputs.env)?;
@@ -285,11 +288,21 @@ fn extra_args_warning(operands: &[String]) -> Option<String> {
 }
 
 /// Adds the values of environment variables for options that are absent.
-fn add_environment(values: &mut Values, env: &dyn Fn(&str) -> Option<String>, warnings: &mut Vec<String>) {
+fn add_environment(values: &mut Values, inputs: ProcessInputs<'_>, warnings: &mut Vec<String>) {
     for option in OPTIONS.iter().filter(|option| !matches!(option.effect, Effect::Flavor)) {
         if let Some(name) = option.variable() {
-            add_variable(values, option, name, env, warnings);
+            add_variable(values, option, name, inputs.env, warnings);
         }
+    }
+    for name in (inputs.env_names)() {
+        let value = (inputs.env)(&name).unwrap_or_default();
+        let similar = mistyped::similar_variable(&name, &value);
+        warnings.extend(similar.map(|similar| {
+            format!(
+                "warning: {} is ignored, as no option has this variable: is {similar} meant?",
+                displayed(&name)
+            )
+        }));
     }
 }
 

@@ -97,7 +97,7 @@ fn parse_flags(
     let mut warnings: Vec<String> = extra_args_warning(&operands).into_iter().collect();
     let only_signaller = GivenValue { texts: vec!["signaller".into()], source: Source::CommandLine };
     values.insert("protocol", only_signaller);
-    add_environment(&mut values, invocation.inputs.env, &mut warnings);
+    add_environment(&mut values, invocation.inputs, &mut warnings);
     config_file::add_values(&mut values, invocation.inputs.read_file).map_err(CliError::from)?;
     if !values.contains_key("listen") {
         for (option, default) in [("host", DEFAULT_ADDRESS.0), ("port", DEFAULT_ADDRESS.1)] {

@@ -48,7 +48,8 @@ fn with_file(program: &str, args: &[&str], env: &[(&str, &str)], file: &str) -> 
         true => Ok(file.to_owned()),
         false => Err(io::ErrorKind::NotFound.into()),
     };
-    let inputs = ProcessInputs { env: &variable, read_file: &read_file };
+    let env_names = || env.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let inputs = ProcessInputs { env: &variable, env_names: &env_names, read_file: &read_file };
     parse(OsStr::new(program), args.iter().map(OsString::from), inputs)
 }
 
@@ -471,7 +472,8 @@ fn file_names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStringExt as _;
 
     let name = || OsString::from_vec(b"k\xff".to_vec());
-    let inputs = ProcessInputs { env: &|_| None, read_file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    let read_file = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    let inputs = ProcessInputs { env: &|_| None, env_names: &Vec::new, read_file: &read_file };
     let parse = |args: Vec<OsString>| parse(OsStr::new("sigver"), args, inputs);
     match parse(vec!["-k".into(), name(), "-c".into(), "c".into()]) {
         Outcome::Run(Config { tls: Some(tls), .. }, _) => assert_eq!(tls.key, PemSource::File(name().into())),
@@ -481,20 +483,4 @@ fn file_names_need_not_be_unicode() {
     assert_eq!(parse(vec!["-h".into(), name()]), Outcome::Fail(refused.into()));
     let attached = OsString::from_vec(b"-k\xff".to_vec());
     assert_eq!(parse(vec![attached]), Outcome::Fail("error: unknown option '-k\u{fffd}'".into()));
-}
-
-#[test]
-fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
-    let unix = ListenAddress::Unix("/a".into());
-    assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, std::slice::from_ref(&unix));
-    let both = config(&["--listen", "unix:/a", "-p", "80"], &[]).listen;
-    assert_eq!(both, [ListenAddress::Tcp { host: "0.0.0.0".into(), port: 80 }, unix.clone()]);
-    let file = "listen = [\"unix:/a\", \"unix:/a\"]";
-    let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
-    let Outcome::Run(from_file, _) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(from_file.listen, [unix.clone(), unix]);
-    assert!(
-        failure(&["--listen", "80"], &[])
-            .contains("--listen <address>' argument '80' is invalid. It is an address")
-    );
 }

@@ -17,6 +17,47 @@ fn file_has_less_priority_than_environment_and_arguments() {
 }
 
 #[test]
+fn list_with_commas_may_be_a_list_in_the_file() {
+    let run = |file: &str| match with_file("sigver", &["--config", "sigver.toml"], &[], file) {
+        Outcome::Run(config, warnings) if warnings.is_empty() => config,
+        other => panic!("{other:?}"),
+    };
+    for (list, text) in [
+        (
+            r#"allowed-origins = ["https://a.example", "*.b.example"]"#,
+            r#"allowed-origins = "https://a.example,*.b.example""#,
+        ),
+        (r#"protocol = ["json", "signaller"]"#, r#"protocol = "json,signaller""#),
+        (r#"trusted-proxies = ["10.0.0.0/8", "unix"]"#, r#"trusted-proxies = "10.0.0.0/8,unix""#),
+    ] {
+        assert_eq!(run(list), run(text), "{list}");
+        assert_ne!(run(list), defaults(), "{list}");
+    }
+    let mixed = with_file("sigver", &["--config", "sigver.toml"], &[], "protocol = [1]");
+    let Outcome::Fail(text) = mixed else { panic!("{mixed:?}") };
+    assert!(text.contains("'protocol': it is a string, or a list of strings"), "{text}");
+}
+
+#[test]
+fn mistyped_variable_is_a_warning_with_a_suggestion() {
+    let (used, warnings) =
+        warned(&["-p", "1"], &[("SIGVER_MAX_MESAGE", "4"), ("SIGVER_SERVICE_HOST", "10.0.0.1")]);
+    assert_eq!(used, defaults().with_address("0.0.0.0", 1));
+    let ignored =
+        "warning: SIGVER_MAX_MESAGE is ignored, as no option has this variable: is SIGVER_MAX_MESSAGE meant?";
+    assert_eq!(warnings, [ignored]);
+}
+
+#[test]
+fn check_config_has_a_help_of_its_own() {
+    let Outcome::Print(text) = with_env(&["check-config", "--help"], &[]) else { panic!("no help") };
+    assert!(
+        text.starts_with("Usage: sigver check-config ") && text.lines().all(|line| line.len() <= 80),
+        "{text}"
+    );
+}
+
+#[test]
 fn errors_of_the_file_name_it_and_quote_no_value() {
     for (file, message) in [
         ("port = 9000\nmax_mesage = 1\n", "has an unknown key 'max_mesage'; is 'max-message' meant?"),
@@ -71,4 +112,20 @@ fn check_config_prints_a_file_of_the_same_meaning() {
         panic!("{text}")
     };
     assert_eq!(again, config);
+}
+
+#[test]
+fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
+    let unix = ListenAddress::Unix("/a".into());
+    assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, std::slice::from_ref(&unix));
+    let both = config(&["--listen", "unix:/a", "-p", "80"], &[]).listen;
+    assert_eq!(both, [ListenAddress::Tcp { host: "0.0.0.0".into(), port: 80 }, unix.clone()]);
+    let file = "listen = [\"unix:/a\", \"unix:/a\"]";
+    let outcome = with_file("sigver", &["--config", "sigver.toml"], &[], file);
+    let Outcome::Run(from_file, _) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(from_file.listen, [unix.clone(), unix]);
+    assert!(
+        failure(&["--listen", "80"], &[])
+            .contains("--listen <address>' argument '80' is invalid. It is an address")
+    );
 }

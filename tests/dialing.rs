@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use common::process::{Served, sigver};
+use common::process::{Served, run, sigver};
 use common::soon;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/compat-tests/golden/20.1.0.jsonl");
@@ -210,4 +210,49 @@ async fn unusable_trusted_certificates_are_explained() {
     for (_, code, errors) in run_tools(&url, &["--cacert", "x", "--insecure"], None).await {
         assert!(code == 2 && errors.contains("cannot be used with"), "{errors}");
     }
+}
+
+#[tokio::test]
+async fn tools_show_a_token_and_never_print_it() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dialing-tokens");
+    std::fs::write(&file, "a-token-for-every-key *\n").unwrap();
+    let auth = format!("token-file:{}", file.display());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--control", "off", "--auth", &auth]).await;
+    let url = format!("ws://127.0.0.1:{}", served.port());
+    let alone = file.with_extension("one");
+    std::fs::write(&alone, "a-token-for-every-key\n").unwrap();
+    let tools: [&[&str]; 4] = [
+        &["probe", &url],
+        &["bench", "sessions", &url, "--duration", "0.1", "--concurrency", "1"],
+        &["matrix", &url, "--only", "sigver-20:sigver-20", "--hold", "0"],
+        &["replay", RECORDING, &url, "--scenario", "session", "--pace", "quick"],
+    ];
+    for tool in tools {
+        for token in ["a-token-for-every-key", &format!("@{}", alone.display())] {
+            let (code, out, errors) = run(&[tool, &["--token", token]].concat()).await;
+            assert_eq!((code, &errors[..]), (Some(0), ""), "{tool:?}: {out}");
+        }
+        let (code, out, errors) = run(&[tool, &["--token", "wrong-secret"]].concat()).await;
+        assert_ne!(code, Some(0), "{tool:?}: {out}");
+        assert!(!out.contains("wrong-secret") && !errors.contains("wrong-secret"), "{out}{errors}");
+    }
+    let (code, out, _) = run(&["probe", &url]).await;
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("not recognised, as connections were refused"), "{out}");
+    assert!(out.contains("refused with HTTP 401") && out.contains("--token"), "{out}");
+}
+
+#[tokio::test]
+async fn probe_is_not_certain_when_connections_are_refused() {
+    let limited = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--max-connections-per-address", "4"];
+    let served = Served::start(&limited).await;
+    let url = format!("ws://127.0.0.1:{}", served.port());
+    let (_, out, errors) = run(&["probe", &url]).await;
+    assert_eq!(errors, "");
+    assert!(out.contains("refused with HTTP 429: too many connections of one address"), "{out}");
+    assert!(!out.contains("certain") && !out.contains("all dialects"), "{out}");
+    let (_, out, _) = run(&["probe", &url, "--json"]).await;
+    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(out["refused"]["429"].as_u64().unwrap() > 0, "{out}");
+    assert!(["incomplete", "none"].contains(&out["confidence"].as_str().unwrap()), "{out}");
 }

@@ -6,14 +6,20 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use common::process::sigver;
 use common::ws::{Got, Ws, request};
 use common::{TestGateway, hex, soon, to_hex};
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio_tungstenite::tungstenite::Message;
 
 /// A new path for a file of this test.
 fn path(name: &str) -> PathBuf {
@@ -224,6 +230,51 @@ async fn recording_replays_without_differences_until_the_server_changes() {
     gateway.stop().await;
 }
 
+/// A recording in which everything happened in one millisecond: a joiner connects because the member, whose
+/// answer takes a while here, was confirmed.
+#[tokio::test]
+async fn client_acts_after_all_that_was_received_before_in_the_recording() {
+    let line = |peer: &str, rest: &str| format!(r#"{{"v":"any","sc":"s","t":0,"peer":"{peer}",{rest}}}"#);
+    let text = [
+        line("P1", r#""dir":"connect","path":"/""#),
+        line("P1", r#""dir":"open""#),
+        line("P1", r#""dir":"send","op":"text","text":"member""#),
+        line("P1", r#""dir":"recv","op":"text","text":"first""#),
+        line("P2", r#""dir":"connect","path":"/""#),
+        line("P2", r#""dir":"open""#),
+        line("P2", r#""dir":"send","op":"text","text":"joiner""#),
+        line("P2", r#""dir":"recv","op":"text","text":"second""#),
+    ];
+    let file = path("one-moment.jsonl");
+    std::fs::write(&file, text.join("\n")).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let is_confirmed = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let is_confirmed = Arc::clone(&is_confirmed);
+            tokio::spawn(async move {
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    let answer = match message.to_text() {
+                        Ok("member") => {
+                            tokio::time::sleep(Duration::from_millis(200)).await;
+                            is_confirmed.store(true, SeqCst);
+                            "first"
+                        }
+                        Ok("joiner") if is_confirmed.load(SeqCst) => "second",
+                        Ok("joiner") => "there is no member",
+                        _ => continue,
+                    };
+                    let _ = socket.send(Message::text(answer)).await;
+                }
+            });
+        }
+    });
+    let (code, out, _) = replay(&[file.to_str().unwrap(), &url, "--pace", "quick"]).await;
+    assert_eq!((code, &out[..]), (0, "1 passed, 0 failed\n"));
+}
+
 #[tokio::test]
 async fn folder_gets_a_file_per_scenario_and_no_recording_is_overwritten() {
     let gateway = TestGateway::start("auto").await;
@@ -241,6 +292,8 @@ async fn folder_gets_a_file_per_scenario_and_no_recording_is_overwritten() {
         let (code, out, _) = replay(&[file.to_str().unwrap(), &upstream]).await;
         assert_eq!((code, &out[..]), (0, "1 passed, 0 failed\n"));
     }
+    let (code, text, _) = replay(&[&out, &upstream]).await;
+    assert_eq!((code, &text[..]), (0, "2 passed, 0 failed\n"));
     let existing = folder.join("talk_1.jsonl");
     let args = ["record", "--upstream", &upstream, "--out", existing.to_str().unwrap()];
     let output =
@@ -354,6 +407,8 @@ async fn unplayable_scenarios_are_reported_with_a_reason() {
         (&[golden, "ws://a", "--protocol", "auto"], "--protocol is for the server of this program"),
         (&[golden, "--protocol", "sigver-0"], ""),
         (&[golden, "--scenario", "none"], "there is no such scenario to play in "),
+        (&["/dev/null"], "nothing is recorded in /dev/null\n"),
+        (&["src"], "there is no recording (*.jsonl) in the folder src\n"),
     ] {
         let (code, _, errors) = replay(args).await;
         assert!(code == 2 && errors.starts_with(&format!("error: {expected}")), "{args:?}: {errors}");
@@ -367,7 +422,8 @@ async fn every_option_is_documented() {
     for tool in ["record", "replay"] {
         let output = soon("the help", sigver(&[tool, "--help"]).output()).await.unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        let options: Vec<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
+        let words = help.split_whitespace().filter(|word| word.starts_with("--"));
+        let options: Vec<&str> = words.map(|word| word.trim_end_matches([',', ';', '.', ':'])).collect();
         assert!(options.len() > 5, "{help}");
         for option in options.into_iter().filter(|option| *option != "--help") {
             assert!(docs.contains(option), "{option} of {tool}");

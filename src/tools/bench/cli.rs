@@ -14,7 +14,7 @@ use crate::tools::bench::{
     ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
 use crate::tools::client::random_key;
-use crate::tools::dial::TrustArgs;
+use crate::tools::dial::{TokenArgs, TrustArgs};
 use crate::tools::{draw_target, parse_protocol};
 
 use super::render::RenderText;
@@ -62,6 +62,8 @@ struct CommonArgs {
     pid: Option<u32>,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 /// Dialect options.
@@ -243,7 +245,7 @@ impl CommonArgs {
         &self,
         measure: impl AsyncFnOnce(Measurement<'_>) -> Result<T>,
     ) -> Result<ExitCode> {
-        let target = Target::with_trust(&self.url, &self.trust)?;
+        let target = Target::with_trust(&self.url, &self.trust)?.with_token(&self.token)?;
         target.check(&format!("/{}", random_key())).await?;
         let process = self.pid.map(Process::new).transpose()?;
         let bar = bar();

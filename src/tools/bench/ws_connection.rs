@@ -37,12 +37,14 @@ impl WsConnection {
     /// Connects and upgrades on `path`.
     pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.dial().await?;
+        let token = target.authorization().map(|value| format!("Authorization: {value}\r\n"));
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\n{}Connection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             target.path(path),
             target.authority(),
             target.origin(),
+            token.unwrap_or_default(),
         );
         with_timeout(UPGRADE_TIMEOUT, "upgrade response", async {
             stream.write_all(request.as_bytes()).await.map_err(Error::broken)?;

@@ -4,6 +4,7 @@
 //! frame.
 
 mod error_text;
+mod token;
 mod trust;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
 pub use self::error_text::{error_chain, io_error_text};
+pub use self::token::{TokenArgs, TokenError};
 pub use self::trust::{CertificateFileError, TrustArgs};
 use crate::config::redact::displayed;
 
@@ -46,6 +48,8 @@ pub struct Target {
     tls: Option<TlsConnector>,
     /// Prefix of every path, without a `/` at its end.
     base: String,
+    /// Value of the `Authorization` header of every upgrade.
+    authorization: Option<HeaderValue>,
 }
 
 /// The reason why there is no connection.
@@ -173,7 +177,17 @@ impl Target {
             port,
             tls: tls.then(|| trust.connector()).transpose()?,
             base: uri.path().trim_end_matches('/').to_owned(),
+            authorization: None,
         })
+    }
+
+    /// Returns this server with a token for every WebSocket.
+    ///
+    /// # Errors
+    ///
+    /// The token is not readable, or malformed.
+    pub fn with_token(self, token: &TokenArgs) -> Result<Target, TokenError> {
+        Ok(Target { authorization: token.authorization()?, ..self })
     }
 
     /// Opens a connection.
@@ -227,6 +241,10 @@ impl Target {
         request: impl IntoClientRequest + Unpin,
         config: Option<WebSocketConfig>,
     ) -> Result<(DialedSocket, Response), ConnectError> {
+        let mut request =
+            request.into_client_request().map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let token = self.authorization.clone().map(|token| (header::AUTHORIZATION, token));
+        request.headers_mut().extend(token);
         let stream = self.dial().await?;
         let upgrade = tokio_tungstenite::client_async_with_config(request, stream, config);
         match timeout(CONNECT_TIMEOUT, upgrade).await {
@@ -281,9 +299,25 @@ impl Target {
         format!("{scheme}://{}", self.authority)
     }
 
+    /// Returns the value of an `Authorization` header, if every upgrade has one.
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_ref().and_then(|value| value.to_str().ok())
+    }
+
     /// Returns the path on the server of a client's path.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+}
+
+impl ConnectError {
+    /// Returns the HTTP status if it is that of a server, or of a proxy in front of it, that grants no
+    /// connection to this client or at this time, whatever the client speaks.
+    pub fn refusal(&self) -> Option<u16> {
+        match self {
+            ConnectError::Status(status @ (401 | 403 | 407 | 429 | 500 | 502..=504)) => Some(*status),
+            _ => None,
+        }
     }
 }
 
@@ -295,6 +329,7 @@ impl From<SocketAddr> for Target {
             port: address.port(),
             tls: None,
             base: String::new(),
+            authorization: None,
         }
     }
 }

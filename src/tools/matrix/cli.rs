@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::client::random_key;
-use crate::tools::dial::{Target, TrustArgs};
+use crate::tools::dial::{Target, TokenArgs, TrustArgs};
 use crate::tools::matrix::known::known;
 use crate::tools::matrix::render;
 use crate::tools::matrix::result::{MatrixResult, PairFailure, PairId, Verdict};
@@ -60,6 +60,8 @@ pub(crate) struct MatrixArgs {
     hold: u64,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 /// Time for which pairs are held, in milliseconds: a heartbeat is due after five seconds.
@@ -71,7 +73,7 @@ impl MatrixArgs {
         let plan = self.plan()?;
         let expected = self.expect.as_deref().map(read_result).transpose()?;
         let (target, server) = match &self.url {
-            Some(url) => (Target::with_trust(url, &self.trust)?, url.clone()),
+            Some(url) => (Target::with_trust(url, &self.trust)?.with_token(&self.token)?, url.clone()),
             None => (
                 ephemeral_server::start(&self.protocol).await?.into(),
                 format!("a server of this program, --protocol {}", self.protocol),
@@ -105,7 +107,7 @@ impl MatrixArgs {
             Some(expected) => ("expected", result.regressions(expected)),
             // A pair that is not held receives no heartbeats, which is no loss of it.
             None if self.url.is_none() && self.protocol == "auto" && self.hold >= DEFAULT_HOLD_MS => {
-                ("this version is known to do", result.regressions(&known()))
+                ("known of this version", result.regressions(&known()))
             }
             // Another server, or a pin, may lose otherwise; but what works here should work there.
             None => {
@@ -115,7 +117,7 @@ impl MatrixArgs {
                     known.is_some_and(|known| matches!(known.verdict, Verdict::Failed { .. }))
                 };
                 let failures = result.failures().into_iter().filter(|failure| !is_known(failure.pair));
-                ("this version in auto mode, by a pair that fails", failures.collect())
+                ("with this version in auto mode (losses are not compared)", failures.collect())
             }
         }
     }

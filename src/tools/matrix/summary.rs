@@ -41,9 +41,13 @@ pub fn summary(result: &MatrixResult, expected: &str, failures: &[PairFailure]) 
     for failure in failures {
         out.push_str(&cut(&format!("  !      {failure}")));
     }
-    let verdict =
-        if failures.is_empty() { format!("As {expected}") } else { format!("Worse than {expected}") };
-    let _ = writeln!(out, "{verdict}, in {:.1} s.", result.duration_ms as f64 / 1000.0);
+    let verdict = match failures.len() {
+        0 => "No pair is".to_owned(),
+        1 => "1 pair is".to_owned(),
+        more => format!("{more} pairs are"),
+    };
+    let seconds = result.duration_ms as f64 / 1000.0;
+    let _ = writeln!(out, "{verdict} worse than {expected}; this took {seconds:.1} s.");
     out
 }
 
@@ -74,10 +78,13 @@ mod tests {
     #[test]
     fn whole_matrix_fits_terminal() {
         let known = known();
-        let text = summary(&known, "this version is known to do", &[]);
+        let text = summary(&known, "known of this version", &[]);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(text.contains("\n15.1  x  x  x"), "{text}");
-        assert!(text.ends_with("As this version is known to do, in 0.0 s.\n"), "{text}");
+        assert!(
+            text.ends_with("\nNo pair is worse than known of this version; this took 0.0 s.\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -91,6 +98,6 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.contains("\nWorse than before, in"), "{text}");
+        assert!(text.contains("\n1 pair is worse than before; this took"), "{text}");
     }
 }

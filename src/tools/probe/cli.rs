@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::output;
-use crate::tools::dial::{Target, TrustArgs};
+use crate::tools::dial::{Target, TokenArgs, TrustArgs};
 use crate::tools::probe::run::{Confidence, ProbeResult, probe};
 
 /// Options of `sigver probe`.
@@ -23,12 +23,14 @@ pub(crate) struct ProbeArgs {
     json: bool,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 impl ProbeArgs {
     /// Probes and prints. Returns success if anything was recognised.
     pub(crate) async fn run(&self) -> Result<ExitCode> {
-        let target = Target::with_trust(&self.url, &self.trust)?;
+        let target = Target::with_trust(&self.url, &self.trust)?.with_token(&self.token)?;
         let result = probe(&target, self.thorough).await?;
         match self.json {
             true => output::print(&format!("{}\n", serde_json::to_string_pretty(&result)?))?,
@@ -38,15 +40,39 @@ impl ProbeArgs {
     }
 }
 
+/// Returns the usual reason of a refusal, and what helps.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => "the server needs a token: give one that is for every key with --token",
+        403 => {
+            "the server grants neither this origin nor a token that is not for every key: see --allowed-origins and --auth"
+        }
+        407 => "a proxy needs a password",
+        429 => {
+            "too many connections of one address: wait, or allow more (--max-connections-per-address, \
+             --max-connection-rate) while the probe runs"
+        }
+        503 => "the server is full, stops, or cannot check tokens: try again later",
+        _ => "a proxy does not reach the server, or the server fails",
+    }
+}
+
 /// Renders a result as text.
 fn text(result: &ProbeResult) -> String {
     let confidence = match result.confidence {
         Confidence::Certain => "certain",
         Confidence::Likely => "likely",
+        Confidence::Incomplete => "incomplete",
         Confidence::None => "not recognised",
     };
     let seconds = result.duration_ms as f64 / 1000.0;
     let mut out = format!("{}: {}\n{confidence}, after {seconds:.1} s\n\n", result.url, result.summary);
+    for (status, count) in &result.refused {
+        let _ = writeln!(out, "{count} refused with HTTP {status}: {}", advice(*status));
+    }
+    if !result.refused.is_empty() {
+        out.push_str("What these would have shown is missing below.\n\n");
+    }
     if result.gateway {
         out.push_str("GET /: a gateway like this one\n");
     }

@@ -8,6 +8,7 @@ use crate::protocol::dialect::{
     Candidates, Family, Output, Release, Session, SessionOptions, UpgradeRequest,
 };
 use crate::protocol::frame::{Close, Message, Outgoing};
+use crate::tools::dial::{ConnectError, error_chain};
 
 /// An observation of a server's behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Observation {
     Favored(bool),
     /// Close code of a client that never answers, and after how many seconds it was closed.
     HeartbeatTimeout(Option<(u16, u64)>),
+    /// The server, or a proxy in front of it, refused the connection with this HTTP status.
+    Refused(u16),
     /// There was no connection, or the server's reaction cannot be used.
     Failed(String),
 }
@@ -73,7 +76,7 @@ fn matches_release(observation: &Observation, release: Release) -> bool {
                 _ => false,
             }
         }
-        Observation::Failed(_) => false,
+        Observation::Refused(_) | Observation::Failed(_) => false,
     }
 }
 
@@ -132,6 +135,22 @@ fn heartbeat_timeout(release: Release) -> Option<(u16, u64)> {
 }
 
 impl Observation {
+    /// Returns the observation that there is no connection.
+    pub fn without_connection(error: &ConnectError) -> Observation {
+        match error.refusal() {
+            Some(status) => Observation::Refused(status),
+            None => Observation::Failed(error_chain(error)),
+        }
+    }
+
+    /// Returns the HTTP status of a refusal that says nothing about what the server speaks.
+    pub fn refusal(&self) -> Option<u16> {
+        match self {
+            Observation::Refused(status) => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Returns true if the server answers as a gateway like this one.
     pub fn is_ours(&self) -> bool {
         matches!(self, Observation::Http(Some((200, line))) if line.to_lowercase().contains("sigver"))
@@ -171,6 +190,7 @@ impl fmt::Display for Observation {
                 write!(f, "is closed with {code} after {after} s")
             }
             Observation::HeartbeatTimeout(None) => f.write_str("is not closed"),
+            Observation::Refused(status) => write!(f, "is refused with HTTP {status}"),
             Observation::Failed(why) => write!(f, "failed: {why}"),
         }
     }

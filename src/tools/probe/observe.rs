@@ -110,7 +110,7 @@ pub async fn http(target: &Target) -> Observation {
 pub async fn silent(target: &Target) -> Observation {
     let mut socket = match ProbeSocket::open(target, &path()).await {
         Ok(socket) => socket,
-        Err(error) => return Observation::Failed(error_chain(&error)),
+        Err(error) => return Observation::without_connection(&error),
     };
     let mut received = Vec::new();
     let deadline = Instant::now() + REACTION_TIMEOUT;
@@ -141,7 +141,7 @@ pub async fn silent(target: &Target) -> Observation {
 pub async fn empty_path(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
         Ok(mut socket) => Observation::EmptyPath(socket.closed(REACTION_TIMEOUT).await),
-        Err(error) => Observation::Failed(error_chain(&error)),
+        Err(error) => Observation::without_connection(&error),
     }
 }
 
@@ -152,14 +152,20 @@ pub async fn empty_object(target: &Target) -> Observation {
             socket.text("{}").await;
             Observation::EmptyObject(socket.closed(REACTION_TIMEOUT).await)
         }
-        Err(error) => Observation::Failed(error_chain(&error)),
+        Err(error) => Observation::without_connection(&error),
     }
 }
 
 /// Returns true if the paths of signaller are served: there is no listener at a random handle.
-pub async fn signaller(target: &Target) -> bool {
+///
+/// # Errors
+/// The HTTP status by which the connection was refused.
+pub async fn signaller(target: &Target) -> Result<bool, u16> {
     let connecting = target.open(&format!("/connect/{}", random_key())).await;
-    matches!(connecting, Err(ConnectError::Status(404)))
+    match connecting.err() {
+        Some(error) => error.refusal().map_or(Ok(matches!(error, ConnectError::Status(404))), Err),
+        None => Ok(false),
+    }
 }
 
 /// Opens an empty key, to tell sigver 9 from 10.
@@ -169,7 +175,7 @@ pub async fn empty_key(target: &Target) -> Observation {
             socket.text("{\"open\":\"\"}").await;
             Observation::EmptyKey(socket.closed(REACTION_TIMEOUT).await.map(|(code, _)| code))
         }
-        Err(error) => Observation::Failed(error_chain(&error)),
+        Err(error) => Observation::without_connection(&error),
     }
 }
 
@@ -183,7 +189,7 @@ pub async fn second_client(target: &Target) -> Observation {
     };
     let (first, mut second) = match opened.await {
         Ok(opened) => opened,
-        Err(error) => return Observation::Failed(error_chain(&error)),
+        Err(error) => return Observation::without_connection(&error),
     };
     let (reply, then) = (second.next(REACTION_TIMEOUT).await, second.next(REACTION_TIMEOUT / 2).await);
     second.close().await;
@@ -223,7 +229,7 @@ pub async fn favored(target: &Target) -> Observation {
             _ => Observation::Failed("the joiner reaches neither member or both".to_owned()),
         })
     };
-    measured.await.unwrap_or_else(|error| Observation::Failed(error_chain(&error)))
+    measured.await.unwrap_or_else(|error| Observation::without_connection(&error))
 }
 
 /// Answers no heartbeat.
@@ -236,6 +242,6 @@ pub async fn heartbeat_timeout(target: &Target) -> Observation {
                 closed.map(|(code, _)| (code, (opened.elapsed().as_millis() as u64 + 400) / 1000)),
             )
         }
-        Err(error) => Observation::Failed(error_chain(&error)),
+        Err(error) => Observation::without_connection(&error),
     }
 }

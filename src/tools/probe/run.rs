@@ -6,6 +6,7 @@
 //! The observations are in [`observe`], what each release would show in [`fingerprint`], and the trial of two
 //! clients in [`session`].
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -40,6 +41,9 @@ pub struct ProbeResult {
     pub trials: Vec<ProtocolTrial>,
     /// The observations.
     pub findings: Vec<Finding>,
+    /// Connections that were refused, by their HTTP status: what they would have shown is missing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<u16, usize>,
     /// Duration of the probe, in milliseconds.
     pub duration_ms: u64,
 }
@@ -54,6 +58,9 @@ pub struct ProtocolTrial {
     /// The reason why they do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// HTTP status by which a client was refused, whatever it speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u16>,
 }
 
 /// One observation.
@@ -68,6 +75,9 @@ pub struct Finding {
     /// The same releases.
     #[serde(skip)]
     fits: Vec<Release>,
+    /// HTTP status of a refusal, by which nothing was observed.
+    #[serde(skip)]
+    refused: Option<u16>,
 }
 
 /// Confidence in a result.
@@ -78,6 +88,8 @@ pub enum Confidence {
     Certain,
     /// The observations fit, but clients do not work.
     Likely,
+    /// Something fits or works, but the server refused some connections.
+    Incomplete,
     /// Nothing fits.
     None,
 }
@@ -89,6 +101,8 @@ struct Observed {
     is_gateway: bool,
     /// The server answers on the paths of signaller.
     has_signaller: bool,
+    /// HTTP status by which the client of signaller was refused.
+    signaller_refused: Option<u16>,
     /// Releases that all observations fit.
     releases: Vec<Release>,
 }
@@ -105,7 +119,7 @@ pub async fn probe(target: &Target, thorough: bool) -> Result<ProbeResult, Conne
 }
 
 async fn observe_server(target: &Target, thorough: bool) -> Observed {
-    let (http, silent, empty, object, has_signaller, timeout) = tokio::join!(
+    let (http, silent, empty, object, signaller, timeout) = tokio::join!(
         observe::http(target),
         observe::silent(target),
         observe::empty_path(target),
@@ -120,14 +134,17 @@ async fn observe_server(target: &Target, thorough: bool) -> Observed {
         Finding::new("a client that sends {}", &object),
     ];
     findings.extend(timeout.map(|timeout| Finding::new("a client that never answers", &timeout)));
-    let fits = |release: &Release| findings.iter().all(|finding| finding.fits.contains(release));
-    let mut releases: Vec<Release> = Release::ALL.into_iter().filter(fits).collect();
+    let seen = || findings.iter().filter(|finding| finding.refused.is_none());
+    let fits = |release: &Release| seen().all(|finding| finding.fits.contains(release));
+    let is_seen = seen().next().is_some();
+    let mut releases: Vec<Release> = Release::ALL.into_iter().filter(|r| is_seen && fits(r)).collect();
     refine(target, &mut releases, &mut findings).await;
     if !is_gateway {
         // Shown, but not counted: a proxy in front of the server may answer in its place.
         findings.push(Finding::new("GET /", &http));
     }
-    Observed { findings, is_gateway, has_signaller, releases }
+    let (has_signaller, signaller_refused) = (signaller == Ok(true), signaller.err());
+    Observed { findings, is_gateway, has_signaller, signaller_refused, releases }
 }
 
 /// Observes what differs between the remaining releases.
@@ -144,7 +161,7 @@ async fn refine(target: &Target, releases: &mut Vec<Release>, findings: &mut Vec
         more.push(Finding::new("a member whose URL has ?favored", &observe::favored(target).await));
     }
     for finding in more {
-        releases.retain(|release| finding.fits.contains(release));
+        releases.retain(|release| finding.refused.is_some() || finding.fits.contains(release));
         findings.push(finding);
     }
 }
@@ -155,6 +172,14 @@ fn protocols_to_try(observed: &Observed) -> Vec<Protocol> {
         !finding.fits.is_empty() && finding.fits.iter().all(|release| is_fragile(*release))
     };
     let may_crash = !observed.is_gateway && observed.findings.iter().any(fits_fragile_only);
+    let is_refused = observed.findings.iter().any(|finding| finding.refused.is_some());
+    if is_refused && !observed.is_gateway && !may_crash {
+        // A proxy may refuse in the place of a server that crashes, and that was not recognised.
+        let mut dialects: Vec<Dialect> = observed.releases.iter().map(|release| release.dialect()).collect();
+        dialects.dedup();
+        let is_safe = !observed.releases.iter().any(|release| is_fragile(*release));
+        return dialects.into_iter().filter(|_| is_safe).map(Protocol::Sigver).collect();
+    }
     let fragile: Vec<Release> = Release::ALL.into_iter().filter(|release| is_fragile(*release)).collect();
     let candidates: &[Release] = match (observed.releases.as_slice(), may_crash) {
         // No single release behaves like this, or it is a gateway: neither crashes.
@@ -199,10 +224,14 @@ impl Observed {
     /// Drops the releases whose clients do not work; all of them, if a gateway serves more than one release
     /// would.
     fn exclude_by(&mut self, trials: &[ProtocolTrial]) {
-        let works = |protocol: Protocol| trials.iter().any(|trial| trial.dialect == protocol && trial.works);
-        let works = |release: &Release| works(Protocol::Sigver(release.dialect()));
+        let trial = |release: &Release| {
+            trials.iter().find(|trial| trial.dialect == Protocol::Sigver(release.dialect()))
+        };
+        let works = |release: &Release| trial(release).is_some_and(|trial| trial.works);
+        let may_work =
+            |release: &Release| works(release) || trial(release).is_some_and(|t| t.refused.is_some());
         if self.releases.iter().any(works) {
-            self.releases.retain(works);
+            self.releases.retain(may_work);
         }
         let working =
             trials.iter().filter(|trial| trial.works && trial.dialect != Protocol::Signaller).count();
@@ -217,30 +246,41 @@ impl Finding {
     fn new(action: &'static str, observation: &Observation) -> Finding {
         let fits = fingerprint::matching_releases(observation);
         let releases = fits.iter().map(|release| newest_version(*release)).collect();
-        Finding { action, observed: observation.to_string(), releases, fits }
+        Finding { action, observed: observation.to_string(), releases, fits, refused: observation.refusal() }
     }
 }
 
 impl ProtocolTrial {
     fn new(dialect: Protocol, result: Result<(), SessionError>) -> ProtocolTrial {
+        let refused = match &result {
+            Err(SessionError::Connect(error)) => error.refusal(),
+            _ => None,
+        };
         let failure = result.err().map(|error| error_chain(&error));
-        ProtocolTrial { dialect, works: failure.is_none(), failure }
+        ProtocolTrial { dialect, works: failure.is_none(), failure, refused }
     }
 }
 
 impl ProbeResult {
     fn new(target: &Target, observed: Observed, trials: Vec<ProtocolTrial>, duration_ms: u64) -> ProbeResult {
-        let Observed { findings, is_gateway: gateway, releases, .. } = observed;
+        let Observed { findings, is_gateway: gateway, releases, signaller_refused, .. } = observed;
         let dialects: Vec<Protocol> =
             trials.iter().filter(|trial| trial.works).map(|trial| trial.dialect).collect();
+        let mut refused = BTreeMap::new();
+        let refusals = findings.iter().map(|finding| finding.refused);
+        let refusals = refusals.chain(trials.iter().map(|trial| trial.refused)).chain([signaller_refused]);
+        for status in refusals.flatten() {
+            *refused.entry(status).or_default() += 1;
+        }
         let versions: Vec<String> = releases.iter().map(|release| release.version_list()).collect();
         ProbeResult {
             url: target.to_string(),
-            summary: summary(gateway, &versions, &dialects),
-            confidence: match (dialects.is_empty(), releases.is_empty()) {
-                (false, _) => Confidence::Certain,
-                (true, false) => Confidence::Likely,
-                (true, true) => Confidence::None,
+            summary: summary(gateway, &versions, &dialects, !refused.is_empty()),
+            confidence: match (dialects.is_empty(), releases.is_empty(), refused.is_empty()) {
+                (true, true, _) => Confidence::None,
+                (_, _, false) => Confidence::Incomplete,
+                (false, _, true) => Confidence::Certain,
+                (true, false, true) => Confidence::Likely,
             },
             gateway,
             releases: releases.iter().map(|release| newest_version(*release)).collect(),
@@ -248,16 +288,19 @@ impl ProbeResult {
             dialects,
             trials,
             findings,
+            refused,
             duration_ms,
         }
     }
 }
 
-fn summary(gateway: bool, versions: &[String], dialects: &[Protocol]) -> String {
+fn summary(gateway: bool, versions: &[String], dialects: &[Protocol], is_refused: bool) -> String {
     let subject = if gateway { "a gateway that behaves as " } else { "" };
     let versions = versions.join(" or ");
     let names: Vec<&str> = dialects.iter().map(|dialect| dialect.name()).collect();
     match (versions.is_empty(), dialects.len()) {
+        (true, 0) if is_refused => "not recognised, as connections were refused".to_owned(),
+        (false, 0) if is_refused => format!("perhaps {subject}sigver {versions}"),
         (false, 0) => format!("likely {subject}sigver {versions}, but its clients do not work there"),
         (false, _) => format!("{subject}sigver {versions} ({})", names.join(", ")),
         (true, 0) => "no known release of sigver".to_owned(),

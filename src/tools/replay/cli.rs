@@ -1,6 +1,6 @@
 //! `sigver replay`: its options, the server that each scenario is played against, and the output.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::output;
 use crate::tools::client::random_key;
-use crate::tools::dial::{Target, TrustArgs};
+use crate::tools::dial::{Target, TokenArgs, TrustArgs};
 use crate::tools::replay::client_views::ClientViews;
 use crate::tools::replay::compare::{Comparison, ComparisonOrder, ComparisonRules, compare};
 use crate::tools::replay::meant::MeantDifference;
@@ -25,7 +25,7 @@ use crate::tools::replay::transcript::{self, FrameKind, RecordedEvent, Scenario,
 use crate::tools::{draw_target, ephemeral_server};
 
 const ABOUT: &str = "\
-FILE is a recording as 'sigver record' makes it; docs/reference/transcript-format.md describes the format. Without a URL, the \
+FILE is a recording as 'sigver record' makes it, or a folder of them; docs/reference/transcript-format.md describes the format. Without a URL, the \
 recordings are played against a server of this program, for the time of the command.
 
 Ids that a server generates may differ, if they differ consistently. Room keys get a suffix, so that one server can be \
@@ -79,6 +79,8 @@ pub(crate) struct ReplayArgs {
     jobs: usize,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 /// Duration of a conversation beyond which a server may send frames unprompted, in milliseconds.
@@ -110,6 +112,9 @@ struct ReplayReport {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// True if what each client received was compared step by step.
+    #[serde(skip)]
+    is_stepwise: bool,
     /// The meant differences of all scenarios.
     meant: Vec<MeantDifference>,
     scenarios: Vec<ScenarioResult>,
@@ -142,7 +147,8 @@ impl ReplayArgs {
     /// Plays the recordings. Returns the exit code.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let plan = self.plan().await?;
-        let mut report = ReplayReport { skipped: plan.skipped, ..ReplayReport::default() };
+        let mut report =
+            ReplayReport { skipped: plan.skipped, is_stepwise: self.steps, ..ReplayReport::default() };
         let bar = progress_bar(plan.scenarios.len());
         let mut results = pin!(self.execute(&plan));
         while let Some(result) = results.next().await {
@@ -180,7 +186,7 @@ impl ReplayArgs {
                 bail!("--protocol is for the server of this program, not for the server of a URL")
             }
             (Some(url), None) => {
-                let target = Target::with_trust(url, &self.trust)?;
+                let target = Target::with_trust(url, &self.trust)?.with_token(&self.token)?;
                 // A server that cannot be reached is an error, not a difference.
                 target.check(&format!("/{}", random_key())).await?;
                 Servers::Given(target)
@@ -207,7 +213,7 @@ impl ReplayArgs {
     fn scenarios(&self, files: &[String]) -> Result<(Vec<(String, Scenario)>, usize)> {
         let wanted = |name: &str| self.scenario.is_empty() || self.scenario.iter().any(|p| glob(p, name));
         let (mut scripts, mut skipped) = (Vec::new(), 0);
-        for file in files {
+        for file in &recordings(files)? {
             let text = std::fs::read_to_string(PathBuf::from(file))
                 .with_context(|| format!("cannot read {file}"))?;
             for script in transcript::parse(&text).with_context(|| file.clone())? {
@@ -218,10 +224,13 @@ impl ReplayArgs {
                 }
             }
         }
-        if scripts.is_empty() {
-            bail!("there is no such scenario to play in {}", files.join(", "));
+        let files = files.join(", ");
+        match (scripts.is_empty(), skipped) {
+            (false, _) => Ok((scripts, skipped)),
+            (true, 0) if self.scenario.is_empty() => bail!("nothing is recorded in {files}"),
+            (true, 0) => bail!("there is no such scenario to play in {files}"),
+            (true, _) => bail!("there are only scenarios without WebSockets in {files}"),
         }
-        Ok((scripts, skipped))
     }
 
     fn order(&self, script: &Scenario) -> ComparisonOrder {
@@ -260,6 +269,31 @@ impl ReplayArgs {
             notes: notes.collect(),
         }
     }
+}
+
+/// Returns the names of the recordings: the files, and those in folders that `sigver record` wrote.
+fn recordings(names: &[String]) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for name in names {
+        if !Path::new(name).is_dir() {
+            files.push(name.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(name).with_context(|| format!("cannot read {name}"))? {
+            let path = entry.with_context(|| format!("cannot read {name}"))?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                inside.push(path.to_string_lossy().into_owned());
+            }
+        }
+        if inside.is_empty() {
+            bail!("there is no recording (*.jsonl) in the folder {name}");
+        }
+        // session_2 before session_10.
+        inside.sort_by_key(|path| (path.len(), path.clone()));
+        files.append(&mut inside);
+    }
+    Ok(files)
 }
 
 /// Returns true if the server seems to have sent frames without an action of a client: heartbeats, and what
@@ -327,11 +361,17 @@ impl ReplayReport {
         for MeantDifference { id, meaning, count } in &self.meant {
             text.push_str(&format!("  {id}  {count:>3} x  {meaning}\n"));
         }
+        let hint = match self.is_stepwise && self.failed > 0 {
+            true => {
+                "Real clients act while frames are in transit: replay their recordings without --steps.\n"
+            }
+            false => "",
+        };
         let skipped = match self.skipped {
             0 => String::new(),
             skipped => format!(", {skipped} without WebSockets skipped"),
         };
-        format!("{text}{} passed, {} failed{skipped}\n", self.passed, self.failed)
+        format!("{text}{hint}{} passed, {} failed{skipped}\n", self.passed, self.failed)
     }
 }
 

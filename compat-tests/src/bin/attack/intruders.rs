@@ -118,8 +118,9 @@ pub(crate) async fn take_over(target: &Target, ends: &mut Ends) -> Result<()> {
     opener.stream.write_all(&open).await?;
     let mut member = Ws::open(server, "/taken").await?;
     member.send(&connect(11, &[])).await?;
-    // Both are in their rooms.
-    (opener.message().await?, member.message().await?);
+    // Their answers: both are in their rooms.
+    opener.message().await?;
+    member.message().await?;
     for victim in [opener, member] {
         spawn(ends, stays(victim, target.clone()));
     }

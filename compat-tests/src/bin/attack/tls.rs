@@ -42,7 +42,8 @@ pub(crate) async fn forward(server: SocketAddr, connector: TlsConnector) -> Resu
             let connector = connector.clone();
             tokio::spawn(async move {
                 let far = TcpStream::connect(server).await?;
-                (near.set_nodelay(true)?, far.set_nodelay(true)?);
+                near.set_nodelay(true)?;
+                far.set_nodelay(true)?;
                 let mut far = connector.connect(name()?, far).await?;
                 copy_bidirectional(&mut near, &mut far).await?;
                 Ok::<_, anyhow::Error>(())

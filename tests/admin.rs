@@ -33,7 +33,8 @@ impl Reply {
 }
 
 async fn request_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, line: &str, headers: &str) -> Reply {
-    let request = format!("{line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}\r\n");
+    let host = if headers.contains("Host: ") { "" } else { "Host: localhost:9000\r\n" };
+    let request = format!("{line} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     soon("a response", stream.read_to_string(&mut text)).await.unwrap();
@@ -204,6 +205,33 @@ async fn status_and_history_are_json() {
     assert!(!all.body.contains("very-secret-key"), "{}", all.body);
     let history = get(admin, "/history").await.json();
     assert_eq!(history["samples"].as_array().unwrap().len(), 1, "{history}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn requests_of_pages_of_other_sites_are_refused() {
+    let (gateway, admin) = start().await;
+    for (line, headers, status) in [
+        ("GET /status", "Host: rebound.example\r\n", 403),
+        ("GET /status", "Host: localhost.example:9000\r\n", 403),
+        ("GET /status", "Host: 127.0.0.1.example\r\n", 403),
+        ("GET /status", "Host: \r\n", 403),
+        ("GET http://rebound.example/status", "Host: localhost\r\n", 403),
+        ("GET /status", "Host: localhost\r\nHost: localhost\r\n", 400),
+        ("GET /status", "Host: LOCALHOST\r\n", 200),
+        ("GET /status", "Host: 127.0.0.1:9000\r\n", 200),
+        ("GET /status", "Host: [::1]:9000\r\n", 200),
+        ("GET /metrics", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ("GET /status", "Sec-Fetch-Site: same-origin\r\nReferer: http://localhost:9000/\r\n", 200),
+        ("GET /", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", 200),
+        ("POST /drain", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ("POST /drain", "Sec-Fetch-Site: same-origin\r\n", 403),
+        ("POST /drain", "Referer: http://evil.example/\r\n", 403),
+        ("POST /drain", "Origin: null\r\n", 403),
+    ] {
+        assert_eq!(request(admin, line, headers).await.status, status, "{line} {headers}");
+    }
+    assert!(!gateway.status.shared.shutdown.is_draining());
     gateway.stop().await;
 }
 

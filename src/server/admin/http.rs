@@ -4,19 +4,21 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{self, History};
@@ -38,6 +40,19 @@ const PAGE: &str = include_str!("page.html");
 /// Rights of the page: its own script and style, and connections to the address that is typed into it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
      connect-src * ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Most reports of the status that are made, or large and not sent yet, at the same time.
+const MAX_REPORTS: usize = 2;
+
+/// Shortest report that is large, in bytes.
+const LARGE_REPORT: usize = 1 << 20;
+
+/// Longest wait for the turn to make a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const FOREIGN_HOST: &str = "403 Forbidden: on a loopback address, Host must be an IP address or localhost; a proxy in front must set it\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -96,6 +111,7 @@ impl AdminListener {
             history: History::default(),
             drain: self.drain.clone(),
             reload: Arc::clone(&self.reload),
+            reports: Arc::new(Semaphore::new(MAX_REPORTS)),
         });
         let sample = async {
             let mut interval = tokio::time::interval(history::INTERVAL);
@@ -121,8 +137,13 @@ async fn accept(socket: &ListeningSocket, service: &Arc<AdminService>, ended: &C
                 tokio::spawn(async move {
                     let served = async {
                         match stream {
-                            AcceptedStream::Tcp(stream, _) => service.serve(stream).await,
-                            AcceptedStream::Unix(stream) => service.serve(stream).await,
+                            AcceptedStream::Tcp(stream, _) => {
+                                let local = stream.local_addr();
+                                let is_loopback =
+                                    local.is_ok_and(|local| local.ip().to_canonical().is_loopback());
+                                service.serve(stream, is_loopback).await;
+                            }
+                            AcceptedStream::Unix(stream) => service.serve(stream, false).await,
                         }
                     };
                     tokio::select! {
@@ -147,6 +168,7 @@ struct AdminService {
     history: History,
     drain: CancellationToken,
     reload: Arc<ReloadSender>,
+    reports: Arc<Semaphore>,
 }
 
 /// The response to a request to reload.
@@ -161,20 +183,25 @@ struct ReloadResponse {
 }
 
 impl AdminService {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, is_loopback: bool) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(|request| async move { Ok::<_, Infallible>(self.respond(&request).await) }),
+                service_fn(|request| async move {
+                    Ok::<_, Infallible>(self.respond(&request, is_loopback).await)
+                }),
             );
         // On an error of the client, hyper has sent the response already.
         let _ = Box::pin(connection).await;
     }
 
-    async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, request: &Request<B>, is_loopback: bool) -> Response<Full<Bytes>> {
+        if let Err(refused) = check_sender(request, is_loopback) {
+            return text(refused.0, refused.1);
+        }
         let path = request.uri().path();
         let allowed = if matches!(path, "/drain" | "/reload") { "POST" } else { "GET, HEAD" };
         let mut response = match (request.method(), path) {
@@ -193,14 +220,9 @@ impl AdminService {
                 ok(metrics::CONTENT_TYPE, metrics::render(&self.status).await)
             }
             (&Method::GET | &Method::HEAD, "/status" | "/status.json") => {
-                let status = self.status.render(parse_query(request.uri().query()), Format::Json).await;
-                ok("application/json", status)
+                self.status(parse_query(request.uri().query())).await
             }
             (&Method::GET | &Method::HEAD, "/history") => ok("application/json", self.history.to_json()),
-            // A browser sends this header with every POST: no page may stop or change the server.
-            (&Method::POST, "/drain" | "/reload") if request.headers().contains_key(header::ORIGIN) => {
-                text(StatusCode::FORBIDDEN, "403 Forbidden: not from a page\n")
-            }
             (&Method::POST, "/drain") => {
                 if !self.drain.is_cancelled() {
                     tracing::info!("stopping, as asked for on the admin listener");
@@ -227,6 +249,22 @@ impl AdminService {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
+    }
+
+    /// Returns the status. Few are made at a time, as one of many rooms and connections takes much memory.
+    async fn status(&self, query: StatusQuery) -> Response<Full<Bytes>> {
+        let turn = Arc::clone(&self.reports).acquire_owned();
+        let Ok(Ok(turn)) = tokio::time::timeout(REPORT_TIMEOUT, turn).await else {
+            let mut busy = text(StatusCode::SERVICE_UNAVAILABLE, "503 Service Unavailable: too many ask\n");
+            busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return busy;
+        };
+        let report = self.status.render(query, Format::Json).await;
+        match report.len() {
+            ..LARGE_REPORT => ok("application/json", report),
+            // Its turn ends when it is sent.
+            _ => ok("application/json", Bytes::from_owner(LargeReport { report, _turn: turn })),
+        }
     }
 
     /// Has the program reload, and responds with what came of it.
@@ -263,6 +301,63 @@ impl AdminService {
         }
         self.status.shared.cluster_readiness()
     }
+}
+
+/// A report that is kept until it is sent.
+struct LargeReport {
+    report: String,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for LargeReport {
+    fn as_ref(&self) -> &[u8] {
+        self.report.as_bytes()
+    }
+}
+
+/// Checks that a request is not from a page of another site in the browser of an administrator.
+///
+/// # Errors
+/// The request is refused with this status and text.
+fn check_sender<B>(request: &Request<B>, is_loopback: bool) -> Result<(), (StatusCode, &'static str)> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err((StatusCode::BAD_REQUEST, "400 Bad Request: there is more than one Host header\n"));
+    }
+    let named = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => host.map(|host| host.to_str().unwrap_or("?")),
+    };
+    // Another name that leads here may be one that its owner has led here, to read with a page of that name.
+    if is_loopback && !named.is_none_or(is_of_this_machine) {
+        return Err((StatusCode::FORBIDDEN, FOREIGN_HOST));
+    }
+    let site = headers.get(SEC_FETCH_SITE);
+    // A link to the page is one; nothing else is for other sites.
+    let is_foreign = site.is_some_and(|site| site == "cross-site") && request.uri().path() != "/";
+    // A browser sends one of these headers with every POST: no page may stop or change the server.
+    let is_of_page =
+        || site.is_some() || [header::ORIGIN, header::REFERER].iter().any(|name| headers.contains_key(name));
+    if is_foreign || request.method() == Method::POST && is_of_page() {
+        return Err((StatusCode::FORBIDDEN, "403 Forbidden: not from a page\n"));
+    }
+    Ok(())
+}
+
+/// Returns true if the value of `Host` is an IP address or `localhost`, with or without a port.
+fn is_of_this_machine(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    let ipv6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_ip = match ipv6 {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => name.parse::<Ipv4Addr>().is_ok(),
+    };
+    port.bytes().all(|byte| byte.is_ascii_digit()) && (is_ip || name.eq_ignore_ascii_case("localhost"))
 }
 
 /// Returns the optional parts of the status that a query asks for, such as `rooms&connections`.

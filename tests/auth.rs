@@ -19,6 +19,7 @@ use common::{TestGateway, eventually, soon};
 use ring::hmac;
 use sigver::config::AuthMethod;
 use sigver::server::RefusalCause;
+use sigver::server::telemetry::LimitKind;
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -184,8 +185,40 @@ async fn connection_ends_when_its_token_expires() {
     assert!(client.binary(&connect(11, &[])).await);
     client.expect(&[Got::binary("2001")]).await;
     assert_eq!(client.expect_close(1008).await, "the token has expired");
+    let token = jwt(&format!(r#"{{"keys":["handle"],"exp":{}}}"#, now() + 2));
+    let mut listener = gateway.ws(&format!("/listen/handle?token={token}")).await;
+    assert_eq!(listener.expect_close(1008).await, "the token has expired");
     let lasting = jwt(&format!(r#"{{"keys":["k"],"exp":{}}}"#, now() + 3600));
     drop(gateway.ws(&format!("/k?token={lasting}")).await);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn guesses_on_one_connection_have_the_rate_of_connections() {
+    let file = TempFile::new("guesses", "good *\n");
+    let gateway = TestGateway::configured(|config| {
+        config.access.auth.method = AuthMethod::TokenFile(file.0.clone());
+        config.protocol = "auto,signaller".parse().unwrap();
+        config.limits.max_connection_rate = Some(5);
+    })
+    .await;
+    let stream = "Accept: text/event-stream\r\n";
+    let requests = ["/k", "/listen/0123456789", "/"].map(|path| match path {
+        "/" => format!("GET /?token=bad HTTP/1.1\r\nHost: x\r\n{stream}\r\n"),
+        path => request(&format!("{path}?token=bad")),
+    });
+    let began = std::time::Instant::now();
+    let (mut connection, mut statuses) = (gateway.tcp().await, Vec::new());
+    for request in requests.iter().cycle().take(30) {
+        let mut answer = ask_on(connection, request).await;
+        statuses.push(answer.status);
+        answer.text().await;
+        connection = answer.into_stream();
+    }
+    let tried = statuses.iter().filter(|status| **status == 401).count() as u64;
+    let limited = gateway.status.shared.telemetry.limit_count(LimitKind::ConnectionRate);
+    assert!(statuses.starts_with(&[401; 5]) && tried + limited == 30, "{statuses:?}");
+    assert!(tried <= 5 + 5 * (began.elapsed().as_secs() + 1), "{statuses:?}");
     gateway.stop().await;
 }
 

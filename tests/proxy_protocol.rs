@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::sse::ask_on;
-use common::ws::{Ws, request};
+use common::ws::{Ws, request, request_with};
 use common::{TestGateway, eventually, soon};
 use sigver::config::{ListenAddress, ProxyProtocol, TlsFiles, TrustedProxies};
 use sigver::server::RefusalCause;
@@ -66,20 +66,34 @@ async fn connections_count_by_the_address_in_the_header() {
             (v2([192, 0, 2, 1]), 429),
             (v2([192, 0, 2, 2]), 101),
             (v1("192.0.2.2"), 429),
-            // Of the proxy itself, whose address is not limited by the connection.
+            // Of the proxy itself, or of a client without an address, which is not limited by one.
             (LOCAL.to_vec(), 101),
-            (b"PROXY UNKNOWN\r\n".to_vec(), 429),
+            (b"PROXY UNKNOWN\r\n".to_vec(), 101),
         ] {
             let (status, stream) = status(&gateway, &start).await;
             assert_eq!(status, expected, "{}", String::from_utf8_lossy(&start));
             open.push(stream);
         }
         let limited = gateway.status.shared.telemetry.limit_count(LimitKind::ConnectionsPerAddress);
-        assert_eq!(limited, 3);
+        assert_eq!(limited, 2);
         drop(open);
         eventually("the end", || gateway.status.shared.admission.open() == 0).await;
         gateway.stop().await;
     }
+}
+
+#[tokio::test]
+async fn client_that_the_header_does_not_name_cannot_name_itself() {
+    let gateway = gateway(ProxyProtocol::Optional, "127.0.0.1").await;
+    let claim = request_with("/k", "X-Forwarded-For: 192.0.2.1\r\n");
+    let mut open = Vec::new();
+    // Without a header, the proxy is one that adds its client to the request.
+    for (start, expected) in [("PROXY UNKNOWN\r\n", 101), ("", 101), ("PROXY UNKNOWN\r\n", 101), ("", 429)] {
+        let answer = ask_on(begun(&gateway, start.as_bytes()).await, &claim).await;
+        assert_eq!(answer.status, expected, "{start}");
+        open.push(answer.into_stream());
+    }
+    gateway.stop().await;
 }
 
 #[tokio::test]

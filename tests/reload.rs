@@ -217,4 +217,9 @@ async fn secrets_are_not_printed_with_the_configuration() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("# key = (not shown)"), "{text}");
     assert!(!text.contains("BEGIN"), "{text}");
+
+    let mut command = sigver(&["check-config", "--auth", "callout:http://127.0.0.1:1/check?secret=s3cret"]);
+    let output = soon("the end", command.output()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("auth = \"callout:http://127.0.0.1:1/check?***\""), "{text}");
 }

@@ -30,10 +30,19 @@ fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
 }
 
 fn value(option: &OptionSpec, given: &GivenValue) -> String {
-    let mut texts = given.texts.iter().map(|text| scalar(&without_password(&text.to_string_lossy())));
+    let mut texts = given.texts.iter().map(|text| scalar(&without_secrets(&text.to_string_lossy())));
     match option.repeatable {
         true => format!("[{}]", texts.collect::<Vec<_>>().join(", ")),
         false => texts.next().unwrap_or_default(),
+    }
+}
+
+/// Returns the text without the password of a URL, and without the query of one that is asked about tokens.
+fn without_secrets(text: &str) -> String {
+    let shown = without_password(text);
+    match shown.split_once('?') {
+        Some((url, _)) if url.starts_with("callout:") => format!("{url}?***"),
+        _ => shown.into_owned(),
     }
 }
 

@@ -95,6 +95,19 @@ impl AddressTable {
         Ok(())
     }
 
+    /// Counts a refused request of an address like a new connection, if its rate is limited.
+    pub(super) fn count_refusal(&mut self, of: ClientNetwork, now: Instant) {
+        if let Some(rate) = self.limits.rate {
+            self.usage_of(of, now).bucket.try_take(rate, now);
+        }
+    }
+
+    /// Returns true if a new connection of an address would exceed its rate.
+    pub(super) fn is_at_rate(&self, of: ClientNetwork, now: Instant) -> bool {
+        let bucket = self.usage.get(&of).map(|usage| usage.bucket);
+        self.limits.rate.zip(bucket).is_some_and(|(rate, bucket)| !bucket.has_token(rate, now))
+    }
+
     /// Counts a new event stream of an address, and as a connection if it is one of its own.
     ///
     /// # Errors
@@ -165,6 +178,23 @@ mod tests {
 
     fn network(address: &str) -> ClientNetwork {
         address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn refusals_count_for_the_rate_alone() {
+        let (start, one) = (Instant::now(), network("192.0.2.1"));
+        let limits = AddressLimits { connections: Some(1), rate: Some(2), streams: None };
+        let mut table = AddressTable::new(limits);
+        table.count_refusal(one, start);
+        assert!(!table.is_at_rate(one, start));
+        table.count_refusal(one, start);
+        assert!(table.is_at_rate(one, start) && !table.is_at_rate(network("192.0.2.2"), start));
+        assert_eq!(table.admit_connection(one, start), Err(LimitKind::ConnectionRate));
+        let later = start + Duration::from_secs(1);
+        assert!(!table.is_at_rate(one, later) && table.admit_connection(one, later).is_ok());
+        table.set_limits(AddressLimits::default());
+        table.count_refusal(one, later);
+        assert!(!table.is_at_rate(one, later));
     }
 
     #[test]

@@ -165,6 +165,24 @@ impl Admission {
         admitted.inspect_err(|kind| self.telemetry.count_limit(*kind))
     }
 
+    /// Counts a refused request like a new connection of its address: it may be a guess of a token or a key.
+    pub(super) fn count_refusal(&self, endpoint: ClientEndpoint) {
+        if let Some((addresses, network)) = self.counted_by_address(endpoint) {
+            addresses.lock().count_refusal(network, clock::now());
+        }
+    }
+
+    /// Returns true, and counts the limit, if the address of a client has reached its rate.
+    pub(super) fn is_at_rate(&self, endpoint: ClientEndpoint) -> bool {
+        let counted = self.counted_by_address(endpoint);
+        let is_at_rate =
+            counted.is_some_and(|(addresses, network)| addresses.lock().is_at_rate(network, clock::now()));
+        if is_at_rate {
+            self.telemetry.count_limit(LimitKind::ConnectionRate);
+        }
+        is_at_rate
+    }
+
     /// Sends the response to a refused client, in plain HTTP, and closes. Nothing that it sends is looked at.
     pub(crate) fn refuse<S>(&self, kind: LimitKind, mut stream: S)
     where

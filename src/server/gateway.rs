@@ -158,6 +158,7 @@ impl Gateway {
             telemetry: Arc::clone(&shared.telemetry),
             head_timeout: times.head,
             refusals: Arc::clone(&shared.refusals),
+            admission: Arc::clone(&shared.admission),
             access: AccessControl::new(&config.access, &shared, auth),
         };
         let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

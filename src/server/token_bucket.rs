@@ -34,6 +34,11 @@ impl TokenBucket {
         taken
     }
 
+    /// Returns true if there is a token.
+    pub(crate) fn has_token(mut self, rate: u32, now: Instant) -> bool {
+        self.try_take(rate, now)
+    }
+
     /// Returns when the bucket has all tokens that were taken, or `None` if that is not after `now`.
     pub(crate) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let debt = self.full_at.saturating_duration_since(now).checked_sub(BURST)?;

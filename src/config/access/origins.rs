@@ -6,8 +6,8 @@ use regex_lite::Regex;
 
 use crate::config::parse::ValueError;
 
-/// Origins of the pages that may connect. Requests without an `Origin` are not from pages of other origins:
-/// browsers send the header with every WebSocket and every request across origins.
+/// Origins of the pages that may connect. Browsers send `Origin` with every WebSocket and every request
+/// that may be read across origins, and say `Sec-Fetch-Site: cross-site` in what else a page causes.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub enum AllowedOrigins {
@@ -122,17 +122,17 @@ impl OriginPattern {
             None => (None, &*text),
         };
         let (host, port) = split_port(authority);
-        let port = port.map(|port| port.parse::<u16>().ok()).map_or(Some(None), |port| port.map(Some))?;
+        let port = port.map(parse_port).map_or(Some(None), |port| port.map(Some))?;
         let below = host.strip_prefix('*').filter(|rest| rest.starts_with('.'));
         let name = below.unwrap_or(host);
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         let is_ipv6 = host.starts_with('[') && host.ends_with(']');
         let is_scheme = |scheme: &str| {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())
                 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
         };
         let is_valid = scheme.is_none_or(is_scheme)
-            && (is_ipv6 || name.chars().all(is_name) && name.contains(|c: char| c.is_ascii_alphanumeric()))
+            && (is_ipv6
+                || name.chars().all(is_host_character) && name.contains(|c: char| c.is_ascii_alphanumeric()))
             && (below.is_some() || !name.starts_with('.'));
         is_valid.then(|| OriginPattern::Host {
             port: port.filter(|port| default_port(scheme) != Some(*port)),
@@ -150,22 +150,36 @@ impl OriginPattern {
                 let origin = origin.to_ascii_lowercase();
                 let Some((of_origin, authority)) = origin.split_once("://") else { return false };
                 let (name, of_page) = split_port(authority);
+                let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let is_origin = match inner {
+                    Some(inner) => inner.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, ':' | '.')),
+                    None => name.chars().all(is_host_character),
+                };
                 let is_host = match host.starts_with('.') {
                     true => name.len() > host.len() && name.ends_with(host.as_str()),
                     false => name == host,
                 };
-                let is_port = match of_page.map(str::parse::<u16>) {
-                    Some(Err(_)) => false,
-                    Some(Ok(of_page)) => match port {
+                let is_port = match of_page.map(parse_port) {
+                    Some(None) => false,
+                    Some(Some(of_page)) => match port {
                         Some(port) => of_page == *port,
                         None => scheme.is_none() || default_port(Some(of_origin)) == Some(of_page),
                     },
                     None => port.is_none_or(|port| default_port(Some(of_origin)) == Some(port)),
                 };
-                is_host && is_port && scheme.as_ref().is_none_or(|scheme| scheme == of_origin)
+                is_origin && is_host && is_port && scheme.as_ref().is_none_or(|scheme| scheme == of_origin)
             }
         }
     }
+}
+
+fn is_host_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')
+}
+
+/// Returns the port of these digits. The parser of the library takes a sign.
+fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Returns the host and the port of an authority without a user.
@@ -219,6 +233,14 @@ mod tests {
             ("*.a.example", "https://ba.example", false),
             ("https://*.a.example", "http://b.a.example", false),
             ("https://*.a.example", "https://b.a.example:1", false),
+            ("*.a.example", "https://evil.example/.a.example", false),
+            ("*.a.example", "https://evil.example?.a.example", false),
+            ("*.a.example", "https://evil.example#.a.example", false),
+            ("*.a.example", "https://x@b.a.example", false),
+            ("*.a.example", "https://evil.example:1.a.example", false),
+            ("*.a.example", "https://b\u{e9}.a.example", false),
+            ("a.example", "https://a.example:+443", false),
+            ("a.example", "https://a.example:", false),
             ("https://[::1]:8000", "https://[::1]:8000", true),
             ("[::1]", "http://[::1]", true),
             ("null", "null", true),

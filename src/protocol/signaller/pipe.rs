@@ -185,6 +185,11 @@ impl Pipe {
         self.close((1001, "the server is shutting down", "shutdown"), actions);
     }
 
+    /// Closes the pipe as the token of its listener has expired.
+    pub(crate) fn on_expiry(&mut self, actions: &mut Vec<PipeAction>) {
+        self.close((1008, "the token has expired", "token expired"), actions);
+    }
+
     /// Closes the pipe as the server has no memory for it.
     pub(crate) fn on_overload(&mut self, actions: &mut Vec<PipeAction>) {
         self.close(

@@ -91,7 +91,7 @@ pub enum AuthFileError {
     #[error("the URL is none of http:// or https:// with a host")]
     Url,
     /// The URL names a user.
-    #[error("the URL has a user or a password, which are not sent; a secret can be in its path or query")]
+    #[error("the URL has a user or a password, which are not sent; a secret can be in its query")]
     UrlUser,
     /// No certificate is trusted.
     #[error("the system has no certificates for https")]

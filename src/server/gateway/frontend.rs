@@ -22,10 +22,10 @@ use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared, connecti
 use crate::server::http::{self, HEALTHCHECK_START, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
-use crate::server::proxy_protocol;
+use crate::server::proxy_protocol::{self, ReportedSource};
 use crate::server::refusals::RefusalCause;
 use crate::server::reload::ReloadableTime;
-use crate::server::signaller::PipeStream;
+use crate::server::signaller::{PipeStop, PipeStream};
 use crate::server::telemetry::LimitKind;
 use crate::server::tls::{ReloadableTls, handshake_failure};
 use crate::server::transport::TransportKind;
@@ -160,7 +160,13 @@ impl Frontend {
             let refuse = |cause| this.shared.refusals.refuse(cause, proxy, None);
             match header {
                 Ok(Ok(Ok(None))) => this.handle_stream(stream, proxy, alive).await,
-                Ok(Ok(Ok(remote))) => {
+                Ok(Ok(Ok(Some(ReportedSource::Proxy)))) => {
+                    // Who is not named has no address: what it says about itself in HTTP is not of the proxy.
+                    let unnamed = ClientEndpoint { remote: None, behind_proxy: false, ..proxy };
+                    this.handle_stream(stream, unnamed, alive).await;
+                }
+                Ok(Ok(Ok(Some(ReportedSource::Client(remote))))) => {
+                    let remote = Some(remote);
                     let behind_proxy = this.proxies.contains(remote);
                     // The address of the client is admitted in place of that of the proxy.
                     drop(alive);
@@ -341,8 +347,8 @@ impl Frontend {
                 let pipe = async move {
                     let stop = async {
                         tokio::select! {
-                            () = shared.shutdown.connection_closing(id) => {}
-                            () = super::or_pending(expires_at) => {}
+                            () = shared.shutdown.connection_closing(id) => PipeStop::Shutdown,
+                            () = super::or_pending(expires_at) => PipeStop::TokenExpired,
                         }
                     };
                     let (counted, began) = (shared.telemetry.register_signaller(), clock::now());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use parking_lot::RwLock;
 
@@ -20,6 +20,8 @@ use crate::server::auth::{AuthRefusal, Authenticator, Grant, RequestToken, take_
 use crate::server::conn::{ClientEndpoint, Shared};
 use crate::server::refusals::RefusalCause;
 use crate::server::telemetry::LimitKind;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const FOREIGN_ORIGIN: &str = "403 Forbidden: pages of this origin may not connect\n";
 const TOO_MANY: &str = "429 Too Many Requests: your address has too many connections\n";
@@ -71,15 +73,9 @@ impl AccessControl {
         if !client.behind_proxy {
             return Ok(None);
         }
-        self.admission.admit_client(client).map_err(|kind| {
-            let text = match kind {
-                LimitKind::ConnectionRate => TOO_OFTEN,
-                _ => TOO_MANY,
-            };
-            let mut refused = Refused::new(RefusalCause::Request, StatusCode::TOO_MANY_REQUESTS, text);
-            let headers = refused.response.headers_mut();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            refused
+        self.admission.admit_client(client).map_err(|kind| match kind {
+            LimitKind::ConnectionRate => Refused::by_rate(),
+            _ => Refused::by_limit(TOO_MANY),
         })
     }
 
@@ -127,7 +123,11 @@ impl AccessControl {
         let allowed = self.origins.read();
         let is_allowed = |origin: &str| allowed.allows(origin);
         let mut origins = headers.get_all(header::ORIGIN).iter();
-        if !origins.all(|origin| origin.to_str().is_ok_and(is_allowed)) {
+        // An image or a frame of a page sends no origin.
+        let is_cross_site = headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site");
+        let is_unnamed =
+            *allowed != AllowedOrigins::Any && is_cross_site && !headers.contains_key(header::ORIGIN);
+        if is_unnamed || !origins.all(|origin| origin.to_str().is_ok_and(is_allowed)) {
             return Err(Refused::new(RefusalCause::ForeignOrigin, StatusCode::FORBIDDEN, FOREIGN_ORIGIN));
         }
         Ok(())
@@ -147,6 +147,18 @@ impl Refused {
         // Its status alone does not tell the cause.
         response.extensions_mut().insert(cause);
         Refused { response: Box::new(response) }
+    }
+
+    /// Returns the refusal of a client whose address connects or asks too often.
+    pub(super) fn by_rate() -> Self {
+        Self::by_limit(TOO_OFTEN)
+    }
+
+    fn by_limit(text: &'static str) -> Self {
+        let mut refused = Refused::new(RefusalCause::Request, StatusCode::TOO_MANY_REQUESTS, text);
+        let headers = refused.response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        refused
     }
 
     /// Returns the refusal of a client by its token, which pages of allowed origins may read.

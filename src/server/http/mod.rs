@@ -38,7 +38,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::signaller::handle::Endpoint;
-use crate::server::admission::ConnectionPermit;
+use crate::server::admission::{Admission, ConnectionPermit};
 use crate::server::auth::{Grant, RequestToken};
 use crate::server::conn::{AdmittedClient, ClientEndpoint, Shutdown};
 use crate::server::refusals::{RefusalCause, Refusals};
@@ -114,6 +114,8 @@ pub(crate) struct Routes {
     pub(crate) head_timeout: Arc<ReloadableTime>,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// The counts by address, of which refused requests are part.
+    pub(crate) admission: Arc<Admission>,
     /// The checks of requests; `None` if every client may connect.
     pub(crate) access: Option<Arc<AccessControl>>,
 }
@@ -182,6 +184,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
         upgrade: Notify::new(),
         posted: AtomicBool::new(false),
         requested: AtomicBool::new(false),
+        refused: AtomicBool::new(false),
         routes,
         streams,
         peer: endpoint,
@@ -200,6 +203,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
                     let client = service.client(request.headers());
                     let response = service.respond(request, client).await;
                     service.count_refusal(&response, client);
+                    service.count_guess(&response, client);
                     Ok::<_, Infallible>(response)
                 })
             }),
@@ -295,6 +299,8 @@ struct HttpService {
     posted: AtomicBool,
     /// True once the connection had a request.
     requested: AtomicBool,
+    /// True once a request was refused, with which the connection itself is used up.
+    refused: AtomicBool,
     routes: Arc<Routes>,
     streams: StreamLifecycle,
     /// The other end of the connection, which may be a proxy.
@@ -307,12 +313,19 @@ impl HttpService {
         self.routes.access.as_ref().map_or(self.peer, |access| access.endpoint(headers, self.peer))
     }
 
-    /// Returns the rights of the client that sent a request; `None` if all clients have all.
+    /// Returns the rights of the client that sent a request; `None` if all clients have all. `is_counted` is
+    /// true if the rate of its address was counted for this request.
     async fn authenticate(
         &self,
         token: Option<&RequestToken>,
         request: &Request<Incoming>,
+        client: ClientEndpoint,
+        is_counted: bool,
     ) -> Result<Option<Box<Grant>>, Refused> {
+        let is_further = client.behind_proxy || self.refused.load(Ordering::Relaxed);
+        if !is_counted && is_further && self.routes.admission.is_at_rate(client) {
+            return Err(Refused::by_rate());
+        }
         let Some(access) = &self.routes.access else { return Ok(None) };
         let signaller = self.routes.signaller.as_ref();
         let relayed = signaller.and_then(|signaller| relayed(signaller, request));
@@ -328,6 +341,18 @@ impl HttpService {
         });
         if status.is_client_error() || cause == RefusalCause::AuthUnavailable {
             self.routes.refuse(cause, client, Some(status.as_u16()));
+        }
+    }
+
+    /// Counts a refusal, by which a client may guess tokens and keys, for the rate of the client's address:
+    /// the connection is counted for one of its requests only.
+    fn count_guess<B>(&self, response: &Response<B>, client: ClientEndpoint) {
+        let is_guess = matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::CONFLICT
+        );
+        if is_guess && (self.refused.swap(true, Ordering::Relaxed) || client.behind_proxy) {
+            self.routes.admission.count_refusal(client);
         }
     }
 
@@ -365,7 +390,7 @@ impl HttpService {
                 SseRoute::NotAnEventStream => {}
                 SseRoute::Respond(response) => return response,
                 SseRoute::Open(variant, first) => {
-                    let granted = self.authenticate(token.as_ref(), &request).await;
+                    let granted = self.authenticate(token.as_ref(), &request, client, false).await;
                     let client = match granted {
                         Ok(grant) => AdmittedClient { endpoint: client, grant },
                         Err(refused) => return refused.into_response(),
@@ -391,9 +416,10 @@ impl HttpService {
             Ok(permit) => permit.flatten(),
             Err(refused) => return refused.into_response(),
         };
+        let is_counted = client.behind_proxy && upgrade::is_upgrade(&request);
         let is_relayed = signaller.is_some_and(|signaller| relayed(signaller, &request).is_some());
         let grant = match is_relayed || self.routes.websockets && upgrade::is_upgrade(&request) {
-            true => self.authenticate(token.as_ref(), &request).await,
+            true => self.authenticate(token.as_ref(), &request, client, is_counted).await,
             false => Ok(None),
         };
         let grant = match grant {

@@ -35,7 +35,7 @@ pub(super) enum HeaderStart {
 
 /// Source of a connection as its header reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReportedSource {
+pub(in crate::server) enum ReportedSource {
     /// The proxy itself, such as its health check, or a client without an IP address.
     Proxy,
     /// The client with this address.

@@ -4,7 +4,6 @@
 mod header;
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -14,21 +13,21 @@ use tokio::net::{TcpStream, UnixStream};
 use super::listening::AcceptedStream;
 use super::refusals::RefusalCause;
 use crate::config::ProxyProtocol;
-pub(super) use header::has_signature;
-use header::{HeaderStart, MAX_V1, ReportedSource, find_header, parse_header};
+use header::{HeaderStart, MAX_V1, find_header, parse_header};
+pub(super) use header::{ReportedSource, has_signature};
 
 /// Pause before the beginning of a header is looked at again. Nearly every header arrives at once.
 const INCOMPLETE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Reads the header of a connection from a trusted proxy. Returns the address of the client; `None` if the
-/// proxy speaks for itself, or if there is no header and none is required.
+/// Reads the header of a connection from a trusted proxy. Returns the source that it reports; `None` if there
+/// is no header and none is required.
 ///
 /// # Errors
 /// The cause to refuse the connection. `Ok(Err(_))` never means that the connection broke.
 pub(super) async fn read_header(
     stream: &mut AcceptedStream,
     mode: ProxyProtocol,
-) -> io::Result<Result<Option<IpAddr>, RefusalCause>> {
+) -> io::Result<Result<Option<ReportedSource>, RefusalCause>> {
     let mut start = [0; MAX_V1];
     let length = loop {
         let count = peek(stream, &mut start).await?;
@@ -51,11 +50,7 @@ pub(super) async fn read_header(
         AcceptedStream::Tcp(stream, _) => stream.read_exact(&mut header).await?,
         AcceptedStream::Unix(stream) => stream.read_exact(&mut header).await?,
     };
-    Ok(match parse_header(&header) {
-        Some(ReportedSource::Client(address)) => Ok(Some(address)),
-        Some(ReportedSource::Proxy) => Ok(None),
-        None => Err(RefusalCause::InvalidProxyHeader),
-    })
+    Ok(parse_header(&header).map(Some).ok_or(RefusalCause::InvalidProxyHeader))
 }
 
 /// Waits for bytes, and copies their beginning.

@@ -18,7 +18,7 @@ use crate::config::{OriginPattern, SignallerConfig};
 use crate::server::memory::MemoryBudget;
 use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
-pub(crate) use task::{PipeSocket, PipeStream};
+pub(crate) use task::{PipeSocket, PipeStop, PipeStream};
 
 /// Signaller protocol of a gateway: its configuration and its listeners.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Signaller {
         prefetched: Bytes,
         admitted: Admitted,
         memory: &Arc<MemoryBudget>,
-        stop: impl Future<Output = ()> + Send,
+        stop: impl Future<Output = PipeStop> + Send,
     ) -> Option<&'static str> {
         let limits = &self.config.limits;
         let socket = Socket::new(stream, prefetched, limits.max_size);

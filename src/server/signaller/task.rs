@@ -82,7 +82,7 @@ pub(super) async fn listen(
     mut guard: ListenerGuard<PipeSocket>,
     limits: &PipeLimits,
     mut charge: MemoryCharge,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = PipeStop>,
 ) -> Option<&'static str> {
     let mut stop = pin!(stop);
     let mut pipe = Pipe::listen(limits, clock::now());
@@ -112,7 +112,7 @@ async fn await_connector(
     listener: &mut PipeEnd,
     guard: &mut ListenerGuard<PipeSocket>,
     charge: &mut MemoryCharge,
-    mut stop: Pin<&mut impl Future<Output = ()>>,
+    mut stop: Pin<&mut impl Future<Output = PipeStop>>,
 ) -> Option<PipeSocket> {
     let (mut actions, mut turn) = (Vec::new(), Turn::default());
     while !pipe.is_closed() {
@@ -124,7 +124,7 @@ async fn await_connector(
         });
         tokio::select! {
             biased;
-            () = &mut stop => pipe.on_shutdown(&mut actions),
+            cause = &mut stop => on_stop(pipe, cause, &mut actions),
             connector = poll_fn(|context| guard.poll_connector(context)) => match connector {
                 Some(connector) => return Some(connector),
                 None => pipe.on_disconnect(PipeSide::Connector, Disconnect::Lost, &mut actions),
@@ -149,13 +149,27 @@ async fn await_connector(
     None
 }
 
+/// Reason to end a pipe that is not of its clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PipeStop {
+    Shutdown,
+    TokenExpired,
+}
+
+fn on_stop(pipe: &mut Pipe, cause: PipeStop, actions: &mut Vec<PipeAction>) {
+    match cause {
+        PipeStop::Shutdown => pipe.on_shutdown(actions),
+        PipeStop::TokenExpired => pipe.on_expiry(actions),
+    }
+}
+
 /// Forwards messages between the two sides until the pipe is closed.
 async fn run_pipe(
     pipe: &mut Pipe,
     listener: &mut PipeEnd,
     connector: &mut PipeEnd,
     charge: &mut MemoryCharge,
-    mut stop: Pin<&mut impl Future<Output = ()>>,
+    mut stop: Pin<&mut impl Future<Output = PipeStop>>,
 ) {
     let (mut actions, mut turn) = (Vec::new(), Turn::default());
     pipe.on_connect(clock::now(), &mut actions);
@@ -174,7 +188,7 @@ async fn run_pipe(
         }
         tokio::select! {
             biased;
-            () = &mut stop => pipe.on_shutdown(&mut actions),
+            cause = &mut stop => on_stop(pipe, cause, &mut actions),
             (from, incoming) = poll_fn(|context| poll_sides(listener, connector, first, context)) => {
                 turn.spend_on(&incoming);
                 on_incoming(pipe, from, incoming, &mut actions);
@@ -411,7 +425,7 @@ mod tests {
         let guard = registry.listen(abc()).unwrap();
         let ((listener, mut l), (connector, mut c)) = (socket_pair().await, socket_pair().await);
         connect(connector, registry.take_listener(&abc()).unwrap()).await;
-        listen(listener, guard, &limits(), charge(), future::ready(())).await;
+        listen(listener, guard, &limits(), charge(), future::ready(PipeStop::Shutdown)).await;
         assert_eq!(close_code(&mut l).await, 1001);
         assert_eq!(close_code(&mut c).await, 1011);
 

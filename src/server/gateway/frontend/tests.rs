@@ -21,7 +21,9 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
     for (protocol, is_apart) in [("sigver-15", true), ("sigver-18.0.0", true), ("auto", false)] {
         let config = Config { protocol: protocol.parse().unwrap(), ..Config::default() };
         let timeout = ReloadableTime::new(Duration::from_secs(10));
+        let shared = Shared::new(&config);
         let routes = Routes {
+            admission: Arc::clone(&shared.admission),
             websockets: true,
             signaller: None,
             events: None,
@@ -31,7 +33,7 @@ async fn first_frame_follows_the_upgrade_after_a_pause() {
             telemetry: Arc::default(),
             head_timeout: Arc::clone(&timeout),
         };
-        let (shared, max_message) = (Shared::new(&config), config.max_message);
+        let max_message = config.max_message;
         let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
         let permit = shared.admission.admit_connection(endpoint).unwrap();
         let alive = Box::new((shared.shutdown.track(), permit));

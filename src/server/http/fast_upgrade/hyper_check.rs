@@ -10,8 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Builder;
 
 use super::{FirstRead, Rewind, Routes, UpgradeTarget, try_upgrade};
+use crate::config::ServerLimits;
 use crate::protocol::dialect::UpgradeRequest;
+use crate::server::admission::Admission;
 use crate::server::conn::ClientEndpoint;
+use crate::server::memory::MemoryBudget;
 use crate::server::reload::ReloadableTime;
 use crate::server::turn::Turn;
 
@@ -28,6 +31,7 @@ pub(super) fn routes() -> Routes {
         telemetry: Arc::default(),
         head_timeout: ReloadableTime::new(Duration::from_secs(10)),
         refusals: Arc::default(),
+        admission: Admission::new(&ServerLimits::default(), &MemoryBudget::new(0), &Arc::default()),
         access: None,
     }
 }

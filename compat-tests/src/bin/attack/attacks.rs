@@ -100,7 +100,7 @@ pub(crate) struct Target {
     /// Number of connections that hold something, or members of a crowd.
     pub(crate) crowd: usize,
     pub(crate) stop: Arc<AtomicBool>,
-    /// What connects to the server, if it serves TLS.
+    /// TLS towards the server, if it serves TLS.
     pub(crate) tls: Option<TlsConnector>,
 }
 

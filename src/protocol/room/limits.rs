@@ -48,6 +48,7 @@ impl<H: Clone> Room<H> {
             | Command::Relay { .. } => None,
         }
     }
+
     /// Returns true if the command would let the peer take the place of the only member.
     fn would_replace(&self, peer: PeerId, command: &Command) -> bool {
         let admitted_by = match command {

@@ -52,11 +52,16 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let (kept, fresh) = (names.room("secret", 0), names.room("y", 0));
     let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
     ensure!(engine.keep(A, &claims, generation).await? == Some(vec![]), "own claims are not kept");
-    let lost = engine.keep(B, &[(kept, claim(B, 3))], generation).await?;
+    let older = engine.keep(A, &[(kept.clone(), claim(A, 1))], generation).await?;
+    ensure!(older == Some(vec![]), "an older claim of the same node: {older:?}");
+    let lost = engine.keep(B, &[(kept.clone(), claim(B, 3))], generation).await?;
     ensure!(lost == Some(vec![0]), "a claim to a name of another node: {lost:?}");
     ensure!(engine.keep(A, &claims, generation - 1).await?.is_none(), "claims are kept for other data");
     engine.release(&fresh, claim(A, 8), generation).await?;
     renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
+    let held = engine.claim(&kept, claim(B, 4), None, generation, 0).await?;
+    let is_newer = matches!(held, ClaimResult::Held(holder, _) if holder == claim(A, 4));
+    ensure!(is_newer, "an older claim replaced a newer one: {held:?}");
     let held = engine.claim(&fresh, claim(B, 4), None, generation, 0).await?;
     ensure!(matches!(held, ClaimResult::Held(..)), "released by another claim: {held:?}");
     engine.release(&fresh, claim(A, 9), generation).await?;
@@ -82,6 +87,9 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let engine = Engine::open(&address).await?;
     let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None).await?)?;
     ensure!(new > generation, "an empty Redis has the old generation");
+    sleep(Duration::from_millis(1_200)).await;
+    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10)).await?)?;
+    ensure!(leapt != new, "a renewal does not notice that the clock has leapt");
     println!("scripts: every reply as expected");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A cluster on a real Redis, which is started here: its scripts, and clients of all dialects at three nodes.
 
+mod access;
 mod balancer;
 mod decisions;
 mod engine;
@@ -35,6 +36,8 @@ enum TestCommand {
     Scripts,
     /// Only clients of all dialects
     Interop,
+    /// Only a Redis with TLS, users and passwords
+    Access,
     /// Only event streams whose POSTs arrive at other nodes
     Events,
     /// Only faults, which a run without a name does not cause
@@ -70,6 +73,9 @@ async fn main() -> Result<()> {
     }
     if all || matches!(options.command, Some(TestCommand::Interop)) {
         interop::check(&program, &server.url()).await?;
+    }
+    if all || matches!(options.command, Some(TestCommand::Access)) {
+        access::check(&program, &options.redis).await?;
     }
     if all || matches!(options.command, Some(TestCommand::Events)) {
         let server = TestRedis::start(&options.redis).await?;

@@ -43,8 +43,7 @@ enum ClientMessage<'a> {
 }
 
 impl V7To14Codec {
-    /// Decodes a message from the client.
-    /// Decodes a message. `json` is its value, if it is parsed already.
+    /// Decodes a message from the client. `json` is its value, if it is parsed already.
     pub(in crate::protocol::dialect) fn decode(
         &mut self,
         message: &Message,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::pairs::{connect, content, pair, up};
 use common::sse::ask;
-use common::ws::{BINARY, Got, Ws, frame};
+use common::ws::{BINARY, Got, TEXT, Ws, frame};
 use common::{TestGateway, eventually, soon, tls_files};
 use sigver::Config;
 use sigver::config::ServerLimits;
@@ -389,6 +389,35 @@ async fn clients_are_refused_while_the_process_is_short_of_memory() {
     assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
     assert!(response.ends_with("this server is short of memory\n"), "{response}");
     assert!(count(&gateway, LimitKind::Memory) > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn no_room_is_opened_while_the_memory_is_short() {
+    const BUDGET: usize = 1 << 20;
+    let gateway = TestGateway::configured(|config| {
+        (config.max_message, config.max_pending) = (BUDGET, 4 * BUDGET);
+        config.limits.max_buffered = Some(BUDGET);
+    })
+    .await;
+    let memory = &gateway.status.shared.memory;
+    let (mut opener, mut other) = (gateway.ws("/").await, gateway.ws("/").await);
+    assert!(opener.text("{\"open\":\"a\"}").await);
+    assert!(matches!(opener.message().await, Got::Text(_)));
+    // A message of which the last bytes never arrive.
+    let mut holder = gateway.ws("/").await;
+    let whole = frame(TEXT, &vec![b' '; BUDGET / 16 * 14 + 1024]);
+    assert!(holder.raw(&whole[..whole.len() - 1]).await);
+    eventually("the look", || memory.refuses_clients()).await;
+    assert!(opener.text("{\"open\":\"b\"}").await);
+    let text = opener.expect_close(1013).await;
+    assert_eq!(text, "the server holds too much for its clients, try again later");
+    assert_eq!(count(&gateway, LimitKind::Memory), 1);
+    drop(holder);
+    eventually("the look", || !memory.refuses_clients()).await;
+    assert!(other.text("{\"open\":\"b\"}").await);
+    assert!(matches!(other.message().await, Got::Text(_)));
+    drop((opener, other));
     gateway.stop().await;
 }
 

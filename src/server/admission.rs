@@ -101,6 +101,11 @@ impl Admission {
         Some((&self.addresses, counted_network(endpoint).filter(|_| is_limited)?))
     }
 
+    /// Returns the memory that is held for clients.
+    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
+    }
+
     /// Returns the number of connections that are open.
     pub fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)

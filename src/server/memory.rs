@@ -1,7 +1,8 @@
 //! The memory that clients can make the server hold: one count of it for the whole process, with a limit.
 //!
-//! Counted is what grows with what clients send and do not read: parts of messages, bodies of requests, and
-//! queues. Small queues are not counted, so that the relay of a message does not touch the count.
+//! Counted is what grows with what clients send and do not read: TLS handshakes, heads and bodies of
+//! requests, parts of messages, and queues. Small queues are not counted, so that the relay of a message does
+//! not touch the count.
 //!
 //! The memory of the process has a limit as well, and more causes. Both are looked at several times a second:
 //! near a limit no new clients are admitted, and nearer to it those that hold most are closed.
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use super::system_memory;
 use crate::config::ServerLimits;
@@ -27,6 +29,10 @@ const REFUSE_FROM: u64 = 14;
 /// Share of a limit, in sixteenths, from which on the clients that hold most are closed.
 const SHED_FROM: u64 = 15;
 
+/// Share of the limit, in sixteenths, up to which connections may hold something before their upgrade: they
+/// are refused before any others.
+const BEFORE_UPGRADE: usize = 12;
+
 /// Number of bytes above which clients are the first that are closed.
 const FIRST_SHED: usize = 4 << 20;
 /// Number of bytes that a client may hold in any case: more than clients that read need.
@@ -40,6 +46,8 @@ pub struct MemoryBudget {
     /// Limit of the memory of the process, if it is known.
     process_limit: Option<u64>,
     refuses_clients: AtomicBool,
+    /// Notified while connections are closed that have no upgrade yet.
+    shed_before_upgrade: Notify,
     /// Clients that hold more are closed.
     shed_above: AtomicUsize,
 }
@@ -68,6 +76,7 @@ impl MemoryBudget {
             limit,
             process_limit,
             refuses_clients: AtomicBool::new(false),
+            shed_before_upgrade: Notify::new(),
             shed_above: AtomicUsize::new(usize::MAX),
         })
     }
@@ -106,7 +115,31 @@ impl MemoryBudget {
             before => (before / 2).max(LAST_SHED),
         };
         self.shed_above.store(shed_above, Ordering::Relaxed);
+        if sheds {
+            self.shed_before_upgrade.notify_waiters();
+        }
         sheds
+    }
+
+    /// Completes when a connection without an upgrade is to be closed.
+    pub(crate) async fn shed_before_upgrade(&self) {
+        self.shed_before_upgrade.notified().await;
+    }
+
+    /// Returns a charge of what a new connection holds before its upgrade.
+    ///
+    /// # Errors
+    /// No new clients are admitted, or connections hold as much as they may before their upgrade.
+    pub(crate) fn charge_before_upgrade(
+        self: &Arc<Self>,
+        bytes: usize,
+    ) -> Result<MemoryCharge, BudgetExhausted> {
+        if self.refuses_clients() {
+            return Err(BudgetExhausted);
+        }
+        let mut charge = self.empty_charge();
+        charge.resize_before_upgrade(bytes)?;
+        Ok(charge)
     }
 
     /// Returns the number of bytes that are held now.
@@ -143,7 +176,20 @@ impl MemoryCharge {
     /// # Errors
     /// The charge would grow beyond the limit of its budget.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
-        let (used, limit) = (&self.budget.used, self.budget.limit);
+        self.resize_within(self.budget.limit, bytes)
+    }
+
+    /// Changes the charge to `bytes`, for a connection before its upgrade. A charge that cannot grow stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// Connections hold as much as they may before their upgrade.
+    pub(crate) fn resize_before_upgrade(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
+        self.resize_within(self.budget.limit / 16 * BEFORE_UPGRADE, bytes)
+    }
+
+    fn resize_within(&mut self, limit: usize, bytes: usize) -> Result<(), BudgetExhausted> {
+        let used = &self.budget.used;
         if bytes <= self.bytes {
             used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         } else {
@@ -213,6 +259,26 @@ mod tests {
             [1399, 1400, 1500, 0].map(&mut look),
             [(false, false), (false, true), (true, true), (false, false)]
         );
+    }
+
+    #[test]
+    fn connections_before_their_upgrade_are_refused_before_others() {
+        let budget = MemoryBudget::new(1600);
+        let mut head = budget.charge_before_upgrade(1000).unwrap();
+        assert_eq!(head.resize_before_upgrade(1201), Err(BudgetExhausted));
+        assert_eq!((head.resize_before_upgrade(1200), head.bytes()), (Ok(()), 1200));
+        assert!(budget.charge_before_upgrade(1).is_err());
+        let mut message = budget.empty_charge();
+        assert_eq!((message.resize(400), message.resize(401)), (Ok(()), Err(BudgetExhausted)));
+        drop(head);
+        assert!(budget.charge_before_upgrade(1).is_ok());
+        budget.look_at(Some(0));
+        assert!(!budget.refuses_clients());
+        message.resize(1400).unwrap();
+        budget.look_at(Some(0));
+        message.resize(0).unwrap();
+        // Until the next look.
+        assert!(budget.charge_before_upgrade(1).is_err());
     }
 
     #[test]

@@ -35,6 +35,9 @@ use crate::server::transport::ws::Socket;
 /// ask.
 const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
 
+/// Number of bytes that a TLS handshake holds at most: its longest message, and the state beside it.
+const TLS_HANDSHAKE: usize = 68 * 1024;
+
 /// Access to a gateway for connections that were accepted elsewhere: on a socket of another kind, or within
 /// the process.
 #[derive(Clone, Debug)]
@@ -254,10 +257,15 @@ impl Frontend {
             if length == 0 {
                 return Ok(TlsStart::Ended);
             }
-            match http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
-                Some(cause) => Ok(TlsStart::Refused(stream, cause, start == HEALTHCHECK_START)),
-                None => acceptor.accept(stream).await.map(|stream| TlsStart::Open(Box::new(stream))),
+            if let Some(cause) = http::detect_on_tls_port(start.get(..length).unwrap_or_default()) {
+                return Ok(TlsStart::Refused(stream, cause, start == HEALTHCHECK_START));
             }
+            // Until the handshake is over, that is. Connections that send nothing are not charged.
+            let Ok(_charge) = self.shared.memory.charge_before_upgrade(TLS_HANDSHAKE) else {
+                self.shared.telemetry.count_limit(LimitKind::Memory);
+                return Err(io::ErrorKind::OutOfMemory.into());
+            };
+            acceptor.accept(stream).await.map(|stream| TlsStart::Open(Box::new(stream)))
         };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(self.tls_timeout.get(), handshake) => handshake,
@@ -277,6 +285,8 @@ impl Frontend {
             Ok(Ok(TlsStart::Ended)) => {
                 tracing::debug!(remote = self.remote(endpoint), "connection ended before its first byte");
             }
+            // Counted by its limit.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {}
             Ok(Err(error)) => {
                 let cause = handshake_failure(&error);
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);

@@ -55,6 +55,17 @@ pub(super) fn preflight(request: &HeaderMap) -> Response<ResponseBody> {
     response
 }
 
+/// Returns a copy of the headers on which [`empty`] depends. It keeps nothing of the rest of the request.
+pub(super) fn copy_origin(request: &HeaderMap) -> HeaderMap {
+    let mut copy = HeaderMap::new();
+    if let Some(origin) = request.get(header::ORIGIN)
+        && let Ok(origin) = HeaderValue::from_bytes(origin.as_bytes())
+    {
+        copy.insert(header::ORIGIN, origin);
+    }
+    copy
+}
+
 /// Lets the page read the response that sent the request.
 pub(super) fn allow_origin<B>(response: &mut Response<B>, request: &HeaderMap) {
     if let Some(origin) = request.get(header::ORIGIN) {

@@ -9,6 +9,7 @@ pub(crate) mod hyper_check;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,9 +17,12 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::receive_charge::ReceiveCharge;
 use super::signaller_admission::match_path;
 use super::{Routes, SseRoute, UpgradeTarget, upgrade};
+use crate::server::memory::BudgetExhausted;
 use crate::server::scratch;
+use crate::server::telemetry::{LimitKind, Telemetry};
 use crate::server::turn::{Turn, resume_later};
 
 /// Length of the first read, in bytes. The request of a browser takes up to 1 KiB.
@@ -132,7 +136,26 @@ pub(super) struct Rewind<S> {
     pub(super) prefetched: Bytes,
     pub(super) stream: S,
     /// Hyper works as long as it can read.
-    pub(super) turn: Turn,
+    turn: Turn,
+    charge: ReceiveCharge,
+    telemetry: Arc<Telemetry>,
+}
+
+impl<S> Rewind<S> {
+    /// Returns a stream of which `prefetched` was read, and charges for what it holds. If there is no memory
+    /// for that, the stream is given back.
+    pub(super) fn new(prefetched: Bytes, stream: S, routes: &Routes) -> Result<Self, S> {
+        match ReceiveCharge::new(routes.admission.memory(), prefetched.len()) {
+            Ok(charge) => {
+                let telemetry = Arc::clone(&routes.telemetry);
+                Ok(Rewind { prefetched, stream, turn: Turn::default(), charge, telemetry })
+            }
+            Err(BudgetExhausted) => {
+                routes.telemetry.count_limit(LimitKind::Memory);
+                Err(stream)
+            }
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
@@ -151,7 +174,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
             let read = Pin::new(&mut self.stream).poll_read(context, buffer);
             match read.is_ready() {
                 // Many requests, or a part of a body.
-                true => self.turn.spend(MAX_REQUESTS_PER_READ, buffer.filled().len() - before),
+                true => {
+                    let length = buffer.filled().len() - before;
+                    self.turn.spend(MAX_REQUESTS_PER_READ, length);
+                    if self.charge.on_received(length).is_err() {
+                        self.telemetry.count_limit(LimitKind::Memory);
+                        return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+                    }
+                }
                 false => self.turn = Turn::default(),
             }
             return read;
@@ -168,6 +198,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.charge.on_response();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -176,6 +207,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.charge.on_response();
         Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 

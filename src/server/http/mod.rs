@@ -9,6 +9,7 @@ mod forwarded;
 mod misdirected;
 #[cfg(feature = "cluster")]
 mod other_nodes;
+mod receive_charge;
 mod signaller;
 mod signaller_admission;
 mod sse;
@@ -24,7 +25,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::server::conn::http1;
@@ -41,16 +41,17 @@ use crate::protocol::signaller::handle::Endpoint;
 use crate::server::admission::{Admission, ConnectionPermit};
 use crate::server::auth::{Grant, RequestToken};
 use crate::server::conn::{AdmittedClient, ClientEndpoint, Shutdown};
+use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::refusals::{RefusalCause, Refusals};
 use crate::server::reload::ReloadableTime;
 use crate::server::signaller::{Admitted, Signaller};
 use crate::server::telemetry::{LimitKind, Telemetry};
-use crate::server::turn::Turn;
 pub(crate) use access::AccessControl;
 use access::Refused;
 use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 pub(crate) use misdirected::{HEALTHCHECK_START, detect_on_tls_port, reject};
+use receive_charge::{discard, headers_size};
 use sse::SseRoute;
 pub(crate) use sse::SseService;
 
@@ -58,12 +59,8 @@ pub(crate) use sse::SseService;
 const MAX_HEAD: usize = 16 * 1024;
 /// Most headers of a request. Node.js servers take 2,000, and no more bytes than these.
 const MAX_HEADERS: usize = 500;
-/// Longest time for the body of a request for an upgrade.
-const UPGRADE_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the delivery of the end of an event stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest body of a request for an upgrade, in bytes. It is discarded, as by the Node.js servers.
-const MAX_UPGRADE_BODY: usize = 16 * 1024;
 
 const EVENT_STREAMS_ONLY: &str = "404 Not Found: this server serves event streams only, on the path /\n";
 const TWO_HOSTS: &str = "400 Bad Request: there is more than one Host header\n";
@@ -114,7 +111,8 @@ pub(crate) struct Routes {
     pub(crate) head_timeout: Arc<ReloadableTime>,
     /// The counts of refusals.
     pub(crate) refusals: Arc<Refusals>,
-    /// The counts by address, of which refused requests are part.
+    /// The counts by address, of which refused requests are part, and the memory for connections before their
+    /// upgrade.
     pub(crate) admission: Arc<Admission>,
     /// The checks of requests; `None` if every client may connect.
     pub(crate) access: Option<Arc<AccessControl>>,
@@ -128,7 +126,7 @@ impl Routes {
 
 /// Serves HTTP until the client upgrades to a WebSocket. Returns `None` if the connection ends otherwise, or
 /// when the server stops. Everything that outlives the call holds a clone of `alive`.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stream: S,
     endpoint: ClientEndpoint,
     routes: Arc<Routes>,
@@ -157,15 +155,18 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             grant: None,
         }),
         // Boxed, as this state is large and rarely needed.
-        FirstRead::Other(prefetched) => {
-            let stream = Rewind { prefetched, stream, turn: Turn::default() };
-            Box::pin(serve_http(stream, endpoint, routes, alive)).await
-        }
+        FirstRead::Other(prefetched) => match Rewind::new(prefetched, stream, &routes) {
+            Ok(stream) => Box::pin(serve_http(stream, endpoint, routes, alive)).await,
+            Err(stream) => {
+                routes.admission.refuse(LimitKind::Memory, stream);
+                None
+            }
+        },
     }
 }
 
 /// Serves HTTP by way of hyper.
-async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Rewind<S>,
     endpoint: ClientEndpoint,
     routes: Arc<Routes>,
@@ -201,7 +202,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
                 // Boxed, as hyper requires `Unpin`.
                 Box::pin(async move {
                     let client = service.client(request.headers());
-                    let response = service.respond(request, client).await;
+                    let response = service.respond_within_memory(request, client).await;
                     service.count_refusal(&response, client);
                     service.count_guess(&response, client);
                     Ok::<_, Infallible>(response)
@@ -222,6 +223,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
             tokio::select! {
                 () = stop => {}
                 () = service.streams.ended.notified() => {}
+                () = service.shed() => {}
                 () = service.upgrade.notified() => {}
             }
         });
@@ -313,6 +315,38 @@ impl HttpService {
         self.routes.access.as_ref().map_or(self.peer, |access| access.endpoint(headers, self.peer))
     }
 
+    /// Completes when the connection is to be closed for lack of memory: it is no client's yet.
+    async fn shed(&self) {
+        loop {
+            self.routes.admission.memory().shed_before_upgrade().await;
+            if !self.streams.started.load(Ordering::Relaxed) && !self.posted.load(Ordering::Relaxed) {
+                return self.routes.telemetry.count_limit(LimitKind::Memory);
+            }
+        }
+    }
+
+    /// Returns the response to a request, if there is memory for its headers.
+    async fn respond_within_memory(
+        &self,
+        request: Request<Incoming>,
+        client: ClientEndpoint,
+    ) -> Response<ResponseBody> {
+        let mut charge = self.routes.admission.memory().empty_charge();
+        let size = headers_size(request.headers());
+        let charged = match *request.method() {
+            // Mostly of clients that have an event stream.
+            Method::POST => charge.resize(size),
+            _ => charge.resize_before_upgrade(size),
+        };
+        if let Err(BudgetExhausted) = charged {
+            self.routes.telemetry.count_limit(LimitKind::Memory);
+            let mut response = upgrade::unavailable(upgrade::SHORT_OF_MEMORY);
+            cors::allow_origin(&mut response, request.headers());
+            return response.map(ResponseBody::Full);
+        }
+        self.respond(request, client, charge).await
+    }
+
     /// Returns the rights of the client that sent a request; `None` if all clients have all. `is_counted` is
     /// true if the rate of its address was counted for this request.
     async fn authenticate(
@@ -370,11 +404,12 @@ impl HttpService {
         &self,
         mut request: Request<Incoming>,
         client: ClientEndpoint,
+        charge: MemoryCharge,
     ) -> Response<ResponseBody> {
         let is_first = !self.requested.swap(true, Ordering::Relaxed);
         if self.routes.shutdown.is_draining() && !is_first && *request.method() == Method::GET {
             // A POST may be for an event stream that is still open.
-            return upgrade::unavailable().map(ResponseBody::Full);
+            return upgrade::unavailable(upgrade::STOPPING).map(ResponseBody::Full);
         }
         let access = self.routes.access.as_deref();
         let token = access.and_then(|access| access.take_token(&mut request));
@@ -402,7 +437,7 @@ impl HttpService {
                 }
                 SseRoute::Post => {
                     self.posted.store(true, Ordering::Relaxed);
-                    return events.deliver_post(request).await;
+                    return events.deliver_post(request, charge).await;
                 }
             }
         }
@@ -435,7 +470,9 @@ impl HttpService {
             None => (upgrade::plain(StatusCode::NOT_FOUND, EVENT_STREAMS_ONLY), None),
         };
         let Some(target) = target else { return response.map(ResponseBody::Full) };
-        if !discard(request.into_body()).await {
+        // The head is dropped, and its buffer with it.
+        let body = request.into_body();
+        if !discard(body).await {
             return upgrade::plain(StatusCode::BAD_REQUEST, UPGRADE_BODY).map(ResponseBody::Full);
         }
         let response = upgrade::encode(&response);
@@ -448,10 +485,4 @@ impl HttpService {
 /// Returns the endpoint of the relay that a request is for, if it is one.
 fn relayed<B>(signaller: &Signaller, request: &Request<B>) -> Option<Endpoint> {
     signaller_admission::match_path(signaller, request.uri().path()).ok().flatten()
-}
-
-/// Reads a body up to its end. Returns false if it is too long or does not arrive in time.
-async fn discard(body: Incoming) -> bool {
-    let rest = Limited::new(body, MAX_UPGRADE_BODY).collect();
-    matches!(tokio::time::timeout(UPGRADE_BODY_TIMEOUT, rest).await, Ok(Ok(_)))
 }

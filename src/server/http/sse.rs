@@ -228,8 +228,15 @@ impl SseService {
     }
 
     /// Delivers the message in the body of a POST, and returns the response.
-    pub(super) async fn deliver_post(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        let (head, body) = request.into_parts();
+    pub(super) async fn deliver_post(
+        &self,
+        request: Request<Incoming>,
+        head_charge: MemoryCharge,
+    ) -> Response<ResponseBody> {
+        let headers = cors::copy_origin(request.headers());
+        // While the body arrives, nothing else of the head is kept.
+        let body = request.into_body();
+        drop(head_charge);
         let status = match self.try_deliver_post(body).await {
             Ok(Some(status)) => status,
             Ok(None) => return not_found(),
@@ -243,7 +250,7 @@ impl SseService {
                 }
             }
         };
-        cors::empty(status, &head.headers)
+        cors::empty(status, &headers)
     }
 
     /// Delivers the message in a body. Returns the status of the response; `None` if it is for no stream.

@@ -11,7 +11,8 @@ use crate::protocol::dialect::UpgradeRequest;
 
 const GREETING: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
 const UPGRADE_REQUIRED: &str = "426 Upgrade Required: on this path there are WebSockets only\n";
-const STOPPING: &str = "503 Service Unavailable: this server is stopping\n";
+pub(super) const SHORT_OF_MEMORY: &str = "503 Service Unavailable: this server is short of memory\n";
+pub(super) const STOPPING: &str = "503 Service Unavailable: this server is stopping\n";
 pub(super) const NOT_FOUND: &str = "404 Not Found: connections are opened by GET\n";
 
 /// Returns the response to a request, and the request for a WebSocket that the response grants.
@@ -35,9 +36,9 @@ pub(super) fn respond<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option
     (response, None)
 }
 
-/// Returns the response to a new client of a server that is stopping.
-pub(super) fn unavailable() -> Response<Full<Bytes>> {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, STOPPING);
+/// Returns the response to a new client of a server that is stopping, or has no memory for it.
+pub(super) fn unavailable(text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -229,6 +229,10 @@ impl Hub {
         if let Some(room) = shard.get(key) {
             return Ok(Arc::clone(&room.0));
         }
+        // A room keeps its key, which is not counted in the budget.
+        if self.memory.refuses_clients() {
+            return Err(Reason::Overloaded);
+        }
         let max_rooms = self.limits.max_rooms.load(Ordering::Relaxed);
         let more = |count: u32| count.checked_add(1).filter(|count| *count <= max_rooms);
         let counted = self.room_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);

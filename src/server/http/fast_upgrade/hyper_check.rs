@@ -16,7 +16,6 @@ use crate::server::admission::Admission;
 use crate::server::conn::ClientEndpoint;
 use crate::server::memory::MemoryBudget;
 use crate::server::reload::ReloadableTime;
-use crate::server::turn::Turn;
 
 /// Longest time that hyper takes for a request that is whole.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,8 +30,8 @@ pub(super) fn routes() -> Routes {
         telemetry: Arc::default(),
         head_timeout: ReloadableTime::new(Duration::from_secs(10)),
         refusals: Arc::default(),
-        admission: Admission::new(&ServerLimits::default(), &MemoryBudget::new(0), &Arc::default()),
         access: None,
+        admission: Admission::new(&ServerLimits::default(), &MemoryBudget::new(usize::MAX), &Arc::default()),
     }
 }
 
@@ -57,7 +56,7 @@ pub(super) fn by_fast_path(bytes: &[u8]) -> Option<Granted> {
 async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
     let (mut client, server) = tokio::io::duplex(bytes.len().max(64 * 1024));
     client.write_all(bytes).await.unwrap();
-    let stream = Rewind { prefetched: Bytes::new(), stream: server, turn: Turn::default() };
+    let stream = Rewind::new(Bytes::new(), server, &routes()).unwrap();
     let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
     let alive = tokio_util::task::TaskTracker::new().token();
     let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);

@@ -54,6 +54,10 @@ pub(crate) enum Attack {
     SilentConnections,
     /// Many connections send a byte of a request each second
     SlowHeads,
+    /// Many connections send nothing, and then all at once a head of almost 16 KB without its end
+    HalfHeads,
+    /// Many connections send nothing, and then all at once a POST of 490 headers without its body
+    HeaderFlood,
     /// Many WebSockets send nothing
     SilentWebsockets,
     /// Connections send frames that no client sends, one after the other
@@ -62,6 +66,8 @@ pub(crate) enum Attack {
     Joiners,
     /// Many rooms with long keys
     Rooms,
+    /// Many WebSockets open 18 rooms each, with keys of 500 characters
+    RoomKeys,
     /// Many rooms in which clients of different generations meet, each of which is worth a line of the log
     MixedRooms,
     /// Many event streams, of which nothing is read

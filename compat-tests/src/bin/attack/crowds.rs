@@ -125,6 +125,42 @@ impl Attack {
                     spawn(ends, until_close(ws, target.clone()));
                 }
             }
+            Attack::HalfHeads | Attack::HeaderFlood => {
+                let begin = match self {
+                    Attack::HalfHeads => format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_800)),
+                    _ => {
+                        let headers: String = (0..490).map(|number| format!("a{number}:\r\n")).collect();
+                        format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n{headers}\r\n1@")
+                    }
+                };
+                let mut silent = Vec::new();
+                for _ in 0..target.crowd {
+                    silent.push(TcpStream::connect(server).await?);
+                }
+                for stream in silent {
+                    let (begin, target) = (begin.clone(), target.clone());
+                    spawn(ends, async move {
+                        let sent = send_slowly(stream, begin.as_bytes(), &[], target).await;
+                        Ok(sent.unwrap_or_else(|_| "disconnected".to_owned()))
+                    });
+                }
+            }
+            Attack::RoomKeys => {
+                let mut openers = Vec::new();
+                for _ in 0..target.crowd {
+                    openers.push(Ws::open(server, "/").await?);
+                }
+                for (number, mut ws) in openers.into_iter().enumerate() {
+                    for room in 0..18 {
+                        let key = format!("{number}-{room}{}", "\u{4e00}".repeat(500));
+                        let open = frame(TEXT, format!("{{\"open\":\"{key}\"}}").as_bytes());
+                        if ws.stream.write_all(&open).await.is_err() {
+                            break;
+                        }
+                    }
+                    spawn(ends, until_close(ws, target.clone()));
+                }
+            }
             Attack::MixedRooms => {
                 for number in 0..target.crowd {
                     let mut member = Ws::open(server, &format!("/mixed-{number}")).await?;

@@ -57,8 +57,8 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
     Some(advice.to_owned())
 }
 
-/// Returns the variable of an option that is meant by the name of one that no option has, if there is a similar
-/// one.
+/// Returns the variable of an option that is meant by the name of one that no option has, if there is a
+/// similar one.
 pub(super) fn similar_variable(name: &str, value: &str) -> Option<String> {
     let rest = name.strip_prefix("SIGVER_")?;
     let mut variables: Vec<String> = OPTIONS.iter().filter_map(|option| option.variable()).collect();

@@ -12,7 +12,8 @@ use crate::config::redact::displayed_path;
 #[derive(Args, Clone, Debug, Default)]
 pub struct TokenArgs {
     /// Token of every client, for servers with --auth, or @FILE to read it from a file: command lines are
-    /// visible to other users. It has to be for the keys that the tool uses, which are random ones but for replay
+    /// visible to other users. It has to be for the keys that the tool uses, which are random ones but for
+    /// replay
     #[arg(long, value_name = "TOKEN|@FILE")]
     token: Option<String>,
 }

@@ -194,7 +194,7 @@ async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_rest
     folder.write("sigver.toml", "max-rooms = \"many\"\n");
     let (status, body) = post_reload(&admin, "").await;
     assert_eq!(status, "422");
-    assert!(body.starts_with("{\"reloaded\":false,\"error\":\"error: option '--max-rooms"), "{body}");
+    assert!(body.starts_with("{\"reloaded\":false,\"error\":\"option '--max-rooms"), "{body}");
     // The limits are still those of before.
     member("/two").await.expect_close(1013).await;
     folder.write("sigver.toml", "protocol = \"sigver-20\"\n");

@@ -59,6 +59,8 @@ enum Fault {
 
 /// Number of open files of a server in want of them.
 const FEW: usize = 64;
+/// Time after which newcomers have to be served again.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Fault {
     async fn cause(self, options: &Options) -> Result<String> {
@@ -90,7 +92,17 @@ async fn descriptors(options: &Options) -> Result<String> {
     ensure!(busy < 1.0, "{busy:.1} s of CPU in 2 s without a free descriptor");
     drop(held);
     let begin = Instant::now();
-    Pair::open(server.address, "/newcomer").await.context("a newcomer after it")?.exchange().await?;
+    // The server may accept the newcomer before it sees that the others are gone: it is told to try again.
+    let mut newcomer = loop {
+        match Pair::open(server.address, "/newcomer").await {
+            Ok(pair) => break pair,
+            Err(error) if begin.elapsed() > RECOVERY_TIMEOUT => {
+                return Err(error.context("a newcomer after it"));
+            }
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    newcomer.exchange().await?;
     let recovered = begin.elapsed();
     pair.exchange().await?;
     drop(pair);

@@ -68,10 +68,11 @@ fn client_that_vanished_is_lost_to_the_other_group_within_nine_seconds() {
 }
 
 #[test]
-fn four_clients_and_a_joiner_at_the_entry_see_each_other() {
+fn two_clients_and_a_joiner_at_the_entry_see_each_other() {
     let mut network = Network::new(0.02, 7);
     let first = network.opener(Netflux0);
     network.joiner(Netflux0, Some(first));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
     let joiner = network.joiner_at_entry(Netflux1);
     network.run_until(SETUP, |network| network.seen() == [2, 2, 2]);
     network.send(joiner, true, b"to all");

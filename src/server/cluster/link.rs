@@ -1,6 +1,7 @@
 //! The connections between nodes. Each node dials every other; what it sends over a connection that it
 //! dialled concerns its own connections in rooms of the other.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ pub struct Links {
     max_frame: usize,
     observer: Arc<dyn LinkObserver>,
     guests: Mutex<Vec<Arc<GuestLink>>>,
+    /// Nodes that said that they have ended.
+    ended: Mutex<HashSet<NodeId>>,
     /// Number of links that were cut.
     cuts: AtomicU64,
 }
@@ -100,6 +103,7 @@ impl Links {
             max_frame: max_message.saturating_add(MESSAGE_OVERHEAD),
             observer,
             guests: Mutex::default(),
+            ended: Mutex::default(),
             cuts: AtomicU64::new(0),
         }))
     }
@@ -169,6 +173,24 @@ impl Links {
         }
     }
 
+    /// Reports a ping or pong of another node, unless it has ended: its process sends them until it is gone,
+    /// and other nodes name it until they know. It would count as one that can decide.
+    fn heard(&self, node: NodeId, confirms: Millis, generation: Generation, others: &[u64]) {
+        let others = {
+            let ended = self.ended.lock();
+            if ended.contains(&node) {
+                return;
+            }
+            others.iter().map(|number| NodeId(*number)).filter(|other| !ended.contains(other)).collect()
+        };
+        self.observer.heard(node, confirms, (generation, others));
+    }
+
+    fn end(&self, node: NodeId) {
+        self.ended.lock().insert(node);
+        self.observer.ended(node);
+    }
+
     /// Serves the rooms of this node to another.
     async fn serve(&self, node: NodeId, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
         let guests = Arc::new(GuestLink::new(&self.hub, &self.memory));
@@ -185,11 +207,11 @@ impl Links {
             }
             match decode(message)? {
                 EdgeMessage::Ping { sent, generation, others } => {
-                    self.observer.heard(node, 0, (generation, node_ids(&others)));
+                    self.heard(node, 0, generation, &others);
                     let (generation, others) = self.view();
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Pong { sent, generation, others });
                 }
-                EdgeMessage::Bye => self.observer.ended(node),
+                EdgeMessage::Bye => self.end(node),
                 EdgeMessage::Find(key) if self.observer.has_room(&key) => {
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Has(key));
                 }
@@ -247,9 +269,9 @@ impl Links {
             }
             match decode(message)? {
                 OwnerMessage::Pong { sent, generation, others } => {
-                    self.observer.heard(node, sent, (generation, node_ids(&others)));
+                    self.heard(node, sent, generation, &others);
                 }
-                OwnerMessage::Bye => self.observer.ended(node),
+                OwnerMessage::Bye => self.end(node),
                 OwnerMessage::Has(key) => self.observer.found(node, &key),
                 OwnerMessage::Answer { ticket, yes } => self.observer.answered(node, ticket, yes),
                 _ => return Err(invalid("a message without a session")),
@@ -292,10 +314,6 @@ impl Links {
             tracing::info!(%node, %error, "a link ended");
         }
     }
-}
-
-fn node_ids(numbers: &[u64]) -> Vec<NodeId> {
-    numbers.iter().map(|number| NodeId(*number)).collect()
 }
 
 fn check_version(hello: Hello) -> io::Result<()> {

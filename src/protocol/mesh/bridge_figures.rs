@@ -42,10 +42,25 @@ pub struct BridgeFigures {
 const COUNT: usize = 14;
 
 impl BridgeFigures {
-    fn to_array(self) -> [u64; COUNT] {
-        let BridgeFigures { rooms, channels, waiting_bytes, opened, closed, silent, overfull, .. } = self;
-        let BridgeFigures { refused, failed, messages, message_bytes, dropped, cut, unknown_packets, .. } =
-            self;
+    /// Returns all figures, in the order in which they are sent.
+    fn fields(&mut self) -> [&mut u64; COUNT] {
+        // Taken apart, so that a new figure does not compile until it is sent.
+        let BridgeFigures {
+            rooms,
+            channels,
+            waiting_bytes,
+            opened,
+            closed,
+            silent,
+            overfull,
+            refused,
+            failed,
+            messages,
+            message_bytes,
+            dropped,
+            cut,
+            unknown_packets,
+        } = self;
         [
             rooms,
             channels,
@@ -65,51 +80,20 @@ impl BridgeFigures {
     }
 
     /// Returns the figures one after the other, as numbers in protobuf's form.
-    pub(super) fn encode(self) -> Vec<u8> {
+    pub(super) fn encode(mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        for figure in self.to_array() {
-            encode_varint(figure, &mut out);
+        for figure in self.fields() {
+            encode_varint(*figure, &mut out);
         }
         out
     }
 
     /// Reads figures. `None` if there are not as many as this version has.
     pub(super) fn decode(mut bytes: Bytes) -> Option<Self> {
-        let mut figures = [0; COUNT];
-        for figure in &mut figures {
+        let mut figures = Self::default();
+        for figure in figures.fields() {
             *figure = decode_varint(&mut bytes).ok()?;
         }
-        let [
-            rooms,
-            channels,
-            waiting_bytes,
-            opened,
-            closed,
-            silent,
-            overfull,
-            refused,
-            failed,
-            messages,
-            message_bytes,
-            dropped,
-            cut,
-            unknown_packets,
-        ] = figures;
-        bytes.is_empty().then_some(BridgeFigures {
-            rooms,
-            channels,
-            waiting_bytes,
-            opened,
-            closed,
-            silent,
-            overfull,
-            refused,
-            failed,
-            messages,
-            message_bytes,
-            dropped,
-            cut,
-            unknown_packets,
-        })
+        bytes.is_empty().then_some(figures)
     }
 }

@@ -5,6 +5,8 @@
 mod journald;
 mod repeat_limit;
 mod span_fields;
+#[cfg(test)]
+mod test_output;
 mod writer;
 
 use std::io::IsTerminal as _;

@@ -141,23 +141,9 @@ impl<S: Subscriber> Filter<S> for RepeatFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, Write};
+    use crate::logging::test_output::Lines;
     use tracing_subscriber::Layer as _;
     use tracing_subscriber::layer::SubscriberExt as _;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn repeated_lines_are_summed_up_by_kind() {
@@ -182,7 +168,7 @@ mod tests {
         tracing::warn!(room = 7777, "mixed");
         tracing::warn!("after the window");
         writer.flush(Duration::from_secs(60));
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let text = lines.text();
         let count = |part: &str| text.lines().filter(|line| line.contains(part)).count();
         assert_eq!(count("recognised"), 1000);
         assert_eq!(count("another kind"), 1);

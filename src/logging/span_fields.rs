@@ -49,24 +49,8 @@ impl<'w> FormatFields<'w> for SpanFields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
-    use std::io::{self, Write};
-    use std::sync::Arc;
+    use crate::logging::test_output::Lines;
     use tracing::field::Empty;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn field_that_is_recorded_again_has_its_last_value() {
@@ -84,7 +68,7 @@ mod tests {
                 span.record("dialect", "sigver-20");
                 span.in_scope(|| tracing::info!("here"));
             });
-            let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+            let text = lines.text();
             assert_eq!(text.matches("dialect").count(), 1, "{text}");
             assert!(
                 text.contains("sigver-20") && !text.contains("sigver-19") && text.contains('7'),

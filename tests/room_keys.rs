@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// Keys, and what a page makes of each in the path of a URL: raw, as netflux does, or with
 /// `encodeURIComponent`.
-const KEYS: [(&str, &[&str]); 9] = [
+const KEYS: [(&str, &[&str]); 11] = [
     ("salle de thé", &["/salle%20de%20th%C3%A9", "/salle%20de%20th%c3%a9"]),
     ("100%", &["/100%", "/100%25"]),
     ("a+b", &["/a+b", "/a%2Bb"]),
@@ -23,6 +23,8 @@ const KEYS: [(&str, &[&str]); 9] = [
     ("\u{1f375}", &["/%F0%9F%8D%B5"]),
     ("a%2Fb%zz", &["/a%2Fb%zz", "/a%252Fb%25zz"]),
     ("fin ", &["/fin", "/fin%20"]),
+    ("a/../b", &["/b", "/a/../b", "/a%2F..%2Fb", "/a/%2e%2E/b"]),
+    ("a\\.\\b/..", &["/a/", "/a%5C.%5Cb%2F.."]),
 ];
 
 async fn opener(gateway: &TestGateway, message: serde_json::Value) -> Ws<TcpStream> {
@@ -76,7 +78,7 @@ async fn spellings_of_a_key_name_one_room_in_all_dialects() {
 async fn spellings_that_a_pinned_release_tells_apart_stay_apart() {
     let gateway = TestGateway::start("sigver-9").await;
     let mut clients = Vec::new();
-    for key in ["a/b", "a%2Fb", "a%2fb", "a b", "a%20b", "a b "] {
+    for key in ["a/b", "a%2Fb", "a%2fb", "a b", "a%20b", "a b ", "a/../b", "b", "./b"] {
         let mut client = opener(&gateway, json!({ "join": key })).await;
         client.expect(&[Got::Text(r#"{"opened":true}"#.into())]).await;
         clients.push(client);
@@ -85,7 +87,7 @@ async fn spellings_that_a_pinned_release_tells_apart_stay_apart() {
     for protocol in ["sigver-18", "protobuf-v1,protobuf-v2"] {
         let gateway = TestGateway::start(protocol).await;
         let mut clients = Vec::new();
-        for path in ["/a/b", "/a%2Fb", "/a%2fb"] {
+        for path in ["/a/b", "/a%2Fb", "/a%2fb", "/a/../b", "/b"] {
             clients.push(gateway.ws(path).await);
             if protocol != "sigver-18" {
                 assert!(clients.last_mut().unwrap().binary(&[0x1a, 2, 8, 11]).await);

@@ -3,8 +3,9 @@
 //! JSON clients send a key as text, and the others in the path of the URL: as encoded by the library or page
 //! (`encodeURIComponent`), or as it is, which leaves the encoding to the URL parser of the browser. That one
 //! encodes some characters and leaves others, `%` among them; drops tabs, line breaks and blanks at the end;
-//! and replaces `\` by `/`. So escapes are decoded until none is left that a page makes, and the rest is done
-//! as the parser does.
+//! replaces `\` by `/`; and resolves dot segments (`a/../b`). So escapes are decoded until none is left that
+//! a page makes, and the rest is done as the parser does (WHATWG URL, "path state"), before and after each
+//! decoding: what a page has encoded once is the key itself then.
 
 use std::borrow::Cow;
 
@@ -19,27 +20,92 @@ pub(super) fn canonical(key: RoomKey) -> RoomKey {
     canonical.unwrap_or(key)
 }
 
+/// Number of times that a key is decoded as a whole. Escapes that are nested deeper are decoded at once, so
+/// that the time is linear: no page makes any.
+const MAX_ENCODINGS: usize = 3;
+
 fn canonical_text(key: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| !matches!(byte, b'%' | b'\\' | b'\t' | b'\n' | b'\r');
     // The texts of keys that are no strings begin with NUL, and are never in a path.
     if key.starts_with('\0') {
         return key.into();
     }
-    if key.bytes().all(is_plain) {
-        return trim_end(key).into();
+    let trimmed = trim_end(key);
+    if trimmed.bytes().all(is_plain) && !trimmed.split('/').any(|segment| is_dot_segment(segment.as_bytes()))
+    {
+        return trimmed.into();
     }
-    let mut decoded = Vec::with_capacity(key.len());
-    for byte in key.bytes() {
+    let mut path = key.as_bytes().to_vec();
+    for _ in 0..MAX_ENCODINGS {
+        path = decode_once(&parse_path(&path));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path {
         push(&mut decoded, byte);
     }
     let mut text = String::with_capacity(decoded.len());
-    for chunk in decoded.utf8_chunks() {
+    for chunk in parse_path(&decoded).utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             text.push_str(&format!("%{byte:02X}"));
         }
     }
-    trim_end(&text).to_owned().into()
+    text.into()
+}
+
+/// Returns a path, without its first slash, as the URL parser of a browser leaves it, but for the characters
+/// that it encodes. A path of dot segments only stays as it is: no client can send its key in a path.
+fn parse_path(path: &[u8]) -> Vec<u8> {
+    let kept = path.iter().filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\r'));
+    let mut path: Vec<u8> = kept.map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
+    while path.pop_if(|byte| *byte <= b' ').is_some() {}
+    // Behind it is what a browser sends as the query, or not at all.
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    let (segments, rest) = path.split_at(end);
+    let mut resolved = Vec::new();
+    let mut is_directory = false;
+    for segment in segments.split(|byte| *byte == b'/') {
+        is_directory = is_dot_segment(segment);
+        match dots(segment) {
+            1 => {}
+            2 => drop(resolved.pop()),
+            _ => resolved.push(segment),
+        }
+    }
+    if is_directory {
+        resolved.push(b"");
+    }
+    let resolved = resolved.join(&b'/');
+    if resolved.is_empty() { path } else { [&resolved, rest].concat() }
+}
+
+fn is_dot_segment(segment: &[u8]) -> bool {
+    matches!(dots(segment), 1 | 2)
+}
+
+/// Returns the number of dots, plain or escaped, of which a segment consists; 0 if it has anything else.
+fn dots(mut segment: &[u8]) -> usize {
+    let mut dots = 0;
+    while let [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] = segment {
+        segment = rest;
+        dots += 1;
+    }
+    if segment.is_empty() { dots } else { 0 }
+}
+
+/// Returns a path with each of its escapes replaced by the byte that it stands for.
+fn decode_once(mut path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    while let [byte, rest @ ..] = path {
+        let escaped = match path {
+            [b'%', high, low, rest @ ..] => escaped_byte(*high, *low).map(|byte| (byte, rest)),
+            _ => None,
+        };
+        let (byte, rest) = escaped.unwrap_or((*byte, rest));
+        decoded.push(byte);
+        path = rest;
+    }
+    decoded
 }
 
 /// Appends a byte. An escape that it completes is replaced by the byte that it stands for, which may complete
@@ -98,6 +164,24 @@ mod tests {
             ("tab", &["t\tab\r\n", "t%09ab"]),
             ("\"<>`{}|^", &["%22%3C%3E%60%7B%7D|^"]),
             ("", &[" ", "%20", "\n"]),
+            (
+                "b",
+                &[
+                    "a/../b",
+                    "a%2F..%2Fb",
+                    "./b",
+                    "../b",
+                    "a\\..\\b",
+                    "a/%2e%2E/b",
+                    "a/.%2e/b",
+                    "a%252F..%252Fb",
+                ],
+            ),
+            ("b", &["a%2Fx/../b", "a%252Fx%2F..%2Fb", "a/.\t./b", "%2e/b", "a/../../b"]),
+            ("a/", &["a/.", "a/b/..", "a/b/.. ", "a%2Fb%2F..", "a/./"]),
+            ("/b", &["a/..//b", ".//b"]),
+            ("b?x/../y", &["a/../b?x/../y", "b%3Fx%2F..%2Fy"]),
+            ("a/..", &["a%2F..", "a\\.."]),
         ] {
             for spelling in spellings.iter().chain([&text]) {
                 assert_eq!(canonical(RoomKey::from(*spelling)).as_str(), text, "{spelling:?}");
@@ -109,7 +193,8 @@ mod tests {
     fn keys_that_differ_stay_apart() {
         let keys = [
             "a", "A", "a b", "a+b", "a/b", "ab", " a", "a//b", "é", "e\u{301}", "%FF", "%FE", "\u{0}1", "1",
-            "%61", "%2D", "-",
+            "%61", "%2D", "-", "a/..b", "a/...", "a/", "..", ".", "a/..", "b/..", "a?b", "a?c/../b", "a%2E",
+            "a.",
         ];
         for (at, key) in keys.iter().enumerate() {
             for other in &keys[at + 1..] {
@@ -145,6 +230,18 @@ mod tests {
                 byte => format!("%{byte:02x}"),
             };
             let encoded: String = key.bytes().map(encode).collect();
+            prop_assert_eq!(canonical_text(&encoded), canonical_text(&key));
+        }
+
+        /// The path of a browser for the text of a page, by another implementation of its parser.
+        #[test]
+        fn path_of_a_browser_is_the_plain_key(key in "[ab./\\\\%2eE5Fé \t]{0,16}") {
+            let url = url::Url::parse("ws://localhost").unwrap().join(&format!("ws://localhost/{key}")).unwrap();
+            let path = &url.path()[1..];
+            // A browser without a key in its path is in no room.
+            prop_assume!(!path.is_empty());
+            prop_assert_eq!(canonical_text(path), canonical_text(&key));
+            let encoded = key.replace('%', "%25").replace('/', "%2F").replace('\\', "%5C").replace('\t', "%09");
             prop_assert_eq!(canonical_text(&encoded), canonical_text(&key));
         }
     }

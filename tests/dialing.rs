@@ -204,6 +204,8 @@ async fn unusable_trusted_certificates_are_explained() {
         ("/nonexistent", "No such file or directory"),
         ("/dev/null", "there is no certificate in it"),
         ("/", "Is a directory"),
+        // Longer than any, and not read in part.
+        ("/dev/zero", "it has more than 8 MiB"),
     ] {
         expect_error(&url, &["--cacert", file], None, &format!("certificates {file}: {problem}")).await;
     }

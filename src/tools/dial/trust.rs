@@ -94,6 +94,9 @@ pub enum CertificateFileError {
     /// The file cannot be read.
     #[error("{}", io_error_text(.0))]
     Io(io::Error),
+    /// The file is longer than any of certificates.
+    #[error("it has more than {} MiB", MAX_FILE >> 20)]
+    TooLong,
     /// The file has no certificate.
     #[error("there is no certificate in it")]
     Empty,
@@ -110,8 +113,11 @@ pub enum CertificateFileError {
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>, CertificateFileError> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(file).map(|file| file.take(MAX_FILE));
+    let file = fs::File::open(file).map(|file| file.take(MAX_FILE.saturating_add(1)));
     file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(CertificateFileError::Io)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(CertificateFileError::TooLong);
+    }
     Ok(bytes)
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{self, History};
+use super::write_timeout::WriteTimeout;
 use super::{StatusQuery, StatusService, metrics};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
@@ -30,6 +31,9 @@ use crate::server::telemetry::Format;
 
 /// Longest time for a request head, also on a connection that was used before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time without progress of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -189,7 +193,7 @@ impl AdminService {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .serve_connection(
-                TokioIo::new(stream),
+                TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)),
                 service_fn(|request| async move {
                     Ok::<_, Infallible>(self.respond(&request, is_loopback).await)
                 }),

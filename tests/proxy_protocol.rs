@@ -184,6 +184,21 @@ async fn header_has_a_deadline() {
 }
 
 #[tokio::test]
+async fn header_that_ends_with_its_connection_is_refused_at_once() {
+    let gateway = gateway(ProxyProtocol::Required, "127.0.0.1").await;
+    for start in [&b"PROX"[..], b"PROXY TCP4 192.0.2.1", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10abc"] {
+        let mut stream = begun(&gateway, start).await;
+        stream.shutdown().await.unwrap();
+        let mut response = String::new();
+        soon("a refusal", stream.read_to_string(&mut response)).await.unwrap();
+        assert!(response.contains("PROXY protocol header that is malformed"), "{response}");
+    }
+    assert_eq!(gateway.refused(RefusalCause::InvalidProxyHeader), 3);
+    assert_eq!(gateway.refused(RefusalCause::Timeout), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn proxy_on_a_unix_socket_may_send_a_header() {
     let path = std::env::temp_dir().join(format!("sigver-proxy-protocol-{}.sock", std::process::id()));
     let gateway = TestGateway::configured(|config| {

@@ -30,12 +30,15 @@ pub(super) async fn read_header(
 ) -> io::Result<Result<Option<ReportedSource>, RefusalCause>> {
     let mut start = [0; MAX_V1];
     let length = loop {
+        // Before the bytes are looked at, which are all then.
+        let is_all = is_read_closed(stream).await?;
         let count = peek(stream, &mut start).await?;
         let bytes = start.get(..count).unwrap_or_default();
         match find_header(bytes) {
             // The end of the connection.
             _ if count == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             HeaderStart::Length(length) => break length,
+            HeaderStart::Incomplete if is_all => return Ok(Err(RefusalCause::InvalidProxyHeader)),
             HeaderStart::Incomplete => tokio::time::sleep(INCOMPLETE_PAUSE).await,
             HeaderStart::Invalid => return Ok(Err(RefusalCause::InvalidProxyHeader)),
             HeaderStart::Absent if mode == ProxyProtocol::Required => {
@@ -46,9 +49,15 @@ pub(super) async fn read_header(
     };
     // Bounded by `find_header`.
     let mut header = vec![0; length];
-    match stream {
-        AcceptedStream::Tcp(stream, _) => stream.read_exact(&mut header).await?,
-        AcceptedStream::Unix(stream) => stream.read_exact(&mut header).await?,
+    let read = match stream {
+        AcceptedStream::Tcp(stream, _) => stream.read_exact(&mut header).await,
+        AcceptedStream::Unix(stream) => stream.read_exact(&mut header).await,
+    };
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Ok(Err(RefusalCause::InvalidProxyHeader));
+        }
+        read => read?,
     };
     Ok(parse_header(&header).map(Some).ok_or(RefusalCause::InvalidProxyHeader))
 }
@@ -59,6 +68,15 @@ async fn peek(stream: &AcceptedStream, buffer: &mut [u8]) -> io::Result<usize> {
         AcceptedStream::Tcp(stream, _) => TcpStream::peek(stream, buffer).await,
         AcceptedStream::Unix(stream) => peek_unix(stream, buffer).await,
     }
+}
+
+/// Waits until a connection is readable. Returns true if the proxy has ended its direction of it.
+async fn is_read_closed(stream: &AcceptedStream) -> io::Result<bool> {
+    let ready = match stream {
+        AcceptedStream::Tcp(stream, _) => stream.ready(Interest::READABLE).await?,
+        AcceptedStream::Unix(stream) => stream.ready(Interest::READABLE).await?,
+    };
+    Ok(ready.is_read_closed())
 }
 
 async fn peek_unix(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {

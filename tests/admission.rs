@@ -188,6 +188,22 @@ async fn event_streams_of_one_address_are_limited() {
     gateway.stop().await;
 }
 
+/// Its response is held open for 15 seconds.
+#[tokio::test]
+async fn request_that_sends_counts_as_an_event_stream() {
+    let gateway = TestGateway::configured(|config| {
+        config.protocol = "sigver-8.1.0".parse().unwrap();
+        config.limits.max_streams_per_address = Some(1);
+    })
+    .await;
+    let send = async || ask(gateway.address, "GET", "/?myId=1&data=x", &[], "").await;
+    let (first, second) = (send().await, send().await);
+    assert_eq!((first.status, second.status, second.header("retry-after")), (200, 429, Some("1")));
+    assert_eq!(count(&gateway, LimitKind::StreamsPerAddress), 1);
+    drop((first, second));
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn sender_over_its_rate_is_not_read_and_loses_nothing() {
     let gateway = TestGateway::configured(|config| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::pairs::connect;
 use common::ws::{BINARY, Got, Ws, frame, request};
-use common::{TestGateway, hex, soon, tls_files};
+use common::{TestGateway, eventually, hex, soon, tls_files};
 use sigver::config::EnabledTransports;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -199,6 +199,23 @@ async fn tls_serves_the_same() {
     let rest = String::from_utf8_lossy(&rest);
     assert!(rest.starts_with("HTTP/1.1 400 ") && rest.contains("plain text to a port of TLS"), "{rest}");
     connect_and_be_first(Ws::open(tls(&gateway).await, "/k").await).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn record_of_tls_without_its_end_is_charged() {
+    let gateway = secure().await;
+    let memory = &gateway.status.shared.memory;
+    let mut stream = tls(&gateway).await;
+    stream.write_all(request("/k").as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 12]).await.unwrap();
+    eventually("no charge", || memory.used() == 0).await;
+    // Of the greatest length, and nearly all of it.
+    let record = [&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat();
+    stream.get_mut().0.write_all(&record).await.unwrap();
+    eventually("the charge", || memory.used() > record.len()).await;
+    drop(stream);
+    eventually("no charge", || memory.used() == 0).await;
     gateway.stop().await;
 }
 

@@ -37,6 +37,7 @@ async fn log_of(served: Served) -> String {
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03";
 const PROXY: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x02";
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
@@ -48,6 +49,7 @@ async fn client_of_another_protocol_learns_why_and_is_logged() {
     for (args, sent, cause) in [
         (&plain, CLIENT_HELLO, "TLS to a port of plain text"),
         (&plain, PROXY, "a PROXY protocol header, which this port does not expect"),
+        (&plain, HTTP2, "HTTP/2, which this server does not speak"),
         (&plain, PROXY_V2, "a PROXY protocol header, which this port does not expect"),
         (&tls, GET, "plain text to a port of TLS"),
         (&tls, PROXY, "a PROXY protocol header, which this port does not expect"),
@@ -56,8 +58,9 @@ async fn client_of_another_protocol_learns_why_and_is_logged() {
         let served = Served::start(args).await;
         for _ in 0..5 {
             let answer = exchange(&served, sent).await;
-            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{cause}: {answer}");
-            assert!(answer.contains(&format!("\r\n\r\n400 Bad Request: {cause}; ")), "{answer}");
+            let status = if sent == HTTP2 { "505 HTTP Version Not Supported" } else { "400 Bad Request" };
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{cause}: {answer}");
+            assert!(answer.contains(&format!("\r\n\r\n{status}: {cause}; ")), "{answer}");
         }
         let log = log_of(served).await;
         let lines =

@@ -14,10 +14,14 @@ const MIN_PURGED: usize = 1024;
 /// Maximum number of addresses that are kept for their rate alone.
 const MAX_IDLE: usize = 65_536;
 
+/// The addresses by which clients of IPv4 come through a NAT64, `64:ff9b::/96` (RFC 6052), without the last
+/// 32 bits, which are the address of IPv4.
+const NAT64: u128 = 0x0064_ff9b << 96;
+
 /// The part of an address that is counted: an IPv4 address, or the network of an IPv6 address, of which one
 /// client usually has all addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum ClientNetwork {
+pub(crate) enum ClientNetwork {
     V4(u32),
     V6(u64),
 }
@@ -26,6 +30,9 @@ impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => ClientNetwork::V4(address.to_bits()),
+            IpAddr::V6(address) if address.to_bits() & !u128::from(u32::MAX) == NAT64 => {
+                ClientNetwork::V4(address.to_bits() as u32)
+            }
             IpAddr::V6(address) => ClientNetwork::V6((address.to_bits() >> 64) as u64),
         }
     }
@@ -201,6 +208,11 @@ mod tests {
     fn ipv6_addresses_count_by_network() {
         assert_eq!(network("2001:db8:0:1::1"), network("2001:db8:0:1:ffff:ffff:ffff:ffff"));
         assert_ne!(network("2001:db8:0:1::1"), network("2001:db8:0:2::1"));
+        // Clients of IPv4 behind a NAT64 are not one client, and each is the one that comes without it.
+        assert_eq!(network("64:ff9b::192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("64:ff9b::192.0.2.1"), network("64:ff9b::192.0.2.2"));
+        assert_eq!(network("64:ff9b:0:0:0:1::"), network("64:ff9b::1:0:0:0"));
+        assert_eq!(network("64:ff9b:1::1"), network("64:ff9b:1::2"));
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
         assert_ne!(network("::"), network("0.0.0.0"));

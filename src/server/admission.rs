@@ -13,7 +13,7 @@ use super::address_table::{AddressLimits, AddressTable, ClientNetwork};
 use super::clock;
 use super::conn::ClientEndpoint;
 use super::fd_limit;
-use super::memory::MemoryBudget;
+use super::memory::{CONNECTION, EVENT_STREAM, MemoryBudget};
 use super::telemetry::{LimitKind, Telemetry};
 use crate::config::ServerLimits;
 
@@ -140,6 +140,7 @@ impl Admission {
     }
 
     fn try_admit(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
+        self.memory.note_growth(CONNECTION);
         if self.memory.refuses_clients() {
             return Err(LimitKind::Memory);
         }
@@ -157,8 +158,18 @@ impl Admission {
 
     /// Admits an event stream, or counts and returns the limit that it would exceed.
     pub(crate) fn admit_stream(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
+        if self.memory.refuses_clients() {
+            self.telemetry.count_limit(LimitKind::Memory);
+            return Err(LimitKind::Memory);
+        }
+        self.admit_sending(endpoint)
+    }
+
+    /// Admits the response to a client of an event stream that sends, which is held open like a stream; or
+    /// counts and returns the limit that it would exceed.
+    pub(crate) fn admit_sending(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
+        self.memory.note_growth(EVENT_STREAM);
         let admitted = match self.counted_by_address(endpoint) {
-            _ if self.memory.refuses_clients() => Err(LimitKind::Memory),
             None => Ok(StreamPermit { address: None, is_connection: false }),
             Some((addresses, network)) => {
                 let is_connection = endpoint.behind_proxy;

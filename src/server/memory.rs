@@ -4,8 +4,9 @@
 //! requests, parts of messages, and queues. Small queues are not counted, so that the relay of a message does
 //! not touch the count.
 //!
-//! The memory of the process has a limit as well, and more causes. Both are looked at several times a second:
-//! near a limit no new clients are admitted, and nearer to it those that hold most are closed.
+//! The memory of the process has a limit as well, and more causes. Both are looked at several times a second,
+//! and more often while much is added: near a limit no new clients are admitted, and nearer to it those that
+//! hold most are closed, and no client may hold more than before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,9 +21,16 @@ use crate::config::ServerLimits;
 /// Limit of what is held for clients where the memory of the system is not known, in bytes.
 const DEFAULT_BUFFERED: usize = 256 << 20;
 
-/// Time between two looks at the memory. What clients make the server hold in that time is far less than the
-/// rest of the limit.
+/// Longest time between two looks at the memory.
 pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Share of the limit of the process, as a divisor, after whose growth the memory is looked at again.
+const GROWTH_STEPS: u64 = 64;
+
+/// Number of bytes that a new connection takes.
+pub(crate) const CONNECTION: usize = 2 << 10;
+/// Number of bytes that an event stream takes beside its connection.
+pub(crate) const EVENT_STREAM: usize = 8 << 10;
 
 /// Share of a limit, in sixteenths, from which on no new clients are admitted.
 const REFUSE_FROM: u64 = 14;
@@ -37,6 +45,8 @@ const BEFORE_UPGRADE: usize = 12;
 const FIRST_SHED: usize = 4 << 20;
 /// Number of bytes that a client may hold in any case: more than clients that read need.
 const LAST_SHED: usize = 64 << 10;
+/// Number of bytes up to which a client may hold more even while the memory of the process is used up.
+const SMALL_CHARGE: usize = 4 << 10;
 
 /// The count of the memory that is held for clients, in bytes.
 #[derive(Debug)]
@@ -46,6 +56,10 @@ pub struct MemoryBudget {
     /// Limit of the memory of the process, if it is known.
     process_limit: Option<u64>,
     refuses_clients: AtomicBool,
+    /// True while no client may hold more, as the memory of the process is almost used up.
+    is_process_full: AtomicBool,
+    /// Number of bytes that were added since the last look.
+    grown: AtomicUsize,
     /// Notified while connections are closed that have no upgrade yet.
     shed_before_upgrade: Notify,
     /// Clients that hold more are closed.
@@ -76,6 +90,8 @@ impl MemoryBudget {
             limit,
             process_limit,
             refuses_clients: AtomicBool::new(false),
+            is_process_full: AtomicBool::new(false),
+            grown: AtomicUsize::new(0),
             shed_before_upgrade: Notify::new(),
             shed_above: AtomicUsize::new(usize::MAX),
         })
@@ -102,13 +118,8 @@ impl MemoryBudget {
     }
 
     fn look_at(&self, resident: Option<u64>) -> bool {
-        let process = resident.zip(self.process_limit);
-        let held = (self.used() as u64, self.limit as u64);
-        let reached = |sixteenths| {
-            process.into_iter().chain([held]).any(|(used, limit)| used >= limit / 16 * sixteenths)
-        };
-        self.refuses_clients.store(reached(REFUSE_FROM), Ordering::Relaxed);
-        let sheds = reached(SHED_FROM);
+        self.update_refusals(resident);
+        let sheds = self.has_reached(resident, SHED_FROM);
         let shed_above = match self.shed_above.load(Ordering::Relaxed) {
             _ if !sheds => usize::MAX,
             usize::MAX => FIRST_SHED,
@@ -119,6 +130,31 @@ impl MemoryBudget {
             self.shed_before_upgrade.notify_waiters();
         }
         sheds
+    }
+
+    /// Decides what is refused from now on.
+    fn update_refusals(&self, resident: Option<u64>) {
+        self.grown.store(0, Ordering::Relaxed);
+        self.refuses_clients.store(self.has_reached(resident, REFUSE_FROM), Ordering::Relaxed);
+        let process = resident.zip(self.process_limit);
+        let is_process_full = process.is_some_and(|process| reaches(process, SHED_FROM));
+        self.is_process_full.store(is_process_full, Ordering::Relaxed);
+    }
+
+    /// Returns true if the process, or what is held for clients, has reached a share of its limit.
+    fn has_reached(&self, resident: Option<u64>, sixteenths: u64) -> bool {
+        let held = (self.used() as u64, self.limit as u64);
+        resident.zip(self.process_limit).into_iter().chain([held]).any(|memory| reaches(memory, sixteenths))
+    }
+
+    /// Notes that the process is about to take more memory. Looks at it if it has grown much since the last
+    /// look: a crowd of clients takes more within [`MEMORY_INTERVAL`] than is left.
+    pub(crate) fn note_growth(&self, bytes: usize) {
+        let Some(limit) = self.process_limit else { return };
+        let grown = self.grown.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if grown as u64 >= limit / GROWTH_STEPS {
+            self.update_refusals(system_memory::resident());
+        }
     }
 
     /// Completes when a connection without an upgrade is to be closed.
@@ -158,6 +194,11 @@ impl MemoryBudget {
     }
 }
 
+/// Returns true if `used` is at least a share of `limit`.
+fn reaches((used, limit): (u64, u64), sixteenths: u64) -> bool {
+    used >= limit / 16 * sixteenths
+}
+
 /// A part of a [`MemoryBudget`], which is given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryCharge {
@@ -174,7 +215,7 @@ impl MemoryCharge {
     /// Changes the charge to `bytes`. A charge that cannot grow stays as it is.
     ///
     /// # Errors
-    /// The charge would grow beyond the limit of its budget.
+    /// The charge would grow beyond the limit of its budget, or the memory of the process is used up.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         self.resize_within(self.budget.limit, bytes)
     }
@@ -194,8 +235,12 @@ impl MemoryCharge {
             used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         } else {
             let more = bytes - self.bytes;
+            if bytes > SMALL_CHARGE && self.budget.is_process_full.load(Ordering::Relaxed) {
+                return Err(BudgetExhausted);
+            }
             let grow = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
             used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).map_err(|_| BudgetExhausted)?;
+            self.budget.note_growth(more);
         }
         self.bytes = bytes;
         Ok(())
@@ -245,6 +290,29 @@ mod tests {
         }
         assert_eq!(state(1400), (true, false, [false; 3]));
         assert_eq!(state(0), (false, false, [false; 3]));
+    }
+
+    #[test]
+    fn no_client_may_hold_more_while_the_process_is_almost_at_its_limit() {
+        let budget = MemoryBudget::with_limits(1 << 30, Some(1600));
+        let (mut before, mut small) = (budget.empty_charge(), budget.empty_charge());
+        before.resize(2 * SMALL_CHARGE).unwrap();
+        budget.look_at(Some(1500));
+        assert_eq!(before.resize(2 * SMALL_CHARGE + 1), Err(BudgetExhausted));
+        assert_eq!((before.resize(2 * SMALL_CHARGE), small.resize(SMALL_CHARGE)), (Ok(()), Ok(())));
+        budget.look_at(Some(1400));
+        assert_eq!(before.resize(3 * SMALL_CHARGE), Ok(()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_looked_at_when_it_has_grown() {
+        // Less than the test takes, which is known only after a look.
+        let budget = MemoryBudget::with_limits(usize::MAX, Some(64 << 10));
+        budget.note_growth(1000);
+        assert!(!budget.refuses_clients());
+        let charge = budget.charge_before_upgrade(100);
+        assert!(budget.refuses_clients() && charge.is_ok() && budget.charge_before_upgrade(1).is_err());
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub enum RefusalCause {
     TlsHandshake,
     /// A TLS handshake or a request that did not arrive in time.
     Timeout,
+    /// The beginning of HTTP/2, which is not served.
+    Http2,
     /// Bytes that are no HTTP request, or one that is too long.
     InvalidHttp,
     /// A request with a response of status 4xx.
@@ -77,6 +79,7 @@ impl RefusalCause {
             RefusalCause::InvalidClientCertificate => "invalid_client_certificate",
             RefusalCause::TlsHandshake => "tls_handshake",
             RefusalCause::Timeout => "timeout",
+            RefusalCause::Http2 => "http2",
             RefusalCause::InvalidHttp => "invalid_http",
             RefusalCause::Request => "request",
         }
@@ -101,6 +104,7 @@ impl RefusalCause {
             RefusalCause::InvalidClientCertificate => "a certificate of the client that is not valid here",
             RefusalCause::TlsHandshake => "the TLS handshake failed",
             RefusalCause::Timeout => "no TLS handshake or request in time",
+            RefusalCause::Http2 => "HTTP/2, which this server does not speak",
             RefusalCause::InvalidHttp => "not an HTTP request, or too long",
             RefusalCause::Request => "a request that this server does not grant",
         }
@@ -115,7 +119,8 @@ impl RefusalCause {
             | RefusalCause::InvalidProxyHeader
             | RefusalCause::AuthUnavailable
             | RefusalCause::TlsOnPlainPort
-            | RefusalCause::HttpOnTlsPort => true,
+            | RefusalCause::HttpOnTlsPort
+            | RefusalCause::Http2 => true,
             RefusalCause::TlsHandshake
             | RefusalCause::MissingClientCertificate
             | RefusalCause::InvalidClientCertificate

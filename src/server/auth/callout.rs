@@ -1,8 +1,9 @@
 //! A program of the operator that decides about tokens, asked by HTTP; its answers are kept for a while.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,10 +28,13 @@ use super::grant::Grant;
 use super::jwt::texts;
 use super::token_file::{TokenDigest, token_digest};
 use super::{AuthFileError, AuthRefusal};
+use crate::server::address_table::ClientNetwork;
 use crate::server::clock;
 
 /// Most questions at the same time; others wait, within the timeout.
 const MAX_QUESTIONS: usize = 64;
+/// Most questions for clients of one address at the same time: others are asked for meanwhile.
+const MAX_QUESTIONS_PER_ADDRESS: usize = MAX_QUESTIONS / 2;
 /// Most answers that are kept.
 const MAX_CACHED: usize = 10_000;
 /// Longest answer, in bytes.
@@ -47,6 +51,7 @@ pub(super) struct Callout {
     timeout: Duration,
     cached_for: Duration,
     questions: Semaphore,
+    by_address: AddressTurns,
     cache: Mutex<AnswerCache>,
 }
 
@@ -106,17 +111,23 @@ impl Callout {
             timeout,
             cached_for,
             questions: Semaphore::new(MAX_QUESTIONS),
+            by_address: AddressTurns::default(),
             cache: Mutex::default(),
         })
     }
 
-    /// Returns the rights of a token: those of an earlier answer, or asks for them.
-    pub(super) async fn check(&self, token: &str) -> Result<Grant, AuthRefusal> {
+    /// Returns the rights of a token: those of an earlier answer, or asks for them. The client comes from
+    /// `network`, if that is known.
+    pub(super) async fn check(
+        &self,
+        token: &str,
+        network: Option<ClientNetwork>,
+    ) -> Result<Grant, AuthRefusal> {
         let digest = token_digest(token);
         if let Some(answer) = self.cache.lock().get(&digest, clock::now()) {
             return answer;
         }
-        let answer = match tokio::time::timeout(self.timeout, self.ask(token)).await {
+        let answer = match tokio::time::timeout(self.timeout, self.ask(token, network)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(self.unavailable(&error)),
             Err(_) => return Err(self.unavailable(&CalloutError::Timeout)),
@@ -132,7 +143,16 @@ impl Callout {
         AuthRefusal::Unavailable
     }
 
-    async fn ask(&self, token: &str) -> Result<Result<Grant, AuthRefusal>, CalloutError> {
+    async fn ask(
+        &self,
+        token: &str,
+        network: Option<ClientNetwork>,
+    ) -> Result<Result<Grant, AuthRefusal>, CalloutError> {
+        let turns = network.map(|network| self.by_address.of(network));
+        let _turn = match &turns {
+            Some(turns) => Some(turns.acquire().await.map_err(|_| CalloutError::Timeout)?),
+            None => None,
+        };
         // Never closed.
         let _permit = self.questions.acquire().await.map_err(|_| CalloutError::Timeout)?;
         let stream =
@@ -172,6 +192,25 @@ impl Callout {
             // The end of the connection, at which the answer is complete or fails.
             _ = connection => exchange.await,
         }
+    }
+}
+
+/// The questions of each address, which take turns.
+#[derive(Default)]
+struct AddressTurns(Mutex<HashMap<ClientNetwork, Weak<Semaphore>>>);
+
+impl AddressTurns {
+    /// Returns the turns of an address, which are forgotten when no question has them any more.
+    fn of(&self, network: ClientNetwork) -> Arc<Semaphore> {
+        let mut known = self.0.lock();
+        if let Some(turns) = known.get(&network).and_then(Weak::upgrade) {
+            return turns;
+        }
+        // Questions are few, and each has one entry at most.
+        known.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(Semaphore::new(MAX_QUESTIONS_PER_ADDRESS));
+        known.insert(network, Arc::downgrade(&turns));
+        turns
     }
 }
 
@@ -269,6 +308,22 @@ mod tests {
         let off = token_digest("x");
         cache.insert(off, answer, now, Duration::ZERO);
         assert_eq!(cache.get(&off, now), None);
+    }
+
+    #[test]
+    fn address_has_half_of_the_questions_and_is_forgotten() {
+        let turns = AddressTurns::default();
+        let networks = ["192.0.2.1", "192.0.2.2", "2001:db8::1"];
+        let [one, other, third] =
+            networks.map(|address| ClientNetwork::from(address.parse::<std::net::IpAddr>().unwrap()));
+        let of_one = turns.of(one);
+        let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&of_one).try_acquire_owned().ok()).collect();
+        assert_eq!(held.len(), MAX_QUESTIONS / 2);
+        assert!(turns.of(one).try_acquire().is_err() && turns.of(other).try_acquire().is_ok());
+        drop((held, of_one));
+        turns.of(third);
+        assert_eq!(turns.0.lock().len(), 1);
+        assert!(turns.of(one).try_acquire().is_ok());
     }
 
     #[test]

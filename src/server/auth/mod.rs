@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::config::redact::displayed_path;
 use crate::config::{AuthConfig, AuthMethod};
+use crate::server::address_table::ClientNetwork;
 use crate::server::refusals::RefusalCause;
 use crate::server::regular_file;
 use callout::Callout;
@@ -205,8 +206,12 @@ impl Authenticator {
         *self.verifier.lock() = Arc::new(verifier);
     }
 
-    /// Returns the rights of the client with this token.
-    pub(crate) async fn check(&self, token: Option<&RequestToken>) -> Result<Grant, AuthRefusal> {
+    /// Returns the rights of the client with this token, who comes from `network`.
+    pub(crate) async fn check(
+        &self,
+        token: Option<&RequestToken>,
+        network: Option<ClientNetwork>,
+    ) -> Result<Grant, AuthRefusal> {
         let token = token.ok_or(AuthRefusal::NoToken)?.as_str();
         let verifier = Arc::clone(&self.verifier.lock());
         match &verifier.0 {
@@ -219,7 +224,7 @@ impl Authenticator {
                 }
                 checked
             }
-            VerifierKind::Callout(callout) => callout.check(token).await,
+            VerifierKind::Callout(callout) => callout.check(token, network).await,
         }
     }
 }

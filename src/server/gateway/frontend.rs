@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -27,7 +26,7 @@ use crate::server::refusals::RefusalCause;
 use crate::server::reload::ReloadableTime;
 use crate::server::signaller::{PipeStop, PipeStream};
 use crate::server::telemetry::LimitKind;
-use crate::server::tls::{ReloadableTls, handshake_failure};
+use crate::server::tls::{ChargedStream, CountedStream, ReloadableTls, handshake_failure};
 use crate::server::transport::TransportKind;
 use crate::server::transport::ws::Socket;
 
@@ -78,7 +77,7 @@ type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
 
 /// Beginning of a connection to a port of TLS.
 enum TlsStart {
-    Open(Box<TlsStream<TcpStream>>),
+    Open(Box<ChargedStream<TcpStream>>),
     /// It is not TLS. True if it is a request of `sigver healthcheck`.
     Refused(TcpStream, RefusalCause, bool),
     /// It ended before its first byte.
@@ -265,7 +264,9 @@ impl Frontend {
                 self.shared.telemetry.count_limit(LimitKind::Memory);
                 return Err(io::ErrorKind::OutOfMemory.into());
             };
-            acceptor.accept(stream).await.map(|stream| TlsStart::Open(Box::new(stream)))
+            let stream = acceptor.accept(CountedStream::new(stream)).await?;
+            let charged = ChargedStream::new(stream, &self.shared.memory, &self.shared.telemetry);
+            io::Result::Ok(TlsStart::Open(Box::new(charged)))
         };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(self.tls_timeout.get(), handshake) => handshake,

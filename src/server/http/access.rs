@@ -15,6 +15,7 @@ use crate::config::{AccessConfig, AllowedOrigins, TrustedProxies};
 use crate::protocol::detect::Policy;
 use crate::protocol::model::RoomKey;
 use crate::protocol::signaller::handle::Endpoint;
+use crate::server::address_table::ClientNetwork;
 use crate::server::admission::{Admission, ConnectionPermit};
 use crate::server::auth::{AuthRefusal, Authenticator, Grant, RequestToken, take_token};
 use crate::server::conn::{ClientEndpoint, Shared};
@@ -100,9 +101,10 @@ impl AccessControl {
         path: &str,
         relayed: Option<&Endpoint>,
         headers: &HeaderMap,
+        client: ClientEndpoint,
     ) -> Result<Option<Box<Grant>>, Refused> {
         let Some(auth) = &self.auth else { return Ok(None) };
-        let granted = auth.check(token).await.and_then(|grant| {
+        let granted = auth.check(token, client.remote.map(ClientNetwork::from)).await.and_then(|grant| {
             let allowed = match (relayed, path.strip_prefix('/').unwrap_or(path)) {
                 (Some(endpoint), _) => grant.allows(endpoint.handle().as_str()),
                 // The key comes in a message.

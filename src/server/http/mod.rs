@@ -173,8 +173,8 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     alive: TaskTrackerToken,
 ) -> Option<Upgraded<S>> {
     let streams = StreamLifecycle { ended: Arc::default(), started: Arc::default(), alive };
-    if let Some(cause) = misdirected::detect_on_plain_port(&stream.prefetched) {
-        routes.refuse(cause, endpoint, Some(StatusCode::BAD_REQUEST.as_u16()));
+    if let Some(cause) = misdirected::detect_before_http(&stream.prefetched) {
+        routes.refuse(cause, endpoint, Some(misdirected::status(cause).as_u16()));
         misdirected::reject(stream.stream, cause).await;
         return None;
     }
@@ -363,7 +363,7 @@ impl HttpService {
         let Some(access) = &self.routes.access else { return Ok(None) };
         let signaller = self.routes.signaller.as_ref();
         let relayed = signaller.and_then(|signaller| relayed(signaller, request));
-        access.authenticate(token, request.uri().path(), relayed.as_ref(), request.headers()).await
+        access.authenticate(token, request.uri().path(), relayed.as_ref(), request.headers(), client).await
     }
 
     /// Counts a response that refuses what was asked for.
@@ -433,7 +433,7 @@ impl HttpService {
                     return events.open(variant, first, headers, client, &self.streams);
                 }
                 SseRoute::Send(sender, message) => {
-                    return events.deliver_get(sender, message, headers, &self.streams).await;
+                    return events.deliver_get(sender, message, headers, client, &self.streams).await;
                 }
                 SseRoute::Post => {
                     self.posted.store(true, Ordering::Relaxed);

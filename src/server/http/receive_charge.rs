@@ -17,6 +17,9 @@ const SMALL_REQUEST: usize = 2 * FIRST_BUFFER;
 /// Number of bytes that a connection takes at most: the buffer that holds a head, the longer one that it was
 /// copied to as it grew, and the one that is read into while the head is looked at.
 const LARGE_REQUEST: usize = 3 * MAX_HEAD;
+/// Number of bytes that a request with a body takes while that is received, beside the body and what its
+/// connection takes: the states of the handlers, and what is left of its head.
+pub(super) const REQUEST_WITH_BODY: usize = 20 * 1024;
 /// Number of bytes that a header takes beside its text, at most.
 const HEADER: usize = 160;
 

@@ -13,6 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::body::ResponseBody;
 #[cfg(feature = "cluster")]
 use super::other_nodes;
+use super::receive_charge::REQUEST_WITH_BODY;
 use super::sse_registry::{Congested, SseRegistry, StreamId};
 use super::{StreamLifecycle, cors, upgrade};
 use crate::config::EnabledTransports;
@@ -24,7 +25,7 @@ use crate::protocol::dialect::sse::{
 use crate::protocol::frame::Message;
 #[cfg(feature = "cluster")]
 use crate::server::cluster::NodeServices;
-use crate::server::conn::{self, AdmittedClient, Shared};
+use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
@@ -149,10 +150,7 @@ impl SseService {
         };
         let permit = match self.shared.admission.admit_stream(client.endpoint) {
             Ok(permit) => permit,
-            Err(kind) if kind.is_of_address() => {
-                return retry_later(StatusCode::TOO_MANY_REQUESTS, headers);
-            }
-            Err(_) => return retry_later(StatusCode::SERVICE_UNAVAILABLE, headers),
+            Err(kind) => return limited(kind, headers),
         };
         let Some((registration, id, sender, inbox)) = self.registry.register(variant) else {
             return cors::empty(StatusCode::SERVICE_UNAVAILABLE, headers);
@@ -179,14 +177,20 @@ impl SseService {
         cors::event_stream(receiver, headers)
     }
 
-    /// Delivers a message that was sent by GET, and returns the response.
+    /// Delivers a message that was sent by GET, and returns the response, which counts as an event stream of
+    /// the client's address: it is one, though a short one.
     pub(super) async fn deliver_get(
         &self,
         sender: SseSender,
         message: Message,
         headers: &HeaderMap,
+        client: ClientEndpoint,
         streams: &StreamLifecycle,
     ) -> Response<ResponseBody> {
+        let permit = match self.shared.admission.admit_sending(client) {
+            Ok(permit) => permit,
+            Err(kind) => return limited(kind, headers),
+        };
         if let SseSender::Id(id) = sender
             && self.deliver((SseVariant::V8_1, id), message.into()).await.is_err()
         {
@@ -203,7 +207,7 @@ impl SseService {
                 () = shared.shutdown.closing() => {}
             }
             drop(body);
-            drop(alive);
+            drop((alive, permit));
         });
         cors::event_stream(receiver, headers)
     }
@@ -291,6 +295,8 @@ enum PostError {
 /// Receives a body, which is charged as it grows.
 async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, PostError> {
     let mut received = BytesMut::new();
+    let exhausted = |BudgetExhausted| PostError::Limit(LimitKind::Memory);
+    charge.resize(REQUEST_WITH_BODY).map_err(exhausted)?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
             true => PostError::Limit(LimitKind::MessageSize),
@@ -298,14 +304,22 @@ async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) ->
         })?;
         if let Ok(data) = frame.into_data() {
             received.extend_from_slice(&data);
-            let charged = charge.resize(received.capacity());
-            charged.map_err(|BudgetExhausted| PostError::Limit(LimitKind::Memory))?;
+            charge.resize(REQUEST_WITH_BODY + received.capacity()).map_err(exhausted)?;
         }
     }
+    charge.resize(received.capacity()).map_err(exhausted)?;
     Ok(received.freeze())
 }
 
-/// Returns the response to a client that is refused because of a limit.
+/// Returns the response to a client that is refused because of a limit of connections.
+fn limited(kind: LimitKind, headers: &HeaderMap) -> Response<ResponseBody> {
+    match kind.is_of_address() {
+        true => retry_later(StatusCode::TOO_MANY_REQUESTS, headers),
+        false => retry_later(StatusCode::SERVICE_UNAVAILABLE, headers),
+    }
+}
+
+/// Returns the response to a client that is to ask again a second later.
 fn retry_later(status: StatusCode, headers: &HeaderMap) -> Response<ResponseBody> {
     let mut response = cors::empty(status, headers);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,6 +1,7 @@
 //! TLS: reads and checks the PEM files, and sets up `rustls`.
 
 mod certificate;
+mod charged_stream;
 mod client_auth;
 mod pem;
 mod reloadable;
@@ -19,6 +20,7 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
 use self::certificate::CertificateFacts;
+pub(crate) use self::charged_stream::{ChargedStream, CountedStream};
 pub(crate) use self::client_auth::handshake_failure;
 use self::pem::PemError;
 use self::pem::Section;

@@ -84,6 +84,8 @@ pub(crate) enum Attack {
     Keys,
     /// Many connections begin a TLS handshake, and others make whole ones; the innocents have TLS, too
     HalfHandshakes,
+    /// Many WebSockets over TLS send a record without its end; the innocents have TLS, too
+    PartialRecords,
     /// Connections send messages to guessed ids of links and event streams
     GuessedIds,
     /// Connections open the key of another client, and try to replace a member (--replace-members off)
@@ -360,6 +362,10 @@ impl Attack {
             Attack::HalfHandshakes => {
                 let connector = target.tls.as_ref().context("a server without TLS")?;
                 tls::start(target, connector, ends).await?;
+            }
+            Attack::PartialRecords => {
+                let connector = target.tls.as_ref().context("a server without TLS")?;
+                tls::begin_records(target, connector, ends).await;
             }
             _ => self.start_crowd(target, ends).await?,
         }

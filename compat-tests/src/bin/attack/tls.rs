@@ -1,18 +1,21 @@
-//! TLS for a server under attack: its certificate, clients of it, and handshakes that never end.
+//! TLS for a server under attack: its certificate, clients of it, and handshakes and records that never end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use compat_tests::tls::connector;
+use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::attacks::{Ends, Target, spawn};
+use crate::ws::upgrade_request;
 
 /// The certificate of the server and its key, in PEM, and what connects to it.
 pub(crate) struct Certificate {
@@ -84,4 +87,42 @@ pub(crate) async fn start(target: &Target, connector: &TlsConnector, ends: &mut 
         });
     }
     Ok(())
+}
+
+/// Most handshakes of the attackers at the same time.
+const HANDSHAKES: usize = 16;
+
+/// Opens WebSockets, and then has all of them begin a record of the greatest length that does not end. Those
+/// that are refused are not replaced.
+pub(crate) async fn begin_records(target: &Target, connector: &TlsConnector, ends: &mut Ends) {
+    let record = [&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat();
+    let open = stream::iter(0..target.crowd).map(|_| open_websocket(target.server, connector));
+    let open: Vec<_> = open.buffer_unordered(HANDSHAKES).collect().await;
+    for opened in open {
+        let (record, target) = (record.clone(), target.clone());
+        spawn(ends, async move {
+            let Ok(mut opened) = opened else { return Ok("no WebSocket".to_owned()) };
+            let below = opened.get_mut().0;
+            let mut buffer = [0; 4096];
+            if below.write_all(&record).await.is_err() {
+                return Ok("disconnected".to_owned());
+            }
+            while !target.stopped() {
+                match timeout(Duration::from_millis(100), below.read(&mut buffer)).await {
+                    Ok(Ok(1..)) | Err(_) => {}
+                    Ok(_) => return Ok("disconnected".to_owned()),
+                }
+            }
+            Ok("nothing".to_owned())
+        });
+    }
+}
+
+async fn open_websocket(server: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+    let mut stream = connector.connect(name()?, TcpStream::connect(server).await?).await?;
+    stream.write_all(upgrade_request("/record").as_bytes()).await?;
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).await?;
+    ensure!(response == *b"HTTP/1.1 101", "no WebSocket");
+    Ok(stream)
 }

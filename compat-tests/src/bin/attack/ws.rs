@@ -28,11 +28,7 @@ impl Ws {
         socket.set_recv_buffer_size(16 * 1024)?;
         let mut stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(upgrade_request(path).as_bytes()).await?;
         let mut ws = Ws { stream, received: BytesMut::new() };
         loop {
             if let Some(end) = ws.received.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -99,6 +95,14 @@ impl Ws {
             _ => Received::Other,
         })
     }
+}
+
+/// Returns a request for a WebSocket.
+pub(crate) fn upgrade_request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
 }
 
 /// Returns a masked frame with any first byte.

@@ -15,6 +15,10 @@ use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomR
 use crate::server::clock;
 use crate::server::memory::MemoryBudget;
 
+/// Time for which a client is not read while the place of its room is unknown. The engine answers long before
+/// that, so that the order of what the client sends and receives is that of one process.
+const PLACE_READ_DELAY: Duration = Duration::from_millis(500);
+
 /// Bytes of commands that are put off while a client is read. It is not read any more when there are more.
 const MAX_DEFERRED: usize = 64 * 1024;
 
@@ -31,6 +35,8 @@ pub(super) struct Waiting {
     entry: Option<Command>,
     /// Number of times that the room was not where it should be.
     misplaced: u8,
+    /// Time from which on the client is read though the place of its room is unknown, until it has come.
+    read_from: Option<Instant>,
     deadline: Instant,
     deferred: VecDeque<(Option<RoomKey>, Command)>,
     deferred_bytes: usize,
@@ -38,19 +44,35 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn new(asked: Option<(Arc<RoomCell>, bool)>, timeout: Duration) -> Self {
-        let deadline = clock::now() + timeout;
-        Waiting { asked, entry: None, misplaced: 0, deadline, deferred: VecDeque::new(), deferred_bytes: 0 }
+        let now = clock::now();
+        Waiting {
+            read_from: asked.is_none().then(|| now + PLACE_READ_DELAY),
+            asked,
+            entry: None,
+            misplaced: 0,
+            deadline: now + timeout,
+            deferred: VecDeque::new(),
+            deferred_bytes: 0,
+        }
     }
 
-    /// Returns true if the client must not be read. A client is read while the place of its room is unknown,
-    /// which can take seconds, as it may have to answer pings.
-    pub(super) fn is_paused(&self) -> bool {
-        self.asked.is_some() || self.deferred_bytes > MAX_DEFERRED
+    /// Returns true if the client must not be read at `now`. A client is read while the place of its room is
+    /// unknown for long, which can take seconds, as it may have to answer pings.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.asked.is_some()
+            || self.deferred_bytes > MAX_DEFERRED
+            || self.read_from.is_some_and(|read_from| now < read_from)
     }
 
-    /// Returns when the room counts as unreachable.
+    /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
     pub(super) fn deadline(&self) -> Instant {
-        self.deadline
+        self.read_from.unwrap_or(self.deadline)
+    }
+
+    /// Handles what is due at `now`. Returns true if the room counts as unreachable.
+    pub(super) fn on_timeout(&mut self, now: Instant) -> bool {
+        self.read_from.take_if(|read_from| *read_from <= now);
+        self.deadline <= now
     }
 
     /// Returns the room that has not answered.
@@ -192,7 +214,7 @@ impl Membership {
             uncommon.waiting = Some(waiting);
             return;
         }
-        let Waiting { asked, deadline, deferred, misplaced, .. } = *waiting;
+        let Waiting { asked, read_from, deadline, deferred, misplaced, .. } = *waiting;
         let was_located = asked.is_some();
         if let Some(((cell, keep_other_rooms), role)) = asked.zip(role.flatten()) {
             self.track(cell, Applied { role, room_is_empty: false }, keep_other_rooms);
@@ -203,6 +225,9 @@ impl Membership {
             // The place is still unknown: the time goes on.
             if waiting.asked.is_none() {
                 waiting.deadline = deadline;
+                if !was_located {
+                    waiting.read_from = read_from;
+                }
             }
             if !was_located {
                 waiting.misplaced = misplaced;

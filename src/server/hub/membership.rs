@@ -414,7 +414,7 @@ impl Membership {
         let Some(uncommon) = &mut self.uncommon else { return false };
         let count = || self.hub.telemetry.count_limit(LimitKind::MessageRate);
         let over_rate = uncommon.rate.as_mut().is_some_and(|rate| rate.is_paused(now, count));
-        let over_rate = over_rate || uncommon.waiting.as_ref().is_some_and(|waiting| waiting.is_paused());
+        let over_rate = over_rate || uncommon.waiting.as_ref().is_some_and(|waiting| waiting.is_paused(now));
         let Some(pressure) = &mut uncommon.pressure else { return over_rate };
         match pressure.poll(now) {
             Reading::Free => {
@@ -443,7 +443,7 @@ impl Membership {
             rate.on_timeout(now);
         }
         let has_expired = uncommon.grant.as_ref().is_some_and(|(_, at)| at.is_some_and(|at| at <= now));
-        let is_lost = uncommon.waiting.as_ref().is_some_and(|waiting| waiting.deadline() <= now);
+        let is_lost = uncommon.waiting.as_mut().is_some_and(|waiting| waiting.on_timeout(now));
         if uncommon.pressure.as_ref().is_some_and(|pressure| pressure.on_timeout(now)) {
             self.end_pressure();
         }

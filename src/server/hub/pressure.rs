@@ -158,9 +158,10 @@ impl<'a> Deliveries<'a> {
     pub(super) fn deliver(&mut self, outbox: &Outbox, event: Event) {
         let is_undeliverable = matches!(event, Event::Undeliverable { .. });
         let (reader, admission) = outbox.enqueue(event, self.memory);
-        // The sender itself is running: it polls its queue before it waits again.
+        // The sender itself is running: it polls its queue before it waits again. One of another node is not:
+        // its reader is the link.
         if let Some(reader) = reader
-            && !outbox.is_same(self.sender)
+            && (!outbox.is_same(self.sender) || outbox.is_remote())
         {
             self.add_reader(reader);
         }

@@ -1,6 +1,6 @@
 //! Rooms at another node: a second hub, and a link without a network.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -246,13 +246,18 @@ fn client_is_not_read_until_the_room_has_answered() {
 }
 
 #[test]
-fn client_is_read_while_the_place_of_its_room_is_unknown() {
+fn client_is_read_while_the_place_of_its_room_is_unknown_for_long() {
     let (owner, edge) = TestOwner::new();
-    let now = Instant::now();
     owner.unknown.store(true, Ordering::Relaxed);
     let mut peer = peer(&edge);
     peer.membership.enter(&RoomKey::from("k"), join());
-    assert!(!peer.membership.is_paused(now));
+    let read_from = peer.membership.deadline().unwrap();
+    assert!(peer.membership.is_paused(read_from - Duration::from_millis(1)));
+    peer.outbox.notify();
+    turn(&mut peer);
+    assert_eq!(peer.membership.deadline(), Some(read_from), "looking again does not prolong the pause");
+    peer.membership.on_timeout(read_from);
+    assert!(!peer.membership.is_paused(read_from) && peer.membership.deadline() > Some(read_from));
     peer.membership.command(Command::BecomeMember);
     peer.outbox.notify();
     turn(&mut peer);
@@ -281,6 +286,8 @@ fn room_that_is_not_found_in_time_is_unreachable() {
     owner.unknown.store(true, Ordering::Relaxed);
     let mut peer = peer(&edge);
     peer.membership.enter(&RoomKey::from("k"), join());
+    let read_from = peer.membership.deadline().unwrap();
+    peer.membership.on_timeout(read_from);
     let deadline = peer.membership.deadline().unwrap();
     peer.membership.resume();
     assert_eq!(peer.membership.deadline(), Some(deadline), "looking again does not prolong the wait");
@@ -342,6 +349,42 @@ fn sender_is_held_while_a_queue_at_another_node_is_full() {
     outbox.relieve_remote();
     turn(&mut joiner);
     assert!(!joiner.membership.is_paused(now));
+}
+
+/// The reader of a queue at another node, whose link counts how often it is woken.
+#[derive(Debug)]
+struct CountingLink(Arc<CountingWaker>);
+
+#[derive(Debug, Default)]
+struct CountingWaker(AtomicUsize);
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl RemoteReader for CountingLink {
+    fn send(&self, _: &Event) -> Option<Waker> {
+        Some(Waker::from(Arc::clone(&self.0)))
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn notify(&self) {}
+
+    fn overflow(&self) {}
+}
+
+/// The task of a local peer polls its queue after its command; the writer of a link does not.
+#[test]
+fn link_is_woken_for_the_answer_to_its_own_peer() {
+    let (hub, wakes) = (Hub::new(), Arc::<CountingWaker>::default());
+    let mut guest = hub.register(Outbox::remote(Box::new(CountingLink(Arc::clone(&wakes))), &hub.memory));
+    guest.enter(&RoomKey::from("k"), join());
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "it is admitted");
 }
 
 #[test]

@@ -182,10 +182,9 @@ impl Gateway {
         #[cfg(feature = "cluster")]
         if let Some(settings) = node_settings {
             let address = settings.listen;
-            let node = ClusterNode::start(settings, &frontend.shared.hub, &frontend.shared.memory).await;
+            let node = frontend.join_cluster(settings).await;
             let node = node.map_err(|source| ClusterError::Listen { address, source })?;
             node.set_engine_loss(engine_loss);
-            frontend.shared.cluster.get_or_init(|| node);
         }
         Ok(Gateway {
             sockets,
@@ -208,20 +207,14 @@ impl Gateway {
         self
     }
 
-    /// Makes the gateway a node of a cluster, within the current Tokio runtime: its rooms are those of all
-    /// nodes. Pipes of signaller stay at one node.
+    /// Makes the gateway a node of a cluster, within the current Tokio runtime: its rooms, event streams and
+    /// handles of signaller are those of all nodes.
     ///
     /// # Errors
     /// The address for links cannot be listened on, or the system has no randomness.
     #[cfg(feature = "cluster")]
     pub async fn join_cluster(&self, settings: NodeSettings) -> io::Result<Arc<ClusterNode>> {
-        let shared = &self.frontend.shared;
-        let node = ClusterNode::start(settings, &shared.hub, &shared.memory).await?;
-        if let Some(events) = &self.frontend.routes.events {
-            node.set_services(events.for_other_nodes());
-        }
-        // The hub has the first one as well.
-        Ok(Arc::clone(shared.cluster.get_or_init(|| node)))
+        self.frontend.join_cluster(settings).await
     }
 
     /// Returns the addresses that the gateway listens on.

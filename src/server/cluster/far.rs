@@ -1,13 +1,15 @@
 //! The end of a link at the node that has connections, to a node that has rooms.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use indexmap::IndexSet;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::queue::LinkQueue;
 use super::wire::{EdgeMessage, LINK_SESSION, OwnerMessage};
@@ -28,7 +30,13 @@ const EVICTION_STEPS: u32 = 60;
 #[derive(Debug)]
 pub struct FarLink {
     pub(super) node: NodeId,
+    /// The address that was dialled.
+    pub(super) address: SocketAddr,
     pub(super) queue: LinkQueue,
+    /// Cancelled when the link has ended.
+    pub(super) ended: CancellationToken,
+    /// The version of the messages of the other node.
+    version: AtomicU16,
     memory: Arc<MemoryBudget>,
     sessions: Mutex<HashMap<u32, Arc<FarSession>>>,
     last_session: AtomicU32,
@@ -58,10 +66,13 @@ struct FarSession {
 }
 
 impl FarLink {
-    pub(super) fn new(node: NodeId, memory: &Arc<MemoryBudget>) -> Arc<Self> {
+    pub(super) fn new(node: NodeId, address: SocketAddr, memory: &Arc<MemoryBudget>) -> Arc<Self> {
         Arc::new(FarLink {
             node,
+            address,
             queue: LinkQueue::default(),
+            ended: CancellationToken::new(),
+            version: AtomicU16::new(0),
             memory: Arc::clone(memory),
             sessions: Mutex::default(),
             last_session: AtomicU32::new(LINK_SESSION),
@@ -72,6 +83,15 @@ impl FarLink {
     /// Returns the other node.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    pub(super) fn set_version(&self, version: u16) {
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// Returns the version of the messages of the other node.
+    pub(super) fn version(&self) -> u16 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Returns the number of connections in rooms of the other node.

@@ -10,19 +10,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::rustls::CommonState;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
+use tokio_util::sync::CancellationToken;
 
 use super::far::FarLink;
 use super::guest::GuestLink;
-use super::questions::{Answer, Question};
+use super::questions::{AcceptedCall, Answer, CallStream, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
-use super::wire::{EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, decode, invalid, split};
+use super::wire::{
+    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, append, decode,
+    invalid, split,
+};
 use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
 use crate::server::hub::Hub;
@@ -35,7 +40,12 @@ const PING_INTERVAL: Duration = Duration::from_millis(crate::protocol::cluster::
 /// Time without anything from the other node after which a link is cut.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most connections whose handshake is not finished.
-const MAX_HANDSHAKES: usize = 64;
+const MAX_HANDSHAKES: usize = 256;
+/// Most calls of this node whose handshake is not finished: some nodes at once must not exceed
+/// [`MAX_HANDSHAKES`] at another.
+const MAX_CALLS: usize = 32;
+/// Longest message of the first frame of a connection, in bytes.
+const MAX_FIRST: u32 = 1024;
 /// Smallest buffer for what is read.
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes of a message besides the payload.
@@ -64,6 +74,8 @@ pub trait LinkObserver: Debug + Send + Sync {
     fn asked(&self, question: Question) -> Answer;
     /// Another node has answered a question.
     fn answered(&self, node: NodeId, ticket: u32, yes: bool);
+    /// Accepts a call of another node, or returns `None`.
+    fn called(&self, call: Call) -> Option<AcceptedCall>;
 }
 
 /// The links of one node.
@@ -80,6 +92,7 @@ pub struct Links {
     ended: Mutex<HashSet<NodeId>>,
     /// Number of links that were cut.
     cuts: AtomicU64,
+    calls: Semaphore,
 }
 
 impl Links {
@@ -105,6 +118,7 @@ impl Links {
             guests: Mutex::default(),
             ended: Mutex::default(),
             cuts: AtomicU64::new(0),
+            calls: Semaphore::new(MAX_CALLS),
         }))
     }
 
@@ -157,16 +171,23 @@ impl Links {
                 let acceptor = TlsAcceptor::from(Arc::clone(&links.tls.server));
                 let handshake = async {
                     stream.set_nodelay(true)?;
-                    let stream = acceptor.accept(stream).await?;
+                    let mut stream = acceptor.accept(stream).await?;
                     let node = links.node_of(stream.get_ref().1)?;
-                    Ok((stream, node))
+                    let (session, first) = read_first(&mut stream).await?;
+                    if session == CALL_SESSION {
+                        links.accept_call(stream, decode(&first)?).await?;
+                        return Ok(None);
+                    }
+                    check_version(decode(&first)?)?;
+                    Ok(Some((stream, node)))
                 };
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out())) {
-                    Ok((stream, node)) => {
+                    Ok(Some((stream, node))) => {
                         drop(permit);
                         let (read, write) = tokio::io::split(stream);
                         links.serve(node, read, write).await;
                     }
+                    Ok(None) => {}
                     Err(error) => tracing::debug!(%error, "refused a link"),
                 }
             });
@@ -196,14 +217,10 @@ impl Links {
         let guests = Arc::new(GuestLink::new(&self.hub, &self.memory));
         self.guests.lock().push(Arc::clone(&guests));
         guests.queue.send(LINK_SESSION, &Hello { version: VERSION });
-        let mut greeted = false;
         let handle = |session, message: &[u8]| {
             if session != LINK_SESSION {
                 guests.handle(session, decode(message)?);
                 return Ok(());
-            }
-            if !std::mem::replace(&mut greeted, true) {
-                return check_version(decode(message)?);
             }
             match decode(message)? {
                 EdgeMessage::Ping { sent, generation, others } => {
@@ -242,19 +259,10 @@ impl Links {
     /// # Errors
     /// The node cannot be reached, or is another one, or the link was cut.
     pub async fn dial(&self, node: NodeId, address: SocketAddr) -> io::Result<()> {
-        let handshake = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let name = ServerName::try_from("node").map_err(invalid)?;
-            let stream = TlsConnector::from(Arc::clone(&self.tls.client)).connect(name, stream).await?;
-            match self.node_of(stream.get_ref().1)? {
-                other if other != node => Err(invalid("another node has its address")),
-                _ => Ok(stream),
-            }
-        };
-        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out()))?;
+        let stream = self.connect(node, address);
+        let stream = timeout(HANDSHAKE_TIMEOUT, stream).await.unwrap_or_else(|_| Err(timed_out()))?;
         let (read, write) = tokio::io::split(stream);
-        let link = FarLink::new(node, &self.memory);
+        let link = FarLink::new(node, address, &self.memory);
         link.queue.send(LINK_SESSION, &Hello { version: VERSION });
         let mut greeted = false;
         let handle = |session, message: &[u8]| {
@@ -263,7 +271,7 @@ impl Links {
                 return Ok(());
             }
             if !std::mem::replace(&mut greeted, true) {
-                check_version(decode(message)?)?;
+                link.set_version(check_version(decode(message)?)?);
                 self.observer.linked(&link);
                 return Ok(());
             }
@@ -284,9 +292,46 @@ impl Links {
             ended = self.ping(&link) => ended,
         };
         self.log_end(node, &ended);
+        link.ended.cancel();
         self.observer.unlinked(&link);
         tokio::spawn(async move { link.end().await });
         ended
+    }
+
+    async fn connect(&self, node: NodeId, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("node").map_err(invalid)?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls.client)).connect(name, stream).await?;
+        match self.node_of(stream.get_ref().1)? {
+            other if other != node => Err(invalid("another node has its address")),
+            _ => Ok(stream),
+        }
+    }
+
+    /// Calls the node of a link. Returns `None` if it does not accept the call.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or does not answer in time.
+    pub async fn call(&self, link: &FarLink, call: &Call) -> io::Result<Option<OutgoingCall>> {
+        let answer = async {
+            let Ok(_permit) = self.calls.acquire().await else { return Err(timed_out()) };
+            let mut stream = self.connect(link.node, link.address).await?;
+            write_first(&mut stream, call).await?;
+            let (_, answer) = read_first(&mut stream).await?;
+            Ok(decode::<bool>(&answer)?.then_some(stream))
+        };
+        let stream = timeout(HANDSHAKE_TIMEOUT, answer).await.unwrap_or_else(|_| Err(timed_out()))?;
+        Ok(stream.map(|stream| OutgoingCall { stream: stream.into(), link_ended: link.ended.clone() }))
+    }
+
+    async fn accept_call(&self, mut stream: server::TlsStream<TcpStream>, call: Call) -> io::Result<()> {
+        let accepted = self.observer.called(call);
+        write_first(&mut stream, &accepted.is_some()).await?;
+        if let Some(accepted) = accepted {
+            accepted(stream.into());
+        }
+        Ok(())
     }
 
     async fn ping(&self, link: &FarLink) -> io::Result<()> {
@@ -316,8 +361,39 @@ impl Links {
     }
 }
 
-fn check_version(hello: Hello) -> io::Result<()> {
-    if hello.version == 0 { Err(invalid("a version that no node has")) } else { Ok(()) }
+/// A call that another node has accepted.
+#[derive(Debug)]
+pub struct OutgoingCall {
+    /// The stream to the other node.
+    pub stream: CallStream,
+    /// Cancelled when the link to the other node has ended, which may end without a trace on the stream.
+    pub link_ended: CancellationToken,
+}
+
+/// Returns the version of the other node.
+fn check_version(hello: Hello) -> io::Result<u16> {
+    if hello.version == 0 { Err(invalid("a version that no node has")) } else { Ok(hello.version) }
+}
+
+/// Sends the first message of a call, or the answer to it.
+async fn write_first(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    let mut frame = Vec::new();
+    append(&mut frame, CALL_SESSION, message)?;
+    stream.write_all(&frame).await?;
+    stream.flush().await
+}
+
+/// Reads the first frame of a connection, and nothing after it. Returns its session and its message.
+async fn read_first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u32, Vec<u8>)> {
+    let length = stream.read_u32_le().await?;
+    let session = stream.read_u32_le().await?;
+    // The session is counted.
+    let Some(length) = length.checked_sub(4).filter(|length| *length <= MAX_FIRST) else {
+        return Err(invalid("a first frame of invalid length"));
+    };
+    let mut message = vec![0; length as usize];
+    stream.read_exact(&mut message).await?;
+    Ok((session, message))
 }
 
 fn timed_out() -> io::Error {

@@ -7,6 +7,7 @@ mod far;
 mod guest;
 mod link;
 mod node;
+mod node_clock;
 mod node_directory;
 mod questions;
 mod queue;
@@ -18,7 +19,8 @@ mod wire;
 
 pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NameHasher, NodeEntry, Renewal};
 pub use far::FarLink;
-pub use link::{LinkObserver, Links};
+pub use link::{LinkObserver, Links, OutgoingCall};
 pub use node::{ClusterNode, NodeReport, NodeSettings};
-pub use questions::{Answer, NodeServices, Question, StreamName};
+pub use questions::{AcceptedCall, Answer, CallStream, NodeServices, Question, StreamName};
 pub use tls::{KnownNodes, NodePublicKey};
+pub use wire::Call;

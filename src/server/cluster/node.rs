@@ -16,9 +16,11 @@ use tokio::time::{Instant, interval, sleep};
 use super::engine::{Engine, EngineAddress, MAX_KEPT, NameHasher, NodeEntry, Renewal};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
+use super::node_clock::now;
 use super::node_directory::NodeDirectory;
-use super::questions::{Answer, Question, Questions};
+use super::questions::{AcceptedCall, Answer, Question, Questions};
 use super::status::NodeCounts;
+use super::wire::Call;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership};
 use crate::protocol::model::{Reason, RoomKey};
@@ -455,6 +457,7 @@ impl LinkObserver for ClusterNode {
                 state.ownership.set_linked(link.node(), false, now());
             }
         });
+        self.questions.unlinked(link.node());
     }
 
     fn ended(&self, node: NodeId) {
@@ -476,20 +479,8 @@ impl LinkObserver for ClusterNode {
     fn answered(&self, node: NodeId, ticket: u32, yes: bool) {
         self.questions.answered(node, ticket, yes);
     }
-}
 
-/// Returns the time of a clock that goes on while the machine sleeps, as leases do.
-pub(super) fn now() -> Millis {
-    #[cfg(target_os = "linux")]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
-        seconds.saturating_mul(1_000).saturating_add(nanoseconds / 1_000_000)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        static START: std::sync::LazyLock<std::time::Instant> =
-            std::sync::LazyLock::new(std::time::Instant::now);
-        u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn called(&self, call: Call) -> Option<AcceptedCall> {
+        self.questions.accept_call(call)
     }
 }

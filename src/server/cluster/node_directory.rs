@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::{ClusterNode, now};
+use super::node::ClusterNode;
+use super::node_clock::now;
 use crate::protocol::cluster::Place;
 use crate::protocol::model::{Reason, RoomKey};
 use crate::server::hub::{Directory, Location, Outbox, PLACE_TIMEOUT};

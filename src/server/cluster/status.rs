@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::node::ClusterNode;
+use super::node_clock::now;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{ClaimResult, Generation, Millis};
 use crate::server::telemetry::{ClaimCounts, ClusterReport, OtherNodeReport};
@@ -76,7 +77,7 @@ impl ClusterNode {
 
     /// Returns the time since which the engine does not answer, or has not all claims.
     fn lost_for(&self) -> Option<Millis> {
-        self.state.lock().lost_since.map(|since| super::node::now().saturating_sub(since))
+        self.state.lock().lost_since.map(|since| now().saturating_sub(since))
     }
 
     fn is_lost(&self) -> bool {
@@ -139,7 +140,7 @@ impl ClusterNode {
         });
         let mut nodes: Vec<_> = others.collect();
         nodes.sort_by(|one, other| (&one.node_name, &one.node).cmp(&(&other.node_name, &other.node)));
-        let lost_for = state.lost_since.map(|since| super::node::now().saturating_sub(since));
+        let lost_for = state.lost_since.map(|since| now().saturating_sub(since));
         ClusterReport {
             name: self.cluster_name().to_owned(),
             node: format!("{:016x}", self.id.0),

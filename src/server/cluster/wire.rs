@@ -6,6 +6,7 @@
 
 use std::io;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use super::questions::Question;
@@ -13,7 +14,9 @@ use crate::protocol::model::{Command, Event, LinkId, RoomKey, RoomRole};
 use crate::server::hub::Hold;
 
 /// The version of these messages.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
+/// The version from which on nodes know handles of signaller.
+pub(super) const WITH_HANDLES: u16 = 2;
 
 /// Bytes before the message: length and session.
 pub(super) const HEAD: usize = 8;
@@ -21,11 +24,23 @@ pub(super) const HEAD: usize = 8;
 /// The session of messages that concern the link.
 pub(super) const LINK_SESSION: u32 = 0;
 
-/// The first message in both directions.
+/// The session of the first message of a [`Call`], and of the answer, `true` or `false`.
+pub(super) const CALL_SESSION: u32 = u32::MAX;
+
+/// The first message in both directions of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     /// The highest version that the sender knows. Both use the lower of the two.
     pub(super) version: u16,
+}
+
+/// The first message over a connection that is no link, but that of one client: if the answer is `true`, all
+/// that follows is what the client sends and receives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames))]
+pub enum Call {
+    /// Connects to the listener under a handle of signaller.
+    Connect(ByteString),
 }
 
 /// A message from the node of a connection to the node of its room. A session is one connection in one room.

@@ -3,13 +3,15 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::net::UdpSocket;
 
+use super::frontend::Frontend;
 use crate::config::redact::displayed_path;
 use crate::config::{ClusterConfig, Config};
-use crate::server::cluster::{EngineAddress, EngineError, NodeSettings};
+use crate::server::cluster::{ClusterNode, EngineAddress, EngineError, NodeSettings};
 use crate::server::regular_file;
 
 /// Longest file with a password, in bytes.
@@ -89,6 +91,19 @@ pub(super) async fn node_settings(
         name: node_name.clone().unwrap_or_else(machine_name),
         max_message: config.max_message,
     }))
+}
+
+impl Frontend {
+    /// Makes the gateway a node of a cluster.
+    ///
+    /// # Errors
+    /// The address for links cannot be listened on, or the system has no randomness.
+    pub(super) async fn join_cluster(&self, settings: NodeSettings) -> io::Result<Arc<ClusterNode>> {
+        let node = ClusterNode::start(settings, &self.shared.hub, &self.shared.memory).await?;
+        self.routes.join_cluster(&node);
+        // The hub has the first one as well.
+        Ok(Arc::clone(self.shared.cluster.get_or_init(|| node)))
+    }
 }
 
 fn read_password(path: &Path) -> Result<String, ClusterError> {

@@ -461,7 +461,7 @@ impl HttpService {
             Ok(grant) => grant,
             Err(refused) => return refused.into_response(),
         };
-        let (response, target) = match signaller::respond(signaller, &request, origin_is_listed) {
+        let (response, target) = match signaller::respond(signaller, &request, origin_is_listed).await {
             Some(answer) => answer,
             None if self.routes.websockets => {
                 let (response, upgrade) = upgrade::respond(&request);

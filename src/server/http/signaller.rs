@@ -14,7 +14,7 @@ use crate::server::signaller::Signaller;
 
 /// Returns the response on a signaller path, or `None` if the path is another. `origin_is_listed` is true if
 /// the origin is one of those that are allowed for all protocols.
-pub(super) fn respond<B>(
+pub(super) async fn respond<B>(
     signaller: Option<&Arc<Signaller>>,
     request: &Request<B>,
     origin_is_listed: bool,
@@ -40,7 +40,7 @@ pub(super) fn respond<B>(
             .authority()
             .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
-    Some(match (admit(signaller, endpoint, &facts), accept_key) {
+    Some(match (admit(signaller, endpoint, &facts).await, accept_key) {
         (Ok(admitted), Some(accept_key)) => {
             let target = UpgradeTarget::Signaller(Arc::clone(signaller), admitted);
             (switching_protocols(accept_key), Some(target))

@@ -52,18 +52,28 @@ pub(super) fn match_path(signaller: &Signaller, path: &str) -> Result<Option<End
 }
 
 /// Admits a request, which takes the handle. A request that is rejected takes nothing, so that no listener is
-/// lost to a connection that fails.
-pub(super) fn admit(
+/// lost to a connection that fails; a rejection because of the handle goes before others.
+pub(super) async fn admit(
     signaller: &Signaller,
     endpoint: Endpoint,
     request: &SignallerRequest<'_>,
 ) -> Result<Admitted, Rejection> {
-    let registry = signaller.registry();
-    match (&endpoint, registry.has_listener(endpoint.handle())) {
-        (Endpoint::Listen(_), true) => return Err(Rejection::HandleTaken),
-        (Endpoint::Connect(_), false) => return Err(Rejection::NoListener),
-        (Endpoint::Listen(_), false) | (Endpoint::Connect(_), true) => {}
+    match (endpoint, check(signaller, request)) {
+        (Endpoint::Listen(handle), Ok(())) => signaller.listen(handle).await.ok_or(Rejection::HandleTaken),
+        (Endpoint::Connect(handle), Ok(())) => signaller.connect(&handle).await.ok_or(Rejection::NoListener),
+        (Endpoint::Listen(handle), Err(rejection)) => match signaller.has_listener(&handle).await {
+            true => Err(Rejection::HandleTaken),
+            false => Err(rejection),
+        },
+        (Endpoint::Connect(handle), Err(rejection)) => match signaller.has_listener(&handle).await {
+            true => Err(rejection),
+            false => Err(Rejection::NoListener),
+        },
     }
+}
+
+/// Checks a request, whatever its handle.
+fn check(signaller: &Signaller, request: &SignallerRequest<'_>) -> Result<(), Rejection> {
     if !request.upgrade {
         return Err(Rejection::NoUpgrade);
     }
@@ -78,18 +88,7 @@ pub(super) fn admit(
     if !is_listed && !is_allowed(allowed, request.origin, request.host) {
         return Err(Rejection::Origin);
     }
-    if !request.key {
-        return Err(Rejection::NoUpgrade);
-    }
-    // Another request may have been faster.
-    match endpoint {
-        Endpoint::Listen(handle) => {
-            registry.listen(handle).map(Admitted::Listen).ok_or(Rejection::HandleTaken)
-        }
-        Endpoint::Connect(handle) => {
-            registry.take_listener(&handle).map(Admitted::Connect).ok_or(Rejection::NoListener)
-        }
-    }
+    if request.key { Ok(()) } else { Err(Rejection::NoUpgrade) }
 }
 
 /// Returns true if the origin is allowed.
@@ -130,7 +129,9 @@ mod tests {
     };
 
     fn ask(signaller: &Signaller, path: &str, request: SignallerRequest<'_>) -> Result<Admitted, Rejection> {
-        admit(signaller, Endpoint::parse(path).unwrap(), &request)
+        let admission = admit(signaller, Endpoint::parse(path).unwrap(), &request);
+        // One server never waits.
+        futures_util::FutureExt::now_or_never(admission).unwrap()
     }
 
     // The recording of signallerd, scenario `http`.

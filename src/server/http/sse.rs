@@ -23,8 +23,6 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
-#[cfg(feature = "cluster")]
-use crate::server::cluster::NodeServices;
 use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
@@ -224,11 +222,10 @@ impl SseService {
         self.registry.deliver(id, posted).await
     }
 
-    /// Returns the event streams for requests that other nodes of a cluster receive.
+    /// Returns the open event streams.
     #[cfg(feature = "cluster")]
-    pub(in crate::server) fn for_other_nodes(&self) -> Arc<dyn NodeServices> {
-        let (registry, memory) = (Arc::clone(&self.registry), Arc::clone(&self.shared.memory));
-        Arc::new(other_nodes::StreamServices { registry, memory })
+    pub(super) fn registry(&self) -> &Arc<SseRegistry> {
+        &self.registry
     }
 
     /// Delivers the message in the body of a POST, and returns the response.

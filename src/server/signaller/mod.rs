@@ -6,15 +6,22 @@
 //! `task`; admission is part of HTTP. Differences from signallerd are C80 to C89 of
 //! docs/reference/differences.md.
 
+#[cfg(feature = "cluster")]
+mod call;
 pub(crate) mod registry;
 mod task;
 
 use std::future::Future;
 use std::sync::Arc;
+#[cfg(feature = "cluster")]
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
 use crate::config::{OriginPattern, SignallerConfig};
+use crate::protocol::signaller::handle::Handle;
+#[cfg(feature = "cluster")]
+use crate::server::cluster::{ClusterNode, OutgoingCall};
 use crate::server::memory::MemoryBudget;
 use crate::server::transport::ws::Socket;
 use registry::{ConnectorSlot, ListenerGuard, Registry};
@@ -26,6 +33,9 @@ pub(crate) struct Signaller {
     config: SignallerConfig,
     exclusive: bool,
     registry: Arc<Registry<PipeSocket>>,
+    /// The node of a cluster whose handles are those of all nodes.
+    #[cfg(feature = "cluster")]
+    node: OnceLock<Arc<ClusterNode>>,
 }
 
 /// A request that was admitted. It holds the handle until it is dropped.
@@ -35,12 +45,27 @@ pub(crate) enum Admitted {
     Listen(ListenerGuard<PipeSocket>),
     /// The connector of a listener.
     Connect(ConnectorSlot<PipeSocket>),
+    /// The connector of a listener at another node of a cluster.
+    #[cfg(feature = "cluster")]
+    Call(Box<OutgoingCall>),
 }
 
 impl Signaller {
     /// Creates a signaller without listeners. If it is `exclusive`, no other protocol is served on its port.
     pub(crate) fn new(config: SignallerConfig, exclusive: bool) -> Arc<Self> {
-        Arc::new(Signaller { config, exclusive, registry: Arc::default() })
+        Arc::new(Signaller {
+            config,
+            exclusive,
+            registry: Arc::default(),
+            #[cfg(feature = "cluster")]
+            node: OnceLock::new(),
+        })
+    }
+
+    /// Makes the handles those of all nodes of a cluster.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn join_cluster(&self, node: &Arc<ClusterNode>) {
+        self.node.get_or_init(|| Arc::clone(node));
     }
 
     /// Returns true if no other protocol is served on the port.
@@ -53,9 +78,46 @@ impl Signaller {
         self.config.origin.as_ref()
     }
 
-    /// Returns the waiting listeners.
+    /// Returns the waiting listeners of this server.
+    #[cfg(feature = "cluster")]
     pub(crate) fn registry(&self) -> &Arc<Registry<PipeSocket>> {
         &self.registry
+    }
+
+    /// Returns true if there is a listener under a handle.
+    pub(crate) async fn has_listener(&self, handle: &Handle) -> bool {
+        if self.registry.has_listener(handle) {
+            return true;
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.node.get() {
+            return node.has_listener(handle.as_str()).await;
+        }
+        false
+    }
+
+    /// Registers a listener; `None` if the handle is taken.
+    pub(crate) async fn listen(&self, handle: Handle) -> Option<Admitted> {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.node.get() {
+            let rank = fastrand::u64(..);
+            let mut guard = self.registry.reserve(handle.clone(), rank)?;
+            let is_taken = node.has_other_listener(handle.as_str(), rank).await;
+            return (!is_taken && guard.confirm()).then_some(Admitted::Listen(guard));
+        }
+        self.registry.listen(handle).map(Admitted::Listen)
+    }
+
+    /// Takes the listener under a handle for a connector; `None` if there is none.
+    pub(crate) async fn connect(&self, handle: &Handle) -> Option<Admitted> {
+        if let Some(slot) = self.registry.take_listener(handle) {
+            return Some(Admitted::Connect(slot));
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.node.get() {
+            return node.connect(handle.as_str()).await.map(|call| Admitted::Call(Box::new(call)));
+        }
+        None
     }
 
     /// Serves a client that was admitted, on the stream of its connection after the upgrade, until its pipe
@@ -70,10 +132,17 @@ impl Signaller {
         stop: impl Future<Output = PipeStop> + Send,
     ) -> Option<&'static str> {
         let limits = &self.config.limits;
-        let socket = Socket::new(stream, prefetched, limits.max_size);
+        let socket = |stream| Socket::new(stream, prefetched.clone(), limits.max_size);
         match admitted {
-            Admitted::Listen(guard) => task::listen(socket, guard, limits, memory.empty_charge(), stop).await,
-            Admitted::Connect(slot) => task::connect(socket, slot).await,
+            Admitted::Listen(guard) => {
+                task::listen(socket(stream), guard, limits, memory.empty_charge(), stop).await
+            }
+            Admitted::Connect(slot) => task::connect(socket(stream), slot).await,
+            #[cfg(feature = "cluster")]
+            Admitted::Call(call) => {
+                let node = (call.stream, call.link_ended);
+                call::forward(stream, prefetched, node, memory.empty_charge(), stop).await
+            }
         }
     }
 }

@@ -190,6 +190,7 @@ fn the_comparison_does_not_use_what_it_tries() {
             &[
                 "Config",
                 "Gateway",
+                "config::RoomPolicy",
                 "protocol::cluster",
                 "server::cluster",
                 "tools::client",

@@ -1,6 +1,7 @@
 //! Concurrent runs of many scripts: the server for each, the side it is compared with, and repetitions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use crate::oracle::Server;
 use crate::peer::AutoReply;
 use crate::player::{PlayOptions, play};
 use crate::rename::needs_own_server;
-use crate::transcript::{Scenario, TranscriptRecord};
+use crate::transcript::{RecordedEvent, Scenario, TranscriptRecord};
 use sigver::tools::replay::json_view::{client_view, with_numbers};
 
 /// Attempts at a scenario with a random choice before it counts as different.
@@ -52,6 +53,9 @@ pub struct Plan {
     pub originals: PathBuf,
     /// Binary of the gateway.
     pub server: PathBuf,
+    /// Address of gateways that run already, with automatic detection; they are played with in place of
+    /// processes of the run's own.
+    pub running: Option<SocketAddr>,
     /// True to pin by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
     pub by_dialect: bool,
     /// Number of concurrent scripts.
@@ -137,7 +141,7 @@ impl Plan {
         let mut servers = Servers { originals: HashMap::new(), gateway: HashMap::new() };
         let mut starting = JoinSet::new();
         let starts = Arc::new(Semaphore::new(CONCURRENT_STARTS));
-        let gateway = !matches!(self.target, Target::Originals);
+        let gateway = self.running.is_none() && !matches!(self.target, Target::Originals);
         let theirs = !matches!(self.target, Target::Ours(_));
         for original in originals.iter().copied().filter(|o| theirs && !o.crashes) {
             let (dir, starts) = (self.originals.clone(), starts.clone());
@@ -305,6 +309,12 @@ async fn play_gateway(
     original: &'static Original,
     script: &Scenario,
 ) -> Result<Scenario> {
+    if let Some(address) = plan.running {
+        let mut played = play(script, &options(plan, address, script)).await;
+        let event = RecordedEvent::Server { alive: true, exit: serde_json::Value::Null, error: None };
+        finish(script, &mut played, event);
+        return Ok(played);
+    }
     let server = if needs_own_server(script) {
         Arc::new(Server::gateway(&plan.server, &plan.protocol(original)).await?)
     } else {
@@ -318,9 +328,16 @@ async fn play_gateway(
 }
 
 async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<Scenario> {
+    let played = play(script, &options(plan, server.addr, script)).await;
+    // A shared server must not exit, whatever the Node.js server did.
+    Ok(with_state(script, played, server, true).await)
+}
+
+/// Returns the options of a play with a server that others use as well.
+fn options(plan: &Plan, address: SocketAddr, script: &Scenario) -> PlayOptions {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
-    let mut options = PlayOptions::new(server.addr);
+    let mut options = PlayOptions::new(address);
     options.suffix = Some(format!("r{number:x}"));
     if let Target::Ours(Mode::Auto) = plan.target {
         options.eager = true;
@@ -328,9 +345,7 @@ async fn play_shared(plan: &Plan, server: &Server, script: &Scenario) -> Result<
         options.client_view = Some(client_view);
     }
     options.tolerance = plan.tolerance;
-    let played = play(script, &options).await;
-    // A shared server must not exit, whatever the Node.js server did.
-    Ok(with_state(script, played, server, true).await)
+    options
 }
 
 /// Plays against a fresh Node.js server, with unchanged keys.
@@ -348,10 +363,14 @@ pub async fn play_alone(
 /// Returns the transcript with its final line, which also records the duration.
 async fn with_state(script: &Scenario, mut played: Scenario, server: &Server, should_live: bool) -> Scenario {
     let event = server.state(should_live).await;
+    finish(script, &mut played, event);
+    played
+}
+
+fn finish(script: &Scenario, played: &mut Scenario, event: RecordedEvent) {
     let waited = if script.is_timed() { script.duration() } else { 0 };
     let t = played.duration().max(waited);
     played.records.push(TranscriptRecord { t, peer: None, event });
-    played
 }
 
 /// Reaction of real clients to the gateway's probe (measured on netflux 1.1.0-beta.7 to 4.3.1, C40 in the

@@ -170,6 +170,7 @@ impl Common {
                 target: target.clone(),
                 originals: self.originals.clone(),
                 server: server.clone(),
+                running: None,
                 by_dialect,
                 jobs: self.jobs,
                 timed_jobs: self.timed_jobs,

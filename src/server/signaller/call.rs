@@ -1,4 +1,4 @@
-//! The way of a connector to its listener at another node of a cluster: its bytes, which the pipe there reads.
+//! The way of a connector to its listener at another node of a cluster: the pipe there reads its bytes.
 
 use std::future::Future;
 use std::io;
@@ -34,8 +34,8 @@ enum CallEnd {
 }
 
 /// Forwards what a connector and the node of its listener send, until one of them ends the connection, the
-/// link to the node ends, or `stop` is ready. `prefetched` are the bytes that were read from the connector already. Returns the cause of
-/// the end.
+/// link to the node ends, or `stop` is ready. `prefetched` are the bytes that were read from the connector
+/// already. Returns the cause of the end.
 pub(super) async fn forward(
     mut client: Box<dyn PipeStream>,
     prefetched: Bytes,

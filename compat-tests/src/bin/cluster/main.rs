@@ -7,8 +7,10 @@ mod engine;
 mod events;
 mod faults;
 mod figures;
+mod goldens;
 mod interop;
 mod node;
+mod pipes;
 mod redis;
 
 use anyhow::Result;
@@ -17,6 +19,7 @@ use clap::{Parser, Subcommand};
 use faults::FaultOptions;
 use faults::rolling::{self, RollingOptions};
 use figures::FigureOptions;
+use goldens::GoldenOptions;
 use node::NodeOptions;
 use redis::TestRedis;
 
@@ -38,8 +41,12 @@ enum TestCommand {
     Interop,
     /// Only a Redis with TLS, users and passwords
     Access,
-    /// Only event streams whose POSTs arrive at other nodes
+    /// Only event streams whose requests arrive at other nodes
     Events,
+    /// Only pipes of signaller between nodes
+    Pipes,
+    /// Only the recordings of the Node.js servers
+    Goldens(GoldenOptions),
     /// Only faults, which a run without a name does not cause
     Faults(FaultOptions),
     /// Only a rolling restart
@@ -80,6 +87,17 @@ async fn main() -> Result<()> {
     if all || matches!(options.command, Some(TestCommand::Events)) {
         let server = TestRedis::start(&options.redis).await?;
         events::check(&program, &server.url()).await?;
+    }
+    if all || matches!(options.command, Some(TestCommand::Pipes)) {
+        pipes::check(&program, &server.url()).await?;
+    }
+    let chosen = match &options.command {
+        None => Some(GoldenOptions::default()),
+        Some(TestCommand::Goldens(chosen)) => Some(chosen.clone()),
+        Some(_) => None,
+    };
+    if let Some(chosen) = chosen {
+        goldens::check(&program, &server.url(), &chosen).await?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use compat_tests::oracle::free_port;
 use rustix::process::{Pid, Signal, kill_process};
+use sigver::config::RoomPolicy;
 use sigver::server::cluster::{EngineAddress, NodeSettings};
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -41,6 +42,12 @@ pub(crate) struct NodeOptions {
     /// File for the decisions about rooms
     #[arg(long)]
     pub(crate) decisions: Option<PathBuf>,
+    /// Keep generations apart
+    #[arg(long)]
+    pub(crate) by_generation: bool,
+    /// Longest message of a pipe of signaller, in bytes
+    #[arg(long)]
+    pub(crate) pipe_size: Option<usize>,
 }
 
 /// Runs the process of a node.
@@ -54,6 +61,12 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
         None => config.with_address("127.0.0.1", 0),
     };
     config.drain_timeout = DRAIN_TIMEOUT;
+    if options.by_generation {
+        config.rooms = RoomPolicy::Partitioned;
+    }
+    if let Some(size) = options.pipe_size {
+        config.signaller.limits.max_size = size;
+    }
     let max_message = config.max_message;
     let gateway = Gateway::bind(config).await?;
     if let Some(engine) = &options.engine {
@@ -113,6 +126,12 @@ impl NodeProcess {
         }
         if let Some(path) = &options.decisions {
             command.arg("--decisions").arg(path);
+        }
+        if options.by_generation {
+            command.arg("--by-generation");
+        }
+        if let Some(size) = options.pipe_size {
+            command.args(["--pipe-size", &size.to_string()]);
         }
         let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(NodeProcess { process: command.spawn()?, address: unknown })

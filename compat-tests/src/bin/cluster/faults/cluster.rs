@@ -61,6 +61,7 @@ impl TestCluster {
                 links: Some(links),
                 address: Some(link_proxy.address),
                 decisions: None,
+                ..NodeOptions::default()
             };
             nodes.push(TestNode {
                 process: None,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::value_parser;
 use tracing_subscriber::filter::Targets;
 
 use super::engine::EngineLimits;
@@ -27,6 +28,12 @@ pub struct BridgeArgs {
     /// Most connections to clients in all
     #[arg(long, value_name = "number", default_value_t = 2_000)]
     pub max_connections: usize,
+    /// Most bytes per second that are carried for one member, to all others together; what is beyond waits
+    #[arg(long, value_name = "bytes", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(64 << 10..))]
+    pub max_member_rate: u32,
+    /// Most bytes per second that are carried in one room; what is beyond waits
+    #[arg(long, value_name = "bytes", default_value_t = 16 << 20, value_parser = value_parser!(u32).range(64 << 10..))]
+    pub max_room_rate: u32,
     /// Events to log, as for the gateway
     #[arg(long, value_name = "filter", default_value = "info", value_parser = parse::log_filter)]
     pub log: Targets,
@@ -40,6 +47,8 @@ impl BridgeArgs {
     pub(super) fn limits(&self) -> EngineLimits {
         let mut limits = EngineLimits::default();
         limits.room.presence.max_members = self.max_members;
+        limits.room.member_rate = self.max_member_rate;
+        limits.room.room_rate = self.max_room_rate;
         limits.connections.max_connections = self.max_connections;
         limits
     }

@@ -15,3 +15,4 @@ pub mod mesh;
 pub mod model;
 pub(crate) mod room;
 pub mod signaller;
+pub(crate) mod token_bucket;

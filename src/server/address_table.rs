@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::telemetry::LimitKind;
-use super::token_bucket::TokenBucket;
+use crate::protocol::token_bucket::TokenBucket;
 
 /// Number of addresses up to which those without a connection are not looked for.
 const MIN_PURGED: usize = 1024;

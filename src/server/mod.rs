@@ -27,7 +27,6 @@ pub(crate) mod signaller;
 mod system_memory;
 pub mod telemetry;
 pub(crate) mod tls;
-pub(crate) mod token_bucket;
 pub mod transport;
 mod turn;
 mod unix_socket;

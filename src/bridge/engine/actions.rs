@@ -29,6 +29,9 @@ impl BridgeEngine {
                 let counts = room.room.counts();
                 let since = std::mem::replace(&mut room.counted, counts);
                 add_counts(&mut self.figures, since, counts);
+                let waiting = room.room.waiting_bytes();
+                let before = std::mem::replace(&mut room.waiting, waiting);
+                self.waiting_in_rooms = self.waiting_in_rooms.saturating_sub(before).saturating_add(waiting);
                 self.room_deadlines.set(number, room.room.deadline());
                 break;
             }
@@ -193,4 +196,7 @@ fn add_counts(figures: &mut BridgeFigures, since: BridgeCounts, now: BridgeCount
     add(&mut figures.message_bytes, since.bytes, now.bytes);
     add(&mut figures.dropped, since.dropped, now.dropped);
     add(&mut figures.cut, since.cut, now.cut);
+    add(&mut figures.delayed, since.delayed, now.delayed);
+    add(&mut figures.too_fast, since.too_fast, now.too_fast);
+    add(&mut figures.unbridged, since.unbridged, now.unbridged);
 }

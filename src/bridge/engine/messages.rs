@@ -90,6 +90,7 @@ impl BridgeEngine {
             entries: BTreeSet::new(),
             handshakes: TokenBucket::full(now),
             counted: BridgeCounts::default(),
+            waiting: 0,
         })
     }
 

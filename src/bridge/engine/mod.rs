@@ -20,7 +20,7 @@ use crate::protocol::mesh::{
     BridgeAction, BridgeCall, BridgeCounts, BridgeFigures, BridgeMessage, BridgedRoom, BridgedRoomLimits,
     MeshChannel, MeshGroup, RoomNumber,
 };
-use crate::server::token_bucket::TokenBucket;
+use crate::protocol::token_bucket::TokenBucket;
 
 /// Bounds of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ struct Room {
     entries: BTreeSet<MeshGroup>,
     handshakes: TokenBucket,
     counted: BridgeCounts,
+    /// Bytes that waited when they were last counted.
+    waiting: usize,
 }
 
 /// A call of the bridge.
@@ -82,6 +84,8 @@ pub struct BridgeEngine {
     handshakes: TokenBucket,
     /// New connections that wait for their turn.
     waiting: VecDeque<(RoomNumber, BridgeAction)>,
+    /// Bytes that wait in rooms, before they wait for channels.
+    waiting_in_rooms: usize,
     messages: Vec<BridgeMessage>,
     figures: BridgeFigures,
     /// The figures that the gateway knows.
@@ -111,6 +115,7 @@ impl BridgeEngine {
             calls: BTreeMap::new(),
             handshakes: TokenBucket::full(now),
             waiting: VecDeque::new(),
+            waiting_in_rooms: 0,
             messages: Vec::new(),
             figures: BridgeFigures::default(),
             reported: BridgeFigures::default(),
@@ -162,7 +167,7 @@ impl BridgeEngine {
         let mut figures = self.figures;
         figures.rooms = self.rooms.len() as u64;
         figures.channels = self.connections.len() as u64;
-        figures.waiting_bytes = self.connections.waiting() as u64;
+        figures.waiting_bytes = self.waiting_bytes() as u64;
         figures.unknown_packets = self.connections.unknown_packets();
         figures
     }
@@ -206,7 +211,13 @@ impl BridgeEngine {
                     count(&mut self.figures.opened);
                     room.room.opened(channel, now);
                 }
-                ConnectionEvent::Frame(_, frame) => room.room.received(channel, frame, now),
+                ConnectionEvent::Frame(_, frame) => {
+                    room.room.received(channel, frame, now);
+                    let waits = self.connections.waiting().saturating_add(self.waiting_in_rooms);
+                    if waits > self.limits.connections.max_waiting_in_all {
+                        room.room.shed(now);
+                    }
+                }
                 ConnectionEvent::Closed(_, cause) => {
                     count(match cause {
                         CloseCause::Remote => &mut self.figures.closed,
@@ -218,6 +229,11 @@ impl BridgeEngine {
             }
             self.act(number, now);
         }
+    }
+
+    /// Returns the number of bytes that wait in rooms and for channels.
+    fn waiting_bytes(&self) -> usize {
+        self.connections.waiting().saturating_add(self.waiting_in_rooms)
     }
 
     /// Ends the negotiation of a channel, which needs it no more.
@@ -233,7 +249,8 @@ impl BridgeEngine {
         let is_empty =
             self.rooms.get(&number).is_some_and(|room| room.targets.is_empty() && room.room.stand_ins() == 0);
         if is_empty {
-            self.rooms.remove(&number);
+            let waiting = self.rooms.remove(&number).map_or(0, |room| room.waiting);
+            self.waiting_in_rooms = self.waiting_in_rooms.saturating_sub(waiting);
             self.room_deadlines.set(number, None);
         }
     }

@@ -34,12 +34,18 @@ pub struct BridgeFigures {
     pub dropped: u64,
     /// Pairs of members cut, because too many bytes waited until both were connected.
     pub cut: u64,
+    /// Parts of messages that waited, because their sender or the room sent more than may be carried.
+    pub delayed: u64,
+    /// Pairs of members cut, because too many bytes waited for that reason.
+    pub too_fast: u64,
+    /// Members that were not bridged, because there were too many in their room.
+    pub unbridged: u64,
     /// Packets that belonged to no connection, and were not answered.
     pub unknown_packets: u64,
 }
 
 /// Number of figures.
-const COUNT: usize = 14;
+const COUNT: usize = 17;
 
 impl BridgeFigures {
     /// Returns all figures, in the order in which they are sent.
@@ -59,6 +65,9 @@ impl BridgeFigures {
             message_bytes,
             dropped,
             cut,
+            delayed,
+            too_fast,
+            unbridged,
             unknown_packets,
         } = self;
         [
@@ -75,6 +84,9 @@ impl BridgeFigures {
             message_bytes,
             dropped,
             cut,
+            delayed,
+            too_fast,
+            unbridged,
             unknown_packets,
         ]
     }

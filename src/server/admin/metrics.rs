@@ -254,6 +254,8 @@ impl Scrape {
                     (["refused"], process.refused),
                     (["failed"], process.failed),
                     (["unpaired"], process.cut),
+                    (["rate"], process.too_fast),
+                    (["members"], process.unbridged),
                 ],
             ),
             counter("sigver_bridge_messages", "Messages carried between generations since the bridge started.")
@@ -261,6 +263,11 @@ impl Scrape {
             counter("sigver_bridge_message_bytes", "Bytes of these messages.").value(process.message_bytes),
             counter("sigver_bridge_messages_dropped", "Messages that were too long or out of order.")
                 .value(process.dropped),
+            counter(
+                "sigver_bridge_frames_delayed",
+                "Frames of messages that waited, because their sender or the room sent more than may be carried.",
+            )
+            .value(process.delayed),
             counter("sigver_bridge_unknown_packets", "UDP packets that belonged to no connection.")
                 .value(process.unknown_packets),
         ]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::server::token_bucket::TokenBucket;
+use crate::protocol::token_bucket::TokenBucket;
 
 /// Messages and bytes that are read from one connection in a second. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -148,6 +148,11 @@ fn push_bridge(out: &mut String, bridge: &BridgeReport) {
         let (channels, messages) = (process.channels, process.messages);
         let _ = write!(out, "; {channels} channels, {messages} messages carried");
     }
+    let limited = [process.overfull, process.refused, process.cut, process.too_fast, process.unbridged];
+    let limited = limited.into_iter().fold(0, u64::saturating_add);
+    if limited > 0 {
+        let _ = write!(out, "; {limited} channels or members ended or refused by limits");
+    }
     out.push('\n');
 }
 

@@ -142,10 +142,13 @@ impl MeshPeer {
             }
             let is_self = id == self.id || self.entry.is_some_and(|entry| entry.member == id);
             if !is_self && !self.siblings.contains_key(&id) && self.channel_to(id).is_none() {
-                unknown.push(id);
                 if !self.awaited.contains(&id) {
+                    if self.awaited.len() >= MAX_LISTED {
+                        continue;
+                    }
                     self.awaited.push(id);
                 }
+                unknown.push(id);
             }
         }
         unknown

@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::group::MeshGroup;
 use super::peer::{ChannelFrame, MeshChannel, MeshPeer};
 use super::presence::{Presence, PresenceLimits};
-use pipes::{Pipe, PipeKey};
+use pipes::{Pipe, PipeKey, Rates};
 
 /// Bounds of a bridged room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,12 @@ pub struct BridgedRoomLimits {
     pub max_message: u32,
     /// Most bytes that wait from one member to one other until both are connected. More cut the pair.
     pub max_waiting: usize,
+    /// Bytes per second that are carried for one sender, with those of its messages to each receiver.
+    pub member_rate: u32,
+    /// Bytes per second that are carried in all.
+    pub room_rate: u32,
+    /// Most bytes that wait from one member to one other because of the rates. More cut the pair.
+    pub max_delayed: usize,
 }
 
 impl Default for BridgedRoomLimits {
@@ -35,6 +41,9 @@ impl Default for BridgedRoomLimits {
             presence: PresenceLimits::default(),
             max_message: 16 << 20,
             max_waiting: 256 << 10,
+            member_rate: 8 << 20,
+            room_rate: 16 << 20,
+            max_delayed: 16 << 20,
         }
     }
 }
@@ -108,8 +117,14 @@ pub struct BridgeCounts {
     pub bytes: u64,
     /// Messages dropped, because they are too long or their chunks are not in order.
     pub dropped: u64,
-    /// Pairs cut, because too many bytes waited.
+    /// Pairs cut, because too many bytes waited until both were connected.
     pub cut: u64,
+    /// Parts of messages that waited, because of the rates.
+    pub delayed: u64,
+    /// Pairs cut, because too many bytes waited because of the rates.
+    pub too_fast: u64,
+    /// Clients that were not bridged, because there were too many.
+    pub unbridged: u64,
 }
 
 /// Most ids of stand-ins that left and that clients may still mention.
@@ -126,6 +141,7 @@ pub struct BridgedRoom {
     /// Clients that are called over a channel.
     calls: BTreeMap<MeshChannel, u32>,
     pipes: BTreeMap<PipeKey, Pipe>,
+    rates: Rates,
     former_ids: BTreeMap<MeshGroup, VecDeque<u32>>,
     counts: BridgeCounts,
     actions: Vec<BridgeAction>,
@@ -141,6 +157,7 @@ impl BridgedRoom {
             peers: BTreeMap::new(),
             calls: BTreeMap::new(),
             pipes: BTreeMap::new(),
+            rates: Rates::default(),
             former_ids: BTreeMap::new(),
             counts: BridgeCounts::default(),
             actions: Vec::new(),
@@ -154,7 +171,7 @@ impl BridgedRoom {
 
     /// Returns what happened so far.
     pub fn counts(&self) -> BridgeCounts {
-        self.counts
+        BridgeCounts { unbridged: self.presence.refused(), ..self.counts }
     }
 
     /// Returns the number of channels that are open or will open.
@@ -216,7 +233,8 @@ impl BridgedRoom {
 
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
     pub fn deadline(&self) -> Option<Instant> {
-        self.peers.values().filter_map(MeshPeer::deadline).chain(self.presence.deadline()).min()
+        let peers = self.peers.values().filter_map(MeshPeer::deadline);
+        peers.chain(self.presence.deadline()).chain(self.rates.deadline()).min()
     }
 
     /// Does what is due.

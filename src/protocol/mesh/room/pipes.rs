@@ -1,11 +1,13 @@
 //! User messages from one client to one other: what was sent to the stand-in of the receiver leaves from the
-//! stand-in of the sender.
+//! stand-in of the sender, at no more than the rates of the sender and of the room.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
-use super::{BridgedRoom, MeshPeer};
+use super::{BridgedRoom, BridgedRoomLimits, MeshPeer};
 use crate::protocol::mesh::presence::{MeshMember, StandInRole};
 use crate::protocol::mesh::user_message::{ChunkError, ChunkWriter, MessageChunk};
+use crate::protocol::token_bucket::TokenBucket;
 
 /// The stand-in to which a client sends, and the client.
 pub(super) type PipeKey = (u32, u32);
@@ -25,72 +27,170 @@ fn cost(chunk: &MessageChunk) -> usize {
     chunk.data.len().saturating_add(CHUNK_OVERHEAD)
 }
 
+/// Number of senders above which those that send nothing are forgotten.
+const MAX_IDLE_SENDERS: usize = 64;
+
+/// Bytes that were carried for each sender and in the room.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    room: Option<TokenBucket>,
+    senders: BTreeMap<MeshMember, TokenBucket>,
+    /// The pipe that carried last: the next one in order is the next to carry.
+    last: Option<PipeKey>,
+    /// Time at which a pipe that waits for its turn may carry.
+    resume_at: Option<Instant>,
+}
+
+impl Rates {
+    /// Returns the time at which the sender may send more, if that is not now.
+    fn ready_at(&self, sender: MeshMember, now: Instant) -> Option<Instant> {
+        let sender = self.senders.get(&sender);
+        self.room.iter().chain(sender).filter_map(|bucket| bucket.ready_at(now)).max()
+    }
+
+    fn take(&mut self, sender: MeshMember, bytes: usize, limits: &BridgedRoomLimits, now: Instant) {
+        let full = TokenBucket::full(now);
+        self.room.get_or_insert(full).take(bytes, limits.room_rate, now);
+        if self.senders.len() >= MAX_IDLE_SENDERS {
+            self.senders.retain(|_, bucket| !bucket.is_full(now));
+        }
+        self.senders.entry(sender).or_insert(full).take(bytes, limits.member_rate, now);
+    }
+
+    fn resume_at(&mut self, at: Instant) {
+        self.resume_at = Some(self.resume_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Returns the time at which [`BridgedRoom::flush_pipes`] has more to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.resume_at
+    }
+}
+
 impl BridgedRoom {
+    /// Returns the number of bytes that wait in the room.
+    pub fn waiting_bytes(&self) -> usize {
+        self.pipes.values().map(|pipe| pipe.waiting_bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Cuts the pair for which most bytes wait.
+    pub fn shed(&mut self, now: Instant) {
+        let fullest = self.pipes.iter().max_by_key(|(_, pipe)| pipe.waiting_bytes);
+        if let Some((key, _)) = fullest.filter(|(_, pipe)| pipe.waiting_bytes > 0) {
+            let key = *key;
+            self.counts.too_fast = self.counts.too_fast.saturating_add(1);
+            self.cut(key);
+            self.settle(now);
+        }
+    }
+
     /// Takes a chunk that a client sent to a stand-in.
-    pub(super) fn take_chunk(&mut self, key: PipeKey, chunk: MessageChunk) {
+    pub(super) fn take_chunk(&mut self, key: PipeKey, chunk: MessageChunk, now: Instant) {
         let pipe = self.pipes.entry(key).or_default();
         pipe.waiting_bytes = pipe.waiting_bytes.saturating_add(cost(&chunk));
         pipe.waiting.push_back(chunk);
-        self.flush_pipe(key);
-        let is_full = self.pipes.get(&key).is_some_and(|pipe| pipe.waiting_bytes > self.limits.max_waiting);
-        if is_full {
+        while self.carry_chunk(key, now) {}
+        let waiting = self.pipes.get(&key).map_or(0, |pipe| pipe.waiting_bytes);
+        if waiting == 0 {
+            return;
+        }
+        let BridgedRoomLimits { max_waiting, max_delayed, .. } = self.limits;
+        if self.other_end(key).is_none() {
+            if waiting > max_waiting {
+                self.counts.cut = self.counts.cut.saturating_add(1);
+                self.cut(key);
+            }
+            return;
+        }
+        self.counts.delayed = self.counts.delayed.saturating_add(1);
+        if waiting > max_delayed {
+            self.counts.too_fast = self.counts.too_fast.saturating_add(1);
             self.cut(key);
         }
     }
 
-    /// Cuts a pair whose second half does not come up, so that no message is lost without a trace.
+    /// Cuts a pair for which too much waits, so that no message is lost without a trace.
     fn cut(&mut self, (stand_in, member): PipeKey) {
         self.pipes.remove(&(stand_in, member));
-        self.counts.cut = self.counts.cut.saturating_add(1);
         if let Some(peer) = self.peers.get_mut(&stand_in) {
             peer.disconnect(member);
         }
     }
 
-    pub(super) fn flush_pipes(&mut self) {
-        let waiting: Vec<PipeKey> =
-            self.pipes.iter().filter(|(_, pipe)| !pipe.waiting.is_empty()).map(|(key, _)| *key).collect();
-        for key in waiting {
-            self.flush_pipe(key);
+    /// Carries what waits, as far as both ends are connected and the rates allow it: a chunk of each pair in
+    /// turn, so that none of them takes all that the room may send. Returns true if anything was carried.
+    pub(super) fn flush_pipes(&mut self, now: Instant) -> bool {
+        self.rates.resume_at = None;
+        let mut is_any_carried = false;
+        loop {
+            if self.pipes.values().all(|pipe| pipe.waiting.is_empty()) {
+                return is_any_carried;
+            }
+            if let Some(at) = self.rates.room.and_then(|bucket| bucket.ready_at(now)) {
+                self.rates.resume_at(at);
+                return is_any_carried;
+            }
+            let mut waiting: Vec<PipeKey> =
+                self.pipes.iter().filter(|(_, pipe)| !pipe.waiting.is_empty()).map(|(key, _)| *key).collect();
+            let first = waiting.partition_point(|key| Some(*key) <= self.rates.last);
+            waiting.rotate_left(first);
+            let mut is_carried = false;
+            for key in waiting {
+                is_carried |= self.carry_chunk(key, now);
+            }
+            if !is_carried {
+                return is_any_carried;
+            }
+            is_any_carried = true;
         }
     }
 
-    /// Returns the receiver of a pipe, and the stand-in from which its messages leave.
-    fn other_end(&self, (stand_in, member): PipeKey) -> Option<(MeshMember, u32)> {
+    /// Returns the sender and the receiver of a pipe, and the stand-in from which its messages leave.
+    fn other_end(&self, (stand_in, member): PipeKey) -> Option<(MeshMember, MeshMember, u32)> {
         let (group, role) = self.presence.stand_in(stand_in)?;
         let StandInRole::For(receiver) = role else { return None };
-        let from = self.presence.stand_in_for(receiver.group, MeshMember { group, id: member })?;
+        let sender = MeshMember { group, id: member };
+        let from = self.presence.stand_in_for(receiver.group, sender)?;
         let peer = self.peers.get(&from)?;
-        peer.members().any(|(id, _)| id == receiver.id).then_some((receiver, from))
+        peer.members().any(|(id, _)| id == receiver.id).then_some((sender, receiver, from))
     }
 
-    fn flush_pipe(&mut self, key: PipeKey) {
-        let Some((receiver, from)) = self.other_end(key) else { return };
-        let Some(pipe) = self.pipes.get_mut(&key) else { return };
+    /// Carries the next chunk of a pair. Returns false if there is none, or if it has to wait.
+    fn carry_chunk(&mut self, key: PipeKey, now: Instant) -> bool {
+        let Some((sender, receiver, from)) = self.other_end(key) else { return false };
+        let Some(pipe) = self.pipes.get_mut(&key) else { return false };
+        if pipe.waiting.is_empty() {
+            return false;
+        }
+        if let Some(at) = self.rates.ready_at(sender, now) {
+            self.rates.resume_at(at);
+            return false;
+        }
+        let Some(chunk) = pipe.waiting.pop_front() else { return false };
+        pipe.waiting_bytes = pipe.waiting_bytes.saturating_sub(cost(&chunk));
+        self.rates.last = Some(key);
+        self.rates.take(sender, cost(&chunk), &self.limits, now);
         let (first, max) = (self.rng.u16(..), self.limits.max_message);
         let writer = pipe.writer.get_or_insert_with(|| ChunkWriter::new(receiver.group, max, first));
         let mut written = Vec::new();
-        while let Some(chunk) = pipe.waiting.pop_front() {
-            pipe.waiting_bytes = pipe.waiting_bytes.saturating_sub(cost(&chunk));
-            written.clear();
-            match writer.push(&chunk, &mut written) {
-                Ok(()) => {
-                    let end = u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
-                    if chunk.offset.saturating_add(end) == chunk.total {
-                        self.counts.messages = self.counts.messages.saturating_add(1);
-                        self.counts.bytes = self.counts.bytes.saturating_add(chunk.total.into());
-                    }
-                }
-                Err(ChunkError::Dropped) => {}
-                Err(ChunkError::TooLong | ChunkError::TooManyOpen | ChunkError::OutOfOrder) => {
-                    self.counts.dropped = self.counts.dropped.saturating_add(1);
+        match writer.push(&chunk, &mut written) {
+            Ok(()) => {
+                let end = u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
+                if chunk.offset.saturating_add(end) == chunk.total {
+                    self.counts.messages = self.counts.messages.saturating_add(1);
+                    self.counts.bytes = self.counts.bytes.saturating_add(chunk.total.into());
                 }
             }
-            let peer: Option<&mut MeshPeer> = self.peers.get_mut(&from);
-            let Some(peer) = peer else { return };
-            for part in &written {
-                peer.send(receiver.id, chunk.is_broadcast, part);
+            Err(ChunkError::Dropped) => {}
+            Err(ChunkError::TooLong | ChunkError::TooManyOpen | ChunkError::OutOfOrder) => {
+                self.counts.dropped = self.counts.dropped.saturating_add(1);
             }
         }
+        let peer: Option<&mut MeshPeer> = self.peers.get_mut(&from);
+        let Some(peer) = peer else { return true };
+        for part in &written {
+            peer.send(receiver.id, chunk.is_broadcast, part);
+        }
+        true
     }
 }

@@ -19,7 +19,8 @@ impl BridgedRoom {
             for (number, peer) in &mut self.peers {
                 reports.extend(peer.take_actions().into_iter().map(|action| (*number, action)));
             }
-            if presence.is_empty() && reports.is_empty() {
+            // What waited is sent by peers, whose actions are taken next.
+            if presence.is_empty() && reports.is_empty() && !self.flush_pipes(now) {
                 break;
             }
             for (number, action) in reports {
@@ -29,7 +30,6 @@ impl BridgedRoom {
                 self.perform(action, now);
             }
         }
-        self.flush_pipes();
     }
 
     fn report(&mut self, number: u32, action: PeerAction, now: Instant) {
@@ -82,7 +82,7 @@ impl BridgedRoom {
                 self.pipes.remove(&(number, member));
                 self.presence.unlinked(number, member, now);
             }
-            PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk),
+            PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk, now),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A room between clients of the two groups in which a peer can let others in: the clients are such peers.
 
+mod rates;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 

@@ -21,12 +21,12 @@ impl TokenBucket {
 
     /// Takes tokens, also such as the bucket does not have yet.
     pub(crate) fn take(&mut self, tokens: usize, rate: u32, now: Instant) {
-        self.full_at = self.full_at.max(now) + duration(tokens, rate);
+        self.full_at = later(self.full_at.max(now), duration(tokens, rate));
     }
 
     /// Takes a token. Returns false if there is none.
     pub(crate) fn try_take(&mut self, rate: u32, now: Instant) -> bool {
-        let full_at = self.full_at.max(now) + duration(1, rate);
+        let full_at = later(self.full_at.max(now), duration(1, rate));
         let taken = full_at.saturating_duration_since(now) <= BURST;
         if taken {
             self.full_at = full_at;
@@ -42,7 +42,7 @@ impl TokenBucket {
     /// Returns when the bucket has all tokens that were taken, or `None` if that is not after `now`.
     pub(crate) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let debt = self.full_at.saturating_duration_since(now).checked_sub(BURST)?;
-        (!debt.is_zero()).then(|| now + debt)
+        (!debt.is_zero()).then(|| later(now, debt))
     }
 
     /// Returns true if no tokens are missing.
@@ -51,9 +51,14 @@ impl TokenBucket {
     }
 }
 
+fn later(time: Instant, duration: Duration) -> Instant {
+    time.checked_add(duration).unwrap_or(time)
+}
+
 /// Returns the time in which so many tokens arrive.
 fn duration(tokens: usize, rate: u32) -> Duration {
-    let nanos = (tokens as u128 * 1_000_000_000) / u128::from(rate.max(1));
+    let nanos =
+        (tokens as u128).saturating_mul(1_000_000_000).checked_div(rate.max(1).into()).unwrap_or(u128::MAX);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(Duration::from_secs(86_400))
 }
 

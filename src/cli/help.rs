@@ -25,6 +25,10 @@ Commands, each with a --help of its own:
   sigver completions   print a completion script for a shell
   sigver man           print the manual page";
 
+/// The command of builds with the bridge.
+const BRIDGE_COMMAND: &str = "
+  sigver bridge        run the bridge that a gateway with --bridge-socket expects";
+
 /// The text of `sigver check-config --help`, without a line end.
 pub(super) const CHECK_CONFIG: &str = "\
 Usage: sigver check-config [options of the server]
@@ -71,7 +75,8 @@ pub(super) fn text() -> String {
         text.push_str(&format!("\n{}:\n", options[0].section.heading()));
         list(&mut text, options);
     }
-    format!("{text}\n{COMMANDS}\n\n{ENVIRONMENT}\n\n{EXAMPLES}")
+    let bridge = if cfg!(feature = "bridge") { BRIDGE_COMMAND } else { "" };
+    format!("{text}\n{COMMANDS}{bridge}\n\n{ENVIRONMENT}\n\n{EXAMPLES}")
 }
 
 /// Lists options in two columns, of which the second is wrapped at [`COLUMNS`].

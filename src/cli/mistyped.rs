@@ -4,8 +4,10 @@
 use super::options::OPTIONS;
 
 /// The commands, with `check-config`. A test in `tools` compares the names.
-pub(crate) const COMMANDS: [&str; 11] = [
+pub(crate) const COMMANDS: &[&str] = &[
     "bench",
+    #[cfg(feature = "bridge")]
+    "bridge",
     "check-config",
     "completions",
     "dialects",
@@ -33,6 +35,7 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
         "stop" | "shutdown" | "quit" | "kill" | "restart" => {
             "a server is stopped by SIGTERM: systemctl stop, docker stop, or kill <pid>"
         }
+        "bridge" if cfg!(not(feature = "bridge")) => "this build has no bridge (cargo feature 'bridge')",
         "reload" => "a server is restarted to read its configuration again",
         "stats" | "stat" | "state" | "info" | "ps" | "list" | "connections" | "rooms" => {
             "is 'sigver status' meant?"
@@ -43,8 +46,8 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
             if !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
                 return None;
             }
-            let similar = COMMANDS.map(|command| (strsim::jaro_winkler(&word, command), command));
-            let (similarity, command) = similar.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+            let similar = COMMANDS.iter().map(|command| (strsim::jaro_winkler(&word, command), *command));
+            let (similarity, command) = similar.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
             if similarity < MIN_SIMILARITY {
                 return None;
             }
@@ -127,6 +130,7 @@ mod tests {
             ("config", "sigver check-config"),
             ("relpay", "sigver replay"),
             ("completion", "sigver completions"),
+            ("bridge", if cfg!(feature = "bridge") { "is 'sigver bridge' meant?" } else { "no bridge" }),
         ] {
             let meant = meant_by(word, true).unwrap_or_default();
             assert!(meant.contains(part), "{word}: {meant}");

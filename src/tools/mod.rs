@@ -58,7 +58,6 @@ enum Tool {
     Options,
     /// Bridge rooms in which there are several groups of netflux clients
     #[cfg(feature = "bridge")]
-    #[command(hide = true)]
     Bridge(BridgeArgs),
     /// Show the connections, dialects and rooms of a gateway on this machine
     Status(StatusArgs),

@@ -2,7 +2,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY . .
-RUN cargo build --release --locked --bin sigver
+RUN cargo build --release --locked --features bridge --bin sigver
 
 FROM debian:bookworm-slim
 COPY --from=build /build/target/release/sigver /usr/local/bin/sigver

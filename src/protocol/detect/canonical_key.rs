@@ -85,10 +85,10 @@ fn is_dot_segment(segment: &[u8]) -> bool {
 
 /// Returns the number of dots, plain or escaped, of which a segment consists; 0 if it has anything else.
 fn dots(mut segment: &[u8]) -> usize {
-    let mut dots = 0;
+    let mut dots: usize = 0;
     while let [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] = segment {
         segment = rest;
-        dots += 1;
+        dots = dots.saturating_add(1);
     }
     if segment.is_empty() { dots } else { 0 }
 }

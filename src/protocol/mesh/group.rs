@@ -42,6 +42,9 @@ pub struct MeshFacts {
     pub ids: RangeInclusive<u32>,
     /// Interval of heartbeats on every channel, if there are any. Three missed ones end the channel.
     pub heartbeat: Option<Duration>,
+    /// Maximum duration until a channel that a client was asked for is ready. Then it is closed, and the
+    /// client is asked again: netflux 0.10.3 ignores a channel that takes longer than two seconds.
+    pub request_timeout: Option<Duration>,
     /// True if a client tells its application that a message was sent to all members.
     pub tells_broadcast: bool,
     /// True if a client that joined lets nobody join through it: such a client can be reached through its
@@ -56,15 +59,18 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     id_choice: IdChoice::Member,
     ids: 1..=u32::MAX,
     heartbeat: None,
+    request_timeout: Some(Duration::from_millis(2_200)),
     tells_broadcast: true,
     some_joiners_accept_nobody: true,
 };
+const NETFLUX_1: MeshFacts = MeshFacts { request_timeout: Some(Duration::from_secs(8)), ..NETFLUX_0 };
 /// Id 1 means a peer whose id is not known.
 const NETFLUX_2: MeshFacts = MeshFacts {
     chunk_length: 15_000,
     id_choice: IdChoice::Member,
     ids: 2..=0x7fff_ffff,
     heartbeat: None,
+    request_timeout: None,
     tells_broadcast: true,
     some_joiners_accept_nobody: false,
 };
@@ -84,7 +90,8 @@ impl MeshGroup {
     /// Returns the facts of this group.
     pub const fn facts(self) -> &'static MeshFacts {
         match self {
-            MeshGroup::Netflux0 | MeshGroup::Netflux1 => &NETFLUX_0,
+            MeshGroup::Netflux0 => &NETFLUX_0,
+            MeshGroup::Netflux1 => &NETFLUX_1,
             MeshGroup::Netflux2 => &NETFLUX_2,
             MeshGroup::Netflux3 => &NETFLUX_3,
             MeshGroup::Netflux4 => &NETFLUX_4,

@@ -201,7 +201,7 @@ impl MeshPeer {
     }
 
     /// Removes a channel, and reports that its member left.
-    fn forget(&mut self, channel: MeshChannel) -> Option<PeerChannel> {
+    pub(super) fn forget(&mut self, channel: MeshChannel) -> Option<PeerChannel> {
         let at = self.channels.iter().position(|known| known.channel == channel)?;
         let known = self.channels.remove(at);
         if let (true, Some(member)) = (known.is_member, known.member) {
@@ -218,7 +218,13 @@ impl MeshPeer {
         };
         let Some(member) = known.member else { return };
         known.is_member = true;
+        self.expected.retain(|joiner| joiner.id != member);
         self.actions.push(PeerAction::MemberJoined { member });
+    }
+
+    /// Returns true if the client at the other end of a channel is a member.
+    pub(super) fn is_linked(&self, channel: MeshChannel) -> bool {
+        self.channel(channel).is_some_and(|known| known.is_member)
     }
 
     /// Reports a part of a user message. The sender is the client at the other end, whatever the frame

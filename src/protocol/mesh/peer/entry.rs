@@ -3,7 +3,19 @@
 
 use std::time::Instant;
 
+use super::channels::PeerChannel;
+use super::timers::MEMBER_TIMEOUT;
 use super::{DescriptionKind, Entry, MAX_LISTED, MeshChannel, MeshPeer, Neighbor, PeerAction, Progress};
+
+/// A client that this peer lets in.
+pub(super) struct Admission {
+    /// Its id.
+    pub(super) id: u32,
+    /// The members that it has to connect to, apart from this peer.
+    pub(super) members: Vec<u32>,
+    /// Clients that joined through this peer shortly before and are no members yet, with the channels.
+    pub(super) joining: Vec<(u32, MeshChannel)>,
+}
 
 impl MeshPeer {
     /// Joins by signaling: the offer of the channel that is returned goes to a member.
@@ -43,7 +55,7 @@ impl MeshPeer {
         self.is_announced = is_announced;
         self.introducer = neighbors.first().map_or(0, |neighbor| neighbor.owner);
         self.awaited = neighbors.iter().take(MAX_LISTED).map(|neighbor| neighbor.member).collect();
-        self.group.protocol().introduce(self, neighbors);
+        self.introduce(neighbors, now);
         self.complete_if_connected();
     }
 
@@ -53,27 +65,6 @@ impl MeshPeer {
             self.is_announced = true;
             self.group.protocol().announce(self);
         }
-    }
-
-    /// Asks clients for channels that came while this peer was joining. Only for groups that
-    /// [`join_through`](Self::join_through) is for.
-    pub fn introduce_to(&mut self, neighbors: &[Neighbor]) {
-        if self.progress != Progress::Member {
-            return;
-        }
-        let unknown: Vec<Neighbor> =
-            neighbors.iter().filter(|neighbor| self.channel_to(neighbor.member).is_none()).copied().collect();
-        for neighbor in &unknown {
-            if self.introduced.len() < MAX_LISTED && !self.introduced.contains(&neighbor.member) {
-                self.introduced.push(neighbor.member);
-            }
-        }
-        self.group.protocol().introduce(self, &unknown);
-    }
-
-    /// Returns true if this peer, a member, asked `member` for the channel.
-    pub(super) fn was_introduced_to(&self, member: u32) -> bool {
-        self.progress == Progress::Member && self.introduced.contains(&member)
     }
 
     /// Becomes the first member of the network with this id, and lets others in; a member only begins to let
@@ -104,11 +95,11 @@ impl MeshPeer {
         Some(channel)
     }
 
-    /// Gives an id to a client that joins, and returns the id and the members of which the client is told.
-    pub(super) fn admit(&mut self, channel: MeshChannel) -> Option<(u32, Vec<u32>)> {
-        let members: Vec<u32> = self.members().map(|(member, _)| member).collect();
+    /// Gives an id to a client that joins, and returns what it has to know of the others.
+    pub(super) fn admit(&mut self, channel: MeshChannel) -> Option<Admission> {
         let siblings = self.siblings.iter().filter(|(_, is_member)| **is_member).map(|(id, _)| *id);
-        let others: Vec<u32> = members.into_iter().chain(siblings).collect();
+        let members = self.members().map(|(member, _)| member).chain(siblings).collect();
+        let joining = self.joining_clients(self.channel(channel)?.last_frame);
         let ids = self.group.facts().ids.clone();
         let mut id = self.channel_mut(channel)?.admitted_as.take()?;
         while !ids.contains(&id)
@@ -119,7 +110,18 @@ impl MeshPeer {
             id = if ids.contains(&id) { id.wrapping_add(1) } else { *ids.start() };
         }
         self.channel_mut(channel)?.member = Some(id);
-        Some((id, others))
+        Some(Admission { id, members, joining })
+    }
+
+    /// Returns the clients that have a channel to this peer and are no members yet, with the channels. One
+    /// that takes too long is left out: others would wait for it.
+    fn joining_clients(&self, now: Instant) -> Vec<(u32, MeshChannel)> {
+        let is_joining = |known: &&PeerChannel| {
+            let duration = now.saturating_duration_since(known.since);
+            known.is_open && !known.is_member && duration < MEMBER_TIMEOUT
+        };
+        let joining = self.channels.iter().filter(is_joining);
+        joining.filter_map(|known| Some((known.member?, known.channel))).collect()
     }
 
     /// The member through which this peer joins has presented itself.
@@ -156,6 +158,7 @@ impl MeshPeer {
 
     /// A member that was awaited is connected, or will not be.
     pub(super) fn connected_or_given_up(&mut self, member: u32) {
+        self.requests.retain(|request| request.member != member);
         self.awaited.retain(|awaited| *awaited != member);
         self.complete_if_connected();
     }

@@ -11,6 +11,7 @@ mod netflux2;
 mod netflux3;
 mod netflux4;
 mod protobuf_era;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use super::group::MeshGroup;
 use super::user_message::{ChunkedMessage, MessageChunk};
 use channels::PeerChannel;
+use requests::{ChannelRequest, ExpectedJoiner};
 
 /// Most channels of one peer. Requests for more are ignored.
 pub const MAX_PEER_CHANNELS: usize = 64;
@@ -169,6 +171,10 @@ pub struct MeshPeer {
     is_announced: bool,
     /// Clients to which it was introduced when it was a member.
     introduced: Vec<u32>,
+    /// Clients that were asked for channels.
+    requests: Vec<ChannelRequest>,
+    /// Clients that join.
+    expected: Vec<ExpectedJoiner>,
     /// Members that it still has to connect to before it is one.
     awaited: Vec<u32>,
     /// Members of which it was told while joining.
@@ -222,8 +228,10 @@ trait GroupProtocol: Sync {
     }
     /// Returns a user frame.
     fn user_frame(&self, peer: &MeshPeer, recipient: u32, message: &ChunkedMessage) -> Bytes;
-    /// Announces this peer to members through channels of other peers, and asks those members for channels.
-    fn introduce(&self, _peer: &mut MeshPeer, _neighbors: &[Neighbor]) {}
+    /// Announces this peer to a member over a channel of another peer.
+    fn announce_joiner(&self, _peer: &mut MeshPeer, _neighbor: &Neighbor) {}
+    /// Asks a client for a channel, in the groups that have a timeout for it.
+    fn request_channel(&self, _peer: &mut MeshPeer, _request: &ChannelRequest) {}
     /// Sends what announces that this peer is a member, in the groups that have peers without it.
     fn announce(&self, _peer: &mut MeshPeer) {}
     /// Sends what announces that this peer leaves, before its channels are closed.
@@ -257,6 +265,8 @@ impl MeshPeer {
             introducer: 0,
             is_announced: true,
             introduced: Vec::new(),
+            requests: Vec::new(),
+            expected: Vec::new(),
             awaited: Vec::new(),
             listed: Vec::new(),
             channels: Vec::new(),

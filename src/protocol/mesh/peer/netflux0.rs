@@ -6,7 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::entry::Admission;
 use super::json_era::{self, JsonEraFrame, SERVICE, USER, json_frame};
+use super::requests::ChannelRequest;
 use super::{ChannelFrame, DescriptionKind, GroupProtocol, MeshChannel, MeshPeer, Neighbor, Progress};
 use crate::protocol::mesh::user_message::{ChunkedMessage, MessageChunk};
 
@@ -31,15 +33,9 @@ fn service(sender: u32, recipient: u32, name: &str, data: Value) -> Bytes {
     json_frame(SERVICE, sender, recipient, &json!({"serviceName": name, "data": data}))
 }
 
-/// Asks a member for a channel. The member reads the sender in the data, since each peer that forwards a
-/// frame puts itself in the header.
-fn channel_request(sender: u32, joiner: u32, member: u32) -> Bytes {
-    let data = json!({"connectors": [WEB_RTC], "sender": joiner, "oneMsg": true});
-    service(sender, member, BUILDER, data)
-}
-
 impl Netflux0Protocol {
-    /// The joiner tells a member what the channel is for.
+    /// The joiner tells a member what the channel is for. Sent over the entry's channel, it makes the joiner
+    /// known to a client that was no member yet when the entry announced the joiner.
     fn present(peer: &mut MeshPeer, channel: MeshChannel, member: u32) {
         let intermediary = peer.entry.map_or(peer.introducer, |entry| entry.member);
         let data = json!({"code": 3, "jpId": peer.id, "intermediaryId": intermediary, "toBeAdded": true});
@@ -62,6 +58,7 @@ impl Netflux0Protocol {
                     peer.push_frame(channel, json_frame(JOINED, peer.id, 0, &json!({})));
                 }
                 peer.link(channel);
+                peer.connected_or_given_up(member);
             }
             _ => {}
         }
@@ -69,29 +66,35 @@ impl Netflux0Protocol {
     }
 
     fn welcome(peer: &mut MeshPeer, channel: MeshChannel) -> Option<()> {
-        let (joiner, others) = peer.admit(channel)?;
-        let announcement = json_frame(JOIN_NEW_MEMBER, peer.id, 0, &json!({"newId": joiner}));
-        let members: Vec<MeshChannel> = peer.members().map(|(_, channel)| channel).collect();
-        for member in members {
-            peer.push_frame(member, announcement.clone());
+        let Admission { id, members, joining } = peer.admit(channel)?;
+        // Clients that are still joining may be members before the newcomer asks them for a channel.
+        let announcement = json_frame(JOIN_NEW_MEMBER, peer.id, 0, &json!({"newId": id}));
+        let linked: Vec<MeshChannel> = peer.members().map(|(_, channel)| channel).collect();
+        for known in linked.into_iter().chain(joining.iter().map(|(_, channel)| *channel)) {
+            peer.push_frame(known, announcement.clone());
         }
         let init = json!({"manager": MESH, "wcId": peer.network});
-        peer.push_frame(channel, json_frame(JOIN_INIT, peer.id, joiner, &init));
-        let ids: Vec<u32> = std::iter::once(peer.id).chain(others).collect();
-        let data = json!({"code": 1, "jpId": joiner, "sender": peer.id, "peerIds": ids, "joiningPeers": []});
-        peer.push_frame(channel, service(peer.id, joiner, MESH, data));
+        peer.push_frame(channel, json_frame(JOIN_INIT, peer.id, id, &init));
+        let ids: Vec<u32> = std::iter::once(peer.id).chain(members).collect();
+        let joining: Vec<Value> =
+            joining.iter().map(|(id, _)| json!({"jpId": id, "intermediaryId": peer.id})).collect();
+        let data = json!({"code": 1, "jpId": id, "sender": peer.id, "peerIds": ids, "joiningPeers": joining});
+        peer.push_frame(channel, service(peer.id, id, MESH, data));
         Some(())
     }
 
-    fn mesh(peer: &mut MeshPeer, via: MeshChannel, data: &Value) -> Option<()> {
+    fn mesh(peer: &mut MeshPeer, via: MeshChannel, data: &Value, now: Instant) -> Option<()> {
         match json_era::number(data, "/code")? {
             1 => {
                 let entry = peer.entry.filter(|entry| entry.channel == via)?;
                 Self::present(peer, via, entry.member);
-                let mut ids = json_era::ids(data, "/peerIds", "");
-                ids.extend(json_era::ids(data, "/joiningPeers", "/jpId"));
-                for member in peer.await_members(&ids) {
-                    peer.push_frame(via, channel_request(peer.id, peer.id, member));
+                let joining = json_era::ids(data, "/joiningPeers", "/jpId");
+                let members = json_era::ids(data, "/peerIds", "");
+                for member in peer.await_members(&[members, joining.clone()].concat()) {
+                    if joining.contains(&member) {
+                        Self::present(peer, via, member);
+                    }
+                    peer.request(&Neighbor { member, channel: via, owner: peer.id }, now);
                 }
                 peer.complete_if_connected();
             }
@@ -105,7 +108,7 @@ impl Netflux0Protocol {
         let json = frame.json()?;
         let data = json.pointer("/data")?;
         match json_era::text(&json, "/serviceName")? {
-            MESH => Self::mesh(peer, via, data)?,
+            MESH => Self::mesh(peer, via, data, now)?,
             BUILDER => peer.offer_to(json_era::id(data, "/sender")?, via, now),
             WEB_RTC => {
                 let sender = json_era::id(data, "/sender")?;
@@ -158,6 +161,7 @@ impl GroupProtocol for Netflux0Protocol {
                 peer.network = json_era::id(&frame.json()?, "/wcId")?;
             }
             LEAVE => peer.close(via),
+            JOIN_NEW_MEMBER => peer.expect_joiner(json_era::id(&frame.json()?, "/newId")?, now),
             JOIN_FINISH => {
                 peer.entry.filter(|entry| entry.channel == via)?;
                 self.announce_joined(peer);
@@ -193,12 +197,16 @@ impl GroupProtocol for Netflux0Protocol {
         json_era::user_frame(peer.id, recipient, message)
     }
 
-    fn introduce(&self, peer: &mut MeshPeer, neighbors: &[Neighbor]) {
-        for neighbor in neighbors {
-            let announcement = json_frame(JOIN_NEW_MEMBER, neighbor.owner, 0, &json!({"newId": peer.id}));
-            peer.push_frame(neighbor.channel, announcement);
-            peer.push_frame(neighbor.channel, channel_request(neighbor.owner, peer.id, neighbor.member));
-        }
+    fn announce_joiner(&self, peer: &mut MeshPeer, neighbor: &Neighbor) {
+        let announcement = json_frame(JOIN_NEW_MEMBER, neighbor.owner, 0, &json!({"newId": peer.id}));
+        peer.push_frame(neighbor.channel, announcement);
+    }
+
+    /// The member reads the sender in the data, since each peer that forwards a frame puts itself in the
+    /// header.
+    fn request_channel(&self, peer: &mut MeshPeer, request: &ChannelRequest) {
+        let data = json!({"connectors": [WEB_RTC], "sender": peer.id, "oneMsg": true});
+        peer.push_frame(request.via, service(request.owner, request.member, BUILDER, data));
     }
 
     fn announce(&self, peer: &mut MeshPeer) {

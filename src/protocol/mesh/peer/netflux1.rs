@@ -5,7 +5,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::entry::Admission;
 use super::json_era::{self, JsonEraFrame, SERVICE, USER, json_frame};
+use super::requests::ChannelRequest;
 use super::{ChannelFrame, DescriptionKind, GroupProtocol, MeshChannel, MeshPeer, Neighbor, Progress};
 use crate::protocol::mesh::user_message::{ChunkedMessage, MessageChunk};
 
@@ -33,38 +35,38 @@ fn service(sender: u32, recipient: u32, service: u64, data: Value) -> Bytes {
 /// Asks a member for a channel. netflux 0.10.8 needs all of these fields; netflux 1.0 reads the connectors
 /// only.
 fn channel_request(joiner: u32, member: u32) -> Bytes {
-    service(joiner, member, BUILDER, request_data(joiner))
-}
-
-fn request_data(joiner: u32) -> Value {
-    json!({"connectors": [0], "sender": joiner, "botUrl": "", "oneMsg": true})
+    let data = json!({"connectors": [0], "sender": joiner, "botUrl": "", "oneMsg": true});
+    service(joiner, member, BUILDER, data)
 }
 
 impl Netflux1Protocol {
     fn welcome(peer: &mut MeshPeer, channel: MeshChannel) -> Option<()> {
-        let (joiner, others) = peer.admit(channel)?;
+        let Admission { id, members, joining } = peer.admit(channel)?;
         let init = json!({"manager": MESH, "wcId": peer.network});
-        peer.push_frame(channel, json_frame(INITIALIZATION, peer.id, joiner, &init));
-        let announcement = service(peer.id, 0, MESH, json!({"code": SHOULD_ADD_JOINER, "jpId": joiner}));
-        let members: Vec<MeshChannel> = peer.members().map(|(_, channel)| channel).collect();
-        for member in members {
-            peer.push_frame(member, announcement.clone());
+        peer.push_frame(channel, json_frame(INITIALIZATION, peer.id, id, &init));
+        // Clients that are still joining may be members before the newcomer asks them for a channel.
+        let announcement = service(peer.id, 0, MESH, json!({"code": SHOULD_ADD_JOINER, "jpId": id}));
+        let linked: Vec<MeshChannel> = peer.members().map(|(_, channel)| channel).collect();
+        for known in linked.into_iter().chain(joining.iter().map(|(_, channel)| *channel)) {
+            peer.push_frame(known, announcement.clone());
         }
-        let data = json!({"code": CONNECT_TO, "peers": others});
-        peer.push_frame(channel, service(peer.id, joiner, MESH, data));
+        let joining = joining.into_iter().map(|(id, _)| id);
+        let peers: Vec<u32> = members.into_iter().chain(joining).collect();
+        peer.push_frame(channel, service(peer.id, id, MESH, json!({"code": CONNECT_TO, "peers": peers})));
         Some(())
     }
 
-    fn mesh(peer: &mut MeshPeer, via: MeshChannel, sender: u32, data: &Value) -> Option<()> {
+    fn mesh(peer: &mut MeshPeer, via: MeshChannel, sender: u32, data: &Value, now: Instant) -> Option<()> {
         match json_era::number(data, "/code")? {
             CONNECT_TO => {
                 peer.entry.filter(|entry| entry.channel == via)?;
                 for member in peer.await_members(&json_era::ids(data, "/peers", "")) {
-                    peer.push_frame(via, channel_request(peer.id, member));
+                    peer.request(&Neighbor { member, channel: via, owner: peer.id }, now);
                 }
                 peer.complete_if_connected();
             }
             PEER_JOINED => peer.link(via),
+            SHOULD_ADD_JOINER => peer.expect_joiner(json_era::id(data, "/jpId")?, now),
             TICK => {
                 let is_joining = peer.progress != Progress::Member;
                 let data = json!({"code": TOCK, "isJoining": is_joining});
@@ -90,7 +92,7 @@ impl Netflux1Protocol {
         let json = frame.json()?;
         let data = json.pointer("/data")?;
         match json_era::number(&json, "/serviceId")? {
-            MESH => Self::mesh(peer, via, frame.sender, data)?,
+            MESH => Self::mesh(peer, via, frame.sender, data, now)?,
             BUILDER if data.get("connectors").is_some() => peer.offer_to(frame.sender, via, now),
             WEB_RTC => {
                 let sdp = |pointer| json_era::text(data, pointer).map(str::to_owned);
@@ -192,11 +194,12 @@ impl GroupProtocol for Netflux1Protocol {
         json_era::user_frame(peer.id, recipient, message)
     }
 
-    fn introduce(&self, peer: &mut MeshPeer, neighbors: &[Neighbor]) {
-        for neighbor in neighbors {
-            let data = json!({"code": SHOULD_ADD_JOINER, "jpId": peer.id});
-            peer.push_frame(neighbor.channel, service(neighbor.owner, 0, MESH, data));
-            peer.push_frame(neighbor.channel, channel_request(peer.id, neighbor.member));
-        }
+    fn announce_joiner(&self, peer: &mut MeshPeer, neighbor: &Neighbor) {
+        let data = json!({"code": SHOULD_ADD_JOINER, "jpId": peer.id});
+        peer.push_frame(neighbor.channel, service(neighbor.owner, 0, MESH, data));
+    }
+
+    fn request_channel(&self, peer: &mut MeshPeer, request: &ChannelRequest) {
+        peer.push_frame(request.via, channel_request(peer.id, request.member));
     }
 }

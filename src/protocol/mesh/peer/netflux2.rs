@@ -37,7 +37,10 @@ impl Netflux2Protocol {
         Some(())
     }
 
-    fn mesh(&self, peer: &mut MeshPeer, via: MeshChannel, service: &ReadFields) -> Option<()> {
+    fn mesh(&self, peer: &mut MeshPeer, via: MeshChannel, service: &ReadFields, now: Instant) -> Option<()> {
+        if service.has(3) {
+            peer.expect_joiner(service.number(3), now);
+        }
         peer.entry.filter(|entry| entry.channel == via)?;
         if let Some(list) = service.message(1) {
             for member in peer.await_members(&list.numbers(1, MAX_LISTED)) {
@@ -68,7 +71,7 @@ impl GroupProtocol for Netflux2Protocol {
         let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame)?;
         match number {
             WEB_CHANNEL => Self::web_channel(peer, via, sender, &service, now)?,
-            MESH => self.mesh(peer, via, &service)?,
+            MESH => self.mesh(peer, via, &service, now)?,
             BUILDER if service.has(1) => peer.offer_to(sender, via, now),
             WEB_RTC => peer.take_description(sender, via, service.text(2), service.text(3), now),
             _ => {}

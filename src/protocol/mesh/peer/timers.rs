@@ -9,8 +9,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum duration of a join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum duration for which a joiner waits for members it was told of. Some are known to no one else any
-/// more (netflux 1.1 keeps a peer that left in its list).
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+/// more (netflux 1.1 keeps a peer that left in its list). The entry of netflux 0.10.3 gives a joiner up after
+/// five seconds.
+pub(super) const MEMBER_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// Number of heartbeats that a client may miss.
 const MISSED_HEARTBEATS: u32 = 3;
 
@@ -24,7 +25,8 @@ impl MeshPeer {
         let members = self.members_deadline();
         let opening = self.channels.iter().filter(|known| !known.is_open);
         let opening = opening.filter_map(|known| known.since.checked_add(OPEN_TIMEOUT)).min();
-        [joining, members, opening, self.next_heartbeat].into_iter().flatten().min()
+        let times = [joining, members, opening, self.requests_deadline(), self.next_heartbeat];
+        times.into_iter().flatten().min()
     }
 
     fn members_deadline(&self) -> Option<Instant> {
@@ -41,9 +43,9 @@ impl MeshPeer {
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
         if self.members_deadline().is_some_and(|deadline| deadline <= now) {
-            self.awaited.clear();
-            self.complete_if_connected();
+            self.give_up_awaited();
         }
+        self.repeat_requests(now);
         let is_late = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if let Progress::Joining { since } = self.progress
             && is_late(since, JOIN_TIMEOUT)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{
     INCOMPLETE_TIMEOUT, INTRODUCE_TIMEOUT, MeshMember, Phase, Presence, PresenceAction, RECHECK_INTERVALS,
-    Retry, StandIn, StandInRole,
+    RELINK_TIMEOUT, Retry, StandIn, StandInRole,
 };
 use crate::protocol::mesh::group::MeshGroup;
 
@@ -49,6 +49,8 @@ impl Presence {
     pub(super) fn decide(&mut self, now: Instant) {
         self.end_delays(now);
         // A stand-in that leaves may have had the last channel to a client, whose stand-ins leave in turn.
+        self.end_unlinked(now);
+        self.forget_clients_without_channels();
         self.recheck(now);
         let mut before = usize::MAX;
         while before > self.stand_ins.len() {
@@ -79,7 +81,20 @@ impl Presence {
             .values()
             .flat_map(|known| known.channels.iter().map(|id| MeshMember { group: known.group, id: *id }))
             .collect();
-        self.known.retain(|member, _| channels.contains(member));
+        let unlinked = &self.unlinked;
+        self.known.retain(|member, _| channels.contains(member) || unlinked.contains_key(member));
+    }
+
+    /// Forgets clients that no stand-in has found again, or that may be those who left.
+    fn end_unlinked(&mut self, now: Instant) {
+        let mut unlinked = std::mem::take(&mut self.unlinked);
+        unlinked.retain(|client, since| {
+            let of_group = self.known.keys().filter(|member| member.group == client.group).count();
+            let callable = self.targets.get(&client.group).map_or(0, BTreeSet::len);
+            let is_in_time = now.saturating_duration_since(*since) < RELINK_TIMEOUT;
+            callable >= of_group && (is_in_time || self.is_joining(client.group))
+        });
+        self.unlinked = unlinked;
     }
 
     /// Has the provisional stand-in stand for a client that has none in its group.
@@ -169,7 +184,7 @@ impl Presence {
             if role == StandInRole::Placeholder && self.has_last_channel(number) {
                 continue;
             }
-            if !is_over && self.has_last_channel(number) {
+            if !is_over && (self.has_last_channel(number) || known.awaits_caller) {
                 if let Some(known) = self.stand_ins.get_mut(&number)
                     && !matches!(phase, Phase::Leaving { .. })
                 {
@@ -178,13 +193,29 @@ impl Presence {
                 }
                 continue;
             }
-            self.remove(number);
+            self.remove(number, now);
         }
     }
 
-    pub(super) fn remove(&mut self, number: u32) {
-        if self.stand_ins.remove(&number).is_some() {
-            self.actions.push(PresenceAction::Leave { stand_in: number });
+    pub(super) fn remove(&mut self, number: u32, now: Instant) {
+        let Some(known) = self.stand_ins.get(&number) else { return };
+        let group = known.group;
+        for id in known.channels.clone() {
+            self.will_close(number, MeshMember { group, id }, now);
+        }
+        self.stand_ins.remove(&number);
+        self.actions.push(PresenceAction::Leave { stand_in: number });
+    }
+
+    /// The bridge closes the channel of a stand-in to a client. One that has no other channel and can be
+    /// called stays known for a while: it has not left.
+    pub(super) fn will_close(&mut self, number: u32, client: MeshMember, now: Instant) {
+        let has_other = self.stand_ins.iter().any(|(other, known)| {
+            *other != number && known.group == client.group && known.channels.contains(&client.id)
+        });
+        let is_there = self.target(client.group).is_some() && self.has_others(client.group);
+        if !has_other && is_there && self.known.contains_key(&client) {
+            self.unlinked.insert(client, now);
         }
     }
 
@@ -219,7 +250,7 @@ impl Presence {
                 continue;
             }
             if !self.has_last_channel(number) {
-                self.remove(number);
+                self.remove(number, now);
                 self.delay_retry(group, role, now);
             } else if let Some(known) = self.stand_ins.get_mut(&number) {
                 known.incomplete_since = Some(now);
@@ -247,7 +278,7 @@ impl Presence {
                 None => first,
                 Some(retry) if retry.at.is_some_and(|at| at <= now) => {
                     if !self.has_last_channel(stand_in) {
-                        self.remove(stand_in);
+                        self.remove(stand_in, now);
                     }
                     retry.delay.saturating_mul(2).min(last)
                 }
@@ -267,6 +298,7 @@ impl Presence {
             .known
             .keys()
             .filter(|member| member.group == known.group && !known.channels.contains(&member.id))
+            .filter(|member| self.has_channel(**member))
             .map(|member| member.id)
             .collect();
         let introductions =

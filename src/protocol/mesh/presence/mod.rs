@@ -25,6 +25,9 @@ pub const CHANNEL_GRACE: Duration = Duration::from_secs(60);
 const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum duration before it is introduced to that client, if it can be.
 const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum duration for which a client stays known whose last channel was closed by the bridge: another
+/// stand-in is on its way to it.
+const RELINK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest and longest delay before a join is tried again.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -171,6 +174,8 @@ pub struct Presence {
     /// Known clients, with the order in which they became known.
     known: BTreeMap<MeshMember, u64>,
     next_known: u64,
+    /// Known clients whose last channel was closed by the bridge, and the time of it.
+    unlinked: BTreeMap<MeshMember, Instant>,
     /// Clients that were not bridged because there were too many.
     refused: u64,
     entries: BTreeSet<MeshGroup>,
@@ -190,6 +195,7 @@ impl Presence {
             next_stand_in: 0,
             known: BTreeMap::new(),
             next_known: 0,
+            unlinked: BTreeMap::new(),
             refused: 0,
             entries: BTreeSet::new(),
             retries: BTreeMap::new(),
@@ -218,8 +224,12 @@ impl Presence {
             if known.phase == Phase::Joining {
                 known.phase = Phase::Joined;
             }
-            let key = (known.group, known.role);
-            self.retries.remove(&key);
+            let (group, role) = (known.group, known.role);
+            self.retries.remove(&(group, role));
+            // It reports its channels next.
+            for (_, since) in self.unlinked.iter_mut().filter(|(client, _)| client.group == group) {
+                *since = now;
+            }
         }
         self.decide(now);
     }
@@ -243,6 +253,7 @@ impl Presence {
         }
         known.channels.insert(member);
         known.awaits_caller = false;
+        self.unlinked.remove(&client);
         if !self.known.contains_key(&client) {
             self.known.insert(client, self.next_known);
             self.next_known = self.next_known.wrapping_add(1);
@@ -265,6 +276,7 @@ impl Presence {
             && self.stand_ins.get(&opposite).is_some_and(|known| known.channels.contains(&other.id))
             && !self.has_last_channel(opposite)
         {
+            self.will_close(opposite, other, now);
             self.actions.push(PresenceAction::Cut { stand_in: opposite, member: other.id });
         }
         self.decide(now);
@@ -291,7 +303,7 @@ impl Presence {
             None => (None, foreign().map_or(StandInRole::Provisional, StandInRole::For)),
         };
         if let Some(number) = joining {
-            self.remove(number);
+            self.remove(number, now);
         }
         let stand_in = self.add(group, role, Phase::Joined);
         if let Some(known) = self.stand_ins.get_mut(&stand_in) {
@@ -343,12 +355,19 @@ impl Presence {
             known.incomplete_since?.checked_add(timeout)
         });
         let retries = self.retries.values().chain(self.rechecks.values()).filter_map(|retry| retry.at);
-        leaving.chain(incomplete).chain(retries).min()
+        let unlinked = self.unlinked.iter().filter(|(client, _)| !self.is_joining(client.group));
+        let unlinked = unlinked.filter_map(|(_, since)| since.checked_add(RELINK_TIMEOUT));
+        leaving.chain(incomplete).chain(retries).chain(unlinked).min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
         self.decide(now);
+    }
+
+    /// Returns true if a stand-in is about to join a group.
+    fn is_joining(&self, group: MeshGroup) -> bool {
+        self.stand_ins.values().any(|known| known.group == group && known.phase == Phase::Joining)
     }
 
     fn has_channel(&self, client: MeshMember) -> bool {

@@ -10,7 +10,7 @@ mod stand_ins;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::group::MeshGroup;
@@ -138,6 +138,8 @@ pub struct BridgedRoom {
     presence: Presence,
     /// Peers by the number of the stand-in.
     peers: BTreeMap<u32, MeshPeer>,
+    /// Peers that leave once no client waits for them.
+    departing: BTreeSet<u32>,
     /// Clients that are called over a channel.
     calls: BTreeMap<MeshChannel, u32>,
     pipes: BTreeMap<PipeKey, Pipe>,
@@ -155,6 +157,7 @@ impl BridgedRoom {
             rng: fastrand::Rng::with_seed(seed),
             presence: Presence::new(limits.presence),
             peers: BTreeMap::new(),
+            departing: BTreeSet::new(),
             calls: BTreeMap::new(),
             pipes: BTreeMap::new(),
             rates: Rates::default(),
@@ -234,7 +237,8 @@ impl BridgedRoom {
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
     pub fn deadline(&self) -> Option<Instant> {
         let peers = self.peers.values().filter_map(MeshPeer::deadline);
-        peers.chain(self.presence.deadline()).chain(self.rates.deadline()).min()
+        let own = [self.presence.deadline(), self.rates.deadline(), self.departures_deadline()];
+        peers.chain(own.into_iter().flatten()).min()
     }
 
     /// Does what is due.

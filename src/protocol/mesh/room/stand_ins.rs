@@ -30,6 +30,7 @@ impl BridgedRoom {
                 self.perform(action, now);
             }
         }
+        self.end_departures(now);
     }
 
     fn report(&mut self, number: u32, action: PeerAction, now: Instant) {
@@ -82,6 +83,7 @@ impl BridgedRoom {
                 self.pipes.remove(&(number, member));
                 self.presence.unlinked(number, member, now);
             }
+            PeerAction::Received { .. } if self.departing.contains(&number) => {}
             PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk, now),
         }
     }
@@ -104,7 +106,7 @@ impl BridgedRoom {
                 let mut neighbors = self.neighbors(group);
                 neighbors.retain(|neighbor| neighbor.member == member);
                 if let Some(peer) = self.peers.get_mut(&stand_in) {
-                    peer.introduce_to(&neighbors);
+                    peer.introduce_to(&neighbors, now);
                 }
             }
             PresenceAction::OpenEntry { stand_in, group } => {
@@ -120,7 +122,7 @@ impl BridgedRoom {
                     self.tell_siblings(stand_in, group, id, true);
                 }
             }
-            PresenceAction::Leave { stand_in } => self.remove_peer(stand_in, now),
+            PresenceAction::Leave { stand_in } => self.depart(stand_in, now),
             PresenceAction::Cut { stand_in, member } => {
                 if let Some(peer) = self.peers.get_mut(&stand_in) {
                     peer.disconnect(member);
@@ -160,7 +162,10 @@ impl BridgedRoom {
     /// Returns the members of a group to which stand-ins have channels, each once.
     fn neighbors(&self, group: MeshGroup) -> Vec<Neighbor> {
         let mut neighbors: Vec<Neighbor> = Vec::new();
-        for peer in self.peers.values().filter(|peer| peer.group() == group && peer.is_member()) {
+        let of_group = |(number, peer): &(&u32, &MeshPeer)| {
+            peer.group() == group && peer.is_member() && !self.departing.contains(number)
+        };
+        for (_, peer) in self.peers.iter().filter(of_group) {
             for (member, channel) in peer.members() {
                 if !neighbors.iter().any(|known| known.member == member) {
                     neighbors.push(Neighbor { member, channel, owner: peer.id() });
@@ -204,8 +209,37 @@ impl BridgedRoom {
         }
     }
 
+    /// Has a peer leave: once clients are members that are joining now and wait for it.
+    fn depart(&mut self, number: u32, now: Instant) {
+        let Some(peer) = self.peers.get(&number) else { return };
+        if peer.joiners_deadline(now).is_none() {
+            return self.remove_peer(number, now);
+        }
+        let (group, id) = (peer.group(), peer.id());
+        self.departing.insert(number);
+        self.pipes.retain(|(stand_in, _), _| *stand_in != number);
+        self.tell_siblings(number, group, id, false);
+    }
+
+    /// Has peers leave for which no client waits any more.
+    fn end_departures(&mut self, now: Instant) {
+        let is_over =
+            |number: &u32| self.peers.get(number).is_none_or(|peer| peer.joiners_deadline(now).is_none());
+        let over: Vec<u32> = self.departing.iter().copied().filter(is_over).collect();
+        for number in over {
+            self.remove_peer(number, now);
+        }
+    }
+
+    /// Returns the time at which the next of the peers leaves at the latest that wait for clients.
+    pub(super) fn departures_deadline(&self) -> Option<Instant> {
+        let departing = self.departing.iter().filter_map(|number| self.peers.get(number));
+        departing.filter_map(MeshPeer::last_joiner_deadline).min()
+    }
+
     /// Has a peer leave. Clients may mention its id for some time.
     pub(super) fn remove_peer(&mut self, number: u32, now: Instant) {
+        self.departing.remove(&number);
         let Some(mut peer) = self.peers.remove(&number) else { return };
         let (group, id) = (peer.group(), peer.id());
         peer.leave();

@@ -149,8 +149,8 @@ fn member_is_introduced_to_a_client_that_came_later() {
     for group in GROUPS {
         let mut mesh = client_and_its_neighbor(group);
         mesh.peer(2).open_entry(9);
-        let neighbor = neighbor(&mesh);
-        mesh.peer(2).introduce_to(&[neighbor]);
+        let (neighbor, now) = (neighbor(&mesh), mesh.now);
+        mesh.peer(2).introduce_to(&[neighbor], now);
         mesh.run();
         assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (0, 3000), (1, 1000), (2, 1000)]), "{group:?}");
     }

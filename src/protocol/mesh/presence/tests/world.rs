@@ -1,29 +1,28 @@
-//! Rooms of clients that join, leave and vanish in seeded orders, with stand-ins that take their time. At
-//! the end each client must see each other client of another group once, and nobody else.
+//! The room of the tests: clients, and stand-ins that take their time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::*;
+use super::super::*;
 
 #[derive(Clone, Debug)]
-struct SimulatedClient {
-    group: MeshGroup,
-    is_callable: bool,
-    is_alive: bool,
+pub(super) struct SimulatedClient {
+    pub(super) group: MeshGroup,
+    pub(super) is_callable: bool,
+    pub(super) is_alive: bool,
     /// It is linked to the members of its group.
     has_joined: bool,
 }
 
 #[derive(Clone, Debug, Default)]
-struct SimulatedStandIn {
+pub(super) struct SimulatedStandIn {
     is_joined: bool,
-    is_announced: bool,
+    pub(super) is_announced: bool,
     channels: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Join { group: MeshGroup, is_callable: bool },
     Leave,
     Crash,
@@ -33,25 +32,25 @@ enum Happening {
     ChannelTimeout { stand_in: u32, client: usize },
 }
 
-struct World {
-    rng: fastrand::Rng,
+pub(super) struct World {
+    pub(super) rng: fastrand::Rng,
     start: Instant,
-    now: Instant,
-    presence: Presence,
-    clients: Vec<SimulatedClient>,
-    stand_ins: BTreeMap<u32, SimulatedStandIn>,
-    entries: BTreeSet<MeshGroup>,
+    pub(super) now: Instant,
+    pub(super) presence: Presence,
+    pub(super) clients: Vec<SimulatedClient>,
+    pub(super) stand_ins: BTreeMap<u32, SimulatedStandIn>,
+    pub(super) entries: BTreeSet<MeshGroup>,
     queue: BTreeMap<(Instant, u64), Happening>,
     next: u64,
-    failure: f64,
+    pub(super) failure: f64,
     /// Times that a client saw a member join, by client and role of the stand-in.
-    joins_seen: BTreeMap<(usize, StandInRole), u32>,
-    last_channels_lost: u32,
+    pub(super) joins_seen: BTreeMap<(usize, StandInRole), u32>,
+    pub(super) last_channels_lost: u32,
     has_failed: bool,
 }
 
 impl World {
-    fn new(seed: u64, failure: f64, limits: PresenceLimits) -> Self {
+    pub(super) fn new(seed: u64, failure: f64, limits: PresenceLimits) -> Self {
         let now = Instant::now();
         World {
             rng: fastrand::Rng::with_seed(seed),
@@ -89,11 +88,11 @@ impl World {
         self.alive(group).iter().any(|at| self.clients[*at].is_callable)
     }
 
-    fn group_of(&self, stand_in: u32) -> Option<MeshGroup> {
+    pub(super) fn group_of(&self, stand_in: u32) -> Option<MeshGroup> {
         self.presence.stand_in(stand_in).map(|(group, _)| group)
     }
 
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         loop {
             let actions = self.presence.take_actions();
             if actions.is_empty() {
@@ -189,7 +188,7 @@ impl World {
         }
     }
 
-    fn unlink(&mut self, stand_in: u32, client: usize) {
+    pub(super) fn unlink(&mut self, stand_in: u32, client: usize) {
         if let Some(known) = self.stand_ins.get_mut(&stand_in)
             && known.channels.remove(&(client as u32))
         {
@@ -276,7 +275,7 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Join { group, is_callable } => self.client_joins(group, is_callable),
             Happening::Leave => self.client_ends(false),
@@ -297,7 +296,7 @@ impl World {
     }
 
     /// Runs for this long, with everything that is due.
-    fn run(&mut self, duration: Duration) {
+    pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         for _ in 0..100_000 {
             let event = self.queue.first_key_value().map(|((at, _), _)| *at);
@@ -319,7 +318,7 @@ impl World {
     }
 
     /// Returns what a client sees of other groups: the members, or an error.
-    fn seen(&self, client: usize) -> Result<BTreeSet<usize>, String> {
+    pub(super) fn seen(&self, client: usize) -> Result<BTreeSet<usize>, String> {
         let mut seen = BTreeSet::new();
         for (number, known) in &self.stand_ins {
             if !known.is_announced || !known.channels.contains(&(client as u32)) {
@@ -337,7 +336,7 @@ impl World {
         Ok(seen)
     }
 
-    fn check(&self, seed: u64) {
+    pub(super) fn check(&self, seed: u64) {
         let is_reachable = |at: usize| {
             let client = &self.clients[at];
             let has_channel = self.stand_ins.values().any(|known| known.channels.contains(&(at as u32)));
@@ -368,128 +367,4 @@ impl World {
             );
         }
     }
-}
-
-fn any_join(rng: &mut fastrand::Rng) -> Happening {
-    let group = MeshGroup::ALL[rng.usize(..MeshGroup::ALL.len())];
-    let is_callable = !group.facts().some_joiners_accept_nobody || rng.bool();
-    Happening::Join { group, is_callable }
-}
-
-fn churn(seed: u64, failure: f64) -> World {
-    let mut world = World::new(seed, failure, PresenceLimits { max_members: 64, ..Default::default() });
-    for _ in 0..20 {
-        let happening = match world.rng.u32(..20) {
-            0..=10 => any_join(&mut world.rng),
-            11..=16 => Happening::Leave,
-            17 | 18 => Happening::Crash,
-            _ if failure > 0.0 => Happening::LoseChannel,
-            _ => Happening::Leave,
-        };
-        world.happen(happening);
-        let pause = if world.rng.bool() { 300 } else { 4_000 };
-        let pause = world.rng.u64(..pause);
-        world.run(Duration::from_millis(pause));
-    }
-    world
-}
-
-#[test]
-fn every_client_sees_every_other_once_after_any_churn() {
-    for seed in 0..400 {
-        let mut world = churn(seed, 0.0);
-        world.run(Duration::from_secs(90));
-        world.check(seed);
-        assert_eq!(world.last_channels_lost, 0, "seed {seed}: a client can be reached no more");
-    }
-}
-
-#[test]
-fn room_recovers_from_failed_joins_and_lost_channels() {
-    for seed in 0..300 {
-        let mut world = churn(seed, 0.2);
-        world.failure = 0.0;
-        world.run(Duration::from_secs(600));
-        world.check(seed);
-    }
-}
-
-#[test]
-fn member_joins_once_where_nothing_fails() {
-    for seed in 0..200 {
-        let mut world = World::new(seed, 0.0, PresenceLimits { max_members: 64, ..Default::default() });
-        for _ in 0..10 {
-            let happening = any_join(&mut world.rng);
-            world.happen(happening);
-            let pause = world.rng.u64(..2_000);
-            world.run(Duration::from_millis(pause));
-        }
-        world.run(Duration::from_secs(90));
-        world.check(seed);
-        let often: Vec<_> = world.joins_seen.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(often.is_empty(), "seed {seed}: {often:?} {:#?}", world.clients);
-    }
-}
-
-#[test]
-fn room_of_one_group_has_no_stand_ins() {
-    for seed in 0..100 {
-        let mut world = churn(seed, 0.0);
-        let group = MeshGroup::ALL[world.rng.usize(..5)];
-        for client in 0..world.clients.len() {
-            if world.clients[client].group != group && world.clients[client].is_alive {
-                world.clients[client].is_alive = false;
-                for stand_in in world.stand_ins.keys().copied().collect::<Vec<u32>>() {
-                    world.unlink(stand_in, client);
-                }
-                if world.clients[client].is_callable {
-                    world.presence.departed(world.clients[client].group, client as u32, world.now);
-                    world.act();
-                }
-            }
-        }
-        world.run(Duration::from_secs(90));
-        let announced = world.stand_ins.values().filter(|known| known.is_announced).count();
-        assert_eq!(announced, 0, "seed {seed}: {:?}", world.stand_ins);
-        // An entry is held open for clients that only a placeholder reaches, and lets nobody in.
-        if world.entries.contains(&group) {
-            assert!(world.stand_ins.keys().any(|number| world.group_of(*number) == Some(group)));
-            assert_eq!(world.presence.called(group, world.now), None);
-        }
-    }
-}
-
-#[test]
-fn joiner_keeps_its_channel_when_the_member_behind_the_entry_leaves() {
-    for group in [MeshGroup::Netflux0, MeshGroup::Netflux1] {
-        let mut world = World::new(1, 0.0, PresenceLimits::default());
-        world.happen(Happening::Join { group: MeshGroup::Netflux4, is_callable: true });
-        world.happen(Happening::Join { group, is_callable: false });
-        world.run(Duration::from_secs(5));
-        assert_eq!(world.seen(1), Ok(BTreeSet::from([0])));
-        world.clients[0].is_alive = false;
-        for stand_in in world.stand_ins.keys().copied().collect::<Vec<u32>>() {
-            world.unlink(stand_in, 0);
-        }
-        world.presence.departed(MeshGroup::Netflux4, 0, world.now);
-        world.act();
-        world.run(Duration::from_secs(2));
-        assert_eq!(world.seen(1), Ok(BTreeSet::new()), "the member is not seen any more");
-        world.happen(Happening::Join { group: MeshGroup::Netflux3, is_callable: true });
-        world.run(Duration::from_secs(5));
-        assert_eq!(world.seen(1), Ok(BTreeSet::from([2])), "and the next one finds the joiner");
-        assert_eq!(world.seen(2), Ok(BTreeSet::from([1])));
-    }
-}
-
-#[test]
-fn newcomer_beyond_the_limit_sees_nobody_of_other_groups() {
-    let mut world = World::new(3, 0.0, PresenceLimits { max_members: 3, ..Default::default() });
-    for group in [MeshGroup::Netflux3, MeshGroup::Netflux4, MeshGroup::Netflux4, MeshGroup::Netflux4] {
-        world.happen(Happening::Join { group, is_callable: true });
-        world.run(Duration::from_secs(3));
-    }
-    assert_eq!(world.seen(0), Ok(BTreeSet::from([1, 2])));
-    assert_eq!(world.seen(3), Ok(BTreeSet::new()));
-    assert_eq!(world.presence.refused(), 1);
 }

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The channel of which an action creates a connection.
-fn created_channel(action: &BridgeAction) -> Option<MeshChannel> {
+pub(super) fn created_channel(action: &BridgeAction) -> Option<MeshChannel> {
     match action {
         BridgeAction::Call { channel, .. }
         | BridgeAction::Offer { channel, .. }
@@ -45,7 +45,7 @@ impl BridgeEngine {
     fn perform(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
         match action {
             BridgeAction::Call { .. } | BridgeAction::Offer { .. } | BridgeAction::Answer { .. } => {
-                self.create_or_wait(number, action, now);
+                self.wait_for_turn(number, action, now);
             }
             BridgeAction::Accept { channel, answer } => {
                 if let Err(error) = self.connections.accept((number, channel), &answer, now) {
@@ -56,8 +56,7 @@ impl BridgeEngine {
                 self.connections.send((number, channel), frame, is_urgent);
             }
             BridgeAction::Close { channel } => {
-                self.waiting
-                    .retain(|(room, action)| *room != number || created_channel(action) != Some(channel));
+                self.handshakes.cancel(number, channel);
                 self.end_call((number, channel));
                 self.connections.close((number, channel), now);
             }
@@ -74,64 +73,42 @@ impl BridgeEngine {
         }
     }
 
-    /// Creates a connection if the rates allow it; else it waits.
-    fn create_or_wait(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
-        let is_refused =
-            self.connections.is_full() || self.waiting.len() >= self.limits.handshakes.max_waiting;
-        if is_refused {
-            count(&mut self.figures.refused);
+    /// Has a connection wait for its turn.
+    fn wait_for_turn(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
+        let pushed = match self.connections.is_full() {
+            true => Err(action),
+            false => self.handshakes.push(number, action, now),
+        };
+        if let Err(action) = pushed {
+            self.refuse(number, &action, now);
+        }
+    }
+
+    /// Creates the connections whose turn it is.
+    pub(super) fn start_waiting(&mut self, now: Instant) {
+        for (number, action) in self.handshakes.take_due(now) {
+            if self.connections.is_full() {
+                self.refuse(number, &action, now);
+                self.act(number, now);
+            } else {
+                self.create(number, action, now);
+            }
+        }
+        if self.handshakes.waiting() == 0 && !self.connections.is_full() {
+            self.is_refusing = false;
+        }
+    }
+
+    fn refuse(&mut self, number: RoomNumber, action: &BridgeAction, now: Instant) {
+        count(&mut self.figures.refused);
+        if !std::mem::replace(&mut self.is_refusing, true) {
             tracing::warn!(
                 connections = self.connections.len(),
-                waiting = self.waiting.len(),
-                "a connection is refused: there are too many"
+                waiting = self.handshakes.waiting(),
+                "connections are refused: there are too many"
             );
-            self.give_up(number, &action, now);
-        } else if self.waiting.is_empty() && self.take_turn(number, now) {
-            self.create(number, action, now);
-        } else {
-            self.waiting.push_back((number, action));
         }
-    }
-
-    fn take_turn(&mut self, number: RoomNumber, now: Instant) -> bool {
-        let limits = self.limits.handshakes;
-        let Some(room) = self.rooms.get_mut(&number) else { return true };
-        let before = room.handshakes;
-        if !room.handshakes.try_take(limits.per_room, now) {
-            return false;
-        }
-        let is_taken = self.handshakes.try_take(limits.in_all, now);
-        if !is_taken {
-            room.handshakes = before;
-        }
-        is_taken
-    }
-
-    /// Creates the connections that waited, as far as the rates allow it now.
-    pub(super) fn start_waiting(&mut self, now: Instant) {
-        let mut held = Vec::new();
-        while let Some((number, action)) = self.waiting.pop_front() {
-            let mut in_all = self.handshakes;
-            if !in_all.try_take(self.limits.handshakes.in_all, now) {
-                held.push((number, action));
-                break;
-            }
-            if self.take_turn(number, now) {
-                self.create(number, action, now);
-            } else {
-                held.push((number, action));
-            }
-        }
-        // Those that began to wait meanwhile are behind.
-        for entry in held.into_iter().rev() {
-            self.waiting.push_front(entry);
-        }
-    }
-
-    /// Returns the time at which a connection that waits may be created.
-    pub(super) fn next_handshake(&self, now: Instant) -> Option<Instant> {
-        let interval = std::time::Duration::from_secs(1) / self.limits.handshakes.per_room.max(1);
-        now.checked_add(interval)
+        self.give_up(number, action, now);
     }
 
     fn create(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     BTreeSet, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, BridgedRoom, MeshGroup,
-    Room, RoomNumber, TokenBucket,
+    Room, RoomNumber,
 };
 
 impl BridgeEngine {
@@ -12,7 +12,7 @@ impl BridgeEngine {
     pub fn receive(&mut self, message: BridgeMessage, now: Instant) {
         match message {
             BridgeMessage::Arrived { room: number, group, target } => {
-                let room = self.room(number, now);
+                let room = self.room(number);
                 room.targets.insert((group, target));
                 room.room.arrived(group, target, now);
                 self.act(number, now);
@@ -82,13 +82,12 @@ impl BridgeEngine {
         self.messages.clear();
     }
 
-    fn room(&mut self, number: RoomNumber, now: Instant) -> &mut Room {
+    fn room(&mut self, number: RoomNumber) -> &mut Room {
         let (limits, rng) = (self.limits.room, &mut self.rng);
         self.rooms.entry(number).or_insert_with(|| Room {
             room: BridgedRoom::new(limits, rng.u64(..)),
             targets: BTreeSet::new(),
             entries: BTreeSet::new(),
-            handshakes: TokenBucket::full(now),
             counted: BridgeCounts::default(),
             waiting: 0,
         })

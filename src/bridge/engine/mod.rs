@@ -2,11 +2,12 @@
 //! and counts out.
 
 mod actions;
+mod handshakes;
 mod messages;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -20,7 +21,8 @@ use crate::protocol::mesh::{
     BridgeAction, BridgeCall, BridgeCounts, BridgeFigures, BridgeMessage, BridgedRoom, BridgedRoomLimits,
     MeshChannel, MeshGroup, RoomNumber,
 };
-use crate::protocol::token_bucket::TokenBucket;
+pub use handshakes::HandshakeLimits;
+use handshakes::Handshakes;
 
 /// Bounds of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,30 +35,12 @@ pub struct EngineLimits {
     pub handshakes: HandshakeLimits,
 }
 
-/// Bounds of new connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandshakeLimits {
-    /// Most new connections per second.
-    pub in_all: u32,
-    /// Most new connections per second in one room.
-    pub per_room: u32,
-    /// Most that wait. More are refused.
-    pub max_waiting: usize,
-}
-
-impl Default for HandshakeLimits {
-    fn default() -> Self {
-        HandshakeLimits { in_all: 200, per_room: 40, max_waiting: 4_000 }
-    }
-}
-
 #[derive(Debug)]
 struct Room {
     room: BridgedRoom,
     targets: BTreeSet<(MeshGroup, u32)>,
     /// Groups in which joiners that find no member are callers.
     entries: BTreeSet<MeshGroup>,
-    handshakes: TokenBucket,
     counted: BridgeCounts,
     /// Bytes that waited when they were last counted.
     waiting: usize,
@@ -81,9 +65,9 @@ pub struct BridgeEngine {
     own_calls: BTreeMap<u32, OwnCall>,
     /// Negotiations by their channels, of both kinds.
     calls: BTreeMap<ConnectionKey, BridgeCall>,
-    handshakes: TokenBucket,
-    /// New connections that wait for their turn.
-    waiting: VecDeque<(RoomNumber, BridgeAction)>,
+    handshakes: Handshakes,
+    /// True since a connection was refused, until none waits.
+    is_refusing: bool,
     /// Bytes that wait in rooms, before they wait for channels.
     waiting_in_rooms: usize,
     messages: Vec<BridgeMessage>,
@@ -113,8 +97,8 @@ impl BridgeEngine {
             next_call: 0,
             own_calls: BTreeMap::new(),
             calls: BTreeMap::new(),
-            handshakes: TokenBucket::full(now),
-            waiting: VecDeque::new(),
+            handshakes: Handshakes::new(limits.handshakes, now),
+            is_refusing: false,
             waiting_in_rooms: 0,
             messages: Vec::new(),
             figures: BridgeFigures::default(),
@@ -148,8 +132,10 @@ impl BridgeEngine {
 
     /// Returns the time of the next [`tick`](Self::tick), or an earlier one.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let handshake = self.waiting.front().and_then(|_| self.next_handshake(now));
-        [self.connections.deadline(), self.room_deadlines.next(), handshake].into_iter().flatten().min()
+        [self.connections.deadline(), self.room_deadlines.next(), self.handshakes.deadline(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns packets to send.
@@ -251,6 +237,7 @@ impl BridgeEngine {
         if is_empty {
             let waiting = self.rooms.remove(&number).map_or(0, |room| room.waiting);
             self.waiting_in_rooms = self.waiting_in_rooms.saturating_sub(waiting);
+            self.handshakes.forget(number);
             self.room_deadlines.set(number, None);
         }
     }

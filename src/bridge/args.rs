@@ -34,6 +34,9 @@ pub struct BridgeArgs {
     /// Most bytes per second that are carried in one room; what is beyond waits
     #[arg(long, value_name = "bytes", default_value_t = 16 << 20, value_parser = value_parser!(u32).range(64 << 10..))]
     pub max_room_rate: u32,
+    /// Stop when the standard input ends, which the gateway that starts the process holds open
+    #[arg(long, hide = true)]
+    pub supervised: bool,
     /// Events to log, as for the gateway
     #[arg(long, value_name = "filter", default_value = "info", value_parser = parse::log_filter)]
     pub log: Targets,

@@ -1,5 +1,6 @@
 //! The connection to the gateway, which is made again whenever it is lost.
 
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +17,10 @@ use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessage
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Delay if it speaks another version.
 const VERSION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Room for what is read at once.
+const READ_SIZE: usize = 64 << 10;
+/// Delay until a gateway that sends nothing is reported.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes that wait for the gateway. With more it is disconnected from.
 const MAX_UNSENT: usize = 8 << 20;
 
@@ -40,7 +45,9 @@ pub(super) enum GatewayLinkEvent {
     /// It is made.
     Connected(UnixStream),
     /// It was not made.
-    NotConnected,
+    NotConnected(io::Error),
+    /// The gateway has sent nothing yet.
+    Silent,
     /// There are bytes in the buffer.
     Received,
     /// Bytes were sent.
@@ -56,6 +63,8 @@ struct Link {
     unsent: BytesMut,
     /// The gateway's version is known, and is ours.
     is_greeted: bool,
+    /// Time at which a gateway that sends nothing is reported.
+    silent_at: Option<Instant>,
 }
 
 /// The connection to the gateway.
@@ -66,11 +75,19 @@ pub(super) struct GatewayLink {
     instance: u32,
     link: Option<Link>,
     retry_at: Instant,
+    /// Cause for which there is no connection, once it was logged.
+    reported: Option<String>,
 }
 
 impl GatewayLink {
     pub(super) fn new(path: PathBuf) -> Self {
-        GatewayLink { path, instance: fastrand::u32(1..), link: None, retry_at: Instant::now() }
+        GatewayLink {
+            path,
+            instance: fastrand::u32(1..),
+            link: None,
+            retry_at: Instant::now(),
+            reported: None,
+        }
     }
 
     /// Waits for the next event. What is done meanwhile is not lost if the caller stops waiting.
@@ -78,7 +95,15 @@ impl GatewayLink {
         let Some(link) = &mut self.link else {
             tokio::time::sleep_until(self.retry_at.into()).await;
             let connected = UnixStream::connect(&self.path).await;
-            return connected.map_or(GatewayLinkEvent::NotConnected, GatewayLinkEvent::Connected);
+            return connected.map_or_else(GatewayLinkEvent::NotConnected, GatewayLinkEvent::Connected);
+        };
+        link.received.reserve(READ_SIZE);
+        let silent_at = link.silent_at;
+        let silence = async {
+            match silent_at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
         };
         let (mut reader, mut writer) = link.stream.split();
         let result = tokio::select! {
@@ -94,6 +119,7 @@ impl GatewayLink {
                 }
                 Err(error) => Err(error.into()),
             },
+            () = silence => Ok(GatewayLinkEvent::Silent),
         };
         result.unwrap_or_else(GatewayLinkEvent::Lost)
     }
@@ -105,9 +131,20 @@ impl GatewayLink {
                 let mut unsent = BytesMut::new();
                 let hello = BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: self.instance };
                 hello.write(&mut unsent);
-                self.link = Some(Link { stream, received: BytesMut::new(), unsent, is_greeted: false });
+                let silent_at = Some(Instant::now() + HELLO_TIMEOUT);
+                self.link =
+                    Some(Link { stream, received: BytesMut::new(), unsent, is_greeted: false, silent_at });
             }
-            GatewayLinkEvent::NotConnected => self.retry_at = Instant::now() + RETRY_INTERVAL,
+            GatewayLinkEvent::NotConnected(error) => {
+                self.report(&error);
+                self.retry_at = Instant::now() + RETRY_INTERVAL;
+            }
+            GatewayLinkEvent::Silent => {
+                if let Some(link) = &mut self.link {
+                    link.silent_at = None;
+                }
+                self.report(&"the gateway does not answer; perhaps another bridge is connected to it");
+            }
             GatewayLinkEvent::Received => {
                 if let Err(error) = self.read(engine) {
                     self.lose(&error, engine);
@@ -124,6 +161,8 @@ impl GatewayLink {
             match message {
                 BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, .. } => {
                     link.is_greeted = true;
+                    link.silent_at = None;
+                    self.reported = None;
                     tracing::info!("connected to the gateway");
                     engine.connect_gateway();
                 }
@@ -135,8 +174,21 @@ impl GatewayLink {
         Ok(())
     }
 
+    /// Logs why there is no connection, once.
+    fn report(&mut self, cause: &dyn Display) {
+        let cause = cause.to_string();
+        if self.reported.as_ref() != Some(&cause) {
+            tracing::warn!(socket = %self.path.display(), %cause, "not connected with the gateway; trying on");
+            self.reported = Some(cause);
+        }
+    }
+
     fn lose(&mut self, error: &GatewayLinkError, engine: &mut BridgeEngine) {
-        tracing::warn!(%error, "the gateway is lost: no client joins bridged rooms until it is back");
+        if self.link.as_ref().is_some_and(|link| link.is_greeted) {
+            tracing::warn!(%error, "the gateway is lost: no client joins bridged rooms until it is back");
+        } else {
+            self.report(error);
+        }
         let is_other_version = matches!(error, GatewayLinkError::Version(_));
         let delay = if is_other_version { VERSION_RETRY_INTERVAL } else { RETRY_INTERVAL };
         self.retry_at = Instant::now() + delay;

@@ -3,10 +3,13 @@
 mod gateway_link;
 mod udp;
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
@@ -42,6 +45,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
     let mut sockets = UdpSockets::bind(&args.listen, &args.public_address)?;
     let mut engine = BridgeEngine::new(sockets.locals(), args.limits(), fastrand::u64(..), Instant::now())?;
     let mut gateway = GatewayLink::new(args.socket.clone());
+    let supervisor = args.supervised.then(standard_input).transpose().context("standard input")?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(addresses = ?sockets.locals(), socket = %args.socket.display(), "bridging");
     let mut stop_at: Option<Instant> = None;
@@ -56,6 +60,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
             event = gateway.next() => gateway.take(event, &mut engine),
             _ = interrupt.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             _ = terminate.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
+            () = ended(supervisor.as_ref()), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             _ = reports.tick() => engine.report(),
             () = tokio::time::sleep_until(due.into()) => {}
         }
@@ -68,6 +73,23 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
         {
             tracing::info!("stopped");
             return Ok(());
+        }
+    }
+}
+
+fn standard_input() -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)
+}
+
+/// Waits until nobody holds the other end of a pipe, even if its holder was killed; without a pipe, for ever.
+async fn ended(pipe: Option<&pipe::Receiver>) {
+    let Some(pipe) = pipe else { return std::future::pending().await };
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut [0; 64]) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
         }
     }
 }

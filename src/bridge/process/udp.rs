@@ -28,7 +28,7 @@ pub(super) enum UdpError {
     Bind { address: SocketAddr, source: io::Error },
     #[error(
         "the UDP address {address} is that of all interfaces, and this machine's own is not known: name one \
-         by --listen, or by --public-address"
+         by --listen (of the gateway: --bridge) or --public-address (of the gateway: --bridge-public-address)"
     )]
     Unspecified { address: SocketAddr, source: io::Error },
 }

@@ -64,36 +64,48 @@ impl Drop for ConnectionEnd<'_> {
     }
 }
 
-/// Serves a bridge until its connection ends, and returns the cause.
-pub(super) async fn serve(
-    stream: UnixStream,
-    link: &Arc<BridgeLink>,
-    hub: &Arc<Hub>,
-) -> BridgeConnectionError {
-    match run(stream, link, hub).await {
-        Ok(()) => BridgeConnectionError::Closed,
-        Err(error) => error,
+/// A connection whose process introduced itself as a bridge.
+#[derive(Debug)]
+struct Greeted {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    received: BytesMut,
+    instance: u32,
+}
+
+/// Serves a bridge until its connection ends.
+pub(super) async fn serve(stream: UnixStream, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
+    match greet(stream).await {
+        Ok(greeted) => {
+            let error = run(greeted, link, hub).await.err().unwrap_or(BridgeConnectionError::Closed);
+            tracing::warn!(%error, "bridge disconnected");
+        }
+        // Another gateway that tries the socket, or a bridge that stopped while it waited.
+        Err(error @ (BridgeConnectionError::Closed | BridgeConnectionError::Io(_))) => {
+            tracing::debug!(%error, "a connection to the bridge's socket ended at once");
+        }
+        Err(error) => tracing::warn!(%error, "a bridge is refused"),
     }
 }
 
-async fn run(
-    stream: UnixStream,
-    link: &Arc<BridgeLink>,
-    hub: &Arc<Hub>,
-) -> Result<(), BridgeConnectionError> {
+async fn greet(stream: UnixStream) -> Result<Greeted, BridgeConnectionError> {
     let (mut reader, mut writer) = stream.into_split();
     let mut hello = BytesMut::new();
     BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 0 }.write(&mut hello);
     write(&mut writer, &hello).await?;
     let mut received = BytesMut::new();
     let first = tokio::time::timeout(HELLO_TIMEOUT, next_message(&mut reader, &mut received)).await;
-    let instance = match first.map_err(|_| BridgeConnectionError::Silent)?? {
+    match first.map_err(|_| BridgeConnectionError::Silent)?? {
         BridgeMessage::Hello { version, .. } if version != BRIDGE_MESSAGE_VERSION => {
-            return Err(BridgeConnectionError::Version(version));
+            Err(BridgeConnectionError::Version(version))
         }
-        BridgeMessage::Hello { instance, .. } => instance,
-        _ => return Err(UnexpectedMessage.into()),
-    };
+        BridgeMessage::Hello { instance, .. } => Ok(Greeted { reader, writer, received, instance }),
+        _ => Err(UnexpectedMessage.into()),
+    }
+}
+
+async fn run(greeted: Greeted, link: &Arc<BridgeLink>, hub: &Arc<Hub>) -> Result<(), BridgeConnectionError> {
+    let Greeted { reader, writer, received, instance } = greeted;
     let queues = Arc::new(BridgeQueues::default());
     // Dropped after the peers, which leave rooms in which others can still find an entry otherwise.
     let peers = BridgePeers::new(hub, link, &queues);

@@ -154,10 +154,7 @@ async fn serve(socket: &UnixSocket, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
     let mut failures = AcceptFailures::default();
     loop {
         match socket.listener.accept().await {
-            Ok((stream, _)) if is_authorized(socket, &stream) => {
-                let error = connection::serve(stream, link, hub).await;
-                tracing::warn!(%error, "bridge disconnected");
-            }
+            Ok((stream, _)) if is_authorized(socket, &stream) => connection::serve(stream, link, hub).await,
             Ok(_) => tracing::warn!("a process of another user tried to connect as the bridge"),
             Err(error) => {
                 if let Some(pause) = failures.backoff(&error) {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -27,6 +27,8 @@ pub(super) struct BridgeProcess {
     program: OsString,
     arguments: Vec<OsString>,
     child: Option<Child>,
+    /// The pipe whose end tells the process that the gateway is no more.
+    stdin: Option<ChildStdin>,
 }
 
 impl BridgeProcess {
@@ -35,7 +37,8 @@ impl BridgeProcess {
     /// # Errors
     /// The program's own path is not known.
     pub(super) fn new(config: &Config, socket: &Path) -> io::Result<Self> {
-        let mut arguments: Vec<OsString> = vec!["bridge".into(), "--socket".into(), socket.into()];
+        let mut arguments: Vec<OsString> = ["bridge", "--supervised", "--socket"].map(Into::into).into();
+        arguments.push(socket.into());
         let format: &'static str = config.log_format.into();
         arguments.extend(["--log".into(), config.log.to_string().into()]);
         arguments.extend(["--log-format".into(), format.into()]);
@@ -45,7 +48,7 @@ impl BridgeProcess {
         for address in &config.bridge.public_addresses {
             arguments.extend(["--public-address".into(), address.to_string().into()]);
         }
-        Ok(BridgeProcess { program: std::env::current_exe()?.into(), arguments, child: None })
+        Ok(BridgeProcess { program: std::env::current_exe()?.into(), arguments, child: None, stdin: None })
     }
 
     /// Keeps the process running; never returns.
@@ -78,8 +81,11 @@ impl BridgeProcess {
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"] {
             command.env_remove(name);
         }
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        Ok(self.child.insert(command.spawn()?))
+        command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+        let child = self.child.insert(command.spawn()?);
+        // Waiting for the process would close it.
+        self.stdin = child.stdin.take();
+        Ok(child)
     }
 
     /// Asks the process to end, and waits for a short time until it has.
@@ -112,7 +118,7 @@ mod tests {
             file.display()
         );
         let arguments = vec!["-c".into(), script.into()];
-        let mut process = BridgeProcess { program: "sh".into(), arguments, child: None };
+        let mut process = BridgeProcess { program: "sh".into(), arguments, child: None, stdin: None };
         let lines = || fs::read_to_string(&file).unwrap_or_default().lines().count();
         let restarted = async {
             while lines() < 2 {

@@ -141,6 +141,8 @@ fn machine_name() -> String {
 mod tests {
     use super::*;
     use crate::config::{EngineUrl, ListenAddress, NodeAddress};
+    use crate::server::admin::StatusQuery;
+    use crate::server::gateway::Gateway;
 
     fn config(url: &str) -> Config {
         let mut config = Config::default().with_address("127.0.0.1", 8000);
@@ -185,5 +187,23 @@ mod tests {
             error.starts_with("cannot read the file of --cluster-password-file, /nonexistent/password: "),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn gateway_without_a_cluster_starts_no_task() {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        let alone = Config::default().with_address("127.0.0.1", 0);
+        let gateway = Gateway::bind(alone).await.unwrap();
+        assert_eq!(tasks(), before);
+        assert!(gateway.frontend.shared.cluster.get().is_none());
+        assert!(gateway.report(StatusQuery::default()).cluster.is_none());
+        // No Redis is needed to see that a node has all of that.
+        let mut node = Config::default().with_address("127.0.0.1", 0);
+        node.cluster.url = Some(EngineUrl::parse("redis://127.0.0.1:1").unwrap());
+        let gateway = Gateway::bind(node).await.unwrap();
+        assert!(tasks() > before);
+        assert!(gateway.frontend.shared.cluster.get().is_some());
+        assert!(gateway.report(StatusQuery::default()).cluster.is_some());
     }
 }

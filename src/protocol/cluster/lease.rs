@@ -65,6 +65,10 @@ struct PeerNode {
     heard: Millis,
     /// Time at which the last ping that it confirms was sent.
     confirmed: Millis,
+    /// The data of the engine that it knows.
+    generation: Generation,
+    /// Time at which it first confirmed a ping that named the data that this node knows.
+    told: Option<Millis>,
 }
 
 impl Lease {
@@ -114,10 +118,13 @@ impl Lease {
             self.known_since = now;
             self.generation_began = sent.saturating_sub(view.age);
         }
+        if is_new {
+            self.peers.values_mut().for_each(|peer| peer.told = None);
+        }
         self.view = view;
         let (others, limit) = (&self.view.others, now.saturating_sub(FORGET_TIMEOUT));
         self.peers.retain(|node, peer| peer.heard > limit || others.contains(node));
-        if let Some(at) = self.renewed {
+        if let Some(at) = self.renewed.filter(|_| !self.is_superseded(now)) {
             self.extend(at.saturating_add(LEASE_TIMEOUT).saturating_sub(LEASE_MARGIN), now);
         }
         is_new
@@ -147,7 +154,10 @@ impl Lease {
         }
         let is_current = generation == self.view.generation || self.disabled.generation;
         let peer = self.peers.entry(node).or_default();
-        peer.heard = now;
+        (peer.heard, peer.generation) = (now, generation);
+        if confirms > 0 && confirms >= self.known_since {
+            peer.told.get_or_insert(now);
+        }
         if is_current {
             peer.confirmed = peer.confirmed.max(confirms);
         }
@@ -173,6 +183,32 @@ impl Lease {
         let is_unheard = now >= heard.saturating_add(UNHEARD_TIMEOUT) || self.disabled.unheard;
         // By then, all nodes that hear one that reaches the engine know of this one.
         is_unheard && now >= self.known_since.saturating_add(LEASE_TIMEOUT)
+    }
+
+    /// Returns true if another node knows newer data of the engine: a replica was promoted, and the primary
+    /// before it still answers this node. Its answers count for nothing then.
+    pub fn is_superseded(&self, now: Millis) -> bool {
+        let is_newer = |peer: &PeerNode| {
+            peer.generation > self.view.generation && now < peer.heard.saturating_add(UNHEARD_TIMEOUT)
+        };
+        self.peers.values().any(is_newer) && !self.disabled.superseded
+    }
+
+    /// Returns true if no other node can have a name in other data of the engine than this node knows: each
+    /// knows the same data, or has known for the time of a lease that there are these, or is not heard.
+    pub fn may_claim(&self, now: Millis) -> bool {
+        let is_safe = |peer: &PeerNode| {
+            let limit = peer.heard.max(self.known_since).saturating_add(UNHEARD_TIMEOUT);
+            let has_lapsed = |told: Millis| now >= told.saturating_add(LEASE_TIMEOUT - LEASE_MARGIN);
+            let has_none = peer.heard > 0 && peer.generation == 0;
+            now >= limit
+                || has_none
+                || peer.generation == self.view.generation
+                || peer.told.is_some_and(has_lapsed)
+        };
+        let known = self.view.others.iter().map(|node| self.peers.get(node).copied().unwrap_or_default());
+        let heard = self.peers.values().filter(|peer| peer.heard > 0).copied();
+        self.disabled.told || known.chain(heard).all(|peer| is_safe(&peer))
     }
 
     fn lapse(&mut self, now: Millis) {
@@ -217,4 +253,6 @@ pub(super) struct DisabledRules {
     pub(super) generation: bool,
     pub(super) unheard: bool,
     pub(super) period: bool,
+    pub(super) superseded: bool,
+    pub(super) told: bool,
 }

@@ -16,7 +16,7 @@ pub use lease::{
     CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_MARGIN, LEASE_TIMEOUT, Lease,
     PING_INTERVAL, UNHEARD_TIMEOUT,
 };
-pub use ownership::{Action, ClaimResult, Ownership, Place};
+pub use ownership::{Action, ClaimResult, LossCause, Ownership, Place};
 
 /// Milliseconds of a clock that the caller chose.
 pub type Millis = u64;

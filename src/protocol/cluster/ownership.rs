@@ -71,7 +71,18 @@ pub enum Action<N> {
     /// The place of a name that was unknown may be known.
     Found(N),
     /// The name is lost: close its room.
-    Close(N),
+    Close(N, LossCause),
+}
+
+/// The cause for which a name is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// The lease had lapsed.
+    Lapsed,
+    /// The engine has other data, and was not sent the claim in time.
+    Forgotten,
+    /// Another node has the name.
+    Taken,
 }
 
 /// A name of this node.
@@ -179,10 +190,10 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     pub fn claim(&mut self, name: &N, now: Millis) -> Option<Claim> {
         let period = self.lease.period(now);
         let owned = self.owned.get(name)?;
-        if self.is_good(owned, period, now) {
-            return Some(owned.claim);
+        match self.loss(owned, period, now) {
+            None => return Some(owned.claim),
+            Some(cause) => self.lose(name, cause),
         }
-        self.lose(name);
         None
     }
 
@@ -255,7 +266,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     pub fn kept(&mut self, name: &N, claim: Claim, is_kept: bool, generation: Generation) {
         match self.owned.get_mut(name).filter(|owned| owned.claim == claim) {
             Some(owned) if is_kept => owned.kept = generation,
-            Some(_) => self.lose(name),
+            Some(_) => self.lose(name, LossCause::Taken),
             None => {}
         }
     }
@@ -345,7 +356,14 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         now: Millis,
     ) {
         let own = self.node;
+        let (was_superseded, could_claim) = (self.lease.is_superseded(now), self.lease.may_claim(now));
         self.lease.hear(node, confirms, generation, others.into_iter().filter(|other| *other != own), now);
+        if !was_superseded && self.lease.is_superseded(now) {
+            self.actions.push(Action::Renew);
+        }
+        if !could_claim && self.ready && self.lease.may_claim(now) {
+            self.find_all(now);
+        }
     }
 
     /// Takes note that commands can be sent to another node, or no longer.
@@ -380,9 +398,13 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         });
     }
 
-    fn is_good(&self, owned: &OwnedName, period: Option<u32>, now: Millis) -> bool {
+    /// Returns the cause for which this node may no longer decide about a name; `None` if it may.
+    fn loss(&self, owned: &OwnedName, period: Option<u32>, now: Millis) -> Option<LossCause> {
         let is_kept = owned.kept == self.lease.generation() || now < self.lease.claims_kept_until();
-        Some(owned.period) == period && is_kept
+        if Some(owned.period) != period {
+            return Some(LossCause::Lapsed);
+        }
+        (!is_kept).then_some(LossCause::Forgotten)
     }
 
     /// Loses the names that this node may no longer decide about.
@@ -392,23 +414,21 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         if std::mem::replace(&mut self.checked, state) == state {
             return;
         }
-        let lost: Vec<N> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| !self.is_good(owned, period, now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        lost.iter().for_each(|name| self.lose(name));
+        let owned = self.owned.iter();
+        let lost: Vec<(N, LossCause)> =
+            owned.filter_map(|(name, owned)| Some((name.clone(), self.loss(owned, period, now)?))).collect();
+        lost.iter().for_each(|(name, cause)| self.lose(name, *cause));
     }
 
-    fn lose(&mut self, name: &N) {
+    fn lose(&mut self, name: &N, cause: LossCause) {
         if self.owned.swap_remove(name).is_some() {
-            self.actions.push(Action::Close(name.clone()));
+            self.actions.push(Action::Close(name.clone(), cause));
         }
     }
 
     fn send_claim(&mut self, name: &N, over: Option<Claim>, now: Millis) {
-        let period = self.lease.period(now).filter(|_| self.ready);
+        let may_claim = self.ready && self.lease.may_claim(now);
+        let period = self.lease.period(now).filter(|_| may_claim);
         let Some(period) = period else {
             let until = now.saturating_add(RETRY_INTERVAL);
             self.sought.insert(name.clone(), SoughtName { state: Search::Paused, until, wanted: true });

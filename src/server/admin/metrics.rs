@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::process_stats::ProcessStats;
@@ -39,6 +40,8 @@ enum Samples {
     Ends,
     /// Times to recognition, of the activity.
     Recognitions,
+    /// Times without labels.
+    Times(Histogram),
 }
 
 /// The metrics of one server at one time.
@@ -315,6 +318,7 @@ impl Scrape {
             (Samples::Ends, Some(activity)) => activity.ends().encode(metric),
             (Samples::Recognitions, Some(activity)) => activity.recognitions().encode(metric),
             (Samples::Ends | Samples::Recognitions, None) => Ok(()),
+            (Samples::Times(times), _) => times.encode(metric),
             (Samples::Values(samples), _) => {
                 for (values, value) in samples {
                     let labels: Vec<(&str, &String)> = family.labels.iter().copied().zip(values).collect();

@@ -415,8 +415,11 @@ impl Engine {
         format!("{}:data", self.prefix)
     }
 
+    /// Returns the key of a name. It has the process of Redis as well: the clock of a later one, which may
+    /// have old keys, may show the time of an earlier generation once more.
     fn name(&self, name: &NameHash, generation: Generation) -> String {
-        format!("{}:r:{generation}:{}", self.prefix, name.0)
+        let process = self.process.get(..8).unwrap_or(&self.process);
+        format!("{}:r:{generation}.{process}:{}", self.prefix, name.0)
     }
 }
 

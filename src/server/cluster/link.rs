@@ -6,7 +6,6 @@ use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,6 +31,7 @@ use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
 use crate::server::hub::Hub;
 use crate::server::memory::MemoryBudget;
+use crate::server::telemetry::LinkCutCounts;
 
 /// Longest time from a connection to the end of both handshakes.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,8 +90,8 @@ pub struct Links {
     guests: Mutex<Vec<Arc<GuestLink>>>,
     /// Nodes that said that they have ended.
     ended: Mutex<HashSet<NodeId>>,
-    /// Number of links that were cut.
-    cuts: AtomicU64,
+    /// Links that were cut, by cause.
+    cuts: Mutex<LinkCutCounts>,
     calls: Semaphore,
 }
 
@@ -117,7 +117,7 @@ impl Links {
             observer,
             guests: Mutex::default(),
             ended: Mutex::default(),
-            cuts: AtomicU64::new(0),
+            cuts: Mutex::default(),
             calls: Semaphore::new(MAX_CALLS),
         }))
     }
@@ -132,9 +132,9 @@ impl Links {
         &self.known
     }
 
-    /// Returns the number of links that were cut for an error.
-    pub fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Relaxed)
+    /// Returns the number of links that were cut, by cause.
+    pub fn cuts(&self) -> LinkCutCounts {
+        *self.cuts.lock()
     }
 
     /// Returns the number of connections of other nodes in rooms of this one.
@@ -355,7 +355,7 @@ impl Links {
 
     fn log_end(&self, node: NodeId, ended: &io::Result<()>) {
         if let Err(error) = ended {
-            self.cuts.fetch_add(1, Ordering::Relaxed);
+            self.cuts.lock().add(error.kind());
             tracing::info!(%node, %error, "a link ended");
         }
     }

@@ -3,6 +3,7 @@
 
 mod drain;
 mod engine;
+mod engine_task;
 mod far;
 mod guest;
 mod link;

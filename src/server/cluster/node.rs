@@ -1,5 +1,4 @@
-//! One node of a cluster: the directory of its hub, the observer of its links, and the task that talks to the
-//! engine.
+//! One node of a cluster: the observer of its links, and the tasks that do what its state asks for.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -13,7 +12,7 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval, sleep};
 
-use super::engine::{Engine, EngineAddress, MAX_KEPT, NameHasher, NodeEntry, Renewal};
+use super::engine::{Engine, EngineAddress, NameHasher, NodeEntry};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
 use super::node_clock::now;
@@ -27,18 +26,12 @@ use crate::protocol::model::{Reason, RoomKey};
 use crate::server::hub::{Hub, Outbox};
 use crate::server::memory::MemoryBudget;
 
-/// Time between two renewals of the lease.
-const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
-/// Time after which the engine is sent all claims again, so that it does not forget them.
-const KEEP_INTERVAL: Duration = Duration::from_secs(200);
 /// Number of ticks between two searches for claims without a room.
 const SWEEP_TICKS: u32 = 100;
 /// Shortest and longest pause before another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Pause before the engine is tried again: new rooms wait for it.
-const ENGINE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -59,17 +52,17 @@ pub struct NodeSettings {
 #[derive(Debug)]
 pub struct ClusterNode {
     pub(super) id: NodeId,
-    settings: NodeSettings,
-    names: NameHasher,
+    pub(super) settings: NodeSettings,
+    pub(super) names: NameHasher,
     pub(super) questions: Questions,
     pub(super) hub: Weak<Hub>,
     pub(super) links: OnceLock<Arc<Links>>,
     pub(super) state: Mutex<NodeState>,
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
-    renew: Notify,
-    engine_error: Notify,
+    pub(super) renew: Notify,
+    pub(super) engine_error: Notify,
     /// Another process has the address of this node.
-    buried: AtomicBool,
+    pub(super) buried: AtomicBool,
     /// The node has ended, and has no lease.
     pub(super) has_left: AtomicBool,
     pub(super) engine_loss: OnceLock<EngineLoss>,
@@ -231,8 +224,10 @@ impl ClusterNode {
                     let node = Arc::clone(&self);
                     tokio::spawn(async move {
                         let hash = node.names.room(name.as_str(), name.partition());
+                        let sent = Instant::now();
                         match engine.claim(&hash, claim, over, generation, since).await {
                             Ok(result) => {
+                                node.counts.times.claims.observe(sent.elapsed().as_secs_f64());
                                 node.counts.count_claim(Some(result));
                                 node.with_state(|state| {
                                     state.ownership.claim_answered(&name, claim, result, now());
@@ -264,8 +259,8 @@ impl ClusterNode {
                     let waiters = self.state.lock().waiters.remove(&name);
                     waiters.into_iter().flatten().for_each(|waiter| waiter.notify());
                 }
-                Action::Close(name) => {
-                    self.counts.count_lost_room();
+                Action::Close(name, cause) => {
+                    self.counts.count_lost_room(cause);
                     if let Some(hub) = self.hub.upgrade() {
                         hub.close_room(&name, &Reason::Moved);
                     }
@@ -284,117 +279,8 @@ impl ClusterNode {
         }
     }
 
-    fn engine_failed(&self, error: &dyn std::error::Error) {
-        tracing::debug!(%error, "Redis failed");
-        self.engine_error.notify_one();
-    }
-
-    /// Keeps the lease, over one connection after the other.
-    async fn follow_engine(self: Arc<Self>) {
-        let mut reported = false;
-        loop {
-            let error = match Engine::open(&self.settings.engine).await {
-                Ok(engine) => {
-                    if std::mem::take(&mut reported) {
-                        tracing::info!("Redis answers again");
-                    }
-                    self.keep_lease(engine).await
-                }
-                Err(error) => error.to_string(),
-            };
-            self.with_state(|state| {
-                state.engine = None;
-                state.lost_since.get_or_insert_with(now);
-                state.ownership.engine_failed(now());
-            });
-            if self.buried() || self.has_left.load(Ordering::Acquire) {
-                return;
-            }
-            if !std::mem::replace(&mut reported, true) {
-                tracing::error!(error, "Redis fails: rooms of this cluster go on, new ones have to wait");
-            }
-            sleep(ENGINE_PAUSE).await;
-        }
-    }
-
-    /// Renews the lease over one connection. Returns the reason for which that is over.
-    async fn keep_lease(self: &Arc<Self>, engine: Engine) -> String {
-        let mut entry = NodeEntry {
-            address: self.settings.address.clone(),
-            public_key: self.links.get().map(|links| links.public_key().clone()).unwrap_or_default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.settings.name.clone(),
-            rooms: 0,
-        };
-        let mut kept_at: Option<Instant> = None;
-        loop {
-            if self.has_left.load(Ordering::Acquire) {
-                return "this node has ended".to_owned();
-            }
-            let sent = now();
-            let since = {
-                let state = self.state.lock();
-                entry.rooms = state.ownership.owned();
-                state.ownership.lease().since_renewal(sent)
-            };
-            let (view, others) = match engine.renew(self.id, &entry, since).await {
-                Ok(Renewal::Renewed(view, others)) => (view, others),
-                Ok(Renewal::Buried) if self.has_left.load(Ordering::Acquire) => continue,
-                Ok(Renewal::Buried) => {
-                    tracing::error!("another process has the address of this node: its rooms are closed");
-                    self.buried.store(true, Ordering::Relaxed);
-                    return "this node was replaced".to_owned();
-                }
-                Err(error) => return error.to_string(),
-            };
-            self.follow_nodes(others);
-            let generation = view.generation;
-            self.counts.see_generation(generation);
-            let must_keep = self.with_state(|state| state.ownership.renewed(sent, view, now()));
-            if must_keep || kept_at.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
-                match self.keep_claims(&engine, generation).await {
-                    Ok(true) => {}
-                    // Other data since: they are renewed at once.
-                    Ok(false) => continue,
-                    Err(error) => return error,
-                }
-                kept_at = Some(Instant::now());
-                self.with_state(|state| {
-                    state.engine = Some(engine.clone());
-                    state.lost_since = None;
-                    state.ownership.engine_ready(generation, now());
-                });
-            }
-            tokio::select! {
-                () = sleep(RENEW_INTERVAL) => {}
-                () = self.renew.notified() => {}
-                () = self.engine_error.notified() => return "a request failed".to_owned(),
-            }
-        }
-    }
-
-    /// Sends the engine all claims. Returns false if it has other data.
-    async fn keep_claims(&self, engine: &Engine, generation: Generation) -> Result<bool, String> {
-        let claims: Vec<_> =
-            self.state.lock().ownership.claims().map(|(key, claim)| (key.clone(), claim)).collect();
-        for claims in claims.chunks(MAX_KEPT) {
-            let hashed: Vec<_> = claims
-                .iter()
-                .map(|(key, claim)| (self.names.room(key.as_str(), key.partition()), *claim))
-                .collect();
-            let kept = engine.keep(self.id, &hashed, generation).await.map_err(|error| error.to_string())?;
-            let Some(lost) = kept else { return Ok(false) };
-            self.with_state(|state| {
-                for (index, (key, claim)) in claims.iter().enumerate() {
-                    state.ownership.kept(key, *claim, !lost.contains(&index), generation);
-                }
-            });
-        }
-        Ok(true)
-    }
-
     /// Takes note of the other nodes, and dials those that are new.
-    fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
+    pub(super) fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
         let Some(links) = self.links.get() else { return };
         links.known().set(others.iter().map(|(node, entry)| (entry.public_key.clone(), *node)));
         let mut state = self.state.lock();

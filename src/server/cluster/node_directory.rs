@@ -51,6 +51,10 @@ impl Directory for NodeDirectory {
         })
     }
 
+    fn waited(&self, time: Duration) {
+        self.0.counts.times.held.observe(time.as_secs_f64());
+    }
+
     fn misplaced(&self, key: &RoomKey) {
         self.0.with_state(|state| state.ownership.forget_place(key, now()));
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::config::EngineLoss;
-use crate::protocol::cluster::{ClaimResult, Generation, Millis};
-use crate::server::telemetry::{ClaimCounts, ClusterReport, OtherNodeReport};
+use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis};
+use crate::server::telemetry::{ClaimCounts, ClusterReport, ClusterTimes, LostRoomCounts, OtherNodeReport};
 
 /// Time for which the engine may be away without a consequence: a restart or a failover of it.
 const LOSS_TIMEOUT: Millis = 8_000;
@@ -23,9 +23,10 @@ pub(super) struct NodeCounts {
     held: AtomicU64,
     wait: AtomicU64,
     failed: AtomicU64,
-    rooms_lost: AtomicU64,
+    lost_rooms: [AtomicU64; 4],
     generation: AtomicU64,
     generation_changes: AtomicU64,
+    pub(super) times: ClusterTimes,
 }
 
 impl NodeCounts {
@@ -41,8 +42,19 @@ impl NodeCounts {
     }
 
     /// Counts a room that the node lost.
-    pub(super) fn count_lost_room(&self) {
-        self.rooms_lost.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_lost_room(&self, cause: LossCause) {
+        let position = match cause {
+            LossCause::Lapsed => 0,
+            LossCause::Forgotten => 1,
+            LossCause::Taken => 2,
+        };
+        self.add_lost_room(position);
+    }
+
+    fn add_lost_room(&self, position: usize) {
+        if let Some(count) = self.lost_rooms.get(position) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes note of the data that the engine has.
@@ -52,6 +64,12 @@ impl NodeCounts {
             self.generation_changes.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("Redis has lost its data, or may have: new rooms wait some seconds");
         }
+    }
+
+    fn lost_rooms(&self) -> LostRoomCounts {
+        let [lapsed, forgotten, taken, engine_loss] =
+            self.lost_rooms.each_ref().map(|count| count.load(Ordering::Relaxed));
+        LostRoomCounts { lapsed, forgotten, taken, engine_loss }
     }
 
     fn claims(&self) -> ClaimCounts {
@@ -96,7 +114,10 @@ impl ClusterNode {
             return;
         }
         let rooms = self.own_names();
-        rooms.iter().take(rooms.len().div_ceil(CLOSE_TICKS)).for_each(|room| self.close_room(room));
+        for room in rooms.iter().take(rooms.len().div_ceil(CLOSE_TICKS)) {
+            self.close_room(room);
+            self.counts.add_lost_room(3);
+        }
     }
 
     /// Returns a line that says that the node takes connections.
@@ -151,12 +172,13 @@ impl ClusterNode {
             generation_changes: self.counts.generation_changes.load(Ordering::Relaxed),
             may_decide: report.may_decide,
             rooms: report.rooms as u64,
-            rooms_lost: self.counts.rooms_lost.load(Ordering::Relaxed),
+            rooms_lost: self.counts.lost_rooms(),
             claims: self.counts.claims(),
             far: report.far as u64,
             guests: report.guests as u64,
             waiting: state.waiters.values().map(|waiters| waiters.len() as u64).sum(),
-            link_cuts: self.links.get().map_or(0, |links| links.cuts()),
+            link_cuts: self.links.get().map(|links| links.cuts()).unwrap_or_default(),
+            times: self.counts.times.clone(),
             nodes,
         }
     }

@@ -37,6 +37,7 @@ pub(super) struct Waiting {
     misplaced: u8,
     /// Time from which on the client is read though the place of its room is unknown, until it has come.
     read_from: Option<Instant>,
+    since: Instant,
     deadline: Instant,
     deferred: VecDeque<(Option<RoomKey>, Command)>,
     deferred_bytes: usize,
@@ -44,13 +45,14 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn new(asked: Option<(Arc<RoomCell>, bool)>, timeout: Duration) -> Self {
-        let now = clock::now();
+        let since = clock::now();
         Waiting {
-            read_from: asked.is_none().then(|| now + PLACE_READ_DELAY),
+            read_from: asked.is_none().then(|| since + PLACE_READ_DELAY),
             asked,
             entry: None,
             misplaced: 0,
-            deadline: now + timeout,
+            since,
+            deadline: since + timeout,
             deferred: VecDeque::new(),
             deferred_bytes: 0,
         }
@@ -214,17 +216,19 @@ impl Membership {
             uncommon.waiting = Some(waiting);
             return;
         }
-        let Waiting { asked, read_from, deadline, deferred, misplaced, .. } = *waiting;
+        let Waiting { asked, read_from, since, deadline, deferred, misplaced, .. } = *waiting;
         let was_located = asked.is_some();
         if let Some(((cell, keep_other_rooms), role)) = asked.zip(role.flatten()) {
             self.track(cell, Applied { role, room_is_empty: false }, keep_other_rooms);
         }
         // Those behind one that has to wait are put off again.
         self.apply_deferred(deferred);
-        if let Some(waiting) = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut()) {
+        let waiting = self.uncommon.as_mut().and_then(|uncommon| uncommon.waiting.as_mut());
+        let is_located = waiting.as_ref().is_none_or(|waiting| waiting.asked.is_some());
+        if let Some(waiting) = waiting {
             // The place is still unknown: the time goes on.
             if waiting.asked.is_none() {
-                waiting.deadline = deadline;
+                (waiting.since, waiting.deadline) = (since, deadline);
                 if !was_located {
                     waiting.read_from = read_from;
                 }
@@ -232,6 +236,12 @@ impl Membership {
             if !was_located {
                 waiting.misplaced = misplaced;
             }
+        }
+        if is_located
+            && !was_located
+            && let Some(directory) = self.hub.directory.get()
+        {
+            directory.waited(clock::now().saturating_duration_since(since));
         }
     }
 

@@ -1,8 +1,15 @@
 //! The state of a node of a cluster, as part of the status.
 
 use std::fmt::Write as _;
+use std::io;
 
+use prometheus_client::metrics::histogram::Histogram;
 use serde::Serialize;
+
+/// Upper bounds of the times that the engine takes to answer, the last of them its timeout.
+const ENGINE_BOUNDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.004, 0.016, 0.064, 0.256, 1.0];
+/// Upper bounds of the times for which connections are held, the last of them the longest.
+const HELD_BOUNDS: [f64; 8] = [0.001, 0.004, 0.016, 0.25, 1.0, 4.0, 6.0, 8.0];
 
 /// The state of a node of a cluster.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -26,8 +33,8 @@ pub struct ClusterReport {
     pub may_decide: bool,
     /// Rooms that the node has.
     pub rooms: u64,
-    /// Rooms that the node lost, and closed.
-    pub rooms_lost: u64,
+    /// Rooms that the node lost, and closed, by cause.
+    pub rooms_lost: LostRoomCounts,
     /// Claims to rooms that were sent to the engine, by its answer.
     pub claims: ClaimCounts,
     /// Connections here in rooms of other nodes.
@@ -36,8 +43,11 @@ pub struct ClusterReport {
     pub guests: u64,
     /// Connections that wait for the place of their room.
     pub waiting: u64,
-    /// Links to other nodes that were cut.
-    pub link_cuts: u64,
+    /// Links to other nodes that were cut, by cause.
+    pub link_cuts: LinkCutCounts,
+    /// Times that the node measured, for metrics.
+    #[serde(skip)]
+    pub times: ClusterTimes,
     /// The other nodes.
     pub nodes: Vec<OtherNodeReport>,
 }
@@ -54,6 +64,68 @@ pub struct ClaimCounts {
     pub wait: u64,
     /// The engine did not answer.
     pub failed: u64,
+}
+
+/// Lost rooms by cause.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct LostRoomCounts {
+    /// The lease of the node had lapsed.
+    pub lapsed: u64,
+    /// The engine lost its data, and did not take the claim again in time.
+    pub forgotten: u64,
+    /// Another node has the room.
+    pub taken: u64,
+    /// The engine did not answer, and `--engine-loss` is `close`.
+    pub engine_loss: u64,
+}
+
+/// Cut links by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LinkCutCounts {
+    /// Nothing arrived for too long.
+    pub silent: u64,
+    /// The other node sent what no node sends.
+    pub invalid: u64,
+    /// Too much waited to be sent.
+    pub overfull: u64,
+    /// The connection failed.
+    pub failed: u64,
+}
+
+impl LinkCutCounts {
+    /// Counts a link that ended with an error.
+    pub(crate) fn add(&mut self, error: io::ErrorKind) {
+        let count = match error {
+            io::ErrorKind::TimedOut => &mut self.silent,
+            io::ErrorKind::InvalidData => &mut self.invalid,
+            io::ErrorKind::OutOfMemory => &mut self.overfull,
+            _ => &mut self.failed,
+        };
+        *count += 1;
+    }
+}
+
+/// Times that a node measures, in seconds.
+#[derive(Clone, Debug)]
+pub struct ClusterTimes {
+    /// Times that the engine took to answer claims.
+    pub(crate) claims: Histogram,
+    /// Times that the engine took to renew the lease.
+    pub(crate) renewals: Histogram,
+    /// Times for which connections waited until the places of their rooms were known.
+    pub(crate) held: Histogram,
+}
+
+impl Default for ClusterTimes {
+    fn default() -> Self {
+        ClusterTimes {
+            claims: Histogram::new(ENGINE_BOUNDS),
+            renewals: Histogram::new(ENGINE_BOUNDS),
+            held: Histogram::new(HELD_BOUNDS),
+        }
+    }
 }
 
 /// Another node.

@@ -21,7 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use activity::Activity;
-pub use cluster_report::{ClaimCounts, ClusterReport, OtherNodeReport};
+pub use cluster_report::{
+    ClaimCounts, ClusterReport, ClusterTimes, LinkCutCounts, LostRoomCounts, OtherNodeReport,
+};
 pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
 use limit_counts::LimitCounts;

@@ -78,7 +78,8 @@ pub(super) struct EngineData {
     generation: Option<(Generation, u64)>,
     /// Ends of the leases with the addresses of the nodes; a node that has ended has none.
     nodes: BTreeMap<NodeId, (Option<Millis>, usize)>,
-    claims: BTreeMap<(Generation, Name), Claim>,
+    /// By generation and process: the clock of a later process may show the same time once more.
+    claims: BTreeMap<((Generation, u64), Name), Claim>,
 }
 
 impl EngineData {
@@ -117,26 +118,28 @@ impl EngineData {
                 let leapt = !disabled.clock && self.has_leapt(node, since_renewal, now);
                 let result = match leapt {
                     true => ClaimResult::OtherGeneration,
-                    false => self.claim(name, claim, over, generation, grace, now),
+                    false => self.claim(((generation, process), name), claim, over, grace, now),
                 };
                 Some(EngineReply::Claimed { name, claim, result })
             }
             EngineRequest::Keep { claims, generation } => {
                 self.generation.filter(|(began, _)| *began == generation)?;
+                let generation_key = (generation, process);
                 let mut kept = Vec::new();
                 for (name, claim) in claims {
-                    let held = self.claims.get(&(generation, name)).copied();
+                    let held = self.claims.get(&(generation_key, name)).copied();
                     let is_kept = held.is_none_or(|held| held.node == node);
                     if is_kept && held.is_none_or(|held| held.number <= claim.number) {
-                        self.claims.insert((generation, name), claim);
+                        self.claims.insert((generation_key, name), claim);
                     }
                     kept.push((name, claim, is_kept));
                 }
                 Some(EngineReply::Kept { claims: kept, generation })
             }
             EngineRequest::Release { name, claim, generation } => {
-                if self.claims.get(&(generation, name)) == Some(&claim) {
-                    self.claims.remove(&(generation, name));
+                let key = ((generation, process), name);
+                if self.claims.get(&key) == Some(&claim) {
+                    self.claims.remove(&key);
                 }
                 None
             }
@@ -166,17 +169,17 @@ impl EngineData {
 
     fn claim(
         &mut self,
-        name: Name,
+        key: ((Generation, u64), Name),
         claim: Claim,
         over: Option<Claim>,
-        generation: Generation,
         grace: Millis,
         now: Millis,
     ) -> ClaimResult {
+        let generation = key.0.0;
         if self.generation.is_none_or(|(began, _)| began != generation) {
             return ClaimResult::OtherGeneration;
         }
-        match self.claims.get(&(generation, name)).copied() {
+        match self.claims.get(&key).copied() {
             Some(held) if held.node == claim.node && held.number > claim.number => {
                 return ClaimResult::Wait(0);
             }
@@ -196,7 +199,7 @@ impl EngineData {
         if !has_lease {
             return ClaimResult::Wait(0);
         }
-        self.claims.insert((generation, name), claim);
+        self.claims.insert(key, claim);
         ClaimResult::Granted
     }
 }

@@ -7,13 +7,16 @@ use super::simulation::{ClusterSimulation, ENGINE, Healing, NODES, SimEvent};
 impl ClusterSimulation {
     /// Begins a fault, and plans the next.
     pub(super) fn fault(&mut self) {
-        let (kind, node) = (self.rng.u8(..11), self.rng.usize(..NODES));
+        let (kind, node) = (self.rng.u8(..12), self.rng.usize(..NODES));
         let time = if self.rng.bool() { self.rng.u64(200..6_000) } else { self.rng.u64(6_000..30_000) };
         self.faults.push(format!("{}: fault {kind} at node {node} for {time} ms", self.now));
         match kind {
             0 => self.sever(node, ENGINE, time),
             1 => self.sever(node, (node + 1) % NODES, time),
-            2 => self.nodes[node].paused_until = self.now + time,
+            2 => {
+                self.nodes[node].paused_until = self.now + time;
+                self.former = None;
+            }
             3 => (0..=ENGINE).filter(|other| *other != node).for_each(|other| self.sever(node, other, time)),
             4 => self.stop_engine(time),
             5 => self.restart_engine(None, time / 4),
@@ -30,6 +33,7 @@ impl ClusterSimulation {
                 self.ask(node, EngineRequest::Leave);
                 self.restart_node(node);
             }
+            10 => self.promote_replica(time),
             // A leap in the first seconds of a generation is unknown to nodes that the engine does not know.
             _ if !self.data.is_settled(self.now.saturating_add_signed(self.ahead)) => {}
             _ => {
@@ -50,6 +54,20 @@ impl ClusterSimulation {
     fn stop_engine(&mut self, time: Millis) {
         self.away += 1;
         self.after(time, SimEvent::Heal(Healing::Engine));
+    }
+
+    /// Has a replica serve the nodes that connect from now on, while its former primary serves those that are
+    /// connected. Nodes that do not reach each other could not notice it.
+    fn promote_replica(&mut self, time: Millis) {
+        if !self.are_nodes_connected() {
+            return;
+        }
+        let limit = self.now.saturating_sub(self.rng.u64(0..300));
+        let copy = self.copies.iter().rev().find(|(at, _)| *at <= limit);
+        let data = copy.map(|(_, data)| data.clone()).unwrap_or_default();
+        self.former = Some((self.process, std::mem::replace(&mut self.data, data)));
+        self.process += 1;
+        self.after(time, SimEvent::Heal(Healing::Former(self.process - 1)));
     }
 
     /// Restarts the engine without data, or with a copy of that age.

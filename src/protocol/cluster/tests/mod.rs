@@ -22,7 +22,11 @@ fn ready(others: &[NodeId]) -> Ownership<&'static str> {
     let mut node = Ownership::new(ME, 0);
     assert!(node.renewed(1_000, view(others), 1_000));
     node.engine_ready(100, 1_000);
-    others.iter().for_each(|other| node.set_linked(*other, true, 1_000));
+    for other in others {
+        node.set_linked(*other, true, 1_000);
+        node.heard(*other, 0, 100, [], 1_000);
+    }
+    node.take_actions();
     node
 }
 
@@ -44,7 +48,7 @@ fn granted_name_is_here_while_the_lease_lasts() {
     let end = 1_000 + LEASE_TIMEOUT - LEASE_MARGIN;
     assert!(node.claim(&"k", end - 1).is_some());
     node.tick(end);
-    assert_eq!(node.take_actions(), [Action::Close("k")]);
+    assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
     // A later renewal does not bring it back.
     node.renewed(end, view(&[]), end);
     assert_eq!(node.locate(&"k", end), Place::Unknown);
@@ -177,7 +181,62 @@ fn new_generation_keeps_only_what_the_engine_has_again() {
     assert_eq!(node.locate(&"k", late), Place::Here);
     assert_ne!(forgotten.locate(&"k", late), Place::Here);
     node.kept(&"k", first, false, 200);
-    assert_eq!(node.take_actions(), [Action::Close("k")]);
+    assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Taken)]);
+}
+
+/// A replica was promoted, and the primary before it still answers this node.
+#[test]
+fn older_data_than_another_node_knows_do_not_extend_the_lease() {
+    let mut node = ready(&[OTHER]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    node.take_actions();
+    node.heard(OTHER, 900, 200, [], 1_200);
+    assert_eq!(node.take_actions(), [Action::Renew], "the engine may be another one by now");
+    for now in [2_000, 3_000, 4_000] {
+        node.renewed(now, view(&[OTHER]), now);
+        node.heard(OTHER, now, 200, [], now);
+        assert!(node.lease().is_superseded(now));
+    }
+    assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
+    assert_eq!(node.period(4_000), None);
+    // The other node may have been at the wrong one.
+    node.heard(OTHER, 4_000, 100, [], 4_100);
+    node.renewed(5_000, view(&[OTHER]), 5_000);
+    assert!(node.period(5_000).is_some() && !node.lease().is_superseded(5_000));
+}
+
+/// They may have rooms in what the engine had, or in what another one has.
+#[test]
+fn names_are_claimed_once_all_others_know_the_same_data_or_have_lapsed() {
+    let start = || {
+        let mut node = Ownership::new(ME, 0);
+        node.renewed(1_000, view(&[OTHER]), 1_000);
+        node.engine_ready(100, 1_000);
+        assert_eq!(node.locate(&"k", 1_000), Place::Unknown);
+        assert_eq!(node.take_actions(), [Action::Ask("k")], "the other node is not heard yet");
+        node
+    };
+    let mut node = start();
+    node.heard(OTHER, 0, 100, [], 1_100);
+    assert_eq!(node.take_actions(), [Action::Found("k")]);
+    assert!(node.lease().may_claim(1_100));
+    // It has other data, and does not know of these; then it does.
+    let mut node = start();
+    for now in (1_100..9_000).step_by(1_000) {
+        node.heard(OTHER, 999, 90, [], now);
+        assert!(!node.lease().may_claim(now));
+    }
+    node.heard(OTHER, 8_500, 90, [], 9_000);
+    let lapsed = 9_000 + LEASE_TIMEOUT - LEASE_MARGIN;
+    node.heard(OTHER, 9_500, 90, [], lapsed - 1);
+    assert!(!node.lease().may_claim(lapsed - 1) && node.lease().may_claim(lapsed));
+    // It has none, and it is not heard.
+    let mut node = start();
+    node.heard(OTHER, 0, 0, [], 1_100);
+    assert!(node.lease().may_claim(1_100));
+    let node = start();
+    let unheard = 1_000 + UNHEARD_TIMEOUT;
+    assert!(!node.lease().may_claim(unheard - 1) && node.lease().may_claim(unheard));
 }
 
 /// A room that exists stays open for those who reach a node that has lost the engine.
@@ -233,6 +292,7 @@ fn each_rule_is_necessary() {
         ("period", lease(DisabledRules { period: true, ..Default::default() })),
         ("unheard", lease(DisabledRules { unheard: true, ..Default::default() })),
         ("generation", lease(DisabledRules { generation: true, ..Default::default() })),
+        ("superseded", lease(DisabledRules { superseded: true, ..Default::default() })),
         ("process", scripts(DisabledScripts { process: true, ..Default::default() })),
         ("grace", scripts(DisabledScripts { grace: true, ..Default::default() })),
         ("clock", scripts(DisabledScripts { clock: true, ..Default::default() })),

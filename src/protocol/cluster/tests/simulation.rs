@@ -67,6 +67,7 @@ pub(super) struct SimJoin {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Healing {
     Engine,
+    Former(u64),
     Link(usize, usize),
 }
 
@@ -85,6 +86,9 @@ pub(super) struct SimNode {
     held: Vec<SimJoin>,
 }
 
+/// The first and the last decision by a claim.
+type DecisionSpan = (Millis, Millis, Claim);
+
 /// A cluster, and the decisions that its nodes made.
 #[derive(Debug)]
 pub(super) struct ClusterSimulation {
@@ -98,6 +102,8 @@ pub(super) struct ClusterSimulation {
     /// Copies of the data, to which the engine may fall back.
     pub(super) copies: Vec<(Millis, EngineData)>,
     pub(super) process: u64,
+    /// Process and data of a primary that was replaced, and still answers the nodes that are connected to it.
+    pub(super) former: Option<(u64, EngineData)>,
     /// Number of faults for which the engine is away.
     pub(super) away: u32,
     /// Time by which the engine's clock is ahead.
@@ -123,6 +129,7 @@ impl ClusterSimulation {
             data: EngineData::default(),
             copies: Vec::new(),
             process: 1,
+            former: None,
             away: 0,
             ahead: 0,
             cut: BTreeMap::new(),
@@ -153,15 +160,16 @@ impl ClusterSimulation {
         simulation
     }
 
-    /// Returns the names about which two claims decided in turns, and not one after the other.
-    pub(super) fn conflicts(&self) -> Vec<(Name, Claim, Claim)> {
+    /// Returns the names about which two claims decided in turns, and not one after the other, with the first
+    /// and the last decision of each.
+    pub(super) fn conflicts(&self) -> Vec<(Name, DecisionSpan, DecisionSpan)> {
         let mut found = Vec::new();
         for (name, claims) in &self.decisions {
             let mut spans: Vec<_> = claims.iter().map(|(claim, (from, to))| (*from, *to, *claim)).collect();
             spans.sort_unstable();
             for pair in spans.windows(2) {
                 if pair[0].1 > pair[1].0 {
-                    found.push((*name, pair[0].2, pair[1].2));
+                    found.push((*name, pair[0], pair[1]));
                 }
             }
         }
@@ -209,7 +217,16 @@ impl ClusterSimulation {
         !is_cut && (a.max(b) != ENGINE || self.away == 0)
     }
 
+    /// Returns true if all nodes run, and reach each other.
+    pub(super) fn are_nodes_connected(&self) -> bool {
+        self.cut.iter().all(|((_, other), times)| *other == ENGINE || *times == 0)
+            && self.nodes.iter().all(|node| node.paused_until <= self.now)
+    }
+
     pub(super) fn sever(&mut self, a: usize, b: usize, time: Millis) {
+        if a.max(b) != ENGINE {
+            self.former = None;
+        }
         *self.cut.entry((a.min(b), a.max(b))).or_default() += 1;
         self.after(time, SimEvent::Heal(Healing::Link(a, b)));
     }
@@ -285,6 +302,9 @@ impl ClusterSimulation {
             }
             SimEvent::Fault => self.fault(),
             SimEvent::Heal(Healing::Engine) => self.away -= 1,
+            SimEvent::Heal(Healing::Former(process)) => {
+                self.former.take_if(|former| former.0 == process);
+            }
             SimEvent::Heal(Healing::Link(a, b)) => {
                 if let Some(times) = self.cut.get_mut(&(a.min(b), a.max(b))) {
                     *times -= 1;
@@ -348,7 +368,7 @@ impl ClusterSimulation {
                         self.join(node, join);
                     }
                 }
-                Action::Close(_) => {}
+                Action::Close(..) => {}
             }
         }
     }
@@ -379,14 +399,19 @@ impl ClusterSimulation {
         if !self.is_connected(node, ENGINE) || !is_current {
             return;
         }
-        if process != self.process {
+        let is_former = self.former.as_ref().is_some_and(|former| former.0 == process);
+        if process != self.process && !is_former {
             return self.send(SimEvent::Reply { node, life, process, reply: EngineReply::Disconnected });
         }
         if self.copies.last().is_none_or(|(at, _)| at + 20 < self.now) {
             self.copies.push((self.now, self.data.clone()));
         }
-        let time = (self.process, self.now.saturating_add_signed(self.ahead));
-        if let Some(reply) = self.data.apply(sender, request, time, self.disabled.scripts) {
+        let time = (process, self.now.saturating_add_signed(self.ahead));
+        let data = match &mut self.former {
+            Some((_, data)) if is_former => data,
+            _ => &mut self.data,
+        };
+        if let Some(reply) = data.apply(sender, request, time, self.disabled.scripts) {
             self.send(SimEvent::Reply { node, life, process, reply });
         }
     }
@@ -402,7 +427,10 @@ impl ClusterSimulation {
             }
             EngineReply::Renewed { sent, view } => {
                 state.renew_sent = None;
-                if state.ownership.renewed(sent, view, now) {
+                let must_keep = state.ownership.renewed(sent, view, now);
+                if state.ownership.lease().is_superseded(now) {
+                    self.disconnect(node);
+                } else if must_keep {
                     let claims = state.ownership.claims().map(|(name, claim)| (*name, claim)).collect();
                     let generation = state.ownership.lease().generation();
                     self.ask(node, EngineRequest::Keep { claims, generation });

@@ -43,7 +43,7 @@ async fn accepted_call_carries_bytes_in_both_directions() {
     writer.await.unwrap();
     assert!(received == sent);
     // The link itself is as before.
-    assert!(!echo.link_ended.is_cancelled() && b.links.cuts() == 0);
+    assert!(!echo.link_ended.is_cancelled() && b.links.cuts() == Default::default());
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ function openClients (url) {
     .then(() => window.clients.length + 1)
 }
 
-// Answers for the page as of a server that has run for twenty days: an hour of samples, and a dialect that left.
+// Answers for the page as of a node that has run for twenty days: an hour of samples, a dialect that left, and a cluster without Redis.
 async function age (page) {
   const ago = (ms) => new Date(Date.now() - ms).toISOString().replace(/\.\d+/, '')
   await page.route('**/status', async (route) => {
@@ -89,7 +89,14 @@ async function age (page) {
     const left = status.dialects.find(({ name }) => name === 'sigver-7')
     left.assigned = { active: 0, total: 12, last_seen: ago(8.2 * 86400e3) }
     left.possible = { active: 0, total: 0, last_seen: null }
-    await route.fulfill({ response, json: { ...status, started: ago(20 * 86400e3) } })
+    const other = { version: '22.0.0', linked: true, rooms: 3214, far: 1520, queue_bytes: 0 }
+    const cluster = {
+      name: 'sigver', node: '0000000000000001', node_name: 'signaling-a', engine_up: false, engine_lost_seconds: 72, engine_loss: 'refuse-new',
+      generation_changes: 1, may_decide: true, rooms: 3333, rooms_lost: { lapsed: 0, forgotten: 2, taken: 0, engine_loss: 0 },
+      claims: { granted: 9, held: 4, wait: 1, failed: 0 }, far: 1520, guests: 1480, waiting: 2, link_cuts: { silent: 1, invalid: 0, overfull: 0, failed: 0 },
+      nodes: [{ ...other, node: '0000000000000002', node_name: 'signaling-b' }, { ...other, node: '0000000000000003', node_name: 'signaling-c', linked: false, far: 0 }]
+    }
+    await route.fulfill({ response, json: { ...status, cluster, started: ago(20 * 86400e3) } })
   })
   await page.route('**/history', async (route) => {
     const response = await route.fetch()
@@ -203,6 +210,9 @@ try {
       await page.screenshot({ path: `${values.screenshots}/${name}.png`, fullPage: true })
       expect((await page.textContent('#usage')).includes('sigver-7'), true)
       expect((await page.textContent('#usage')).includes('last seen 8 days ago: safe to drop'), true)
+      expect(await page.$$eval('#nodes tbody tr', (rows) => rows.map((row) => [...row.cells].slice(0, 4).map((cell) => cell.textContent).join(' '))),
+        [`signaling-a ${await page.textContent('#version')} this one 3,333`, 'signaling-b 22.0.0 linked 3,214', 'signaling-c 22.0.0 no link 3,214'])
+      expect(await page.textContent('#engine'), 'Redis has not answered for 72 seconds: rooms go on')
       expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true)
       await context.close()
     })

@@ -355,7 +355,14 @@ impl Links {
 
     fn log_end(&self, node: NodeId, ended: &io::Result<()>) {
         if let Err(error) = ended {
-            self.cuts.lock().add(error.kind());
+            let mut cuts = self.cuts.lock();
+            let count = match error.kind() {
+                io::ErrorKind::TimedOut => &mut cuts.silent,
+                io::ErrorKind::InvalidData => &mut cuts.invalid,
+                io::ErrorKind::OutOfMemory => &mut cuts.overfull,
+                _ => &mut cuts.failed,
+            };
+            *count += 1;
             tracing::info!(%node, %error, "a link ended");
         }
     }

@@ -1,7 +1,6 @@
 //! The state of a node of a cluster, as part of the status.
 
 use std::fmt::Write as _;
-use std::io;
 
 use prometheus_client::metrics::histogram::Histogram;
 use serde::Serialize;
@@ -92,19 +91,6 @@ pub struct LinkCutCounts {
     pub overfull: u64,
     /// The connection failed.
     pub failed: u64,
-}
-
-impl LinkCutCounts {
-    /// Counts a link that ended with an error.
-    pub(crate) fn add(&mut self, error: io::ErrorKind) {
-        let count = match error {
-            io::ErrorKind::TimedOut => &mut self.silent,
-            io::ErrorKind::InvalidData => &mut self.invalid,
-            io::ErrorKind::OutOfMemory => &mut self.overfull,
-            _ => &mut self.failed,
-        };
-        *count += 1;
-    }
 }
 
 /// Times that a node measures, in seconds.

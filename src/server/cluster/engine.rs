@@ -8,10 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::sentinel::{SentinelClient, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
-    IntoConnectionInfo as _, Script, Value,
+    IntoConnectionInfo as _, RedisConnectionInfo, Script, TlsMode, Value,
 };
 use ring::hmac;
 use thiserror::Error;
@@ -119,6 +119,26 @@ impl EngineAddress {
     /// Returns the name of the cluster.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the sentinels to ask in this order: those that have users know the one of Redis, others refuse
+    /// one that logs in.
+    fn sentinels(&self) -> Vec<ConnectionInfo> {
+        let has_login = |server: &&ConnectionInfo| server.redis_settings().password().is_some();
+        let without_login = self.servers.iter().filter(has_login);
+        let without_login =
+            without_login.map(|server| server.clone().set_redis_settings(RedisConnectionInfo::default()));
+        self.servers.iter().cloned().chain(without_login).collect()
+    }
+
+    /// Returns how the primary that sentinels know is reached: with the login and the TLS of the address.
+    fn primary_settings(&self) -> SentinelNodeConnectionInfo {
+        let mut settings = SentinelNodeConnectionInfo::default();
+        let Some(server) = self.servers.first() else { return settings };
+        if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+            settings = settings.set_tls_mode(TlsMode::Secure);
+        }
+        settings.set_redis_connection_info(server.redis_settings().clone())
     }
 
     /// Returns host and port of the first server; `None` if it is a Unix socket.
@@ -237,9 +257,9 @@ impl Engine {
             .set_response_timeout(Some(ANSWER_TIMEOUT));
         let mut connection = match &address.primary {
             Some(primary) => {
-                let servers = address.servers.clone();
+                let (sentinels, node) = (address.sentinels(), address.primary_settings());
                 let mut client =
-                    SentinelClient::build(servers, primary.clone(), None, SentinelServerType::Master)?;
+                    SentinelClient::build(sentinels, primary, Some(node), SentinelServerType::Master)?;
                 client.get_async_connection_with_config(&config).await?
             }
             None => {

@@ -30,6 +30,9 @@ pub(crate) struct NodeOptions {
     /// The engine; without one, the gateway is no node
     #[arg(long)]
     pub(crate) engine: Option<String>,
+    /// The password for the engine, in place of one in its URL
+    #[arg(long)]
+    pub(crate) password: Option<String>,
     /// Address for clients; a free port by default
     #[arg(long)]
     pub(crate) clients: Option<SocketAddr>,
@@ -72,7 +75,7 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
     if let Some(engine) = &options.engine {
         let listen = options.links.map_or_else(free_address, Ok)?;
         let settings = NodeSettings {
-            engine: EngineAddress::parse(engine, CLUSTER, None)?,
+            engine: EngineAddress::parse(engine, CLUSTER, options.password.as_deref())?,
             address: options.address.unwrap_or(listen).to_string(),
             listen,
             name: format!("node-{}", std::process::id()),

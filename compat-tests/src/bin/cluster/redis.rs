@@ -59,6 +59,11 @@ impl TestRedis {
         Ok(())
     }
 
+    /// Returns the id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Stops the process, or has it continue.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.process), signal)?;
@@ -69,7 +74,7 @@ impl TestRedis {
     pub(crate) async fn command(&self, line: &str) -> Result<String> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.write_all(format!("{line}\r\n").as_bytes()).await?;
-        let mut answer = vec![0; 4096];
+        let mut answer = vec![0; 64 * 1024];
         let read = stream.read(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
     }

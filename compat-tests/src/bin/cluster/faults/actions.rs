@@ -1,17 +1,19 @@
 //! The faults themselves, and the run of one.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use compat_tests::oracle::free_port;
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use super::cluster::{NODES, TestCluster};
+use super::cluster::{NODES, TestCluster, process_of};
 use super::load::Load;
-use super::proxy::Passage;
+use super::proxy::{FaultProxy, Passage};
 use super::report::{FaultReport, FaultTimes};
 use super::{AFTER, BEFORE, Fault, GRACE};
 use crate::redis::TestRedis;
@@ -23,19 +25,37 @@ const RETURN: Duration = Duration::from_secs(5);
 /// Time of a cut.
 const CUT: Duration = Duration::from_secs(12);
 
-/// Redis, and the sentinels that watch it.
+/// Number of a sentinel, and of all others, at the proxy in front of a primary.
+const SENTINEL: usize = 0;
+const OTHERS: usize = 1;
+
+/// Redis, and the sentinel that watches it.
 struct Engine {
     server: TestRedis,
-    sentinel: Option<(TestRedis, TestRedis)>,
+    sentinel: Option<Sentinel>,
+}
+
+struct Sentinel {
+    server: TestRedis,
+    replica: TestRedis,
+    /// The proxy in front of the primary.
+    primary: Arc<FaultProxy>,
 }
 
 impl Engine {
     async fn start(program: &str, fault: Fault) -> Result<Engine> {
         let server = TestRedis::start(program).await?;
-        if fault != Fault::Failover {
+        if !matches!(fault, Fault::Failover | Fault::FailoverCut) {
             return Ok(Engine { server, sentinel: None });
         }
-        let port = server.address.port().to_string();
+        let process = Arc::new(Mutex::new(None));
+        let known = Arc::clone(&process);
+        let identify = move |from: SocketAddr, to: SocketAddr| match process_of(from, to, &[*known.lock()]) {
+            Some(_) => SENTINEL,
+            None => OTHERS,
+        };
+        let primary = FaultProxy::start(server.address, Arc::new(identify)).await?;
+        let port = primary.address.port().to_string();
         let replica = TestRedis::start_with(program, &["--replicaof", "127.0.0.1", &port]).await?;
         let settings = std::env::temp_dir().join(format!("sigver-sentinel-{}.conf", free_port()?));
         std::fs::write(
@@ -48,7 +68,31 @@ impl Engine {
         let file = settings.to_str().context("a path that is no text")?;
         let sentinel = TestRedis::start_with(program, &[file, "--sentinel"]).await?;
         sentinel.until("sentinel replicas main", &["slave-priority"]).await?;
-        Ok(Engine { server, sentinel: Some((sentinel, replica)) })
+        // It connects once more, now that the proxy knows it.
+        *process.lock() = Some(sentinel.id());
+        primary.set(OTHERS, Passage::Cut);
+        sleep(Duration::from_millis(100)).await;
+        primary.set(OTHERS, Passage::Open);
+        sleep(Duration::from_secs(1)).await;
+        Ok(Engine { server, sentinel: Some(Sentinel { server: sentinel, replica, primary }) })
+    }
+
+    /// Waits until the replica is the primary.
+    async fn promoted(&self) -> Result<()> {
+        let sentinel = self.sentinel.as_ref().context("no sentinel")?;
+        let port = format!("\r\n{}\r\n", sentinel.replica.address.port());
+        sentinel.server.until("sentinel get-master-addr-by-name main", &[&port]).await
+    }
+
+    /// Ends the connection of one node to the primary.
+    async fn disconnect_one(&self) -> Result<()> {
+        let clients = self.server.command("client list").await?;
+        let node = clients.lines().find(|client| client.contains(" cmd=evalsha "));
+        let id = node.and_then(|client| client.strip_prefix("id=")?.split(' ').next());
+        let id = id.with_context(|| format!("no node among {clients}"))?;
+        let killed = self.server.command(&format!("client kill id {id}")).await?;
+        ensure!(killed.starts_with(":1"), "no connection is killed: {killed}");
+        Ok(())
     }
 }
 
@@ -57,7 +101,7 @@ pub(super) async fn run(fault: Fault, program: &Path, redis: &str) -> Result<Fau
     let mut engine = Engine::start(redis, fault).await?;
     let address = match &engine.sentinel {
         None => Ok(engine.server.address),
-        Some((sentinel, _)) => Err(format!("redis+sentinel://{}/main", sentinel.address)),
+        Some(sentinel) => Err(format!("redis+sentinel://{}/main", sentinel.server.address)),
     };
     let mut cluster = TestCluster::start(program, address).await?;
     sleep(GRACE).await;
@@ -174,9 +218,14 @@ async fn cause(
         }
         Fault::Failover => {
             engine.server.kill()?;
-            let (sentinel, replica) = engine.sentinel.as_ref().context("no sentinel")?;
-            let port = format!("\r\n{}\r\n", replica.address.port());
-            sentinel.until("sentinel get-master-addr-by-name main", &[&port]).await?;
+            engine.promoted().await?;
+            back(load)
+        }
+        Fault::FailoverCut => {
+            engine.sentinel.as_ref().context("no sentinel")?.primary.set(SENTINEL, Passage::Cut);
+            engine.promoted().await?;
+            // The others do not notice by themselves: their primary answers.
+            engine.disconnect_one().await?;
             back(load)
         }
     })

@@ -57,6 +57,7 @@ impl TestCluster {
             };
             let options = NodeOptions {
                 engine: Some(url),
+                password: None,
                 clients: Some(free_address()?),
                 links: Some(links),
                 address: Some(link_proxy.address),
@@ -140,7 +141,7 @@ impl Drop for TestCluster {
 }
 
 /// Returns the process, among these, that connected from the one address to the other.
-fn process_of(from: SocketAddr, to: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
+pub(super) fn process_of(from: SocketAddr, to: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
     let sockets = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let (local, remote) = (format!(":{:04X}", from.port()), format!(":{:04X}", to.port()));
     let inode = sockets.lines().find_map(|line| {

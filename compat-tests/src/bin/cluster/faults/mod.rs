@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     RedisPause,
     /// The primary is killed, and sentinels promote a replica
     Failover,
+    /// Sentinels do not reach the primary and promote a replica, and one node follows; the others reach both
+    FailoverCut,
 }
 
 /// Options of the faults.

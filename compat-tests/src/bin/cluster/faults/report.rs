@@ -162,6 +162,7 @@ fn is_excused(fault: Fault, times: FaultTimes, attempt: &Attempt, load: &Load) -
         | Fault::RedisOld
         | Fault::RedisPause
         | Fault::Failover
+        | Fault::FailoverCut
         | Fault::CutEngine
         | Fault::HalfOpenEngine => is_during && !is_old_room,
         Fault::Stop

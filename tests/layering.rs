@@ -196,6 +196,7 @@ fn the_comparison_does_not_use_what_it_tries() {
                 "config::RoomPolicy",
                 "protocol::cluster",
                 "server::cluster",
+                "server::fd_limit",
                 "tools::client",
                 "tools::dial",
                 "tools::matrix",

@@ -12,6 +12,7 @@ mod interop;
 mod node;
 mod pipes;
 mod redis;
+mod storm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -22,6 +23,7 @@ use figures::FigureOptions;
 use goldens::GoldenOptions;
 use node::NodeOptions;
 use redis::TestRedis;
+use storm::StormOptions;
 
 /// Tries a cluster on a real Redis.
 #[derive(Debug, Parser)]
@@ -51,6 +53,8 @@ enum TestCommand {
     Faults(FaultOptions),
     /// Only a rolling restart
     Rolling(RollingOptions),
+    /// Only a node that is killed under many clients
+    Storm(StormOptions),
     /// Only the cost of a cluster, beside one server
     Figures(FigureOptions),
     /// One node, for the others
@@ -73,6 +77,9 @@ async fn main() -> Result<()> {
     let mut server = TestRedis::start(&options.redis).await?;
     if let Some(TestCommand::Figures(figures)) = &options.command {
         return figures::measure(&program, &server.url(), figures).await;
+    }
+    if let Some(TestCommand::Storm(storm)) = &options.command {
+        return storm::check(&program, &server.url(), storm).await;
     }
     let all = options.command.is_none();
     if all || matches!(options.command, Some(TestCommand::Scripts)) {

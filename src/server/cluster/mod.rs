@@ -6,6 +6,8 @@ mod engine;
 mod engine_task;
 mod far;
 mod guest;
+#[cfg(test)]
+mod hostile_tests;
 mod link;
 mod node;
 mod node_clock;

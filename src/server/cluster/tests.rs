@@ -27,14 +27,14 @@ const LIMIT: usize = 8 << 20;
 
 /// The other nodes of a test node, for its hub and its links.
 #[derive(Debug, Default)]
-struct TestCluster {
+pub(super) struct TestCluster {
     /// The node that has all rooms; `None` for the node itself.
-    owner: Mutex<Option<NodeId>>,
+    pub(super) owner: Mutex<Option<NodeId>>,
     /// The node that has the rooms once the owner is known not to.
     next_owner: Mutex<Option<NodeId>>,
     misplaced: AtomicUsize,
-    links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
-    heard: Mutex<Vec<(NodeId, Millis)>>,
+    pub(super) links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
+    pub(super) heard: Mutex<Vec<(NodeId, Millis)>>,
     ended: Mutex<BTreeSet<NodeId>>,
     found: Mutex<Vec<(NodeId, RoomKey)>>,
     answers: Mutex<Vec<(NodeId, u32, bool)>>,
@@ -116,16 +116,16 @@ impl LinkObserver for TestCluster {
     }
 }
 
-struct TestNode {
-    id: NodeId,
-    hub: Arc<Hub>,
-    cluster: Arc<TestCluster>,
-    links: Arc<Links>,
-    address: SocketAddr,
+pub(super) struct TestNode {
+    pub(super) id: NodeId,
+    pub(super) hub: Arc<Hub>,
+    pub(super) cluster: Arc<TestCluster>,
+    pub(super) links: Arc<Links>,
+    pub(super) address: SocketAddr,
 }
 
 impl TestNode {
-    async fn start(id: u64) -> TestNode {
+    pub(super) async fn start(id: u64) -> TestNode {
         let (hub, cluster) = (Hub::new(), Arc::<TestCluster>::default());
         hub.set_directory(Box::new(TestDirectory(Arc::clone(&cluster))));
         let memory = MemoryBudget::new(usize::MAX);
@@ -138,30 +138,30 @@ impl TestNode {
     }
 
     /// Has the node believe the key of another.
-    fn know(&self, others: &[&TestNode]) {
+    pub(super) fn know(&self, others: &[&TestNode]) {
         self.links.known().set(others.iter().map(|other| (other.links.public_key().clone(), other.id)));
     }
 
-    fn dial(&self, other: &TestNode) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    pub(super) fn dial(&self, other: &TestNode) -> tokio::task::JoinHandle<std::io::Result<()>> {
         let (links, node, address) = (Arc::clone(&self.links), other.id, other.address);
         tokio::spawn(async move { links.dial(node, address).await })
     }
 
     /// Dials the node that has all rooms, and waits for the link.
-    async fn use_rooms_of(&self, owner: &TestNode) {
+    pub(super) async fn use_rooms_of(&self, owner: &TestNode) {
         self.know(&[owner]);
         *self.cluster.owner.lock() = Some(owner.id);
         self.dial(owner);
         until(|| self.cluster.links.lock().contains_key(&owner.id)).await;
     }
 
-    fn peer(&self) -> TestPeer {
+    pub(super) fn peer(&self) -> TestPeer {
         let outbox = Outbox::new(LIMIT);
         TestPeer { membership: self.hub.register(outbox.clone()), outbox, events: VecDeque::new() }
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
+pub(super) async fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "in vain");
@@ -169,15 +169,15 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-struct TestPeer {
-    membership: Membership,
+pub(super) struct TestPeer {
+    pub(super) membership: Membership,
     outbox: Outbox,
     events: VecDeque<Event>,
 }
 
 impl TestPeer {
     /// Returns the next event, as the task of a connection would.
-    async fn event(&mut self) -> Event {
+    pub(super) async fn event(&mut self) -> Event {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
@@ -203,7 +203,7 @@ impl TestPeer {
     }
 }
 
-fn join() -> Command {
+pub(super) fn join() -> Command {
     Command::Join(Join {
         when_empty: WhenEmpty::BecomeMember,
         choice: MemberChoice::Oldest,

@@ -143,6 +143,20 @@ async fn messages_for_sessions_that_a_link_does_not_have_reach_no_client() {
 }
 
 #[tokio::test]
+async fn connections_without_handshake_do_not_keep_nodes_out() {
+    let (node, friend) = (TestNode::start(1).await, TestNode::start(3).await);
+    node.know(&[&friend]);
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(node.address).await.unwrap());
+    }
+    timeout(Duration::from_millis(1_500), friend.use_rooms_of(&node)).await.expect("kept out");
+    // One that was waiting is closed for a later one.
+    let closed = timeout(Duration::from_secs(1), idle[0].read(&mut [0; 1])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+}
+
+#[tokio::test]
 async fn node_that_reads_nothing_costs_a_bounded_queue() {
     let queue = LinkQueue::default();
     let message = EdgeMessage::Find(RoomKey::from("k".repeat(1 << 20).as_str()));

@@ -1,7 +1,7 @@
 //! The connections between nodes. Each node dials every other; what it sends over a connection that it
 //! dialled concerns its own connections in rooms of the other.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::rustls::CommonState;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -154,7 +155,7 @@ impl Links {
 
     /// Accepts links of other nodes; never returns.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut handshakes: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -164,10 +165,15 @@ impl Links {
                     continue;
                 }
             };
-            // More than there are nodes come from elsewhere.
-            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+            handshakes.retain(|handshake| !handshake.is_finished());
+            // More than nodes begin come from elsewhere. Those of nodes take milliseconds: the oldest is none.
+            if handshakes.len() >= MAX_HANDSHAKES
+                && let Some(oldest) = handshakes.pop_front()
+            {
+                oldest.abort();
+            }
             let links = Arc::clone(&self);
-            tokio::spawn(async move {
+            let handshake = tokio::spawn(async move {
                 let acceptor = TlsAcceptor::from(Arc::clone(&links.tls.server));
                 let handshake = async {
                     stream.set_nodelay(true)?;
@@ -183,14 +189,14 @@ impl Links {
                 };
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out())) {
                     Ok(Some((stream, node))) => {
-                        drop(permit);
                         let (read, write) = tokio::io::split(stream);
-                        links.serve(node, read, write).await;
+                        tokio::spawn(async move { links.serve(node, read, write).await });
                     }
                     Ok(None) => {}
                     Err(error) => tracing::debug!(%error, "refused a link"),
                 }
             });
+            handshakes.push_back(handshake.abort_handle());
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) async fn check(program: &Path, engine: &str) -> Result<()> {
 async fn lost(nodes: &[NodeProcess]) -> Result<()> {
     let stream = Stream::open(nodes[0].address).await?;
     nodes[0].signal(Signal::STOP)?;
+    // Its threads stop a moment later.
+    sleep(Duration::from_millis(500)).await;
     let answer = async || {
         let begin = Instant::now();
         let answer = answer_to_post(nodes[1].address, &stream.id, r#"{"open":"lost"}"#).await?;

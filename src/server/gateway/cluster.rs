@@ -32,6 +32,17 @@ pub enum ClusterError {
     /// The URL of the engine cannot be used.
     #[error("cannot use --cluster: {0}")]
     Engine(#[from] EngineError),
+    /// The file with the password has none.
+    #[error("the first line of the file of --cluster-password-file, {path}, is empty: write the password there", path = displayed_path(.0))]
+    NoPassword(PathBuf),
+    /// The host of the engine has no address.
+    #[error("cannot find the address of '{host}' in --cluster ({source}): check that host")]
+    EngineHost {
+        /// The host.
+        host: String,
+        /// Cause.
+        source: io::Error,
+    },
     /// There is no port for clients, after which that for nodes could be.
     #[error("a server without a TCP port for clients needs '--node-port <number>' with '--cluster <url>'")]
     NoPort,
@@ -78,7 +89,7 @@ pub(super) async fn node_settings(
     let (host, listen) = match node_address {
         Some(address) => (address.host.clone(), IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         None => {
-            let address = local_address(&engine).await.map_err(ClusterError::NoAddress)?;
+            let address = local_address(&engine).await?;
             (address.to_string(), address)
         }
     };
@@ -110,14 +121,41 @@ fn read_password(path: &Path) -> Result<String, ClusterError> {
     let text = regular_file::read(path, MAX_PASSWORD_FILE)
         .and_then(|text| String::from_utf8(text).map_err(io::Error::other))
         .map_err(|source| ClusterError::PasswordFile { path: path.to_owned(), source })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let password = first_line(&text).ok_or_else(|| ClusterError::NoPassword(path.to_owned()))?;
+    if is_readable_by_others(path) {
+        tracing::warn!(
+            "users besides its owner may read the file of --cluster-password-file, {}: chmod o-rwx it",
+            displayed_path(path)
+        );
+    }
+    Ok(password.to_owned())
+}
+
+/// Returns the first line, without the mark that some editors put before it; `None` if it is empty.
+fn first_line(text: &str) -> Option<&str> {
+    let line = text.strip_prefix('\u{feff}').unwrap_or(text).lines().next()?;
+    Some(line).filter(|line| !line.trim().is_empty())
+}
+
+fn is_readable_by_others(path: &Path) -> bool {
+    let metadata = std::fs::metadata(path);
+    metadata
+        .is_ok_and(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o004 != 0)
 }
 
 /// Returns the address from which this machine reaches the engine. Nothing is sent.
-async fn local_address(engine: &EngineAddress) -> io::Result<IpAddr> {
+async fn local_address(engine: &EngineAddress) -> Result<IpAddr, ClusterError> {
     let Some((host, port)) = engine.first_server() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
+    let servers = match tokio::net::lookup_host((host.clone(), port)).await {
+        Ok(servers) => servers,
+        Err(source) => return Err(ClusterError::EngineHost { host, source }),
+    };
+    route_to(servers).await.map_err(ClusterError::NoAddress)
+}
+
+async fn route_to(servers: impl Iterator<Item = SocketAddr>) -> io::Result<IpAddr> {
     let mut error = io::Error::from(io::ErrorKind::NotFound);
-    for server in tokio::net::lookup_host((host, port)).await? {
+    for server in servers {
         let any: IpAddr =
             if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).await?;
@@ -187,6 +225,23 @@ mod tests {
             error.starts_with("cannot read the file of --cluster-password-file, /nonexistent/password: "),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn host_of_the_engine_without_an_address_is_named() {
+        let error =
+            node_settings(&config("redis://redis.invalid"), Some(8000)).await.unwrap_err().to_string();
+        assert!(
+            error.contains("'redis.invalid' in --cluster") && !error.contains("--node-address"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn password_is_the_first_line() {
+        assert_eq!(first_line("\u{feff}secret\r\nmore"), Some("secret"));
+        assert_eq!(first_line("secret"), Some("secret"));
+        assert_eq!(["", "\n", "\u{feff}", " \nsecret"].map(first_line), [None; 4]);
     }
 
     #[tokio::test]

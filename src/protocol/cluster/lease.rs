@@ -137,6 +137,16 @@ impl Lease {
         self.extend_by_peers(now);
     }
 
+    /// Gives the lease up, as another node has the address of this one. Names that are claimed after the next
+    /// renewal are in a new period.
+    pub fn end(&mut self, now: Millis) {
+        self.lapse(now);
+        if self.until > 0 {
+            self.period = self.period.saturating_add(1);
+        }
+        (self.until, self.renewed, self.failed) = (0, None, None);
+    }
+
     /// Takes note of a ping of another node, which confirms the last of ours that it received, sent at
     /// `confirms`, and knows the data of `generation` and the nodes `others`. Those unknown here count as
     /// well: they may have started while this node does not reach the engine.

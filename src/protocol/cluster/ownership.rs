@@ -288,6 +288,14 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         self.check(now);
     }
 
+    /// Takes note that another node has the address of this one, and that its names are free: they are lost.
+    /// A renewal begins anew.
+    pub fn replaced(&mut self, now: Millis) {
+        self.ready = false;
+        self.lease.end(now);
+        self.check(now);
+    }
+
     /// Takes note of the answer to a claim.
     pub fn claim_answered(&mut self, name: &N, claim: Claim, result: ClaimResult, now: Millis) {
         let Entry::Occupied(mut entry) = self.sought.entry(name.clone()) else { return };

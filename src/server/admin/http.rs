@@ -217,8 +217,8 @@ impl AdminService {
             }
             (&Method::GET | &Method::HEAD, "/healthz") => ok(TEXT, "ok\n"),
             (&Method::GET | &Method::HEAD, "/readyz") => match self.readiness() {
-                Ok(ready) => ok(TEXT, ready),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+                Ok(ready) => ok(TEXT, format!("{ready}\n")),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 ok(metrics::CONTENT_TYPE, metrics::render(&self.status).await)
@@ -299,9 +299,9 @@ impl AdminService {
     ///
     /// # Errors
     /// They are not, for the reason in the line.
-    fn readiness(&self) -> Result<&'static str, &'static str> {
+    fn readiness(&self) -> Result<String, String> {
         if self.drain.is_cancelled() || self.status.shared.shutdown.is_draining() {
-            return Err("draining: the server is stopping\n");
+            return Err("draining: the server is stopping".to_owned());
         }
         self.status.shared.cluster_readiness()
     }
@@ -377,7 +377,7 @@ fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
     response
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = ok(TEXT, body);
     *response.status_mut() = status;
     response

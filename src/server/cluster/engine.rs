@@ -17,6 +17,7 @@ use ring::hmac;
 use thiserror::Error;
 
 use super::NodePublicKey;
+use super::engine_fault::{check_server, info_field};
 use crate::protocol::cluster::{
     Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
 };
@@ -44,6 +45,15 @@ pub enum EngineError {
     /// Redis would forget claims while they are used.
     #[error("Redis evicts keys: set maxmemory-policy to noeviction, or use another instance")]
     Evicts,
+    /// Redis follows another one, and takes no claims.
+    #[error("it is a replica: name the primary in --cluster")]
+    Replica,
+    /// Redis has a part of the keys only.
+    #[error("Redis Cluster is not supported: use a single primary")]
+    Clustered,
+    /// Redis is of a version whose scripts are others.
+    #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]
+    Old(String),
 }
 
 impl From<redis::ParsingError> for EngineError {
@@ -121,6 +131,23 @@ impl EngineAddress {
         &self.name
     }
 
+    /// Returns the servers as people know them, without user and password.
+    pub fn describe(&self) -> String {
+        let hosts: Vec<_> = self.servers.iter().map(|server| server.addr().to_string()).collect();
+        let scheme = if self.has_tls() { "rediss" } else { "redis" };
+        match (&self.primary, self.servers.first()) {
+            (Some(primary), _) => format!("{scheme}+sentinel://{}/{primary}", hosts.join(",")),
+            (None, server) => {
+                let db = server.map_or(0, |server| server.redis_settings().db());
+                format!("{scheme}://{}/{db}", hosts.join(","))
+            }
+        }
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.servers.first().is_some_and(|server| matches!(server.addr(), ConnectionAddr::TcpTls { .. }))
+    }
+
     /// Returns the sentinels to ask in this order: those that have users know the one of Redis, others refuse
     /// one that logs in.
     fn sentinels(&self) -> Vec<ConnectionInfo> {
@@ -135,7 +162,7 @@ impl EngineAddress {
     fn primary_settings(&self) -> SentinelNodeConnectionInfo {
         let mut settings = SentinelNodeConnectionInfo::default();
         let Some(server) = self.servers.first() else { return settings };
-        if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+        if self.has_tls() {
             settings = settings.set_tls_mode(TlsMode::Secure);
         }
         settings.set_redis_connection_info(server.redis_settings().clone())
@@ -165,6 +192,8 @@ pub struct NodeEntry {
     pub name: String,
     /// Number of its rooms.
     pub rooms: usize,
+    /// Time since its lease ended, in milliseconds; `None` while it lasts.
+    pub gone: Option<Millis>,
 }
 
 impl NodeEntry {
@@ -179,17 +208,18 @@ impl NodeEntry {
         let (address, key) = (next()?, next()?);
         let public_key = data_encoding::BASE64.decode(key.as_bytes()).ok()?;
         let (version, rooms) = (next()?, next()?.parse().ok()?);
-        Some(NodeEntry { address, public_key, version, name: next()?, rooms })
+        Some(NodeEntry { address, public_key, version, name: next()?, rooms, gone: None })
     }
 }
 
 /// The answer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease lasts on.
-    Renewed(EngineView, Vec<(NodeId, NodeEntry)>),
-    /// The node has said that it ends, or another process has its address.
-    Buried,
+    /// The lease lasts on. The last is the node with the same address that this one has replaced, if its
+    /// lease had not ended.
+    Renewed(EngineView, Vec<(NodeId, NodeEntry)>, Option<NodeEntry>),
+    /// The node has said that it ends, or another process has its address: that one, if its lease lasts.
+    Buried(Option<NodeEntry>),
 }
 
 /// The name of a room in the engine, which does not show its key.
@@ -268,12 +298,8 @@ impl Engine {
             }
         };
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
-        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let process = field("run_id:").ok_or(EngineError::Answer)?.to_owned();
-        let is_bounded = field("maxmemory:").is_some_and(|bytes| bytes != "0");
-        if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") {
-            return Err(EngineError::Evicts);
-        }
+        let process = info_field(&info, "run_id:").ok_or(EngineError::Answer)?.to_owned();
+        check_server(&info)?;
         let scripts = Scripts {
             renew: Script::new(include_str!("scripts/renew.lua")),
             claim: Script::new(include_str!("scripts/claim.lua")),
@@ -285,7 +311,7 @@ impl Engine {
     }
 
     /// Renews the lease of a node. `since` is the time since the sending of its last renewal that was
-    /// answered.
+    /// answered. A node that was replaced `returns` when no other has its address any more.
     ///
     /// # Errors
     /// Redis did not answer as it should.
@@ -294,6 +320,7 @@ impl Engine {
         node: NodeId,
         entry: &NodeEntry,
         since: Option<Millis>,
+        returns: bool,
     ) -> Result<Renewal, EngineError> {
         let since = since.map_or(String::new(), |since| since.to_string());
         let answer: Vec<Value> = self
@@ -307,25 +334,31 @@ impl Engine {
             .arg(entry.to_text())
             .arg(&self.process)
             .arg(since)
+            .arg(if returns { "returns" } else { "" })
             .invoke_async(&mut self.connection.clone())
             .await?;
         let mut answer = answer.into_iter();
         let generation = String::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
+        let age = i64::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
+        let other = String::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
+        let other = NodeEntry::from_text(&other);
         if generation == "buried" {
-            return Ok(Renewal::Buried);
+            return Ok(Renewal::Buried(other));
         }
         let generation = generation.parse().map_err(|_| EngineError::Answer)?;
-        let age = i64::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
         let mut others = Vec::new();
-        while let (Some(node), Some(entry)) = (answer.next(), answer.next()) {
-            let node = parse_node(&String::from_redis_value(node)?).ok_or(EngineError::Answer)?;
+        while let (Some(node), Some(entry), Some(left)) = (answer.next(), answer.next(), answer.next()) {
+            let node = parse_node(&String::from_redis_value(node)?);
+            let entry = NodeEntry::from_text(&String::from_redis_value(entry)?);
             // A node of another version may write entries of another form.
-            let Some(entry) = NodeEntry::from_text(&String::from_redis_value(entry)?) else { continue };
-            others.push((node, entry));
+            let Some((node, entry)) = node.zip(entry) else { continue };
+            let left = i64::from_redis_value(left)?;
+            let gone = (left <= 0).then_some(left.unsigned_abs());
+            others.push((node, NodeEntry { gone, ..entry }));
         }
         let nodes = others.iter().map(|(node, _)| *node).collect();
         let age = u64::try_from(age).unwrap_or(0);
-        Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others))
+        Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others, other))
     }
 
     /// Claims a name. `since` is as in [`renew`](Self::renew).

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Engine, MAX_KEPT, NodeEntry, Renewal};
+use super::engine::{Engine, EngineError, MAX_KEPT, NodeEntry, Renewal};
+use super::engine_fault::{EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::protocol::cluster::Generation;
@@ -20,48 +21,52 @@ const ENGINE_PAUSE: Duration = Duration::from_millis(200);
 
 impl ClusterNode {
     /// Has the connection to the engine opened again.
-    pub(super) fn engine_failed(&self, error: &dyn std::error::Error) {
+    pub(super) fn engine_failed(&self, error: &EngineError) {
         tracing::debug!(%error, "Redis failed");
+        *self.engine_fault.lock() = self.explain(error);
         self.engine_error.notify_one();
+    }
+
+    fn explain(&self, error: &EngineError) -> String {
+        explain(error, self.settings.engine.has_tls())
     }
 
     /// Keeps the lease, over one connection after the other.
     pub(super) async fn follow_engine(self: Arc<Self>) {
-        let mut reported = false;
+        let mut log = EngineLog::default();
+        let url = self.settings.engine.describe();
         loop {
-            let error = match Engine::open(&self.settings.engine).await {
-                Ok(engine) => {
-                    if std::mem::take(&mut reported) {
-                        tracing::info!("Redis answers again");
-                    }
-                    self.keep_lease(engine).await
-                }
-                Err(error) => error.to_string(),
+            let fault = match Engine::open(&self.settings.engine).await {
+                Ok(engine) => self.keep_lease(engine, &mut log).await,
+                Err(error) => self.explain(&error),
             };
             self.with_state(|state| {
                 state.engine = None;
                 state.lost_since.get_or_insert_with(now);
                 state.ownership.engine_failed(now());
             });
-            if self.buried() || self.has_left.load(Ordering::Acquire) {
+            if self.has_left.load(Ordering::Acquire) {
                 return;
             }
-            if !std::mem::replace(&mut reported, true) {
-                tracing::error!(error, "Redis fails: rooms of this cluster go on, new ones have to wait");
+            if log.failed(&fault, Instant::now().into_std()) {
+                tracing::error!("Redis at {url} fails: {fault} (rooms go on, new ones have to wait)");
             }
+            *self.engine_fault.lock() = fault;
             sleep(ENGINE_PAUSE).await;
         }
     }
 
     /// Renews the lease over one connection. Returns the reason for which that is over.
-    async fn keep_lease(self: &Arc<Self>, engine: Engine) -> String {
+    async fn keep_lease(self: &Arc<Self>, engine: Engine, log: &mut EngineLog) -> String {
         let mut entry = NodeEntry {
             address: self.settings.address.clone(),
             public_key: self.links.get().map(|links| links.public_key().clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.settings.name.clone(),
             rooms: 0,
+            gone: None,
         };
+        let opened = Instant::now();
         let mut kept_at: Option<Instant> = None;
         loop {
             if self.has_left.load(Ordering::Acquire) {
@@ -74,21 +79,26 @@ impl ClusterNode {
                 state.ownership.lease().since_renewal(sent)
             };
             let begin = Instant::now();
-            let renewal = engine.renew(self.id, &entry, since).await;
+            let returns = self.replaced() && !self.has_left.load(Ordering::Acquire);
+            let renewal = engine.renew(self.id, &entry, since, returns).await;
             self.counts.times.renewals.observe(begin.elapsed().as_secs_f64());
-            let (view, others) = match renewal {
-                Ok(Renewal::Renewed(view, others)) => (view, others),
-                Ok(Renewal::Buried) if self.has_left.load(Ordering::Acquire) => continue,
-                Ok(Renewal::Buried) => {
-                    tracing::error!("another process has the address of this node: its rooms are closed");
-                    self.buried.store(true, Ordering::Relaxed);
-                    return "this node was replaced".to_owned();
+            let (view, others, replaced) = match renewal {
+                Ok(Renewal::Renewed(view, others, replaced)) => (view, others, replaced),
+                Ok(Renewal::Buried(_)) if self.has_left.load(Ordering::Acquire) => continue,
+                Ok(Renewal::Buried(other)) => {
+                    self.set_replaced(other.as_ref());
+                    kept_at = None;
+                    sleep(RENEW_INTERVAL).await;
+                    continue;
                 }
-                Err(error) => return error.to_string(),
+                Err(error) => return self.explain(&error),
             };
+            self.report_renewal(log.works(opened.elapsed()), replaced.as_ref());
             self.follow_nodes(others);
             let generation = view.generation;
             self.counts.see_generation(generation);
+            // The names are lost since, and are claimed anew.
+            self.replaced.store(false, Ordering::Relaxed);
             let (must_keep, is_superseded) = self.with_state(|state| {
                 let must_keep = state.ownership.renewed(sent, view, now());
                 (must_keep, state.ownership.lease().is_superseded(now()))
@@ -113,8 +123,52 @@ impl ClusterNode {
             tokio::select! {
                 () = sleep(RENEW_INTERVAL) => {}
                 () = self.renew.notified() => {}
-                () = self.engine_error.notified() => return "a request failed".to_owned(),
+                () = self.engine_error.notified() => return self.engine_fault.lock().clone(),
             }
+        }
+    }
+
+    /// Loses all rooms, as another node has the address of this one, until that is gone.
+    fn set_replaced(&self, other: Option<&NodeEntry>) {
+        let (name, address) = (&self.settings.name, &self.settings.address);
+        let other = other.map_or("another process", |other| &other.name);
+        let fault = format!(
+            "{other} has taken {address}, the address of this node, {name}: give each node one of its own \
+             (--node-address)"
+        );
+        *self.engine_fault.lock() = fault.clone();
+        if self.replaced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!("{fault}. The rooms of this node are closed until {other} has ended");
+        self.with_state(|state| {
+            state.engine = None;
+            state.lost_since.get_or_insert_with(now);
+            state.ownership.replaced(now());
+        });
+    }
+
+    /// Logs what a renewal has changed.
+    fn report_renewal(&self, recovery: Option<Recovery>, replaced: Option<&NodeEntry>) {
+        let (name, address) = (&self.settings.name, &self.settings.address);
+        let (cluster, url) = (self.cluster_name(), self.settings.engine.describe());
+        match recovery {
+            Some(Recovery::First) => {
+                tracing::info!("node {name} of cluster {cluster}, at {address}: Redis at {url} answers");
+            }
+            Some(Recovery::Again) => tracing::info!("Redis at {url} answers again"),
+            None => {}
+        }
+        if self.replaced() {
+            tracing::info!("{address} is free again: this node, {name}, may have rooms again");
+        }
+        // A process that was started again has the name of the one before.
+        if let Some(other) = replaced.filter(|other| other.name != *name) {
+            let other = &other.name;
+            tracing::error!(
+                "{other} had {address}, the address of this node, {name}, until now: if {other} still runs, its \
+                 rooms are closed; give each node an address of its own (--node-address)"
+            );
         }
     }
 
@@ -127,7 +181,8 @@ impl ClusterNode {
                 .iter()
                 .map(|(key, claim)| (self.names.room(key.as_str(), key.partition()), *claim))
                 .collect();
-            let kept = engine.keep(self.id, &hashed, generation).await.map_err(|error| error.to_string())?;
+            let kept =
+                engine.keep(self.id, &hashed, generation).await.map_err(|error| self.explain(&error))?;
             let Some(lost) = kept else { return Ok(false) };
             self.with_state(|state| {
                 for (index, (key, claim)) in claims.iter().enumerate() {

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
 use tokio_util::sync::CancellationToken;
 
+use super::dialing::link_fault;
 use super::far::FarLink;
 use super::guest::GuestLink;
 use super::questions::{AcceptedCall, Answer, CallStream, Question};
@@ -61,6 +62,10 @@ pub trait LinkObserver: Debug + Send + Sync {
     /// Another node was heard, which has received a ping sent at `confirms` (0 if it confirms none), and has
     /// that view.
     fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>));
+    /// Returns the words for another node: its name and address, if they are known.
+    fn describe(&self, node: NodeId) -> String {
+        node.to_string()
+    }
     /// A link to another node is open.
     fn linked(&self, link: &Arc<FarLink>);
     /// A link to another node has ended.
@@ -255,7 +260,7 @@ impl Links {
             ended = guests.queue.write_to(write, || guests.relieved()) => ended,
             () = guests.follow_notices() => Ok(()),
         };
-        self.log_end(node, &ended);
+        self.log_end(node, &ended, false);
         self.guests.lock().retain(|link| !Arc::ptr_eq(link, &guests));
     }
 
@@ -297,7 +302,10 @@ impl Links {
             ended = link.queue.write_to(write, || link.relieved()) => ended,
             ended = self.ping(&link) => ended,
         };
-        self.log_end(node, &ended);
+        // One that was not greeted does not know this node yet.
+        if greeted {
+            self.log_end(node, &ended, true);
+        }
         link.ended.cancel();
         self.observer.unlinked(&link);
         tokio::spawn(async move { link.end().await });
@@ -359,7 +367,13 @@ impl Links {
         key.and_then(|key| self.known.node(key)).ok_or_else(|| invalid("a node without a known key"))
     }
 
-    fn log_end(&self, node: NodeId, ended: &io::Result<()>) {
+    fn log_end(&self, node: NodeId, ended: &io::Result<()>, is_dialled: bool) {
+        if self.ended.lock().contains(&node) {
+            if is_dialled {
+                tracing::info!("{} has ended", self.observer.describe(node));
+            }
+            return;
+        }
         if let Err(error) = ended {
             let mut cuts = self.cuts.lock();
             let count = match error.kind() {
@@ -369,7 +383,16 @@ impl Links {
                 _ => &mut cuts.failed,
             };
             *count += 1;
-            tracing::info!(%node, %error, "a link ended");
+            drop(cuts);
+            let (node, fault) = (self.observer.describe(node), link_fault(error));
+            if is_dialled {
+                tracing::info!("the link to {node} ended: {fault}");
+            } else if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) {
+                tracing::info!("the link from {node} was cut: {fault}");
+            } else {
+                // The link to it says so as well.
+                tracing::debug!("the link from {node} ended: {fault}");
+            }
         }
     }
 }

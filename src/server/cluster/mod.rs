@@ -1,8 +1,10 @@
 //! The nodes of a cluster and the links between them, by which a connection of one node is in a room of
 //! another.
 
+mod dialing;
 mod drain;
 mod engine;
+mod engine_fault;
 mod engine_task;
 mod far;
 mod guest;

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval};
 
+use super::dialing::Unlinked;
 use super::engine::{Engine, EngineAddress, NameHasher, NodeEntry};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
@@ -30,8 +31,6 @@ use crate::server::memory::MemoryBudget;
 const TICK: Duration = Duration::from_millis(100);
 /// Number of ticks between two searches for claims without a room.
 const SWEEP_TICKS: u32 = 100;
-/// Shortest and longest pause before another node is tried again.
-const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -61,8 +60,10 @@ pub struct ClusterNode {
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
     pub(super) renew: Notify,
     pub(super) engine_error: Notify,
+    /// The words for the last failure of the engine.
+    pub(super) engine_fault: Mutex<String>,
     /// Another process has the address of this node.
-    pub(super) buried: AtomicBool,
+    pub(super) replaced: AtomicBool,
     /// The node has ended, and has no lease.
     pub(super) has_left: AtomicBool,
     pub(super) engine_loss: OnceLock<EngineLoss>,
@@ -79,7 +80,9 @@ pub(super) struct NodeState {
     pub(super) waiters: HashMap<RoomKey, Vec<Outbox>>,
     pub(super) links: HashMap<NodeId, Arc<FarLink>>,
     pub(super) entries: HashMap<NodeId, NodeEntry>,
-    dialled: HashSet<NodeId>,
+    pub(super) dialled: HashSet<NodeId>,
+    /// Other nodes that are dialled, and to which there is no link.
+    pub(super) unlinked: HashMap<NodeId, Unlinked>,
 }
 
 /// The state of a node, for people.
@@ -130,11 +133,13 @@ impl ClusterNode {
                 links: HashMap::new(),
                 entries: HashMap::new(),
                 dialled: HashSet::new(),
+                unlinked: HashMap::new(),
             }),
             actions,
             renew: Notify::new(),
             engine_error: Notify::new(),
-            buried: AtomicBool::new(false),
+            engine_fault: Mutex::new("no answer yet".to_owned()),
+            replaced: AtomicBool::new(false),
             names: settings.engine.names(),
             has_left: AtomicBool::new(false),
             engine_loss: OnceLock::new(),
@@ -175,8 +180,8 @@ impl ClusterNode {
     }
 
     /// Returns true if another process has the address of this node.
-    pub(super) fn buried(&self) -> bool {
-        self.buried.load(Ordering::Relaxed)
+    pub(super) fn replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     pub(super) fn cluster_name(&self) -> &str {
@@ -278,40 +283,6 @@ impl ClusterNode {
             tracing::trace!(at, %room, %claim, "decides about a room");
         }
     }
-
-    /// Takes note of the other nodes, and dials those that are new.
-    pub(super) fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
-        let Some(links) = self.links.get() else { return };
-        links.known().set(others.iter().map(|(node, entry)| (entry.public_key.clone(), *node)));
-        let mut state = self.state.lock();
-        state.entries = others.into_iter().collect();
-        let new: Vec<_> =
-            state.entries.keys().filter(|node| !state.dialled.contains(node)).copied().collect();
-        for other in new {
-            state.dialled.insert(other);
-            let node = Arc::clone(self);
-            tokio::spawn(async move { node.keep_link(other).await });
-        }
-    }
-
-    /// Keeps a link to another node as long as the engine knows it.
-    async fn keep_link(self: Arc<Self>, other: NodeId) {
-        let mut pause = RETRY_PAUSES.0;
-        loop {
-            let address = self.state.lock().entries.get(&other).map(|entry| entry.address.clone());
-            let Some(address) = address else { break };
-            let resolved = lookup_host(&address).await.ok().and_then(|mut found| found.next());
-            if let (Some(address), Some(links)) = (resolved, self.links.get()) {
-                match links.dial(other, address).await {
-                    Ok(()) => pause = RETRY_PAUSES.0,
-                    Err(error) => tracing::debug!(%error, "cannot reach a node"),
-                }
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSES.1);
-        }
-        self.state.lock().dialled.remove(&other);
-    }
 }
 
 impl LinkObserver for ClusterNode {
@@ -329,8 +300,14 @@ impl LinkObserver for ClusterNode {
         self.with_state(|state| state.ownership.heard(node, confirms, generation, others, now()));
     }
 
+    fn describe(&self, node: NodeId) -> String {
+        self.describe_node(node)
+    }
+
     fn linked(&self, link: &Arc<FarLink>) {
+        tracing::info!("linked with {}", self.describe_node(link.node()));
         self.with_state(|state| {
+            state.unlinked.remove(&link.node());
             state.links.insert(link.node(), Arc::clone(link));
             state.ownership.set_linked(link.node(), true, now());
         });

@@ -19,7 +19,7 @@ impl Directory for NodeDirectory {
     }
 
     fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location {
-        if self.0.buried() {
+        if self.0.replaced() {
             return Location::Unavailable(Reason::Moved);
         }
         let now = now();

@@ -120,38 +120,57 @@ impl ClusterNode {
         }
     }
 
+    /// Returns what is wrong with the node, and whether it takes connections nevertheless.
+    fn trouble(&self) -> Option<(bool, String)> {
+        let fault = self.engine_fault.lock().clone();
+        if self.replaced() {
+            return Some((false, format!("another node has the address of this one ({fault})")));
+        }
+        let time = self.lost_for()?;
+        let may_decide = self.report().may_decide;
+        let has_begun = self.state.lock().ownership.lease().generation() != 0;
+        let (takes, consequence) = match self.engine_loss() {
+            _ if !has_begun => (false, "rooms are possible once it has answered"),
+            _ if !may_decide => (false, "this node may not decide about rooms, and closes them"),
+            EngineLoss::Close if time >= LOSS_TIMEOUT => (false, "rooms are closed (--engine-loss close)"),
+            EngineLoss::RefuseNew if time >= LOSS_TIMEOUT => (true, "rooms go on, new ones are refused"),
+            // Not an error: all nodes at once would be taken out of the load balancer, and with them the
+            // rooms that go on.
+            EngineLoss::RefuseNew | EngineLoss::Continue | EngineLoss::Close => {
+                (true, "rooms go on, new ones have to wait")
+            }
+        };
+        let url = self.settings.engine.describe();
+        Some((takes, format!("Redis does not answer: {consequence} ({url}: {fault})")))
+    }
+
     /// Returns a line that says that the node takes connections.
     ///
     /// # Errors
     /// It does not, for the reason in the line.
-    pub fn readiness(&self) -> Result<&'static str, &'static str> {
-        if self.buried() {
-            return Err("not ready: another process has the address of this node\n");
-        }
-        let may_decide = self.report().may_decide;
-        match self.lost_for() {
-            None => Ok("ready\n"),
-            Some(_) if !may_decide => {
-                Err("not ready: Redis does not answer, and this node may not decide about rooms\n")
-            }
-            Some(time) if self.engine_loss() == EngineLoss::Close && time >= LOSS_TIMEOUT => {
-                Err("not ready: Redis does not answer, and rooms are closed (--engine-loss close)\n")
-            }
-            // Not an error: all nodes at once would be taken out of the load balancer, and with them the
-            // rooms that go on.
-            Some(_) => Ok("ready, but Redis does not answer: rooms go on, new ones have to wait\n"),
+    pub fn readiness(&self) -> Result<String, String> {
+        match self.trouble() {
+            None => Ok("ready".to_owned()),
+            Some((true, trouble)) => Ok(format!("ready, but {trouble}")),
+            Some((false, trouble)) => Err(format!("not ready: {trouble}")),
         }
     }
 
     /// Returns the state of the node, for people.
     pub fn status(&self) -> ClusterReport {
         let report = self.report();
+        let readiness = self.readiness().unwrap_or_else(|reason| reason);
         let state = self.state.lock();
         let others = report.others.into_iter().map(|(id, node_name, linked)| {
             let (entry, link) = (state.entries.get(&id), state.links.get(&id));
+            let unlinked = state.unlinked.get(&id).filter(|_| link.is_none());
             OtherNodeReport {
                 node: format!("{:016x}", id.0),
                 node_name,
+                address: entry.map(|entry| entry.address.clone()).unwrap_or_default(),
+                gone_seconds: entry.and_then(|entry| entry.gone).map(|time| time / 1_000),
+                unlinked_seconds: unlinked.map(|unlinked| unlinked.since.elapsed().as_secs()),
+                link_fault: unlinked.map(|unlinked| unlinked.fault.clone()),
                 version: entry.map(|entry| entry.version.clone()).unwrap_or_default(),
                 linked,
                 rooms: entry.map_or(0, |entry| entry.rooms as u64),
@@ -163,6 +182,7 @@ impl ClusterNode {
         nodes.sort_by(|one, other| (&one.node_name, &one.node).cmp(&(&other.node_name, &other.node)));
         let lost_for = state.lost_since.map(|since| now().saturating_sub(since));
         ClusterReport {
+            readiness,
             name: self.cluster_name().to_owned(),
             node: format!("{:016x}", self.id.0),
             node_name: self.node_name().to_owned(),

@@ -152,12 +152,12 @@ impl Shared {
     ///
     /// # Errors
     /// They are not, for the reason in the line.
-    pub(in crate::server) fn cluster_readiness(&self) -> Result<&'static str, &'static str> {
+    pub(in crate::server) fn cluster_readiness(&self) -> Result<String, String> {
         #[cfg(feature = "cluster")]
         if let Some(node) = self.cluster.get() {
             return node.readiness();
         }
-        Ok("ready\n")
+        Ok("ready".to_owned())
     }
 
     /// Begins the shutdown: connections close, and no wait for it stays pending.

@@ -16,6 +16,8 @@ const HELD_BOUNDS: [f64; 8] = [0.001, 0.004, 0.016, 0.25, 1.0, 4.0, 6.0, 8.0];
 pub struct ClusterReport {
     /// Name of the cluster.
     pub name: String,
+    /// The line of `/readyz`, which says what is wrong.
+    pub readiness: String,
     /// Id of the node, which each process draws at its start.
     pub node: String,
     /// Name of the node for people.
@@ -122,6 +124,14 @@ pub struct OtherNodeReport {
     pub node: String,
     /// Name of the node for people.
     pub node_name: String,
+    /// Host and port at which it is reached.
+    pub address: String,
+    /// Time since its lease ended without a word of it, in seconds; null while it lasts.
+    pub gone_seconds: Option<u64>,
+    /// Time without a link to it, in seconds; null while there is one.
+    pub unlinked_seconds: Option<u64>,
+    /// Cause for which there is no link.
+    pub link_fault: Option<String>,
     /// Version of its program.
     pub version: String,
     /// True if there is a link to it.
@@ -138,27 +148,40 @@ pub struct OtherNodeReport {
 pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
     let engine = match cluster.engine_lost_seconds {
         None => "Redis answers".to_owned(),
-        Some(seconds) => {
-            let rooms = if cluster.may_decide { "rooms go on" } else { "its rooms are closed" };
-            format!(
-                "REDIS DOES NOT ANSWER for {seconds} s: {rooms}, --engine-loss is {}",
-                cluster.engine_loss
-            )
-        }
+        Some(seconds) => format!("FAULT for {seconds} s: {}", cluster.readiness),
     };
     let ClusterReport { name, node_name, rooms, far, guests, waiting, .. } = cluster;
-    let _ = writeln!(out, "cluster {name}: {} nodes, {engine}", cluster.nodes.len() + 1);
-    let _ =
-        write!(out, "  {node_name} (this one)  {rooms} rooms, {guests} connections of other nodes in them; ");
-    let _ = writeln!(out, "{far} connections in rooms of other nodes, {waiting} wait for a room");
+    let nodes = 1 + cluster.nodes.iter().filter(|node| node.gone_seconds.is_none()).count() as u64;
+    let _ = writeln!(out, "cluster {name}: {}, {engine}", count(nodes, "node"));
+    let _ = writeln!(
+        out,
+        "  {node_name} (this one)  {}, {} of other nodes in them; {} in rooms of other nodes, {waiting} waiting for a \
+         room",
+        count(*rooms, "room"),
+        count(*guests, "connection"),
+        count(*far, "connection"),
+    );
     for other in &cluster.nodes {
-        let link = if other.linked { "" } else { "; NO LINK TO IT" };
-        let OtherNodeReport { node_name, version, rooms, far, .. } = other;
-        let _ = writeln!(
-            out,
-            "  {node_name} (sigver {version})  {rooms} rooms; {far} connections from here{link}"
-        );
+        let OtherNodeReport { node_name, address, version, rooms, far, .. } = other;
+        let _ = write!(out, "  {node_name} (sigver {version})  ");
+        if let Some(seconds) = other.gone_seconds {
+            let _ = write!(out, "GONE for {seconds} s, was at {address}");
+        } else {
+            let _ = write!(out, "{}; {} from here", count(*rooms, "room"), count(*far, "connection"));
+            if !other.linked {
+                let _ = write!(out, "; NO LINK TO IT at {address}");
+                let fault = other.link_fault.as_deref().unwrap_or_default();
+                if let Some(seconds) = other.unlinked_seconds {
+                    let _ = write!(out, " for {seconds} s: {fault}");
+                }
+            }
+        }
+        out.push('\n');
     }
+}
+
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -175,7 +198,13 @@ mod tests {
             rooms: 2,
             ..ClusterReport::default()
         };
-        cluster.nodes.push(OtherNodeReport { node_name: "b".to_owned(), ..OtherNodeReport::default() });
+        cluster.nodes.push(OtherNodeReport {
+            node_name: "b".to_owned(),
+            address: "h:1".to_owned(),
+            unlinked_seconds: Some(7),
+            link_fault: Some("timed out".to_owned()),
+            ..OtherNodeReport::default()
+        });
         let text = |cluster: &ClusterReport| {
             let mut out = String::new();
             push_cluster(&mut out, cluster);
@@ -186,10 +215,16 @@ mod tests {
             healthy.starts_with("cluster blue: 2 nodes, Redis answers\n  a (this one)  2 rooms, "),
             "{healthy}"
         );
-        assert!(healthy.ends_with("NO LINK TO IT\n"), "{healthy}");
+        assert!(healthy.ends_with("NO LINK TO IT at h:1 for 7 s: timed out\n"), "{healthy}");
+        for node in &mut cluster.nodes {
+            node.gone_seconds = Some(12);
+        }
+        cluster.rooms = 1;
+        let gone = text(&cluster);
+        assert!(gone.contains("cluster blue: 1 node, ") && gone.contains("(this one)  1 room, "), "{gone}");
+        assert!(gone.ends_with("GONE for 12 s, was at h:1\n"), "{gone}");
         cluster.engine_lost_seconds = Some(9);
-        assert!(text(&cluster).contains("REDIS DOES NOT ANSWER for 9 s: rooms go on"));
-        cluster.may_decide = false;
-        assert!(text(&cluster).contains("its rooms are closed"));
+        cluster.readiness = "not ready: why".to_owned();
+        assert!(text(&cluster).contains("FAULT for 9 s: not ready: why\n"));
     }
 }

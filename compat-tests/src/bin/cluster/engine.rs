@@ -16,9 +16,9 @@ const B: NodeId = NodeId(0xb);
 pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let address = EngineAddress::parse(&redis.url(), "scripts", None)?;
     let (engine, names) = (Engine::open(&address).await?, address.names());
-    let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None).await?)?;
+    let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None, false).await?)?;
     ensure!(others.is_empty(), "the first node sees {others:?}");
-    let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
+    let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None, false).await?)?;
     ensure!(same == generation && others == [(A, entry("10.0.0.1:1"))], "the second sees {others:?}");
 
     let room = names.room("secret", 0);
@@ -47,7 +47,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     sleep(Duration::from_millis(1_200)).await;
     let leapt = engine.claim(&room, claim(A, 5), None, generation, 0).await?;
     ensure!(leapt == ClaimResult::OtherGeneration, "a clock that leapt: {leapt:?}");
-    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300)).await?)?;
+    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300), false).await?)?;
 
     let (kept, fresh) = (names.room("secret", 0), names.room("y", 0));
     let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
@@ -58,7 +58,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     ensure!(lost == Some(vec![0]), "a claim to a name of another node: {lost:?}");
     ensure!(engine.keep(A, &claims, generation - 1).await?.is_none(), "claims are kept for other data");
     engine.release(&fresh, claim(A, 8), generation).await?;
-    renewed(engine.renew(B, &entry("10.0.0.2:1"), None).await?)?;
+    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, false).await?)?;
     let held = engine.claim(&kept, claim(B, 4), None, generation, 0).await?;
     let is_newer = matches!(held, ClaimResult::Held(holder, _) if holder == claim(A, 4));
     ensure!(is_newer, "an older claim replaced a newer one: {held:?}");
@@ -70,25 +70,30 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
 
     engine.leave(A).await?;
     ensure!(
-        engine.renew(A, &entry("10.0.0.1:1"), None).await? == Renewal::Buried,
+        engine.renew(A, &entry("10.0.0.1:1"), None, false).await? == Renewal::Buried(None),
         "a node that left is back"
     );
     let free = engine.claim(&room, claim(B, 6), None, generation, 0).await?;
     ensure!(free == ClaimResult::Granted, "a name of a node that left: {free:?}");
     // Another process at the address of B.
-    renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None).await?)?;
+    renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None, false).await?)?;
     ensure!(
-        engine.renew(B, &entry("10.0.0.2:1"), None).await? == Renewal::Buried,
+        matches!(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?, Renewal::Buried(Some(_))),
         "two nodes at one address"
     );
+    engine.leave(NodeId(0xd)).await?;
+    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?)?;
 
     redis.restart_empty().await?;
-    ensure!(engine.renew(A, &entry("10.0.0.1:1"), None).await.is_err(), "the connection outlives its Redis");
+    ensure!(
+        engine.renew(A, &entry("10.0.0.1:1"), None, false).await.is_err(),
+        "the connection outlives its Redis"
+    );
     let engine = Engine::open(&address).await?;
-    let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None).await?)?;
+    let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None, false).await?)?;
     ensure!(new > generation, "an empty Redis has the old generation");
     sleep(Duration::from_millis(1_200)).await;
-    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10)).await?)?;
+    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10), false).await?)?;
     ensure!(leapt != new, "a renewal does not notice that the clock has leapt");
     println!("scripts: every reply as expected");
     Ok(())
@@ -98,8 +103,8 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
 async fn grace(engine: &Engine) -> Result<()> {
     for _ in 0..7 {
         sleep(Duration::from_millis(1_000)).await;
-        renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_100)).await?)?;
-        renewed(engine.renew(B, &entry("10.0.0.2:1"), Some(1_100)).await?)?;
+        renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_100), false).await?)?;
+        renewed(engine.renew(B, &entry("10.0.0.2:1"), Some(1_100), false).await?)?;
     }
     Ok(())
 }
@@ -111,12 +116,13 @@ fn entry(address: &str) -> NodeEntry {
         version: "22.0.0".to_owned(),
         name: "a node".to_owned(),
         rooms: 0,
+        gone: None,
     }
 }
 
 fn renewed(renewal: Renewal) -> Result<(Generation, Vec<(NodeId, NodeEntry)>)> {
     match renewal {
-        Renewal::Renewed(view, others) => Ok((view.generation, others)),
-        Renewal::Buried => anyhow::bail!("the node was buried"),
+        Renewal::Renewed(view, others, _) => Ok((view.generation, others)),
+        Renewal::Buried(_) => anyhow::bail!("the node was buried"),
     }
 }

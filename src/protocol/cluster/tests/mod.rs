@@ -55,6 +55,28 @@ fn granted_name_is_here_while_the_lease_lasts() {
 }
 
 #[test]
+fn replaced_node_loses_its_names_and_begins_anew() {
+    let mut node = ready(&[]);
+    let before = claim(&mut node, 1_000, ClaimResult::Granted);
+    assert_eq!(node.locate(&"l", 1_000), Place::Unknown);
+    let actions = node.take_actions();
+    let [.., Action::Claim { name: "l", claim: sent, .. }] = actions[..] else { panic!("{actions:?}") };
+    node.replaced(1_100);
+    assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
+    // Neither a claim that was sent nor another node makes it decide.
+    node.claim_answered(&"l", sent, ClaimResult::Granted, 1_200);
+    node.engine_failed(1_200);
+    node.heard(OTHER, 1_150, 100, [], 1_200);
+    assert_eq!((node.period(1_200), node.owned(), node.is_ready()), (None, 0, false));
+    node.take_actions();
+    assert!(node.renewed(2_000, view(&[]), 2_000), "the engine is to be sent all claims");
+    node.engine_ready(100, 2_000);
+    node.take_actions();
+    assert!(claim(&mut node, 2_000, ClaimResult::Granted).number > before.number);
+    assert_eq!(node.locate(&"k", 2_000), Place::Here);
+}
+
+#[test]
 fn released_name_is_free() {
     let mut node = ready(&[]);
     let claim = claim(&mut node, 1_000, ClaimResult::Granted);

@@ -4,12 +4,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::{MetricFamily, Samples, counter, gauge};
-use crate::server::telemetry::{ClaimCounts, ClusterReport, LinkCutCounts, LostRoomCounts};
+use crate::server::telemetry::{ClaimCounts, ClusterReport, LinkCutCounts, LostRoomCounts, OtherNodeReport};
 
 /// Returns the metrics of a node.
 pub(super) fn families(cluster: &ClusterReport) -> Vec<MetricFamily> {
     let linked = cluster.nodes.iter().filter(|node| node.linked).count() as u64;
-    let nodes = [("self", 1), ("linked", linked), ("unlinked", cluster.nodes.len() as u64 - linked)];
+    let is_unlinked = |node: &&OtherNodeReport| !node.linked && node.gone_seconds.is_none();
+    let unlinked = cluster.nodes.iter().filter(is_unlinked).count() as u64;
+    let nodes = [("self", 1), ("linked", linked), ("unlinked", unlinked)];
     let ClaimCounts { granted, held, wait, failed } = cluster.claims;
     let claims = [("granted", granted), ("held", held), ("wait", wait), ("failed", failed)];
     let LostRoomCounts { lapsed, forgotten, taken, engine_loss } = cluster.rooms_lost;

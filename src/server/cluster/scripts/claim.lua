@@ -6,7 +6,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local since = string.match(redis.call('GET', KEYS[3]) or '', '^%d+')
 if since ~= ARGV[6] then return { '', -1 } end
-local expiry = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+local expiry = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0') or 0
 if now + 1000 < tonumber(since) then return { '', -1 } end
 if expiry > 0 then
   local renewed = expiry - ARGV[7]
@@ -19,7 +19,7 @@ if held then
     -- This claim is late.
     if tonumber(number) > tonumber(string.match(ARGV[2], '%d+$')) then return { '', 0 } end
   else
-    local other = tonumber(redis.call('HGET', KEYS[2], owner) or '0')
+    local other = tonumber(redis.call('HGET', KEYS[2], owner) or '0') or 0
     if other > now or (other >= 0 and held ~= ARGV[3]) then return { held, math.max(other - now, 0) } end
   end
 elseif now < since + ARGV[5] then

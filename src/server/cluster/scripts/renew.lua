@@ -1,9 +1,21 @@
--- Renews the lease of a node, and returns the generation, its age and all other nodes.
--- KEYS nodes who data   ARGV node lease_ms entry process ms_since_the_last_renewal_or_nothing
+-- Renews the lease of a node. Returns the generation, its age, the entry of the node that this one has replaced
+-- or nothing, and all other nodes, each with its entry and the time left of its lease. Of a node that has ended or
+-- was replaced: 'buried', 0, and the entry of the node that has its address or nothing.
+-- KEYS nodes who data   ARGV node lease_ms entry process ms_since_the_last_renewal_or_nothing returns_or_nothing
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '')
-if before and before < 0 then return { 'buried', 0 } end
+local all = redis.call('HGETALL', KEYS[1])
+local address = string.match(ARGV[3], '^%S+')
+if before and before < 0 then
+  for i = 1, #all, 2 do
+    local who = redis.call('HGET', KEYS[2], all[i]) or ''
+    if all[i] ~= ARGV[1] and (tonumber(all[i + 1]) or 0) > now and string.match(who, '^%S+') == address then
+      return { 'buried', 0, who }
+    end
+  end
+  if ARGV[6] == '' then return { 'buried', 0, '' } end
+end
 local data = redis.call('GET', KEYS[3])
 local since, process = string.match(data or '', '^(%d+) (.*)$')
 -- The clock went faster than that of the node, or back.
@@ -19,22 +31,24 @@ if process ~= ARGV[4] or leapt then
 end
 redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-local out = { tostring(since), now - since }
-local all = redis.call('HGETALL', KEYS[1])
+local out = { tostring(since), now - since, '' }
 for i = 1, #all, 2 do
-  local node, expiry = all[i], tonumber(all[i + 1])
+  -- What no node wrote must not end the script, which would fail for all nodes: it counts as long gone.
+  local node, expiry = all[i], tonumber(all[i + 1]) or 0
   local who = redis.call('HGET', KEYS[2], node) or ''
   if now - math.abs(expiry) > 600000 then
     redis.call('HDEL', KEYS[1], node)
     redis.call('HDEL', KEYS[2], node)
   elseif node ~= ARGV[1] and expiry > 0 then
     -- A process that had this address has ended: its port belongs to this one.
-    if not before and string.match(who, '^%S+') == string.match(ARGV[3], '^%S+') then
+    if not before and string.match(who, '^%S+') == address then
+      if expiry > now then out[3] = who end
       redis.call('HSET', KEYS[1], node, -now)
       redis.call('HDEL', KEYS[2], node)
     else
       out[#out + 1] = node
       out[#out + 1] = who
+      out[#out + 1] = expiry - now
     end
   end
 end

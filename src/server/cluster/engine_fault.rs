@@ -1,0 +1,217 @@
+//! The words for an engine that fails: the cause and what to do, and when the log has them.
+
+use std::time::{Duration, Instant};
+
+use super::engine::EngineError;
+
+/// Shortest time between two lines about the same cause.
+const REPEAT_PAUSE: Duration = Duration::from_secs(60);
+/// Shortest time between two lines about different causes.
+const CHANGE_PAUSE: Duration = Duration::from_secs(5);
+/// Time for which the engine has to work before the log says that it works again.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+/// Longest cause, in characters: the engine may send any.
+const MAX_CAUSE: usize = 300;
+
+/// Parts of the texts of causes, in lower case, and what to do. The first part that fits counts.
+const HINTS: [(&[&str], &str); 13] = [
+    (&["noauth"], "it wants a password: --cluster-password-file"),
+    (&["wrongpass", "authenticationfailed"], "check the user in --cluster and --cluster-password-file"),
+    (&["noperm"], "its user lacks a permission: see the ACL of the how-to for clusters"),
+    (&["readonly"], "it is a replica: name the primary in --cluster"),
+    (&["clusterdown", "moved:", "crossslot"], "Redis Cluster is not supported: use a single primary"),
+    (&["oom:", "oom command", "out of memory"], "it has no memory left: raise its maxmemory"),
+    (&["misconf"], "it refuses writes as it cannot save: give it space, or set save \"\""),
+    (&["unknownissuer"], "name the certificate of its authority in the environment variable SSL_CERT_FILE"),
+    (
+        &["notvalidforname", "not valid for name"],
+        "its certificate is for another name than that in --cluster",
+    ),
+    (
+        &["non deterministic", "non-deterministic", "unknown command", "unknown subcommand"],
+        "Redis 7 or Valkey is needed",
+    ),
+    (&["failed to lookup", "name or service not known"], "check the host in --cluster"),
+    (&["connection refused"], "check host and port in --cluster, and that Redis runs and listens there"),
+    (&["db index", "switch database"], "check the number of the database in --cluster"),
+];
+
+/// Returns a line for people: the cause, and what to do if that is known.
+pub(super) fn explain(error: &EngineError, is_tls: bool) -> String {
+    let is_timeout = matches!(error, EngineError::Redis(error) if error.is_timeout());
+    explain_text(&error.to_string(), is_timeout, is_tls)
+}
+
+fn explain_text(text: &str, is_timeout: bool, is_tls: bool) -> String {
+    let cause: String = text
+        .chars()
+        .filter(|c| *c != '"')
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_CAUSE)
+        .collect();
+    let lower = cause.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    let hint = HINTS.iter().find(|(parts, _)| has(parts)).map(|(_, hint)| *hint);
+    let hint = hint.or_else(|| {
+        let is_cut = has(&["reset by peer", "broken pipe", "eof", "dropped", "closed"]);
+        match (is_timeout || has(&["timed out"]), is_cut, is_tls) {
+            (true, _, true) | (_, true, true) => Some("does this port speak TLS?"),
+            (true, _, false) => Some("is the port open in the firewalls, and does it want rediss://?"),
+            (_, true, false) => Some("does this port want rediss://, or is Redis in protected mode?"),
+            _ if has(&["corrupt message", "invalidcontenttype"]) => {
+                Some("this port does not speak TLS: use redis://")
+            }
+            _ => None,
+        }
+    });
+    let cause = cause.trim_end_matches([' ', '.']);
+    hint.map_or_else(|| cause.to_owned(), |hint| format!("{cause}: {hint}"))
+}
+
+/// Returns the value of a field of the answer to `INFO`, whose name ends with a colon.
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Checks what a server says of itself.
+///
+/// # Errors
+/// It cannot be the engine, or would forget claims.
+pub(super) fn check_server(info: &str) -> Result<(), EngineError> {
+    let field = |name| info_field(info, name);
+    let version = field("redis_version:").unwrap_or_default();
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let is_bounded = field("maxmemory:").is_some_and(|bytes| bytes != "0");
+    if major.is_some_and(|major| major < 7) {
+        Err(EngineError::Old(version.chars().take(20).collect()))
+    } else if field("cluster_enabled:") == Some("1") {
+        Err(EngineError::Clustered)
+    } else if field("role:") == Some("slave") {
+        Err(EngineError::Replica)
+    } else if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") {
+        Err(EngineError::Evicts)
+    } else {
+        Ok(())
+    }
+}
+
+/// A change that the log reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// The engine works for the first time.
+    First,
+    /// It works again.
+    Again,
+}
+
+/// The last line of the log about the engine.
+#[derive(Debug, Default)]
+pub(super) struct EngineLog {
+    has_worked: bool,
+    /// Cause and time of the last line, if the engine has not worked since.
+    said: Option<(String, Instant)>,
+}
+
+impl EngineLog {
+    /// Takes note of a failure. Returns true if a line is due.
+    pub(super) fn failed(&mut self, cause: &str, now: Instant) -> bool {
+        let is_due = self.said.as_ref().is_none_or(|(said, at)| {
+            let pause = if said == cause { REPEAT_PAUSE } else { CHANGE_PAUSE };
+            now.saturating_duration_since(*at) >= pause
+        });
+        if is_due {
+            self.said = Some((cause.to_owned(), now));
+        }
+        is_due
+    }
+
+    /// Takes note that scripts succeed, for that time without a failure. Returns the change if a line is
+    /// due.
+    pub(super) fn works(&mut self, time: Duration) -> Option<Recovery> {
+        if !std::mem::replace(&mut self.has_worked, true) {
+            self.said = None;
+            return Some(Recovery::First);
+        }
+        (time >= SETTLE_TIME && self.said.take().is_some()).then_some(Recovery::Again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_causes_name_what_to_do() {
+        let cases = [
+            ("\"NOAUTH\": Authentication required.", false, "--cluster-password-file"),
+            (
+                "Password authentication failed - AuthenticationFailed: WRONGPASS invalid",
+                false,
+                "check the user",
+            ),
+            ("ReadOnly: You can't write against a read only replica.", false, "name the primary"),
+            ("ClusterDown: Hash slot not served", false, "Redis Cluster is not supported"),
+            ("invalid peer certificate: UnknownIssuer", true, "SSL_CERT_FILE"),
+            ("timed out", true, "speak TLS?"),
+            ("timed out", false, "open in the firewalls"),
+            ("Connection reset by peer (os error 104)", false, "protected mode?"),
+            ("Broken pipe (os error 32)", false, "rediss://"),
+            (
+                "ResponseError: Write commands not allowed after non deterministic commands",
+                false,
+                "Redis 7 or",
+            ),
+            ("\"OOM\": command not allowed", false, "maxmemory"),
+        ];
+        for (text, is_tls, hint) in cases {
+            let said = explain_text(text, false, is_tls);
+            assert!(said.contains(hint), "{said}");
+            assert!(!said.contains(['"', '\n']), "{said}");
+        }
+        assert_eq!(explain_text("a\u{1b}[31m\nb", false, false), "a [31m b");
+        assert!(explain_text(&"x".repeat(10_000), false, false).len() <= MAX_CAUSE);
+        assert!(explain(&EngineError::Answer, false).contains("no script"));
+    }
+
+    #[test]
+    fn servers_that_cannot_be_the_engine_are_refused() {
+        let server = |line: &str| check_server(&format!("# Server\r\n{line}\r\nrole:master\r\n"));
+        assert!(server("redis_version:7.2.4").is_ok());
+        assert!(server("maxmemory:0\r\nmaxmemory_policy:allkeys-lru").is_ok());
+        assert!(
+            matches!(server("redis_version:6.2.14"), Err(EngineError::Old(version)) if version == "6.2.14")
+        );
+        assert!(matches!(server("cluster_enabled:1"), Err(EngineError::Clustered)));
+        assert!(matches!(server("role:slave"), Err(EngineError::Replica)));
+        let bounded = server("maxmemory:100\r\nmaxmemory_policy:allkeys-lru");
+        assert!(matches!(bounded, Err(EngineError::Evicts)));
+    }
+
+    #[test]
+    fn engine_that_refuses_is_reported_once_and_never_as_working() {
+        let (mut log, start) = (EngineLog::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(log.failed("one", at(0)));
+        for step in 1..290 {
+            assert!(!log.failed("one", at(200 * step)));
+        }
+        assert!(log.failed("one", at(60_000)));
+        // Causes that alternate are no flood.
+        let lines =
+            (0..50).filter(|step| log.failed(["two", "one"][step % 2], at(60_000 + 200 * *step as u64)));
+        assert!(lines.count() <= 2);
+    }
+
+    #[test]
+    fn engine_works_again_once_it_has_for_some_seconds() {
+        let (mut log, start) = (EngineLog::default(), Instant::now());
+        assert!(log.failed("one", start));
+        assert_eq!(log.works(Duration::ZERO), Some(Recovery::First));
+        assert_eq!(log.works(SETTLE_TIME), None);
+        assert!(log.failed("one", start));
+        assert_eq!(log.works(Duration::ZERO), None);
+        assert!(!log.failed("one", start));
+        assert_eq!(log.works(SETTLE_TIME), Some(Recovery::Again));
+        assert_eq!(log.works(SETTLE_TIME), None);
+    }
+}

@@ -2,5 +2,6 @@
 
 mod goldens;
 mod introductions;
+mod orders;
 mod properties;
 mod recording;

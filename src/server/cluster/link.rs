@@ -171,7 +171,7 @@ impl Links {
                 }
             };
             handshakes.retain(|handshake| !handshake.is_finished());
-            // More than nodes begin come from elsewhere. Those of nodes take milliseconds, so the oldest is none.
+            // More than nodes begin come from elsewhere. Nodes take milliseconds, so the oldest is none.
             if handshakes.len() >= MAX_HANDSHAKES
                 && let Some(oldest) = handshakes.pop_front()
             {

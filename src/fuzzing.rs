@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "for tests")]
 
+// The bridge itself is in builds with its feature, and a large library with it.
+#[path = "bridge/stun.rs"]
+mod stun;
+
 use std::time::Instant;
 
 use crate::protocol::frame::{Close, Message, Outgoing};
@@ -115,4 +119,9 @@ pub fn signaller_handle(path: &str) -> Option<String> {
 /// is granted without hyper.
 pub fn check_upgrade(bytes: &[u8]) -> bool {
     hyper_check::check_invariant(bytes)
+}
+
+/// Returns the receiver's username fragment in a STUN binding request.
+pub fn stun_username_fragment(packet: &[u8]) -> Option<&str> {
+    stun::local_username_fragment(packet)
 }

@@ -1,4 +1,5 @@
-//! Writes first inputs of the targets from the recordings of the Node.js servers: `seeds CORPUS RECORDING…`.
+//! Writes first inputs of the targets from the recordings of the Node.js servers, and of data channels:
+//! `seeds CORPUS RECORDING…`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::path::Path;
 use sigver::protocol::dialect::Release;
 use sigver::tools::replay::transcript::{self, FrameKind, RecordedEvent, Scenario};
 use sigver_fuzz::input::put_bytes;
+use sigver_fuzz::mesh_seeds;
 
 fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) {
     let folder = corpus.join(target);
@@ -71,6 +73,14 @@ fn main() {
     let corpus = Path::new(&corpus);
     for recording in arguments {
         let text = std::fs::read_to_string(&recording).unwrap();
+        if let Some(version) =
+            Path::new(&recording).file_name().unwrap().to_string_lossy().strip_suffix(".txt")
+        {
+            for (target, name, bytes) in mesh_seeds::of_recording(version, &text) {
+                write(corpus, target, &name, &bytes);
+            }
+            continue;
+        }
         let scenarios = transcript::parse(&text).unwrap();
         let stem = Path::new(&recording).file_stem().unwrap().to_string_lossy().into_owned();
         for (number, scenario) in scenarios.iter().enumerate() {
@@ -122,6 +132,9 @@ fn main() {
         );
     }
     write(corpus, "http_head", "handles", b"/listen/abc /connect/a_b_c1 /listen/__ /listen/ab /connect/abc_");
+    for (target, name, bytes) in mesh_seeds::of_the_processes() {
+        write(corpus, target, &name, &bytes);
+    }
     write(corpus, "pipe", "pipe", b"\x08\xff\x00\xff\x00\x01\x02\x00hi\x00\x81\x02\x00yo\x04\x10\x00\x0d");
     for (number, query) in
         ["?id=1&key=a&join=b", "a%20b=%7B%22open%22%3A1%7D&x", "12\n{\"data\":1}"].iter().enumerate()

@@ -110,7 +110,7 @@ proptest! {
                 }
             }
             prop_assert!(peer.channels.len() <= MAX_PEER_CHANNELS);
-            prop_assert!(peer.awaited.len() <= 4 * super::super::MAX_LISTED);
+            prop_assert!(peer.awaited.len() <= super::super::MAX_LISTED);
             prop_assert!(left <= joined, "nobody leaves who has not joined");
         }
         let members = peer.members().count() as u32;
@@ -118,6 +118,7 @@ proptest! {
         for action in peer.take_actions() {
             left += u32::from(matches!(action, PeerAction::MemberLeft { .. }));
         }
+        prop_assert!(peer.deadline().is_none(), "nothing is due after the end");
         prop_assert!(joined - left == members, "each member leaves once: {joined} {left} {members}");
     }
 }

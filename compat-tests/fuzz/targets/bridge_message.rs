@@ -1,5 +1,5 @@
-//! Bytes that the processes of a bridge read before they know who sent them: frames of their socket, whole and
-//! in pieces, and STUN requests, against a naive reader.
+//! Bytes that the processes of a bridge read before they know who sent them: frames of their socket, whole
+//! and in pieces, and STUN requests, against a naive reader.
 
 #![no_main]
 

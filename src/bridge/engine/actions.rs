@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::handshakes::BATCH;
 use super::{
     BridgeAction, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, MeshChannel, OwnCall,
     PeerConnectionError, RoomNumber, count,
@@ -86,7 +87,9 @@ impl BridgeEngine {
 
     /// Creates the connections whose turn it is.
     pub(super) fn start_waiting(&mut self, now: Instant) {
-        for (number, action) in self.handshakes.take_due(now) {
+        for _ in 0..BATCH {
+            // One at a time: what follows from it may cancel the next.
+            let Some((number, action)) = self.handshakes.take_due(now) else { break };
             if self.connections.is_full() {
                 self.refuse(number, &action, now);
                 self.act(number, now);

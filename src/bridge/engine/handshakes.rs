@@ -9,7 +9,7 @@ use super::{BridgeAction, MeshChannel, RoomNumber};
 use crate::protocol::token_bucket::TokenBucket;
 
 /// Most connections that are created before packets and messages are read again: each takes a key pair.
-const BATCH: usize = 8;
+pub(super) const BATCH: usize = 8;
 /// Delay before connections whose rates are used up are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -86,30 +86,28 @@ impl Handshakes {
         Ok(())
     }
 
-    /// Returns connections to create now.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(RoomNumber, BridgeAction)> {
-        let mut due = Vec::new();
-        let mut used_up = Vec::new();
-        while due.len() < BATCH
-            && self.rate.has_token(self.limits.in_all, now)
-            && let Some(number) = self.turns.pop_front()
-        {
+    /// Returns a connection to create now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(RoomNumber, BridgeAction)> {
+        if !self.rate.has_token(self.limits.in_all, now) {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            let number = self.turns.pop_front()?;
             let Some(queue) = self.rooms.get_mut(&number) else { continue };
-            if queue.rate.try_take(self.limits.per_room, now) {
+            let action = match queue.rate.try_take(self.limits.per_room, now) {
+                true => queue.waiting.pop_front(),
+                false => None,
+            };
+            if !queue.waiting.is_empty() {
+                self.turns.push_back(number);
+            }
+            if let Some(action) = action {
                 self.rate.take(1, self.limits.in_all, now);
-                if let Some(action) = queue.waiting.pop_front() {
-                    self.waiting = self.waiting.saturating_sub(1);
-                    due.push((number, action));
-                }
-                if !queue.waiting.is_empty() {
-                    self.turns.push_back(number);
-                }
-            } else {
-                used_up.push(number);
+                self.waiting = self.waiting.saturating_sub(1);
+                return Some((number, action));
             }
         }
-        self.turns.extend(used_up);
-        due
+        None
     }
 
     /// Returns the time at which connections that wait may be created, or an earlier one.
@@ -175,20 +173,16 @@ mod tests {
             handshakes.push(1, offer(number), now).unwrap();
         }
         handshakes.push(2, offer(0), now).unwrap();
-        let due = handshakes.take_due(now);
-        assert_eq!(due.len(), BATCH);
-        assert!(due.iter().any(|(number, _)| *number == 2), "the second room waits: {due:?}");
+        let mut due = std::iter::from_fn(|| handshakes.take_due(now));
+        assert!(due.by_ref().take(BATCH).any(|(number, _)| number == 2), "the second room waits");
     }
 
     #[test]
     fn rates_hold_in_a_room_and_in_all() {
         let start = Instant::now();
         let mut handshakes = handshakes(start);
-        let taken = |handshakes: &mut Handshakes, now| {
-            std::iter::from_fn(|| Some(handshakes.take_due(now)).filter(|due| !due.is_empty()))
-                .flatten()
-                .count()
-        };
+        let taken =
+            |handshakes: &mut Handshakes, now| std::iter::from_fn(|| handshakes.take_due(now)).count();
         for number in 0..50 {
             handshakes.push(1, offer(number), start).unwrap();
         }
@@ -224,6 +218,6 @@ mod tests {
         assert_eq!(handshakes.waiting(), 50);
         (0..50).for_each(|number| handshakes.cancel(2, channel(number)));
         assert_eq!((handshakes.waiting(), handshakes.deadline(now)), (0, None));
-        assert!(handshakes.take_due(now).is_empty() && handshakes.turns.is_empty());
+        assert!(handshakes.take_due(now).is_none() && handshakes.turns.is_empty());
     }
 }

@@ -199,10 +199,6 @@ impl BridgeEngine {
                 }
                 ConnectionEvent::Frame(_, frame) => {
                     room.room.received(channel, frame, now);
-                    let waits = self.connections.waiting().saturating_add(self.waiting_in_rooms);
-                    if waits > self.limits.connections.max_waiting_in_all {
-                        room.room.shed(now);
-                    }
                 }
                 ConnectionEvent::Closed(_, cause) => {
                     count(match cause {
@@ -213,6 +209,19 @@ impl BridgeEngine {
                     room.room.closed(channel, now);
                 }
             }
+            self.act(number, now);
+            self.shed(now);
+        }
+    }
+
+    /// Cuts a pair in the room for which most waits, if too much waits in all.
+    fn shed(&mut self, now: Instant) {
+        if self.waiting_bytes() <= self.limits.connections.max_waiting_in_all {
+            return;
+        }
+        let most = self.rooms.iter_mut().max_by_key(|(_, room)| room.waiting);
+        if let Some((&number, room)) = most.filter(|(_, room)| room.waiting > 0) {
+            room.room.shed(now);
             self.act(number, now);
         }
     }

@@ -16,6 +16,7 @@ mod requests;
 mod tests;
 mod timers;
 
+pub(super) use requests::JOINER_TIMEOUT;
 use std::collections::BTreeMap;
 use std::time::Instant;
 

@@ -7,7 +7,7 @@ use super::{MAX_LISTED, MeshChannel, MeshPeer, Neighbor, PeerAction, Progress};
 /// Most times that a client is asked for a channel.
 const MAX_REQUESTS: u32 = 4;
 /// Maximum duration for which a peer that leaves stays for clients that are joining.
-const JOINER_TIMEOUT: Duration = Duration::from_secs(4);
+pub(in crate::protocol::mesh) const JOINER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A client that was asked for a channel, and has none to this peer that is ready.
 #[derive(Clone, Copy, Debug)]
@@ -113,10 +113,15 @@ impl MeshPeer {
         }
     }
 
+    /// Asks no client any more.
+    pub fn stop_requests(&mut self) {
+        self.requests.clear();
+    }
+
     /// A client that joins was announced.
     pub(super) fn expect_joiner(&mut self, id: u32, now: Instant) {
         self.expected.retain(|known| now.saturating_duration_since(known.since) < JOINER_TIMEOUT);
-        if self.expected.len() < MAX_LISTED {
+        if self.expected.len() < MAX_LISTED && !self.expected.iter().any(|known| known.id == id) {
             self.expected.push(ExpectedJoiner { id, since: now });
         }
     }

@@ -10,7 +10,7 @@ mod stand_ins;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::group::MeshGroup;
@@ -138,8 +138,8 @@ pub struct BridgedRoom {
     presence: Presence,
     /// Peers by the number of the stand-in.
     peers: BTreeMap<u32, MeshPeer>,
-    /// Peers that leave once no client waits for them.
-    departing: BTreeSet<u32>,
+    /// Peers that leave once no client waits for them, and the time at which each leaves at the latest.
+    departing: BTreeMap<u32, Instant>,
     /// Clients that are called over a channel.
     calls: BTreeMap<MeshChannel, u32>,
     pipes: BTreeMap<PipeKey, Pipe>,
@@ -157,7 +157,7 @@ impl BridgedRoom {
             rng: fastrand::Rng::with_seed(seed),
             presence: Presence::new(limits.presence),
             peers: BTreeMap::new(),
-            departing: BTreeSet::new(),
+            departing: BTreeMap::new(),
             calls: BTreeMap::new(),
             pipes: BTreeMap::new(),
             rates: Rates::default(),

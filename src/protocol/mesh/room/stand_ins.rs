@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{BridgeAction, BridgedRoom, MAX_FORMER_IDS};
 use crate::protocol::mesh::group::{IdChoice, MeshGroup};
-use crate::protocol::mesh::peer::{MeshPeer, Neighbor, PeerAction};
+use crate::protocol::mesh::peer::{JOINER_TIMEOUT, MeshPeer, Neighbor, PeerAction};
 use crate::protocol::mesh::presence::{PresenceAction, StandInRole};
 
 /// Ids that are not drawn: some messages use the smallest ones for other purposes.
@@ -83,7 +83,7 @@ impl BridgedRoom {
                 self.pipes.remove(&(number, member));
                 self.presence.unlinked(number, member, now);
             }
-            PeerAction::Received { .. } if self.departing.contains(&number) => {}
+            PeerAction::Received { .. } if self.departing.contains_key(&number) => {}
             PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk, now),
         }
     }
@@ -163,7 +163,7 @@ impl BridgedRoom {
     fn neighbors(&self, group: MeshGroup) -> Vec<Neighbor> {
         let mut neighbors: Vec<Neighbor> = Vec::new();
         let of_group = |(number, peer): &(&u32, &MeshPeer)| {
-            peer.group() == group && peer.is_member() && !self.departing.contains(number)
+            peer.group() == group && peer.is_member() && !self.departing.contains_key(number)
         };
         for (_, peer) in self.peers.iter().filter(of_group) {
             for (member, channel) in peer.members() {
@@ -211,21 +211,24 @@ impl BridgedRoom {
 
     /// Has a peer leave: once clients are members that are joining now and wait for it.
     fn depart(&mut self, number: u32, now: Instant) {
-        let Some(peer) = self.peers.get(&number) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else { return };
         if peer.joiners_deadline(now).is_none() {
             return self.remove_peer(number, now);
         }
+        peer.stop_requests();
         let (group, id) = (peer.group(), peer.id());
-        self.departing.insert(number);
+        self.departing.insert(number, now.checked_add(JOINER_TIMEOUT).unwrap_or(now));
         self.pipes.retain(|(stand_in, _), _| *stand_in != number);
         self.tell_siblings(number, group, id, false);
     }
 
     /// Has peers leave for which no client waits any more.
     fn end_departures(&mut self, now: Instant) {
-        let is_over =
-            |number: &u32| self.peers.get(number).is_none_or(|peer| peer.joiners_deadline(now).is_none());
-        let over: Vec<u32> = self.departing.iter().copied().filter(is_over).collect();
+        let is_over = |number: &u32, until: Instant| {
+            until <= now || self.peers.get(number).is_none_or(|peer| peer.joiners_deadline(now).is_none())
+        };
+        let departing = self.departing.iter().filter(|(number, until)| is_over(number, **until));
+        let over: Vec<u32> = departing.map(|(number, _)| *number).collect();
         for number in over {
             self.remove_peer(number, now);
         }
@@ -233,8 +236,11 @@ impl BridgedRoom {
 
     /// Returns the time at which the next of the peers leaves at the latest that wait for clients.
     pub(super) fn departures_deadline(&self) -> Option<Instant> {
-        let departing = self.departing.iter().filter_map(|number| self.peers.get(number));
-        departing.filter_map(MeshPeer::last_joiner_deadline).min()
+        let deadline = |(number, until): (&u32, &Instant)| {
+            let joiners = self.peers.get(number).and_then(MeshPeer::last_joiner_deadline);
+            joiners.map_or(*until, |at| at.min(*until))
+        };
+        self.departing.iter().map(deadline).min()
     }
 
     /// Has a peer leave. Clients may mention its id for some time.

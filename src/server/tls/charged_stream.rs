@@ -1,5 +1,5 @@
-//! TLS connections whose clients are charged for what cannot be decrypted yet: a record that was begun, or a
-//! message of the handshake that goes over several.
+//! TLS connections whose clients are charged for a record that was begun, which cannot be decrypted before it
+//! is whole.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -19,27 +19,60 @@ use crate::server::telemetry::{LimitKind, Telemetry};
 /// the latest when it is pinged, or an event stream gets its next comment.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Number of bytes by which `rustls` enlarges its buffer for what it receives; one of that size is always
-/// there.
+/// Number of bytes by which `rustls` enlarges its buffer for what it receives.
 const READ_SIZE: usize = 4 * 1024;
 
-/// Number of bytes that `rustls` keeps at most before it gives up: a message of the handshake.
-const MAX_RECEIVED: usize = 64 * 1024;
+/// Length of the header of a record (RFC 8446, section 5.1). The length of the rest is in its last two bytes.
+const HEADER: usize = 5;
 
 /// Number of encrypted bytes that may wait for a client that does not read.
 const MAX_UNSENT: usize = 16 * 1024;
 
-/// A connection below TLS, which counts what it receives.
-#[derive(Debug)]
-pub(crate) struct CountedStream<S> {
-    stream: S,
-    /// Number of bytes that were received since something was decrypted.
+/// Position in the records of a stream.
+#[derive(Debug, Default)]
+struct RecordPosition {
+    /// The header, as far as it was received.
+    header: [u8; HEADER],
+    /// Number of bytes of the record that were received; 0 between two records.
     received: usize,
 }
 
+impl RecordPosition {
+    fn advance(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            if let Some(byte) = self.header.get_mut(self.received) {
+                *byte = *first;
+                self.received += 1;
+                bytes = rest;
+            } else {
+                let read = (self.record() - self.received).min(bytes.len());
+                self.received += read;
+                bytes = bytes.get(read..).unwrap_or_default();
+            }
+            if self.received >= HEADER && self.received == self.record() {
+                self.received = 0;
+            }
+        }
+    }
+
+    /// Returns the length of the record whose header was received.
+    fn record(&self) -> usize {
+        let [.., high, low] = self.header;
+        HEADER + usize::from(u16::from_be_bytes([high, low]))
+    }
+}
+
+/// A connection below TLS, which counts what it receives of a record.
+#[derive(Debug)]
+pub(crate) struct CountedStream<S> {
+    stream: S,
+    position: RecordPosition,
+}
+
 impl<S> CountedStream<S> {
+    /// Returns a connection of which nothing was read.
     pub(crate) fn new(stream: S) -> Self {
-        CountedStream { stream, received: 0 }
+        CountedStream { stream, position: RecordPosition::default() }
     }
 }
 
@@ -51,12 +84,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.received = self.received.saturating_add(buffer.filled().len().saturating_sub(before));
+        self.position.advance(buffer.filled().get(before..).unwrap_or_default());
         read
     }
 }
 
-/// Writes to a stream of a field.
+/// Defines the methods of `AsyncWrite` by those of the field `stream`.
 macro_rules! delegate_write {
     () => {
         fn poll_write(
@@ -93,10 +126,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
     delegate_write!();
 }
 
-/// A TLS connection whose client is charged for what cannot be decrypted yet.
+/// A TLS connection whose client is charged for a record that is not whole yet.
 pub(crate) struct ChargedStream<S> {
     stream: TlsStream<CountedStream<S>>,
-    undecrypted: Undecrypted,
+    begun: BegunRecord,
     telemetry: Arc<Telemetry>,
 }
 
@@ -113,22 +146,15 @@ impl<S> ChargedStream<S> {
         memory: &Arc<MemoryBudget>,
         telemetry: &Arc<Telemetry>,
     ) -> Self {
-        let (below, session) = stream.get_mut();
-        below.received = 0;
-        session.set_buffer_limit(Some(MAX_UNSENT));
-        let undecrypted = Undecrypted { charge: memory.empty_charge(), begun: None };
-        ChargedStream { stream, undecrypted, telemetry: Arc::clone(telemetry) }
+        stream.get_mut().1.set_buffer_limit(Some(MAX_UNSENT));
+        let begun = BegunRecord { charge: memory.empty_charge(), since: None };
+        ChargedStream { stream, begun, telemetry: Arc::clone(telemetry) }
     }
 
-    /// Charges for what is not decrypted after a read. `decrypted` is true if the read had a result: what
-    /// follows in the buffer is less than one read of it.
-    fn account(&mut self, decrypted: bool) -> io::Result<()> {
-        let received = &mut self.stream.get_mut().0.received;
-        if decrypted {
-            *received = 0;
-        }
-        let received = *received;
-        self.undecrypted.update(received, clock::now()).map_err(|kind| {
+    /// Charges for the record that was begun.
+    fn account(&mut self) -> io::Result<()> {
+        let received = self.stream.get_ref().0.position.received;
+        self.begun.update(received, clock::now()).map_err(|kind| {
             self.telemetry.count_limit(kind);
             let is_late = kind == LimitKind::MessageTimeout;
             if is_late { io::ErrorKind::TimedOut } else { io::ErrorKind::OutOfMemory }.into()
@@ -136,32 +162,29 @@ impl<S> ChargedStream<S> {
     }
 }
 
-/// The charge for what was received and not decrypted.
-struct Undecrypted {
+/// The charge for a record that was begun.
+struct BegunRecord {
     charge: MemoryCharge,
-    /// Time since which there is something.
-    begun: Option<Instant>,
+    /// Time of its first byte, if there is one.
+    since: Option<Instant>,
 }
 
-impl Undecrypted {
-    /// Takes note of the number of bytes that were received since something was decrypted.
+impl BegunRecord {
+    /// Takes note of the number of bytes of the record that were received.
     ///
     /// # Errors
     /// The limit that they exceed.
     fn update(&mut self, received: usize, now: Instant) -> Result<(), LimitKind> {
-        let held = match received {
-            0 => 0,
-            _ => received.min(MAX_RECEIVED).next_multiple_of(READ_SIZE) + READ_SIZE,
-        };
+        let held = received.next_multiple_of(READ_SIZE);
         if held != self.charge.bytes() {
             self.charge.resize(held).map_err(|BudgetExhausted| LimitKind::Memory)?;
         }
         if held == 0 {
-            self.begun = None;
+            self.since = None;
             return Ok(());
         }
-        let begun = *self.begun.get_or_insert(now);
-        match now.saturating_duration_since(begun) < RECORD_TIMEOUT {
+        let since = *self.since.get_or_insert(now);
+        match now.saturating_duration_since(since) < RECORD_TIMEOUT {
             true => Ok(()),
             false => Err(LimitKind::MessageTimeout),
         }
@@ -175,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ChargedStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.account(read.is_ready())?;
+        self.account()?;
         read
     }
 }
@@ -190,10 +213,10 @@ mod tests {
 
     #[test]
     fn record_is_charged_as_it_arrives_and_has_a_deadline() {
-        let (start, budget) = (Instant::now(), MemoryBudget::new(3 * MAX_RECEIVED));
+        let (start, budget) = (Instant::now(), MemoryBudget::new(64 << 10));
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut record = Undecrypted { charge: budget.empty_charge(), begun: None };
-        for (received, held) in [(1, 8 << 10), (16_640, 24 << 10), (1 << 20, 68 << 10), (0, 0)] {
+        let mut record = BegunRecord { charge: budget.empty_charge(), since: None };
+        for (received, held) in [(1, 4 << 10), (16_640, 20 << 10), (0, 0)] {
             assert_eq!((record.update(received, start), budget.used()), (Ok(()), held), "{received}");
         }
         assert_eq!((record.update(100, at(0)), record.update(200, at(29))), (Ok(()), Ok(())));
@@ -203,5 +226,20 @@ mod tests {
         let mut others = budget.empty_charge();
         others.resize(budget.limit() - budget.used()).unwrap();
         assert_eq!(record.update(5_000, at(59)), Err(LimitKind::Memory));
+    }
+
+    #[test]
+    fn position_is_that_in_the_last_record_however_the_bytes_arrive() {
+        let records = [&[23, 3, 3, 1, 2][..], &[7; 258], &[21, 3, 3, 0, 0], &[23, 3, 3, 0, 1, 7]].concat();
+        for size in 1..records.len() {
+            let mut position = RecordPosition::default();
+            records.chunks(size).for_each(|bytes| position.advance(bytes));
+            assert_eq!(position.received, 0, "{size}");
+            position.advance(&records[..200]);
+            assert_eq!(position.received, 200);
+        }
+        let mut position = RecordPosition::default();
+        position.advance(&records[..records.len() - 1]);
+        assert_eq!(position.received, 5);
     }
 }

@@ -169,7 +169,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             11 => peer.add_sibling(u32::from(input.byte()) + 2, step & 16 != 0),
             12 => peer.remove_sibling(u32::from(input.byte()) + 2),
-            13 => peer.introduce_to(&[of_other(input.byte())]),
+            13 => peer.introduce_to(&[of_other(input.byte())], now),
             14 if step & 16 != 0 => peer.announce(),
             14 => drop(peer.called(SDP.to_owned(), input.byte().into(), now)),
             _ => match observer.members.first() {

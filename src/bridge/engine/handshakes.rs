@@ -165,13 +165,17 @@ mod tests {
         Handshakes::new(limits, now)
     }
 
+    fn fill(handshakes: &mut Handshakes, room: RoomNumber, count: u32, now: Instant) {
+        for number in 0..count {
+            handshakes.push(room, offer(number), now).unwrap();
+        }
+    }
+
     #[test]
     fn room_with_few_is_not_delayed_by_one_with_many() {
         let now = Instant::now();
         let mut handshakes = handshakes(now);
-        for number in 0..250 {
-            handshakes.push(1, offer(number), now).unwrap();
-        }
+        fill(&mut handshakes, 1, 250, now);
         handshakes.push(2, offer(0), now).unwrap();
         let mut due = std::iter::from_fn(|| handshakes.take_due(now));
         assert!(due.by_ref().take(BATCH).any(|(number, _)| number == 2), "the second room waits");
@@ -183,17 +187,13 @@ mod tests {
         let mut handshakes = handshakes(start);
         let taken =
             |handshakes: &mut Handshakes, now| std::iter::from_fn(|| handshakes.take_due(now)).count();
-        for number in 0..50 {
-            handshakes.push(1, offer(number), start).unwrap();
-        }
+        fill(&mut handshakes, 1, 50, start);
         assert_eq!(handshakes.deadline(start), Some(start));
         assert_eq!(taken(&mut handshakes, start), 20);
         assert_eq!(handshakes.deadline(start), Some(start + RETRY_INTERVAL));
         assert_eq!(taken(&mut handshakes, start + Duration::from_millis(500)), 10);
         for room in 2..12 {
-            for number in 0..20 {
-                handshakes.push(room, offer(number), start).unwrap();
-            }
+            fill(&mut handshakes, room, 20, start);
         }
         let later = start + Duration::from_secs(10);
         assert_eq!(taken(&mut handshakes, later), 100);
@@ -204,13 +204,9 @@ mod tests {
     fn those_beyond_the_limits_are_returned_and_cancelled_ones_are_dropped() {
         let now = Instant::now();
         let mut handshakes = handshakes(now);
-        for number in 0..250 {
-            handshakes.push(1, offer(number), now).unwrap();
-        }
+        fill(&mut handshakes, 1, 250, now);
         assert!(handshakes.push(1, offer(250), now).is_err());
-        for number in 0..50 {
-            handshakes.push(2, offer(number), now).unwrap();
-        }
+        fill(&mut handshakes, 2, 50, now);
         assert!(handshakes.push(3, offer(0), now).is_err());
         handshakes.cancel(1, channel(7));
         assert_eq!(handshakes.waiting(), 299);

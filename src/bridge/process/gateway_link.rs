@@ -178,7 +178,7 @@ impl GatewayLink {
     fn report(&mut self, cause: &dyn Display) {
         let cause = cause.to_string();
         if self.reported.as_ref() != Some(&cause) {
-            tracing::warn!(socket = %self.path.display(), %cause, "not connected with the gateway; trying on");
+            tracing::warn!(socket = %self.path.display(), %cause, "not connected with the gateway; retrying");
             self.reported = Some(cause);
         }
     }

@@ -53,20 +53,25 @@ fn room_recovers_from_failed_joins_and_lost_channels() {
     }
 }
 
+/// Checks that each client sees every other join once, after `count` happenings.
+fn check_single_joins(seed: u64, count: usize, any: impl Fn(&mut fastrand::Rng) -> Happening) {
+    let mut world = World::new(seed, 0.0, PresenceLimits { max_members: 64, ..Default::default() });
+    for _ in 0..count {
+        let happening = any(&mut world.rng);
+        world.happen(happening);
+        let pause = world.rng.u64(..2_000);
+        world.run(Duration::from_millis(pause));
+    }
+    world.run(Duration::from_secs(90));
+    world.check(seed);
+    let often: Vec<_> = world.joins_seen.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(often.is_empty(), "seed {seed}: {often:?} {:#?}", world.clients);
+}
+
 #[test]
 fn member_joins_once_where_nothing_fails() {
     for seed in 0..200 {
-        let mut world = World::new(seed, 0.0, PresenceLimits { max_members: 64, ..Default::default() });
-        for _ in 0..10 {
-            let happening = any_join(&mut world.rng);
-            world.happen(happening);
-            let pause = world.rng.u64(..2_000);
-            world.run(Duration::from_millis(pause));
-        }
-        world.run(Duration::from_secs(90));
-        world.check(seed);
-        let often: Vec<_> = world.joins_seen.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(often.is_empty(), "seed {seed}: {often:?} {:#?}", world.clients);
+        check_single_joins(seed, 10, any_join);
     }
 }
 
@@ -74,21 +79,13 @@ fn member_joins_once_where_nothing_fails() {
 #[test]
 fn member_joins_once_where_others_leave() {
     for seed in 0..400 {
-        let mut world = World::new(seed, 0.0, PresenceLimits { max_members: 64, ..Default::default() });
-        for _ in 0..20 {
-            let group = MeshGroup::ALL[world.rng.usize(..MeshGroup::ALL.len())];
-            let happening = match world.rng.bool() {
+        check_single_joins(seed, 20, |rng| {
+            let group = MeshGroup::ALL[rng.usize(..MeshGroup::ALL.len())];
+            match rng.bool() {
                 true => Happening::Join { group, is_callable: true },
                 false => Happening::Leave,
-            };
-            world.happen(happening);
-            let pause = world.rng.u64(..2_000);
-            world.run(Duration::from_millis(pause));
-        }
-        world.run(Duration::from_secs(90));
-        world.check(seed);
-        let often: Vec<_> = world.joins_seen.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(often.is_empty(), "seed {seed}: {often:?} {:#?}", world.clients);
+            }
+        });
     }
 }
 

@@ -218,7 +218,7 @@ impl Lease {
         };
         let known = self.view.others.iter().map(|node| self.peers.get(node).copied().unwrap_or_default());
         let heard = self.peers.values().filter(|peer| peer.heard > 0).copied();
-        self.disabled.told || known.chain(heard).all(|peer| is_safe(&peer))
+        known.chain(heard).all(|peer| is_safe(&peer))
     }
 
     fn lapse(&mut self, now: Millis) {
@@ -264,5 +264,4 @@ pub(super) struct DisabledRules {
     pub(super) unheard: bool,
     pub(super) period: bool,
     pub(super) superseded: bool,
-    pub(super) told: bool,
 }

@@ -17,7 +17,7 @@ use ring::hmac;
 use thiserror::Error;
 
 use super::NodePublicKey;
-use super::engine_fault::{check_server, info_field};
+use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
 use crate::protocol::cluster::{
     Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
 };
@@ -46,10 +46,10 @@ pub enum EngineError {
     #[error("Redis evicts keys: set maxmemory-policy to noeviction, or use another instance")]
     Evicts,
     /// Redis follows another one, and takes no claims.
-    #[error("it is a replica: name the primary in --cluster")]
+    #[error("{REPLICA}")]
     Replica,
     /// Redis has a part of the keys only.
-    #[error("Redis Cluster is not supported: use a single primary")]
+    #[error("{CLUSTERED}")]
     Clustered,
     /// Redis is of a version whose scripts are others.
     #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]

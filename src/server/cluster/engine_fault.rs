@@ -13,13 +13,18 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// Longest cause, in characters: the engine may send any.
 const MAX_CAUSE: usize = 300;
 
+/// Fault of a Redis that follows another one.
+pub(super) const REPLICA: &str = "it is a replica: name the primary in --cluster";
+/// Fault of a Redis that has a part of the keys only.
+pub(super) const CLUSTERED: &str = "Redis Cluster is not supported: use a single primary";
+
 /// Parts of the texts of causes, in lower case, and what to do. The first part that fits counts.
 const HINTS: [(&[&str], &str); 13] = [
     (&["noauth"], "it wants a password: --cluster-password-file"),
     (&["wrongpass", "authenticationfailed"], "check the user in --cluster and --cluster-password-file"),
     (&["noperm"], "its user lacks a permission: see the ACL of the how-to for clusters"),
-    (&["readonly"], "it is a replica: name the primary in --cluster"),
-    (&["clusterdown", "moved:", "crossslot"], "Redis Cluster is not supported: use a single primary"),
+    (&["readonly"], REPLICA),
+    (&["clusterdown", "moved:", "crossslot"], CLUSTERED),
     (&["oom:", "oom command", "out of memory"], "it has no memory left: raise its maxmemory"),
     (&["misconf"], "it refuses writes as it cannot save: give it space, or set save \"\""),
     (&["unknownissuer"], "name the certificate of its authority in the environment variable SSL_CERT_FILE"),

@@ -15,6 +15,7 @@ use crate::protocol::signaller::PipeLimits;
 use crate::protocol::signaller::handle::Endpoint;
 use crate::protocol::signaller::pipe::{Disconnect, Pipe, PipeAction, PipeSide};
 use crate::server::http::fast_upgrade::hyper_check;
+use crate::server::transport::ws::library_check;
 
 /// A room with its source of randomness.
 #[derive(Debug)]
@@ -119,6 +120,12 @@ pub fn signaller_handle(path: &str) -> Option<String> {
 /// is granted without hyper.
 pub fn check_upgrade(bytes: &[u8]) -> bool {
     hyper_check::check_invariant(bytes)
+}
+
+/// Checks that the bytes of a WebSocket client have one reaction, whole, in pieces of this length, and in the
+/// library tungstenite.
+pub fn check_frames(bytes: &[u8], piece: usize) {
+    library_check::check_frames(bytes, piece);
 }
 
 /// Returns the receiver's username fragment in a STUN binding request.

@@ -69,7 +69,7 @@ impl Observer {
             }
             PeerAction::Accept { channel, .. } => assert!(self.channels.contains(&channel)),
             PeerAction::Failed => self.has_ended = true,
-            PeerAction::Joined => {}
+            PeerAction::Joined | PeerAction::Departed { .. } => {}
         }
     }
 }

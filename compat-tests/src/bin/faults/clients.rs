@@ -4,18 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sigver::tools::protobuf::{delimited, number};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::pairs;
 use crate::ws::Ws;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-const HEARTBEAT: [u8; 2] = [0x08, 1];
 
 /// A member and a joiner that are linked.
 pub(crate) struct Pair {
@@ -23,54 +21,26 @@ pub(crate) struct Pair {
     joiner: Ws,
 }
 
-/// Returns a connect message.
-fn connect(id: u32) -> Vec<u8> {
-    delimited(3, &number(1, id))
-}
-
 async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(TIMEOUT, future).await.with_context(|| format!("no {what} within {TIMEOUT:?}"))?
 }
 
-/// Receives the next message that is no heartbeat.
-async fn next_message(ws: &mut Ws) -> Result<Vec<u8>> {
-    loop {
-        let message = ws.message().await?;
-        if message != HEARTBEAT {
-            return Ok(message);
-        }
-    }
-}
-
 /// Connects a member in a room of its own.
 pub(crate) async fn member(server: SocketAddr, path: &str) -> Result<Ws> {
-    within("member", async {
-        let mut member = Ws::open(server, path).await?;
-        member.send(&connect(11)).await?;
-        ensure!(member.message().await? == [0x20, 1], "the member was not admitted");
-        Ok(member)
-    })
-    .await
+    within("member", pairs::member(server, path)).await
 }
 
 impl Pair {
     pub(crate) async fn open(server: SocketAddr, path: &str) -> Result<Pair> {
-        let member = member(server, path).await?;
-        within("joiner", async {
-            let mut joiner = Ws::open(server, path).await?;
-            joiner.send(&connect(12)).await?;
-            ensure!(joiner.message().await? == [0x20, 0], "the joiner was not linked");
-            Ok(Pair { member, joiner })
-        })
-        .await
+        let (member, joiner) = within("pair", pairs::pair(server, path)).await?;
+        Ok(Pair { member, joiner })
     }
 
     /// Sends a message from the joiner to the member.
     pub(crate) async fn exchange(&mut self) -> Result<()> {
         within("message", async {
-            let content = [number(1, 0), number(2, 0), delimited(4, b"hello")].concat();
-            self.joiner.send(&delimited(2, &content)).await?;
-            let received = next_message(&mut self.member).await?;
+            self.joiner.send(&pairs::content(b"hello")).await?;
+            let received = pairs::next_content(&mut self.member).await?;
             ensure!(received.ends_with(b"hello"), "another message: {received:?}");
             Ok(())
         })
@@ -79,7 +49,7 @@ impl Pair {
 }
 
 /// Connects pairs, each in a room of its own.
-pub(crate) async fn pairs(server: SocketAddr, count: usize) -> Result<Vec<Pair>> {
+pub(crate) async fn connect_pairs(server: SocketAddr, count: usize) -> Result<Vec<Pair>> {
     let mut tasks = JoinSet::new();
     for number in 0..count {
         tasks.spawn(async move { Pair::open(server, &format!("/pair-{number}")).await });

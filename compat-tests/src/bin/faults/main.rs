@@ -4,6 +4,9 @@
 
 mod clients;
 mod disk;
+#[allow(dead_code, reason = "attacks need more of it")]
+#[path = "../attack/pairs.rs"]
+mod pairs;
 mod process;
 mod restarts;
 #[allow(dead_code, reason = "attacks need more of it")]
@@ -19,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use clients::{Pair, http_date, pairs};
+use clients::{Pair, connect_pairs, http_date};
 use process::{Server, Start};
 
 /// Causes failures of the machine, and prints what the clients saw of them.
@@ -92,7 +95,8 @@ async fn descriptors(options: &Options) -> Result<String> {
     ensure!(busy < 1.0, "{busy:.1} s of CPU in 2 s without a free descriptor");
     drop(held);
     let begin = Instant::now();
-    // The server may accept the newcomer before it sees that the others are gone: it is told to try again.
+    // The server may accept the newcomer before it sees that the others have disconnected: it is asked to try
+    // again.
     let mut newcomer = loop {
         match Pair::open(server.address, "/newcomer").await {
             Ok(pair) => break pair,
@@ -122,7 +126,7 @@ async fn clock(options: &Options) -> Result<String> {
     std::fs::write(&offset, "+0")?;
     let mut server =
         Server::start(options, Start { clock: Some(offset.clone()), ..Start::default() }).await?;
-    let mut all = pairs(server.address, 100).await?;
+    let mut all = connect_pairs(server.address, 100).await?;
     let mut dates = Vec::new();
     for jump in ["+0", "+3600", "-7200", "+86400", "+0"] {
         std::fs::write(&offset, jump)?;
@@ -149,7 +153,7 @@ async fn clock(options: &Options) -> Result<String> {
 /// A process that does not run for a while, and clients that wait.
 async fn stop(options: &Options) -> Result<String> {
     let mut server = Server::start(options, Start::default()).await?;
-    let mut all = pairs(server.address, options.clients.min(1000) / 2).await?;
+    let mut all = connect_pairs(server.address, options.clients.min(1000) / 2).await?;
     server.signal("STOP").await?;
     sleep(Duration::from_secs(options.stop_seconds)).await;
     let begin = Instant::now();

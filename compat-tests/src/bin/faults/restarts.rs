@@ -34,12 +34,12 @@ pub(crate) async fn kill(options: &Options) -> Result<String> {
     let mut server = Server::start(options, Start::default()).await?;
     let members = storm(server.address, options.clients).await.context("before")?;
     server.kill().await?;
-    let gone = async {
+    let disconnected = async {
         for (mut member, _) in members {
             while member.next().await.is_ok() {}
         }
     };
-    timeout(Duration::from_secs(10), gone).await.context("a client was not disconnected")?;
+    timeout(Duration::from_secs(10), disconnected).await.context("a client was not disconnected")?;
     let start = Start { port: Some(server.address.port()), ..Start::default() };
     let mut server = Server::start(options, start).await?;
     let begin = Instant::now();

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use super::tests::{Wire, next_whole};
+use super::library_check::{Wire, next_whole};
 use super::*;
 
 /// Longest message in these tests, in bytes: above that of case 7.1.6.

@@ -3,6 +3,8 @@
 
 mod buffer_pool;
 mod codec;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod library_check;
 
 use std::future::poll_fn;
 use std::io;

@@ -4,142 +4,16 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use futures_util::{Sink, Stream};
+use futures_util::{FutureExt as _, Sink as _};
 use proptest::prelude::*;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::library_check::{MAX, Wire, library_reaction, next_whole, reaction};
 use super::*;
 use crate::protocol::frame::Message as Received;
-
-/// Longest message in these tests, in bytes.
-const MAX: usize = 300;
-
-/// A stream that yields `pieces` and then pends or ends, and accepts `capacity` bytes.
-#[derive(Debug, Default)]
-pub(super) struct Wire {
-    pub(super) pieces: VecDeque<Vec<u8>>,
-    pub(super) ends: bool,
-    pub(super) written: Vec<u8>,
-    pub(super) capacity: Option<usize>,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Some(mut piece) = self.pieces.pop_front() else {
-            return if self.ends { Poll::Ready(Ok(())) } else { Poll::Pending };
-        };
-        let later = piece.split_off(piece.len().min(buffer.remaining()));
-        buffer.put_slice(&piece);
-        if !later.is_empty() {
-            self.pieces.push_front(later);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let count = self.capacity.take().map_or(bytes.len(), |capacity| capacity.min(bytes.len()));
-        self.written.extend_from_slice(&bytes[..count]);
-        if count < bytes.len() {
-            self.capacity = Some(0);
-        }
-        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Events of one side, and the bytes that it wrote.
-type Reaction = (Vec<Incoming>, Vec<u8>);
-
-/// Receives the next event that is not a part of a message.
-pub(super) fn next_whole(socket: &mut Socket<Wire>, context: &mut Context<'_>) -> Poll<Incoming> {
-    loop {
-        let next = socket.poll_next(context);
-        if next != Poll::Ready(Incoming::Partial) {
-            return next;
-        }
-    }
-}
-
-fn react(wire: Wire, close_after: usize) -> (Reaction, Socket<Wire>) {
-    let mut context = Context::from_waker(Waker::noop());
-    let mut socket = Socket::new(wire, Bytes::new(), MAX);
-    let mut events = Vec::new();
-    loop {
-        if events.len() == close_after {
-            let _ = socket.queue(Close::new(4000, "enough").into());
-        }
-        let Poll::Ready(incoming) = next_whole(&mut socket, &mut context) else { break };
-        let last = incoming == Incoming::Disconnected;
-        events.push(incoming);
-        if last {
-            break;
-        }
-    }
-    let _ = socket.poll_flush(&mut context);
-    ((events, std::mem::take(&mut socket.stream.written)), socket)
-}
-
-async fn oracle_reacts(wire: Wire, close_after: usize, failed: bool) -> Reaction {
-    let mut context = Context::from_waker(Waker::noop());
-    let config = WebSocketConfig::default().max_message_size(Some(MAX)).max_frame_size(Some(MAX));
-    let mut socket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
-    let mut events = Vec::new();
-    loop {
-        if events.len() == close_after {
-            // Otherwise the pending pong would follow the close frame.
-            let _ = Pin::new(&mut socket).poll_flush(&mut context);
-            let close = CloseFrame { code: CloseCode::from(4000), reason: Utf8Bytes::from_static("enough") };
-            let _ = Pin::new(&mut socket).start_send(Message::Close(Some(close)));
-        }
-        let next = match Pin::new(&mut socket).poll_next(&mut context) {
-            Poll::Ready(next) => next,
-            // The library rejects a frame when all of it is received, and not by its header.
-            Poll::Pending if failed => {
-                socket.get_mut().pieces.push_back(vec![0; MAX]);
-                continue;
-            }
-            Poll::Pending => break,
-        };
-        let incoming = match next {
-            Some(Ok(Message::Text(text))) => Incoming::Message(Received::text(text.as_str())),
-            Some(Ok(Message::Binary(bytes))) => Incoming::Message(Received::Binary(bytes)),
-            Some(Ok(Message::Ping(_))) => Incoming::Ping,
-            Some(Ok(Message::Pong(_))) => Incoming::Pong,
-            Some(Ok(Message::Close(close))) => Incoming::Closed(close.map(|close| close.code.into())),
-            Some(Ok(Message::Frame(_))) => unreachable!(),
-            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Incoming::MessageTooBig,
-            Some(Err(Error::Utf8(_))) => Incoming::ProtocolError(Close::new(1007, "the text is not UTF-8")),
-            // The end of the stream without a close frame is no protocol error here.
-            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Disconnected,
-            Some(Err(Error::Protocol(error))) => Incoming::ProtocolError(Close::new(1002, error.to_string())),
-            Some(Err(_)) | None => Incoming::Disconnected,
-        };
-        let last = incoming == Incoming::Disconnected;
-        events.push(incoming);
-        if last {
-            break;
-        }
-    }
-    let _ = Pin::new(&mut socket).poll_flush(&mut context);
-    (events, std::mem::take(&mut socket.get_mut().written))
-}
 
 /// Returns a frame with any first byte, masked or not.
 fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
@@ -216,12 +90,8 @@ proptest! {
         close_after in prop_oneof![3 => Just(usize::MAX), 1 => 0..6usize],
     ) {
         let wire = || Wire { pieces: pieces.clone(), ends, ..Wire::default() };
-        let (reaction, socket) = react(wire(), close_after);
-        let failed = reaction.0.iter().any(|incoming| matches!(incoming, Incoming::MessageTooBig | Incoming::ProtocolError(_)));
-        let mut wire = wire();
-        wire.ends &= !failed;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let expected = runtime.block_on(oracle_reacts(wire, close_after, failed));
+        let (reaction, socket) = reaction(wire(), close_after);
+        let expected = library_reaction(wire(), close_after, reaction.has_failed());
         prop_assert_eq!(reaction, expected);
         // No buffer is held afterwards.
         prop_assert!(socket.unread.is_none() && socket.unsent.is_none());
@@ -231,8 +101,8 @@ proptest! {
     fn encodes_like_the_library(payloads in prop::collection::vec((any::<bool>(), 0..70_000usize), 1..4)) {
         let mut context = Context::from_waker(Waker::noop());
         let mut socket = Socket::new(Wire::default(), Bytes::new(), MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut library = runtime.block_on(WebSocketStream::from_raw_socket(Wire::default(), Role::Server, None));
+        let library = WebSocketStream::from_raw_socket(Wire::default(), Role::Server, None);
+        let mut library = library.now_or_never().unwrap();
         for (text, length) in payloads {
             let payload = vec![b'x'; length];
             let (frame, message) = if text {

@@ -52,10 +52,13 @@ impl ClusterConfig {
     /// Checks the settings against each other.
     ///
     /// # Errors
-    /// [`ConfigError::NodeWithoutCluster`].
+    /// [`ConfigError::ClusterNotBuilt`] or [`ConfigError::NodeWithoutCluster`].
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let ClusterConfig { url, password_file, name: _, node_address, node_port, node_name, engine_loss: _ } =
             self;
+        if cfg!(not(feature = "cluster")) && url.is_some() {
+            return Err(ConfigError::ClusterNotBuilt);
+        }
         let given = [
             ("cluster-password-file", password_file.is_some()),
             ("node-address", node_address.is_some()),

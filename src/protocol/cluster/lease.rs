@@ -1,11 +1,12 @@
 //! The time in which a node may decide, and the nodes from which it may take over.
 //!
 //! A node may decide while no other can have taken over its rooms: while its lease in the engine lasts, or
-//! while every other node confirms that it receives pings of this one, as no node takes over from one that it
-//! receives pings of. A moment without either begins a new period, and what was claimed in an earlier one is
-//! lost.
+//! while every other node that it knows confirms that it receives pings of this one, as no node takes over
+//! from one that it receives pings of. A moment without either begins a new period, and what was claimed in
+//! an earlier one is lost. A node that starts may be unknown to others: it claims nothing while one of them
+//! runs that does not know it, or does not know another node, which tells of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Generation, Millis, NodeId};
 
@@ -22,6 +23,12 @@ pub const FORGET_TIMEOUT: Millis = 600_000;
 /// Time in a new generation in which no free name is given away: until then, the nodes that had one have
 /// claimed it again, or lost their leases.
 pub const GENERATION_GRACE: Millis = LEASE_TIMEOUT;
+/// Longest time for which a node decides after the last renewal or ping that counts for it.
+const DECISION_TIMEOUT: Millis = if CONFIRMED_TIMEOUT > LEASE_TIMEOUT - LEASE_MARGIN {
+    CONFIRMED_TIMEOUT
+} else {
+    LEASE_TIMEOUT - LEASE_MARGIN
+};
 
 /// Time between two pings of a node.
 pub const PING_INTERVAL: Millis = 1_000;
@@ -29,6 +36,7 @@ pub const PING_INTERVAL: Millis = 1_000;
 // The times leave no gap in which two nodes may decide.
 const _: () = assert!(CONFIRMED_TIMEOUT + PING_INTERVAL <= UNHEARD_TIMEOUT);
 const _: () = assert!(GENERATION_GRACE >= LEASE_TIMEOUT && LEASE_MARGIN < LEASE_TIMEOUT);
+const _: () = assert!(DECISION_TIMEOUT < UNHEARD_TIMEOUT && DECISION_TIMEOUT <= GENERATION_GRACE);
 
 /// The answer of the engine to a renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +54,13 @@ pub struct EngineView {
 pub struct Lease {
     /// Time since which the engine knows the node in its data, and so notices by it that its clock has leapt.
     known_since: Millis,
-    /// Time until which the node may decide; 0 if it may not.
-    until: Millis,
+    /// Time until which the node may decide as its lease in the engine lasts; 0 if it may not.
+    leased_until: Millis,
+    /// Time until which it may decide as the other nodes confirm its pings; 0 if it may not.
+    confirmed_until: Millis,
+    /// A process that this node does not know runs at the address of another node, and the engine, which may
+    /// serve that process, has not answered since.
+    is_outdated: bool,
     period: u32,
     /// Time at which the last successful renewal was sent.
     renewed: Option<Millis>,
@@ -62,7 +75,12 @@ pub struct Lease {
 /// Another node, as far as pings of it were received.
 #[derive(Clone, Copy, Debug, Default)]
 struct PeerNode {
+    /// Time of its last ping; 0 if there was none, as by a node that does not know this one.
     heard: Millis,
+    /// Time at which its process was last known to run: it sent a ping, or proved its key.
+    alive: Millis,
+    /// Time at which another node last said that this process runs, and does not know that node.
+    reported: Millis,
     /// Time at which the last ping that it confirms was sent.
     confirmed: Millis,
     /// The data of the engine that it knows.
@@ -71,12 +89,21 @@ struct PeerNode {
     told: Option<Millis>,
 }
 
+impl PeerNode {
+    /// Returns the time at which its process was last known to run, by this node or by another.
+    fn ran(&self) -> Millis {
+        self.alive.max(self.reported)
+    }
+}
+
 impl Lease {
     /// Creates the lease of a node that starts now.
     pub fn new(now: Millis) -> Self {
         Lease {
             known_since: now,
-            until: 0,
+            leased_until: 0,
+            confirmed_until: 0,
+            is_outdated: false,
             period: 0,
             renewed: None,
             failed: None,
@@ -94,6 +121,9 @@ impl Lease {
 
     /// Returns the time until which a claim of an earlier generation is good.
     pub fn claims_kept_until(&self) -> Millis {
+        if self.disabled.kept {
+            return Millis::MAX;
+        }
         self.generation_began.saturating_add(GENERATION_GRACE).saturating_sub(LEASE_MARGIN)
     }
 
@@ -122,10 +152,15 @@ impl Lease {
             self.peers.values_mut().for_each(|peer| peer.told = None);
         }
         self.view = view;
+        self.is_outdated = false;
         let (others, limit) = (&self.view.others, now.saturating_sub(FORGET_TIMEOUT));
-        self.peers.retain(|node, peer| peer.heard > limit || others.contains(node));
+        let is_reported = |peer: &PeerNode| peer.reported > now.saturating_sub(UNHEARD_TIMEOUT);
+        self.peers.retain(|node, peer| peer.alive > limit || is_reported(peer) || others.contains(node));
         if let Some(at) = self.renewed.filter(|_| !self.is_superseded(now)) {
-            self.extend(at.saturating_add(LEASE_TIMEOUT).saturating_sub(LEASE_MARGIN), now);
+            let until = at.saturating_add(LEASE_TIMEOUT).saturating_sub(LEASE_MARGIN);
+            if until > now {
+                self.leased_until = self.leased_until.max(until);
+            }
         }
         is_new
     }
@@ -141,15 +176,14 @@ impl Lease {
     /// renewal are in a new period.
     pub fn end(&mut self, now: Millis) {
         self.lapse(now);
-        if self.until > 0 {
-            self.period = self.period.saturating_add(1);
-        }
-        (self.until, self.renewed, self.failed) = (0, None, None);
+        self.end_period();
+        (self.renewed, self.failed) = (None, None);
     }
 
     /// Takes note of a ping of another node, which confirms the last of ours that it received, sent at
     /// `confirms`, and knows the data of `generation` and the nodes `others`. Those unknown here count as
-    /// well: they may have started while this node does not reach the engine.
+    /// well: they may have started while this node does not reach the engine. Those that are there twice run,
+    /// and do not know the sender: this node may be the one that does not reach them.
     pub fn hear(
         &mut self,
         node: NodeId,
@@ -159,12 +193,18 @@ impl Lease {
         now: Millis,
     ) {
         self.lapse(now);
+        let disabled = self.disabled;
+        let mut named = BTreeSet::new();
         for other in others {
-            self.peers.entry(other).or_default();
+            if !named.insert(other) && !disabled.reported {
+                self.peers.entry(other).or_default().reported = now;
+            } else if !disabled.others {
+                self.peers.entry(other).or_default();
+            }
         }
         let is_current = generation == self.view.generation || self.disabled.generation;
         let peer = self.peers.entry(node).or_default();
-        (peer.heard, peer.generation) = (now, generation);
+        (peer.heard, peer.alive, peer.generation) = (now, now, generation);
         if confirms > 0 && confirms >= self.known_since {
             peer.told.get_or_insert(now);
         }
@@ -172,6 +212,38 @@ impl Lease {
             peer.confirmed = peer.confirmed.max(confirms);
         }
         self.extend_by_peers(now);
+    }
+
+    /// Takes note that the process of another node runs, as it has proved its key, whether it knows this node
+    /// or not.
+    pub fn prove_alive(&mut self, node: NodeId, now: Millis) {
+        self.lapse(now);
+        if !self.disabled.alive {
+            self.peers.entry(node).or_default().alive = now;
+        }
+    }
+
+    /// Takes note that a process that this node does not know runs at the address of another node. The engine
+    /// may have served it, and given it names of this node: confirmations of others count no more until the
+    /// engine has answered this node as well. Returns true if they did until now.
+    pub fn find_unknown(&mut self, now: Millis) -> bool {
+        self.lapse(now);
+        if self.is_outdated || self.disabled.unknown {
+            return false;
+        }
+        self.is_outdated = true;
+        if now < self.leased_until {
+            self.confirmed_until = 0;
+        } else {
+            self.end_period();
+        }
+        true
+    }
+
+    /// Returns true if pings of other nodes are to be confirmed: not by a node that found an unknown process,
+    /// which others may not reach.
+    pub fn confirms(&self) -> bool {
+        !self.is_outdated
     }
 
     /// Takes note that another node has ended: it said so, or another has its address.
@@ -184,15 +256,13 @@ impl Lease {
     /// Returns the period in which a claim made now is good; `None` if the node may not decide.
     pub fn period(&mut self, now: Millis) -> Option<u32> {
         self.lapse(now);
-        (now < self.until).then_some(self.period)
+        (now < self.until()).then_some(self.period)
     }
 
     /// Returns true if names may be taken over from a node whose lease has expired.
     pub fn may_take_over(&self, from: NodeId, now: Millis) -> bool {
-        let heard = self.peers.get(&from).map_or(0, |peer| peer.heard);
-        let is_unheard = now >= heard.saturating_add(UNHEARD_TIMEOUT) || self.disabled.unheard;
-        // By then, all nodes that hear one that reaches the engine know of this one.
-        is_unheard && now >= self.known_since.saturating_add(LEASE_TIMEOUT)
+        let ran = self.peers.get(&from).map_or(0, PeerNode::ran);
+        now >= ran.saturating_add(UNHEARD_TIMEOUT) || self.disabled.unheard
     }
 
     /// Returns true if another node knows newer data of the engine: a replica was promoted, and the primary
@@ -205,37 +275,68 @@ impl Lease {
     }
 
     /// Returns true if no other node can have a name in other data of the engine than this node knows: each
-    /// knows the same data, or has known for the time of a lease that there are these, or is not heard.
+    /// knows the same data, or has known for long enough that there are these, or does not run. One that runs
+    /// and sends no pings does not know of this node, and so goes on without its confirmations.
     pub fn may_claim(&self, now: Millis) -> bool {
         let is_safe = |peer: &PeerNode| {
-            let limit = peer.heard.max(self.known_since).saturating_add(UNHEARD_TIMEOUT);
-            let has_lapsed = |told: Millis| now >= told.saturating_add(LEASE_TIMEOUT - LEASE_MARGIN);
-            let has_none = peer.heard > 0 && peer.generation == 0;
-            now >= limit
-                || has_none
-                || peer.generation == self.view.generation
-                || peer.told.is_some_and(has_lapsed)
+            let limit = peer.ran().max(self.known_since).saturating_add(UNHEARD_TIMEOUT);
+            let has_lapsed = |told: Millis| now >= told.saturating_add(DECISION_TIMEOUT);
+            let pings = peer.heard > 0 && now < peer.heard.saturating_add(UNHEARD_TIMEOUT);
+            let knows = peer.generation == 0 || peer.generation == self.view.generation;
+            now >= limit || pings && (knows || peer.told.is_some_and(has_lapsed) || self.disabled.told)
         };
         let known = self.view.others.iter().map(|node| self.peers.get(node).copied().unwrap_or_default());
-        let heard = self.peers.values().filter(|peer| peer.heard > 0).copied();
-        known.chain(heard).all(|peer| is_safe(&peer))
+        let running = self.peers.values().filter(|peer| peer.ran() > 0).copied();
+        known.chain(running).all(|peer| is_safe(&peer))
+    }
+
+    /// Returns the other nodes that run, and do not know this one: they do not reach the engine, or reach
+    /// another one.
+    pub fn unaware(&self, now: Millis) -> impl Iterator<Item = NodeId> {
+        self.silent(PeerNode::ran, now)
+    }
+
+    /// Returns the nodes that a ping of this node names: those that it knows from the engine, and then, once
+    /// more, those that have proved to it that they run, and do not know it. What others said is not passed
+    /// on, as it would go round for ever.
+    pub fn named(&self, now: Millis) -> Vec<NodeId> {
+        let unaware: Vec<_> = self.silent(|peer| peer.alive, now).collect();
+        let unlisted = unaware.iter().filter(|node| !self.view.others.contains(node));
+        self.view.others.iter().chain(unlisted).chain(&unaware).copied().collect()
+    }
+
+    /// Returns the nodes that ran lately, by the time that `ran` returns, and send no pings.
+    fn silent(&self, ran: impl Fn(&PeerNode) -> Millis, now: Millis) -> impl Iterator<Item = NodeId> {
+        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(UNHEARD_TIMEOUT);
+        let is_silent = move |peer: &PeerNode| is_recent(ran(peer)) && !is_recent(peer.heard);
+        self.peers.iter().filter(move |(_, peer)| is_silent(peer)).map(|(node, _)| *node)
+    }
+
+    fn until(&self) -> Millis {
+        self.leased_until.max(self.confirmed_until)
     }
 
     fn lapse(&mut self, now: Millis) {
-        if now >= self.until && self.until > 0 && !self.disabled.period {
-            self.period = self.period.saturating_add(1);
-            self.until = 0;
+        if now >= self.until() && !self.disabled.period {
+            self.end_period();
         }
     }
 
-    fn extend(&mut self, until: Millis, now: Millis) {
+    fn end_period(&mut self) {
+        if self.until() > 0 {
+            self.period = self.period.saturating_add(1);
+        }
+        (self.leased_until, self.confirmed_until) = (0, 0);
+    }
+
+    fn confirm(&mut self, until: Millis, now: Millis) {
         if until > now {
-            self.until = self.until.max(until);
+            self.confirmed_until = self.confirmed_until.max(until);
         }
     }
 
     fn extend_by_peers(&mut self, now: Millis) {
-        if self.renewed.is_none() {
+        if self.renewed.is_none() || self.is_outdated {
             return;
         }
         if self.view.others.is_empty() && self.peers.is_empty() {
@@ -243,7 +344,7 @@ impl Lease {
             // stopped knows of none when it continues, and may no longer be the only one.
             let is_settled = self.view.age >= GENERATION_GRACE;
             if let Some(failed) = self.failed.filter(|_| is_settled) {
-                self.extend(failed.saturating_add(CONFIRMED_TIMEOUT), now);
+                self.confirm(failed.saturating_add(CONFIRMED_TIMEOUT), now);
             }
             return;
         }
@@ -252,7 +353,7 @@ impl Lease {
         }
         let confirmed = self.peers.values().map(|peer| peer.confirmed).min();
         if let Some(at) = confirmed.filter(|at| *at > 0) {
-            self.extend(at.saturating_add(CONFIRMED_TIMEOUT), now);
+            self.confirm(at.saturating_add(CONFIRMED_TIMEOUT), now);
         }
     }
 }
@@ -264,4 +365,16 @@ pub(super) struct DisabledRules {
     pub(super) unheard: bool,
     pub(super) period: bool,
     pub(super) superseded: bool,
+    /// A node with other data lapses before names are claimed.
+    pub(super) told: bool,
+    /// A node that proves its key runs.
+    pub(super) alive: bool,
+    /// A node runs if another node says that it does.
+    pub(super) reported: bool,
+    /// A process that is not known, at the address of a node, ends the confirmations.
+    pub(super) unknown: bool,
+    /// Nodes that others name have to confirm pings as well.
+    pub(super) others: bool,
+    /// Claims of an earlier generation are good only until the end of its grace.
+    pub(super) kept: bool,
 }

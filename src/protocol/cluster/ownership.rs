@@ -374,6 +374,19 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         }
     }
 
+    /// Takes note that the process of another node runs: see [`Lease::prove_alive`].
+    pub fn proved_alive(&mut self, node: NodeId, now: Millis) {
+        self.lease.prove_alive(node, now);
+    }
+
+    /// Takes note that a process that this node does not know runs at the address of another: see
+    /// [`Lease::find_unknown`].
+    pub fn found_unknown(&mut self, now: Millis) -> bool {
+        let is_news = self.lease.find_unknown(now);
+        self.check(now);
+        is_news
+    }
+
     /// Takes note that commands can be sent to another node, or no longer.
     pub fn set_linked(&mut self, node: NodeId, is_linked: bool, now: Millis) {
         self.linked.retain(|linked| *linked != node);

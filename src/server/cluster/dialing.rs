@@ -1,5 +1,6 @@
 //! The links that a node keeps to the others, and what the log says of nodes that it does not reach.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +9,27 @@ use tokio::net::lookup_host;
 use tokio::time::{Instant, sleep};
 
 use super::engine::NodeEntry;
+use super::link_fault::LinkFault;
 use super::node::ClusterNode;
-use crate::protocol::cluster::NodeId;
+use super::node_clock::now;
+use crate::protocol::cluster::{FORGET_TIMEOUT, NodeId};
 
 /// Shortest and longest pause before another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Time without a link after which the log says so: a node that starts is not known to all others yet.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
+/// Time for which the address of a node that the engine does not know any more is watched.
+const DEPARTED_TIMEOUT: Duration = Duration::from_millis(FORGET_TIMEOUT);
 /// Time between two lines about a node.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
+
+/// A node that the engine does not know any more. A process at its address that this node does not know may
+/// have been started with an engine that does not answer this node.
+#[derive(Clone, Debug)]
+pub(super) struct DepartedNode {
+    address: String,
+    since: Instant,
+}
 
 /// Another node to which there is no link.
 #[derive(Clone, Debug)]
@@ -30,6 +43,11 @@ pub(super) struct Unlinked {
 impl Unlinked {
     fn new(now: Instant) -> Self {
         Unlinked { since: now, fault: "not tried yet".to_owned(), reported: None }
+    }
+
+    /// Returns true if there has been no link for longer than a node that starts needs.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.since.elapsed() >= REPORT_AFTER
     }
 
     /// Takes note of a failure. Returns the time without a link if a line is due.
@@ -47,27 +65,33 @@ impl Unlinked {
     }
 }
 
-/// Returns the words for the failure of a link.
-pub(super) fn link_fault(error: &io::Error) -> String {
-    let text = error.to_string();
-    if text.contains("UnknownCA") || text.contains("UnknownIssuer") {
-        "one of the two does not know the other's key yet".to_owned()
-    } else if error.kind() == io::ErrorKind::UnexpectedEof {
-        "the other node ended the connection".to_owned()
-    } else if text.contains("InvalidContentType") {
-        "what answers there is no port for nodes".to_owned()
-    } else {
-        text
-    }
-}
-
 impl ClusterNode {
     /// Takes note of the other nodes, and dials those that are new.
     pub(super) fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
         let Some(links) = self.links.get() else { return };
         links.known().set(others.iter().map(|(node, entry)| (entry.public_key.clone(), *node)));
+        let others: HashMap<_, _> = others.into_iter().collect();
+        self.with_state(|state| {
+            // One whose address another has by now has ended.
+            let has_ended = |(node, entry): &(&NodeId, &NodeEntry)| {
+                !others.contains_key(node) && others.values().any(|other| other.address == entry.address)
+            };
+            let ended: Vec<_> = state.entries.iter().filter(has_ended).map(|(node, _)| *node).collect();
+            ended.into_iter().for_each(|node| state.ownership.ended(node, now()));
+            let entries = &others;
+            for (node, NodeEntry { address, .. }) in state.entries.drain() {
+                if !entries.contains_key(&node) {
+                    state.departed.insert(node, DepartedNode { address, since: Instant::now() });
+                }
+            }
+            state.departed.retain(|node, departed| {
+                let is_recent = departed.since.elapsed() < DEPARTED_TIMEOUT;
+                let has_successor = entries.values().any(|other| other.address == departed.address);
+                is_recent && !has_successor && !entries.contains_key(node)
+            });
+            state.entries = others;
+        });
         let mut state = self.state.lock();
-        state.entries = others.into_iter().collect();
         let new: Vec<_> =
             state.entries.keys().filter(|node| !state.dialled.contains(node)).copied().collect();
         for other in new {
@@ -97,19 +121,24 @@ impl ClusterNode {
         }
     }
 
-    /// Keeps a link to another node as long as the engine knows it.
+    /// Keeps a link to another node as long as the engine knows it. Its address is watched for longer.
     async fn keep_link(self: Arc<Self>, other: NodeId) {
         let mut pause = RETRY_PAUSES.0;
         loop {
             let address = {
                 let mut state = self.state.lock();
                 state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
-                state.entries.get(&other).map(|entry| entry.address.clone())
+                let address = state.entries.get(&other).map(|entry| &entry.address);
+                address.or_else(|| Some(&state.departed.get(&other)?.address)).cloned()
             };
             let Some(address) = address else { break };
-            match self.dial(other, &address).await {
-                Ok(()) => pause = RETRY_PAUSES.0,
-                Err(error) => self.link_failed(other, &error),
+            let ended = self.dial(other, &address).await;
+            // There was a link.
+            if !self.state.lock().unlinked.contains_key(&other) {
+                pause = RETRY_PAUSES.0;
+            }
+            if let Err(error) = ended {
+                self.link_failed(other, &error);
             }
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSES.1);
@@ -129,14 +158,22 @@ impl ClusterNode {
 
     fn link_failed(&self, other: NodeId, error: &io::Error) {
         tracing::debug!(node = %other, %error, "cannot reach a node");
-        let fault = link_fault(error);
+        let fault = LinkFault::of(error).describe(error);
         let mut state = self.state.lock();
         let unlinked = state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
         let due = unlinked.failed(fault.clone(), Instant::now());
+        let is_unaware = state.ownership.lease().unaware(now()).any(|node| node == other);
         drop(state);
-        // One whose lease has ended is expected to be gone.
-        if let Some(time) = due.filter(|_| !self.is_gone(other)) {
-            let (node, seconds) = (self.describe_node(other), time.as_secs());
+        let Some(time) = due else { return };
+        let (node, seconds) = (self.describe_node(other), time.as_secs());
+        if is_unaware {
+            let url = self.settings.engine.describe();
+            tracing::error!(
+                "{node} has run for {seconds} s without knowing this node: it does not reach Redis at {url}, as \
+                 this one does. No room is opened here until it does, or has ended"
+            );
+        } else if !self.is_gone(other) {
+            // One whose lease has ended is expected to be gone.
             tracing::warn!(
                 "no link to {node} for {seconds} s: {fault}. Is this port open between the nodes?"
             );
@@ -161,14 +198,5 @@ mod tests {
             .map(|time| time.as_secs())
             .collect();
         assert_eq!(lines, [5, 65, 125]);
-    }
-
-    #[test]
-    fn faults_of_links_are_words_for_people() {
-        let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed: https://example.org");
-        assert_eq!(link_fault(&eof), "the other node ended the connection");
-        let unknown = io::Error::new(io::ErrorKind::InvalidData, "received fatal alert: UnknownCA");
-        assert!(link_fault(&unknown).contains("key"));
-        assert_eq!(link_fault(&io::Error::other("refused")), "refused");
     }
 }

@@ -5,6 +5,7 @@
 //! and after any error it is opened again.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -13,11 +14,12 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
     IntoConnectionInfo as _, RedisConnectionInfo, Script, TlsMode, Value,
 };
-use ring::hmac;
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use super::NodePublicKey;
 use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
+use super::name_hash::{NameHash, NameHasher};
 use crate::protocol::cluster::{
     Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
 };
@@ -219,36 +221,7 @@ pub enum Renewal {
     /// lease had not ended.
     Renewed(EngineView, Vec<(NodeId, NodeEntry)>, Option<NodeEntry>),
     /// The node has said that it ends, or another process has its address: that one, if its lease lasts.
-    Buried(Option<NodeEntry>),
-}
-
-/// The name of a room in the engine, which does not show its key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NameHash(String);
-
-impl fmt::Display for NameHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The function from keys of rooms to their names in the engine, which is another one in each cluster.
-#[derive(Clone, Debug)]
-pub struct NameHasher(hmac::Key);
-
-impl NameHasher {
-    fn new(cluster: &str) -> Self {
-        NameHasher(hmac::Key::new(hmac::HMAC_SHA256, cluster.as_bytes()))
-    }
-
-    /// Returns the name of a room: a hash of its key, so that the engine does not know what lets peers in.
-    pub fn room(&self, text: &str, partition: u8) -> NameHash {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(&[b'r', partition]);
-        context.update(text.as_bytes());
-        let tag = context.sign();
-        NameHash(data_encoding::HEXLOWER.encode(tag.as_ref().get(..16).unwrap_or_default()))
-    }
+    Replaced(Option<NodeEntry>),
 }
 
 /// A connection to the engine.
@@ -259,6 +232,7 @@ pub struct Engine {
     process: String,
     prefix: String,
     scripts: Scripts,
+    failed: Arc<Notify>,
 }
 
 impl fmt::Debug for Engine {
@@ -307,11 +281,28 @@ impl Engine {
             release: Script::new(include_str!("scripts/release.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
         };
-        Ok(Engine { connection, process, prefix: format!("sigver:{{{}}}", address.name), scripts })
+        Ok(Engine {
+            connection,
+            process,
+            prefix: format!("sigver:{{{}}}", address.name),
+            scripts,
+            failed: Arc::default(),
+        })
     }
 
-    /// Renews the lease of a node. `since` is the time since the sending of its last renewal that was
-    /// answered. A node that was replaced `returns` when no other has its address any more.
+    /// Takes note that a request over the connection failed, after which it is not to be used any more.
+    pub(super) fn fail(&self) {
+        self.failed.notify_one();
+    }
+
+    /// Waits until a request over the connection has failed.
+    pub(super) async fn failure(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Renews the lease of a node. `last` is the time since the sending of its last renewal that was
+    /// answered, and the generation in that answer: a new one has a higher number. A node that was replaced
+    /// `returns` when no other has its address any more.
     ///
     /// # Errors
     /// Redis did not answer as it should.
@@ -319,10 +310,10 @@ impl Engine {
         &self,
         node: NodeId,
         entry: &NodeEntry,
-        since: Option<Millis>,
+        last: Option<(Millis, Generation)>,
         returns: bool,
     ) -> Result<Renewal, EngineError> {
-        let since = since.map_or(String::new(), |since| since.to_string());
+        let since = last.map_or(String::new(), |(since, _)| since.to_string());
         let answer: Vec<Value> = self
             .scripts
             .renew
@@ -335,6 +326,7 @@ impl Engine {
             .arg(&self.process)
             .arg(since)
             .arg(if returns { "returns" } else { "" })
+            .arg(last.map_or(0, |(_, known)| known))
             .invoke_async(&mut self.connection.clone())
             .await?;
         let mut answer = answer.into_iter();
@@ -342,8 +334,8 @@ impl Engine {
         let age = i64::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
         let other = String::from_redis_value(answer.next().ok_or(EngineError::Answer)?)?;
         let other = NodeEntry::from_text(&other);
-        if generation == "buried" {
-            return Ok(Renewal::Buried(other));
+        if generation == "replaced" {
+            return Ok(Renewal::Replaced(other));
         }
         let generation = generation.parse().map_err(|_| EngineError::Answer)?;
         let mut others = Vec::new();
@@ -361,7 +353,7 @@ impl Engine {
         Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others, other))
     }
 
-    /// Claims a name. `since` is as in [`renew`](Self::renew).
+    /// Claims a name. `since` is the time since the sending of the last renewal that was answered.
     ///
     /// # Errors
     /// Redis did not answer as it should.
@@ -472,7 +464,7 @@ impl Engine {
     /// have old keys, may show the time of an earlier generation once more.
     fn name(&self, name: &NameHash, generation: Generation) -> String {
         let process = self.process.get(..8).unwrap_or(&self.process);
-        format!("{}:r:{generation}.{process}:{}", self.prefix, name.0)
+        format!("{}:r:{generation}.{process}:{}", self.prefix, name)
     }
 }
 

@@ -20,11 +20,11 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(200);
 const ENGINE_PAUSE: Duration = Duration::from_millis(200);
 
 impl ClusterNode {
-    /// Has the connection to the engine opened again.
-    pub(super) fn engine_failed(&self, error: &EngineError) {
+    /// Has the connection to the engine opened again, if it is still the one over which a request failed.
+    pub(super) fn engine_failed(&self, engine: &Engine, error: &EngineError) {
         tracing::debug!(%error, "Redis failed");
         *self.engine_fault.lock() = self.explain(error);
-        self.engine_error.notify_one();
+        engine.fail();
     }
 
     fn explain(&self, error: &EngineError) -> String {
@@ -34,7 +34,6 @@ impl ClusterNode {
     /// Keeps the lease, over one connection after the other.
     pub(super) async fn follow_engine(self: Arc<Self>) {
         let mut log = EngineLog::default();
-        let url = self.settings.engine.describe();
         loop {
             let fault = match Engine::open(&self.settings.engine).await {
                 Ok(engine) => self.keep_lease(engine, &mut log).await,
@@ -49,7 +48,8 @@ impl ClusterNode {
                 return;
             }
             if log.failed(&fault, Instant::now().into_std()) {
-                tracing::error!("Redis at {url} fails: {fault} (rooms go on, new ones have to wait)");
+                let (url, (_, consequence)) = (self.settings.engine.describe(), self.loss_consequence());
+                tracing::error!("Redis at {url} fails: {fault} ({consequence})");
             }
             *self.engine_fault.lock() = fault;
             sleep(ENGINE_PAUSE).await;
@@ -73,19 +73,20 @@ impl ClusterNode {
                 return "this node has ended".to_owned();
             }
             let sent = now();
-            let since = {
+            let last = {
                 let state = self.state.lock();
                 entry.rooms = state.ownership.owned();
-                state.ownership.lease().since_renewal(sent)
+                let lease = state.ownership.lease();
+                lease.since_renewal(sent).map(|since| (since, lease.generation()))
             };
             let begin = Instant::now();
-            let returns = self.replaced() && !self.has_left.load(Ordering::Acquire);
-            let renewal = engine.renew(self.id, &entry, since, returns).await;
+            let returns = self.is_replaced() && !self.has_left.load(Ordering::Acquire);
+            let renewal = engine.renew(self.id, &entry, last, returns).await;
             self.counts.times.renewals.observe(begin.elapsed().as_secs_f64());
             let (view, others, replaced) = match renewal {
                 Ok(Renewal::Renewed(view, others, replaced)) => (view, others, replaced),
-                Ok(Renewal::Buried(_)) if self.has_left.load(Ordering::Acquire) => continue,
-                Ok(Renewal::Buried(other)) => {
+                Ok(Renewal::Replaced(_)) if self.has_left.load(Ordering::Acquire) => continue,
+                Ok(Renewal::Replaced(other)) => {
                     self.set_replaced(other.as_ref());
                     kept_at = None;
                     sleep(RENEW_INTERVAL).await;
@@ -123,7 +124,7 @@ impl ClusterNode {
             tokio::select! {
                 () = sleep(RENEW_INTERVAL) => {}
                 () = self.renew.notified() => {}
-                () = self.engine_error.notified() => return self.engine_fault.lock().clone(),
+                () = engine.failure() => return self.engine_fault.lock().clone(),
             }
         }
     }
@@ -151,15 +152,16 @@ impl ClusterNode {
     /// Logs what a renewal has changed.
     fn report_renewal(&self, recovery: Option<Recovery>, replaced: Option<&NodeEntry>) {
         let (name, address) = (&self.settings.name, &self.settings.address);
-        let (cluster, url) = (self.cluster_name(), self.settings.engine.describe());
-        match recovery {
-            Some(Recovery::First) => {
-                tracing::info!("node {name} of cluster {cluster}, at {address}: Redis at {url} answers");
+        if let Some(recovery) = recovery {
+            let (cluster, url) = (self.cluster_name(), self.settings.engine.describe());
+            match recovery {
+                Recovery::First => {
+                    tracing::info!("node {name} of cluster {cluster}, at {address}: Redis at {url} answers");
+                }
+                Recovery::Again => tracing::info!("Redis at {url} answers again"),
             }
-            Some(Recovery::Again) => tracing::info!("Redis at {url} answers again"),
-            None => {}
         }
-        if self.replaced() {
+        if self.is_replaced() {
             tracing::info!("{address} is free again: this node, {name}, may have rooms again");
         }
         // A process that was started again has the name of the one before.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::server::memory::MemoryBudget;
 /// Most links of one session that are noted. They are only needed by connections in several rooms.
 const MAX_NOTED_LINKS: usize = 16 * 1024;
 
-/// Time over which connections are closed when their node is gone, so that not all come back at once.
+/// Time over which connections are closed when their node has ended, so that not all come back at once.
 const EVICTION_TIME: Duration = Duration::from_secs(3);
 /// Number of steps in that time.
 const EVICTION_STEPS: u32 = 60;
@@ -48,8 +48,8 @@ pub struct FarLink {
 #[derive(Debug)]
 struct FarSession {
     outbox: Outbox,
-    /// A [`RoomRole`] plus one; 0 if it is not known.
-    role: AtomicU8,
+    /// The role in the room; `None` while the other node has not sent it.
+    role: Mutex<Option<RoomRole>>,
     links: Mutex<IndexSet<LinkId>>,
     /// A hold of the other node that the connection has not taken.
     hold: Mutex<Option<Hold>>,
@@ -61,7 +61,7 @@ struct FarSession {
     enters: AtomicBool,
     /// The other node does not have the room.
     is_misplaced: AtomicBool,
-    /// The other node was told that the queue of the connection is full.
+    /// The other node knows that the queue of the connection is full.
     is_full: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ impl FarLink {
     pub fn room(self: &Arc<Self>, outbox: &Outbox) -> Box<dyn RemoteRoom> {
         let session = Arc::new(FarSession {
             outbox: outbox.clone(),
-            role: AtomicU8::new(0),
+            role: Mutex::default(),
             links: Mutex::default(),
             hold: Mutex::default(),
             is_held: AtomicBool::new(false),
@@ -135,7 +135,7 @@ impl FarLink {
             OwnerMessage::Event(event) => self.deliver(number, &session, event),
             OwnerMessage::Role(role) => {
                 session.enters.store(false, Ordering::Release);
-                session.role.store(role_number(role), Ordering::Release);
+                *session.role.lock() = Some(role);
                 session.outbox.notify();
             }
             OwnerMessage::Hold(hold) => {
@@ -224,14 +224,6 @@ impl FarSession {
     }
 }
 
-fn role_number(role: RoomRole) -> u8 {
-    match role {
-        RoomRole::None => 1,
-        RoomRole::Joiner => 2,
-        RoomRole::Member => 3,
-    }
-}
-
 /// A room of the other node, as one connection uses it.
 #[derive(Debug)]
 struct FarRoom {
@@ -254,14 +246,14 @@ impl FarRoom {
 
 impl RemoteRoom for FarRoom {
     fn enter(&self, key: &RoomKey, command: Command) {
-        self.session.role.store(0, Ordering::Release);
+        *self.session.role.lock() = None;
         self.session.enters.store(true, Ordering::Release);
         self.send(&EdgeMessage::Enter(key.clone(), command));
     }
 
     fn command(&self, command: Command, changes_role: bool) {
         if changes_role {
-            self.session.role.store(0, Ordering::Release);
+            *self.session.role.lock() = None;
         }
         self.send(&EdgeMessage::Command(command));
     }
@@ -286,12 +278,7 @@ impl RemoteRoom for FarRoom {
     }
 
     fn role(&self) -> Option<RoomRole> {
-        match self.session.role.load(Ordering::Acquire) {
-            0 => None,
-            1 => Some(RoomRole::None),
-            2 => Some(RoomRole::Joiner),
-            _ => Some(RoomRole::Member),
-        }
+        *self.session.role.lock()
     }
 
     fn is_misplaced(&self) -> bool {
@@ -317,8 +304,8 @@ impl Drop for FarRoom {
     }
 }
 
-/// The place of a queue of this node among those that wait for another: it tells the other node that the
-/// connection takes events again.
+/// The place of a queue of this node among those that wait for another: it reports to the other node that
+/// the connection takes events again.
 #[derive(Debug)]
 struct ReliefNotice {
     link: Weak<FarLink>,

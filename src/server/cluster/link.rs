@@ -20,9 +20,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
 use tokio_util::sync::CancellationToken;
 
-use super::dialing::link_fault;
 use super::far::FarLink;
 use super::guest::GuestLink;
+use super::link_fault::LinkFault;
 use super::questions::{AcceptedCall, Answer, CallStream, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
@@ -32,6 +32,7 @@ use super::wire::{
 use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
 use crate::server::hub::Hub;
+use crate::server::listener::AcceptFailures;
 use crate::server::memory::MemoryBudget;
 use crate::server::telemetry::LinkCutCounts;
 
@@ -57,11 +58,17 @@ const MESSAGE_OVERHEAD: usize = 64 * 1024;
 pub trait LinkObserver: Debug + Send + Sync {
     /// Returns the time of the node's clock.
     fn now(&self) -> Millis;
-    /// Returns the engine's data and the other nodes that the node knows.
+    /// Returns the engine's data and the other nodes that the node names in its pings.
     fn view(&self) -> (Generation, Vec<NodeId>);
     /// Another node was heard, which has received a ping sent at `confirms` (0 if it confirms none), and has
     /// that view.
     fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>));
+    /// The process of another node has proved its key, whether it knows this node or not.
+    fn proved_alive(&self, node: NodeId);
+    /// A process that this node does not know runs at the address of another node.
+    fn found_unknown(&self, node: NodeId);
+    /// Returns true if the node confirms pings of others.
+    fn confirms(&self) -> bool;
     /// Returns the words for another node: its name and address, if they are known.
     fn describe(&self, node: NodeId) -> String {
         node.to_string()
@@ -161,12 +168,14 @@ impl Links {
     /// Accepts links of other nodes; never returns.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut handshakes: VecDeque<AbortHandle> = VecDeque::new();
+        let mut failures = AcceptFailures::default();
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept links of other nodes");
-                    sleep(Duration::from_millis(100)).await;
+                    if let Some(pause) = failures.backoff(&error) {
+                        sleep(pause).await;
+                    }
                     continue;
                 }
             };
@@ -237,6 +246,7 @@ impl Links {
                 EdgeMessage::Ping { sent, generation, others } => {
                     self.heard(node, 0, generation, &others);
                     let (generation, others) = self.view();
+                    let sent = if self.observer.confirms() { sent } else { 0 };
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Pong { sent, generation, others });
                 }
                 EdgeMessage::Bye => self.end(node),
@@ -270,9 +280,15 @@ impl Links {
     /// # Errors
     /// The node cannot be reached, or is another one, or the link was cut.
     pub async fn dial(&self, node: NodeId, address: SocketAddr) -> io::Result<()> {
-        let stream = self.connect(node, address);
-        let stream = timeout(HANDSHAKE_TIMEOUT, stream).await.unwrap_or_else(|_| Err(timed_out()))?;
-        let (read, write) = tokio::io::split(stream);
+        let connecting = self.connect(node, address);
+        let stream = timeout(HANDSHAKE_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()));
+        match &stream {
+            // With TLS 1.3, the handshake ends here before the other node refuses the key of this one.
+            Ok(_) if !self.ended.lock().contains(&node) => self.observer.proved_alive(node),
+            Err(error) if LinkFault::of(error) == LinkFault::UnknownKey => self.observer.found_unknown(node),
+            _ => {}
+        }
+        let (read, write) = tokio::io::split(stream?);
         let link = FarLink::new(node, address, &self.memory);
         link.queue.send(LINK_SESSION, &Hello { version: VERSION });
         let mut greeted = false;
@@ -384,7 +400,7 @@ impl Links {
             };
             *count += 1;
             drop(cuts);
-            let (node, fault) = (self.observer.describe(node), link_fault(error));
+            let (node, fault) = (self.observer.describe(node), LinkFault::of(error).describe(error));
             if is_dialled {
                 tracing::info!("the link to {node} ended: {fault}");
             } else if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) {

@@ -11,6 +11,8 @@ mod guest;
 #[cfg(test)]
 mod hostile_tests;
 mod link;
+mod link_fault;
+mod name_hash;
 mod node;
 mod node_clock;
 mod node_directory;
@@ -22,9 +24,10 @@ mod tests;
 mod tls;
 mod wire;
 
-pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NameHash, NameHasher, NodeEntry, Renewal};
+pub use engine::{Engine, EngineAddress, EngineError, MAX_KEPT, NodeEntry, Renewal};
 pub use far::FarLink;
 pub use link::{LinkObserver, Links, OutgoingCall};
+pub use name_hash::{NameHash, NameHasher};
 pub use node::{ClusterNode, NodeReport, NodeSettings};
 pub use questions::{AcceptedCall, Answer, CallStream, NodeServices, Question, StreamName};
 pub use tls::{KnownNodes, NodePublicKey};

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use indexmap::IndexSet;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval};
 
-use super::dialing::Unlinked;
-use super::engine::{Engine, EngineAddress, NameHasher, NodeEntry};
+use super::dialing::{DepartedNode, Unlinked};
+use super::engine::{Engine, EngineAddress, NodeEntry};
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
+use super::name_hash::NameHasher;
 use super::node_clock::now;
 use super::node_directory::NodeDirectory;
 use super::questions::{AcceptedCall, Answer, Question, Questions};
@@ -59,7 +61,6 @@ pub struct ClusterNode {
     pub(super) state: Mutex<NodeState>,
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
     pub(super) renew: Notify,
-    pub(super) engine_error: Notify,
     /// The words for the last failure of the engine.
     pub(super) engine_fault: Mutex<String>,
     /// Another process has the address of this node.
@@ -76,10 +77,13 @@ pub(super) struct NodeState {
     pub(super) engine: Option<Engine>,
     /// Time since which the engine does not answer, or has not all claims.
     pub(super) lost_since: Option<Millis>,
-    /// Connections to notify when the place of a room may be known.
-    pub(super) waiters: HashMap<RoomKey, Vec<Outbox>>,
+    /// Connections to notify, in this order, when the place of a room may be known. One that still waits asks
+    /// again, and is here once.
+    pub(super) waiters: HashMap<RoomKey, IndexSet<Outbox>>,
     pub(super) links: HashMap<NodeId, Arc<FarLink>>,
     pub(super) entries: HashMap<NodeId, NodeEntry>,
+    /// Nodes that the engine does not know any more, whose addresses no others have.
+    pub(super) departed: HashMap<NodeId, DepartedNode>,
     pub(super) dialled: HashSet<NodeId>,
     /// Other nodes that are dialled, and to which there is no link.
     pub(super) unlinked: HashMap<NodeId, Unlinked>,
@@ -132,12 +136,12 @@ impl ClusterNode {
                 waiters: HashMap::new(),
                 links: HashMap::new(),
                 entries: HashMap::new(),
+                departed: HashMap::new(),
                 dialled: HashSet::new(),
                 unlinked: HashMap::new(),
             }),
             actions,
             renew: Notify::new(),
-            engine_error: Notify::new(),
             engine_fault: Mutex::new("no answer yet".to_owned()),
             replaced: AtomicBool::new(false),
             names: settings.engine.names(),
@@ -180,7 +184,7 @@ impl ClusterNode {
     }
 
     /// Returns true if another process has the address of this node.
-    pub(super) fn replaced(&self) -> bool {
+    pub(in crate::server) fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Relaxed)
     }
 
@@ -240,7 +244,7 @@ impl ClusterNode {
                             }
                             Err(error) => {
                                 node.counts.count_claim(None);
-                                node.engine_failed(&error);
+                                node.engine_failed(&engine, &error);
                             }
                         }
                     });
@@ -251,7 +255,7 @@ impl ClusterNode {
                     tokio::spawn(async move {
                         let hash = node.names.room(name.as_str(), name.partition());
                         if let Err(error) = engine.release(&hash, claim, generation).await {
-                            node.engine_failed(&error);
+                            node.engine_failed(&engine, &error);
                         }
                     });
                 }
@@ -293,11 +297,38 @@ impl LinkObserver for ClusterNode {
     fn view(&self) -> (Generation, Vec<NodeId>) {
         let state = self.state.lock();
         let lease = state.ownership.lease();
-        (lease.generation(), lease.others().to_vec())
+        (lease.generation(), lease.named(now()))
     }
 
     fn heard(&self, node: NodeId, confirms: Millis, (generation, others): (Generation, Vec<NodeId>)) {
         self.with_state(|state| state.ownership.heard(node, confirms, generation, others, now()));
+    }
+
+    fn proved_alive(&self, node: NodeId) {
+        self.with_state(|state| {
+            // One that the engine does not know any more has ended, or is about to.
+            if state.entries.contains_key(&node) {
+                state.ownership.proved_alive(node, now());
+            }
+        });
+    }
+
+    fn found_unknown(&self, node: NodeId) {
+        let is_news = self.with_state(|state| {
+            let is_news = state.ownership.found_unknown(now());
+            is_news && state.lost_since.is_some()
+        });
+        if is_news {
+            tracing::error!(
+                "a process that this node does not know runs in place of {}. Redis does not answer this node, \
+                 and may answer that one: the rooms of this node are closed until Redis answers here",
+                self.describe_node(node)
+            );
+        }
+    }
+
+    fn confirms(&self) -> bool {
+        self.state.lock().ownership.lease().confirms()
     }
 
     fn describe(&self, node: NodeId) -> String {

@@ -19,7 +19,7 @@ impl Directory for NodeDirectory {
     }
 
     fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location {
-        if self.0.replaced() {
+        if self.0.is_replaced() {
             return Location::Unavailable(Reason::Moved);
         }
         let now = now();
@@ -33,7 +33,7 @@ impl Directory for NodeDirectory {
                 None => Location::Unavailable(Reason::Unreachable),
             },
             Place::Unknown => {
-                state.waiters.entry(key.clone()).or_default().push(waiter.clone());
+                state.waiters.entry(key.clone()).or_default().insert(waiter.clone());
                 Location::Unknown
             }
             Place::Draining => Location::Unavailable(Reason::Moved),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::dialing::Unlinked;
 use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::config::EngineLoss;
@@ -23,7 +24,11 @@ pub(super) struct NodeCounts {
     held: AtomicU64,
     wait: AtomicU64,
     failed: AtomicU64,
-    lost_rooms: [AtomicU64; 4],
+    lapsed: AtomicU64,
+    forgotten: AtomicU64,
+    taken: AtomicU64,
+    /// Rooms that were closed as the engine was lost.
+    engine_loss: AtomicU64,
     generation: AtomicU64,
     generation_changes: AtomicU64,
     pub(super) times: ClusterTimes,
@@ -43,18 +48,12 @@ impl NodeCounts {
 
     /// Counts a room that the node lost.
     pub(super) fn count_lost_room(&self, cause: LossCause) {
-        let position = match cause {
-            LossCause::Lapsed => 0,
-            LossCause::Forgotten => 1,
-            LossCause::Taken => 2,
+        let count = match cause {
+            LossCause::Lapsed => &self.lapsed,
+            LossCause::Forgotten => &self.forgotten,
+            LossCause::Taken => &self.taken,
         };
-        self.add_lost_room(position);
-    }
-
-    fn add_lost_room(&self, position: usize) {
-        if let Some(count) = self.lost_rooms.get(position) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes note of the data that the engine has.
@@ -67,9 +66,12 @@ impl NodeCounts {
     }
 
     fn lost_rooms(&self) -> LostRoomCounts {
-        let [lapsed, forgotten, taken, engine_loss] =
-            self.lost_rooms.each_ref().map(|count| count.load(Ordering::Relaxed));
-        LostRoomCounts { lapsed, forgotten, taken, engine_loss }
+        LostRoomCounts {
+            lapsed: self.lapsed.load(Ordering::Relaxed),
+            forgotten: self.forgotten.load(Ordering::Relaxed),
+            taken: self.taken.load(Ordering::Relaxed),
+            engine_loss: self.engine_loss.load(Ordering::Relaxed),
+        }
     }
 
     fn claims(&self) -> ClaimCounts {
@@ -105,7 +107,8 @@ impl ClusterNode {
     /// Returns the longest time that a connection waits for a room whose place is unknown, if it is another
     /// one than usual.
     pub(super) fn lost_place_timeout(&self) -> Option<Duration> {
-        (self.engine_loss() != EngineLoss::Continue && self.is_lost()).then_some(LOST_PLACE_TIMEOUT)
+        let refuses = self.engine_loss() != EngineLoss::Continue && self.is_lost();
+        (refuses || self.unaware_node().is_some()).then_some(LOST_PLACE_TIMEOUT)
     }
 
     /// Closes rooms while the engine is lost, if it is to be so. To be called at each tick.
@@ -116,20 +119,39 @@ impl ClusterNode {
         let rooms = self.own_names();
         for room in rooms.iter().take(rooms.len().div_ceil(CLOSE_TICKS)) {
             self.close_room(room);
-            self.counts.add_lost_room(3);
+            self.counts.engine_loss.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Returns what is wrong with the node, and whether it takes connections nevertheless.
     fn trouble(&self) -> Option<(bool, String)> {
         let fault = self.engine_fault.lock().clone();
-        if self.replaced() {
+        if self.is_replaced() {
             return Some((false, format!("another node has the address of this one ({fault})")));
         }
-        let time = self.lost_for()?;
+        if self.lost_for().is_none() {
+            let node = self.unaware_node()?;
+            let url = self.settings.engine.describe();
+            return Some((
+                false,
+                format!(
+                    "no room can be opened here, as {node} runs and does not know this node: it does not reach \
+                     Redis at {url}, as this one does. Let it reach that, or stop it"
+                ),
+            ));
+        }
+        let (takes, consequence) = self.loss_consequence();
+        let url = self.settings.engine.describe();
+        Some((takes, format!("Redis does not answer: {consequence} ({url}: {fault})")))
+    }
+
+    /// Returns whether the node takes connections while the engine is lost, and the words for the
+    /// consequence.
+    pub(super) fn loss_consequence(&self) -> (bool, &'static str) {
+        let time = self.lost_for().unwrap_or_default();
         let may_decide = self.report().may_decide;
         let has_begun = self.state.lock().ownership.lease().generation() != 0;
-        let (takes, consequence) = match self.engine_loss() {
+        match self.engine_loss() {
             _ if !has_begun => (false, "rooms are possible once it has answered"),
             _ if !may_decide => (false, "this node may not decide about rooms, and closes them"),
             EngineLoss::Close if time >= LOSS_TIMEOUT => (false, "rooms are closed (--engine-loss close)"),
@@ -139,9 +161,18 @@ impl ClusterNode {
             EngineLoss::RefuseNew | EngineLoss::Continue | EngineLoss::Close => {
                 (true, "rooms go on, new ones have to wait")
             }
+        }
+    }
+
+    /// Returns another node that has run for some seconds without knowing this one, for people: it does not
+    /// reach the engine, or reaches another one, and may have any room.
+    fn unaware_node(&self) -> Option<String> {
+        let node = {
+            let state = self.state.lock();
+            let mut unaware = state.ownership.lease().unaware(now());
+            unaware.find(|node| state.unlinked.get(node).is_some_and(Unlinked::is_lasting))?
         };
-        let url = self.settings.engine.describe();
-        Some((takes, format!("Redis does not answer: {consequence} ({url}: {fault})")))
+        Some(self.describe_node(node))
     }
 
     /// Returns a line that says that the node takes connections.
@@ -168,6 +199,7 @@ impl ClusterNode {
                 node: format!("{:016x}", id.0),
                 node_name,
                 address: entry.map(|entry| entry.address.clone()).unwrap_or_default(),
+                unaware: state.ownership.lease().unaware(now()).any(|node| node == id),
                 gone_seconds: entry.and_then(|entry| entry.gone).map(|time| time / 1_000),
                 unlinked_seconds: unlinked.map(|unlinked| unlinked.since.elapsed().as_secs()),
                 link_fault: unlinked.map(|unlinked| unlinked.fault.clone()),

@@ -35,6 +35,8 @@ pub(super) struct TestCluster {
     misplaced: AtomicUsize,
     pub(super) links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
     pub(super) heard: Mutex<Vec<(NodeId, Millis)>>,
+    alive: Mutex<Vec<NodeId>>,
+    unknown: Mutex<Vec<NodeId>>,
     ended: Mutex<BTreeSet<NodeId>>,
     found: Mutex<Vec<(NodeId, RoomKey)>>,
     answers: Mutex<Vec<(NodeId, u32, bool)>>,
@@ -80,6 +82,18 @@ impl LinkObserver for TestCluster {
     fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>)) {
         assert_eq!(view, (5, vec![NodeId(9)]));
         self.heard.lock().push((node, confirms));
+    }
+
+    fn proved_alive(&self, node: NodeId) {
+        self.alive.lock().push(node);
+    }
+
+    fn found_unknown(&self, node: NodeId) {
+        self.unknown.lock().push(node);
+    }
+
+    fn confirms(&self) -> bool {
+        true
     }
 
     fn linked(&self, link: &Arc<FarLink>) {
@@ -302,10 +316,13 @@ async fn nodes_without_a_known_key_are_refused_on_both_sides() {
     b.know(&[&a]);
     assert!(b.dial(&a).await.unwrap().is_err() || b.cluster.links.lock().is_empty());
     assert!(b.cluster.links.lock().is_empty());
+    // It has proved its key before.
+    assert_eq!((b.cluster.alive.lock().clone(), b.cluster.unknown.lock().len()), (vec![a.id], 0));
     // The reverse, and another node than the one that was dialled.
     b.know(&[]);
     a.know(&[&b]);
     assert!(b.dial(&a).await.unwrap().is_err());
+    assert_eq!((b.cluster.alive.lock().len(), b.cluster.unknown.lock().clone()), (1, vec![a.id]));
     b.links.known().set([(a.links.public_key().clone(), NodeId(7))]);
     assert!(b.dial(&a).await.unwrap().is_err());
     // Plain text is no handshake.

@@ -62,7 +62,7 @@ pub(super) enum EdgeMessage {
     /// The queue of the connection is full, or no longer.
     Full(bool),
     /// Sent at a time of the sender's clock, by a node that knows the engine's data of a generation, and
-    /// these other nodes.
+    /// these other nodes. Those that run, and do not know the sender, are there twice.
     Ping { sent: u64, generation: u64, others: Vec<u64> },
     /// The sender ends, and has no rooms any more.
     Bye,

@@ -130,6 +130,8 @@ pub struct OtherNodeReport {
     pub gone_seconds: Option<u64>,
     /// Time without a link to it, in seconds; null while there is one.
     pub unlinked_seconds: Option<u64>,
+    /// True if it runs and does not know this node: it does not reach the same engine.
+    pub unaware: bool,
     /// Cause for which there is no link.
     pub link_fault: Option<String>,
     /// Version of its program.
@@ -147,6 +149,7 @@ pub struct OtherNodeReport {
 /// Appends the state of the node as lines of text.
 pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
     let engine = match cluster.engine_lost_seconds {
+        None if cluster.readiness.starts_with("not ready") => format!("FAULT: {}", cluster.readiness),
         None => "Redis answers".to_owned(),
         Some(seconds) => format!("FAULT for {seconds} s: {}", cluster.readiness),
     };
@@ -164,7 +167,10 @@ pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
     for other in &cluster.nodes {
         let OtherNodeReport { node_name, address, version, rooms, far, .. } = other;
         let _ = write!(out, "  {node_name} (sigver {version})  ");
-        if let Some(seconds) = other.gone_seconds {
+        if other.unaware {
+            let _ =
+                write!(out, "RUNS AND DOES NOT KNOW THIS NODE, at {address}: it does not reach this Redis");
+        } else if let Some(seconds) = other.gone_seconds {
             let _ = write!(out, "GONE for {seconds} s, was at {address}");
         } else {
             let _ = write!(out, "{}; {} from here", count(*rooms, "room"), count(*far, "connection"));

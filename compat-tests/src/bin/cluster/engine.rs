@@ -27,7 +27,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let claim = |node, number| Claim { node, number };
     let wait = engine.claim(&room, claim(A, 1), None, generation, 0).await?;
     ensure!(matches!(wait, ClaimResult::Wait(1_000..=6_000)), "a free name in the grace: {wait:?}");
-    grace(&engine).await?;
+    grace(&engine, generation).await?;
     let granted = engine.claim(&room, claim(A, 2), None, generation, 0).await?;
     ensure!(granted == ClaimResult::Granted, "a free name: {granted:?}");
     let newer = engine.claim(&room, claim(A, 4), None, generation, 0).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     sleep(Duration::from_millis(1_200)).await;
     let leapt = engine.claim(&room, claim(A, 5), None, generation, 0).await?;
     ensure!(leapt == ClaimResult::OtherGeneration, "a clock that leapt: {leapt:?}");
-    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300), false).await?)?;
+    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some((1_300, generation)), false).await?)?;
 
     let (kept, fresh) = (names.room("secret", 0), names.room("y", 0));
     let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
@@ -70,7 +70,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
 
     engine.leave(A).await?;
     ensure!(
-        engine.renew(A, &entry("10.0.0.1:1"), None, false).await? == Renewal::Buried(None),
+        engine.renew(A, &entry("10.0.0.1:1"), None, false).await? == Renewal::Replaced(None),
         "a node that left is back"
     );
     let free = engine.claim(&room, claim(B, 6), None, generation, 0).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     // Another process at the address of B.
     renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None, false).await?)?;
     ensure!(
-        matches!(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?, Renewal::Buried(Some(_))),
+        matches!(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?, Renewal::Replaced(Some(_))),
         "two nodes at one address"
     );
     engine.leave(NodeId(0xd)).await?;
@@ -93,18 +93,47 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None, false).await?)?;
     ensure!(new > generation, "an empty Redis has the old generation");
     sleep(Duration::from_millis(1_200)).await;
-    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10), false).await?)?;
-    ensure!(leapt != new, "a renewal does not notice that the clock has leapt");
+    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some((10, new)), false).await?)?;
+    ensure!(leapt > new, "a renewal does not notice that the clock has leapt");
+    clock_goes_back(redis, &engine, leapt).await?;
     println!("scripts: every reply as expected");
     Ok(())
 }
 
+/// Has the clock of Redis go back, by data that began later than it shows.
+async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation) -> Result<()> {
+    const STEP: Generation = 100_000;
+    let (key, node) = ("sigver:{scripts}:data", NodeId(0xe));
+    let data = redis.command(&format!("get {key}")).await?;
+    let words: Vec<_> = data.lines().nth(1).unwrap_or_default().split(' ').collect();
+    let [generation, _, process] = words[..] else { anyhow::bail!("the data are {data:?}") };
+    ensure!(generation == before.to_string(), "the data are {data:?} in generation {before}");
+    let later = before + STEP;
+    redis.command(&format!("set {key} \"{later} {later} {process}\"")).await?;
+    let name = EngineAddress::parse(&redis.url(), "scripts", None)?.names().room("z", 0);
+    let claim = async |generation| engine.claim(&name, Claim { node, number: 1 }, None, generation, 0).await;
+    ensure!(claim(later).await? == ClaimResult::OtherGeneration, "a claim before its generation began");
+    let renewal = engine.renew(node, &entry("10.0.0.3:1"), Some((0, later)), false).await?;
+    let Renewal::Renewed(view, ..) = renewal else { anyhow::bail!("{renewal:?}") };
+    // A lower one would be older data to the nodes that know the one before.
+    ensure!(view.generation > later && view.age < STEP, "the clock went back from {later}: {view:?}");
+    let wait = claim(view.generation).await?;
+    ensure!(matches!(wait, ClaimResult::Wait(1..=6_000)), "a free name after the clock went back: {wait:?}");
+    // The same for a Redis that has no data, and whose clock shows less than another one's.
+    redis.command(&format!("del {key}")).await?;
+    let last = Some((0, view.generation + STEP));
+    let (new, _) = renewed(engine.renew(node, &entry("10.0.0.3:1"), last, false).await?)?;
+    ensure!(new > view.generation + STEP, "an empty Redis has an older generation than a node knows");
+    Ok(())
+}
+
 /// Waits for the end of the grace of a new generation; both nodes renew their leases meanwhile.
-async fn grace(engine: &Engine) -> Result<()> {
+async fn grace(engine: &Engine, generation: Generation) -> Result<()> {
     for _ in 0..7 {
         sleep(Duration::from_millis(1_000)).await;
-        renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_100), false).await?)?;
-        renewed(engine.renew(B, &entry("10.0.0.2:1"), Some(1_100), false).await?)?;
+        let last = Some((1_100, generation));
+        renewed(engine.renew(A, &entry("10.0.0.1:1"), last, false).await?)?;
+        renewed(engine.renew(B, &entry("10.0.0.2:1"), last, false).await?)?;
     }
     Ok(())
 }
@@ -123,6 +152,6 @@ fn entry(address: &str) -> NodeEntry {
 fn renewed(renewal: Renewal) -> Result<(Generation, Vec<(NodeId, NodeEntry)>)> {
     match renewal {
         Renewal::Renewed(view, others, _) => Ok((view.generation, others)),
-        Renewal::Buried(_) => anyhow::bail!("the node was buried"),
+        Renewal::Replaced(_) => anyhow::bail!("the node was replaced"),
     }
 }

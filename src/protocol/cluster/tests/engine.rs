@@ -15,6 +15,7 @@ pub(super) enum EngineRequest {
     Renew {
         sent: Millis,
         since_renewal: Option<Millis>,
+        known: Generation,
     },
     Claim {
         name: Name,
@@ -43,7 +44,7 @@ pub(super) enum EngineReply {
         view: EngineView,
     },
     /// The node said that it ends, or another has its address.
-    Buried,
+    Replaced,
     Claimed {
         name: Name,
         claim: Claim,
@@ -71,11 +72,20 @@ pub(super) struct DisabledScripts {
 /// Most by which two clocks and the time of a request may differ.
 const CLOCK_TOLERANCE: Millis = 1_000;
 
+/// A generation of the data.
+#[derive(Clone, Copy, Debug)]
+struct SimGeneration {
+    number: Generation,
+    /// Time at which it began, by the engine's clock.
+    began: Millis,
+    /// The process that began it.
+    process: u64,
+}
+
 /// The data of the engine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EngineData {
-    /// The generation, and the process that began it.
-    generation: Option<(Generation, u64)>,
+    generation: Option<SimGeneration>,
     /// Ends of the leases with the addresses of the nodes; a node that has ended has none.
     nodes: BTreeMap<NodeId, (Option<Millis>, usize)>,
     /// By generation and process: the clock of a later process may show the same time once more.
@@ -93,16 +103,18 @@ impl EngineData {
         let process = if disabled.process { 0 } else { process };
         let grace = if disabled.grace { 0 } else { GENERATION_GRACE };
         match request {
-            EngineRequest::Renew { sent, since_renewal } => {
+            EngineRequest::Renew { sent, since_renewal, known } => {
                 let before = self.nodes.get(&node).copied();
                 if matches!(before, Some((None, _))) {
-                    return Some(EngineReply::Buried);
+                    return Some(EngineReply::Replaced);
                 }
                 let leapt = !disabled.clock && self.has_leapt(node, since_renewal, now);
-                if leapt || self.generation.is_none_or(|(_, by)| by != process) {
-                    self.generation = Some((now, process));
-                }
-                let began = self.generation.map_or(now, |(began, _)| began);
+                let current = self.generation.filter(|current| current.process == process && !leapt);
+                let generation = current.unwrap_or_else(|| {
+                    let before = self.generation.map_or(0, |before| before.number).max(known);
+                    SimGeneration { number: now.max(before + 1), began: now, process }
+                });
+                self.generation = Some(generation);
                 if before.is_none() {
                     for other in self.nodes.values_mut().filter(|other| other.1 == address) {
                         other.0 = None;
@@ -111,7 +123,8 @@ impl EngineData {
                 self.nodes.insert(node, (Some(now + LEASE_TIMEOUT), address));
                 let others = self.nodes.iter().filter(|(other, state)| **other != node && state.0.is_some());
                 let others = others.map(|(other, _)| *other).collect();
-                let view = EngineView { generation: began, age: now.saturating_sub(began), others };
+                let age = now.saturating_sub(generation.began);
+                let view = EngineView { generation: generation.number, age, others };
                 Some(EngineReply::Renewed { sent, view })
             }
             EngineRequest::Claim { name, claim, over, generation, since_renewal } => {
@@ -123,7 +136,7 @@ impl EngineData {
                 Some(EngineReply::Claimed { name, claim, result })
             }
             EngineRequest::Keep { claims, generation } => {
-                self.generation.filter(|(began, _)| *began == generation)?;
+                self.generation.filter(|current| current.number == generation)?;
                 let generation_key = (generation, process);
                 let mut kept = Vec::new();
                 for (name, claim) in claims {
@@ -154,13 +167,14 @@ impl EngineData {
 
     /// Returns true if the grace of the generation is over.
     pub(super) fn is_settled(&self, now: Millis) -> bool {
-        self.generation.is_some_and(|(began, _)| now >= began + GENERATION_GRACE)
+        self.generation.is_some_and(|generation| now >= generation.began + GENERATION_GRACE)
     }
 
     /// Returns true if the clock went much faster than that of the node since the node's last renewal, or
     /// back.
     fn has_leapt(&self, node: NodeId, since_renewal: Option<Millis>, now: Millis) -> bool {
-        let before_generation = self.generation.is_some_and(|(began, _)| now + CLOCK_TOLERANCE < began);
+        let before_generation =
+            self.generation.is_some_and(|generation| now + CLOCK_TOLERANCE < generation.began);
         let expiry = self.nodes.get(&node).and_then(|node| node.0);
         let (Some(expiry), Some(since)) = (expiry, since_renewal) else { return before_generation };
         let renewed = expiry - LEASE_TIMEOUT;
@@ -175,10 +189,8 @@ impl EngineData {
         grace: Millis,
         now: Millis,
     ) -> ClaimResult {
-        let generation = key.0.0;
-        if self.generation.is_none_or(|(began, _)| began != generation) {
-            return ClaimResult::OtherGeneration;
-        }
+        let current = self.generation.filter(|current| current.number == key.0.0);
+        let Some(SimGeneration { began, .. }) = current else { return ClaimResult::OtherGeneration };
         match self.claims.get(&key).copied() {
             Some(held) if held.node == claim.node && held.number > claim.number => {
                 return ClaimResult::Wait(0);
@@ -191,7 +203,7 @@ impl EngineData {
                     return ClaimResult::Held(held, expiry.saturating_sub(now));
                 }
             }
-            None if now < generation + grace => return ClaimResult::Wait(generation + grace - now),
+            None if now < began + grace => return ClaimResult::Wait(began + grace - now),
             None => {}
         }
         let has_lease =

@@ -7,7 +7,7 @@ use super::simulation::{ClusterSimulation, ENGINE, Healing, NODES, SimEvent};
 impl ClusterSimulation {
     /// Begins a fault, and plans the next.
     pub(super) fn fault(&mut self) {
-        let (kind, node) = (self.rng.u8(..12), self.rng.usize(..NODES));
+        let (kind, node) = (self.rng.u8(..16), self.rng.usize(..NODES));
         let time = if self.rng.bool() { self.rng.u64(200..6_000) } else { self.rng.u64(6_000..30_000) };
         self.faults.push(format!("{}: fault {kind} at node {node} for {time} ms", self.now));
         match kind {
@@ -30,10 +30,11 @@ impl ClusterSimulation {
                 self.restart_engine(Some(back), away);
             }
             9 => {
-                self.ask(node, EngineRequest::Leave);
+                self.end_node(node);
                 self.restart_node(node);
             }
-            10 => self.promote_replica(time),
+            10 | 12 => self.promote_replica(time),
+            11 | 13 | 14 => self.strand_running_nodes(node, time),
             // A leap in the first seconds of a generation is unknown to nodes that the engine does not know.
             _ if !self.data.is_settled(self.now.saturating_add_signed(self.ahead)) => {}
             _ => {
@@ -47,8 +48,37 @@ impl ClusterSimulation {
 
     fn restart_node(&mut self, node: usize) {
         let life = self.nodes[node].life + 1;
-        self.nodes[node] = self.start_node(life);
+        self.nodes[node] = self.start_node(node, life);
         self.nodes[node].paused_until = self.now + self.rng.u64(50..15_000);
+    }
+
+    fn end_node(&mut self, node: usize) {
+        self.ask(node, EngineRequest::Leave);
+        self.say_goodbye(node);
+    }
+
+    /// Has a node start while the engine answers none of the others; perhaps without its data, if all of
+    /// those know the address, as others could not notice it. Or while it does not answer one, which does not
+    /// reach the node that starts either.
+    fn strand_running_nodes(&mut self, node: usize, time: Millis) {
+        if self.rng.bool() {
+            self.end_node(node);
+        }
+        self.restart_node(node);
+        if self.rng.bool() {
+            let other = (node + 1) % NODES;
+            self.sever(other, ENGINE, time);
+            return self.sever(other, node, time);
+        }
+        let others = (0..NODES).filter(|other| *other != node);
+        others.clone().for_each(|other| self.sever(other, ENGINE, time));
+        let knows_address = |other: usize| {
+            let other = &self.nodes[other];
+            other.entries.iter().chain(&other.departed).any(|known| self.homes[known] == node)
+        };
+        if others.clone().all(knows_address) && self.rng.bool() {
+            self.restart_engine(None, 0);
+        }
     }
 
     fn stop_engine(&mut self, time: Millis) {
@@ -56,8 +86,8 @@ impl ClusterSimulation {
         self.after(time, SimEvent::Heal(Healing::Engine));
     }
 
-    /// Has a replica serve the nodes that connect from now on, while its former primary serves those that are
-    /// connected. Nodes that do not reach each other could not notice it.
+    /// Has a replica serve the nodes that connect from now on, one of them at once, while its former primary
+    /// serves those that are connected. Nodes that do not reach each other for long could not notice it.
     fn promote_replica(&mut self, time: Millis) {
         if !self.are_nodes_connected() {
             return;
@@ -68,9 +98,18 @@ impl ClusterSimulation {
         self.former = Some((self.process, std::mem::replace(&mut self.data, data)));
         self.process += 1;
         self.after(time, SimEvent::Heal(Healing::Former(self.process - 1)));
+        if self.rng.bool() {
+            let (first, cut) = (self.rng.usize(..NODES), self.rng.u64(2_000..2_800));
+            let last = (first + 1) % NODES;
+            (0..NODES).filter(|other| *other != last).for_each(|other| self.cut(last, other, cut));
+            self.disconnect(first);
+            // It reaches the others again, and not the replica.
+            self.after(cut, SimEvent::Sever(last, ENGINE, 4_000));
+        }
     }
 
-    /// Restarts the engine without data, or with a copy of that age.
+    /// Restarts the engine without data, or with a copy of that age. A node that starts then could not know
+    /// those that a former primary serves.
     fn restart_engine(&mut self, back: Option<Millis>, away: Millis) {
         let copy = back.and_then(|back| {
             let limit = self.now.saturating_sub(back);
@@ -78,6 +117,7 @@ impl ClusterSimulation {
         });
         self.data = copy.map(|(_, data)| data.clone()).unwrap_or_default();
         self.process += 1;
+        self.former = None;
         self.stop_engine(away);
     }
 }

@@ -1,8 +1,30 @@
-//! The messages of the simulation between nodes: pings, and the search for a name without the engine.
+//! The messages of the simulation between nodes: the handshakes of links, pings over links, the last message
+//! of a node, and the search for a name without the engine.
 
 use super::super::{Millis, NodeId};
 use super::engine::Name;
 use super::simulation::{ClusterSimulation, NODES, SimEvent};
+
+/// Time between two attempts of a node to open its links.
+const DIAL_INTERVAL: Millis = 1_000;
+
+/// An attempt to open a link, and its answer.
+#[derive(Clone, Debug)]
+pub(super) struct SimDial {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// The process that dials, and the one that it means.
+    id: NodeId,
+    meant: NodeId,
+    /// The process that runs at that address, in the answer.
+    found: Option<NodeId>,
+}
+
+impl SimDial {
+    pub(super) fn receiver(&self) -> usize {
+        if self.found.is_some() { self.from } else { self.to }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct SimPing {
@@ -27,6 +49,87 @@ pub(super) struct SimSearch {
 }
 
 impl ClusterSimulation {
+    /// Has a node dial the nodes that it knows from the engine, and that it has no link to.
+    pub(super) fn dial_others(&mut self, node: usize) {
+        let own = &mut self.nodes[node];
+        if self.now < own.dialled + DIAL_INTERVAL {
+            return;
+        }
+        own.dialled = self.now;
+        let id = own.ownership.node();
+        let meant_by_node: Vec<_> = own.entries.iter().chain(&own.departed).copied().collect();
+        for meant in meant_by_node {
+            let to = self.homes[&meant];
+            let is_linked = self.links.contains(&pair(id, meant)) && self.nodes[to].ownership.node() == meant;
+            if !is_linked && self.is_connected(node, to) {
+                self.send(SimEvent::Dial(SimDial { from: node, to, id, meant, found: None }));
+            }
+        }
+    }
+
+    /// Has the dialled process answer, which proves its key; or the dialling one take note of it. A link
+    /// opens if each knows the other from the engine.
+    pub(super) fn dial(&mut self, dial: SimDial) {
+        let SimDial { from, to, id, meant, found } = dial;
+        if !self.is_connected(from, to) || self.nodes[from].ownership.node() != id {
+            return;
+        }
+        let Some(found) = found else {
+            let found = Some(self.nodes[to].ownership.node());
+            return self.send(SimEvent::Dial(SimDial { found, ..dial }));
+        };
+        let now = self.now;
+        let own = &mut self.nodes[from];
+        if found == meant {
+            if own.entries.contains(&meant) && !own.ended.contains(&meant) {
+                own.ownership.proved_alive(meant, now);
+            }
+            if self.nodes[to].entries.contains(&id) && self.nodes[to].ownership.node() == meant {
+                self.links.insert(pair(id, meant));
+            }
+        } else if !own.entries.contains(&found) {
+            own.ownership.found_unknown(now);
+        }
+        self.act(from);
+    }
+
+    /// Has a node tell the others that it ends.
+    pub(super) fn say_goodbye(&mut self, node: usize) {
+        let id = self.nodes[node].ownership.node();
+        for to in 0..NODES {
+            let other = self.nodes[to].ownership.node();
+            if self.links.contains(&pair(id, other)) && self.is_connected(node, to) {
+                self.send(SimEvent::Bye { to, id });
+            }
+        }
+    }
+
+    pub(super) fn bye(&mut self, to: usize, id: NodeId) {
+        let now = self.now;
+        self.nodes[to].ended.insert(id);
+        self.nodes[to].ownership.ended(id, now);
+        self.act(to);
+    }
+
+    /// Takes note of the nodes that the engine knows. One whose address another has by now has ended.
+    pub(super) fn follow_nodes(&mut self, node: usize, others: &[NodeId]) {
+        let now = self.now;
+        let homes = &self.homes;
+        let state = &mut self.nodes[node];
+        let has_successor = |old: &NodeId| others.iter().any(|other| homes[other] == homes[old]);
+        for old in std::mem::replace(&mut state.entries, others.to_vec()) {
+            if others.contains(&old) {
+                continue;
+            } else if has_successor(&old) {
+                state.addresses.remove(&old);
+                state.ownership.ended(old, now);
+            } else {
+                state.departed.push(old);
+            }
+        }
+        state.departed.retain(|old| !others.contains(old) && !has_successor(old));
+    }
+
     pub(super) fn send_pings(&mut self, node: usize) {
         let now = self.now;
         for to in 0..NODES {
@@ -34,9 +137,13 @@ impl ClusterSimulation {
                 continue;
             }
             let (own, other) = (&self.nodes[node], self.nodes[to].ownership.node());
-            let echo = own.received.get(&other).map(|at| (other, *at));
+            if !self.links.contains(&pair(own.ownership.node(), other)) {
+                continue;
+            }
+            let echo = own.received.get(&other).filter(|_| own.ownership.lease().confirms());
+            let echo = echo.map(|at| (other, *at));
             let (id, generation) = (own.ownership.node(), own.ownership.lease().generation());
-            let others = own.ownership.lease().others().to_vec();
+            let others = own.ownership.lease().named(now);
             let ping = SimPing { from: node, to, id, sent: now, echo, generation, others };
             self.send(SimEvent::Ping(ping));
         }
@@ -46,12 +153,10 @@ impl ClusterSimulation {
         let SimPing { from, to, id, sent, echo, generation, others } = ping;
         let now = self.now;
         let state = &mut self.nodes[to];
-        let replaced: Vec<_> =
-            state.addresses.iter().filter(|(old, at)| **at == from && **old != id).collect();
-        for old in replaced.into_iter().map(|(old, _)| *old).collect::<Vec<_>>() {
-            state.addresses.remove(&old);
-            state.ownership.ended(old, now);
+        if state.ended.contains(&id) {
+            return;
         }
+        let others: Vec<_> = others.into_iter().filter(|other| !state.ended.contains(other)).collect();
         if state.addresses.insert(id, from).is_none() {
             state.ownership.set_linked(id, true, now);
         }
@@ -85,4 +190,8 @@ impl ClusterSimulation {
         }
         self.act(to);
     }
+}
+
+fn pair(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
+    (one.min(other), one.max(other))
 }

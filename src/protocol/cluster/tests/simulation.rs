@@ -2,12 +2,12 @@
 //! delays, doubles and partitions.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::super::lease::DisabledRules;
 use super::super::{Action, Claim, Millis, NodeId, Ownership, Place};
 use super::engine::{DisabledScripts, EngineData, EngineReply, EngineRequest, Name};
-use super::links::{SimPing, SimSearch};
+use super::links::{SimDial, SimPing, SimSearch};
 
 pub(super) const NODES: usize = 3;
 /// Number of the engine among those that a link connects.
@@ -42,7 +42,12 @@ pub(super) enum SimEvent {
         process: u64,
         reply: EngineReply,
     },
+    Dial(SimDial),
     Ping(SimPing),
+    Bye {
+        to: usize,
+        id: NodeId,
+    },
     Search(SimSearch),
     Forward {
         from: usize,
@@ -54,6 +59,7 @@ pub(super) enum SimEvent {
     /// All peers leave a room.
     Empty(Name),
     Fault,
+    Sever(usize, usize, Millis),
     Heal(Healing),
 }
 
@@ -76,13 +82,21 @@ pub(super) struct SimNode {
     pub(super) ownership: Ownership<Name>,
     pub(super) life: u32,
     /// The process of the engine that the connection leads to.
-    connection: Option<u64>,
-    renew_sent: Option<Millis>,
-    last_sent: Millis,
+    pub(super) connection: Option<u64>,
+    pub(super) renew_sent: Option<Millis>,
+    pub(super) last_sent: Millis,
     pub(super) paused_until: Millis,
     /// The last ping of each node.
     pub(super) received: BTreeMap<NodeId, Millis>,
     pub(super) addresses: BTreeMap<NodeId, usize>,
+    /// The other nodes that the engine knew at the last renewal, whose keys the node believes.
+    pub(super) entries: Vec<NodeId>,
+    /// Nodes that it knew before, whose addresses no others have.
+    pub(super) departed: Vec<NodeId>,
+    /// Time of the last attempt to open links.
+    pub(super) dialled: Millis,
+    /// Nodes that said that they end.
+    pub(super) ended: BTreeSet<NodeId>,
     held: Vec<SimJoin>,
 }
 
@@ -108,9 +122,13 @@ pub(super) struct ClusterSimulation {
     pub(super) away: u32,
     /// Time by which the engine's clock is ahead.
     pub(super) ahead: i64,
-    cut: BTreeMap<(usize, usize), u32>,
+    cuts: BTreeMap<(usize, usize), u32>,
     pub(super) nodes: Vec<SimNode>,
-    disabled: Disabled,
+    /// The machine of each process.
+    pub(super) homes: BTreeMap<NodeId, usize>,
+    /// Processes with a link between them.
+    pub(super) links: BTreeSet<(NodeId, NodeId)>,
+    pub(super) disabled: Disabled,
     decisions: BTreeMap<Name, BTreeMap<Claim, (Millis, Millis)>>,
     pub(super) decided: u64,
     pub(super) given_up: u64,
@@ -132,8 +150,10 @@ impl ClusterSimulation {
             former: None,
             away: 0,
             ahead: 0,
-            cut: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             nodes: Vec::new(),
+            homes: BTreeMap::new(),
+            links: BTreeSet::new(),
             disabled,
             decisions: BTreeMap::new(),
             decided: 0,
@@ -141,7 +161,7 @@ impl ClusterSimulation {
             faults: Vec::new(),
         };
         for node in 0..NODES {
-            let started = simulation.start_node(0);
+            let started = simulation.start_node(node, 0);
             simulation.nodes.push(started);
             simulation.after(10 * node as Millis, SimEvent::Tick(node));
             simulation.after(10 * node as Millis, SimEvent::RenewTick(node));
@@ -176,8 +196,9 @@ impl ClusterSimulation {
         found
     }
 
-    pub(super) fn start_node(&mut self, life: u32) -> SimNode {
+    pub(super) fn start_node(&mut self, node: usize, life: u32) -> SimNode {
         self.last_node += 1;
+        self.homes.insert(NodeId(self.last_node), node);
         let mut ownership = Ownership::new(NodeId(self.last_node), self.now);
         ownership.disable(self.disabled.lease);
         SimNode {
@@ -189,6 +210,10 @@ impl ClusterSimulation {
             paused_until: 0,
             received: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            entries: Vec::new(),
+            departed: Vec::new(),
+            dialled: 0,
+            ended: BTreeSet::new(),
             held: Vec::new(),
         }
     }
@@ -213,13 +238,13 @@ impl ClusterSimulation {
     }
 
     pub(super) fn is_connected(&self, a: usize, b: usize) -> bool {
-        let is_cut = self.cut.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0);
+        let is_cut = self.cuts.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0);
         !is_cut && (a.max(b) != ENGINE || self.away == 0)
     }
 
     /// Returns true if all nodes run, and reach each other.
     pub(super) fn are_nodes_connected(&self) -> bool {
-        self.cut.iter().all(|((_, other), times)| *other == ENGINE || *times == 0)
+        self.cuts.iter().all(|((_, other), times)| *other == ENGINE || *times == 0)
             && self.nodes.iter().all(|node| node.paused_until <= self.now)
     }
 
@@ -227,14 +252,27 @@ impl ClusterSimulation {
         if a.max(b) != ENGINE {
             self.former = None;
         }
-        *self.cut.entry((a.min(b), a.max(b))).or_default() += 1;
+        self.cut(a, b, time);
+    }
+
+    pub(super) fn cut(&mut self, a: usize, b: usize, time: Millis) {
+        if a.max(b) != ENGINE {
+            let homes = &self.homes;
+            self.links.retain(|(one, other)| {
+                let ends = (homes[one], homes[other]);
+                ends != (a, b) && ends != (b, a)
+            });
+        }
+        *self.cuts.entry((a.min(b), a.max(b))).or_default() += 1;
         self.after(time, SimEvent::Heal(Healing::Link(a, b)));
     }
 
     fn handle(&mut self, event: SimEvent) {
         let receiver = match &event {
             SimEvent::Tick(node) | SimEvent::RenewTick(node) | SimEvent::Reply { node, .. } => Some(*node),
+            SimEvent::Dial(dial) => Some(dial.receiver()),
             SimEvent::Ping(SimPing { to, .. })
+            | SimEvent::Bye { to, .. }
             | SimEvent::Search(SimSearch { to, .. })
             | SimEvent::Forward { to, .. } => Some(*to),
             _ => None,
@@ -273,6 +311,8 @@ impl ClusterSimulation {
                     self.ping(ping);
                 }
             }
+            SimEvent::Dial(dial) => self.dial(dial),
+            SimEvent::Bye { to, id } => self.bye(to, id),
             SimEvent::Search(search) => self.search(search),
             SimEvent::Forward { from, to, id, join } => {
                 if self.nodes[to].ownership.node() == id && self.is_connected(from, to) {
@@ -301,12 +341,13 @@ impl ClusterSimulation {
                 }
             }
             SimEvent::Fault => self.fault(),
+            SimEvent::Sever(a, b, time) => self.sever(a, b, time),
             SimEvent::Heal(Healing::Engine) => self.away -= 1,
             SimEvent::Heal(Healing::Former(process)) => {
                 self.former.take_if(|former| former.0 == process);
             }
             SimEvent::Heal(Healing::Link(a, b)) => {
-                if let Some(times) = self.cut.get_mut(&(a.min(b), a.max(b))) {
+                if let Some(times) = self.cuts.get_mut(&(a.min(b), a.max(b))) {
                     *times -= 1;
                 }
             }
@@ -373,112 +414,9 @@ impl ClusterSimulation {
         }
     }
 
-    pub(super) fn ask(&mut self, node: usize, request: EngineRequest) {
-        let Some(process) = self.nodes[node].connection else { return };
-        if self.is_connected(node, ENGINE) {
-            let (life, id) = (self.nodes[node].life, self.nodes[node].ownership.node());
-            self.send(SimEvent::Request { node, id, life, process, request });
-        }
-    }
-
-    fn renew(&mut self, node: usize) {
-        let now = self.now;
-        let state = &mut self.nodes[node];
-        if state.connection.is_none() || state.renew_sent.is_some() {
-            return;
-        }
-        (state.renew_sent, state.last_sent) = (Some(now), now);
-        let since_renewal = state.ownership.lease().since_renewal(now);
-        self.ask(node, EngineRequest::Renew { sent: now, since_renewal });
-    }
-
-    fn request(&mut self, sender: (NodeId, usize), life: u32, process: u64, request: EngineRequest) {
-        let node = sender.1;
-        // A node that leaves has ended when the engine receives it.
-        let is_current = self.nodes[node].life == life || matches!(request, EngineRequest::Leave);
-        if !self.is_connected(node, ENGINE) || !is_current {
-            return;
-        }
-        let is_former = self.former.as_ref().is_some_and(|former| former.0 == process);
-        if process != self.process && !is_former {
-            return self.send(SimEvent::Reply { node, life, process, reply: EngineReply::Disconnected });
-        }
-        if self.copies.last().is_none_or(|(at, _)| at + 20 < self.now) {
-            self.copies.push((self.now, self.data.clone()));
-        }
-        let time = (process, self.now.saturating_add_signed(self.ahead));
-        let data = match &mut self.former {
-            Some((_, data)) if is_former => data,
-            _ => &mut self.data,
-        };
-        if let Some(reply) = data.apply(sender, request, time, self.disabled.scripts) {
-            self.send(SimEvent::Reply { node, life, process, reply });
-        }
-    }
-
-    fn reply(&mut self, node: usize, reply: EngineReply) {
-        let now = self.now;
-        let state = &mut self.nodes[node];
-        match reply {
-            EngineReply::Disconnected => self.disconnect(node),
-            EngineReply::Buried => {
-                let life = self.nodes[node].life + 1;
-                self.nodes[node] = self.start_node(life);
-            }
-            EngineReply::Renewed { sent, view } => {
-                state.renew_sent = None;
-                let must_keep = state.ownership.renewed(sent, view, now);
-                if state.ownership.lease().is_superseded(now) {
-                    self.disconnect(node);
-                } else if must_keep {
-                    let claims = state.ownership.claims().map(|(name, claim)| (*name, claim)).collect();
-                    let generation = state.ownership.lease().generation();
-                    self.ask(node, EngineRequest::Keep { claims, generation });
-                }
-            }
-            EngineReply::Claimed { name, claim, result } => {
-                state.ownership.claim_answered(&name, claim, result, now);
-            }
-            EngineReply::Kept { claims, generation } => {
-                for (name, claim, is_kept) in claims {
-                    state.ownership.kept(&name, claim, is_kept, generation);
-                }
-                state.ownership.engine_ready(generation, now);
-            }
-        }
-        self.act(node);
-    }
-
-    fn disconnect(&mut self, node: usize) {
-        let now = self.now;
-        let state = &mut self.nodes[node];
-        (state.connection, state.renew_sent) = (None, None);
-        state.ownership.engine_failed(now);
-        self.act(node);
-    }
-
-    fn renew_tick(&mut self, node: usize) {
-        let now = self.now;
-        if self.nodes[node].renew_sent.is_some_and(|sent| now >= sent + 1_000) {
-            self.disconnect(node);
-        }
-        let is_connected = self.is_connected(node, ENGINE);
-        let state = &mut self.nodes[node];
-        if state.connection.is_none() {
-            if is_connected {
-                (state.connection, state.last_sent) = (Some(self.process), 0);
-            } else {
-                state.ownership.engine_failed(now);
-            }
-        }
-        if now >= self.nodes[node].last_sent + 1_000 {
-            self.renew(node);
-        }
-        self.act(node);
-    }
-
     fn tick(&mut self, node: usize) {
         let now = self.now;
+        self.dial_others(node);
         self.send_pings(node);
         self.nodes[node].ownership.tick(now);
         self.act(node);

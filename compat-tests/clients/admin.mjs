@@ -91,7 +91,7 @@ async function age (page) {
     left.possible = { active: 0, total: 0, last_seen: null }
     const other = { version: '22.0.0', linked: true, rooms: 3214, far: 1520, queue_bytes: 0 }
     const cluster = {
-      name: 'sigver', node: '0000000000000001', node_name: 'signaling-a', engine_up: false, engine_lost_seconds: 72, engine_loss: 'refuse-new',
+      name: 'sigver', readiness: 'ready, but Redis does not answer: rooms go on', node: '0000000000000001', node_name: 'signaling-a', engine_up: false, engine_lost_seconds: 72, engine_loss: 'refuse-new',
       generation_changes: 1, may_decide: true, rooms: 3333, rooms_lost: { lapsed: 0, forgotten: 2, taken: 0, engine_loss: 0 },
       claims: { granted: 9, held: 4, wait: 1, failed: 0 }, far: 1520, guests: 1480, waiting: 2, link_cuts: { silent: 1, invalid: 0, overfull: 0, failed: 0 },
       nodes: [{ ...other, node: '0000000000000002', node_name: 'signaling-b' }, { ...other, node: '0000000000000003', node_name: 'signaling-c', linked: false, far: 0 }]

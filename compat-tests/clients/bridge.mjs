@@ -7,7 +7,7 @@ import { bundlePath } from './lib/bundles.mjs'
 import { runInRoom } from './lib/bridge.mjs'
 import { bridgePid, measureCrowd, measureRoundTrips } from './lib/bridge-figures.mjs'
 import { runEndedBridge, runKilledPage, runRestartedGateway } from './lib/bridge-faults.mjs'
-import { crowdPlan, runChurn, runCrowd, runPair, runStay } from './lib/bridge-scenarios.mjs'
+import { crowdPlan, runChurn, runCrowd, runLosers, runPair, runStay } from './lib/bridge-scenarios.mjs'
 import { startGateway } from './lib/gateway.mjs'
 import { freeUdpPort, LOSSY_ADDRESS, openLossyPath } from './lib/lossy.mjs'
 import { list, parse, positive } from './lib/options.mjs'
@@ -16,7 +16,7 @@ import { findVersion, VERSIONS } from './lib/versions.mjs'
 
 const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
 
-  --scenarios A,B,…    of open, join, stay, crowds, churn, faults, figures (default: all)
+  --scenarios A,B,…    of open, join, stay, lost, crowds, churn, faults, figures (default: all)
   --versions A,B,…     versions of the pairs (default: all)
   --only A:B           this pair alone
   --crowds N,…         sizes of crowds (default: 6,10,15)
@@ -31,7 +31,7 @@ const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
 
 const OPTIONS = {
   'server-bin': { type: 'string' },
-  scenarios: { type: 'string', default: 'open,join,stay,crowds,churn,faults,figures' },
+  scenarios: { type: 'string', default: 'open,join,stay,lost,crowds,churn,faults,figures' },
   versions: { type: 'string', default: Object.keys(VERSIONS).join(',') },
   only: { type: 'string' },
   crowds: { type: 'string', default: '6,10,15' },
@@ -99,6 +99,10 @@ const STAYS = [
   ['0.10.3', '4.3.1', '3.0.0'], ['0.10.3', '0.10.8', 'beta.8'], ['0.10.8', '4.3.1', 'beta.7'], ['0.10.8', '0.10.3', '3.0.0'],
   ['rc.3', '3.0.0', '0.10.3'], ['rc.3', 'beta.8', '4.3.0']
 ]
+const LOSERS = [
+  ['beta.7', '3.0.0'], ['3.0.0', '4.3.1'], ['4.3.0', '0.10.3'], ['4.3.1', '0.10.3', '0.10.3'], ['beta.8', '0.10.8', '0.10.8'],
+  ['4.3.1', 'rc.14', 'rc.14']
+]
 const isForeign = ([one, other]) => one.layer !== other.layer
 const pairs = options.only ? [options.only] : options.versions.flatMap((one) => options.versions.map((other) => [one, other]))
 const jobs = options.scenarios.flatMap((scenario) => {
@@ -117,6 +121,12 @@ const jobs = options.scenarios.flatMap((scenario) => {
         kind: scenario,
         name: `stay ${names.join(' ')}`,
         run: (room) => runStay(room, names.map(findVersion))
+      }))
+    case 'lost':
+      return LOSERS.map((names) => ({
+        kind: scenario,
+        name: `first messages lost ${names.join(' ')}`,
+        run: (room) => runLosers(room, names.map(findVersion))
       }))
     case 'crowds':
       return options.crowds.flatMap((size) => options.seeds.map((seed) => {
@@ -140,13 +150,20 @@ const jobs = options.scenarios.flatMap((scenario) => {
         { name: 'bridge stopped', run: (room) => runEndedBridge(room, ['4.3.1', '3.0.0', '0.10.8'], gateway, 'SIGTERM') },
         { name: 'gateway restarted', around: (run) => runRestartedGateway(lab, run, options.bin) }
       ].map((job) => ({ kind: scenario, alone: true, ...job }))
-    case 'figures':
+    case 'figures': {
+      const roundTrips = (name, versions) => ({
+        kind: scenario, alone: true, name: `${name} ${versions.join(' ')}`, run: (room) => measureRoundTrips(room, versions)
+      })
       return [
-        { kind: scenario, alone: true, name: 'direct', run: (room) => measureRoundTrips(room, ['4.3.1', '4.3.0']) },
-        { kind: scenario, alone: true, name: 'bridged', run: (room) => measureRoundTrips(room, ['4.3.1', '3.0.0']) },
-        { kind: scenario, alone: true, name: 'bridged', run: (room) => measureRoundTrips(room, ['4.3.1', '0.10.8']) },
+        roundTrips('direct', ['4.3.1', '4.3.0']),
+        roundTrips('direct', ['3.0.0', '3.0.0']),
+        roundTrips('direct', ['0.10.8', '0.10.8']),
+        roundTrips('bridged', ['4.3.1', '3.0.0']),
+        roundTrips('bridged', ['4.3.1', '0.10.8']),
+        roundTrips('bridged', ['0.10.8', '3.0.0']),
         { kind: scenario, alone: true, name: 'crowd', run: (room) => measureCrowd(room, crowdPlan(15, 3), bridgePid(gateway.pid)) }
       ]
+    }
     default:
       throw new Error(`unknown scenario ${scenario}`)
   }

@@ -7,7 +7,9 @@ use clap::value_parser;
 use tracing_subscriber::filter::Targets;
 
 use super::engine::EngineLimits;
-use crate::config::{LogFormat, parse};
+use crate::config::{BridgeLimits, LogFormat, parse};
+
+const DEFAULT: BridgeLimits = BridgeLimits::DEFAULT;
 
 /// Arguments of `sigver bridge`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,16 +25,16 @@ pub struct BridgeArgs {
     #[arg(long, value_name = "ip")]
     pub public_address: Vec<IpAddr>,
     /// Most members of a room that are bridged
-    #[arg(long, value_name = "number", default_value_t = 16)]
-    pub max_members: usize,
+    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_members, value_parser = value_parser!(u32).range(1..))]
+    pub max_members: u32,
     /// Most connections to clients in all
-    #[arg(long, value_name = "number", default_value_t = 2_000)]
-    pub max_connections: usize,
+    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_connections, value_parser = value_parser!(u32).range(1..))]
+    pub max_connections: u32,
     /// Most bytes per second that are carried for one member, to all others together; what is beyond waits
-    #[arg(long, value_name = "bytes", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(64 << 10..))]
+    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_member_rate, value_parser = value_parser!(u32).range(64 << 10..))]
     pub max_member_rate: u32,
     /// Most bytes per second that are carried in one room; what is beyond waits
-    #[arg(long, value_name = "bytes", default_value_t = 16 << 20, value_parser = value_parser!(u32).range(64 << 10..))]
+    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_room_rate, value_parser = value_parser!(u32).range(64 << 10..))]
     pub max_room_rate: u32,
     /// Stop when the standard input ends, which the gateway that starts the process holds open
     #[arg(long, hide = true)]
@@ -49,10 +51,11 @@ impl BridgeArgs {
     /// Returns the bounds that the arguments set.
     pub(super) fn limits(&self) -> EngineLimits {
         let mut limits = EngineLimits::default();
-        limits.room.presence.max_members = self.max_members;
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        limits.room.presence.max_members = number(self.max_members);
         limits.room.member_rate = self.max_member_rate;
         limits.room.room_rate = self.max_room_rate;
-        limits.connections.max_connections = self.max_connections;
+        limits.connections.max_connections = number(self.max_connections);
         limits
     }
 }

@@ -10,15 +10,18 @@ use rustc_hash::FxHashMap;
 
 use super::deadlines::Deadlines;
 use super::peer_connection::{Datagram, PeerConnection, PeerConnectionError, PeerConnectionOutput};
-use super::send_queue::SendQueue;
+use super::send_queue::{SendQueue, cost};
 use super::stun::local_username_fragment;
 use crate::protocol::mesh::{ChannelFrame, MeshChannel, RoomNumber};
+use crate::protocol::token_bucket::TokenBucket;
 
 /// A channel of a room.
 pub(super) type ConnectionKey = (RoomNumber, MeshChannel);
 
 /// Most addresses from which the packets of one connection are taken.
 const MAX_ADDRESSES: usize = 8;
+/// Least bytes of which no frame was made for which a connection is closed while the memory is short.
+const MIN_SHED: usize = 64 << 10;
 /// Maximum duration until what was sent before a close has arrived.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum duration of the close handshakes of the channel, and then of the connection.
@@ -35,6 +38,9 @@ pub struct PeerConnectionLimits {
     pub max_waiting_in_all: usize,
     /// Maximum duration without a check from a client before its connection is treated as lost.
     pub silence: Duration,
+    /// Processor time that the packets of one connection may take, in microseconds per second, and at once.
+    /// More close it.
+    pub work_rate: u32,
 }
 
 impl Default for PeerConnectionLimits {
@@ -44,6 +50,7 @@ impl Default for PeerConnectionLimits {
             max_waiting: 8 << 20,
             max_waiting_in_all: 128 << 20,
             silence: Duration::from_secs(8),
+            work_rate: 250_000,
         }
     }
 }
@@ -57,6 +64,8 @@ pub(super) enum CloseCause {
     Silence,
     /// More bytes waited than may.
     Waiting,
+    /// The client's packets took too much processor time or memory.
+    Work,
 }
 
 /// Something that happened to a channel.
@@ -98,6 +107,21 @@ struct Connection<C> {
     last_check: Option<Instant>,
     closing: Option<Closing>,
     is_dirty: bool,
+    /// Processor time, in microseconds.
+    work: TokenBucket,
+    /// About the bytes of which no frame was made so far.
+    incomplete: usize,
+    /// Its packets are dropped.
+    is_cut: bool,
+}
+
+impl<C> Connection<C> {
+    /// Has the connection driven once more, as there is something to do.
+    fn mark_dirty(&mut self, id: u32, dirty: &mut Vec<u32>) {
+        if !std::mem::replace(&mut self.is_dirty, true) {
+            dirty.push(id);
+        }
+    }
 }
 
 /// All peer connections.
@@ -203,6 +227,9 @@ impl<C: PeerConnection> Connections<C> {
             last_check: None,
             closing: None,
             is_dirty: false,
+            work: TokenBucket::full(now),
+            incomplete: 0,
+            is_cut: false,
         };
         self.connections.insert(id, connection);
         self.drive(id, now);
@@ -229,10 +256,7 @@ impl<C: PeerConnection> Connections<C> {
         self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
         connection.queue.push(frame, is_urgent);
         self.waiting = self.waiting.saturating_add(connection.queue.bytes());
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(id);
-        }
+        connection.mark_dirty(id, &mut self.dirty);
         let is_over = connection.queue.bytes() > self.limits.max_waiting
             || self.waiting > self.limits.max_waiting_in_all;
         if is_over {
@@ -246,22 +270,29 @@ impl<C: PeerConnection> Connections<C> {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.key = None;
             connection.closing = Some(Closing::Draining { until: later(now, DRAIN_TIMEOUT) });
-            self.dirty.push(id);
+            connection.mark_dirty(id, &mut self.dirty);
         }
     }
 
-    /// Takes a packet. One that belongs to no connection is dropped.
-    pub(super) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) {
+    /// Takes a packet. Returns the number of its connection. A packet that belongs to none is dropped.
+    pub(super) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
         let address = (datagram.local, datagram.remote);
-        let id = match local_username_fragment(datagram.data) {
+        let fragment = local_username_fragment(datagram.data);
+        let id = match fragment {
             Some(fragment) => self.by_fragment.get(fragment),
             None => self.by_address.get(&address),
         };
         let Some((id, connection)) = id.copied().and_then(|id| Some((id, self.connections.get_mut(&id)?)))
         else {
             self.unknown_packets = self.unknown_packets.saturating_add(1);
-            return;
+            return None;
         };
+        if connection.is_cut {
+            return None;
+        }
+        if fragment.is_none() {
+            connection.incomplete = connection.incomplete.saturating_add(datagram.data.len());
+        }
         if connection.stack.feed(datagram, now) {
             connection.last_check = Some(now);
             // An address is another connection's until that one ends: its packets cannot be redirected.
@@ -276,6 +307,41 @@ impl<C: PeerConnection> Connections<C> {
             }
         }
         self.drive(id, now);
+        Some(id)
+    }
+
+    /// Counts the processor time of a packet. A client can send pieces of messages whose reassembly takes far
+    /// more time than the pieces do: its connection is closed at once, before it takes that of others.
+    pub(super) fn charge(&mut self, id: u32, work: Duration, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let micros = usize::try_from(work.as_micros()).unwrap_or(usize::MAX);
+        connection.work.take(micros, self.limits.work_rate, now);
+        if connection.work.ready_at(now).is_some() {
+            self.cut(id);
+        }
+    }
+
+    /// Closes those connections that sent most of which no frame was made: what they hold is memory, of
+    /// which pieces of messages can take many times their length.
+    pub(super) fn shed_incomplete(&mut self) {
+        let least = MIN_SHED.max(self.most_incomplete() / 2);
+        let is_large = |connection: &Connection<C>| !connection.is_cut && connection.incomplete >= least;
+        let large = self.connections.iter().filter(|(_, connection)| is_large(connection)).map(|(id, _)| *id);
+        large.collect::<Vec<_>>().into_iter().for_each(|id| self.cut(id));
+    }
+
+    /// Returns about the most bytes of a connection of which no frame was made.
+    pub(super) fn most_incomplete(&self) -> usize {
+        let uncut = self.connections.values().filter(|connection| !connection.is_cut);
+        uncut.map(|connection| connection.incomplete).max().unwrap_or_default()
+    }
+
+    /// Closes a connection, and takes no more of its packets.
+    fn cut(&mut self, id: u32) {
+        self.lose(id, CloseCause::Work);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_cut = true;
+        }
     }
 
     /// Sends what was given to [`send`](Self::send), and does what is due.
@@ -325,10 +391,7 @@ impl<C: PeerConnection> Connections<C> {
         connection.stack.close_channel();
         self.by_key.remove(&key);
         self.events.push_back(ConnectionEvent::Closed(key, cause));
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(id);
-        }
+        connection.mark_dirty(id, &mut self.dirty);
     }
 
     /// Does all that a connection can do now.
@@ -339,14 +402,19 @@ impl<C: PeerConnection> Connections<C> {
         let mut is_closed = false;
         let next = loop {
             let (key, packets, events) = (connection.key, &mut self.packets, &mut self.events);
-            let is_open = &mut connection.is_open;
+            let (is_open, incomplete) = (&mut connection.is_open, &mut connection.incomplete);
             let next = connection.stack.poll(now, &mut |output| match output {
-                PeerConnectionOutput::Transmit(packet) => packets.push(packet),
+                PeerConnectionOutput::Transmit(packet) => {
+                    // For what is sent, acknowledgements come, of which no frame is made.
+                    *incomplete = incomplete.saturating_sub(packet.data.len() / 2);
+                    packets.push(packet);
+                }
                 PeerConnectionOutput::Opened => {
                     *is_open = true;
                     events.extend(key.map(ConnectionEvent::Opened));
                 }
                 PeerConnectionOutput::Frame(frame) => {
+                    *incomplete = incomplete.saturating_sub(cost(&frame).saturating_mul(2));
                     events.extend(key.map(|key| ConnectionEvent::Frame(key, frame)));
                 }
                 PeerConnectionOutput::Closed => is_closed = true,
@@ -399,9 +467,8 @@ impl<C: PeerConnection> Connections<C> {
                 }
                 Some(Closing::Channel { .. } | Closing::Connection { .. }) => before,
             };
-            if connection.closing != before && !connection.is_dirty {
-                connection.is_dirty = true;
-                self.dirty.push(id);
+            if connection.closing != before {
+                connection.mark_dirty(id, &mut self.dirty);
             }
         }
         let Some(connection) = self.connections.get(&id) else { return };

@@ -26,8 +26,8 @@ pub struct Datagram<D> {
 #[derive(Debug, Error)]
 pub enum PeerConnectionError {
     /// The other side's session description is not usable.
-    #[error("the session description is not usable: {0}")]
-    Description(String),
+    #[error("the session description is not usable")]
+    Description,
     /// The library failed.
     #[error("{0}")]
     Stack(String),

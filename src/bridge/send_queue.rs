@@ -15,7 +15,8 @@ pub(super) struct SendQueue {
     bytes: usize,
 }
 
-fn cost(frame: &ChannelFrame) -> usize {
+/// Returns the bytes that a frame is counted as.
+pub(super) fn cost(frame: &ChannelFrame) -> usize {
     let (ChannelFrame::Text(data) | ChannelFrame::Binary(data)) = frame;
     data.len().saturating_add(FRAME_OVERHEAD)
 }

@@ -95,8 +95,9 @@ fn stack_error(error: impl fmt::Display) -> PeerConnectionError {
     PeerConnectionError::Stack(error.to_string())
 }
 
-fn description_error(error: impl fmt::Display) -> PeerConnectionError {
-    PeerConnectionError::Description(error.to_string())
+/// Returns an error without the library's text, which can quote what a client sent.
+fn description_error<E>(_: E) -> PeerConnectionError {
+    PeerConnectionError::Description
 }
 
 /// Removes the lines that are not read.

@@ -18,6 +18,22 @@ pub struct BridgeConfig {
     /// Keys whose rooms are bridged: all of them ([`RoomPolicy::Partitioned`], the default), or those that
     /// match.
     pub rooms: RoomPolicy,
+    /// Limits of the process that the gateway starts.
+    pub limits: BridgeLimits,
+}
+
+/// Limits of the process of the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BridgeLimits {
+    /// Most members of a room that are bridged.
+    pub max_members: u32,
+    /// Most connections to clients in all.
+    pub max_connections: u32,
+    /// Most bytes per second that are carried for one member.
+    pub max_member_rate: u32,
+    /// Most bytes per second that are carried in one room.
+    pub max_room_rate: u32,
 }
 
 impl Default for BridgeConfig {
@@ -27,7 +43,28 @@ impl Default for BridgeConfig {
             public_addresses: Vec::new(),
             socket: AdminSocketPath::Off,
             rooms: RoomPolicy::Partitioned,
+            limits: BridgeLimits::DEFAULT,
         }
+    }
+}
+
+impl BridgeLimits {
+    /// The limits of a bridge that is started without any.
+    pub const DEFAULT: BridgeLimits = BridgeLimits {
+        max_members: 16,
+        max_connections: 2_000,
+        max_member_rate: 8 << 20,
+        max_room_rate: 16 << 20,
+    };
+
+    /// Returns the arguments of `sigver bridge` that set the limits, with their values.
+    pub(crate) fn arguments(self) -> [(&'static str, u32); 4] {
+        [
+            ("--max-members", self.max_members),
+            ("--max-connections", self.max_connections),
+            ("--max-member-rate", self.max_member_rate),
+            ("--max-room-rate", self.max_room_rate),
+        ]
     }
 }
 
@@ -50,21 +87,47 @@ impl BridgeConfig {
         if cfg!(not(feature = "bridge")) && !self.listen.is_empty() {
             return Err(ConfigError::BridgeNotBuilt);
         }
+        if self.limits != BridgeLimits::DEFAULT && self.listen.is_empty() {
+            return Err(ConfigError::BridgeLimitsWithoutProcess);
+        }
         match self.is_enabled() {
             false if is_given => Err(ConfigError::BridgeMissing),
             true if !transcode => Err(ConfigError::BridgeWithoutTranscoding),
             true if in_cluster => Err(ConfigError::BridgeInCluster),
-            true | false => Ok(()),
+            true | false => self.check_addresses(),
         }
     }
 
+    /// Checks that a client can send to each address, and that none is left out of session descriptions.
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        if let Some(address) = self.listen.iter().find(|address| address.ip().is_multicast()) {
+            return Err(ConfigError::BridgeAddress(*address));
+        }
+        for (at, public) in self.public_addresses.iter().enumerate() {
+            let is_same = |ip: &IpAddr| ip.is_ipv4() == public.is_ipv4();
+            let is_used = self.listen.iter().any(|address| is_same(&address.ip()));
+            if public.is_unspecified() || public.is_multicast() || !is_used {
+                return Err(ConfigError::BridgePublicAddress(*public));
+            }
+            if self.public_addresses.iter().take(at).any(is_same) {
+                return Err(ConfigError::BridgePublicAddresses(*public));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the long names of the options by which this configuration differs from another one.
-    pub(super) fn differences(&self, other: &BridgeConfig) -> [(&'static str, bool); 4] {
+    pub(super) fn differences(&self, other: &BridgeConfig) -> [(&'static str, bool); 8] {
+        let (limits, others) = (self.limits, other.limits);
         [
             ("bridge", self.listen != other.listen),
             ("bridge-public-address", self.public_addresses != other.public_addresses),
             ("bridge-rooms", self.rooms != other.rooms),
             ("bridge-socket", self.socket != other.socket),
+            ("bridge-max-members", limits.max_members != others.max_members),
+            ("bridge-max-connections", limits.max_connections != others.max_connections),
+            ("bridge-max-member-rate", limits.max_member_rate != others.max_member_rate),
+            ("bridge-max-room-rate", limits.max_room_rate != others.max_room_rate),
         ]
     }
 }
@@ -90,6 +153,11 @@ mod tests {
         assert_eq!(check(|config| config.bridge.public_addresses = public), Err(ConfigError::BridgeMissing));
         let error = check(|config| {
             config.bridge.socket = socket();
+            config.bridge.limits.max_members = 3;
+        });
+        assert_eq!(error, Err(ConfigError::BridgeLimitsWithoutProcess));
+        let error = check(|config| {
+            config.bridge.socket = socket();
             config.transcode = false;
         });
         assert_eq!(error, Err(ConfigError::BridgeWithoutTranscoding));
@@ -103,6 +171,32 @@ mod tests {
             config.bridge.listen = vec!["127.0.0.1:0".parse().unwrap()];
         });
         assert_eq!(error.is_ok(), cfg!(feature = "bridge"));
+    }
+
+    #[cfg(feature = "bridge")]
+    #[test]
+    fn addresses_to_which_no_client_can_send_are_errors() {
+        let check = |listen: &str, public: &[&str]| {
+            let mut config = Config::default();
+            config.bridge.socket = AdminSocketPath::At("bridge.sock".into());
+            config.bridge.listen = vec![listen.parse().unwrap()];
+            config.bridge.public_addresses = public.iter().map(|ip| ip.parse().unwrap()).collect();
+            config.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(check("0.0.0.0:3478", &["192.0.2.1"]), Ok(()));
+        for (listen, public, text) in [
+            ("224.0.0.1:3478", vec![], "'--bridge 224.0.0.1:3478'"),
+            ("0.0.0.0:3478", vec!["::1"], "'--bridge-public-address ::1' needs"),
+            ("0.0.0.0:3478", vec!["0.0.0.0"], "'--bridge-public-address 0.0.0.0' needs"),
+            (
+                "0.0.0.0:3478",
+                vec!["192.0.2.1", "192.0.2.2"],
+                "'--bridge-public-address 192.0.2.2' is the second",
+            ),
+        ] {
+            let error = check(listen, &public).unwrap_err();
+            assert!(error.starts_with(text), "{error}");
+        }
     }
 
     #[test]

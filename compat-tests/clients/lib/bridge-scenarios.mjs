@@ -70,8 +70,8 @@ export function crowdPlan (size, seed) {
 
 export async function runCrowd (room, plan) {
   const begin = Date.now()
-  for (const { spec, how } of plan) {
-    await room.enter(spec, how)
+  for (const { spec, how, options } of plan) {
+    await room.enter(spec, how, options)
     await room.meet()
   }
   const setup = Date.now() - begin
@@ -81,6 +81,17 @@ export async function runCrowd (room, plan) {
   ])
   room.checkPresence()
   return { note: `${plan.length} members, ${count} messages sent, met after ${setup} ms` }
+}
+
+// The first messages of a client over the first channel that it is offered are lost: of each that is the last of its
+// generation, as the others would lose them to one of their own.
+export function runLosers (room, versions) {
+  const has = (specs, { layer }) => specs.some((spec) => spec.layer === layer)
+  return runCrowd(room, versions.map((spec, at) => ({
+    spec,
+    how: has(versions.slice(0, at), spec) ? 'join' : 'first',
+    options: { losesMessages: !has(versions.slice(at + 1), spec) }
+  })))
 }
 
 // A client that only joins comes where its group has nobody; the others leave, and others come: it is still there.

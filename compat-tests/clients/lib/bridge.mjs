@@ -28,10 +28,10 @@ export class BridgedRoom {
     return this.everyone.flatMap((peer) => peer.errors.map((text) => `${peer.name}: ${text}`))
   }
 
-  // `how`: 'first' opens the key where the client's API has that, 'join' joins.
-  async enter (spec, how) {
+  // `how`: 'first' opens the key where the client's API has that, 'join' joins. `options` are those of its page.
+  async enter (spec, how, options = {}) {
     this.#count += 1
-    const peer = await Peer.open(this.#lab, `${this.#count}:${spec.version}`, spec)
+    const peer = await Peer.open({ ...this.#lab, ...options }, `${this.#count}:${spec.version}`, spec)
     this.everyone.push(peer)
     this.members.push(peer)
     this.ids.set(peer, new Map())

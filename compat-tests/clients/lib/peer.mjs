@@ -35,7 +35,7 @@ export class Peer extends EventEmitter {
     return peer
   }
 
-  async #load ({ context, origin, signaling, delayOpen }) {
+  async #load ({ context, origin, signaling, delayOpen, losesMessages }) {
     this.#page = await context.newPage()
     this.#page.on('crash', () => this.#take({ kind: 'failed', text: 'the page crashed' }))
     const session = await context.newCDPSession(this.#page)
@@ -53,6 +53,9 @@ export class Peer extends EventEmitter {
     await session.send('Runtime.addBinding', { name: 'harnessReport' })
     await session.send('Network.enable')
     const query = new URLSearchParams({ version: this.spec.version, api: this.spec.api, signaling, delay: delayOpen })
+    if (losesMessages) {
+      query.set('loses', '1')
+    }
     await this.#page.goto(`${origin}/peer?${query}`)
   }
 

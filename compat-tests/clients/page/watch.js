@@ -1,10 +1,11 @@
 // First script of every page: reports the client library's use of sockets and data channels, and uncaught
 // errors. It only observes, with two exceptions: navigator.onLine is true even on a machine with only the
-// loopback interface, and ?delay=MS holds back all events of a socket until MS after it opened, as on a
+// loopback interface, ?loses=1 is a browser that loses messages, and ?delay=MS holds back all events of a socket until MS after it opened, as on a
 // slow page.
 
 (() => {
-  const delay = Number(new URLSearchParams(location.search).get('delay') ?? 0)
+  const params = new URLSearchParams(location.search)
+  const delay = Number(params.get('delay') ?? 0)
 
   // The harness reads what is passed to this binding.
   window.report = (kind, fields = {}) => {
@@ -149,10 +150,24 @@
       channel.addEventListener('close', () => report('channel-close', { channel: number }))
     }
 
+    // On a busy machine, Chromium at times loses what a page sends in the open event of a channel that the other side
+    // created. Here it always does, on the first such channel.
+    let loses = params.get('loses') === '1'
+    const loseFirstMessages = (channel) => {
+      loses = false
+      channel.send = () => {}
+      channel.addEventListener('open', () => setTimeout(() => { delete channel.send }))
+    }
+
     class WatchedPeerConnection extends NativePeerConnection {
       constructor (...args) {
         super(...args)
-        this.addEventListener('datachannel', (event) => watch(event.channel))
+        this.addEventListener('datachannel', ({ channel }) => {
+          watch(channel)
+          if (loses) {
+            loseFirstMessages(channel)
+          }
+        })
       }
 
       createDataChannel (...args) {

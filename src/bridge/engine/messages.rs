@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    BTreeSet, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, BridgedRoom, MeshGroup,
-    Room, RoomNumber,
+    BTreeSet, BridgeCall, BridgeCounts, BridgeEngine, BridgeMessage, BridgedRoom, MeshGroup, Room, RoomNumber,
 };
 
 impl BridgeEngine {
@@ -47,10 +46,9 @@ impl BridgeEngine {
         }
     }
 
-    /// The gateway is connected: it is told what it has to know.
+    /// Sends a gateway that was connected what it has to know.
     pub fn connect_gateway(&mut self) {
         self.messages.clear();
-        self.reported = BridgeFigures::default();
         for (number, room) in &self.rooms {
             for group in &room.entries {
                 let (room, group) = (*number, *group);

@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -72,8 +72,6 @@ pub struct BridgeEngine {
     waiting_in_rooms: usize,
     messages: Vec<BridgeMessage>,
     figures: BridgeFigures,
-    /// The figures that the gateway knows.
-    reported: BridgeFigures,
 }
 
 impl BridgeEngine {
@@ -102,13 +100,26 @@ impl BridgeEngine {
             waiting_in_rooms: 0,
             messages: Vec::new(),
             figures: BridgeFigures::default(),
-            reported: BridgeFigures::default(),
         })
     }
 
-    /// Takes a packet. What follows from it is done by [`tick`](Self::tick).
-    pub fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) {
-        self.connections.feed(datagram, now);
+    /// Takes a packet. What follows from it is done by [`tick`](Self::tick). Returns the number of its
+    /// connection, for [`charge`](Self::charge); `None` if it belongs to none.
+    pub fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
+        let connection = self.connections.feed(datagram, now);
+        self.take_events(now);
+        connection
+    }
+
+    /// Counts the processor time of a packet, and closes its connection if they take too much.
+    pub fn charge(&mut self, connection: u32, work: Duration, now: Instant) {
+        self.connections.charge(connection, work, now);
+        self.take_events(now);
+    }
+
+    /// Closes the connections that very likely hold most memory.
+    pub fn shed_incomplete(&mut self, now: Instant) {
+        self.connections.shed_incomplete();
         self.take_events(now);
     }
 
@@ -158,13 +169,9 @@ impl BridgeEngine {
         figures
     }
 
-    /// Reports the figures to the gateway, if they changed.
+    /// Reports the figures to the gateway, which disconnects a process that sends nothing for some time.
     pub fn report(&mut self) {
-        let figures = self.figures();
-        if figures != self.reported {
-            self.reported = figures;
-            self.messages.push(BridgeMessage::Figures(figures));
-        }
+        self.messages.push(BridgeMessage::Figures(self.figures()));
     }
 
     /// Has every stand-in leave. The process may end once there are no connections any more.
@@ -201,10 +208,16 @@ impl BridgeEngine {
                     room.room.received(channel, frame, now);
                 }
                 ConnectionEvent::Closed(_, cause) => {
+                    if cause == CloseCause::Work {
+                        tracing::warn!(
+                            room = number,
+                            "closed a connection whose packets took too much processor time or memory"
+                        );
+                    }
                     count(match cause {
                         CloseCause::Remote => &mut self.figures.closed,
                         CloseCause::Silence => &mut self.figures.silent,
-                        CloseCause::Waiting => &mut self.figures.overfull,
+                        CloseCause::Waiting | CloseCause::Work => &mut self.figures.overfull,
                     });
                     room.room.closed(channel, now);
                 }

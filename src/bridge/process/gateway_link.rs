@@ -2,10 +2,13 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
+use rustix::process::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -17,6 +20,8 @@ use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessage
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Delay if it speaks another version.
 const VERSION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// User id of root.
+const ROOT: u32 = 0;
 /// Room for what is read at once.
 const READ_SIZE: usize = 64 << 10;
 /// Delay until a gateway that sends nothing is reported.
@@ -35,8 +40,20 @@ pub(super) enum GatewayLinkError {
     Message(#[from] BridgeMessageError),
     #[error("the gateway speaks version {0} of the bridge's messages, this program {BRIDGE_MESSAGE_VERSION}")]
     Version(u32),
-    #[error("it does not read")]
+    #[error("the gateway does not read what it is sent")]
     Full,
+}
+
+/// Returns the connection if the gateway's user is that of this process or root. A process of root may serve
+/// the gateway of any user.
+fn checked(stream: UnixStream) -> io::Result<UnixStream> {
+    let (own, gateway) = (geteuid(), stream.peer_cred()?.uid());
+    match own.is_root() || gateway == own.as_raw() || gateway == ROOT {
+        true => Ok(stream),
+        false => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "a process of another user answers there"))
+        }
+    }
 }
 
 /// Something that happened to the connection.
@@ -79,6 +96,14 @@ pub(super) struct GatewayLink {
     reported: Option<String>,
 }
 
+/// Connects to a socket without waiting, so that no connection is made that a caller gives up.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    UnixStream::from_std(OwnedFd::from(socket).into())
+}
+
 impl GatewayLink {
     pub(super) fn new(path: PathBuf) -> Self {
         GatewayLink {
@@ -94,7 +119,7 @@ impl GatewayLink {
     pub(super) async fn next(&mut self) -> GatewayLinkEvent {
         let Some(link) = &mut self.link else {
             tokio::time::sleep_until(self.retry_at.into()).await;
-            let connected = UnixStream::connect(&self.path).await;
+            let connected = connect(&self.path).and_then(checked);
             return connected.map_or_else(GatewayLinkEvent::NotConnected, GatewayLinkEvent::Connected);
         };
         link.received.reserve(READ_SIZE);

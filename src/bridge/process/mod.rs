@@ -12,16 +12,21 @@ use anyhow::{Context as _, Result};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::args::BridgeArgs;
 use super::engine::BridgeEngine;
 use crate::logging::Logging;
+use crate::system_memory;
 use gateway_link::GatewayLink;
 use udp::UdpSockets;
 
 /// Maximum duration of a stop: what was sent arrives, and connections are closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Interval of reports to the gateway.
+/// Most memory of the process, in bytes, or half of what the system gives, before connections are closed
+/// whose clients sent pieces of messages without an end.
+const MAX_MEMORY: u64 = 1 << 30;
+/// Interval of reports to the gateway, and of looks at the memory.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest sleep.
 const IDLE_SLEEP: Duration = Duration::from_secs(60);
@@ -33,12 +38,20 @@ const IDLE_SLEEP: Duration = Duration::from_secs(60);
 /// The log or a socket cannot be had.
 pub fn run(args: &BridgeArgs) -> Result<ExitCode> {
     let logging = Logging::start(args.log_format)?;
-    logging.install(args.log.clone());
+    logging.install(own_events(&args.log));
     // One thread: the work on a message is less than handing it to another.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(serve(args))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a filter for the events of this program alone. Those of the WebRTC stack hold addresses and
+/// passwords of clients, and what they sent.
+fn own_events(filter: &Targets) -> Targets {
+    let default = filter.default_level().unwrap_or(LevelFilter::OFF);
+    let own = Targets::new().with_target(env!("CARGO_CRATE_NAME"), default);
+    own.with_targets(filter.iter().map(|(target, level)| (target.to_owned(), level)))
 }
 
 async fn serve(args: &BridgeArgs) -> Result<()> {
@@ -48,6 +61,7 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
     let supervisor = args.supervised.then(standard_input).transpose().context("standard input")?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(addresses = ?sockets.locals(), socket = %args.socket.display(), "bridging");
+    let max_memory = system_memory::available().map(|available| MAX_MEMORY.min(available / 2));
     let mut stop_at: Option<Instant> = None;
     let mut reports = tokio::time::interval(REPORT_INTERVAL);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,7 +75,12 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
             _ = interrupt.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             _ = terminate.recv(), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             () = ended(supervisor.as_ref()), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
-            _ = reports.tick() => engine.report(),
+            _ = reports.tick() => {
+                engine.report();
+                if system_memory::resident().zip(max_memory).is_some_and(|(resident, max)| resident > max) {
+                    engine.shed_incomplete(Instant::now());
+                }
+            }
             () = tokio::time::sleep_until(due.into()) => {}
         }
         let now = Instant::now();

@@ -4,9 +4,10 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::UdpSocket;
@@ -82,13 +83,19 @@ impl UdpSockets {
 
     /// Gives packets to the engine.
     pub(super) fn receive(&mut self, engine: &mut BridgeEngine) {
+        let mut until_now = processor_time();
         for one in &self.sockets {
             for _ in 0..MAX_BATCH {
                 // An error is that of an earlier packet, whose receiver is no more.
                 let Ok((length, remote)) = one.socket.try_recv_from(&mut self.buffer) else { break };
                 let Some(data) = self.buffer.get(..length) else { break };
                 let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-                engine.feed(&Datagram { local: one.local, remote, data }, Instant::now());
+                let now = Instant::now();
+                let connection = engine.feed(&Datagram { local: one.local, remote, data }, now);
+                let before = std::mem::replace(&mut until_now, processor_time());
+                if let Some(connection) = connection {
+                    engine.charge(connection, until_now.saturating_sub(before), now);
+                }
             }
         }
     }
@@ -101,6 +108,11 @@ impl UdpSockets {
             }
         }
     }
+}
+
+/// Returns the processor time that this thread has taken.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {

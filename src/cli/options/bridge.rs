@@ -43,3 +43,34 @@ pub(super) const BRIDGE_SOCKET: OptionSpec = set("bridge-socket", "path", "", |d
     Bridge,
     "Socket for the bridge. Without --bridge, the gateway waits there for one that is started by hand or by systemd",
 );
+
+pub(super) const BRIDGE_MAX_MEMBERS: OptionSpec = set("bridge-max-members", "number", "16", |d, v| {
+    parse::bridge_count(v, "members").map(|v| d.config.bridge.limits.max_members = v)
+})
+.help(Bridge, "Most members of a room that are bridged. Newcomers beyond it are among their own generation");
+
+pub(super) const BRIDGE_MAX_CONNECTIONS: OptionSpec = set(
+    "bridge-max-connections",
+    "number",
+    "2000",
+    |d, v| parse::bridge_count(v, "connections").map(|v| d.config.bridge.limits.max_connections = v),
+)
+.help(
+    Bridge,
+    "Most connections of the bridge to clients: one per client and member of another generation in its room",
+);
+
+pub(super) const BRIDGE_MAX_MEMBER_RATE: OptionSpec =
+    set("bridge-max-member-rate", "bytes", "8388608", |d, v| {
+        parse::bridge_rate(v).map(|v| d.config.bridge.limits.max_member_rate = v)
+    })
+    .help(
+        Bridge,
+        "Most bytes per second that are carried for one member, to all others together. What is beyond waits",
+    );
+
+pub(super) const BRIDGE_MAX_ROOM_RATE: OptionSpec =
+    set("bridge-max-room-rate", "bytes", "16777216", |d, v| {
+        parse::bridge_rate(v).map(|v| d.config.bridge.limits.max_room_rate = v)
+    })
+    .help(Bridge, "Most bytes per second that are carried in one room. What is beyond waits");

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
 
 use super::link::{BridgeLink, BridgeQueues};
 use super::peers::{BridgePeers, UnexpectedMessage};
@@ -22,6 +23,12 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time in which a bridge reads nothing of what waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time without a message after which a bridge, which reports its figures every second, is disconnected.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest delay of a timer of a process that runs.
+const MAX_LATENESS: Duration = Duration::from_secs(1);
+
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
 
@@ -29,13 +36,13 @@ const READ_BYTES: usize = 16 << 10;
 #[derive(Debug, Error)]
 pub(super) enum BridgeConnectionError {
     /// The bridge closed the connection, or the process ended.
-    #[error("it closed the connection")]
+    #[error("the bridge closed the connection")]
     Closed,
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The messages are of another version.
-    #[error("it has version {0} of the messages, and this gateway {BRIDGE_MESSAGE_VERSION}")]
+    #[error("the bridge speaks version {0} of the messages, and this gateway {BRIDGE_MESSAGE_VERSION}")]
     Version(u32),
     /// A message cannot be understood.
     #[error("{0}")]
@@ -44,10 +51,16 @@ pub(super) enum BridgeConnectionError {
     #[error("{0}")]
     Unexpected(#[from] UnexpectedMessage),
     /// It does not read what waits for it.
-    #[error("it does not read")]
+    #[error("the bridge does not read what it is sent")]
     Slow,
+    /// Too much waits for the bridge.
+    #[error("more waits for the bridge than may")]
+    Overfull,
+    /// The process hangs, or its machine does.
+    #[error("the bridge has sent nothing for {} s", SILENCE_TIMEOUT.as_secs())]
+    Hung,
     /// It does not introduce itself.
-    #[error("it sends no hello")]
+    #[error("the process that connected sent no hello")]
     Silent,
 }
 
@@ -78,13 +91,16 @@ pub(super) async fn serve(stream: UnixStream, link: &Arc<BridgeLink>, hub: &Arc<
     match greet(stream).await {
         Ok(greeted) => {
             let error = run(greeted, link, hub).await.err().unwrap_or(BridgeConnectionError::Closed);
+            if matches!(error, BridgeConnectionError::Hung | BridgeConnectionError::Slow) {
+                link.hung.notify_waiters();
+            }
             tracing::warn!(%error, "bridge disconnected");
         }
         // Another gateway that tries the socket, or a bridge that stopped while it waited.
         Err(error @ (BridgeConnectionError::Closed | BridgeConnectionError::Io(_))) => {
             tracing::debug!(%error, "a connection to the bridge's socket ended at once");
         }
-        Err(error) => tracing::warn!(%error, "a bridge is refused"),
+        Err(error) => tracing::warn!(%error, "refused a connection to the socket of the bridge"),
     }
 }
 
@@ -125,7 +141,7 @@ async fn write_queued(
 ) -> Result<(), BridgeConnectionError> {
     loop {
         queues.message_added.notified().await;
-        let bytes = queues.take_messages().ok_or(BridgeConnectionError::Slow)?;
+        let bytes = queues.take_messages().ok_or(BridgeConnectionError::Overfull)?;
         write(&mut writer, &bytes).await?;
     }
 }
@@ -147,6 +163,7 @@ async fn handle(
     queues: &BridgeQueues,
     mut peers: BridgePeers,
 ) -> Result<(), BridgeConnectionError> {
+    let mut silent_at = Instant::now() + SILENCE_TIMEOUT;
     loop {
         let deadline = peers.deadline();
         let timeout = async {
@@ -156,7 +173,18 @@ async fn handle(
             }
         };
         tokio::select! {
-            message = next_message(&mut reader, &mut received) => peers.handle(message?)?,
+            message = next_message(&mut reader, &mut received) => {
+                peers.handle(message?)?;
+                silent_at = Instant::now() + SILENCE_TIMEOUT;
+            }
+            () = tokio::time::sleep_until(silent_at) => {
+                let now = Instant::now();
+                if now <= silent_at + MAX_LATENESS {
+                    return Err(BridgeConnectionError::Hung);
+                }
+                // This process was stopped itself, and has not read what the bridge sent.
+                silent_at = now + SILENCE_TIMEOUT;
+            }
             () = queues.event_added.notified() => peers.handle_events(),
             () = timeout => peers.on_timeout(clock::now()),
         }

@@ -36,6 +36,8 @@ pub(in crate::server) struct BridgeLink {
     state: Mutex<LinkState>,
     next_caller: AtomicU32,
     counts: BridgeLinkCounts,
+    /// Notified when a bridge is disconnected that did not read or send.
+    pub(super) hung: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,7 @@ impl BridgeLink {
             state: Mutex::default(),
             next_caller: AtomicU32::new(0),
             counts: BridgeLinkCounts::default(),
+            hung: Notify::new(),
         })
     }
 
@@ -161,7 +164,9 @@ impl BridgeLink {
 
     /// Takes note that the bridge opened or closed an entry.
     pub(super) fn set_entry(&self, room: RoomNumber, group: MeshGroup, is_open: bool) {
-        self.state.lock().table.set_entry(room, group, is_open);
+        let state = &mut *self.state.lock();
+        state.table.set_entry(room, group, is_open);
+        self.flush(state);
     }
 
     /// Returns the client of an alias, and the key of its room.

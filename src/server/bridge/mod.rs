@@ -16,22 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
-use tokio::net::UnixStream;
 
-use super::conn::Shared;
+use super::conn::{Shared, Shutdown};
 use super::hub::Hub;
 use super::listener::AcceptFailures;
 use super::unix_socket::{UnixSocket, UnixSocketError};
-use crate::config::Config;
+use crate::config::{AdminSocketPath, Config};
 use crate::protocol::mesh::BridgeFigures;
 pub(in crate::server) use link::BridgeLink;
 use process::BridgeProcess;
-
-/// Mode of the socket: its user alone may connect.
-const SOCKET_MODE: u32 = 0o600;
-
-/// User id of root, whose bridge may connect as well.
-const ROOT: u32 = 0;
 
 /// Failure to open the way for a bridge.
 #[derive(Debug, Error)]
@@ -55,6 +48,7 @@ pub(super) struct BridgeService {
     process: Option<BridgeProcess>,
     link: Arc<BridgeLink>,
     hub: Arc<Hub>,
+    shutdown: Arc<Shutdown>,
 }
 
 /// The bridge in reports.
@@ -109,10 +103,18 @@ impl BridgeService {
     ) -> Result<BridgeService, BridgeStartError> {
         let mut opened = Err(BridgeStartError::NoDirectory);
         for path in paths {
-            opened = UnixSocket::bind(path, SOCKET_MODE).await.map_err(Into::into);
+            opened = UnixSocket::bind_private(path).await.map_err(Into::into);
             if opened.is_ok() {
                 break;
             }
+        }
+        // Another user can have taken the names in a directory for all.
+        if opened.is_err()
+            && !config.bridge.listen.is_empty()
+            && matches!(config.bridge.socket, AdminSocketPath::InFirstOf(_))
+        {
+            let name = format!("sigver-bridge-{:016x}.sock", fastrand::u64(..));
+            opened = UnixSocket::bind_private(&std::env::temp_dir().join(name)).await.map_err(Into::into);
         }
         let socket = opened?;
         let process = match config.bridge.listen.is_empty() {
@@ -121,7 +123,8 @@ impl BridgeService {
         };
         let link = BridgeLink::new(&shared.policy, &shared.memory, &shared.telemetry);
         shared.hub.set_bridge(Arc::clone(&link) as _);
-        Ok(BridgeService { socket, process, link, hub: Arc::clone(&shared.hub) })
+        let (hub, shutdown) = (Arc::clone(&shared.hub), Arc::clone(&shared.shutdown));
+        Ok(BridgeService { socket, process, link, hub, shutdown })
     }
 
     /// Returns the way to the bridge, for reports.
@@ -129,22 +132,18 @@ impl BridgeService {
         &self.link
     }
 
-    /// Serves the bridge and keeps its process running, until `rest` is ready. Then the process is stopped.
+    /// Serves the bridge and keeps its process running, until `rest` is ready. The process is stopped as soon
+    /// as the connections close.
     pub(super) async fn run_beside(mut self, rest: impl Future<Output = ()>) {
         let process = self.process.as_mut();
-        let supervise = async {
-            match process {
-                Some(process) => process.supervise().await,
-                None => std::future::pending().await,
+        let run_process = async {
+            if let Some(process) = process {
+                process.run(&self.link.hung, &self.shutdown).await;
             }
         };
         tokio::select! {
-            () = rest => {}
+            _ = async { tokio::join!(rest, run_process) } => {}
             () = serve(&self.socket, &self.link, &self.hub) => {}
-            () = supervise => {}
-        }
-        if let Some(process) = &mut self.process {
-            process.stop().await;
         }
     }
 }
@@ -154,7 +153,7 @@ async fn serve(socket: &UnixSocket, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
     let mut failures = AcceptFailures::default();
     loop {
         match socket.listener.accept().await {
-            Ok((stream, _)) if is_authorized(socket, &stream) => connection::serve(stream, link, hub).await,
+            Ok((stream, _)) if socket.is_authorized(&stream) => connection::serve(stream, link, hub).await,
             Ok(_) => tracing::warn!("a process of another user tried to connect as the bridge"),
             Err(error) => {
                 if let Some(pause) = failures.backoff(&error) {
@@ -163,9 +162,4 @@ async fn serve(socket: &UnixSocket, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
             }
         }
     }
-}
-
-/// Returns true if the process is one of the owner of the socket or root.
-fn is_authorized(socket: &UnixSocket, stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| [socket.owner(), ROOT].contains(&peer.uid()))
 }

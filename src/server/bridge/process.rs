@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::server::conn::Shutdown;
 
 /// Shortest and longest time before the process is started again.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -48,22 +50,44 @@ impl BridgeProcess {
         for address in &config.bridge.public_addresses {
             arguments.extend(["--public-address".into(), address.to_string().into()]);
         }
+        for (name, value) in config.bridge.limits.arguments() {
+            arguments.extend([name.into(), value.to_string().into()]);
+        }
         Ok(BridgeProcess { program: std::env::current_exe()?.into(), arguments, child: None, stdin: None })
     }
 
-    /// Keeps the process running; never returns.
-    pub(super) async fn supervise(&mut self) {
+    /// Keeps the process running until the connections of a server close, and has it end then.
+    pub(super) async fn run(&mut self, hung: &Notify, shutdown: &Shutdown) {
+        tokio::select! {
+            () = self.supervise(hung, shutdown) => {}
+            () = shutdown.closing() => {}
+        }
+        self.stop().await;
+    }
+
+    /// Keeps the process running, also if it hangs. Returns if it ends during the drain: then a signal to the
+    /// server was very likely one to both, and clients would only meet a new bridge to lose it again.
+    async fn supervise(&mut self, hung: &Notify, shutdown: &Shutdown) {
         let (first, last) = RESTART_DELAYS;
         let mut delay = first;
         loop {
             let started = Instant::now();
             let end = match self.start() {
-                Ok(child) => child.wait().await,
+                Ok(child) => tokio::select! {
+                    end = child.wait() => end,
+                    () = hung.notified() => {
+                        tracing::error!("the bridge hangs: killing it");
+                        child.kill().await.and(child.wait().await)
+                    }
+                },
                 Err(error) => Err(error),
             };
             self.child = None;
             if started.elapsed() >= STABLE_AFTER {
                 delay = first;
+            }
+            if shutdown.is_draining() {
+                return;
             }
             let seconds = delay.as_secs();
             match end {
@@ -71,6 +95,9 @@ impl BridgeProcess {
                 Err(error) => tracing::error!(%error, "cannot run the bridge; trying again in {seconds} s"),
             }
             tokio::time::sleep(delay).await;
+            if shutdown.is_draining() {
+                return;
+            }
             delay = delay.saturating_mul(2).min(last);
         }
     }
@@ -82,6 +109,8 @@ impl BridgeProcess {
             command.env_remove(name);
         }
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+        // Ctrl-C in a terminal is for the gateway alone, which drains first.
+        command.process_group(0);
         let child = self.child.insert(command.spawn()?);
         // Waiting for the process would close it.
         self.stdin = child.stdin.take();
@@ -89,13 +118,13 @@ impl BridgeProcess {
     }
 
     /// Asks the process to end, and waits for a short time until it has.
-    pub(super) async fn stop(&mut self) {
+    async fn stop(&mut self) {
         let Some(child) = &mut self.child else { return };
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         // It has ended already if this fails.
         let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
         if asked && tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-            tracing::warn!("the bridge did not end in time");
+            tracing::warn!("the bridge did not end in time: killing it");
         }
         self.child = None;
     }
@@ -104,36 +133,84 @@ impl BridgeProcess {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 
-    #[tokio::test]
-    async fn process_is_started_again_and_ends_with_the_gateway() {
-        let file = std::env::temp_dir().join(format!("sigver-bridge-process-{}", std::process::id()));
+    #[test]
+    fn limits_of_the_gateway_are_those_of_the_process() {
+        let mut config = Config::default();
+        config.bridge.limits.max_members = 3;
+        let process = BridgeProcess::new(&config, Path::new("bridge.sock")).unwrap();
+        let value = |name: &str| {
+            let at = process.arguments.iter().position(|argument| argument == name)?;
+            process.arguments.get(at + 1)?.to_str()
+        };
+        assert_eq!((value("--max-members"), value("--max-connections")), (Some("3"), Some("2000")));
+    }
+
+    /// A process that is a script. The words of its file say what it did.
+    fn process(name: &str, script: &str) -> (BridgeProcess, PathBuf) {
+        let file = std::env::temp_dir().join(format!("sigver-bridge-{name}-{}", std::process::id()));
         let _ = fs::remove_file(&file);
-        // The first one fails; the second waits until it is asked to end.
-        let script = format!(
-            "trap 'echo ended >> {0}; exit 0' TERM; echo started >> {0}; \
-             test $(wc -l < {0}) -gt 1 || exit 1; while :; do sleep 0.05; done",
-            file.display()
-        );
-        let arguments = vec!["-c".into(), script.into()];
-        let mut process = BridgeProcess { program: "sh".into(), arguments, child: None, stdin: None };
-        let lines = || fs::read_to_string(&file).unwrap_or_default().lines().count();
-        let restarted = async {
-            while lines() < 2 {
+        let arguments = vec!["-c".into(), script.into(), (&file).into()];
+        (BridgeProcess { program: "sh".into(), arguments, child: None, stdin: None }, file)
+    }
+
+    async fn wait_for_lines(file: &Path, count: usize) {
+        let lines = || fs::read_to_string(file).unwrap_or_default().lines().count();
+        let counted = async {
+            while lines() < count {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
+        tokio::time::timeout(Duration::from_secs(20), counted).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn process_is_started_again_and_ends_with_the_gateway() {
+        // The first one fails; the second waits until it is asked to end.
+        let script = "trap 'echo ended >> $0; exit 0' TERM; echo started >> $0; \
+                      test $(wc -l < $0) -gt 1 || exit 1; while :; do sleep 0.05; done";
+        let (mut process, file) = process("ends", script);
+        let (shutdown, hung) = (Shutdown::default(), Notify::new());
         let began = Instant::now();
-        tokio::select! {
-            () = process.supervise() => {}
-            result = tokio::time::timeout(Duration::from_secs(20), restarted) => result.unwrap(),
-        }
-        assert!(began.elapsed() >= RESTART_DELAYS.0);
-        process.stop().await;
+        let closes = async {
+            wait_for_lines(&file, 2).await;
+            assert!(began.elapsed() >= RESTART_DELAYS.0);
+            shutdown.begin_closing();
+        };
+        tokio::join!(process.run(&hung, &shutdown), closes);
         assert_eq!(fs::read_to_string(&file).unwrap(), "started\nstarted\nended\n");
         assert!(process.child.is_none());
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn process_that_hangs_is_killed_and_started_again() {
+        let (mut process, file) = process("hangs", "echo started >> $0; exec sleep 60");
+        let (shutdown, hung) = (Shutdown::default(), Notify::new());
+        let hangs = async {
+            wait_for_lines(&file, 1).await;
+            hung.notify_waiters();
+            wait_for_lines(&file, 2).await;
+            shutdown.begin_closing();
+        };
+        tokio::join!(process.run(&hung, &shutdown), hangs);
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn process_that_ends_during_the_drain_is_not_started_again() {
+        let (mut process, file) = process("drain", "echo started >> $0; sleep 0.3; exit 1");
+        let (shutdown, hung) = (Shutdown::default(), Notify::new());
+        let drains = async {
+            wait_for_lines(&file, 1).await;
+            shutdown.begin_draining(Duration::from_secs(60));
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), process.run(&hung, &shutdown));
+        tokio::join!(async { ended.await.unwrap() }, drains);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "started\n");
         fs::remove_file(&file).unwrap();
     }
 }

@@ -4,10 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+
+use super::connection;
 use super::link::{BridgeLink, BridgeQueues, peer_protocol};
 use super::peers::BridgePeers;
 use crate::protocol::detect::{Policy, ProtocolSet, RoomPolicy};
-use crate::protocol::mesh::{BridgeCall, BridgeMessage, MeshGroup, RoomNumber};
+use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeCall, BridgeMessage, MeshGroup, RoomNumber};
 use crate::protocol::model::{
     Command, Join, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy, RoomKey, SenderTag,
     WhenEmpty,
@@ -58,13 +63,14 @@ fn clients(hub: &Arc<Hub>, seed: u64) {
     }
 }
 
-/// Takes what the bridge is sent, and calls what it is told of. Returns what it knows at the end.
+/// Takes what the bridge is sent, and calls each member that is reported. Returns the members that it knows
+/// at the end, and the numbers of its calls and of its callers.
 fn bridge(
     hub: &Arc<Hub>,
     link: &Arc<BridgeLink>,
     queues: &Arc<BridgeQueues>,
     is_over: &AtomicBool,
-) -> (HashSet<(RoomNumber, MeshGroup, u32)>, u32) {
+) -> (HashSet<(RoomNumber, MeshGroup, u32)>, u32, u32) {
     let (mut peers, mut known) = (BridgePeers::new(hub, link, queues), HashSet::new());
     let (mut number, mut callers) = (0, 0);
     loop {
@@ -93,7 +99,7 @@ fn bridge(
             }
         }
         if ends {
-            return (known, callers);
+            return (known, number, callers);
         }
         std::thread::yield_now();
     }
@@ -104,7 +110,7 @@ fn bridge_knows_nobody_and_no_room_is_left_when_all_clients_of_several_threads_h
     let (hub, link) = bridged_hub();
     let (queues, is_over) = (Arc::<BridgeQueues>::default(), AtomicBool::new(false));
     link.connect(7, &queues);
-    let (known, callers) = std::thread::scope(|scope| {
+    let (known, calls, callers) = std::thread::scope(|scope| {
         let bridge = scope.spawn(|| bridge(&hub, &link, &queues, &is_over));
         let clients: Vec<_> = (0..3)
             .map(|seed| {
@@ -119,9 +125,36 @@ fn bridge_knows_nobody_and_no_room_is_left_when_all_clients_of_several_threads_h
         bridge.join().unwrap()
     });
     assert_eq!(known, HashSet::new());
+    assert!(calls > 0, "no member was reported to the bridge");
     assert!(callers > 0, "no joiner called the bridge");
     link.disconnect(&queues);
     assert_eq!(hub.rooms(), 0);
+}
+
+#[test]
+fn members_are_reported_at_once_to_a_bridge_that_has_an_entry_of_their_key_open() {
+    let (hub, link) = bridged_hub();
+    let mut member = hub.register(Outbox::new(1 << 20));
+    let key = key(0, MeshGroup::Netflux4);
+    member.enter(&key, Command::Open(Open { exclusive: false, keep_other_rooms: false }));
+    let connect = || {
+        let queues = Arc::<BridgeQueues>::default();
+        link.connect(7, &queues);
+        queues
+    };
+    let former = connect();
+    let room = link.number_for_caller(&key).unwrap();
+    link.disconnect(&former);
+    // The bridge outlives the gateway's end of the connection, and so does its entry.
+    let queues = connect();
+    assert!(queues.take_messages().unwrap().is_empty());
+    link.set_entry(room, MeshGroup::Netflux1, true);
+    let mut received = queues.take_messages().unwrap();
+    let message = BridgeMessage::take(&mut received).unwrap();
+    assert!(
+        matches!(message, Some(BridgeMessage::Arrived { room: reported, group: MeshGroup::Netflux4, .. }) if reported == room),
+        "{message:?}"
+    );
 }
 
 #[test]
@@ -156,4 +189,15 @@ fn bridge_lets_joiners_in_only_while_it_is_connected() {
         drop(last.take_events());
         assert_eq!(hub.rooms(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bridge_that_sends_nothing_any_more_is_disconnected() {
+    let (hub, link) = bridged_hub();
+    let (stream, mut bridge) = UnixStream::pair().unwrap();
+    let mut hello = BytesMut::new();
+    BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 7 }.write(&mut hello);
+    bridge.write_all(&hello).await.unwrap();
+    tokio::join!(link.hung.notified(), connection::serve(stream, &link, &hub));
+    assert!(link.reported().is_none());
 }

@@ -436,7 +436,10 @@ impl Clients {
                 self.measured.lost_members += u64::from(is_known);
             }
             PeerAction::Received { member, chunk } => self.take(number, member, &chunk)?,
-            PeerAction::Joined | PeerAction::Failed | PeerAction::Forward { .. } => {}
+            PeerAction::Joined
+            | PeerAction::Failed
+            | PeerAction::Forward { .. }
+            | PeerAction::Departed { .. } => {}
         }
         Ok(())
     }

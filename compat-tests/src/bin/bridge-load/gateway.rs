@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::BytesMut;
 use sigver::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage};
 
@@ -40,10 +40,21 @@ impl Bridge {
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
         let (stream, _) = listener.accept()?;
-        stream.set_nonblocking(true)?;
         let mut bridge = Bridge { child, stream, received: BytesMut::new(), folder };
-        bridge.send(&[BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 0 }])?;
+        // As for the gateway, one that ends at once is followed by another.
+        while bridge.greet().is_err() {
+            bridge.stream = listener.accept()?.0;
+        }
         Ok(bridge)
+    }
+
+    fn greet(&mut self) -> Result<()> {
+        self.send(&[BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 0 }])?;
+        let mut buffer = [0; 256];
+        let length = self.stream.read(&mut buffer)?;
+        ensure!(length > 0, "the connection has ended");
+        self.received.extend_from_slice(&buffer[..length]);
+        Ok(self.stream.set_nonblocking(true)?)
     }
 
     pub(crate) fn stream(&self) -> &UnixStream {

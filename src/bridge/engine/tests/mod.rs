@@ -67,6 +67,45 @@ fn client_that_vanished_is_lost_to_the_other_group_within_nine_seconds() {
     assert_eq!(network.engine.figures().silent, 1);
 }
 
+/// The packets of one client may take a quarter of a processor, or the bridge serves it alone.
+#[test]
+fn client_whose_packets_take_too_much_processor_time_is_cut_from_all_others() {
+    let mut network = Network::new(0.0, 7);
+    let _clients = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    for _ in 0..100 {
+        network.engine.charge(0, Duration::from_millis(10), network.now);
+        network.run(Duration::from_millis(50));
+    }
+    assert_eq!(network.seen(), [1, 1]);
+    assert_eq!(network.engine.figures().overfull, 0);
+    for _ in 0..40 {
+        network.engine.charge(0, Duration::from_millis(10), network.now);
+    }
+    assert_eq!(network.engine.figures().overfull, 1);
+    // It is called again, as any client that was lost.
+    network.run_until(SETUP, |network| network.engine.figures().opened > 2 && network.seen() == [1, 1]);
+}
+
+#[test]
+fn client_that_sent_most_of_which_no_message_was_made_is_cut_if_memory_is_short() {
+    let mut network = Network::new(0.0, 8);
+    let (first, second) = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    // What the second one sends is acknowledgements and heartbeats, for a long time.
+    network.send(first, false, &vec![7; 1 << 20]);
+    network.run(Duration::from_secs(60));
+    network.engine.shed_incomplete(network.now);
+    assert_eq!(network.engine.figures().overfull, 0);
+    assert_eq!(network.received(second).len(), 1);
+    // One frame is many packets.
+    network.send_frame(first, &vec![7; 120 << 10]);
+    network.run_until(SETUP, |network| network.incomplete() >= 64 << 10);
+    network.engine.shed_incomplete(network.now);
+    assert_eq!(network.engine.figures().overfull, 1);
+    network.run_until(SETUP, |network| network.engine.figures().opened > 2 && network.seen() == [1, 1]);
+}
+
 /// The joiner at the entry comes while another client still joins.
 #[test]
 fn two_clients_and_a_joiner_at_the_entry_see_each_other() {

@@ -11,7 +11,8 @@ use crate::bridge::connections::{ConnectionEvent, Connections, PeerConnectionLim
 use crate::bridge::peer_connection::Datagram;
 use crate::bridge::str0m_connection::{Str0mConnection, Str0mShared};
 use crate::protocol::mesh::{
-    BridgeCall, BridgeMessage, ChunkWriter, MeshChannel, MeshGroup, MeshPeer, MessageChunk, PeerAction,
+    BridgeCall, BridgeMessage, ChannelFrame, ChunkWriter, MeshChannel, MeshGroup, MeshPeer, MessageChunk,
+    PeerAction,
 };
 
 type Received = Vec<(bool, Vec<u8>)>;
@@ -209,6 +210,17 @@ impl Network {
         }
     }
 
+    /// A client sends one frame, which netflux would not make as long.
+    pub(super) fn send_frame(&mut self, client: usize, data: &[u8]) {
+        let (channel, connections) = self.clients[client].connections.iter_mut().next().unwrap();
+        connections.send((0, *channel), ChannelFrame::Binary(data.to_vec().into()), false);
+    }
+
+    /// Most bytes of a connection of which no frame was made.
+    pub(super) fn incomplete(&self) -> usize {
+        self.engine.connections.most_incomplete()
+    }
+
     pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
@@ -369,7 +381,10 @@ impl Network {
                 assert_eq!(data.len(), chunk.offset as usize);
                 data.extend_from_slice(&chunk.data);
             }
-            PeerAction::Joined | PeerAction::Forward { .. } | PeerAction::Failed => {}
+            PeerAction::Joined
+            | PeerAction::Forward { .. }
+            | PeerAction::Departed { .. }
+            | PeerAction::Failed => {}
         }
     }
 }

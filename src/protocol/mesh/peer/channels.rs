@@ -7,6 +7,10 @@ use bytes::Bytes;
 use super::{ChannelFrame, DescriptionKind, MAX_PEER_CHANNELS, MeshChannel, MeshPeer, PeerAction, Progress};
 use crate::protocol::mesh::user_message::MessageChunk;
 
+/// Most channels that are not open yet and were asked for over one channel, of a peer that is a member. A
+/// client can invent the peers for which it asks, so more are ignored.
+const MAX_OPENING: usize = 16;
+
 /// A channel of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerChannel {
@@ -20,6 +24,8 @@ pub(super) struct PeerChannel {
     pub(super) kind: DescriptionKind,
     pub(super) is_answered: bool,
     pub(super) is_open: bool,
+    /// It is open, and nothing was received yet.
+    pub(super) is_silent: bool,
     /// The client at the other end is a member.
     pub(super) is_member: bool,
     pub(super) since: Instant,
@@ -62,7 +68,11 @@ impl MeshPeer {
         kind: DescriptionKind,
         now: Instant,
     ) -> Option<MeshChannel> {
-        if self.channels.len() >= MAX_PEER_CHANNELS {
+        let opening =
+            self.channels.iter().filter(|known| via.is_some() && known.via == via && !known.is_open);
+        let is_over = self.progress == Progress::Member && opening.count() >= MAX_OPENING;
+        let has_left = member.is_some_and(|member| self.departed.contains(&member));
+        if is_over || has_left || self.channels.len() >= MAX_PEER_CHANNELS {
             return None;
         }
         let channel = MeshChannel { peer: self.number, number: self.next_channel };
@@ -75,6 +85,7 @@ impl MeshPeer {
             kind,
             is_answered: false,
             is_open: false,
+            is_silent: false,
             is_member: false,
             since: now,
             last_frame: now,
@@ -166,6 +177,7 @@ impl MeshPeer {
         }
         let Some(known) = self.channel_mut(channel).filter(|known| !known.is_open) else { return };
         known.is_open = true;
+        known.is_silent = true;
         known.last_frame = now;
         if self.group.facts().heartbeat.is_some() {
             self.next_heartbeat.get_or_insert(now);

@@ -17,7 +17,7 @@ mod tests;
 mod timers;
 
 pub(super) use requests::JOINER_TIMEOUT;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -123,6 +123,11 @@ pub enum PeerAction {
         /// The client's id.
         member: u32,
     },
+    /// A client announced that it leaves. Some versions still open channels after that.
+    Departed {
+        /// The client's id.
+        member: u32,
+    },
     /// A client sent a user message to this peer.
     Received {
         /// The client's id.
@@ -178,6 +183,8 @@ pub struct MeshPeer {
     expected: Vec<ExpectedJoiner>,
     /// Members that it still has to connect to before it is one.
     awaited: Vec<u32>,
+    /// Clients that announced that they leave, to this peer or to another of the bridge.
+    departed: VecDeque<u32>,
     /// Members of which it was told while joining.
     listed: Vec<u32>,
     channels: Vec<PeerChannel>,
@@ -233,6 +240,8 @@ trait GroupProtocol: Sync {
     fn announce_joiner(&self, _peer: &mut MeshPeer, _neighbor: &Neighbor) {}
     /// Asks a client for a channel, in the groups that have a timeout for it.
     fn request_channel(&self, _peer: &mut MeshPeer, _request: &ChannelRequest) {}
+    /// A client to which this peer, a member, offered a channel has sent nothing over it for a second.
+    fn prompt(&self, _peer: &mut MeshPeer, _channel: MeshChannel, _member: u32) {}
     /// Sends what announces that this peer is a member, in the groups that have peers without it.
     fn announce(&self, _peer: &mut MeshPeer) {}
     /// Sends what announces that this peer leaves, before its channels are closed.
@@ -269,6 +278,7 @@ impl MeshPeer {
             requests: Vec::new(),
             expected: Vec::new(),
             awaited: Vec::new(),
+            departed: VecDeque::new(),
             listed: Vec::new(),
             channels: Vec::new(),
             next_channel: 0,
@@ -318,6 +328,18 @@ impl MeshPeer {
         self.siblings.remove(&id);
     }
 
+    /// A client announced to a peer of the bridge that it leaves: it gets no channel any more.
+    pub fn departed(&mut self, member: u32) {
+        if !self.departed.contains(&member) {
+            if self.departed.len() >= MAX_LISTED {
+                self.departed.pop_front();
+            }
+            self.departed.push_back(member);
+        }
+        self.disconnect(member);
+        self.connected_or_given_up(member);
+    }
+
     /// Takes a frame from a channel of this peer.
     pub fn received(&mut self, channel: MeshChannel, frame: ChannelFrame, now: Instant) {
         if self.progress == Progress::Ended {
@@ -325,6 +347,7 @@ impl MeshPeer {
         }
         if let Some(known) = self.channel_mut(channel) {
             known.last_frame = now;
+            known.is_silent = false;
             self.group.protocol().received(self, channel, frame, now);
         }
     }

@@ -160,7 +160,11 @@ impl GroupProtocol for Netflux0Protocol {
                 peer.id = frame.recipient;
                 peer.network = json_era::id(&frame.json()?, "/wcId")?;
             }
-            LEAVE => peer.close(via),
+            LEAVE => {
+                let member = peer.channel(via)?.member;
+                peer.close(via);
+                peer.actions.extend(member.map(|member| super::PeerAction::Departed { member }));
+            }
             JOIN_NEW_MEMBER => peer.expect_joiner(json_era::id(&frame.json()?, "/newId")?, now),
             JOIN_FINISH => {
                 peer.entry.filter(|entry| entry.channel == via)?;

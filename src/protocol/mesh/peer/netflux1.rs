@@ -183,6 +183,12 @@ impl GroupProtocol for Netflux1Protocol {
         peer.become_member();
     }
 
+    /// A joiner whose question was lost waits for this answer for ever.
+    fn prompt(&self, peer: &mut MeshPeer, channel: MeshChannel, member: u32) {
+        let data = json!({"code": TOCK, "isJoining": false});
+        peer.push_frame(channel, service(peer.id, member, MESH, data));
+    }
+
     fn announce(&self, peer: &mut MeshPeer) {
         for (channel, member) in peer.open_channels() {
             let frame = service(peer.id, member.unwrap_or(0), MESH, json!({"code": PEER_JOINED}));

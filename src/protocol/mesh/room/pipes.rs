@@ -39,6 +39,8 @@ pub(super) struct Rates {
     last: Option<PipeKey>,
     /// Time at which a pipe that waits for its turn may carry.
     resume_at: Option<Instant>,
+    /// Pipes wait for the rate of the room.
+    is_room_behind: bool,
 }
 
 impl Rates {
@@ -89,7 +91,10 @@ impl BridgedRoom {
         let pipe = self.pipes.entry(key).or_default();
         pipe.waiting_bytes = pipe.waiting_bytes.saturating_add(cost(&chunk));
         pipe.waiting.push_back(chunk);
-        while self.carry_chunk(key, now) {}
+        // Otherwise it waits behind the turns of the others.
+        if !self.rates.is_room_behind {
+            while self.carry_chunk(key, now) {}
+        }
         let waiting = self.pipes.get(&key).map_or(0, |pipe| pipe.waiting_bytes);
         if waiting == 0 {
             return;
@@ -121,6 +126,7 @@ impl BridgedRoom {
     /// turn, so that none of them takes all that the room may send. Returns true if anything was carried.
     pub(super) fn flush_pipes(&mut self, now: Instant) -> bool {
         self.rates.resume_at = None;
+        self.rates.is_room_behind = false;
         let mut is_any_carried = false;
         loop {
             if self.pipes.values().all(|pipe| pipe.waiting.is_empty()) {
@@ -128,6 +134,7 @@ impl BridgedRoom {
             }
             if let Some(at) = self.rates.room.and_then(|bucket| bucket.ready_at(now)) {
                 self.rates.resume_at(at);
+                self.rates.is_room_behind = true;
                 return is_any_carried;
             }
             let mut waiting: Vec<PipeKey> =

@@ -83,6 +83,12 @@ impl BridgedRoom {
                 self.pipes.remove(&(number, member));
                 self.presence.unlinked(number, member, now);
             }
+            PeerAction::Departed { member } => {
+                let Some(group) = self.peers.get(&number).map(MeshPeer::group) else { return };
+                for peer in self.peers.values_mut().filter(|peer| peer.group() == group) {
+                    peer.departed(member);
+                }
+            }
             PeerAction::Received { .. } if self.departing.contains_key(&number) => {}
             PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk, now),
         }

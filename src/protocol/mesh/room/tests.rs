@@ -37,6 +37,8 @@ struct Harness {
     entries: BTreeSet<MeshGroup>,
     /// Clients that answer no call.
     deaf: BTreeSet<usize>,
+    /// Clients that lose what they send as a channel opens, and on how many channels.
+    losing: BTreeMap<usize, u32>,
     now: Instant,
 }
 
@@ -50,6 +52,7 @@ impl Harness {
             frames: VecDeque::new(),
             entries: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            losing: BTreeMap::new(),
             now: Instant::now(),
         }
     }
@@ -212,7 +215,7 @@ impl Harness {
             }
             PeerAction::MemberLeft { member } => assert!(self.clients[client].seen.remove(&member)),
             PeerAction::Received { member, chunk } => self.clients[client].take(member, &chunk),
-            PeerAction::Joined | PeerAction::Forward { .. } => {}
+            PeerAction::Joined | PeerAction::Forward { .. } | PeerAction::Departed { .. } => {}
             PeerAction::Failed => panic!("client {client} failed"),
         }
     }
@@ -222,7 +225,13 @@ impl Harness {
         for end in [other, end] {
             match end {
                 End::Room(channel) => self.room.opened(channel, self.now),
-                End::Client(client, channel) => self.clients[client].peer.opened(channel, self.now),
+                End::Client(client, channel) => {
+                    self.clients[client].peer.opened(channel, self.now);
+                    if let Some(count) = self.losing.get_mut(&client).filter(|count| **count > 0) {
+                        *count -= 1;
+                        self.clients[client].peer.take_actions();
+                    }
+                }
             }
         }
     }
@@ -310,6 +319,20 @@ fn messages_of_any_length_reach_the_other_group_once() {
         }
         assert_eq!(harness.room.counts().messages, 8);
     }
+}
+
+/// A browser may drop what its page sends in the first moment of a channel.
+#[test]
+fn client_whose_first_messages_are_lost_is_called_again() {
+    let mut harness = Harness::new();
+    harness.opener(Netflux0);
+    harness.losing.insert(1, 2);
+    harness.opener(Netflux1);
+    assert_eq!(harness.seen(), [0, 0]);
+    harness.pass(Duration::from_secs(10));
+    assert_eq!(harness.losing[&1], 0);
+    assert_eq!(harness.seen(), [1, 1]);
+    assert!(harness.clients.iter().all(|client| client.joins == 1));
 }
 
 #[test]

@@ -136,7 +136,10 @@ impl Play {
                 PeerAction::MemberJoined { member } => assert!(self.members.insert(member)),
                 PeerAction::MemberLeft { member } => assert!(self.left.insert(member)),
                 PeerAction::Received { member, chunk } => self.take(member, &chunk),
-                PeerAction::Accept { .. } | PeerAction::Joined | PeerAction::Close { .. } => {}
+                PeerAction::Accept { .. }
+                | PeerAction::Joined
+                | PeerAction::Departed { .. }
+                | PeerAction::Close { .. } => {}
                 PeerAction::Failed | PeerAction::Forward { .. } => panic!("{action:?}"),
             }
         }

@@ -85,6 +85,32 @@ fn members_of_a_room_have_their_turns_when_it_sends_too_much() {
 }
 
 #[test]
+fn member_that_sends_on_does_not_pass_the_turns_of_others() {
+    let mut harness = limited(|limits| limits.room_rate = 1_000);
+    let first = harness.opener(Netflux0);
+    let second = harness.joiner(Netflux0, Some(first));
+    let receiver = harness.opener(Netflux1);
+    let say_to_each = |harness: &mut Harness, client: usize| {
+        let seen = harness.clients[client].seen.clone();
+        seen.iter().for_each(|to| harness.say(client, Some(*to), false, &[0; 136]));
+    };
+    for client in [first, second] {
+        (0..20).for_each(|_| say_to_each(&mut harness, client));
+    }
+    harness.clients[receiver].inbox.clear();
+    for _ in 0..12 {
+        harness.now += SECOND / 2;
+        say_to_each(&mut harness, first);
+        let now = harness.now;
+        harness.room.tick(now);
+        harness.run();
+    }
+    let counts: Vec<usize> = harness.clients[receiver].inbox.values().map(Vec::len).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (2, 30), "{counts:?}");
+    assert!(counts.iter().all(|count| *count >= 14), "{counts:?}");
+}
+
+#[test]
 fn fullest_pair_is_cut_where_all_rooms_together_hold_too_much() {
     let mut harness = limited(|limits| limits.member_rate = 1_000);
     let (first, _) = (harness.opener(Netflux0), harness.opener(Netflux1));
